@@ -1,0 +1,132 @@
+"""The port to what can run: an agent, the context a run gives it, and the steps it takes.
+
+An agent is driven by its thread's state, not by memory of its own: ``run`` looks at the state (and at what the caller
+asked for), takes steps, and hands each finished step to ``RunContext.commit``. After a crash another process calls
+``run`` again with the state of the last committed step, and the agent goes on from there.
+"""
+
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from app.domain.events import Event
+from app.domain.messages import Usage
+from app.domain.state import State
+from app.tools.port import ToolClass
+
+UNLIMITED = 2**31
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """How a caller continues a thread: an answer to what waits (``resume``), values to write first, nodes to go to."""
+
+    resume: Any | msgspec.UnsetType = msgspec.UNSET
+    update: Any = None
+    goto: list[str] = []
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller set for this run: ``configurable`` values reach tools; ``recursion_limit`` bounds its steps."""
+
+    configurable: dict[str, Any] = {}
+    recursion_limit: int = UNLIMITED
+    tags: list[str] = []
+
+
+class ToolIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call that may start once the step that asked for it is committed.
+
+    ``key`` is the same for every attempt of this call; ``args`` is the JSON of its arguments.
+    """
+
+    call_id: str
+    tool: str
+    tool_class: ToolClass
+    key: str
+    args: bytes
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: the ``node`` that worked, what it changed, and which nodes come ``next`` (none: the run is done).
+
+    ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id).
+    """
+
+    node: str
+    update: dict[str, Any]
+    next: tuple[str, ...] = ()
+    usage: Usage | None = None
+    intents: tuple[ToolIntent, ...] = ()
+
+
+class Interrupt(msgspec.Struct, frozen=True):
+    """A question to a person: ``id`` names it when it is answered, ``value`` is any JSON."""
+
+    id: str
+    value: Any
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended well: its last step, which the engine commits together with the end, and what it waits for."""
+
+    step: Step | None = None
+    interrupts: tuple[Interrupt, ...] = ()
+
+
+class RunContext(Protocol):
+    """What a running agent sees of its run.
+
+    ``state`` already holds the input. ``step`` is the number of the step the agent is about to finish; ``commit``
+    raises it. ``next`` are the nodes that the thread's last checkpoint named.
+    """
+
+    tenant_id: UUID
+    thread_id: UUID
+    run_id: UUID
+    assistant_id: UUID
+    state: State
+    config: RunConfig
+    context: dict[str, Any]
+    command: Command | None
+    next: tuple[str, ...]
+    step: int
+
+    def emit(self, event: Event) -> None:
+        """Say something at once: a piece of text, a custom value. Never blocks."""
+        ...
+
+    async def commit(self, step: Step) -> None:
+        """Make ``step`` durable, then announce it. Raises ``LeaseLost`` when the run is no longer ours."""
+        ...
+
+
+class Agent(Protocol):
+    """Something that can run.
+
+    ``name`` is its name in the agents file; ``nodes`` are the names its steps carry; ``seconds`` bounds one run.
+    """
+
+    name: str
+    description: str
+    nodes: tuple[str, ...]
+    seconds: float
+
+    def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """Turn a caller's input (decoded JSON, not None) into an update of the state. Raises ``Invalid``.
+
+        Deterministic for one ``run_id``, so that a crash between accepting and the first step changes nothing.
+        """
+        ...
+
+    async def run(self, context: RunContext) -> Outcome:
+        """Take steps until the work is done or a person is asked. Raises on failure."""
+        ...
+
+    def schemas(self) -> dict[str, Any]:
+        """JSON Schemas: ``input_schema``, ``output_schema``, ``state_schema``, ``config_schema``, ``context_schema``."""
+        ...
+
+    def graph(self) -> dict[str, Any]:
+        """The agent drawn: ``{"nodes": [{"id", "type", "data"}], "edges": [{"source", "target", "conditional"?}]}``."""
+        ...

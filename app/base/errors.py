@@ -1,0 +1,193 @@
+"""Every error this program raises on purpose, as one tree.
+
+    AgentServiceError
+    ├─ StartError              the process cannot start: one line, exit 1
+    │  └─ UsageError           the command line or a setting is wrong: one line, exit 2
+    ├─ BadRequest 400          bytes that are no JSON text, contradicting fields
+    ├─ Unauthenticated 401
+    ├─ Forbidden 403
+    ├─ NotFound 404            unknown, or another tenant's
+    ├─ Conflict 409
+    ├─ Gone 410
+    ├─ Invalid 422             well-formed, but not acceptable; ``errors`` point into the body
+    ├─ Limited 429             ``retry_after`` seconds
+    ├─ NotBuilt 501
+    ├─ Unavailable 503         ``retry_after`` seconds
+    ├─ ModelError              a provider failed
+    │  ├─ ModelUnavailable     connection, 5xx, overload: another try may work
+    │  ├─ ModelRateLimited     429: another try may work later
+    │  ├─ ModelTimeout         a deadline passed (connect, first token, gap, total)
+    │  ├─ ModelRejected        4xx: the request itself is at fault
+    │  ├─ ModelCredentials     401 or 403
+    │  └─ ModelProtocol        the answer broke the wire format or a cap
+    ├─ AgentError              an agent failed while it ran
+    │  ├─ StepLimit            more steps than its limit
+    │  ├─ TokenLimit           more tokens than its limit
+    │  └─ RunTimeout           longer than its limit
+    └─ LeaseLost               another owner has this run: stop at once, write nothing
+
+The message of an error is a sentence that a person can act on; it never holds a secret, an SQL text or a prompt.
+"""
+
+from typing import ClassVar
+
+
+class AgentServiceError(Exception):
+    """The root of the tree. ``status`` is the HTTP status that a request failing with it gets."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+
+class StartError(AgentServiceError):
+    """The process cannot start; the message says what is missing and how to mend it."""
+
+
+class UsageError(StartError):
+    """A command line or a setting is wrong."""
+
+
+class BadRequest(AgentServiceError):
+    """The request cannot be understood."""
+
+    status = 400
+    title = "Bad request"
+
+
+class Unauthenticated(AgentServiceError):
+    """No valid credential came with the request."""
+
+    status = 401
+    title = "Not authenticated"
+
+
+class Forbidden(AgentServiceError):
+    """The credential is valid and does not allow this."""
+
+    status = 403
+    title = "Not allowed"
+
+
+class NotFound(AgentServiceError):
+    """Unknown, or another tenant's: the two are answered alike."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(AgentServiceError):
+    """The state of the thing does not allow it now."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Gone(AgentServiceError):
+    """It was there and is kept no longer."""
+
+    status = 410
+    title = "Gone"
+
+
+class Invalid(AgentServiceError):
+    """The body is JSON, but not acceptable. ``errors`` are (JSON pointer, sentence) pairs."""
+
+    status = 422
+    title = "Not acceptable"
+
+    def __init__(self, detail: str, errors: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors
+
+
+class Limited(AgentServiceError):
+    """Too many; try again after ``retry_after`` seconds."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class NotBuilt(AgentServiceError):
+    """A part of the interface that this version does not serve."""
+
+    status = 501
+    title = "Not built yet"
+
+
+class Unavailable(AgentServiceError):
+    """Cannot be served now; try again after ``retry_after`` seconds."""
+
+    status = 503
+    title = "Unavailable"
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ModelError(AgentServiceError):
+    """A provider failed. ``retryable`` tells whether the same request may succeed on another try."""
+
+    title = "Model error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, vendor: str = "", retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.vendor = vendor
+        self.retry_after = retry_after
+
+
+class ModelUnavailable(ModelError):
+    """No connection, a 5xx, or an overload."""
+
+    retryable = True
+
+
+class ModelRateLimited(ModelError):
+    """The provider answered 429."""
+
+    retryable = True
+
+
+class ModelTimeout(ModelError):
+    """A deadline passed."""
+
+    retryable = True
+
+
+class ModelRejected(ModelError):
+    """The provider refused the request as such."""
+
+
+class ModelCredentials(ModelError):
+    """The provider refused the key."""
+
+
+class ModelProtocol(ModelError):
+    """The provider's answer broke its wire format or one of our caps."""
+
+    retryable = True
+
+
+class AgentError(AgentServiceError):
+    """An agent failed while it ran."""
+
+
+class StepLimit(AgentError):
+    """The run took more steps than its limit allows."""
+
+
+class TokenLimit(AgentError):
+    """The run used more tokens than its limit allows."""
+
+
+class RunTimeout(AgentError):
+    """The run took longer than its limit allows."""
+
+
+class LeaseLost(AgentServiceError):
+    """Another owner has this run; this one must stop and write nothing."""

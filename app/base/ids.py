@@ -1,0 +1,19 @@
+"""Identifiers: UUIDv7 (RFC 9562), so that new rows land at the end of their index, and the fixed names of agents."""
+
+import uuid
+
+from uuid_utils.compat import uuid7
+
+AGENT_NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
+
+__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id"]
+
+
+def new_id() -> uuid.UUID:
+    """A new time-ordered id."""
+    return uuid7()
+
+
+def agent_id(name: str) -> uuid.UUID:
+    """The id of the system assistant of the agent ``name``: UUIDv5, so it is the same on every server."""
+    return uuid.uuid5(AGENT_NAMESPACE, name)

@@ -1,0 +1,63 @@
+"""Owned tasks: every background task has an owner that keeps it alive, hears of its failure and ends it."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Value = TypeVar("Value")
+
+
+async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run ``work`` to its end even when the caller is cancelled meanwhile; the cancellation follows it."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+class Tasks:
+    """A set of tasks with one owner.
+
+    Unlike ``asyncio.TaskGroup`` a failing task does not end its siblings: the failure is logged with the task's name
+    (callers that need the result keep the task that ``start`` returns). ``aclose`` cancels what still runs and waits.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run ``work`` as a task named ``name`` until it ends or the owner closes."""
+        task = asyncio.create_task(work, name=f"{self.name}.{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_failed", task=task.get_name(), exc_info=error)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for all tasks to end by themselves; whether they did."""
+        if not self._tasks:
+            return True
+        _, pending = await asyncio.wait(set(self._tasks), timeout=timeout)
+        return not pending
+
+    async def aclose(self) -> None:
+        """Cancel the tasks that still run and wait until they have ended."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

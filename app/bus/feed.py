@@ -1,0 +1,126 @@
+"""A run's frames in memory: one writer, any number of readers, each a cursor of its own.
+
+A frame is ready bytes with the stream mode it belongs to (``""`` for frames that every reader gets). Readers are woken
+once for all that is there and get it as one chunk; a slow reader costs nothing but its place. Frames beyond
+``MOST_BYTES`` are forgotten oldest first: a reader that still wants them is sent to the event log.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from typing import NamedTuple
+
+MOST_BYTES = 4 * 1024 * 1024
+"""Bytes of frames that a feed keeps for readers that come late or read slowly."""
+
+
+class EventId(NamedTuple):
+    """The id of a frame, ordered: ``epoch`` of the owner, ``seq`` within it (docs/decisions/0001)."""
+
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+
+START = EventId(0, 0)
+"""Before every frame."""
+
+
+class Frame(NamedTuple):
+    """Bytes of one server-sent event, and the stream mode it belongs to."""
+
+    mode: str
+    data: bytes
+
+
+class Behind(Exception):
+    """The frames after this reader's place are forgotten here: read them from the event log."""
+
+
+class Feed:
+    """The frames of one run under one owner, numbered from ``epoch``-1 (epoch 0: it has no owner here yet)."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.closed = False
+        self.finished = False
+        self._stored = 0
+        self._frames: list[Frame] = []
+        self._forgotten = 0
+        self._bytes = 0
+        self._readers: set[asyncio.Future[None]] = set()
+
+    @property
+    def last(self) -> EventId:
+        """The id of the newest frame."""
+        return EventId(self.epoch, self._forgotten + len(self._frames))
+
+    def open(self, epoch: int) -> None:
+        """Start to number from ``epoch``-1: the run has an owner."""
+        self.epoch = epoch
+        self._wake()
+
+    def push(self, frames: Collection[Frame]) -> None:
+        """Add ``frames`` in order and wake the readers."""
+        self._frames.extend(frames)
+        self._bytes += sum(len(frame.data) for frame in frames)
+        if self._bytes > MOST_BYTES:
+            self._forget()
+        self._wake()
+
+    def stored(self, seq: int) -> None:
+        """The event log has the frames up to ``seq`` now, so they may be forgotten here."""
+        self._stored = seq
+
+    def close(self, *, finished: bool) -> None:
+        """No more frames will come from this owner; ``finished`` tells whether the run has ended."""
+        self.closed = True
+        self.finished = finished
+        self._wake()
+
+    def _forget(self) -> None:
+        drop = 0
+        while self._bytes > MOST_BYTES // 2 and self._forgotten + drop < self._stored:
+            self._bytes -= len(self._frames[drop].data)
+            drop += 1
+        del self._frames[:drop]
+        self._forgotten += drop
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+        self._readers.clear()
+
+    async def changed(self) -> None:
+        """Wait until frames come or the feed closes."""
+        reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers.add(reader)
+        try:
+            await reader
+        finally:
+            self._readers.discard(reader)
+
+    async def read(self, after: EventId, modes: Collection[str] | None = None) -> AsyncIterator[tuple[EventId, bytes]]:
+        """Yield what follows ``after`` as (id of the newest frame in it, chunk) until the feed closes.
+
+        With ``modes``, only frames of these modes and those for everybody; a chunk may then be empty.
+        Raises ``Behind`` when frames after ``after`` were forgotten.
+        """
+        place = after.seq if after.epoch == self.epoch else 0
+        while True:
+            if place < self._forgotten:
+                raise Behind
+            fresh = self._frames[place - self._forgotten :]
+            if fresh:
+                place += len(fresh)
+                if modes is None:
+                    chunk = b"".join([frame.data for frame in fresh])
+                else:
+                    chunk = b"".join([f.data for f in fresh if not f.mode or f.mode in modes])
+                yield EventId(self.epoch, place), chunk
+            elif self.closed:
+                return
+            else:
+                await self.changed()

@@ -1,0 +1,163 @@
+"""The database as this process sees it: one pool for requests, one for the engine, each with its own role.
+
+Requests run as ``agent_app``: row level security shows them the tenant that ``app.tenant`` names, and nothing without
+one. The engine (journal, claims) runs as ``agent_engine``, which sees the run tables of all tenants; its
+statements name the tenant in every predicate.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.base.errors import StartError, Unavailable
+from app.db.session import Reader, Writer
+from app.db.url import to_sqlalchemy
+
+APP_ROLE = "agent_app"
+ENGINE_ROLE = "agent_engine"
+
+ENGINE_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""The engine's statements join arrays of a group with rows by primary key. Planning them anew for each group costs more
+than running them, and a plan made while the tables were empty must still be right when they have grown: so one plan, and
+always the index."""
+
+_SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
+
+
+def _open(url: str, role: str, size: int) -> AsyncEngine:
+    address, connect_args = to_sqlalchemy(url)
+    settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
+    if role == ENGINE_ROLE:
+        settings |= ENGINE_PLANS
+    engine = create_async_engine(
+        address,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=10,
+        connect_args={**connect_args, "timeout": 5, "command_timeout": 60, "server_settings": settings},
+    )
+
+    def refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
+        # asyncpg knows at once when the server closed the connection: cheaper than a ping before every use
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    event.listen(engine.sync_engine, "checkout", refuse_dead)
+    return engine
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+    """Turn the ways in which a database can be away into ``Unavailable``."""
+    try:
+        yield
+    except AWAY as error:
+        raise Unavailable("The database cannot be reached.", retry_after=2) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise Unavailable("The database connection broke.", retry_after=2) from error
+
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    sa.exc.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class Database:
+    """The two pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine."""
+
+    def __init__(self, url: str, *, requests: int = 10, engine: int = 8) -> None:
+        self._requests = _open(url, APP_ROLE, requests)
+        self._engine = _open(url, ENGINE_ROLE, engine)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._requests.dispose()
+        await self._engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
+        with reachable():
+            async with self._requests.begin() as connection:
+                await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def reading(self, tenant_id: UUID) -> AsyncIterator[Reader]:
+        """A transaction that reads as ``tenant_id``. Raises ``Unavailable`` when the database is."""
+        async with self._transaction(tenant_id) as connection:
+            yield Reader(connection)
+
+    @contextlib.asynccontextmanager
+    async def writing(self, tenant_id: UUID) -> AsyncIterator[Writer]:
+        """A transaction that writes as ``tenant_id`` and commits when the block ends well."""
+        async with self._transaction(tenant_id) as connection:
+            yield Writer(connection)
+
+    @contextlib.asynccontextmanager
+    async def engine_connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A driver connection of the engine's role, each statement its own transaction.
+
+        For the hot path alone, where one prepared statement over arrays is the whole transaction.
+        """
+        with reachable():
+            async with self._engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                driver = raw.driver_connection
+                assert driver is not None
+                try:
+                    yield driver
+                finally:
+                    if driver.is_closed():
+                        await connection.invalidate()
+
+    async def ping(self) -> None:
+        """One round trip as a request's role. Raises ``Unavailable``."""
+        try:
+            async with self._requests.connect() as connection:
+                await connection.execute(sa.text("select 1"))
+        except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
+            raise Unavailable("The database cannot be reached.", retry_after=2) from error
+
+    async def check(self) -> None:
+        """Refuse to start with roles that row level security would not bind. Raises ``StartError``."""
+        for engine, role in ((self._requests, APP_ROLE), (self._engine, ENGINE_ROLE)):
+            try:
+                async with engine.connect() as connection:
+                    found = await connection.execute(
+                        sa.text(
+                            "select current_user, rolsuper or rolbypassrls as unbound"
+                            " from pg_roles where rolname = current_user"
+                        )
+                    )
+                    row = found.one()
+            except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
+                raise StartError(
+                    f"cannot connect to the database as the role {role}: run `agent-service migrate` as the owner, and "
+                    f"grant {role} to the user of DATABASE_URL"
+                ) from error
+            if row.current_user != role or row.unbound:
+                raise StartError(
+                    f"the database role {role} is not what requests run as, or row level security does not bind it: "
+                    f"make it NOSUPERUSER NOBYPASSRLS"
+                )

@@ -1,0 +1,100 @@
+"""Everything a run can say, as one tagged union.
+
+Events are what the engine keeps: compact, free of any stream mode, stored with the step that commits them. Frames (the
+bytes on a stream) are rendered from them (``app.runs.frames``), now or when somebody replays the run tomorrow.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class RunStarted(msgspec.Struct, frozen=True, tag="started"):
+    """The run was taken up; ``attempt`` counts from 1 and grows when another owner goes on with it."""
+
+    run_id: str
+    attempt: int
+
+
+class InputApplied(msgspec.Struct, frozen=True, tag="input"):
+    """The input is merged into the thread's values: the state at ``checkpoint_id``."""
+
+    checkpoint_id: str
+
+
+class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
+    """A piece of the message ``message_id`` while the model speaks: provisional until its step commits.
+
+    ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a piece of JSON text; ``last`` closes the message.
+    """
+
+    message_id: str
+    node: str
+    step: int
+    text: str = ""
+    reasoning: str = ""
+    tool_call: dict[str, Any] | None = None
+    last: bool = False
+
+
+class MessageAdded(msgspec.Struct, frozen=True, tag="message"):
+    """A whole message that was not streamed piece by piece (a tool's answer), as its JSON."""
+
+    node: str
+    step: int
+    message: msgspec.Raw
+
+
+class Custom(msgspec.Struct, frozen=True, tag="custom"):
+    """A value that a tool or a function agent sent to its clients, as its JSON."""
+
+    data: msgspec.Raw
+
+
+class StepCommitted(msgspec.Struct, frozen=True, tag="step"):
+    """The step ``step`` is durable: ``updates`` is JSON ``{node: {channel: value}}``."""
+
+    step: int
+    checkpoint_id: str
+    updates: msgspec.Raw
+
+
+class Interrupted(msgspec.Struct, frozen=True, tag="interrupt"):
+    """The run waits for a person: ``interrupts`` is the JSON list of ``{"id", "value"}``."""
+
+    checkpoint_id: str
+    interrupts: msgspec.Raw
+
+
+class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
+    """What was streamed of these messages did not commit; the new attempt speaks under new message ids."""
+
+    message_ids: list[str]
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The run failed: the error's name and a sentence."""
+
+    error: str
+    message: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The last event of every run: its terminal status on the wire."""
+
+    run_id: str
+    status: str
+
+
+Event = (
+    RunStarted
+    | InputApplied
+    | MessageDelta
+    | MessageAdded
+    | Custom
+    | StepCommitted
+    | Interrupted
+    | Retracted
+    | Failed
+    | Ended
+)

@@ -1,0 +1,62 @@
+"""The statuses of runs and threads and the reasons behind them (docs/decisions/0001)."""
+
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """A run's status, as on the wire."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+
+
+class Reason(StrEnum):
+    """Why a run has its status."""
+
+    ACCEPTED = "accepted"
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    CLAIMED = "claimed"
+    RECOVERED = "recovered"
+    HANDOVER = "handover"
+    DONE = "done"
+    INPUT_REQUIRED = "input_required"
+    REVIEW = "review"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+    POISON = "poison"
+    DEADLINE = "deadline"
+
+
+class ThreadStatus(StrEnum):
+    """A thread's status, as on the wire."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+
+
+TERMINAL = frozenset({RunStatus.SUCCESS, RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.INTERRUPTED})
+
+TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.PENDING: frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED}),
+    RunStatus.RUNNING: TERMINAL | {RunStatus.PENDING},
+} | {status: frozenset() for status in TERMINAL}
+"""Status → the statuses that may follow it. The trigger ``runs_guard`` holds the same table."""
+
+WAITING = frozenset({Reason.INPUT_REQUIRED, Reason.REVIEW, Reason.PAUSED})
+"""Reasons of an interrupted run that a person can answer."""
+
+
+def thread_status(run: RunStatus, reason: Reason) -> ThreadStatus:
+    """The status of a thread whose last run ended with ``run`` for ``reason``."""
+    if run in {RunStatus.ERROR, RunStatus.TIMEOUT}:
+        return ThreadStatus.ERROR
+    return ThreadStatus.INTERRUPTED if reason in WAITING else ThreadStatus.IDLE

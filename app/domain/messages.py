@@ -1,0 +1,94 @@
+"""Conversation messages, in the JSON shapes that LangGraph clients read and write.
+
+One struct per role; the tag field ``type`` tells them apart on the wire (``human``, ``ai``, ``tool``, ``system``).
+Content is plain text or a list of content blocks (text, image, …), which pass through unchanged to the provider.
+"""
+
+from typing import Any
+
+import msgspec
+
+Content = str | list[dict[str, Any]]
+
+
+class ToolCall(msgspec.Struct, tag_field="type", tag="tool_call", frozen=True):
+    """One call the model asks for: tool ``name``, decoded ``args`` (a JSON object) and the provider's call ``id``."""
+
+    name: str
+    args: dict[str, Any]
+    id: str
+
+
+class InvalidToolCall(msgspec.Struct, tag_field="type", tag="invalid_tool_call", frozen=True):
+    """A call whose arguments were no JSON object: ``args`` keeps the text as the model sent it."""
+
+    name: str
+    args: str
+    id: str
+    error: str
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one model call, as the provider counted them."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_token_details: dict[str, int] = {}
+    output_token_details: dict[str, int] = {}
+
+
+class HumanMessage(msgspec.Struct, tag_field="type", tag="human", kw_only=True):
+    """What a person said."""
+
+    content: Content
+    additional_kwargs: dict[str, Any] = {}
+    response_metadata: dict[str, Any] = {}
+    name: str | None = None
+    id: str | None = None
+
+
+class SystemMessage(msgspec.Struct, tag_field="type", tag="system", kw_only=True):
+    """An instruction inside the conversation."""
+
+    content: Content
+    additional_kwargs: dict[str, Any] = {}
+    response_metadata: dict[str, Any] = {}
+    name: str | None = None
+    id: str | None = None
+
+
+class AIMessage(msgspec.Struct, tag_field="type", tag="ai", kw_only=True):
+    """What the model answered: text, calls of tools, or both."""
+
+    content: Content
+    additional_kwargs: dict[str, Any] = {}
+    response_metadata: dict[str, Any] = {}
+    name: str | None = None
+    id: str | None = None
+    tool_calls: list[ToolCall] = []
+    invalid_tool_calls: list[InvalidToolCall] = []
+    usage_metadata: Usage | None = None
+
+
+class ToolMessage(msgspec.Struct, tag_field="type", tag="tool", kw_only=True):
+    """The answer of a tool to the call ``tool_call_id``; ``status`` is ``success`` or ``error``."""
+
+    content: Content
+    additional_kwargs: dict[str, Any] = {}
+    response_metadata: dict[str, Any] = {}
+    name: str | None = None
+    id: str | None = None
+    tool_call_id: str
+    artifact: Any = None
+    status: str = "success"
+
+
+Message = HumanMessage | SystemMessage | AIMessage | ToolMessage
+
+
+def text_of(content: Content) -> str:
+    """The text of ``content``: the string itself, or its text blocks joined."""
+    if isinstance(content, str):
+        return content
+    return "".join(block.get("text", "") for block in content if block.get("type") == "text")

@@ -1,0 +1,219 @@
+"""A thread's values, kept as the JSON they travel and rest in.
+
+``values`` is a JSON object; each member is a *channel*. A channel that holds a list is kept element by element, so that
+a step which appends one message encodes, stores and copies that message alone. Elements and large values live in the
+thread's append-only log of *items* (``sequence number → JSON``) and are written once; a checkpoint is a small *head*
+that names them: for a list its sequence numbers as ranges, for a large value one number, for a small value the value.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+INLINE_BYTES = 512
+"""A value whose JSON is at most this long is kept in the head itself."""
+
+MESSAGES = "messages"
+REMOVE_ALL = "__remove_all__"
+
+encode = msgspec.json.Encoder().encode
+
+
+class Head(msgspec.Struct, omit_defaults=True):
+    """What a checkpoint stores. ``lists`` maps a channel to ``[first, last, first, last, …]`` (inclusive ranges)."""
+
+    lists: dict[str, list[int]] = {}
+    items: dict[str, int] = {}
+    inline: dict[str, msgspec.Raw] = {}
+
+
+class _Identity(msgspec.Struct):
+    id: str | None = None
+    type: str | None = None
+
+
+_identity = msgspec.json.Decoder(_Identity).decode
+
+
+class ListChannel:
+    """A list: the JSON of each element, and the ranges of log numbers that hold them, in order."""
+
+    __slots__ = ("_places", "elements", "ranges")
+
+    def __init__(self, elements: list[bytes] | None = None, ranges: list[int] | None = None) -> None:
+        self.elements = [] if elements is None else elements
+        self.ranges = [] if ranges is None else ranges
+        self._places: dict[str | None, int] | None = None
+
+    def append(self, element: bytes, number: int) -> None:
+        """Add ``element``, which the log holds under ``number``."""
+        self.elements.append(element)
+        if self.ranges and self.ranges[-1] == number - 1:
+            self.ranges[-1] = number
+        else:
+            self.ranges += (number, number)
+
+    def numbers(self) -> list[int]:
+        """The log number of every element, in order."""
+        pairs = zip(self.ranges[::2], self.ranges[1::2], strict=True)
+        return [number for first, last in pairs for number in range(first, last + 1)]
+
+    def places(self) -> dict[str | None, int]:
+        """The place of each element by its ``id``; kept between calls, and by the caller when it appends."""
+        if self._places is None:
+            self._places = {_identity(element).id: place for place, element in enumerate(self.elements)}
+        return self._places
+
+    def rebuild(self, elements: Sequence[tuple[bytes, int]]) -> None:
+        """Hold exactly ``elements``, as (JSON, log number)."""
+        self._places = None
+        self.elements, self.ranges = [], []
+        for element, number in elements:
+            self.append(element, number)
+
+    def json(self) -> bytes:
+        """The list as JSON."""
+        return b"[" + b",".join(self.elements) + b"]"
+
+
+class ValueChannel:
+    """Any other value: its JSON, and its log number (0: small enough to stay in the head)."""
+
+    __slots__ = ("number", "value")
+
+    def __init__(self, value: bytes, number: int = 0) -> None:
+        self.value = value
+        self.number = number
+
+    def json(self) -> bytes:
+        """The value as JSON."""
+        return self.value
+
+
+class State:
+    """The values of one thread as its one live run sees and changes them.
+
+    ``last_number`` is the highest log number in use on the thread (over all branches), so new items follow it.
+    Items made since the last ``take_items`` wait in ``pending``.
+    """
+
+    __slots__ = ("channels", "last_number", "pending")
+
+    def __init__(self, last_number: int = 0) -> None:
+        self.channels: dict[str, ListChannel | ValueChannel] = {}
+        self.last_number = last_number
+        self.pending: list[tuple[int, bytes]] = []
+
+    @classmethod
+    def load(cls, head: Head, items: Mapping[int, bytes], last_number: int) -> "State":
+        """The state that ``head`` describes; ``items`` holds at least the log items it names. Raises ``KeyError``."""
+        state = cls(last_number)
+        for name, ranges in head.lists.items():
+            channel = ListChannel(ranges=list(ranges))
+            channel.elements = [items[number] for number in channel.numbers()]
+            state.channels[name] = channel
+        for name, number in head.items.items():
+            state.channels[name] = ValueChannel(items[number], number)
+        for name, raw in head.inline.items():
+            state.channels[name] = ValueChannel(bytes(raw))
+        return state
+
+    def head(self) -> Head:
+        """The small description of this state that a checkpoint stores."""
+        head = Head({}, {}, {})
+        for name, channel in self.channels.items():
+            if isinstance(channel, ListChannel):
+                head.lists[name] = list(channel.ranges)
+            elif channel.number:
+                head.items[name] = channel.number
+            else:
+                head.inline[name] = msgspec.Raw(channel.value)
+        return head
+
+    def take_items(self) -> list[tuple[int, bytes]]:
+        """The log items made since the last call, as (number, JSON): the journal stores them with the next head."""
+        items, self.pending = self.pending, []
+        return items
+
+    def json(self) -> bytes:
+        """The values as one JSON object. Nothing is encoded again: the channels' own bytes are joined."""
+        return b"{" + b",".join(encode(name) + b":" + c.json() for name, c in self.channels.items()) + b"}"
+
+    def size(self) -> int:
+        """About how many bytes of JSON this state holds."""
+        return sum(
+            sum(map(len, c.elements)) if isinstance(c, ListChannel) else len(c.value) for c in self.channels.values()
+        )
+
+    def get(self, name: str) -> Any:
+        """The decoded value of the channel ``name``, or None."""
+        channel = self.channels.get(name)
+        return None if channel is None else msgspec.json.decode(channel.json())
+
+    def elements(self, name: str = MESSAGES) -> list[bytes]:
+        """The JSON of each element of the list channel ``name`` (empty where there is none)."""
+        channel = self.channels.get(name)
+        return channel.elements if isinstance(channel, ListChannel) else []
+
+    def set(self, name: str, value: Any) -> None:
+        """Overwrite the channel ``name``. A list keeps the log items of the elements it shares with its old value."""
+        if isinstance(value, list):
+            self._set_list(name, [encode(element) for element in value])
+            return
+        encoded = encode(value)
+        old = self.channels.get(name)
+        if isinstance(old, ValueChannel) and old.value == encoded:
+            return
+        number = self._log(encoded) if len(encoded) > INLINE_BYTES else 0
+        self.channels[name] = ValueChannel(encoded, number)
+
+    def append(self, element: bytes, name: str = MESSAGES) -> None:
+        """Add one element (JSON) at the end of the list channel ``name``."""
+        self._list(name).append(element, self._log(element))
+
+    def merge_messages(self, messages: Iterable[bytes]) -> None:
+        """Merge messages (JSON with an ``id``) the way clients expect.
+
+        A message whose id is there already takes that one's place, ``{"type": "remove", "id": …}`` takes it out
+        (``__remove_all__`` takes out everything before it), any other is appended.
+        """
+        channel = self._list(MESSAGES)
+        places = channel.places()
+        fresh = [(message, _identity(message)) for message in messages]
+        if not any(identity.type == "remove" or identity.id in places for _, identity in fresh):
+            for message, identity in fresh:
+                channel.append(message, self._log(message))
+                places[identity.id] = len(channel.elements) - 1
+            return
+        kept: list[tuple[bytes, int] | None] = list(zip(channel.elements, channel.numbers(), strict=True))
+        for message, identity in fresh:
+            place = places.get(identity.id)
+            if identity.type == "remove":
+                if identity.id == REMOVE_ALL:
+                    kept, places = [], {}
+                elif place is not None:
+                    kept[place] = None
+                    del places[identity.id]
+            elif place is not None:
+                kept[place] = (message, self._log(message))
+            else:
+                places[identity.id] = len(kept)
+                kept.append((message, self._log(message)))
+        channel.rebuild([entry for entry in kept if entry is not None])
+
+    def _set_list(self, name: str, elements: list[bytes]) -> None:
+        old = self._list(name)
+        numbers = dict(zip(old.elements, old.numbers(), strict=True))
+        old.rebuild([(element, numbers.get(element) or self._log(element)) for element in elements])
+
+    def _list(self, name: str) -> ListChannel:
+        channel = self.channels.get(name)
+        if not isinstance(channel, ListChannel):
+            channel = self.channels[name] = ListChannel()
+        return channel
+
+    def _log(self, encoded: bytes) -> int:
+        self.last_number += 1
+        self.pending.append((self.last_number, encoded))
+        return self.last_number

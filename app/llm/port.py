@@ -1,0 +1,79 @@
+"""The port to language models: what a provider adapter offers, and the events of one streamed answer."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+
+from app.domain.messages import Message, Usage
+
+
+class ToolSpec(msgspec.Struct, frozen=True):
+    """A tool as the model sees it: ``parameters`` is the JSON Schema (an object schema) of its arguments."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One question to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt."""
+
+    messages: list[Message]
+    instructions: str = ""
+    tools: list[ToolSpec] = []
+    temperature: float | None = None
+    max_tokens: int | None = None
+    model_settings: dict[str, Any] = {}
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag=True):
+    """The next piece of the answer's text (never empty)."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, tag=True):
+    """The next piece of the model's visible reasoning (never empty)."""
+
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, tag=True):
+    """A piece of the tool call number ``index``: ``id`` and ``name`` come with its first piece, ``args`` is JSON text."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    args: str = ""
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The end of an answer, always the last event: why it stopped, which model spoke, what it used.
+
+    ``reason`` is one of ``stop``, ``tool_calls``, ``length``, ``content_filter`` or the provider's own word.
+    """
+
+    reason: str
+    model: str
+    vendor: str
+    usage: Usage | None = None
+
+
+ModelEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finished
+
+
+class Model(Protocol):
+    """Something that answers a conversation.
+
+    ``vendor`` and ``name`` identify it (``openai``, ``gpt-5-mini``). ``stream`` yields events as they arrive and
+    ends with exactly one ``Finished``; it raises a subclass of ``app.base.errors.ModelError`` and nothing else.
+    Closing the iterator early (``aclose``) frees the connection. Implementations are safe for concurrent calls.
+    """
+
+    vendor: str
+    name: str
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Ask ``request`` and yield the answer's events."""
+        ...

@@ -1,0 +1,110 @@
+"""What the engine writes in groups: accepted runs, and the steps and ends of runs."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
+
+
+class Accept(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: as soon as its turn comes)."""
+
+    tenant_id: UUID
+    thread_id: UUID
+    run_id: UUID
+    assistant_id: UUID
+    request: bytes
+    metadata: bytes
+    strategy: str
+    create_thread: bool
+    temporary: bool
+    owner: UUID
+    delay: float
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that this process owns, and what it needs to execute it. JSON columns are JSON text."""
+
+    tenant_id: UUID
+    thread_id: UUID
+    run_id: UUID
+    assistant_id: UUID
+    agent: str
+    epoch: int
+    attempt: int
+    owner: UUID
+    request: bytes
+    metadata: str
+    strategy: str
+    head: UUID | None
+    last_number: int
+    assistant_config: str
+    assistant_context: str
+    ordinal: int
+    temporary: bool
+    created_at: datetime
+    started: bool
+
+
+class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint to write; ``head`` is its stored form, the ranges are the log items it names."""
+
+    checkpoint_id: UUID
+    parent_id: UUID | None
+    source: str
+    step: int
+    next: tuple[str, ...]
+    head: bytes
+    first_items: list[int]
+    last_items: list[int]
+
+
+class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished step; ``usage`` is JSON or None."""
+
+    step: int
+    node: str
+    checkpoint_id: UUID
+    usage: str | None
+
+
+class IntentEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call that may start once the step that asked for it is committed; ``args`` is JSON."""
+
+    call_id: str
+    step: int
+    tool: str
+    tool_class: str
+    key: str
+    args: bytes
+
+
+class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a run. ``error``, ``interrupts`` and ``usage`` are JSON or None."""
+
+    status: RunStatus
+    reason: Reason
+    thread_status: ThreadStatus
+    error: str | None = None
+    interrupts: str | None = None
+    usage: str | None = None
+
+
+class JournalEntry(msgspec.Struct, kw_only=True):
+    """Everything a run writes at once: accepted whole, or refused when the run has another owner by now."""
+
+    tenant_id: UUID
+    thread_id: UUID
+    run_id: UUID
+    epoch: int
+    owner: UUID
+    head: UUID | None
+    last_number: int
+    checkpoints: list[CheckpointEntry]
+    items: list[tuple[int, bytes]]
+    steps: list[StepEntry]
+    intents: list[IntentEntry]
+    events: list[tuple[int, bytes]]
+    end: EndEntry | None = None

@@ -1,0 +1,131 @@
+"""Events → frames: the bytes that a run's events become on a stream, per stream mode.
+
+The same for a live run and for a replay from the event log: numbering is by frame, so a run's modes, fixed when it is
+created, decide its ids. Framing: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from app.bus.feed import Frame
+from app.domain.events import (
+    Custom,
+    Ended,
+    Event,
+    Failed,
+    InputApplied,
+    Interrupted,
+    MessageAdded,
+    MessageDelta,
+    Retracted,
+    RunStarted,
+    StepCommitted,
+)
+
+MODES = ("values", "updates", "messages-tuple", "custom")
+"""The stream modes a run can be created with."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class Renderer:
+    """Renders the events of one run under one owner; ``seq`` is the number of the last frame made."""
+
+    def __init__(self, modes: Sequence[str], epoch: int, seq: int = 0) -> None:
+        self._values = "values" in modes
+        self._updates = "updates" in modes
+        self._messages = "messages-tuple" in modes
+        self._custom = "custom" in modes
+        self._epoch = epoch
+        self.seq = seq
+        self._delta_key: tuple[str, str, int] | None = None
+        self._delta_middle = b""
+        self._delta_end = b""
+
+    def wants(self, event: Event) -> bool:
+        """Whether ``event`` makes a frame in the run's modes; others need not be kept."""
+        match event:
+            case MessageDelta() | MessageAdded():
+                return self._messages
+            case Custom():
+                return self._custom
+            case InputApplied():
+                return self._values
+            case StepCommitted() | Interrupted():
+                return self._values or self._updates
+            case _:
+                return True
+
+    def needs_values(self, event: Event) -> bool:
+        """Whether rendering ``event`` takes the thread's values at its checkpoint."""
+        return self._values and isinstance(event, InputApplied | StepCommitted | Interrupted)
+
+    def render(self, event: Event, values: bytes = b"") -> list[Frame]:
+        """The frames of ``event``; ``values`` is the JSON of the thread's values at its checkpoint."""
+        match event:
+            case MessageDelta():
+                return [self._delta(event)] if self._messages else []
+            case StepCommitted():
+                frames = [self._frame("updates", bytes(event.updates))] if self._updates else []
+                return [*frames, self._frame("values", values)] if self._values else frames
+            case InputApplied():
+                return [self._frame("values", values)] if self._values else []
+            case MessageAdded():
+                return [self._whole(event)] if self._messages else []
+            case Custom():
+                return [self._frame("custom", bytes(event.data))] if self._custom else []
+            case Interrupted():
+                return self._interrupted(event, values)
+            case RunStarted():
+                return [self._control("metadata", encode({"run_id": event.run_id, "attempt": event.attempt}))]
+            case Retracted():
+                return [self._control("retracted", encode({"message_ids": event.message_ids}))]
+            case Failed():
+                return [self._control("error", encode({"error": event.error, "message": event.message}))]
+            case Ended():
+                return [self._control("end", encode({"run_id": event.run_id, "status": event.status}))]
+
+    def _interrupted(self, event: Interrupted, values: bytes) -> list[Frame]:
+        frames = []
+        if self._updates:
+            frames.append(self._frame("updates", b'{"__interrupt__":' + bytes(event.interrupts) + b"}"))
+        if self._values:
+            frames.append(self._frame("values", with_member(values, "__interrupt__", bytes(event.interrupts))))
+        return frames
+
+    def _delta(self, event: MessageDelta) -> Frame:
+        key = (event.message_id, event.node, event.step)
+        if key != self._delta_key:
+            self._delta_key = key
+            self._delta_middle = b',"type":"AIMessageChunk","id":' + encode(event.message_id)
+            where = encode({"langgraph_node": event.node, "langgraph_step": event.step})
+            self._delta_end = b"}," + where + b"]"
+        extra = b""
+        if event.tool_call is not None:
+            extra = b',"tool_call_chunks":[' + encode({**event.tool_call, "type": "tool_call_chunk"}) + b"]"
+        if event.reasoning:
+            extra += b',"additional_kwargs":{"reasoning_content":' + encode(event.reasoning) + b"}"
+        if event.last:
+            extra += b',"chunk_position":"last"'
+        data = b"".join((b'[{"content":', encode(event.text), self._delta_middle, extra, self._delta_end))
+        return self._frame("messages-tuple", data)
+
+    def _whole(self, event: MessageAdded) -> Frame:
+        where = encode({"langgraph_node": event.node, "langgraph_step": event.step})
+        return self._frame("messages-tuple", b"[" + bytes(event.message) + b"," + where + b"]")
+
+    def _frame(self, mode: str, data: bytes) -> Frame:
+        self.seq += 1
+        name = b"messages" if mode == "messages-tuple" else mode.encode()
+        return Frame(mode, b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name, data, self._epoch, self.seq))
+
+    def _control(self, name: str, data: bytes) -> Frame:
+        self.seq += 1
+        return Frame("", b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name.encode(), data, self._epoch, self.seq))
+
+
+def with_member(values: bytes, name: str, member: bytes) -> bytes:
+    """The JSON object ``values`` with one more member, whose value is the JSON ``member``."""
+    comma = b"" if values == b"{}" else b","
+    return values[:-1] + comma + encode(name) + b":" + member + b"}"

@@ -1,0 +1,183 @@
+"""The journal: commits the steps and ends of this process's runs, in groups (docs/decisions/0002)."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from app.base.errors import LeaseLost, Unavailable
+from app.db.engine import Database
+from app.db.groups import Groups
+from app.runs.entries import JournalEntry
+
+COMMIT = """
+with entry as (
+  select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[],
+      $9::text[], $10::text[], $11::jsonb[], $12::jsonb[], $13::jsonb[])
+    with ordinality as e(tenant_id, thread_id, run_id, epoch, owner, head, last_number, status, reason, thread_status,
+      error, interrupts, usage, n)
+), owned as (
+  select e.* from entry e
+  cross join lateral (
+    select from runs r
+    where r.run_id = e.run_id and r.tenant_id is not distinct from e.tenant_id
+      and r.epoch = e.epoch and r.owner = e.owner
+    for no key update
+  ) r
+), moved as (
+  update threads t set
+    head = coalesce(o.head, t.head),
+    last_number = greatest(t.last_number, o.last_number),
+    status = coalesce(o.thread_status, t.status),
+    error = case when o.status is null then t.error else o.error end,
+    interrupts = case when o.status is null then t.interrupts else o.interrupts end,
+    live_run = case when o.status is null then t.live_run end,
+    updated_at = now(),
+    state_updated_at = case when o.head is null then t.state_updated_at else now() end
+  from owned o
+  where t.thread_id = o.thread_id and t.tenant_id is not distinct from o.tenant_id and t.live_run = o.run_id
+  returning o.n, t.queued
+), ended as (
+  update runs r set
+    status = o.status, reason = o.reason, error = o.error, usage = o.usage, owner = null, lease_until = null,
+    checkpoint_id = coalesce(o.head, t.head), updated_at = now(), ended_at = now()
+  from owned o join threads t on t.thread_id = o.thread_id and t.tenant_id is not distinct from o.tenant_id
+  where o.status is not null and r.run_id = o.run_id and r.tenant_id is not distinct from o.tenant_id
+), new_checkpoints as (
+  insert into checkpoints
+    (tenant_id, thread_id, checkpoint_id, parent_id, run_id, source, step, next, head, first_items, last_items)
+  select o.tenant_id, o.thread_id, c.checkpoint_id, c.parent_id, o.run_id, c.source, c.step,
+    string_to_array(c.next, E'\\n'), c.head, string_to_array(c.first_items, ',')::bigint[],
+    string_to_array(c.last_items, ',')::bigint[]
+  from unnest($14::bigint[], $15::uuid[], $16::uuid[], $17::text[], $18::int[], $19::text[], $20::bytea[], $21::text[],
+      $22::text[]) as c(n, checkpoint_id, parent_id, source, step, next, head, first_items, last_items)
+  join owned o on o.n = c.n
+  on conflict do nothing
+), new_items as (
+  insert into checkpoint_items (tenant_id, thread_id, number, body)
+  select o.tenant_id, o.thread_id, i.number, i.body
+  from unnest($23::bigint[], $24::bigint[], $25::bytea[]) as i(n, number, body) join owned o on o.n = i.n
+  on conflict do nothing
+), new_steps as (
+  insert into steps (tenant_id, run_id, step, epoch, node, checkpoint_id, usage)
+  select o.tenant_id, o.run_id, s.step, o.epoch, s.node, s.checkpoint_id, s.usage
+  from unnest($26::bigint[], $27::int[], $28::text[], $29::uuid[], $30::jsonb[]) as s(n, step, node, checkpoint_id, usage)
+  join owned o on o.n = s.n
+  on conflict do nothing
+), new_intents as (
+  insert into tool_intents (tenant_id, run_id, call_id, step, tool, tool_class, key, args)
+  select o.tenant_id, o.run_id, i.call_id, i.step, i.tool, i.tool_class, i.key, i.args
+  from unnest($31::bigint[], $32::text[], $33::int[], $34::text[], $35::text[], $36::text[], $37::bytea[])
+    as i(n, call_id, step, tool, tool_class, key, args)
+  join owned o on o.n = i.n
+  on conflict do nothing
+), new_events as (
+  insert into events (tenant_id, run_id, epoch, seq, body)
+  select o.tenant_id, o.run_id, o.epoch, e.seq, e.body
+  from unnest($38::bigint[], $39::int[], $40::bytea[]) as e(n, seq, body) join owned o on o.n = e.n
+  on conflict do nothing
+)
+select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.n = o.n
+"""
+"""One group. Arrays of arrays do not exist in SQL, so lists inside a row travel as joined text.
+
+A plan is made once for a connection, perhaps while the tables are empty: then every index that begins with the tenant
+looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without offering
+it to an index. Only a running run has an owner; its status is not asked for, for the same reason."""
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
+    heads: list[tuple[Any, ...]] = []
+    checkpoints: list[tuple[Any, ...]] = []
+    items: list[tuple[Any, ...]] = []
+    steps: list[tuple[Any, ...]] = []
+    intents: list[tuple[Any, ...]] = []
+    events: list[tuple[Any, ...]] = []
+    for n, e in enumerate(entries, 1):
+        end = e.end
+        fields = (
+            (None,) * 6
+            if end is None
+            else (end.status, end.reason, end.thread_status, end.error, end.interrupts, end.usage)
+        )
+        heads.append((e.tenant_id, e.thread_id, e.run_id, e.epoch, e.owner, e.head, e.last_number, *fields))
+        for c in e.checkpoints:
+            ranges = (",".join(map(str, c.first_items)), ",".join(map(str, c.last_items)))
+            checkpoints.append((n, c.checkpoint_id, c.parent_id, c.source, c.step, "\n".join(c.next), c.head, *ranges))
+        items += [(n, number, body) for number, body in e.items]
+        steps += [(n, s.step, s.node, s.checkpoint_id, s.usage) for s in e.steps]
+        intents += [(n, i.call_id, i.step, i.tool, i.tool_class, i.key, i.args) for i in e.intents]
+        events += [(n, seq, body) for seq, body in e.events]
+    return [
+        *_columns(heads, 13),
+        *_columns(checkpoints, 9),
+        *_columns(items, 3),
+        *_columns(steps, 5),
+        *_columns(intents, 7),
+        *_columns(events, 3),
+    ]
+
+
+async def _commit(connection: asyncpg.Connection, entries: Sequence[JournalEntry]) -> list[int | None]:
+    rows = await connection.fetch(COMMIT, *_parameters(entries))
+    queued: dict[int, int] = {row["n"]: row["queued"] for row in rows}
+    return [queued.get(n) for n in range(1, len(entries) + 1)]
+
+
+FOUND_DONE = """
+select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and status not in ('pending', 'running')
+"""
+"""An epoch has one owner, so a run that ended in it was ended by that owner."""
+
+PAUSE = 0.2
+"""Seconds between two tries while the database is away."""
+
+
+class Journal:
+    """Writes what runs have done. Entries of one run keep their order.
+
+    A broken connection leaves open whether its group was committed, so an entry is sent again until it is known to be:
+    every insert of an entry may be repeated, and an end that is found done was ours.
+    """
+
+    def __init__(self, database: Database, patience: float) -> None:
+        self._database = database
+        self._patience = patience
+        self._groups: Groups[JournalEntry, int | None] = Groups(
+            "journal", database, _commit, key=lambda entry: entry.run_id, lanes=2
+        )
+        self.start = self._groups.start
+        self.aclose = self._groups.aclose
+
+    async def write(self, entry: JournalEntry) -> int:
+        """Commit ``entry``; how many runs wait for the thread's turn. Raises ``LeaseLost`` when its run has another owner.
+
+        Without a database it tries again for ``patience`` seconds (the lease is over by then), then raises ``LeaseLost``.
+        """
+        deadline = time.monotonic() + self._patience
+        repeated = False
+        while True:
+            try:
+                queued = await self._groups.submit(entry)
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    raise LeaseLost("The database was away for longer than the lease.") from error
+                repeated = True
+                await asyncio.sleep(PAUSE)
+                continue
+            if queued is not None:
+                return queued
+            if repeated and entry.end is not None and await self._found_done(entry):
+                return 1  # perhaps none: whoever asks finds out
+            raise LeaseLost("The run has another owner.")
+
+    async def _found_done(self, entry: JournalEntry) -> bool:
+        async with self._database.engine_connection() as connection:
+            found = await connection.fetchval(FOUND_DONE, entry.tenant_id, entry.run_id, entry.epoch)
+        return found is not None

@@ -1,0 +1,100 @@
+"""SQL of runs, for requests: as one tenant. What the engine writes is in ``claims`` and ``journal``."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+
+from app.checkpoints.snapshot import COLUMNS, ITEMS
+from app.db.session import Reader, Writer
+from app.runs.tables import events, runs, steps, tool_intents
+
+_SHOWN = (
+    runs.c.run_id,
+    runs.c.thread_id,
+    runs.c.assistant_id,
+    runs.c.created_at,
+    runs.c.updated_at,
+    runs.c.status,
+    runs.c.metadata,
+    runs.c.request,
+    runs.c.multitask_strategy,
+)
+
+
+def _of(tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> sa.ColumnElement[bool]:
+    which = sa.and_(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
+    return which if thread_id is None else sa.and_(which, runs.c.thread_id == thread_id)
+
+
+async def get(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """One run, as it is shown."""
+    return await session.first(sa.select(*_SHOWN).where(_of(tenant_id, thread_id, run_id)))
+
+
+async def listed(
+    session: Reader, tenant_id: UUID, thread_id: UUID, *, status: str | None, limit: int, offset: int
+) -> Sequence[Row[Any]]:
+    """The runs of a thread, newest first."""
+    chosen = sa.select(*_SHOWN).where(runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id)
+    if status is not None:
+        chosen = chosen.where(runs.c.status == status)
+    return await session.all(chosen.order_by(runs.c.ordinal.desc()).limit(limit).offset(offset))
+
+
+async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bool:
+    """Whether the tenant has this thread."""
+    found = await session.scalar(
+        sa.text("select 1 from threads where tenant_id = :tenant and thread_id = :thread"),
+        {"tenant": tenant_id, "thread": thread_id},
+    )
+    return found is not None
+
+
+_ENDING = sa.text(
+    f"select r.thread_id, r.status, r.reason, r.error, r.request, t.interrupts, t.last_number, {COLUMNS}"  # noqa: S608  constants
+    " from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id"
+    " left join checkpoints c on c.tenant_id = r.tenant_id and c.thread_id = r.thread_id"
+    f" and c.checkpoint_id = r.checkpoint_id {ITEMS}"
+    " where r.tenant_id = :tenant and r.run_id = :run and (cast(:thread as uuid) is null or r.thread_id = :thread)"
+)
+
+
+async def ending(session: Reader, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> Row[Any] | None:
+    """A run's status, error and the state it ended with, in one query."""
+    return await session.first(_ENDING, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+
+
+async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: int) -> Sequence[Row[Any]]:
+    """The event log of a run from epoch ``after`` on, in order: epoch, seq of the first frame, body."""
+    return await session.all(
+        sa.select(events.c.epoch, events.c.seq, events.c.body)
+        .where(events.c.tenant_id == tenant_id, events.c.run_id == run_id, events.c.epoch >= after)
+        .order_by(events.c.epoch, events.c.seq)
+    )
+
+
+_AT = sa.text(
+    f"select {COLUMNS} from checkpoints c {ITEMS}"  # noqa: S608  constants
+    " where c.tenant_id = :tenant and c.thread_id = :thread and c.checkpoint_id = :checkpoint"
+)
+
+
+async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
+    """One checkpoint with its state, in one query."""
+    return await session.first(_AT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
+
+
+async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
+    """Remove an ended run and what it left, but for its transitions and the thread's checkpoints; whether it was there."""
+    gone = await session.execute(
+        sa.delete(runs).where(
+            _of(tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running"))
+        )
+    )
+    if gone:
+        for table in (steps, tool_intents, events):
+            await session.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id))
+    return bool(gone)

@@ -1,0 +1,157 @@
+"""A run's stream from any place on: what the log holds, then what the live feed says, without gap or repeat."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.base.errors import NotFound, Unavailable
+from app.bus.feed import Behind, EventId, Feed
+from app.checkpoints.codec import unpack
+from app.checkpoints.snapshot import read
+from app.db.engine import Database
+from app.domain.events import Event, InputApplied, Interrupted, StepCommitted
+from app.domain.lifecycle import TERMINAL, WAITING, RunStatus
+from app.runs import queries
+from app.runs.frames import Renderer, with_member
+from app.runs.structs import RunRequest
+from app.runs.supervisor import Supervisor
+
+POLL_SECONDS = 1.0
+"""How often a run that this process does not own is looked up in the database."""
+
+BREATH = 16
+"""Events of a replay between two yields to the event loop."""
+
+RETRY = b"retry: 1000\r\n\r\n"
+"""Ends a stream of a draining process: the client comes back in a second, to whoever serves then."""
+
+_events = msgspec.json.Decoder(list[Event])
+
+
+class Streams:
+    """Follows runs for readers."""
+
+    def __init__(self, database: Database, supervisor: Supervisor) -> None:
+        self._database = database
+        self._supervisor = supervisor
+
+    async def follow(
+        self, tenant_id: UUID, run_id: UUID, *, after: EventId, modes: Collection[str] | None
+    ) -> AsyncIterator[bytes]:
+        """Chunks of frames after ``after`` until the run ends; ``modes`` narrows them (None: all the run's)."""
+        place = after
+        feed = self._supervisor.feed(run_id)
+        try:
+            while not feed.finished:
+                if _covers(feed, place):
+                    with contextlib.suppress(Behind):
+                        async for place, chunk in feed.read(place, modes):
+                            if chunk:
+                                yield chunk
+                        if feed.finished:
+                            return
+                if self._supervisor.draining:
+                    yield RETRY
+                    return
+                ended, replay = await self._replay(tenant_id, run_id, place, modes)
+                async for place, chunk in replay:
+                    if chunk:
+                        yield chunk
+                if ended:
+                    return
+                if feed.closed:
+                    feed = self._supervisor.feed(run_id)
+                elif feed.epoch > place.epoch:
+                    place = EventId(feed.epoch, 0)
+                elif not feed.epoch:
+                    await self._news(feed)
+        finally:
+            self._supervisor.forget(run_id, feed)
+
+    async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
+        """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON."""
+        while True:
+            live = self._supervisor.live(run_id)
+            if live is not None and live.claimed.tenant_id == tenant_id:
+                live.awaited = True
+                if (result := await asyncio.shield(live.done)) is not None:
+                    return result
+            async with self._database.reading(tenant_id) as session:
+                row = await queries.ending(session, tenant_id, thread_id, run_id)
+            if row is None:
+                raise NotFound("The run was deleted.")
+            if RunStatus(row.status) in TERMINAL:
+                return _result(row)
+            if self._supervisor.draining:
+                raise Unavailable("The server is stopping; join the run again.", retry_after=1)
+            feed = self._supervisor.feed(run_id)
+            try:
+                await self._news(feed)
+            finally:
+                self._supervisor.forget(run_id, feed)
+
+    async def _news(self, feed: Feed) -> None:
+        if not feed.epoch:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(feed.changed(), POLL_SECONDS)
+
+    async def _replay(
+        self, tenant_id: UUID, run_id: UUID, after: EventId, modes: Collection[str] | None
+    ) -> tuple[bool, AsyncIterator[tuple[EventId, bytes]]]:
+        async with self._database.reading(tenant_id) as session:
+            run = await queries.ending(session, tenant_id, None, run_id)
+            if run is None:
+                return True, _nothing()
+            rows = await queries.logged(session, tenant_id, run_id, after.epoch)
+        return RunStatus(run.status) in TERMINAL, self._rendered(tenant_id, run, list(rows), after, modes)
+
+    async def _rendered(
+        self, tenant_id: UUID, run: Row[Any], rows: list[Row[Any]], after: EventId, modes: Collection[str] | None
+    ) -> AsyncIterator[tuple[EventId, bytes]]:
+        request = msgspec.json.decode(run.request, type=RunRequest)
+        for row in rows:
+            renderer = Renderer(request.stream_mode, row.epoch, row.seq - 1)
+            for number, event in enumerate(_events.decode(unpack(row.body))):
+                values = b""
+                if renderer.needs_values(event):
+                    values = await self._values(tenant_id, run.thread_id, event)
+                start = renderer.seq
+                frames = renderer.render(event, values)
+                wanted = [
+                    frame.data
+                    for seq, frame in enumerate(frames, start + 1)
+                    if (row.epoch, seq) > after and (modes is None or not frame.mode or frame.mode in modes)
+                ]
+                yield EventId(row.epoch, renderer.seq), b"".join(wanted)
+                if number % BREATH == 0:
+                    await asyncio.sleep(0)
+
+    async def _values(self, tenant_id: UUID, thread_id: UUID, event: Event) -> bytes:
+        assert isinstance(event, InputApplied | StepCommitted | Interrupted)
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.checkpoint(session, tenant_id, thread_id, UUID(event.checkpoint_id))
+        return b"{}" if row is None else read(row, 0).state.json()
+
+
+def _covers(feed: Feed, place: EventId) -> bool:
+    return feed.epoch > 0 and (place.epoch == feed.epoch or (place.epoch == 0 and feed.epoch == 1))
+
+
+async def _nothing() -> AsyncIterator[tuple[EventId, bytes]]:
+    return
+    yield  # an empty generator
+
+
+def _result(row: Row[Any]) -> bytes:
+    if row.error is not None:
+        return msgspec.json.encode({"__error__": row.error})
+    values = b"{}" if row.head is None else read(row, row.last_number).state.json()
+    if row.reason not in WAITING or not row.interrupts:
+        return values
+    waiting = [interrupt for interrupts in row.interrupts.values() for interrupt in interrupts]
+    return with_member(values, "__interrupt__", msgspec.json.encode(waiting))

@@ -1,0 +1,227 @@
+"""Owns the live runs of this process: starts them, keeps their leases, ends them, hands them over.
+
+A run belongs to its supervisor, never to the response that asked for it.
+"""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+
+from app.agents.catalog import Catalog
+from app.agents.port import Agent
+from app.base.errors import LeaseLost, NotFound, Unavailable
+from app.base.tasks import Tasks
+from app.bus.feed import Feed
+from app.checkpoints.cache import StateCache
+from app.db.engine import Database
+from app.runs.claims import Claims
+from app.runs.entries import Claimed
+from app.runs.execution import Execution, HandOver
+from app.runs.journal import Journal
+from app.runs.loading import load_thread
+from app.telemetry.meters import Meters
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS = 5.0
+"""How often runs whose lease has ended, and due runs that nobody took, are looked for."""
+
+CLAIM_MOST = 32
+"""Runs claimed at once in a sweep."""
+
+
+class Live:
+    """A run while this process owns it. ``done`` is set once it has ended or was given up."""
+
+    def __init__(self, claimed: Claimed, feed: Feed) -> None:
+        self.claimed = claimed
+        self.feed = feed
+        self.execution: Execution | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self.awaited = False
+        self.cancelling = False
+        self.finishing = False
+
+    def cancel(self) -> None:
+        """Stop at once, on a client's word; without effect on a run that is ending anyway."""
+        self.cancelling = True
+        if self.task is not None and not self.finishing:
+            self.task.cancel()
+
+
+class Supervisor:
+    """The live runs of one process."""
+
+    def __init__(
+        self, database: Database, claims: Claims, journal: Journal, catalog: Catalog, meters: Meters
+    ) -> None:
+        self._database = database
+        self._claims = claims
+        self._journal = journal
+        self._catalog = catalog
+        self._meters = meters
+        self._cache = StateCache()
+        self._tasks = Tasks("runs")
+        self._loops = Tasks("supervisor")
+        self._live: dict[UUID, Live] = {}
+        self._expected: dict[UUID, Feed] = {}
+        self.draining = False
+
+    def start(self, lease_seconds: float) -> None:
+        """Begin to keep leases and to look for runs that nobody owns."""
+        self._loops.start(self._keep_leases(lease_seconds / 3), name="leases")
+        self._loops.start(self._sweep(), name="sweep")
+
+    @property
+    def active(self) -> int:
+        """How many runs are live here."""
+        return len(self._live)
+
+    def live(self, run_id: UUID) -> Live | None:
+        """The run ``run_id`` if this process owns it."""
+        return self._live.get(run_id)
+
+    def feed(self, run_id: UUID) -> Feed:
+        """The feed of ``run_id``: of the live run, or one that it will fill if its turn comes here."""
+        live = self._live.get(run_id)
+        return live.feed if live is not None else self._expected.setdefault(run_id, Feed())
+
+    def forget(self, run_id: UUID, feed: Feed) -> None:
+        """Nobody reads ``feed`` any more; if its run never came here there is no need to expect it."""
+        if self._expected.get(run_id) is feed:
+            del self._expected[run_id]
+
+    def launch(self, claimed: Claimed) -> Live:
+        """Run ``claimed`` in a task of its own."""
+        live = Live(claimed, self._expected.pop(claimed.run_id, None) or Feed())
+        self._live[claimed.run_id] = live
+        live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
+        return live
+
+    def claim_later(self, delay: float, thread: tuple[UUID, UUID]) -> None:
+        """Claim the thread's next run once ``delay`` seconds have passed."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, lambda: self._tasks.start(self._claim_next(thread), name="claim"))
+
+    async def cancel(self, tenant_id: UUID, run_id: UUID, action: str) -> None:
+        """Stop ``run_id`` wherever it is: recorded first, then felt."""
+        await self._claims.cancel(tenant_id, run_id, action)
+        live = self._live.get(run_id)
+        if live is not None and live.claimed.tenant_id == tenant_id:
+            live.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs."""
+        self.draining = True
+        await self._loops.aclose()
+        for live in list(self._live.values()):
+            if live.execution is not None:
+                live.execution.draining = True
+        await self._tasks.wait(seconds)
+        await self._tasks.aclose()
+        for feed in self._expected.values():
+            feed.close(finished=False)
+
+    async def _run(self, live: Live) -> None:
+        claimed = live.claimed
+        with self._meters.run(claimed.agent) as meter:
+            try:
+                loaded = await load_thread(self._database, self._cache, claimed)
+                live.execution = execution = Execution(claimed, loaded, self._journal, live.feed, self._tasks)
+                execution.draining = self.draining
+                await self._execute(live, execution)
+                meter.status = execution.status
+            except HandOver:
+                await self._claims.hand_over(claimed)
+                meter.status = "handover"
+            except asyncio.CancelledError:
+                await self._claims.hand_over(claimed)
+                meter.status = "handover"
+                raise
+            except (LeaseLost, Unavailable):
+                meter.status = "lost"
+                self._meters.lease_lost()
+                log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch)
+            finally:
+                self._settle(live)
+
+    async def _execute(self, live: Live, execution: Execution) -> None:
+        try:
+            agent = self._agent(live.claimed.agent)
+            async with asyncio.timeout(agent.seconds) as limit:
+                execution.begin(agent)
+                outcome = await agent.run(execution)
+                live.finishing = True
+            await execution.end(outcome)
+        except (HandOver, LeaseLost):
+            raise
+        except asyncio.CancelledError:
+            if not live.cancelling:
+                raise
+            live.finishing = True
+            await execution.cancelled()
+        except Exception as error:  # the edge: whatever an agent raises ends its run, not the process
+            live.finishing = True
+            if isinstance(error, TimeoutError) and limit.expired():
+                await execution.time_out(agent.seconds)
+            else:
+                log.info("run_failed", run_id=str(live.claimed.run_id), error=type(error).__name__, exc_info=error)
+                await execution.fail(error)
+
+    def _agent(self, name: str) -> Agent:
+        agent = self._catalog.get(name)
+        if agent is None:
+            raise NotFound(f"Agent {name!r} is not configured here: add it to the agents file.")
+        return agent
+
+    def _settle(self, live: Live) -> None:
+        claimed, execution = live.claimed, live.execution
+        self._live.pop(claimed.run_id, None)
+        live.feed.close(finished=execution is not None and execution.ended)
+        result = None
+        if execution is not None and execution.ended:
+            result = execution.result() if live.awaited else b""
+            if execution.head is not None and not claimed.temporary:
+                self._cache.put(claimed.tenant_id, claimed.thread_id, execution.head, execution.last, execution.state)
+            if execution.queued and not self.draining:
+                self._tasks.start(self._claim_next((claimed.tenant_id, claimed.thread_id)), name="claim")
+        if not live.done.done():
+            live.done.set_result(result)
+
+    async def _claim_next(self, thread: tuple[UUID, UUID]) -> None:
+        if not self.draining:
+            for claimed in await self._claims.claim(1, thread):
+                self.launch(claimed)
+
+    async def _keep_leases(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            if not self._live:
+                continue
+            held = dict(self._live)
+            try:
+                ours = await self._claims.extend()
+            except Unavailable as error:
+                log.warning("lease_heartbeat_failed", error=str(error))
+                continue
+            for run_id, live in held.items():
+                if run_id not in ours:
+                    self._lose(live)
+                elif ours[run_id] is not None:
+                    live.cancel()
+
+    def _lose(self, live: Live) -> None:
+        if self._live.get(live.claimed.run_id) is live and live.task is not None and not live.finishing:
+            live.task.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self._claims.release_expired()
+                for claimed in await self._claims.claim(CLAIM_MOST):
+                    self.launch(claimed)
+            except Unavailable as error:
+                log.warning("sweep_failed", error=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)

@@ -1,0 +1,95 @@
+"""Runs and what they leave: steps, tool intents, events, transitions (docs/decisions/0001)."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.db.base import Timestamp, UUIDType, json_object, metadata, tenant, timestamp
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("tenant_id", UUIDType, nullable=False),
+    sa.Column("run_id", UUIDType, nullable=False),
+    sa.Column("thread_id", UUIDType, nullable=False),
+    sa.Column("assistant_id", UUIDType, nullable=False),
+    sa.Column("ordinal", sa.Integer, nullable=False, comment="counts the runs of the thread from 1"),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("request", sa.LargeBinary, nullable=False, comment="app.runs.structs.RunRequest as JSON"),
+    json_object("metadata"),
+    sa.Column("multitask_strategy", sa.Text, nullable=False),
+    sa.Column(
+        "temporary", sa.Boolean, nullable=False, server_default=sa.text("false"), comment="takes its thread along"
+    ),
+    sa.Column("epoch", sa.Integer, nullable=False, comment="raised by every claim"),
+    sa.Column("attempts", sa.Integer, nullable=False, comment="claims that count against a poison run"),
+    sa.Column("owner", UUIDType, comment="random token of the claim"),
+    sa.Column("lease_until", Timestamp),
+    sa.Column("cancel", sa.Text, comment="interrupt or rollback, once asked for"),
+    sa.Column("available_at", Timestamp, nullable=False, server_default=sa.func.now()),
+    sa.Column("checkpoint_id", UUIDType, comment="the state it ended with"),
+    sa.Column("error", JSONB),
+    sa.Column("usage", JSONB),
+    timestamp("created_at"),
+    timestamp("updated_at"),
+    sa.Column("started_at", Timestamp),
+    sa.Column("ended_at", Timestamp),
+    sa.PrimaryKeyConstraint("run_id", "tenant_id"),
+    sa.CheckConstraint("status in ('pending', 'running', 'success', 'error', 'timeout', 'interrupted')", name="status"),
+    sa.Index("runs_thread_idx", "tenant_id", "thread_id", "ordinal"),
+    sa.Index("runs_live_key", "tenant_id", "thread_id", unique=True, postgresql_where=sa.text("status = 'running'")),
+    sa.Index("runs_pending_idx", "available_at", postgresql_where=sa.text("status = 'pending'")),
+    postgresql_with={"fillfactor": "80"},
+)
+
+run_transitions = sa.Table(
+    "run_transitions",
+    metadata,
+    tenant(),
+    sa.Column("run_id", UUIDType, primary_key=True),
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("thread_id", UUIDType, nullable=False),
+    sa.Column("old_status", sa.Text, comment="none: the run was made"),
+    sa.Column("new_status", sa.Text, comment="none: the run was removed"),
+    sa.Column("reason", sa.Text),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("at", Timestamp, nullable=False, server_default=sa.func.clock_timestamp()),
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    tenant(),
+    sa.Column("run_id", UUIDType, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("node", sa.Text, nullable=False),
+    sa.Column("checkpoint_id", UUIDType, nullable=False),
+    sa.Column("usage", JSONB),
+    timestamp("created_at"),
+)
+
+tool_intents = sa.Table(
+    "tool_intents",
+    metadata,
+    tenant(),
+    sa.Column("run_id", UUIDType, primary_key=True),
+    sa.Column("call_id", sa.Text, primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False, comment="the step that asked for the call"),
+    sa.Column("tool", sa.Text, nullable=False),
+    sa.Column("tool_class", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False, comment="the idempotency key, the same for every attempt"),
+    sa.Column("args", sa.LargeBinary, nullable=False),
+    timestamp("created_at"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    tenant(),
+    sa.Column("run_id", UUIDType, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, comment="seq of the first frame"),
+    sa.Column("body", sa.LargeBinary, nullable=False, comment="list of app.domain.events.Event as JSON (app.checkpoints.codec)"),
+    timestamp("created_at"),
+)

@@ -1,0 +1,10 @@
+"""Every table of the program: the one metadata that Alembic reads."""
+
+import app.access.tables
+import app.assistants.tables
+import app.checkpoints.tables
+import app.runs.tables
+import app.threads.tables  # noqa: F401  the imports register the tables
+from app.db.base import metadata
+
+__all__ = ["metadata"]

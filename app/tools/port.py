@@ -1,0 +1,54 @@
+"""The port to tools: what the agent loop needs to know of a tool, and how it calls one."""
+
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from app.llm.port import ToolSpec
+
+
+class ToolClass(enum.StrEnum):
+    """What may happen to a call whose outcome a crash left unknown (docs/guarantees)."""
+
+    READ_ONLY = "read_only"
+    TRANSACTIONAL = "transactional"
+    IDEMPOTENT = "idempotent"
+    RECONCILABLE = "reconcilable"
+    UNSAFE = "unsafe"
+
+
+class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool may know of the run that calls it.
+
+    ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams.
+    """
+
+    tenant_id: str
+    thread_id: str
+    run_id: str
+    call_id: str
+    idempotency_key: str
+    emit: Callable[[Any], None]
+    configurable: dict[str, Any] = {}
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool gave back: ``content`` is what the model reads; ``artifact`` stays with the message for clients."""
+
+    content: str | list[dict[str, Any]]
+    artifact: Any = None
+    status: str = "success"
+
+
+class Tool(Protocol):
+    """A callable tool. ``call`` gets arguments that already passed its schema and returns, or raises for an error."""
+
+    spec: ToolSpec
+    tool_class: ToolClass
+    timeout: float
+
+    async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Run the tool once. ``timeout`` (seconds) is enforced by the caller."""
+        ...
