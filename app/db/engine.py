@@ -86,7 +86,7 @@ AWAY = (
 class Database:
     """The two pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine."""
 
-    def __init__(self, url: str, *, requests: int = 10, engine: int = 8) -> None:
+    def __init__(self, url: str, *, requests: int = 10, engine: int = 10) -> None:
         self._requests = _open(url, APP_ROLE, requests)
         self._engine = _open(url, ENGINE_ROLE, engine)
 

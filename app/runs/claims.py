@@ -133,7 +133,7 @@ from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t
 
 EXTEND = """
 update runs set lease_until = now() + make_interval(secs => $2)
-where status = 'running' and owner = $1 and lease_until > now()
+where status = 'running' and owner = $1 and lease_until > now() and run_id = any($3)
 returning run_id, cancel
 """
 
@@ -212,10 +212,10 @@ class Claims:
             rows = await connection.fetch(CLAIM, self.owner, self._lease, tenant_id, thread_id, limit)
         return [_claimed(row, row, started=True) for row in rows]
 
-    async def extend(self) -> dict[UUID, str | None]:
-        """Extend the leases of all runs of this owner; run id → the cancel that was asked for."""
+    async def extend(self, run_ids: list[UUID]) -> dict[UUID, str | None]:
+        """Extend the leases of ``run_ids``; those still ours → the cancel that was asked for."""
         async with self._database.engine_connection() as connection:
-            rows = await connection.fetch(EXTEND, self.owner, self._lease)
+            rows = await connection.fetch(EXTEND, self.owner, self._lease, run_ids)
         return {row["run_id"]: row["cancel"] for row in rows}
 
     async def release_expired(self) -> int:

@@ -122,6 +122,8 @@ class Execution:
 
     async def commit(self, step: Step) -> None:
         """Make ``step`` durable, then announce it."""
+        if step.usage is not None:
+            self.usage = add(self.usage, step.usage)
         await self._write(step, None)
         if self.draining:
             raise HandOver
@@ -158,6 +160,8 @@ class Execution:
         interrupts: bytes | None = None,
     ) -> None:
         self._outcome = (status, failed, interrupts)
+        if step is not None and step.usage is not None:
+            self.usage = add(self.usage, step.usage)
         end = EndEntry(
             status=status,
             reason=reason,
@@ -205,8 +209,6 @@ class Execution:
         self._apply(step.update)
         checkpoint_id = self._checkpoint("loop", step.next)
         self.next = step.next
-        if step.usage is not None:
-            self.usage = add(self.usage, step.usage)
         return StepCommitted(
             step=self.step, checkpoint_id=str(checkpoint_id), updates=msgspec.Raw(encode({step.node: step.update}))
         )

@@ -18,7 +18,7 @@ from app.domain.lifecycle import RunStatus
 from app.runs import queries
 from app.runs.claims import Claims
 from app.runs.entries import Accept, Claimed
-from app.runs.streams import Streams
+from app.runs.streams import RunStreams
 from app.runs.structs import Run, RunCreate, RunRequest
 from app.runs.supervisor import Supervisor
 
@@ -41,7 +41,7 @@ class RunService:
         self._supervisor = supervisor
         self._assistants = assistants
         self._catalog = catalog
-        self._streams = Streams(database, supervisor)
+        self._streams = RunStreams(database, supervisor)
 
     async def create(self, principal: Principal, thread_id: UUID | None, body: RunCreate) -> Claimed:
         """Accept a run: committed when this returns, and live here if its turn has come.

@@ -33,7 +33,7 @@ RETRY = b"retry: 1000\r\n\r\n"
 _events = msgspec.json.Decoder(list[Event])
 
 
-class Streams:
+class RunStreams:
     """Follows runs for readers."""
 
     def __init__(self, database: Database, supervisor: Supervisor) -> None:

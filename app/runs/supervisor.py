@@ -4,6 +4,7 @@ A run belongs to its supervisor, never to the response that asked for it.
 """
 
 import asyncio
+import time
 from uuid import UUID
 
 import structlog
@@ -126,26 +127,29 @@ class Supervisor:
 
     async def _run(self, live: Live) -> None:
         claimed = live.claimed
-        with self._meters.run(claimed.agent) as meter:
-            try:
-                loaded = await load_thread(self._database, self._cache, claimed)
-                live.execution = execution = Execution(claimed, loaded, self._journal, live.feed, self._tasks)
-                execution.draining = self.draining
-                await self._execute(live, execution)
-                meter.status = execution.status
-            except HandOver:
-                await self._claims.hand_over(claimed)
-                meter.status = "handover"
-            except asyncio.CancelledError:
-                await self._claims.hand_over(claimed)
-                meter.status = "handover"
-                raise
-            except (LeaseLost, Unavailable):
-                meter.status = "lost"
-                self._meters.lease_lost()
-                log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch)
-            finally:
-                self._settle(live)
+        self._meters.runs_active.add(1)
+        started = time.monotonic()
+        status = "lost"
+        try:
+            loaded = await load_thread(self._database, self._cache, claimed)
+            live.execution = execution = Execution(claimed, loaded, self._journal, live.feed, self._tasks)
+            execution.draining = self.draining
+            await self._execute(live, execution)
+            status = execution.status.value
+        except HandOver:
+            status = "handover"
+            await self._claims.hand_over(claimed)
+        except asyncio.CancelledError:
+            status = "handover"
+            await self._claims.hand_over(claimed)
+            raise
+        except (LeaseLost, Unavailable) as error:
+            log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
+        finally:
+            self._settle(live)
+            self._meters.runs_active.add(-1)
+            self._meters.runs.add(1, status, claimed.agent)
+            self._meters.run_duration.record(time.monotonic() - started, status, claimed.agent)
 
     async def _execute(self, live: Live, execution: Execution) -> None:
         try:
@@ -202,7 +206,7 @@ class Supervisor:
                 continue
             held = dict(self._live)
             try:
-                ours = await self._claims.extend()
+                ours = await self._claims.extend(list(held))
             except Unavailable as error:
                 log.warning("lease_heartbeat_failed", error=str(error))
                 continue

@@ -1,0 +1,103 @@
+"""A thread's values: kept as JSON, written once, described by small heads."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.state import INLINE_BYTES, Head, State
+
+
+def message(id_: str, text: str = "x") -> bytes:
+    return msgspec.json.encode({"type": "human", "id": id_, "content": text})
+
+
+def reloaded(state: State, log: dict[int, bytes]) -> State:
+    log.update(state.take_items())
+    head = msgspec.json.decode(msgspec.json.encode(state.head()), type=Head)
+    return State.load(head, log, state.last_number)
+
+
+def test_a_state_comes_back_from_its_head_and_the_log() -> None:
+    state, log = State(), {}
+    state.merge_messages([message("a"), message("b")])
+    state.set("topic", "weather")
+    state.set("report", "long " * INLINE_BYTES)
+    assert msgspec.json.decode(reloaded(state, log).json()) == msgspec.json.decode(state.json())
+
+
+def test_appending_messages_writes_only_the_new_ones() -> None:
+    state = State()
+    state.merge_messages([message("a"), message("b")])
+    state.take_items()
+    state.merge_messages([message("c")])
+    assert state.take_items() == [(3, message("c"))]
+    assert state.head().lists == {"messages": [1, 3]}
+
+
+def test_a_message_with_a_known_id_takes_the_place_of_the_old_one() -> None:
+    state = State()
+    state.merge_messages([message("a"), message("b"), message("c")])
+    state.merge_messages([message("b", "new")])
+    assert [m["content"] for m in state.get("messages")] == ["x", "new", "x"]
+    assert state.head().lists == {"messages": [1, 1, 4, 4, 3, 3]}
+
+
+def test_a_remove_message_takes_one_out_and_remove_all_takes_everything_before_it() -> None:
+    state = State()
+    state.merge_messages([message("a"), message("b")])
+    state.merge_messages([b'{"type":"remove","id":"a"}'])
+    assert [m["id"] for m in state.get("messages")] == ["b"]
+    state.merge_messages([b'{"type":"remove","id":"__remove_all__"}', message("z")])
+    assert [m["id"] for m in state.get("messages")] == ["z"]
+
+
+def test_removing_a_message_that_is_not_there_changes_nothing() -> None:
+    state = State()
+    state.merge_messages([message("a")])
+    state.merge_messages([b'{"type":"remove","id":"nope"}'])
+    assert [m["id"] for m in state.get("messages")] == ["a"]
+
+
+def test_an_unchanged_value_is_not_written_again() -> None:
+    state = State()
+    big = "y" * (2 * INLINE_BYTES)
+    state.set("big", big)
+    state.set("list", [big, "z"])
+    state.take_items()
+    state.set("big", big)
+    state.set("list", [big, "z", "new"])
+    assert [body for _, body in state.take_items()] == [b'"new"']
+
+
+def test_a_fork_keeps_the_numbers_of_both_branches_apart() -> None:
+    state, log = State(), {}
+    state.merge_messages([message("a"), message("b")])
+    old = msgspec.json.encode(state.head())
+    state.merge_messages([message("c")])
+    log.update(state.take_items())
+    fork = State.load(msgspec.json.decode(old, type=Head), log, state.last_number)
+    fork.merge_messages([message("d")])
+    assert fork.head().lists == {"messages": [1, 2, 4, 4]}
+    assert [m["id"] for m in reloaded(fork, log).get("messages")] == ["a", "b", "d"]
+
+
+def test_the_head_of_a_long_thread_stays_small() -> None:
+    state = State()
+    for number in range(1000):
+        state.merge_messages([message(str(number))])
+    assert len(msgspec.json.encode(state.head())) < 100
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["say", "remove"])), max_size=30))
+def test_merging_agrees_with_the_plain_definition(moves: list[tuple[str, str]]) -> None:
+    state, plain, log = State(), {}, {}
+    for number, (id_, move) in enumerate(moves):
+        if move == "remove":
+            state.merge_messages([msgspec.json.encode({"type": "remove", "id": id_})])
+            plain.pop(id_, None)
+        else:
+            state.merge_messages([message(id_, str(number))])
+            plain[id_] = str(number)
+        state = reloaded(state, log)
+    assert {m["id"]: m["content"] for m in (state.get("messages") or [])} == plain
+    assert [m["id"] for m in (state.get("messages") or [])] == list(plain)

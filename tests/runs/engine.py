@@ -1,0 +1,189 @@
+"""The run engine of one process on a real database, with agents that tests steer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid5
+
+import msgspec
+import sqlalchemy as sa
+
+from app.agents.port import Outcome, RunContext, Step
+from app.assistants.tables import assistants
+from app.base.ids import agent_id, new_id
+from app.bus.feed import START, EventId
+from app.db.engine import Database
+from app.domain.events import MessageDelta
+from app.domain.messages import AIMessage, HumanMessage
+from app.runs.claims import Claims
+from app.runs.entries import Accept, Claimed
+from app.runs.journal import Journal
+from app.runs.streams import RunStreams
+from app.runs.structs import RunRequest
+from app.runs.supervisor import Supervisor
+from app.telemetry.meters import Meters
+
+TENANT = UUID(int=7)
+LEASE = 30.0
+
+Behaviour = Callable[[RunContext], Awaitable[Outcome]]
+
+
+def said(text: str) -> AIMessage:
+    """A model's answer with an id of its own."""
+    return AIMessage(content=text, id=f"run--{new_id()}")
+
+
+def step(text: str, *, following: tuple[str, ...] = ()) -> Step:
+    """A step that says ``text``."""
+    return Step(node="agent", update={"messages": [said(text)]}, next=following)
+
+
+async def echo(context: RunContext) -> Outcome:
+    """Answer at once, in two pieces."""
+    asked = msgspec.json.decode(context.state.elements()[-1])["content"]
+    answer = said(f"echo: {asked}")
+    for piece in ("echo: ", asked):
+        context.emit(MessageDelta(message_id=answer.id or "", node="agent", step=context.step, text=piece))
+    return Outcome(step=Step(node="agent", update={"messages": [answer]}))
+
+
+class SteeredAgent:
+    """An agent that does what the test says."""
+
+    description = ""
+    nodes = ("agent",)
+
+    def __init__(self, name: str, behaviour: Behaviour, seconds: float = 60.0) -> None:
+        self.name = name
+        self.seconds = seconds
+        self._behaviour = behaviour
+
+    def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """One human message for each text."""
+        return {"messages": [HumanMessage(content=t, id=str(uuid5(run_id, str(n)))) for n, t in enumerate(value)]}
+
+    async def run(self, context: RunContext) -> Outcome:
+        """Do it."""
+        return await self._behaviour(context)
+
+    def schemas(self) -> dict[str, Any]:
+        """None needed."""
+        return {}
+
+    def graph(self) -> dict[str, Any]:
+        """None needed."""
+        return {}
+
+
+class Agents:
+    """A catalog of steered agents."""
+
+    def __init__(self, *agents: SteeredAgent) -> None:
+        self._agents = {agent.name: agent for agent in agents}
+
+    def get(self, name: str) -> SteeredAgent | None:
+        """The agent ``name``."""
+        return self._agents.get(name)
+
+    def names(self) -> list[str]:
+        """All names."""
+        return list(self._agents)
+
+
+class Engine:
+    """One process's engine: everything that runs need, over ``database``."""
+
+    def __init__(self, database: Database, *agents: SteeredAgent, lease: float = LEASE) -> None:
+        self.database = database
+        self.journal = Journal(database, patience=lease)
+        self.claims = Claims(database, new_id(), lease)
+        self.supervisor = Supervisor(
+            database,
+            self.claims,
+            self.journal,
+            Agents(*agents),  # type: ignore[arg-type]
+            Meters(),
+        )
+        self.streams = RunStreams(database, self.supervisor)
+        self._lease = lease
+
+    async def start(self, *, sweeping: bool = False) -> None:
+        """Begin to serve; only with ``sweeping`` are leases kept and lost runs looked for."""
+        self.journal.start()
+        self.claims.start()
+        if sweeping:
+            self.supervisor.start(self._lease)
+
+    async def stop(self) -> None:
+        """Drain at once and close."""
+        await self.supervisor.drain(0)
+        await self.claims.aclose()
+        await self.journal.aclose()
+
+    async def accept(self, *texts: str, agent: str = "echo", thread: UUID | None = None, **changes: Any) -> Claimed:
+        """Accept a run without starting it."""
+        modes = changes.pop("modes", ["values"])
+        entry = {
+            "tenant_id": TENANT,
+            "thread_id": thread or new_id(),
+            "run_id": new_id(),
+            "assistant_id": agent_id(agent),
+            "request": msgspec.json.encode(RunRequest(input=list(texts) or None, stream_mode=modes)),
+            "metadata": b"{}",
+            "strategy": "enqueue",
+            "create_thread": True,
+            "temporary": False,
+            "owner": self.claims.owner,
+            "delay": 0.0,
+        }
+        return await self.claims.accept(Accept(**{**entry, **changes}))
+
+    async def begin(self, *texts: str, **changes: Any) -> Claimed:
+        """Accept a run and start it if its turn has come."""
+        claimed = await self.accept(*texts, **changes)
+        if claimed.started:
+            self.supervisor.launch(claimed)
+        return claimed
+
+    async def result(self, claimed: Claimed) -> Any:
+        """The run's result, decoded."""
+        raw = await asyncio.wait_for(self.streams.result(TENANT, claimed.thread_id, claimed.run_id), 20)
+        return msgspec.json.decode(raw)
+
+    async def stream(self, claimed: Claimed, after: EventId = START, modes: set[str] | None = None) -> bytes:
+        """The whole stream after ``after``."""
+        chunks = self.streams.follow(TENANT, claimed.run_id, after=after, modes=modes)
+        async with asyncio.timeout(20):
+            return b"".join([chunk async for chunk in chunks])
+
+
+async def fetch(database: Database, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    """Rows of ``sql`` as the engine sees them."""
+    async with database.engine_connection() as connection:
+        return [dict(row) for row in await connection.fetch(sql, *parameters)]
+
+
+async def add_assistants(database: Database, *names: str) -> None:
+    """Give the tests' tenant a system assistant for each agent name."""
+    async with database.writing(TENANT) as session:
+        for name in names:
+            await session.execute(
+                sa.insert(assistants).values(
+                    tenant_id=TENANT, assistant_id=agent_id(name), graph_id=name, name=name
+                )
+            )
+
+
+@contextlib.asynccontextmanager
+async def engine_on(
+    database: Database, *agents: SteeredAgent, lease: float = LEASE, sweeping: bool = False
+) -> AsyncIterator[Engine]:
+    """A started engine that stops with the block."""
+    engine = Engine(database, *agents, lease=lease)
+    await engine.start(sweeping=sweeping)
+    try:
+        yield engine
+    finally:
+        await engine.stop()
