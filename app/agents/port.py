@@ -130,3 +130,15 @@ class Agent(Protocol):
     def graph(self) -> dict[str, Any]:
         """The agent drawn: ``{"nodes": [{"id", "type", "data"}], "edges": [{"source", "target", "conditional"?}]}``."""
         ...
+
+
+class Agents(Protocol):
+    """The agents that this process can run, by name."""
+
+    def get(self, name: str) -> Agent | None:
+        """The agent ``name``, or None."""
+        ...
+
+    def names(self) -> list[str]:
+        """Every name, in the order of the agents file."""
+        ...

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Row
 
 from app.access.structs import Principal
-from app.agents.catalog import Catalog
+from app.agents.port import Agents
 from app.assistants.service import AssistantService
 from app.base.errors import BadRequest, Conflict, NotFound, Unavailable
 from app.base.ids import new_id
@@ -34,13 +34,13 @@ class RunService:
         claims: Claims,
         supervisor: Supervisor,
         assistants: AssistantService,
-        catalog: Catalog,
+        agents: Agents,
     ) -> None:
         self._database = database
         self._claims = claims
         self._supervisor = supervisor
         self._assistants = assistants
-        self._catalog = catalog
+        self._agents = agents
         self._streams = RunStreams(database, supervisor)
 
     async def create(self, principal: Principal, thread_id: UUID | None, body: RunCreate) -> Claimed:
@@ -54,7 +54,7 @@ class RunService:
         body.check()
         assistant_id, agent_name = await self._assistants.resolve(principal.tenant_id, body.assistant_id)
         run_id = new_id()
-        agent = self._catalog.get(agent_name)
+        agent = self._agents.get(agent_name)
         if agent is not None and body.input is not None:
             agent.read_input(body.input, run_id)
         if thread_id is None and body.command is not None:

@@ -9,8 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from app.agents.catalog import Catalog
-from app.agents.port import Agent
+from app.agents.port import Agent, Agents
 from app.base.errors import LeaseLost, NotFound, Unavailable
 from app.base.tasks import Tasks
 from app.bus.feed import Feed
@@ -56,12 +55,12 @@ class Supervisor:
     """The live runs of one process."""
 
     def __init__(
-        self, database: Database, claims: Claims, journal: Journal, catalog: Catalog, meters: Meters
+        self, database: Database, claims: Claims, journal: Journal, agents: Agents, meters: Meters
     ) -> None:
         self._database = database
         self._claims = claims
         self._journal = journal
-        self._catalog = catalog
+        self._agents = agents
         self._meters = meters
         self._cache = StateCache()
         self._tasks = Tasks("runs")
@@ -175,7 +174,7 @@ class Supervisor:
                 await execution.fail(error)
 
     def _agent(self, name: str) -> Agent:
-        agent = self._catalog.get(name)
+        agent = self._agents.get(name)
         if agent is None:
             raise NotFound(f"Agent {name!r} is not configured here: add it to the agents file.")
         return agent

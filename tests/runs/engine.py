@@ -103,7 +103,7 @@ class Engine:
             database,
             self.claims,
             self.journal,
-            Agents(*agents),  # type: ignore[arg-type]
+            Agents(*agents),
             Meters(),
         )
         self.streams = RunStreams(database, self.supervisor)
