@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.base import Executable
 
 from app.base.errors import StartError, Unavailable
 from app.db.session import Reader, Writer
@@ -34,6 +35,7 @@ than running them, and a plan made while the tables were empty must still be rig
 always the index."""
 
 _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
+_SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
 
 def _open(url: str, role: str, size: int) -> AsyncEngine:
@@ -84,16 +86,18 @@ AWAY = (
 
 
 class Database:
-    """The two pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine."""
+    """The pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine."""
 
     def __init__(self, url: str, *, requests: int = 10, engine: int = 10) -> None:
         self._requests = _open(url, APP_ROLE, requests)
         self._engine = _open(url, ENGINE_ROLE, engine)
+        self._probe = _open(url, APP_ROLE, 1)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._requests.dispose()
         await self._engine.dispose()
+        await self._probe.dispose()
 
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
@@ -115,6 +119,14 @@ class Database:
             yield Writer(connection)
 
     @contextlib.asynccontextmanager
+    async def looking_up(self, key_id: str) -> AsyncIterator[Reader]:
+        """A transaction before the tenant is known: it sees the API key ``key_id`` and nothing else."""
+        with reachable():
+            async with self._requests.begin() as connection:
+                await connection.execute(_SET_KEY, {"key": key_id})
+                yield Reader(connection)
+
+    @contextlib.asynccontextmanager
     async def engine_connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A driver connection of the engine's role, each statement its own transaction.
 
@@ -131,13 +143,11 @@ class Database:
                     if driver.is_closed():
                         await connection.invalidate()
 
-    async def ping(self) -> None:
-        """One round trip as a request's role. Raises ``Unavailable``."""
-        try:
-            async with self._requests.connect() as connection:
-                await connection.execute(sa.text("select 1"))
-        except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
-            raise Unavailable("The database cannot be reached.", retry_after=2) from error
+    async def probe(self, statement: Executable) -> str:
+        """One round trip on a connection that traffic cannot use up; the first value as text. Raises ``Unavailable``."""
+        with reachable():
+            async with self._probe.connect() as connection:
+                return str((await connection.execute(statement)).scalar())
 
     async def check(self) -> None:
         """Refuse to start with roles that row level security would not bind. Raises ``StartError``."""

@@ -1,0 +1,192 @@
+"""What clients do with assistants. Every agent has a system assistant, whose id derives from the agent's name."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.agents.port import Agent, Agents
+from app.assistants import queries
+from app.assistants.structs import (
+    Assistant,
+    AssistantCreate,
+    AssistantPatch,
+    AssistantSearch,
+    AssistantVersion,
+    VersionSearch,
+)
+from app.base.errors import Conflict, Invalid, NotFound
+from app.base.ids import agent_id, new_id
+from app.db.engine import Database
+
+MOST = 1000
+
+
+class AssistantService:
+    """Assistants of all tenants."""
+
+    def __init__(self, database: Database, agents: Agents) -> None:
+        self._database = database
+        self._agents = agents
+        self._system = {agent_id(name): name for name in agents.names()}
+        self._seeded: set[UUID] = set()
+
+    async def ensure_system(self, tenant_id: UUID) -> None:
+        """Make the tenant's system assistants, once for each process and tenant."""
+        if tenant_id not in self._seeded:
+            async with self._database.writing(tenant_id) as session:
+                await queries.add_system(session, tenant_id, list(self._system.items()))
+            self._seeded.add(tenant_id)
+
+    async def resolve(self, tenant_id: UUID, named: str) -> tuple[UUID, str]:
+        """The id and the agent of an assistant, given by its UUID or by its agent's name.
+
+        System assistants take no query. Raises ``Invalid`` for an unknown name, ``NotFound`` for an unknown UUID.
+        """
+        await self.ensure_system(tenant_id)
+        if self._agents.get(named) is not None:
+            return agent_id(named), named
+        try:
+            assistant_id = UUID(named)
+        except ValueError as error:
+            raise Invalid(
+                f"Invalid assistant: {named[:200]!r}. Must be either:\n- A valid assistant UUID, or\n"
+                f"- One of the registered graphs: {', '.join(self._agents.names())}",
+                (("/assistant_id", "unknown"),),
+            ) from error
+        if assistant_id in self._system:
+            return assistant_id, self._system[assistant_id]
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.get(session, tenant_id, assistant_id)
+        if row is None:
+            raise NotFound("Thread or assistant not found.")
+        return assistant_id, row.graph_id
+
+    async def create(self, tenant_id: UUID, body: AssistantCreate) -> Assistant:
+        """Make an assistant. Raises ``NotFound`` for an unknown agent, ``Conflict`` for an id that is taken."""
+        self._check_agent(body.graph_id)
+        await self.ensure_system(tenant_id)
+        assistant_id = body.assistant_id or new_id()
+        values = {
+            "assistant_id": assistant_id,
+            "graph_id": body.graph_id,
+            "name": body.name or "Untitled",
+            "description": body.description,
+            "config": body.config or {},
+            "context": body.context or {},
+            "metadata": body.metadata or {},
+        }
+        async with self._database.writing(tenant_id) as session:
+            row = await queries.add(session, tenant_id, values)
+            if row is None and body.if_exists == "do_nothing":
+                row = await queries.get(session, tenant_id, assistant_id)
+        if row is None:
+            raise Conflict(f"Assistant {assistant_id} already exists")
+        return _shown(row)
+
+    async def get(self, tenant_id: UUID, assistant_id: UUID) -> Assistant:
+        """One assistant. Raises ``NotFound``."""
+        await self.ensure_system(tenant_id)
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.get(session, tenant_id, assistant_id)
+        if row is None:
+            raise _unknown(assistant_id)
+        return _shown(row)
+
+    async def patch(self, tenant_id: UUID, assistant_id: UUID, body: AssistantPatch) -> Assistant:
+        """Change an assistant: a new version, the latest from now on. Raises ``NotFound``."""
+        if body.graph_id is not None:
+            self._check_agent(body.graph_id)
+        await self.ensure_system(tenant_id)
+        async with self._database.writing(tenant_id) as session:
+            old = await queries.get(session, tenant_id, assistant_id)
+            if old is None:
+                raise _unknown(assistant_id)
+            values = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
+            if body.metadata is not None:
+                values["metadata"] = {**old.metadata, **body.metadata}
+            row = await queries.change(session, tenant_id, assistant_id, values)
+            assert row is not None
+            await queries.add_version(session, tenant_id, row)
+        return _shown(row)
+
+    async def delete(self, tenant_id: UUID, assistant_id: UUID) -> None:
+        """Remove an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
+        if assistant_id in self._system:
+            name = self._system[assistant_id]
+            raise Conflict(f"The system assistant of agent {name!r} cannot be deleted: take the agent out of the agents file.")
+        async with self._database.writing(tenant_id) as session:
+            if not await queries.delete(session, tenant_id, assistant_id):
+                raise _unknown(assistant_id)
+
+    async def search(self, tenant_id: UUID, wanted: AssistantSearch) -> tuple[list[Assistant], int]:
+        """A page of assistants, and how many match on all pages."""
+        check_page(wanted.limit, wanted.offset)
+        await self.ensure_system(tenant_id)
+        async with self._database.reading(tenant_id) as session:
+            rows = await queries.search(session, tenant_id, wanted)
+            total = await queries.count(session, tenant_id, wanted)
+        return [_shown(row) for row in rows], total
+
+    async def count(self, tenant_id: UUID, wanted: AssistantSearch) -> int:
+        """How many assistants match."""
+        await self.ensure_system(tenant_id)
+        async with self._database.reading(tenant_id) as session:
+            return await queries.count(session, tenant_id, wanted)
+
+    async def versions(self, tenant_id: UUID, assistant_id: UUID, wanted: VersionSearch) -> list[AssistantVersion]:
+        """Versions, newest first. Raises ``NotFound`` for an unknown assistant."""
+        check_page(wanted.limit, wanted.offset)
+        await self.ensure_system(tenant_id)
+        async with self._database.reading(tenant_id) as session:
+            rows = await queries.versions(
+                session,
+                tenant_id,
+                assistant_id,
+                metadata=wanted.metadata,
+                limit=wanted.limit,
+                offset=wanted.offset,
+            )
+            if not rows and await queries.get(session, tenant_id, assistant_id) is None:
+                raise _unknown(assistant_id)
+        return [AssistantVersion(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
+
+    async def set_latest(self, tenant_id: UUID, assistant_id: UUID, number: int) -> Assistant:
+        """Go to an older or newer version. Raises ``NotFound``."""
+        async with self._database.writing(tenant_id) as session:
+            version = await queries.version(session, tenant_id, assistant_id, number)
+            if version is None:
+                raise NotFound(f"Version {number} not found for assistant {assistant_id}")
+            values = {name: getattr(version, name) for name in queries.VERSIONED}
+            row = await queries.change(session, tenant_id, assistant_id, values, number)
+        assert row is not None
+        return _shown(row)
+
+    async def agent(self, tenant_id: UUID, named: str) -> tuple[Agent, str]:
+        """The agent of an assistant and its name. Raises ``NotFound`` where this server does not have it."""
+        _, name = await self.resolve(tenant_id, named)
+        agent = self._agents.get(name)
+        if agent is None:
+            raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
+        return agent, name
+
+    def _check_agent(self, name: str) -> None:
+        if self._agents.get(name) is None:
+            raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Refuse a page that is out of bounds. Raises ``Invalid``."""
+    if not 1 <= limit <= MOST:
+        raise Invalid(f"limit must be from 1 to {MOST}.", (("/limit", "out of range"),))
+    if not 0 <= offset < 2**31:
+        raise Invalid("offset must be at least 0.", (("/offset", "out of range"),))
+
+
+def _unknown(assistant_id: UUID) -> NotFound:
+    return NotFound(f"Assistant with ID {assistant_id} not found")
+
+
+def _shown(row: Row[Any]) -> Assistant:
+    return Assistant(**row._mapping)  # noqa: SLF001  public by documentation

@@ -1,0 +1,102 @@
+"""The wire shapes of assistants."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+Field = Literal[
+    "assistant_id",
+    "graph_id",
+    "name",
+    "description",
+    "config",
+    "context",
+    "metadata",
+    "version",
+    "created_at",
+    "updated_at",
+]
+SortBy = Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"]
+SortOrder = Literal["asc", "desc"]
+
+
+class Assistant(msgspec.Struct, kw_only=True):
+    """A configured agent; ``graph_id`` is the agent's name."""
+
+    assistant_id: UUID
+    graph_id: str
+    config: Any
+    context: Any
+    metadata: Any
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    description: str | None
+
+
+class AssistantVersion(msgspec.Struct, kw_only=True):
+    """An assistant as it was."""
+
+    assistant_id: UUID
+    version: int
+    graph_id: str
+    config: Any
+    context: Any
+    metadata: Any
+    created_at: datetime
+    name: str
+    description: str | None
+
+
+class AssistantCreate(msgspec.Struct, kw_only=True):
+    """An assistant to create for the agent ``graph_id``."""
+
+    graph_id: str
+    assistant_id: UUID | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
+
+
+class AssistantPatch(msgspec.Struct, kw_only=True):
+    """What to change: ``metadata`` is merged, everything else replaced."""
+
+    graph_id: str | None = None
+    config: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
+
+
+class AssistantSearch(msgspec.Struct, kw_only=True):
+    """Which assistants: ``metadata`` that they contain, their agent, a part of their name."""
+
+    metadata: dict[str, Any] | None = None
+    graph_id: str | None = None
+    name: str | None = None
+    limit: int = 10
+    offset: int = 0
+    sort_by: SortBy | None = None
+    sort_order: SortOrder | None = None
+    select: list[Field] | None = None
+
+
+class VersionSearch(msgspec.Struct, kw_only=True):
+    """Which versions."""
+
+    metadata: dict[str, Any] | None = None
+    limit: int = 10
+    offset: int = 0
+
+
+class LatestVersion(msgspec.Struct, kw_only=True):
+    """The version to go to."""
+
+    version: int

@@ -1,0 +1,59 @@
+"""Health, readiness, liveness, information, metrics."""
+
+from typing import Any
+
+from litestar import Controller, Request, Response, get
+
+from app.access.guard import OPEN
+from app.system.service import SystemService
+from app.system.structs import Health, Info
+from app.telemetry.export import MetricsPage
+
+
+class SystemController(Controller):
+    """Routes that need no key."""
+
+    tags = ("system",)
+    opt = OPEN
+
+    @get("/ok", summary="Whether the process answers")
+    async def ok(self) -> dict[str, bool]:
+        """Always, as long as it does."""
+        return {"ok": True}
+
+    @get("/info", summary="Version and features")
+    async def info(self, system: SystemService) -> Info:
+        """For clients that adapt to the server."""
+        return system.info()
+
+    @get("/health", summary="Every dependency")
+    async def health(self, request: Request[Any, Any, Any], system: SystemService) -> Response[Health]:
+        """200 when the service does its job (healthy or degraded), 503 when it cannot. Details need a key."""
+        health = system.health(details="user" in request.scope)
+        return Response(health, status_code=503 if health.status == "unhealthy" else 200)
+
+    @get("/health/ready", summary="Whether to send requests here")
+    async def ready(self, system: SystemService) -> Response[dict[str, str]]:
+        """503 while starting, draining or without the database."""
+        obstacle = system.obstacle()
+        if obstacle:
+            return Response({"status": "not ready", "reason": obstacle}, status_code=503)
+        return Response({"status": "ready"})
+
+    @get("/health/live", summary="Whether the process lives")
+    async def live(self) -> dict[str, str]:
+        """Touches no dependency."""
+        return {"status": "alive"}
+
+
+class MetricsController(Controller):
+    """Beside the base path, where Prometheus looks."""
+
+    tags = ("system",)
+    opt = OPEN
+
+    @get("/metrics", summary="Metrics for Prometheus", include_in_schema=False)
+    async def metrics(self, request: Request[Any, Any, Any], metrics_page: MetricsPage) -> Response[bytes]:
+        """Prometheus text, or OpenMetrics where ``Accept`` asks for it."""
+        body, content_type = await metrics_page.render(request.headers.get("accept", ""))
+        return Response(body, media_type=content_type)

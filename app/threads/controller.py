@@ -1,0 +1,116 @@
+"""HTTP routes of threads, their states and their history."""
+
+from typing import Any
+from uuid import UUID
+
+from litestar import Controller, Request, Response, delete, get, patch, post
+
+from app.access.structs import Principal
+from app.base.errors import NotBuilt
+from app.threads.service import ThreadService
+from app.threads.structs import (
+    CheckpointQuery,
+    HistoryQuery,
+    Thread,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+    ThreadState,
+)
+from app.web.params import Limit, page_headers, project
+
+
+class ThreadsController(Controller):
+    """Threads: conversations and their states."""
+
+    path = "/threads"
+    tags = ("threads",)
+
+    @post(status_code=200, summary="Create a thread")
+    async def create(self, data: ThreadCreate, principal: Principal, threads: ThreadService) -> Thread:
+        """With an id of the client's own, if it likes."""
+        return await threads.create(principal.tenant_id, data)
+
+    @post("/search", status_code=200, summary="Search threads")
+    async def search(self, data: ThreadSearch, principal: Principal, threads: ThreadService) -> Response[list[Any]]:
+        """Newest first; totals are in the ``X-Pagination-*`` headers."""
+        found, total = await threads.search(principal.tenant_id, data)
+        return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
+
+    @post("/count", status_code=200, summary="Count threads")
+    async def count(self, data: ThreadSearch, principal: Principal, threads: ThreadService) -> int:
+        """Those that a search without a page would find."""
+        return await threads.count(principal.tenant_id, data)
+
+    @get("/{thread_id:str}", summary="One thread")
+    async def get_one(self, thread_id: UUID, principal: Principal, threads: ThreadService) -> Thread:
+        """With its latest values."""
+        return await threads.get(principal.tenant_id, thread_id)
+
+    @patch("/{thread_id:str}", summary="Change a thread's metadata")
+    async def change(
+        self,
+        thread_id: UUID,
+        data: ThreadPatch,
+        principal: Principal,
+        threads: ThreadService,
+        request: Request[Any, Any, Any],
+    ) -> Response[Thread | None]:
+        """Merged into what is there. ``Prefer: return=minimal`` is answered with 204."""
+        thread = await threads.patch(principal.tenant_id, thread_id, data)
+        if "return=minimal" in request.headers.get("prefer", ""):
+            return Response(None, status_code=204)
+        return Response(thread)
+
+    @delete("/{thread_id:str}", summary="Delete a thread")
+    async def delete_one(self, thread_id: UUID, principal: Principal, threads: ThreadService) -> None:
+        """With its runs, states and events."""
+        await threads.delete(principal.tenant_id, thread_id)
+
+    @get("/{thread_id:str}/state", summary="A thread's latest state")
+    async def state(self, thread_id: UUID, principal: Principal, threads: ThreadService) -> ThreadState:
+        """Its values and what would run next."""
+        return await threads.state(principal.tenant_id, thread_id)
+
+    @post("/{thread_id:str}/state", summary="Write a thread's state")
+    async def update_state(self, thread_id: UUID, principal: Principal) -> None:
+        """Comes with the next version."""
+        raise NotBuilt("Writing a thread's state is not built yet: send the values as a run's input.")
+
+    @get("/{thread_id:str}/state/{checkpoint_id:str}", summary="A thread's state at a checkpoint")
+    async def state_at(
+        self, thread_id: UUID, checkpoint_id: UUID, principal: Principal, threads: ThreadService
+    ) -> ThreadState:
+        """As it was then."""
+        return await threads.state_at(principal.tenant_id, thread_id, str(checkpoint_id))
+
+    @post("/{thread_id:str}/state/checkpoint", status_code=200, summary="A thread's state at a checkpoint")
+    async def state_at_checkpoint(
+        self, thread_id: UUID, data: CheckpointQuery, principal: Principal, threads: ThreadService
+    ) -> ThreadState:
+        """The checkpoint is given by its reference."""
+        return await threads.state_at(principal.tenant_id, thread_id, data.checkpoint)
+
+    @get("/{thread_id:str}/history", summary="A thread's states")
+    async def history(
+        self, thread_id: UUID, principal: Principal, threads: ThreadService, limit: Limit = 10, before: str | None = None
+    ) -> list[ThreadState]:
+        """Newest first."""
+        return await threads.history(principal.tenant_id, thread_id, HistoryQuery(limit=limit, before=before))
+
+    @post("/{thread_id:str}/history", status_code=200, summary="A thread's states")
+    async def search_history(
+        self, thread_id: UUID, data: HistoryQuery, principal: Principal, threads: ThreadService
+    ) -> list[ThreadState]:
+        """Newest first, as many as are asked for."""
+        return await threads.history(principal.tenant_id, thread_id, data)
+
+    @post("/{thread_id:str}/copy", summary="Copy a thread")
+    async def copy(self, thread_id: UUID, principal: Principal) -> None:
+        """Comes with the next version."""
+        raise NotBuilt("Copying threads is not built yet.")
+
+    @post("/prune", summary="Prune threads")
+    async def prune(self, principal: Principal) -> None:
+        """Comes with the next version."""
+        raise NotBuilt("Pruning threads is not built yet: delete them one by one.")

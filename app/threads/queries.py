@@ -1,0 +1,177 @@
+"""SQL of threads, their states and their history."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.checkpoints.snapshot import COLUMNS, ITEMS
+from app.checkpoints.tables import checkpoint_items, checkpoints
+from app.db.session import Reader, Writer
+from app.threads.structs import ThreadSearch
+from app.threads.tables import threads
+
+CREATE = """
+insert into threads (tenant_id, thread_id, metadata)
+select e.tenant_id, e.thread_id, e.metadata
+from unnest($1::uuid[], $2::uuid[], $3::jsonb[]) as e(tenant_id, thread_id, metadata)
+on conflict do nothing
+returning tenant_id, thread_id, created_at
+"""
+"""Many new threads as one statement; those that come back were not there."""
+
+_THREAD = """
+    t.thread_id, t.created_at, t.updated_at, t.state_updated_at, t.metadata, t.status, t.config, t.error, t.interrupts,
+    t.runs, t.last_number
+"""
+_HEAD = f"left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}"
+
+_GET = sa.text(
+    f"select {_THREAD}, {COLUMNS} from threads t {_HEAD}"
+    " where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary"
+)
+
+
+async def get(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """A thread with its latest state, in one query."""
+    return await session.first(_GET, {"tenant": tenant_id, "thread": thread_id})
+
+
+async def merge_metadata(session: Writer, tenant_id: UUID, thread_id: UUID, metadata: dict[str, Any]) -> int:
+    """Merge into a thread's metadata; how many threads it was."""
+    return await session.execute(
+        sa.update(threads)
+        .where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, ~threads.c.temporary)
+        .values(metadata=threads.c.metadata.op("||")(sa.cast(metadata, JSONB)), updated_at=sa.func.now())
+    )
+
+
+def _matching(tenant_id: UUID, wanted: ThreadSearch) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [threads.c.tenant_id == tenant_id, ~threads.c.temporary]
+    if wanted.metadata:
+        conditions.append(threads.c.metadata.op("@>")(sa.cast(wanted.metadata, JSONB)))
+    if wanted.status is not None:
+        conditions.append(threads.c.status == wanted.status)
+    if wanted.ids:
+        conditions.append(threads.c.thread_id.in_(wanted.ids))
+    return conditions
+
+
+_WITH_STATES = sa.text(
+    f"select {_THREAD}, {COLUMNS} from threads t {_HEAD}"
+    " where t.tenant_id = :tenant and t.thread_id = any(:ids)"
+)
+
+
+async def search(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[Row[Any]]:
+    """A page of threads with their latest states: one query for the page, one for all its states."""
+    column = threads.c[wanted.sort_by or "created_at"]
+    order = column.asc() if wanted.sort_order == "asc" else column.desc()
+    page = await session.all(
+        sa.select(threads.c.thread_id)
+        .where(*_matching(tenant_id, wanted))
+        .order_by(order, threads.c.thread_id)
+        .limit(wanted.limit)
+        .offset(wanted.offset)
+    )
+    ids = [row.thread_id for row in page]
+    rows = {row.thread_id: row for row in await session.all(_WITH_STATES, {"tenant": tenant_id, "ids": ids})}
+    return [rows[thread_id] for thread_id in ids if thread_id in rows]
+
+
+async def count(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> int:
+    """How many threads match, on all pages."""
+    found = await session.scalar(sa.select(sa.func.count()).select_from(threads).where(*_matching(tenant_id, wanted)))
+    return int(found)
+
+
+_STATE = f"""
+select t.error, t.interrupts, t.head is not distinct from c.checkpoint_id as latest, t.last_number,
+  r.metadata as run_metadata, {COLUMNS}
+from threads t
+"""
+_RUN = " left join runs r on r.tenant_id = c.tenant_id and r.run_id = c.run_id "
+_WHERE = " where t.tenant_id = :tenant and t.thread_id = :thread "
+
+_LATEST_STATE = sa.text(_STATE + _HEAD + _RUN + _WHERE)
+_STATE_AT = sa.text(
+    _STATE
+    + "left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
+    + f" and c.checkpoint_id = :checkpoint {ITEMS}"
+    + _RUN
+    + _WHERE
+)
+_HISTORY = sa.text(
+    _STATE
+    + f"join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id {ITEMS}"
+    + _RUN
+    + _WHERE
+    + " and (cast(:before as uuid) is null or c.checkpoint_id < :before)"
+    " and (cast(:at as uuid) is null or c.checkpoint_id = :at)"
+    " and (cast(:metadata as jsonb) is null or"
+    "  coalesce(r.metadata, '{}') || jsonb_build_object('source', c.source, 'step', c.step, 'run_id', c.run_id)"
+    "  @> cast(:metadata as jsonb))"
+    " order by c.checkpoint_id desc limit :limit"
+)
+
+
+async def latest_state(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """A thread's latest state, in one query; a row without a checkpoint for a thread that has none."""
+    return await session.first(_LATEST_STATE, {"tenant": tenant_id, "thread": thread_id})
+
+
+async def state_at(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
+    """A thread's state at a checkpoint; a row without one when the thread has no such checkpoint."""
+    return await session.first(_STATE_AT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
+
+
+async def history(
+    session: Reader,
+    tenant_id: UUID,
+    thread_id: UUID,
+    *,
+    limit: int,
+    before: UUID | None,
+    at: UUID | None,
+    metadata: str | None,
+) -> Sequence[Row[Any]]:
+    """States of a thread, newest first, in one query. ``metadata`` is a JSON object that theirs contain."""
+    return await session.all(
+        _HISTORY,
+        {
+            "tenant": tenant_id,
+            "thread": thread_id,
+            "limit": limit,
+            "before": before,
+            "at": at,
+            "metadata": metadata,
+        },
+    )
+
+
+_LOCK = sa.text("select live_run, queued from threads where tenant_id = :tenant and thread_id = :thread for update")
+_OF_RUNS = ("steps", "tool_intents", "events")
+
+
+async def lock(session: Writer, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """Keep others from changing the thread until the transaction ends."""
+    return await session.first(_LOCK, {"tenant": tenant_id, "thread": thread_id})
+
+
+async def delete(session: Writer, tenant_id: UUID, thread_id: UUID) -> None:
+    """Remove a thread and everything on it; transitions stay."""
+    which = {"tenant": tenant_id, "thread": thread_id}
+    for table in _OF_RUNS:
+        await session.execute(
+            sa.text(
+                f"delete from {table} x using runs r where x.tenant_id = :tenant and r.tenant_id = :tenant"
+                " and r.thread_id = :thread and x.run_id = r.run_id"
+            ),
+            which,
+        )
+    await session.execute(sa.text("delete from runs where tenant_id = :tenant and thread_id = :thread"), which)
+    for table in (checkpoint_items, checkpoints, threads):
+        await session.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.thread_id == thread_id))
