@@ -23,6 +23,7 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool may know of the run that calls it.
 
     ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams.
+    ``value`` reads a channel of the thread's values, decoded, or gives None.
     """
 
     tenant_id: str
@@ -31,15 +32,20 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     idempotency_key: str
     emit: Callable[[Any], None]
+    value: Callable[[str], Any]
     configurable: dict[str, Any] = {}
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool gave back: ``content`` is what the model reads; ``artifact`` stays with the message for clients."""
+    """What a tool gave back: ``content`` is what the model reads; ``artifact`` stays with the message for clients.
+
+    ``update`` changes the thread's values (channel → value) in the same commit as the step: exactly once.
+    """
 
     content: str | list[dict[str, Any]]
     artifact: Any = None
     status: str = "success"
+    update: dict[str, Any] = {}
 
 
 class Tool(Protocol):

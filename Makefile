@@ -1,0 +1,86 @@
+# Verbs of the project. `make` alone lists them. Every verb does the set-up it needs: a stamp keeps that free of cost
+# until a lock file changes. Needed: make, Python 3.11 or later with pip and venv, and access to Python packages.
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+UV   := $(PY) requirements/uv.py
+READY := $(VENV)/.ready
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+        --custom-compile-command "make lock"
+
+ARGS ?=
+PYTEST_ARGS ?= -n auto
+IMAGE ?= localhost/agent-service:dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check lint format format-check types contracts migrations bench lock docs-config secrets image up clean
+
+help:  ## list these verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY)  ## start the server on an embedded PostgreSQL (ARGS="--port 8001")
+	$(VENV)/bin/agent-service dev $(ARGS)
+
+test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x")
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+check: format-check lint types contracts migrations test  ## what CI runs: every check, the quick ones first
+
+lint: $(READY)  ## ruff
+	$(PY) -m ruff check .
+
+format: $(READY)  ## rewrite the sources in the one format, mend what lint can mend
+	$(PY) -m ruff check --fix-only --quiet .
+	$(PY) -m ruff format .
+
+format-check: $(READY)
+	$(PY) -m ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(PY) -m mypy
+
+contracts: $(READY)  ## the import contracts of the house
+	$(VENV)/bin/lint-imports
+
+migrations: $(READY)  ## the migrations make the tables that the code describes, up and down
+	$(PY) -m tests.migrations_check
+
+bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
+	$(PY) -m bench $(ARGS)
+
+docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
+	$(PY) -m docs.configuration
+
+lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
+	$(LOCK) $(ARGS) --group build -o requirements/build.txt
+	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
+
+secrets:  ## random secrets for compose.yaml in secrets/, kept when they are there
+	@sh deploy/secrets.sh
+
+image:  ## build the container image with podman
+	podman build --format docker --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \
+	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" $(ARGS) .
+
+up: secrets image  ## the server and PostgreSQL in containers, by podman compose
+	podman compose up --detach
+
+clean:  ## remove what the verbs have made, except the data in .data/ and secrets/
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find app migrations tests bench docs requirements -name __pycache__ -prune -exec rm -rf {} +
+
+# pip brings uv and the build backend, hash-checked; uv brings the rest
+$(VENV)/.tools: requirements/build.txt
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then $$python -m venv --clear $(VENV) && break; fi; \
+	done; test -x $(PY) || { echo "Needed: Python 3.11 or later with pip and venv (PYTHON=... names one)." >&2; exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
+	@touch $@
+
+$(READY): $(VENV)/.tools requirements/dev.txt pyproject.toml requirements/uv.py
+	$(UV) pip install --quiet --require-hashes --requirement requirements/dev.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,58 @@
+"""The agents that this process runs, built from their file."""
+
+from collections.abc import Callable, Sequence
+
+from app.agents.config import AgentsFile, AgentSpec
+from app.agents.loading import load
+from app.agents.port import Agent
+from app.agents.toolloop.agent import ToolLoop
+from app.agents.toolloop.calls import Toolbox
+from app.base.errors import AgentServiceError, StartError
+from app.llm.port import Model
+from app.tools.registry import find_tool
+
+FindModel = Callable[[str, Sequence[str]], Model]
+"""The model of a name (``vendor:model``, or empty for the default one), with its fallbacks."""
+
+Count = Callable[[str, str], None]
+"""Counts a tool call: the tool's name and the outcome."""
+
+
+class Catalog:
+    """Agents by name (``app.agents.port.Agents``)."""
+
+    def __init__(self, file: AgentsFile, find_model: FindModel, count: Count) -> None:
+        self._agents = {
+            name: build(name, spec, file, find_model, count) for name, spec in file.agents.items()
+        }
+
+    def get(self, name: str) -> Agent | None:
+        """The agent ``name``."""
+        return self._agents.get(name)
+
+    def names(self) -> list[str]:
+        """Every name, in the order of the agents file."""
+        return list(self._agents)
+
+
+def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, count: Count) -> Agent:
+    """One agent. Raises ``StartError`` that names the file and the agent."""
+    try:
+        tools = [find_tool(tool, file.folder, load) for tool in spec.tools]
+        names = [tool.spec.name for tool in tools]
+        for tool in names:
+            if names.count(tool) > 1:
+                raise StartError(f"two of its tools are named {tool!r}")
+        model = find_model(spec.model, spec.fallback)
+    except AgentServiceError as error:
+        raise StartError(f"{file.source}: agent {name!r}: {error}") from error
+    return ToolLoop(
+        name,
+        model,
+        Toolbox(tools, count),
+        instructions=spec.instructions,
+        description=spec.description,
+        limits=spec.limits,
+        temperature=spec.temperature,
+        max_tokens=spec.max_tokens,
+    )

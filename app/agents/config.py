@@ -1,0 +1,122 @@
+"""The agents file: ``agents.toml``, or a ``langgraph.json``. Errors name the file, the line and the mend."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from app.agents.toolloop.agent import Limits
+from app.base.errors import StartError
+
+DEFAULT_FILE = "agents.toml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+ASSISTANT = """\
+You are a helpful assistant. Use your tools when they help: look at the clock for dates and times, calculate with the \
+calculator, and keep notes of what the person asks you to remember."""
+
+
+class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions."""
+
+    model: str = ""
+    fallback: list[str] = []
+    instructions: str = ""
+    description: str = ""
+    tools: list[str] = []
+    limits: Limits = Limits()
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The agents of a server by name, and the folder that paths in their file are relative to."""
+
+    agents: dict[str, AgentSpec]
+    folder: Path
+    source: str = "built in"
+
+
+BUILT_IN = {
+    "assistant": AgentSpec(
+        instructions=ASSISTANT,
+        description="Answers questions and uses its tools: clock, calculator, notes.",
+        tools=["clock", "calculator", "notes"],
+    ),
+    "echo": AgentSpec(model="scripted:echo", description="Says what it is told, in one step."),
+    "stream100": AgentSpec(model="scripted:stream100", description="Says 100 tokens, at once."),
+}
+"""Always there; the file may define them anew."""
+
+LATER = {"graph": "Hosted LangGraph graphs", "function": "Function agents"}
+
+
+def read(path: str | None) -> AgentsFile:
+    """The agents of the file ``path``; without one, of ``agents.toml`` here if there is one. Raises ``StartError``."""
+    if not path and not Path(DEFAULT_FILE).is_file():
+        return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd())
+    file = Path(path or DEFAULT_FILE)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
+    if file.suffix == ".json":
+        raise StartError(f"{file}: langgraph.json is not served yet; define the agents in an agents.toml")
+    return AgentsFile(agents={**BUILT_IN, **_parse(text, file)}, folder=file.resolve().parent, source=str(file))
+
+
+def _parse(text: str, file: Path) -> dict[str, AgentSpec]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        words = re.sub(r" \(at line (\d+), column \d+\)", "", str(error))
+        line = re.search(r"at line (\d+)", str(error))
+        raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
+    for key in document:
+        if key != "agents":
+            raise StartError(f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME]")
+    agents = document.get("agents", {})
+    if not isinstance(agents, dict):
+        raise StartError(f"{file}, line {_line(text, 'agents')}: agents are defined in tables [agents.NAME]")
+    return {name: _spec(name, table, text, file) for name, table in agents.items()}
+
+
+def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
+    where = f"{file}, line {_line(text, name)}: agent {name!r}"
+    if not NAME.fullmatch(name):
+        raise StartError(f"{where}: a name has letters, digits, - and _ and begins with a letter or a digit")
+    if not isinstance(table, dict):
+        raise StartError(f"{where}: write a table [agents.{name}]")
+    known = AgentSpec.__struct_fields__
+    for key in table:
+        at = f"{file}, line {_line(text, name, key)}: agent {name!r}"
+        if key in LATER:
+            raise StartError(f"{at}: {LATER[key]} are not served yet; give the agent a model and tools")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
+            raise StartError(f"{at}: unknown key {key!r}; {hint}")
+        try:
+            msgspec.convert({key: table[key]}, AgentSpec)
+        except msgspec.ValidationError as error:
+            raise StartError(f"{at}: {_words(str(error), key)}") from error
+    return msgspec.convert(table, AgentSpec)
+
+
+def _words(message: str, key: str) -> str:
+    what, _, path = message.partition(" - at `$.")
+    return f"{path.rstrip('`') or key}: {what[:1].lower()}{what[1:]}"
+
+
+def _line(text: str, *keys: str) -> int:
+    """The line of a table's header, or of a key below it."""
+    lines = text.splitlines()
+    header = re.compile(rf"^\s*\[\s*(agents\s*\.\s*)?[\"']?{re.escape(keys[0])}[\"']?(\s*\.[^\]]*)?\s*\]")
+    at = next((n for n, line in enumerate(lines, 1) if header.match(line)), 1)
+    if len(keys) == 1:
+        return at
+    member = re.compile(rf"^\s*(\[.*\.)?\s*[\"']?{re.escape(keys[1])}[\"']?\s*(\.|=|\])")
+    return next((n for n, line in enumerate(lines[at - 1 :], at) if member.match(line)), at)

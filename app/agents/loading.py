@@ -1,0 +1,74 @@
+"""Loads the user's own code, named as ``module:attribute`` or ``path/file.py:attribute``."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from app.base.errors import StartError
+
+
+def load(name: str, folder: Path) -> Any:
+    """What ``name`` names; a path is relative to ``folder``, which is also where modules are looked for first.
+
+    Raises ``StartError``: what is wrong, in which file and line.
+    """
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise StartError(f"{name!r} names no code: write module:attribute or ./file.py:attribute")
+    module = _file(place, folder) if place.endswith(".py") else _module(place, folder)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise StartError(f"{name!r}: {place} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def _file(place: str, folder: Path) -> ModuleType:
+    path = (folder / place).resolve()
+    if not path.is_file():
+        raise StartError(f"{place!r} is no file in {folder}")
+    name = f"agent_code_{path.stem}_{abs(hash(path)):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        _importing(lambda: spec.loader.exec_module(module), place, path.parent)  # type: ignore[union-attr]
+    except StartError:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _module(place: str, folder: Path) -> ModuleType:
+    found: list[ModuleType] = []
+    _importing(lambda: found.append(importlib.import_module(place)), place, folder)
+    return found[0]
+
+
+def _importing(work: Any, place: str, folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        work()
+    except SyntaxError as error:
+        raise StartError(f"{error.filename or place}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:  # noqa: BLE001  the edge: a user's module may raise anything while it is imported
+        raise StartError(f"{place!r} cannot be imported: {type(error).__name__}: {error}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    last = None
+    while trace is not None:
+        last, trace = trace, trace.tb_next
+    if last is None or "importlib" in last.tb_frame.f_code.co_filename:
+        return ""
+    return f" ({last.tb_frame.f_code.co_filename}, line {last.tb_lineno})"

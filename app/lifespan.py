@@ -1,0 +1,44 @@
+"""Opens the House in order, drains it, and closes it in reverse."""
+
+import structlog
+
+from app.wiring import House
+
+log = structlog.get_logger(__name__)
+
+
+async def open_house(house: House) -> None:
+    """Check the database, start the engine, report ready."""
+    await house.database.check()
+    house.journal.start()
+    house.claims.start()
+    house.threads.start()
+    house.supervisor.start(house.settings.runs.lease_seconds)
+    house.loop_lag.start()
+    house.prober.start()
+    house.readiness.ready()
+    log.info("started", agents=len(house.catalog.names()))
+
+
+async def drain_house(house: House) -> None:
+    """Unready, no new runs; running steps finish or are handed over; then open answers end. Bounded by the settings."""
+    if house.readiness.draining:
+        return
+    house.readiness.drain()
+    log.info("draining", runs=house.supervisor.active, streams=len(house.streams))
+    await house.supervisor.drain(house.settings.runs.drain_seconds)
+    house.streams.drain()
+
+
+async def close_house(house: House) -> None:
+    """Drain if nobody has, then close what ``open_house`` opened, last first."""
+    await drain_house(house)
+    await house.prober.aclose()
+    house.loop_lag.stop()
+    await house.streams.tasks.aclose()
+    await house.threads.aclose()
+    await house.claims.aclose()
+    await house.journal.aclose()
+    await house.models.aclose()
+    await house.database.aclose()
+    log.info("stopped")

@@ -1,0 +1,21 @@
+"""Every controller in reading order: the API's table of contents."""
+
+from litestar import Controller
+
+from app.assistants.controller import AssistantsController
+from app.runs.controller import RunsController
+from app.system.controller import MetricsController, SystemController
+from app.threads.controller import ThreadsController
+
+BASE_PATH = "/api/v1"
+
+CONTROLLERS: tuple[type[Controller], ...] = (
+    AssistantsController,
+    ThreadsController,
+    RunsController,
+    SystemController,
+)
+"""Below the base path."""
+
+ROOT_CONTROLLERS: tuple[type[Controller], ...] = (MetricsController,)
+"""Beside the base path."""

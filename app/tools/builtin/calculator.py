@@ -1,0 +1,79 @@
+"""Arithmetic, without ever running what the model wrote."""
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+
+from app.tools.function import tool
+
+LONGEST = 500
+LARGEST_BITS = 4096
+"""Integers beyond this size are refused before they are computed."""
+
+Number = int | float
+
+BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+FUNCTIONS: dict[str, Callable[[Number], Number]] = {"sqrt": math.sqrt, "abs": abs, "round": round}
+NAMES = {"pi": math.pi, "e": math.e}
+
+
+@tool(tool_class="read_only", timeout=5)
+async def calculator(expression: str) -> str:
+    """Evaluate an arithmetic expression, such as 12*(3+4) or sqrt(2)**3.
+
+    expression: numbers, + - * / // % **, parentheses, sqrt, abs, round, pi, e
+    """
+    return str(evaluate(expression))
+
+
+def evaluate(expression: str) -> Number:
+    """The value of ``expression``. Raises ``ValueError`` for anything but arithmetic of a sane size."""
+    if len(expression) > LONGEST:
+        raise ValueError(f"the expression is longer than {LONGEST} characters")
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+        return _value(tree.body)
+    except SyntaxError as error:
+        raise ValueError(f"not an arithmetic expression: {expression[:80]!r}") from error
+    except (ZeroDivisionError, OverflowError) as error:
+        raise ValueError(str(error)) from error
+    except (RecursionError, MemoryError) as error:
+        raise ValueError("the expression nests too deep") from error
+
+
+def _value(node: ast.expr) -> Number:
+    match node:
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return value
+        case ast.Name(id=name) if name in NAMES:
+            return NAMES[name]
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in UNARY:
+            return UNARY[type(op)](_value(operand))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
+            return _binary(op, _value(left), _value(right))
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
+            return FUNCTIONS[name](_value(argument))
+        case _:
+            raise ValueError(f"{ast.unparse(node)[:80]!r} is not arithmetic")
+
+
+def _binary(op: ast.operator, left: Number, right: Number) -> Number:
+    whole = isinstance(left, int) and isinstance(right, int)
+    if isinstance(op, ast.Pow) and whole and left.bit_length() * abs(right) > LARGEST_BITS:  # type: ignore[union-attr]
+        raise ValueError("the power is too large")
+    if isinstance(op, ast.Mult) and whole and left.bit_length() + right.bit_length() > LARGEST_BITS:  # type: ignore[union-attr]
+        raise ValueError("the product is too large")
+    result = BINARY[type(op)](left, right)
+    if isinstance(result, complex):
+        raise ValueError("the result is not a real number")
+    return result

@@ -1,0 +1,123 @@
+"""The outermost layer: a request's id and trace, the headers of every answer, the clock, and the last resort.
+
+It touches only the first message of an answer, so streams pass through unbuffered.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.base.ids import new_id
+from app.telemetry.context import RequestContext, current, parse_traceparent
+from app.telemetry.meters import Meters
+from app.web.problems import SORRY, send_problem
+
+log = structlog.get_logger(__name__)
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD = "_OTHER"
+UNMATCHED = "unmatched"
+"""The route of requests that no route serves."""
+
+ALWAYS = [
+    (b"server", b"agent-service"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+UNLESS_SET = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+ALIASES = {
+    "/healthz": "/api/v1/health",
+    "/readyz": "/api/v1/health/ready",
+    "/livez": "/api/v1/health/live",
+}
+
+
+class Envelope:
+    """ASGI middleware outside everything else. ``aliases`` are paths that are served as another path."""
+
+    def __init__(self, app: ASGIApp, meters: Meters, aliases: Mapping[str, str] = ALIASES) -> None:
+        self.app = app
+        self.aliases = aliases
+        self._record = meters.http_server_request_duration.record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP:
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        if (alias := self.aliases.get(scope["path"])) is not None:
+            scope["path"] = alias
+            scope["raw_path"] = alias.encode()
+        context = _context(scope["headers"])
+        current.set(context)
+        answer = _Answer(send, context.request_id)
+        try:
+            if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
+                await send_problem(scope, answer, 400, "The address has a NUL, which cannot be stored.")
+            else:
+                await self.app(scope, receive, answer)
+        except Exception as error:  # noqa: BLE001 - the outermost edge
+            await self._last_resort(scope, answer, error)
+        finally:
+            method = scope["method"]
+            self._record(
+                time.perf_counter() - began,
+                method if method in METHODS else OTHER_METHOD,
+                scope.get("path_template") or UNMATCHED,
+                answer.status,
+            )
+
+    async def _last_resort(self, scope: Scope, answer: "_Answer", error: Exception) -> None:
+        """Answer what the application let through. A begun answer stays unfinished: the server cuts the connection."""
+        route = scope.get("path_template", "")
+        if answer.begun:
+            log.error("answer_cut", path=route, exc_info=error.__cause__ or error)
+        else:
+            log.error("request_failed", path=route, exc_info=error)
+            await send_problem(scope, answer, 500, SORRY)
+
+
+class _Answer:
+    """``send`` of one request."""
+
+    __slots__ = ("_request_id", "_send", "begun", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.begun = False
+        self.status = "499"  # until an answer begins: the client went away before
+
+    async def __call__(self, message: Any) -> None:
+        if not self.begun and message["type"] == "http.response.start":
+            self.begun = True
+            self.status = str(message["status"])
+            headers = [*message["headers"], *ALWAYS, (b"x-request-id", self._request_id.encode())]
+            present = {name for name, _ in headers}
+            headers.extend(header for header in UNLESS_SET if header[0] not in present)
+            message["headers"] = headers
+        await self._send(message)
+
+
+def _context(headers: Any) -> RequestContext:
+    request_id = b""
+    traceparent = b""
+    for name, value in headers:
+        if name == b"x-request-id":
+            request_id = value
+        elif name == b"traceparent":
+            traceparent = value
+    known = request_id.decode() if _SANE_ID.fullmatch(request_id) else str(new_id())
+    if not traceparent:
+        return RequestContext(known)
+    return RequestContext(known, *parse_traceparent(traceparent.decode("latin-1")))

@@ -1,0 +1,298 @@
+"""Answers that stay open: server-sent events, and JSON that is waited for.
+
+A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``Streams`` looks after all that are open: it keeps
+idle lines alive, finds readers that went away or stopped reading, and ends everything when the process drains. A
+stream costs no task unless it lives longer than a tick, and then one, which waits for the client to go away.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
+from litestar.types import Receive, Scope, Send
+
+from app.base.errors import BadRequest, Invalid, Unavailable
+from app.base.tasks import Tasks
+from app.telemetry.meters import Meters
+
+TICK = 0.25
+"""Seconds between two looks at the open streams."""
+HEARTBEAT = 5.0
+STUCK = 60.0
+"""Seconds that one ``send`` may take before its reader is given up."""
+MOST = 10_000
+YIELD_EVERY = 16
+"""Chunks after which a stream lets others run even if neither its source nor its reader ever waits."""
+
+Gone = Callable[[], Awaitable[None]]
+
+EVENT_STREAM = {200: ResponseSpec(str, media_type="text/event-stream", description="Events", generate_examples=False)}
+JSON_WAIT = {200: ResponseSpec(dict[str, Any], generate_examples=False, description="The final values")}
+"""``responses`` of handlers that return an ``EventStream`` or a ``JsonWait``, for the document of the API."""
+
+
+def frame(event: str, data: bytes, event_id: str) -> bytes:
+    """One server-sent event: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+    ``data`` is JSON; line breaks in it become ``data`` lines of their own, so it cannot forge a field.
+    """
+    if b"\n" in data or b"\r" in data:
+        data = b"\r\ndata: ".join(data.splitlines())
+    return b"event: %b\r\ndata: %b\r\nid: %b\r\n\r\n" % (event.encode(), data, event_id.encode())
+
+
+class Streams:
+    """The open answers of this process, at most ``most``."""
+
+    def __init__(
+        self,
+        meters: Meters,
+        *,
+        most: int = MOST,
+        tick: float = TICK,
+        heartbeat: float = HEARTBEAT,
+        stuck: float = STUCK,
+    ) -> None:
+        self.tasks = Tasks("streams")
+        self.draining = False
+        self.now = 0
+        self.beat_ticks = max(1, round(heartbeat / tick))
+        self.stuck_ticks = max(1, round(stuck / tick))
+        self._most = most
+        self._tick = tick
+        self._gauge = meters.streams_open
+        self._open: set[_Open] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self) -> None:
+        """Ask before a run is made for a stream. Raises ``Unavailable`` when no more may open."""
+        if self.draining:
+            raise Unavailable("This server is about to stop; another one takes over.")
+        if len(self._open) >= self._most:
+            raise Unavailable(f"This server has its {self._most} streams open; try again in a moment.")
+
+    def drain(self) -> None:
+        """End all open streams: readers are told to come back, waiting ones are cut so that they join again."""
+        self.draining = True
+        for stream in self._open:
+            stream.stop("drain")
+
+    def opened(self, stream: "_Open") -> None:
+        """Look after ``stream`` from now on."""
+        self._open.add(stream)
+        self._gauge.add(1)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._look)
+
+    def closed(self, stream: "_Open") -> None:
+        """``stream`` has ended."""
+        self._open.discard(stream)
+        self._gauge.add(-1)
+
+    def _look(self) -> None:
+        self.now += 1
+        for stream in self._open:
+            stream.look(self.now)
+        again = asyncio.get_running_loop().call_later
+        self._timer = again(self._tick, self._look) if self._open else None
+
+
+class _Open:
+    """An ASGI answer that ``Streams`` looks after."""
+
+    kind = b""
+    caching = b"no-store"
+    heartbeat = b""
+
+    def __init__(self, streams: Streams, headers: Mapping[str, str] | None, on_disconnect: Gone | None) -> None:
+        self._streams = streams
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+        self._on_disconnect = on_disconnect
+        self._ended = ""  # why it was stopped: gone, stuck or drain
+        self._begun = False
+        self._sending = False
+        self._last = 0
+        self._beat: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it to its end, or until the client goes away."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._receive = receive
+        self._send = send
+        self._last = self._streams.now
+        self._streams.opened(self)
+        try:
+            await self._serve()
+        except asyncio.CancelledError:
+            if not self._ended or task.uncancel() > 0:
+                raise
+        finally:
+            self._streams.closed(self)
+            await self._leave()
+        if self._ended == "drain":
+            await self._drained()
+        elif self._ended and self._on_disconnect is not None:
+            await self._on_disconnect()
+
+    def stop(self, reason: str) -> None:
+        """Interrupt it, wherever it waits."""
+        if not self._ended:
+            self._ended = reason
+            self._task.cancel()
+
+    def look(self, now: int) -> None:
+        """One tick: watch, keep alive, give up."""
+        if self._watcher is None:
+            self._watcher = self._streams.tasks.start(self._watch(), name="watch")
+        idle = now - self._last
+        if self._sending and idle > self._streams.stuck_ticks:
+            self.stop("stuck")
+        if self._sending or (self._beat is not None and not self._beat.done()):
+            return
+        if idle >= self._streams.beat_ticks or (not self._begun and idle > 1):
+            self._beat = self._streams.tasks.start(self._keep_alive(), name="heartbeat")
+
+    async def _serve(self) -> None:
+        raise NotImplementedError
+
+    async def _drained(self) -> None:
+        raise NotImplementedError
+
+    async def _begin(self, *more: tuple[bytes, bytes]) -> None:
+        self._begun = True
+        self._sending = True
+        headers = [(b"content-type", self.kind), (b"cache-control", self.caching), *self._headers, *more]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._sending = False
+
+    async def _settle(self) -> None:
+        """Let a heartbeat that is on its way go first."""
+        if self._beat is not None:
+            await self._beat
+            self._beat = None
+
+    async def _put(self, chunk: bytes, more: bool = True) -> None:
+        self._last = self._streams.now
+        self._sending = True
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._sending = False
+
+    async def _keep_alive(self) -> None:
+        if not self._begun:
+            await self._begin()
+        await self._put(self.heartbeat)
+
+    async def _watch(self) -> None:
+        kind = ""
+        while kind != "http.disconnect":
+            with contextlib.suppress(HTTPException, BadRequest, Invalid):  # a body that no handler asked for
+                kind = (await self._receive())["type"]
+        self.stop("gone")
+
+    async def _leave(self) -> None:
+        for task in (self._watcher, self._beat):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+
+class EventStream(_Open):
+    """Server-sent events from ``chunks``, an iterator of ready bytes: whole frames, one or more a chunk.
+
+    ``headers`` are the run's ``Location`` and ``Content-Location``. ``on_disconnect`` is called once when the client
+    went away or stopped reading; ``chunks`` is closed in any case, before that. A failing source cuts the connection,
+    so that the client comes back with its ``Last-Event-ID``.
+    """
+
+    kind = b"text/event-stream; charset=utf-8"
+    caching = b"no-store, no-transform"
+    heartbeat = b": heartbeat\r\n\r\n"
+    come_back = b"retry: 1000\r\n\r\n"
+
+    def __init__(
+        self,
+        streams: Streams,
+        chunks: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str] | None = None,
+        on_disconnect: Gone | None = None,
+    ) -> None:
+        super().__init__(streams, headers, on_disconnect)
+        self._chunks = chunks
+
+    async def _begin(self, *more: tuple[bytes, bytes]) -> None:
+        await super()._begin((b"x-accel-buffering", b"no"), *more)
+
+    async def _serve(self) -> None:
+        count = 0
+        async for chunk in self._chunks:
+            if not chunk:
+                continue
+            await self._settle()
+            if not self._begun:
+                await self._begin()
+            await self._put(chunk)
+            count += 1
+            if count % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        await self._settle()
+        if not self._begun:
+            await self._begin()
+        await self._put(b"", more=False)
+
+    async def _leave(self) -> None:
+        await super()._leave()
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _drained(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                if not self._begun:
+                    await self._begin()
+                await self._put(self.come_back)
+                await self._put(b"", more=False)
+
+
+class JsonWait(_Open):
+    """The JSON that ``result`` gives, with line breaks before it while it is waited for.
+
+    Within the first ticks the answer is an ordinary one, and an error of ``result`` gets its own status; later the
+    headers are out, so a failure cuts the connection and the client joins again by ``Location``. ``result`` is
+    cancelled when the client goes away: give a coroutine, not a task that others await.
+    """
+
+    kind = b"application/json"
+    heartbeat = b"\n"
+
+    def __init__(
+        self,
+        streams: Streams,
+        result: Awaitable[bytes],
+        *,
+        headers: Mapping[str, str] | None = None,
+        on_disconnect: Gone | None = None,
+    ) -> None:
+        super().__init__(streams, headers, on_disconnect)
+        self._result = result
+
+    async def _serve(self) -> None:
+        body = await self._result
+        await self._settle()
+        if not self._begun:
+            await self._begin((b"content-length", str(len(body)).encode()))
+        await self._put(body, more=False)
+
+    async def _drained(self) -> None:
+        if not self._begun:
+            raise Unavailable("This server is about to stop; send the request again.")

@@ -1,0 +1,243 @@
+"""The house (docs/architecture.md): what keeps every file small, in its place, and honest about what it reaches."""
+
+import ast
+import functools
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+APP = ROOT / "app"
+
+LINES_A_FILE = 300
+LINES_A_FUNCTION = 60
+PARAMETERS = 6
+
+FEATURES = ("runs", "threads", "assistants", "access")
+THE_FIVE = {"controller.py", "service.py", "queries.py", "tables.py", "structs.py"}
+WITHOUT_ROUTES = {"access"}  # keys are made by the command line alone: no controller
+ROLES = tuple(name.removesuffix(".py") for name in sorted(THE_FIVE))
+
+NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "core"}
+
+# Where a first-party import may stand inside a function, and why.
+DEFERRED_IMPORTS = {
+    "app/cli/": "a verb imports only what it needs, so that --help is quick",
+    "app/llm/registry.py": "an adapter is imported when an agent names its vendor",
+}
+
+# How many broad excepts a file may have, each an edge at which any error must become something else.
+BROAD_EXCEPTS = {
+    "app/runs/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
+    "app/web/headers.py": 1,  # whatever a request raises becomes a 500 problem
+}
+
+TASKS = "app/base/tasks.py"
+SETTINGS = "app/settings.py"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, Function):
+            yield node
+
+
+def is_attribute(node: ast.AST, owner: str, *names: str) -> bool:
+    """Whether ``node`` reads ``owner.name``."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in names
+        and isinstance(node.value, ast.Name)
+        and node.value.id == owner
+    )
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """The dotted names that an import statement brings, ``from a import b`` as ``a.b``."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def test_no_file_is_longer_than_three_hundred_lines() -> None:
+    lengths = {place(path): len(path.read_text().splitlines()) for path in sources("app", "bench", "docs", "tests")}
+    assert {name: lines for name, lines in lengths.items() if lines > LINES_A_FILE} == {}
+
+
+def test_no_function_is_longer_than_sixty_lines() -> None:
+    long = {
+        f"{place(path)}:{function.lineno} {function.name}": lines
+        for path in sources("app", "bench", "docs", "tests")
+        for function in functions(path)
+        if (lines := (function.end_lineno or 0) - function.lineno + 1) > LINES_A_FUNCTION
+    }
+    assert long == {}
+
+
+def test_no_function_takes_more_than_six_parameters() -> None:
+    def count(function: Function) -> int:
+        every = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        return len([parameter for parameter in every if parameter.arg not in {"self", "cls"}])
+
+    many = {
+        f"{place(path)}:{function.lineno} {function.name}": count(function)
+        for path in sources("app", "bench", "docs")
+        for function in functions(path)
+        if count(function) > PARAMETERS
+    }
+    assert many == {}
+
+
+def test_every_module_has_a_name_that_says_what_it_holds() -> None:
+    empty = [
+        place(path)
+        for path in sources("app", "bench", "tests")
+        if NAMES_THAT_SAY_NOTHING & {path.stem, *path.relative_to(ROOT).parts[:-1]}
+    ]
+    assert empty == []
+
+
+def test_first_party_imports_stand_at_the_top_but_for_named_exceptions() -> None:
+    hidden = [
+        f"{place(path)}:{node.lineno} {name}"
+        for path in sources("app")
+        if not place(path).startswith(tuple(DEFERRED_IMPORTS))
+        for function in functions(path)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in imported_names(node)
+        if name.startswith("app.")
+    ]
+    assert hidden == []
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        f"{place(path)}:{node.lineno}"
+        for path in sources("app")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+def test_the_environment_is_read_in_the_settings_only() -> None:
+    readers = {
+        place(path)
+        for path in sources("app")
+        for node in ast.walk(tree(path))
+        if is_attribute(node, "os", "environ", "environb", "getenv", "putenv")
+        or {"os.environ", "os.environb", "os.getenv"} & set(imported_names(node))
+    }
+    assert readers == {SETTINGS}
+
+
+def test_tasks_are_made_by_their_owners_only() -> None:
+    makers = {
+        place(path)
+        for path in sources("app")
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.Attribute) and node.attr in {"create_task", "ensure_future"})
+        or {"asyncio.create_task", "asyncio.ensure_future"} & set(imported_names(node))
+    }
+    assert makers == {TASKS}
+
+
+def is_broad(node: ast.expr | None) -> bool:
+    kinds = node.elts if isinstance(node, ast.Tuple) else [node]
+    return any(
+        kind is None or (isinstance(kind, ast.Name) and kind.id in {"Exception", "BaseException"}) for kind in kinds
+    )
+
+
+def broad_excepts(path: Path) -> int:
+    """How often ``path`` swallows whatever comes: a handler that ends by raising it again does not."""
+    found = 0
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ExceptHandler) and is_broad(node.type):
+            last = node.body[-1]
+            found += not (isinstance(last, ast.Raise) and last.exc is None)
+        elif isinstance(node, ast.Call) and is_attribute(node.func, "contextlib", "suppress"):
+            found += any(is_broad(kind) for kind in node.args)
+    return found
+
+
+def test_broad_excepts_stand_at_named_edges_and_each_is_counted() -> None:
+    found = {place(path): count for path in sources("app") if (count := broad_excepts(path))}
+    assert found == BROAD_EXCEPTS
+
+
+def contract(kind: str, name: str) -> dict[str, Any]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return next(one for one in contracts if one["type"] == kind and name in one["name"])
+
+
+def test_every_package_has_a_place_in_the_import_order() -> None:
+    """lint-imports fails for a package that has none, and for a place without its package."""
+    order = contract("layers", "total import order")
+    assert order["exhaustive"] is True
+    assert [layer for layer in order["layers"] if layer.startswith("(")] == []
+
+
+def test_the_pure_rooms_are_held_to_it() -> None:
+    assert {"app.agents.toolloop", "app.domain", "app.*.port"} <= set(contract("forbidden", "pure")["source_modules"])
+
+
+def test_the_import_contracts_hold() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    linted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_feature_has_the_five_files(feature: str) -> None:
+    there = {path.name for path in (APP / feature).glob("*.py")}
+    needed = THE_FIVE - {"controller.py"} if feature in WITHOUT_ROUTES else THE_FIVE
+    assert needed <= there
+
+
+def test_no_feature_has_a_second_file_for_one_of_the_five_roles() -> None:
+    second = [
+        place(path)
+        for feature in FEATURES
+        for path in (APP / feature).rglob("*.py")
+        if path.name not in THE_FIVE and path.stem.endswith(ROLES)
+    ]
+    assert second == []
+
+
+def test_every_package_of_the_program_has_an_init_file() -> None:
+    bare = [
+        place(folder) for folder in {path.parent for path in sources("app")} if not (folder / "__init__.py").exists()
+    ]
+    assert bare == []
+
+
+def test_the_settings_import_without_heavy_libraries() -> None:
+    """What decides how quick a command answers: none of these comes along with the settings."""
+    heavy = ("aiohttp", "asyncpg", "granian", "litestar", "opentelemetry", "sqlalchemy")
+    script = f"import sys, app.settings; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,116 @@
+"""The layers of the web room around a few routes, as the wiring puts them together, and a client that is nothing but ASGI."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from app.telemetry.meters import Meters
+from app.web.bodies import Bodies
+from app.web.decoding import JsonBody
+from app.web.headers import Envelope
+from app.web.openapi import openapi_config
+from app.web.problems import exception_handlers
+from app.web.stream import Streams
+
+Message = dict[str, Any]
+
+
+def application(*routes: Any) -> Litestar:
+    """Litestar with what the web room gives it."""
+    return Litestar(
+        list(routes),
+        exception_handlers=exception_handlers,  # type: ignore[arg-type]
+        dto=JsonBody,
+        return_dto=None,
+        openapi_config=openapi_config("1.2.3"),
+        logging_config=None,
+        request_max_body_size=None,
+    )
+
+
+def layers(*routes: Any, meters: Meters | None = None, **limits: Any) -> Envelope:
+    """Everything that a request passes; ``limits`` are those of ``Bodies``."""
+    return Envelope(Bodies(application(*routes), **limits), meters or Meters())
+
+
+@asynccontextmanager
+async def serving(*routes: Any, meters: Meters | None = None, **limits: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the layers around ``routes``."""
+    async with AsyncTestClient(layers(*routes, meters=meters, **limits)) as client:
+        yield client
+
+
+def scope(method: str = "GET", path: str = "/", headers: Mapping[str, str] | None = None) -> Message:
+    """An HTTP connection as a server describes it."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "scheme": "http",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "state": {},
+    }
+
+
+class Connection:
+    """One connection under the test's control: it goes away when ``leave`` is called, and reads only while ``reads`` is set."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._left = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def receive(self) -> Message:
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        await self.reads.wait()
+        self.sent.append(message)
+        self._changed.set()
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Wait until ``holds`` does, looking whenever something was sent."""
+        async with asyncio.timeout(5):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.sent) and self.sent[-1]["type"] == "http.response.body" and not self.sent[-1]["more_body"]
+
+    def serve(self, answer: Any) -> "asyncio.Task[None]":
+        """Let ``answer`` (an ASGI application) serve this connection."""
+        work: Awaitable[None] = answer(scope(), self.receive, self.send)
+        return asyncio.ensure_future(work)
+
+
+def fast_streams(meters: Meters | None = None, **settings: Any) -> Streams:
+    """Streams whose heartbeat and patience take hundredths of a second."""
+    return Streams(meters or Meters(), **{"tick": 0.01, "heartbeat": 0.03, "stuck": 0.1, **settings})
