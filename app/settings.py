@@ -255,18 +255,19 @@ def load(
     environ: Mapping[str, str] | None = None,
     *,
     dotenv: Path = Path(".env"),
+    overrides: Mapping[str, str] | None = None,
     defaults: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read the environment (this process's own unless given) and the file ``dotenv``, which need not exist.
 
-    ``defaults`` are a command's own, by variable name. Raises ``UsageError``: a sentence that names the variable and
+    By variable name, ``overrides`` are a command line's words, which win, and ``defaults`` a command's own. Raises ``UsageError``: a sentence that names the variable and
     what it may hold, never a secret.
     """
     try:
         written = {k: v or "" for k, v in dotenv_values(dotenv, interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {dotenv} as UTF-8 text; mend it or remove it") from error
-    layers = (os.environ if environ is None else environ, written, defaults or {})
+    layers = (overrides or {}, os.environ if environ is None else environ, written, defaults or {})
     parts: dict[str, dict[str, Any]] = {}
     for variable in variables():
         given = parts.setdefault(variable.group, {})
@@ -274,6 +275,11 @@ def load(
             given[variable.field] = _value_of(variable, text)
     kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     return Settings(**{name: kinds[name](**given) for name, given in parts.items()}, warnings=_warnings(layers))
+
+
+def no_colour() -> bool:
+    """Whether the person wants plain text (https://no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def is_loopback(host: str) -> bool:

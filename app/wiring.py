@@ -1,24 +1,31 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
-from pathlib import Path
-
 import msgspec
 
 from app.access.service import AccessService
 from app.agents.catalog import Catalog
+from app.agents.config import read
 from app.assistants.service import AssistantService
+from app.base.errors import UsageError
 from app.base.ids import new_id
+from app.base.tasks import Tasks
 from app.db.engine import Database
+from app.db.migrate import head
 from app.llm.registry import Registry
 from app.runs.claims import Claims
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Supervisor
+from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
+from app.system.service import SystemService, version
 from app.system.state import Readiness
+from app.telemetry.export import MetricsPage
+from app.telemetry.lag import LoopLag
 from app.telemetry.meters import Meters
 from app.threads.service import ThreadService
+from app.web.stream import Streams
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +33,9 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     meters: Meters
+    metrics_page: MetricsPage
+    loop_lag: LoopLag
+    background: Tasks
     readiness: Readiness
     database: Database
     models: Registry
@@ -37,9 +47,45 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
+    streams: Streams
     prober: Prober
+    system: SystemService
 
 
 def build(settings: Settings) -> House:
     """Connect the rooms as ``settings`` says. Raises ``StartError`` for what cannot work."""
-    raise NotImplementedError(Path)
+    if settings.database.url is None:
+        raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
+    meters = Meters()
+    readiness = Readiness()
+    database = Database(settings.database.url.reveal())
+    models = Registry(settings.llm, meters)
+    catalog = Catalog(
+        read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
+    )
+    journal = Journal(database, patience=settings.runs.lease_seconds)
+    claims = Claims(database, new_id(), settings.runs.lease_seconds)
+    supervisor = Supervisor(database, claims, journal, catalog, meters)
+    assistants = AssistantService(database, catalog)
+    prober = Prober(database, readiness)
+    return House(
+        settings=settings,
+        meters=meters,
+        metrics_page=MetricsPage(meters, version()),
+        loop_lag=LoopLag(meters),
+        background=Tasks("background"),
+        readiness=readiness,
+        database=database,
+        models=models,
+        catalog=catalog,
+        journal=journal,
+        claims=claims,
+        supervisor=supervisor,
+        access=AccessService(database, settings.auth.key_pepper or Secret("")),
+        assistants=assistants,
+        threads=ThreadService(database),
+        runs=RunService(database, claims, supervisor, assistants, catalog),
+        streams=Streams(meters),
+        prober=prober,
+        system=SystemService(prober, readiness, models, head()),
+    )

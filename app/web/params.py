@@ -1,7 +1,7 @@
 """What comes in the address and the headers: pages, projections, stream modes, the place in a stream.
 
-Ids need nothing from here: declare the path as ``{thread_id:str}`` and the parameter as ``FromPath[UUID]``; what is no UUID
-is answered with 422 and "Invalid thread ID: must be a UUID" (``app.web.problems``).
+Ids need nothing from here: declare the path as ``{thread_id:str}`` and the parameter as ``FromPath[UUID]``; what is no
+UUID is answered with 422 and "Invalid thread ID: must be a UUID" (``app.web.problems``).
 """
 
 import re

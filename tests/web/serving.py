@@ -1,4 +1,4 @@
-"""The layers of the web room around a few routes, as the wiring puts them together, and a client that is nothing but ASGI."""
+"""The layers of the web room around a few routes, as the wiring puts them together, and a client that is only ASGI."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,7 +24,7 @@ def application(*routes: Any) -> Litestar:
     """Litestar with what the web room gives it."""
     return Litestar(
         list(routes),
-        exception_handlers=exception_handlers,  # type: ignore[arg-type]
+        exception_handlers=exception_handlers,
         dto=JsonBody,
         return_dto=None,
         openapi_config=openapi_config("1.2.3"),
@@ -65,7 +65,7 @@ def scope(method: str = "GET", path: str = "/", headers: Mapping[str, str] | Non
 
 
 class Connection:
-    """One connection under the test's control: it goes away when ``leave`` is called, and reads only while ``reads`` is set."""
+    """One connection under the test's control: ``leave`` ends it, and it reads only while ``reads`` is set."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []

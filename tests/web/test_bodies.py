@@ -158,7 +158,9 @@ def test_routes_that_take_messages_take_more(path: str, large: bool) -> None:
     assert takes_messages(path) is large
 
 
-@pytest.mark.parametrize("path, size, status", [("/things", 100, 200), ("/things", 101, 413), ("/threads/1/runs", 101, 200)])
+@pytest.mark.parametrize(
+    "path, size, status", [("/things", 100, 200), ("/things", 101, 413), ("/threads/1/runs", 101, 200)]
+)
 async def test_a_body_over_the_limit_of_its_route_is_refused(path: str, size: int, status: int) -> None:
     body = b'{"b": "' + b"x" * (size - 9) + b'"}'
     async with serving(things, runs, most=100) as client:
@@ -166,7 +168,9 @@ async def test_a_body_over_the_limit_of_its_route_is_refused(path: str, size: in
     assert response.status_code == status
 
 
-async def exchange(messages: list[dict[str, Any]], headers: dict[str, str], **limits: Any) -> tuple[int, dict[str, Any]]:
+async def exchange(
+    messages: list[dict[str, Any]], headers: dict[str, str], **limits: Any
+) -> tuple[int, dict[str, Any]]:
     """What a POST gets whose body comes as ``messages``; after them nothing comes."""
     sent: list[dict[str, Any]] = []
     left = list(messages)
@@ -222,7 +226,7 @@ async def test_a_get_may_bring_a_body_that_nobody_reads() -> None:
 
 
 def slowly(body: bytes) -> str:
-    """What ``check`` should say, found by walking through the text byte by byte: "ok", "escape", "deep" or "unequal"."""
+    """What ``check`` should say ("ok", "escape", "deep" or "unequal"), found by a walk through the text."""
     inside = escaped = False
     depth = deepest = 0
     units: list[int] = []
@@ -281,7 +285,22 @@ def quickly(body: bytes) -> str:
 
 
 # Pieces of JSON-like text: strings whole with their escapes, brackets in runs, so that interesting cases are frequent.
-ESCAPES = ["\\\\", '\\"', "\\n", "\\u0000", "\\u0041", "\\ud83d", "\\ude00", "\\uD83D\\uDE00", "u0000", "ud800", "[", "}", "é", "x"]
+ESCAPES = [
+    "\\\\",
+    '\\"',
+    "\\n",
+    "\\u0000",
+    "\\u0041",
+    "\\ud83d",
+    "\\ude00",
+    "\\uD83D\\uDE00",
+    "u0000",
+    "ud800",
+    "[",
+    "}",
+    "é",
+    "x",
+]
 TEXTS = st.lists(st.sampled_from(ESCAPES), max_size=12).map(lambda parts: '"' + "".join(parts) + '"')
 VALUES = st.recursive(
     TEXTS | st.just("1"),

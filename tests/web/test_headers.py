@@ -95,7 +95,7 @@ async def test_requests_are_counted_by_method_route_and_status() -> None:
 async def test_an_alias_is_served_as_the_route_it_stands_for() -> None:
     meters = Meters()
     connection = Connection()
-    app = Envelope(application(thing), meters, aliases={"/shortz": "/things/a"})  # type: ignore[arg-type]
+    app = Envelope(application(thing), meters, aliases={"/shortz": "/things/a"})
     await app(scope(path="/shortz"), connection.receive, connection.send)  # type: ignore[arg-type]
     assert connection.sent[0]["status"] == 200
     assert list(meters.http_server_request_duration.series) == [("GET", "/things/{name}", "200")]

@@ -54,7 +54,9 @@ async def draw(data: JSONBody[Drawing]) -> Drawing:
 
 
 @get("/threads/{thread_id:str}")
-async def thread(thread_id: FromPath[UUID], limit: FromQuery[int] = 10, mode: FromQuery[Literal["a", "b"]] = "a") -> str:
+async def thread(
+    thread_id: FromPath[UUID], limit: FromQuery[int] = 10, mode: FromQuery[Literal["a", "b"]] = "a"
+) -> str:
     return f"{thread_id} {limit} {mode}"
 
 
@@ -182,13 +184,11 @@ async def test_a_parameter_that_does_not_fit_is_422(query: str, sentence: str, p
     assert response.json()["errors"] == [{"detail": sentence, "parameter": parameter}]
 
 
-@pytest.mark.parametrize("text", ["abc", "01a206d1-e7f2-7379-81bc", "../x", "%00"])
+@pytest.mark.parametrize("text", ["abc", "01a206d1-e7f2-7379-81bc", "a%20b", "%F0%9F%98%80"])
 async def test_a_path_id_that_is_no_uuid_is_422_by_name(text: str) -> None:
     async with serving(thread) as client:
-        response = await client.get(f"/threads/{text.replace('/', '%2F')}")
-    assert response.status_code in {404, 422}  # an escaped slash is a path of its own
-    if response.status_code == 422:
-        assert response.json()["detail"] == "Invalid thread ID: must be a UUID"
+        response = await client.get(f"/threads/{text}")
+    assert (response.status_code, response.json()["detail"]) == (422, "Invalid thread ID: must be a UUID")
 
 
 async def test_a_missing_parameter_is_422() -> None:
@@ -247,7 +247,5 @@ async def test_a_clients_own_long_value_is_not_repeated_whole() -> None:
 
 
 async def test_the_titles_are_those_of_the_tree() -> None:
-    tree = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__base__ is errors.AgentServiceError]
-    assert {kind.title for kind in tree if kind.status in KINDS and kind.status != 500} == {
-        KINDS[kind.status].title for kind in tree if kind.status != 500
-    }
+    tree = [kind for kind in errors.AgentServiceError.__subclasses__() if kind.status != 500]
+    assert [kind.title for kind in tree] == [KINDS[kind.status].title for kind in tree]

@@ -1,0 +1,63 @@
+"""What messages hold besides text, read into one form that each wire writes in its own way."""
+
+from typing import Any
+
+import msgspec
+
+from app.domain.messages import AIMessage, ToolCall
+
+
+class Image(msgspec.Struct, frozen=True):
+    """An image: its ``url``, or its ``data`` (base64) and ``media_type``."""
+
+    url: str = ""
+    data: str = ""
+    media_type: str = "image/png"
+    detail: str = ""
+
+
+def image_of(block: dict[str, Any]) -> Image | None:
+    """The image in a content block, or None for any other block.
+
+    Known shapes: OpenAI's and LangChain's ``image_url`` (an address, a data URL, or an object with either);
+    LangChain's ``{"type": "image", "source_type": "base64" | "url", …}`` and its later form with ``base64`` or ``url``
+    at the top; Anthropic's ``{"type": "image", "source": {…}}``.
+    """
+    kind = block.get("type")
+    if kind == "image_url":
+        place = block.get("image_url")
+        if isinstance(place, dict):
+            return _from_url(place.get("url"), str(place.get("detail") or ""))
+        return _from_url(place)
+    if kind != "image":
+        return None
+    source = block["source"] if isinstance(block.get("source"), dict) else block
+    media_type = source.get("media_type") or source.get("mime_type") or "image/png"
+    data = source.get("data") or source.get("base64")
+    if isinstance(data, str) and isinstance(media_type, str):
+        return Image(data=data, media_type=media_type)
+    return _from_url(source.get("url"))
+
+
+def data_url(image: Image) -> str:
+    """The address of ``image``: its own, or a data URL (RFC 2397)."""
+    return image.url or f"data:{image.media_type};base64,{image.data}"
+
+
+def calls_of(message: AIMessage) -> list[ToolCall]:
+    """The calls that ``message`` asked for. One whose arguments were no JSON object shows them as text in an object.
+
+    A provider refuses a tool's answer without its call, so such a call must stay in the conversation.
+    """
+    mended = [ToolCall(call.name, {"invalid_arguments": call.args}, call.id) for call in message.invalid_tool_calls]
+    return [*message.tool_calls, *mended]
+
+
+def _from_url(url: Any, detail: str = "") -> Image | None:
+    if not isinstance(url, str) or not url:
+        return None
+    if url.startswith("data:"):
+        head, comma, data = url[5:].partition(",")
+        if comma and head.endswith(";base64"):
+            return Image(data=data, media_type=head.split(";")[0] or "image/png", detail=detail)
+    return Image(url=url, detail=detail)

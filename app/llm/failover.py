@@ -1,0 +1,169 @@
+"""A chain of models that answers as one: retries, the next model where one fails, and the vendors' breakers."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import cast
+
+import msgspec
+import structlog
+
+from app.base.errors import ModelCredentials, ModelError
+from app.llm.port import Model, ModelEvent, ModelRequest
+from app.llm.vendor import Clock, Vendor
+
+log = structlog.get_logger(__name__)
+
+
+class RetryRules(msgspec.Struct, frozen=True):
+    """How often one model is tried, and how long between (seconds).
+
+    The pause is drawn from 0 to ``base`` doubled with each try, at most ``longest``; a provider's Retry-After is
+    honoured up to ``retry_after``, beyond that the model is not tried again. No try begins after ``patience``.
+    """
+
+    tries: int = 3
+    base: float = 0.5
+    longest: float = 8.0
+    retry_after: float = 20.0
+    patience: float = 90.0
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One model of a chain, and its vendor."""
+
+    model: Model
+    vendor: Vendor
+
+
+class Failover:
+    """The models of ``links`` as one model, which bears the first one's name.
+
+    Only before its first event a failed call is tried again, or handed to the next model: when another try may work or
+    the key is refused. A failure after the first event is raised as it is. ``Finished`` tells who answered.
+    """
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        rules: RetryRules = RetryRules(),
+        *,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.vendor = links[0].model.vendor
+        self.name = links[0].model.name
+        self._links = links
+        self._rules = rules
+        self._clock = clock
+        self._sleep = sleep
+        self._draw = draw
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Ask the models in turn (``app.llm.port.Model``)."""
+        plan = Plan(self._links, self._rules, self._clock, self._draw)
+        while True:
+            link = plan.link
+            begun = False
+            try:
+                attempt = link.vendor.begin()
+            except ModelError as refusal:
+                plan.skip(refusal)
+                continue
+            # Every adapter's stream is an async generator; the port asks no more than an iterator.
+            events = cast("AsyncGenerator[ModelEvent, None]", link.model.stream(request))
+            try:
+                async for event in events:
+                    if not begun:
+                        begun = True
+                        attempt.first_event()
+                    yield event
+                attempt.succeeded()
+                return
+            except ModelError as error:
+                attempt.failed(error)
+                if begun:
+                    raise
+                pause = plan.after(error)
+            finally:
+                attempt.abandoned()
+                await events.aclose()
+            if pause:
+                await self._sleep(pause)
+
+
+class Plan:
+    """What to try next for one request."""
+
+    def __init__(self, links: Sequence[Link], rules: RetryRules, clock: Clock, draw: Callable[[], float]) -> None:
+        self._links = links
+        self._rules = rules
+        self._clock = clock
+        self._draw = draw
+        self._failures: list[ModelError] = []
+        self._place = 0
+        self._enter()
+
+    @property
+    def link(self) -> Link:
+        """The model to ask now."""
+        return self._links[self._place]
+
+    def after(self, error: ModelError) -> float:
+        """Seconds to wait before ``link`` is asked. Raises where nothing is left to try."""
+        if not error.retryable and not isinstance(error, ModelCredentials):
+            raise error
+        pause = self._pause(error)
+        if pause is None:
+            self.skip(error)
+            return 0.0
+        self._tried += 1
+        model = self.link.model
+        log.info("model_retry", vendor=model.vendor, model=model.name, error=type(error).__name__, pause=pause)
+        return pause
+
+    def skip(self, error: ModelError) -> None:
+        """Go on with the next model. Raises where there is none."""
+        failed = self.link.model
+        self._failures.append(error)
+        if self._place + 1 == len(self._links):
+            raise self._joined() from None
+        self._place += 1
+        self._enter()
+        log.warning(
+            "model_fallback",
+            vendor=failed.vendor,
+            model=failed.name,
+            error=type(error).__name__,
+            next_vendor=self.link.model.vendor,
+            next_model=self.link.model.name,
+        )
+
+    def _enter(self) -> None:
+        self._tried = 1
+        self._begun = self._clock()
+        self.link.vendor.budget.first_try()
+
+    def _pause(self, error: ModelError) -> float | None:
+        """How long to wait before the same model is tried again, or None where it should not be."""
+        rules = self._rules
+        pause = self._draw() * min(rules.longest, rules.base * 2 ** (self._tried - 1))
+        if error.retry_after is not None:
+            if error.retry_after > rules.retry_after:
+                return None
+            pause = error.retry_after + pause
+        late = self._clock() + pause - self._begun > rules.patience
+        if not error.retryable or self._tried >= rules.tries or late or not self.link.vendor.budget.take():
+            return None
+        return pause
+
+    def _joined(self) -> ModelError:
+        """The first model's error, which tells of the other models' too."""
+        first, *others = self._failures
+        if not others:
+            return first
+        names = [f"{link.model.vendor}:{link.model.name}" for link in self._links]
+        told = "; ".join(f"fallback {name}: {error}" for name, error in zip(names[1:], others, strict=True))
+        return type(first)(f"{first}; {told}", vendor=first.vendor, retry_after=first.retry_after)

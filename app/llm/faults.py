@@ -1,0 +1,182 @@
+"""What a provider says when it fails, turned into the tree of errors.
+
+A provider's own message is untrusted: it is bounded, stripped of control characters, and dropped where it could show
+the key. Answers of 401 and 403 never quote it, because vendors repeat parts of the key there.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+from app.base.errors import (
+    ModelCredentials,
+    ModelError,
+    ModelProtocol,
+    ModelRateLimited,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+)
+from app.secrets.secret import Secret
+
+MESSAGE_CHARACTERS = 200
+CODE_CHARACTERS = 60
+KEY_CHARACTERS = 8
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a provider's JSON can raise."""
+
+CODES: dict[str, type[ModelError]] = {
+    "api_error": ModelUnavailable,
+    "authentication_error": ModelCredentials,
+    "billing_error": ModelCredentials,
+    "context_length_exceeded": ModelRejected,
+    "insufficient_quota": ModelCredentials,
+    "invalid_api_key": ModelCredentials,
+    "invalid_request_error": ModelRejected,
+    "not_found_error": ModelRejected,
+    "overloaded_error": ModelUnavailable,
+    "permission_error": ModelCredentials,
+    "rate_limit_error": ModelRateLimited,
+    "rate_limit_exceeded": ModelRateLimited,
+    "request_too_large": ModelRejected,
+    "server_error": ModelUnavailable,
+    "timeout_error": ModelTimeout,
+}
+"""Codes and types of errors in OpenAI's and Anthropic's wires. Used inside streams, where there is no HTTP status."""
+
+
+class Complaint(msgspec.Struct):
+    """The error object of either wire. ``code`` is a word (OpenAI) or an HTTP status (vLLM)."""
+
+    message: str | None = None
+    type: str | None = None
+    code: str | int | None = None
+
+
+class ErrorBody(msgspec.Struct):
+    """An error answer: ``error`` is an object, or a sentence (Ollama); some servers put the message at the top."""
+
+    error: Complaint | str | None = None
+    message: str | None = None
+    detail: str | list[msgspec.Raw] | None = None
+
+
+_error_body = msgspec.json.Decoder(ErrorBody).decode
+
+
+def clean(text: str, limit: int = MESSAGE_CHARACTERS) -> str:
+    """``text`` as one printable line of at most ``limit`` characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text[: limit * 4])
+    return " ".join(printable.split())[:limit]
+
+
+def quote(text: str | None, key: Secret | None) -> str:
+    """``text`` made fit to be shown, or nothing where it holds the key or its first characters."""
+    if not text or (key and key.reveal()[:KEY_CHARACTERS] in text):
+        return ""
+    return clean(text)
+
+
+def complaint_of(body: bytes) -> Complaint | None:
+    """The error that a JSON body tells of, or None where it tells of none."""
+    try:
+        parsed = _error_body(body)
+    except UNREADABLE:
+        return None
+    if isinstance(parsed.error, Complaint):
+        return parsed.error
+    detail = parsed.detail if isinstance(parsed.detail, str) else None
+    message = parsed.error or parsed.message or detail
+    return Complaint(message=message) if message else None
+
+
+def status_error(
+    vendor: str, status: int, headers: Mapping[str, str], body: bytes, key: Secret | None = None
+) -> ModelError:
+    """The error for an answer whose HTTP status is not 200."""
+    complaint = complaint_of(body) or Complaint()
+    kind = _kind_of_status(status, complaint)
+    return kind(
+        _sentence(kind, vendor, complaint, key, status), vendor=vendor, retry_after=retry_after(headers)
+    )
+
+
+def stream_error(vendor: str, complaint: Complaint, key: Secret | None = None) -> ModelError:
+    """The error for an error object where an answer was due."""
+    code = complaint.code
+    if isinstance(code, int) and 400 <= code <= 599:
+        kind = _kind_of_status(code, complaint)
+    else:
+        kind = _kind_of_code(complaint) or ModelUnavailable
+    return kind(_sentence(kind, vendor, complaint, key), vendor=vendor)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that ``Retry-After`` (RFC 9110, 10.2.3) or OpenAI's ``retry-after-ms`` asks to wait, if any."""
+    for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            seconds = _until(value)
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    return None
+
+
+def _until(date: str) -> float:
+    try:
+        moment = parsedate_to_datetime(date)
+    except ValueError:
+        return -1.0
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _kind_of_code(complaint: Complaint) -> type[ModelError] | None:
+    for word in (complaint.code, complaint.type):
+        if isinstance(word, str) and word in CODES:
+            return CODES[word]
+    return None
+
+
+def _kind_of_status(status: int, complaint: Complaint) -> type[ModelError]:
+    if status == 429:
+        # A used-up quota answers 429 too, but no waiting mends it: it is the account that is at fault.
+        return ModelCredentials if _kind_of_code(complaint) is ModelCredentials else ModelRateLimited
+    if status in (401, 402, 403):
+        return ModelCredentials
+    if status in (408, 504):
+        return ModelTimeout
+    if status >= 500 or status in (409, 425):
+        return ModelUnavailable
+    if status >= 300:
+        return ModelRejected
+    return ModelProtocol
+
+
+SAYINGS: dict[type[ModelError], str] = {
+    ModelCredentials: "does not accept the key or the account",
+    ModelProtocol: "gave an answer that is none",
+    ModelRateLimited: "limits the rate of requests",
+    ModelRejected: "refuses the request",
+    ModelTimeout: "took too long by its own account",
+    ModelUnavailable: "cannot serve the request now",
+}
+
+
+def _sentence(
+    kind: type[ModelError], vendor: str, complaint: Complaint, key: Secret | None, status: int | None = None
+) -> str:
+    words = dict.fromkeys(word for word in (complaint.type, complaint.code) if isinstance(word, str))
+    causes = [clean(shown, CODE_CHARACTERS) for word in words if (shown := quote(word, key))]
+    causes.insert(0, f"HTTP {status}" if status else "in its stream")
+    if status and 300 <= status < 400:
+        causes.append("a redirect, which is not followed: check the base URL")
+    sentence = f"{vendor} {SAYINGS[kind]} ({', '.join(causes)})"
+    message = "" if kind is ModelCredentials else quote(complaint.message, key)
+    return f"{sentence}: {message}" if message else sentence

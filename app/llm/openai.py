@@ -1,0 +1,288 @@
+"""OpenAI's Chat Completions wire, for OpenAI and every server compatible with it.
+
+Source: https://platform.openai.com/docs/api-reference/chat and the servers' own habits, which differ: the parser takes
+tool calls without an index or an id, arguments sent whole, answers without usage or without ``[DONE]``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.base.errors import ModelError, ModelProtocol, ModelRejected
+from app.base.ids import new_id
+from app.domain.messages import Usage
+from app.llm.faults import UNREADABLE, Complaint, clean, stream_error
+from app.llm.http import Endpoint, EventStream, HttpClient
+from app.llm.openai_request import body_of
+from app.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
+from app.llm.profiles import NOT_FOR_CHAT, openai_profile, without_refused
+from app.llm.wire import MAX_CALLS, REASON_CHARACTERS, Parser, WireModel, count, details, unreadable
+
+AUTO = "auto"
+"""The model name that stands for the first model the server lists."""
+
+RETREATS = 3
+DONE = b"[DONE]"
+REASONS = {"function_call": "tool_calls", "tool_use": "tool_calls", "max_tokens": "length"}
+
+
+class PromptDetails(msgspec.Struct, gc=False):
+    """Parts of the prompt's tokens."""
+
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct, gc=False):
+    """Parts of the answer's tokens."""
+
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class UsagePart(msgspec.Struct):
+    """Tokens as this wire counts them: the details are parts of the sums."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+
+class FunctionPart(msgspec.Struct):
+    """A piece of a call; ``arguments`` is a piece of JSON text, or the whole object from servers that decode it."""
+
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class CallPart(msgspec.Struct):
+    """A piece of the tool call ``index``."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionPart | None = None
+
+
+class Delta(msgspec.Struct):
+    """A piece of the answer. ``reasoning`` is the newer name of ``reasoning_content``."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[CallPart] | None = None
+
+
+class Choice(msgspec.Struct):
+    """One of the answers; only the first is ever asked for."""
+
+    index: int = 0
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+
+class Chunk(msgspec.Struct):
+    """The data of one event."""
+
+    choices: list[Choice] | None = None
+    usage: UsagePart | None = None
+    error: Complaint | str | None = None
+
+
+class Call(msgspec.Struct):
+    """A tool call while it arrives. ``waiting`` holds arguments until the name is known; ``given`` tells if any came."""
+
+    ordinal: int
+    id: str
+    waiting: list[str]
+    named: bool = False
+    given: bool = False
+
+
+class Listed(msgspec.Struct):
+    """One model of a listing."""
+
+    id: str
+
+
+class Listing(msgspec.Struct):
+    """The answer of ``GET /models``."""
+
+    data: list[Listed] | None = None
+
+
+_chunk = msgspec.json.Decoder(Chunk).decode
+_listing = msgspec.json.Decoder(Listing).decode
+
+
+class OpenAIModel(WireModel):
+    """A model that is asked over Chat Completions. The name ``auto`` becomes the first listed model's at first use."""
+
+    def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
+        super().__init__(name, http, endpoint)
+        self._profile = openai_profile(endpoint.base_url, name)
+
+    async def _ask(self, request: ModelRequest) -> tuple[EventStream, Parser]:
+        if self.name == AUTO:
+            self.name = (await chat_models(self._http, self._endpoint))[0]
+        for _ in range(RETREATS):
+            try:
+                return await self._open(request)
+            except ModelRejected as refusal:
+                milder = without_refused(self._profile, str(refusal))
+                if milder is None:
+                    raise
+                self._profile = milder
+        return await self._open(request)
+
+    async def _open(self, request: ModelRequest) -> tuple[EventStream, Parser]:
+        stream = await self._post("/chat/completions", body_of(self.name, request, self._profile))
+        return stream, OpenAIParser(self._endpoint, self.name)
+
+
+async def list_models(http: HttpClient, endpoint: Endpoint, seconds: float = 10.0) -> list[str]:
+    """The names of the models that the server offers. Costs nothing. Raises ``ModelError``."""
+    try:
+        listing = _listing(await http.fetch(endpoint, "/models", seconds))
+    except UNREADABLE as error:
+        raise unreadable(endpoint.vendor, error) from None
+    return [model.id for model in listing.data or ()]
+
+
+async def chat_models(http: HttpClient, endpoint: Endpoint, seconds: float = 10.0) -> list[str]:
+    """The listed models that may answer a conversation, at least one. Raises ``ModelError``."""
+    names = await list_models(http, endpoint, seconds)
+    fit = [name for name in names if not any(part in name.lower() for part in NOT_FOR_CHAT)]
+    if not fit:
+        raise ModelRejected(f"{endpoint.vendor} lists no model that answers conversations", vendor=endpoint.vendor)
+    return fit
+
+
+class OpenAIParser:
+    """Reads the chunks of one answer (``app.llm.wire.Parser``)."""
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        self.complete = False
+        self.ended = False
+        self._endpoint = endpoint
+        self._model = model
+        self._reason = ""
+        self._usage: UsagePart | None = None
+        self._calls: list[Call] = []
+        self._by_index: dict[int, Call] = {}
+
+    def feed(self, payload: bytes) -> Sequence[ModelEvent]:
+        """The events in one chunk. Raises ``ModelError``."""
+        if payload == DONE:
+            self.ended = True
+            return ()
+        try:
+            chunk = _chunk(payload)
+        except UNREADABLE as error:
+            raise unreadable(self._endpoint.vendor, error) from None
+        if chunk.error is not None:
+            raise self._failure(chunk.error)
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        events: list[ModelEvent] = []
+        for choice in chunk.choices or ():
+            if choice.index:
+                continue
+            if choice.delta is not None:
+                self._read(choice.delta, events)
+            if choice.finish_reason:
+                self._reason = choice.finish_reason
+                self.complete = True
+        return events
+
+    def close(self) -> Sequence[ModelEvent]:
+        """What closes the answer. Raises ``ModelProtocol`` for a call that never got a name."""
+        events: list[ModelEvent] = []
+        for call in self._calls:
+            if not call.named:
+                vendor = self._endpoint.vendor
+                raise ModelProtocol(f"{vendor} sent a tool call without a name", vendor=vendor)
+            if not call.given:
+                events.append(ToolCallDelta(call.ordinal, args="{}"))
+        reason = REASONS.get(self._reason, self._reason)
+        if reason == "stop" and self._calls:
+            reason = "tool_calls"
+        events.append(
+            Finished(
+                reason=clean(reason, REASON_CHARACTERS),
+                model=self._model,
+                vendor=self._endpoint.vendor,
+                usage=None if self._usage is None else usage_of(self._usage),
+            )
+        )
+        return events
+
+    def _read(self, delta: Delta, events: list[ModelEvent]) -> None:
+        if text := delta.content:
+            events.append(TextDelta(text))
+        if text := delta.reasoning_content or delta.reasoning:
+            events.append(ReasoningDelta(text))
+        if text := delta.refusal:
+            events.append(TextDelta(text))
+        for part in delta.tool_calls or ():
+            if (event := self._piece(part)) is not None:
+                events.append(event)
+
+    def _piece(self, part: CallPart) -> ToolCallDelta | None:
+        function = part.function or FunctionPart()
+        call = self._call(part, function.name)
+        args = function.arguments or ""
+        if isinstance(args, dict):
+            args = msgspec.json.encode(args).decode()
+        call.given = call.given or bool(args)
+        if call.named:
+            return ToolCallDelta(call.ordinal, args=args) if args else None
+        call.waiting.append(args)
+        if not function.name:
+            return None
+        call.named = True
+        return ToolCallDelta(call.ordinal, call.id, function.name, "".join(call.waiting))
+
+    def _call(self, part: CallPart, name: str | None) -> Call:
+        """The call that ``part`` belongs to, a new one where it opens one."""
+        if part.index is not None:
+            known = self._by_index.get(part.index)
+            # Some servers give every call of an answer the index 0: another id with a name is another call.
+            if known is not None and not (name and known.named and part.id and part.id != known.id):
+                return known
+        elif part.id:
+            for known in self._calls:
+                if known.id == part.id:
+                    return known
+        elif self._calls and not name:
+            return self._calls[-1]
+        if len(self._calls) == MAX_CALLS:
+            vendor = self._endpoint.vendor
+            raise ModelProtocol(f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor)
+        taken = {known.id for known in self._calls}
+        identity = part.id if part.id and part.id not in taken else f"call_{new_id().hex}"
+        call = Call(len(self._calls), identity, [])
+        self._calls.append(call)
+        if part.index is not None:
+            self._by_index[part.index] = call
+        return call
+
+    def _failure(self, error: Complaint | str) -> ModelError:
+        complaint = Complaint(message=error) if isinstance(error, str) else error
+        return stream_error(self._endpoint.vendor, complaint, self._endpoint.key)
+
+
+def usage_of(part: UsagePart) -> Usage:
+    """The usage in our own counting, with the details under the names that LangGraph clients know."""
+    prompt, answer = part.prompt_tokens_details, part.completion_tokens_details
+    input_tokens, output_tokens = count(part.prompt_tokens), count(part.completion_tokens)
+    return Usage(
+        input_tokens,
+        output_tokens,
+        count(part.total_tokens) or input_tokens + output_tokens,
+        {} if prompt is None else details(cache_read=prompt.cached_tokens, audio=prompt.audio_tokens),
+        {} if answer is None else details(reasoning=answer.reasoning_tokens, audio=answer.audio_tokens),
+    )

@@ -1,0 +1,97 @@
+"""What the adapters of HTTP providers share: opening a stream, and driving a parser over its events."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from app.base.errors import ModelError, ModelProtocol, ModelRejected
+from app.llm.faults import clean
+from app.llm.http import Endpoint, EventStream, HttpClient
+from app.llm.port import ModelEvent, ModelRequest
+
+TAIL_SECONDS = 5.0
+"""How long an answer that said why it stopped may still take to name its usage."""
+
+MAX_CALLS = 128
+"""How many tool calls one answer may ask for."""
+
+REASON_CHARACTERS = 40
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Parser(Protocol):
+    """Reads one answer. ``complete``: it has said why it stopped. ``ended``: nothing of worth can follow."""
+
+    complete: bool
+    ended: bool
+
+    def feed(self, payload: bytes) -> Sequence[ModelEvent]:
+        """The events in the data of one server-sent event. Raises ``ModelError``."""
+        ...
+
+    def close(self) -> Sequence[ModelEvent]:
+        """The events that close an answer which is complete; the last one is ``Finished``."""
+        ...
+
+
+class WireModel:
+    """A model behind HTTP. Subclasses say how to ask (``_ask``)."""
+
+    def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
+        self.vendor = endpoint.vendor
+        self.name = name
+        self._http = http
+        self._endpoint = endpoint
+
+    async def _ask(self, request: ModelRequest) -> tuple[EventStream, Parser]:
+        raise NotImplementedError
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Ask and yield the answer's events (``app.llm.port.Model``)."""
+        stream, parser = await self._ask(request)
+        try:
+            try:
+                while not parser.ended and (payloads := await stream.next()):
+                    for payload in payloads:
+                        for event in parser.feed(payload):
+                            yield event
+                    if parser.complete:
+                        stream.end_within(TAIL_SECONDS)
+            except ModelError:
+                # Past the reason why it stopped only the usage is missing, and some servers never send it.
+                if not parser.complete:
+                    raise
+            if not parser.complete:
+                raise ModelProtocol(f"{self.vendor} ended its answer before it was complete", vendor=self.vendor)
+            for event in parser.close():
+                yield event
+            await stream.drain()
+        finally:
+            stream.close()
+
+    async def _post(self, path: str, body: dict[str, Any]) -> EventStream:
+        try:
+            encoded = _encode(body)
+        except (TypeError, ValueError, RecursionError) as error:
+            cause = type(error).__name__
+            raise ModelRejected(f"the request cannot be written as JSON ({cause})", vendor=self.vendor) from None
+        return await self._http.stream(self._endpoint, path, encoded)
+
+
+def unreadable(vendor: str, error: Exception) -> ModelProtocol:
+    """The error for data that cannot be decoded; only the place of a wrong shape is told, no data."""
+    if isinstance(error, msgspec.ValidationError):
+        return ModelProtocol(f"{vendor} sent JSON of a wrong shape: {clean(str(error), 120)}", vendor=vendor)
+    return ModelProtocol(f"{vendor} sent something that is no JSON", vendor=vendor)
+
+
+def count(value: int | None) -> int:
+    """A provider's count of tokens, never negative."""
+    return max(0, value or 0)
+
+
+def details(**counts: int | None) -> dict[str, int]:
+    """The counts that are there and not zero."""
+    return {name: value for name, value in counts.items() if value and value > 0}

@@ -1,0 +1,131 @@
+"""Log lines: one line an event, with the request's ids and without secrets."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from app.telemetry.context import NO_REQUEST, RequestContext, current, parse_traceparent
+from app.telemetry.logs import HIDDEN, set_up
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    current.set(NO_REQUEST)
+
+
+def lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_an_event_is_one_line_of_json_with_its_fields() -> None:
+    out = io.StringIO()
+    set_up("INFO", "json", out)
+    structlog.get_logger("app.runs").info("run_ended", status="success", values={"a": object})
+    [line] = lines(out)
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "event": "run_ended",
+        "level": "info",
+        "logger": "app.runs",
+        "status": "success",
+        "values": {"a": "<class 'object'>"},
+    }
+
+
+def test_a_line_names_its_request_and_trace() -> None:
+    out = io.StringIO()
+    set_up("INFO", "json", out)
+    log = structlog.get_logger("app")
+    current.set(RequestContext("r1", "t" * 32, "s" * 16))
+    log.info("one")
+    current.set(RequestContext("r2"))
+    log.info("two")
+    one, two = lines(out)
+    assert (one["request_id"], one["trace_id"], one["parent_span_id"]) == ("r1", "t" * 32, "s" * 16)
+    assert two["request_id"] == "r2"
+    assert "trace_id" not in two
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    out = io.StringIO()
+    set_up("warning", "json", out)
+    structlog.get_logger("app").info("no")
+    logging.getLogger("other").info("no")
+    structlog.get_logger("app").warning("yes")
+    assert [line["event"] for line in lines(out)] == ["yes"]
+
+
+@pytest.mark.parametrize("layout", ["json", "console"])
+def test_secrets_are_hidden_by_the_name_of_their_field(layout: Any) -> None:
+    out = io.StringIO()
+    set_up("INFO", layout, out)
+    structlog.get_logger("app").info("keys", api_key="canary-1", password="canary-2", authorization="canary-3")
+    assert "canary" not in out.getvalue()
+    assert HIDDEN in out.getvalue()
+
+
+@pytest.mark.parametrize("layout", ["json", "console"])
+def test_a_traceback_shows_no_local_variables(layout: Any) -> None:
+    out = io.StringIO()
+    set_up("INFO", layout, out)
+    canary = "can" + "ary"
+    try:
+        raise ValueError(len(canary))
+    except ValueError as error:
+        structlog.get_logger("app").error("failed", exc_info=error)
+    assert "ValueError: 6" in out.getvalue()
+    assert "canary" not in out.getvalue().replace('canary = "can"', "").replace("len(canary)", "")
+
+
+def test_records_of_libraries_become_lines_too() -> None:
+    out = io.StringIO()
+    set_up("INFO", "json", out)
+    logging.getLogger("some.library").warning("disk %s", "full")
+    try:
+        raise KeyError("x")
+    except KeyError:
+        logging.getLogger("some.library").exception("broken")
+    first, second = lines(out)
+    assert (first["event"], first["level"], first["logger"]) == ("disk full", "warning", "some.library")
+    assert (second["event"], second["level"]) == ("broken", "error")
+    assert "KeyError: 'x'" in second["exception"]
+
+
+def test_libraries_that_log_sql_are_quiet_at_every_level() -> None:
+    out = io.StringIO()
+    set_up("DEBUG", "json", out)
+    logging.getLogger("sqlalchemy.engine.Engine").info("SELECT secret")
+    logging.getLogger("asyncio").debug("Using selector")
+    assert lines(out) == []
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (f"00-{TRACE}-{SPAN}-01", (TRACE, SPAN)),
+        (f"01-{TRACE}-{SPAN}-01-more", (TRACE, SPAN)),
+        (f"00-{TRACE}-{SPAN}-01-more", ("", "")),
+        (f"ff-{TRACE}-{SPAN}-01", ("", "")),
+        (f"00-{'0' * 32}-{SPAN}-01", ("", "")),
+        (f"00-{TRACE}-{'0' * 16}-01", ("", "")),
+        (f"00-{TRACE.upper()}-{SPAN}-01", ("", "")),
+        ("", ("", "")),
+        ("rubbish", ("", "")),
+    ],
+)
+def test_a_traceparent_counts_only_when_it_is_valid(text: str, expected: tuple[str, str]) -> None:
+    assert parse_traceparent(text) == expected
