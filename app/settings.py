@@ -260,8 +260,8 @@ def load(
 ) -> Settings:
     """Read the environment (this process's own unless given) and the file ``dotenv``, which need not exist.
 
-    By variable name, ``overrides`` are a command line's words, which win, and ``defaults`` a command's own. Raises ``UsageError``: a sentence that names the variable and
-    what it may hold, never a secret.
+    By variable name, ``overrides`` win and ``defaults`` lose against both. Raises ``UsageError``: a sentence that
+    names the variable and what it may hold, never a secret.
     """
     try:
         written = {k: v or "" for k, v in dotenv_values(dotenv, interpolate=False).items()}
@@ -275,11 +275,6 @@ def load(
             given[variable.field] = _value_of(variable, text)
     kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     return Settings(**{name: kinds[name](**given) for name, given in parts.items()}, warnings=_warnings(layers))
-
-
-def no_colour() -> bool:
-    """Whether the person wants plain text (https://no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.database import Server, clone, drop
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})  # noqa: S104  compared with, not bound to
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})
 SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_")
 
 _server: Server | None = None
@@ -56,7 +56,7 @@ def server_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> Iterator[str]:
-    """A migrated database that the tests of one worker share: they see each other's rows, so each takes its own tenant."""
+    """A migrated database that the tests of one worker share; each takes its own tenant."""
     url = asyncio.run(clone(server_url))
     yield url
     asyncio.run(drop(server_url, url))

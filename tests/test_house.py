@@ -33,6 +33,8 @@ DEFERRED_IMPORTS = {
 
 # How many broad excepts a file may have, each an edge at which any error must become something else.
 BROAD_EXCEPTS = {
+    "app/agents/loading.py": 1,  # a user's module may raise anything while it is imported
+    "app/agents/toolloop/calls.py": 1,  # whatever a tool raises is told to the model
     "app/runs/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
     "app/web/headers.py": 1,  # whatever a request raises becomes a 500 problem
 }

@@ -1,7 +1,7 @@
 """API keys: made, listed, revoked, and checked without I/O while they are warm.
 
-A key reads ``as_<id>_<secret>``. The id is public; of the secret only an HMAC under the pepper is stored, and nothing of it
-is ever shown or logged again.
+A key reads ``as_<id>_<secret>``. The id is public; of the secret only an HMAC under the pepper is stored, and nothing
+of it is ever shown or logged again.
 """
 
 import asyncio
@@ -126,6 +126,13 @@ class AccessService:
 def _split(key: str) -> tuple[str, str]:
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
-    if len(key) > LONGEST_KEY or prefix != PREFIX or not key_id or not secret or not key.isascii() or not key.isprintable():
+    if (
+        len(key) > LONGEST_KEY
+        or prefix != PREFIX
+        or not key_id
+        or not secret
+        or not key.isascii()
+        or not key.isprintable()
+    ):
         raise Unauthenticated(REFUSED)
     return key_id, secret

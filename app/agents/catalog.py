@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from app.agents.config import AgentsFile, AgentSpec
 from app.agents.loading import load
 from app.agents.port import Agent
-from app.agents.toolloop.agent import ToolLoop
+from app.agents.toolloop.agent import Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
 from app.base.errors import AgentServiceError, StartError
 from app.llm.port import Model
@@ -22,9 +22,7 @@ class Catalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
     def __init__(self, file: AgentsFile, find_model: FindModel, count: Count) -> None:
-        self._agents = {
-            name: build(name, spec, file, find_model, count) for name, spec in file.agents.items()
-        }
+        self._agents = {name: build(name, spec, file, find_model, count) for name, spec in file.agents.items()}
 
     def get(self, name: str) -> Agent | None:
         """The agent ``name``."""
@@ -46,13 +44,10 @@ def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, c
         model = find_model(spec.model, spec.fallback)
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
-    return ToolLoop(
-        name,
-        model,
-        Toolbox(tools, count),
+    manner = Manner(
         instructions=spec.instructions,
-        description=spec.description,
         limits=spec.limits,
         temperature=spec.temperature,
         max_tokens=spec.max_tokens,
     )
+    return ToolLoop(name, model, Toolbox(tools, count), manner, spec.description)

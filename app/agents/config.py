@@ -77,7 +77,9 @@ def _parse(text: str, file: Path) -> dict[str, AgentSpec]:
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
         if key != "agents":
-            raise StartError(f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME]")
+            raise StartError(
+                f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME]"
+            )
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
         raise StartError(f"{file}, line {_line(text, 'agents')}: agents are defined in tables [agents.NAME]")

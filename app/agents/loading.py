@@ -40,7 +40,7 @@ def _file(place: str, folder: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        _importing(lambda: spec.loader.exec_module(module), place, path.parent)  # type: ignore[union-attr]
+        _importing(lambda: spec.loader.exec_module(module), place, path.parent)
     except StartError:
         del sys.modules[name]
         raise
@@ -60,7 +60,7 @@ def _importing(work: Any, place: str, folder: Path) -> None:
         work()
     except SyntaxError as error:
         raise StartError(f"{error.filename or place}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:  # noqa: BLE001  the edge: a user's module may raise anything while it is imported
+    except Exception as error:
         raise StartError(f"{place!r} cannot be imported: {type(error).__name__}: {error}{_where(error)}") from error
 
 

@@ -124,7 +124,7 @@ class Agent(Protocol):
         ...
 
     def schemas(self) -> dict[str, Any]:
-        """JSON Schemas: ``input_schema``, ``output_schema``, ``state_schema``, ``config_schema``, ``context_schema``."""
+        """JSON Schemas by name: ``input_schema``, ``output_schema``, ``state_schema``, ``config_schema``, …"""
         ...
 
     def graph(self) -> dict[str, Any]:

@@ -115,7 +115,9 @@ class AssistantService:
         """Remove an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
         if assistant_id in self._system:
             name = self._system[assistant_id]
-            raise Conflict(f"The system assistant of agent {name!r} cannot be deleted: take the agent out of the agents file.")
+            raise Conflict(
+                f"The system assistant of agent {name!r} cannot be deleted: take the agent out of the agents file."
+            )
         async with self._database.writing(tenant_id) as session:
             if not await queries.delete(session, tenant_id, assistant_id):
                 raise _unknown(assistant_id)

@@ -21,6 +21,13 @@ async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
         raise
 
 
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run ``works`` at the same time until all have ended; when one fails, or the caller is cancelled, end them all."""
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
+
+
 class Tasks:
     """A set of tasks with one owner.
 

@@ -64,4 +64,5 @@ def items(numbers: Sequence[int] | None, bodies: Sequence[bytes] | None) -> Mapp
 
 def decoded(value: Any) -> dict[str, Any] | None:
     """A JSON column: the driver hands it over as text, SQLAlchemy decoded."""
-    return msgspec.json.decode(value) if isinstance(value, str) else value
+    found: dict[str, Any] | None = msgspec.json.decode(value) if isinstance(value, str) else value
+    return found

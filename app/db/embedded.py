@@ -1,7 +1,7 @@
 """The PostgreSQL that ``agent-service dev`` and the tests start: a real server out of an installed wheel.
 
-Version 18 with pgvector, on a unix socket alone; started by root it runs as an ordinary user. The data stay where they are
-between starts. Of two programs on one data folder the second is refused; a server that was left behind when its
+Version 18 with pgvector, on a unix socket alone; started by root it runs as an ordinary user. The data stay where they
+are between starts. Of two programs on one data folder the second is refused; a server that was left behind when its
 program was killed is taken over, and a data folder after a crash recovers as PostgreSQL does.
 """
 
@@ -158,8 +158,8 @@ class EmbeddedDatabase:
         found = (self._data / "PG_VERSION").read_text().strip()
         if found != VERSION:
             raise StartError(
-                f"the data in {self._data} are of PostgreSQL {found}, this program brings {VERSION}: dump them with the "
-                f"old version, or pass another --data-dir"
+                f"the data in {self._data} are of PostgreSQL {found}, this program brings {VERSION}: dump them with "
+                f"the old version, or pass another --data-dir"
             )
 
     def _socket_folder(self) -> Path:

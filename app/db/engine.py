@@ -31,8 +31,8 @@ ENGINE_PLANS = {
     "enable_mergejoin": "off",
 }
 """The engine's statements join arrays of a group with rows by primary key. Planning them anew for each group costs more
-than running them, and a plan made while the tables were empty must still be right when they have grown: so one plan, and
-always the index."""
+than running them, and a plan made while the tables were empty must still be right when they have grown: so one plan,
+and always the index."""
 
 _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
@@ -144,7 +144,7 @@ class Database:
                         await connection.invalidate()
 
     async def probe(self, statement: Executable) -> str:
-        """One round trip on a connection that traffic cannot use up; the first value as text. Raises ``Unavailable``."""
+        """One round trip on a connection that traffic cannot use up: the first value. Raises ``Unavailable``."""
         with reachable():
             async with self._probe.connect() as connection:
                 return str((await connection.execute(statement)).scalar())

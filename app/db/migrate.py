@@ -53,7 +53,7 @@ def head() -> str:
 
 
 async def current(url: str) -> str | None:
-    """The revision that the database at ``url`` has; None for an empty one. Raises ``StartError`` without a database."""
+    """The revision of the database at ``url``; None for an empty one. Raises ``StartError`` without a database."""
     address, arguments = to_sqlalchemy(url)
     engine = create_async_engine(address, connect_args={**arguments, "timeout": 5})
     try:

@@ -13,7 +13,7 @@ FORM = "postgresql://user:password@host/database?sslmode=require"
 
 
 def to_sqlalchemy(address: str) -> tuple[URL, dict[str, Any]]:
-    """An address like ``FORM``, or with a socket folder (``postgresql:///db?host=/folder``), as SQLAlchemy URL and driver arguments.
+    """An address like ``FORM``, or one with a socket folder (``?host=/folder``), as URL and driver arguments.
 
     ``sslmode`` and ``sslrootcert`` mean what libpq means by them
     (https://www.postgresql.org/docs/current/libpq-ssl.html). Raises ``UsageError``, which never shows the address.

@@ -25,7 +25,7 @@ class InputApplied(msgspec.Struct, frozen=True, tag="input"):
 class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
     """A piece of the message ``message_id`` while the model speaks: provisional until its step commits.
 
-    ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a piece of JSON text; ``last`` closes the message.
+    ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a piece of JSON text; ``last`` closes it.
     """
 
     message_id: str

@@ -32,7 +32,7 @@ def perform(request: ModelRequest) -> tuple[str, list[ToolCall]]:
     asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
     text = "" if asked is None else text_of(asked.content)
     tools = {tool.name: tool for tool in request.tools}
-    wanted = [(name, args) for name, args in _wishes(text, tools) if name in tools]
+    wanted = [(name, args) for name, args in _wishes(text) if name in tools]
     if not wanted:
         return _introduction(tools), []
     turn = len(request.messages)
@@ -53,7 +53,7 @@ def expression_in(text: str) -> str:
     return ""
 
 
-def _wishes(text: str, tools: dict[str, ToolSpec]) -> list[tuple[str, dict[str, Any]]]:
+def _wishes(text: str) -> list[tuple[str, dict[str, Any]]]:
     wishes: list[tuple[str, dict[str, Any]]] = []
     if LIST_NOTES.search(text):
         wishes.append(("notes", {"action": "list"}))

@@ -149,7 +149,7 @@ class Plan:
     def _pause(self, error: ModelError) -> float | None:
         """How long to wait before the same model is tried again, or None where it should not be."""
         rules = self._rules
-        pause = self._draw() * min(rules.longest, rules.base * 2 ** (self._tried - 1))
+        pause: float = self._draw() * min(rules.longest, rules.base * 2 ** (self._tried - 1))
         if error.retry_after is not None:
             if error.retry_after > rules.retry_after:
                 return None

@@ -99,9 +99,7 @@ def status_error(
     """The error for an answer whose HTTP status is not 200."""
     complaint = complaint_of(body) or Complaint()
     kind = _kind_of_status(status, complaint)
-    return kind(
-        _sentence(kind, vendor, complaint, key, status), vendor=vendor, retry_after=retry_after(headers)
-    )
+    return kind(_sentence(kind, vendor, complaint, key, status), vendor=vendor, retry_after=retry_after(headers))
 
 
 def stream_error(vendor: str, complaint: Complaint, key: Secret | None = None) -> ModelError:

@@ -120,9 +120,7 @@ class HttpClient:
 class EventStream:
     """The events of one answer. ``close`` it in every case; an answer read to its end gives its connection back."""
 
-    def __init__(
-        self, endpoint: Endpoint, response: aiohttp.ClientResponse, client: HttpClient, begun: float
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse, client: HttpClient, begun: float) -> None:
         self._vendor = endpoint.vendor
         self._response = response
         self._loop = asyncio.get_running_loop()

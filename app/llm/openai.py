@@ -93,7 +93,7 @@ class Chunk(msgspec.Struct):
 
 
 class Call(msgspec.Struct):
-    """A tool call while it arrives. ``waiting`` holds arguments until the name is known; ``given`` tells if any came."""
+    """A tool call while it arrives. ``waiting`` holds arguments until the name is known; ``given``: some came."""
 
     ordinal: int
     id: str
@@ -227,9 +227,8 @@ class OpenAIParser:
             events.append(ReasoningDelta(text))
         if text := delta.refusal:
             events.append(TextDelta(text))
-        for part in delta.tool_calls or ():
-            if (event := self._piece(part)) is not None:
-                events.append(event)
+        pieces = map(self._piece, delta.tool_calls or ())
+        events.extend(piece for piece in pieces if piece is not None)
 
     def _piece(self, part: CallPart) -> ToolCallDelta | None:
         function = part.function or FunctionPart()

@@ -12,7 +12,7 @@ from app.llm.profiles import OpenAIProfile
 
 
 def body_of(model: str, request: ModelRequest, profile: OpenAIProfile) -> dict[str, Any]:
-    """The JSON object to POST. ``model_settings`` reach the wire as they are, except where the request itself speaks."""
+    """The JSON object to POST. ``model_settings`` reach the wire as they are, but where the request itself speaks."""
     body: dict[str, Any] = dict(request.model_settings)
     if request.temperature is not None:
         body["temperature"] = request.temperature

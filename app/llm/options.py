@@ -22,4 +22,3 @@ class Caps(msgspec.Struct, frozen=True):
 
     line: int = 1 << 20
     total: int = 64 << 20
-

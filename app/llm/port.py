@@ -40,7 +40,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, tag=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, tag=True):
-    """A piece of the tool call number ``index``: ``id`` and ``name`` come with its first piece, ``args`` is JSON text."""
+    """A piece of the tool call number ``index``: ``id`` and ``name`` come with the first, ``args`` is JSON text."""
 
     index: int
     id: str | None = None

@@ -69,7 +69,7 @@ def anthropic_profile(model: str) -> AnthropicProfile:
 
 
 def without_refused(profile: OpenAIProfile, complaint: str) -> OpenAIProfile | None:
-    """The profile to go on with after a server's ``complaint`` about a parameter, or None if it is about no parameter."""
+    """The profile to go on with after a server's ``complaint`` about a parameter; None if it is about none."""
     said = complaint.lower()
     if not any(word in said for word in REFUSALS):
         return None

@@ -78,7 +78,9 @@ class Registry:
         base_url = self._settings.openai_base_url.rstrip("/") or profiles.OPENAI_URL
         key = self._settings.openai_api_key
         if key is None and not self._settings.openai_base_url:
-            raise Invalid(f"openai:{model} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one")
+            raise Invalid(
+                f"openai:{model} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one"
+            )
         return OpenAIModel(model, self._client(), Endpoint(vendor="openai", base_url=base_url, key=key))
 
     def _anthropic(self, model: str) -> Model:

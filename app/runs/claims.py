@@ -61,8 +61,8 @@ with entry as (
   returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at
 )
 select e.n, k.graph_id as agent, k.config::text as assistant_config, k.context::text as assistant_context,
-  p.head, p.last_number, p.live_run, m.ordinal, m.epoch, m.attempts, m.status, m.created_at, m.metadata::text as metadata,
-  k.n is not null as has_assistant,
+  p.head, p.last_number, p.live_run, m.ordinal, m.epoch, m.attempts, m.status, m.created_at,
+  m.metadata::text as metadata, k.n is not null as has_assistant,
   case when m.run_id is null then
     (select true from threads t
      where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id limit 1)
@@ -176,9 +176,7 @@ class Claims:
             raise result
         return result
 
-    async def _accept(
-        self, connection: asyncpg.Connection, entries: Sequence[Accept]
-    ) -> list[Claimed | Exception]:
+    async def _accept(self, connection: asyncpg.Connection, entries: Sequence[Accept]) -> list[Claimed | Exception]:
         columns: list[list[Any]] = [
             list(column)
             for column in zip(

@@ -31,7 +31,12 @@ class RunsController(Controller):
         claimed = await runs.create(principal, thread_id, data)
         return Response(created(claimed), headers={"Content-Location": _place(claimed)})
 
-    @post("/threads/{thread_id:str}/runs/stream", status_code=200, responses=EVENT_STREAM, summary="Start a run and stream it")
+    @post(
+        "/threads/{thread_id:str}/runs/stream",
+        status_code=200,
+        responses=EVENT_STREAM,
+        summary="Start a run and stream it",
+    )
     async def create_stream(
         self, thread_id: UUID, data: RunCreate, principal: Principal, runs: RunService, streams: Streams
     ) -> EventStream:
@@ -103,7 +108,11 @@ class RunsController(Controller):
         result = runs.result(principal, thread_id, run_id)
         return JsonWait(streams, result, headers=_headers(thread_id, run_id, "join"))
 
-    @get("/threads/{thread_id:str}/runs/{run_id:str}/stream", responses=EVENT_STREAM, summary="Join or resume a run's stream")
+    @get(
+        "/threads/{thread_id:str}/runs/{run_id:str}/stream",
+        responses=EVENT_STREAM,
+        summary="Join or resume a run's stream",
+    )
     async def join_stream(
         self,
         thread_id: UUID,

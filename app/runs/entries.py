@@ -9,7 +9,7 @@ from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
 
 
 class Accept(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: as soon as its turn comes)."""
+    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes)."""
 
     tenant_id: UUID
     thread_id: UUID

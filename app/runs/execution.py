@@ -5,9 +5,8 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import structlog
 
-from app.agents.port import UNLIMITED, Agent, Command, Outcome, RunConfig, Step
+from app.agents.port import Agent, Command, Outcome, Step
 from app.base.errors import AgentServiceError
 from app.base.ids import new_id
 from app.base.tasks import Tasks, to_the_end
@@ -24,7 +23,7 @@ from app.domain.events import (
 )
 from app.domain.lifecycle import Reason, RunStatus, thread_status
 from app.domain.messages import Usage
-from app.domain.state import MESSAGES, State
+from app.domain.state import MESSAGES
 from app.runs.entries import (
     CheckpointEntry,
     Claimed,
@@ -35,27 +34,14 @@ from app.runs.entries import (
 )
 from app.runs.frames import Renderer, with_member
 from app.runs.journal import Journal
+from app.runs.loading import Loaded, settings_of
 from app.runs.structs import RunRequest
 
-log = structlog.get_logger(__name__)
 encode = msgspec.json.Encoder().encode
-
-FIRST_STEP = -1
-"""The step number of a thread's first checkpoint."""
 
 
 class HandOver(Exception):
     """The process drains: the run stops at this step boundary and another owner goes on with it."""
-
-
-class Loaded(msgspec.Struct, kw_only=True):
-    """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread)."""
-
-    state: State
-    checkpoint_id: UUID | None = None
-    run_id: UUID | None = None
-    step: int = FIRST_STEP - 1
-    next: tuple[str, ...] = ()
 
 
 class Execution:
@@ -70,7 +56,7 @@ class Execution:
         self.assistant_id = claimed.assistant_id
         self.request = msgspec.json.decode(claimed.request, type=RunRequest)
         self.state = loaded.state
-        self.config, self.context = _settings(claimed, self.request)
+        self.config, self.context = settings_of(claimed, self.request)
         self.command: Command | None = None
         self.next = loaded.next
         self.step = loaded.step + 1
@@ -141,9 +127,9 @@ class Execution:
         failed = Failed(error=type(error).__name__, message=describe(error))
         await self._finish(RunStatus.ERROR, Reason.FAILED, failed=failed)
 
-    async def time_out(self, seconds: float) -> None:
+    async def time_out(self) -> None:
         """End the run because its time is up."""
-        failed = Failed(error="RunTimeout", message=f"The run took longer than its limit of {seconds:g} s.")
+        failed = Failed(error="RunTimeout", message="The run took longer than its agent's limits.seconds.")
         await self._finish(RunStatus.TIMEOUT, Reason.DEADLINE, failed=failed)
 
     async def cancelled(self) -> None:
@@ -293,15 +279,6 @@ class Execution:
             return encode({"__error__": {"error": failed.error, "message": failed.message}})
         values = self.state.json()
         return values if interrupts is None else with_member(values, "__interrupt__", interrupts)
-
-
-def _settings(claimed: Claimed, request: RunRequest) -> tuple[RunConfig, dict[str, Any]]:
-    assistant = msgspec.json.decode(claimed.assistant_config)
-    own = msgspec.to_builtins(request.config) if request.config else {}
-    configurable = {**(assistant.get("configurable") or {}), **(own.get("configurable") or {})}
-    limit = own.get("recursion_limit") or assistant.get("recursion_limit") or UNLIMITED
-    config = RunConfig(configurable=configurable, recursion_limit=limit, tags=own.get("tags") or [])
-    return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}
 
 
 def _by_task(checkpoint_id: UUID | None, interrupts: bytes) -> bytes:

@@ -63,7 +63,8 @@ with entry as (
 ), new_steps as (
   insert into steps (tenant_id, run_id, step, epoch, node, checkpoint_id, usage)
   select o.tenant_id, o.run_id, s.step, o.epoch, s.node, s.checkpoint_id, s.usage
-  from unnest($26::bigint[], $27::int[], $28::text[], $29::uuid[], $30::jsonb[]) as s(n, step, node, checkpoint_id, usage)
+  from unnest($26::bigint[], $27::int[], $28::text[], $29::uuid[], $30::jsonb[])
+    as s(n, step, node, checkpoint_id, usage)
   join owned o on o.n = s.n
   on conflict do nothing
 ), new_intents as (
@@ -84,8 +85,8 @@ select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.
 """One group. Arrays of arrays do not exist in SQL, so lists inside a row travel as joined text.
 
 A plan is made once for a connection, perhaps while the tables are empty: then every index that begins with the tenant
-looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without offering
-it to an index. Only a running run has an owner; its status is not asked for, for the same reason."""
+looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without
+offering it to an index. Only a running run has an owner; its status is not asked for, for the same reason."""
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
@@ -156,9 +157,10 @@ class Journal:
         self.aclose = self._groups.aclose
 
     async def write(self, entry: JournalEntry) -> int:
-        """Commit ``entry``; how many runs wait for the thread's turn. Raises ``LeaseLost`` when its run has another owner.
+        """Commit ``entry``; how many runs wait for the thread's turn.
 
-        Without a database it tries again for ``patience`` seconds (the lease is over by then), then raises ``LeaseLost``.
+        Raises ``LeaseLost`` when its run has another owner, or when the database is away for ``patience`` seconds (the
+        lease is over by then).
         """
         deadline = time.monotonic() + self._patience
         repeated = False

@@ -1,13 +1,35 @@
-"""The thread as a run finds it."""
+"""The thread as a run finds it, and the settings it runs with."""
 
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import UNLIMITED, RunConfig
 from app.checkpoints.cache import StateCache
 from app.checkpoints.snapshot import COLUMNS, ITEMS, read
 from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
-from app.runs.execution import Loaded
+from app.runs.structs import RunRequest
 
-SNAPSHOT = f"select {COLUMNS} from checkpoints c {ITEMS} where c.tenant_id = $1 and c.thread_id = $2 and c.checkpoint_id = $3"
+FIRST_STEP = -1
+"""The step number of a thread's first checkpoint."""
+
+
+class Loaded(msgspec.Struct, kw_only=True):
+    """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread)."""
+
+    state: State
+    checkpoint_id: UUID | None = None
+    run_id: UUID | None = None
+    step: int = FIRST_STEP - 1
+    next: tuple[str, ...] = ()
+
+
+SNAPSHOT = (
+    f"select {COLUMNS} from checkpoints c {ITEMS} where c.tenant_id = $1 and c.thread_id = $2 and c.checkpoint_id = $3"
+)
 
 
 async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
@@ -29,3 +51,13 @@ async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -
         step=snapshot.step,
         next=snapshot.next,
     )
+
+
+def settings_of(claimed: Claimed, request: RunRequest) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration and context of a run: its assistant's, and over them its own."""
+    assistant = msgspec.json.decode(claimed.assistant_config)
+    own = msgspec.to_builtins(request.config) if request.config else {}
+    configurable = {**(assistant.get("configurable") or {}), **(own.get("configurable") or {})}
+    limit = own.get("recursion_limit") or assistant.get("recursion_limit") or UNLIMITED
+    config = RunConfig(configurable=configurable, recursion_limit=limit, tags=own.get("tags") or [])
+    return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}

@@ -54,7 +54,7 @@ async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bo
 
 
 _ENDING = sa.text(
-    f"select r.thread_id, r.status, r.reason, r.error, r.request, t.interrupts, t.last_number, {COLUMNS}"  # noqa: S608  constants
+    f"select r.thread_id, r.status, r.reason, r.error, r.request, t.interrupts, t.last_number, {COLUMNS}"
     " from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id"
     " left join checkpoints c on c.tenant_id = r.tenant_id and c.thread_id = r.thread_id"
     f" and c.checkpoint_id = r.checkpoint_id {ITEMS}"
@@ -77,7 +77,7 @@ async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: int) -> 
 
 
 _AT = sa.text(
-    f"select {COLUMNS} from checkpoints c {ITEMS}"  # noqa: S608  constants
+    f"select {COLUMNS} from checkpoints c {ITEMS}"
     " where c.tenant_id = :tenant and c.thread_id = :thread and c.checkpoint_id = :checkpoint"
 )
 
@@ -88,11 +88,9 @@ async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoi
 
 
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
-    """Remove an ended run and what it left, but for its transitions and the thread's checkpoints; whether it was there."""
+    """Remove an ended run and what it left, but its transitions and the thread's checkpoints; whether it was there."""
     gone = await session.execute(
-        sa.delete(runs).where(
-            _of(tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running"))
-        )
+        sa.delete(runs).where(_of(tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running")))
     )
     if gone:
         for table in (steps, tool_intents, events):

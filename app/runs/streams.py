@@ -47,10 +47,11 @@ class RunStreams:
         place = after
         feed = self._supervisor.feed(run_id)
         try:
-            while not feed.finished:
+            while True:
                 if _covers(feed, place):
                     with contextlib.suppress(Behind):
-                        async for place, chunk in feed.read(place, modes):
+                        async for reached, chunk in feed.read(place, modes):
+                            place = reached
                             if chunk:
                                 yield chunk
                         if feed.finished:
@@ -59,7 +60,8 @@ class RunStreams:
                     yield RETRY
                     return
                 ended, replay = await self._replay(tenant_id, run_id, place, modes)
-                async for place, chunk in replay:
+                async for reached, chunk in replay:
+                    place = reached
                     if chunk:
                         yield chunk
                 if ended:

@@ -81,7 +81,9 @@ class RunCreate(msgspec.Struct, kw_only=True):
             raise Invalid("recursion_limit must be at least 1.", (("/config/recursion_limit", "too small"),))
         unserved = set(self.modes()) & {"messages", "tasks", "checkpoints", "debug", "events"}
         if unserved:
-            raise NotBuilt(f"Stream mode {sorted(unserved)[0]!r} is not built yet; use values, updates, messages-tuple or custom.")
+            raise NotBuilt(
+                f"Stream mode {min(unserved)!r} is not built yet; use values, updates, messages-tuple or custom."
+            )
         for name, used in (
             ("command", self.command is not None),
             ("checkpoint", self.checkpoint is not None or self.checkpoint_id is not None),

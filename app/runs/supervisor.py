@@ -54,9 +54,7 @@ class Live:
 class Supervisor:
     """The live runs of one process."""
 
-    def __init__(
-        self, database: Database, claims: Claims, journal: Journal, agents: Agents, meters: Meters
-    ) -> None:
+    def __init__(self, database: Database, claims: Claims, journal: Journal, agents: Agents, meters: Meters) -> None:
         self._database = database
         self._claims = claims
         self._journal = journal
@@ -95,7 +93,8 @@ class Supervisor:
 
     def launch(self, claimed: Claimed) -> Live:
         """Run ``claimed`` in a task of its own."""
-        live = Live(claimed, self._expected.pop(claimed.run_id, None) or Feed())
+        live = Live(claimed, self.feed(claimed.run_id))
+        self._expected.pop(claimed.run_id, None)
         self._live[claimed.run_id] = live
         live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
         return live
@@ -151,9 +150,11 @@ class Supervisor:
             self._meters.run_duration.record(time.monotonic() - started, status, claimed.agent)
 
     async def _execute(self, live: Live, execution: Execution) -> None:
+        limit = asyncio.timeout(None)
         try:
             agent = self._agent(live.claimed.agent)
-            async with asyncio.timeout(agent.seconds) as limit:
+            limit = asyncio.timeout(agent.seconds)
+            async with limit:
                 execution.begin(agent)
                 outcome = await agent.run(execution)
                 live.finishing = True
@@ -168,7 +169,7 @@ class Supervisor:
         except Exception as error:  # the edge: whatever an agent raises ends its run, not the process
             live.finishing = True
             if isinstance(error, TimeoutError) and limit.expired():
-                await execution.time_out(agent.seconds)
+                await execution.time_out()
             else:
                 log.info("run_failed", run_id=str(live.claimed.run_id), error=type(error).__name__, exc_info=error)
                 await execution.fail(error)

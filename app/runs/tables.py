@@ -90,6 +90,11 @@ events = sa.Table(
     sa.Column("run_id", UUIDType, primary_key=True),
     sa.Column("epoch", sa.Integer, primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True, comment="seq of the first frame"),
-    sa.Column("body", sa.LargeBinary, nullable=False, comment="list of app.domain.events.Event as JSON (app.checkpoints.codec)"),
+    sa.Column(
+        "body",
+        sa.LargeBinary,
+        nullable=False,
+        comment="list of app.domain.events.Event as JSON (app.checkpoints.codec)",
+    ),
     timestamp("created_at"),
 )

@@ -1,4 +1,4 @@
-"""Looks at the database in the background, so that a readiness probe answers at once and is never older than a second."""
+"""Looks at the database in the background, so that a readiness probe answers at once and from fresh news."""
 
 import asyncio
 import time

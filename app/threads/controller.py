@@ -93,7 +93,12 @@ class ThreadsController(Controller):
 
     @get("/{thread_id:str}/history", summary="A thread's states")
     async def history(
-        self, thread_id: UUID, principal: Principal, threads: ThreadService, limit: Limit = 10, before: str | None = None
+        self,
+        thread_id: UUID,
+        principal: Principal,
+        threads: ThreadService,
+        limit: Limit = 10,
+        before: str | None = None,
     ) -> list[ThreadState]:
         """Newest first."""
         return await threads.history(principal.tenant_id, thread_id, HistoryQuery(limit=limit, before=before))

@@ -1,7 +1,7 @@
 """SQL of threads, their states and their history."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -27,7 +27,9 @@ _THREAD = """
     t.thread_id, t.created_at, t.updated_at, t.state_updated_at, t.metadata, t.status, t.config, t.error, t.interrupts,
     t.runs, t.last_number
 """
-_HEAD = f"left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}"
+_HEAD = f"""
+left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}
+"""
 
 _GET = sa.text(
     f"select {_THREAD}, {COLUMNS} from threads t {_HEAD}"
@@ -61,8 +63,7 @@ def _matching(tenant_id: UUID, wanted: ThreadSearch) -> list[sa.ColumnElement[bo
 
 
 _WITH_STATES = sa.text(
-    f"select {_THREAD}, {COLUMNS} from threads t {_HEAD}"
-    " where t.tenant_id = :tenant and t.thread_id = any(:ids)"
+    f"select {_THREAD}, {COLUMNS} from threads t {_HEAD} where t.tenant_id = :tenant and t.thread_id = any(:ids)"
 )
 
 
@@ -128,28 +129,18 @@ async def state_at(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint
     return await session.first(_STATE_AT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
 
 
-async def history(
-    session: Reader,
-    tenant_id: UUID,
-    thread_id: UUID,
-    *,
-    limit: int,
-    before: UUID | None,
-    at: UUID | None,
-    metadata: str | None,
-) -> Sequence[Row[Any]]:
-    """States of a thread, newest first, in one query. ``metadata`` is a JSON object that theirs contain."""
-    return await session.all(
-        _HISTORY,
-        {
-            "tenant": tenant_id,
-            "thread": thread_id,
-            "limit": limit,
-            "before": before,
-            "at": at,
-            "metadata": metadata,
-        },
-    )
+class Span(NamedTuple):
+    """Which states of a history: before a checkpoint, or at one; ``metadata`` is a JSON object that theirs contain."""
+
+    limit: int
+    before: UUID | None = None
+    at: UUID | None = None
+    metadata: str | None = None
+
+
+async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: Span) -> Sequence[Row[Any]]:
+    """States of a thread, newest first, in one query."""
+    return await session.all(_HISTORY, {"tenant": tenant_id, "thread": thread_id, **span._asdict()})
 
 
 _LOCK = sa.text("select live_run, queued from threads where tenant_id = :tenant and thread_id = :thread for update")
@@ -164,10 +155,10 @@ async def lock(session: Writer, tenant_id: UUID, thread_id: UUID) -> Row[Any] | 
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID) -> None:
     """Remove a thread and everything on it; transitions stay."""
     which = {"tenant": tenant_id, "thread": thread_id}
-    for table in _OF_RUNS:
+    for name in _OF_RUNS:
         await session.execute(
             sa.text(
-                f"delete from {table} x using runs r where x.tenant_id = :tenant and r.tenant_id = :tenant"
+                f"delete from {name} x using runs r where x.tenant_id = :tenant and r.tenant_id = :tenant"
                 " and r.thread_id = :thread and x.run_id = r.run_id"
             ),
             which,

@@ -119,15 +119,13 @@ class ThreadService:
         if not 1 <= wanted.limit <= MOST:
             raise Invalid(f"limit must be from 1 to {MOST}.", (("/limit", "out of range"),))
         async with self._database.reading(tenant_id) as session:
-            rows = await queries.history(
-                session,
-                tenant_id,
-                thread_id,
+            span = queries.Span(
                 limit=wanted.limit,
                 before=None if wanted.before is None else checkpoint_id_of(wanted.before),
                 at=checkpoint_id_of(wanted.checkpoint) if (wanted.checkpoint or {}).get("checkpoint_id") else None,
                 metadata=encode(wanted.metadata).decode() if wanted.metadata else None,
             )
+            rows = await queries.history(session, tenant_id, thread_id, span)
             if not rows and await queries.latest_state(session, tenant_id, thread_id) is None:
                 raise _unknown(thread_id)
         return [_state(thread_id, row) for row in rows]

@@ -6,6 +6,7 @@ cannot be stopped: a sync tool that runs into its timeout is left behind and goe
 
 import asyncio
 import contextvars
+import copy
 import functools
 import inspect
 import re
@@ -45,8 +46,8 @@ def tool(
 ) -> Callable[[Function], Function]:
     """Declare a function as a tool: its ``name`` (the function's), ``timeout`` in seconds, and class.
 
-    The class says what may happen to a call whose outcome a crash left unknown: ``read_only`` and ``idempotent`` run again,
-    ``unsafe`` (the default) asks a person.
+    The class says what may happen to a call whose outcome a crash left unknown: ``read_only`` and ``idempotent``
+    run again, ``unsafe`` (the default) asks a person.
     """
     declared = Declared(name, timeout, ToolClass(tool_class))
 
@@ -116,15 +117,19 @@ def _arguments(function: Callable[..., Any], name: str) -> tuple[type[msgspec.St
         if parameter.default is parameter.empty:
             fields.append((parameter.name, kind))
         else:
-            default = parameter.default
-            mutable = isinstance(default, list | dict | set)
-            fields.append((parameter.name, kind, msgspec.field(default_factory=functools.partial(type(default), default)) if mutable else default))
+            fields.append((parameter.name, kind, _default(parameter.default)))
     try:
         struct = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
         msgspec.json.schema_components([struct])
     except TypeError as error:
         raise StartError(f"tool {name!r}: its arguments cannot be described as JSON: {error}") from error
     return struct, context_name
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, list | dict | set):
+        return msgspec.field(default_factory=lambda: copy.copy(value))
+    return value
 
 
 def _resolved(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ OTHER_TENANT = new_id()
 PAIRS = [(old, new) for old, new in itertools.product(RunStatus, repeat=2) if old != new]
 
 INSERT = """
-insert into runs (tenant_id, run_id, thread_id, assistant_id, ordinal, status, reason, request, multitask_strategy, epoch,
-  attempts) values ($1, $2, $3, $3, 1, $4, 'accepted', '{}', 'enqueue', 1, 1)
+insert into runs (tenant_id, run_id, thread_id, assistant_id, ordinal, status, reason, request, multitask_strategy,
+  epoch, attempts) values ($1, $2, $3, $3, 1, $4, 'accepted', '{}', 'enqueue', 1, 1)
 """
 
 
@@ -125,7 +125,7 @@ async def test_a_tenant_sees_and_writes_its_own_rows_only(database: Database) ->
 async def test_requests_see_nothing_without_a_tenant(database: Database) -> None:
     async with database.engine_connection() as connection:
         await insert_run(connection)
-    async with database._requests.connect() as connection:  # noqa: SLF001  no public way leads there, which is the point
+    async with database._requests.connect() as connection:
         assert (await connection.execute(sa.text("select count(*) from runs"))).scalar() == 0
 
 

@@ -18,7 +18,8 @@ def reloaded(state: State, log: dict[int, bytes]) -> State:
 
 
 def test_a_state_comes_back_from_its_head_and_the_log() -> None:
-    state, log = State(), {}
+    state = State()
+    log: dict[int, bytes] = {}
     state.merge_messages([message("a"), message("b")])
     state.set("topic", "weather")
     state.set("report", "long " * INLINE_BYTES)
@@ -70,7 +71,8 @@ def test_an_unchanged_value_is_not_written_again() -> None:
 
 
 def test_a_fork_keeps_the_numbers_of_both_branches_apart() -> None:
-    state, log = State(), {}
+    state = State()
+    log: dict[int, bytes] = {}
     state.merge_messages([message("a"), message("b")])
     old = msgspec.json.encode(state.head())
     state.merge_messages([message("c")])
@@ -90,7 +92,9 @@ def test_the_head_of_a_long_thread_stays_small() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["say", "remove"])), max_size=30))
 def test_merging_agrees_with_the_plain_definition(moves: list[tuple[str, str]]) -> None:
-    state, plain, log = State(), {}, {}
+    state = State()
+    plain: dict[str, str] = {}
+    log: dict[int, bytes] = {}
     for number, (id_, move) in enumerate(moves):
         if move == "remove":
             state.merge_messages([msgspec.json.encode({"type": "remove", "id": id_})])

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 import msgspec
 import sqlalchemy as sa
 
-from app.agents.port import Outcome, RunContext, Step
+from app.agents.port import Agent, Outcome, RunContext, Step
 from app.assistants.tables import assistants
 from app.base.ids import agent_id, new_id
 from app.bus.feed import START, EventId
@@ -53,7 +53,7 @@ class SteeredAgent:
     """An agent that does what the test says."""
 
     description = ""
-    nodes = ("agent",)
+    nodes: tuple[str, ...] = ("agent",)
 
     def __init__(self, name: str, behaviour: Behaviour, seconds: float = 60.0) -> None:
         self.name = name
@@ -83,7 +83,7 @@ class Agents:
     def __init__(self, *agents: SteeredAgent) -> None:
         self._agents = {agent.name: agent for agent in agents}
 
-    def get(self, name: str) -> SteeredAgent | None:
+    def get(self, name: str) -> Agent | None:
         """The agent ``name``."""
         return self._agents.get(name)
 
@@ -170,9 +170,7 @@ async def add_assistants(database: Database, *names: str) -> None:
     async with database.writing(TENANT) as session:
         for name in names:
             await session.execute(
-                sa.insert(assistants).values(
-                    tenant_id=TENANT, assistant_id=agent_id(name), graph_id=name, name=name
-                )
+                sa.insert(assistants).values(tenant_id=TENANT, assistant_id=agent_id(name), graph_id=name, name=name)
             )
 
 

@@ -211,7 +211,12 @@ async def test_a_draining_process_hands_its_runs_over_at_the_step_boundary(datab
     whole = (await second.stream(run, after=EventId(1, 1))).decode()
     await second.stop()
     assert asked == 1
-    assert [line for line in whole.splitlines() if line.startswith("id: ")] == ["id: 1-2", "id: 2-1", "id: 2-2", "id: 2-3"]
+    assert [line for line in whole.splitlines() if line.startswith("id: ")] == [
+        "id: 1-2",
+        "id: 2-1",
+        "id: 2-2",
+        "id: 2-3",
+    ]
     (row,) = await fetch(database, "select epoch, attempts from runs")
     assert row == {"epoch": 2, "attempts": 1}
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from app.domain.events import Custom, Ended, InputApplied, Interrupted, MessageDelta, RunStarted, StepCommitted
+from app.domain.events import Custom, Ended, Event, InputApplied, Interrupted, MessageDelta, RunStarted, StepCommitted
 from app.runs.frames import Renderer
 
 RUN = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
@@ -58,7 +58,7 @@ def test_a_step_makes_an_updates_frame_and_then_a_values_frame() -> None:
 
 def test_an_event_outside_the_modes_makes_no_frame_and_uses_no_number() -> None:
     renderer = Renderer(["updates"], epoch=1)
-    unwanted = [
+    unwanted: list[Event] = [
         InputApplied(checkpoint_id=RUN),
         Custom(data=msgspec.Raw(b"1")),
         MessageDelta(message_id="m", node="agent", step=0, text="x"),

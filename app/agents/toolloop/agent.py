@@ -32,32 +32,35 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 1_000_000
 
 
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """How an agent speaks: its system prompt, its bounds, and what it asks of the model (None: the model's own)."""
+
+    instructions: str = ""
+    limits: Limits = Limits()
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
 class ToolLoop:
     """An agent out of a model, instructions and tools (``app.agents.port.Agent``)."""
 
-    nodes = (MODEL_NODE, TOOLS_NODE)
+    nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE)
 
     def __init__(
         self,
         name: str,
         model: Model,
         toolbox: Toolbox,
-        *,
-        instructions: str = "",
+        manner: Manner = Manner(),
         description: str = "",
-        limits: Limits | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
     ) -> None:
         self.name = name
         self.description = description
-        self.limits = limits or Limits()
-        self.seconds = self.limits.seconds
+        self.limits = manner.limits
+        self.seconds = manner.limits.seconds
         self._model = model
         self._toolbox = toolbox
-        self._instructions = instructions
-        self._temperature = temperature
-        self._max_tokens = max_tokens
+        self._manner = manner
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """Messages in any of the usual forms."""
@@ -79,7 +82,7 @@ class ToolLoop:
         while True:
             if steps <= 0:
                 raise StepLimit(
-                    "The run took more steps than its limit: raise limits.steps of the agent, or the run's recursion_limit."
+                    "The run took more steps than its limit: raise the agent's limits.steps or its recursion_limit."
                 )
             steps -= 1
             calls = unanswered(messages)
@@ -99,10 +102,10 @@ class ToolLoop:
     async def _ask_model(self, messages: list[Message], context: RunContext) -> AIMessage:
         request = ModelRequest(
             messages=messages,
-            instructions=self._instructions,
+            instructions=self._manner.instructions,
             tools=self._toolbox.specs,
-            temperature=self._temperature,
-            max_tokens=self._max_tokens,
+            temperature=self._manner.temperature,
+            max_tokens=self._manner.max_tokens,
         )
         answer = Answer(context, MODEL_NODE)
         stream = self._model.stream(request)
@@ -147,7 +150,8 @@ def unanswered(messages: list[Message]) -> list[ToolCall | InvalidToolCall]:
         if isinstance(message, ToolMessage):
             answered.add(message.tool_call_id)
         elif isinstance(message, AIMessage):
-            return [c for c in (*message.tool_calls, *message.invalid_tool_calls) if c.id not in answered]
+            calls: list[ToolCall | InvalidToolCall] = [*message.tool_calls, *message.invalid_tool_calls]
+            return [call for call in calls if call.id not in answered]
         else:
             return []
     return []

@@ -55,9 +55,7 @@ class Answer:
         self._say(tool_call={"index": event.index, "id": event.id, "name": event.name, "args": event.args})
 
     def _say(self, **piece: Any) -> None:
-        self._context.emit(
-            MessageDelta(message_id=self.message_id, node=self._node, step=self._context.step, **piece)
-        )
+        self._context.emit(MessageDelta(message_id=self.message_id, node=self._node, step=self._context.step, **piece))
 
     def message(self) -> AIMessage:
         """The whole message. Every call has an id of its own, whatever the provider sent."""

@@ -10,6 +10,7 @@ import msgspec
 
 from app.agents.port import RunContext
 from app.base.ids import new_id
+from app.base.tasks import together
 from app.domain.events import Custom
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
 from app.tools.port import Tool, ToolClass, ToolContext, ToolResult
@@ -63,13 +64,12 @@ class Toolbox:
             update.update(result.update)
             answers[call.id] = _message(call, result)
 
-        in_turn = [c for c in calls if self.tool_class(c.name) is ToolClass.TRANSACTIONAL]
-        async with asyncio.TaskGroup() as group:
+        async def answer_in_turn(calls: list[ToolCall | InvalidToolCall]) -> None:
             for call in calls:
-                if call not in in_turn:
-                    group.create_task(answer(call))
-            for call in in_turn:
                 await answer(call)
+
+        in_turn = [c for c in calls if self.tool_class(c.name) is ToolClass.TRANSACTIONAL]
+        await together(answer_in_turn(in_turn), *(answer(c) for c in calls if c not in in_turn))
         return [answers[call.id] for call in calls], update
 
     async def _answer(
@@ -84,8 +84,9 @@ class Toolbox:
         if words := found.problems(call.args):
             return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
         tool = found.tool
+        limit = asyncio.timeout(tool.timeout)
         try:
-            async with asyncio.timeout(tool.timeout) as limit:
+            async with limit:
                 result = await tool.call(call.args, _context(call, context, update))
         except Exception as error:  # noqa: BLE001  the edge: whatever a tool raises is told to the model
             if isinstance(error, TimeoutError) and limit.expired():

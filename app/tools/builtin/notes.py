@@ -1,5 +1,7 @@
 """A scratch pad in the thread: its lines are part of the thread's values, committed with the step that wrote them."""
 
+from typing import Literal
+
 from app.tools.function import tool
 from app.tools.port import ToolContext, ToolResult
 
@@ -9,15 +11,18 @@ LONGEST = 2000
 
 
 @tool(tool_class="transactional", timeout=5)
-async def notes(context: ToolContext, add: str = "") -> ToolResult:
+async def notes(context: ToolContext, action: Literal["add", "list"], text: str = "") -> ToolResult:
     """Keep notes for this conversation: add one, or list them all.
 
-    add: the note to keep; leave it out to list the notes
+    action: add a note, or list all notes
+    text: the note to add
     """
     kept = list(context.value(CHANNEL) or [])
-    if not add:
-        lines = [f"{number}. {text}" for number, text in enumerate(kept, 1)]
+    if action == "list":
+        lines = [f"{number}. {note}" for number, note in enumerate(kept, 1)]
         return ToolResult(content="\n".join(lines) or "There are no notes yet.")
-    if len(kept) >= MOST or len(add) > LONGEST:
+    if not text.strip():
+        raise ValueError("give the text of the note to add")
+    if len(kept) >= MOST or len(text) > LONGEST:
         raise ValueError(f"at most {MOST} notes of {LONGEST} characters fit")
-    return ToolResult(content=f"Noted: {add}", update={CHANNEL: [*kept, add]})
+    return ToolResult(content=f"Noted: {text}", update={CHANNEL: [*kept, text]})

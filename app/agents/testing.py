@@ -1,0 +1,63 @@
+"""The double of a run that ships with the port: an agent's context without a database."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import Agent, Command, Outcome, RunConfig, Step
+from app.base.ids import new_id
+from app.domain.events import Event
+from app.domain.messages import Message
+from app.domain.state import MESSAGES, State
+
+_decode = msgspec.json.Decoder(Message).decode
+
+
+class Rehearsal:
+    """A run in memory (``app.agents.port.RunContext``): its steps and events are kept in lists."""
+
+    def __init__(self, state: State | None = None, config: RunConfig | None = None) -> None:
+        self.tenant_id = UUID(int=1)
+        self.thread_id = new_id()
+        self.run_id = new_id()
+        self.assistant_id = UUID(int=2)
+        self.state = state or State()
+        self.config = config or RunConfig()
+        self.context: dict[str, Any] = {}
+        self.command: Command | None = None
+        self.next: tuple[str, ...] = ()
+        self.step = 0
+        self.events: list[Event] = []
+        self.steps: list[Step] = []
+
+    def emit(self, event: Event) -> None:
+        """Keep the event."""
+        self.events.append(event)
+
+    async def commit(self, step: Step) -> None:
+        """Keep the step and apply it."""
+        self.apply(step.update)
+        self.steps.append(step)
+        self.step += 1
+
+    def apply(self, update: dict[str, Any]) -> None:
+        """Merge an update into the state."""
+        for name, value in update.items():
+            if name == MESSAGES:
+                self.state.merge_messages([bytes(message) for message in value])
+            else:
+                self.state.set(name, value)
+
+    async def play(self, agent: Agent, value: Any = None) -> Outcome:
+        """Give ``agent`` an input (None: go on) and run it to its end."""
+        if value is not None:
+            self.apply(agent.read_input(value, self.run_id))
+        outcome = await agent.run(self)
+        if outcome.step is not None:
+            await self.commit(outcome.step)
+        return outcome
+
+    def messages(self) -> list[Message]:
+        """The conversation so far."""
+        return [_decode(element) for element in self.state.elements(MESSAGES)]

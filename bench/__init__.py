@@ -1,0 +1,1 @@
+"""``make bench``: the benchmark of this server against the floors of the machine."""

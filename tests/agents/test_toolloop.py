@@ -1,0 +1,302 @@
+"""The built-in agent: asks, runs tools side by side, answers; what a tool does wrong is told to the model."""
+
+import asyncio
+import threading
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.agents.port import RunConfig
+from app.agents.testing import Rehearsal
+from app.agents.toolloop.agent import Limits, Manner, ToolLoop
+from app.agents.toolloop.calls import Toolbox
+from app.base.errors import Invalid, ModelUnavailable, StepLimit, TokenLimit
+from app.domain.events import Custom, MessageAdded, MessageDelta
+from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage, Usage
+from app.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta, ToolCallDelta
+from app.llm.scripted import ScriptedModel
+from app.tools import ToolContext, tool
+from app.tools.builtin.notes import notes
+from app.tools.function import FunctionTool
+
+
+def call(name: str, args: str = "{}", id_: str | None = "c1", index: int = 0) -> ToolCallDelta:
+    return ToolCallDelta(index=index, id=id_, name=name, args=args)
+
+
+class Turns:
+    """A model that plays turns, each a list of events or an error, and keeps what it was asked."""
+
+    vendor = "test"
+    name = "turns"
+
+    def __init__(self, *turns: list[ModelEvent] | Exception, tokens: int = 0) -> None:
+        self._turns = list(turns)
+        self._tokens = tokens
+        self.asked: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> Any:
+        self.asked.append(request)
+        turn = self._turns.pop(0)
+        if isinstance(turn, Exception):
+            raise turn
+        for event in turn:
+            yield event
+        usage = Usage(total_tokens=self._tokens)
+        yield Finished(reason="stop", model="turns", vendor="test", usage=usage)
+
+
+def agent(model: Model, *functions: Any, **limits: Any) -> ToolLoop:
+    tools = [FunctionTool(function) for function in functions]
+    return ToolLoop("test", model, Toolbox(tools, lambda *_: None), Manner(limits=Limits(**limits)))
+
+
+async def test_it_answers_in_words_and_streams_them() -> None:
+    run = Rehearsal()
+    outcome = await run.play(agent(Turns([TextDelta("Hel"), TextDelta("lo")])), "hi")
+    human, ai = run.messages()
+    assert isinstance(human, HumanMessage)
+    assert isinstance(ai, AIMessage)
+    assert ai.content == "Hello"
+    deltas = [event for event in run.events if isinstance(event, MessageDelta)]
+    assert [d.text for d in deltas] == ["Hel", "lo", ""]
+    assert deltas[-1].last
+    assert {d.message_id for d in deltas} == {ai.id}
+    assert outcome.step is not None
+    assert outcome.step.next == ()
+
+
+async def test_it_commits_the_models_answer_before_any_tool_starts() -> None:
+    run = Rehearsal()
+    steps_when_called: list[int] = []
+
+    def look() -> str:
+        """Look."""
+        steps_when_called.append(len(run.steps))
+        return "seen"
+
+    model = Turns([call("look")], [TextDelta("done")])
+    await run.play(agent(model, look), "go")
+    assert steps_when_called == [1]
+    assert [step.node for step in run.steps] == ["agent", "tools", "agent"]
+    (intent,) = run.steps[0].intents
+    assert (intent.tool, intent.tool_class, intent.args) == ("look", "unsafe", b"{}")
+    assert any(isinstance(event, MessageAdded) for event in run.events)
+
+
+async def test_tools_of_one_answer_run_at_the_same_time_and_answer_in_order() -> None:
+    meet = asyncio.Barrier(2)
+
+    async def first() -> str:
+        """First."""
+        await meet.wait()
+        return "1"
+
+    async def second() -> str:
+        """Second."""
+        await meet.wait()
+        return "2"
+
+    run = Rehearsal()
+    asks = [call("first", id_="a"), call("second", id_="b", index=1)]
+    async with asyncio.timeout(5):
+        await run.play(agent(Turns(list(asks), [TextDelta("ok")]), first, second), "go")
+    answers = [m for m in run.messages() if isinstance(m, ToolMessage)]
+    assert [(m.tool_call_id, m.content) for m in answers] == [("a", "1"), ("b", "2")]
+
+
+async def test_a_sync_tool_does_not_block_the_loop() -> None:
+    go_on = threading.Event()
+
+    def slow() -> str:
+        """Slow."""
+        assert go_on.wait(5)
+        return "done"
+
+    async def release() -> str:
+        """Release."""
+        go_on.set()
+        return "released"
+
+    run = Rehearsal()
+    asks = [call("slow", id_="a"), call("release", id_="b", index=1)]
+    async with asyncio.timeout(5):
+        await run.play(agent(Turns(list(asks), [TextDelta("ok")]), slow, release), "go")
+    assert [m.content for m in run.messages() if isinstance(m, ToolMessage)] == ["done", "released"]
+
+
+@tool(timeout=0.05)
+async def hangs() -> str:
+    """Hang."""
+    await asyncio.Event().wait()
+    return "never"
+
+
+def raises() -> str:
+    """Raise."""
+    raise LookupError("no such order")
+
+
+def adds(a: int, b: int = 1) -> int:
+    """Add."""
+    return a + b
+
+
+@pytest.mark.parametrize(
+    "asked,words",
+    [
+        (call("hangs"), "longer than 0.05 s"),
+        (call("raises"), "LookupError: no such order"),
+        (call("missing"), "There is no tool 'missing'. The tools are: hangs, raises, adds."),
+        (call("adds", "{}"), '"a" is a required property'),
+        (call("adds", '{"a": "x"}'), "/a:"),
+        (call("adds", '{"a": 1, "c": 2}'), "c"),
+        (call("adds", '{"a": '), "not a JSON object"),
+        (call("adds", "[1]"), "not a JSON object"),
+    ],
+)
+async def test_what_goes_wrong_with_a_call_is_told_to_the_model(asked: ToolCallDelta, words: str) -> None:
+    run = Rehearsal()
+    model = Turns([asked], [TextDelta("I see")])
+    await run.play(agent(model, hangs, raises, adds), "go")
+    (answer,) = [m for m in run.messages() if isinstance(m, ToolMessage)]
+    assert answer.status == "error"
+    assert words in str(answer.content)
+    assert isinstance(model.asked[1].messages[-1], ToolMessage)
+
+
+async def test_calls_without_ids_of_their_own_get_some() -> None:
+    run = Rehearsal()
+    asks = [call("adds", '{"a":1}', id_=None), call("adds", '{"a":2}', id_="x", index=1), call("adds", '{"a":3}', "x", 2)]
+    await run.play(agent(Turns(list(asks), [TextDelta("ok")]), adds), "go")
+    answers = [m for m in run.messages() if isinstance(m, ToolMessage)]
+    assert [m.content for m in answers] == ["2", "3", "4"]
+    assert len({m.tool_call_id for m in answers}) == 3
+
+
+async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() -> None:
+    run = Rehearsal()
+    asked = AIMessage(content="", id="m1", tool_calls=[ToolCall(name="adds", args={"a": 4}, id="c1")])
+    run.apply({"messages": [msgspec.json.encode(HumanMessage(content="go", id="h1")), msgspec.json.encode(asked)]})
+    model = Turns([TextDelta("five")])
+    await run.play(agent(model, adds))
+    assert [step.node for step in run.steps] == ["tools", "agent"]
+    assert len(model.asked) == 1
+
+
+async def test_notes_of_one_answer_follow_each_other_and_change_the_threads_values() -> None:
+    run = Rehearsal()
+    asks = [call("notes", f'{{"action":"add","text":"n{n}"}}', f"c{n}", n) for n in range(3)]
+    await run.play(agent(Turns(list(asks), [TextDelta("ok")]), notes), "go")
+    assert run.state.get("notes") == ["n0", "n1", "n2"]
+
+
+async def test_a_tool_may_talk_to_its_clients() -> None:
+    async def talk(context: ToolContext, text: str) -> str:
+        """Talk."""
+        context.emit({"said": text, "by": context.configurable["user"]})
+        return context.idempotency_key
+
+    run = Rehearsal(config=RunConfig(configurable={"user": "ann"}))
+    await run.play(agent(Turns([call("talk", '{"text":"hey"}')], [TextDelta("ok")]), talk), "go")
+    (said,) = [event for event in run.events if isinstance(event, Custom)]
+    assert bytes(said.data) == b'{"said":"hey","by":"ann"}'
+    (intent,) = run.steps[0].intents
+    assert run.messages()[2].content == intent.key
+
+
+async def test_more_steps_than_the_limit_fail_the_run() -> None:
+    turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
+    with pytest.raises(StepLimit, match="limits.steps"):
+        await Rehearsal().play(agent(Turns(*turns), adds, steps=5), "go")
+    turns = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
+    with pytest.raises(StepLimit):
+        await Rehearsal(config=RunConfig(recursion_limit=2)).play(agent(Turns(*turns), adds), "go")
+
+
+async def test_more_tokens_than_the_limit_fail_the_run() -> None:
+    turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
+    with pytest.raises(TokenLimit, match="limits.tokens"):
+        await Rehearsal().play(agent(Turns(*turns, tokens=60), adds, tokens=100), "go")
+
+
+async def test_a_model_that_fails_fails_the_run() -> None:
+    with pytest.raises(ModelUnavailable):
+        await Rehearsal().play(agent(Turns(ModelUnavailable("down"))), "go")
+
+
+async def test_a_cancelled_run_cancels_its_tools() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def waits() -> str:
+        """Wait."""
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    task = asyncio.ensure_future(Rehearsal().play(agent(Turns([call("waits")]), waits), "go"))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+MESSAGES: list[tuple[Any, str]] = [
+    ("hi", "human"),
+    ({"role": "user", "content": "hi"}, "human"),
+    ({"type": "human", "content": "hi"}, "human"),
+    (["user", "hi"], "human"),
+    ({"role": "system", "content": "hi"}, "system"),
+    ({"role": "assistant", "content": "hi"}, "ai"),
+    ({"role": "tool", "content": "hi", "tool_call_id": "c"}, "tool"),
+    ({"role": "user", "content": [{"type": "text", "text": "hi"}]}, "human"),
+]
+
+
+@pytest.mark.parametrize("given,kind", MESSAGES)
+def test_messages_come_in_any_of_the_usual_forms(given: Any, kind: str) -> None:
+    run = Rehearsal()
+    run.apply(agent(Turns()).read_input({"messages": [given]}, run.run_id))
+    assert run.state.get("messages")[0]["type"] == kind
+    assert run.state.get("messages")[0]["id"]
+
+
+def test_an_image_passes_through_and_reading_twice_gives_the_same_ids() -> None:
+    run = Rehearsal()
+    blocks = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    once = agent(Turns()).read_input([{"role": "user", "content": blocks}], run.run_id)
+    again = agent(Turns()).read_input([{"role": "user", "content": blocks}], run.run_id)
+    assert [bytes(m) for m in once["messages"]] == [bytes(m) for m in again["messages"]]
+    assert msgspec.json.decode(once["messages"][0])["content"] == blocks
+
+
+@pytest.mark.parametrize(
+    "given,pointer",
+    [
+        (5, "/input"),
+        ({"messages": [5]}, "/input/messages/0"),
+        ({"messages": [{"role": "bogus", "content": "x"}]}, "/input/messages/0"),
+        ({"messages": ["ok", {"role": "user"}]}, "/input/messages/1/content"),
+        ({"messages": [{"role": "user", "content": 5}]}, "/input/messages/0/content"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "/input/messages/0/content/0"),
+        ({"messages": [{"role": "user", "content": "x", "id": ""}]}, "/input/messages/0/id"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "/input/messages/0/tool_call_id"),
+        ({"messages": [{"type": "remove"}]}, "/input/messages/0/id"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"name": 1}]}]}, "/input/messages/0/tool_calls/0"),
+    ],
+)
+def test_an_input_that_is_no_conversation_is_refused_with_its_place(given: Any, pointer: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        agent(Turns()).read_input(given, Rehearsal().run_id)
+    assert caught.value.errors[0][0] == pointer
+
+
+async def test_the_scripted_double_drives_it_too() -> None:
+    run = Rehearsal()
+    await run.play(agent(ScriptedModel(["hello"])), "hi")
+    assert run.messages()[-1].content == "hello"
