@@ -1,8 +1,8 @@
 """The server process: a small parent that owns the port, and Granian workers forked from it.
 
 The parent imports next to nothing, so that it stays small and a worker that is started anew sees the code as it is now
-(docs/decisions/0004). A stop reaches the workers as SIGTERM; the application drains (``app.asgi``) and then ends its worker
-by SIGINT, because Granian's own SIGTERM never ends while a stream is open.
+(docs/decisions/0004). A stop reaches the workers as SIGTERM; the application drains (``app.asgi``) and then ends its
+worker by SIGINT, because Granian's own SIGTERM never ends while a stream is open.
 """
 
 import multiprocessing

@@ -65,4 +65,3 @@ async def drop(url: str, database_url: str) -> None:
     """Remove a database, whoever is still connected."""
     name = database_url.partition("?")[0].rpartition("/")[2]
     await execute(url, f"drop database if exists {name} with (force)")
-

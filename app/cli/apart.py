@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,34 +13,41 @@ from app.base.errors import AgentServiceError, StartError, UsageError
 def apart(work: Callable[[], Any]) -> Any:
     """What ``work`` returns (JSON), run in a forked child. Raises ``StartError`` or ``UsageError`` as it did."""
     readable, writable = os.pipe()
+    sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        os.close(readable)
-        os._exit(_answer(work, writable))
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.close(readable)
+            _answer(work, writable)
+            sys.stdout.flush()
+        finally:
+            os._exit(0)  # whatever the caller has open, and must close, is the parent's
     os.close(writable)
-    with os.fdopen(readable) as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(child, 0)
+    try:
+        with os.fdopen(readable) as pipe:
+            text = pipe.read()
+    except BaseException:
+        os.kill(child, signal.SIGTERM)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
     if not text:
-        raise StartError(f"a start-up check ended without an answer (status {os.waitstatus_to_exitcode(status)})")
+        code = os.waitstatus_to_exitcode(status)
+        raise KeyboardInterrupt if -code == signal.SIGINT else StartError(f"a start-up check was ended (status {code})")
     answer = json.loads(text)
-    if "usage" in answer:
-        raise UsageError(answer["usage"])
-    if "error" in answer:
-        raise StartError(answer["error"])
+    if "failed" in answer:
+        raise (UsageError if answer["usage"] else StartError)(answer["failed"])
     return answer["result"]
 
 
-def _answer(work: Callable[[], Any], writable: int) -> int:
+def _answer(work: Callable[[], Any], writable: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         answer = {"result": work()}
-    except UsageError as error:
-        answer = {"usage": str(error)}
     except AgentServiceError as error:
-        answer = {"error": str(error)}
-    except KeyboardInterrupt:
-        return 130
-    sys.stdout.flush()
+        answer = {"failed": str(error), "usage": isinstance(error, UsageError)}
+    except Exception as error:  # noqa: BLE001  the edge: the parent has the words
+        answer = {"failed": f"{type(error).__name__}: {error}", "usage": False}
     with os.fdopen(writable, "w") as pipe:
         json.dump(answer, pipe)
-    return 0

@@ -3,14 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from app.settings import no_colour
-
 BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
 
 
 def styled(text: str, *codes: str) -> str:
-    """``text`` in colour when standard output is a terminal that wants it (https://no-color.org)."""
-    if not sys.stdout.isatty() or no_colour():
+    """``text`` in colour when standard output is a terminal."""
+    if not sys.stdout.isatty():
         return text
     return f"\033[{';'.join(codes)}m{text}\033[0m"
 
@@ -19,4 +17,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns wide enough for their cells, two spaces apart."""
     lines = [header, *rows]
     widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,23 +1,27 @@
 """``agent-service serve``: the production server. Refuses to start with what would hurt later."""
 
 import argparse
-import asyncio
 from typing import Any
 
-from app.base.errors import StartError, UsageError
+from app.base.errors import UsageError
 from app.cli.apart import apart
-from app.server import Listening, serve
-from app.settings import Settings, check_serving, load
+from app.serving.events import sayer
+from app.serving.listening import listen
+from app.serving.parent import Parent
+from app.serving.station import Station
 
 ROLES = ("all", "api", "worker")
+
+GRACE_SECONDS = 10.0
+"""What a worker gets beyond its drain before it is killed."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Where, and with how many workers."""
     parser.epilog = "example: DATABASE_URL=postgresql://… AGENT_KEY_PEPPER=… agent-service serve --workers 2"
     parser.add_argument("--host", help="the address to listen on (HOST, 127.0.0.1)")
-    parser.add_argument("--port", help="the port to listen on (PORT, 8000)")
-    parser.add_argument("--workers", help="worker processes (WORKERS, 1)")
+    parser.add_argument("--port", metavar="N", help="the port to listen on (PORT, 8000)")
+    parser.add_argument("--workers", metavar="N", help="worker processes (WORKERS, 1)")
     parser.add_argument("--agents", metavar="FILE", help="the agents file (AGENT_CONFIG, agents.toml)")
     parser.add_argument("--role", choices=ROLES, default="all", help="what this process does (all)")
 
@@ -26,53 +30,39 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, then serve until a signal comes."""
     if arguments.role != "all":
         raise UsageError(f"--role {arguments.role} is not built yet; leave it out")
-    given = {"HOST": arguments.host, "PORT": arguments.port, "WORKERS": arguments.workers, "AGENT_CONFIG": arguments.agents}
-    settings = load(overrides={name: value for name, value in given.items() if value is not None})
+    overrides = words_of(arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents")
+    plan = apart(lambda: prepare(overrides))
+
+    def work(station: Station) -> int:
+        from app.cli.service import work
+
+        return work(station, overrides, {})
+
+    listeners = listen(plan["host"], plan["port"], plan["workers"])
+    return Parent(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=sayer(plan["log_format"])).run()
+
+
+def words_of(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
+    """The arguments that were given, by the settings they stand for: they win over the environment."""
+    given = {setting: getattr(arguments, name) for setting, name in names.items()}
+    return {setting: text for setting, text in given.items() if text is not None}
+
+
+def prepare(overrides: dict[str, str]) -> dict[str, Any]:
+    """Check the settings, migrate when they say so, and pick what the parent needs: it must not load all this itself."""
+    from app.settings import check_serving, load
+
+    settings = load(overrides=overrides)
     check_serving(settings)
-    apart(lambda: check(settings))
-    listening = Listening(
-        host=settings.server.host,
-        port=settings.server.port,
-        workers=settings.server.workers,
-        drain_seconds=settings.runs.drain_seconds,
-    )
-    serve(listening, lambda: application(settings))
-    return 0
+    if settings.database.migrate_on_start and (owner := settings.database.owner_url) is not None:
+        from app.db.migrate import upgrade
 
-
-def application(settings: Settings) -> Any:
-    """The application, imported in the worker that runs it."""
-    from app.asgi import create_app
-
-    return create_app(settings)
-
-
-def check(settings: Settings) -> None:
-    """Everything that can be known before a worker starts. Raises ``StartError``."""
-    from app.db import migrate
-    from app.db.engine import Database
-    from app.wiring import build
-
-    assert settings.database.url is not None
-    assert settings.database.owner_url is not None
-    url, owner = settings.database.url.reveal(), settings.database.owner_url.reveal()
-
-    async def look() -> None:
-        lacking = await migrate.pending(url)
-        if lacking:
-            raise StartError(
-                f"the database lacks the migrations {', '.join(lacking)}: run `agent-service migrate`, or set "
-                f"AGENT_MIGRATE_ON_START=1"
-            )
-        database = Database(url, requests=1, engine=1)
-        try:
-            await database.check()
-        finally:
-            await database.aclose()
-        house = build(settings)
-        await house.models.aclose()
-        await house.database.aclose()
-
-    if settings.database.migrate_on_start:
-        migrate.upgrade(owner)
-    asyncio.run(look())
+        upgrade(owner.reveal())
+    server = settings.server
+    return {
+        "host": server.host,
+        "port": server.port,
+        "workers": server.workers,
+        "log_format": server.log_format,
+        "drain": settings.runs.drain_seconds,
+    }

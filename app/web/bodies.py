@@ -45,7 +45,8 @@ def takes_messages(path: str) -> bool:
 def check(body: bytes) -> None:
     """Refuse bytes that are no JSON text that we can keep. Raises ``BadRequest``, or ``Invalid`` for unequal brackets.
 
-    Cost: 1 µs for a small body, about 1 ms a MB with text and 10 ms a MB with nothing but brackets.
+    Cost: 1 µs for a small body, 2 to 10 ms a MB for text, 0.1 s a MB for brackets that all nest 64 deep (the parser
+    takes three times that).
     """
     if not body.isascii():
         try:

@@ -32,7 +32,8 @@ POLICY = (
     "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 ORIGIN = "http://origin.invalid"
-"""Stands in the kept document for the address that the reader used."""
+SERVER = "http://server.invalid"
+"""Stand in the kept document for the address that the reader used, with the routes' prefix and without."""
 INTRO = """\
 Hold durable, streaming conversations with agents. Every step is checkpointed; a stream resumes where it was cut.
 
@@ -117,7 +118,7 @@ def openapi_config(version: str, opt: dict[str, Any] | None = None) -> OpenAPICo
         version=version,
         summary="A self-hosted server for AI agents",
         description=INTRO,
-        servers=[Server(url=ORIGIN)],
+        servers=[Server(url=SERVER)],
         security=[{"Bearer": []}, {"ApiKey": []}],
         components=Components(
             security_schemes={
@@ -162,8 +163,9 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _base(request: Request[Any, Any, Any]) -> str:
-    return str(request.scope.get("root_path", "")).rstrip("/")
+def _base(request: Request[Any, Any, Any], route: str) -> str:
+    """What stands before ``route`` in this request's path: the prefix that the service is served below."""
+    return str(request.scope.get("root_path", "")).rstrip("/") + request.scope["path"].removesuffix(route)
 
 
 def _page(title: str, base: str, head: str, body: str) -> Response[str]:
@@ -177,14 +179,16 @@ def document(request: Request[Any, Any, Any]) -> Response[bytes]:
     state = request.app.state
     if "openapi_document" not in state:
         state.openapi_document = msgspec.json.encode(finish(request.app.openapi_schema.to_schema()))
-    content = state.openapi_document.replace(ORIGIN.encode(), str(request.base_url).rstrip("/").encode())
+    host = f"{request.url.scheme}://{request.url.netloc}"
+    content = state.openapi_document.replace(ORIGIN.encode(), (host + _base(request, "/openapi.json")).encode())
+    content = content.replace(SERVER.encode(), str(request.base_url).rstrip("/").encode())
     return Response(content, media_type="application/json")
 
 
 @get("/docs", sync_to_thread=False)
 def docs(request: Request[Any, Any, Any]) -> Response[str]:
     """The document as a page on which every route can be tried."""
-    base = _base(request)
+    base = _base(request, "/docs")
     head = (
         f'<script src="{base}/docs/assets/docs.js" type="module"></script>\n'
         f'<script src="{base}/docs/assets/rapidoc-min.js" type="module"></script>\n'
@@ -205,7 +209,7 @@ def errors(request: Request[Any, Any, Any]) -> Response[str]:
         "its <code>request_id</code> finds it in the log.</p>\n"
         f"<table>\n<tr><th>Status</th><th>Title</th><th>What to do</th></tr>\n{rows}</table>\n</main>\n"
     )
-    return _page("Errors of agent-service", _base(request), "", body)
+    return _page("Errors of agent-service", _base(request, "/docs/errors"), "", body)
 
 
 @get("/docs/assets/{name:str}", sync_to_thread=False)

@@ -130,6 +130,8 @@ class _Open:
         self._send = send
         self._last = self._streams.now
         self._streams.opened(self)
+        if self._streams.draining:
+            self.stop("drain")
         try:
             await self._serve()
         except asyncio.CancelledError:
@@ -294,5 +296,5 @@ class JsonWait(_Open):
         await self._put(body, more=False)
 
     async def _drained(self) -> None:
-        if not self._begun:
-            raise Unavailable("This server is about to stop; send the request again.")
+        if not self._begun:  # the run is accepted: the client must hear where it is
+            await self._keep_alive()

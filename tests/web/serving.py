@@ -20,10 +20,11 @@ from app.web.stream import Streams
 Message = dict[str, Any]
 
 
-def application(*routes: Any) -> Litestar:
+def application(*routes: Any, path: str | None = None) -> Litestar:
     """Litestar with what the web room gives it."""
     return Litestar(
         list(routes),
+        path=path,
         exception_handlers=exception_handlers,
         dto=JsonBody,
         return_dto=None,
@@ -114,3 +115,18 @@ class Connection:
 def fast_streams(meters: Meters | None = None, **settings: Any) -> Streams:
     """Streams whose heartbeat and patience take hundredths of a second."""
     return Streams(meters or Meters(), **{"tick": 0.01, "heartbeat": 0.03, "stuck": 0.1, **settings})
+
+
+class Flag:
+    """Counts the calls of an ``on_disconnect``."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self) -> None:
+        self.calls += 1
+
+
+def at_rest(streams: Streams) -> bool:
+    """Whether ``streams`` looks after nothing and no task of it is left."""
+    return len(streams) == 0 and len(streams.tasks) == 0

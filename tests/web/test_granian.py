@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -59,9 +61,8 @@ async def server() -> AsyncIterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = ["--interface", "asgi", "--loop", "uvloop", "--port", str(port), "--log-level", "error"]
-    process = await asyncio.create_subprocess_exec(  # the server is a program of its own
-        sys.executable, "-m", "granian", *options, "tests.web.granian_app:app", cwd=ROOT
-    )
+    command = [sys.executable, "-m", "granian", *options, "tests.web.granian_app:app"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, start_new_session=True)
     server = Server(port)
     try:
         async with asyncio.timeout(30):
@@ -73,8 +74,7 @@ async def server() -> AsyncIterator[Server]:
                     await asyncio.sleep(0.05)
         yield server
     finally:
-        if process.returncode is None:
-            process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # the worker too: it outlives a parent that is killed alone
         await process.wait()
 
 

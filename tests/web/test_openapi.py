@@ -9,10 +9,11 @@ from uuid import UUID
 import msgspec
 from litestar import post
 from litestar.params import FromPath, JSONBody
+from litestar.testing import AsyncTestClient
 
 from app.web.openapi import ASSETS, FILES
 from app.web.problems import KINDS
-from tests.web.serving import serving
+from tests.web.serving import application, serving
 
 RAPIDOC = "affbd173a65e870e18f392cca963113bcdafb6e50e88cd2f6a834a65b22db94d"
 ERRORS_PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -83,6 +84,19 @@ async def test_the_page_loads_only_our_own_files() -> None:
                 assert address.startswith("/")
                 assert (await client.get(address)).status_code == 200
             assert not re.search(r"<script(?![^>]* src=)|<style| on[a-z]+=", page.text)
+
+
+async def test_below_a_prefix_the_page_stays_below_it() -> None:
+    app = application(order, path="/prefix")
+    async with AsyncTestClient(app) as client:
+        page = (await client.get("/prefix/docs")).text
+        schema = (await client.get("/prefix/openapi.json")).json()
+        for address in re.findall(r'(?:src|href|data-document)="([^"]*)"', page):
+            assert address.startswith("/prefix/")
+            assert (await client.get(address)).status_code == 200
+    assert schema["servers"] == [{"url": "http://testserver.local"}]
+    assert "/prefix/orders/{order_id}" in schema["paths"]
+    assert "http://testserver.local/prefix/api/v1" in schema["info"]["description"]
 
 
 async def test_files_are_served_with_their_type_and_a_tag() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from litestar import get
 
-from app.base.errors import NotFound, Unavailable
+from app.base.errors import Unavailable
 from app.telemetry.meters import Meters
-from app.web.stream import EVENT_STREAM, EventStream, JsonWait, Streams, frame
-from tests.web.serving import Connection, application, fast_streams, scope
+from app.web.stream import EVENT_STREAM, EventStream, frame
+from tests.web.serving import Connection, Flag, application, at_rest, fast_streams, scope
 
 ONE = frame("values", b"{}", "1-1")
 TWO = frame("values", b"[]", "1-2")
@@ -30,20 +30,6 @@ class Source:
                 yield chunk
         finally:
             self.closed.set()
-
-
-class Flag:
-    """Counts calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    async def __call__(self) -> None:
-        self.calls += 1
-
-
-def at_rest(streams: Streams) -> bool:
-    return len(streams) == 0 and len(streams.tasks) == 0
 
 
 async def test_a_stream_sends_its_chunks_as_they_are() -> None:
@@ -186,6 +172,14 @@ async def test_draining_tells_readers_to_come_back_and_ends_their_streams() -> N
     assert at_rest(streams)
 
 
+async def test_a_stream_that_opens_while_draining_ends_at_once() -> None:
+    streams = fast_streams()
+    streams.drain()
+    source, connection = Source(), Connection()
+    await asyncio.wait_for(connection.serve(EventStream(streams, source.chunks())), 5)
+    assert connection.body == b"retry: 1000\r\n\r\n"
+
+
 async def test_no_more_streams_open_than_allowed() -> None:
     streams = fast_streams(most=1)
     streams.admit()
@@ -210,79 +204,6 @@ async def test_a_finished_stream_leaves_nothing_in_memory() -> None:
     await connection.serve(EventStream(streams, short()))
     gc.collect()
     assert not [thing for thing in gc.get_objects() if isinstance(thing, EventStream)]
-
-
-async def result(value: bytes = b'{"a": 1}', after: asyncio.Event | None = None) -> bytes:
-    if after is not None:
-        await after.wait()
-    return value
-
-
-async def test_a_quick_result_is_an_ordinary_answer() -> None:
-    connection = Connection()
-    await connection.serve(JsonWait(fast_streams(), result(), headers={"Content-Location": "/r"}))
-    assert connection.headers == {
-        "content-type": "application/json",
-        "cache-control": "no-store",
-        "content-location": "/r",
-        "content-length": "8",
-    }
-    assert (connection.body, connection.ended) == (b'{"a": 1}', True)
-
-
-async def test_a_result_that_is_waited_for_comes_after_line_breaks() -> None:
-    connection, ready = Connection(), asyncio.Event()
-    serving = connection.serve(JsonWait(fast_streams(), result(after=ready)))
-    await connection.until(lambda: connection.body == b"\n\n\n")
-    ready.set()
-    await serving
-    assert "content-length" not in connection.headers
-    assert (connection.body.strip(), connection.ended) == (b'{"a": 1}', True)
-
-
-async def failing(after: asyncio.Event) -> bytes:
-    await after.wait()
-    raise NotFound("No such run.")
-
-
-async def test_an_error_of_a_quick_result_has_its_own_status_and_a_late_one_cuts() -> None:
-    at_once, later = asyncio.Event(), asyncio.Event()
-    at_once.set()
-    quick, late = Connection(), Connection()
-    with pytest.raises(NotFound):
-        await quick.serve(JsonWait(fast_streams(), failing(at_once)))
-    assert quick.sent == []
-    serving = late.serve(JsonWait(fast_streams(), failing(later)))
-    await late.until(lambda: late.body)
-    later.set()
-    with pytest.raises(NotFound):
-        await serving
-    assert not late.ended
-
-
-async def test_a_client_that_waits_no_longer_is_reported() -> None:
-    streams = fast_streams()
-    connection, gone = Connection(), Flag()
-    serving = connection.serve(JsonWait(streams, result(after=asyncio.Event()), on_disconnect=gone))
-    await connection.until(lambda: connection.body)
-    connection.leave()
-    await asyncio.wait_for(serving, 5)
-    assert gone.calls == 1
-    assert at_rest(streams)
-
-
-async def test_draining_cuts_waiting_clients_so_that_they_join_again() -> None:
-    streams = fast_streams()
-    begun, fresh = Connection(), Connection()
-    waiting = begun.serve(JsonWait(streams, result(after=asyncio.Event())))
-    await begun.until(lambda: begun.body)
-    unheard = fresh.serve(JsonWait(streams, result(after=asyncio.Event())))
-    await asyncio.sleep(0)
-    streams.drain()
-    await waiting
-    assert not begun.ended
-    with pytest.raises(Unavailable):
-        await unheard
 
 
 @pytest.mark.parametrize(

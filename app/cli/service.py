@@ -1,0 +1,64 @@
+"""What ``serve`` and ``dev`` have their workers do. Imported in workers alone: it brings the whole program."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from app.asgi import litestar
+from app.base.errors import StartError
+from app.db.migrate import pending
+from app.lifespan import close_house, drain_house, open_house
+from app.serving.station import Station
+from app.serving.worker import run
+from app.settings import Settings, load
+from app.telemetry.logs import set_up
+from app.web.bodies import Bodies
+from app.web.headers import Envelope
+from app.wiring import build
+
+log = structlog.get_logger(__name__)
+
+
+class Service:
+    """The House as a worker serves it (``app.serving.port.Application``)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._house = build(settings)
+        self.asgi = Envelope(Bodies(litestar(self._house)), self._house.meters)
+
+    async def open(self) -> None:
+        """Refuse a database that lacks migrations, then open the House."""
+        url = self._house.settings.database.url
+        assert url is not None
+        if lacking := await pending(url.reveal()):
+            raise StartError(
+                f"the database lacks the migrations {', '.join(lacking)}: run `agent-service migrate`, or set "
+                f"AGENT_MIGRATE_ON_START=1"
+            )
+        await open_house(self._house)
+
+    async def drain(self) -> None:
+        """Hand over what runs, end open streams."""
+        await drain_house(self._house)
+
+    async def close(self) -> None:
+        """Close the House."""
+        await close_house(self._house)
+
+    def about(self) -> dict[str, str]:
+        """The default model and why it is that, and the agents."""
+        model, reason = self._house.models.default()
+        return {"Model": f"{model} ({reason})", "Agents": ", ".join(self._house.catalog.names())}
+
+
+def work(station: Station, overrides: Mapping[str, str], defaults: Mapping[str, str]) -> int:
+    """Serve with the settings of this moment until the parent ends it; the exit code."""
+
+    def create() -> Service:
+        settings = load(overrides=overrides, defaults=defaults)
+        set_up(settings.server.log_level, settings.server.log_format)
+        for sentence in settings.warnings:
+            log.warning("setting_ignored", detail=sentence)
+        return Service(settings)
+
+    return run(create, station)

@@ -1,0 +1,33 @@
+"""What a worker gets from its parent at its birth, and how it reports back."""
+
+import json
+import os
+import socket
+
+
+class Station:
+    """A worker's place.
+
+    ``number`` counts from 1. ``lifeline`` is a pipe that ends with the parent, however that dies. ``seconds`` bound the
+    worker's end from there.
+    """
+
+    def __init__(self, number: int, listener: socket.socket, link: int, lifeline: int, seconds: float) -> None:
+        self.number = number
+        self.listener = listener
+        self.lifeline = lifeline
+        self.seconds = seconds
+        self._link = link
+
+    def ready(self, about: dict[str, str]) -> None:
+        """Tell the parent that this worker serves."""
+        self._send({"ready": about})
+
+    def failed(self, sentence: str, *, usage: bool = False) -> None:
+        """Tell the parent why this worker cannot serve; the worker ends then."""
+        self._send({"failed": sentence, "usage": usage})
+
+    def _send(self, message: object) -> None:
+        line = json.dumps(message).encode() + b"\n"
+        while line:
+            line = line[os.write(self._link, line) :]

@@ -1,0 +1,92 @@
+"""A server of the tests' own: the real parent and workers around a tiny application. ``python -m tests.serving.program``.
+
+Its argument is JSON: ``port``, ``workers``, ``grace``, ``drain`` and ``close`` (seconds), a ``source`` file to watch, and what
+should go wrong: ``fails`` (a sentence), ``raises``, ``hangs``.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.base.errors import AgentServiceError, StartError
+from app.serving.changes import Changes
+from app.serving.events import sayer
+from app.serving.listening import listen
+from app.serving.parent import Parent
+from app.serving.station import Station
+
+
+class Tiny:
+    """``/pid`` answers, ``/stream`` ends when drained, ``/exit`` ends the worker, ``/stuck`` blocks it for good."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._draining = False
+        self._drained = asyncio.Event()
+
+    async def open(self) -> None:
+        if reason := self._options.get("fails"):
+            raise StartError(reason)
+        if (source := self._options.get("source")) and "broken" in Path(source).read_text():
+            raise StartError("the source is broken")
+        if self._options.get("raises"):
+            raise ZeroDivisionError("of this kind")
+
+    async def drain(self) -> None:
+        print("drain", flush=True)
+        self._draining = True
+        await asyncio.sleep(self._options.get("drain", 0))
+        self._drained.set()
+        if self._options.get("hangs"):
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        print("close", flush=True)
+
+    def about(self) -> dict[str, str]:
+        return {"pid": str(os.getpid())}
+
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+        if scope["path"] == "/exit":
+            os._exit(7)
+        if scope["path"] == "/stuck":
+            print("stuck", flush=True)
+            while True:
+                pass
+        await send(start)
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.body", "body": b"event: first\r\n\r\n", "more_body": True})
+            await self._drained.wait()
+            await send({"type": "http.response.body", "body": b"retry: 1000\r\n\r\n"})
+            return
+        body = {"pid": os.getpid(), "parent": os.getppid(), "draining": self._draining}
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+def main(options: dict[str, Any]) -> int:
+    def work(station: Station) -> int:
+        from app.serving import worker
+        from app.telemetry.logs import set_up
+
+        set_up()
+        worker.CLOSE_SECONDS = options.get("close", worker.CLOSE_SECONDS)
+        return worker.run(lambda: Tiny(options), station)
+
+    try:
+        listeners = listen("127.0.0.1", options["port"], options.get("workers", 1))
+        parent = Parent(listeners, work, grace=options.get("grace", 10), say=sayer("json"))
+        if source := options.get("source"):
+            parent.changed = Changes([Path(source).parent]).found
+        parent.on_ready = lambda about: print(f"ready {about['pid']}", flush=True)
+        return parent.run()
+    except AgentServiceError as error:
+        print(f"tiny: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,49 @@
+"""What counts as a changed source."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.serving import changes
+from app.serving.changes import Changes
+
+
+@pytest.fixture(autouse=True)
+def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "LEAST", 0.0)
+    monkeypatch.setattr(changes, "SHARE", 0)
+
+
+def touched(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize("name", ["agents.toml", "tools.py", "deep/er/tools.py", ".env"])
+def test_a_source_that_is_written_or_removed_has_changed_once(tmp_path: Path, name: str) -> None:
+    watched = Changes([tmp_path])
+    assert not watched.found()
+    ways: list[Callable[[Path], None]] = [touched, Path.unlink]
+    for way in ways:
+        way(tmp_path / name)
+        assert watched.found() == str(tmp_path / name)
+        assert not watched.found()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".data/x.py", ".git/x.py", "__pycache__/x.py", "v/site-packages/x.py"])
+def test_other_files_have_not(tmp_path: Path, name: str) -> None:
+    watched = Changes([tmp_path])
+    touched(tmp_path / name)
+    assert not watched.found()
+
+
+def test_a_folder_that_takes_long_to_look_at_is_looked_at_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "SHARE", 1e9)
+    watched = Changes([tmp_path])
+    touched(tmp_path / "tools.py")
+    assert not watched.found()

@@ -1,0 +1,106 @@
+"""Workers come to life, and come back."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.serving.conftest import Program, until
+
+Start = Callable[..., Program]
+
+
+def test_the_kernel_spreads_connections_over_the_workers(start: Start) -> None:
+    program = start(workers=2)
+    workers = set(program.workers(2))
+    until(lambda: {program.get("/pid")["pid"] for _ in range(20)} == workers)
+
+
+def test_a_worker_that_crashes_is_replaced(start: Start) -> None:
+    program = start(workers=2)
+    before = program.workers(2)
+    crash(program)
+    after = program.workers(3)
+    assert after[2] not in before
+    assert program.event("worker_lost")["reason"] == "exit code 7"
+    assert {program.get("/pid")["pid"] for _ in range(40)} <= set(after)
+
+
+def test_connections_wait_for_the_successor_of_a_crashed_worker(start: Start) -> None:
+    program = start()
+    [first] = program.workers()
+    crash(program)
+    assert program.get("/pid")["pid"] not in {first, program.process.pid}
+
+
+def test_a_worker_that_crashes_again_and_again_waits_longer_each_time(start: Start) -> None:
+    program = start()
+    for count in (1, 2):
+        program.workers(count)
+        crash(program)
+    waits = until(lambda: [line for line in program.said() if "worker_lost" in line][1:])
+    assert '"again_in": 1.0' in waits[0]
+
+
+def test_a_worker_that_somebody_ends_drains_and_is_replaced(start: Start) -> None:
+    program = start()
+    [first] = program.workers()
+    os.kill(first, signal.SIGTERM)
+    assert program.workers(2)[1] != first
+    assert program.said().count("close") == 1
+
+
+def test_what_prevents_the_start_is_one_line(start: Start) -> None:
+    program = start(fails="the moon is down: lift it", workers=2)
+    assert program.ended() == 1
+    assert program.said() == ["tiny: the moon is down: lift it"]
+
+
+def test_so_is_what_nobody_expected(start: Start) -> None:
+    program = start(raises=True)
+    assert program.ended() == 1
+    assert program.said() == ["tiny: ZeroDivisionError: of this kind; set LOG_LEVEL=debug for the traceback"]
+
+
+def test_a_changed_source_replaces_the_worker_and_a_broken_one_is_waited_for(start: Start, tmp_path: Path) -> None:
+    source = tmp_path / "source.toml"
+    source.write_text("fine")
+    program = start(source=str(source))
+    [first] = program.workers()
+    source.write_text("broken")
+    until(lambda: "agent-service: the source is broken; waiting for a change" in program.said())
+    assert program.process.poll() is None
+    source.write_text("mended")
+    second = program.workers(2)[1]
+    assert second != first
+    assert program.get("/pid")["pid"] == second
+    program.signal(signal.SIGTERM)
+    assert program.ended() == 0
+
+
+def test_a_broken_source_at_the_start_is_waited_for_as_well(start: Start, tmp_path: Path) -> None:
+    source = tmp_path / "source.py"
+    source.write_text("broken")
+    program = start(source=str(source))
+    until(lambda: any("waiting for a change" in line for line in program.said()))
+    source.write_text("mended")
+    program.workers()
+
+
+def test_the_parent_imports_next_to_nothing() -> None:
+    """It lives as long as the server does: what it imports is memory that serves nobody."""
+    heavy = ("asyncio", "granian", "litestar", "logging", "msgspec", "sqlalchemy", "structlog", "uvloop")
+    script = (
+        "import sys, app.serving.parent, app.serving.listening, app.serving.events, app.cli.serve; "
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def crash(program: Program) -> None:
+    with contextlib.suppress(ValueError, ConnectionError):
+        program.get("/exit")
