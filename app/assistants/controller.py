@@ -4,6 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from app.access.structs import Principal
 from app.assistants.service import AssistantService
@@ -18,6 +20,10 @@ from app.assistants.structs import (
 )
 from app.web.params import page_headers, project
 
+Id = FromPath[UUID]
+Who = NamedDependency[Principal]
+Service = NamedDependency[AssistantService]
+
 
 class AssistantsController(Controller):
     """Assistants: configured, versioned agents."""
@@ -26,62 +32,72 @@ class AssistantsController(Controller):
     tags = ("assistants",)
 
     @post(status_code=200, summary="Create an assistant")
-    async def create(self, data: AssistantCreate, principal: Principal, assistants: AssistantService) -> Assistant:
+    async def create(self, data: JSONBody[AssistantCreate], principal: Who, assistants: Service) -> Assistant:
         """For one of the server's agents, which ``graph_id`` names."""
         return await assistants.create(principal.tenant_id, data)
 
     @post("/search", status_code=200, summary="Search assistants")
-    async def search(
-        self, data: AssistantSearch, principal: Principal, assistants: AssistantService
-    ) -> Response[list[Any]]:
+    async def search(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
         found, total = await assistants.search(principal.tenant_id, data)
         return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
 
     @post("/count", status_code=200, summary="Count assistants")
-    async def count(self, data: AssistantSearch, principal: Principal, assistants: AssistantService) -> int:
+    async def count(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> int:
         """Those that a search without a page would find."""
         return await assistants.count(principal.tenant_id, data)
 
     @get("/{assistant_id:str}", summary="One assistant")
-    async def get_one(self, assistant_id: UUID, principal: Principal, assistants: AssistantService) -> Assistant:
+    async def get_one(self, assistant_id: Id, principal: Who, assistants: Service) -> Assistant:
         """Its latest version."""
         return await assistants.get(principal.tenant_id, assistant_id)
 
     @patch("/{assistant_id:str}", summary="Change an assistant")
     async def change(
-        self, assistant_id: UUID, data: AssistantPatch, principal: Principal, assistants: AssistantService
+        self,
+        assistant_id: Id,
+        data: JSONBody[AssistantPatch],
+        principal: Who,
+        assistants: Service,
     ) -> Assistant:
         """Makes a new version, the latest from now on."""
         return await assistants.patch(principal.tenant_id, assistant_id, data)
 
     @delete("/{assistant_id:str}", summary="Delete an assistant")
-    async def delete_one(self, assistant_id: UUID, principal: Principal, assistants: AssistantService) -> None:
+    async def delete_one(self, assistant_id: Id, principal: Who, assistants: Service) -> None:
         """System assistants stay."""
         await assistants.delete(principal.tenant_id, assistant_id)
 
     @get("/{assistant_id:str}/schemas", summary="JSON Schemas of an assistant")
-    async def schemas(self, assistant_id: UUID, principal: Principal, assistants: AssistantService) -> dict[str, Any]:
+    async def schemas(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Of its input, output, state, configuration and context."""
         agent, name = await assistants.agent(principal.tenant_id, str(assistant_id))
         return {"graph_id": name, **agent.schemas()}
 
     @get("/{assistant_id:str}/graph", summary="An assistant drawn")
-    async def graph(self, assistant_id: UUID, principal: Principal, assistants: AssistantService) -> dict[str, Any]:
+    async def graph(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Its nodes and edges."""
         agent, _ = await assistants.agent(principal.tenant_id, str(assistant_id))
         return agent.graph()
 
     @post("/{assistant_id:str}/versions", status_code=200, summary="Versions of an assistant")
     async def versions(
-        self, assistant_id: UUID, data: VersionSearch, principal: Principal, assistants: AssistantService
+        self,
+        assistant_id: Id,
+        data: JSONBody[VersionSearch],
+        principal: Who,
+        assistants: Service,
     ) -> list[AssistantVersion]:
         """Newest first."""
         return await assistants.versions(principal.tenant_id, assistant_id, data)
 
     @post("/{assistant_id:str}/latest", status_code=200, summary="Go to a version")
     async def latest(
-        self, assistant_id: UUID, data: LatestVersion, principal: Principal, assistants: AssistantService
+        self,
+        assistant_id: Id,
+        data: JSONBody[LatestVersion],
+        principal: Who,
+        assistants: Service,
     ) -> Assistant:
         """Back or forward."""
         return await assistants.set_latest(principal.tenant_id, assistant_id, data.version)

@@ -1,23 +1,29 @@
 """HTTP routes of runs: on a thread, and stateless (with a thread of their own)."""
 
 import functools
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 from litestar import Controller, Request, Response, delete, get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.access.structs import Principal
 from app.base.errors import NotBuilt
 from app.bus.feed import START
+from app.domain.lifecycle import RunStatus
 from app.runs.entries import Claimed
 from app.runs.frames import MODES
 from app.runs.service import RunService, created
-from app.runs.structs import Run, RunCreate
+from app.runs.structs import Action, Run, RunCreate
 from app.web.params import Limit, Offset, last_event_id, stream_modes
 from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait, Streams
 
-Status = Annotated[str | None, Parameter(query="status", required=False)]
+Id = FromPath[UUID]
+Body = JSONBody[RunCreate]
+Who = NamedDependency[Principal]
+Service = NamedDependency[RunService]
+Open = NamedDependency[Streams]
 
 
 class RunsController(Controller):
@@ -26,7 +32,7 @@ class RunsController(Controller):
     tags = ("runs",)
 
     @post("/threads/{thread_id:str}/runs", status_code=200, summary="Start a run in the background")
-    async def create(self, thread_id: UUID, data: RunCreate, principal: Principal, runs: RunService) -> Response[Run]:
+    async def create(self, thread_id: Id, data: Body, principal: Who, runs: Service) -> Response[Run]:
         """The run is accepted, and durable, when this answers."""
         claimed = await runs.create(principal, thread_id, data)
         return Response(created(claimed), headers={"Content-Location": _place(claimed)})
@@ -38,50 +44,56 @@ class RunsController(Controller):
         summary="Start a run and stream it",
     )
     async def create_stream(
-        self, thread_id: UUID, data: RunCreate, principal: Principal, runs: RunService, streams: Streams
+        self,
+        thread_id: Id,
+        data: Body,
+        principal: Who,
+        runs: Service,
+        streams: Open,
     ) -> EventStream:
         """Server-sent events; the run goes on when the reader leaves, unless ``on_disconnect`` is ``cancel``."""
         return _streamed(await begin(principal, thread_id, data, runs, streams), data, principal, runs, streams)
 
     @post("/threads/{thread_id:str}/runs/wait", status_code=200, summary="Start a run and wait for its result")
     async def create_wait(
-        self, thread_id: UUID, data: RunCreate, principal: Principal, runs: RunService, streams: Streams
+        self,
+        thread_id: Id,
+        data: Body,
+        principal: Who,
+        runs: Service,
+        streams: Open,
     ) -> JsonWait:
         """The thread's values after the run; ``__error__`` in their place when it failed."""
         return _waited(await begin(principal, thread_id, data, runs, streams), data, principal, runs, streams)
 
     @post("/runs", status_code=200, summary="Start a stateless run in the background")
-    async def create_stateless(self, data: RunCreate, principal: Principal, runs: RunService) -> Response[Run]:
+    async def create_stateless(self, data: Body, principal: Who, runs: Service) -> Response[Run]:
         """The run gets a thread of its own, which goes when it ends unless ``on_completion`` is ``keep``."""
         claimed = await runs.create(principal, None, data)
         return Response(created(claimed), headers={"Content-Location": _place(claimed)})
 
     @post("/runs/stream", status_code=200, responses=EVENT_STREAM, summary="Start a stateless run and stream it")
-    async def stream_stateless(
-        self, data: RunCreate, principal: Principal, runs: RunService, streams: Streams
-    ) -> EventStream:
+    async def stream_stateless(self, data: Body, principal: Who, runs: Service, streams: Open) -> EventStream:
         """As on a thread; ``Location`` leads back to this very stream."""
         return _streamed(await begin(principal, None, data, runs, streams), data, principal, runs, streams)
 
     @post("/runs/wait", status_code=200, summary="Start a stateless run and wait for its result")
-    async def wait_stateless(
-        self, data: RunCreate, principal: Principal, runs: RunService, streams: Streams
-    ) -> JsonWait:
+    async def wait_stateless(self, data: Body, principal: Who, runs: Service, streams: Open) -> JsonWait:
         """As on a thread."""
         return _waited(await begin(principal, None, data, runs, streams), data, principal, runs, streams)
 
     @post("/runs/batch", status_code=200, summary="Start several stateless runs")
-    async def batch(self, principal: Principal, runs: RunService) -> None:
+    async def batch(self, principal: Who, runs: Service) -> None:
         """Comes with the next version."""
         raise NotBuilt("Batches of runs are not built yet: create the runs one by one.")
 
     @get("/threads/{thread_id:str}/runs", summary="List a thread's runs")
     async def list_runs(
         self,
-        thread_id: UUID,
-        principal: Principal,
-        runs: RunService,
-        status: Status = None,
+        thread_id: Id,
+        principal: Who,
+        runs: Service,
+        status: FromQuery[RunStatus | None] = None,
         limit: Limit = 10,
         offset: Offset = 0,
     ) -> list[Run]:
@@ -89,18 +101,23 @@ class RunsController(Controller):
         return await runs.list(principal, thread_id, status=status, limit=limit, offset=offset)
 
     @get("/threads/{thread_id:str}/runs/{run_id:str}", summary="One run")
-    async def get_run(self, thread_id: UUID, run_id: UUID, principal: Principal, runs: RunService) -> Run:
+    async def get_run(self, thread_id: Id, run_id: Id, principal: Who, runs: Service) -> Run:
         """Its status, and what it was asked for."""
         return await runs.get(principal, thread_id, run_id)
 
     @delete("/threads/{thread_id:str}/runs/{run_id:str}", summary="Delete an ended run")
-    async def delete_run(self, thread_id: UUID, run_id: UUID, principal: Principal, runs: RunService) -> None:
+    async def delete_run(self, thread_id: Id, run_id: Id, principal: Who, runs: Service) -> None:
         """The thread keeps its state."""
         await runs.delete(principal, thread_id, run_id)
 
     @get("/threads/{thread_id:str}/runs/{run_id:str}/join", summary="Wait for a run's result")
     async def join(
-        self, thread_id: UUID, run_id: UUID, principal: Principal, runs: RunService, streams: Streams
+        self,
+        thread_id: Id,
+        run_id: Id,
+        principal: Who,
+        runs: Service,
+        streams: Open,
     ) -> JsonWait:
         """The thread's values after the run."""
         streams.admit()
@@ -115,11 +132,11 @@ class RunsController(Controller):
     )
     async def join_stream(
         self,
-        thread_id: UUID,
-        run_id: UUID,
-        principal: Principal,
-        runs: RunService,
-        streams: Streams,
+        thread_id: Id,
+        run_id: Id,
+        principal: Who,
+        runs: Service,
+        streams: Open,
         request: Request[Any, Any, Any],
     ) -> EventStream:
         """Everything after ``Last-Event-ID``, or from the start: live, or replayed after the end.
@@ -136,12 +153,12 @@ class RunsController(Controller):
     @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", summary="Stop a run")
     async def cancel(
         self,
-        thread_id: UUID,
-        run_id: UUID,
-        principal: Principal,
-        runs: RunService,
-        wait: bool = False,
-        action: str = "interrupt",
+        thread_id: Id,
+        run_id: Id,
+        principal: Who,
+        runs: Service,
+        wait: FromQuery[bool] = False,
+        action: FromQuery[Action] = "interrupt",
     ) -> Response[Any]:
         """Recorded at once and felt within two seconds; with ``wait`` it answers when the run has ended."""
         if action != "interrupt":

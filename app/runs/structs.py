@@ -20,6 +20,7 @@ StreamMode = Literal[
     "events",
 ]
 NodeNames = Literal["*"] | list[str]
+Action = Literal["interrupt", "rollback"]
 
 
 class CommandBody(msgspec.Struct, kw_only=True):

@@ -3,11 +3,14 @@
 from typing import Any
 
 from litestar import Controller, Request, Response, get
+from litestar.di import NamedDependency
 
 from app.access.guard import OPEN
 from app.system.service import SystemService
 from app.system.structs import Health, Info
 from app.telemetry.export import MetricsPage
+
+Service = NamedDependency[SystemService]
 
 
 class SystemController(Controller):
@@ -22,18 +25,18 @@ class SystemController(Controller):
         return {"ok": True}
 
     @get("/info", summary="Version and features")
-    async def info(self, system: SystemService) -> Info:
+    async def info(self, system: Service) -> Info:
         """For clients that adapt to the server."""
         return system.info()
 
     @get("/health", summary="Every dependency")
-    async def health(self, request: Request[Any, Any, Any], system: SystemService) -> Response[Health]:
+    async def health(self, request: Request[Any, Any, Any], system: Service) -> Response[Health]:
         """200 when the service does its job (healthy or degraded), 503 when it cannot. Details need a key."""
         health = system.health(details="user" in request.scope)
         return Response(health, status_code=503 if health.status == "unhealthy" else 200)
 
     @get("/health/ready", summary="Whether to send requests here")
-    async def ready(self, system: SystemService) -> Response[dict[str, str]]:
+    async def ready(self, system: Service) -> Response[dict[str, str]]:
         """503 while starting, draining or without the database."""
         obstacle = system.obstacle()
         if obstacle:
@@ -53,7 +56,9 @@ class MetricsController(Controller):
     opt = OPEN
 
     @get("/metrics", summary="Metrics for Prometheus", include_in_schema=False)
-    async def metrics(self, request: Request[Any, Any, Any], metrics_page: MetricsPage) -> Response[bytes]:
+    async def metrics(
+        self, request: Request[Any, Any, Any], metrics_page: NamedDependency[MetricsPage]
+    ) -> Response[bytes]:
         """Prometheus text, or OpenMetrics where ``Accept`` asks for it."""
         body, content_type = await metrics_page.render(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)

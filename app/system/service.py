@@ -5,6 +5,8 @@ import time
 from functools import cache
 from typing import Any
 
+import msgspec
+
 from app.llm.registry import Registry
 from app.system.prober import Prober
 from app.system.state import Readiness
@@ -62,6 +64,6 @@ class SystemService:
         }
 
     def _llm(self) -> dict[str, Any]:
-        vendors = self._models.health()
+        vendors = {name: msgspec.to_builtins(seen) for name, seen in self._models.health().items()}
         worst = "degraded" if any(v["status"] == "degraded" for v in vendors.values()) else "healthy"
         return {"status": worst, "vendors": vendors}

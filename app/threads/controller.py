@@ -4,6 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Controller, Request, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.access.structs import Principal
 from app.base.errors import NotBuilt
@@ -19,6 +21,10 @@ from app.threads.structs import (
 )
 from app.web.params import Limit, page_headers, project
 
+Id = FromPath[UUID]
+Who = NamedDependency[Principal]
+Service = NamedDependency[ThreadService]
+
 
 class ThreadsController(Controller):
     """Threads: conversations and their states."""
@@ -27,33 +33,33 @@ class ThreadsController(Controller):
     tags = ("threads",)
 
     @post(status_code=200, summary="Create a thread")
-    async def create(self, data: ThreadCreate, principal: Principal, threads: ThreadService) -> Thread:
+    async def create(self, data: JSONBody[ThreadCreate], principal: Who, threads: Service) -> Thread:
         """With an id of the client's own, if it likes."""
         return await threads.create(principal.tenant_id, data)
 
     @post("/search", status_code=200, summary="Search threads")
-    async def search(self, data: ThreadSearch, principal: Principal, threads: ThreadService) -> Response[list[Any]]:
+    async def search(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
         found, total = await threads.search(principal.tenant_id, data)
         return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
 
     @post("/count", status_code=200, summary="Count threads")
-    async def count(self, data: ThreadSearch, principal: Principal, threads: ThreadService) -> int:
+    async def count(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> int:
         """Those that a search without a page would find."""
         return await threads.count(principal.tenant_id, data)
 
     @get("/{thread_id:str}", summary="One thread")
-    async def get_one(self, thread_id: UUID, principal: Principal, threads: ThreadService) -> Thread:
+    async def get_one(self, thread_id: Id, principal: Who, threads: Service) -> Thread:
         """With its latest values."""
         return await threads.get(principal.tenant_id, thread_id)
 
     @patch("/{thread_id:str}", summary="Change a thread's metadata")
     async def change(
         self,
-        thread_id: UUID,
-        data: ThreadPatch,
-        principal: Principal,
-        threads: ThreadService,
+        thread_id: Id,
+        data: JSONBody[ThreadPatch],
+        principal: Who,
+        threads: Service,
         request: Request[Any, Any, Any],
     ) -> Response[Thread | None]:
         """Merged into what is there. ``Prefer: return=minimal`` is answered with 204."""
@@ -63,30 +69,28 @@ class ThreadsController(Controller):
         return Response(thread)
 
     @delete("/{thread_id:str}", summary="Delete a thread")
-    async def delete_one(self, thread_id: UUID, principal: Principal, threads: ThreadService) -> None:
+    async def delete_one(self, thread_id: Id, principal: Who, threads: Service) -> None:
         """With its runs, states and events."""
         await threads.delete(principal.tenant_id, thread_id)
 
     @get("/{thread_id:str}/state", summary="A thread's latest state")
-    async def state(self, thread_id: UUID, principal: Principal, threads: ThreadService) -> ThreadState:
+    async def state(self, thread_id: Id, principal: Who, threads: Service) -> ThreadState:
         """Its values and what would run next."""
         return await threads.state(principal.tenant_id, thread_id)
 
     @post("/{thread_id:str}/state", summary="Write a thread's state")
-    async def update_state(self, thread_id: UUID, principal: Principal) -> None:
+    async def update_state(self, thread_id: Id, principal: Who) -> None:
         """Comes with the next version."""
         raise NotBuilt("Writing a thread's state is not built yet: send the values as a run's input.")
 
     @get("/{thread_id:str}/state/{checkpoint_id:str}", summary="A thread's state at a checkpoint")
-    async def state_at(
-        self, thread_id: UUID, checkpoint_id: UUID, principal: Principal, threads: ThreadService
-    ) -> ThreadState:
+    async def state_at(self, thread_id: Id, checkpoint_id: Id, principal: Who, threads: Service) -> ThreadState:
         """As it was then."""
         return await threads.state_at(principal.tenant_id, thread_id, str(checkpoint_id))
 
     @post("/{thread_id:str}/state/checkpoint", status_code=200, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
-        self, thread_id: UUID, data: CheckpointQuery, principal: Principal, threads: ThreadService
+        self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: Who, threads: Service
     ) -> ThreadState:
         """The checkpoint is given by its reference."""
         return await threads.state_at(principal.tenant_id, thread_id, data.checkpoint)
@@ -94,28 +98,28 @@ class ThreadsController(Controller):
     @get("/{thread_id:str}/history", summary="A thread's states")
     async def history(
         self,
-        thread_id: UUID,
-        principal: Principal,
-        threads: ThreadService,
+        thread_id: Id,
+        principal: Who,
+        threads: Service,
         limit: Limit = 10,
-        before: str | None = None,
+        before: FromQuery[str | None] = None,
     ) -> list[ThreadState]:
         """Newest first."""
         return await threads.history(principal.tenant_id, thread_id, HistoryQuery(limit=limit, before=before))
 
     @post("/{thread_id:str}/history", status_code=200, summary="A thread's states")
     async def search_history(
-        self, thread_id: UUID, data: HistoryQuery, principal: Principal, threads: ThreadService
+        self, thread_id: Id, data: JSONBody[HistoryQuery], principal: Who, threads: Service
     ) -> list[ThreadState]:
         """Newest first, as many as are asked for."""
         return await threads.history(principal.tenant_id, thread_id, data)
 
     @post("/{thread_id:str}/copy", summary="Copy a thread")
-    async def copy(self, thread_id: UUID, principal: Principal) -> None:
+    async def copy(self, thread_id: Id, principal: Who) -> None:
         """Comes with the next version."""
         raise NotBuilt("Copying threads is not built yet.")
 
     @post("/prune", summary="Prune threads")
-    async def prune(self, principal: Principal) -> None:
+    async def prune(self, principal: Who) -> None:
         """Comes with the next version."""
         raise NotBuilt("Pruning threads is not built yet: delete them one by one.")

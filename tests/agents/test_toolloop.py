@@ -168,7 +168,11 @@ async def test_what_goes_wrong_with_a_call_is_told_to_the_model(asked: ToolCallD
 
 async def test_calls_without_ids_of_their_own_get_some() -> None:
     run = Rehearsal()
-    asks = [call("adds", '{"a":1}', id_=None), call("adds", '{"a":2}', id_="x", index=1), call("adds", '{"a":3}', "x", 2)]
+    asks = [
+        call("adds", '{"a":1}', id_=None),
+        call("adds", '{"a":2}', id_="x", index=1),
+        call("adds", '{"a":3}', "x", 2),
+    ]
     await run.play(agent(Turns(list(asks), [TextDelta("ok")]), adds), "go")
     answers = [m for m in run.messages() if isinstance(m, ToolMessage)]
     assert [m.content for m in answers] == ["2", "3", "4"]
@@ -208,7 +212,7 @@ async def test_a_tool_may_talk_to_its_clients() -> None:
 
 async def test_more_steps_than_the_limit_fail_the_run() -> None:
     turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
-    with pytest.raises(StepLimit, match="limits.steps"):
+    with pytest.raises(StepLimit, match=r"limits\.steps"):
         await Rehearsal().play(agent(Turns(*turns), adds, steps=5), "go")
     turns = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(StepLimit):
@@ -217,7 +221,7 @@ async def test_more_steps_than_the_limit_fail_the_run() -> None:
 
 async def test_more_tokens_than_the_limit_fail_the_run() -> None:
     turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
-    with pytest.raises(TokenLimit, match="limits.tokens"):
+    with pytest.raises(TokenLimit, match=r"limits\.tokens"):
         await Rehearsal().play(agent(Turns(*turns, tokens=60), adds, tokens=100), "go")
 
 

@@ -1,7 +1,7 @@
 """Tool calls: checked, run side by side, and always answered; what goes wrong is told to the model."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid5
 
@@ -38,7 +38,7 @@ class CheckedTool:
 class Toolbox:
     """The tools of one agent, and how calls to them end. ``count`` is told (tool, outcome) of every call."""
 
-    def __init__(self, tools: list[Tool], count: Callable[[str, str], None]) -> None:
+    def __init__(self, tools: Sequence[Tool], count: Callable[[str, str], None]) -> None:
         self._tools = {tool.spec.name: CheckedTool(tool) for tool in tools}
         self._count = count
         self.specs = [tool.spec for tool in tools]

@@ -1,0 +1,88 @@
+"""A server as operators start it, in processes of its own, on a database of its own."""
+
+import asyncio
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+from tests.database import clone, drop
+
+START_SECONDS = 30.0
+PEPPER = "0123456789abcdef0123456789abcdef"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Served:
+    """A running ``agent-service serve``."""
+
+    def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}/api/v1"
+        self.log = folder / f"server-{self.port}.log"
+        self.environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            "DATABASE_URL": database_url,
+            "AGENT_AUTH": "none",
+            "AGENT_DRAIN_SECONDS": "5",
+            "PORT": str(self.port),
+            **environment,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", "serve"], env=self.environment, stdout=log, stderr=log
+            )
+
+    def wait_until_ready(self) -> "Served":
+        deadline = time.monotonic() + START_SECONDS
+        while self.get("/api/v1/health/ready") != 200:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return self
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path, headers=headers or {})
+            return connection.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            connection.close()
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def served(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for all journeys of a worker."""
+    url = asyncio.run(clone(server_url))
+    server = Served(url, tmp_path_factory.mktemp("served"))
+    try:
+        yield server.wait_until_ready()
+    finally:
+        server.stop()
+        asyncio.run(drop(server_url, url))
+
+
+@pytest.fixture
+async def client(served: Served) -> AsyncIterator[LangGraphClient]:
+    """The LangGraph SDK, pointed at the server."""
+    async with get_client(url=served.base) as client:
+        yield client
