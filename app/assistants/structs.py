@@ -1,7 +1,7 @@
 """The wire shapes of assistants."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -99,4 +99,4 @@ class VersionSearch(msgspec.Struct, kw_only=True):
 class LatestVersion(msgspec.Struct, kw_only=True):
     """The version to go to."""
 
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

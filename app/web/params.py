@@ -59,10 +59,11 @@ def select_fields(request: AnyRequest, allowed: Collection[str]) -> list[str] | 
 
 
 def project(things: Iterable[Any], fields: Sequence[str] | None) -> list[Any]:
-    """``things`` (structs) as they are, or as dictionaries with only ``fields``."""
+    """``things`` (structs) as they are, or as dictionaries with only ``fields``; what is unset stays out."""
     if fields is None:
         return list(things)
-    return [{field: getattr(thing, field) for field in fields} for thing in things]
+    shown = [{field: getattr(thing, field) for field in fields} for thing in things]
+    return [{field: value for field, value in one.items() if value is not msgspec.UNSET} for one in shown]
 
 
 def _choices(request: AnyRequest, names: Iterable[str], what: str, allowed: Collection[str]) -> list[str] | None:

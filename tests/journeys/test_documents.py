@@ -1,0 +1,72 @@
+"""What the pages show is true: links lead somewhere, examples run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.agents.config import BUILT_IN, read
+from app.agents.loading import load
+from app.tools.function import FunctionTool
+from tests.journeys.conftest import Served
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target and not target.startswith("/"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_sdk_example_of_the_readme_runs_as_written(served: Served, tmp_path: Path) -> None:
+    (example,) = blocks("README.md", "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    script = tmp_path / "example.py"
+    script.write_text(example.replace("http://127.0.0.1:8000/api/v1", served.base))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "metadata 1-1"
+    assert "5" in lines[-1]
+
+
+def test_the_curl_of_the_readme_streams_what_it_shows(served: Served) -> None:
+    command = next(block for block in blocks("README.md", "console") if "curl" in block).removeprefix("$ ")
+    command = command.replace("http://127.0.0.1:8000/api/v1", served.base)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True)
+    shown = next(block for block in blocks("README.md", "text") if "event: metadata" in block)
+    assert re.findall(r"event: \w+|id: \S+", done.stdout) == re.findall(r"event: \w+|id: \S+", shown)
+    assert "The tool calculator answered: 84" in done.stdout
+
+
+def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
+    (started,) = blocks("docs/getting-started.md", "toml")
+    (whole,) = blocks("docs/agents.md", "toml")
+    (function,) = blocks("docs/getting-started.md", "python")
+    (tmp_path / "tools.py").write_text(function)
+    for text in (started, whole):
+        file = tmp_path / "agents.toml"
+        file.write_text(text)
+        assert set(read(str(file)).agents) >= set(BUILT_IN)
+    assert FunctionTool(load("./tools.py:find_order", tmp_path)).spec.parameters["required"] == ["number"]
+
+
+def test_the_tool_of_the_page_has_the_schema_that_it_describes(tmp_path: Path) -> None:
+    (example,) = blocks("docs/agents.md", "python")
+    (tmp_path / "orders.py").write_text(example)
+    spec = FunctionTool(load("orders.py:search_orders", tmp_path)).spec
+    assert spec.description == "Find a customer's orders."
+    assert spec.parameters["properties"]["state"] == {
+        "description": "which orders to find",
+        "enum": ["open", "sent"],
+        "default": "open",
+    }

@@ -1,0 +1,111 @@
+"""What a run costs: two statements for an echo, one more for each further step, and bytes that grow with the thread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.agents.port import Outcome, RunContext
+from app.db.engine import Database
+from app.runs import claims, journal
+from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
+
+
+class Counted:
+    """Counts the statements that leave this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[str] = []
+        for name in ("fetch", "fetchrow", "fetchval", "execute"):
+            plain = getattr(asyncpg.Connection, name)
+
+            async def counted(connection: Any, query: str, *args: Any, _plain: Any = plain, **more: Any) -> Any:
+                self.statements.append(query)
+                return await _plain(connection, query, *args, **more)
+
+            monkeypatch.setattr(asyncpg.Connection, name, counted)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def named(statements: Sequence[str]) -> list[str]:
+    names = {claims.ACCEPT: "accept", journal.COMMIT: "commit"}
+    return [names.get(statement, statement) for statement in statements]
+
+
+async def test_an_echo_takes_two_statements(database: Database, counted: Counted) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        await engine.result(await engine.begin("warm"))
+        counted.statements.clear()
+        live = engine.supervisor.launch(await engine.accept("hello"))
+        live.awaited = True
+        await live.done
+    assert named(counted.statements) == ["accept", "commit"]
+
+
+async def test_each_further_step_takes_one_more(database: Database, counted: Counted) -> None:
+    async def work(context: RunContext) -> Outcome:
+        for _ in range(3):
+            await context.commit(step("thinking", following=("agent",)))
+        return Outcome(step=step("done"))
+
+    async with engine_on(database, SteeredAgent("steered", work)) as engine:
+        await engine.result(await engine.begin("warm", agent="steered"))
+        counted.statements.clear()
+        live = engine.supervisor.launch(await engine.accept("hello", agent="steered"))
+        live.awaited = True
+        await live.done
+    assert named(counted.statements) == ["accept", *["commit"] * 4]
+
+
+async def test_the_next_turn_here_loads_nothing(database: Database, counted: Counted) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        first = await engine.begin("one")
+        await engine.result(first)
+        counted.statements.clear()
+        live = engine.supervisor.launch(await engine.accept("two", thread=first.thread_id))
+        live.awaited = True
+        await live.done
+    assert named(counted.statements) == ["accept", "commit"]
+
+
+async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> None:
+    sizes: list[int] = []
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        run = await engine.begin("x")
+        await engine.result(run)
+        for turn in range(2, 41):
+            await engine.result(await engine.begin("x", thread=run.thread_id))
+            if turn in {20, 40}:
+                (row,) = await fetch(
+                    database,
+                    "select (select sum(length(body)) from checkpoint_items)"
+                    " + (select sum(length(head)) from checkpoints) as bytes",
+                )
+                sizes.append(int(row["bytes"]))
+        (row,) = await fetch(database, "select sum(length(body)) as bytes from checkpoint_items")
+    assert sizes[1] < 2.1 * sizes[0]
+    assert sizes[1] < 1.5 * int(row["bytes"])
+
+
+@pytest.mark.parametrize("statement", [claims.ACCEPT, journal.COMMIT], ids=["accept", "commit"])
+async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_tables(
+    database: Database, statement: str
+) -> None:
+    async with database.engine_connection() as connection:
+        prepared = await connection.prepare(statement)
+        values: list[Any] = [[] for _ in prepared.get_parameters()]
+        if statement is claims.ACCEPT:
+            values[-1] = 30.0
+        rows = await connection.fetch(f"explain (costs off) {statement}", *values)
+    lines = [row[0].strip() for row in rows]
+    scans = [(line, lines[n + 1]) for n, line in enumerate(lines) if "Scan" in line and " on " in line]
+    of_rows = [scan for scan in scans if " on threads" in scan[0] or " on runs" in scan[0]]
+    assert of_rows
+    for scan, condition in of_rows:
+        assert condition.startswith("Index Cond:"), scan
+        assert "thread_id" in condition or "run_id" in condition, (scan, condition)
