@@ -75,7 +75,6 @@ class Execution:
         self._checkpoints: list[CheckpointEntry] = []
         self._held: list[Event] | None = None
         self._input_written: asyncio.Task[int] | None = None
-        feed.open(claimed.epoch)
 
     @property
     def last(self) -> int:

@@ -95,6 +95,7 @@ class Supervisor:
         """Run ``claimed`` in a task of its own."""
         live = Live(claimed, self.feed(claimed.run_id))
         self._expected.pop(claimed.run_id, None)
+        live.feed.open(claimed.epoch)  # now, so that a reader who comes first waits here and asks no database
         self._live[claimed.run_id] = live
         live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
         return live
