@@ -10,12 +10,12 @@ from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.db.engine import Database
-from app.db.migrate import head
 from app.llm.registry import Registry
 from app.runs.claims import Claims
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Supervisor
+from app.schema import HEAD
 from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
@@ -87,5 +87,5 @@ def build(settings: Settings) -> House:
         runs=RunService(database, claims, supervisor, assistants, catalog),
         streams=Streams(meters),
         prober=prober,
-        system=SystemService(prober, readiness, models, head()),
+        system=SystemService(prober, readiness, models, HEAD),
     )

@@ -35,6 +35,9 @@ DEFERRED_IMPORTS = {
 BROAD_EXCEPTS = {
     "app/agents/loading.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/toolloop/calls.py": 1,  # whatever a tool raises is told to the model
+    "app/cli/apart.py": 1,  # what a start-up check raises is told by the parent
+    "app/cli/main.py": 1,  # a traceback is a bug: one line tells of it
+    "app/serving/parent.py": 1,  # what a worker raises while it starts is told by the parent
     "app/runs/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
     "app/web/headers.py": 1,  # whatever a request raises becomes a 500 problem
 }

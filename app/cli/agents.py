@@ -2,23 +2,20 @@
 
 import argparse
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from app.agents.catalog import build
-from app.agents.config import AgentsFile, AgentSpec, read
 from app.base.errors import AgentServiceError
 from app.cli.output import GREEN, RED, styled, table
-from app.llm.registry import Registry
-from app.settings import load
-from app.telemetry.meters import Meters
+from app.cli.parsing import sub_command
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """list, check."""
-    parser.epilog = "example: agent-service agents check --agents agents.toml"
-    verbs = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, words in (("list", "list the agents"), ("check", "load every agent and say what is wrong")):
-        verb = verbs.add_parser(name, help=words)
-        verb.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    for name, does in (("list", "list the configured agents"), ("check", "load every agent and say what is wrong")):
+        action = sub_command(actions, name, does, f"agents {name} --agents agents.toml")
+        action.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,6 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
+    from app.agents.catalog import build
+    from app.agents.config import read
+    from app.llm.registry import Registry
+    from app.settings import load
+    from app.telemetry.meters import Meters
+
     settings = load()
     file = read(arguments.agents or settings.agents.config)
     models = Registry(settings.llm, Meters())
@@ -39,17 +42,20 @@ async def _run(arguments: argparse.Namespace) -> int:
             ]
             print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))
             return 0
-        problems = [_check(name, spec, file, models) for name, spec in file.agents.items()]
-        return 1 if any(problems) else 0
+        found = [
+            _loads(name, lambda name=name, spec=spec: build(name, spec, file, models.model, lambda *_: None))  # type: ignore[misc]
+            for name, spec in file.agents.items()
+        ]
+        return 0 if all(found) else 1
     finally:
         await models.aclose()
 
 
-def _check(name: str, spec: AgentSpec, file: AgentsFile, models: Registry) -> bool:
+def _loads(name: str, build: Callable[[], Any]) -> bool:
     try:
-        build(name, spec, file, models.model, lambda *_: None)
+        build()
     except AgentServiceError as error:
         print(f"{styled('failed', RED)}  {name}: {error}")
-        return True
-    print(f"{styled('ok', GREEN)}  {name}")
-    return False
+        return False
+    print(f"{styled('ok', GREEN)}      {name}")
+    return True

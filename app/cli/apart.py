@@ -48,6 +48,8 @@ def _answer(work: Callable[[], Any], writable: int) -> None:
     except AgentServiceError as error:
         answer = {"failed": str(error), "usage": isinstance(error, UsageError)}
     except Exception as error:  # noqa: BLE001  the edge: the parent has the words
-        answer = {"failed": f"{type(error).__name__}: {error}", "usage": False}
+        from app.cli.failing import unexpected
+
+        answer = {"failed": unexpected(error), "usage": False}
     with os.fdopen(writable, "w") as pipe:
         json.dump(answer, pipe)

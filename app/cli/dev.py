@@ -4,13 +4,12 @@ import argparse
 import signal
 import time
 from pathlib import Path
-from typing import NoReturn
 
 from app.base.errors import StartError, UsageError
 from app.cli.apart import apart
 from app.cli.health import EVERY_ADDRESS, ask
 from app.cli.output import BOLD, DIM, GREEN, styled
-from app.cli.serve import GRACE_SECONDS, words_of
+from app.cli.serve import GRACE_SECONDS, leave, words_of
 from app.db.embedded import EmbeddedDatabase
 from app.serving.changes import Changes
 from app.serving.events import sayer
@@ -27,18 +26,19 @@ READY_SECONDS = 10.0
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Where, with which data and agents."""
-    parser.epilog = "example: agent-service dev --port 8001 --agents agents.toml --reload"
-    parser.add_argument("--port", metavar="N", help="the port to listen on (PORT, 8000)")
-    parser.add_argument("--host", help="the address to listen on (HOST, 127.0.0.1)")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where the database lives (AGENT_DATA_DIR, .data)")
-    parser.add_argument("--agents", metavar="FILE", help="the agents file (AGENT_CONFIG, agents.toml)")
+    parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
+    parser.add_argument("--host", help="the address to listen on (default: HOST, or 127.0.0.1)")
+    parser.add_argument(
+        "--data-dir", metavar="FOLDER", help="where the database lives (default: AGENT_DATA_DIR, or .data)"
+    )
+    parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
     parser.add_argument("--reload", action="store_true", help="start anew when a source or the agents file changes")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Start PostgreSQL, migrate, serve; stop PostgreSQL at the end."""
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     overrides = words_of(arguments, HOST="host", PORT="port", AGENT_DATA_DIR="data_dir", AGENT_CONFIG="agents")
     settings = load(overrides=overrides, defaults=DEFAULTS)
     server = settings.server
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         apart(lambda: _migrate(url))
 
         def work(station: Station) -> int:
-            from app.cli.service import work
+            from app.cli.application import work
 
             return work(station, overrides, DEFAULTS)
 
@@ -67,10 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # the database is stopped in order, however impatient one is
         database.stop()
-
-
-def _leave(*_: object) -> NoReturn:
-    raise SystemExit(0)
 
 
 def _migrate(url: str) -> None:
@@ -100,7 +96,7 @@ class _Screen:
                 raise StartError(f"the server started and does not answer ({trouble}): look at its log above")
             time.sleep(0.02)
         if self._shown:
-            print(f"  {styled('ready again', GREEN)}: {about['Agents']}\n", flush=True)
+            print(f"  {styled('ready again', GREEN)}: {about['agents']}\n", flush=True)
         else:
             print(first_screen(self._settings, about, time.monotonic() - self._began), flush=True)
         self._shown = True
@@ -113,7 +109,8 @@ def first_screen(settings: Settings, about: dict[str, str], seconds: float) -> s
     key = " -H 'X-Api-Key: YOUR KEY'" if settings.auth.mode == "api_key" else ""
     body = '{"assistant_id": "assistant", "stream_mode": "updates", "input": "What time is it, and what is 12*(3+4)?"}'
     data = Path(settings.database.data_dir).resolve()
-    rows = {"API": f"{base}/api/v1", "Docs": f"{base}/docs", **about, "Data": f"{data} (kept between starts)"}
+    told = {name.capitalize(): text for name, text in about.items()}
+    rows = {"API": f"{base}/api/v1", "Docs": f"{base}/docs", **told, "Data": f"{data} (kept between starts)"}
     lines = [
         f"\n  {styled('agent-service', BOLD)} is {styled('ready', GREEN)} in {seconds:.1f} s\n",
         *(f"  {styled(name.ljust(7), DIM)} {value}" for name, value in rows.items()),

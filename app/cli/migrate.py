@@ -4,23 +4,23 @@ import argparse
 import asyncio
 
 from app.base.errors import UsageError
-from app.db import migrate
-from app.settings import load
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
+def declare(_: argparse.ArgumentParser) -> None:
     """No arguments: the database is that of the environment."""
-    parser.epilog = "example: MIGRATE_DATABASE_URL=postgresql://owner:…@host/agents agent-service migrate"
 
 
 def run(_: argparse.Namespace) -> int:
     """Apply what is pending and say what it was."""
+    from app.db.migrate import head, pending, upgrade
+    from app.settings import load
+
     owner = load().database.owner_url
     if owner is None:
-        raise UsageError("set MIGRATE_DATABASE_URL (the owner) or DATABASE_URL to the database to migrate")
+        raise UsageError("set MIGRATE_DATABASE_URL (its owner's) or DATABASE_URL to the database to migrate")
     url = owner.reveal()
-    lacking = asyncio.run(migrate.pending(url))
+    lacking = asyncio.run(pending(url))
     if lacking:
-        migrate.upgrade(url)
-    print(f"applied {', '.join(lacking)}" if lacking else "nothing to do", f"(schema {migrate.head()})")
+        upgrade(url)
+    print(f"applied {', '.join(lacking)}" if lacking else "nothing to do", f"(schema {head()})")
     return 0

@@ -1,7 +1,8 @@
 """``agent-service serve``: the production server. Refuses to start with what would hurt later."""
 
 import argparse
-from typing import Any
+import signal
+from typing import Any, NoReturn
 
 from app.base.errors import UsageError
 from app.cli.apart import apart
@@ -18,28 +19,35 @@ GRACE_SECONDS = 10.0
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Where, and with how many workers."""
-    parser.epilog = "example: DATABASE_URL=postgresql://… AGENT_KEY_PEPPER=… agent-service serve --workers 2"
-    parser.add_argument("--host", help="the address to listen on (HOST, 127.0.0.1)")
-    parser.add_argument("--port", metavar="N", help="the port to listen on (PORT, 8000)")
-    parser.add_argument("--workers", metavar="N", help="worker processes (WORKERS, 1)")
-    parser.add_argument("--agents", metavar="FILE", help="the agents file (AGENT_CONFIG, agents.toml)")
-    parser.add_argument("--role", choices=ROLES, default="all", help="what this process does (all)")
+    parser.add_argument("--host", help="the address to listen on (default: HOST, or 127.0.0.1)")
+    parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
+    parser.add_argument("--workers", metavar="N", help="worker processes (default: WORKERS, or 1)")
+    parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+    parser.add_argument("--role", choices=ROLES, default="all", help="what this process does (default: all)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, then serve until a signal comes."""
     if arguments.role != "all":
         raise UsageError(f"--role {arguments.role} is not built yet; leave it out")
+    signal.signal(signal.SIGTERM, leave)
     overrides = words_of(arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents")
     plan = apart(lambda: prepare(overrides))
 
     def work(station: Station) -> int:
-        from app.cli.service import work
+        from app.cli.application import work
 
         return work(station, overrides, {})
 
-    listeners = listen(plan["host"], plan["port"], plan["workers"])
-    return Parent(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=sayer(plan["log_format"])).run()
+    say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
+    parent = Parent(listen(host, port, plan["workers"]), work, grace=plan["drain"] + GRACE_SECONDS, say=say)
+    parent.on_ready = lambda about: say("info", "serving", host=host, port=port, **about)
+    return parent.run()
+
+
+def leave(*_: object) -> NoReturn:
+    """End a server that does not serve yet. The first process of a container gets no SIGTERM without asking for it."""
+    raise SystemExit(0)
 
 
 def words_of(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
@@ -49,7 +57,7 @@ def words_of(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
 
 
 def prepare(overrides: dict[str, str]) -> dict[str, Any]:
-    """Check the settings, migrate when they say so, and pick what the parent needs: it must not load all this itself."""
+    """Check the settings, migrate when they say so, and pick what the parent needs: all this must not weigh on it."""
     from app.settings import check_serving, load
 
     settings = load(overrides=overrides)

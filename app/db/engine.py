@@ -24,6 +24,9 @@ from app.db.url import to_sqlalchemy
 APP_ROLE = "agent_app"
 ENGINE_ROLE = "agent_engine"
 
+NO_SUCH_ROLE = "22023"
+"""SQLSTATE of a connection that asks for a role which no migration has made yet."""
+
 ENGINE_PLANS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -48,6 +51,7 @@ def _open(url: str, role: str, size: int) -> AsyncEngine:
         pool_size=size,
         max_overflow=0,
         pool_timeout=10,
+        hide_parameters=True,
         connect_args={**connect_args, "timeout": 5, "command_timeout": 60, "server_settings": settings},
     )
 
@@ -148,6 +152,20 @@ class Database:
         with reachable():
             async with self._probe.connect() as connection:
                 return str((await connection.execute(statement)).scalar())
+
+    async def revision(self) -> str:
+        """The revision of the schema, which grows; empty for an empty database. Raises ``StartError`` without one."""
+        try:
+            async with self._probe.connect() as connection:
+                if await connection.scalar(sa.text("select to_regclass('alembic_version')")) is None:
+                    return ""
+                return str(await connection.scalar(sa.text("select version_num from alembic_version")) or "")
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") == NO_SUCH_ROLE:
+                return ""
+            raise StartError(f"the database refuses ({type(error.orig).__name__}): check DATABASE_URL") from error
+        except (OSError, TimeoutError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
+            raise StartError(f"the database cannot be reached ({type(error).__name__}): check DATABASE_URL") from error
 
     async def check(self) -> None:
         """Refuse to start with roles that row level security would not bind. Raises ``StartError``."""

@@ -1,9 +1,9 @@
 """The parent's own log lines, in the form of those of ``app.telemetry.logs``, whose libraries would double its size."""
 
-import datetime
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 Say = Callable[..., None]
 """``say(level, event, field=value)``: write one event."""
@@ -13,7 +13,7 @@ def sayer(layout: str) -> Say:
     """Lines on standard output: ``json``, or ``console`` for a person."""
 
     def say(level: str, event: str, **fields: str | float) -> None:
-        time = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+        time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         if layout == "json":
             line = json.dumps({**fields, "event": event, "logger": __name__, "level": level, "time": time})
         else:

@@ -4,6 +4,7 @@ It imports next to nothing and has no threads, so that it stays small and may fo
 application anew (docs/decisions/0004-server-process.md).
 """
 
+import contextlib
 import json
 import os
 import select
@@ -16,7 +17,7 @@ from types import FrameType
 
 from app.base.errors import AgentServiceError, StartError, UsageError
 from app.serving.events import Say
-from app.serving.station import Station
+from app.serving.station import Station, first_words
 
 INTERRUPTED = 130
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -59,13 +60,13 @@ class Worker:
 class Parent:
     """Keeps one worker alive for each of ``listeners``.
 
-    ``grace`` are the seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker tells
-    about itself whenever one is ready. ``changed`` gives the path of a source that changed, or an empty text; then the
-    workers are replaced, and one that fails to start is waited for to be mended.
+    ``grace`` are the seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker
+    tells about itself whenever one is ready. ``changed`` gives the path of a source that changed, or an empty text; the
+    workers are replaced then, and one that fails to start is waited for to be mended.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], work: Work, *, grace: float, say: Say) -> None:
-        self.on_ready: Callable[[dict[str, str]], None] = lambda about: None
+        self.on_ready: Callable[[dict[str, str]], None] = lambda _: None
         self.changed: Callable[[], str] | None = None
         self._listeners = list(listeners)
         self._work = work
@@ -136,10 +137,8 @@ class Parent:
             dues.append(time.monotonic() + 0.2)
         wait = max(0.0, min(dues) - time.monotonic()) * 1000 + 1 if dues else None
         poll.poll(wait)
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup[0], 4096)
-        except BlockingIOError:
-            pass
 
     def _start(self, number: int) -> None:
         heard, link = os.pipe()
@@ -205,7 +204,7 @@ class Parent:
     def _lost(self, worker: Worker, code: int) -> None:
         failure = worker.failure or StartError(f"a worker ended by itself ({_words(code)}) before it was ready")
         if self.changed is not None and not worker.ready:
-            print(f"agent-service: {failure}; waiting for a change", file=sys.stderr, flush=True)
+            self._say("error", "waiting_for_a_change", reason=str(failure))
             self._due[worker.number] = float("inf")
         elif not self._served:
             self._failure = failure
@@ -260,7 +259,7 @@ def _worked(work: Work, station: Station) -> int:
     except AgentServiceError as error:
         station.failed(str(error), usage=isinstance(error, UsageError))
     except Exception as error:  # noqa: BLE001  the edge: the parent has the words
-        station.failed(f"{type(error).__name__}: {error}; set LOG_LEVEL=debug for the traceback")
+        station.failed(first_words(error))
     return 1
 
 

@@ -1,20 +1,22 @@
 """The port to what a worker serves."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-Message = MutableMapping[str, Any]
-AsgiApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Application(Protocol):
     """An ASGI application (HTTP alone, no lifespan events) and the life around it, one object a worker.
 
-    ``asgi`` answers requests from the end of ``open`` until ``drain`` has returned, and is given a few seconds more to end
-    what it has begun; ``close`` comes last.
+    ``asgi`` answers requests from the end of ``open`` until ``drain`` has returned, and is given a few seconds more to
+    end what it has begun; ``close`` comes last.
     """
 
-    asgi: AsgiApp
+    @property
+    def asgi(self) -> AsgiApp:
+        """The application itself: https://asgi.readthedocs.io/en/latest/specs/www.html"""
+        ...
 
     async def open(self) -> None:
         """Start what requests need. Raises ``StartError``: its sentence ends the start."""
@@ -29,5 +31,5 @@ class Application(Protocol):
         ...
 
     def about(self) -> dict[str, str]:
-        """What a person wants to know of it, as label and text: the model and why, the agents."""
+        """What a person wants to know of it, by name: the model and why, the agents."""
         ...

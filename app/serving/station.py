@@ -31,3 +31,9 @@ class Station:
         line = json.dumps(message).encode() + b"\n"
         while line:
             line = line[os.write(self._link, line) :]
+
+
+def first_words(error: Exception) -> str:
+    """One line for an error that nobody foresaw: what follows the first line may hold an SQL text."""
+    words = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {words}; set LOG_LEVEL=debug for the traceback"

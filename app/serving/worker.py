@@ -27,14 +27,14 @@ from app.serving.station import Station
 log = structlog.get_logger(__name__)
 
 CONNECTIONS = 12_000
-"""Connections a worker takes before new ones wait in the kernel: more than the streams it admits (``app.web.stream``), so
-that health checks pass while those are all open."""
+"""Connections a worker takes before new ones wait in the kernel: more than the streams it admits (``app.web.stream``),
+so that health checks pass while those are all open."""
 
 OTHER_DESCRIPTORS = 500
 
 IDLE_SECONDS = 75
-"""How long a connection may lie idle between requests, and how long the head of one may take: Granian has one deadline for
-both. Load balancers keep theirs for 60 s and must be the ones that close."""
+"""How long a connection may lie idle between requests, and how long the head of one may take: Granian has one deadline
+for both. Load balancers keep theirs for 60 s and must be the ones that close."""
 
 CLOSE_SECONDS = 5.0
 """How long requests that do not stream may take to end once the application has drained."""
@@ -69,7 +69,7 @@ async def _serve(create: Callable[[], Application], station: Station) -> int:
     station.ready(application.about())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     await application.drain()
-    server.stop()
+    server.stop()  # type: ignore[no-untyped-call]
     # a connection that has sent half a head keeps Granian waiting for the rest
     await asyncio.wait({serving}, timeout=CLOSE_SECONDS)
     await application.close()
@@ -98,13 +98,13 @@ def connections() -> int:
     if soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(CONNECTIONS, soft - OTHER_DESCRIPTORS)
+    return min(CONNECTIONS, max(soft - OTHER_DESCRIPTORS, soft // 2))
 
 
 class Granian(Server):
     """Granian's server for a running loop, on the socket that the parent has opened.
 
-    HTTP/1.1 alone: browsers and proxies speak nothing else without TLS, and HTTP/2 would hide streams in one connection.
+    HTTP/1.1 alone: browsers and proxies speak nothing else without TLS, and HTTP/2 hides streams in one connection.
     """
 
     def __init__(self, application: Application, station: Station) -> None:
@@ -123,4 +123,4 @@ class Granian(Server):
         self._listener = station.listener
 
     def _init_shared_socket(self) -> None:
-        self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)
+        self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)  # type: ignore[call-arg,assignment]

@@ -11,7 +11,7 @@ from app.agents.port import RunConfig
 from app.agents.testing import Rehearsal
 from app.agents.toolloop.agent import Limits, Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
-from app.base.errors import Invalid, ModelUnavailable, StepLimit, TokenLimit
+from app.base.errors import ModelUnavailable, StepLimit, TokenLimit
 from app.domain.events import Custom, MessageAdded, MessageDelta
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage, Usage
 from app.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta, ToolCallDelta
@@ -248,56 +248,6 @@ async def test_a_cancelled_run_cancels_its_tools() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
-
-
-MESSAGES: list[tuple[Any, str]] = [
-    ("hi", "human"),
-    ({"role": "user", "content": "hi"}, "human"),
-    ({"type": "human", "content": "hi"}, "human"),
-    (["user", "hi"], "human"),
-    ({"role": "system", "content": "hi"}, "system"),
-    ({"role": "assistant", "content": "hi"}, "ai"),
-    ({"role": "tool", "content": "hi", "tool_call_id": "c"}, "tool"),
-    ({"role": "user", "content": [{"type": "text", "text": "hi"}]}, "human"),
-]
-
-
-@pytest.mark.parametrize("given,kind", MESSAGES)
-def test_messages_come_in_any_of_the_usual_forms(given: Any, kind: str) -> None:
-    run = Rehearsal()
-    run.apply(agent(Turns()).read_input({"messages": [given]}, run.run_id))
-    assert run.state.get("messages")[0]["type"] == kind
-    assert run.state.get("messages")[0]["id"]
-
-
-def test_an_image_passes_through_and_reading_twice_gives_the_same_ids() -> None:
-    run = Rehearsal()
-    blocks = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
-    once = agent(Turns()).read_input([{"role": "user", "content": blocks}], run.run_id)
-    again = agent(Turns()).read_input([{"role": "user", "content": blocks}], run.run_id)
-    assert [bytes(m) for m in once["messages"]] == [bytes(m) for m in again["messages"]]
-    assert msgspec.json.decode(once["messages"][0])["content"] == blocks
-
-
-@pytest.mark.parametrize(
-    "given,pointer",
-    [
-        (5, "/input"),
-        ({"messages": [5]}, "/input/messages/0"),
-        ({"messages": [{"role": "bogus", "content": "x"}]}, "/input/messages/0"),
-        ({"messages": ["ok", {"role": "user"}]}, "/input/messages/1/content"),
-        ({"messages": [{"role": "user", "content": 5}]}, "/input/messages/0/content"),
-        ({"messages": [{"role": "user", "content": [5]}]}, "/input/messages/0/content/0"),
-        ({"messages": [{"role": "user", "content": "x", "id": ""}]}, "/input/messages/0/id"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "/input/messages/0/tool_call_id"),
-        ({"messages": [{"type": "remove"}]}, "/input/messages/0/id"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"name": 1}]}]}, "/input/messages/0/tool_calls/0"),
-    ],
-)
-def test_an_input_that_is_no_conversation_is_refused_with_its_place(given: Any, pointer: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        agent(Turns()).read_input(given, Rehearsal().run_id)
-    assert caught.value.errors[0][0] == pointer
 
 
 async def test_the_scripted_double_drives_it_too() -> None:

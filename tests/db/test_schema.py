@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from app.base.ids import new_id
+from app.db import migrate
 from app.db.engine import Database
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, RunStatus
-from app.schema import metadata
+from app.schema import HEAD, metadata
 from tests.runs.engine import TENANT
 
 OTHER_TENANT = new_id()
@@ -131,3 +132,8 @@ async def test_requests_see_nothing_without_a_tenant(database: Database) -> None
 
 async def test_start_up_checks_that_the_roles_are_bound(database: Database) -> None:
     await database.check()
+
+
+def test_the_program_knows_the_newest_revision_without_alembic() -> None:
+    assert migrate.head() == HEAD
+    assert migrate.revisions() == sorted(migrate.revisions())

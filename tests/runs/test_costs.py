@@ -103,8 +103,10 @@ async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_t
             values[-1] = 30.0
         rows = await connection.fetch(f"explain (costs off) {statement}", *values)
     lines = [row[0].strip() for row in rows]
-    scans = [(line, lines[n + 1]) for n, line in enumerate(lines) if "Scan" in line and " on " in line]
-    of_rows = [scan for scan in scans if " on threads" in scan[0] or " on runs" in scan[0]]
+    tables = (" on threads", " on runs")
+    of_rows = [
+        (line, lines[n + 1]) for n, line in enumerate(lines) if "Scan" in line and any(t in line for t in tables)
+    ]
     assert of_rows
     for scan, condition in of_rows:
         assert condition.startswith("Index Cond:"), scan

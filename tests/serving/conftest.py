@@ -1,114 +1,12 @@
 """Servers of the tests' own (``tests.serving.program``), each a program on a port of its own."""
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 20.0
-
-
-def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """What ``condition`` gives, once it gives something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits to be reaped does not."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-class Program:
-    """A running server, its output, and connections to it."""
-
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = options.setdefault("port", probe.getsockname()[1])
-        self._said = folder / f"said-{self.port}"
-        with self._said.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.serving.program", json.dumps(options)],
-                cwd=ROOT,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def said(self) -> list[str]:
-        """The lines that it has printed so far."""
-        return self._said.read_text().splitlines()
-
-    def event(self, name: str) -> dict[str, Any]:
-        """The fields of the first event ``name``, once it is logged."""
-        lines = until(lambda: [line for line in self.said() if f'"event": "{name}"' in line])
-        fields: dict[str, Any] = json.loads(lines[0])
-        return fields
-
-    def workers(self, count: int = 1) -> list[int]:
-        """The process ids of the first ``count`` workers that got ready."""
-        return [int(line.split()[1]) for line in until(lambda: self._ready(count))]
-
-    def _ready(self, count: int) -> list[str]:
-        lines = [line for line in self.said() if line.startswith("ready ")]
-        return lines[:count] if len(lines) >= count else []
-
-    def send(self, request: bytes) -> socket.socket:
-        """A connection on which ``request`` is sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), SECONDS)
-        connection.sendall(request)
-        return connection
-
-    def get(self, path: str) -> dict[str, Any]:
-        """The JSON of one answer."""
-        with self.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode()) as connection:
-            text = read_all(connection)
-        body: dict[str, Any] = json.loads(text[text.index(b"{") : text.rindex(b"}") + 1])
-        return body
-
-    def stream(self) -> socket.socket:
-        """An open stream whose first event has come."""
-        connection = self.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        text = b""
-        while b"event: first" not in text:
-            text += connection.recv(4096)
-        return connection
-
-    def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    def ended(self, seconds: float = SECONDS) -> int:
-        """Its exit code, once it has ended."""
-        return self.process.wait(seconds)
-
-    def clear_away(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Everything until the other side closes."""
-    text = b""
-    while chunk := connection.recv(65536):
-        text += chunk
-    return text
+from tests.serving.processes import Program
 
 
 @pytest.fixture

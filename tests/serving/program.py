@@ -1,7 +1,7 @@
-"""A server of the tests' own: the real parent and workers around a tiny application. ``python -m tests.serving.program``.
+"""A server of the tests' own, ``python -m tests.serving.program``: the real parent and workers, a tiny application.
 
-Its argument is JSON: ``port``, ``workers``, ``grace``, ``drain`` and ``close`` (seconds), a ``source`` file to watch, and what
-should go wrong: ``fails`` (a sentence), ``raises``, ``hangs``.
+Its argument is JSON: ``port``, ``workers``, ``grace``, ``drain``, ``close`` and ``idle`` (seconds), a ``source`` to
+watch, and what should go wrong: ``fails`` (a sentence), ``raises``, ``hangs``.
 """
 
 import asyncio
@@ -24,19 +24,20 @@ class Tiny:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
+        self._broken = "broken" in Path(options["source"]).read_text() if "source" in options else False
         self._draining = False
         self._drained = asyncio.Event()
 
     async def open(self) -> None:
         if reason := self._options.get("fails"):
             raise StartError(reason)
-        if (source := self._options.get("source")) and "broken" in Path(source).read_text():
+        if self._broken:
             raise StartError("the source is broken")
         if self._options.get("raises"):
             raise ZeroDivisionError("of this kind")
 
     async def drain(self) -> None:
-        print("drain", flush=True)
+        say("drain")
         self._draining = True
         await asyncio.sleep(self._options.get("drain", 0))
         self._drained.set()
@@ -44,7 +45,7 @@ class Tiny:
             await asyncio.Event().wait()
 
     async def close(self) -> None:
-        print("close", flush=True)
+        say("close")
 
     def about(self) -> dict[str, str]:
         return {"pid": str(os.getpid())}
@@ -54,7 +55,7 @@ class Tiny:
         if scope["path"] == "/exit":
             os._exit(7)
         if scope["path"] == "/stuck":
-            print("stuck", flush=True)
+            say("stuck")
             while True:
                 pass
         await send(start)
@@ -67,6 +68,10 @@ class Tiny:
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
 
+def say(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
 def main(options: dict[str, Any]) -> int:
     def work(station: Station) -> int:
         from app.serving import worker
@@ -74,6 +79,7 @@ def main(options: dict[str, Any]) -> int:
 
         set_up()
         worker.CLOSE_SECONDS = options.get("close", worker.CLOSE_SECONDS)
+        worker.IDLE_SECONDS = options.get("idle", worker.IDLE_SECONDS)
         return worker.run(lambda: Tiny(options), station)
 
     try:
@@ -81,10 +87,10 @@ def main(options: dict[str, Any]) -> int:
         parent = Parent(listeners, work, grace=options.get("grace", 10), say=sayer("json"))
         if source := options.get("source"):
             parent.changed = Changes([Path(source).parent]).found
-        parent.on_ready = lambda about: print(f"ready {about['pid']}", flush=True)
+        parent.on_ready = lambda about: say(f"ready {about['pid']}")
         return parent.run()
     except AgentServiceError as error:
-        print(f"tiny: {error}", file=sys.stderr)
+        say(f"tiny: {error}")
         return 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.conftest import Program, is_alive, read_all, until
+from tests.serving.processes import Program, is_alive, read_all, until
 
 Start = Callable[..., Program]
 

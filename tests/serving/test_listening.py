@@ -7,7 +7,7 @@ import pytest
 
 from app.base.errors import StartError
 from app.serving.listening import listen
-from tests.serving.conftest import Program
+from tests.serving.processes import Program
 
 
 @pytest.mark.parametrize("workers", [1, 2])

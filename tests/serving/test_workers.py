@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.serving.conftest import Program, until
+import pytest
+
+from tests.serving.processes import Program, read_all, until
 
 Start = Callable[..., Program]
 
@@ -65,13 +67,21 @@ def test_so_is_what_nobody_expected(start: Start) -> None:
     assert program.said() == ["tiny: ZeroDivisionError: of this kind; set LOG_LEVEL=debug for the traceback"]
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /pid HTTP/1.1\r\nHo"])
+def test_a_connection_that_says_nothing_is_closed(start: Start, sent: bytes) -> None:
+    program = start(idle=1)
+    program.workers()
+    with program.send(sent) as connection:
+        assert read_all(connection) == b""
+
+
 def test_a_changed_source_replaces_the_worker_and_a_broken_one_is_waited_for(start: Start, tmp_path: Path) -> None:
     source = tmp_path / "source.toml"
     source.write_text("fine")
     program = start(source=str(source))
     [first] = program.workers()
     source.write_text("broken")
-    until(lambda: "agent-service: the source is broken; waiting for a change" in program.said())
+    assert program.event("waiting_for_a_change")["reason"] == "the source is broken"
     assert program.process.poll() is None
     source.write_text("mended")
     second = program.workers(2)[1]
@@ -85,7 +95,7 @@ def test_a_broken_source_at_the_start_is_waited_for_as_well(start: Start, tmp_pa
     source = tmp_path / "source.py"
     source.write_text("broken")
     program = start(source=str(source))
-    until(lambda: any("waiting for a change" in line for line in program.said()))
+    program.event("waiting_for_a_change")
     source.write_text("mended")
     program.workers()
 

@@ -6,8 +6,8 @@ import structlog
 
 from app.asgi import litestar
 from app.base.errors import StartError
-from app.db.migrate import pending
 from app.lifespan import close_house, drain_house, open_house
+from app.schema import HEAD
 from app.serving.station import Station
 from app.serving.worker import run
 from app.settings import Settings, load
@@ -28,12 +28,11 @@ class Service:
 
     async def open(self) -> None:
         """Refuse a database that lacks migrations, then open the House."""
-        url = self._house.settings.database.url
-        assert url is not None
-        if lacking := await pending(url.reveal()):
+        revision = await self._house.database.revision()
+        if revision < HEAD:
             raise StartError(
-                f"the database lacks the migrations {', '.join(lacking)}: run `agent-service migrate`, or set "
-                f"AGENT_MIGRATE_ON_START=1"
+                f"the database lacks the migrations up to {HEAD} (it has {revision or 'none'}): run `agent-service "
+                f"migrate`, or set AGENT_MIGRATE_ON_START=1"
             )
         await open_house(self._house)
 
@@ -48,7 +47,7 @@ class Service:
     def about(self) -> dict[str, str]:
         """The default model and why it is that, and the agents."""
         model, reason = self._house.models.default()
-        return {"Model": f"{model} ({reason})", "Agents": ", ".join(self._house.catalog.names())}
+        return {"model": f"{model} ({reason})", "agents": ", ".join(self._house.catalog.names())}
 
 
 def work(station: Station, overrides: Mapping[str, str], defaults: Mapping[str, str]) -> int:

@@ -1,0 +1,43 @@
+"""Commands that go on, and databases to point them at."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.cli.commands import Running
+from tests.database import at, drop, execute
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts commands in the test's folder; all are gone after the test."""
+    commands: list[Running] = []
+
+    def start(*words: str, **settings: str) -> Running:
+        commands.append(Running(tmp_path, *words, **settings))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        command.clear_away()
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """A database without any migration."""
+    name = f"empty_{uuid4().hex[:12]}"
+    asyncio.run(execute(server_url, f"create database {name}"))
+    yield at(server_url, name)
+    asyncio.run(drop(server_url, at(server_url, name)))

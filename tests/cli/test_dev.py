@@ -1,0 +1,76 @@
+"""``dev``: one command from nothing to a streamed answer, again and again on the same data."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.cli.health import ask
+from tests.cli.commands import Running, only_line, ran
+from tests.serving.processes import is_alive, until
+
+pytestmark = pytest.mark.timeout(180)
+
+Start = Callable[..., Running]
+
+
+def test_one_command_serves_until_ctrl_c_and_leaves_nothing_running(start: Start, port: int, tmp_path: Path) -> None:
+    server = start("dev", "--port", str(port))
+    screen = server.printed(r"(?s)agent-service is ready in .*Ctrl-C stops it.*\n").group()
+    for words in (f"http://127.0.0.1:{port}/api/v1", f"http://127.0.0.1:{port}/docs", "scripted:demo", "echo"):
+        assert words in screen
+    assert ask("127.0.0.1", port) == ""
+    printed = screen[screen.index("curl") : screen.index("Ctrl-C")].strip()
+    answer = subprocess.run(["bash", "-c", printed], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert answer.startswith("event: metadata")
+    assert "84" in answer
+
+    other = ran(tmp_path, "dev", "--port", str(port))
+    assert (other.returncode, only_line(other)) == (
+        1,
+        f"port {port} is in use: stop the other program or pass --port N",
+    )
+    postgres = postgres_of(tmp_path)
+    os.killpg(server.process.pid, signal.SIGINT)  # what a terminal does
+    assert server.process.wait(30) == 0
+    assert not is_alive(postgres)
+
+
+def test_a_second_server_on_the_same_data_is_refused_and_a_killed_one_is_forgotten(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    first = start("dev", "--port", str(port))
+    first.printed("is ready in")
+    second = ran(tmp_path, "dev", "--port", str(port + 1 if port < 65535 else port - 1))
+    assert second.returncode == 1
+    assert "is in use by process" in only_line(second)
+
+    os.killpg(first.process.pid, signal.SIGKILL)
+    first.process.wait()
+    until(lambda: ask("127.0.0.1", port))
+    third = start("dev", "--port", str(port))
+    third.printed("is ready in")
+    assert third.ended(signal.SIGTERM) == 0
+
+
+def test_reload_takes_up_changes_and_waits_for_what_is_broken_to_be_mended(
+    start: Start, port: int, tmp_path: Path
+) -> None:
+    server = start("dev", "--port", str(port), "--reload")
+    server.printed("is ready in")
+    postgres = postgres_of(tmp_path)
+    agents = tmp_path / "agents.toml"
+    agents.write_text("[agents.late]\nmodel = 'scripted:echo'\ntools = ['fly']\n")
+    server.printed(r"waiting_for_a_change.*agents.toml.*'fly'")
+    agents.write_text("[agents.late]\nmodel = 'scripted:echo'\n")
+    server.printed(r"ready again.*late")
+    assert postgres_of(tmp_path) == postgres
+    assert server.ended(signal.SIGINT) == 0
+
+
+def postgres_of(folder: Path) -> int:
+    """The process id of the server on the data below ``folder``."""
+    return int((folder / ".data/postgres/postmaster.pid").read_text().splitlines()[0])

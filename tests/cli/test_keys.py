@@ -1,0 +1,37 @@
+"""``keys``: the secret is printed once, the rest can be looked at and voided."""
+
+from pathlib import Path
+
+from tests.cli.commands import PEPPER, only_line, ran
+
+
+def test_a_key_is_made_listed_and_revoked(tmp_path: Path, fresh_database_url: str) -> None:
+    settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
+    made = ran(tmp_path, "keys", "create", "--name", "ci", "--expires", "90d", **settings)
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    _, key_id, secret = key.split("_", 2)
+    assert "not shown again" in made.stderr
+    assert secret not in made.stderr
+
+    listed = ran(tmp_path, "keys", "list", **settings)
+    header, row = listed.stdout.splitlines()
+    assert header.split() == ["ID", "NAME", "CREATED", "STATE"]
+    assert row.split()[:2] == [key_id, "ci"]
+    assert row.split()[3] == "expires"
+    assert secret not in listed.stdout
+
+    assert ran(tmp_path, "keys", "revoke", key_id, **settings).returncode == 0
+    assert ran(tmp_path, "keys", "list", **settings).stdout.splitlines()[1].endswith("revoked")
+    assert len(ran(tmp_path, "keys", "list", "--tenant", "acme", **settings).stdout.splitlines()) == 1
+
+
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, fresh_database_url: str, empty_database_url: str) -> None:
+    unknown = ran(tmp_path, "keys", "revoke", "nothing", DATABASE_URL=fresh_database_url, AGENT_KEY_PEPPER=PEPPER)
+    assert (unknown.returncode, only_line(unknown)) == (1, "Key nothing not found in tenant 'default'.")
+    empty = ran(tmp_path, "keys", "list", DATABASE_URL=empty_database_url, AGENT_KEY_PEPPER=PEPPER)
+    assert empty.returncode == 1
+    assert only_line(empty) == "the database lacks migrations: run `agent-service migrate` first"
+    bare = ran(tmp_path, "keys", "list", DATABASE_URL=fresh_database_url)
+    assert bare.returncode == 2
+    assert only_line(bare) == "AGENT_KEY_PEPPER is not set; set it to that of the server"

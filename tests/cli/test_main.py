@@ -1,0 +1,133 @@
+"""The command line: help that helps, one line for whatever goes wrong, exit codes that scripts can rely on."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from app.cli import version
+from app.cli.main import VERBS, main
+from tests.cli.commands import ROOT, environment, only_line, ran
+
+ACTIONS = ["keys create", "keys list", "keys revoke", "agents list", "agents check"]
+
+
+@pytest.mark.parametrize("words", ["", *VERBS, *ACTIONS])
+def test_every_help_says_what_it_does_with_an_example(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words.split(), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: agent-service {words}" in text
+    assert f"example: agent-service {words}" in text
+    assert len(text.splitlines()) >= 5
+
+
+def test_help_answers_without_the_libraries_of_the_server() -> None:
+    """What decides how quick it is."""
+    script = (
+        "import contextlib, sys; from app.cli.main import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "print(sorted({'asyncio', 'granian', 'litestar', 'msgspec', 'sqlalchemy', 'structlog'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ("", "the following arguments are required: VERB"),
+        ("fly", "invalid choice: 'fly'"),
+        ("dev --fly", "unrecognized arguments: --fly"),
+        ("keys", "the following arguments are required: ACTION"),
+        ("keys create", "the following arguments are required: --name"),
+        ("keys create --name x --expires soon", "--expires must be a number and m, h, d or w, like 90d, not 'soon'"),
+        ("serve --role api", "--role api is not built yet"),
+        ("dev --port 0", "PORT must be a whole number from 1 to 65535, not '0'"),
+        ("dev --host 0.0.0.0", "dev on 0.0.0.0 would be open to everybody"),
+        ("migrate", "set MIGRATE_DATABASE_URL"),
+        ("keys list", "DATABASE_URL is not set"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    words: str,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("agent-service: ")
+    assert sentence in line
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_is_for_those_who_ask(
+    level: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> NoReturn:
+        raise ZeroDivisionError("select secret\nfrom everything")
+
+    monkeypatch.setattr(version, "run", fail)
+    monkeypatch.setenv("LOG_LEVEL", level)
+    assert main(["version"]) == 1
+    text = capsys.readouterr().err.splitlines()
+    assert text[-1] == "agent-service: ZeroDivisionError: select secret; set LOG_LEVEL=debug for the traceback"
+    assert ("Traceback (most recent call last):" in text) is (level == "debug")
+
+
+def test_ctrl_c_ends_a_command_quietly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(version, "run", interrupted)
+    assert main(["version"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_that_leaves_early_is_no_disaster(tmp_path: Path) -> None:
+    readable, writable = os.pipe()
+    os.close(readable)
+    with os.fdopen(writable, "w") as gone:
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "agents", "list"],
+            cwd=tmp_path,
+            env=environment(PYTHONUNBUFFERED="1"),
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_headings_stand_out_on_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "app", "--help"],
+        cwd=tmp_path,
+        env=environment(TERM="xterm"),
+        stdout=theirs,
+        check=True,
+    )
+    os.close(theirs)
+    text = os.read(ours, 65536)
+    os.close(ours)
+    assert b"\033[1moptions\033[0m" in text
+
+
+def test_without_a_terminal_help_is_plain(tmp_path: Path) -> None:
+    assert "\033[" not in ran(tmp_path, "--help").stdout
+
+
+def test_a_setting_that_is_wrong_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DATABASE_URL=mysql://x\n")
+    done = ran(tmp_path, "serve")
+    assert done.returncode == 2
+    assert only_line(done).startswith("DATABASE_URL must be like postgresql://")

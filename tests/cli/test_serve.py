@@ -1,0 +1,83 @@
+"""``serve``: starts when all is well, and says in one line what is not."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.cli.health import ask
+from tests.cli.commands import PEPPER, Running, only_line, ran
+from tests.serving.processes import until
+
+Start = Callable[..., Running]
+NOWHERE = "postgresql://agent@127.0.0.1:1/agents"
+
+
+@pytest.mark.parametrize(
+    "settings, code, sentence",
+    [
+        ({}, 2, "DATABASE_URL is not set; set it to postgresql://user:password@host/database"),
+        ({"DATABASE_URL": NOWHERE}, 2, "AGENT_KEY_PEPPER is not set; set it to the output of: openssl rand -hex 32"),
+        (
+            {"DATABASE_URL": NOWHERE, "AGENT_KEY_PEPPER": "short"},
+            2,
+            "AGENT_KEY_PEPPER must be of at least 32 characters, like the output of: openssl rand -hex 32",
+        ),
+        (
+            {"DATABASE_URL": NOWHERE, "AGENT_AUTH": "none", "HOST": "0.0.0.0"},
+            2,
+            "AGENT_AUTH=none would open 0.0.0.0 to everybody; set AGENT_AUTH=api_key or HOST=127.0.0.1",
+        ),
+    ],
+)
+def test_what_would_hurt_later_is_refused_in_one_line(
+    tmp_path: Path, settings: dict[str, str], code: int, sentence: str
+) -> None:
+    done = ran(tmp_path, "serve", **settings)
+    assert (done.returncode, only_line(done)) == (code, sentence)
+
+
+def test_a_database_that_cannot_be_reached_is_told_soon(tmp_path: Path, port: int) -> None:
+    began = time.monotonic()
+    done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=NOWHERE, AGENT_KEY_PEPPER=PEPPER)
+    assert done.returncode == 1
+    assert only_line(done).startswith("the database cannot be reached (ConnectionRefusedError")
+    assert time.monotonic() - began < 10
+
+
+def test_pending_migrations_are_refused(tmp_path: Path, port: int, empty_database_url: str) -> None:
+    done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=empty_database_url, AGENT_KEY_PEPPER=PEPPER)
+    assert done.returncode == 1
+    assert only_line(done).startswith("the database lacks the migrations up to 0001")
+    assert only_line(done).endswith("run `agent-service migrate`, or set AGENT_MIGRATE_ON_START=1")
+
+
+def test_a_broken_agents_file_is_refused(tmp_path: Path, port: int, database_url: str) -> None:
+    (tmp_path / "agents.toml").write_text("[agents.x]\ntools = ['fly']\n")
+    done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
+    assert done.returncode == 1
+    assert only_line(done).startswith("agents.toml")
+    assert "'fly'" in only_line(done)
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path, database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
+    assert done.returncode == 1
+    assert only_line(done) == f"port {port} is in use: stop the other program or pass --port N"
+
+
+def test_it_migrates_when_told_to_serves_with_several_workers_and_ends_in_order(
+    start: Start, port: int, empty_database_url: str
+) -> None:
+    settings = {"DATABASE_URL": empty_database_url, "AGENT_KEY_PEPPER": PEPPER, "AGENT_MIGRATE_ON_START": "1"}
+    server = start("serve", "--port", str(port), "--workers", "2", LOG_FORMAT="json", **settings)
+    until(lambda: not ask("127.0.0.1", port), 60)
+    server.printed(rf'(?s)"port": {port}, .*"event": "serving".*"event": "serving"')
+    assert server.ended(signal.SIGTERM) == 0
+    assert server.output().count('"event":"stopped"') == 2
+    assert all(line.startswith("{") for line in server.output().splitlines())
