@@ -37,6 +37,7 @@ BROAD_EXCEPTS = {
     "app/agents/toolloop/calls.py": 1,  # whatever a tool raises is told to the model
     "app/cli/apart.py": 1,  # what a start-up check raises is told by the parent
     "app/cli/main.py": 1,  # a traceback is a bug: one line tells of it
+    "app/tools/threads.py": 1,  # what a sync tool raises is raised where the call was made
     "app/serving/parent.py": 1,  # what a worker raises while it starts is told by the parent
     "app/runs/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
     "app/web/headers.py": 1,  # whatever a request raises becomes a 500 problem

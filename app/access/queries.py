@@ -16,9 +16,16 @@ _SHOWN = (
     api_keys.c.key_id,
     api_keys.c.name,
     api_keys.c.tenant_id,
+    api_keys.c.scopes,
     api_keys.c.created_at,
     api_keys.c.expires_at,
     api_keys.c.revoked_at,
+)
+
+_LIVE = sa.select(api_keys.c.digest, api_keys.c.tenant_id, api_keys.c.scopes).where(
+    api_keys.c.key_id == sa.bindparam("key_id"),
+    api_keys.c.revoked_at.is_(None),
+    sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.func.now()),
 )
 
 
@@ -28,12 +35,12 @@ async def ensure_tenant(session: Writer, tenant_id: UUID, name: str) -> None:
 
 
 async def add(
-    session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, name: str, expires_at: datetime | None
+    session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, expires_at: datetime | None, **shown: Any
 ) -> Row[Any]:
-    """Store a key; the row as it is shown."""
+    """Store a key with its ``name`` and ``scopes``; the row as it is shown."""
     statement = (
         sa.insert(api_keys)
-        .values(tenant_id=tenant_id, key_id=key_id, digest=digest, name=name, expires_at=expires_at)
+        .values(tenant_id=tenant_id, key_id=key_id, digest=digest, expires_at=expires_at, **shown)
         .returning(*_SHOWN)
     )
     row = await session.first(statement)
@@ -59,10 +66,4 @@ async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
 
 async def live(session: Reader, key_id: str) -> Row[Any] | None:
     """The digest, tenant and scopes of a key that is neither revoked nor expired, by the database's clock."""
-    return await session.first(
-        sa.select(api_keys.c.digest, api_keys.c.tenant_id, api_keys.c.scopes).where(
-            api_keys.c.key_id == key_id,
-            api_keys.c.revoked_at.is_(None),
-            sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.func.now()),
-        )
-    )
+    return await session.first(_LIVE, {"key_id": key_id})

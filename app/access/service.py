@@ -4,51 +4,61 @@ A key reads ``as_<id>_<secret>``. The id is public; of the secret only an HMAC u
 of it is ever shown or logged again.
 """
 
-import asyncio
 import hashlib
 import hmac
+import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
 from app.access import queries
-from app.access.structs import DEFAULT_TENANT_NAME, KeyInfo, Principal, tenant_id_of
+from app.access.structs import DEFAULT_TENANT_NAME, SCOPES, KeyInfo, Principal, tenant_id_of
+from app.access.verdicts import Verdicts
 from app.base.clock import now
-from app.base.errors import NotFound, Unauthenticated
+from app.base.errors import Invalid, NotFound, Unauthenticated
 from app.db.engine import Database
 from app.secrets.secret import Secret
 
 PREFIX = "as"
 ID_BYTES = 8
 SECRET_BYTES = 32
-LONGEST_KEY = 256
 
-WARM_SECONDS = 3.0
-"""How long an answer of the database is believed: a revoked key is refused everywhere within five seconds."""
+LONGEST_NAME = 100
 
-MOST_WARM = 10_000
-"""Keys, good and bad, that are remembered: a flood of bad ones pushes out the oldest and fills no memory."""
+REFUSED = "The API key is malformed, unknown, expired or revoked: send another one."
 
-REFUSED = "The API key is missing, malformed, unknown, expired or revoked: send Authorization: Bearer KEY."
+_KEY = re.compile(rf"{PREFIX}_([0-9a-f]{{{2 * ID_BYTES}}})_([A-Za-z0-9_-]{{43}})")  # 32 bytes are 43 in base64
+_NO_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
 class AccessService:
-    """Keys of all tenants, under one pepper."""
+    """Keys of all tenants, under one pepper. ``clock`` counts seconds."""
 
     def __init__(self, database: Database, pepper: Secret, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._pepper = pepper
-        self._clock = clock
-        self._warm: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Future[Principal | None]] = {}
+        self._verdicts = Verdicts(self._look_up, clock)
 
     async def create_key(
-        self, name: str, *, tenant: str = DEFAULT_TENANT_NAME, expires_in: timedelta | None = None
+        self,
+        name: str,
+        *,
+        tenant: str = DEFAULT_TENANT_NAME,
+        expires_in: timedelta | None = None,
+        scopes: frozenset[str] = SCOPES,
     ) -> tuple[KeyInfo, Secret]:
-        """Make a key for ``tenant`` (made too when it is new). The second part is the whole key, given this once."""
+        """Make a key for ``tenant`` (made too when it is new). The second part is the whole key, given this once.
+
+        Raises ``Invalid`` for a name that cannot be one, no or an unknown scope, and a life that is over.
+        """
+        _check_name("name of the key", name)
+        _check_name("name of the tenant", tenant)
+        if not scopes or scopes - SCOPES:
+            raise Invalid(f"A key needs one or more of the scopes {', '.join(sorted(SCOPES))}.")
+        if expires_in is not None and expires_in <= timedelta():
+            raise Invalid("A key must expire in the future.")
         key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
         tenant_id = tenant_id_of(tenant)
         async with self._database.writing(tenant_id) as session:
@@ -58,8 +68,9 @@ class AccessService:
                 tenant_id,
                 key_id,
                 digest=self._digest(key_id, secret),
-                name=name,
                 expires_at=None if expires_in is None else now() + expires_in,
+                name=name,
+                scopes=sorted(scopes),
             )
         return KeyInfo(**row._mapping), Secret(f"{PREFIX}_{key_id}_{secret}")  # noqa: SLF001  public by documentation
 
@@ -78,43 +89,20 @@ class AccessService:
 
     async def authenticate(self, key: str) -> Principal:
         """Who ``key`` stands for. Raises ``Unauthenticated``, and ``Unavailable`` when nobody can tell."""
-        key_id, secret = _split(key)
-        digest = self._digest(key_id, secret)
-        known = self._warm.get(digest)
-        if known is not None and known[0] > self._clock():
-            principal = known[1]
-        else:
-            principal = await self._ask_once(key_id, digest)
+        parts = _KEY.fullmatch(key)
+        if parts is None:
+            raise Unauthenticated(REFUSED)
+        key_id, secret = parts.groups()
+        principal = await self._verdicts.of(key_id, self._digest(key_id, secret))
         if principal is None:
             raise Unauthenticated(REFUSED)
         return principal
 
-    async def _ask_once(self, key_id: str, digest: bytes) -> Principal | None:
-        asking = self._asking.get(digest)
-        if asking is not None:
-            return await asyncio.shield(asking)
-        future: asyncio.Future[Principal | None] = asyncio.get_running_loop().create_future()
-        self._asking[digest] = future
-        try:
-            principal = await self._ask(key_id, digest)
-            future.set_result(principal)
-        except BaseException as error:
-            future.set_exception(error)
-            future.exception()  # nobody else may be waiting for it
-            raise
-        finally:
-            del self._asking[digest]
-        self._warm[digest] = (self._clock() + WARM_SECONDS, principal)
-        self._warm.move_to_end(digest)
-        if len(self._warm) > MOST_WARM:
-            self._warm.popitem(last=False)
-        return principal
-
-    async def _ask(self, key_id: str, digest: bytes) -> Principal | None:
+    async def _look_up(self, key_id: str, digest: bytes) -> Principal | None:
         async with self._database.looking_up(key_id) as session:
             row = await queries.live(session, key_id)
         # an unknown id is compared too, so that it takes as long as a wrong secret
-        stored, tenant_id = (row.digest, row.tenant_id) if row is not None else (bytes(32), UUID(int=0))
+        stored, tenant_id = (row.digest, row.tenant_id) if row is not None else (_NO_DIGEST, UUID(int=0))
         if not hmac.compare_digest(stored, digest) or row is None:
             return None
         return Principal(tenant_id, key_id, frozenset(row.scopes))
@@ -123,16 +111,6 @@ class AccessService:
         return hmac.digest(self._pepper.reveal().encode(), f"{key_id}_{secret}".encode(), hashlib.sha256)
 
 
-def _split(key: str) -> tuple[str, str]:
-    prefix, _, rest = key.partition("_")
-    key_id, _, secret = rest.partition("_")
-    if (
-        len(key) > LONGEST_KEY
-        or prefix != PREFIX
-        or not key_id
-        or not secret
-        or not key.isascii()
-        or not key.isprintable()
-    ):
-        raise Unauthenticated(REFUSED)
-    return key_id, secret
+def _check_name(what: str, text: str) -> None:
+    if not text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:
+        raise Invalid(f"The {what} must be 1 to {LONGEST_NAME} printable characters.")

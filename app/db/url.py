@@ -1,7 +1,9 @@
 """Database addresses: the ordinary PostgreSQL form in, what the driver takes out."""
 
 import ssl
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -9,41 +11,62 @@ from sqlalchemy.exc import ArgumentError
 from app.base.errors import UsageError
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+VERIFYING = ("verify-ca", "verify-full")
+PARAMETERS = frozenset({"host", "port", "sslmode", "sslrootcert"})
+DEFAULT_ROOT = "~/.postgresql/root.crt"
 FORM = "postgresql://user:password@host/database?sslmode=require"
 
 
 def to_sqlalchemy(address: str) -> tuple[URL, dict[str, Any]]:
-    """An address like ``FORM``, or one with a socket folder (``?host=/folder``), as URL and driver arguments.
+    """An address like ``FORM``, or with a socket folder (``postgresql:///db?host=/folder``), for SQLAlchemy on asyncpg.
 
-    ``sslmode`` and ``sslrootcert`` mean what libpq means by them
-    (https://www.postgresql.org/docs/current/libpq-ssl.html). Raises ``UsageError``, which never shows the address.
+    Returns the URL and the driver's further arguments. ``sslmode`` and ``sslrootcert`` mean what libpq means by them
+    (https://www.postgresql.org/docs/current/libpq-ssl.html), ``sslrootcert=system`` included. Raises ``UsageError``,
+    which shows no part of the address that may be secret.
     """
     try:
         url = make_url(address)
-    except (ArgumentError, ValueError) as error:
-        raise UsageError(f"the database address cannot be read; write it like {FORM}") from error
+        given = {name: _single(value) for name, value in url.query.items()}
+        port = int(given["port"]) if "port" in given else url.port
+    except (ArgumentError, ValueError):
+        raise UsageError(f"the database address cannot be read; write it like {FORM}") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise UsageError(f"the database address does not name PostgreSQL; write it like {FORM}")
-    query = dict(url.query)
-    mode = query.pop("sslmode", None)
-    root = query.pop("sslrootcert", None)
-    unknown = set(query) - {"host", "port"}
-    if unknown:
+    if unknown := given.keys() - PARAMETERS:
         raise UsageError(f"the database address has parameters that are not supported: {', '.join(sorted(unknown))}")
-    arguments: dict[str, Any] = {}
-    if mode is not None:
-        if mode not in SSL_MODES:
-            raise UsageError(f"sslmode of the database address must be one of {', '.join(SSL_MODES)}")
-        arguments["ssl"] = _context(str(mode), str(root)) if root else str(mode)
-    return url.set(drivername="postgresql+asyncpg", query=query), arguments
+    host = given.get("host") or unquote(url.host or "")
+    if "@" in host:
+        raise UsageError("the database address has more than one @; in a user or password write it as %40")
+    if "," in host:
+        raise UsageError("the database address names several hosts; name one")
+    mode, root = given.get("sslmode", ""), given.get("sslrootcert", "")
+    if mode and mode not in SSL_MODES:
+        raise UsageError(f"sslmode of the database address must be one of {', '.join(SSL_MODES)}")
+    # libpq: no TLS on a socket of this machine
+    arguments = {"ssl": _tls(mode, root)} if mode and not host.startswith("/") else {}
+    return url.set(drivername="postgresql+asyncpg", host=host or None, port=port, query={}), arguments
 
 
-def _context(mode: str, root: str) -> ssl.SSLContext:
+def _single(value: str | tuple[str, ...]) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("given more than once")
+
+
+def _tls(mode: str, root: str) -> str | ssl.SSLContext:
+    if mode not in (*VERIFYING, "require") or (mode == "require" and not root):
+        return mode
+    if not root:
+        root = str(Path(DEFAULT_ROOT).expanduser())
+        if not Path(root).exists():
+            raise UsageError(
+                f"sslmode={mode} of the database address needs the authority to trust: add sslrootcert=FILE, or "
+                f"sslrootcert=system for the ones that this machine trusts"
+            )
     try:
-        context = ssl.create_default_context(cafile=root)
+        context = ssl.create_default_context(cafile=None if root == "system" else root)
     except OSError as error:
         raise UsageError("sslrootcert of the database address cannot be read as a certificate file") from error
-    context.check_hostname = mode == "verify-full"
-    if mode not in {"verify-ca", "verify-full"}:
-        context.verify_mode = ssl.CERT_NONE
+    # libpq: with a root certificate, require means verify-ca; system trusts so many that the name must hold too
+    context.check_hostname = mode == "verify-full" or root == "system"
     return context

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from app.base.errors import ModelProtocol
+from app.base.ids import new_id
 from app.domain.messages import Usage
 from app.llm.anthropic_request import body_of
 from app.llm.faults import UNREADABLE, Complaint, clean, stream_error
@@ -18,7 +19,6 @@ from app.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, Tex
 from app.llm.profiles import anthropic_profile
 from app.llm.wire import MAX_CALLS, REASON_CHARACTERS, Parser, WireModel, count, details, unreadable
 
-API_VERSION = "2023-06-01"
 REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -110,13 +110,13 @@ class AnthropicModel(WireModel):
         stream = await self._post("/v1/messages", body_of(self.name, request, self._profile))
         return stream, AnthropicParser(self._endpoint, self.name)
 
-
-async def list_models(http: HttpClient, endpoint: Endpoint, seconds: float = 10.0) -> list[str]:
-    """The names of the models that the key may use. Costs nothing. Raises ``ModelError``."""
-    try:
-        return [model.id for model in _listing(await http.fetch(endpoint, "/v1/models?limit=100", seconds)).data]
-    except UNREADABLE as error:
-        raise unreadable(endpoint.vendor, error) from None
+    async def list_models(self, seconds: float = 10.0) -> list[str]:
+        """The names of the models that the key may use."""
+        try:
+            listing = _listing(await self._get("/v1/models?limit=100", seconds))
+        except UNREADABLE as error:
+            raise unreadable(self.vendor, error) from None
+        return [model.id for model in listing.data]
 
 
 class AnthropicParser:
@@ -191,14 +191,15 @@ class AnthropicParser:
         if block.type != "tool_use":
             return ()
         vendor = self._endpoint.vendor
-        if not block.id or not block.name or block.id in self._ids or index in self._calls:
-            raise ModelProtocol(f"{vendor} sent a tool call without a name or an id of its own", vendor=vendor)
+        if not block.name or index in self._calls:
+            raise ModelProtocol(f"{vendor} sent a tool call without a name or a place of its own", vendor=vendor)
         if len(self._calls) == MAX_CALLS:
             raise ModelProtocol(f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor)
-        self._ids.add(block.id)
+        identity = block.id if block.id and block.id not in self._ids else f"call_{new_id().hex}"
+        self._ids.add(identity)
         call = self._calls[index] = Call(len(self._calls), given=bool(block.input))
         args = msgspec.json.encode(block.input).decode() if block.input else ""
-        return (ToolCallDelta(call.ordinal, block.id, block.name, args),)
+        return (ToolCallDelta(call.ordinal, identity, block.name, args),)
 
     def _count(self, part: UsagePart | None) -> None:
         """Take over the counts of ``part``: later ones replace earlier ones, as they are sums."""

@@ -72,7 +72,8 @@ class Failover:
             except ModelError as refusal:
                 plan.skip(refusal)
                 continue
-            # Every adapter's stream is an async generator; the port asks no more than an iterator.
+            plan.asking()
+            # The port promises an aclose, which the type AsyncIterator does not have.
             events = cast("AsyncGenerator[ModelEvent, None]", link.model.stream(request))
             try:
                 async for event in events:
@@ -111,6 +112,11 @@ class Plan:
         """The model to ask now."""
         return self._links[self._place]
 
+    def asking(self) -> None:
+        """Count the call that goes out now as traffic, unless it is a retry."""
+        if self._tried == 1:
+            self.link.vendor.budget.first_try()
+
     def after(self, error: ModelError) -> float:
         """Seconds to wait before ``link`` is asked. Raises where nothing is left to try."""
         if not error.retryable and not isinstance(error, ModelCredentials):
@@ -144,7 +150,6 @@ class Plan:
     def _enter(self) -> None:
         self._tried = 1
         self._begun = self._clock()
-        self.link.vendor.budget.first_try()
 
     def _pause(self, error: ModelError) -> float | None:
         """How long to wait before the same model is tried again, or None where it should not be."""

@@ -24,11 +24,12 @@ JSON = "application/json"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a vendor listens, and the key that opens it. ``base_url`` has no slash at its end."""
+    """Where a vendor listens, and the keys that open it. ``base_url`` has no slash at its end."""
 
     vendor: str
     base_url: str
     key: Secret | None = None
+    spare_key: Secret | None = None
     key_header: str = "Authorization"
     key_prefix: str = "Bearer "
     headers: dict[str, str] = {}

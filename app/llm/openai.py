@@ -16,7 +16,7 @@ from app.llm.faults import UNREADABLE, Complaint, clean, stream_error
 from app.llm.http import Endpoint, EventStream, HttpClient
 from app.llm.openai_request import body_of
 from app.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
-from app.llm.profiles import NOT_FOR_CHAT, openai_profile, without_refused
+from app.llm.profiles import NOT_FOR_CHAT, OPENAI_DEFAULT, openai_profile, without_refused
 from app.llm.wire import MAX_CALLS, REASON_CHARACTERS, Parser, WireModel, count, details, unreadable
 
 AUTO = "auto"
@@ -119,7 +119,10 @@ _listing = msgspec.json.Decoder(Listing).decode
 
 
 class OpenAIModel(WireModel):
-    """A model that is asked over Chat Completions. The name ``auto`` becomes the first listed model's at first use."""
+    """A model that is asked over Chat Completions.
+
+    The name ``auto`` becomes, at the first use, that of OpenAI's default model or else of the first listed one.
+    """
 
     def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
         super().__init__(name, http, endpoint)
@@ -127,7 +130,8 @@ class OpenAIModel(WireModel):
 
     async def _ask(self, request: ModelRequest) -> tuple[EventStream, Parser]:
         if self.name == AUTO:
-            self.name = (await chat_models(self._http, self._endpoint))[0]
+            self.name = await self._first_listed()
+            self._profile = openai_profile(self._endpoint.base_url, self.name)
         for _ in range(RETREATS):
             try:
                 return await self._open(request)
@@ -138,27 +142,26 @@ class OpenAIModel(WireModel):
                 self._profile = milder
         return await self._open(request)
 
+    async def list_models(self, seconds: float = 10.0) -> list[str]:
+        """The names of the models that the server offers."""
+        try:
+            listing = _listing(await self._get("/models", seconds))
+        except UNREADABLE as error:
+            raise unreadable(self.vendor, error) from None
+        return [model.id for model in listing.data or ()]
+
+    async def _first_listed(self) -> str:
+        names = await self.list_models()
+        if OPENAI_DEFAULT in names:
+            return OPENAI_DEFAULT
+        for name in names:
+            if not any(part in name.lower() for part in NOT_FOR_CHAT):
+                return name
+        raise ModelRejected(f"{self.vendor} lists no model that answers conversations", vendor=self.vendor)
+
     async def _open(self, request: ModelRequest) -> tuple[EventStream, Parser]:
         stream = await self._post("/chat/completions", body_of(self.name, request, self._profile))
         return stream, OpenAIParser(self._endpoint, self.name)
-
-
-async def list_models(http: HttpClient, endpoint: Endpoint, seconds: float = 10.0) -> list[str]:
-    """The names of the models that the server offers. Costs nothing. Raises ``ModelError``."""
-    try:
-        listing = _listing(await http.fetch(endpoint, "/models", seconds))
-    except UNREADABLE as error:
-        raise unreadable(endpoint.vendor, error) from None
-    return [model.id for model in listing.data or ()]
-
-
-async def chat_models(http: HttpClient, endpoint: Endpoint, seconds: float = 10.0) -> list[str]:
-    """The listed models that may answer a conversation, at least one. Raises ``ModelError``."""
-    names = await list_models(http, endpoint, seconds)
-    fit = [name for name in names if not any(part in name.lower() for part in NOT_FOR_CHAT)]
-    if not fit:
-        raise ModelRejected(f"{endpoint.vendor} lists no model that answers conversations", vendor=endpoint.vendor)
-    return fit
 
 
 class OpenAIParser:

@@ -2,58 +2,108 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
-from app.base.errors import Invalid, ModelError
-from app.llm import profiles
-from app.llm.failover import Failover, Link
+from app.base.errors import Invalid, ModelError, UsageError
+from app.llm.failover import Failover, Link, RetryRules
 from app.llm.port import Finished, Model, ModelEvent, ModelRequest
+from app.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, OPENAI_URL
 from app.llm.scripted import MODELS as SCRIPTED
 from app.llm.vendor import Vendor
+from app.secrets.secret import Secret
 from app.settings import LlmSettings
 from app.telemetry.meters import Meters
+
+if TYPE_CHECKING:  # loads aiohttp
+    from app.llm.http import HttpClient
+    from app.llm.wire import WireModel
 
 VENDORS = ("openai", "anthropic", "scripted")
 ANTHROPIC_HEADERS = {"anthropic-version": "2023-06-01"}
 FIRST_LISTED = "auto"
+PROBE_SECONDS = 60.0
 
 NO_KEY = "no provider key found; set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENAI_BASE_URL"
 
 
 class Registry:
-    """The models of this process. Adapters are made, and their libraries imported, when an agent first names them."""
+    """The models of this process. Adapters are made, and their libraries imported, when an agent first names them.
 
-    def __init__(self, settings: LlmSettings, meters: Meters) -> None:
+    Raises ``UsageError`` for a base URL or a key that can be none.
+    """
+
+    def __init__(self, settings: LlmSettings, meters: Meters, rules: RetryRules = RetryRules()) -> None:
         self._settings = settings
         self._meters = meters
+        self._rules = rules
+        self._openai_url = address("OPENAI_BASE_URL", settings.openai_base_url) or OPENAI_URL
+        self._anthropic_url = address("ANTHROPIC_BASE_URL", settings.anthropic_base_url) or ANTHROPIC_URL
+        check_key("OPENAI_API_KEY", settings.openai_api_key)
+        check_key("OPENAI_API_KEY_SECONDARY", settings.openai_api_key_secondary)
+        check_key("ANTHROPIC_API_KEY", settings.anthropic_api_key)
+        check_key("ANTHROPIC_API_KEY_SECONDARY", settings.anthropic_api_key_secondary)
         self._vendors: dict[str, Vendor] = {}
-        self._http: Any = None
+        self._adapters: dict[str, WireModel] = {}
+        self._http: HttpClient | None = None
 
     def default(self) -> tuple[str, str]:
-        """The model of agents that name none, and why it is that one."""
+        """The model of agents that name none, and why it is that one.
+
+        ``openai:auto`` is the first model that the server at ``OPENAI_BASE_URL`` lists, found out at the first call.
+        """
         given = self._settings
         if given.default_model:
-            return given.default_model, "AGENT_DEFAULT_MODEL"
-        if given.openai_api_key is not None:
-            return f"openai:{profiles.OPENAI_DEFAULT}", "OPENAI_API_KEY is set"
-        if given.openai_base_url:
+            return given.default_model, "AGENT_DEFAULT_MODEL is set"
+        if self._openai_url != OPENAI_URL:
             return f"openai:{FIRST_LISTED}", "OPENAI_BASE_URL is set: the first model that it lists"
+        if given.openai_api_key is not None:
+            return f"openai:{OPENAI_DEFAULT}", "OPENAI_API_KEY is set"
         if given.anthropic_api_key is not None:
-            return f"anthropic:{profiles.ANTHROPIC_DEFAULT}", "ANTHROPIC_API_KEY is set"
+            return f"anthropic:{ANTHROPIC_DEFAULT}", "ANTHROPIC_API_KEY is set"
         return "scripted:demo", NO_KEY
 
     def model(self, name: str, fallback: Sequence[str] = ()) -> Model:
-        """The model ``name`` (empty: the default one), handing over to ``fallback`` in turn. Raises ``Invalid``."""
-        links = [self._link(one) for one in (name or self.default()[0], *fallback)]
+        """The model ``name`` (empty: the default one), handing over to ``fallback`` in turn.
+
+        Raises ``Invalid`` for a name that is none, an unknown vendor or script, or a missing key; ``UsageError`` where
+        ``AGENT_DEFAULT_MODEL`` is at fault.
+        """
+        try:
+            links = [self._link(name or self.default()[0])]
+        except Invalid as error:
+            if name or not self._settings.default_model:
+                raise
+            raise UsageError(f"AGENT_DEFAULT_MODEL: {error}") from None
+        links += [self._link(one) for one in fallback]
         if len(links) == 1 and links[0].model.vendor == "scripted":
             return links[0].model  # nothing there can fail, and nothing is paid
-        return Measured(Failover(links), self._meters)
+        return Measured(Failover(links, self._rules), self._meters)
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """How each vendor in use did in real traffic lately; asks nobody."""
+        """How each vendor in use did lately, in real traffic and when ``probe`` looked; asks nobody."""
         return {name: msgspec.to_builtins(vendor.observation) for name, vendor in self._vendors.items()}
+
+    async def probe(self) -> None:
+        """Ask each vendor in use that was not heard of for a minute to list its models, which costs nothing.
+
+        Call it as often as you like. What it finds is an observation, never an error, and leaves the breaker alone:
+        that a server lists its models says little about its answers.
+        """
+        for adapter in {adapter.vendor: adapter for adapter in self._adapters.values()}.values():
+            vendor = self._vendors[adapter.vendor]
+            began = vendor.clock()
+            if vendor.observed is not None and began - vendor.observed < PROBE_SECONDS:
+                continue
+            vendor.observed = began
+            try:
+                await adapter.list_models()
+            except ModelError as error:
+                vendor.observe("degraded", error=error)
+            else:
+                vendor.observe("healthy", vendor.clock() - began)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -68,39 +118,46 @@ class Registry:
             if model not in SCRIPTED:
                 raise Invalid(f"unknown model {name!r}: the scripted ones are {', '.join(SCRIPTED)}")
             return Link(SCRIPTED[model](), Vendor("scripted"))
-        found = self._vendors.setdefault(vendor, Vendor(vendor))
-        return Link(self._openai(model) if vendor == "openai" else self._anthropic(model), found)
+        if name not in self._adapters:
+            self._adapters[name] = self._openai(model) if vendor == "openai" else self._anthropic(model)
+        return Link(self._adapters[name], self._vendors.setdefault(vendor, Vendor(vendor)))
 
-    def _openai(self, model: str) -> Model:
+    def _openai(self, model: str) -> "WireModel":
         from app.llm.http import Endpoint
         from app.llm.openai import OpenAIModel
 
-        base_url = self._settings.openai_base_url.rstrip("/") or profiles.OPENAI_URL
-        key = self._settings.openai_api_key
-        if key is None and not self._settings.openai_base_url:
+        given = self._settings
+        if given.openai_api_key is None and self._openai_url == OPENAI_URL:
             raise Invalid(
                 f"openai:{model} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one"
             )
-        return OpenAIModel(model, self._client(), Endpoint(vendor="openai", base_url=base_url, key=key))
+        endpoint = Endpoint(
+            vendor="openai",
+            base_url=self._openai_url,
+            key=given.openai_api_key,
+            spare_key=given.openai_api_key_secondary,
+        )
+        return OpenAIModel(model, self._client(), endpoint)
 
-    def _anthropic(self, model: str) -> Model:
+    def _anthropic(self, model: str) -> "WireModel":
         from app.llm.anthropic import AnthropicModel
         from app.llm.http import Endpoint
 
-        key = self._settings.anthropic_api_key
-        if key is None:
+        given = self._settings
+        if given.anthropic_api_key is None:
             raise Invalid(f"anthropic:{model} needs a key: set ANTHROPIC_API_KEY")
         endpoint = Endpoint(
             vendor="anthropic",
-            base_url=self._settings.anthropic_base_url.rstrip("/") or profiles.ANTHROPIC_URL,
-            key=key,
+            base_url=self._anthropic_url.removesuffix("/v1"),
+            key=given.anthropic_api_key,
+            spare_key=given.anthropic_api_key_secondary,
             key_header="x-api-key",
             key_prefix="",
             headers=ANTHROPIC_HEADERS,
         )
         return AnthropicModel(model, self._client(), endpoint)
 
-    def _client(self) -> Any:
+    def _client(self) -> "HttpClient":
         if self._http is None:
             from app.llm.http import HttpClient
 
@@ -140,3 +197,26 @@ class Measured:
             labels = ("chat", end.vendor, end.model)
             self._meters.model_tokens.record(end.usage.input_tokens, *labels, "input")
             self._meters.model_tokens.record(end.usage.output_tokens, *labels, "output")
+
+
+def address(variable: str, value: str) -> str:
+    """``value`` without slashes at its end. Raises ``UsageError`` where it is no plain http or https address."""
+    if not value:
+        return ""
+    try:
+        parts = urlsplit(value)
+        plain = parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment
+        named = parts.username is not None
+    except ValueError:
+        plain = named = False
+    if not plain:
+        raise UsageError(f"{variable} is no plain address; write it like https://host/v1")
+    if named:
+        raise UsageError(f"{variable} must hold no user name and no password; give the key in its own variable")
+    return value.rstrip("/")
+
+
+def check_key(variable: str, key: Secret | None) -> None:
+    """Raises ``UsageError`` for a key that no header can carry; it tells nothing of the key."""
+    if key and not all("!" <= character <= "~" for character in key.reveal()):
+        raise UsageError(f"{variable} holds a space, a line break or another character that no key has")

@@ -1,11 +1,12 @@
 """What the adapters of HTTP providers share: opening a stream, and driving a parser over its events."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+import structlog
 
-from app.base.errors import ModelError, ModelProtocol, ModelRejected
+from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRejected
 from app.llm.faults import clean
 from app.llm.http import Endpoint, EventStream, HttpClient
 from app.llm.port import ModelEvent, ModelRequest
@@ -18,7 +19,10 @@ MAX_CALLS = 128
 
 REASON_CHARACTERS = 40
 
+log = structlog.get_logger(__name__)
+
 _encode = msgspec.json.Encoder().encode
+_Answer = TypeVar("_Answer")
 
 
 class Parser(Protocol):
@@ -37,7 +41,7 @@ class Parser(Protocol):
 
 
 class WireModel:
-    """A model behind HTTP. Subclasses say how to ask (``_ask``)."""
+    """A model behind HTTP. Subclasses say how to ask (``_ask``) and what a listing looks like."""
 
     def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
         self.vendor = endpoint.vendor
@@ -46,6 +50,10 @@ class WireModel:
         self._endpoint = endpoint
 
     async def _ask(self, request: ModelRequest) -> tuple[EventStream, Parser]:
+        raise NotImplementedError
+
+    async def list_models(self, seconds: float = 10.0) -> list[str]:
+        """The names of the models on offer. Costs nothing. Raises ``ModelError``."""
         raise NotImplementedError
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
@@ -77,7 +85,24 @@ class WireModel:
         except (TypeError, ValueError, RecursionError) as error:
             cause = type(error).__name__
             raise ModelRejected(f"the request cannot be written as JSON ({cause})", vendor=self.vendor) from None
-        return await self._http.stream(self._endpoint, path, encoded)
+        return await self._opened(lambda endpoint: self._http.stream(endpoint, path, encoded))
+
+    async def _get(self, path: str, seconds: float) -> bytes:
+        return await self._opened(lambda endpoint: self._http.fetch(endpoint, path, seconds))
+
+    async def _opened(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
+        """What ``send`` gets with our key; where that is refused, with the spare one, which is used from then on."""
+        endpoint = self._endpoint
+        try:
+            return await send(endpoint)
+        except ModelCredentials:
+            if not endpoint.spare_key:
+                raise
+        other = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
+        answer = await send(other)
+        self._endpoint = other
+        log.warning("model_key_switched", vendor=self.vendor)
+        return answer
 
 
 def unreadable(vendor: str, error: Exception) -> ModelProtocol:

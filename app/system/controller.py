@@ -5,7 +5,8 @@ from typing import Any
 from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 
-from app.access.guard import OPEN
+from app.access.guard import OPEN, OPEN_SHOWS_MORE, may
+from app.access.structs import MONITOR
 from app.system.service import SystemService
 from app.system.structs import Health, Info
 from app.telemetry.export import MetricsPage
@@ -29,10 +30,13 @@ class SystemController(Controller):
         """For clients that adapt to the server."""
         return system.info()
 
-    @get("/health", summary="Every dependency")
+    @get("/health", summary="Every dependency", opt=OPEN_SHOWS_MORE)
     async def health(self, request: Request[Any, Any, Any], system: Service) -> Response[Health]:
-        """200 when the service does its job (healthy or degraded), 503 when it cannot. Details need a key."""
-        health = system.health(details="user" in request.scope)
+        """200 when the service does its job (healthy or degraded), 503 when it cannot.
+
+        Details need a key with the scope `monitor`.
+        """
+        health = system.health(details=may(request, MONITOR))
         return Response(health, status_code=503 if health.status == "unhealthy" else 200)
 
     @get("/health/ready", summary="Whether to send requests here")

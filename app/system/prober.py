@@ -2,48 +2,63 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+import asyncpg
 import msgspec
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.base.clock import now
-from app.base.errors import AgentServiceError
+from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.db.engine import Database
+from app.db.migrate import revisions
 from app.system.state import Readiness
 
 log = structlog.get_logger(__name__)
 
-EVERY = 0.5
-DEADLINE = 0.8
-"""Seconds that a look may take: with ``EVERY``, a stopped database is noticed well within two seconds."""
+EVERY = 0.3
+DEADLINE = 0.7
+"""Seconds between looks, and for one: together the age that news can have, which is at most one second."""
 
-_REVISION = sa.text("select version_num from alembic_version")
+EVERY_OTHER = 5.0
+"""Seconds between the calls of what else is looked at."""
+
+_REVISION = sa.text("select coalesce(max(version_num), '') from alembic_version")
 
 
 class DatabaseState(msgspec.Struct, frozen=True):
-    """What the last look at the database found. ``revision`` is that of its schema."""
+    """What the last look at the database found: the ``revision`` of its schema, and the migrations that it lacks."""
 
-    ok: bool
     latency_ms: float
     observed_at: datetime
     revision: str = ""
+    lacking: tuple[str, ...] = ()
 
 
 class Prober:
-    """Keeps ``readiness`` and ``database_state`` true."""
+    """Keeps ``readiness`` and ``database_state`` true.
 
-    def __init__(self, database: Database, readiness: Readiness) -> None:
+    ``others`` are called every few seconds as well, each on its own; what they find they keep themselves.
+    """
+
+    def __init__(self, database: Database, readiness: Readiness, *others: Callable[[], Awaitable[None]]) -> None:
         self._database = database
         self._readiness = readiness
+        self._others = others
         self._tasks = Tasks("prober")
-        self.database_state = DatabaseState(ok=False, latency_ms=0.0, observed_at=now())
+        self._known = revisions()
+        self._trouble: str | None = None
+        self.database_state = DatabaseState(0.0, now())
 
     def start(self) -> None:
         """Begin to look."""
         self._tasks.start(self._watch(), name="database")
+        for other in self._others:
+            self._tasks.start(self._call(other), name="other")
 
     async def aclose(self) -> None:
         """Stop to look."""
@@ -52,21 +67,49 @@ class Prober:
     async def look(self) -> None:
         """Look once, now."""
         began = time.perf_counter()
-        revision = ""
-        try:
-            async with asyncio.timeout(DEADLINE):
-                revision = await self._database.probe(_REVISION)
-        except (AgentServiceError, TimeoutError) as error:
-            if self.database_state.ok:
-                log.warning("database_lost", error=type(error).__name__)
+        asking = self._tasks.start(self._ask(), name="look")
+        await asyncio.wait((asking,), timeout=DEADLINE)
+        if asking.done():
+            revision, reason = asking.result()
         else:
-            if not self.database_state.ok:
-                log.info("database_found")
+            asking.cancel()  # not waited for: a connection on which nobody answers takes seconds to be given up
+            revision, reason = "", "TimeoutError"
         latency = round((time.perf_counter() - began) * 1000, 2)
-        self.database_state = DatabaseState(bool(revision), latency, now(), revision)
-        self._readiness.report("" if revision else "the database cannot be reached")
+        trouble = "the database cannot be reached" if reason else ""
+        lacking = () if reason else self._lacking(revision)
+        if lacking:
+            trouble = f"the database lacks the migrations {', '.join(lacking)}"
+        self._say(trouble, reason)
+        self.database_state = DatabaseState(latency, now(), revision, lacking)
+        self._readiness.report(trouble)
+
+    async def _ask(self) -> tuple[str, str]:
+        """The revision of the schema and an empty text, or the name of the error that kept it from us."""
+        try:
+            return await self._database.probe(_REVISION), ""
+        except (Unavailable, SQLAlchemyError, asyncpg.PostgresError) as error:
+            return "", type(error).__name__
+
+    def _lacking(self, revision: str) -> tuple[str, ...]:
+        if not revision:
+            return tuple(self._known)
+        if revision not in self._known:  # ahead of this program, as during a roll-out: that does not keep it from work
+            return ()
+        return tuple(self._known[self._known.index(revision) + 1 :])
+
+    def _say(self, trouble: str, reason: str) -> None:
+        if trouble and trouble != self._trouble:
+            log.warning("database_lost", trouble=trouble, error=reason)
+        elif self._trouble and not trouble:
+            log.info("database_found")
+        self._trouble = trouble
 
     async def _watch(self) -> None:
         while True:
             await self.look()
             await asyncio.sleep(EVERY)
+
+    async def _call(self, other: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await other()
+            await asyncio.sleep(EVERY_OTHER)

@@ -5,12 +5,12 @@ import time
 from functools import cache
 from typing import Any
 
-import msgspec
-
 from app.llm.registry import Registry
 from app.system.prober import Prober
 from app.system.state import Readiness
 from app.system.structs import Health, Info
+
+FLAGS = {"assistants": True, "crons": False, "langsmith": False}
 
 
 @cache
@@ -20,7 +20,7 @@ def version() -> str:
 
 
 class SystemService:
-    """What a process knows of itself."""
+    """What a process knows of itself. ``head`` is the revision of the schema that this program wants."""
 
     def __init__(self, prober: Prober, readiness: Readiness, models: Registry, head: str) -> None:
         self._prober = prober
@@ -39,7 +39,7 @@ class SystemService:
             "llm": self._llm(),
             "checkpoint_db": self._database(),
             "redis": {"status": "not_configured"},
-            "workers": {"status": "healthy" if not self._readiness.draining else "degraded"},
+            "workers": self._workers(),
         }
         found = {check["status"] for check in checks.values()}
         status = "unhealthy" if "unhealthy" in found else "degraded" if "degraded" in found else "healthy"
@@ -50,20 +50,36 @@ class SystemService:
 
     def info(self) -> Info:
         """Version and features."""
-        flags = {"assistants": True, "crons": False, "langsmith": False}
-        return Info(version=version(), flags=flags, host={"kind": "self-hosted"})
+        return Info(version=version(), flags=FLAGS)
 
     def _database(self) -> dict[str, Any]:
-        state = self._prober.database_state
-        migration = "head" if state.revision == self._head else state.revision or "unknown"
-        return {
-            "status": "healthy" if state.ok else "unhealthy",
+        state, trouble = self._prober.database_state, self._readiness.trouble
+        known = {
+            "status": "unhealthy" if trouble else "healthy",
             "latency_ms": state.latency_ms,
             "observed_at": state.observed_at,
-            "migration": migration,
         }
+        if trouble:
+            known["reason"] = trouble
+        if state.lacking:
+            known["migration"] = "lacks " + ", ".join(state.lacking)
+        elif state.revision:
+            known["migration"] = "head" if state.revision == self._head else f"ahead: {state.revision}"
+        return known
 
     def _llm(self) -> dict[str, Any]:
-        vendors = {name: msgspec.to_builtins(seen) for name, seen in self._models.health().items()}
-        worst = "degraded" if any(v["status"] == "degraded" for v in vendors.values()) else "healthy"
-        return {"status": worst, "vendors": vendors}
+        """What traffic and free look-ups have shown; the times are those of the vendor heard of last."""
+        vendors = self._models.health()
+        worst = "degraded" if any(seen["status"] == "degraded" for seen in vendors.values()) else "healthy"
+        heard = [seen for seen in vendors.values() if seen["observed_at"] is not None]
+        last = max(heard, key=lambda seen: seen["observed_at"], default={"latency_ms": None, "observed_at": None})
+        return {
+            "status": worst,
+            "latency_ms": last["latency_ms"],
+            "observed_at": last["observed_at"],
+            "vendors": vendors,
+        }
+
+    def _workers(self) -> dict[str, Any]:
+        phase = self._readiness.phase
+        return {"status": "healthy" if phase == "ready" else "degraded", "phase": phase}

@@ -1,36 +1,33 @@
-"""A typed Python function becomes a tool: its schema from the annotations, its description from the docstring.
+"""A typed Python function becomes a tool: its schema from the annotations, its words from the docstring."""
 
-Async functions run on the event loop; sync ones in threads of their own pool, so that they never block it. A thread
-cannot be stopped: a sync tool that runs into its timeout is left behind and goes on in its thread.
-"""
-
-import asyncio
-import contextvars
 import copy
 import functools
 import inspect
 import re
 import typing
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from app.base.errors import StartError
 from app.llm.port import ToolSpec
+from app.tools.docstring import describe
 from app.tools.port import ToolClass, ToolContext, ToolResult
+from app.tools.threads import Threads
 
 DEFAULT_SECONDS = 30.0
 MOST_THREADS = 64
 """Sync tools that run at once in one process; more wait for a thread within their timeout."""
+MOST_LEFT = 256
+"""Threads of sync tools that ran into their timeouts and still run."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MARK = "__agent_tool__"
-_ARGUMENT_LINE = re.compile(r"^\s*(?::param\s+)?\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s+(.+)$")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what every provider takes
 
-_threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="tool")
+_threads = Threads(MOST_THREADS, MOST_LEFT)
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -59,34 +56,38 @@ def tool(
 
 
 class FunctionTool:
-    """A function as a tool (``app.tools.port.Tool``)."""
+    """A function as a tool (``app.tools.port.Tool``). Raises ``StartError`` for one that can be none.
+
+    Async functions run on the event loop, sync ones in threads. A parameter annotated ``ToolContext`` gets the context
+    and is no part of the schema.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         declared = getattr(function, _MARK, Declared())
-        name = declared.name or function.__name__
-        arguments, self._context_name = _arguments(function, name)
-        (schema,), components = msgspec.json.schema_components([arguments], ref_template="#/components/schemas/{name}")
-        self.spec = ToolSpec(
-            name=name,
-            description=_description(function),
-            parameters=_resolved(schema, components),
-        )
+        name = declared.name or getattr(function, "__name__", type(function).__name__)
+        if not _NAME.fullmatch(name):
+            raise StartError(f"tool {name!r}: a name has letters, digits, - and _; give one with @tool(name=...)")
+        described = describe(function.__doc__)
+        self._arguments, self._context_name = _arguments(function, name, described.parameters)
+        self.spec = ToolSpec(name=name, description=described.summary, parameters=_schema(self._arguments, name))
         self.tool_class = declared.tool_class
         self.timeout = declared.timeout
         self._function = function
-        self._arguments = arguments
         self._is_async = inspect.iscoroutinefunction(function)
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
-        """Run the function once. Raises what it raises."""
-        decoded = msgspec.convert(args, self._arguments)
+        """Run the function once. Raises what it raises, ``TypeError`` for a result that is no JSON."""
+        decoded = msgspec.convert(args, self._arguments, str_keys=True)
         given = {name: getattr(decoded, name) for name in self._arguments.__struct_fields__}
         if self._context_name:
             given[self._context_name] = context
         if self._is_async:
-            return _result(await self._function(**given))
-        call = functools.partial(contextvars.copy_context().run, self._function, **given)
-        return _result(await asyncio.get_running_loop().run_in_executor(_threads, call))
+            value = await self._function(**given)
+        else:
+            value = await _threads.run(functools.partial(self._function, **given))
+            if inspect.isawaitable(value):  # an async function behind a sync decorator
+                value = await value
+        return _result(value)
 
 
 def _result(value: Any) -> ToolResult:
@@ -97,33 +98,36 @@ def _result(value: Any) -> ToolResult:
     return ToolResult(content=msgspec.json.encode(value).decode())
 
 
-def _arguments(function: Callable[..., Any], name: str) -> tuple[type[msgspec.Struct], str]:
+def _arguments(function: Callable[..., Any], name: str, described: dict[str, str]) -> tuple[type[msgspec.Struct], str]:
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise StartError(f"tool {name!r}: an annotation cannot be resolved: {error}") from error
-    described = dict(_described(function))
+        signature = inspect.signature(function)
+    except (NameError, AttributeError, TypeError, ValueError, SyntaxError) as error:
+        raise StartError(f"tool {name!r}: its annotations cannot be read: {error}") from error
     fields: list[Any] = []
     context_name = ""
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in signature.parameters.values():
         kind = hints.get(parameter.name, Any)
         if kind is ToolContext:
             context_name = parameter.name
             continue
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
             raise StartError(f"tool {name!r}: parameter {parameter.name!r} must be an ordinary or keyword one")
-        if text := described.get(parameter.name):
-            kind = Annotated[kind, msgspec.Meta(description=text)]
+        if parameter.name in described and not _has_description(kind):
+            kind = Annotated[kind, msgspec.Meta(description=described[parameter.name])]
         if parameter.default is parameter.empty:
             fields.append((parameter.name, kind))
         else:
             fields.append((parameter.name, kind, _default(parameter.default)))
     try:
-        struct = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
-        msgspec.json.schema_components([struct])
+        return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True), context_name
     except TypeError as error:
-        raise StartError(f"tool {name!r}: its arguments cannot be described as JSON: {error}") from error
-    return struct, context_name
+        raise StartError(f"tool {name!r}: its parameters cannot be read: {error}") from error
+
+
+def _has_description(kind: Any) -> bool:
+    notes = getattr(kind, "__metadata__", ())
+    return any(isinstance(note, msgspec.Meta) and note.description for note in notes)
 
 
 def _default(value: Any) -> Any:
@@ -132,21 +136,12 @@ def _default(value: Any) -> Any:
     return value
 
 
-def _resolved(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = components[schema["$ref"].rpartition("/")[2]]
-    rest = {name: part for name, part in components.items() if part is not own}
-    own = {key: value for key, value in own.items() if key != "title"}
-    if rest:
-        own["$defs"] = rest
-    moved: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(own).replace(b"#/components/schemas/", b"#/$defs/"))
-    return moved
-
-
-def _description(function: Callable[..., Any]) -> str:
-    return " ".join(inspect.cleandoc(function.__doc__ or "").split("\n\n", 1)[0].split())
-
-
-def _described(function: Callable[..., Any]) -> list[tuple[str, str]]:
-    lines = inspect.cleandoc(function.__doc__ or "").split("\n\n", 1)[1:]
-    matches = [_ARGUMENT_LINE.match(line) for block in lines for line in block.splitlines()]
-    return [(match[1], match[2].strip()) for match in matches if match]
+def _schema(arguments: type[msgspec.Struct], name: str) -> dict[str, Any]:
+    """One schema that stands alone: the types that it refers to are in its ``$defs``."""
+    try:
+        (schema,), components = msgspec.json.schema_components([arguments])
+    except TypeError as error:
+        raise StartError(f"tool {name!r}: its parameters cannot be described as JSON: {error}") from error
+    own: dict[str, Any] = components.pop(schema["$ref"].rpartition("/")[2])
+    del own["title"]
+    return {**own, "$defs": components} if components else own

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -22,8 +22,9 @@ class ToolClass(enum.StrEnum):
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool may know of the run that calls it.
 
-    ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams.
-    ``value`` reads a channel of the thread's values, decoded, or gives None.
+    ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams,
+    from any thread, for as long as the call runs. ``value`` reads a channel of the thread's values, decoded, or gives
+    None.
     """
 
     tenant_id: str
@@ -44,7 +45,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
 
     content: str | list[dict[str, Any]]
     artifact: Any = None
-    status: str = "success"
+    status: Literal["success", "error"] = "success"
     update: dict[str, Any] = {}
 
 

@@ -1,5 +1,6 @@
 """Names → tools: those that come with the program, and functions of the user's own code."""
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ def find_tool(name: str, folder: Path, load: Load) -> Tool:
     if name in BUILTIN:
         return FunctionTool(BUILTIN[name])
     if ":" not in name:
-        raise StartError(f"unknown tool {name!r}: use {', '.join(BUILTIN)}, or module:function, or ./file.py:function")
+        near = difflib.get_close_matches(name, BUILTIN, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(BUILTIN)},"
+        raise StartError(f"unknown tool {name!r}; {hint} or name a function: module:function or ./file.py:function")
     found = load(name, folder)
     if isinstance(found, type) or not callable(found):
-        raise StartError(f"tool {name!r} is not a function")
+        raise StartError(f"tool {name!r} is not a function but of type {type(found).__name__}")
     return FunctionTool(found)

@@ -23,7 +23,8 @@ BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Pow: operator.pow,
 }
 UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
-FUNCTIONS: dict[str, Callable[[Number], Number]] = {"sqrt": math.sqrt, "abs": abs, "round": round}
+FUNCTIONS: dict[str, Callable[..., Number]] = {"sqrt": math.sqrt, "abs": abs, "round": round}
+MOST_ARGUMENTS = {"sqrt": 1, "abs": 1, "round": 2}
 NAMES = {"pi": math.pi, "e": math.e}
 
 
@@ -31,7 +32,8 @@ NAMES = {"pi": math.pi, "e": math.e}
 async def calculator(expression: str) -> str:
     """Evaluate an arithmetic expression, such as 12*(3+4) or sqrt(2)**3.
 
-    expression: numbers, + - * / // % **, parentheses, sqrt, abs, round, pi, e
+    Args:
+        expression: numbers, + - * / // % **, parentheses, sqrt(x), abs(x), round(x, digits), pi, e
     """
     return str(evaluate(expression))
 
@@ -41,14 +43,16 @@ def evaluate(expression: str) -> Number:
     if len(expression) > LONGEST:
         raise ValueError(f"the expression is longer than {LONGEST} characters")
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
-        return _value(tree.body)
+        value = _value(ast.parse(expression.strip(), mode="eval").body)
     except SyntaxError as error:
         raise ValueError(f"not an arithmetic expression: {expression[:80]!r}") from error
     except (ZeroDivisionError, OverflowError) as error:
         raise ValueError(str(error)) from error
     except (RecursionError, MemoryError) as error:
         raise ValueError("the expression nests too deep") from error
+    if not math.isfinite(value):
+        raise ValueError("the result is too large")
+    return value
 
 
 def _value(node: ast.expr) -> Number:
@@ -61,10 +65,18 @@ def _value(node: ast.expr) -> Number:
             return UNARY[type(op)](_value(operand))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
             return _binary(op, _value(left), _value(right))
-        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name](_value(argument))
+        case ast.Call(func=ast.Name(id=name), args=[_, *_] as arguments, keywords=[]) if name in FUNCTIONS:
+            return _call(name, [_value(argument) for argument in arguments])
         case _:
             raise ValueError(f"{ast.unparse(node)[:80]!r} is not arithmetic")
+
+
+def _call(name: str, values: list[Number]) -> Number:
+    if len(values) > MOST_ARGUMENTS[name]:
+        raise ValueError(f"{name} takes no more than {MOST_ARGUMENTS[name]} numbers")
+    if len(values) == 2 and not isinstance(values[1], int):
+        raise ValueError("the number of digits must be whole")
+    return FUNCTIONS[name](*values)
 
 
 def _binary(op: ast.operator, left: Number, right: Number) -> Number:

@@ -1,6 +1,6 @@
 """What time it is."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from app.tools.function import tool
@@ -10,10 +10,11 @@ from app.tools.function import tool
 async def clock(zone: str = "UTC") -> str:
     """Tell the current date and time.
 
-    zone: an IANA time zone such as Europe/Berlin
+    Args:
+        zone: an IANA time zone such as Europe/Berlin
     """
     try:
-        found = ZoneInfo(zone)
+        found = UTC if zone == "UTC" else ZoneInfo(zone)  # UTC needs no time zone database
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"unknown time zone {zone[:64]!r}: use an IANA name such as Europe/Berlin") from error
     return datetime.now(found).strftime("%A, %d %B %Y, %H:%M:%S %Z")

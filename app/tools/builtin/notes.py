@@ -14,10 +14,12 @@ LONGEST = 2000
 async def notes(context: ToolContext, action: Literal["add", "list"], text: str = "") -> ToolResult:
     """Keep notes for this conversation: add one, or list them all.
 
-    action: add a note, or list all notes
-    text: the note to add
+    Args:
+        action: add a note, or list all notes
+        text: the note to add
     """
-    kept = list(context.value(CHANNEL) or [])
+    found = context.value(CHANNEL)  # whatever a client has put there
+    kept = [str(note) for note in found] if isinstance(found, list) else []
     if action == "list":
         lines = [f"{number}. {note}" for number, note in enumerate(kept, 1)]
         return ToolResult(content="\n".join(lines) or "There are no notes yet.")

@@ -1,0 +1,41 @@
+"""Keys on the tests' database, each test with a tenant of its own."""
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from app.access.service import AccessService
+from app.db.engine import Database
+from app.secrets.secret import Secret
+from tests.access.clock import Clock
+from tests.system.house import PEPPER, Service, serving
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tenant() -> str:
+    return f"tenant {uuid4()}"
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, requests=4, engine=1)
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture
+def access(database: Database, clock: Clock) -> AccessService:
+    return AccessService(database, Secret(PEPPER), clock)
+
+
+@pytest.fixture
+async def service(database_url: str) -> AsyncIterator[Service]:
+    """The whole program, with authentication on."""
+    async with serving(database_url, AGENT_AUTH="api_key") as service:
+        yield service

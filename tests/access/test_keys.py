@@ -1,0 +1,204 @@
+"""API keys on the real database: who holds one is somebody, everybody else is nobody, and tenants don't meet."""
+
+import hmac
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from app.access.service import REFUSED, AccessService
+from app.access.structs import DEFAULT_TENANT, MONITOR, SCOPES, USE, tenant_id_of
+from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
+from app.db.engine import Database
+from app.secrets.secret import Secret
+from tests.access.clock import Clock
+from tests.system.house import NOWHERE, PEPPER
+
+COUNT = sa.text("select count(*) from api_keys")
+
+
+async def made(access: AccessService, tenant: str, **options: Any) -> tuple[str, str]:
+    """A new key's id and the key itself."""
+    info, key = await access.create_key("test", tenant=tenant, **options)
+    return info.key_id, key.reveal()
+
+
+async def is_refused(access: AccessService, key: str) -> bool:
+    with pytest.raises(Unauthenticated) as caught:
+        await access.authenticate(key)
+    return str(caught.value) == REFUSED
+
+
+async def test_a_key_stands_for_its_tenant_and_scopes(access: AccessService, tenant: str) -> None:
+    key_id, key = await made(access, tenant)
+    assert key.startswith(f"as_{key_id}_")
+    principal = await access.authenticate(key)
+    assert (principal.tenant_id, principal.key_id, principal.scopes) == (tenant_id_of(tenant), key_id, SCOPES)
+    _, key = await made(access, tenant, scopes=frozenset({MONITOR}))
+    assert (await access.authenticate(key)).scopes == {MONITOR}
+
+
+async def test_the_default_tenant_has_a_fixed_id(access: AccessService) -> None:
+    info, key = await access.create_key("test")
+    assert info.tenant_id == DEFAULT_TENANT
+    assert (await access.authenticate(key.reveal())).tenant_id == DEFAULT_TENANT
+
+
+async def test_a_key_is_shown_without_its_secret(access: AccessService, tenant: str) -> None:
+    first, key = await access.create_key("first", tenant=tenant, expires_in=timedelta(days=90))
+    second, _ = await access.create_key("second", tenant=tenant, scopes=frozenset({USE}))
+    assert await access.list_keys(tenant) == [first, second]
+    assert (first.name, first.scopes, first.revoked_at) == ("first", sorted(SCOPES), None)
+    assert first.expires_at is not None
+    assert first.expires_at - first.created_at > timedelta(days=89)
+    assert (second.expires_at, second.scopes) == (None, [USE])
+    assert key.reveal().rpartition("_")[2] not in repr((first, second, key))
+
+
+async def test_of_the_secret_only_an_hmac_under_the_pepper_is_stored(
+    access: AccessService, database: Database, tenant: str
+) -> None:
+    key_id, key = await made(access, tenant)
+    async with database.looking_up(key_id) as session:
+        row = await session.first(sa.text("select * from api_keys"))
+    assert row is not None
+    assert row.digest == hmac.digest(PEPPER.encode(), key.removeprefix("as_").encode(), "sha256")
+    assert key.split("_", 2)[2] not in str(row)
+    assert await is_refused(AccessService(database, Secret("another pepper of 32 characters…")), key)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        "",
+        "as",
+        "as__",
+        "hello",
+        "{id}_{secret}",
+        "xx_{id}_{secret}",
+        "as_{id}_",
+        "as_{id}_{secret}x",
+        "as_{id}_{secret}\n",
+        " as_{id}_{secret}",
+        "as_{id}_{short}",
+        "as_{id}_{wrong}",
+        "as_0123456789abcdef_{secret}",
+        "as_{ID}_{secret}",
+        "as_{id}_{short}é",
+        "as_{id}_{short}\x00",
+        "as_' or true --_{secret}",
+        "as_{id}_{secret}" * 100,
+    ],
+)
+async def test_what_is_not_quite_a_key_is_refused_in_the_same_words(
+    access: AccessService, tenant: str, spoilt: str
+) -> None:
+    key_id, key = await made(access, tenant)
+    secret = key.split("_", 2)[2]
+    wrong = ("B" if secret[0] == "A" else "A") + secret[1:]
+    tried = spoilt.format(id=key_id, ID=f"{key_id[:-1]}F", secret=secret, short=secret[:-1], wrong=wrong)
+    assert await is_refused(access, tried)
+    await access.authenticate(key)
+
+
+async def test_an_expired_key_is_refused(access: AccessService, database: Database, clock: Clock, tenant: str) -> None:
+    _, key = await made(access, tenant, expires_in=timedelta(hours=1))
+    await access.authenticate(key)
+    async with database.writing(tenant_id_of(tenant)) as session:
+        assert await session.execute(sa.text("update api_keys set expires_at = now()")) == 1
+    clock.seconds += 5
+    assert await is_refused(access, key)
+
+
+async def test_a_revoked_key_is_refused_within_five_seconds_by_every_process(
+    access: AccessService, database: Database, clock: Clock, tenant: str
+) -> None:
+    elsewhere = AccessService(database, Secret(PEPPER), clock)
+    key_id, key = await made(access, tenant)
+    _, other = await made(access, tenant)
+    await access.authenticate(key)
+    await elsewhere.authenticate(key)
+    await access.revoke_key(key_id, tenant)
+    clock.seconds += 5
+    assert await is_refused(access, key)
+    assert await is_refused(elsewhere, key)
+    await access.authenticate(other)
+    [shown] = [info for info in await access.list_keys(tenant) if info.key_id == key_id]
+    await access.revoke_key(key_id, tenant)
+    assert shown.revoked_at is not None
+    assert shown in await access.list_keys(tenant), "revoking twice changes nothing"
+
+
+async def test_another_tenants_keys_are_not_there(access: AccessService, database: Database, tenant: str) -> None:
+    key_id, key = await made(access, tenant)
+    other = f"other {tenant}"
+    await made(access, other)
+    assert key_id not in [info.key_id for info in await access.list_keys(other)]
+    with pytest.raises(NotFound, match=key_id):
+        await access.revoke_key(key_id, other)
+    async with database.reading(tenant_id_of(other)) as session:
+        assert await session.scalar(COUNT) == 1
+        assert await session.scalar(sa.text("select count(*) from tenants")) == 1
+    await access.authenticate(key)
+
+
+async def test_looking_up_a_key_shows_that_key_alone_and_changes_nothing(
+    access: AccessService, database: Database, tenant: str
+) -> None:
+    key_id, _ = await made(access, tenant)
+    await made(access, tenant)
+    async with database.looking_up(key_id) as session:
+        assert await session.scalar(COUNT) == 1
+        assert await session.scalar(sa.text("select count(*) from tenants")) == 0
+        changed = await session._connection.execute(sa.text("update api_keys set revoked_at = now()"))
+        assert changed.rowcount == 0
+    async with database.looking_up("0123456789abcdef") as session:
+        assert await session.scalar(COUNT) == 0
+
+
+async def test_an_unknown_id_is_compared_like_a_wrong_secret(
+    access: AccessService, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def noting(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", noting)
+    key_id, key = await made(access, tenant)
+    secret = key.split("_", 2)[2]
+    assert await is_refused(access, f"as_{key_id}_{'A' * len(secret)}")
+    assert await is_refused(access, f"as_0123456789abcdef_{secret}")
+    await access.authenticate(key)
+    assert compared == [(32, 32)] * 3
+
+
+async def test_a_database_that_is_away_opens_nothing(clock: Clock) -> None:
+    database = Database(NOWHERE, requests=1, engine=1)
+    try:
+        with pytest.raises(Unavailable):
+            await AccessService(database, Secret(PEPPER), clock).authenticate(f"as_{'0' * 16}_{'A' * 43}")
+    finally:
+        await database.aclose()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"name": " "}, "name of the key"),
+        ({"name": "x" * 101}, "name of the key"),
+        ({"name": "a\nb"}, "name of the key"),
+        ({"tenant": ""}, "name of the tenant"),
+        ({"scopes": frozenset()}, "scopes monitor, use"),
+        ({"scopes": frozenset({"admin"})}, "scopes monitor, use"),
+        ({"expires_in": timedelta(0)}, "in the future"),
+    ],
+)
+async def test_a_key_that_could_not_be_used_is_not_made(
+    access: AccessService, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Invalid, match=words):
+        await access.create_key(**{"name": "test", **options})

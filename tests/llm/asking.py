@@ -1,0 +1,97 @@
+"""Asking a model, and what was heard."""
+
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from app.domain.messages import HumanMessage
+from app.llm.anthropic import AnthropicModel
+from app.llm.http import Endpoint, HttpClient
+from app.llm.openai import OpenAIModel
+from app.llm.port import Finished, Model, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
+from app.llm.wire import WireModel
+from app.secrets.secret import Secret
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.wires import ANTHROPIC, OPENAI
+
+RECORDINGS = Path(__file__).parent / "recordings"
+KEY = "sk-canary-4711-do-not-show"
+PROMPT = "a prompt that no error may repeat"
+HTTP_VENDORS = (OPENAI, ANTHROPIC)
+CLOCK = ToolSpec("clock", "Tell the time.", {"type": "object", "properties": {}})
+
+
+class Heard(msgspec.Struct):
+    """One answer put together. ``calls`` are (id, name, arguments as text) in the order of their index."""
+
+    events: list[ModelEvent] = []
+    error: BaseException | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
+
+    @property
+    def calls(self) -> list[tuple[str | None, str | None, str]]:
+        pieces: dict[int, list[ToolCallDelta]] = {}
+        for event in self.events:
+            if isinstance(event, ToolCallDelta):
+                pieces.setdefault(event.index, []).append(event)
+        return [
+            (parts[0].id, parts[0].name, "".join(part.args for part in parts)) for _, parts in sorted(pieces.items())
+        ]
+
+    @property
+    def finished(self) -> Finished:
+        assert self.error is None, self.error
+        end = self.events[-1]
+        assert isinstance(end, Finished)
+        return end
+
+
+def ask(text: str = PROMPT, **rest: Any) -> ModelRequest:
+    """A request with one human message."""
+    return ModelRequest(messages=[HumanMessage(content=text)], **rest)
+
+
+async def hear(model: Model, request: ModelRequest | None = None, most: int | None = None) -> Heard:
+    """The whole answer, or its first ``most`` events; an error is kept, not raised."""
+    heard = Heard(events=[])
+    async with aclosing(cast("Any", model.stream(request or ask()))) as events:
+        try:
+            async for event in events:
+                heard.events.append(event)
+                if most is not None and len(heard.events) == most:
+                    break
+        except Exception as error:  # noqa: BLE001  the tests look at its type
+            heard.error = error
+    return heard
+
+
+def endpoint(provider: FakeProvider, vendor: str, key: str = KEY, spare: str = "") -> Endpoint:
+    """Where ``provider`` listens as ``vendor``."""
+    anthropic = vendor == ANTHROPIC
+    return Endpoint(
+        vendor=vendor,
+        base_url=provider.url + ("" if anthropic else "/v1"),
+        key=Secret(key) if key else None,
+        spare_key=Secret(spare) if spare else None,
+        key_header="x-api-key" if anthropic else "Authorization",
+        key_prefix="" if anthropic else "Bearer ",
+    )
+
+
+def adapter(vendor: str, http: HttpClient, place: Endpoint, name: str = "tiny-chat") -> WireModel:
+    """The adapter of ``vendor``."""
+    return (AnthropicModel if vendor == ANTHROPIC else OpenAIModel)(name, http, place)
+
+
+def recording(name: str) -> bytes:
+    """A recorded stream."""
+    return (RECORDINGS / f"{name}.sse").read_bytes()

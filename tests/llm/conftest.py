@@ -1,0 +1,50 @@
+"""A provider on this machine and adapters that ask it, with deadlines short enough to be met in a test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from app.llm.http import HttpClient
+from app.llm.options import Caps, Deadlines
+from tests.llm.fake_provider import FakeProvider
+
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+SHORT = Deadlines(connect=0.5, first_token=0.3, gap=0.3, total=1.5)
+SMALL = Caps(line=64 << 10, total=1 << 20)
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    """A provider that listens."""
+    async with FakeProvider() as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[HttpClient]:
+    """A client that waits little and takes little."""
+    client = HttpClient(SHORT, SMALL)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def patient_http() -> AsyncIterator[HttpClient]:
+    """A client with the deadlines and caps of the product."""
+    client = HttpClient()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def until() -> Until:
+    """Waits until a condition holds; fails after five seconds."""
+
+    async def wait(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110  what is waited for has no event
+                await asyncio.sleep(0.005)
+
+    return wait

@@ -1,0 +1,258 @@
+"""The Chat Completions wire: what is sent, and the habits of servers that call themselves compatible."""
+
+import json
+from typing import Any
+
+import pytest
+
+from app.base.errors import ModelRejected
+from app.domain.messages import (
+    AIMessage,
+    HumanMessage,
+    InvalidToolCall,
+    Message,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    Usage,
+)
+from app.llm.http import HttpClient
+from app.llm.openai_request import body_of, messages_of
+from app.llm.port import ModelRequest, ToolCallDelta
+from app.llm.profiles import OPENAI_URL, OpenAIProfile, openai_profile
+from tests.llm.asking import CLOCK, adapter, ask, endpoint, hear, recording
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.faults import Fault, Replay
+from tests.llm.wires import OPENAI, closing, opening
+
+PNG = "iVBORw0KGgo="
+SHOWN = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+
+
+async def replay(provider: FakeProvider, http: HttpClient, name: str) -> Any:
+    provider.plan(Replay(data=recording(name)))
+    return await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+
+
+async def test_calls_without_index_or_id_and_with_arguments_as_an_object_are_understood(
+    provider: FakeProvider, http: HttpClient
+) -> None:
+    heard = await replay(provider, http, "calls_whole")
+    assert [(name, json.loads(args)) for _, name, args in heard.calls] == [
+        ("clock", {"zone": "UTC"}),
+        ("calculator", {"expression": "1+1"}),
+    ]
+    assert len({identity for identity, _, _ in heard.calls}) == 2
+    assert heard.finished.reason == "tool_calls"
+    assert heard.finished.usage is None
+
+
+async def test_calls_that_all_have_index_0_are_told_apart_by_their_ids(
+    provider: FakeProvider, http: HttpClient
+) -> None:
+    """The answer also ends without [DONE] and has lines ended by CR LF."""
+    heard = await replay(provider, http, "calls_at_one_index")
+    assert heard.calls == [("function-call-11", "clock", '{"zone":"UTC"}'), ("function-call-12", "notes", "{}")]
+    assert heard.finished.usage == Usage(60, 20, 80)
+
+
+async def test_a_call_whose_name_comes_late_begins_with_its_name(provider: FakeProvider, http: HttpClient) -> None:
+    heard = await replay(provider, http, "calls_named_late")
+    first = next(event for event in heard.events if isinstance(event, ToolCallDelta))
+    assert first == ToolCallDelta(0, "chatcmpl-tool-9a", "calculator", '{"expression":')
+    assert heard.calls == [("chatcmpl-tool-9a", "calculator", '{"expression":"2**5"}')]
+    assert heard.text == "Let me look."
+
+
+async def test_reasoning_tokens_are_a_detail_of_the_output(provider: FakeProvider, http: HttpClient) -> None:
+    heard = await replay(provider, http, "reasoning_content")
+    assert heard.finished.usage == Usage(21, 30, 51, {}, {"reasoning": 18})
+
+
+@pytest.mark.parametrize(
+    "said, reason",
+    [("stop", "stop"), ("length", "length"), ("content_filter", "content_filter"), ("pause\x1b!", "pause !")],
+)
+async def test_the_reason_is_one_of_ours_or_the_providers_own_printable_word(
+    provider: FakeProvider, http: HttpClient, said: str, reason: str
+) -> None:
+    provider.plan(Replay(data=opening(OPENAI) + closing(OPENAI, said)))
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert heard.finished.reason == reason
+
+
+async def test_counts_that_make_no_sense_are_zero(provider: FakeProvider, http: HttpClient) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":null}}\n\n'
+    provider.plan(Replay(data=opening(OPENAI) + usage + closing(OPENAI).replace(b'"usage"', b'"no_usage"')))
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert heard.finished.usage == Usage(0, 0, 0)
+
+
+async def test_a_parameter_that_a_server_refuses_is_left_out_from_then_on(
+    provider: FakeProvider, http: HttpClient
+) -> None:
+    provider.refused_fields = {"stream_options", "max_tokens", "temperature"}
+    model = adapter(OPENAI, http, endpoint(provider, OPENAI))
+    heard = await hear(model, ask(max_tokens=50, temperature=0.5))
+    assert heard.text == "Hello there"
+    assert len(provider.requests) == 4
+    await hear(model, ask(max_tokens=50, temperature=0.5))
+    assert len(provider.requests) == 5
+    last = provider.requests[-1].body
+    assert last["max_completion_tokens"] == 50
+    assert not {"stream_options", "max_tokens", "temperature"} & last.keys()
+
+
+async def test_a_server_that_refuses_every_form_of_a_parameter_is_not_asked_for_ever(
+    provider: FakeProvider, http: HttpClient
+) -> None:
+    provider.refused_fields = {"max_tokens", "max_completion_tokens"}
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
+    assert type(heard.error) is ModelRejected
+    assert len(provider.requests) == 4
+
+
+async def test_other_refusals_are_not_asked_again(provider: FakeProvider, http: HttpClient) -> None:
+    provider.plan(Fault.BAD_REQUEST)
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
+    assert type(heard.error) is ModelRejected
+    assert len(provider.requests) == 1
+
+
+async def test_auto_takes_the_first_listed_model_that_can_talk(provider: FakeProvider, http: HttpClient) -> None:
+    model = adapter(OPENAI, http, endpoint(provider, OPENAI), "auto")
+    heard = await hear(model)
+    assert heard.finished.model == "tiny-chat"
+    assert provider.requests[-1].body["model"] == "tiny-chat"
+    await hear(model)
+    assert [asked.path for asked in provider.requests].count("/v1/models") == 1
+
+
+async def test_auto_prefers_openais_default_model_where_it_is_listed(provider: FakeProvider, http: HttpClient) -> None:
+    provider.models.append("gpt-5-mini")
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
+    assert heard.finished.model == "gpt-5-mini"
+
+
+async def test_a_server_without_a_model_that_can_talk_is_told_of(provider: FakeProvider, http: HttpClient) -> None:
+    provider.models = ["text-embed-1"]
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
+    assert type(heard.error) is ModelRejected
+    assert str(heard.error) == "openai lists no model that answers conversations"
+
+
+async def test_settings_that_are_no_json_are_a_rejected_request(provider: FakeProvider, http: HttpClient) -> None:
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(model_settings={"seed": object()}))
+    assert type(heard.error) is ModelRejected
+    assert provider.requests == []
+
+
+def test_the_request_says_what_it_is_asked_to() -> None:
+    request = ask("hi", instructions="Be brief.", tools=[CLOCK], max_tokens=9, model_settings={"seed": 1, "n": 3})
+    assert body_of("m", request, OpenAIProfile()) == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "clock", "description": "Tell the time.", "parameters": CLOCK.parameters},
+            }
+        ],
+        "max_tokens": 9,
+        "seed": 1,
+        "n": 3,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_settings_cannot_replace_the_conversation() -> None:
+    body = body_of("m", ask("hi", model_settings={"messages": [], "model": "x", "stream": False}), OpenAIProfile())
+    assert (body["model"], body["stream"], len(body["messages"])) == ("m", True, 1)
+
+
+def test_a_conversation_with_tools_keeps_calls_and_answers_together() -> None:
+    conversation: list[Message] = [
+        SystemMessage(content="Be kind."),
+        HumanMessage(content="time?"),
+        AIMessage(
+            content="",
+            tool_calls=[ToolCall("clock", {"zone": "UTC"}, "a")],
+            invalid_tool_calls=[InvalidToolCall("clock", "{zone", "b", "no JSON object")],
+        ),
+        ToolMessage(content="noon", tool_call_id="a"),
+        ToolMessage(content=[{"type": "text", "text": "error"}], tool_call_id="b", status="error"),
+        AIMessage(content=[{"type": "text", "text": "It is noon."}, {"type": "thinking", "thinking": "…"}]),
+    ]
+    assert messages_of("", conversation) == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "time?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "clock", "arguments": '{"zone":"UTC"}'}},
+                {
+                    "id": "b",
+                    "type": "function",
+                    "function": {"name": "clock", "arguments": '{"invalid_arguments":"{zone"}'},
+                },
+            ],
+        },
+        {"role": "tool", "tool_call_id": "a", "content": "noon"},
+        {"role": "tool", "tool_call_id": "b", "content": "error"},
+        {"role": "assistant", "content": "It is noon."},
+    ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        SHOWN,
+        {"type": "image_url", "image_url": SHOWN["image_url"]["url"]},  # type: ignore[index]
+        {"type": "image", "source_type": "base64", "mime_type": "image/png", "data": PNG},
+        {"type": "image", "base64": PNG, "mime_type": "image/png"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+    ],
+)
+def test_an_image_in_any_shape_reaches_the_wire_in_its_own(block: dict[str, Any]) -> None:
+    message = HumanMessage(content=[{"type": "text", "text": "what is it?", "id": "x"}, block])
+    assert messages_of("", [message])[0]["content"] == [{"type": "text", "text": "what is it?"}, SHOWN]
+
+
+def test_an_images_address_and_detail_pass_through() -> None:
+    blocks: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}},
+        {"type": "image", "source_type": "url", "url": "https://example.org/a.png"},
+        {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+    ]
+    assert messages_of("", [HumanMessage(content=blocks)])[0]["content"] == [
+        blocks[0],
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        blocks[2],
+    ]
+
+
+def test_images_that_tools_answered_with_follow_the_tools_answers() -> None:
+    picture = ToolMessage(content=[{"type": "text", "text": "a map"}, SHOWN], tool_call_id="a")
+    turns = messages_of("", [picture, ToolMessage(content="noon", tool_call_id="b"), HumanMessage(content="ah")])
+    assert [turn["role"] for turn in turns] == ["tool", "tool", "user", "user"]
+    assert turns[0]["content"] == "a map"
+    assert turns[2]["content"] == [SHOWN]
+
+
+@pytest.mark.parametrize(
+    "url, model, limit, temperature",
+    [
+        (OPENAI_URL, "gpt-5-mini", "max_completion_tokens", False),
+        (OPENAI_URL, "o3", "max_completion_tokens", False),
+        (OPENAI_URL, "gpt-5-chat-latest", "max_completion_tokens", True),
+        (OPENAI_URL, "gpt-4.1", "max_completion_tokens", True),
+        ("http://localhost:11434/v1", "gpt-5-mini", "max_tokens", True),
+    ],
+)
+def test_each_model_is_asked_in_the_words_it_takes(url: str, model: str, limit: str, temperature: bool) -> None:
+    request = ModelRequest(messages=[], max_tokens=5, temperature=0.1)
+    body = body_of(model, request, openai_profile(url, model))
+    assert body[limit] == 5
+    assert ("temperature" in body) is temperature

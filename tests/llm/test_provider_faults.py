@@ -1,0 +1,262 @@
+"""Whatever a provider does, the caller gets a typed error in bounded time, and the error tells no secret."""
+
+import asyncio
+import json
+import re
+
+import aiohttp
+import pytest
+
+from app.base.errors import (
+    ModelCredentials,
+    ModelError,
+    ModelProtocol,
+    ModelRateLimited,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+)
+from app.llm.http import Endpoint, HttpClient
+from app.secrets.secret import Secret
+from tests.llm.asking import HTTP_VENDORS, KEY, PROMPT, Heard, adapter, endpoint, hear
+from tests.llm.conftest import SHORT, SMALL
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.faults import Fault, Replay, error
+from tests.llm.wires import OPENAI, opening, text_event
+
+EXPECTED: dict[Fault, tuple[type[ModelError], str]] = {
+    Fault.HANG_BEFORE_HEADERS: (ModelTimeout, "did not begin to answer"),
+    Fault.HANG_BEFORE_FIRST_TOKEN: (ModelTimeout, "first token"),
+    Fault.HANG_IN_THE_MIDDLE: (ModelTimeout, "sent no data for 0.3 s"),
+    Fault.DRIP_COMMENTS: (ModelTimeout, "first token"),
+    Fault.DRIP_BYTES: (ModelTimeout, "sent no data for 0.3 s"),
+    Fault.DRIP_TOKENS: (ModelTimeout, "total"),
+    Fault.RATE_LIMITED: (ModelRateLimited, "HTTP 429"),
+    Fault.SERVER_ERROR: (ModelUnavailable, "HTTP 500"),
+    Fault.OVERLOADED: (ModelUnavailable, "overloaded_error"),
+    Fault.UNAUTHORIZED: (ModelCredentials, "HTTP 401"),
+    Fault.BAD_REQUEST: (ModelRejected, "HTTP 400"),
+    Fault.REDIRECT: (ModelRejected, "redirect"),
+    Fault.CUT_BEFORE_HEADERS: (ModelUnavailable, "broke before its answer"),
+    Fault.CUT: (ModelUnavailable, "broke inside its answer"),
+    Fault.CUT_IN_UTF8: (ModelUnavailable, "broke inside its answer"),
+    Fault.CUT_IN_ARGUMENTS: (ModelUnavailable, "broke inside its answer"),
+    Fault.ENDS_EARLY: (ModelProtocol, "before it was complete"),
+    Fault.BAD_JSON: (ModelProtocol, "no JSON"),
+    Fault.BAD_UTF8: (ModelProtocol, "no JSON"),
+    Fault.WRONG_SHAPE: (ModelProtocol, "wrong shape"),
+    Fault.DEEP_JSON: (ModelProtocol, "a line above the cap"),
+    Fault.HTML: (ModelProtocol, "text/html instead of an event stream"),
+    Fault.JSON_INSTEAD: (ModelProtocol, "application/json instead of an event stream"),
+    Fault.ERROR_WITH_200: (ModelUnavailable, "overloaded_error"),
+    Fault.ERROR_IN_STREAM: (ModelUnavailable, "overloaded_error"),
+    Fault.LONG_LINE: (ModelProtocol, "a line above the cap"),
+    Fault.HUGE_TOTAL: (ModelProtocol, "the cap of an answer"),
+    Fault.GZIP: (ModelProtocol, "content encoding"),
+    Fault.NO_HTTP: (ModelProtocol, "no HTTP"),
+    Fault.NAMELESS_CALL: (ModelProtocol, "without a name"),
+    Fault.MANY_CALLS: (ModelProtocol, "more than 128 tool calls"),
+}
+ANSWERS = {
+    Fault.HANG_AFTER_THE_REASON,
+    Fault.UNKNOWN_CALL,
+    Fault.DUPLICATE_CALLS,
+    Fault.BROKEN_ARGUMENTS,
+}
+"""What the adapter lets pass: whole answers, whose sense is the agent's business."""
+
+BOUND = SHORT.total + 1.0
+"""Seconds that any fault may take."""
+
+
+async def meet(provider: FakeProvider, http: HttpClient, vendor: str, fault: Fault | Replay) -> Heard:
+    provider.plan(fault)
+    async with asyncio.timeout(BOUND):
+        return await hear(adapter(vendor, http, endpoint(provider, vendor)))
+
+
+def test_every_fault_has_its_expectation() -> None:
+    assert set(EXPECTED) | ANSWERS == set(Fault)
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+@pytest.mark.parametrize("fault", EXPECTED, ids=lambda fault: fault.name)
+async def test_every_fault_becomes_its_typed_error_in_bounded_time_and_tells_no_secret(
+    provider: FakeProvider, http: HttpClient, vendor: str, fault: Fault
+) -> None:
+    """No key, prompt, address or bytes of the provider; one printable line."""
+    heard = await meet(provider, http, vendor, fault)
+    kind, words = EXPECTED[fault]
+    assert type(heard.error) is kind, heard.error
+    assert isinstance(heard.error, ModelError)
+    assert heard.error.vendor == vendor
+    assert heard.error.__cause__ is None
+    said = str(heard.error)
+    assert words in said
+    assert said.isprintable()
+    assert len(said) <= 360
+    for secret in (KEY[:8], PROMPT, provider.url, "sk-fake", "<html>", "SMTP", "xxxx"):
+        assert secret not in said
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_retry_after_is_handed_on(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
+    heard = await meet(provider, http, vendor, Fault.RATE_LIMITED)
+    assert isinstance(heard.error, ModelRateLimited)
+    assert heard.error.retry_after == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_what_came_before_the_failure_was_heard(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
+    assert (await meet(provider, http, vendor, Fault.BAD_JSON)).events == []
+    heard = await meet(provider, http, vendor, Fault.HANG_IN_THE_MIDDLE)
+    assert heard.text == "Hello"
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_an_answer_that_told_why_it_stopped_counts_even_if_its_end_never_comes(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    heard = await meet(provider, http, vendor, Fault.HANG_AFTER_THE_REASON)
+    assert heard.text == "Hello"
+    assert heard.finished.reason == "stop"
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_two_calls_with_one_id_get_ids_of_their_own(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    heard = await meet(provider, http, vendor, Fault.DUPLICATE_CALLS)
+    assert heard.finished.reason == "tool_calls"
+    first, second = heard.calls
+    assert first[0] == "call_1"
+    assert re.fullmatch("call_[0-9a-f]{32}", str(second[0]))
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_calls_of_unknown_tools_and_broken_arguments_reach_the_agent_as_they_are(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    assert (await meet(provider, http, vendor, Fault.UNKNOWN_CALL)).calls == [("call_1", "no_such_tool", "{}")]
+    assert (await meet(provider, http, vendor, Fault.BROKEN_ARGUMENTS)).calls == [("call_1", "clock", '{"zone": ')]
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_json_nested_too_deep_is_a_broken_answer(
+    provider: FakeProvider, patient_http: HttpClient, vendor: str
+) -> None:
+    heard = await meet(provider, patient_http, vendor, Fault.DEEP_JSON)
+    assert type(heard.error) is ModelProtocol
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("overloaded_error", ModelUnavailable),
+        ("api_error", ModelUnavailable),
+        ("rate_limit_error", ModelRateLimited),
+        ("authentication_error", ModelCredentials),
+        ("invalid_request_error", ModelRejected),
+        ("something_new", ModelUnavailable),
+    ],
+)
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_an_error_inside_a_stream_is_told_by_its_type(
+    provider: FakeProvider, http: HttpClient, vendor: str, kind: str, expected: type[ModelError]
+) -> None:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
+    heard = await meet(provider, http, vendor, Replay(data=opening(vendor) + b"data: " + body + b"\n\n"))
+    assert type(heard.error) is expected
+
+
+async def test_a_used_up_quota_is_the_accounts_fault_and_not_worth_a_retry(
+    provider: FakeProvider, http: HttpClient
+) -> None:
+    body = json.dumps({"error": {"code": "insufficient_quota", "type": "insufficient_quota", "message": "Pay."}})
+    heard = await meet(provider, http, OPENAI, Replay(data=body.encode(), status=429, content_type="application/json"))
+    assert type(heard.error) is ModelCredentials
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "model not found"},
+        {"error": {"message": "model not found", "code": 404}},
+        {"object": "error", "message": "model not found"},
+        {"detail": "model not found"},
+    ],
+)
+async def test_the_providers_own_message_is_quoted_in_any_of_its_shapes(
+    provider: FakeProvider, http: HttpClient, body: object
+) -> None:
+    replay = Replay(data=json.dumps(body).encode(), status=404, content_type="application/json")
+    heard = await meet(provider, http, OPENAI, replay)
+    assert str(heard.error) == "openai refuses the request (HTTP 404): model not found"
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'{"error": []}', b"\xff", b"[" * 60_000])
+async def test_an_error_body_that_says_nothing_leaves_the_status(
+    provider: FakeProvider, http: HttpClient, body: bytes
+) -> None:
+    heard = await meet(provider, http, OPENAI, Replay(data=body, status=503, content_type="application/json"))
+    assert str(heard.error) == "openai cannot serve the request now (HTTP 503)"
+
+
+async def test_a_message_that_holds_the_key_is_dropped(provider: FakeProvider, http: HttpClient) -> None:
+    answer = error(OPENAI, 400, f"What is {KEY[:12]} doing here?")
+    replay = Replay(data=json.dumps(answer["data"]).encode(), status=400, content_type="application/json")
+    heard = await meet(provider, http, OPENAI, replay)
+    assert str(heard.error) == "openai refuses the request (HTTP 400, invalid_request_error)"
+
+
+async def test_a_refused_connection_is_unavailability(http: HttpClient) -> None:
+    async with FakeProvider() as gone:
+        place = endpoint(gone, OPENAI)
+    heard = await hear(adapter(OPENAI, http, place))
+    assert type(heard.error) is ModelUnavailable
+    assert str(heard.error) == "cannot connect to openai: connection refused"
+
+
+async def test_a_host_that_does_not_resolve_is_unavailability(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_address(*_: object, **__: object) -> None:
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr(aiohttp.resolver.ThreadedResolver, "resolve", no_address)
+    place = Endpoint(vendor=OPENAI, base_url="http://nowhere.invalid/v1", key=Secret(KEY))
+    heard = await hear(adapter(OPENAI, http, place))
+    assert type(heard.error) is ModelUnavailable
+    assert str(heard.error) == "the host name of openai does not resolve"
+
+
+async def test_a_connection_that_never_opens_meets_its_deadline(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(aiohttp.resolver.ThreadedResolver, "resolve", never)
+    client = HttpClient(SHORT, SMALL)
+    place = Endpoint(vendor=OPENAI, base_url="http://silent.invalid/v1")
+    heard = await hear(adapter(OPENAI, client, place))
+    await client.aclose()
+    assert type(heard.error) is ModelTimeout
+
+
+async def test_a_server_that_speaks_no_tls_where_tls_is_due_gets_no_request(http: HttpClient) -> None:
+    async with FakeProvider() as plain:
+        place = endpoint(plain, OPENAI)
+        heard = await hear(
+            adapter(OPENAI, http, Endpoint(vendor=OPENAI, base_url=place.base_url.replace("http", "https")))
+        )
+        assert plain.requests == []
+    assert type(heard.error) is ModelUnavailable
+    assert "TLS" in str(heard.error)
+
+
+async def test_text_in_the_same_packet_as_garbage_is_heard_first(provider: FakeProvider, http: HttpClient) -> None:
+    data = opening(OPENAI) + text_event(OPENAI, "Hello") + b"data: {\n\n"
+    heard = await meet(provider, http, OPENAI, Replay(data=data))
+    assert heard.text == "Hello"
+    assert type(heard.error) is ModelProtocol

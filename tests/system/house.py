@@ -1,0 +1,64 @@
+"""The whole program in this process: the House on a real database, asked as the server would ask it."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from app.access.structs import SCOPES
+from app.asgi import litestar
+from app.lifespan import close_house, open_house
+from app.settings import load
+from app.web.bodies import Bodies
+from app.web.headers import Envelope
+from app.wiring import House, build
+
+PEPPER = "0123456789abcdef" * 2
+API = "/api/v1"
+NOWHERE = "postgresql://nobody@/nothing?host=/nowhere"
+"""A database that cannot be reached."""
+
+
+class Service(msgspec.Struct):
+    """A House and a client of its whole stack."""
+
+    house: House
+    client: httpx.AsyncClient
+
+    async def get(self, path: str, key: str = "") -> httpx.Response:
+        """The answer to GET ``path`` below the base path."""
+        return await self.client.get(API + path, headers={"x-api-key": key} if key else {})
+
+    async def key(self, tenant: str, *scopes: str) -> str:
+        """A new key of ``tenant``, with all scopes unless some are named."""
+        _, key = await self.house.access.create_key("test", tenant=tenant, scopes=frozenset(scopes) or SCOPES)
+        return key.reveal()
+
+
+def built(url: str, **settings: str) -> House:
+    """The House as ``serve`` builds it, not yet open."""
+    chosen = {"DATABASE_URL": url, "AGENT_KEY_PEPPER": PEPPER, "AGENT_DRAIN_SECONDS": "0", **settings}
+    return build(load(chosen, dotenv=Path(os.devnull)))
+
+
+def client_of(house: House) -> httpx.AsyncClient:
+    """A client that talks to the layers of ``house`` without a network."""
+    app: Any = Envelope(Bodies(litestar(house)), house.meters)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+@asynccontextmanager
+async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
+    """An open House on the database at ``url``."""
+    house = built(url, **settings)
+    await open_house(house)
+    await house.prober.look()
+    try:
+        async with client_of(house) as client:
+            yield Service(house, client)
+    finally:
+        await close_house(house)

@@ -1,0 +1,147 @@
+"""A real PostgreSQL that stops, hangs and comes back: health follows, life does not depend on it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import QueuePool
+
+from app.access.structs import DEFAULT_TENANT
+from app.base.errors import Unavailable
+from app.db import migrate
+from app.db.embedded import EmbeddedDatabase
+from tests.system.house import Service, serving
+
+NOTICED_SECONDS = 2.0
+"""How soon an outage must show."""
+
+BACK_SECONDS = 5.0
+"""How soon its end should show."""
+
+
+class Server(EmbeddedDatabase):
+    """A server that can be frozen: it keeps its connections and answers nothing."""
+
+    url = ""
+
+    def begin(self) -> None:
+        self.url = self.start()
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            first = int((self._data / "postmaster.pid").read_text().split()[0])
+            os.kill(first, number)  # the postmaster first: what it would start meanwhile is not frozen
+            for pid in children_of(first):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if int(place.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(place.parent.name))
+    return found
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's own."""
+    server = Server(tmp_path, {"fsync": "off"})
+    server.begin()
+    try:
+        migrate.upgrade(server.url)
+        yield server
+    finally:
+        server.thaw()
+        server.stop()
+
+
+@pytest.fixture
+async def service(server: Server) -> AsyncIterator[Service]:
+    async with serving(server.url, AGENT_AUTH="none") as service:
+        yield service
+        await asyncio.to_thread(server.thaw)
+
+
+async def seconds_until(condition: Callable[[], Awaitable[bool]]) -> float:
+    began = time.monotonic()
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110  what it asks about is another program
+            await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+async def expect_outage(service: Service) -> None:
+    async def is_unready() -> bool:
+        return (await service.get("/health/ready")).status_code == 503
+
+    assert await seconds_until(is_unready) < NOTICED_SECONDS
+    health = await service.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+    database = health.json()["checks"]["checkpoint_db"]
+    assert (database["status"], database["reason"]) == ("unhealthy", "the database cannot be reached")
+    assert "migration" not in database
+    began = time.monotonic()
+    live = await service.get("/health/live")
+    assert (live.status_code, live.json()) == (200, {"status": "alive"})
+    assert time.monotonic() - began < 0.5
+
+
+async def expect_recovery(service: Service) -> None:
+    async def is_ready() -> bool:
+        return (await service.get("/health/ready")).status_code == 200
+
+    assert await seconds_until(is_ready) < BACK_SECONDS
+    health = await service.get("/health")
+    assert (health.status_code, health.json()["status"]) == (200, "healthy")
+
+
+async def test_a_stopped_database_is_noticed_and_its_return_too(server: Server, service: Service) -> None:
+    await asyncio.to_thread(server.stop)
+    await expect_outage(service)
+    await asyncio.to_thread(server.begin)
+    await expect_recovery(service)
+
+
+async def test_a_database_that_answers_nothing_is_noticed_and_its_return_too(server: Server, service: Service) -> None:
+    server.freeze()
+    await expect_outage(service)
+    server.thaw()
+    await expect_recovery(service)
+
+
+async def test_a_key_is_not_let_in_by_a_database_that_answers_nothing(server: Server, service: Service) -> None:
+    key = await service.key("default")
+    server.freeze()
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await service.house.access.authenticate(key)
+    assert time.monotonic() - began < BACK_SECONDS
+    server.thaw()
+    await service.house.access.authenticate(key)
+
+
+async def test_requests_that_take_every_connection_do_not_make_the_process_unready(service: Service) -> None:
+    pool = service.house.database._requests.pool
+    assert isinstance(pool, QueuePool)
+    async with contextlib.AsyncExitStack() as held:
+        while pool.checkedout() < pool.size():
+            await held.enter_async_context(service.house.database.reading(DEFAULT_TENANT))
+        before = service.house.prober.database_state
+        await service.house.prober.look()
+        assert service.house.prober.database_state.observed_at > before.observed_at
+        assert (await service.get("/health/ready")).status_code == 200
+        assert (await service.get("/health")).json()["status"] == "healthy"

@@ -1,0 +1,81 @@
+"""The prober: fresh news whatever happens, and what else it has to call."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.db.engine import Database
+from app.system import prober as module
+from app.system.prober import DEADLINE, EVERY, Prober
+from app.system.state import Readiness
+from tests.system.house import NOWHERE
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, requests=1, engine=1)
+    yield database
+    await database.aclose()
+
+
+async def until(condition: asyncio.Event) -> None:
+    async with asyncio.timeout(10):
+        await condition.wait()
+
+
+async def test_news_is_at_most_a_second_old() -> None:
+    assert EVERY + DEADLINE <= 1.0
+
+
+async def test_it_looks_again_and_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.001)
+    readiness = Readiness()
+    readiness.ready()
+    prober = Prober(database, readiness)
+    seen: set[datetime] = set()
+    prober.start()
+    async with asyncio.timeout(10):
+        while len(seen) < 3:
+            seen.add(prober.database_state.observed_at)
+            await asyncio.sleep(0)
+    await prober.aclose()
+    assert readiness.obstacle == ""
+
+
+async def test_an_outage_is_logged_once_and_so_is_its_end(database: Database) -> None:
+    away = Database(NOWHERE, requests=1, engine=1)
+    prober = Prober(away, Readiness())
+    with capture_logs() as logged:
+        await prober.look()
+        await prober.look()
+        prober._database = database
+        await prober.look()
+        await prober.look()
+    await away.aclose()
+    assert [entry["event"] for entry in logged] == ["database_lost", "database_found"]
+    assert logged[0]["error"] == "Unavailable"
+
+
+async def test_others_are_called_on_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY_OTHER", 0.001)
+    twice, hanging = asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def other() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            twice.set()
+
+    async def hangs() -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    prober = Prober(database, Readiness(), hangs, other)
+    prober.start()
+    await until(hanging)
+    await until(twice)
+    await prober.aclose()
