@@ -7,7 +7,4 @@ import app.runs.tables
 import app.threads.tables  # noqa: F401  the imports register the tables
 from app.db.base import metadata
 
-__all__ = ["HEAD", "metadata"]
-
-HEAD = "0001"
-"""The newest revision in ``migrations/versions``: what a worker compares without loading Alembic."""
+__all__ = ["metadata"]

@@ -10,12 +10,12 @@ from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.db.engine import Database
+from app.db.revisions import HEAD
 from app.llm.registry import Registry
 from app.runs.claims import Claims
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Supervisor
-from app.schema import HEAD
 from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
@@ -67,7 +67,7 @@ def build(settings: Settings) -> House:
     claims = Claims(database, new_id(), settings.runs.lease_seconds)
     supervisor = Supervisor(database, claims, journal, catalog, meters)
     assistants = AssistantService(database, catalog)
-    prober = Prober(database, readiness)
+    prober = Prober(database, readiness, models.probe)
     return House(
         settings=settings,
         meters=meters,

@@ -6,8 +6,8 @@ import structlog
 
 from app.asgi import litestar
 from app.base.errors import StartError
+from app.db.revisions import HEAD
 from app.lifespan import close_house, drain_house, open_house
-from app.schema import HEAD
 from app.serving.station import Station
 from app.serving.worker import run
 from app.settings import Settings, load

@@ -131,6 +131,31 @@ update threads t set live_run = null, status = 'idle', queued = t.queued + 1, up
 from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t.live_run = f.run_id
 """
 
+SWEEP_TEMPORARY = """
+with old as (
+  select t.tenant_id, t.thread_id from threads t
+  where t.temporary and t.created_at < now() - make_interval(secs => $1) and t.live_run is null
+    and not exists (
+      select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
+        and (r.status in ('pending', 'running') or r.ended_at > now() - make_interval(secs => $1)))
+  order by t.created_at limit 100 for update of t skip locked
+), ended as (
+  delete from runs r using old o where r.tenant_id = o.tenant_id and r.thread_id = o.thread_id
+  returning r.tenant_id, r.run_id
+), no_steps as (
+  delete from steps x using ended e where x.tenant_id = e.tenant_id and x.run_id = e.run_id
+), no_intents as (
+  delete from tool_intents x using ended e where x.tenant_id = e.tenant_id and x.run_id = e.run_id
+), no_events as (
+  delete from events x using ended e where x.tenant_id = e.tenant_id and x.run_id = e.run_id
+), no_items as (
+  delete from checkpoint_items x using old o where x.tenant_id = o.tenant_id and x.thread_id = o.thread_id
+), no_checkpoints as (
+  delete from checkpoints x using old o where x.tenant_id = o.tenant_id and x.thread_id = o.thread_id
+)
+delete from threads t using old o where t.tenant_id = o.tenant_id and t.thread_id = o.thread_id
+"""
+
 EXTEND = """
 update runs set lease_until = now() + make_interval(secs => $2)
 where status = 'running' and owner = $1 and lease_until > now() and run_id = any($3)
@@ -220,6 +245,11 @@ class Claims:
         """Put runs whose lease has ended back in line; how many."""
         async with self._database.engine_connection() as connection:
             return int((await connection.execute(RELEASE_EXPIRED)).rpartition(" ")[2])
+
+    async def sweep_temporary(self, keep_seconds: float) -> int:
+        """Remove threads of stateless runs that ended ``keep_seconds`` ago, with all that is on them; how many."""
+        async with self._database.engine_connection() as connection:
+            return int((await connection.execute(SWEEP_TEMPORARY, keep_seconds)).rpartition(" ")[2])
 
     async def hand_over(self, claimed: Claimed) -> None:
         """Give ``claimed`` back, so that any process may go on with it from its last step."""

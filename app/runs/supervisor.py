@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 SWEEP_SECONDS = 5.0
 """How often runs whose lease has ended, and due runs that nobody took, are looked for."""
 
+KEEP_TEMPORARY_SECONDS = 600.0
+"""How long a stateless run can be joined, and its stream read again, after its end."""
+
 CLAIM_MOST = 32
 """Runs claimed at once in a sweep."""
 
@@ -225,6 +228,7 @@ class Supervisor:
         while True:
             try:
                 await self._claims.release_expired()
+                await self._claims.sweep_temporary(KEEP_TEMPORARY_SECONDS)
                 for claimed in await self._claims.claim(CLAIM_MOST):
                     self.launch(claimed)
             except Unavailable as error:

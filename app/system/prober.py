@@ -15,7 +15,7 @@ from app.base.clock import now
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.db.engine import Database
-from app.db.migrate import revisions
+from app.db.revisions import REVISIONS
 from app.system.state import Readiness
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class Prober:
         self._readiness = readiness
         self._others = others
         self._tasks = Tasks("prober")
-        self._known = revisions()
+        self._known = REVISIONS
         self._trouble: str | None = None
         self.database_state = DatabaseState(0.0, now())
 
@@ -92,10 +92,10 @@ class Prober:
 
     def _lacking(self, revision: str) -> tuple[str, ...]:
         if not revision:
-            return tuple(self._known)
+            return self._known
         if revision not in self._known:  # ahead of this program, as during a roll-out: that does not keep it from work
             return ()
-        return tuple(self._known[self._known.index(revision) + 1 :])
+        return self._known[self._known.index(revision) + 1 :]
 
     def _say(self, trouble: str, reason: str) -> None:
         if trouble and trouble != self._trouble:

@@ -28,6 +28,7 @@ threads = sa.Table(
     sa.CheckConstraint("status in ('idle', 'busy', 'interrupted', 'error')", name="status"),
     sa.CheckConstraint("(status = 'busy') = (live_run is not null)", name="busy"),
     sa.Index(None, "tenant_id", "created_at"),
+    sa.Index("threads_temporary_idx", "created_at", postgresql_where=sa.text("temporary")),
     sa.Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     postgresql_with={"fillfactor": "80"},
 )

@@ -340,6 +340,7 @@ def create_tables() -> None:
         postgresql_ops={"metadata": "jsonb_path_ops"},
     )
     op.create_index("threads_tenant_id_created_at_idx", "threads", ["tenant_id", "created_at"], unique=False)
+    op.create_index("threads_temporary_idx", "threads", ["created_at"], postgresql_where=sa.text("temporary"))
     op.create_table(
         "tool_intents",
         sa.Column("tenant_id", sa.UUID(), nullable=False),

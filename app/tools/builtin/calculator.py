@@ -24,6 +24,7 @@ BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
 }
 UNARY: dict[type[ast.unaryop], Callable[[Number], Number]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 FUNCTIONS: dict[str, Callable[..., Number]] = {"sqrt": math.sqrt, "abs": abs, "round": round}
+MOST_DIGITS = 300
 MOST_ARGUMENTS = {"sqrt": 1, "abs": 1, "round": 2}
 NAMES = {"pi": math.pi, "e": math.e}
 
@@ -74,8 +75,8 @@ def _value(node: ast.expr) -> Number:
 def _call(name: str, values: list[Number]) -> Number:
     if len(values) > MOST_ARGUMENTS[name]:
         raise ValueError(f"{name} takes no more than {MOST_ARGUMENTS[name]} numbers")
-    if len(values) == 2 and not isinstance(values[1], int):
-        raise ValueError("the number of digits must be whole")
+    if len(values) == 2 and not (isinstance(values[1], int) and abs(values[1]) <= MOST_DIGITS):
+        raise ValueError(f"the digits must be a whole number of at most {MOST_DIGITS}")
     return FUNCTIONS[name](*values)
 
 
