@@ -5,6 +5,7 @@ from litestar import Controller
 from app.assistants.controller import AssistantsController
 from app.runs.controller import RunsController
 from app.system.controller import MetricsController, SystemController
+from app.system.later import LaterController
 from app.threads.controller import ThreadsController
 
 BASE_PATH = "/api/v1"
@@ -14,6 +15,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ThreadsController,
     RunsController,
     SystemController,
+    LaterController,
 )
 """Below the base path."""
 

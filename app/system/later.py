@@ -1,0 +1,42 @@
+"""Routes that clients know and this version does not serve yet: 501 with a sentence, never silence."""
+
+from litestar import Controller, HttpMethod, route
+
+from app.base.errors import NotBuilt
+
+EVERY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
+CRONS = ["/runs/crons", "/runs/crons/{rest:path}", "/threads/{thread_id:str}/runs/crons"]
+STORE = ["/store/items", "/store/items/search", "/store/namespaces"]
+STREAMS = ["/threads/{thread_id:str}/stream", "/threads/{thread_id:str}/stream/events"]
+OTHERS = [
+    "/runs/cancel",
+    "/threads/{thread_id:str}/commands",
+    "/threads/{thread_id:str}/storage",
+    "/assistants/{assistant_id:str}/subgraphs",
+]
+
+
+class LaterController(Controller):
+    """What comes later."""
+
+    include_in_schema = False
+
+    @route(CRONS, http_method=EVERY)
+    async def crons(self) -> None:
+        """Scheduled runs."""
+        raise NotBuilt("Crons are not built yet: create runs from a scheduler of your own, or with after_seconds.")
+
+    @route(STORE, http_method=EVERY)
+    async def store(self) -> None:
+        """Long-term memory."""
+        raise NotBuilt("The store is not built yet: keep what a conversation needs in its thread's values.")
+
+    @route(STREAMS, http_method=EVERY)
+    async def streams(self) -> None:
+        """All runs of a thread as one stream."""
+        raise NotBuilt("Streams of a whole thread are not built yet: stream the runs one by one.")
+
+    @route(OTHERS, http_method=EVERY)
+    async def others(self) -> None:
+        """Single routes."""
+        raise NotBuilt("This route is not built yet in this version.")

@@ -1,0 +1,56 @@
+"""What is not built yet says so."""
+
+import httpx
+import pytest
+
+from tests.journeys.conftest import Served
+
+THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
+
+
+@pytest.mark.parametrize(
+    "method,path",
+    [
+        ("POST", "/runs/crons"),
+        ("POST", "/runs/crons/search"),
+        ("DELETE", f"/runs/crons/{THREAD}"),
+        ("POST", f"/threads/{THREAD}/runs/crons"),
+        ("PUT", "/store/items"),
+        ("POST", "/store/items/search"),
+        ("POST", "/store/namespaces"),
+        ("GET", f"/threads/{THREAD}/stream"),
+        ("POST", f"/threads/{THREAD}/stream/events"),
+        ("POST", f"/threads/{THREAD}/commands"),
+        ("GET", f"/threads/{THREAD}/storage"),
+        ("POST", f"/threads/{THREAD}/state"),
+        ("POST", f"/threads/{THREAD}/copy"),
+        ("POST", "/threads/prune"),
+        ("POST", "/runs/cancel"),
+        ("POST", "/runs/batch"),
+    ],
+)
+def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, method: str, path: str) -> None:
+    answer = httpx.request(method, served.base + path, json={} if method != "GET" else None, timeout=10)
+    assert answer.status_code == 501
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert "not built yet" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"webhook": "https://example.org"},
+        {"command": {"resume": 1}},
+        {"interrupt_before": ["tools"]},
+        {"stream_mode": "debug"},
+        {"multitask_strategy": "rollback"},
+    ],
+)
+def test_so_does_a_field_of_a_run(served: Served, field: dict[str, object]) -> None:
+    with httpx.Client(base_url=served.base, timeout=10) as http:
+        thread_id = http.post("/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": "echo", "input": "x", **field}
+        answer = http.post(f"/threads/{thread_id}/runs", json=body)
+        assert answer.status_code == 501
+        assert "not built yet" in answer.json()["detail"]
+        assert http.get(f"/threads/{thread_id}/runs").json() == []
