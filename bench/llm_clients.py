@@ -1,7 +1,9 @@
 """``python -m bench.llm_clients``: aiohttp against httpx on the token path, with the same reader and the same decoder.
 
 A server of its own process streams chunks in OpenAI's wire to sixteen calls at once; counted is this process's CPU time
-for each chunk. Bounded: a fixed number of streams for each client, in turn, three rounds.
+for each chunk, on the event loop of the product. *Burst*: the server writes as fast as it can, so that one read carries
+many chunks. *Paced*: a chunk every few milliseconds and so a read for each, as from a model that speaks. Bounded: a
+fixed number of streams for each client, in turn, three rounds.
 """
 
 import asyncio
@@ -16,13 +18,17 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import httpx
 import msgspec
+import uvloop
 
 from app.llm.http import Endpoint
 from app.llm.http import HttpClient as OurClient
 from app.llm.openai import Chunk, OpenAIModel
 from app.llm.port import ModelRequest
 
-STREAMS, AT_ONCE, CHUNKS, ROUNDS = 160, 16, 200, 3
+AT_ONCE, CHUNKS, ROUNDS = 16, 200, 3
+STREAMS = {"burst": 160, "paced": 32}
+PACE = 0.003
+"""Seconds between two chunks of a paced stream."""
 
 Read = Callable[[str], Awaitable[int]]
 
@@ -53,6 +59,7 @@ def serve(listener: socket.socket) -> None:
             except asyncio.IncompleteReadError:
                 writer.close()
                 return
+            pause = PACE if b"/paced/" in head else 0
             length = next(int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length"))
             await reader.readexactly(length)
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -60,7 +67,7 @@ def serve(listener: socket.socket) -> None:
                 whole = event + b"\n\n"
                 writer.write(b"%x\r\n%b\r\n" % (len(whole), whole))
                 await writer.drain()
-                await asyncio.sleep(0)
+                await asyncio.sleep(pause)
             writer.write(b"0\r\n\r\n")
 
     async def run() -> None:
@@ -73,13 +80,14 @@ def serve(listener: socket.socket) -> None:
 async def drive(read: Read, url: str) -> float:
     """CPU µs of this process for each chunk."""
     turns = asyncio.Semaphore(AT_ONCE)
+    streams = STREAMS["paced" if "/paced/" in url else "burst"]
 
     async def one() -> int:
         async with turns:
             return await read(url)
 
     began = time.process_time()
-    counts = await asyncio.gather(*(one() for _ in range(STREAMS)))
+    counts = await asyncio.gather(*(one() for _ in range(streams)))
     used = time.process_time() - began
     assert all(count >= CHUNKS for count in counts), counts
     return used / sum(counts) * 1e6
@@ -134,26 +142,33 @@ async def with_adapter(url: str) -> float:
         await http.aclose()
 
 
-def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/chat/completions"
-    server = multiprocessing.get_context("fork").Process(target=serve, args=(listener,), daemon=True)
-    server.start()
-    clients = {"aiohttp": with_aiohttp, "httpx": with_httpx, "our whole adapter on aiohttp": with_adapter}
-    try:
-        seen: dict[str, list[float]] = {name: [] for name in clients}
-        for _ in range(ROUNDS):
-            for name, measure in clients.items():
-                seen[name].append(asyncio.run(measure(url)))
-    finally:
-        server.terminate()
-        server.join()
+CLIENTS = {"aiohttp": with_aiohttp, "httpx": with_httpx, "our whole adapter on aiohttp": with_adapter}
+
+
+def measure(manner: str, origin: str) -> None:
+    """Run every client in turn and print its figures."""
+    seen: dict[str, list[float]] = {name: [] for name in CLIENTS}
+    for _ in range(ROUNDS):
+        for name, client in CLIENTS.items():
+            seen[name].append(uvloop.run(client(f"{origin}/{manner}/chat/completions")))
     floor = statistics.median(seen["aiohttp"])
-    print(f"{STREAMS} streams of {CHUNKS} chunks, {AT_ONCE} at once, {os.cpu_count()} cores; CPU of the client")
+    print(f"{manner}: {STREAMS[manner]} streams of {CHUNKS} chunks, {AT_ONCE} at once, {os.cpu_count()} cores")
     for name, figures in seen.items():
         middle = statistics.median(figures)
         spread = f"{min(figures):.1f} to {max(figures):.1f}"
         print(f"{name:<30}{middle:>7.1f} µs a chunk ({spread}), {middle / floor:.2f} × aiohttp")
+
+
+def main() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(listener,), daemon=True)
+    server.start()
+    try:
+        for manner in STREAMS:
+            measure(manner, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    finally:
+        server.terminate()
+        server.join()
 
 
 if __name__ == "__main__":

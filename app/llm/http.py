@@ -21,6 +21,9 @@ READ_BYTES = 64 << 10
 LARGE_BODY = 1 << 20
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
+LOST = (aiohttp.ClientError, OSError, RuntimeError)
+"""What asking and reading can raise; a RuntimeError where the session or the connection is closed already."""
+TOO_LONG = "did not finish its answer within the total deadline"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +106,7 @@ class HttpClient:
                 return await self._session.request(
                     method, endpoint.base_url + path, data=data, headers=headers, allow_redirects=False
                 )
-        except (aiohttp.ClientError, OSError) as error:
+        except LOST as error:
             raise _unanswered(endpoint.vendor, error, seconds) from None
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -154,7 +157,7 @@ class EventStream:
             return []
         except LineTooLong:
             raise ModelProtocol(f"{self._vendor} sent a line above the cap of a line", vendor=self._vendor) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except LOST as error:
             raise self._broken(error) from None
         finally:
             self._reading = False
@@ -183,7 +186,11 @@ class EventStream:
 
     def _watch(self) -> None:
         """Set the deadline of the read that begins. One timer follows it lazily: arming one a read would cost more."""
-        due = self._loop.time() + self._gap if self._first is None else self._first
+        moment = self._loop.time()
+        if moment >= self._end:
+            # Where data always waits already, no read ever waits for the timer.
+            raise ModelTimeout(f"{self._vendor} {TOO_LONG}", vendor=self._vendor)
+        due = moment + self._gap if self._first is None else self._first
         self._due = due = min(due, self._end)
         timer = self._timer
         if timer is None or timer.when() > due:
@@ -208,7 +215,7 @@ class EventStream:
                 vendor=self._vendor,
             )
         if self._due >= self._end:
-            cause = "did not finish its answer within the total deadline"
+            cause = TOO_LONG
         elif self._first is not None:
             cause = "sent no data before the deadline for the first token"
         else:
@@ -265,7 +272,7 @@ async def _read(endpoint: Endpoint, response: aiohttp.ClientResponse, cap: int, 
         async with asyncio.timeout(seconds):
             while len(body) <= cap and (data := await response.content.readany()):
                 body += data
-    except (aiohttp.ClientError, OSError) as error:
+    except LOST as error:
         if isinstance(error, TimeoutError):
             raise ModelTimeout(f"{endpoint.vendor} did not finish its answer in time", vendor=endpoint.vendor) from None
         raise ModelUnavailable(f"the connection to {endpoint.vendor} broke", vendor=endpoint.vendor) from None

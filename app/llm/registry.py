@@ -205,7 +205,13 @@ def address(variable: str, value: str) -> str:
         return ""
     try:
         parts = urlsplit(value)
-        plain = parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment
+        plain = (
+            parts.scheme in {"http", "https"}
+            and parts.hostname
+            and parts.port != 0
+            and not parts.query
+            and not parts.fragment
+        )
         named = parts.username is not None
     except ValueError:
         plain = named = False

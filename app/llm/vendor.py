@@ -145,7 +145,7 @@ class Vendor:
         """Open an attempt. Raises ``ModelUnavailable`` while the breaker is open."""
         if self.breaker.allow():
             return Attempt(self)
-        wait = self.breaker.wait()
+        wait = max(1.0, self.breaker.wait())
         error = self.observation.error or "failures"
         raise ModelUnavailable(
             f"{self.name} is not asked for the next {wait:.0f} s, because it failed repeatedly ({error})",

@@ -1,0 +1,129 @@
+"""The HTTP client: what it sends, what it refuses, and what it keeps open."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any, cast
+
+import pytest
+
+from app.base.errors import ModelCredentials, ModelTimeout, ModelUnavailable
+from app.llm.http import HttpClient
+from app.llm.options import Caps, Deadlines
+from tests.llm.asking import HTTP_VENDORS, KEY, adapter, ask, endpoint, hear
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.faults import Fault
+from tests.llm.wires import ANTHROPIC, OPENAI
+
+
+async def test_a_request_asks_for_no_encoding_and_carries_its_key(provider: FakeProvider, http: HttpClient) -> None:
+    await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    headers = provider.requests[0].headers
+    assert headers["Accept-Encoding"] == "identity"
+    assert headers["Accept"] == "text/event-stream"
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert "Cookie" not in headers
+
+
+async def test_each_vendor_gets_its_key_where_it_looks_for_it(provider: FakeProvider, http: HttpClient) -> None:
+    await hear(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
+    headers = provider.requests[0].headers
+    assert headers["x-api-key"] == KEY
+    assert "Authorization" not in headers
+
+
+async def test_a_server_without_a_key_gets_none(provider: FakeProvider, http: HttpClient) -> None:
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI, key="")))
+    assert heard.text == "Hello there"
+    assert "Authorization" not in provider.requests[0].headers
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    provider: FakeProvider, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert heard.text == "Hello there"
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_an_answer_read_to_its_end_gives_its_connection_back(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    model = adapter(vendor, http, endpoint(provider, vendor))
+    for _ in range(5):
+        assert (await hear(model)).finished.reason == "stop"
+    assert len(provider.connections) == 1
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_a_large_conversation_is_sent_whole(
+    provider: FakeProvider, patient_http: HttpClient, vendor: str
+) -> None:
+    text = "word " * 600_000
+    heard = await hear(adapter(vendor, patient_http, endpoint(provider, vendor)), ask(text))
+    assert heard.text == "Hello there"
+    assert text in str(provider.requests[0].body["messages"])
+
+
+async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider: FakeProvider) -> None:
+    provider.plan(Fault.HUGE_TOTAL)
+    client = HttpClient(Deadlines(total=0.3), Caps(total=1 << 40))
+    began = asyncio.get_running_loop().time()
+    heard = await hear(adapter(OPENAI, client, endpoint(provider, OPENAI)))
+    assert type(heard.error) is ModelTimeout
+    assert asyncio.get_running_loop().time() - began < 1.5
+    await client.aclose()
+
+
+async def test_the_time_that_the_reader_takes_is_not_the_providers(provider: FakeProvider) -> None:
+    client = HttpClient(Deadlines(gap=0.05))
+    texts = 0
+    async with aclosing(cast("Any", adapter(OPENAI, client, endpoint(provider, OPENAI)).stream(ask()))) as events:
+        async for _ in events:
+            texts += 1
+            await asyncio.sleep(0.1)
+    assert texts == 3
+    await client.aclose()
+
+
+async def test_a_closed_client_sends_nothing_more(provider: FakeProvider, http: HttpClient) -> None:
+    await http.aclose()
+    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert type(heard.error) is ModelUnavailable
+    assert provider.requests == []
+
+
+async def test_closing_the_client_ends_its_streams_with_a_typed_error(provider: FakeProvider) -> None:
+    provider.plan(Fault.HANG_IN_THE_MIDDLE)
+    client = HttpClient()
+    events = cast("Any", adapter(OPENAI, client, endpoint(provider, OPENAI)).stream(ask()))
+    await anext(events)
+    await client.aclose()
+    with pytest.raises(ModelUnavailable):
+        await anext(events)
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_a_refused_key_gives_way_to_the_spare_one_for_good(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    provider.refused_keys = {KEY}
+    model = adapter(vendor, http, endpoint(provider, vendor, spare="sk-second-8"))
+    assert (await hear(model)).text == "Hello there"
+    assert len(provider.requests) == 2
+    assert (await hear(model)).text == "Hello there"
+    assert len(provider.requests) == 3
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_with_both_keys_refused_each_is_tried_once(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
+    provider.refused_keys = {KEY, "sk-second-8"}
+    heard = await hear(adapter(vendor, http, endpoint(provider, vendor, spare="sk-second-8")))
+    assert type(heard.error) is ModelCredentials
+    assert len(provider.requests) == 2
+
+
+async def test_the_endpoint_does_not_show_its_keys(provider: FakeProvider) -> None:
+    assert KEY not in repr(endpoint(provider, OPENAI, spare=KEY))

@@ -1,0 +1,151 @@
+"""The scripted models: the demonstration that says what it is, the two that benchmarks use, and the tests' double."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from app.base.errors import ModelRejected, ModelTimeout
+from app.domain.messages import AIMessage, HumanMessage, Message, ToolCall, ToolMessage, Usage
+from app.llm.demo import SCRIPT, expression_in
+from app.llm.port import Finished, ModelRequest, TextDelta, ToolSpec
+from app.llm.scripted import DemoModel, EchoModel, ScriptedModel, Stream100Model
+from app.tools.function import FunctionTool
+from app.tools.registry import BUILTIN
+from tests.llm.asking import ask, hear
+
+TOOLS = [FunctionTool(tool).spec for tool in BUILTIN.values()]
+
+
+async def calls_for(text: str, tools: list[ToolSpec] = TOOLS) -> list[tuple[str | None, Any]]:
+    heard = await hear(DemoModel(), ask(text, tools=tools))
+    assert (heard.finished.reason == "tool_calls") is bool(heard.calls)
+    return [(name, json.loads(args)) for _, name, args in heard.calls]
+
+
+@pytest.mark.parametrize(
+    "text, calls",
+    [
+        ("what time is it?", [("clock", {})]),
+        ("Which DATE is today?", [("clock", {})]),
+        ("what is 12*(3+4)?", [("calculator", {"expression": "12*(3+4)"})]),
+        ("note buy milk", [("notes", {"action": "add", "text": "buy milk"})]),
+        ("Remember that the key is under the mat.", [("notes", {"action": "add", "text": "the key is under the mat"})]),
+        ("list notes", [("notes", {"action": "list"})]),
+        ("please show me all my notes", [("notes", {"action": "list"})]),
+        ("hello", []),
+        ("I am 42", []),
+    ],
+)
+async def test_the_demo_calls_the_tool_that_the_words_ask_for(text: str, calls: list[tuple[str, Any]]) -> None:
+    assert await calls_for(text) == calls
+
+
+async def test_the_demo_calls_several_tools_at_once() -> None:
+    assert await calls_for("Note buy milk. What time is it and what is 2 + 3?") == [
+        ("notes", {"action": "add", "text": "buy milk"}),
+        ("calculator", {"expression": "2 + 3"}),
+        ("clock", {}),
+    ]
+
+
+async def test_the_demo_calls_no_tool_that_it_is_not_offered() -> None:
+    clock = [spec for spec in TOOLS if spec.name == "clock"]
+    assert await calls_for("what is 2+3?", clock) == []
+    assert await calls_for("what time is it and what is 2+3?", clock) == [("clock", {})]
+
+
+async def test_the_demo_says_that_it_is_a_script_and_what_to_do_about_it() -> None:
+    heard = await hear(DemoModel(), ask("hello", tools=TOOLS))
+    assert heard.text.startswith(SCRIPT)
+    assert "not a language model" in heard.text
+    for words in ("OPENAI_API_KEY", "what time is it", "12*(3+4)", "list notes"):
+        assert words in heard.text
+
+
+async def test_the_demo_says_so_also_when_it_calls_and_when_it_answers() -> None:
+    assert (await hear(DemoModel(), ask("what time is it?", tools=TOOLS))).text.startswith(SCRIPT)
+    conversation: list[Message] = [
+        HumanMessage(content="what time is it and what is 1/0?"),
+        AIMessage(content="", tool_calls=[ToolCall("clock", {}, "a"), ToolCall("calculator", {}, "b")]),
+        ToolMessage(content="noon", tool_call_id="a"),
+        ToolMessage(content="division by zero", tool_call_id="b", status="error"),
+    ]
+    heard = await hear(DemoModel(), ModelRequest(messages=conversation, tools=TOOLS))
+    assert heard.text == (
+        f"{SCRIPT} The tool clock answered: noon The tool calculator answered: an error: division by zero"
+    )
+    assert heard.finished.reason == "stop"
+
+
+async def test_the_demo_streams_words_and_says_the_same_every_time() -> None:
+    one, two = [await hear(DemoModel(), ask("what time is it?", tools=TOOLS)) for _ in range(2)]
+    assert one.events == two.events
+    assert [event.text for event in one.events if isinstance(event, TextDelta)][:3] == ["I ", "am ", "a "]
+
+
+async def test_calls_of_later_turns_have_ids_of_their_own() -> None:
+    request = ask("what time is it?", tools=TOOLS)
+    before = (await hear(DemoModel(), request)).calls[0][0]
+    request.messages.extend([AIMessage(content="noon"), HumanMessage(content="what time is it?")])
+    assert (await hear(DemoModel(), request)).calls[0][0] != before
+
+
+@pytest.mark.parametrize(
+    "text, expression",
+    [
+        ("what is 12*(3+4)?", "12*(3+4)"),
+        ("(1+2)*3 please", "(1+2)*3"),
+        ("compute 2**10 // 3", "2**10 // 3"),
+        ("-3 + .5", "-3 + .5"),
+        ("the sum (see 3+4) is", "3+4"),
+        ("2 * (3", ""),
+        ("no numbers", ""),
+        ("room 12", ""),
+        ("a-b", ""),
+    ],
+)
+def test_arithmetic_is_found_in_words(text: str, expression: str) -> None:
+    assert expression_in(text) == expression
+
+
+@pytest.mark.parametrize("text", ["1+" * 5000, "(" * 5000, "- " * 5000 + "x", "1 " * 5000])
+def test_hostile_arithmetic_takes_no_time(text: str) -> None:
+    clock = asyncio.new_event_loop()
+    began = clock.time()
+    expression_in(text)
+    assert clock.time() - began < 1.0
+    clock.close()
+
+
+async def test_echo_says_the_last_human_text_in_one_piece() -> None:
+    heard = await hear(EchoModel(), ask("hello there"))
+    assert heard.events == [
+        TextDelta("echo: hello there"),
+        Finished(reason="stop", model="echo", vendor="scripted", usage=Usage(2, 3, 5)),
+    ]
+
+
+async def test_stream100_says_a_hundred_tokens() -> None:
+    heard = await hear(Stream100Model())
+    assert [event.text for event in heard.events[:-1] if isinstance(event, TextDelta)] == [
+        f"tok{n} " for n in range(100)
+    ]
+    assert heard.finished.usage == Usage(7, 100, 107)
+
+
+async def test_the_double_plays_its_turns_and_keeps_what_it_was_asked() -> None:
+    gate = asyncio.Event()
+    model = ScriptedModel(["one", ["Hel", gate, "lo"], [ToolCall("clock", {}, "a")], ["par", ModelTimeout("late")]])
+    assert (await hear(model)).text == "one"
+    task = asyncio.ensure_future(hear(model))
+    await asyncio.sleep(0)
+    assert not task.done()
+    gate.set()
+    assert (await task).text == "Hello"
+    assert (await hear(model)).calls == [("a", "clock", "{}")]
+    broken = await hear(model, ask("last"))
+    assert (broken.text, type(broken.error)) == ("par", ModelTimeout)
+    assert [len(request.messages) for request in model.requests] == [1, 1, 1, 1]
+    assert type((await hear(model)).error) is ModelRejected
