@@ -1,13 +1,14 @@
-"""How Alembic reaches the database: as its owner, one transaction a revision, never waiting long for a lock."""
+"""How Alembic reaches the database: as its owner, one transaction a revision, never waiting long for a table."""
 
 import asyncio
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.base.errors import UsageError
+from app.base.errors import StartError, UsageError
 from app.db.url import to_sqlalchemy
 from app.schema import metadata
 from app.settings import load
@@ -16,8 +17,8 @@ LOCK = 0x6167656E74  # "agent": the advisory lock that lets one migrate while ot
 
 
 def address() -> str:
-    """The owner's address: handed over by the caller, or of the environment."""
-    given = context.config.attributes.get("url")
+    """The owner's address: handed over by the caller, by ``alembic -x url=…``, or of the environment."""
+    given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get("url")
     if given:
         return str(given)
     owner = load().database.owner_url
@@ -42,9 +43,13 @@ def migrate(connection: Connection) -> None:
 async def online() -> None:
     """Take the lock, then migrate."""
     url, arguments = to_sqlalchemy(address())
-    engine = create_async_engine(url, connect_args={**arguments, "timeout": 5})
+    named = {"application_name": "agent-service migrate"}
+    engine = create_async_engine(url, connect_args={**arguments, "timeout": 5, "server_settings": named})
     try:
         async with engine.connect() as connection:
+            # a long migration is not cut off; waiting for one that is stuck ends some time
+            await connection.execute(sa.text("set statement_timeout = 0"))
+            await connection.execute(sa.text("set lock_timeout = '15min'"))
             await connection.execute(sa.text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
             # a statement that cannot have its lock soon must not hold up the traffic behind it
             await connection.execute(sa.text("set lock_timeout = '10s'"))
@@ -56,5 +61,8 @@ async def online() -> None:
 
 
 if context.is_offline_mode():
-    raise UsageError("these migrations run against a database: leave out --sql")
-asyncio.run(online())
+    raise CommandError("these migrations run against a database: leave out --sql")
+try:
+    asyncio.run(online())
+except StartError as error:  # Alembic's command prints its own errors as one line
+    raise CommandError(str(error)) from error

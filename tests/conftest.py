@@ -1,57 +1,62 @@
 """What every test may use: a real database, no network but this machine, no real model."""
 
 import asyncio
+import contextlib
 import os
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.database import Server, clone, drop
+from tests import guards, statements
+from tests.database import RolledBack, clone, create, drop, rolled_back, server_with_template
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})
-SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_")
+SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_", "PG")
 
-_server: Server | None = None
+server_of_the_run = contextlib.ExitStack()
+"""Entered by the first who needs it, in the process that ends last."""
+
+URL = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the one server of the run in the process that hands out the tests, before its workers start."""
+    """Forget the settings of whoever runs the tests, keys of real models among them."""
     for name in list(os.environ):
         if name.startswith(SETTINGS):
             del os.environ[name]
-    if hasattr(config, "workerinput") or config.option.collectonly:
-        return
-    global _server  # noqa: PLW0603  pytest's hooks share nothing else
-    _server = Server()
-    try:
-        _server.start()
-    except BaseException:
-        _server.stop()
-        raise
+    guards.guard()
+    statements.watch()
+    if hasattr(config, "workerinput"):
+        config.stash[URL] = config.workerinput["server_url"]
 
 
+def url_of(config: pytest.Config) -> str:
+    """The superuser's address of the run's server, which the first call starts."""
+    if URL not in config.stash:
+        config.stash[URL] = server_of_the_run.enter_context(server_with_template())
+    return config.stash[URL]
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker process where the server is (pytest-xdist)."""
-    assert _server is not None
-    node.workerinput["server_url"] = _server.url
+    node.workerinput["server_url"] = url_of(node.config)
 
 
 def pytest_unconfigure() -> None:
     """Stop the server with the run."""
-    if _server is not None:
-        _server.stop()
+    server_of_the_run.close()
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the event loop of production."""
+    return {"uvloop": guards.GuardedLoop}
 
 
 @pytest.fixture(scope="session")
-def server_url(request: pytest.FixtureRequest) -> str:
+def server_url(pytestconfig: pytest.Config) -> str:
     """The superuser's address of the run's server."""
-    worker = getattr(request.config, "workerinput", None)
-    if worker is not None:
-        return str(worker["server_url"])
-    assert _server is not None
-    return _server.url
+    return url_of(pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +68,13 @@ def database_url(server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
+async def rolled_back_database(database_url: str) -> AsyncIterator[RolledBack]:
+    """The database of requests; whatever a test does to it is gone afterwards."""
+    async with rolled_back(database_url) as database:
+        yield database
+
+
+@pytest.fixture
 async def fresh_database_url(server_url: str) -> AsyncIterator[str]:
     """A migrated database for one test alone: leases, LISTEN, counts over all rows."""
     url = await clone(server_url)
@@ -70,14 +82,9 @@ async def fresh_database_url(server_url: str) -> AsyncIterator[str]:
     await drop(server_url, url)
 
 
-@pytest.fixture(autouse=True)
-def only_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections leave this machine in no test."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:
-            raise AssertionError(f"a test connects to {address[0]}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+@pytest.fixture
+def empty_database_url(server_url: str) -> Iterator[str]:
+    """A database without any migration."""
+    url = asyncio.run(create(server_url))
+    yield url
+    asyncio.run(drop(server_url, url))

@@ -1,0 +1,160 @@
+"""Migrations: from nothing to the newest schema, safely while others do the same; what goes wrong is one sentence."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.base.errors import StartError, UsageError
+from app.db import migrate
+from app.db.revisions import REVISIONS
+from app.schema import metadata
+from tests.database import at, execute, name_of
+from tests.db.conftest import Later
+
+LOCK = 0x6167656E74
+ALEMBIC = ("-m", "alembic", "-c", str(migrate.ROOT / "alembic.ini"))
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def tables(url: str) -> set[str]:
+    async with connected(url) as connection:
+        rows = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+    return {row["tablename"] for row in rows}
+
+
+async def upgrade(url: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, url)
+
+
+async def ran(url: str, *command: str) -> tuple[int | None, str]:
+    """The exit code and the output of Python with ``command``, in a folder that has nothing to do with the program."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command),
+        env={**os.environ, "MIGRATE_DATABASE_URL": url, "PYTHONPATH": str(migrate.ROOT)},
+        cwd="/",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, output.decode()
+
+
+async def test_an_empty_database_lacks_everything_and_an_upgraded_one_nothing(empty_database_url: str) -> None:
+    assert await migrate.current(empty_database_url) is None
+    assert await migrate.pending(empty_database_url) == list(REVISIONS)
+    await upgrade(empty_database_url)
+    assert await migrate.current(empty_database_url) == migrate.head()
+    assert await migrate.pending(empty_database_url) == []
+    assert {table.name for table in metadata.sorted_tables} < await tables(empty_database_url)
+    await upgrade(empty_database_url)
+
+
+async def test_of_processes_that_start_at_once_one_migrates_and_the_others_wait(empty_database_url: str) -> None:
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid"
+    async with connected(empty_database_url) as connection:
+        await connection.execute("select pg_advisory_lock($1)", LOCK)
+        processes = [asyncio.create_task(ran(empty_database_url, "-m", "app", "migrate")) for _ in range(3)]
+        async with asyncio.timeout(30):
+            waits = f"{waiting} from pg_database where datname = current_database())"
+            while await connection.fetchval(waits) != 3:  # noqa: ASYNC110  other processes set none of our events
+                await asyncio.sleep(0.02)
+        assert await tables(empty_database_url) == set()
+        await connection.execute("select pg_advisory_unlock($1)", LOCK)
+        assert {code for code, _ in await asyncio.gather(*processes)} == {0}
+    assert await migrate.pending(empty_database_url) == []
+
+
+async def test_alembic_itself_does_the_same(empty_database_url: str) -> None:
+    assert await ran("", *ALEMBIC, "upgrade", "head") == (
+        255,
+        "FAILED: set MIGRATE_DATABASE_URL or DATABASE_URL to the database to migrate\n",
+    )
+    assert await ran(empty_database_url, *ALEMBIC, "upgrade", "head") == (0, "")
+    assert await migrate.pending(empty_database_url) == []
+    asked = await ran("", *ALEMBIC, "-x", f"url={empty_database_url}", "current")
+    assert asked == (0, f"{migrate.head()} (head)\n")
+
+
+async def test_a_failing_migration_leaves_those_before_it_and_nothing_of_itself(
+    empty_database_url: str, later: Later
+) -> None:
+    later("first")
+    later("fails", "op.execute('select 1 / 0')")
+    with pytest.raises(StartError, match=r"could not be applied \(division by zero\)"):
+        await upgrade(empty_database_url)
+    assert await migrate.pending(empty_database_url) == ["fails"]
+    found = await tables(empty_database_url)
+    assert "made_by_first" in found
+    assert "made_by_fails" not in found
+
+
+async def test_a_table_in_use_stops_the_migration_instead_of_the_traffic(fresh_database_url: str, later: Later) -> None:
+    later("impatient", 'op.execute("set local lock_timeout = \'50ms\'"); op.execute("alter table runs add x int")')
+    async with connected(fresh_database_url) as reader, reader.transaction():
+        await reader.execute("select from runs")
+        with pytest.raises(StartError, match="lock timeout: something holds a table"):
+            await upgrade(fresh_database_url)
+    await upgrade(fresh_database_url)
+    assert await migrate.pending(fresh_database_url) == []
+
+
+async def test_a_migration_waits_ten_seconds_for_a_table_and_works_as_long_as_it_takes(
+    fresh_database_url: str, later: Later
+) -> None:
+    later("curious", 'op.execute("create table settings as select name, setting from pg_settings")')
+    await execute(fresh_database_url, f"alter database {name_of(fresh_database_url)} set statement_timeout = '20s'")
+    await upgrade(fresh_database_url)
+    async with connected(fresh_database_url) as connection:
+        rows = await connection.fetch("select * from settings where name in ('lock_timeout', 'statement_timeout')")
+    assert {row["name"]: row["setting"] for row in rows} == {"lock_timeout": "10000", "statement_timeout": "0"}
+
+
+async def test_a_database_ahead_of_this_program_lacks_nothing_and_is_not_migrated(fresh_database_url: str) -> None:
+    await execute(fresh_database_url, "update alembic_version set version_num = '9999'")
+    assert await migrate.pending(fresh_database_url) == []
+    with pytest.raises(StartError, match="at revision 9999, which this program does not know"):
+        await upgrade(fresh_database_url)
+
+
+async def test_who_may_only_take_the_role_of_requests_sees_the_version(
+    server_url: str, fresh_database_url: str
+) -> None:
+    user = f"login_{uuid4().hex[:8]}"
+    await execute(server_url, f"create role {user} login", f"grant agent_app to {user} with inherit false")
+    try:
+        assert await migrate.current(fresh_database_url.replace("postgres@", f"{user}@")) == migrate.head()
+    finally:
+        await execute(server_url, f"drop role {user}")
+
+
+async def test_an_old_server_is_refused(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "OLDEST_SERVER", 99)
+    with pytest.raises(StartError, match="the database is PostgreSQL 18; needed is 99 or later"):
+        await migrate.current(fresh_database_url)
+
+
+@pytest.mark.parametrize("does", [upgrade, migrate.pending])
+async def test_a_database_that_is_not_there_is_one_sentence_without_the_password(
+    server_url: str, does: Callable[[str], Awaitable[Any]]
+) -> None:
+    for url in (at(server_url, "nowhere"), "postgresql://user:hunter-2@127.0.0.1:1/db"):
+        with pytest.raises(StartError, match=r"the database cannot be reached .* check DATABASE_URL") as caught:
+            await does(url)
+        assert "hunter-2" not in str(caught.value)
+    with pytest.raises(UsageError):
+        await does("mysql://user:hunter-2@host/db")
