@@ -50,7 +50,8 @@ class ToolIntent(msgspec.Struct, frozen=True, kw_only=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step: the ``node`` that worked, what it changed, and which nodes come ``next`` (none: the run is done).
 
-    ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id).
+    ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id),
+    as structs or, encoded once and for all, as ``msgspec.Raw``.
     """
 
     node: str

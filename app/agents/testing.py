@@ -9,7 +9,7 @@ from app.agents.port import Agent, Command, Outcome, RunConfig, Step
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
-from app.domain.state import MESSAGES, State
+from app.domain.state import MESSAGES, State, encode
 
 _decode = msgspec.json.Decoder(Message).decode
 
@@ -45,7 +45,7 @@ class Rehearsal:
         """Merge an update into the state."""
         for name, value in update.items():
             if name == MESSAGES:
-                self.state.merge_messages([bytes(message) for message in value])
+                self.state.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
             else:
                 self.state.set(name, value)
 

@@ -295,6 +295,6 @@ def add(total: Usage, used: Usage) -> Usage:
 
 def describe(error: BaseException) -> str:
     """What a client may know of ``error``: our own errors speak for themselves, an agent's are shown bounded."""
-    if isinstance(error, AgentServiceError):
-        return str(error)
-    return str(error)[:2000] or type(error).__name__
+    words = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
+    # neither a zero byte nor half a surrogate pair can be stored
+    return words.encode(errors="replace").decode().replace("\x00", "\ufffd") or type(error).__name__

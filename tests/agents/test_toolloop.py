@@ -4,7 +4,6 @@ import asyncio
 import threading
 from typing import Any
 
-import msgspec
 import pytest
 
 from app.agents.port import RunConfig
@@ -181,8 +180,9 @@ async def test_calls_without_ids_of_their_own_get_some() -> None:
 
 async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() -> None:
     run = Rehearsal()
+    run.next = ("tools",)
     asked = AIMessage(content="", id="m1", tool_calls=[ToolCall(name="adds", args={"a": 4}, id="c1")])
-    run.apply({"messages": [msgspec.json.encode(HumanMessage(content="go", id="h1")), msgspec.json.encode(asked)]})
+    run.apply({"messages": [HumanMessage(content="go", id="h1"), asked]})
     model = Turns([TextDelta("five")])
     await run.play(agent(model, adds))
     assert [step.node for step in run.steps] == ["tools", "agent"]

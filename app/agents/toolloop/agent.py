@@ -1,7 +1,7 @@
 """The loop: ask the model, run the tools it asks for, until it answers in words."""
 
 import contextlib
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -9,11 +9,12 @@ import msgspec
 from app.agents.port import Outcome, RunContext, Step, ToolIntent
 from app.agents.toolloop.answer import Answer
 from app.agents.toolloop.calls import Toolbox, key_of
-from app.agents.toolloop.drawing import GRAPH, SCHEMAS
+from app.agents.toolloop.conversation import Asked, call_ids, calls_of, paired, unanswered
+from app.agents.toolloop.drawing import GRAPH, GRAPH_WITHOUT_TOOLS, SCHEMAS
 from app.agents.toolloop.inputs import read_input
 from app.base.errors import StepLimit, TokenLimit
 from app.domain.events import MessageAdded
-from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage
+from app.domain.messages import AIMessage, InvalidToolCall, Message
 from app.domain.state import MESSAGES
 from app.llm.port import Model, ModelRequest
 
@@ -24,12 +25,12 @@ _decode = msgspec.json.Decoder(Message).decode
 encode = msgspec.json.Encoder().encode
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one run may take: model and tool steps, seconds, tokens of all its model calls."""
 
-    steps: int = 50
-    seconds: float = 600.0
-    tokens: int = 1_000_000
+    steps: Annotated[int, msgspec.Meta(ge=1)] = 50
+    seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    tokens: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,26 +72,28 @@ class ToolLoop:
         return SCHEMAS
 
     def graph(self) -> dict[str, Any]:
-        """Model and tools, in a circle."""
-        return GRAPH
+        """Model and tools, in a circle; the model alone where there are no tools."""
+        return GRAPH if self._toolbox.specs else GRAPH_WITHOUT_TOOLS
 
     async def run(self, context: RunContext) -> Outcome:
         """Go on from where the state stands: with the tools that the last message asks for, or with the model."""
         messages = [_decode(element) for element in context.state.elements(MESSAGES)]
-        steps = min(self.limits.steps, context.config.recursion_limit)
-        tokens = 0
+        asked = unanswered(messages)
+        if asked is not None and TOOLS_NODE not in context.next:
+            await self._take_over(asked, context)
+        steps = tokens = 0
         while True:
-            if steps <= 0:
-                raise StepLimit(
-                    "The run took more steps than its limit: raise the agent's limits.steps or its recursion_limit."
-                )
-            steps -= 1
-            calls = unanswered(messages)
-            if calls:
-                messages += await self._run_tools(calls, context)
+            self._check_steps(steps, context)
+            steps += 1
+            if asked is not None:
+                messages += await self._run_tools(asked, context)
+                asked = None
                 continue
             if tokens >= self.limits.tokens:
-                raise TokenLimit(f"The run used {tokens} tokens; its limit is {self.limits.tokens} (limits.tokens).")
+                raise TokenLimit(
+                    f"The run used {tokens} tokens, agent {self.name!r} may use {self.limits.tokens}: raise its "
+                    "limits.tokens."
+                )
             message = await self._ask_model(messages, context)
             tokens += message.usage_metadata.total_tokens if message.usage_metadata else 0
             step = self._model_step(message, context)
@@ -98,16 +101,23 @@ class ToolLoop:
                 return Outcome(step=step)
             await context.commit(step)
             messages.append(message)
+            asked = unanswered(messages)
+
+    def _check_steps(self, steps: int, context: RunContext) -> None:
+        if steps >= context.config.recursion_limit:
+            raise StepLimit(f"The run took {steps} steps, its recursion_limit; send a higher one in its config.")
+        if steps >= self.limits.steps:
+            raise StepLimit(f"The run took {steps} steps, the limit of agent {self.name!r}; raise its limits.steps.")
 
     async def _ask_model(self, messages: list[Message], context: RunContext) -> AIMessage:
         request = ModelRequest(
-            messages=messages,
+            messages=paired(messages),
             instructions=self._manner.instructions,
             tools=self._toolbox.specs,
             temperature=self._manner.temperature,
             max_tokens=self._manner.max_tokens,
         )
-        answer = Answer(context, MODEL_NODE)
+        answer = Answer(context, MODEL_NODE, lambda: call_ids(messages))
         stream = self._model.stream(request)
         async with contextlib.aclosing(stream) as events:  # type: ignore[type-var]
             async for event in events:
@@ -115,43 +125,39 @@ class ToolLoop:
         return answer.message()
 
     def _model_step(self, message: AIMessage, context: RunContext) -> Step:
-        calls = [*message.tool_calls, *message.invalid_tool_calls]
+        asked = Asked(message.id or "", calls_of(message))
         return Step(
             node=MODEL_NODE,
             update={MESSAGES: [msgspec.Raw(encode(message))]},
-            next=(TOOLS_NODE,) if calls else (),
+            next=(TOOLS_NODE,) if asked.calls else (),
             usage=message.usage_metadata,
-            intents=tuple(
-                ToolIntent(
-                    call_id=call.id,
-                    tool=call.name,
-                    tool_class=self._toolbox.tool_class(call.name),
-                    key=key_of(context, call),
-                    args=encode(call.args),
-                )
-                for call in message.tool_calls
-            ),
+            intents=self._intents(asked, context),
         )
 
-    async def _run_tools(self, calls: list[ToolCall | InvalidToolCall], context: RunContext) -> list[Message]:
-        answers, update = await self._toolbox.run(calls, context)
+    async def _take_over(self, asked: Asked, context: RunContext) -> None:
+        """Commit what may start now: these calls came with the input, so no step of the model's has done it."""
+        await context.commit(
+            Step(node=MODEL_NODE, update={}, next=(TOOLS_NODE,), intents=self._intents(asked, context))
+        )
+
+    def _intents(self, asked: Asked, context: RunContext) -> tuple[ToolIntent, ...]:
+        return tuple(
+            ToolIntent(
+                call_id=call.id,
+                tool=call.name,
+                tool_class=self._toolbox.tool_class(call.name),
+                key=key_of(context, asked.message_id, call),
+                args=encode(call.args),
+            )
+            for call in asked.calls
+            if not isinstance(call, InvalidToolCall)
+        )
+
+    async def _run_tools(self, asked: Asked, context: RunContext) -> list[Message]:
+        answers, update = await self._toolbox.run(asked, context)
         raw = [msgspec.Raw(encode(answer)) for answer in answers]
         number = context.step
         await context.commit(Step(node=TOOLS_NODE, update={MESSAGES: raw, **update}, next=(MODEL_NODE,)))
         for message in raw:
             context.emit(MessageAdded(node=TOOLS_NODE, step=number, message=message))
         return list(answers)
-
-
-def unanswered(messages: list[Message]) -> list[ToolCall | InvalidToolCall]:
-    """The calls of the last model message that no tool message answers yet."""
-    answered: set[str] = set()
-    for message in reversed(messages):
-        if isinstance(message, ToolMessage):
-            answered.add(message.tool_call_id)
-        elif isinstance(message, AIMessage):
-            calls: list[ToolCall | InvalidToolCall] = [*message.tool_calls, *message.invalid_tool_calls]
-            return [call for call in calls if call.id not in answered]
-        else:
-            return []
-    return []

@@ -1,79 +1,72 @@
 """A streamed answer, put together: pieces go out as they come, the whole message stays."""
 
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
 from app.agents.port import RunContext
+from app.agents.toolloop.arguments import read_object
 from app.base.ids import new_id
 from app.domain.events import MessageDelta
 from app.domain.messages import AIMessage, InvalidToolCall, ToolCall
 from app.llm.port import Finished, ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta
 
+LONGEST_ID = 128
+LONGEST_NAME = 128
 
-class _Call:
+
+class _Call(msgspec.Struct):
     """A tool call while its pieces arrive."""
 
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.args: list[str] = []
+    id: str
+    name: str
+    args: list[str]
 
 
 class Answer:
-    """Collects one answer's events and says them at once under a message id of this attempt's own."""
+    """Collects one answer's events and says them at once under a message id of this attempt's own.
 
-    def __init__(self, context: RunContext, node: str) -> None:
+    Every call has an id that no other call of the conversation has, whatever the provider sent: answers, intents and
+    idempotency keys go by it. ``taken`` gives the ids so far; it is asked only when there are calls.
+    """
+
+    def __init__(self, context: RunContext, node: str, taken: Callable[[], set[str]]) -> None:
         self.message_id = f"run--{new_id()}"
-        self.finished: Finished | None = None
-        self._context = context
+        self._emit = context.emit
+        self._step = context.step
         self._node = node
+        self._taken = taken
+        self._ids: set[str] | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, _Call] = {}
+        self._finished: Finished | None = None
 
     def take(self, event: ModelEvent) -> None:
         """The next event."""
-        match event:
-            case TextDelta(text):
-                self._text.append(text)
-                self._say(text=text)
-            case ReasoningDelta(text):
-                self._reasoning.append(text)
-                self._say(reasoning=text)
-            case ToolCallDelta():
-                self._take_call(event)
-            case Finished():
-                self.finished = event
-                self._say(last=True)
-
-    def _take_call(self, event: ToolCallDelta) -> None:
-        call = self._calls.setdefault(event.index, _Call())
-        call.id = event.id or call.id
-        call.name = event.name or call.name
-        call.args.append(event.args)
-        self._say(tool_call={"index": event.index, "id": event.id, "name": event.name, "args": event.args})
-
-    def _say(self, **piece: Any) -> None:
-        self._context.emit(MessageDelta(message_id=self.message_id, node=self._node, step=self._context.step, **piece))
+        if isinstance(event, TextDelta):  # nearly all of them
+            self._text.append(event.text)
+            self._emit(MessageDelta(self.message_id, self._node, self._step, event.text))
+        elif isinstance(event, ToolCallDelta):
+            self._take_call(event)
+        elif isinstance(event, ReasoningDelta):
+            self._reasoning.append(event.text)
+            self._emit(MessageDelta(self.message_id, self._node, self._step, reasoning=event.text))
+        else:
+            self._finished = event
+            self._emit(MessageDelta(self.message_id, self._node, self._step, last=True))
 
     def message(self) -> AIMessage:
-        """The whole message. Every call has an id of its own, whatever the provider sent."""
+        """The whole message."""
         calls: list[ToolCall] = []
         invalid: list[InvalidToolCall] = []
-        seen: set[str] = set()
-        for index in sorted(self._calls):
-            call = self._calls[index]
-            id_ = call.id if call.id and call.id not in seen else f"call_{new_id().hex}"
-            seen.add(id_)
+        for _, call in sorted(self._calls.items()):
             text = "".join(call.args)
-            args = _object(text)
-            if args is None:
-                words = "the arguments are not a JSON object"
-                invalid.append(InvalidToolCall(name=call.name, args=text, id=id_, error=words))
-            else:
-                calls.append(ToolCall(name=call.name, args=args, id=id_))
-        end = self.finished
+            try:
+                calls.append(ToolCall(name=call.name, args=read_object(text), id=call.id))
+            except ValueError as error:
+                invalid.append(InvalidToolCall(name=call.name, args=text, id=call.id, error=str(error)))
+        end = self._finished
         return AIMessage(
             content="".join(self._text),
             id=self.message_id,
@@ -86,10 +79,24 @@ class Answer:
             usage_metadata=end.usage if end else None,
         )
 
+    def _take_call(self, event: ToolCallDelta) -> None:
+        call = self._calls.get(event.index)
+        piece = {"index": event.index, "id": None, "name": None, "args": event.args}
+        if call is None:
+            call = self._calls[event.index] = _Call(self._own_id(event.id), _printable(event.name or ""), [])
+            piece.update(id=call.id, name=call.name)
+        call.args.append(event.args)
+        self._emit(MessageDelta(self.message_id, self._node, self._step, tool_call=piece))
 
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        value = msgspec.json.decode(text or "{}")
-    except msgspec.DecodeError:
-        return None
-    return value if isinstance(value, dict) else None
+    def _own_id(self, given: str | None) -> str:
+        if self._ids is None:
+            self._ids = self._taken()
+        usable = given and given not in self._ids and given.isprintable() and len(given) <= LONGEST_ID
+        own = given if given and usable else f"call_{new_id().hex}"
+        self._ids.add(own)
+        return own
+
+
+def _printable(name: str) -> str:
+    """A name that can be stored and shown; real tools' names are printable anyway."""
+    return "".join(filter(str.isprintable, name[:LONGEST_NAME]))

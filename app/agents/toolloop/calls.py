@@ -1,7 +1,8 @@
 """Tool calls: checked, run side by side, and always answered; what goes wrong is told to the model."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid5
 
@@ -9,36 +10,55 @@ import jsonschema_rs
 import msgspec
 
 from app.agents.port import RunContext
+from app.agents.toolloop.conversation import Asked, Call
+from app.agents.toolloop.voice import Voice
+from app.base.errors import StartError
 from app.base.ids import new_id
 from app.base.tasks import together
-from app.domain.events import Custom
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
+from app.domain.state import MESSAGES
 from app.tools.port import Tool, ToolClass, ToolContext, ToolResult
 
 LONGEST_ERROR = 2000
 LONGEST_RESULT = 256 * 1024
+"""Characters of text that the model gets to read; more is cut."""
+LARGEST_RESULT = 4 * 1024 * 1024
+"""Bytes of a whole result as JSON, artifact and update included; a larger one is an error."""
+MOST_PROBLEMS = 10
+LONGEST_PROBLEM = 300
+
+Count = Callable[[str, str], None]
+"""Is told the tool and the outcome of every call."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(ToolResult).decode
 
 
 class CheckedTool:
-    """A tool with its schema compiled."""
+    """A tool with its schema compiled. Raises ``StartError`` where the schema is none."""
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
-        self._validator = jsonschema_rs.validator_for(tool.spec.parameters)
+        try:
+            self._validator = jsonschema_rs.validator_for(tool.spec.parameters)
+        except ValueError as error:
+            words = str(error).partition("\n")[0]
+            raise StartError(f"tool {tool.spec.name!r}: its parameters are no JSON Schema: {words}") from error
 
     def problems(self, args: dict[str, Any]) -> str:
-        """What is wrong with ``args``, in sentences; empty when nothing is."""
+        """What is wrong with ``args``, each with the JSON pointer of its place; empty when nothing is."""
         found = []
-        for error in self._validator.iter_errors(args):
-            place = "/" + "/".join(str(part) for part in error.instance_path)
-            found.append(f"{place}: {error.message}")
-        return "; ".join(found[:10])
+        for error in itertools.islice(self._validator.iter_errors(args), MOST_PROBLEMS):
+            parts = (str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
+            place = "".join(f"/{part}" for part in parts) or "the arguments"
+            found.append(f"{place}: {error.message[:LONGEST_PROBLEM]}")
+        return "; ".join(found)
 
 
 class Toolbox:
-    """The tools of one agent, and how calls to them end. ``count`` is told (tool, outcome) of every call."""
+    """The tools of one agent, and how calls to them end."""
 
-    def __init__(self, tools: Sequence[Tool], count: Callable[[str, str], None]) -> None:
+    def __init__(self, tools: Sequence[Tool], count: Count) -> None:
         self._tools = {tool.spec.name: CheckedTool(tool) for tool in tools}
         self._count = count
         self.specs = [tool.spec for tool in tools]
@@ -48,33 +68,32 @@ class Toolbox:
         found = self._tools.get(name)
         return ToolClass.READ_ONLY if found is None else found.tool.tool_class
 
-    async def run(
-        self, calls: list[ToolCall | InvalidToolCall], context: RunContext
-    ) -> tuple[list[ToolMessage], dict[str, Any]]:
-        """The answers in the order of ``calls``, and what they change in the thread's values.
+    async def run(self, asked: Asked, context: RunContext) -> tuple[list[ToolMessage], dict[str, Any]]:
+        """The answers in the order of the calls, and what they change in the thread's values.
 
         Calls run at the same time, but for transactional ones: those go one after the other, each seeing what the
-        one before it changed.
+        one before it changed. Where two others change the same value, the later call wins.
         """
-        update: dict[str, Any] = {}
-        answers: dict[str, ToolMessage] = {}
+        results: dict[str, ToolResult] = {}
+        seen: dict[str, Any] = {}
 
-        async def answer(call: ToolCall | InvalidToolCall) -> None:
-            result = await self._answer(call, context, update)
-            update.update(result.update)
-            answers[call.id] = _message(call, result)
+        async def answer(call: Call, changed: Mapping[str, Any]) -> None:
+            results[call.id] = await self._answer(call, asked.message_id, context, changed)
 
-        async def answer_in_turn(calls: list[ToolCall | InvalidToolCall]) -> None:
+        async def answer_in_turn(calls: Sequence[Call]) -> None:
             for call in calls:
-                await answer(call)
+                await answer(call, seen)
+                seen.update(results[call.id].update)
 
-        in_turn = [c for c in calls if self.tool_class(c.name) is ToolClass.TRANSACTIONAL]
-        await together(answer_in_turn(in_turn), *(answer(c) for c in calls if c not in in_turn))
-        return [answers[call.id] for call in calls], update
+        in_turn = [call for call in asked.calls if self.tool_class(call.name) is ToolClass.TRANSACTIONAL]
+        others = [call for call in asked.calls if self.tool_class(call.name) is not ToolClass.TRANSACTIONAL]
+        await together(answer_in_turn(in_turn), *(answer(call, {}) for call in others))
+        update: dict[str, Any] = {}
+        for call in asked.calls:
+            update.update(results[call.id].update)
+        return [_message(call, results[call.id]) for call in asked.calls], update
 
-    async def _answer(
-        self, call: ToolCall | InvalidToolCall, context: RunContext, update: dict[str, Any]
-    ) -> ToolResult:
+    async def _answer(self, call: Call, message_id: str, context: RunContext, changed: Mapping[str, Any]) -> ToolResult:
         found = self._tools.get(call.name)
         if found is None:
             names = ", ".join(self._tools) or "none"
@@ -85,45 +104,71 @@ class Toolbox:
             return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
         tool = found.tool
         limit = asyncio.timeout(tool.timeout)
-        try:
-            async with limit:
-                result = await tool.call(call.args, _context(call, context, update))
-        except Exception as error:  # noqa: BLE001  the edge: whatever a tool raises is told to the model
-            if isinstance(error, TimeoutError) and limit.expired():
-                return self._failed(call.name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
-            return self._failed(call.name, "error", f"{type(error).__name__}: {error}")
+        with Voice(context) as voice:
+            try:
+                async with limit:
+                    key = key_of(context, message_id, call)
+                    result = checked(await tool.call(call.args, _context(call, context, key, voice, changed)))
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                # the edge: whatever it is, the model is told
+                if isinstance(error, asyncio.CancelledError) and _being_cancelled():
+                    raise
+                if isinstance(error, TimeoutError) and limit.expired():
+                    return self._failed(call.name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
+                return self._failed(call.name, "error", f"{type(error).__name__}: {error}")
         self._count(call.name, result.status)
         return result
 
     def _failed(self, name: str, outcome: str, words: str) -> ToolResult:
         self._count(name, outcome)
-        return ToolResult(content=words[:LONGEST_ERROR], status="error")
+        sayable = words[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
+        return ToolResult(content=sayable, status="error")
 
 
-def _context(call: ToolCall, context: RunContext, update: dict[str, Any]) -> ToolContext:
+def checked(result: ToolResult) -> ToolResult:
+    """``result`` as it will be stored: a tool may return anything, and what it returned may still change.
+
+    Raises ``ValueError`` (msgspec's included) or ``TypeError`` for what is no proper result.
+    """
+    if isinstance(result.content, str) and len(result.content) > LONGEST_RESULT:
+        cut = f"{result.content[:LONGEST_RESULT]}\n[cut: the result had {len(result.content)} characters]"
+        result = msgspec.structs.replace(result, content=cut)
+    encoded = _encode(result)
+    if len(encoded) > LARGEST_RESULT:
+        raise ValueError(f"the result has {len(encoded)} bytes, more than {LARGEST_RESULT}")
+    stored = _decode(encoded)
+    if MESSAGES in stored.update:
+        raise ValueError("a tool cannot change the thread's messages")
+    return stored
+
+
+def key_of(context: RunContext, message_id: str, call: Call) -> str:
+    """The idempotency key of a call: the same for every attempt of it, in later runs of the thread too."""
+    return str(uuid5(context.thread_id, f"{message_id} {call.id}"))
+
+
+def _being_cancelled() -> bool:
+    """Whether somebody cancels this task; else a ``CancelledError`` is just what a tool let out."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _context(call: ToolCall, context: RunContext, key: str, voice: Voice, changed: Mapping[str, Any]) -> ToolContext:
     return ToolContext(
         tenant_id=str(context.tenant_id),
         thread_id=str(context.thread_id),
         run_id=str(context.run_id),
         call_id=call.id,
-        idempotency_key=key_of(context, call),
-        emit=lambda data: context.emit(Custom(data=msgspec.Raw(msgspec.json.encode(data)))),
-        value=lambda name: update[name] if name in update else context.state.get(name),
+        idempotency_key=key,
+        emit=voice.say,
+        value=lambda name: changed[name] if name in changed else context.state.get(name),
         configurable=context.config.configurable,
     )
 
 
-def key_of(context: RunContext, call: ToolCall | InvalidToolCall) -> str:
-    """The idempotency key of a call: the same for every attempt of it."""
-    return str(uuid5(context.run_id, call.id))
-
-
-def _message(call: ToolCall | InvalidToolCall, result: ToolResult) -> ToolMessage:
-    content = result.content
-    if isinstance(content, str) and len(content) > LONGEST_RESULT:
-        content = f"{content[:LONGEST_RESULT]}\n[cut: the result had {len(content)} characters]"
+def _message(call: Call, result: ToolResult) -> ToolMessage:
     return ToolMessage(
-        content=content,
+        content=result.content,
         name=call.name,
         id=str(new_id()),
         tool_call_id=call.id,

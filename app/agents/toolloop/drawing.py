@@ -30,17 +30,21 @@ SCHEMAS: dict[str, Any] = {
     "context_schema": None,
 }
 
+START = {"id": "__start__", "type": "runnable", "data": {"name": "__start__"}}
+MODEL = {"id": "agent", "type": "runnable", "data": {"name": "agent"}}
+TOOLS = {"id": "tools", "type": "runnable", "data": {"name": "tools"}}
+END = {"id": "__end__"}
+
 GRAPH: dict[str, Any] = {
-    "nodes": [
-        {"id": "__start__", "type": "runnable", "data": {"name": "__start__"}},
-        {"id": "agent", "type": "runnable", "data": {"name": "agent"}},
-        {"id": "tools", "type": "runnable", "data": {"name": "tools"}},
-        {"id": "__end__"},
-    ],
+    "nodes": [START, MODEL, TOOLS, END],
     "edges": [
         {"source": "__start__", "target": "agent"},
         {"source": "agent", "target": "tools", "conditional": True},
         {"source": "agent", "target": "__end__", "conditional": True},
         {"source": "tools", "target": "agent"},
     ],
+}
+GRAPH_WITHOUT_TOOLS: dict[str, Any] = {
+    "nodes": [START, MODEL, END],
+    "edges": [{"source": "__start__", "target": "agent"}, {"source": "agent", "target": "__end__"}],
 }

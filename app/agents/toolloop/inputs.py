@@ -5,15 +5,18 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from app.agents.toolloop.arguments import read_object
 from app.base.errors import Invalid
 from app.domain.messages import (
     AIMessage,
     Content,
     HumanMessage,
+    InvalidToolCall,
     Message,
     SystemMessage,
     ToolCall,
     ToolMessage,
+    Usage,
 )
 from app.domain.state import MESSAGES
 
@@ -37,24 +40,33 @@ def read_input(value: Any, run_id: UUID) -> dict[str, Any]:
     ``value`` is ``{"messages": […], …}``, a list of messages or a text. A message without an id gets one that derives
     from the run's, so reading the same input again changes nothing.
     """
-    if isinstance(value, str):
-        value = {MESSAGES: [value]}
-    elif isinstance(value, list):
-        value = {MESSAGES: value}
+    if isinstance(value, str | list):
+        return {MESSAGES: _messages(value, "/input", run_id)}
     if not isinstance(value, dict):
         raise _invalid("/input", "must be an object with messages, a list of messages, or a text")
+    for name in value:
+        if name.startswith("__"):
+            raise _invalid(f"/input/{name.replace('~', '~0').replace('/', '~1')}", "has a name that is reserved")
     update = {name: member for name, member in value.items() if name != MESSAGES}
-    given = value.get(MESSAGES)
-    if given is None:
-        return update
-    messages = given if isinstance(given, list) else [given]
-    if len(messages) > MOST_MESSAGES:
-        raise _invalid("/input/messages", f"has more than {MOST_MESSAGES} messages")
-    update[MESSAGES] = [
-        msgspec.Raw(msgspec.json.encode(_message(one, f"/input/messages/{n}", str(uuid5(run_id, str(n))))))
-        for n, one in enumerate(messages)
-    ]
+    if (given := value.get(MESSAGES)) is not None:
+        update[MESSAGES] = _messages(given, "/input/messages", run_id)
     return update
+
+
+def _messages(value: Any, at: str, run_id: UUID) -> list[msgspec.Raw]:
+    """The messages of a list, or one alone."""
+    if isinstance(value, str | dict):
+        places = {at: value}
+    elif isinstance(value, list):
+        places = {f"{at}/{n}": one for n, one in enumerate(value)}
+    else:
+        raise _invalid(at, "must be a list of messages")
+    if len(places) > MOST_MESSAGES:
+        raise _invalid(at, f"has more than {MOST_MESSAGES} messages")
+    return [
+        msgspec.Raw(msgspec.json.encode(_message(one, place, str(uuid5(run_id, str(n))))))
+        for n, (place, one) in enumerate(places.items())
+    ]
 
 
 def _invalid(pointer: str, words: str) -> Invalid:
@@ -97,7 +109,14 @@ def _of_kind(kind: str, value: dict[str, Any], at: str, id_: str) -> Message:
     if kind == "system":
         return SystemMessage(**common)
     if kind == "ai":
-        return AIMessage(**common, tool_calls=_calls(value.get("tool_calls"), f"{at}/tool_calls"))
+        return AIMessage(
+            **common,
+            tool_calls=_calls(value.get("tool_calls"), f"{at}/tool_calls"),
+            invalid_tool_calls=_as(
+                list[InvalidToolCall], value.get("invalid_tool_calls") or [], at, "invalid_tool_calls"
+            ),
+            usage_metadata=_as(Usage | None, value.get("usage_metadata"), at, "usage_metadata"),
+        )
     call_id = value.get("tool_call_id")
     if not isinstance(call_id, str) or not call_id:
         raise _invalid(f"{at}/tool_call_id", "must name the call that the tool answers")
@@ -118,13 +137,21 @@ def _content(value: Any, at: str, *, optional: bool) -> Content:
             if isinstance(block, str):
                 blocks.append({"type": "text", "text": block})
             elif isinstance(block, dict) and isinstance(block.get("type"), str):
-                if block["type"] == "text" and not isinstance(block.get("text"), str):
-                    raise _invalid(f"{at}/{n}/text", "must be a text")
-                blocks.append(block)
+                blocks.append(_block(block, f"{at}/{n}"))
             else:
                 raise _invalid(f"{at}/{n}", "must be a content block with a type, or a text")
         return blocks
     raise _invalid(at, "must be a text or a list of content blocks")
+
+
+def _block(block: dict[str, Any], at: str) -> dict[str, Any]:
+    if block["type"] == "text" and not isinstance(block.get("text"), str):
+        raise _invalid(f"{at}/text", "must be a text")
+    if block["type"] == "image_url":
+        place = block.get("image_url")
+        if not isinstance(place.get("url") if isinstance(place, dict) else place, str):
+            raise _invalid(f"{at}/image_url", "must be an address, or an object with a url")
+    return block
 
 
 def _calls(value: Any, at: str) -> list[ToolCall]:
@@ -140,15 +167,23 @@ def _call(value: Any, at: str) -> ToolCall:
         raise _invalid(at, "must be an object")
     function = value.get("function")
     if isinstance(function, dict):  # the form of OpenAI's API
+        text = function.get("arguments") or ""
         try:
-            args = msgspec.json.decode(function.get("arguments") or "{}")
-        except (msgspec.DecodeError, TypeError) as error:
-            raise _invalid(f"{at}/function/arguments", "must be JSON text") from error
+            args = read_object(text) if isinstance(text, str) else text
+        except ValueError as error:
+            raise _invalid(f"{at}/function/arguments", f"must be the JSON text of an object: {error}") from error
         value = {"name": function.get("name"), "args": args, "id": value.get("id")}
     name, args, id_ = value.get("name"), value.get("args", {}), value.get("id")
     if not (isinstance(name, str) and name and isinstance(args, dict) and isinstance(id_, str) and id_):
         raise _invalid(at, "must have a name, args (an object) and an id")
     return ToolCall(name=name, args=args, id=id_)
+
+
+def _as(kind: Any, value: Any, at: str, name: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(f"{at}/{name}", f"is not what an answer has there: {error}") from error
 
 
 def _text_or_none(value: Any, at: str) -> str | None:

@@ -51,7 +51,7 @@ def evaluate(expression: str) -> Number:
         raise ValueError(str(error)) from error
     except (RecursionError, MemoryError) as error:
         raise ValueError("the expression nests too deep") from error
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("the result is too large")
     return value
 

@@ -1,0 +1,21 @@
+"""An agent may raise anything: its run ends all the same."""
+
+import pytest
+
+from app.agents.port import Outcome, RunContext
+from app.db.engine import Database
+from tests.runs.engine import SteeredAgent, engine_on, fetch
+
+
+@pytest.mark.parametrize("words", ["zero \x00 byte", "half \ud800 pair", ""])
+async def test_an_error_that_no_database_takes_still_ends_the_run(database: Database, words: str) -> None:
+    async def fail(_: RunContext) -> Outcome:
+        raise ValueError(words)
+
+    async with engine_on(database, SteeredAgent("steered", fail)) as engine:
+        run = await engine.begin("x", agent="steered")
+        error = (await engine.result(run))["__error__"]
+    assert error["error"] == "ValueError"
+    assert error["message"]
+    (row,) = await fetch(database, "select status from runs")
+    assert row["status"] == "error"
