@@ -6,7 +6,7 @@ asked for), takes steps, and hands each finished step to ``RunContext.commit``. 
 """
 
 from typing import Any, Protocol
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -17,13 +17,9 @@ from app.tools.port import ToolClass
 
 UNLIMITED = 2**31
 
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """How a caller continues a thread: an answer to what waits (``resume``), values to write first, nodes to go to."""
-
-    resume: Any | msgspec.UnsetType = msgspec.UNSET
-    update: Any = None
-    goto: list[str] = []
+START_NODE = "__start__"
+END_NODE = "__end__"
+_INTERRUPTS = UUID("8f9c2c57-6c0b-5d0e-9a41-0d5b0f6a2f11")
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,24 +58,39 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interrupt(msgspec.Struct, frozen=True):
-    """A question to a person: ``id`` names it when it is answered, ``value`` is any JSON."""
+    """A question to a person: ``id`` names it when it is answered (``interrupt_id``), ``value`` is any JSON."""
 
     id: str
     value: Any
 
 
+def interrupt_id(*what: Any) -> str:
+    """The id of the question about ``what`` (JSON values): 32 hexadecimal digits, the same whenever it is asked again.
+
+    Put in everything that an answer is good for (a call's id and its arguments, say): an answer is found by the id, so
+    it can never count for anything else.
+    """
+    return uuid5(_INTERRUPTS, msgspec.json.encode(what, order="sorted").decode()).hex
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended well: its last step, which the engine commits together with the end, and what it waits for."""
+    """How a run ended well: its last step, which the engine commits together with the end, and what it waits for.
+
+    ``answered`` are answers (interrupt id → answer) that went into work which could not be finished: the run that
+    continues here finds them in its ``answers`` again.
+    """
 
     step: Step | None = None
     interrupts: tuple[Interrupt, ...] = ()
+    answered: dict[str, Any] = {}
 
 
 class RunContext(Protocol):
     """What a running agent sees of its run.
 
     ``state`` already holds the input. ``step`` is the number of the step the agent is about to finish; ``commit``
-    raises it. ``next`` are the nodes that the thread's last checkpoint named.
+    raises it. ``next`` are the nodes whose turn it is: those that the thread's last checkpoint named, or those that
+    the caller sends the run to. ``answers`` maps the ids of interrupts to what people answered.
     """
 
     tenant_id: UUID
@@ -89,7 +100,7 @@ class RunContext(Protocol):
     state: State
     config: RunConfig
     context: dict[str, Any]
-    command: Command | None
+    answers: dict[str, Any]
     next: tuple[str, ...]
     step: int
 
@@ -118,6 +129,10 @@ class Agent(Protocol):
 
         Deterministic for one ``run_id``, so that a crash between accepting and the first step changes nothing.
         """
+        ...
+
+    def after(self, node: str, state: State) -> tuple[str, ...]:
+        """The nodes that come after ``node`` has brought about ``state``; ``__start__`` stands for the input."""
         ...
 
     async def run(self, context: RunContext) -> Outcome:

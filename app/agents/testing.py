@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import Agent, Command, Outcome, RunConfig, Step
+from app.agents.port import Agent, Outcome, RunConfig, Step
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
@@ -25,7 +25,7 @@ class Rehearsal:
         self.state = state or State()
         self.config = config or RunConfig()
         self.context: dict[str, Any] = {}
-        self.command: Command | None = None
+        self.answers: dict[str, Any] = {}
         self.next: tuple[str, ...] = ()
         self.step = 0
         self.events: list[Event] = []

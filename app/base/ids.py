@@ -6,7 +6,7 @@ from uuid_utils.compat import uuid7
 
 AGENT_NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
-__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id"]
+__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "task_id"]
 
 
 def new_id() -> uuid.UUID:
@@ -17,3 +17,8 @@ def new_id() -> uuid.UUID:
 def agent_id(name: str) -> uuid.UUID:
     """The id of the system assistant of the agent ``name``: UUIDv5, so it is the same on every server."""
     return uuid.uuid5(AGENT_NAMESPACE, name)
+
+
+def task_id(checkpoint_id: uuid.UUID, node: str) -> uuid.UUID:
+    """The id of the task that ``node`` has from ``checkpoint_id`` on."""
+    return uuid.uuid5(checkpoint_id, node)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import Agent, Command, Outcome, Step
+from app.agents.port import Agent, Outcome, Step
 from app.base.errors import AgentServiceError
 from app.base.ids import new_id
 from app.base.tasks import Tasks, to_the_end
@@ -57,7 +57,7 @@ class Execution:
         self.request = msgspec.json.decode(claimed.request, type=RunRequest)
         self.state = loaded.state
         self.config, self.context = settings_of(claimed, self.request)
-        self.command: Command | None = None
+        self.answers: dict[str, Any] = {}
         self.next = loaded.next
         self.step = loaded.step + 1
         self.draining = False

@@ -2,13 +2,13 @@
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import Row
 
 from app.base.errors import Conflict, Invalid, NotFound
-from app.base.ids import new_id
+from app.base.ids import new_id, task_id
 from app.checkpoints.snapshot import Snapshot, read
 from app.db.engine import Database
 from app.threads import queries
@@ -217,7 +217,7 @@ def _state(thread_id: UUID, row: Row[Any]) -> ThreadState:
 def _task(snapshot: Snapshot, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
     error = row.error if row.latest else None
     return {
-        "id": uuid5(snapshot.checkpoint_id, node),
+        "id": task_id(snapshot.checkpoint_id, node),
         "name": node,
         "path": ["__pregel_pull", node],
         "error": f"{error['error']}({error['message']!r})" if error else None,

@@ -19,12 +19,24 @@ class ToolClass(enum.StrEnum):
     UNSAFE = "unsafe"
 
 
+class NeedsAnswer(BaseException):
+    """Stops the work that needs a person's answer first; it starts from its beginning once the answer is there.
+
+    ``value`` is the question, any JSON. Not an ``Exception``, so that a tool that expects errors does not swallow it.
+    """
+
+    def __init__(self, value: Any) -> None:
+        super().__init__("a person is asked")
+        self.value = value
+
+
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool may know of the run that calls it.
 
     ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams,
     from any thread, for as long as the call runs. ``value`` reads a channel of the thread's values, decoded, or gives
-    None.
+    None. ``interrupt`` asks a person (any JSON) and returns the answer; until it is there the call stops, and later
+    starts anew from its beginning, so ask before anything that must not happen twice.
     """
 
     tenant_id: str
@@ -34,6 +46,7 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str
     emit: Callable[[Any], None]
     value: Callable[[str], Any]
+    interrupt: Callable[[Any], Any]
     configurable: dict[str, Any] = {}
 
 

@@ -9,13 +9,14 @@ from uuid import UUID, uuid5
 import msgspec
 import sqlalchemy as sa
 
-from app.agents.port import Agent, Outcome, RunContext, Step
+from app.agents.port import START_NODE, Agent, Outcome, RunContext, Step
 from app.assistants.tables import assistants
 from app.base.ids import agent_id, new_id
 from app.bus.feed import START, EventId
 from app.db.engine import Database
 from app.domain.events import MessageDelta
 from app.domain.messages import AIMessage, HumanMessage
+from app.domain.state import State
 from app.runs.claims import Claims
 from app.runs.entries import Accept, Claimed
 from app.runs.journal import Journal
@@ -63,6 +64,10 @@ class SteeredAgent:
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """One human message for each text."""
         return {"messages": [HumanMessage(content=t, id=str(uuid5(run_id, str(n)))) for n, t in enumerate(value)]}
+
+    def after(self, node: str, state: State) -> tuple[str, ...]:
+        """Whatever comes, its only node has had its turn then."""
+        return self.nodes[:1] if node == START_NODE else ()
 
     async def run(self, context: RunContext) -> Outcome:
         """Do it."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import Outcome, RunContext, Step, ToolIntent
+from app.agents.port import START_NODE, Outcome, RunContext, Step, ToolIntent
 from app.agents.toolloop.answer import Answer
 from app.agents.toolloop.calls import Toolbox, key_of
 from app.agents.toolloop.conversation import Asked, call_ids, calls_of, paired, unanswered
@@ -15,7 +15,7 @@ from app.agents.toolloop.inputs import read_input
 from app.base.errors import StepLimit, TokenLimit
 from app.domain.events import MessageAdded
 from app.domain.messages import AIMessage, InvalidToolCall, Message
-from app.domain.state import MESSAGES
+from app.domain.state import MESSAGES, State
 from app.llm.port import Model, ModelRequest
 
 MODEL_NODE = "agent"
@@ -74,6 +74,13 @@ class ToolLoop:
     def graph(self) -> dict[str, Any]:
         """Model and tools, in a circle; the model alone where there are no tools."""
         return GRAPH if self._toolbox.specs else GRAPH_WITHOUT_TOOLS
+
+    def after(self, node: str, state: State) -> tuple[str, ...]:
+        """The model after input and tools; the tools after an answer that asks for them."""
+        if node in {START_NODE, TOOLS_NODE}:
+            return (MODEL_NODE,)
+        waits = node == MODEL_NODE and unanswered([_decode(element) for element in state.elements(MESSAGES)])
+        return (TOOLS_NODE,) if waits else ()
 
     async def run(self, context: RunContext) -> Outcome:
         """Go on from where the state stands: with the tools that the last message asks for, or with the model."""

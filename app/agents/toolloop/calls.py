@@ -17,7 +17,7 @@ from app.base.ids import new_id
 from app.base.tasks import together
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
 from app.domain.state import MESSAGES
-from app.tools.port import Tool, ToolClass, ToolContext, ToolResult
+from app.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
 
 LONGEST_ERROR = 2000
 LONGEST_RESULT = 256 * 1024
@@ -162,8 +162,13 @@ def _context(call: ToolCall, context: RunContext, key: str, voice: Voice, change
         idempotency_key=key,
         emit=voice.say,
         value=lambda name: changed[name] if name in changed else context.state.get(name),
+        interrupt=_ask,
         configurable=context.config.configurable,
     )
+
+
+def _ask(value: Any) -> Any:
+    raise NeedsAnswer(value)
 
 
 def _message(call: Call, result: ToolResult) -> ToolMessage:
