@@ -13,6 +13,7 @@ from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.llm.registry import Registry
 from app.runs.claims import Claims
+from app.runs.creation import Creation
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Supervisor
@@ -84,7 +85,7 @@ def build(settings: Settings) -> House:
         access=AccessService(database, settings.auth.key_pepper or Secret("")),
         assistants=assistants,
         threads=ThreadService(database),
-        runs=RunService(database, claims, supervisor, assistants, catalog),
+        runs=RunService(database, claims, supervisor, Creation(database, assistants, catalog, claims.owner)),
         streams=Streams(meters),
         prober=prober,
         system=SystemService(prober, readiness, models, HEAD),

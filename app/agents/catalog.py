@@ -41,6 +41,11 @@ def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, c
         for tool in names:
             if names.count(tool) > 1:
                 raise StartError(f"two of its tools are named {tool!r}")
+        for tool in spec.approve.tools:
+            if tool not in {*names, "*"}:
+                raise StartError(
+                    f"approve.tools names {tool!r}, which is none of its tools: {', '.join(names) or 'it has none'}"
+                )
         model = find_model(spec.model, spec.fallback)
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
@@ -50,4 +55,4 @@ def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, c
         temperature=spec.temperature,
         max_tokens=spec.max_tokens,
     )
-    return ToolLoop(name, model, Toolbox(tools, count), manner, spec.description)
+    return ToolLoop(name, model, Toolbox(tools, count, spec.approve), manner, spec.description)

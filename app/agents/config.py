@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from app.agents.toolloop.agent import Limits
+from app.agents.toolloop.approval import Approve
 from app.base.errors import StartError
 
 DEFAULT_FILE = "agents.toml"
@@ -27,6 +28,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     instructions: str = ""
     description: str = ""
     tools: list[str] = []
+    approve: Approve = Approve()
     limits: Limits = Limits()
     temperature: float | None = None
     max_tokens: int | None = None

@@ -102,10 +102,18 @@ class RunContext(Protocol):
     context: dict[str, Any]
     answers: dict[str, Any]
     next: tuple[str, ...]
-    step: int
+
+    @property
+    def step(self) -> int:
+        """The number of the step that the agent is about to finish."""
+        ...
 
     def emit(self, event: Event) -> None:
         """Say something at once: a piece of text, a custom value. Never blocks."""
+        ...
+
+    async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
+        """Make durable that these calls may start now, where no step of this run has said so. Raises ``LeaseLost``."""
         ...
 
     async def commit(self, step: Step) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import Agent, Outcome, RunConfig, Step
+from app.agents.port import START_NODE, Agent, Outcome, RunConfig, Step, ToolIntent
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
@@ -30,14 +30,20 @@ class Rehearsal:
         self.step = 0
         self.events: list[Event] = []
         self.steps: list[Step] = []
+        self.intents: list[ToolIntent] = []
 
     def emit(self, event: Event) -> None:
         """Keep the event."""
         self.events.append(event)
 
+    async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
+        """Keep them."""
+        self.intents += intents
+
     async def commit(self, step: Step) -> None:
         """Keep the step and apply it."""
         self.apply(step.update)
+        self.next = step.next
         self.steps.append(step)
         self.step += 1
 
@@ -53,6 +59,7 @@ class Rehearsal:
         """Give ``agent`` an input (None: go on) and run it to its end."""
         if value is not None:
             self.apply(agent.read_input(value, self.run_id))
+            self.next = agent.after(START_NODE, self.state)
         outcome = await agent.run(self)
         if outcome.step is not None:
             await self.commit(outcome.step)

@@ -1,12 +1,22 @@
 """States of threads that ran here lately, so that the next turn need not load and decode them again."""
 
 from collections import OrderedDict
+from typing import NamedTuple
 from uuid import UUID
 
 from app.domain.state import State
 
 MOST_BYTES = 64 * 1024 * 1024
 """JSON bytes of all kept states together."""
+
+
+class Kept(NamedTuple):
+    """The state at one checkpoint ``head``: its number, and the nodes that go on from it."""
+
+    head: UUID
+    step: int
+    next: tuple[str, ...]
+    state: State
 
 
 class StateCache:
@@ -17,23 +27,22 @@ class StateCache:
     """
 
     def __init__(self) -> None:
-        self._states: OrderedDict[tuple[UUID, UUID], tuple[UUID, int, State]] = OrderedDict()
+        self._states: OrderedDict[tuple[UUID, UUID], Kept] = OrderedDict()
         self._bytes = 0
 
-    def take(self, tenant_id: UUID, thread_id: UUID, head: UUID) -> tuple[int, State] | None:
-        """The step and state at checkpoint ``head``, no longer kept here; None when it is not."""
+    def take(self, tenant_id: UUID, thread_id: UUID, head: UUID) -> Kept | None:
+        """The state at checkpoint ``head``, no longer kept here; None when it is not."""
         found = self._states.pop((tenant_id, thread_id), None)
         if found is None:
             return None
-        kept_head, step, state = found
-        self._bytes -= state.size()
-        return (step, state) if kept_head == head else None
+        self._bytes -= found.state.size()
+        return found if found.head == head else None
 
-    def put(self, tenant_id: UUID, thread_id: UUID, head: UUID, step: int, state: State) -> None:
-        """Keep ``state`` as that of checkpoint ``head`` with number ``step``."""
-        self.take(tenant_id, thread_id, head)
-        self._states[tenant_id, thread_id] = (head, step, state)
-        self._bytes += state.size()
+    def put(self, tenant_id: UUID, thread_id: UUID, kept: Kept) -> None:
+        """Keep a state; its run must not change it any more."""
+        self.take(tenant_id, thread_id, kept.head)
+        self._states[tenant_id, thread_id] = kept
+        self._bytes += kept.state.size()
         while self._bytes > MOST_BYTES and self._states:
-            _, (_, _, dropped) = self._states.popitem(last=False)
-            self._bytes -= dropped.size()
+            _, dropped = self._states.popitem(last=False)
+            self._bytes -= dropped.state.size()

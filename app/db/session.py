@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import Executable
@@ -29,6 +30,12 @@ class Reader:
 
 class Writer(Reader):
     """A transaction that may also write; it commits when its block ends well. Handed out by ``Database.writing``."""
+
+    async def driver(self) -> asyncpg.Connection:
+        """The driver's connection, inside this transaction: for the engine's statements over arrays."""
+        raw = await self._connection.get_raw_connection()
+        assert raw.driver_connection is not None
+        return raw.driver_connection
 
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
         """Run ``statement``; the number of rows it touched."""

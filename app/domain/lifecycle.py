@@ -43,6 +43,8 @@ class ThreadStatus(StrEnum):
     ERROR = "error"
 
 
+LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
+
 TERMINAL = frozenset({RunStatus.SUCCESS, RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.INTERRUPTED})
 
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {

@@ -11,9 +11,9 @@ idempotency_keys = sa.Table(
     sa.Column("route", sa.Text, primary_key=True, comment="method and path of the request"),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False, comment="SHA-256 of the body"),
-    sa.Column("run_id", UUIDType, comment="the run it made, if it made one"),
+    sa.Column("run_id", UUIDType, comment="the run it made; the nil UUID for other things"),
     sa.Column("thread_id", UUIDType, comment="the thread of that run"),
-    sa.Column("answer", sa.LargeBinary, comment="else the first answer's body"),
+    sa.Column("answer", sa.LargeBinary, comment="the first answer's body; none while it is made"),
     timestamp("created_at"),
     sa.Index(None, "created_at"),
 )

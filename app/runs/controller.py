@@ -1,22 +1,25 @@
 """HTTP routes of runs: on a thread, and stateless (with a thread of their own)."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from litestar import Controller, Request, Response, delete, get, post
-from litestar.di import NamedDependency
+import msgspec
+from litestar import Controller, Response, delete, get, post
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.access.structs import Principal
-from app.base.errors import NotBuilt
-from app.bus.feed import START
+from app.bus.feed import START, EventId
 from app.domain.lifecycle import RunStatus
+from app.idempotency.header import key_in
+from app.idempotency.structs import Made
+from app.runs.creation import created
 from app.runs.entries import Claimed
 from app.runs.frames import MODES
-from app.runs.service import RunService, created
-from app.runs.structs import Action, Run, RunCreate
-from app.web.params import Limit, Offset, last_event_id, stream_modes
+from app.runs.service import RunService
+from app.runs.structs import Action, BulkCancel, Run, RunCreate
+from app.web.params import AnyRequest, Page, last_event_id, page_of, project, select_fields, stream_modes
 from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait, Streams
 
 Id = FromPath[UUID]
@@ -26,16 +29,34 @@ Service = NamedDependency[RunService]
 Open = NamedDependency[Streams]
 
 
+class Reader(NamedTuple):
+    """How somebody follows a run: from where on, which modes (None: all), whether the run goes when he does."""
+
+    after: EventId
+    modes: list[str] | None
+    cancels: bool
+
+
+def reader_of(request: AnyRequest, cancel_on_disconnect: FromQuery[bool] = False) -> Reader:
+    """The reader that the address and the headers describe. Raises ``Invalid``."""
+    return Reader(last_event_id(request) or START, stream_modes(request, MODES), cancel_on_disconnect)
+
+
 class RunsController(Controller):
-    """Runs: create, follow, stop."""
+    """Runs: create, follow, stop. Creating routes take an ``Idempotency-Key``."""
 
     tags = ("runs",)
+    dependencies = {  # noqa: RUF012  as the framework declares it
+        "page": Provide(page_of, sync_to_thread=False),
+        "reader": Provide(reader_of, sync_to_thread=False),
+    }
 
     @post("/threads/{thread_id:str}/runs", status_code=200, summary="Start a run in the background")
-    async def create(self, thread_id: Id, data: Body, principal: Who, runs: Service) -> Response[Run]:
+    async def create(
+        self, thread_id: Id, data: Body, principal: Who, runs: Service, request: AnyRequest
+    ) -> Response[Any]:
         """The run is accepted, and durable, when this answers."""
-        claimed = await runs.create(principal, thread_id, data)
-        return Response(created(claimed), headers={"Content-Location": _place(claimed)})
+        return _created(await runs.create(principal, thread_id, data, await key_in(request)))
 
     @post(
         "/threads/{thread_id:str}/runs/stream",
@@ -44,48 +65,54 @@ class RunsController(Controller):
         summary="Start a run and stream it",
     )
     async def create_stream(
-        self,
-        thread_id: Id,
-        data: Body,
-        principal: Who,
-        runs: Service,
-        streams: Open,
+        self, thread_id: Id, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
     ) -> EventStream:
         """Server-sent events; the run goes on when the reader leaves, unless ``on_disconnect`` is ``cancel``."""
-        return _streamed(await begin(principal, thread_id, data, runs, streams), data, principal, runs, streams)
+        return await Opening(principal, runs, streams, request).stream(thread_id, data)
 
     @post("/threads/{thread_id:str}/runs/wait", status_code=200, summary="Start a run and wait for its result")
     async def create_wait(
-        self,
-        thread_id: Id,
-        data: Body,
-        principal: Who,
-        runs: Service,
-        streams: Open,
+        self, thread_id: Id, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
     ) -> JsonWait:
         """The thread's values after the run; ``__error__`` in their place when it failed."""
-        return _waited(await begin(principal, thread_id, data, runs, streams), data, principal, runs, streams)
+        return await Opening(principal, runs, streams, request).wait(thread_id, data)
 
     @post("/runs", status_code=200, summary="Start a stateless run in the background")
-    async def create_stateless(self, data: Body, principal: Who, runs: Service) -> Response[Run]:
+    async def create_stateless(self, data: Body, principal: Who, runs: Service, request: AnyRequest) -> Response[Any]:
         """The run gets a thread of its own, which goes when it ends unless ``on_completion`` is ``keep``."""
-        claimed = await runs.create(principal, None, data)
-        return Response(created(claimed), headers={"Content-Location": _place(claimed)})
+        return _created(await runs.create(principal, None, data, await key_in(request)))
 
     @post("/runs/stream", status_code=200, responses=EVENT_STREAM, summary="Start a stateless run and stream it")
-    async def stream_stateless(self, data: Body, principal: Who, runs: Service, streams: Open) -> EventStream:
+    async def stream_stateless(
+        self, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
+    ) -> EventStream:
         """As on a thread; ``Location`` leads back to this very stream."""
-        return _streamed(await begin(principal, None, data, runs, streams), data, principal, runs, streams)
+        return await Opening(principal, runs, streams, request).stream(None, data)
 
     @post("/runs/wait", status_code=200, summary="Start a stateless run and wait for its result")
-    async def wait_stateless(self, data: Body, principal: Who, runs: Service, streams: Open) -> JsonWait:
+    async def wait_stateless(
+        self, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
+    ) -> JsonWait:
         """As on a thread."""
-        return _waited(await begin(principal, None, data, runs, streams), data, principal, runs, streams)
+        return await Opening(principal, runs, streams, request).wait(None, data)
 
     @post("/runs/batch", status_code=200, summary="Start several stateless runs")
-    async def batch(self, principal: Who, runs: Service) -> None:
-        """Comes with the next version."""
-        raise NotBuilt("Batches of runs are not built yet: create the runs one by one.")
+    async def batch(
+        self, data: JSONBody[list[RunCreate]], principal: Who, runs: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """All of them, or none; each as by itself."""
+        return Response(await runs.create_batch(principal, data, await key_in(request)))
+
+    @post("/runs/cancel", status_code=204, summary="Stop many runs")
+    async def cancel_many(
+        self,
+        data: JSONBody[BulkCancel],
+        principal: Who,
+        runs: Service,
+        action: FromQuery[Action] = "interrupt",
+    ) -> None:
+        """Those in a status, or some of one thread."""
+        await runs.cancel_many(principal, data, action)
 
     @get("/threads/{thread_id:str}/runs", summary="List a thread's runs")
     async def list_runs(
@@ -93,12 +120,14 @@ class RunsController(Controller):
         thread_id: Id,
         principal: Who,
         runs: Service,
+        request: AnyRequest,
+        page: NamedDependency[Page],
         status: FromQuery[RunStatus | None] = None,
-        limit: Limit = 10,
-        offset: Offset = 0,
-    ) -> list[Run]:
-        """Newest first."""
-        return await runs.list(principal, thread_id, status=status, limit=limit, offset=offset)
+    ) -> list[Any]:
+        """Newest first; ``select`` (repeated) names the fields to show."""
+        fields = select_fields(request, Run.__struct_fields__)
+        found = await runs.list(principal, thread_id, status=status, limit=page.limit, offset=page.offset)
+        return project(found, fields)
 
     @get("/threads/{thread_id:str}/runs/{run_id:str}", summary="One run")
     async def get_run(self, thread_id: Id, run_id: Id, principal: Who, runs: Service) -> Run:
@@ -118,12 +147,17 @@ class RunsController(Controller):
         principal: Who,
         runs: Service,
         streams: Open,
+        reader: NamedDependency[Reader],
     ) -> JsonWait:
         """The thread's values after the run."""
         streams.admit()
         await runs.get(principal, thread_id, run_id)
-        result = runs.result(principal, thread_id, run_id)
-        return JsonWait(streams, result, headers=_headers(thread_id, run_id, "join"))
+        return JsonWait(
+            streams,
+            runs.result(principal, thread_id, run_id),
+            headers=_headers(thread_id, run_id, "join"),
+            on_disconnect=functools.partial(runs.stop, principal, run_id) if reader.cancels else None,
+        )
 
     @get(
         "/threads/{thread_id:str}/runs/{run_id:str}/stream",
@@ -137,18 +171,20 @@ class RunsController(Controller):
         principal: Who,
         runs: Service,
         streams: Open,
-        request: Request[Any, Any, Any],
+        reader: NamedDependency[Reader],
     ) -> EventStream:
         """Everything after ``Last-Event-ID``, or from the start: live, or replayed after the end.
 
         ``stream_mode`` (repeated, with commas, or a JSON array) narrows it to some of the run's modes.
         """
         streams.admit()
-        modes = stream_modes(request, MODES)
-        after = last_event_id(request) or START
         await runs.get(principal, thread_id, run_id)
-        chunks = runs.stream(principal, run_id, after=after, modes=modes)
-        return EventStream(streams, chunks, headers=_headers(thread_id, run_id, "stream"))
+        return EventStream(
+            streams,
+            runs.stream(principal, run_id, after=reader.after, modes=reader.modes),
+            headers=_headers(thread_id, run_id, "stream"),
+            on_disconnect=functools.partial(runs.stop, principal, run_id) if reader.cancels else None,
+        )
 
     @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", summary="Stop a run")
     async def cancel(
@@ -161,14 +197,8 @@ class RunsController(Controller):
         action: FromQuery[Action] = "interrupt",
     ) -> Response[Any]:
         """Recorded at once and felt within two seconds; with ``wait`` it answers when the run has ended."""
-        if action != "interrupt":
-            raise NotBuilt(f"Cancel with action {action!r} is not built yet: use 'interrupt'.")
         await runs.cancel(principal, thread_id, run_id, action=action, wait=wait)
         return Response({}, status_code=200) if wait else Response(None, status_code=202)
-
-
-def _place(claimed: Claimed) -> str:
-    return f"/threads/{claimed.thread_id}/runs/{claimed.run_id}"
 
 
 def _headers(thread_id: UUID, run_id: UUID, verb: str) -> dict[str, str]:
@@ -177,35 +207,49 @@ def _headers(thread_id: UUID, run_id: UUID, verb: str) -> dict[str, str]:
     return {"Location": f"{place}/{verb}", "Content-Location": place}
 
 
-async def begin(
-    principal: Principal, thread_id: UUID | None, body: RunCreate, runs: RunService, streams: Streams
-) -> Claimed:
-    """Create the run of an answer that stays open, if one more may."""
-    streams.admit()
-    return await runs.create(principal, thread_id, body)
+def _created(accepted: Claimed | Made) -> Response[Any]:
+    place = f"/threads/{accepted.thread_id}/runs/{accepted.run_id}"
+    shown = created(accepted) if isinstance(accepted, Claimed) else msgspec.Raw(accepted.answer or b"null")
+    return Response(shown, headers={"Content-Location": place})
 
 
-def _on_disconnect(claimed: Claimed, body: RunCreate, principal: Principal, runs: RunService) -> Gone | None:
-    if body.on_disconnect != "cancel":
-        return None
-    return functools.partial(runs.stop, principal, claimed.run_id)
+class Opening:
+    """A request that makes a run and stays open for it, if one more answer may stay open."""
 
+    def __init__(self, principal: Principal, runs: RunService, streams: Streams, request: AnyRequest) -> None:
+        self._principal = principal
+        self._runs = runs
+        self._streams = streams
+        self._request = request
 
-def _streamed(
-    claimed: Claimed, body: RunCreate, principal: Principal, runs: RunService, streams: Streams
-) -> EventStream:
-    return EventStream(
-        streams,
-        runs.stream(principal, claimed.run_id),
-        headers=_headers(claimed.thread_id, claimed.run_id, "stream"),
-        on_disconnect=_on_disconnect(claimed, body, principal, runs),
-    )
+    async def stream(self, thread_id: UUID | None, body: RunCreate) -> EventStream:
+        """The frames of the new run; of the old one after ``Last-Event-ID`` when the request is sent again."""
+        accepted = await self._begin(thread_id, body)
+        place = accepted.thread_id, accepted.run_id
+        after = START if isinstance(accepted, Claimed) else last_event_id(self._request) or START
+        return EventStream(
+            self._streams,
+            self._runs.stream(self._principal, accepted.run_id, after=after),
+            headers=_headers(*place, "stream"),
+            on_disconnect=self._on_disconnect(accepted.run_id, body),
+        )
 
+    async def wait(self, thread_id: UUID | None, body: RunCreate) -> JsonWait:
+        """The result of the new run, or of the old one when the request is sent again."""
+        accepted = await self._begin(thread_id, body)
+        place = accepted.thread_id, accepted.run_id
+        return JsonWait(
+            self._streams,
+            self._runs.result(self._principal, *place),
+            headers=_headers(*place, "join"),
+            on_disconnect=self._on_disconnect(accepted.run_id, body),
+        )
 
-def _waited(claimed: Claimed, body: RunCreate, principal: Principal, runs: RunService, streams: Streams) -> JsonWait:
-    return JsonWait(
-        streams,
-        runs.result(principal, claimed.thread_id, claimed.run_id),
-        headers=_headers(claimed.thread_id, claimed.run_id, "join"),
-        on_disconnect=_on_disconnect(claimed, body, principal, runs),
-    )
+    async def _begin(self, thread_id: UUID | None, body: RunCreate) -> Claimed | Made:
+        self._streams.admit()
+        return await self._runs.create(self._principal, thread_id, body, await key_in(self._request))
+
+    def _on_disconnect(self, run_id: UUID, body: RunCreate) -> Gone | None:
+        if body.on_disconnect != "cancel":
+            return None
+        return functools.partial(self._runs.stop, self._principal, run_id)

@@ -1,6 +1,7 @@
 """What the engine writes in groups: accepted runs, and the steps and ends of runs."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -9,7 +10,10 @@ from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
 
 
 class Accept(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes)."""
+    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes).
+
+    ``parent_id`` is the run whose question it answers; with ``strict`` it is refused where no question waits.
+    """
 
     tenant_id: UUID
     thread_id: UUID
@@ -22,10 +26,16 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     temporary: bool
     owner: UUID
     delay: float
+    parent_id: UUID | None = None
+    strict: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that this process owns, and what it needs to execute it. JSON columns are JSON text."""
+    """A run that this process owns, and what it needs to execute it. JSON columns are JSON text.
+
+    ``answered`` maps interrupt ids to answers that earlier runs of the thread got and could not finish with. A run that
+    was not ``started`` waits for its turn ``behind`` the thread's live one, if there is one.
+    """
 
     tenant_id: UUID
     thread_id: UUID
@@ -46,6 +56,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     temporary: bool
     created_at: datetime
     started: bool
+    answered: dict[str, Any] = {}
+    behind: UUID | None = None
 
 
 class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,13 +94,15 @@ class IntentEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a run. ``error``, ``interrupts`` and ``usage`` are JSON or None."""
+    """The end of a run. ``error``, ``interrupts``, ``answered`` and ``usage`` are JSON or None; ``task`` asks."""
 
     status: RunStatus
     reason: Reason
     thread_status: ThreadStatus
     error: str | None = None
     interrupts: str | None = None
+    task: str | None = None
+    answered: str | None = None
     usage: str | None = None
 
 

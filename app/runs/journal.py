@@ -15,9 +15,9 @@ from app.runs.entries import JournalEntry
 COMMIT = """
 with entry as (
   select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[],
-      $9::text[], $10::text[], $11::jsonb[], $12::jsonb[], $13::jsonb[])
+      $9::text[], $10::text[], $11::jsonb[], $12::jsonb[], $13::text[], $14::jsonb[], $15::jsonb[])
     with ordinality as e(tenant_id, thread_id, run_id, epoch, owner, head, last_number, status, reason, thread_status,
-      error, interrupts, usage, n)
+      error, interrupts, task, answered, usage, n)
 ), owned as (
   select e.* from entry e
   cross join lateral (
@@ -32,7 +32,9 @@ with entry as (
     last_number = greatest(t.last_number, o.last_number),
     status = coalesce(o.thread_status, t.status),
     error = case when o.status is null then t.error else o.error end,
-    interrupts = case when o.status is null then t.interrupts else o.interrupts end,
+    interrupts = case when o.status is null then t.interrupts
+      when o.task is not null then jsonb_build_object(o.task, o.interrupts) end,
+    answered = case when o.status is null then t.answered else o.answered end,
     live_run = case when o.status is null then t.live_run end,
     updated_at = now(),
     state_updated_at = case when o.head is null then t.state_updated_at else now() end
@@ -41,7 +43,8 @@ with entry as (
   returning o.n, t.queued
 ), ended as (
   update runs r set
-    status = o.status, reason = o.reason, error = o.error, usage = o.usage, owner = null, lease_until = null,
+    status = o.status, reason = o.reason, error = o.error, interrupts = o.interrupts, usage = o.usage,
+    owner = null, lease_until = null,
     checkpoint_id = coalesce(o.head, t.head), updated_at = now(), ended_at = now()
   from owned o join threads t on t.thread_id = o.thread_id and t.tenant_id is not distinct from o.tenant_id
   where o.status is not null and r.run_id = o.run_id and r.tenant_id is not distinct from o.tenant_id
@@ -51,33 +54,33 @@ with entry as (
   select o.tenant_id, o.thread_id, c.checkpoint_id, c.parent_id, o.run_id, c.source, c.step,
     string_to_array(c.next, E'\\n'), c.head, string_to_array(c.first_items, ',')::bigint[],
     string_to_array(c.last_items, ',')::bigint[]
-  from unnest($14::bigint[], $15::uuid[], $16::uuid[], $17::text[], $18::int[], $19::text[], $20::bytea[], $21::text[],
-      $22::text[]) as c(n, checkpoint_id, parent_id, source, step, next, head, first_items, last_items)
+  from unnest($16::bigint[], $17::uuid[], $18::uuid[], $19::text[], $20::int[], $21::text[], $22::bytea[], $23::text[],
+      $24::text[]) as c(n, checkpoint_id, parent_id, source, step, next, head, first_items, last_items)
   join owned o on o.n = c.n
   on conflict do nothing
 ), new_items as (
   insert into checkpoint_items (tenant_id, thread_id, number, body)
   select o.tenant_id, o.thread_id, i.number, i.body
-  from unnest($23::bigint[], $24::bigint[], $25::bytea[]) as i(n, number, body) join owned o on o.n = i.n
+  from unnest($25::bigint[], $26::bigint[], $27::bytea[]) as i(n, number, body) join owned o on o.n = i.n
   on conflict do nothing
 ), new_steps as (
   insert into steps (tenant_id, run_id, step, epoch, node, checkpoint_id, usage)
   select o.tenant_id, o.run_id, s.step, o.epoch, s.node, s.checkpoint_id, s.usage
-  from unnest($26::bigint[], $27::int[], $28::text[], $29::uuid[], $30::jsonb[])
+  from unnest($28::bigint[], $29::int[], $30::text[], $31::uuid[], $32::jsonb[])
     as s(n, step, node, checkpoint_id, usage)
   join owned o on o.n = s.n
   on conflict do nothing
 ), new_intents as (
   insert into tool_intents (tenant_id, run_id, call_id, step, tool, tool_class, key, args)
   select o.tenant_id, o.run_id, i.call_id, i.step, i.tool, i.tool_class, i.key, i.args
-  from unnest($31::bigint[], $32::text[], $33::int[], $34::text[], $35::text[], $36::text[], $37::bytea[])
+  from unnest($33::bigint[], $34::text[], $35::int[], $36::text[], $37::text[], $38::text[], $39::bytea[])
     as i(n, call_id, step, tool, tool_class, key, args)
   join owned o on o.n = i.n
   on conflict do nothing
 ), new_events as (
   insert into events (tenant_id, run_id, epoch, seq, body)
   select o.tenant_id, o.run_id, o.epoch, e.seq, e.body
-  from unnest($38::bigint[], $39::int[], $40::bytea[]) as e(n, seq, body) join owned o on o.n = e.n
+  from unnest($40::bigint[], $41::int[], $42::bytea[]) as e(n, seq, body) join owned o on o.n = e.n
   on conflict do nothing
 )
 select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.n = o.n
@@ -87,6 +90,9 @@ select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.
 A plan is made once for a connection, perhaps while the tables are empty: then every index that begins with the tenant
 looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without
 offering it to an index. Only a running run has an owner; its status is not asked for, for the same reason."""
+
+
+_END = ("status", "reason", "thread_status", "error", "interrupts", "task", "answered", "usage")
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
@@ -101,12 +107,7 @@ def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
     intents: list[tuple[Any, ...]] = []
     events: list[tuple[Any, ...]] = []
     for n, e in enumerate(entries, 1):
-        end = e.end
-        fields = (
-            (None,) * 6
-            if end is None
-            else (end.status, end.reason, end.thread_status, end.error, end.interrupts, end.usage)
-        )
+        fields = [None] * len(_END) if e.end is None else [getattr(e.end, name) for name in _END]
         heads.append((e.tenant_id, e.thread_id, e.run_id, e.epoch, e.owner, e.head, e.last_number, *fields))
         for c in e.checkpoints:
             ranges = (",".join(map(str, c.first_items)), ",".join(map(str, c.last_items)))
@@ -116,7 +117,7 @@ def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
         intents += [(n, i.call_id, i.step, i.tool, i.tool_class, i.key, i.args) for i in e.intents]
         events += [(n, seq, body) for seq, body in e.events]
     return [
-        *_columns(heads, 13),
+        *_columns(heads, 15),
         *_columns(checkpoints, 9),
         *_columns(items, 3),
         *_columns(steps, 5),

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from app.agents.port import UNLIMITED, RunConfig
+from app.base.errors import NotFound
 from app.checkpoints.cache import StateCache
 from app.checkpoints.snapshot import COLUMNS, ITEMS, read
 from app.db.engine import Database
@@ -20,6 +21,7 @@ FIRST_STEP = -1
 class Loaded(msgspec.Struct, kw_only=True):
     """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread)."""
 
+    request: RunRequest
     state: State
     checkpoint_id: UUID | None = None
     run_id: UUID | None = None
@@ -33,18 +35,26 @@ SNAPSHOT = (
 
 
 async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
-    """The state at the thread's head: from the cache, or in one round trip."""
+    """The state that the run goes on from, from the cache or in one round trip.
+
+    It is that of the thread's head; for a run that forks and has not left its fork yet, that of the fork.
+    """
+    request = msgspec.json.decode(claimed.request, type=RunRequest)
+    fork = request.checkpoint_id
     if claimed.head is None:
-        return Loaded(state=State(claimed.last_number))
-    if claimed.attempt == 1:
-        kept = cache.take(claimed.tenant_id, claimed.thread_id, claimed.head)
-        if kept is not None:
-            step, state = kept
-            return Loaded(state=state, checkpoint_id=claimed.head, step=step)
+        return Loaded(request=request, state=State(claimed.last_number))
+    kept = cache.take(claimed.tenant_id, claimed.thread_id, claimed.head)
+    if kept is not None and fork is None:
+        return Loaded(request=request, state=kept.state, checkpoint_id=claimed.head, step=kept.step, next=kept.next)
     async with database.engine_connection() as connection:
         row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, claimed.head)
+        if fork is not None and row["run_id"] != claimed.run_id:
+            row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, fork)
+    if row is None:
+        raise NotFound(f"Checkpoint {fork} is no longer there.")
     snapshot = read(row, claimed.last_number)
     return Loaded(
+        request=request,
         state=snapshot.state,
         checkpoint_id=snapshot.checkpoint_id,
         run_id=snapshot.run_id,

@@ -44,6 +44,21 @@ async def listed(
     return await session.all(chosen.order_by(runs.c.ordinal.desc()).limit(limit).offset(offset))
 
 
+_WAITING = sa.text("""
+    select t.interrupts,
+      (select r.run_id from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
+       order by r.ordinal desc limit 1) as last_run,
+      exists (select from checkpoints c
+       where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = :fork) as forks
+    from threads t where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary
+""")
+
+
+async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID | None) -> Row[Any] | None:
+    """What waits for an answer on a thread, its newest run, and whether it has the checkpoint ``fork``."""
+    return await session.first(_WAITING, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
+
+
 async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bool:
     """Whether the tenant has this thread."""
     found = await session.scalar(
@@ -54,7 +69,7 @@ async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bo
 
 
 _ENDING = sa.text(
-    f"select r.thread_id, r.status, r.reason, r.error, r.request, t.interrupts, t.last_number, {COLUMNS}"
+    f"select r.thread_id, r.status, r.reason, r.error, r.request, r.interrupts, t.last_number, {COLUMNS}"
     " from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id"
     " left join checkpoints c on c.tenant_id = r.tenant_id and c.thread_id = r.thread_id"
     f" and c.checkpoint_id = r.checkpoint_id {ITEMS}"

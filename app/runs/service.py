@@ -1,6 +1,6 @@
 """What clients do with runs."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,19 +8,21 @@ import msgspec
 from sqlalchemy import Row
 
 from app.access.structs import Principal
-from app.agents.port import Agents
-from app.assistants.service import AssistantService
-from app.base.errors import BadRequest, Conflict, NotFound, Unavailable
-from app.base.ids import new_id
+from app.base.errors import Conflict, Invalid, NotFound, Unavailable
 from app.bus.feed import START, EventId
 from app.db.engine import Database
-from app.domain.lifecycle import RunStatus
+from app.domain.lifecycle import LIVE
+from app.idempotency import queries as keys
+from app.idempotency.structs import Key, Made
 from app.runs import queries
-from app.runs.claims import Claims
+from app.runs.claims import TAKE_OVER, Claims
+from app.runs.creation import Creation, created
 from app.runs.entries import Accept, Claimed
 from app.runs.streams import RunStreams
-from app.runs.structs import Run, RunCreate, RunRequest
+from app.runs.structs import BulkCancel, Run, RunCreate
 from app.runs.supervisor import Supervisor
+
+MOST_IN_BATCH = 100
 
 encode = msgspec.json.Encoder().encode
 
@@ -28,59 +30,66 @@ encode = msgspec.json.Encoder().encode
 class RunService:
     """Creates runs and follows them. A run goes on whatever becomes of the request that made it."""
 
-    def __init__(
-        self,
-        database: Database,
-        claims: Claims,
-        supervisor: Supervisor,
-        assistants: AssistantService,
-        agents: Agents,
-    ) -> None:
+    def __init__(self, database: Database, claims: Claims, supervisor: Supervisor, creation: Creation) -> None:
         self._database = database
         self._claims = claims
         self._supervisor = supervisor
-        self._assistants = assistants
-        self._agents = agents
+        self._creation = creation
         self._streams = RunStreams(database, supervisor)
 
-    async def create(self, principal: Principal, thread_id: UUID | None, body: RunCreate) -> Claimed:
+    async def create(
+        self, principal: Principal, thread_id: UUID | None, body: RunCreate, key: Key | None = None
+    ) -> Claimed | Made:
         """Accept a run: committed when this returns, and live here if its turn has come.
 
         Without ``thread_id`` the run gets a thread of its own, which goes with it unless ``on_completion`` is ``keep``.
-        Raises ``Invalid`` for an input that the agent does not take, ``NotFound``, ``Conflict``, ``Unavailable``.
+        A request that was sent before with the same ``key`` gets what it made then. Raises ``Invalid`` for an input
+        that the agent does not take, ``NotFound``, ``Conflict``, ``Unavailable``.
         """
         if self._supervisor.draining:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
-        body.check()
-        assistant_id, agent_name = await self._assistants.resolve(principal.tenant_id, body.assistant_id)
-        run_id = new_id()
-        agent = self._agents.get(agent_name)
-        if agent is not None and body.input is not None:
-            agent.read_input(body.input, run_id)
-        if thread_id is None and body.command is not None:
-            raise BadRequest("You must provide a thread_id when resuming.")
-        temporary = thread_id is None and body.on_completion != "keep"
-        delay = body.after_seconds or 0.0
-        claimed = await self._claims.accept(
-            Accept(
-                tenant_id=principal.tenant_id,
-                thread_id=thread_id or new_id(),
-                run_id=run_id,
-                assistant_id=assistant_id,
-                request=encode(RunRequest.of(body, temporary=temporary)),
-                metadata=encode(body.metadata or {}),
-                strategy=body.multitask_strategy or "enqueue",
-                create_thread=thread_id is None or body.if_not_exists == "create",
-                temporary=temporary,
-                owner=self._claims.owner,
-                delay=delay,
-            )
-        )
+        entry = await self._creation.entry(principal.tenant_id, thread_id, body)
+        if key is None:
+            claimed = await self._claims.accept(entry)
+        else:
+            accepted = await self._claims.accept_once(entry, key)
+            if isinstance(accepted, Made):
+                return accepted
+            claimed = accepted
+        self._launch(entry, claimed)
+        return claimed
+
+    def _launch(self, entry: Accept, claimed: Claimed) -> None:
         if claimed.started:
             self._supervisor.launch(claimed)
-        elif delay:
-            self._supervisor.claim_later(delay, (claimed.tenant_id, claimed.thread_id))
-        return claimed
+            return
+        if claimed.behind is not None and entry.strategy in TAKE_OVER:
+            self._supervisor.stop(entry.tenant_id, claimed.behind, TAKE_OVER[entry.strategy])
+        if entry.delay:
+            self._supervisor.claim_later(entry.delay, (claimed.tenant_id, claimed.thread_id))
+
+    async def create_batch(
+        self, principal: Principal, bodies: Sequence[RunCreate], key: Key | None = None
+    ) -> Sequence[Run] | msgspec.Raw:
+        """Accept stateless runs, in order; when one of them cannot be, none is. Raises what ``create`` raises."""
+        if len(bodies) > MOST_IN_BATCH:
+            raise Invalid(f"A batch has at most {MOST_IN_BATCH} runs.", (("/", "too many"),))
+        entries = [await self._creation.entry(principal.tenant_id, None, body) for body in bodies]
+        if self._supervisor.draining:
+            raise Unavailable("The server is stopping; try again.", retry_after=1)
+        if key is None:
+            claims = await self._claims.accept_all(entries)
+        else:
+            async with self._database.writing(principal.tenant_id) as session:
+                made = await keys.take(session, principal.tenant_id, key)
+                if made is not None:
+                    return msgspec.Raw(made.answer)
+                claims = await self._claims.accept_on(await session.driver(), entries)
+                answer = encode([created(claimed) for claimed in claims])
+                await keys.keep(session, principal.tenant_id, key, Made(answer=answer))
+        for entry, claimed in zip(entries, claims, strict=True):
+            self._launch(entry, claimed)
+        return [created(claimed) for claimed in claims]
 
     async def get(self, principal: Principal, thread_id: UUID, run_id: UUID) -> Run:
         """One run of a thread. Raises ``NotFound``."""
@@ -120,18 +129,27 @@ class RunService:
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
         """Stop a run; with ``wait``, return once it has ended. Raises ``NotFound`` when it is unknown or has ended."""
         run = await self.get(principal, thread_id, run_id)
-        if run.status not in {RunStatus.PENDING, RunStatus.RUNNING}:
+        if run.status not in LIVE:
             raise NotFound(
                 "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the runs haven't "
                 "been deleted or completed."
             )
-        await self._supervisor.cancel(principal.tenant_id, run_id, action)
+        await self._supervisor.cancel(principal.tenant_id, [run_id], action)
         if wait:
-            await self._streams.result(principal.tenant_id, thread_id, run_id)
+            await self._streams.ended(principal.tenant_id, thread_id, run_id)
+
+    async def cancel_many(self, principal: Principal, which: BulkCancel, action: str) -> None:
+        """Stop many runs. Raises ``Invalid``, ``NotFound`` when there are none."""
+        which.check()
+        statuses = [status for status in LIVE if which.status in {status, "all", None}]
+        run_ids = await self._supervisor.matching(principal.tenant_id, statuses, which.thread_id, which.run_ids)
+        if not run_ids:
+            raise NotFound("No runs found to cancel.")
+        await self._supervisor.cancel(principal.tenant_id, run_ids, action)
 
     async def stop(self, principal: Principal, run_id: UUID) -> None:
         """Cancel a run whose only reader left, as its creator asked (``on_disconnect``)."""
-        await self._supervisor.cancel(principal.tenant_id, run_id, "interrupt")
+        await self._supervisor.cancel(principal.tenant_id, [run_id], "interrupt")
 
     async def delete(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Remove an ended run. Raises ``Conflict`` while it lives, ``NotFound``."""
@@ -141,21 +159,6 @@ class RunService:
             if await queries.get(session, principal.tenant_id, thread_id, run_id) is not None:
                 raise Conflict("The run has not ended: cancel it first.")
         raise NotFound(f"Run with ID {run_id} not found")
-
-
-def created(claimed: Claimed) -> Run:
-    """The run just accepted, as clients see it."""
-    return Run(
-        run_id=claimed.run_id,
-        thread_id=claimed.thread_id,
-        assistant_id=claimed.assistant_id,
-        created_at=claimed.created_at,
-        updated_at=claimed.created_at,
-        status=RunStatus.RUNNING if claimed.started else RunStatus.PENDING,
-        metadata=msgspec.Raw(claimed.metadata.encode()),
-        kwargs=msgspec.Raw(claimed.request),
-        multitask_strategy=claimed.strategy,
-    )
 
 
 def _shown(row: Row[Any]) -> Run:

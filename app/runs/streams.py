@@ -9,14 +9,16 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
+from app.agents.port import Interrupt
 from app.base.errors import NotFound, Unavailable
 from app.bus.feed import Behind, EventId, Feed
 from app.checkpoints.codec import unpack
 from app.checkpoints.snapshot import read
 from app.db.engine import Database
 from app.domain.events import Event, InputApplied, Interrupted, StepCommitted
-from app.domain.lifecycle import TERMINAL, WAITING, RunStatus
+from app.domain.lifecycle import TERMINAL, RunStatus
 from app.runs import queries
+from app.runs.ending import shown
 from app.runs.frames import Renderer, with_member
 from app.runs.structs import RunRequest
 from app.runs.supervisor import Supervisor
@@ -97,6 +99,11 @@ class RunStreams:
             finally:
                 self._supervisor.forget(run_id, feed)
 
+    async def ended(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> None:
+        """Return once the run has ended, or is gone."""
+        with contextlib.suppress(NotFound):
+            await self.result(tenant_id, thread_id, run_id)
+
     async def _news(self, feed: Feed) -> None:
         if not feed.epoch:
             with contextlib.suppress(TimeoutError):
@@ -153,7 +160,6 @@ def _result(row: Row[Any]) -> bytes:
     if row.error is not None:
         return msgspec.json.encode({"__error__": row.error})
     values = b"{}" if row.head is None else read(row, row.last_number).state.json()
-    if row.reason not in WAITING or not row.interrupts:
+    if not row.interrupts:
         return values
-    waiting = [interrupt for interrupts in row.interrupts.values() for interrupt in interrupts]
-    return with_member(values, "__interrupt__", msgspec.json.encode(waiting))
+    return with_member(values, "__interrupt__", shown([Interrupt(one["id"], one["value"]) for one in row.interrupts]))

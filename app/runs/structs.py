@@ -23,12 +23,37 @@ NodeNames = Literal["*"] | list[str]
 Action = Literal["interrupt", "rollback"]
 
 
-class CommandBody(msgspec.Struct, kw_only=True):
-    """How to continue a thread: an answer to what waits, values to write first, nodes to go to."""
+class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How to continue a thread: an answer to what waits, values to write first, nodes to go to.
+
+    ``resume`` is the answer to the one question that waits, or an object of interrupt id → answer. ``goto`` is a node's
+    name, ``{"node": name}``, or a list of those.
+    """
 
     resume: Any | msgspec.UnsetType = msgspec.UNSET
     update: Any = None
     goto: Any = None
+
+    def check(self) -> None:
+        """Raises ``Invalid`` for a ``goto`` that names no node."""
+        if self.goto is not None:
+            goto_nodes(self.goto)
+
+
+def goto_nodes(goto: Any) -> list[str]:
+    """The nodes that ``goto`` names. Raises ``Invalid``."""
+    nodes = []
+    for place in goto if isinstance(goto, list) else [goto]:
+        if isinstance(place, dict) and place.get("input") is not None:
+            raise Invalid(
+                "goto with an input of its own is not served: write the values with command.update.",
+                (("/command/goto", "has an input"),),
+            )
+        node = place.get("node") if isinstance(place, dict) else place
+        if not isinstance(node, str):
+            raise Invalid("goto must name nodes.", (("/command/goto", "must be a node's name, or a list of them"),))
+        nodes.append(node)
+    return nodes
 
 
 class ConfigBody(msgspec.Struct, kw_only=True):
@@ -65,6 +90,7 @@ class RunCreate(msgspec.Struct, kw_only=True):
     after_seconds: float | None = None
     durability: Literal["sync", "async", "exit"] | None = None
     checkpoint_during: bool | None = None
+    strict_resume: bool | None = None
 
     def modes(self) -> list[str]:
         """The stream modes asked for, each once."""
@@ -72,7 +98,10 @@ class RunCreate(msgspec.Struct, kw_only=True):
         return list(dict.fromkeys([asked] if isinstance(asked, str) else asked)) or ["values"]
 
     def check(self) -> None:
-        """Refuse what contradicts itself, and what this version does not serve. Raises ``BadRequest``, …"""
+        """Refuse what contradicts itself, and what this version does not serve.
+
+        Raises ``BadRequest``, ``Invalid``, ``NotBuilt``.
+        """
         configurable = self.config and self.config.configurable
         if self.context and configurable:
             raise BadRequest("Cannot specify both configurable and context. Prefer setting context alone.")
@@ -85,16 +114,44 @@ class RunCreate(msgspec.Struct, kw_only=True):
             raise NotBuilt(
                 f"Stream mode {min(unserved)!r} is not built yet; use values, updates, messages-tuple or custom."
             )
-        for name, used in (
-            ("command", self.command is not None),
-            ("checkpoint", self.checkpoint is not None or self.checkpoint_id is not None),
-            ("interrupt_before", bool(self.interrupt_before)),
-            ("interrupt_after", bool(self.interrupt_after)),
-            ("webhook", self.webhook is not None),
-            ("multitask_strategy", self.multitask_strategy in {"interrupt", "rollback"}),
+        if self.webhook is not None:
+            raise NotBuilt("The field 'webhook' is not built yet in this version.")
+        if self.command is not None:
+            self.command.check()
+
+    def fork(self, thread_id: UUID | None) -> UUID | None:
+        """The checkpoint that the run starts from in place of the thread's newest. Raises ``Invalid``."""
+        place = self.checkpoint or (self.config and self.config.configurable) or {}
+        given = self.checkpoint_id or place.get("checkpoint_id")
+        if given is None:
+            return None
+        try:
+            checkpoint_id = UUID(str(given))
+        except ValueError as error:
+            words = "Invalid checkpoint ID: must be a UUID"
+            raise Invalid(words, (("/checkpoint_id", "must be a UUID"),)) from error
+        if thread_id is None or str(place.get("thread_id") or thread_id) != str(thread_id):
+            raise Invalid(
+                "A run can start only from a checkpoint of its own thread: create it on that thread.",
+                (("/checkpoint/thread_id", "another thread"),),
+            )
+        return checkpoint_id
+
+
+class BulkCancel(msgspec.Struct, kw_only=True):
+    """Which runs to stop: all in a ``status``, or ``run_ids`` of a thread."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: UUID | None = None
+    run_ids: list[UUID] | None = None
+
+    def check(self) -> None:
+        """Raises ``Invalid`` unless it is one of the two."""
+        by_id = self.thread_id is not None and bool(self.run_ids)
+        if (self.status is not None) == (self.thread_id is not None or self.run_ids is not None) or (
+            self.status is None and not by_id
         ):
-            if used:
-                raise NotBuilt(f"The field {name!r} is not built yet in this version.")
+            raise Invalid("Give either a status, or a thread_id with run_ids.", (("/", "which runs is not clear"),))
 
 
 class RunRequest(msgspec.Struct, kw_only=True):
@@ -102,6 +159,8 @@ class RunRequest(msgspec.Struct, kw_only=True):
 
     input: Any = None
     command: CommandBody | None = None
+    answers: dict[str, Any] = {}
+    checkpoint_id: UUID | None = None
     config: ConfigBody | None = None
     context: dict[str, Any] = {}
     stream_mode: list[str] = msgspec.field(default_factory=lambda: ["values"])
@@ -115,11 +174,17 @@ class RunRequest(msgspec.Struct, kw_only=True):
     durability: str = "async"
 
     @classmethod
-    def of(cls, body: RunCreate, *, temporary: bool) -> "RunRequest":
-        """The part of ``body`` that outlives the request."""
+    def of(
+        cls, body: RunCreate, *, temporary: bool, fork: UUID | None = None, answers: dict[str, Any] | None = None
+    ) -> "RunRequest":
+        """The part of ``body`` that outlives the request; ``answers`` are those of its command, by interrupt id."""
         return cls(
             input=body.input,
             command=body.command,
+            answers=answers or {},
+            checkpoint_id=fork,
+            interrupt_before=body.interrupt_before,
+            interrupt_after=body.interrupt_after,
             config=body.config,
             context=body.context or {},
             stream_mode=body.modes(),
@@ -129,6 +194,14 @@ class RunRequest(msgspec.Struct, kw_only=True):
             resumable=bool(body.stream_resumable),
             durability=body.durability or "async",
         )
+
+    def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
+        """Whether the caller wants the run to stop after the nodes ``done``, before those that follow."""
+        return bool(following) and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))
+
+
+def _names(wanted: NodeNames | None, nodes: tuple[str, ...]) -> bool:
+    return bool(nodes) and (wanted == "*" or any(node in nodes for node in wanted or ()))
 
 
 class Run(msgspec.Struct, kw_only=True):

@@ -5,6 +5,7 @@ A run belongs to its supervisor, never to the response that asked for it.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
@@ -15,9 +16,10 @@ from app.base.tasks import Tasks
 from app.bus.feed import Feed
 from app.checkpoints.cache import StateCache
 from app.db.engine import Database
+from app.runs.cancels import REASONS, Cancels
 from app.runs.claims import Claims
 from app.runs.entries import Claimed
-from app.runs.execution import Execution, HandOver
+from app.runs.execution import Execution, HandOver, Paused
 from app.runs.journal import Journal
 from app.runs.loading import load_thread
 from app.telemetry.meters import Meters
@@ -44,12 +46,12 @@ class Live:
         self.task: asyncio.Task[None] | None = None
         self.done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self.awaited = False
-        self.cancelling = False
+        self.action = ""
         self.finishing = False
 
-    def cancel(self) -> None:
-        """Stop at once, on a client's word; without effect on a run that is ending anyway."""
-        self.cancelling = True
+    def cancel(self, action: str) -> None:
+        """Stop at once, on a client's word (``app.runs.cancels``); without effect on a run that is ending anyway."""
+        self.action = self.action or action
         if self.task is not None and not self.finishing:
             self.task.cancel()
 
@@ -60,6 +62,7 @@ class Supervisor:
     def __init__(self, database: Database, claims: Claims, journal: Journal, agents: Agents, meters: Meters) -> None:
         self._database = database
         self._claims = claims
+        self._cancels = Cancels(database)
         self._journal = journal
         self._agents = agents
         self._meters = meters
@@ -94,6 +97,12 @@ class Supervisor:
         if self._expected.get(run_id) is feed:
             del self._expected[run_id]
 
+    async def matching(
+        self, tenant_id: UUID, statuses: Sequence[str], thread_id: UUID | None, run_ids: Sequence[UUID] | None
+    ) -> list[UUID]:
+        """The runs of a tenant that a bulk cancel means."""
+        return await self._cancels.matching(tenant_id, statuses, thread_id, run_ids)
+
     def launch(self, claimed: Claimed) -> Live:
         """Run ``claimed`` in a task of its own."""
         live = Live(claimed, self.feed(claimed.run_id))
@@ -108,12 +117,17 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.call_later(delay, lambda: self._tasks.start(self._claim_next(thread), name="claim"))
 
-    async def cancel(self, tenant_id: UUID, run_id: UUID, action: str) -> None:
-        """Stop ``run_id`` wherever it is: recorded first, then felt."""
-        await self._claims.cancel(tenant_id, run_id, action)
+    async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
+        """Stop ``run_ids`` wherever they are: recorded first, then felt."""
+        await self._cancels.cancel(tenant_id, run_ids, action)
+        for run_id in run_ids:
+            self.stop(tenant_id, run_id, action)
+
+    def stop(self, tenant_id: UUID, run_id: UUID, action: str) -> None:
+        """Let a live run feel that it shall stop, if it lives here; the database has it already."""
         live = self._live.get(run_id)
         if live is not None and live.claimed.tenant_id == tenant_id:
-            live.cancel()
+            live.cancel(action)
 
     async def drain(self, seconds: float) -> None:
         """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs."""
@@ -159,24 +173,40 @@ class Supervisor:
             agent = self._agent(live.claimed.agent)
             limit = asyncio.timeout(agent.seconds)
             async with limit:
-                execution.begin(agent)
+                await execution.begin(agent)
                 outcome = await agent.run(execution)
                 live.finishing = True
             await execution.end(outcome)
         except (HandOver, LeaseLost):
             raise
+        except Paused:
+            live.finishing = True
         except asyncio.CancelledError:
-            if not live.cancelling:
+            if not live.action:
                 raise
             live.finishing = True
-            await execution.cancelled()
+            await self._stop(live, execution)
         except Exception as error:  # the edge: whatever an agent raises ends its run, not the process
             live.finishing = True
+            if execution.ended:
+                return
             if isinstance(error, TimeoutError) and limit.expired():
                 await execution.time_out()
             else:
                 log.info("run_failed", run_id=str(live.claimed.run_id), error=type(error).__name__, exc_info=error)
                 await execution.fail(error)
+
+    async def _stop(self, live: Live, execution: Execution) -> None:
+        if execution.ended:
+            return
+        if live.action != "rollback":
+            await execution.cancelled(REASONS[live.action])
+            return
+        await execution.settle_input()
+        queued = await self._cancels.roll_back(live.claimed)
+        if queued is None:
+            raise LeaseLost("The run has another owner.")
+        execution.rolled_back(queued)
 
     def _agent(self, name: str) -> Agent:
         agent = self._agents.get(name)
@@ -191,8 +221,8 @@ class Supervisor:
         result = None
         if execution is not None and execution.ended:
             result = execution.result() if live.awaited else b""
-            if execution.head is not None and not claimed.temporary:
-                self._cache.put(claimed.tenant_id, claimed.thread_id, execution.head, execution.last, execution.state)
+            if execution.head is not None and not claimed.temporary and not execution.gone:
+                self._cache.put(claimed.tenant_id, claimed.thread_id, execution.kept(execution.head))
             if execution.queued and not self.draining:
                 self._tasks.start(self._claim_next((claimed.tenant_id, claimed.thread_id)), name="claim")
         if not live.done.done():
@@ -217,8 +247,8 @@ class Supervisor:
             for run_id, live in held.items():
                 if run_id not in ours:
                     self._lose(live)
-                elif ours[run_id] is not None:
-                    live.cancel()
+                elif (action := ours[run_id]) is not None:
+                    live.cancel(action)
 
     def _lose(self, live: Live) -> None:
         if self._live.get(live.claimed.run_id) is live and live.task is not None and not live.finishing:
@@ -227,6 +257,7 @@ class Supervisor:
     async def _sweep(self) -> None:
         while True:
             try:
+                await self._cancels.finish_expired()
                 await self._claims.release_expired()
                 await self._claims.sweep_temporary(KEEP_TEMPORARY_SECONDS)
                 for claimed in await self._claims.claim(CLAIM_MOST):

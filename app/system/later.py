@@ -9,7 +9,6 @@ CRONS = ["/runs/crons", "/runs/crons/{rest:path}", "/threads/{thread_id:str}/run
 STORE = ["/store/items", "/store/items/search", "/store/namespaces"]
 STREAMS = ["/threads/{thread_id:str}/stream", "/threads/{thread_id:str}/stream/events"]
 OTHERS = [
-    "/runs/cancel",
     "/threads/{thread_id:str}/commands",
     "/threads/{thread_id:str}/storage",
     "/assistants/{assistant_id:str}/subgraphs",

@@ -6,7 +6,7 @@ UUID is answered with 422 and "Invalid thread ID: must be a UUID" (``app.web.pro
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from litestar import Request
@@ -22,6 +22,18 @@ FROM_THE_START = frozenset({"-1", "0-0", "-"})
 _EVENT_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 AnyRequest = Request[Any, Any, Any]
+
+
+class Page(NamedTuple):
+    """A part of a list."""
+
+    limit: int
+    offset: int
+
+
+def page_of(limit: Limit = 10, offset: Offset = 0) -> Page:
+    """The page that ``limit`` and ``offset`` ask for: a dependency."""
+    return Page(limit, offset)
 
 
 def page_headers(total: int, offset: int, count: int) -> dict[str, str]:

@@ -40,9 +40,9 @@ def upgrade() -> None:
         sa.Column("route", sa.Text(), nullable=False, comment="method and path of the request"),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("fingerprint", sa.LargeBinary(), nullable=False, comment="SHA-256 of the body"),
-        sa.Column("run_id", sa.UUID(), nullable=True, comment="the run it made, if it made one"),
+        sa.Column("run_id", sa.UUID(), nullable=True, comment="the run it made; the nil UUID for other things"),
         sa.Column("thread_id", sa.UUID(), nullable=True, comment="the thread of that run"),
-        sa.Column("answer", sa.LargeBinary(), nullable=True, comment="else the first answer's body"),
+        sa.Column("answer", sa.LargeBinary(), nullable=True, comment="the first answer's body; none while it is made"),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "route", "key", name="idempotency_keys_pkey"),
     )

@@ -25,8 +25,6 @@ THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
         ("POST", f"/threads/{THREAD}/state"),
         ("POST", f"/threads/{THREAD}/copy"),
         ("POST", "/threads/prune"),
-        ("POST", "/runs/cancel"),
-        ("POST", "/runs/batch"),
     ],
 )
 def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, method: str, path: str) -> None:
@@ -40,10 +38,7 @@ def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, 
     "field",
     [
         {"webhook": "https://example.org"},
-        {"command": {"resume": 1}},
-        {"interrupt_before": ["tools"]},
         {"stream_mode": "debug"},
-        {"multitask_strategy": "rollback"},
     ],
 )
 def test_so_does_a_field_of_a_run(served: Served, field: dict[str, object]) -> None:

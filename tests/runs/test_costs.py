@@ -8,7 +8,7 @@ import pytest
 
 from app.agents.port import Outcome, RunContext
 from app.db.engine import Database
-from app.runs import claims, journal
+from app.runs import journal, turns
 from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
 
 
@@ -33,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
 
 def named(statements: Sequence[str]) -> list[str]:
-    names = {claims.ACCEPT: "accept", journal.COMMIT: "commit"}
+    names = {turns.ACCEPT: "accept", journal.COMMIT: "commit"}
     return [names.get(statement, statement) for statement in statements]
 
 
@@ -92,14 +92,14 @@ async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> 
     assert sizes[1] < 1.5 * int(row["bytes"])
 
 
-@pytest.mark.parametrize("statement", [claims.ACCEPT, journal.COMMIT], ids=["accept", "commit"])
+@pytest.mark.parametrize("statement", [turns.ACCEPT, journal.COMMIT], ids=["accept", "commit"])
 async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_tables(
     database: Database, statement: str
 ) -> None:
     async with database.engine_connection() as connection:
         prepared = await connection.prepare(statement)
         values: list[Any] = [[] for _ in prepared.get_parameters()]
-        if statement is claims.ACCEPT:
+        if statement is turns.ACCEPT:
             values[-1] = 30.0
         rows = await connection.fetch(f"explain (costs off) {statement}", *values)
     lines = [row[0].strip() for row in rows]

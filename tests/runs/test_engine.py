@@ -152,7 +152,7 @@ async def test_a_cancelled_run_keeps_its_committed_steps(database: Database) -> 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         run = await engine.begin("x", agent="steered")
         await committed.wait()
-        await engine.supervisor.cancel(TENANT, run.run_id, "interrupt")
+        await engine.supervisor.cancel(TENANT, [run.run_id], "interrupt")
         assert contents(await engine.result(run)) == ["x", "kept"]
     (row,) = await fetch(database, "select status, reason from runs")
     assert row == {"status": "interrupted", "reason": "cancelled"}
@@ -169,7 +169,7 @@ async def test_a_run_waiting_for_its_turn_can_be_cancelled(database: Database) -
         first = await engine.begin("x", agent="steered")
         second = await engine.begin("y", agent="steered", thread=first.thread_id)
         assert not second.started
-        await engine.supervisor.cancel(TENANT, second.run_id, "interrupt")
+        await engine.supervisor.cancel(TENANT, [second.run_id], "interrupt")
         release.set()
         await engine.result(first)
         await engine.result(second)

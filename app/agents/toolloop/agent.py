@@ -14,7 +14,7 @@ from app.agents.toolloop.drawing import GRAPH, GRAPH_WITHOUT_TOOLS, SCHEMAS
 from app.agents.toolloop.inputs import read_input
 from app.base.errors import StepLimit, TokenLimit
 from app.domain.events import MessageAdded
-from app.domain.messages import AIMessage, InvalidToolCall, Message
+from app.domain.messages import AIMessage, Message
 from app.domain.state import MESSAGES, State
 from app.llm.port import Model, ModelRequest
 
@@ -76,24 +76,29 @@ class ToolLoop:
         return GRAPH if self._toolbox.specs else GRAPH_WITHOUT_TOOLS
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
-        """The model after input and tools; the tools after an answer that asks for them."""
-        if node in {START_NODE, TOOLS_NODE}:
-            return (MODEL_NODE,)
-        waits = node == MODEL_NODE and unanswered([_decode(element) for element in state.elements(MESSAGES)])
-        return (TOOLS_NODE,) if waits else ()
+        """The tools where the last message asks for them; else the model, or after it the end."""
+        if node not in {START_NODE, MODEL_NODE, TOOLS_NODE}:
+            return ()
+        if unanswered(map(_decode, reversed(state.elements(MESSAGES)))):
+            return (TOOLS_NODE,)
+        return () if node == MODEL_NODE else (MODEL_NODE,)
 
     async def run(self, context: RunContext) -> Outcome:
-        """Go on from where the state stands: with the tools that the last message asks for, or with the model."""
+        """Go on with the nodes whose turn it is: the tools that the last message asks for, or the model."""
         messages = [_decode(element) for element in context.state.elements(MESSAGES)]
-        asked = unanswered(messages)
-        if asked is not None and TOOLS_NODE not in context.next:
-            await self._take_over(asked, context)
+        asked = unanswered(reversed(messages)) if TOOLS_NODE in context.next else None
+        if asked is None and MODEL_NODE not in context.next and TOOLS_NODE not in context.next:
+            return Outcome()
+        if asked is not None:
+            await context.intend(self._intents(asked, context))
         steps = tokens = 0
         while True:
             self._check_steps(steps, context)
             steps += 1
             if asked is not None:
-                messages += await self._run_tools(asked, context)
+                waiting = await self._run_tools(asked, messages, context)
+                if waiting is not None:
+                    return waiting
                 asked = None
                 continue
             if tokens >= self.limits.tokens:
@@ -108,7 +113,7 @@ class ToolLoop:
                 return Outcome(step=step)
             await context.commit(step)
             messages.append(message)
-            asked = unanswered(messages)
+            asked = unanswered(reversed(messages))
 
     def _check_steps(self, steps: int, context: RunContext) -> None:
         if steps >= context.config.recursion_limit:
@@ -141,12 +146,6 @@ class ToolLoop:
             intents=self._intents(asked, context),
         )
 
-    async def _take_over(self, asked: Asked, context: RunContext) -> None:
-        """Commit what may start now: these calls came with the input, so no step of the model's has done it."""
-        await context.commit(
-            Step(node=MODEL_NODE, update={}, next=(TOOLS_NODE,), intents=self._intents(asked, context))
-        )
-
     def _intents(self, asked: Asked, context: RunContext) -> tuple[ToolIntent, ...]:
         return tuple(
             ToolIntent(
@@ -157,14 +156,38 @@ class ToolLoop:
                 args=encode(call.args),
             )
             for call in asked.calls
-            if not isinstance(call, InvalidToolCall)
+            if self._toolbox.may_start(call, asked.message_id, context.answers)
         )
 
-    async def _run_tools(self, asked: Asked, context: RunContext) -> list[Message]:
-        answers, update = await self._toolbox.run(asked, context)
-        raw = [msgspec.Raw(encode(answer)) for answer in answers]
+    async def _run_tools(self, asked: Asked, messages: list[Message], context: RunContext) -> Outcome | None:
+        """Run the calls and add what they answer to ``messages``; an outcome when some of them wait for a person."""
+        answers = await self._toolbox.run(asked, context)
+        new: list[Message] = [*_revised(messages, asked.message_id, answers.edited), *answers.messages]
+        raw = [msgspec.Raw(encode(message)) for message in new]
+        following = TOOLS_NODE if answers.interrupts else MODEL_NODE
+        step = Step(node=TOOLS_NODE, update={MESSAGES: raw, **answers.update}, next=(following,))
         number = context.step
-        await context.commit(Step(node=TOOLS_NODE, update={MESSAGES: raw, **update}, next=(MODEL_NODE,)))
-        for message in raw:
-            context.emit(MessageAdded(node=TOOLS_NODE, step=number, message=message))
-        return list(answers)
+        if not answers.interrupts:
+            await context.commit(step)
+        for message in answers.messages:
+            context.emit(MessageAdded(node=TOOLS_NODE, step=number, message=msgspec.Raw(encode(message))))
+        messages += answers.messages
+        if not answers.interrupts:
+            return None
+        return Outcome(
+            step=step if answers.messages else None,
+            interrupts=tuple(answers.interrupts),
+            answered=answers.answered,
+        )
+
+
+def _revised(messages: list[Message], message_id: str, edited: dict[str, dict[str, Any]]) -> list[Message]:
+    """The message that asked, with the calls that people edited: what was run is what the model reads it asked for."""
+    if not edited:
+        return []
+    place = next(n for n, message in enumerate(messages) if message.id == message_id)
+    message = messages[place]
+    assert isinstance(message, AIMessage)
+    calls = [msgspec.structs.replace(c, args=edited[c.id]) if c.id in edited else c for c in message.tool_calls]
+    messages[place] = msgspec.structs.replace(message, tool_calls=calls)
+    return [messages[place]]

@@ -9,7 +9,9 @@ from uuid import uuid5
 import jsonschema_rs
 import msgspec
 
-from app.agents.port import RunContext
+from app.agents.port import Interrupt, RunContext
+from app.agents.toolloop.approval import Approve, Decision, approval_id, decide, question
+from app.agents.toolloop.asking import Asking, Waiting
 from app.agents.toolloop.conversation import Asked, Call
 from app.agents.toolloop.voice import Voice
 from app.base.errors import StartError
@@ -55,12 +57,27 @@ class CheckedTool:
         return "; ".join(found)
 
 
+class Answers(msgspec.Struct, kw_only=True):
+    """How the calls of one message ended: what was answered, and what waits for a person.
+
+    ``update`` changes the thread's values; ``edited`` maps the ids of calls to the arguments that a person gave them.
+    ``answered`` are people's answers that went into calls which wait again.
+    """
+
+    messages: list[ToolMessage] = []
+    update: dict[str, Any] = {}
+    edited: dict[str, dict[str, Any]] = {}
+    interrupts: list[Interrupt] = []
+    answered: dict[str, Any] = {}
+
+
 class Toolbox:
     """The tools of one agent, and how calls to them end."""
 
-    def __init__(self, tools: Sequence[Tool], count: Count) -> None:
+    def __init__(self, tools: Sequence[Tool], count: Count, approve: Approve = Approve()) -> None:
         self._tools = {tool.spec.name: CheckedTool(tool) for tool in tools}
         self._count = count
+        self._approve = approve
         self.specs = [tool.spec for tool in tools]
 
     def tool_class(self, name: str) -> ToolClass:
@@ -68,32 +85,51 @@ class Toolbox:
         found = self._tools.get(name)
         return ToolClass.READ_ONLY if found is None else found.tool.tool_class
 
-    async def run(self, asked: Asked, context: RunContext) -> tuple[list[ToolMessage], dict[str, Any]]:
-        """The answers in the order of the calls, and what they change in the thread's values.
+    def may_start(self, call: Call, message_id: str, answers: Mapping[str, Any]) -> bool:
+        """Whether ``call`` runs now: it needs no approval, or a person has answered."""
+        if isinstance(call, InvalidToolCall) or call.name not in self._tools:
+            return False
+        return not self._approve.covers(call.name, self.tool_class(call.name)) or (
+            approval_id(message_id, call) in answers
+        )
+
+    async def run(self, asked: Asked, context: RunContext) -> Answers:
+        """Run the calls that may run; their answers are in the order of the calls.
 
         Calls run at the same time, but for transactional ones: those go one after the other, each seeing what the
         one before it changed. Where two others change the same value, the later call wins.
         """
-        results: dict[str, ToolResult] = {}
+        results: dict[str, ToolResult | Waiting] = {}
         seen: dict[str, Any] = {}
+        calls = [Asking(call, asked.message_id, context) for call in asked.calls]
 
-        async def answer(call: Call, changed: Mapping[str, Any]) -> None:
-            results[call.id] = await self._answer(call, asked.message_id, context, changed)
+        async def answer(asking: Asking, changed: Mapping[str, Any]) -> None:
+            results[asking.call.id] = await self._answer(asking, changed)
 
-        async def answer_in_turn(calls: Sequence[Call]) -> None:
-            for call in calls:
-                await answer(call, seen)
-                seen.update(results[call.id].update)
+        async def answer_in_turn(turns: Sequence[Asking]) -> None:
+            for asking in turns:
+                await answer(asking, seen)
+                result = results[asking.call.id]
+                seen.update(result.update if isinstance(result, ToolResult) else {})
 
-        in_turn = [call for call in asked.calls if self.tool_class(call.name) is ToolClass.TRANSACTIONAL]
-        others = [call for call in asked.calls if self.tool_class(call.name) is not ToolClass.TRANSACTIONAL]
-        await together(answer_in_turn(in_turn), *(answer(call, {}) for call in others))
-        update: dict[str, Any] = {}
-        for call in asked.calls:
-            update.update(results[call.id].update)
-        return [_message(call, results[call.id]) for call in asked.calls], update
+        in_turn = [c for c in calls if self.tool_class(c.call.name) is ToolClass.TRANSACTIONAL]
+        others = [c for c in calls if self.tool_class(c.call.name) is not ToolClass.TRANSACTIONAL]
+        await together(answer_in_turn(in_turn), *(answer(asking, {}) for asking in others))
+        answers = Answers()
+        for asking in calls:
+            result = results[asking.call.id]
+            if isinstance(result, Waiting):
+                answers.interrupts += result.interrupts
+                answers.answered.update(asking.used)
+            else:
+                answers.messages.append(_message(asking.call, result))
+                answers.update.update(result.update)
+                if asking.edited is not None:
+                    answers.edited[asking.call.id] = asking.edited
+        return answers
 
-    async def _answer(self, call: Call, message_id: str, context: RunContext, changed: Mapping[str, Any]) -> ToolResult:
+    async def _answer(self, asking: Asking, changed: Mapping[str, Any]) -> ToolResult | Waiting:
+        call = asking.call
         found = self._tools.get(call.name)
         if found is None:
             names = ", ".join(self._tools) or "none"
@@ -102,21 +138,56 @@ class Toolbox:
             return self._failed(call.name, "invalid", f"The call was not run: {call.error}.")
         if words := found.problems(call.args):
             return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
-        tool = found.tool
+        if not self._approve.covers(call.name, found.tool.tool_class):
+            return await self._run(found.tool, asking, call.args, changed)
+        decision = self._decision(found, asking, call)
+        if isinstance(decision, Waiting):
+            return decision
+        if decision.action == "reject":
+            because = f": {decision.reason}" if decision.reason else "."
+            return self._failed(call.name, "rejected", f"A person refused this call; it was not run{because}")
+        if decision.action == "respond":
+            self._count(call.name, "answered")
+            result = decision.result
+            return ToolResult(content=result if isinstance(result, str) else _encode(result).decode())
+        if decision.action == "edit":
+            asking.edited = decision.args
+        return await self._run(found.tool, asking, call.args if asking.edited is None else asking.edited, changed)
+
+    def _decision(self, found: CheckedTool, asking: Asking, call: ToolCall) -> Decision | Waiting:
+        id_ = approval_id(asking.message_id, call)
+        answers = asking.context.answers
+        problem = ""
+        if id_ in answers:
+            try:
+                decision = decide(answers[id_])
+                problem = found.problems(decision.args) if decision.action == "edit" else ""
+                if not problem:
+                    asking.used[id_] = answers[id_]
+                    return decision
+            except ValueError as error:
+                problem = str(error)
+        return Waiting([Interrupt(id_, question(call, found.tool.tool_class, problem))])
+
+    async def _run(
+        self, tool: Tool, asking: Asking, args: dict[str, Any], changed: Mapping[str, Any]
+    ) -> ToolResult | Waiting:
         limit = asyncio.timeout(tool.timeout)
-        with Voice(context) as voice:
+        name = tool.spec.name
+        with Voice(asking.context) as voice:
             try:
                 async with limit:
-                    key = key_of(context, message_id, call)
-                    result = checked(await tool.call(call.args, _context(call, context, key, voice, changed)))
+                    result = checked(await tool.call(args, _context(asking, voice, changed)))
+            except NeedsAnswer:
+                return Waiting(asking.open)
             except (Exception, SystemExit, asyncio.CancelledError) as error:
                 # the edge: whatever it is, the model is told
                 if isinstance(error, asyncio.CancelledError) and _being_cancelled():
                     raise
                 if isinstance(error, TimeoutError) and limit.expired():
-                    return self._failed(call.name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
-                return self._failed(call.name, "error", f"{type(error).__name__}: {error}")
-        self._count(call.name, result.status)
+                    return self._failed(name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
+                return self._failed(name, "error", f"{type(error).__name__}: {error}")
+        self._count(name, result.status)
         return result
 
     def _failed(self, name: str, outcome: str, words: str) -> ToolResult:
@@ -153,22 +224,19 @@ def _being_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-def _context(call: ToolCall, context: RunContext, key: str, voice: Voice, changed: Mapping[str, Any]) -> ToolContext:
+def _context(asking: Asking, voice: Voice, changed: Mapping[str, Any]) -> ToolContext:
+    context = asking.context
     return ToolContext(
         tenant_id=str(context.tenant_id),
         thread_id=str(context.thread_id),
         run_id=str(context.run_id),
-        call_id=call.id,
-        idempotency_key=key,
+        call_id=asking.call.id,
+        idempotency_key=key_of(context, asking.message_id, asking.call),
         emit=voice.say,
         value=lambda name: changed[name] if name in changed else context.state.get(name),
-        interrupt=_ask,
+        interrupt=asking.ask,
         configurable=context.config.configurable,
     )
-
-
-def _ask(value: Any) -> Any:
-    raise NeedsAnswer(value)
 
 
 def _message(call: Call, result: ToolResult) -> ToolMessage:

@@ -23,10 +23,10 @@ def calls_of(message: AIMessage) -> list[Call]:
     return [*message.tool_calls, *message.invalid_tool_calls]
 
 
-def unanswered(messages: list[Message]) -> Asked | None:
+def unanswered(newest_first: Iterable[Message]) -> Asked | None:
     """The open calls of the model's last message, if nothing but tools' answers follow it."""
     answered: set[str] = set()
-    for message in reversed(messages):
+    for message in newest_first:
         if isinstance(message, ToolMessage):
             answered.add(message.tool_call_id)
         elif isinstance(message, AIMessage):

@@ -1,0 +1,22 @@
+"""The header ``Idempotency-Key`` (draft-ietf-httpapi-idempotency-key-header)."""
+
+import hashlib
+from typing import Any
+
+from litestar import Request
+
+from app.base.errors import Invalid
+from app.idempotency.structs import Key
+
+LONGEST = 255
+
+
+async def key_in(request: Request[Any, Any, Any]) -> Key | None:
+    """The key that came with ``request``, if one did. Raises ``Invalid`` for one that can be none."""
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    if not 1 <= len(given) <= LONGEST or not given.isprintable():
+        raise Invalid(f"Idempotency-Key must have 1 to {LONGEST} printable characters, a UUID for example.")
+    body = hashlib.sha256(await request.body()).digest()
+    return Key(f"{request.method} {request.url.path}", given, body)

@@ -1,0 +1,49 @@
+"""SQL of idempotency keys. A key is taken in the transaction that makes what it is for: both are there, or neither."""
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from app.base.errors import Invalid
+from app.db.session import Writer
+from app.idempotency.structs import HOURS, Key, Made
+from app.idempotency.tables import idempotency_keys as keys
+
+PRUNE = f"delete from idempotency_keys where created_at < now() - interval '{HOURS} hours'"
+"""For the engine, over all tenants."""
+
+
+def _of(tenant_id: UUID, key: Key) -> sa.ColumnElement[bool]:
+    return sa.and_(keys.c.tenant_id == tenant_id, keys.c.route == key.route, keys.c.key == key.key)
+
+
+async def take(session: Writer, tenant_id: UUID, key: Key) -> Made | None:
+    """Take ``key`` for what this transaction makes; what it has made already if it is taken.
+
+    While another transaction takes it, this one waits for its end. Raises ``Invalid`` for a key that came with another
+    body before.
+    """
+    old = keys.c.created_at < sa.func.now() - sa.text(f"interval '{HOURS} hours'")
+    await session.execute(sa.delete(keys).where(_of(tenant_id, key), old))
+    new = insert(keys).values(tenant_id=tenant_id, route=key.route, key=key.key, fingerprint=key.fingerprint)
+    if await session.execute(new.on_conflict_do_nothing()):
+        return None
+    row = await session.first(
+        sa.select(keys.c.fingerprint, keys.c.run_id, keys.c.thread_id, keys.c.answer).where(_of(tenant_id, key))
+    )
+    if row is None or row.fingerprint != key.fingerprint:
+        raise Invalid(
+            "This Idempotency-Key came with another body before: use a new key for a new request.",
+            (("/", "not the body that the key came with first"),),
+        )
+    return Made(run_id=row.run_id, thread_id=row.thread_id, answer=row.answer)
+
+
+async def keep(session: Writer, tenant_id: UUID, key: Key, made: Made) -> None:
+    """Remember what the transaction that took ``key`` has made."""
+    await session.execute(
+        sa.update(keys)
+        .where(_of(tenant_id, key))
+        .values(run_id=made.run_id, thread_id=made.thread_id, answer=made.answer)
+    )

@@ -1,0 +1,165 @@
+"""How runs are stopped from outside: those that wait for their turn at once, a live one by its owner.
+
+Actions: ``interrupt`` keeps what the run has committed; ``rollback`` removes the run and puts its thread back to where
+it was before; ``supersede`` is an interrupt by a run that takes the thread over.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app.db.engine import Database
+from app.domain.lifecycle import Reason
+from app.runs.entries import Claimed
+
+REASONS = {"interrupt": Reason.CANCELLED, "supersede": Reason.SUPERSEDED}
+
+_PENDING = """
+with waiting as (
+  select tenant_id, run_id, thread_id, reason from runs
+  where tenant_id = $1 and status = 'pending' and {which}
+  for no key update
+), counted as (
+  select tenant_id, thread_id, count(*) filter (where reason <> 'scheduled') as queued
+  from waiting group by tenant_id, thread_id
+), freed as (
+  update threads t set queued = greatest(t.queued - c.queued, 0), updated_at = now()
+  from counted c where t.tenant_id = c.tenant_id and t.thread_id = c.thread_id
+)
+"""
+_END_PENDING = (
+    _PENDING
+    + """
+update runs r set status = 'interrupted', reason = $3, updated_at = now(), ended_at = now()
+from waiting w where r.tenant_id = w.tenant_id and r.run_id = w.run_id
+returning r.run_id
+"""
+)
+_DROP_PENDING = (
+    _PENDING
+    + """
+delete from runs r using waiting w where r.tenant_id = w.tenant_id and r.run_id = w.run_id returning r.run_id
+"""
+)
+_LIVE = """
+update runs set cancel = $3, updated_at = now() where tenant_id = $1 and status = 'running' and {which} returning run_id
+"""
+_BY_ID = "run_id = any($2::uuid[])"
+_ON_THREAD = "thread_id = $2"
+
+MATCHING = """
+select run_id from runs
+where tenant_id = $1 and status = any($2) and ($3::uuid is null or thread_id = $3)
+  and ($4::uuid[] is null or run_id = any($4))
+"""
+
+LOCK_RUNS = """
+select from runs where tenant_id = $1 and thread_id = $2 and status in ('pending', 'running')
+order by run_id for no key update
+"""
+LOCK_THREAD = "select from threads where tenant_id = $1 and thread_id = $2 for no key update"
+"""Runs are locked before their thread everywhere, so that nobody waits for somebody who waits for him."""
+
+ROLL_BACK = """
+with gone as (
+  delete from runs where tenant_id = $1 and run_id = $2 and status = 'running'
+    and (epoch = $3 and owner = $4 or $3 is null and cancel = 'rollback' and lease_until < now())
+  returning tenant_id, run_id, thread_id
+), restored as (
+  update threads t set
+    head = (t.before->>'head')::uuid, status = coalesce(t.before->>'status', 'idle'),
+    error = nullif(t.before->'error', 'null'), interrupts = nullif(t.before->'interrupts', 'null'),
+    answered = nullif(t.before->'answered', 'null'), before = null, live_run = null,
+    updated_at = now(), state_updated_at = now()
+  from gone g where t.tenant_id = g.tenant_id and t.thread_id = g.thread_id and t.live_run = g.run_id
+  returning t.queued
+), no_steps as (
+  delete from steps x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
+), no_intents as (
+  delete from tool_intents x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
+), no_events as (
+  delete from events x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
+), no_items as (
+  delete from checkpoint_items x using gone g join threads t on t.tenant_id = g.tenant_id and t.thread_id = g.thread_id
+  where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id
+    and x.number > coalesce((t.before->>'last_number')::bigint, 0)
+), no_checkpoints as (
+  delete from checkpoints x using gone g
+  where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id and x.run_id = g.run_id
+)
+select queued from restored
+"""
+"""By its owner, or (without an epoch) by anybody once its lease is over. All parts see the thread as it was."""
+
+EXPIRED = """
+select tenant_id, run_id, thread_id, cancel from runs
+where status = 'running' and lease_until < now() and cancel is not null limit 100
+"""
+
+END_EXPIRED = """
+with ended as (
+  update runs r set status = 'interrupted', reason = $3, owner = null, lease_until = null,
+    checkpoint_id = (select head from threads t where t.tenant_id = r.tenant_id and t.thread_id = r.thread_id),
+    updated_at = now(), ended_at = now()
+  where tenant_id = $1 and run_id = $2 and status = 'running' and lease_until < now()
+  returning tenant_id, run_id, thread_id
+)
+update threads t set live_run = null, status = 'idle', updated_at = now()
+from ended e where t.tenant_id = e.tenant_id and t.thread_id = e.thread_id and t.live_run = e.run_id
+"""
+
+
+class Cancels:
+    """Stops runs of any process: in the database first, so that no owner's death undoes it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
+        """Record that ``run_ids`` shall stop; those that wait for their turn end, or go, at once."""
+        async with self._database.engine_connection() as connection, connection.transaction():
+            await _stop(connection, tenant_id, _BY_ID, list(run_ids), action)
+
+    async def matching(
+        self, tenant_id: UUID, statuses: Sequence[str], thread_id: UUID | None, run_ids: Sequence[UUID] | None
+    ) -> list[UUID]:
+        """The runs in one of ``statuses``, of one thread, or out of ``run_ids``."""
+        async with self._database.engine_connection() as connection:
+            rows = await connection.fetch(MATCHING, tenant_id, list(statuses), thread_id, run_ids and list(run_ids))
+        return [row["run_id"] for row in rows]
+
+    async def roll_back(self, claimed: Claimed) -> int | None:
+        """Remove ``claimed`` and all it did; how many runs wait for the thread, None when it has another owner."""
+        async with self._database.engine_connection() as connection:
+            queued: int | None = await connection.fetchval(
+                ROLL_BACK, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner
+            )
+        return queued
+
+    async def finish_expired(self) -> int:
+        """End what shall stop and whose owner is dead; how many runs."""
+        async with self._database.engine_connection() as connection:
+            rows = await connection.fetch(EXPIRED)
+            for row in rows:
+                if row["cancel"] == "rollback":
+                    await connection.fetchval(ROLL_BACK, row["tenant_id"], row["run_id"], None, None)
+                else:
+                    await connection.execute(END_EXPIRED, row["tenant_id"], row["run_id"], REASONS[row["cancel"]])
+        return len(rows)
+
+
+async def supersede(connection: asyncpg.Connection, tenant_id: UUID, thread_id: UUID, action: str) -> None:
+    """Stop everything on a thread for a run that takes it over; its row stays locked until the transaction ends."""
+    await connection.execute(LOCK_RUNS, tenant_id, thread_id)
+    await connection.execute(LOCK_THREAD, tenant_id, thread_id)
+    await _stop(connection, tenant_id, _ON_THREAD, thread_id, action)
+
+
+async def _stop(connection: asyncpg.Connection, tenant_id: UUID, which: str, what: Any, action: str) -> None:
+    if action == "rollback":
+        await connection.execute(_DROP_PENDING.format(which=which), tenant_id, what)
+    else:
+        await connection.execute(_END_PENDING.format(which=which), tenant_id, what, REASONS[action])
+    await connection.execute(_LIVE.format(which=which), tenant_id, what, action)

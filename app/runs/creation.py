@@ -1,0 +1,139 @@
+"""A request for a run → the entry to accept, with everything in it checked."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import END_NODE, Agent, Agents
+from app.assistants.service import AssistantService
+from app.base.errors import BadRequest, Invalid, NotFound
+from app.base.ids import new_id
+from app.db.engine import Database
+from app.domain.lifecycle import RunStatus
+from app.runs import queries
+from app.runs.entries import Accept, Claimed
+from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes
+
+_INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
+
+encode = msgspec.json.Encoder().encode
+
+
+class Creation:
+    """Reads what clients ask for. ``owner`` is this process's token for runs whose turn comes at once."""
+
+    def __init__(self, database: Database, assistants: AssistantService, agents: Agents, owner: UUID) -> None:
+        self._database = database
+        self._assistants = assistants
+        self._agents = agents
+        self._owner = owner
+
+    async def entry(self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate) -> Accept:
+        """The run to accept. Raises ``BadRequest``, ``Invalid``, ``NotFound``, ``NotBuilt``; nothing is written."""
+        body.check()
+        if thread_id is None and body.command is not None:
+            raise BadRequest("You must provide a thread_id when resuming.")
+        fork = body.fork(thread_id)
+        assistant_id, agent_name = await self._assistants.resolve(tenant_id, body.assistant_id)
+        run_id = new_id()
+        agent = self._agents.get(agent_name)
+        if agent is not None:
+            _check(body, agent, run_id)
+        answers: dict[str, Any] = {}
+        parent_id: UUID | None = None
+        if thread_id is not None and (fork is not None or _resumes(body)):
+            answers, parent_id = await self._continued(tenant_id, thread_id, body, fork)
+        temporary = thread_id is None and body.on_completion != "keep"
+        return Accept(
+            tenant_id=tenant_id,
+            thread_id=thread_id or new_id(),
+            run_id=run_id,
+            assistant_id=assistant_id,
+            request=encode(RunRequest.of(body, temporary=temporary, fork=fork, answers=answers)),
+            metadata=encode(body.metadata or {}),
+            strategy=body.multitask_strategy or "enqueue",
+            create_thread=thread_id is None or body.if_not_exists == "create",
+            temporary=temporary,
+            owner=self._owner,
+            delay=body.after_seconds or 0.0,
+            parent_id=parent_id,
+            strict=bool(body.strict_resume) and _resumes(body),
+        )
+
+    async def _continued(
+        self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None
+    ) -> tuple[dict[str, Any], UUID | None]:
+        """The answers that ``body`` brings, by interrupt id, and the run that asked."""
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.waiting(session, tenant_id, thread_id, fork)
+        if row is None or (fork is not None and not row.forks):
+            if row is None and body.if_not_exists == "create" and fork is None:
+                return {}, None
+            raise NotFound(
+                f"Thread with ID {thread_id} not found"
+                if row is None
+                else f"Checkpoint {fork} not found in thread {thread_id}"
+            )
+        if not _resumes(body):
+            return {}, None
+        assert body.command is not None
+        waiting = [one["id"] for many in (row.interrupts or {}).values() for one in many]
+        return answers_of(body.command.resume, waiting), row.last_run if waiting else None
+
+
+def answers_of(resume: Any, waiting: list[str]) -> dict[str, Any]:
+    """Interrupt id → answer. Raises ``Invalid`` for one answer to several questions.
+
+    An object whose members are all named by ids is taken as answers by id; ids that do not wait are kept, as they are
+    good for their own question alone.
+    """
+    if isinstance(resume, dict) and resume and all(_INTERRUPT_ID.fullmatch(key) for key in resume):
+        return resume
+    if len(waiting) > 1:
+        raise Invalid(
+            f"{len(waiting)} interrupts wait: answer each by its id, as {{id: answer}}. They are {', '.join(waiting)}.",
+            (("/command/resume", "needs ids"),),
+        )
+    return {waiting[0]: resume} if waiting else {}
+
+
+def created(claimed: Claimed) -> Run:
+    """The run just accepted, as clients see it."""
+    return Run(
+        run_id=claimed.run_id,
+        thread_id=claimed.thread_id,
+        assistant_id=claimed.assistant_id,
+        created_at=claimed.created_at,
+        updated_at=claimed.created_at,
+        status=RunStatus.RUNNING if claimed.started else RunStatus.PENDING,
+        metadata=msgspec.Raw(claimed.metadata.encode()),
+        kwargs=msgspec.Raw(claimed.request),
+        multitask_strategy=claimed.strategy,
+    )
+
+
+def _resumes(body: RunCreate) -> bool:
+    return body.command is not None and body.command.resume is not msgspec.UNSET
+
+
+def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
+    """Raises ``Invalid`` for what ``agent`` cannot take: an input, an update, the name of a node."""
+    given = body.input if body.command is None else body.command.update
+    if given is not None:
+        agent.read_input(given, run_id)
+    _check_nodes("interrupt_before", body.interrupt_before, agent.nodes)
+    _check_nodes("interrupt_after", body.interrupt_after, agent.nodes)
+    if body.command is not None and body.command.goto is not None:
+        _check_nodes("command/goto", goto_nodes(body.command.goto), (*agent.nodes, END_NODE))
+
+
+def _check_nodes(field: str, named: NodeNames | None, nodes: tuple[str, ...]) -> None:
+    for name in named if isinstance(named, list) else ():
+        if name not in nodes:
+            raise Invalid(
+                f"{field.replace('/', '.')} names {name[:100]!r}, which is no node of this agent: use "
+                f"{', '.join(nodes)}.",
+                ((f"/{field}", "unknown node"),),
+            )

@@ -1,0 +1,103 @@
+"""What a run has done and not yet written: its state, and the checkpoints, steps and intents of the next entry."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import Step, ToolIntent
+from app.base.ids import new_id
+from app.checkpoints.codec import pack, pack_head, ranges_of
+from app.domain.state import MESSAGES, State
+from app.runs.entries import CheckpointEntry, Claimed, EndEntry, IntentEntry, JournalEntry, StepEntry
+from app.runs.loading import Loaded
+
+encode = msgspec.json.Encoder().encode
+
+
+class Draft:
+    """The thread as its run changes it. ``step`` numbers the next checkpoint, ``head`` is the newest one."""
+
+    def __init__(self, claimed: Claimed, loaded: Loaded) -> None:
+        self._claimed = claimed
+        self.state: State = loaded.state
+        self.head = loaded.checkpoint_id
+        self.next = loaded.next
+        self.step = loaded.step + 1
+        self._checkpoints: list[CheckpointEntry] = []
+        self._steps: list[StepEntry] = []
+        self._intents: list[IntentEntry] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is a checkpoint to write."""
+        return bool(self._checkpoints)
+
+    def apply(self, update: dict[str, Any]) -> None:
+        """Merge ``update`` into the state."""
+        for name, value in update.items():
+            if name == MESSAGES:
+                self.state.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
+            else:
+                self.state.set(name, value)
+
+    def checkpoint(self, source: str, following: tuple[str, ...]) -> UUID:
+        """Keep the state as the thread's next checkpoint, from which ``following`` go on; its id."""
+        head = self.state.head()
+        firsts, lasts = ranges_of(head)
+        checkpoint_id = new_id()
+        self._checkpoints.append(
+            CheckpointEntry(
+                checkpoint_id=checkpoint_id,
+                parent_id=self.head,
+                source=source,
+                step=self.step,
+                next=following,
+                head=pack_head(head),
+                first_items=firsts,
+                last_items=lasts,
+            )
+        )
+        self.head = checkpoint_id
+        self.next = following
+        self.step += 1
+        return checkpoint_id
+
+    def take(self, step: Step) -> UUID:
+        """Merge what ``step`` changed and keep it as done; the id of its checkpoint."""
+        self.apply(step.update)
+        number = self.step
+        checkpoint_id = self.checkpoint("loop", step.next)
+        usage = None if step.usage is None else encode(step.usage).decode()
+        self._steps.append(StepEntry(step=number, node=step.node, checkpoint_id=checkpoint_id, usage=usage))
+        self.intend(step.intents, number)
+        return checkpoint_id
+
+    def intend(self, intents: tuple[ToolIntent, ...], number: int) -> None:
+        """Keep that these calls, asked for by step ``number``, may start."""
+        self._intents += [
+            IntentEntry(call_id=i.call_id, step=number, tool=i.tool, tool_class=i.tool_class, key=i.key, args=i.args)
+            for i in intents
+        ]
+
+    def entry(self, events: list[tuple[int, bytes]], end: EndEntry | None = None) -> JournalEntry:
+        """Everything kept since the last entry, to be written at once."""
+        checkpoints, self._checkpoints = self._checkpoints, []
+        steps, self._steps = self._steps, []
+        intents, self._intents = self._intents, []
+        claimed = self._claimed
+        return JournalEntry(
+            tenant_id=claimed.tenant_id,
+            thread_id=claimed.thread_id,
+            run_id=claimed.run_id,
+            epoch=claimed.epoch,
+            owner=claimed.owner,
+            head=self.head if checkpoints else None,
+            last_number=self.state.last_number,
+            checkpoints=checkpoints,
+            items=[(number, pack(body)) for number, body in self.state.take_items()],
+            steps=steps,
+            intents=intents,
+            events=events,
+            end=end,
+        )

@@ -1,0 +1,54 @@
+"""How a run ended, in the words that its clients hear."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import Interrupt
+from app.base.errors import AgentServiceError
+from app.domain.events import Ended, Event, Failed, Interrupted
+from app.domain.state import State
+from app.runs.frames import with_member
+
+encode = msgspec.json.Encoder().encode
+
+ROLLED_BACK = Failed(error="RolledBack", message="The run was rolled back: the thread is as it was before.")
+OUT_OF_TIME = Failed(error="RunTimeout", message="The run took longer than its agent's limits.seconds.")
+
+
+class Ending(NamedTuple):
+    """What a run ended with: how it failed, or what it asks; neither when it went well."""
+
+    failed: Failed | None = None
+    interrupts: Sequence[Interrupt] = ()
+
+    def last_words(self, run_id: UUID, head: UUID | None, status: str) -> list[Event]:
+        """The run's last events."""
+        words: list[Event] = []
+        if self.interrupts:
+            words.append(Interrupted(checkpoint_id=str(head), interrupts=msgspec.Raw(shown(self.interrupts))))
+        if self.failed is not None:
+            words.append(self.failed)
+        return [*words, Ended(run_id=str(run_id), status=status)]
+
+    def result(self, state: State) -> bytes:
+        """What ``wait`` and ``join`` answer: the values of ``state``, or the error, as JSON."""
+        if self.failed is not None:
+            return encode({"__error__": {"error": self.failed.error, "message": self.failed.message}})
+        values = state.json()
+        return with_member(values, "__interrupt__", shown(self.interrupts)) if self.interrupts else values
+
+
+def shown(interrupts: Sequence[Interrupt]) -> bytes:
+    """The JSON of what waits, as clients read it under ``__interrupt__``."""
+    return encode([{"value": i.value, "id": i.id, "response_schema": None} for i in interrupts])
+
+
+def failure(error: BaseException) -> Failed:
+    """What a client may know of ``error``: our own errors speak for themselves, an agent's are shown bounded."""
+    words = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
+    # neither a zero byte nor half a surrogate pair can be stored
+    sayable = words.encode(errors="replace").decode().replace("\x00", "\ufffd")
+    return Failed(error=type(error).__name__, message=sayable or type(error).__name__)

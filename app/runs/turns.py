@@ -1,0 +1,139 @@
+"""SQL of turns: how a run is accepted, claimed, kept and given back (docs/decisions/0001). One live run a thread.
+
+A plan is made once for a connection, perhaps while the tables are empty: ``is not distinct from`` compares the tenant
+without offering it to an index (see ``app.runs.journal``).
+"""
+
+BEFORE = """
+      jsonb_build_object('head', t.head, 'last_number', t.last_number, 'status', t.status, 'error', t.error,
+        'interrupts', t.interrupts, 'answered', t.answered)
+""".strip()
+"""The thread as a run finds it when its turn comes: what a rollback restores."""
+
+ACCEPT = """
+with entry as (
+  select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::jsonb[], $7::text[], $8::bool[],
+      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[])
+    with ordinality as e(tenant_id, thread_id, run_id, assistant_id, request, metadata, strategy, create_thread,
+      temporary, owner, delay, parent_id, strict, n)
+), known as (
+  select e.*, a.graph_id, a.config, a.context,
+    jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
+  from entry e
+  join assistants a on a.assistant_id = e.assistant_id and a.tenant_id = e.tenant_id
+), born as (
+  insert into threads (tenant_id, thread_id, metadata, status, live_run, runs, temporary)
+  select tenant_id, thread_id, mark, case when delay > 0 then 'idle' else 'busy' end,
+    case when delay > 0 then null else run_id end, 1, temporary
+  from known where create_thread and not strict
+  on conflict do nothing
+  returning tenant_id, thread_id, head, last_number, runs as ordinal, metadata, live_run, answered
+), turned as (
+  update threads t set
+    runs = t.runs + 1,
+    queued = t.queued + case when k.delay > 0 or (t.live_run is null and t.queued = 0) then 0 else 1 end,
+    live_run = case when k.delay = 0 and t.live_run is null and t.queued = 0 then k.run_id else t.live_run end,
+    status = case when k.delay = 0 and t.live_run is null and t.queued = 0 then 'busy' else t.status end,
+    error = case when k.delay = 0 and t.live_run is null and t.queued = 0 then null else t.error end,
+    interrupts = case when k.delay = 0 and t.live_run is null and t.queued = 0 then null else t.interrupts end,
+    before = case when k.delay = 0 and t.live_run is null and t.queued = 0 then <before> else t.before end,
+    metadata = case when t.metadata @> k.mark then t.metadata else t.metadata || k.mark end,
+    updated_at = now()
+  from known k
+  where t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
+    and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))
+    and not (k.strict and t.status <> 'interrupted')
+  returning t.tenant_id, t.thread_id, t.head, t.last_number, t.runs as ordinal, t.metadata, t.live_run, t.answered
+), placed as (
+  select * from born union all select * from turned
+), made as (
+  insert into runs (tenant_id, run_id, thread_id, assistant_id, ordinal, status, reason, request, metadata,
+    multitask_strategy, temporary, parent_id, epoch, attempts, owner, lease_until, available_at, created_at, started_at)
+  select k.tenant_id, k.run_id, k.thread_id, k.assistant_id, p.ordinal,
+    case when p.live_run = k.run_id then 'running' else 'pending' end,
+    case when p.live_run = k.run_id then 'accepted' when k.delay > 0 then 'scheduled' else 'queued' end,
+    k.request, k.assistant_metadata || p.metadata || k.mark || k.metadata, k.strategy, k.temporary, k.parent_id,
+    (p.live_run is not distinct from k.run_id)::int, (p.live_run is not distinct from k.run_id)::int,
+    case when p.live_run = k.run_id then k.owner end,
+    case when p.live_run = k.run_id then now() + make_interval(secs => $14) end,
+    now() + make_interval(secs => k.delay), now(), case when p.live_run = k.run_id then now() end
+  from placed p join known k on k.tenant_id = p.tenant_id and k.thread_id = p.thread_id
+  returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at
+)
+select e.n, k.graph_id as agent, k.config::text as assistant_config, k.context::text as assistant_context,
+  p.head, p.last_number, p.live_run, p.answered::text as answered, m.ordinal, m.epoch, m.attempts, m.status,
+  m.created_at, m.metadata::text as metadata, k.n is not null as has_assistant,
+  case when m.run_id is null then
+    (select true from threads t
+     where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id limit 1)
+  end as has_thread
+from entry e
+left join known k on k.n = e.n
+left join placed p on p.tenant_id = e.tenant_id and p.thread_id = e.thread_id and k.n is not null
+left join made m on m.tenant_id = e.tenant_id and m.run_id = e.run_id
+""".replace("<before>", BEFORE)
+
+CLAIM = """
+with due as (
+  select r.tenant_id, r.run_id, r.thread_id
+  from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
+  where r.status = 'pending' and r.available_at <= now() and t.live_run is null
+    and ($3::uuid is null or (r.tenant_id = $3 and r.thread_id = $4))
+    and not exists (
+      select from runs earlier
+      where earlier.tenant_id = r.tenant_id and earlier.thread_id = r.thread_id and earlier.status = 'pending'
+        and earlier.ordinal < r.ordinal and earlier.available_at <= now())
+  order by r.available_at
+  limit $5
+  for no key update of r, t skip locked
+), turned as (
+  update threads t set live_run = d.run_id, status = 'busy', error = null, interrupts = null,
+    queued = greatest(t.queued - case when r.reason = 'scheduled' then 0 else 1 end, 0), updated_at = now(),
+    before = case when r.epoch > 0 then t.before else <before> end
+  from due d join runs r on r.run_id = d.run_id and r.tenant_id is not distinct from d.tenant_id
+  where t.thread_id = d.thread_id and t.tenant_id is not distinct from d.tenant_id and t.live_run is null
+  returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.answered
+), claimed as (
+  update runs r set
+    status = 'running', reason = 'claimed', epoch = r.epoch + 1, owner = $1,
+    attempts = r.attempts + case when r.reason = 'handover' then 0 else 1 end,
+    lease_until = now() + make_interval(secs => $2), updated_at = now(), started_at = coalesce(r.started_at, now())
+  from turned t
+  where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
+  returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts, r.request,
+    r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
+    r.created_at, r.multitask_strategy as strategy
+)
+select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,
+  coalesce(a.context, '{}')::text as assistant_context
+from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assistant_id = c.assistant_id
+""".replace("<before>", BEFORE)
+
+RELEASE_EXPIRED = """
+with lost as (
+  select tenant_id, run_id, thread_id from runs
+  where status = 'running' and lease_until < now() and cancel is null
+  limit 100 for no key update skip locked
+), freed as (
+  update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
+  from lost l where t.tenant_id = l.tenant_id and t.thread_id = l.thread_id and t.live_run = l.run_id
+)
+update runs r set status = 'pending', reason = 'recovered', owner = null, lease_until = null, updated_at = now()
+from lost l where r.tenant_id = l.tenant_id and r.run_id = l.run_id
+"""
+
+HAND_OVER = """
+with freed as (
+  update runs set status = 'pending', reason = 'handover', owner = null, lease_until = null, updated_at = now()
+  where tenant_id = $1 and run_id = $2 and epoch = $3 and owner = $4 and status = 'running'
+  returning tenant_id, run_id, thread_id
+)
+update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
+from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t.live_run = f.run_id
+"""
+
+EXTEND = """
+update runs set lease_until = now() + make_interval(secs => $2)
+where status = 'running' and owner = $1 and lease_until > now() and run_id = any($3)
+returning run_id, cancel
+"""
