@@ -48,9 +48,8 @@ class Claims:
         Raises ``NotFound`` for an unknown thread or assistant, ``Conflict`` when ``reject`` meets a busy thread, or
         ``strict`` one that asks nothing.
         """
-        if entry.strategy in TAKE_OVER:
-            return await self._take_over(entry)
-        result = await self._groups.submit(entry)
+        groups = self._takeovers if entry.strategy in TAKE_OVER else self._groups
+        result = await groups.submit(entry)
         if isinstance(result, Exception):
             raise result
         return result
@@ -153,7 +152,9 @@ class Claims:
     async def hand_over(self, claimed: Claimed) -> None:
         """Give ``claimed`` back, so that any process may go on with it from its last step."""
         async with self._database.engine_connection() as connection:
-            await connection.execute(HAND_OVER, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
+            await connection.execute(
+                HAND_OVER, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id
+            )
 
 
 def _outcome(entry: Accept, row: asyncpg.Record) -> Claimed | Exception:

@@ -21,8 +21,13 @@ with entry as (
 ), owned as (
   select e.* from entry e
   cross join lateral (
+    select t.live_run from threads t
+    where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id and t.live_run = e.run_id
+    for no key update
+  ) t
+  cross join lateral (
     select from runs r
-    where r.run_id = e.run_id and r.tenant_id is not distinct from e.tenant_id
+    where r.run_id = t.live_run and r.tenant_id is not distinct from e.tenant_id
       and r.epoch = e.epoch and r.owner = e.owner
     for no key update
   ) r
@@ -85,7 +90,7 @@ with entry as (
 )
 select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.n = o.n
 """
-"""One group. Arrays of arrays do not exist in SQL, so lists inside a row travel as joined text.
+"""One group. A thread is locked before its runs here and everywhere, so that two never wait for each other. Arrays of arrays do not exist in SQL, so lists inside a row travel as joined text.
 
 A plan is made once for a connection, perhaps while the tables are empty: then every index that begins with the tenant
 looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without

@@ -111,9 +111,10 @@ from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assista
 
 RELEASE_EXPIRED = """
 with lost as (
-  select tenant_id, run_id, thread_id from runs
-  where status = 'running' and lease_until < now() and cancel is null
-  limit 100 for no key update skip locked
+  select r.tenant_id, r.run_id, r.thread_id
+  from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
+  where r.status = 'running' and r.lease_until < now() and r.cancel is null
+  limit 100 for no key update of t, r skip locked
 ), freed as (
   update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
   from lost l where t.tenant_id = l.tenant_id and t.thread_id = l.thread_id and t.live_run = l.run_id
@@ -123,10 +124,14 @@ from lost l where r.tenant_id = l.tenant_id and r.run_id = l.run_id
 """
 
 HAND_OVER = """
-with freed as (
-  update runs set status = 'pending', reason = 'handover', owner = null, lease_until = null, updated_at = now()
-  where tenant_id = $1 and run_id = $2 and epoch = $3 and owner = $4 and status = 'running'
-  returning tenant_id, run_id, thread_id
+with thread as (
+  select tenant_id, thread_id, live_run from threads
+  where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
+), freed as (
+  update runs r set status = 'pending', reason = 'handover', owner = null, lease_until = null, updated_at = now()
+  from thread t
+  where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.epoch = $3 and r.owner = $4 and r.status = 'running'
+  returning r.tenant_id, r.run_id, r.thread_id
 )
 update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
 from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t.live_run = f.run_id

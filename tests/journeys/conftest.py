@@ -69,6 +69,21 @@ class Served:
         return self.process.wait(20)
 
 
+AGENTS = Path(__file__).parent / "agents" / "agents.toml"
+
+
+@pytest.fixture(scope="session")
+def steered(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with the agents of ``tests/journeys/agents``."""
+    url = asyncio.run(clone(server_url))
+    server = Served(url, tmp_path_factory.mktemp("steered"), AGENT_CONFIG=str(AGENTS))
+    try:
+        yield server.wait_until_ready()
+    finally:
+        server.stop()
+        asyncio.run(drop(server_url, url))
+
+
 @pytest.fixture(scope="session")
 def served(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all journeys of a worker."""
