@@ -55,18 +55,22 @@ where tenant_id = $1 and status = any($2) and ($3::uuid is null or thread_id = $
   and ($4::uuid[] is null or run_id = any($4))
 """
 
-LOCK_RUNS = """
-select from runs where tenant_id = $1 and thread_id = $2 and status in ('pending', 'running')
-order by run_id for no key update
-"""
 LOCK_THREAD = "select from threads where tenant_id = $1 and thread_id = $2 for no key update"
-"""Runs are locked before their thread everywhere, so that nobody waits for somebody who waits for him."""
+LOCK_THREADS = """
+select from threads
+where tenant_id = $1 and thread_id in (select thread_id from runs where tenant_id = $1 and run_id = any($2))
+order by thread_id for no key update
+"""
+"""A thread is locked before its runs everywhere, so that two never wait for each other."""
 
 ROLL_BACK = """
-with gone as (
-  delete from runs where tenant_id = $1 and run_id = $2 and status = 'running'
-    and (epoch = $3 and owner = $4 or $3 is null and cancel = 'rollback' and lease_until < now())
-  returning tenant_id, run_id, thread_id
+with thread as (
+  select tenant_id, thread_id, live_run from threads
+  where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
+), gone as (
+  delete from runs r using thread t where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running'
+    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and r.lease_until < now())
+  returning r.tenant_id, r.run_id, r.thread_id
 ), restored as (
   update threads t set
     head = (t.before->>'head')::uuid, status = coalesce(t.before->>'status', 'idle'),
@@ -99,12 +103,15 @@ where status = 'running' and lease_until < now() and cancel is not null limit 10
 """
 
 END_EXPIRED = """
-with ended as (
-  update runs r set status = 'interrupted', reason = $3, owner = null, lease_until = null,
-    checkpoint_id = (select head from threads t where t.tenant_id = r.tenant_id and t.thread_id = r.thread_id),
+with thread as (
+  select tenant_id, thread_id, live_run, head from threads
+  where tenant_id = $1 and thread_id = $4 and live_run = $2 for no key update
+), ended as (
+  update runs r set status = 'interrupted', reason = $3, owner = null, lease_until = null, checkpoint_id = t.head,
     updated_at = now(), ended_at = now()
-  where tenant_id = $1 and run_id = $2 and status = 'running' and lease_until < now()
-  returning tenant_id, run_id, thread_id
+  from thread t
+  where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running' and r.lease_until < now()
+  returning r.tenant_id, r.run_id, r.thread_id
 )
 update threads t set live_run = null, status = 'idle', updated_at = now()
 from ended e where t.tenant_id = e.tenant_id and t.thread_id = e.thread_id and t.live_run = e.run_id
@@ -120,6 +127,7 @@ class Cancels:
     async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
         """Record that ``run_ids`` shall stop; those that wait for their turn end, or go, at once."""
         async with self._database.engine_connection() as connection, connection.transaction():
+            await connection.execute(LOCK_THREADS, tenant_id, list(run_ids))
             await _stop(connection, tenant_id, _BY_ID, list(run_ids), action)
 
     async def matching(
@@ -134,7 +142,7 @@ class Cancels:
         """Remove ``claimed`` and all it did; how many runs wait for the thread, None when it has another owner."""
         async with self._database.engine_connection() as connection:
             queued: int | None = await connection.fetchval(
-                ROLL_BACK, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner
+                ROLL_BACK, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id
             )
         return queued
 
@@ -144,15 +152,15 @@ class Cancels:
             rows = await connection.fetch(EXPIRED)
             for row in rows:
                 if row["cancel"] == "rollback":
-                    await connection.fetchval(ROLL_BACK, row["tenant_id"], row["run_id"], None, None)
+                    await connection.fetchval(ROLL_BACK, row["tenant_id"], row["run_id"], None, None, row["thread_id"])
                 else:
-                    await connection.execute(END_EXPIRED, row["tenant_id"], row["run_id"], REASONS[row["cancel"]])
+                    reason = REASONS[row["cancel"]]
+                    await connection.execute(END_EXPIRED, row["tenant_id"], row["run_id"], reason, row["thread_id"])
         return len(rows)
 
 
 async def supersede(connection: asyncpg.Connection, tenant_id: UUID, thread_id: UUID, action: str) -> None:
     """Stop everything on a thread for a run that takes it over; its row stays locked until the transaction ends."""
-    await connection.execute(LOCK_RUNS, tenant_id, thread_id)
     await connection.execute(LOCK_THREAD, tenant_id, thread_id)
     await _stop(connection, tenant_id, _ON_THREAD, thread_id, action)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from app.base.errors import Conflict, NotFound
+from app.base.errors import AgentServiceError, Conflict, NotFound
 from app.db.engine import Database
 from app.db.groups import Groups
 from app.idempotency import queries as keys
@@ -21,9 +21,6 @@ from app.runs.turns import ACCEPT, CLAIM, EXTEND, HAND_OVER, RELEASE_EXPIRED
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 """Strategies that stop what the thread does, and the action that each takes."""
-
-TRIES = 3
-"""Of a transaction that got into a deadlock."""
 
 _decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
@@ -39,8 +36,19 @@ class Claims:
         self._groups: Groups[Accept, Claimed | Exception] = Groups(
             "accept", database, self._accept, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=2
         )
-        self.start = self._groups.start
-        self.aclose = self._groups.aclose
+        self._takeovers: Groups[Accept, Claimed | Exception] = Groups(
+            "takeover", database, self._take_over, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=1
+        )
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._groups.start()
+        self._takeovers.start()
+
+    async def aclose(self) -> None:
+        """Accept no more."""
+        await self._groups.aclose()
+        await self._takeovers.aclose()
 
     async def accept(self, entry: Accept) -> Claimed:
         """Commit ``entry`` as a run. ``started`` tells whether its turn has come at once.
@@ -85,17 +93,16 @@ class Claims:
             claims.append(result)
         return claims
 
-    async def _take_over(self, entry: Accept) -> Claimed:
-        """Stop what the thread does and accept ``entry``, both or neither."""
-        for tries_left in range(TRIES - 1, -1, -1):
+    async def _take_over(self, connection: asyncpg.Connection, entries: Sequence[Accept]) -> list[Claimed | Exception]:
+        """Stop what each entry's thread does and accept the entry, both or neither."""
+        results: list[Claimed | Exception] = []
+        for entry in entries:
             try:
-                async with self._database.engine_connection() as connection, connection.transaction():
-                    (claimed,) = await self.accept_on(connection, [entry])
-                    return claimed
-            except asyncpg.DeadlockDetectedError:
-                if not tries_left:
-                    raise
-        raise AssertionError
+                async with connection.transaction():
+                    results += await self.accept_on(connection, [entry])
+            except AgentServiceError as error:
+                results.append(error)
+        return results
 
     async def _accept(self, connection: asyncpg.Connection, entries: Sequence[Accept]) -> list[Claimed | Exception]:
         columns: list[list[Any]] = [

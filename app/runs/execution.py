@@ -80,13 +80,16 @@ class Execution:
         """The state that the run ended with, for the next one."""
         return Kept(head, self.step - 1, self._draft.next, self.state)
 
+    def announce(self) -> None:
+        """Tell readers that the run has been taken up."""
+        self._say(RunStarted(run_id=str(self.run_id), attempt=self.claimed.attempt))
+
     async def begin(self, agent: Agent) -> None:
-        """Announce the run and merge what the caller gave it.
+        """Merge what the caller gave the run.
 
         Raises ``Invalid`` for an input that the agent does not take, ``Paused`` when the run shall stop before its
         first node.
         """
-        self._say(RunStarted(run_id=str(self.run_id), attempt=self.claimed.attempt))
         if self._continues:
             return
         source = beginning.source_of(self.request, self.head)

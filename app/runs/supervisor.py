@@ -52,8 +52,8 @@ class Live:
     def cancel(self, action: str) -> None:
         """Stop at once, on a client's word (``app.runs.cancels``); without effect on a run that is ending anyway."""
         self.action = self.action or action
-        if self.task is not None and not self.finishing:
-            self.task.cancel()
+        if self.task is not None and self.execution is not None and not self.finishing:
+            self.task.cancel()  # one that has not begun looks at ``action`` first
 
 
 class Supervisor:
@@ -169,7 +169,12 @@ class Supervisor:
 
     async def _execute(self, live: Live, execution: Execution) -> None:
         limit = asyncio.timeout(None)
+        execution.announce()
         try:
+            if live.action:
+                live.finishing = True
+                await self._stop(live, execution)
+                return
             agent = self._agent(live.claimed.agent)
             limit = asyncio.timeout(agent.seconds)
             async with limit:
