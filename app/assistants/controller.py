@@ -18,7 +18,8 @@ from app.assistants.structs import (
     LatestVersion,
     VersionSearch,
 )
-from app.web.params import page_headers, project
+from app.idempotency.header import key_in
+from app.web.params import AnyRequest, page_headers, project
 
 Id = FromPath[UUID]
 Who = NamedDependency[Principal]
@@ -32,9 +33,11 @@ class AssistantsController(Controller):
     tags = ("assistants",)
 
     @post(status_code=200, summary="Create an assistant")
-    async def create(self, data: JSONBody[AssistantCreate], principal: Who, assistants: Service) -> Assistant:
-        """For one of the server's agents, which ``graph_id`` names."""
-        return await assistants.create(principal.tenant_id, data)
+    async def create(
+        self, data: JSONBody[AssistantCreate], principal: Who, assistants: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """For one of the server's agents, which ``graph_id`` names. Takes an ``Idempotency-Key``."""
+        return Response(await assistants.create(principal.tenant_id, data, await key_in(request)), status_code=200)
 
     @post("/search", status_code=200, summary="Search assistants")
     async def search(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> Response[list[Any]]:

@@ -19,6 +19,8 @@ from app.assistants.structs import (
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import agent_id, new_id
 from app.db.engine import Database
+from app.idempotency.once import once
+from app.idempotency.structs import Key
 
 MOST = 1000
 
@@ -63,8 +65,11 @@ class AssistantService:
             raise NotFound("Thread or assistant not found.")
         return assistant_id, row.graph_id
 
-    async def create(self, tenant_id: UUID, body: AssistantCreate) -> Assistant:
-        """Make an assistant. Raises ``NotFound`` for an unknown agent, ``Conflict`` for an id that is taken."""
+    async def create(self, tenant_id: UUID, body: AssistantCreate, key: Key | None = None) -> Assistant | msgspec.Raw:
+        """Make an assistant, once for a ``key``.
+
+        Raises ``NotFound`` for an unknown agent, ``Conflict`` for an id that is taken.
+        """
         self._check_agent(body.graph_id)
         await self.ensure_system(tenant_id)
         assistant_id = body.assistant_id or new_id()
@@ -78,12 +83,16 @@ class AssistantService:
             "metadata": body.metadata or {},
         }
         async with self._database.writing(tenant_id) as session:
-            row = await queries.add(session, tenant_id, values)
-            if row is None and body.if_exists == "do_nothing":
-                row = await queries.get(session, tenant_id, assistant_id)
-        if row is None:
-            raise Conflict(f"Assistant {assistant_id} already exists")
-        return _shown(row)
+
+            async def make() -> Assistant:
+                row = await queries.add(session, tenant_id, values)
+                if row is None and body.if_exists == "do_nothing":
+                    row = await queries.get(session, tenant_id, assistant_id)
+                if row is None:
+                    raise Conflict(f"Assistant {assistant_id} already exists")
+                return _shown(row)
+
+            return await once(session, tenant_id, key, make)
 
     async def get(self, tenant_id: UUID, assistant_id: UUID) -> Assistant:
         """One assistant. Raises ``NotFound``."""

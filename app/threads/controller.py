@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.access.structs import Principal
 from app.base.errors import NotBuilt
+from app.idempotency.header import key_in
 from app.threads.service import ThreadService
 from app.threads.structs import (
     CheckpointQuery,
@@ -19,7 +20,7 @@ from app.threads.structs import (
     ThreadSearch,
     ThreadState,
 )
-from app.web.params import Limit, page_headers, project
+from app.web.params import AnyRequest, Limit, page_headers, project
 
 Id = FromPath[UUID]
 Who = NamedDependency[Principal]
@@ -33,9 +34,11 @@ class ThreadsController(Controller):
     tags = ("threads",)
 
     @post(status_code=200, summary="Create a thread")
-    async def create(self, data: JSONBody[ThreadCreate], principal: Who, threads: Service) -> Thread:
-        """With an id of the client's own, if it likes."""
-        return await threads.create(principal.tenant_id, data)
+    async def create(
+        self, data: JSONBody[ThreadCreate], principal: Who, threads: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """With an id of the client's own, if it likes. Takes an ``Idempotency-Key``."""
+        return Response(await threads.create(principal.tenant_id, data, await key_in(request)), status_code=200)
 
     @post("/search", status_code=200, summary="Search threads")
     async def search(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> Response[list[Any]]:

@@ -20,7 +20,8 @@ class NewThread(msgspec.Struct, frozen=True, kw_only=True):
     metadata: str
 
 
-async def _create(connection: asyncpg.Connection, new: Sequence[NewThread]) -> list[datetime | None]:
+async def create(connection: asyncpg.Connection, new: Sequence[NewThread]) -> list[datetime | None]:
+    """Create threads in one statement: when each was created, None where its id is taken."""
     rows = await connection.fetch(
         CREATE, [n.tenant_id for n in new], [n.thread_id for n in new], [n.metadata for n in new]
     )
@@ -33,7 +34,7 @@ class ThreadCreation:
 
     def __init__(self, database: Database) -> None:
         self._groups: Groups[NewThread, datetime | None] = Groups(
-            "threads", database, _create, key=lambda new: (new.tenant_id, new.thread_id), lanes=1
+            "threads", database, create, key=lambda new: (new.tenant_id, new.thread_id), lanes=1
         )
         self.start = self._groups.start
         self.aclose = self._groups.aclose

@@ -1,5 +1,6 @@
 """What clients do with threads."""
 
+import functools
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,11 @@ from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id, task_id
 from app.checkpoints.snapshot import Snapshot, read
 from app.db.engine import Database
+from app.db.session import Writer
+from app.idempotency.once import once
+from app.idempotency.structs import Key
 from app.threads import queries
-from app.threads.creation import NewThread, ThreadCreation
+from app.threads.creation import NewThread, ThreadCreation, create
 from app.threads.structs import (
     CheckpointRef,
     HistoryQuery,
@@ -38,14 +42,25 @@ class ThreadService:
         self.start = self._creation.start
         self.aclose = self._creation.aclose
 
-    async def create(self, tenant_id: UUID, body: ThreadCreate) -> Thread:
-        """Make a thread. Raises ``Conflict`` for an id that is taken, unless ``if_exists`` is ``do_nothing``."""
+    async def create(self, tenant_id: UUID, body: ThreadCreate, key: Key | None = None) -> Thread | msgspec.Raw:
+        """Make a thread, once for a ``key``.
+
+        Raises ``Conflict`` for an id that is taken, unless ``if_exists`` is ``do_nothing``.
+        """
+        if key is None:
+            return await self._create(tenant_id, body)
+        async with self._database.writing(tenant_id) as session:
+            return await once(session, tenant_id, key, functools.partial(self._create, tenant_id, body, session))
+
+    async def _create(self, tenant_id: UUID, body: ThreadCreate, session: Writer | None = None) -> Thread:
         body.check()
         thread_id = body.thread_id or new_id()
         metadata = body.metadata or {}
-        created = await self._creation.create(
-            NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
-        )
+        new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
+        if session is None:
+            created = await self._creation.create(new)
+        else:
+            (created,) = await create(await session.driver(), [new])
         if created is not None:
             return _fresh(thread_id, metadata, created)
         if body.if_exists == "do_nothing":

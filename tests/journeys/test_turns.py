@@ -239,6 +239,6 @@ async def test_a_batch_is_all_or_nothing(client: LangGraphClient) -> None:
     for run in runs:
         values: Any = await client.runs.join(run["thread_id"], run["run_id"])
         assert humans(values) == ["x"]
+    bad: Any = {**good, "assistant_id": str(uuid.uuid4())}
     with pytest.raises(NotFoundError):
-        bad: Any = {**good, "assistant_id": str(uuid.uuid4())}
         await client.runs.create_batch([good, bad])

@@ -54,10 +54,15 @@ async def test_a_stream_that_is_sent_again_goes_on_where_it_was(http: httpx.Asyn
     assert whole.count("\r\nid: ") == rest.count("\r\nid: ") + 2
 
 
-async def test_a_batch_and_a_stateless_run_know_their_keys_too(http: httpx.AsyncClient) -> None:
+async def test_every_route_that_creates_knows_its_keys(http: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     body = {"assistant_id": "echo", "input": "x"}
-    for path, sent in (("/runs", body), ("/runs/batch", [body, body])):
+    for path, sent in (
+        ("/runs", body),
+        ("/runs/batch", [body, body]),
+        ("/threads", {"metadata": {"a": 1}}),
+        ("/assistants", {"graph_id": "echo"}),
+    ):
         first, second = [await http.post(path, json=sent, headers=key) for _ in range(2)]
         assert first.status_code == 200
         assert first.text == second.text
