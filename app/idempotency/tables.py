@@ -16,4 +16,7 @@ idempotency_keys = sa.Table(
     sa.Column("answer", sa.LargeBinary, comment="the first answer's body; none while it is made"),
     timestamp("created_at"),
     sa.Index(None, "created_at"),
+    sa.Index(
+        "idempotency_keys_thread_idx", "tenant_id", "thread_id", postgresql_where=sa.text("thread_id is not null")
+    ),
 )

@@ -16,7 +16,6 @@ from app.idempotency.structs import Key, Made
 from app.runs.cancels import supersede
 from app.runs.creation import created
 from app.runs.entries import Accept, Claimed
-from app.runs.sweeps import SWEEP_TEMPORARY
 from app.runs.turns import ACCEPT, CLAIM, EXTEND, HAND_OVER, RELEASE_EXPIRED
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
@@ -150,11 +149,6 @@ class Claims:
         """Put runs whose lease has ended back in line; how many."""
         async with self._database.engine_connection() as connection:
             return int((await connection.execute(RELEASE_EXPIRED)).rpartition(" ")[2])
-
-    async def sweep_temporary(self, keep_seconds: float) -> int:
-        """Remove threads of stateless runs that ended ``keep_seconds`` ago, with all that is on them; how many."""
-        async with self._database.engine_connection() as connection:
-            return int((await connection.execute(SWEEP_TEMPORARY, keep_seconds)).rpartition(" ")[2])
 
     async def hand_over(self, claimed: Claimed) -> None:
         """Give ``claimed`` back, so that any process may go on with it from its last step."""

@@ -22,6 +22,7 @@ from app.runs.entries import Claimed
 from app.runs.execution import Execution, HandOver, Paused
 from app.runs.journal import Journal
 from app.runs.loading import load_thread
+from app.runs.sweeps import Sweeps
 from app.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class Supervisor:
         self._database = database
         self._claims = claims
         self._cancels = Cancels(database)
+        self._sweeps = Sweeps(database)
         self._journal = journal
         self._agents = agents
         self._meters = meters
@@ -264,7 +266,8 @@ class Supervisor:
             try:
                 await self._cancels.finish_expired()
                 await self._claims.release_expired()
-                await self._claims.sweep_temporary(KEEP_TEMPORARY_SECONDS)
+                await self._sweeps.temporary(KEEP_TEMPORARY_SECONDS)
+                await self._sweeps.keys()
                 for claimed in await self._claims.claim(CLAIM_MOST):
                     self.launch(claimed)
             except Unavailable as error:

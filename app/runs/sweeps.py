@@ -1,4 +1,7 @@
-"""SQL of what is swept away: threads of stateless runs, some time after their end."""
+"""What is swept away: threads of stateless runs some time after their end, and keys that are over."""
+
+from app.db.engine import Database
+from app.idempotency.queries import PRUNE
 
 SWEEP_TEMPORARY = """
 with old as (
@@ -7,6 +10,7 @@ with old as (
     and not exists (
       select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
         and (r.status in ('pending', 'running') or r.ended_at > now() - make_interval(secs => $1)))
+    and not exists (select from idempotency_keys k where k.tenant_id = t.tenant_id and k.thread_id = t.thread_id)
   order by t.created_at limit 100 for update of t skip locked
 ), ended as (
   delete from runs r using old o where r.tenant_id = o.tenant_id and r.thread_id = o.thread_id
@@ -24,3 +28,23 @@ with old as (
 )
 delete from threads t using old o where t.tenant_id = o.tenant_id and t.thread_id = o.thread_id
 """
+"""A run that was asked for with a key can be asked for again as long as the key is known."""
+
+
+class Sweeps:
+    """Sweeps the tables of all tenants."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def temporary(self, keep_seconds: float) -> int:
+        """Remove threads of stateless runs that ended ``keep_seconds`` ago, with all that is on them; how many."""
+        return await self._removed(SWEEP_TEMPORARY, keep_seconds)
+
+    async def keys(self) -> int:
+        """Forget idempotency keys whose time is over; how many."""
+        return await self._removed(PRUNE)
+
+    async def _removed(self, statement: str, *parameters: object) -> int:
+        async with self._database.engine_connection() as connection:
+            return int((await connection.execute(statement, *parameters)).rpartition(" ")[2])

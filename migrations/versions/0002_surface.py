@@ -47,6 +47,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "route", "key", name="idempotency_keys_pkey"),
     )
     op.create_index("idempotency_keys_created_at_idx", "idempotency_keys", ["created_at"])
+    op.create_index(
+        "idempotency_keys_thread_idx",
+        "idempotency_keys",
+        ["tenant_id", "thread_id"],
+        postgresql_where=sa.text("thread_id is not null"),
+    )
     op.execute("alter table idempotency_keys enable row level security")
     op.execute("alter table idempotency_keys force row level security")
     op.execute("grant select, insert, update, delete on idempotency_keys to agent_app, agent_engine")

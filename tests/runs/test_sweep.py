@@ -1,6 +1,7 @@
 """Stateless runs leave nothing for ever."""
 
 from app.db.engine import Database
+from app.runs.sweeps import Sweeps
 from tests.runs.engine import Engine, fetch
 
 
@@ -10,8 +11,8 @@ async def test_what_a_stateless_run_left_is_swept_once_it_is_old(engine: Engine,
     later = await engine.accept("later", temporary=True, delay=600.0)
     await engine.result(kept)
     await engine.result(gone)
-    assert await engine.claims.sweep_temporary(60) == 0
-    assert await engine.claims.sweep_temporary(0) == 1
+    assert await Sweeps(engine.database).temporary(60) == 0
+    assert await Sweeps(engine.database).temporary(0) == 1
     threads = {row["thread_id"] for row in await fetch(database, "select thread_id from threads")}
     assert threads == {kept.thread_id, later.thread_id}
     for table in ("steps", "events"):
