@@ -9,17 +9,36 @@ from typing import Any
 import msgspec
 
 
-class RunStarted(msgspec.Struct, frozen=True, tag="started"):
+class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
     """The run was taken up; ``attempt`` counts from 1 and grows when another owner goes on with it."""
 
     run_id: str
     attempt: int
+    thread_id: str = ""
+    agent: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class InputApplied(msgspec.Struct, frozen=True, tag="input"):
+class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a checkpoint stands, for those who watch the steps of a run: said only when somebody does.
+
+    ``parent_id`` is the checkpoint before it (none: the first), ``source`` what made it (none: it was there before),
+    ``next`` the nodes that go on from it, ``starts`` those that do so now; ``at`` is an RFC 3339 time.
+    """
+
+    parent_id: str = ""
+    step: int = -1
+    source: str = ""
+    next: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    at: str = ""
+
+
+class InputApplied(msgspec.Struct, frozen=True, tag="input", omit_defaults=True):
     """The input is merged into the thread's values: the state at ``checkpoint_id``."""
 
     checkpoint_id: str
+    move: Move | None = None
 
 
 class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
@@ -51,19 +70,22 @@ class Custom(msgspec.Struct, frozen=True, tag="custom"):
     data: msgspec.Raw
 
 
-class StepCommitted(msgspec.Struct, frozen=True, tag="step"):
+class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True):
     """The step ``step`` is durable: ``updates`` is JSON ``{node: {channel: value}}``."""
 
     step: int
     checkpoint_id: str
     updates: msgspec.Raw
+    node: str = ""
+    move: Move | None = None
 
 
-class Interrupted(msgspec.Struct, frozen=True, tag="interrupt"):
+class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=True):
     """The run waits for a person: ``interrupts`` is the JSON list of ``{"id", "value"}``."""
 
     checkpoint_id: str
     interrupts: msgspec.Raw
+    move: Move | None = None
 
 
 class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
@@ -72,11 +94,12 @@ class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
     message_ids: list[str]
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):
     """The run failed: the error's name and a sentence."""
 
     error: str
     message: str
+    move: Move | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):

@@ -8,7 +8,7 @@ import msgspec
 
 from app.agents.port import Interrupt
 from app.base.errors import AgentServiceError
-from app.domain.events import Ended, Event, Failed, Interrupted
+from app.domain.events import Ended, Event, Failed, Interrupted, Move
 from app.domain.state import State
 from app.runs.frames import with_member
 
@@ -24,13 +24,15 @@ class Ending(NamedTuple):
     failed: Failed | None = None
     interrupts: Sequence[Interrupt] = ()
 
-    def last_words(self, run_id: UUID, head: UUID | None, status: str) -> list[Event]:
-        """The run's last events."""
+    def last_words(self, run_id: UUID, head: UUID | None, status: str, move: Move | None) -> list[Event]:
+        """The run's last events; ``move`` tells where the thread stands, to those who watch steps."""
         words: list[Event] = []
         if self.interrupts:
-            words.append(Interrupted(checkpoint_id=str(head), interrupts=msgspec.Raw(shown(self.interrupts))))
+            words.append(
+                Interrupted(checkpoint_id=str(head), interrupts=msgspec.Raw(shown(self.interrupts)), move=move)
+            )
         if self.failed is not None:
-            words.append(self.failed)
+            words.append(msgspec.structs.replace(self.failed, move=move))
         return [*words, Ended(run_id=str(run_id), status=status)]
 
     def result(self, state: State) -> bytes:

@@ -1,6 +1,7 @@
 """One run under one owner: its state, its steps, its end. What an agent sees of it is ``RunContext``."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from app.base.tasks import Tasks, to_the_end
 from app.bus.feed import Feed, Frame
 from app.checkpoints.cache import Kept
 from app.checkpoints.codec import pack
-from app.domain.events import Event, InputApplied, RunStarted, StepCommitted
+from app.domain.events import Event, InputApplied, Move, RunStarted, StepCommitted
 from app.domain.lifecycle import Reason, RunStatus, thread_status
 from app.domain.messages import Usage
 from app.runs import beginning
@@ -82,7 +83,12 @@ class Execution:
 
     def announce(self) -> None:
         """Tell readers that the run has been taken up."""
-        self._say(RunStarted(run_id=str(self.run_id), attempt=self.claimed.attempt))
+        attempt, run_id = self.claimed.attempt, str(self.run_id)
+        if not self._renderer.detailed:
+            self._say(RunStarted(run_id, attempt))
+            return
+        given = msgspec.Raw(encode(self.request.input))
+        self._say(RunStarted(run_id, attempt, str(self.thread_id), self.claimed.agent, given))
 
     async def begin(self, agent: Agent) -> None:
         """Merge what the caller gave the run.
@@ -92,6 +98,7 @@ class Execution:
         """
         if self._continues:
             return
+        before = self.head
         source = beginning.source_of(self.request, self.head)
         self._draft.apply(beginning.update_of(self.request, agent, self.run_id))
         self.next = following = beginning.nodes(self.request, source, agent, self._draft)
@@ -100,10 +107,24 @@ class Execution:
             # a run that ends at once commits its input with its only step; any other soon waits for something,
             # and then the input becomes visible without waiting for the step
             asyncio.get_running_loop().call_soon(self._commit_input)
+        pauses = source == "input" and self.request.pauses((), following)
         if self.head is not None:
-            self._say(InputApplied(checkpoint_id=str(self.head)))
-        if source == "input" and self.request.pauses((), following):
+            self._say(InputApplied(str(self.head), self._move(before, source, () if pauses else following)))
+        if pauses:
             await self._pause()
+
+    def _move(self, parent: UUID | None, source: str, starts: tuple[str, ...]) -> Move | None:
+        """Where the newest checkpoint stands, for those who watch steps."""
+        if not self._renderer.moves:
+            return None
+        return Move(
+            parent_id="" if parent is None else str(parent),
+            step=self.step - 1,
+            source=source,
+            next=self._draft.next,
+            starts=starts,
+            at=datetime.now(UTC).isoformat(),
+        )
 
     def _commit_input(self) -> None:
         if self._draft.pending and not self.ended and self._held is None:
@@ -162,7 +183,7 @@ class Execution:
         self._ending = Ending(ROLLED_BACK)
         self.queued = queued
         self.status = RunStatus.INTERRUPTED
-        for event in self._ending.last_words(self.run_id, None, self.status):
+        for event in self._ending.last_words(self.run_id, None, self.status, None):
             self._say(event)
         self.ended = self.gone = True
 
@@ -193,12 +214,13 @@ class Execution:
     async def _write(self, step: Step | None, end: EndEntry | None) -> None:
         announced: list[Event] = []
         if step is not None:
-            number = self.step
+            number, parent = self.step, self.head
             checkpoint_id = self._draft.take(step)
             updates = msgspec.Raw(encode({step.node: step.update}))
-            announced.append(StepCommitted(step=number, checkpoint_id=str(checkpoint_id), updates=updates))
+            move = self._move(parent, "loop", step.next if end is None else ())
+            announced.append(StepCommitted(number, str(checkpoint_id), updates, step.node, move))
         if end is not None:
-            announced += self._ending.last_words(self.run_id, self.head, end.status)
+            announced += self._ending.last_words(self.run_id, self.head, end.status, self._move(None, "", ()))
             if end.interrupts is not None:
                 end = msgspec.structs.replace(end, task=self._task())
         values = self.state.json() if any(map(self._renderer.needs_values, announced)) else b""

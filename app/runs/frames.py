@@ -22,8 +22,12 @@ from app.domain.events import (
     RunStarted,
     StepCommitted,
 )
+from app.runs.modes.messages import MessagesView
+from app.runs.modes.steps import StepsView
+from app.runs.modes.traces import TracesView
+from app.runs.modes.view import Piece, View
 
-MODES = ("values", "updates", "messages-tuple", "custom")
+MODES = ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events")
 """The stream modes a run can be created with."""
 
 encode = msgspec.json.Encoder().encode
@@ -37,6 +41,9 @@ class Renderer:
         self._updates = "updates" in modes
         self._messages = "messages-tuple" in modes
         self._custom = "custom" in modes
+        self._views = _views(modes)
+        self.detailed = bool(self._views)
+        self.moves = any(view.moves for view in self._views)
         self._epoch = epoch
         self.seq = seq
         self._delta_key: tuple[str, str, int] | None = None
@@ -47,22 +54,33 @@ class Renderer:
         """Whether ``event`` makes a frame in the run's modes; others need not be kept."""
         match event:
             case MessageDelta() | MessageAdded():
-                return self._messages
+                wanted = self._messages
             case Custom():
-                return self._custom
+                wanted = self._custom
             case InputApplied():
-                return self._values
+                wanted = self._values
             case StepCommitted() | Interrupted():
-                return self._values or self._updates
+                wanted = self._values or self._updates
             case _:
                 return True
+        return wanted or any(view.wants(event) for view in self._views)
 
     def needs_values(self, event: Event) -> bool:
         """Whether rendering ``event`` takes the thread's values at its checkpoint."""
-        return self._values and isinstance(event, InputApplied | StepCommitted | Interrupted)
+        if self._values and isinstance(event, InputApplied | StepCommitted | Interrupted):
+            return True
+        return any(view.needs_values(event) for view in self._views)
 
     def render(self, event: Event, values: bytes = b"") -> list[Frame]:
         """The frames of ``event``; ``values`` is the JSON of the thread's values at its checkpoint."""
+        if not self._views:
+            return self._plain(event, values)
+        seen = [piece for view in self._views for piece in view.render(event, values)]
+        if isinstance(event, Failed | Ended):  # the last word stays the last
+            return [*map(self._piece, seen), *self._plain(event, values)]
+        return [*self._plain(event, values), *map(self._piece, seen)]
+
+    def _plain(self, event: Event, values: bytes) -> list[Frame]:
         match event:
             case MessageDelta():
                 return [self._delta(event)] if self._messages else []
@@ -85,6 +103,11 @@ class Renderer:
                 return [self._control("error", encode({"error": event.error, "message": event.message}))]
             case Ended():
                 return [self._control("end", encode({"run_id": event.run_id, "status": event.status}))]
+
+    def _piece(self, piece: Piece) -> Frame:
+        self.seq += 1
+        data = b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n"
+        return Frame(piece.mode, data % (piece.event.encode(), piece.data, self._epoch, self.seq))
 
     def _interrupted(self, event: Interrupted, values: bytes) -> list[Frame]:
         frames = []
@@ -123,6 +146,17 @@ class Renderer:
     def _control(self, name: str, data: bytes) -> Frame:
         self.seq += 1
         return Frame("", b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name.encode(), data, self._epoch, self.seq))
+
+
+def _views(modes: Sequence[str]) -> list[View]:
+    views: list[View] = []
+    if "messages" in modes:
+        views.append(MessagesView())
+    if not {"tasks", "checkpoints", "debug"}.isdisjoint(modes):
+        views.append(StepsView(modes))
+    if "events" in modes:
+        views.append(TracesView())
+    return views
 
 
 def with_member(values: bytes, name: str, member: bytes) -> bytes:

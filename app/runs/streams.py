@@ -123,8 +123,13 @@ class RunStreams:
         self, tenant_id: UUID, run: Row[Any], rows: list[Row[Any]], after: EventId, modes: Collection[str] | None
     ) -> AsyncIterator[tuple[EventId, bytes]]:
         request = msgspec.json.decode(run.request, type=RunRequest)
+        renderer = None
+        epoch = 0
         for row in rows:
-            renderer = Renderer(request.stream_mode, row.epoch, row.seq - 1)
+            if renderer is None or row.epoch != epoch:
+                epoch = row.epoch
+                renderer = Renderer(request.stream_mode, epoch)
+            renderer.seq = row.seq - 1
             for number, event in enumerate(_events.decode(unpack(row.body))):
                 values = b""
                 if renderer.needs_values(event):

@@ -109,11 +109,6 @@ class RunCreate(msgspec.Struct, kw_only=True):
             raise Invalid("after_seconds must be from 0 to 31622400.", (("/after_seconds", "out of range"),))
         if self.config and self.config.recursion_limit is not None and self.config.recursion_limit < 1:
             raise Invalid("recursion_limit must be at least 1.", (("/config/recursion_limit", "too small"),))
-        unserved = set(self.modes()) & {"messages", "tasks", "checkpoints", "debug", "events"}
-        if unserved:
-            raise NotBuilt(
-                f"Stream mode {min(unserved)!r} is not built yet; use values, updates, messages-tuple or custom."
-            )
         if self.webhook is not None:
             raise NotBuilt("The field 'webhook' is not built yet in this version.")
         if self.command is not None:

@@ -38,7 +38,6 @@ def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, 
     "field",
     [
         {"webhook": "https://example.org"},
-        {"stream_mode": "debug"},
     ],
 )
 def test_so_does_a_field_of_a_run(served: Served, field: dict[str, object]) -> None:

@@ -1,0 +1,94 @@
+"""The mode ``messages``: every piece of an answer as the whole message so far."""
+
+from typing import Any
+
+import msgspec
+
+from app.domain.events import Event, MessageAdded, MessageDelta, RunStarted
+from app.domain.messages import AIMessage, ToolCall
+from app.runs.modes.partial_json import read_partial
+from app.runs.modes.view import Piece
+
+encode = msgspec.json.Encoder().encode
+
+
+class _Identity(msgspec.Struct):
+    id: str | None = None
+
+
+_identity = msgspec.json.Decoder(_Identity).decode
+
+
+class Growing:
+    """A message while its pieces arrive."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._reasoning = ""
+        self._calls: dict[int, dict[str, Any]] = {}
+
+    def add(self, delta: MessageDelta) -> None:
+        """Take the next piece."""
+        self._text += delta.text
+        self._reasoning += delta.reasoning
+        if delta.tool_call is not None:
+            call = self._calls.setdefault(delta.tool_call["index"], {"id": "", "name": "", "args": ""})
+            call["id"] = delta.tool_call.get("id") or call["id"]
+            call["name"] = delta.tool_call.get("name") or call["name"]
+            call["args"] += delta.tool_call.get("args") or ""
+
+    def message(self, message_id: str) -> AIMessage:
+        """The message so far; arguments that are not complete yet are read as far as they go."""
+        return AIMessage(
+            content=self._text,
+            id=message_id,
+            additional_kwargs={"reasoning_content": self._reasoning} if self._reasoning else {},
+            tool_calls=[
+                ToolCall(name=call["name"], args=read_partial(call["args"]), id=call["id"])
+                for _, call in sorted(self._calls.items())
+            ],
+        )
+
+
+class MessagesView:
+    """Says each message's ``messages/metadata`` once, then ``messages/partial`` or, for a whole one, ``complete``."""
+
+    moves = False
+
+    def __init__(self) -> None:
+        self._run: dict[str, Any] = {}
+        self._growing: dict[str, Growing] = {}
+
+    def wants(self, event: Event) -> bool:
+        """Messages."""
+        return isinstance(event, MessageDelta | MessageAdded)
+
+    def needs_values(self, event: Event) -> bool:
+        """Never."""
+        return False
+
+    def render(self, event: Event, values: bytes) -> list[Piece]:
+        """As ``View.render``."""
+        if isinstance(event, MessageDelta):
+            return self._delta(event)
+        if isinstance(event, MessageAdded):
+            message_id = _identity(event.message).id or ""
+            whole = Piece("messages", "messages/complete", b"[" + bytes(event.message) + b"]")
+            return [self._metadata(message_id, event), whole]
+        if isinstance(event, RunStarted):
+            self._run = {"run_id": event.run_id, "thread_id": event.thread_id, "graph_id": event.agent}
+        return []
+
+    def _delta(self, event: MessageDelta) -> list[Piece]:
+        pieces = []
+        growing = self._growing.get(event.message_id)
+        if growing is None:
+            self._growing = {event.message_id: (growing := Growing())}  # one speaks at a time
+            pieces.append(self._metadata(event.message_id, event))
+        growing.add(event)
+        pieces.append(Piece("messages", "messages/partial", encode([growing.message(event.message_id)])))
+        return pieces
+
+    def _metadata(self, message_id: str, event: MessageDelta | MessageAdded) -> Piece:
+        where = {**self._run, "langgraph_node": event.node, "langgraph_step": event.step}
+        return Piece("messages", "messages/metadata", encode({message_id: {"metadata": where}}))
