@@ -26,6 +26,9 @@ class EventId(NamedTuple):
 START = EventId(0, 0)
 """Before every frame."""
 
+FROM_THE_START = frozenset({"-1", "0-0", "-"})
+"""What clients send as the last id to get everything."""
+
 
 class Frame(NamedTuple):
     """Bytes of one server-sent event, and the stream mode it belongs to."""

@@ -19,6 +19,7 @@ from app.runs.entries import Claimed
 from app.runs.frames import MODES
 from app.runs.service import RunService
 from app.runs.structs import Action, BulkCancel, Run, RunCreate
+from app.runs.thread_streams import THREAD_MODES, read_place
 from app.web.params import AnyRequest, Page, last_event_id, page_of, project, select_fields, stream_modes
 from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait, Streams
 
@@ -185,6 +186,22 @@ class RunsController(Controller):
             headers=_headers(thread_id, run_id, "stream"),
             on_disconnect=functools.partial(runs.stop, principal, run_id) if reader.cancels else None,
         )
+
+    @get("/threads/{thread_id:str}/stream", responses=EVENT_STREAM, summary="Follow all runs of a thread")
+    async def join_thread(
+        self, thread_id: Id, principal: Who, runs: Service, streams: Open, request: AnyRequest
+    ) -> EventStream:
+        """The live run from its start and every later one, or everything after ``Last-Event-ID``.
+
+        ``stream_mode`` (or ``stream_modes``): ``run_modes`` (default) are the frames of the runs, ``state_update``
+        those of states, ``lifecycle`` the beginnings and ends of runs alone. The stream ends when the thread is
+        deleted.
+        """
+        streams.admit()
+        modes = stream_modes(request, THREAD_MODES) or ["run_modes"]
+        last = request.headers.get("last-event-id")
+        after = read_place(last) if last else None
+        return EventStream(streams, await runs.thread_stream(principal, thread_id, after=after, modes=modes))
 
     @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", summary="Stop a run")
     async def cancel(

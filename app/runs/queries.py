@@ -59,6 +59,29 @@ async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID 
     return await session.first(_WAITING, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
 
 
+_TURN = sa.text("""
+    select t.runs,
+      (select min(r.ordinal) from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
+       and r.status in ('pending', 'running') and r.reason <> 'scheduled') as open
+    from threads t where t.tenant_id = :tenant and t.thread_id = :thread
+""")
+_TURN_FROM = sa.text("""
+    select run_id, ordinal from runs
+    where tenant_id = :tenant and thread_id = :thread and ordinal >= :ordinal and started_at is not null
+    order by ordinal limit 1
+""")
+
+
+async def turn(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """How many runs a thread has had, and the number of the first that has not ended."""
+    return await session.first(_TURN, {"tenant": tenant_id, "thread": thread_id})
+
+
+async def turn_from(session: Reader, tenant_id: UUID, thread_id: UUID, ordinal: int) -> Row[Any] | None:
+    """The first run from number ``ordinal`` on that has had its turn."""
+    return await session.first(_TURN_FROM, {"tenant": tenant_id, "thread": thread_id, "ordinal": ordinal})
+
+
 async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bool:
     """Whether the tenant has this thread."""
     found = await session.scalar(

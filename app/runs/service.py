@@ -21,6 +21,7 @@ from app.runs.entries import Accept, Claimed
 from app.runs.streams import RunStreams
 from app.runs.structs import BulkCancel, Run, RunCreate
 from app.runs.supervisor import Supervisor
+from app.runs.thread_streams import Place, ThreadStreams
 
 MOST_IN_BATCH = 100
 
@@ -36,6 +37,7 @@ class RunService:
         self._supervisor = supervisor
         self._creation = creation
         self._streams = RunStreams(database, supervisor)
+        self._thread_streams = ThreadStreams(database, supervisor, self._streams)
 
     async def create(
         self, principal: Principal, thread_id: UUID | None, body: RunCreate, key: Key | None = None
@@ -125,6 +127,15 @@ class RunService:
     ) -> AsyncIterator[bytes]:
         """The run's frames after ``after``, until it ends."""
         return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes)
+
+    async def thread_stream(
+        self, principal: Principal, thread_id: UUID, *, after: Place | None, modes: Collection[str]
+    ) -> AsyncIterator[bytes]:
+        """The frames of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``."""
+        now = await self._thread_streams.from_now(principal.tenant_id, thread_id)
+        if now is None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+        return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes)
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
         """Stop a run; with ``wait``, return once it has ended. Raises ``NotFound`` when it is unknown or has ended."""

@@ -4,8 +4,9 @@ A run belongs to its supervisor, never to the response that asked for it.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import structlog
@@ -73,6 +74,7 @@ class Supervisor:
         self._loops = Tasks("supervisor")
         self._live: dict[UUID, Live] = {}
         self._expected: dict[UUID, Feed] = {}
+        self._watchers: dict[tuple[UUID, UUID], set[asyncio.Future[None]]] = {}
         self.draining = False
 
     def start(self, lease_seconds: float) -> None:
@@ -94,6 +96,19 @@ class Supervisor:
         live = self._live.get(run_id)
         return live.feed if live is not None else self._expected.setdefault(run_id, Feed())
 
+    @contextlib.contextmanager
+    def watching(self, thread: tuple[UUID, UUID]) -> Iterator["asyncio.Future[None]"]:
+        """A future that is done when a run of the thread (tenant, thread) is taken up here within the block."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watchers = self._watchers.setdefault(thread, set())
+        watchers.add(news)
+        try:
+            yield news
+        finally:
+            watchers.discard(news)
+            if not watchers and self._watchers.get(thread) is watchers:
+                del self._watchers[thread]
+
     def forget(self, run_id: UUID, feed: Feed) -> None:
         """Nobody reads ``feed`` any more; if its run never came here there is no need to expect it."""
         if self._expected.get(run_id) is feed:
@@ -111,6 +126,9 @@ class Supervisor:
         self._expected.pop(claimed.run_id, None)
         live.feed.open(claimed.epoch)  # now, so that a reader who comes first waits here and asks no database
         self._live[claimed.run_id] = live
+        for news in self._watchers.get((claimed.tenant_id, claimed.thread_id), ()):
+            if not news.done():
+                news.set_result(None)
         live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
         return live
 

@@ -7,7 +7,7 @@ from app.base.errors import NotBuilt
 EVERY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
 CRONS = ["/runs/crons", "/runs/crons/{rest:path}", "/threads/{thread_id:str}/runs/crons"]
 STORE = ["/store/items", "/store/items/search", "/store/namespaces"]
-STREAMS = ["/threads/{thread_id:str}/stream", "/threads/{thread_id:str}/stream/events"]
+STREAMS = ["/threads/{thread_id:str}/stream/events"]
 OTHERS = [
     "/threads/{thread_id:str}/commands",
     "/threads/{thread_id:str}/storage",
@@ -32,8 +32,8 @@ class LaterController(Controller):
 
     @route(STREAMS, http_method=EVERY)
     async def streams(self) -> None:
-        """All runs of a thread as one stream."""
-        raise NotBuilt("Streams of a whole thread are not built yet: stream the runs one by one.")
+        """A thread as protocol version 2 has it."""
+        raise NotBuilt("Protocol version 2 is not built yet: GET /threads/{id}/stream follows all runs of a thread.")
 
     @route(OTHERS, http_method=EVERY)
     async def others(self) -> None:

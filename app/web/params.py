@@ -13,12 +13,11 @@ from litestar import Request
 from litestar.params import QueryParameter
 
 from app.base.errors import Invalid
-from app.bus.feed import START, EventId
+from app.bus.feed import FROM_THE_START, START, EventId
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many to give at most.")]
 Offset = Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="How many to leave out first.")]
 
-FROM_THE_START = frozenset({"-1", "0-0", "-"})
 _EVENT_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 AnyRequest = Request[Any, Any, Any]

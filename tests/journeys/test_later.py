@@ -18,7 +18,6 @@ THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
         ("PUT", "/store/items"),
         ("POST", "/store/items/search"),
         ("POST", "/store/namespaces"),
-        ("GET", f"/threads/{THREAD}/stream"),
         ("POST", f"/threads/{THREAD}/stream/events"),
         ("POST", f"/threads/{THREAD}/commands"),
         ("GET", f"/threads/{THREAD}/storage"),

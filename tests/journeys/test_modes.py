@@ -32,9 +32,7 @@ async def test_messages_says_each_message_as_it_grows(client: LangGraphClient) -
     assert metadata["langgraph_node"] == "agent"
     assert metadata["graph_id"] == "assistant"
     first = [message for message in partial if message["id"] == ids[0]]
-    assert all(
-        later["content"].startswith(earlier["content"]) for earlier, later in zip(first, first[1:], strict=False)
-    )
+    assert all(later["content"].startswith(earlier["content"]) for earlier, later in pairwise(first))
     assert first[-1]["type"] == "ai"
     assert first[-1]["tool_calls"][0]["args"] == {"expression": "12*(3+4)"}
     assert [(message["type"], message["content"]) for message in complete] == [("tool", "84")]

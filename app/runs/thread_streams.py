@@ -1,0 +1,98 @@
+"""All runs of a thread as one stream: each run's own frames, one run after the other, without gap or repeat.
+
+Ids are the run's place among the thread's runs in front of the frame's own id, ``n.epoch-seq``. The ``end`` of a run
+becomes ``metadata`` with ``run_done``, because the stream goes on.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Collection
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import Invalid
+from app.bus.feed import FROM_THE_START, START, EventId
+from app.db.engine import Database
+from app.runs import queries
+from app.runs.streams import RETRY, RunStreams
+from app.runs.supervisor import Supervisor
+
+THREAD_MODES = ("run_modes", "lifecycle", "state_update")
+
+LOOK_SECONDS = 5.0
+"""How often runs that another process has started are looked for."""
+
+_STATES = frozenset({"values", "updates", "checkpoints"})
+_PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})-([0-9]{1,9})")
+_END = re.compile(rb"event: end\r\ndata: [^\r\n]*\r\nid: ([0-9]+-[0-9]+)\r\n\r\n$")
+
+encode = msgspec.json.Encoder().encode
+
+
+class Place(NamedTuple):
+    """In the thread's run number ``ordinal``, after its frame ``event``."""
+
+    ordinal: int
+    event: EventId
+
+
+def read_place(text: str) -> Place:
+    """The place that a ``Last-Event-ID`` names. Raises ``Invalid``."""
+    if text in FROM_THE_START:
+        return Place(0, START)
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        raise Invalid("Invalid Last-Event-ID: send an id of this stream (n.epoch-seq), or -1 for all of it.")
+    return Place(int(match[1]), EventId(int(match[2]), int(match[3])))
+
+
+class ThreadStreams:
+    """Follows threads for readers."""
+
+    def __init__(self, database: Database, supervisor: Supervisor, runs: RunStreams) -> None:
+        self._database = database
+        self._supervisor = supervisor
+        self._runs = runs
+
+    async def from_now(self, tenant_id: UUID, thread_id: UUID) -> Place | None:
+        """The place before the first run that has not ended, or after the newest one; None for an unknown thread."""
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.turn(session, tenant_id, thread_id)
+        return None if row is None else Place(row.open or row.runs + 1, START)
+
+    async def follow(
+        self, tenant_id: UUID, thread_id: UUID, after: Place, modes: Collection[str]
+    ) -> AsyncIterator[bytes]:
+        """Chunks of frames after ``after``, until the thread is deleted.
+
+        ``run_modes`` gives every frame, ``state_update`` those of states, ``lifecycle`` the beginnings and ends alone.
+        """
+        shown = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
+        place = after
+        while not self._supervisor.draining:
+            with self._supervisor.watching((tenant_id, thread_id)) as news:
+                async with self._database.reading(tenant_id) as session:
+                    thread = await queries.turn(session, tenant_id, thread_id)
+                    run = await queries.turn_from(session, tenant_id, thread_id, place.ordinal)
+                if thread is None:
+                    return
+                if run is None:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news, LOOK_SECONDS)
+                    continue
+            started = place.event if run.ordinal == place.ordinal else START
+            async for chunk in self._runs.follow(tenant_id, run.run_id, after=started, modes=shown):
+                if chunk == RETRY:
+                    break
+                yield _renumbered(chunk, run.ordinal, run.run_id)
+            place = Place(run.ordinal + 1, START)
+        yield RETRY
+
+
+def _renumbered(chunk: bytes, ordinal: int, run_id: UUID) -> bytes:
+    """``chunk`` with the run's number in front of each id. Data is one line, so a line break always ends a field."""
+    done = b"event: metadata\r\ndata: %b\r\nid: \\1\r\n\r\n" % encode({"status": "run_done", "run_id": run_id})
+    return _END.sub(done, chunk).replace(b"\r\nid: ", b"\r\nid: %d." % ordinal)
