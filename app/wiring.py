@@ -84,7 +84,7 @@ def build(settings: Settings) -> House:
         supervisor=supervisor,
         access=AccessService(database, settings.auth.key_pepper or Secret("")),
         assistants=assistants,
-        threads=ThreadService(database),
+        threads=ThreadService(database, catalog),
         runs=RunService(database, claims, supervisor, Creation(database, assistants, catalog, claims.owner)),
         streams=Streams(meters),
         prober=prober,

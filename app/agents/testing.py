@@ -9,7 +9,7 @@ from app.agents.port import START_NODE, Agent, Outcome, RunConfig, Step, ToolInt
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
-from app.domain.state import MESSAGES, State, encode
+from app.domain.state import MESSAGES, State
 
 _decode = msgspec.json.Decoder(Message).decode
 
@@ -42,23 +42,15 @@ class Rehearsal:
 
     async def commit(self, step: Step) -> None:
         """Keep the step and apply it."""
-        self.apply(step.update)
+        self.state.apply(step.update)
         self.next = step.next
         self.steps.append(step)
         self.step += 1
 
-    def apply(self, update: dict[str, Any]) -> None:
-        """Merge an update into the state."""
-        for name, value in update.items():
-            if name == MESSAGES:
-                self.state.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
-            else:
-                self.state.set(name, value)
-
     async def play(self, agent: Agent, value: Any = None) -> Outcome:
         """Give ``agent`` an input (None: go on) and run it to its end."""
         if value is not None:
-            self.apply(agent.read_input(value, self.run_id))
+            self.state.apply(agent.read_input(value, self.run_id))
             self.next = agent.after(START_NODE, self.state)
         outcome = await agent.run(self)
         if outcome.step is not None:

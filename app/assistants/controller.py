@@ -71,6 +71,15 @@ class AssistantsController(Controller):
         """System assistants stay."""
         await assistants.delete(principal.tenant_id, assistant_id)
 
+    @get(
+        ["/{assistant_id:str}/subgraphs", "/{assistant_id:str}/subgraphs/{namespace:str}"],
+        summary="An assistant's subgraphs",
+    )
+    async def subgraphs(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
+        """Namespace → schemas; the agents of this version have none."""
+        await assistants.get(principal.tenant_id, assistant_id)
+        return {}
+
     @get("/{assistant_id:str}/schemas", summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Of its input, output, state, configuration and context."""

@@ -168,6 +168,14 @@ class State:
         number = self._log(encoded) if len(encoded) > INLINE_BYTES else 0
         self.channels[name] = ValueChannel(encoded, number)
 
+    def apply(self, update: Mapping[str, Any]) -> None:
+        """Merge ``update`` (channel → value); ``messages`` is a list of messages, structs or ``msgspec.Raw``."""
+        for name, value in update.items():
+            if name == MESSAGES:
+                self.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
+            else:
+                self.set(name, value)
+
     def append(self, element: bytes, name: str = MESSAGES) -> None:
         """Add one element (JSON) at the end of the list channel ``name``."""
         self._list(name).append(element, self._log(element))

@@ -1,15 +1,14 @@
 """What a run has done and not yet written: its state, and the checkpoints, steps and intents of the next entry."""
 
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from app.agents.port import Step, ToolIntent
-from app.base.ids import new_id
-from app.checkpoints.codec import pack, pack_head, ranges_of
-from app.domain.state import MESSAGES, State
-from app.runs.entries import CheckpointEntry, Claimed, EndEntry, IntentEntry, JournalEntry, StepEntry
+from app.checkpoints.codec import pack
+from app.checkpoints.entry import CheckpointEntry
+from app.domain.state import State
+from app.runs.entries import Claimed, EndEntry, IntentEntry, JournalEntry, StepEntry
 from app.runs.loading import Loaded
 
 encode = msgspec.json.Encoder().encode
@@ -33,39 +32,18 @@ class Draft:
         """Whether there is a checkpoint to write."""
         return bool(self._checkpoints)
 
-    def apply(self, update: dict[str, Any]) -> None:
-        """Merge ``update`` into the state."""
-        for name, value in update.items():
-            if name == MESSAGES:
-                self.state.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
-            else:
-                self.state.set(name, value)
-
     def checkpoint(self, source: str, following: tuple[str, ...]) -> UUID:
         """Keep the state as the thread's next checkpoint, from which ``following`` go on; its id."""
-        head = self.state.head()
-        firsts, lasts = ranges_of(head)
-        checkpoint_id = new_id()
-        self._checkpoints.append(
-            CheckpointEntry(
-                checkpoint_id=checkpoint_id,
-                parent_id=self.head,
-                source=source,
-                step=self.step,
-                next=following,
-                head=pack_head(head),
-                first_items=firsts,
-                last_items=lasts,
-            )
-        )
-        self.head = checkpoint_id
+        entry = CheckpointEntry.of(self.state, parent_id=self.head, source=source, step=self.step, following=following)
+        self._checkpoints.append(entry)
+        self.head = entry.checkpoint_id
         self.next = following
         self.step += 1
-        return checkpoint_id
+        return entry.checkpoint_id
 
     def take(self, step: Step) -> UUID:
         """Merge what ``step`` changed and keep it as done; the id of its checkpoint."""
-        self.apply(step.update)
+        self.state.apply(step.update)
         number = self.step
         checkpoint_id = self.checkpoint("loop", step.next)
         usage = None if step.usage is None else encode(step.usage).decode()

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.checkpoints.entry import CheckpointEntry
 from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
 
 
@@ -58,19 +59,6 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     started: bool
     answered: dict[str, Any] = {}
     behind: UUID | None = None
-
-
-class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint to write; ``head`` is its stored form, the ranges are the log items it names."""
-
-    checkpoint_id: UUID
-    parent_id: UUID | None
-    source: str
-    step: int
-    next: tuple[str, ...]
-    head: bytes
-    first_items: list[int]
-    last_items: list[int]
 
 
 class StepEntry(msgspec.Struct, frozen=True, kw_only=True):

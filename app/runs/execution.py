@@ -100,7 +100,7 @@ class Execution:
             return
         before = self.head
         source = beginning.source_of(self.request, self.head)
-        self._draft.apply(beginning.update_of(self.request, agent, self.run_id))
+        self.state.apply(beginning.update_of(self.request, agent, self.run_id))
         self.next = following = beginning.nodes(self.request, source, agent, self._draft)
         if source:
             self._draft.checkpoint(source, following)

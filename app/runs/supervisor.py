@@ -285,6 +285,7 @@ class Supervisor:
                 await self._cancels.finish_expired()
                 await self._claims.release_expired()
                 await self._sweeps.temporary(KEEP_TEMPORARY_SECONDS)
+                await self._sweeps.expired()
                 await self._sweeps.keys()
                 for claimed in await self._claims.claim(CLAIM_MOST):
                     self.launch(claimed)

@@ -1,10 +1,9 @@
-"""What is swept away: threads of stateless runs some time after their end, and keys that are over."""
+"""What is swept away: threads of stateless runs some time after their end, expired threads, keys that are over."""
 
 from app.db.engine import Database
 from app.idempotency.queries import PRUNE
 
-SWEEP_TEMPORARY = """
-with old as (
+TEMPORARY = """
   select t.tenant_id, t.thread_id from threads t
   where t.temporary and t.created_at < now() - make_interval(secs => $1) and t.live_run is null
     and not exists (
@@ -12,6 +11,20 @@ with old as (
         and (r.status in ('pending', 'running') or r.ended_at > now() - make_interval(secs => $1)))
     and not exists (select from idempotency_keys k where k.tenant_id = t.tenant_id and k.thread_id = t.thread_id)
   order by t.created_at limit 100 for update of t skip locked
+"""
+"""A run that was asked for with a key can be asked for again as long as the key is known."""
+
+EXPIRED = """
+  select t.tenant_id, t.thread_id from threads t
+  where t.ttl_minutes is not null and t.updated_at < now() - make_interval(secs => 60 * t.ttl_minutes)
+    and t.live_run is null and not exists (
+      select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id and r.status = 'pending')
+  limit 100 for update of t skip locked
+"""
+
+_REMOVE = """
+with old as (
+  <which>
 ), ended as (
   delete from runs r using old o where r.tenant_id = o.tenant_id and r.thread_id = o.thread_id
   returning r.tenant_id, r.run_id
@@ -28,7 +41,6 @@ with old as (
 )
 delete from threads t using old o where t.tenant_id = o.tenant_id and t.thread_id = o.thread_id
 """
-"""A run that was asked for with a key can be asked for again as long as the key is known."""
 
 
 class Sweeps:
@@ -39,7 +51,11 @@ class Sweeps:
 
     async def temporary(self, keep_seconds: float) -> int:
         """Remove threads of stateless runs that ended ``keep_seconds`` ago, with all that is on them; how many."""
-        return await self._removed(SWEEP_TEMPORARY, keep_seconds)
+        return await self._removed(_REMOVE.replace("<which>", TEMPORARY), keep_seconds)
+
+    async def expired(self) -> int:
+        """Remove threads on which nothing has happened for as long as they may rest; how many."""
+        return await self._removed(_REMOVE.replace("<which>", EXPIRED))
 
     async def keys(self) -> int:
         """Forget idempotency keys whose time is over; how many."""

@@ -10,8 +10,6 @@ STORE = ["/store/items", "/store/items/search", "/store/namespaces"]
 STREAMS = ["/threads/{thread_id:str}/stream/events"]
 OTHERS = [
     "/threads/{thread_id:str}/commands",
-    "/threads/{thread_id:str}/storage",
-    "/assistants/{assistant_id:str}/subgraphs",
 ]
 
 

@@ -8,19 +8,22 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.access.structs import Principal
-from app.base.errors import NotBuilt
 from app.idempotency.header import key_in
 from app.threads.service import ThreadService
 from app.threads.structs import (
     CheckpointQuery,
     HistoryQuery,
+    Prune,
+    Pruned,
+    StateUpdate,
+    StateUpdated,
     Thread,
     ThreadCreate,
     ThreadPatch,
     ThreadSearch,
     ThreadState,
 )
-from app.web.params import AnyRequest, Limit, page_headers, project
+from app.web.params import AnyRequest, Limit, choices, page_headers, project
 
 Id = FromPath[UUID]
 Who = NamedDependency[Principal]
@@ -44,7 +47,7 @@ class ThreadsController(Controller):
     async def search(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
         found, total = await threads.search(principal.tenant_id, data)
-        return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
+        return Response(project(found, data.fields()), headers=page_headers(total, data.offset, len(found)))
 
     @post("/count", status_code=200, summary="Count threads")
     async def count(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> int:
@@ -52,9 +55,10 @@ class ThreadsController(Controller):
         return await threads.count(principal.tenant_id, data)
 
     @get("/{thread_id:str}", summary="One thread")
-    async def get_one(self, thread_id: Id, principal: Who, threads: Service) -> Thread:
-        """With its latest values."""
-        return await threads.get(principal.tenant_id, thread_id)
+    async def get_one(self, thread_id: Id, principal: Who, threads: Service, request: AnyRequest) -> Thread:
+        """With its latest values; with ``include=ttl`` also its lifetime."""
+        wanted = choices(request, ("include",), "include", ("ttl",)) or ()
+        return await threads.get(principal.tenant_id, thread_id, ttl="ttl" in wanted)
 
     @patch("/{thread_id:str}", summary="Change a thread's metadata")
     async def change(
@@ -81,10 +85,17 @@ class ThreadsController(Controller):
         """Its values and what would run next."""
         return await threads.state(principal.tenant_id, thread_id)
 
-    @post("/{thread_id:str}/state", summary="Write a thread's state")
-    async def update_state(self, thread_id: Id, principal: Who) -> None:
-        """Comes with the next version."""
-        raise NotBuilt("Writing a thread's state is not built yet: send the values as a run's input.")
+    @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
+    async def update_state(
+        self, thread_id: Id, data: JSONBody[StateUpdate], principal: Who, threads: Service
+    ) -> StateUpdated:
+        """As one of its agent's nodes would, on the newest state or at a checkpoint."""
+        return await threads.update_state(principal.tenant_id, thread_id, data)
+
+    @get("/{thread_id:str}/storage", summary="What a thread takes on disk")
+    async def storage(self, thread_id: Id, principal: Who, threads: Service) -> dict[str, Any]:
+        """Bytes of its checkpoints, and of its values by channel."""
+        return await threads.storage(principal.tenant_id, thread_id)
 
     @get("/{thread_id:str}/state/{checkpoint_id:str}", summary="A thread's state at a checkpoint")
     async def state_at(self, thread_id: Id, checkpoint_id: Id, principal: Who, threads: Service) -> ThreadState:
@@ -117,12 +128,12 @@ class ThreadsController(Controller):
         """Newest first, as many as are asked for."""
         return await threads.history(principal.tenant_id, thread_id, data)
 
-    @post("/{thread_id:str}/copy", summary="Copy a thread")
-    async def copy(self, thread_id: Id, principal: Who) -> None:
-        """Comes with the next version."""
-        raise NotBuilt("Copying threads is not built yet.")
+    @post("/{thread_id:str}/copy", status_code=200, summary="Copy a thread")
+    async def copy(self, thread_id: Id, principal: Who, threads: Service, request: AnyRequest) -> Response[Any]:
+        """Its values and its history, not its runs. Takes an ``Idempotency-Key``."""
+        return Response(await threads.copy(principal.tenant_id, thread_id, await key_in(request)), status_code=200)
 
-    @post("/prune", summary="Prune threads")
-    async def prune(self, principal: Who) -> None:
-        """Comes with the next version."""
-        raise NotBuilt("Pruning threads is not built yet: delete them one by one.")
+    @post("/prune", status_code=200, summary="Prune threads")
+    async def prune(self, data: JSONBody[Prune], principal: Who, threads: Service) -> Pruned:
+        """Remove threads, or all but their newest checkpoints; those with a live run are left alone."""
+        return await threads.prune(principal.tenant_id, data)

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import JSONB
 
+from app.checkpoints.entry import CheckpointEntry
 from app.checkpoints.snapshot import COLUMNS, ITEMS
 from app.checkpoints.tables import checkpoint_items, checkpoints
 from app.db.session import Reader, Writer
@@ -25,7 +27,7 @@ returning tenant_id, thread_id, created_at
 
 _THREAD = """
     t.thread_id, t.created_at, t.updated_at, t.state_updated_at, t.metadata, t.status, t.config, t.error, t.interrupts,
-    t.runs, t.last_number
+    t.runs, t.last_number, t.ttl_minutes
 """
 _HEAD = f"""
 left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}
@@ -67,18 +69,25 @@ _WITH_STATES = sa.text(
 )
 
 
-async def search(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[Row[Any]]:
-    """A page of threads with their latest states: one query for the page, one for all its states."""
+def _ordered(tenant_id: UUID, wanted: ThreadSearch) -> sa.Select[Any]:
     column = threads.c[wanted.sort_by or "created_at"]
     order = column.asc() if wanted.sort_order == "asc" else column.desc()
-    page = await session.all(
-        sa.select(threads.c.thread_id)
-        .where(*_matching(tenant_id, wanted))
-        .order_by(order, threads.c.thread_id)
-        .limit(wanted.limit)
-        .offset(wanted.offset)
-    )
-    ids = [row.thread_id for row in page]
+    return sa.select(threads.c.thread_id).where(*_matching(tenant_id, wanted)).order_by(order, threads.c.thread_id)
+
+
+async def search(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[Row[Any]]:
+    """A page of threads with their latest states: one query for the page, one for all its states."""
+    page = await session.all(_ordered(tenant_id, wanted).limit(wanted.limit).offset(wanted.offset))
+    return await with_states(session, tenant_id, [row.thread_id for row in page])
+
+
+async def candidates(session: Reader, tenant_id: UUID, wanted: ThreadSearch, most: int) -> list[UUID]:
+    """The first ``most`` threads that match, but for their values."""
+    return [row.thread_id for row in await session.all(_ordered(tenant_id, wanted).limit(most))]
+
+
+async def with_states(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list[Row[Any]]:
+    """The threads ``ids`` with their latest states, in this order."""
     rows = {row.thread_id: row for row in await session.all(_WITH_STATES, {"tenant": tenant_id, "ids": ids})}
     return [rows[thread_id] for thread_id in ids if thread_id in rows]
 
@@ -143,8 +152,12 @@ async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: Span)
     return await session.all(_HISTORY, {"tenant": tenant_id, "thread": thread_id, **span._asdict()})
 
 
-_LOCK = sa.text("select live_run, queued from threads where tenant_id = :tenant and thread_id = :thread for update")
+_LOCK = sa.text(
+    "select live_run, queued, metadata, head, last_number from threads"
+    " where tenant_id = :tenant and thread_id = :thread and not temporary for update"
+)
 _OF_RUNS = ("steps", "tool_intents", "events")
+_OF_THREADS = ("runs", "checkpoint_items", "checkpoints", "threads")
 
 
 async def lock(session: Writer, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
@@ -152,17 +165,62 @@ async def lock(session: Writer, tenant_id: UUID, thread_id: UUID) -> Row[Any] | 
     return await session.first(_LOCK, {"tenant": tenant_id, "thread": thread_id})
 
 
-async def delete(session: Writer, tenant_id: UUID, thread_id: UUID) -> None:
-    """Remove a thread and everything on it; transitions stay."""
-    which = {"tenant": tenant_id, "thread": thread_id}
+async def delete(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> None:
+    """Remove threads and everything on them; transitions stay."""
+    which = {"tenant": tenant_id, "threads": list(thread_ids)}
     for name in _OF_RUNS:
         await session.execute(
             sa.text(
                 f"delete from {name} x using runs r where x.tenant_id = :tenant and r.tenant_id = :tenant"
-                " and r.thread_id = :thread and x.run_id = r.run_id"
+                " and r.thread_id = any(:threads) and x.run_id = r.run_id"
             ),
             which,
         )
-    await session.execute(sa.text("delete from runs where tenant_id = :tenant and thread_id = :thread"), which)
-    for table in (checkpoint_items, checkpoints, threads):
-        await session.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.thread_id == thread_id))
+    for name in _OF_THREADS:
+        await session.execute(
+            sa.text(f"delete from {name} where tenant_id = :tenant and thread_id = any(:threads)"), which
+        )
+
+
+_BASE = sa.text(
+    f"select {COLUMNS}, (select s.node from steps s where s.tenant_id = c.tenant_id and s.run_id = c.run_id"
+    " and s.checkpoint_id = c.checkpoint_id limit 1) as node"
+    f" from checkpoints c {ITEMS}"
+    " where c.tenant_id = :tenant and c.thread_id = :thread and c.checkpoint_id = :checkpoint"
+)
+
+
+async def base(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
+    """A checkpoint with its state, and the node that made it."""
+    return await session.first(_BASE, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
+
+
+async def add_checkpoint(
+    session: Writer,
+    place: tuple[UUID, UUID],
+    entry: CheckpointEntry,
+    items: Sequence[tuple[int, bytes]],
+    last_number: int,
+) -> None:
+    """Write a checkpoint, with the log items that are new in it, as the newest of its thread (tenant, thread)."""
+    where = {"tenant_id": place[0], "thread_id": place[1]}
+    if items:
+        rows = [{**where, "number": number, "body": body} for number, body in items]
+        await session.execute(sa.insert(checkpoint_items), rows)
+    values = {**msgspec.structs.asdict(entry), "next": list(entry.next)}
+    await session.execute(sa.insert(checkpoints).values(**where, **values))
+    await session.execute(
+        sa.update(threads)
+        .where(threads.c.tenant_id == place[0], threads.c.thread_id == place[1])
+        .values(
+            head=entry.checkpoint_id,
+            last_number=last_number,
+            status="interrupted" if entry.next else "idle",
+            error=sa.null(),
+            interrupts=sa.null(),
+            answered=sa.null(),
+            before=sa.null(),
+            updated_at=sa.func.now(),
+            state_updated_at=sa.func.now(),
+        )
+    )

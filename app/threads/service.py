@@ -1,43 +1,52 @@
 """What clients do with threads."""
 
 import functools
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row
 
+from app.agents.port import Agents
 from app.base.errors import Conflict, Invalid, NotFound
-from app.base.ids import new_id, task_id
-from app.checkpoints.snapshot import Snapshot, read
+from app.base.ids import new_id
 from app.db.engine import Database
-from app.db.session import Writer
+from app.db.session import Reader, Writer
 from app.idempotency.once import once
 from app.idempotency.structs import Key
-from app.threads import queries
+from app.threads import keeping, queries
 from app.threads.creation import NewThread, ThreadCreation, create
+from app.threads.looking import contains, read_paths
+from app.threads.states import StateWriter
 from app.threads.structs import (
     CheckpointRef,
     HistoryQuery,
+    NodeUpdate,
+    Prune,
+    Pruned,
+    StateUpdate,
+    StateUpdated,
     Thread,
     ThreadCreate,
     ThreadPatch,
     ThreadSearch,
     ThreadState,
+    minutes,
 )
+from app.threads.views import extracted, fresh, shown, state_of, storage_of
 
 MOST = 1000
-NULL = msgspec.Raw(b"null")
-EMPTY = msgspec.Raw(b"{}")
+MOST_CANDIDATES = 10_000
+"""Threads whose values one search may look into."""
+LOOK_AT_ONCE = 200
 encode = msgspec.json.Encoder().encode
 
 
 class ThreadService:
     """Threads of all tenants."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, agents: Agents) -> None:
         self._database = database
+        self._states = StateWriter(agents)
         self._creation = ThreadCreation(database)
         self.start = self._creation.start
         self.aclose = self._creation.aclose
@@ -47,13 +56,12 @@ class ThreadService:
 
         Raises ``Conflict`` for an id that is taken, unless ``if_exists`` is ``do_nothing``.
         """
-        if key is None:
+        if key is None and not body.supersteps and body.ttl is None:
             return await self._create(tenant_id, body)
         async with self._database.writing(tenant_id) as session:
             return await once(session, tenant_id, key, functools.partial(self._create, tenant_id, body, session))
 
     async def _create(self, tenant_id: UUID, body: ThreadCreate, session: Writer | None = None) -> Thread:
-        body.check()
         thread_id = body.thread_id or new_id()
         metadata = body.metadata or {}
         new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
@@ -61,28 +69,39 @@ class ThreadService:
             created = await self._creation.create(new)
         else:
             (created,) = await create(await session.driver(), [new])
-        if created is not None:
-            return _fresh(thread_id, metadata, created)
-        if body.if_exists == "do_nothing":
-            return await self.get(tenant_id, thread_id)
-        raise Conflict(f"Thread with ID {thread_id} already exists")
+        if created is None:
+            if body.if_exists == "do_nothing":
+                return await self.get(tenant_id, thread_id)
+            raise Conflict(f"Thread with ID {thread_id} already exists")
+        if session is None:
+            return fresh(thread_id, metadata, created)
+        if (ttl := minutes(body.ttl)) is not None:
+            await keeping.set_ttl(session, tenant_id, thread_id, ttl)
+        if body.supersteps:
+            await self._states.replay(session, tenant_id, thread_id, metadata, body.supersteps)
+        row = await queries.get(session, tenant_id, thread_id)
+        assert row is not None
+        return shown(row)
 
-    async def get(self, tenant_id: UUID, thread_id: UUID) -> Thread:
-        """A thread with its values. Raises ``NotFound``."""
+    async def get(self, tenant_id: UUID, thread_id: UUID, *, ttl: bool = False) -> Thread:
+        """A thread with its values, and with its ``ttl`` if asked for. Raises ``NotFound``."""
         async with self._database.reading(tenant_id) as session:
             row = await queries.get(session, tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
-        return _shown(row)
+        return shown(row, ttl=ttl)
 
     async def patch(self, tenant_id: UUID, thread_id: UUID, body: ThreadPatch) -> Thread:
-        """Merge metadata. Raises ``NotFound``."""
+        """Merge metadata, set the lifetime. Raises ``NotFound``."""
+        ttl = minutes(body.ttl)
         async with self._database.writing(tenant_id) as session:
+            if ttl is not None:
+                await keeping.set_ttl(session, tenant_id, thread_id, ttl)
             if not await queries.merge_metadata(session, tenant_id, thread_id, body.metadata or {}):
                 raise _unknown(thread_id)
             row = await queries.get(session, tenant_id, thread_id)
         assert row is not None
-        return _shown(row)
+        return shown(row)
 
     async def delete(self, tenant_id: UUID, thread_id: UUID) -> None:
         """Remove a thread and everything on it. Raises ``Conflict`` while a run lives there, ``NotFound``."""
@@ -92,23 +111,92 @@ class ThreadService:
                 raise _unknown(thread_id)
             if row.live_run is not None:
                 raise Conflict(f"Thread {thread_id} has a live run: cancel it first.")
-            await queries.delete(session, tenant_id, thread_id)
+            await queries.delete(session, tenant_id, [thread_id])
+
+    async def update_state(self, tenant_id: UUID, thread_id: UUID, body: StateUpdate) -> StateUpdated:
+        """Write the state as a node of the thread's agent would. Raises as ``StateWriter.update`` does."""
+        place = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
+        at = None if place is None else checkpoint_id_of(place)
+        update = NodeUpdate(values=body.values, as_node=body.as_node)
+        async with self._database.writing(tenant_id) as session:
+            made = await self._states.update(session, tenant_id, thread_id, [update], at)
+        reference = CheckpointRef(checkpoint_id=made, thread_id=thread_id)
+        return StateUpdated(checkpoint=reference, configurable=reference, checkpoint_id=made)
+
+    async def copy(self, tenant_id: UUID, thread_id: UUID, key: Key | None) -> Thread | msgspec.Raw:
+        """A new thread with the values and the history of another. Raises ``NotFound``."""
+
+        async def make() -> Thread:
+            copy_id = new_id()
+            if not await keeping.copy(session, tenant_id, thread_id, copy_id):
+                raise _unknown(thread_id)
+            row = await queries.get(session, tenant_id, copy_id)
+            assert row is not None
+            return shown(row)
+
+        async with self._database.writing(tenant_id) as session:
+            return await once(session, tenant_id, key, make)
+
+    async def prune(self, tenant_id: UUID, which: Prune) -> Pruned:
+        """Remove threads, or all but their newest checkpoints; those that are busy stay as they are."""
+        if len(which.thread_ids) > MOST:
+            raise Invalid(f"At most {MOST} threads at once.", (("/thread_ids", "too many"),))
+        async with self._database.writing(tenant_id) as session:
+            free = await keeping.lock_free(session, tenant_id, which.thread_ids)
+            if which.strategy == "delete":
+                await queries.delete(session, tenant_id, free)
+            else:
+                await keeping.keep_latest(session, tenant_id, free)
+        return Pruned(len(free))
+
+    async def storage(self, tenant_id: UUID, thread_id: UUID) -> dict[str, Any]:
+        """What a thread takes on disk. Raises ``NotFound``."""
+        async with self._database.reading(tenant_id) as session:
+            if await queries.latest_state(session, tenant_id, thread_id) is None:
+                raise _unknown(thread_id)
+            heads, items = await keeping.sizes(session, tenant_id, thread_id)
+        return storage_of(thread_id, list(heads), list(items))
 
     async def search(self, tenant_id: UUID, wanted: ThreadSearch) -> tuple[list[Thread], int]:
-        """A page of threads, and how many match on all pages."""
-        wanted.check()
+        """A page of threads, and how many match on all pages. Raises ``Invalid``."""
         if not 1 <= wanted.limit <= MOST or not 0 <= wanted.offset < 2**31:
             raise Invalid(f"limit must be from 1 to {MOST} and offset at least 0.", (("/limit", "out of range"),))
+        paths = read_paths(wanted.extract or {})
         async with self._database.reading(tenant_id) as session:
-            rows = await queries.search(session, tenant_id, wanted)
-            total = await queries.count(session, tenant_id, wanted)
-        return [_shown(row) for row in rows], total
+            if wanted.values:
+                matching = await self._matching(session, tenant_id, wanted)
+                page = matching[wanted.offset : wanted.offset + wanted.limit]
+                rows, total = await queries.with_states(session, tenant_id, page), len(matching)
+            else:
+                rows = await queries.search(session, tenant_id, wanted)
+                total = await queries.count(session, tenant_id, wanted)
+        found = [shown(row) for row in rows]
+        if paths:
+            for thread in found:
+                thread.extracted = extracted(thread, paths)
+        return found, total
 
     async def count(self, tenant_id: UUID, wanted: ThreadSearch) -> int:
-        """How many threads match."""
-        wanted.check()
+        """How many threads match. Raises ``Invalid``."""
         async with self._database.reading(tenant_id) as session:
+            if wanted.values:
+                return len(await self._matching(session, tenant_id, wanted))
             return await queries.count(session, tenant_id, wanted)
+
+    async def _matching(self, session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[UUID]:
+        """The threads whose values contain ``wanted.values``: states are no columns, so they are looked into here."""
+        ids = await queries.candidates(session, tenant_id, wanted, MOST_CANDIDATES + 1)
+        if len(ids) > MOST_CANDIDATES:
+            raise Invalid(
+                f"More than {MOST_CANDIDATES} threads would have to be looked into: narrow the search by metadata, "
+                "status or ids.",
+                (("/values", "too many threads"),),
+            )
+        found: list[UUID] = []
+        for start in range(0, len(ids), LOOK_AT_ONCE):
+            rows = await queries.with_states(session, tenant_id, ids[start : start + LOOK_AT_ONCE])
+            found += [row.thread_id for row in rows if contains(msgspec.json.decode(shown(row).values), wanted.values)]
+        return found
 
     async def state(self, tenant_id: UUID, thread_id: UUID) -> ThreadState:
         """A thread's latest state. Raises ``NotFound``."""
@@ -116,7 +204,7 @@ class ThreadService:
             row = await queries.latest_state(session, tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
-        return _state(thread_id, row)
+        return state_of(thread_id, row)
 
     async def state_at(self, tenant_id: UUID, thread_id: UUID, checkpoint: Any) -> ThreadState:
         """A thread's state at a checkpoint, given by its id or its reference. Raises ``NotFound``, ``Invalid``."""
@@ -127,7 +215,7 @@ class ThreadService:
             raise _unknown(thread_id)
         if row.checkpoint_id is None:
             raise NotFound(f"Checkpoint {checkpoint_id} not found in thread {thread_id}")
-        return _state(thread_id, row)
+        return state_of(thread_id, row)
 
     async def history(self, tenant_id: UUID, thread_id: UUID, wanted: HistoryQuery) -> list[ThreadState]:
         """States of a thread, newest first. Raises ``NotFound``."""
@@ -143,7 +231,7 @@ class ThreadService:
             rows = await queries.history(session, tenant_id, thread_id, span)
             if not rows and await queries.latest_state(session, tenant_id, thread_id) is None:
                 raise _unknown(thread_id)
-        return [_state(thread_id, row) for row in rows]
+        return [state_of(thread_id, row) for row in rows]
 
 
 def checkpoint_id_of(value: Any) -> UUID:
@@ -159,85 +247,3 @@ def checkpoint_id_of(value: Any) -> UUID:
 
 def _unknown(thread_id: UUID) -> NotFound:
     return NotFound(f"Thread with ID {thread_id} not found")
-
-
-def _fresh(thread_id: UUID, metadata: dict[str, Any], created: datetime) -> Thread:
-    return Thread(
-        thread_id=thread_id,
-        created_at=created,
-        updated_at=created,
-        state_updated_at=created,
-        metadata=metadata,
-        status="idle",
-        config={},
-        values=NULL,
-    )
-
-
-def _shown(row: Row[Any]) -> Thread:
-    touched = row.runs > 0 or row.head is not None
-    return Thread(
-        thread_id=row.thread_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        state_updated_at=row.state_updated_at,
-        metadata=row.metadata,
-        status=row.status,
-        config=row.config,
-        values=NULL if row.head is None else msgspec.Raw(read(row, row.last_number).state.json()),
-        error=row.error if touched else msgspec.UNSET,
-        interrupts=(row.interrupts or {}) if touched else msgspec.UNSET,
-    )
-
-
-def _state(thread_id: UUID, row: Row[Any]) -> ThreadState:
-    if row.checkpoint_id is None:
-        return ThreadState(
-            values=EMPTY,
-            next=[],
-            tasks=[],
-            metadata=None,
-            created_at=None,
-            checkpoint=None,
-            parent_checkpoint=None,
-            interrupts=[],
-            checkpoint_id=None,
-            parent_checkpoint_id=None,
-        )
-    snapshot = read(row, row.last_number)
-    waiting = [one for many in (row.interrupts or {}).values() for one in many] if row.latest else []
-    parent = snapshot.parent_id
-    return ThreadState(
-        values=msgspec.Raw(snapshot.state.json()),
-        next=list(snapshot.next),
-        tasks=[_task(snapshot, node, row, waiting) for node in snapshot.next],
-        metadata={
-            **(row.run_metadata or {}),
-            **(snapshot.metadata or {}),
-            "run_id": snapshot.run_id,
-            "thread_id": thread_id,
-            "source": snapshot.source,
-            "step": snapshot.step,
-            "parents": {},
-        },
-        created_at=snapshot.created_at,
-        checkpoint=CheckpointRef(checkpoint_id=snapshot.checkpoint_id, thread_id=thread_id),
-        parent_checkpoint=None if parent is None else CheckpointRef(checkpoint_id=parent, thread_id=thread_id),
-        interrupts=waiting,
-        checkpoint_id=snapshot.checkpoint_id,
-        parent_checkpoint_id=parent,
-    )
-
-
-def _task(snapshot: Snapshot, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
-    error = row.error if row.latest else None
-    return {
-        "id": task_id(snapshot.checkpoint_id, node),
-        "name": node,
-        "path": ["__pregel_pull", node],
-        "error": f"{error['error']}({error['message']!r})" if error else None,
-        "interrupts": waiting,
-        "checkpoint": None,
-        "state": None,
-        "result": None,
-    }

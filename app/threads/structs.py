@@ -6,7 +6,9 @@ from uuid import UUID
 
 import msgspec
 
-from app.base.errors import NotBuilt
+from app.base.errors import Invalid
+
+MOST_MINUTES = 60.0 * 24 * 366 * 10
 
 Status = Literal["idle", "busy", "interrupted", "error"]
 Field = Literal[
@@ -38,28 +40,84 @@ class Thread(msgspec.Struct, kw_only=True):
     values: msgspec.Raw
     error: Any = msgspec.UNSET
     interrupts: Any = msgspec.UNSET
+    ttl: Any = msgspec.UNSET
+    extracted: Any = msgspec.UNSET
+
+
+class Ttl(msgspec.Struct, kw_only=True):
+    """How long a thread may rest, in minutes, before it goes."""
+
+    ttl: float
+    strategy: Literal["delete"] = "delete"
+
+
+def minutes(ttl: float | Ttl | None) -> float | None:
+    """The minutes of either form. Raises ``Invalid``."""
+    found = ttl.ttl if isinstance(ttl, Ttl) else ttl
+    if found is not None and not 0 < found <= MOST_MINUTES:
+        raise Invalid("ttl must be a number of minutes, more than 0.", (("/ttl", "out of range"),))
+    return found
+
+
+class NodeUpdate(msgspec.Struct, kw_only=True):
+    """Values to write as the node ``as_node`` would."""
+
+    values: dict[str, Any] | list[dict[str, Any]] | None = None
+    as_node: str | None = None
+    command: Any = None
+
+
+class Superstep(msgspec.Struct, kw_only=True):
+    """Updates that make one checkpoint together."""
+
+    updates: list[NodeUpdate]
+
+
+class StateUpdate(msgspec.Struct, kw_only=True):
+    """Values to write as the node ``as_node`` would, on the newest state or at a checkpoint."""
+
+    values: dict[str, Any] | list[dict[str, Any]] | None = None
+    as_node: str | None = None
+    checkpoint: dict[str, Any] | None = None
+    checkpoint_id: str | None = None
+
+
+class StateUpdated(msgspec.Struct, kw_only=True):
+    """The checkpoint that an update made, in the three places where clients look for it."""
+
+    checkpoint: "CheckpointRef"
+    configurable: "CheckpointRef"
+    checkpoint_id: UUID
+
+
+class Prune(msgspec.Struct, kw_only=True):
+    """Threads to remove, or to take back to their newest checkpoint."""
+
+    thread_ids: list[UUID]
+    strategy: Literal["delete", "keep_latest"] = "delete"
+
+
+class Pruned(msgspec.Struct):
+    """How many threads it was."""
+
+    pruned_count: int
 
 
 class ThreadCreate(msgspec.Struct, kw_only=True):
-    """A thread to create."""
+    """A thread to create; ``supersteps`` are its past, for the agent that ``metadata.graph_id`` names."""
 
     thread_id: UUID | None = None
     metadata: dict[str, Any] | None = None
     if_exists: Literal["raise", "do_nothing"] | None = None
-    ttl: Any = None
-    supersteps: list[dict[str, Any]] | None = None
-
-    def check(self) -> None:
-        """Refuse what this version does not serve. Raises ``NotBuilt``."""
-        if self.supersteps:
-            raise NotBuilt("The field 'supersteps' is not built yet in this version.")
+    ttl: float | Ttl | None = None
+    supersteps: list[Superstep] | None = None
 
 
 class ThreadPatch(msgspec.Struct, kw_only=True):
-    """What to change: ``metadata`` is merged."""
+    """What to change: ``metadata`` is merged, ``ttl`` replaced."""
 
     metadata: dict[str, Any] | None = None
-    ttl: Any = None
+    ttl: float | Ttl | None = None
 
 
 class ThreadSearch(msgspec.Struct, kw_only=True):
@@ -76,11 +134,9 @@ class ThreadSearch(msgspec.Struct, kw_only=True):
     select: list[Field] | None = None
     extract: dict[str, str] | None = None
 
-    def check(self) -> None:
-        """Refuse what this version does not serve. Raises ``NotBuilt``."""
-        for name in ("values", "extract"):
-            if getattr(self, name):
-                raise NotBuilt(f"The field {name!r} is not built yet in this version.")
+    def fields(self) -> list[str] | None:
+        """The fields to show; None for all."""
+        return None if self.select is None else [*self.select, *(["extracted"] if self.extract else [])]
 
 
 class CheckpointRef(msgspec.Struct, kw_only=True):

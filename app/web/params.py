@@ -61,12 +61,12 @@ def stream_modes(request: AnyRequest, allowed: Collection[str]) -> list[str] | N
 
     Repeated parameters, commas and JSON arrays all count. Raises ``Invalid`` for one that is not ``allowed``.
     """
-    return _choices(request, ("stream_mode", "stream_modes"), "stream mode", allowed)
+    return choices(request, ("stream_mode", "stream_modes"), "stream mode", allowed)
 
 
 def select_fields(request: AnyRequest, allowed: Collection[str]) -> list[str] | None:
     """The fields that ``select`` asks for, in any of the forms of ``stream_modes``. Raises ``Invalid``."""
-    return _choices(request, ("select",), "select field", allowed)
+    return choices(request, ("select",), "select field", allowed)
 
 
 def project(things: Iterable[Any], fields: Sequence[str] | None) -> list[Any]:
@@ -77,7 +77,8 @@ def project(things: Iterable[Any], fields: Sequence[str] | None) -> list[Any]:
     return [{field: value for field, value in one.items() if value is not msgspec.UNSET} for one in shown]
 
 
-def _choices(request: AnyRequest, names: Iterable[str], what: str, allowed: Collection[str]) -> list[str] | None:
+def choices(request: AnyRequest, names: Iterable[str], what: str, allowed: Collection[str]) -> list[str] | None:
+    """The values of the parameters ``names``, each once; ``None`` when there are none. Raises ``Invalid``."""
     given = [text for name in names for text in request.query_params.getall(name, [])]
     values = dict.fromkeys(value for text in given for value in _spread(text))
     for value in values:

@@ -24,7 +24,7 @@ MESSAGES: list[tuple[Any, str]] = [
 @pytest.mark.parametrize("given,kind", MESSAGES)
 def test_messages_come_in_any_of_the_usual_forms(given: Any, kind: str) -> None:
     run = Rehearsal()
-    run.apply(read_input({"messages": [given]}, run.run_id))
+    run.state.apply(read_input({"messages": [given]}, run.run_id))
     assert run.state.get("messages")[0]["type"] == kind
     assert run.state.get("messages")[0]["id"]
 

@@ -182,7 +182,7 @@ async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() ->
     run = Rehearsal()
     run.next = ("tools",)
     asked = AIMessage(content="", id="m1", tool_calls=[ToolCall(name="adds", args={"a": 4}, id="c1")])
-    run.apply({"messages": [HumanMessage(content="go", id="h1"), asked]})
+    run.state.apply({"messages": [HumanMessage(content="go", id="h1"), asked]})
     model = Turns([TextDelta("five")])
     await run.play(agent(model, adds))
     assert [step.node for step in run.steps] == ["tools", "agent"]

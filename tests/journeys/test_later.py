@@ -20,10 +20,6 @@ THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
         ("POST", "/store/namespaces"),
         ("POST", f"/threads/{THREAD}/stream/events"),
         ("POST", f"/threads/{THREAD}/commands"),
-        ("GET", f"/threads/{THREAD}/storage"),
-        ("POST", f"/threads/{THREAD}/state"),
-        ("POST", f"/threads/{THREAD}/copy"),
-        ("POST", "/threads/prune"),
     ],
 )
 def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, method: str, path: str) -> None:

@@ -1,0 +1,90 @@
+"""SQL of what is kept of threads: copies, prunings, lifetimes, sizes."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+
+from app.db.session import Reader, Writer
+from app.threads.queries import lock
+from app.threads.tables import threads
+
+_FREE = sa.text(
+    "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary"
+    " and live_run is null and queued = 0 for update"
+)
+
+
+async def lock_free(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> list[UUID]:
+    """Keep those of the threads that no run lives or waits on from changing until the transaction ends."""
+    return [row.thread_id for row in await session.all(_FREE, {"tenant": tenant_id, "threads": list(thread_ids)})]
+
+
+_KEEP_LATEST = (
+    """delete from checkpoints x using threads t
+       where t.tenant_id = :tenant and t.thread_id = any(:threads)
+         and x.tenant_id = :tenant and x.thread_id = t.thread_id and x.checkpoint_id <> t.head""",
+    "update checkpoints set parent_id = null where tenant_id = :tenant and thread_id = any(:threads)",
+    """delete from checkpoint_items x where x.tenant_id = :tenant and x.thread_id = any(:threads)
+         and not exists (
+           select from checkpoints c, unnest(c.first_items, c.last_items) as r(first, last)
+           where c.tenant_id = :tenant and c.thread_id = x.thread_id and x.number between r.first and r.last)""",
+)
+
+
+async def keep_latest(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> None:
+    """Remove all checkpoints of the threads but the newest, and what only the others name."""
+    for statement in _KEEP_LATEST:
+        await session.execute(sa.text(statement), {"tenant": tenant_id, "threads": list(thread_ids)})
+
+
+_COPY = (
+    """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, answered, head,
+         last_number, runs, ttl_minutes)
+       select tenant_id, :copy, metadata, config, case when live_run is null then status else 'idle' end,
+         error, interrupts, answered, head, last_number, runs, ttl_minutes
+       from threads where tenant_id = :tenant and thread_id = :thread and not temporary""",
+    """insert into checkpoints (tenant_id, thread_id, checkpoint_id, parent_id, run_id, source, step, next, head,
+         first_items, last_items, metadata, created_at)
+       select tenant_id, :copy, checkpoint_id, parent_id, run_id, source, step, next, head, first_items, last_items,
+         metadata, created_at
+       from checkpoints where tenant_id = :tenant and thread_id = :thread""",
+    """insert into checkpoint_items (tenant_id, thread_id, number, body)
+       select tenant_id, :copy, number, body from checkpoint_items where tenant_id = :tenant and thread_id = :thread""",
+)
+
+
+async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID) -> bool:
+    """Make the thread ``copy_id`` with the values and checkpoints of another; whether that one was there."""
+    which = {"tenant": tenant_id, "thread": thread_id, "copy": copy_id}
+    if await lock(session, tenant_id, thread_id) is None:
+        return False
+    for statement in _COPY:
+        await session.execute(sa.text(statement), which)
+    return True
+
+
+async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, minutes: float) -> int:
+    """Let a thread go once nothing has happened on it for so long; how many threads it was."""
+    return await session.execute(
+        sa.update(threads)
+        .where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, ~threads.c.temporary)
+        .values(ttl_minutes=minutes, updated_at=sa.func.now())
+    )
+
+
+_HEADS = sa.text(
+    "select head, pg_column_size(c.*) as bytes from checkpoints c where tenant_id = :tenant and thread_id = :thread"
+)
+_SIZES = sa.text(
+    "select number, pg_column_size(i.*) as bytes from checkpoint_items i"
+    " where tenant_id = :tenant and thread_id = :thread"
+)
+
+
+async def sizes(session: Reader, tenant_id: UUID, thread_id: UUID) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    """The heads of a thread's checkpoints with the bytes of their rows, and the bytes of its log items by number."""
+    which = {"tenant": tenant_id, "thread": thread_id}
+    return await session.all(_HEADS, which), await session.all(_SIZES, which)

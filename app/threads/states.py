@@ -1,0 +1,110 @@
+"""Writing a thread's state from outside: as one of its nodes would, as a fork, as the import of a past."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import END_NODE, START_NODE, Agent, Agents
+from app.base.errors import BadRequest, Conflict, Invalid, NotFound
+from app.base.ids import new_id
+from app.checkpoints.codec import pack
+from app.checkpoints.entry import CheckpointEntry
+from app.checkpoints.snapshot import read
+from app.db.session import Writer
+from app.domain.state import State
+from app.threads import queries
+from app.threads.structs import NodeUpdate, Superstep
+
+FIRST_STEP = -1
+
+
+class Base(msgspec.Struct, kw_only=True):
+    """The state that is written on, and where it stands (without an id: a thread that has none)."""
+
+    state: State
+    checkpoint_id: UUID | None = None
+    step: int = FIRST_STEP - 1
+    next: tuple[str, ...] = ()
+    node: str | None = None
+
+
+class StateWriter:
+    """Writes the state of a thread that no run is changing, in a transaction of the caller's."""
+
+    def __init__(self, agents: Agents) -> None:
+        self._agents = agents
+
+    async def update(
+        self, session: Writer, tenant_id: UUID, thread_id: UUID, updates: Sequence[NodeUpdate], at: UUID | None
+    ) -> UUID:
+        """One checkpoint with ``updates`` on the state at ``at`` (None: the newest); its id.
+
+        Raises ``NotFound``, ``Conflict`` while a run lives or waits there, ``BadRequest`` for a thread without an
+        agent or a node that it does not have, ``Invalid`` for values that the agent does not take.
+        """
+        thread = await queries.lock(session, tenant_id, thread_id)
+        if thread is None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+        if thread.live_run is not None or thread.queued:
+            raise Conflict("A run lives on this thread, or waits for its turn: its state can be written when they end.")
+        agent = self._agent(thread.metadata)
+        base = Base(state=State(thread.last_number))
+        if at is not None or thread.head is not None:
+            base = await self._base(session, tenant_id, thread_id, at or thread.head, thread.last_number)
+        return await self._write(session, (tenant_id, thread_id), agent, base, updates)
+
+    async def replay(
+        self, session: Writer, tenant_id: UUID, thread_id: UUID, metadata: dict[str, Any], past: Sequence[Superstep]
+    ) -> None:
+        """Give a new thread the checkpoints of ``past``, one for each superstep. Raises as ``update`` does."""
+        agent = self._agent(metadata)
+        base = Base(state=State())
+        for superstep in past:
+            checkpoint_id = await self._write(session, (tenant_id, thread_id), agent, base, superstep.updates)
+            base = msgspec.structs.replace(base, checkpoint_id=checkpoint_id, step=base.step + 1)
+
+    def _agent(self, metadata: dict[str, Any]) -> Agent:
+        name = metadata.get("graph_id")
+        agent = self._agents.get(name) if isinstance(name, str) else None
+        if agent is None:
+            raise BadRequest(
+                "This thread belongs to no agent yet, so nobody can tell how its state is written: run an assistant on "
+                "it first, or create it with metadata.graph_id, one of " + ", ".join(self._agents.names()) + "."
+            )
+        return agent
+
+    async def _base(self, session: Writer, tenant_id: UUID, thread_id: UUID, at: UUID, last_number: int) -> Base:
+        row = await queries.base(session, tenant_id, thread_id, at)
+        if row is None:
+            raise NotFound(f"Checkpoint {at} not found in thread {thread_id}")
+        snapshot = read(row, last_number)
+        return Base(state=snapshot.state, checkpoint_id=at, step=snapshot.step, next=snapshot.next, node=row.node)
+
+    async def _write(
+        self, session: Writer, place: tuple[UUID, UUID], agent: Agent, base: Base, updates: Sequence[NodeUpdate]
+    ) -> UUID:
+        following = base.next
+        for number, update in enumerate(updates):
+            node = update.as_node or (START_NODE if base.node is None else base.node)
+            if node not in {*agent.nodes, START_NODE, END_NODE}:
+                raise BadRequest(f"Node {node[:100]} does not exist; this agent has {', '.join(agent.nodes)}.")
+            if update.command is not None:
+                raise Invalid("An update is given by its values.", ((f"/{number}/command", "is not taken here"),))
+            for values in update.values if isinstance(update.values, list) else [update.values]:
+                if values is not None:
+                    base.state.apply(agent.read_input(values, new_id()))
+            if update.values is not None or update.as_node is not None:
+                following = () if node == END_NODE else agent.after(node, base.state)
+        forks = all(update.values is None and update.as_node is None for update in updates)
+        entry = CheckpointEntry.of(
+            base.state,
+            parent_id=base.checkpoint_id,
+            source="fork" if forks else "update",
+            step=base.step + 1,
+            following=following,
+        )
+        items = [(number, pack(body)) for number, body in base.state.take_items()]
+        await queries.add_checkpoint(session, place, entry, items, base.state.last_number)
+        return entry.checkpoint_id

@@ -1,0 +1,146 @@
+"""Rows of threads and checkpoints, as clients see them."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.base.ids import task_id
+from app.checkpoints.codec import unpack_head
+from app.checkpoints.snapshot import Snapshot, read
+from app.threads.looking import Path, at
+from app.threads.structs import CheckpointRef, Thread, ThreadState
+
+NULL = msgspec.Raw(b"null")
+EMPTY = msgspec.Raw(b"{}")
+
+
+def fresh(thread_id: UUID, metadata: dict[str, Any], created: datetime) -> Thread:
+    """A thread that was just created."""
+    return Thread(
+        thread_id=thread_id,
+        created_at=created,
+        updated_at=created,
+        state_updated_at=created,
+        metadata=metadata,
+        status="idle",
+        config={},
+        values=NULL,
+    )
+
+
+def shown(row: Row[Any], *, ttl: bool = False) -> Thread:
+    """The thread in ``row``, on request with its lifetime."""
+    touched = row.runs > 0 or row.head is not None
+    return Thread(
+        thread_id=row.thread_id,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        state_updated_at=row.state_updated_at,
+        metadata=row.metadata,
+        status=row.status,
+        config=row.config,
+        values=NULL if row.head is None else msgspec.Raw(read(row, row.last_number).state.json()),
+        error=row.error if touched else msgspec.UNSET,
+        interrupts=(row.interrupts or {}) if touched else msgspec.UNSET,
+        ttl=_ttl(row) if ttl else msgspec.UNSET,
+    )
+
+
+def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
+    """The state in ``row``: empty for a thread that has no checkpoint."""
+    if row.checkpoint_id is None:
+        return ThreadState(
+            values=EMPTY,
+            next=[],
+            tasks=[],
+            metadata=None,
+            created_at=None,
+            checkpoint=None,
+            parent_checkpoint=None,
+            interrupts=[],
+            checkpoint_id=None,
+            parent_checkpoint_id=None,
+        )
+    snapshot = read(row, row.last_number)
+    waiting = [one for many in (row.interrupts or {}).values() for one in many] if row.latest else []
+    parent = snapshot.parent_id
+    return ThreadState(
+        values=msgspec.Raw(snapshot.state.json()),
+        next=list(snapshot.next),
+        tasks=[_task(snapshot, node, row, waiting) for node in snapshot.next],
+        metadata={
+            **(row.run_metadata or {}),
+            **(snapshot.metadata or {}),
+            "run_id": snapshot.run_id,
+            "thread_id": thread_id,
+            "source": snapshot.source,
+            "step": snapshot.step,
+            "parents": {},
+        },
+        created_at=snapshot.created_at,
+        checkpoint=CheckpointRef(checkpoint_id=snapshot.checkpoint_id, thread_id=thread_id),
+        parent_checkpoint=None if parent is None else CheckpointRef(checkpoint_id=parent, thread_id=thread_id),
+        interrupts=waiting,
+        checkpoint_id=snapshot.checkpoint_id,
+        parent_checkpoint_id=parent,
+    )
+
+
+def _task(snapshot: Snapshot, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
+    error = row.error if row.latest else None
+    return {
+        "id": task_id(snapshot.checkpoint_id, node),
+        "name": node,
+        "path": ["__pregel_pull", node],
+        "error": f"{error['error']}({error['message']!r})" if error else None,
+        "interrupts": waiting,
+        "checkpoint": None,
+        "state": None,
+        "result": None,
+    }
+
+
+def extracted(thread: Thread, paths: dict[str, Path]) -> dict[str, Any]:
+    """Alias → what is at its path in ``thread``."""
+    whole = msgspec.json.decode(msgspec.json.encode(thread))
+    return {alias: at(whole, path) for alias, path in paths.items()}
+
+
+def _ttl(row: Row[Any]) -> dict[str, Any] | None:
+    if row.ttl_minutes is None:
+        return None
+    expires = row.updated_at + timedelta(minutes=row.ttl_minutes)
+    return {"strategy": "delete", "ttl_minutes": row.ttl_minutes, "expires_at": expires}
+
+
+def storage_of(thread_id: UUID, heads: list[Row[Any]], items: list[Row[Any]]) -> dict[str, Any]:
+    """The bytes that a thread takes: of its checkpoints, and of its values by channel."""
+    sizes = {row.number: row.bytes for row in items}
+    channels: dict[str, set[int]] = {}
+    for row in heads:
+        head = unpack_head(row.head)
+        for name, ranges in head.lists.items():
+            named = channels.setdefault(name, set())
+            for first, last in zip(ranges[::2], ranges[1::2], strict=True):
+                named.update(range(first, last + 1))
+        for name, number in head.items.items():
+            channels.setdefault(name, set()).add(number)
+    checkpoints = sum(row.bytes for row in heads)
+    values = sum(sizes.values())
+    return {
+        "thread_id": thread_id,
+        "total_bytes": checkpoints + values,
+        "checkpoints": {"count": len(heads), "bytes": checkpoints},
+        "channel_values": {
+            "count": len(sizes),
+            "bytes": values,
+            "by_channel": {
+                name: {"versions": len(named), "bytes": sum(sizes.get(number, 0) for number in named)}
+                for name, named in channels.items()
+            },
+        },
+        "pending_writes": {"count": 0, "bytes": 0},
+    }
