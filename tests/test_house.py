@@ -33,6 +33,7 @@ DEFERRED_IMPORTS = {
 
 # How many broad excepts a file may have, each an edge at which any error must become something else.
 BROAD_EXCEPTS = {
+    "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/agents/loading.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/toolloop/calls.py": 1,  # whatever a tool raises is told to the model
     "app/cli/apart.py": 1,  # what a start-up check raises is told by the parent

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from app.agents.config import AgentsFile, AgentSpec
+from app.agents.functions.agent import Equipment, FunctionAgent
 from app.agents.loading import load
 from app.agents.port import Agent
 from app.agents.toolloop.agent import Manner, ToolLoop
@@ -47,12 +48,16 @@ def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, c
                     f"approve.tools names {tool!r}, which is none of its tools: {', '.join(names) or 'it has none'}"
                 )
         model = find_model(spec.model, spec.fallback)
+        manner = Manner(
+            instructions=spec.instructions,
+            limits=spec.limits,
+            temperature=spec.temperature,
+            max_tokens=spec.max_tokens,
+        )
+        toolbox = Toolbox(tools, count, spec.approve)
+        if not spec.function:
+            return ToolLoop(name, model, toolbox, manner, spec.description)
+        function = load(spec.function, file.folder)
+        return FunctionAgent(name, spec.function, function, Equipment(model, toolbox, manner), spec.description)
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
-    manner = Manner(
-        instructions=spec.instructions,
-        limits=spec.limits,
-        temperature=spec.temperature,
-        max_tokens=spec.max_tokens,
-    )
-    return ToolLoop(name, model, Toolbox(tools, count, spec.approve), manner, spec.description)

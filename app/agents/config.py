@@ -21,8 +21,12 @@ calculator, and keep notes of what the person asks you to remember."""
 
 
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions."""
+    """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions.
 
+    ``function`` names the code of a function agent; without it the agent is the built-in one.
+    """
+
+    function: str = ""
     model: str = ""
     fallback: list[str] = []
     instructions: str = ""
@@ -53,7 +57,7 @@ BUILT_IN = {
 }
 """Always there; the file may define them anew."""
 
-LATER = {"graph": "Hosted LangGraph graphs", "function": "Function agents"}
+LATER = {"graph": "Hosted LangGraph graphs"}
 
 
 def read(path: str | None) -> AgentsFile:
@@ -98,7 +102,7 @@ def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
     for key in table:
         at = f"{file}, line {_line(text, name, key)}: agent {name!r}"
         if key in LATER:
-            raise StartError(f"{at}: {LATER[key]} are not served yet; give the agent a model and tools")
+            raise StartError(f"{at}: {LATER[key]} are not served yet; give the agent a model and tools, or a function")
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"

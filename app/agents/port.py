@@ -139,6 +139,13 @@ class Agent(Protocol):
         """
         ...
 
+    def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """Turn values that a caller writes into the state beside an agent's work into an update. Raises ``Invalid``.
+
+        Unlike an input they begin nothing anew. Deterministic as ``read_input``.
+        """
+        ...
+
     def after(self, node: str, state: State) -> tuple[str, ...]:
         """The nodes that come after ``node`` has brought about ``state``; ``__start__`` stands for the input."""
         ...

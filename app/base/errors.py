@@ -23,7 +23,11 @@
     ├─ AgentError              an agent failed while it ran
     │  ├─ StepLimit            more steps than its limit
     │  ├─ TokenLimit           more tokens than its limit
-    │  └─ RunTimeout           longer than its limit
+    │  ├─ RunTimeout           longer than its limit
+    │  ├─ StepFailed           a step of a function agent raised
+    │  ├─ ToolFailed           a tool that a function agent called answered with an error
+    │  ├─ PathChanged          a function agent did not do again what it had done
+    │  └─ JournalFull          the steps of a function agent gave back too much
     └─ LeaseLost               another owner has this run: stop at once, write nothing
 
 The message of an error is a sentence that a person can act on; it never holds a secret, an SQL text or a prompt.
@@ -187,6 +191,33 @@ class TokenLimit(AgentError):
 
 class RunTimeout(AgentError):
     """The run took longer than its limit allows."""
+
+
+class StepFailed(AgentError):
+    """A step of a function agent raised. ``kind`` is the name of the error's type, ``words`` are its message."""
+
+    def __init__(self, name: str, kind: str, words: str) -> None:
+        super().__init__(f"Step {name!r} failed: {kind}: {words}")
+        self.name = name
+        self.kind = kind
+        self.words = words
+
+
+class ToolFailed(AgentError):
+    """A tool that a function agent called answered with an error. ``words`` are what it said."""
+
+    def __init__(self, name: str, words: str) -> None:
+        super().__init__(f"Tool {name!r} failed: {words}")
+        self.name = name
+        self.words = words
+
+
+class PathChanged(AgentError):
+    """A function agent that began again did not do what it had done the first time."""
+
+
+class JournalFull(AgentError):
+    """The steps of a function agent gave back more than a run may keep."""
 
 
 class LeaseLost(AgentServiceError):

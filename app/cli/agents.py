@@ -37,7 +37,12 @@ async def _run(arguments: argparse.Namespace) -> int:
         if arguments.action == "list":
             default = models.default()[0]
             rows = [
-                (name, "tool loop", spec.model or default, ", ".join(spec.tools) or "-")
+                (
+                    name,
+                    f"function {spec.function}" if spec.function else "tool loop",
+                    spec.model or default,
+                    ", ".join(spec.tools) or "-",
+                )
                 for name, spec in file.agents.items()
             ]
             print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))

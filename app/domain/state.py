@@ -15,9 +15,16 @@ INLINE_BYTES = 512
 """A value whose JSON is at most this long is kept in the head itself."""
 
 MESSAGES = "messages"
+HIDDEN = "__"
+"""Channels whose names begin so are an agent's own: they rest in checkpoints and are shown to nobody."""
 REMOVE_ALL = "__remove_all__"
 
 encode = msgspec.json.Encoder().encode
+
+
+def shown(update: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``update`` that clients see."""
+    return {name: value for name, value in update.items() if not name.startswith(HIDDEN)}
 
 
 class Head(msgspec.Struct, omit_defaults=True):
@@ -137,8 +144,8 @@ class State:
         return items
 
     def json(self) -> bytes:
-        """The values as one JSON object. Nothing is encoded again: the channels' own bytes are joined."""
-        return b"{" + b",".join(encode(name) + b":" + c.json() for name, c in self.channels.items()) + b"}"
+        """The values that clients see as one JSON object. Nothing is encoded again: the channels' bytes are joined."""
+        return b"{" + b",".join(encode(name) + b":" + c.json() for name, c in shown(self.channels).items()) + b"}"
 
     def size(self) -> int:
         """About how many bytes of JSON this state holds."""
@@ -157,7 +164,13 @@ class State:
         return channel.elements if isinstance(channel, ListChannel) else []
 
     def set(self, name: str, value: Any) -> None:
-        """Overwrite the channel ``name``. A list keeps the log items of the elements it shares with its old value."""
+        """Overwrite the channel ``name``; None takes a hidden one away.
+
+        A list keeps the log items of the elements it shares with its old value.
+        """
+        if value is None and name.startswith(HIDDEN):
+            self.channels.pop(name, None)
+            return
         if isinstance(value, list):
             self._set_list(name, [encode(element) for element in value])
             return

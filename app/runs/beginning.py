@@ -10,8 +10,9 @@ from app.runs.structs import RunRequest, goto_nodes
 
 def update_of(request: RunRequest, agent: Agent, run_id: UUID) -> dict[str, Any]:
     """What the input, or the command, changes in the thread's values. Raises ``Invalid``."""
-    given = request.input if request.command is None else request.command.update
-    return {} if given is None else agent.read_input(given, run_id)
+    if request.command is not None:
+        return {} if request.command.update is None else agent.read_update(request.command.update, run_id)
+    return {} if request.input is None else agent.read_input(request.input, run_id)
 
 
 def source_of(request: RunRequest, head: UUID | None) -> str:

@@ -120,9 +120,10 @@ def _resumes(body: RunCreate) -> bool:
 
 def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
     """Raises ``Invalid`` for what ``agent`` cannot take: an input, an update, the name of a node."""
-    given = body.input if body.command is None else body.command.update
-    if given is not None:
-        agent.read_input(given, run_id)
+    if body.command is None and body.input is not None:
+        agent.read_input(body.input, run_id)
+    if body.command is not None and body.command.update is not None:
+        agent.read_update(body.command.update, run_id)
     _check_nodes("interrupt_before", body.interrupt_before, agent.nodes)
     _check_nodes("interrupt_after", body.interrupt_after, agent.nodes)
     if body.command is not None and body.command.goto is not None:

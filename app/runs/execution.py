@@ -16,6 +16,7 @@ from app.checkpoints.codec import pack
 from app.domain.events import Event, InputApplied, Move, RunStarted, StepCommitted
 from app.domain.lifecycle import Reason, RunStatus, thread_status
 from app.domain.messages import Usage
+from app.domain.state import shown
 from app.runs import beginning
 from app.runs.draft import Draft
 from app.runs.ending import OUT_OF_TIME, ROLLED_BACK, Ending, failure
@@ -216,7 +217,7 @@ class Execution:
         if step is not None:
             number, parent = self.step, self.head
             checkpoint_id = self._draft.take(step)
-            updates = msgspec.Raw(encode({step.node: step.update}))
+            updates = msgspec.Raw(encode({step.node: shown(step.update)}))
             move = self._move(parent, "loop", step.next if end is None else ())
             announced.append(StepCommitted(number, str(checkpoint_id), updates, step.node, move))
         if end is not None:

@@ -94,7 +94,8 @@ class StateWriter:
                 raise Invalid("An update is given by its values.", ((f"/{number}/command", "is not taken here"),))
             for values in update.values if isinstance(update.values, list) else [update.values]:
                 if values is not None:
-                    base.state.apply(agent.read_input(values, new_id()))
+                    understand = agent.read_input if node == START_NODE else agent.read_update
+                    base.state.apply(understand(values, new_id()))
             if update.values is not None or update.as_node is not None:
                 following = () if node == END_NODE else agent.after(node, base.state)
         forks = all(update.values is None and update.as_node is None for update in updates)

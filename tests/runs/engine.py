@@ -65,6 +65,10 @@ class SteeredAgent:
         """One human message for each text."""
         return {"messages": [HumanMessage(content=t, id=str(uuid5(run_id, str(n)))) for n, t in enumerate(value)]}
 
+    def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """The same."""
+        return self.read_input(value, run_id)
+
     def after(self, node: str, state: State) -> tuple[str, ...]:
         """Whatever comes, its only node has had its turn then."""
         return self.nodes[:1] if node == START_NODE else ()

@@ -67,6 +67,10 @@ class ToolLoop:
         """Messages in any of the usual forms."""
         return read_input(value, run_id)
 
+    def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """The same."""
+        return read_input(value, run_id)
+
     def schemas(self) -> dict[str, Any]:
         """Of a conversation."""
         return SCHEMAS

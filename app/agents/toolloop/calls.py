@@ -18,7 +18,7 @@ from app.base.errors import StartError
 from app.base.ids import new_id
 from app.base.tasks import together
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
-from app.domain.state import MESSAGES
+from app.domain.state import HIDDEN, MESSAGES
 from app.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
 
 LONGEST_ERROR = 2000
@@ -210,6 +210,8 @@ def checked(result: ToolResult) -> ToolResult:
     stored = _decode(encoded)
     if MESSAGES in stored.update:
         raise ValueError("a tool cannot change the thread's messages")
+    if any(name.startswith(HIDDEN) for name in stored.update):
+        raise ValueError(f"a tool cannot change values whose names begin with {HIDDEN}")
     return stored
 
 

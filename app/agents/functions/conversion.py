@@ -1,0 +1,134 @@
+"""Values of the author's types ↔ JSON: msgspec's structs, dataclasses, typed dictionaries, and pydantic's models.
+
+Pydantic is not needed: its models are known by their methods.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from app.base.errors import Invalid, StartError
+
+_WHERE = re.compile(r"(?s)(.*?) - at (?:`key` in )?`\$([^`]*)`")
+_PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "datetime": "a date and time",
+    "float": "a number",
+    "int": "a whole number",
+    "null": "null",
+    "object": "an object",
+    "str": "a text",
+}
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+
+
+def _out(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a value of type {type(value).__name__} is no JSON")
+
+
+def _into(kind: Any, value: Any) -> Any:
+    if hasattr(kind, "model_validate"):
+        return kind.model_validate(value)
+    raise NotImplementedError(f"{kind!r} cannot be read from JSON")
+
+
+def _described(kind: Any) -> dict[str, Any]:
+    if hasattr(kind, "model_json_schema"):
+        schema: dict[str, Any] = kind.model_json_schema()
+        return schema
+    raise NotImplementedError(f"{kind!r} cannot be described as JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_out)
+
+
+def to_json(value: Any) -> bytes:
+    """``value`` as JSON. Raises ``TypeError`` for one that is none."""
+    return _encoder.encode(value)
+
+
+def to_builtins(value: Any) -> Any:
+    """``value`` as lists, dictionaries and plain values: what its JSON decodes to. Raises ``TypeError``."""
+    return msgspec.json.decode(to_json(value))
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Decoded JSON as a ``kind``. Raises ``ValueError`` (pydantic's included) for one that does not fit."""
+    if kind is Any or kind is None:
+        return value
+    if hasattr(kind, "model_validate"):
+        return kind.model_validate(value)
+    return msgspec.convert(value, kind, dec_hook=_into, str_keys=True)
+
+
+def read(value: Any, kind: Any, at: str) -> Any:
+    """``convert`` for what a client sent at the JSON pointer ``at``. Raises ``Invalid`` with pointers into it."""
+    try:
+        return convert(value, kind)
+    except ValueError as error:
+        found = _problems(error, kind)
+        errors = tuple((f"{at}{pointer}", words) for pointer, words in found)
+        place, words = errors[0]
+        raise Invalid(f"{place.removeprefix('/').replace('/', '.')}: {words}.", errors) from error
+
+
+def schema_of(kind: Any, what: str) -> dict[str, Any]:
+    """The JSON Schema of ``kind``. Raises ``StartError`` that says ``what`` cannot be described."""
+    if kind is Any:
+        return {}
+    if hasattr(kind, "model_json_schema"):
+        return _described(kind)
+    try:
+        (schema,), components = msgspec.json.schema_components([kind], schema_hook=_described)
+    except (TypeError, NotImplementedError) as error:
+        words = str(error).partition("\n")[0]
+        raise StartError(f"{what} cannot be described as JSON: {words}") from error
+    own: dict[str, Any] = components.pop(schema["$ref"].rpartition("/")[2], schema) if "$ref" in schema else schema
+    refers = any(f'"#/$defs/{name}"'.encode() in msgspec.json.encode([own, components]) for name in components)
+    return {**own, "$defs": components} if refers else own
+
+
+def _problems(error: ValueError, kind: Any) -> list[tuple[str, str]]:
+    """(JSON pointer, sentence) for each thing that is wrong."""
+    details = getattr(error, "errors", None)  # pydantic's
+    if callable(details):
+        return [("".join(f"/{_escaped(part)}" for part in one["loc"]), _plain(one["msg"])) for one in details()]
+    words, parts = str(error), []
+    if where := _WHERE.fullmatch(words):
+        words = where[1]
+        parts = [name or index for name, index in _PART.findall(where[2])]
+    if missing := _MISSING.fullmatch(words):
+        parts.append(missing[1])
+        words = "is missing"
+    elif expected := _EXPECTED.fullmatch(words):
+        words = "must be " + " or ".join(_WORDS.get(one, one) for one in expected[1].split(" | "))
+    elif words.startswith("Invalid enum value") and (allowed := _allowed(schema_of(kind, ""), parts)):
+        words = "must be one of " + ", ".join(map(str, allowed))
+    return [("".join(f"/{_escaped(part)}" for part in parts), _plain(words))]
+
+
+def _allowed(schema: dict[str, Any], parts: list[str]) -> list[Any]:
+    """The values that the schema lists for the place ``parts``; none where it is not that simple."""
+    here: dict[str, Any] = schema
+    for part in [*parts, ""]:
+        if "$ref" in here:
+            here = schema.get("$defs", {}).get(here["$ref"].rpartition("/")[2], {})
+        if part:
+            further = here.get("properties", {}).get(part) or here.get("items")
+            here = further if isinstance(further, dict) else {}
+    allowed: list[Any] = here.get("enum", [])
+    return allowed
+
+
+def _escaped(part: Any) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _plain(words: str) -> str:
+    return (words[:1].lower() + words[1:]).rstrip(".")[:300]

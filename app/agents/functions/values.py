@@ -1,0 +1,133 @@
+"""The thread's values as the function sees them: as they were when it began, with what it has set since."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from app.agents.functions.conversion import convert, to_json
+from app.agents.functions.journal import Journal
+from app.domain.state import HIDDEN, MESSAGES, State
+
+T = TypeVar("T")
+
+MEMORY = "memory"
+
+
+class Values:
+    """``context.state``: the thread's values. What is set is committed with the next step.
+
+    When the function begins again it sees each value as it was the first time, not as its own later steps left it.
+    """
+
+    def __init__(self, state: State, journal: Journal) -> None:
+        self._state = state
+        self._journal = journal
+        self._own: dict[str, bytes] = {}
+        self._dirty: set[str] = set()
+
+    @overload
+    def get(self, name: str) -> Any: ...
+    @overload
+    def get(self, name: str, kind: type[T]) -> T | None: ...
+    @overload
+    def get(self, name: str, kind: type[T], default: T) -> T: ...
+
+    def get(self, name: str, kind: Any = Any, default: Any = None) -> Any:
+        """The value ``name`` as a ``kind``; ``default`` where there is none.
+
+        Raises ``ValueError`` for a value that is no ``kind``.
+        """
+        if name in self._own:
+            value = msgspec.json.decode(self._own[name])
+        elif name in self._journal.before:
+            value = msgspec.json.decode(self._journal.before[name])
+        else:
+            value = self._state.get(name)
+        if value is None:
+            return copy.copy(default)
+        try:
+            return convert(value, kind)
+        except ValueError as error:
+            raise ValueError(f"the value {name!r} is not what was asked for: {error}") from error
+
+    def set(self, name: str, value: Any) -> None:
+        """Set the value ``name`` to any JSON (or struct, dataclass, model).
+
+        Raises ``ValueError`` for a reserved name, ``TypeError`` for what is no JSON.
+        """
+        check_name(name)
+        self._own[name] = to_json(value)
+        self._dirty.add(name)
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.set(name, value)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def apply(self, update: Mapping[str, Any]) -> None:
+        """Set all of ``update``."""
+        for name, value in update.items():
+            self.set(name, value)
+
+    def take_changes(self) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
+        """What is not in the thread's state yet, and the values there before the function first changed them."""
+        update: dict[str, Any] = {}
+        before: dict[str, msgspec.Raw] = {}
+        for name in sorted(self._dirty):
+            channel = self._state.channels.get(name)
+            there = b"null" if channel is None else channel.json()
+            if there == self._own[name]:
+                continue
+            update[name] = msgspec.json.decode(self._own[name])
+            if name not in self._journal.before:
+                before[name] = msgspec.Raw(there)
+        self._dirty.clear()
+        return update, before
+
+
+class Memory:
+    """``context.memory``: what to remember, as named values.
+
+    It lives in the thread's values (under ``memory``) and lasts as long as the thread: no other thread sees it.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    @overload
+    async def get(self, key: str) -> Any: ...
+    @overload
+    async def get(self, key: str, kind: type[T]) -> T | None: ...
+    @overload
+    async def get(self, key: str, kind: type[T], default: T) -> T: ...
+
+    async def get(self, key: str, kind: Any = Any, default: Any = None) -> Any:
+        """What is remembered as ``key``, as a ``kind``; ``default`` where there is nothing. Raises ``ValueError``."""
+        value = self._all().get(key)
+        return copy.copy(default) if value is None else convert(value, kind)
+
+    async def set(self, key: str, value: Any) -> None:
+        """Remember ``value`` (None: forget) as ``key``."""
+        kept = {name: one for name, one in self._all().items() if name != key}
+        self._values.set(MEMORY, kept if value is None else {**kept, key: value})
+
+    def _all(self) -> dict[str, Any]:
+        found = self._values.get(MEMORY)
+        return found if isinstance(found, dict) else {}
+
+
+def check_name(name: str) -> None:
+    """Raises ``ValueError`` for the name of a value that a function cannot set."""
+    if name == MESSAGES:
+        raise ValueError("messages are added with context.say, or returned")
+    if not name or name.startswith(HIDDEN):
+        raise ValueError(f"the name {name!r} is reserved")

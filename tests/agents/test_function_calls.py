@@ -1,0 +1,194 @@
+"""How a function agent is called: its input, what its answer means, its bounds, its end."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+
+from app.agents.function import AIMessage, Context
+from app.agents.port import RunConfig
+from app.agents.testing import Rehearsal
+from app.base.errors import AgentError, Invalid, StepLimit, TokenLimit
+from app.base.ids import new_id
+from app.domain.state import State
+from tests.agents.functions import agent, texts
+
+
+class Order(msgspec.Struct):
+    number: str
+    amount: int
+
+
+class Model(pydantic.BaseModel):
+    number: str
+    amount: int
+
+
+@dataclass
+class Record:
+    number: str
+    amount: int
+
+
+class Typed(TypedDict):
+    number: str
+    amount: int
+
+
+@pytest.mark.parametrize("kind", [Order, Model, Record, Typed])
+async def test_a_typed_input_is_what_the_function_is_given(kind: Any) -> None:
+    async def run(context: Context, order: kind) -> Any:
+        assert context.messages == []
+        return order
+
+    run.__annotations__ |= {"context": Context, "order": kind}
+    tested = agent(run)
+    play = Rehearsal()
+    await play.play(tested, {"number": "7", "amount": 3})
+    assert (play.state.get("number"), play.state.get("amount")) == ("7", 3)
+    with pytest.raises(Invalid) as caught:
+        tested.read_input({"number": "7", "amount": "x"}, new_id())
+    assert caught.value.errors[0][0] == "/input/amount"
+    with pytest.raises(Invalid) as caught:
+        tested.read_input({"number": "7"}, new_id())
+    assert caught.value.errors[0][0] == "/input/amount"
+    schema = tested.schemas()["input_schema"]
+    assert sorted(schema["required"]) == ["amount", "number"]
+    assert schema["properties"]["amount"]["type"] == "integer"
+
+
+async def test_messages_of_a_typed_input_join_the_conversation() -> None:
+    class Ask(TypedDict):
+        messages: list[Any]
+        customer: str
+
+    async def run(context: Context, ask: Ask) -> str:
+        return f"{ask['customer']}: {context.messages[-1].content}"
+
+    run.__annotations__ |= {"ask": Ask}
+    play = Rehearsal()
+    await play.play(agent(run), {"messages": [{"role": "user", "content": "hi"}], "customer": "Ann"})
+    assert texts(play) == ["hi", "Ann: hi"]
+
+
+async def test_an_input_with_a_default_may_be_left_out_and_another_may_not() -> None:
+    async def optional(context: Context, n: int = 5) -> dict[str, int]:
+        return {"n": n}
+
+    async def needed(context: Context, n: int) -> None:
+        pass
+
+    play = Rehearsal()
+    play.next = ("optional",)
+    await play.play(agent(optional))
+    assert play.state.get("n") == 5
+    play = Rehearsal()
+    play.next = ("needed",)
+    with pytest.raises(AgentError, match="takes an input and the run has none"):
+        await play.play(agent(needed))
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (7, "returned a int"),
+        (object(), "no JSON"),
+        ({"__journal": []}, "reserved"),
+        ({"messages": [{}]}, "needs a role"),
+    ],
+)
+async def test_an_answer_that_means_nothing_is_refused(value: Any, words: str) -> None:
+    async def run(context: Context) -> Any:
+        return value
+
+    with pytest.raises(AgentError, match=words):
+        await Rehearsal().play(agent(run), "go")
+
+
+async def test_an_object_may_bring_messages_and_values() -> None:
+    async def run(context: Context) -> dict[str, Any]:
+        first = context.messages[0]
+        return {"messages": [{"type": "remove", "id": first.id}, AIMessage(content="clean")], "done": True}
+
+    play = Rehearsal()
+    await play.play(agent(run), "go")
+    assert texts(play) == ["clean"]
+    assert play.state.get("done") is True
+
+
+async def test_steps_and_tokens_are_bounded() -> None:
+    async def run(context: Context) -> None:
+        for number in range(9):
+            await context.model.ask(f"{number} words")
+
+    says = ("one two three",) * 9
+    with pytest.raises(StepLimit, match=r"took 3 steps.*limits\.steps"):
+        await Rehearsal().play(agent(run, says=says, steps=3), "go")
+    with pytest.raises(TokenLimit, match=r"limits\.tokens"):
+        await Rehearsal().play(agent(run, says=says, tokens=10), "go")
+    with pytest.raises(StepLimit, match="recursion_limit"):
+        await Rehearsal(config=RunConfig(recursion_limit=2)).play(agent(run, says=says), "go")
+
+
+async def test_a_cancelled_run_ends_with_all_its_branches() -> None:
+    started = asyncio.Event()
+    ended: list[str] = []
+
+    async def branch(context: Context) -> None:
+        try:
+            await context.step("wait", asyncio.Event().wait)
+        finally:
+            ended.append("branch")
+
+    async def run(context: Context) -> int:
+        branches = [asyncio.create_task(branch(context)) for _ in range(2)]
+        await context.step("begin", dict)
+        started.set()
+        await asyncio.Event().wait()
+        return len(branches)
+
+    task = asyncio.create_task(Rehearsal().play(agent(run), "go"))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["branch", "branch"]
+
+
+async def test_an_exception_of_the_function_is_raised_as_it_is() -> None:
+    class TooDear(Exception):
+        pass
+
+    async def pay() -> None:
+        raise TooDear("no")
+
+    async def run(context: Context) -> None:
+        await context.step("pay", pay)
+
+    with pytest.raises(TooDear):
+        await Rehearsal().play(agent(run), "go")
+
+
+async def test_what_outlives_the_run_can_do_nothing_more() -> None:
+    kept: list[Context] = []
+
+    async def run(context: Context) -> None:
+        kept.append(context)
+
+    play = Rehearsal()
+    await play.play(agent(run), "go")
+    kept[0].emit("late")
+    assert play.events == []
+    with pytest.raises(AgentError, match="has ended"):
+        await kept[0].step("late", dict)
+
+
+async def test_a_thread_that_has_ended_is_not_begun_again_without_an_input() -> None:
+    async def run(context: Context) -> str:
+        return "again"
+
+    play = Rehearsal(State())
+    assert (await play.play(agent(run))).step is None

@@ -1,0 +1,171 @@
+"""Function agents in the agents file: what is accepted, and the one line that says what is wrong with another."""
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from app.agents.catalog import build
+from app.agents.config import read
+from app.agents.function import Context
+from app.agents.functions.agent import FunctionAgent
+from app.base.errors import Invalid, StartError
+from app.base.ids import new_id
+from app.llm.scripted import ScriptedModel
+from tests.agents.functions import agent
+from tests.cli.commands import ran
+
+GREETER = """
+from app.agents.function import Context
+
+
+async def run(context: Context) -> str:
+    return "hi"
+
+
+def sync(context: Context) -> str:
+    return "hi"
+
+
+async def streams(context: Context):
+    yield "hi"
+
+
+async def alone() -> str:
+    return "hi"
+
+
+async def other(context: int) -> str:
+    return "hi"
+
+
+async def many(context: Context, a: int, b: int) -> str:
+    return "hi"
+
+
+async def named(context: Context, *, a: int = 1) -> str:
+    return "hi"
+
+
+async def odd(context: Context, a: complex) -> str:
+    return "hi"
+
+
+async def unknown(context: Context, a: "Nowhere") -> str:
+    return "hi"
+
+
+thing = 7
+"""
+
+
+def built(folder: Path, function: str, more: str = "") -> Any:
+    (folder / "greeter.py").write_text(GREETER)
+    (folder / "agents.toml").write_text(f"[agents.greeter]\nfunction = {function!r}\n{more}")
+    file = read(str(folder / "agents.toml"))
+    return build("greeter", file.agents["greeter"], file, lambda *_: ScriptedModel([]), lambda *_: None)
+
+
+def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp_path: Path) -> None:
+    more = "description = 'Greets.'\ntools = ['clock']\nlimits = { seconds = 5 }\napprove = { tools = ['clock'] }"
+    found = built(tmp_path, "./greeter.py:run", more)
+    assert isinstance(found, FunctionAgent)
+    assert (found.name, found.description, found.seconds, found.nodes) == ("greeter", "Greets.", 5.0, ("run",))
+    assert found.schemas()["input_schema"]["required"] == ["messages"]
+    assert found.graph()["edges"] == [{"source": "__start__", "target": "run"}, {"source": "run", "target": "__end__"}]
+
+
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        ("./nowhere.py:run", r"'./nowhere.py' is no file in "),
+        ("./greeter.py:nothing", "has no attribute 'nothing'"),
+        ("greeter", "write module:attribute or ./file.py:attribute"),
+        ("./greeter.py:sync", "is not async: write async def run"),
+        ("./greeter.py:streams", "yields: write async def run"),
+        ("./greeter.py:alone", "must take the context first"),
+        ("./greeter.py:other", "must take the context first"),
+        ("./greeter.py:many", "takes 3 parameters, more than the context and one input"),
+        ("./greeter.py:named", "parameter 'a' must be an ordinary one"),
+        ("./greeter.py:odd", "its parameter 'a' cannot be described as JSON"),
+        ("./greeter.py:unknown", "its annotations cannot be read: name 'Nowhere' is not defined"),
+        ("./greeter.py:thing", "is no function but of type int"),
+    ],
+)
+def test_what_cannot_be_an_agent_is_said_in_one_line(tmp_path: Path, function: str, words: str) -> None:
+    with pytest.raises(StartError) as caught:
+        built(tmp_path, function)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{tmp_path}/agents.toml: agent 'greeter': ")
+    assert re.search(words, line)
+
+
+def test_hosted_graphs_are_still_refused(tmp_path: Path) -> None:
+    (tmp_path / "agents.toml").write_text("[agents.x]\ngraph = './graph.py:graph'\n")
+    with pytest.raises(StartError, match="line 2: agent 'x': Hosted LangGraph graphs are not served yet"):
+        read(str(tmp_path / "agents.toml"))
+
+
+def test_the_command_lists_and_checks_function_agents(tmp_path: Path) -> None:
+    (tmp_path / "greeter.py").write_text(GREETER)
+    (tmp_path / "agents.toml").write_text(
+        "[agents.good]\nfunction = './greeter.py:run'\n[agents.bad]\nfunction = './greeter.py:sync'\n"
+    )
+    listed = ran(tmp_path, "agents", "list").stdout
+    assert re.search(r"^good +function ./greeter.py:run +scripted:demo +-$", listed, re.MULTILINE)
+    checked = ran(tmp_path, "agents", "check")
+    assert checked.returncode == 1
+    assert re.search(r"^ok +good$", checked.stdout, re.MULTILINE)
+    assert re.search(r"^failed +bad: .*'./greeter.py:sync' is not async", checked.stdout, re.MULTILINE)
+
+
+def test_the_functions_of_the_page_are_agents(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "function-agents.md").read_text()
+    (table,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "agents.toml").write_text(table)
+    file = read(str(tmp_path / "agents.toml"))
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 4
+    for number, example in enumerate(examples):
+        (tmp_path / f"example{number}.py").write_text(example)
+        spec = msgspec.structs.replace(file.agents["greeter"], function=f"./example{number}.py:run")
+        found = build("greeter", spec, file, lambda *_: ScriptedModel([]), lambda *_: None)
+        assert found.nodes == (("run", "book") if "@step" in example else ("run",))
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Item(msgspec.Struct):
+    colour: Colour
+    size: Literal["s", "l"] = "s"
+
+
+class Wanted(msgspec.Struct):
+    items: list[Item]
+    count: int = 1
+
+
+@pytest.mark.parametrize(
+    "value, pointer, words",
+    [
+        ({"items": [{"colour": "red"}, {"colour": "green"}]}, "/input/items/1/colour", "must be one of blue, red"),
+        ({"items": [{"colour": "red", "size": "m"}]}, "/input/items/0/size", "must be one of l, s"),
+        ({"items": [{}]}, "/input/items/0/colour", "is missing"),
+        ({"items": [], "count": "1"}, "/input/count", "must be a whole number"),
+        ([], "/input", "must be an object"),
+    ],
+)
+def test_a_wrong_input_is_refused_with_its_place_and_what_is_allowed(value: Any, pointer: str, words: str) -> None:
+    async def run(context: Context, wanted: Wanted) -> None:
+        pass
+
+    with pytest.raises(Invalid) as caught:
+        agent(run).read_input(value, new_id())
+    ((place, said),) = caught.value.errors
+    assert (place, said) == (pointer, words)
