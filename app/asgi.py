@@ -1,5 +1,6 @@
 """The application of one worker: the routes of a House. Builds nothing at import."""
 
+import functools
 from typing import Any
 
 from litestar import Litestar, Router
@@ -18,7 +19,7 @@ def litestar(house: House) -> Litestar:
     """The routes of ``house``; who serves them opens and closes it (``app.cli.application``)."""
     return Litestar(
         route_handlers=[Router(BASE_PATH, route_handlers=[*CONTROLLERS]), *ROOT_CONTROLLERS],
-        guards=[Guard(house.access if house.settings.auth.mode == "api_key" else None)],
+        middleware=[functools.partial(Guard, access=house.access if house.settings.auth.mode == "api_key" else None)],
         dependencies=dependencies(house),
         dto=JsonBody,
         return_dto=None,

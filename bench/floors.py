@@ -1,11 +1,12 @@
-"""What the parts cost bare, as servers of their own: ``granian bench.floors:hello`` and ``:stream``."""
+"""What the parts cost bare, as servers of their own: ``granian bench.floors:hello`` and ``:frames``."""
 
 from typing import Any
 
 import msgspec
 from litestar import Litestar, get
 
-CHUNK = b"".join(b"event: messages\r\ndata: %b\r\nid: 1-%d\r\n\r\n" % (b"x" * 140, n) for n in range(1, 104))
+FRAMES = 103
+CHUNK = b"".join(b"event: messages\r\ndata: %b\r\nid: 1-%d\r\n\r\n" % (b"x" * 140, n) for n in range(1, FRAMES + 1))
 
 
 class Hello(msgspec.Struct):
@@ -23,8 +24,8 @@ async def greet() -> Hello:
 hello = Litestar([greet], openapi_config=None)
 
 
-async def stream(scope: Any, receive: Any, send: Any) -> None:
-    """A hundred and three frames, ready, in one chunk: the most that the server can push."""
+async def frames(scope: Any, receive: Any, send: Any) -> None:
+    """The events of ``stream100``, ready, in one chunk: the most that the server can push."""
     if scope["type"] == "lifespan":
         for kind in ("startup", "shutdown"):
             await receive()

@@ -1,164 +1,197 @@
-"""Closed-loop load over HTTP: so many clients, each asking again as soon as it was answered, for so many seconds."""
+"""Load on a server: so many clients, each asking again as soon as it was answered; or requests at a fixed rate."""
 
 import asyncio
+import selectors
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections import deque
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
+import uvloop
 
-HELLO = {"messages": [{"role": "user", "content": "hello"}]}
-Ask = Callable[[aiohttp.ClientSession], Awaitable[tuple[float, int]]]
-"""One operation: seconds to its first event (or answer), and how many events it had."""
+from bench.client import Connection, Failed, connect
+from bench.figures import Load, Paced, quantile
+from bench.operations import Operation
+from bench.processes import cpu_seconds
 
+WARM_SECONDS = 0.3
+"""Of the same load, before it counts."""
+PATIENCE = 30.0
+"""Seconds beyond its time after which a load that does not end is given up."""
+MOST_ERRORS = 20
+MOST_OPERATIONS = 200_000
+MOST_CONNECTIONS = 256
 
-class Figures(msgspec.Struct, kw_only=True):
-    """What one scenario showed. CPU is the server's, all its processes."""
-
-    scenario: str
-    clients: int
-    per_second: float
-    events_per_second: float
-    p50_ms: float
-    p99_ms: float
-    first_p50_ms: float
-    cpu_us_per_operation: float
-    cpu_us_per_event: float
-    errors: int
+T = TypeVar("T")
 
 
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+class Target(msgspec.Struct, frozen=True):
+    """A server under load: its port, its process, and that of the PostgreSQL beside it."""
+
+    port: int
+    pid: int
+    postgres: int
+
+    def used(self) -> tuple[float, float, float]:
+        """Seconds of CPU so far: the server, PostgreSQL, and this client."""
+        return cpu_seconds(self.pid), cpu_seconds(self.postgres), time.process_time()
+
+
+class Kept:
+    """What the clients of one load have seen."""
+
+    def __init__(self) -> None:
+        self.total: list[float] = []
+        self.first: list[float] = []
+        self.token: list[float] = []
+        self.events = 0
+        self.errors: list[str] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the load must end before its time."""
+        return len(self.errors) >= MOST_ERRORS or len(self.total) >= MOST_OPERATIONS
+
+
+def closed(scenario: str, target: Target, operation: Operation, *, clients: int, seconds: float) -> Load:
+    """Drive ``operation`` by ``clients`` connections for ``seconds``."""
+
+    async def drive() -> Load:
+        connections = [await connect(target.port) for _ in range(clients)]
+        warm = Kept()
+        await gathered([ask_on(one, operation, warm, WARM_SECONDS) for one in connections], WARM_SECONDS)
+        kept = Kept()
+        before, began = target.used(), time.perf_counter()
+        await gathered([ask_on(one, operation, kept, seconds) for one in connections], seconds)
+        wall = time.perf_counter() - began
+        used = [now - then for now, then in zip(target.used(), before, strict=True)]
+        for one in connections:
+            one.close()
+        kept.errors += warm.errors
+        return summed(scenario, clients, wall, kept, used)
+
+    return uvloop.run(drive())
+
+
+async def gathered(every: list[Coroutine[Any, Any, None]], seconds: float) -> None:
+    """Run all, for not much longer than ``seconds``."""
+    async with asyncio.timeout(seconds + PATIENCE):
+        await asyncio.gather(*every)
+
+
+async def ask_on(connection: Connection, operation: Operation, kept: Kept, seconds: float) -> None:
+    """One client: an operation after the other, until it fails or the time is over."""
+    began = start = time.perf_counter()
+    while start < began + seconds and not kept.is_full:
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, todo = [], [pid]
-    while todo:
-        one = todo.pop()
-        found.append(one)
-        todo += children.get(one, [])
-    return found
+            done = await operation(connection)
+        except Failed as error:
+            kept.errors.append(str(error))
+            return
+        end = time.perf_counter()
+        kept.total.append(end - start)
+        kept.first.append(done.first)
+        kept.token.append(done.token)
+        kept.events += done.events
+        start = end
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and its descendants."""
-    total = 0
-    for one in family(pid):
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / 100
-
-
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process and its descendants, each counted whole."""
-    pages = 0
-    for one in family(pid):
-        try:
-            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
-        except OSError:
-            continue
-    return pages * 4096 / 1e6
-
-
-async def run(scenario: str, pid: int, ask: Ask, *, clients: int, seconds: float) -> Figures:
-    """Drive ``ask`` and measure; a short warm-up is not counted."""
-    total: list[float] = []
-    first: list[float] = []
-    events = 0
-    errors = 0
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=60)
-    ) as session:
-        await asyncio.gather(*(ask(session) for _ in range(min(clients, 8))))
-        cpu, began = cpu_seconds(pid), time.perf_counter()
-
-        async def client() -> None:
-            nonlocal events, errors
-            while time.perf_counter() - began < seconds:
-                start = time.perf_counter()
-                try:
-                    to_first, count = await ask(session)
-                except (aiohttp.ClientError, TimeoutError, AssertionError):
-                    errors += 1
-                    continue
-                total.append(time.perf_counter() - start)
-                first.append(to_first)
-                events += count
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-        wall, used = time.perf_counter() - began, cpu_seconds(pid) - cpu
-    return Figures(
+def summed(scenario: str, clients: int, wall: float, kept: Kept, used: list[float]) -> Load:
+    """The figures of what was seen; ``used`` is the CPU of server, PostgreSQL and client."""
+    server, postgres, client = (round(one / max(1, len(kept.total)) * 1e6, 1) for one in used)
+    return Load(
         scenario=scenario,
         clients=clients,
-        per_second=round(len(total) / wall, 1),
-        events_per_second=round(events / wall, 1),
-        p50_ms=quantile(total, 0.5),
-        p99_ms=quantile(total, 0.99),
-        first_p50_ms=quantile(first, 0.5),
-        cpu_us_per_operation=round(used / max(1, len(total)) * 1e6, 1),
-        cpu_us_per_event=round(used / max(1, events) * 1e6, 1),
-        errors=errors,
+        operations=len(kept.total),
+        seconds=round(wall, 2),
+        per_second=round(len(kept.total) / wall, 1),
+        events_per_second=round(kept.events / wall, 1),
+        p50_ms=quantile(kept.total, 0.5),
+        p95_ms=quantile(kept.total, 0.95),
+        p99_ms=quantile(kept.total, 0.99),
+        first_p50_ms=quantile(kept.first, 0.5),
+        token_p50_ms=quantile(kept.token, 0.5),
+        server_us=server,
+        postgres_us=postgres,
+        client_us=client,
+        errors=kept.errors,
     )
 
 
-def quantile(values: list[float], share: float) -> float:
-    """In milliseconds; 0 where nothing was measured."""
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 2) if ordered else 0.0
+class Pool:
+    """Connections for requests that do not wait for each other."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: deque[Connection] = deque()
+        self._room = asyncio.Semaphore(MOST_CONNECTIONS)
+
+    async def fill(self, connections: int) -> None:
+        """Open some before they are needed."""
+        self._idle.extend([await connect(self._port) for _ in range(connections)])
+
+    async def ask(self, operation: Operation, due: float, kept: Kept) -> None:
+        """One operation; its latency counts from ``due``."""
+        async with self._room:
+            connection = self._idle.pop() if self._idle else await connect(self._port)
+            try:
+                await operation(connection)
+            except Failed as error:
+                kept.errors.append(str(error))
+                return
+            kept.total.append(time.perf_counter() - due)
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        for connection in self._idle:
+            connection.close()
 
 
-def getting(url: str) -> Ask:
-    """GET ``url``."""
+def paced(scenario: str, port: int, operation: Operation, *, greatest: float, share: float, seconds: float) -> Paced:
+    """Begin ``operation`` at ``share`` of the ``greatest`` rate, evenly, for ``seconds``.
 
-    async def ask(session: aiohttp.ClientSession) -> tuple[float, int]:
-        start = time.perf_counter()
-        async with session.get(url) as answer:
-            await answer.read()
-            assert answer.status == 200
-        return time.perf_counter() - start, 1
+    Late beginnings of a busy client count as latency, so what is slow hides nothing that came after it.
+    """
+    rate = greatest * share
 
-    return ask
+    async def drive() -> Paced:
+        pool, warm, kept = Pool(port), Kept(), Kept()
+        await pool.fill(16)
+        await asyncio.gather(*(pool.ask(operation, time.perf_counter(), warm) for _ in range(16)))
+        used, began = time.process_time(), time.perf_counter()
+        async with asyncio.timeout(seconds + PATIENCE), asyncio.TaskGroup() as running:
+            for n in range(int(rate * seconds)):
+                due = began + n / rate
+                if (early := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
+                running.create_task(pool.ask(operation, due, kept))
+                if len(kept.errors) >= MOST_ERRORS:
+                    break
+        wall = time.perf_counter() - began
+        pool.close()
+        return Paced(
+            scenario=scenario,
+            share=share,
+            rate=round(rate, 1),
+            achieved=round(len(kept.total) / wall, 1),
+            client_us=round((time.process_time() - used) / max(1, len(kept.total)) * 1e6, 1),
+            p50_ms=quantile(kept.total, 0.5),
+            p95_ms=quantile(kept.total, 0.95),
+            p99_ms=quantile(kept.total, 0.99),
+            errors=warm.errors + kept.errors,
+        )
+
+    return run_finely(drive())
 
 
-def waiting(base: str) -> Ask:
-    """A new thread, and an echo waited for on it."""
-
-    async def ask(session: aiohttp.ClientSession) -> tuple[float, int]:
-        start = time.perf_counter()
-        async with session.post(f"{base}/threads", json={}) as answer:
-            thread_id = (await answer.json())["thread_id"]
-        made = time.perf_counter() - start
-        body = {"assistant_id": "echo", "input": HELLO}
-        async with session.post(f"{base}/threads/{thread_id}/runs/wait", json=body) as answer:
-            values = await answer.json()
-            assert values["messages"][-1]["content"] == "echo: hello"
-        return made, 1
-
-    return ask
+def run_finely(work: Awaitable[T]) -> T:
+    """Run on a loop whose timers are exact: uvloop's and those over epoll wake on whole milliseconds."""
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        return runner.run(wrapped(work))
 
 
-def streaming(base: str) -> Ask:
-    """A stateless run of a hundred tokens, read to its end."""
-
-    async def ask(session: aiohttp.ClientSession) -> tuple[float, int]:
-        start = time.perf_counter()
-        first = 0.0
-        events = 0
-        body = {"assistant_id": "stream100", "input": HELLO, "stream_mode": "messages-tuple"}
-        async with session.post(f"{base}/runs/stream", json=body) as answer:
-            assert answer.status == 200
-            async for chunk in answer.content.iter_any():
-                first = first or time.perf_counter() - start
-                events += chunk.count(b"\nid: ")
-        assert events == 103
-        return first, events
-
-    return ask
+async def wrapped(work: Awaitable[T]) -> T:
+    """``work`` as a coroutine."""
+    return await work

@@ -1,12 +1,11 @@
 """Authentication of requests: key → principal. Every route needs one but those that say they are open."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from litestar import Request
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.access.service import AccessService
 from app.access.structs import DEFAULT_TENANT, SCOPES, USE, Principal
@@ -24,17 +23,24 @@ _EVERYBODY = Principal(DEFAULT_TENANT, scopes=SCOPES)
 
 
 class Guard:
-    """A Litestar guard. Without ``access`` authentication is off: everybody is the one tenant, whatever key is sent."""
+    """Litestar middleware around every route, for Litestar's own guards copy the handler each time (15 µs).
 
-    def __init__(self, access: AccessService | None) -> None:
+    Without ``access`` authentication is off: everybody is the one tenant, whatever key is sent.
+    """
+
+    def __init__(self, app: ASGIApp, access: AccessService | None) -> None:
+        self._app = app
         self._access = access
 
-    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        """Put the principal into ``connection.scope["user"]``.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through with its principal in ``scope["user"]``.
 
         Raises ``Unauthenticated``, ``Forbidden`` for a key without the scope, ``Unavailable`` when nobody can tell.
         """
-        scope, opt = connection.scope, handler.opt
+        await self._admit(scope, scope["route_handler"].opt)
+        await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, opt: Mapping[str, Any]) -> None:
         if self._access is None:
             scope["user"] = _EVERYBODY
         elif not opt.get("open"):

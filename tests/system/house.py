@@ -8,11 +8,13 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from app.access.structs import SCOPES
 from app.asgi import litestar
 from app.lifespan import close_house, open_house
 from app.settings import load
+from app.system import prober
 from app.web.bodies import Bodies
 from app.web.headers import Envelope
 from app.wiring import House, build
@@ -55,6 +57,15 @@ def client_of(house: House) -> httpx.AsyncClient:
 async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
     """An open House on the database at ``url``."""
     house = built(url, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prober, "DEADLINE", 10.0)  # a busy machine is no lost database
+        async with opened(house) as service:
+            yield service
+
+
+@asynccontextmanager
+async def opened(house: House) -> AsyncIterator[Service]:
+    """``house`` open, and a client of it."""
     await open_house(house)
     await house.prober.look()
     try:
