@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def run(*, quick: bool) -> int:
-    """Measure, keep the result and print it; where requests failed, only what failed."""
+    """Measure, keep the result and print it; of one with failed requests only what failed: nothing else counts then."""
     result = measure(quick=quick, say=lambda text: print(f"  {text}", file=sys.stderr, flush=True))
     path = figures.write(result, RESULTS)
     troubles = result.troubles()

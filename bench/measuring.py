@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 FULL = Plan(rounds=3, seconds=3.0, paced_seconds=8.0, threads=5, starts=5)
-QUICK = Plan(rounds=1, seconds=1.2, paced_seconds=1.5, threads=1, starts=1)
+QUICK = Plan(rounds=1, seconds=1.0, paced_seconds=1.2, threads=1, starts=1)
 
 
 class Postgres(msgspec.Struct, frozen=True):
