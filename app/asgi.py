@@ -1,10 +1,12 @@
 """The application of one worker: the routes of a House. Builds nothing at import."""
 
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from litestar import Litestar, Router
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 
 from app.access.guard import OPEN, Guard, principal_of
 from app.routes import BASE_PATH, CONTROLLERS, ROOT_CONTROLLERS
@@ -32,21 +34,33 @@ def litestar(house: House) -> Litestar:
 
 
 def dependencies(house: House) -> dict[str, Provide]:
-    """What handlers may ask for by name."""
+    """What handlers may ask for by name.
+
+    Each part asks for the one before it: dependencies that stand side by side are resolved in a task group (20 µs
+    each), those in a line one after the other (1 µs). Open routes have no principal, so theirs stand alone.
+    """
+    provided = {
+        "system": Provide(lambda: house.system, sync_to_thread=False),
+        "metrics_page": Provide(lambda: house.metrics_page, sync_to_thread=False),
+        "principal": Provide(principal_of, sync_to_thread=False),
+    }
     parts = {
         "assistants": house.assistants,
         "threads": house.threads,
         "runs": house.runs,
         "streams": house.streams,
-        "system": house.system,
-        "metrics_page": house.metrics_page,
     }
-    given = {name: Provide(_giving(part), sync_to_thread=False) for name, part in parts.items()}
-    return {**given, "principal": Provide(principal_of, sync_to_thread=False)}
+    for name, part in parts.items():
+        provided[name] = Provide(_giving(part, after=list(provided)[-1]), sync_to_thread=False)
+    return provided
 
 
-def _giving(part: Any) -> Any:
-    def give() -> Any:
+def _giving(part: Any, after: str) -> Callable[..., Any]:
+    def give(**_: Any) -> Any:
         return part
 
+    kind: Any = NamedDependency[Any]  # type: ignore[misc]
+    one_before = inspect.Parameter(after, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    give.__signature__ = inspect.Signature([one_before])  # type: ignore[attr-defined]
+    give.__annotations__ = {after: kind, "return": Any}
     return give

@@ -23,6 +23,8 @@ PEPPER = "0123456789abcdef" * 2
 API = "/api/v1"
 NOWHERE = "postgresql://nobody@/nothing?host=/nowhere"
 """A database that cannot be reached."""
+PATIENCE = 10.0
+"""A machine that is busy with other tests is no lost database."""
 
 
 class Service(msgspec.Struct):
@@ -54,11 +56,11 @@ def client_of(house: House) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def serving(url: str, **settings: str) -> AsyncIterator[Service]:
-    """An open House on the database at ``url``."""
+async def serving(url: str, *, deadline: float = PATIENCE, **settings: str) -> AsyncIterator[Service]:
+    """An open House on the database at ``url``, which counts as lost when it says nothing for ``deadline`` seconds."""
     house = built(url, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prober, "DEADLINE", 10.0)  # a busy machine is no lost database
+        patch.setattr(prober, "DEADLINE", deadline)
         async with opened(house) as service:
             yield service
 

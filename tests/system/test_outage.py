@@ -15,9 +15,10 @@ from app.access.structs import DEFAULT_TENANT
 from app.base.errors import Unavailable
 from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
+from app.system.prober import DEADLINE
 from tests.system.house import Service, serving
 
-NOTICED_SECONDS = 2.0
+NOTICED_SECONDS = 5.0
 """How soon an outage must show."""
 
 BACK_SECONDS = 5.0
@@ -71,7 +72,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 async def service(server: Server) -> AsyncIterator[Service]:
-    async with serving(server.url, AGENT_AUTH="none") as service:
+    async with serving(server.url, AGENT_AUTH="none", deadline=DEADLINE) as service:
         yield service
         await asyncio.to_thread(server.thaw)
 
