@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from tests import guards, statements
 from tests.database import RolledBack, clone, create, drop, rolled_back, server_with_template
 
 SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_", "PG")
+
+PATIENCE = 50.0
+"""Seconds that a test may take in a coroutine; pytest's own timeout, with the fixtures, is longer."""
 
 server_of_the_run = contextlib.ExitStack()
 """Entered by the first who needs it, in the process that ends last."""
@@ -24,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(SETTINGS):
             del os.environ[name]
+    # the tracebacks of the default, with the values of all variables, take so long that health checks come too late
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     guards.guard()
     statements.watch()
     if hasattr(config, "workerinput"):
@@ -46,6 +55,26 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_unconfigure() -> None:
     """Stop the server with the run."""
     server_of_the_run.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a test that waits for ever fail at the line where it waits.
+
+    pytest-timeout, with the time of the fixtures included, can only end the process.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            marker = item.get_closest_marker("timeout")
+            item.obj = in_time(item.obj, marker.args[0] * 0.8 if marker else PATIENCE)
+
+
+def in_time(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def limited(*arguments: Any, **fixtures: Any) -> None:
+        async with asyncio.timeout(seconds):
+            await test(*arguments, **fixtures)
+
+    return limited
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

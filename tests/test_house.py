@@ -36,6 +36,7 @@ BROAD_EXCEPTS = {
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/agents/loading.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/toolloop/calls.py": 1,  # whatever a tool raises is told to the model
+    "app/base/tasks.py": 1,  # what is done again and again goes on after any failure
     "app/cli/apart.py": 1,  # what a start-up check raises is told by the parent
     "app/cli/main.py": 1,  # a traceback is a bug: one line tells of it
     "app/tools/threads.py": 1,  # what a sync tool raises is raised where the call was made

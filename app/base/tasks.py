@@ -1,7 +1,7 @@
 """Owned tasks: every background task has an owner that keeps it alive, hears of its failure and ends it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -45,6 +45,21 @@ class Tasks:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def repeat(self, work: Callable[[], Awaitable[object]], seconds: float, *, name: str) -> None:
+        """Call ``work`` again and again, ``seconds`` after it ended, until the owner closes.
+
+        A call that fails is logged: what keeps a process true must not end with one failure.
+        """
+        self.start(self._repeat(work, seconds, name), name=name)
+
+    async def _repeat(self, work: Callable[[], Awaitable[object]], seconds: float, name: str) -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("task_failed", task=f"{self.name}.{name}")
+            await asyncio.sleep(seconds)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -72,7 +72,8 @@ def reachable() -> Iterator[None]:
     except AWAY as error:
         raise Unavailable("The database cannot be reached.", retry_after=2) from error
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        # SQLAlchemy wraps what the driver raises, also while a connection is being made
+        if not error.connection_invalidated and not isinstance(getattr(error.orig, "__cause__", None), AWAY):
             raise
         raise Unavailable("The database connection broke.", retry_after=2) from error
 

@@ -225,15 +225,20 @@ class Execution:
             if end.interrupts is not None:
                 end = msgspec.structs.replace(end, task=self._task())
         values = self.state.json() if any(map(self._renderer.needs_values, announced)) else b""
-        said = [event for event in announced if self._renderer.wants(event)]
-        events = [*self._events, *said]
-        self._events = []
-        stored = [(self._first_seq, pack(encode(events)))] if events else []
+        frames: list[Frame] = []
+        for event in announced:
+            if self._renderer.wants(event):
+                self._events.append(event)
+                frames += self._renderer.render(event, values)
+        stored = []
+        if self._renderer.seq >= self._first_seq:  # the key of the row: events without a frame wait for the next
+            stored.append((self._first_seq, pack(encode(self._events))))
+            self._events, self._first_seq = [], self._renderer.seq + 1
         entry = self._draft.entry(stored, end)
         self._held = []
-        await to_the_end(self._commit(entry, said, values))
+        await to_the_end(self._commit(entry, frames))
 
-    async def _commit(self, entry: JournalEntry, said: list[Event], values: bytes) -> None:
+    async def _commit(self, entry: JournalEntry, frames: list[Frame]) -> None:
         try:
             if self._input_written is not None:
                 await self._input_written
@@ -241,12 +246,8 @@ class Execution:
             self.queued = await self._journal.write(entry)
         finally:
             held, self._held = self._held or [], None
-        frames: list[Frame] = []
-        for event in said:
-            frames += self._renderer.render(event, values)
         self._feed.push(frames)
         self._feed.stored(self._renderer.seq)
-        self._first_seq = self._renderer.seq + 1
         for event in held:
             self.emit(event)
 

@@ -79,8 +79,8 @@ class Supervisor:
 
     def start(self, lease_seconds: float) -> None:
         """Begin to keep leases and to look for runs that nobody owns."""
-        self._loops.start(self._keep_leases(lease_seconds / 3), name="leases")
-        self._loops.start(self._sweep(), name="sweep")
+        self._loops.repeat(self._keep_leases, lease_seconds / 3, name="leases")
+        self._loops.repeat(self._sweep, SWEEP_SECONDS, name="sweep")
 
     @property
     def active(self) -> int:
@@ -258,37 +258,33 @@ class Supervisor:
             for claimed in await self._claims.claim(1, thread):
                 self.launch(claimed)
 
-    async def _keep_leases(self, interval: float) -> None:
-        while True:
-            await asyncio.sleep(interval)
-            if not self._live:
-                continue
-            held = dict(self._live)
-            try:
-                ours = await self._claims.extend(list(held))
-            except Unavailable as error:
-                log.warning("lease_heartbeat_failed", error=str(error))
-                continue
-            for run_id, live in held.items():
-                if run_id not in ours:
-                    self._lose(live)
-                elif (action := ours[run_id]) is not None:
-                    live.cancel(action)
+    async def _keep_leases(self) -> None:
+        held = dict(self._live)
+        if not held:
+            return
+        try:
+            ours = await self._claims.extend(list(held))
+        except Unavailable as error:
+            log.warning("lease_heartbeat_failed", error=str(error))
+            return
+        for run_id, live in held.items():
+            if run_id not in ours:
+                self._lose(live)
+            elif (action := ours[run_id]) is not None:
+                live.cancel(action)
 
     def _lose(self, live: Live) -> None:
         if self._live.get(live.claimed.run_id) is live and live.task is not None and not live.finishing:
             live.task.cancel()
 
     async def _sweep(self) -> None:
-        while True:
-            try:
-                await self._cancels.finish_expired()
-                await self._claims.release_expired()
-                await self._sweeps.temporary(KEEP_TEMPORARY_SECONDS)
-                await self._sweeps.expired()
-                await self._sweeps.keys()
-                for claimed in await self._claims.claim(CLAIM_MOST):
-                    self.launch(claimed)
-            except Unavailable as error:
-                log.warning("sweep_failed", error=str(error))
-            await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            await self._cancels.finish_expired()
+            await self._claims.release_expired()
+            await self._sweeps.temporary(KEEP_TEMPORARY_SECONDS)
+            await self._sweeps.expired()
+            await self._sweeps.keys()
+            for claimed in await self._claims.claim(CLAIM_MOST):
+                self.launch(claimed)
+        except Unavailable as error:
+            log.warning("sweep_failed", error=str(error))

@@ -56,9 +56,9 @@ class Prober:
 
     def start(self) -> None:
         """Begin to look."""
-        self._tasks.start(self._watch(), name="database")
+        self._tasks.repeat(self.look, EVERY, name="database")
         for other in self._others:
-            self._tasks.start(self._call(other), name="other")
+            self._tasks.repeat(other, EVERY_OTHER, name="other")
 
     async def aclose(self) -> None:
         """Stop to look."""
@@ -103,13 +103,3 @@ class Prober:
         elif self._trouble and not trouble:
             log.info("database_found")
         self._trouble = trouble
-
-    async def _watch(self) -> None:
-        while True:
-            await self.look()
-            await asyncio.sleep(EVERY)
-
-    async def _call(self, other: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await other()
-            await asyncio.sleep(EVERY_OTHER)
