@@ -27,6 +27,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["development", "production"],
         _is("APP_ENV", "What this process serves; `production` refuses whatever is meant for tests."),
     ] = "development"
+    crash_at: Annotated[
+        str, _is("AGENT_CRASH_AT", "For tests: where the process dies (`app.base.crashes`). Refused in production.")
+    ] = ""
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], _is("LOG_LEVEL", "The least level that is logged.")
     ] = "info"

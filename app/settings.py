@@ -155,6 +155,8 @@ def check_serving(settings: Settings) -> None:
     """Refuse what ``agent-service serve`` must not start with. Raises ``UsageError``."""
     if settings.database.url is None:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
+    if settings.server.crash_at and settings.server.environment == "production":
+        raise UsageError("AGENT_CRASH_AT is for tests: unset it, or set APP_ENV=development")
     if settings.auth.mode == "none" and not is_loopback(settings.server.host):
         raise UsageError(
             f"AGENT_AUTH=none would open {settings.server.host} to everybody; set AGENT_AUTH=api_key or HOST=127.0.0.1"

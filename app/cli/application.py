@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import structlog
 
 from app.asgi import litestar
+from app.base.crashes import arm
 from app.base.errors import StartError
 from app.db.revisions import HEAD
 from app.lifespan import close_house, drain_house, open_house
@@ -56,6 +57,8 @@ def work(station: Station, overrides: Mapping[str, str], defaults: Mapping[str, 
     def create() -> Service:
         settings = load(overrides=overrides, defaults=defaults)
         set_up(settings.server.log_level, settings.server.log_format)
+        if settings.server.crash_at:
+            arm(settings.server.crash_at)
         for sentence in settings.warnings:
             log.warning("setting_ignored", detail=sentence)
         return Service(settings)

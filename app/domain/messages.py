@@ -37,6 +37,14 @@ class Usage(msgspec.Struct, frozen=True):
     input_token_details: dict[str, int] = {}
     output_token_details: dict[str, int] = {}
 
+    def plus(self, other: "Usage") -> "Usage":
+        """The tokens of both, without details."""
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+
 
 class HumanMessage(msgspec.Struct, tag_field="type", tag="human", kw_only=True):
     """What a person said."""

@@ -8,6 +8,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from app.agents.port import Agent, Outcome, Step, ToolIntent
+from app.base.crashes import crash_point
 from app.base.ids import task_id
 from app.base.lease import Lease
 from app.base.tasks import Tasks, to_the_end
@@ -169,7 +170,7 @@ class Execution:
         if self.request.pauses((step.node,), step.next):
             await self._pause(step)
         if step.usage is not None:
-            self.usage = add(self.usage, step.usage)
+            self.usage = self.usage.plus(step.usage)
         await self._write(step, None)
         self.next = step.next
         if self.draining:
@@ -219,7 +220,7 @@ class Execution:
         self._ending = ending
         step, failed = outcome.step, ending.failed
         if step is not None and step.usage is not None:
-            self.usage = add(self.usage, step.usage)
+            self.usage = self.usage.plus(step.usage)
         asked = [{"id": i.id, "value": i.value} for i in ending.interrupts]
         end = EndEntry(
             status=status,
@@ -266,7 +267,9 @@ class Execution:
             if self._input_written is not None:
                 await self._input_written
                 self._input_written = None
+            crash_point("before_commit" if entry.end is None else "before_end")
             self.queued = await self._journal.write(entry)
+            crash_point("after_commit" if entry.end is None else "after_end")
         finally:
             held, self._held = self._held or [], None
         self._feed.push(frames)
@@ -287,12 +290,3 @@ class Execution:
     def result(self) -> bytes:
         """What ``wait`` and ``join`` answer: the values, or the error, as JSON."""
         return self._ending.result(self.state)
-
-
-def add(total: Usage, used: Usage) -> Usage:
-    """The tokens of both."""
-    return Usage(
-        input_tokens=total.input_tokens + used.input_tokens,
-        output_tokens=total.output_tokens + used.output_tokens,
-        total_tokens=total.total_tokens + used.total_tokens,
-    )

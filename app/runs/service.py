@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Row
 
 from app.access.structs import Principal
+from app.base.crashes import crash_point
 from app.base.errors import Conflict, Invalid, NotFound, Unavailable
 from app.bus.feed import START, EventId
 from app.db.engine import Database
@@ -58,6 +59,7 @@ class RunService:
             if isinstance(accepted, Made):
                 return accepted
             claimed = accepted
+        crash_point("accepted")
         self._launch(entry, claimed)
         return claimed
 

@@ -30,7 +30,7 @@ class Served:
     """A running ``agent-service serve``."""
 
     def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
-        self.port = free_port()
+        self.port = int(environment.get("PORT", 0)) or free_port()
         self.base = f"http://127.0.0.1:{self.port}/api/v1"
         self.log = folder / f"server-{self.port}.log"
         self.environment = {

@@ -13,20 +13,17 @@ from app.agents.port import Interrupt, RunContext
 from app.agents.toolloop.approval import Approve, Decision, approval_id, decide, question
 from app.agents.toolloop.asking import Asking, Waiting
 from app.agents.toolloop.conversation import Asked, Call
+from app.agents.toolloop.results import checked
 from app.agents.toolloop.review import SAFE_TO_REPEAT, judge, review, review_id
 from app.agents.toolloop.voice import Voice
+from app.base.crashes import crash_point
 from app.base.errors import ReviewAborted, StartError
 from app.base.ids import new_id
 from app.base.tasks import together
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
-from app.domain.state import HIDDEN, MESSAGES
 from app.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
 
 LONGEST_ERROR = 2000
-LONGEST_RESULT = 256 * 1024
-"""Characters of text that the model gets to read; more is cut."""
-LARGEST_RESULT = 4 * 1024 * 1024
-"""Bytes of a whole result as JSON, artifact and update included; a larger one is an error."""
 MOST_PROBLEMS = 10
 LONGEST_PROBLEM = 300
 
@@ -34,7 +31,6 @@ Count = Callable[[str, str], None]
 """Is told the tool and the outcome of every call."""
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(ToolResult).decode
 
 
 class CheckedTool:
@@ -223,8 +219,10 @@ class Toolbox:
         name = tool.spec.name
         with Voice(asking.context) as voice:
             try:
+                crash_point("before_tool")
                 async with limit:
                     result = checked(await tool.call(args, _context(asking, voice, changed)))
+                crash_point("after_tool")
             except NeedsAnswer:
                 return Waiting(asking.open)
             except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -241,25 +239,6 @@ class Toolbox:
         self._count(name, outcome)
         sayable = words[:LONGEST_ERROR].encode("utf-8", "backslashreplace").decode()
         return ToolResult(content=sayable, status="error")
-
-
-def checked(result: ToolResult) -> ToolResult:
-    """``result`` as it will be stored: a tool may return anything, and what it returned may still change.
-
-    Raises ``ValueError`` (msgspec's included) or ``TypeError`` for what is no proper result.
-    """
-    if isinstance(result.content, str) and len(result.content) > LONGEST_RESULT:
-        cut = f"{result.content[:LONGEST_RESULT]}\n[cut: the result had {len(result.content)} characters]"
-        result = msgspec.structs.replace(result, content=cut)
-    encoded = _encode(result)
-    if len(encoded) > LARGEST_RESULT:
-        raise ValueError(f"the result has {len(encoded)} bytes, more than {LARGEST_RESULT}")
-    stored = _decode(encoded)
-    if MESSAGES in stored.update:
-        raise ValueError("a tool cannot change the thread's messages")
-    if any(name.startswith(HIDDEN) for name in stored.update):
-        raise ValueError(f"a tool cannot change values whose names begin with {HIDDEN}")
-    return stored
 
 
 def key_of(context: RunContext, message_id: str, call: Call) -> str:

@@ -1,0 +1,56 @@
+"""A tool of each class. Every effect goes to the ledger, a process of its own, and is durable before it counts."""
+
+import os
+
+import httpx
+
+from app.tools import ToolContext, ToolResult, tool
+
+LEDGER = os.environ["FAULTS_LEDGER"]
+
+
+async def effect(name: str, n: int, key: str) -> None:
+    async with httpx.AsyncClient(timeout=30) as http:
+        answer = await http.post(f"{LEDGER}/effects", json={"tool": name, "n": n, "key": key})
+        answer.raise_for_status()
+
+
+async def happened(key: str) -> str | None:
+    """What the call with ``key`` gave, if it happened."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        count = (await http.get(f"{LEDGER}/effects", params={"key": key})).json()["count"]
+    return "booked" if count else None
+
+
+@tool(tool_class="read_only")
+async def read(n: int, context: ToolContext) -> str:
+    """Look at something."""
+    await effect("read", n, context.idempotency_key)
+    return f"read {n}"
+
+
+@tool(tool_class="transactional")
+async def add(n: int, context: ToolContext) -> ToolResult:
+    """Add to the thread's total, in the transaction of the step."""
+    return ToolResult(content=f"added {n}", update={"total": (context.value("total") or 0) + n})
+
+
+@tool(tool_class="idempotent")
+async def put(n: int, context: ToolContext) -> str:
+    """Do something under a key."""
+    await effect("put", n, context.idempotency_key)
+    return f"put {n}"
+
+
+@tool(tool_class="reconcilable", lookup=happened)
+async def book(n: int, context: ToolContext) -> str:
+    """Do something that can be looked up."""
+    await effect("book", n, context.idempotency_key)
+    return "booked"
+
+
+@tool(tool_class="unsafe")
+async def pay(n: int, context: ToolContext) -> str:
+    """Do something that must not happen twice."""
+    await effect("pay", n, context.idempotency_key)
+    return f"paid {n}"

@@ -1,0 +1,115 @@
+"""Compares what the witnesses say: the ledger, the transitions that the database wrote, the clients' histories."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import asyncpg
+
+from app.domain.lifecycle import TERMINAL, TRANSITIONS, RunStatus
+from tests.faults.driver import Driver, Told
+from tests.faults.programs import Program
+
+TRANSITIONS_OF_ALL = """
+select run_id::text, old_status, new_status, reason from run_transitions order by number
+"""
+
+
+def numbers(frame_id: str) -> tuple[int, int]:
+    epoch, _, seq = frame_id.partition("-")
+    return int(epoch), int(seq)
+
+
+def streams(told: Told) -> Iterable[str]:
+    """Ids go up by one within an epoch, a new owner begins at 1, nothing comes after the end."""
+    last = (0, 0)
+    for frame_id, _, _ in told.frames:
+        epoch, seq = numbers(frame_id)
+        if not ((epoch == last[0] and seq == last[1] + 1) or (epoch > last[0] and seq == 1)):
+            yield f"run {told.run_id}: {frame_id} after {last[0]}-{last[1]}"
+        last = (epoch, seq)
+    ends = [event for _, event, _ in told.frames if event == "end"]
+    if len(ends) != 1 or told.frames[-1][1] != "end":
+        yield f"run {told.run_id}: {len(ends)} ends"
+
+
+def settled(told: Sequence[tuple[str, str, bytes]]) -> list[tuple[str, str, bytes]]:
+    """What a replay must repeat: all but the frames of an owner that was lost, of which a step may be missing."""
+    newest = max(numbers(frame_id)[0] for frame_id, _, _ in told)
+    return [frame for frame in told if numbers(frame[0])[0] == newest]
+
+
+def effects(programs: Iterable[Program], says: dict[str, list[dict[str, Any]]]) -> Iterable[str]:
+    """An unsafe or reconcilable call happened once; an idempotent one under one key; nothing else happened."""
+    expected: Counter[tuple[str, int]] = Counter()
+    for program in programs:
+        expected.update((name, n) for name, n in program.ops if name in {"put", "book", "pay"})
+    keys = Counter((effect["tool"], effect["n"], effect["key"]) for effect in says["effects"])
+    found: Counter[tuple[str, int]] = Counter()
+    for (tool, n, key), times in keys.items():
+        if tool == "read":
+            continue
+        found[tool, n] += 1
+        if tool != "put" and times != 1:
+            yield f"{tool} {n} happened {times} times under the key {key}"
+    for call in expected.keys() | found.keys():
+        if expected[call] != found[call]:
+            yield f"{call} was asked for {expected[call]} times and happened under {found[call]} keys"
+
+
+def questions(says: dict[str, list[dict[str, Any]]], programs: Iterable[Program]) -> Iterable[str]:
+    """A model is not asked again for an answer whose tool has started: that answer was committed."""
+    loops = {program.id for program in programs if program.agent == "loop"}
+    places: dict[str, int] = {}
+    for asked in sorted(says["asked"], key=lambda one: one["at"]):
+        if asked["program"] not in loops:
+            continue
+        if asked["place"] < places.get(asked["program"], 0):
+            yield f"the model was asked again for {asked['program']} at {asked['place']}"
+        places[asked["program"]] = max(asked["place"], places.get(asked["program"], 0))
+
+
+async def transitions(database_url: str, told: Sequence[Told]) -> Iterable[str]:
+    """Every run that a client knows of ended once, by legal steps, with the status that the client heard."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(TRANSITIONS_OF_ALL)
+    finally:
+        await connection.close()
+    wrong: list[str] = []
+    ended: dict[str, str] = {}
+    for row in rows:
+        run_id, old, new = row["run_id"], row["old_status"], row["new_status"]
+        if old is not None and new is not None and RunStatus(new) not in TRANSITIONS[RunStatus(old)] and new != old:
+            wrong.append(f"run {run_id}: {old} to {new}")
+        if new is not None and RunStatus(new) in TERMINAL:
+            if run_id in ended:
+                wrong.append(f"run {run_id} ended twice: {ended[run_id]}, {new}")
+            ended[run_id] = new
+    wrong += [
+        f"run {one.run_id}: the client heard {one.status}, the database has {ended.get(one.run_id)}"
+        for one in told
+        if ended.get(one.run_id) != one.status
+    ]
+    known = {one.run_id for one in told}
+    wrong += [f"run {run_id} is known to no client: made twice for one key" for run_id in ended.keys() - known]
+    return wrong
+
+
+async def conversations(driver: Driver, threads: Sequence[Sequence[Program]]) -> Iterable[str]:
+    """Every thread has the messages and the total that its programs make, none lost and none double."""
+    wrong = []
+    for number, turns in enumerate(threads):
+        values = await driver.state(driver.thread_ids[number])
+        if values.get("total", 0) != (total := sum(program.total for program in turns)):
+            wrong.append(f"thread {number}: the total is {values.get('total')}, not {total}")
+        said = [m["content"] for m in values["messages"] if m["type"] == "human"]
+        if said != [program.input["messages"][0]["content"] for program in turns]:
+            wrong.append(f"thread {number} has {len(said)} questions, not {len(turns)}")
+        ends = [m["content"] for m in values["messages"] if m["type"] == "ai" and str(m["content"]).startswith("done ")]
+        if ends != [f"done {program.id}" for program in turns]:
+            wrong.append(f"thread {number} has {len(ends)} answers, not {len(turns)}")
+        calls = sum(m["type"] == "tool" for m in values["messages"])
+        if calls != (wanted := sum(len(program.ops) for program in turns if program.agent == "loop")):
+            wrong.append(f"thread {number} has {calls} answers of tools, not {wanted}")
+    return wrong

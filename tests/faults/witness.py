@@ -1,0 +1,87 @@
+"""What the product cannot forge: a ledger of effects, and a model that knows what it was asked, in their own process.
+
+``python -m tests.faults.witness FILE`` prints its addresses. An effect is in FILE, synced, before its tool hears of it.
+Effects and questions share one counter, so that their order is known.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.faults import Replay, Stage
+from tests.llm.wires import Say, events
+
+
+class Model(FakeProvider):
+    """Answers with the next call of the program in the last message of a person, and at its end in words."""
+
+    def __init__(self, counter: "itertools.count[int]") -> None:
+        super().__init__(models=["program"])
+        self.counter = counter
+        self.asked: list[dict[str, Any]] = []
+
+    async def _play(self, stage: Stage) -> web.StreamResponse:
+        messages = self.requests[-1].body["messages"]
+        last = max(n for n, message in enumerate(messages) if message["role"] == "user")
+        program = json.loads(messages[last]["content"])
+        done = sum(message["role"] == "tool" for message in messages[last:])
+        self.asked.append({"at": next(self.counter), "program": program["id"], "place": done})
+        if done < len(program["ops"]):
+            name, n = program["ops"][done]
+            said = Say(text=f"{program['id']} {done}", calls=[(name, json.dumps({"n": n}))])
+        else:
+            said = Say(text=f"done {program['id']}")
+        return await stage.send(Replay(data=b"".join(events(stage.vendor, said)), piece=said.piece))
+
+
+class Ledger:
+    """The effects, in a file and in memory."""
+
+    def __init__(self, path: Path, counter: "itertools.count[int]") -> None:
+        self._file = path.open("ab")
+        self._counter = counter
+        self.effects: list[dict[str, Any]] = []
+
+    async def write(self, request: web.Request) -> web.Response:
+        effect = {"at": next(self._counter), **await request.json()}
+        self._file.write(json.dumps(effect).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.effects.append(effect)
+        return web.json_response({})
+
+    async def read(self, request: web.Request) -> web.Response:
+        key = request.query["key"]
+        return web.json_response({"count": sum(effect["key"] == key for effect in self.effects)})
+
+
+async def main(path: Path) -> None:
+    counter = itertools.count()
+    ledger = Ledger(path, counter)
+    async with Model(counter) as model:
+
+        async def tell(_: web.Request) -> web.Response:
+            return web.json_response({"effects": ledger.effects, "asked": model.asked})
+
+        app = web.Application()
+        app.router.add_post("/effects", ledger.write)
+        app.router.add_get("/effects", ledger.read)
+        app.router.add_get("/", tell)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]} {model.url}/v1\n")
+        sys.stdout.flush()
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until whoever started it is gone
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
