@@ -14,6 +14,7 @@ async def open_house(house: House) -> None:
     house.claims.start()
     house.threads.start()
     house.supervisor.start(house.settings.runs.lease_seconds)
+    house.scheduler.start()
     house.loop_lag.start()
     house.prober.start()
     house.readiness.ready()
@@ -26,6 +27,7 @@ async def drain_house(house: House) -> None:
         return
     house.readiness.drain()
     log.info("draining", runs=house.supervisor.active, streams=len(house.streams))
+    await house.scheduler.aclose()
     await house.supervisor.drain(house.settings.runs.drain_seconds)
     house.streams.drain()
 

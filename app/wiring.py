@@ -9,6 +9,8 @@ from app.assistants.service import AssistantService
 from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
+from app.crons.scheduler import Scheduler
+from app.crons.service import CronService
 from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.llm.registry import Registry
@@ -48,6 +50,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
+    crons: CronService
+    scheduler: Scheduler
     streams: Streams
     prober: Prober
     system: SystemService
@@ -68,6 +72,8 @@ def build(settings: Settings) -> House:
     claims = Claims(database, new_id(), settings.runs.lease_seconds)
     supervisor = Supervisor(database, claims, journal, catalog, meters)
     assistants = AssistantService(database, catalog)
+    creation = Creation(database, assistants, catalog, claims.owner)
+    runs = RunService(database, claims, supervisor, creation)
     prober = Prober(database, readiness, models.probe)
     return House(
         settings=settings,
@@ -85,7 +91,9 @@ def build(settings: Settings) -> House:
         access=AccessService(database, settings.auth.key_pepper or Secret("")),
         assistants=assistants,
         threads=ThreadService(database, catalog),
-        runs=RunService(database, claims, supervisor, Creation(database, assistants, catalog, claims.owner)),
+        runs=runs,
+        crons=CronService(database, assistants, creation),
+        scheduler=Scheduler(database, claims, creation, runs),
         streams=Streams(meters),
         prober=prober,
         system=SystemService(prober, readiness, models, HEAD),
