@@ -9,6 +9,7 @@ import importlib.resources
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
+import tzdata  # type: ignore[import-untyped]
 from cronsim import CronSim, CronSimError
 
 from app.base.errors import Invalid
@@ -61,7 +62,7 @@ def zone_of(name: str | None) -> tzinfo:
 @functools.cache
 def zone_names() -> frozenset[str]:
     """The names of the IANA data base, the same on every machine."""
-    return frozenset(importlib.resources.files("tzdata").joinpath("zones").read_text().split())
+    return frozenset(importlib.resources.files(tzdata).joinpath("zones").read_text().split())
 
 
 def _bad(schedule: str, why: str) -> Invalid:

@@ -67,6 +67,16 @@ class Replica:
         assert await self.scheduler.fire_due() == []
         return len(await runs_of(self.database))
 
+    async def fires(self, cron: Cron, time: datetime) -> None:
+        """Let ``time`` come, and see to ``cron`` as soon as nobody writes to its thread."""
+        self.clock.at = time
+
+        async def seen_to() -> bool:
+            assert await self.scheduler.fire_due() == []
+            return any(slot == time for slot, _, _ in await slots_of(self.database, cron))
+
+        await until(seen_to)
+
     async def thread(self) -> UUID:
         """A thread that had a run."""
         claimed = await self.engine.begin("before")

@@ -159,8 +159,8 @@ async def test_a_deleted_thread_takes_its_crons_along(replica: Replica) -> None:
 async def test_the_runs_of_a_cron_on_a_thread_share_it(replica: Replica) -> None:
     thread_id = await replica.thread()
     cron = await replica.create(thread_id=thread_id)
-    await replica.at(NOON + 5 * MINUTE)
-    await replica.at(NOON + 10 * MINUTE)
+    await replica.fires(cron, NOON + 5 * MINUTE)
+    await replica.fires(cron, NOON + 10 * MINUTE)
 
     async def done() -> bool:
         return [run["status"] for run in await runs_of(replica.database, cron)] == ["success"] * 2
@@ -201,8 +201,7 @@ async def test_a_busy_thread_is_met_as_the_strategy_says(
         live = await replica.engine.begin("slow")
         await started.wait()
         cron = await replica.create(thread_id=live.thread_id, multitask_strategy=strategy)
-        clock.at = NOON + 5 * MINUTE
-        assert await replica.scheduler.fire_due() == []
+        await replica.fires(cron, NOON + 5 * MINUTE)
 
         async def done() -> bool:
             return [
@@ -267,6 +266,27 @@ async def test_a_started_scheduler_sees_to_what_is_due(replica: Replica) -> None
     await replica.create()
     replica.clock.at = NOON + 5 * MINUTE
     replica.scheduler.start()
+
+    async def made() -> bool:
+        return len(await runs_of(replica.database)) == 1
+
+    await until(made)
+
+
+async def test_it_goes_on_when_the_database_is_back(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    await replica.create()
+    replica.clock.at = NOON + 5 * MINUTE
+    here, refused = replica.database.engine_connection, asyncio.Event()
+
+    def away() -> object:
+        refused.set()
+        raise Unavailable("The database cannot be reached.")
+
+    monkeypatch.setattr(module, "LOOK_SECONDS", module.PAUSE_SECONDS)
+    monkeypatch.setattr(replica.database, "engine_connection", away)
+    replica.scheduler.start()
+    await refused.wait()
+    monkeypatch.setattr(replica.database, "engine_connection", here)
 
     async def made() -> bool:
         return len(await runs_of(replica.database)) == 1

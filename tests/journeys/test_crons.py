@@ -1,7 +1,12 @@
 """Runs on a schedule, through ``langgraph_sdk`` and over HTTP."""
 
+import json
+import re
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -140,3 +145,22 @@ def test_pages_keys_and_pointers(served: Served) -> None:
         assert (later.status_code, "not built yet" in later.json()["detail"]) == (501, True)
         for cron_id in (*made, first["cron_id"]):
             assert http.delete(f"/runs/crons/{cron_id}").status_code == 204
+
+
+def test_what_the_page_shows_works(served: Served, tmp_path: Path) -> None:
+    page = (
+        (Path(__file__).parents[2] / "docs" / "crons.md")
+        .read_text()
+        .replace("http://127.0.0.1:8000/api/v1", served.base)
+    )
+    (command,) = re.findall(r"```console\n\$ (.*?)```", page, re.DOTALL)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True)
+    cron = json.loads(done.stdout)
+    assert datetime.fromisoformat(cron["next_run_date"]).astimezone(ZoneInfo("Europe/Berlin")).hour == 9
+    assert httpx.delete(f"{served.base}/runs/crons/{cron['cron_id']}").status_code == 204
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "example.py"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
