@@ -23,7 +23,7 @@ async def open_house(house: House) -> None:
 
 async def drain_house(house: House) -> None:
     """Unready, no new runs; running steps finish or are handed over; then open answers end. Bounded by the settings."""
-    if house.readiness.draining:
+    if house.supervisor.draining:
         return
     house.readiness.drain()
     log.info("draining", runs=house.supervisor.active, streams=len(house.streams))

@@ -109,7 +109,7 @@ class Scheduler:
         seconds = LOOK_SECONDS
         try:
             failed = await self.fire_due()
-            seconds = await self._until_next(failed)
+            seconds = await to_the_end(self._until_next(failed))
         except Unavailable as error:
             log.warning("crons_wait", error=str(error))
         await asyncio.sleep(seconds - PAUSE_SECONDS)
