@@ -121,7 +121,7 @@ class Cron(msgspec.Struct, kw_only=True):
     created_at: datetime
     updated_at: datetime
     payload: msgspec.Raw
-    user_id: None = None
+    user_id: str | None = None
     next_run_date: datetime | None
     metadata: Any
     enabled: bool

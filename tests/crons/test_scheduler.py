@@ -203,6 +203,33 @@ async def test_a_started_scheduler_sees_to_what_is_due(replica: Replica) -> None
     await until(made)
 
 
+async def test_a_scheduler_that_is_closed_first_makes_the_run_that_it_has_begun(replica: Replica) -> None:
+    cron = await replica.create()
+    replica.clock.at = NOON + 5 * MINUTE
+
+    async def waits() -> bool:
+        return bool(await fetch(replica.database, "select 1 from pg_locks where not granted"))
+
+    async with replica.database.engine_connection() as connection:
+        rival = connection.transaction()
+        await rival.start()
+        await connection.execute(
+            "insert into cron_slots (tenant_id, cron_id, slot) values ($1, $2, $3)",
+            TENANT,
+            cron.cron_id,
+            cron.next_run_date,
+        )
+        replica.scheduler.start()
+        await until(waits)
+        closing = asyncio.create_task(replica.scheduler.aclose())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        await rival.rollback()
+        await closing
+    (run,) = await runs_of(replica.database, cron)
+    assert await slots_of(replica.database, cron) == [(NOON + 5 * MINUTE, run["run_id"], None)]
+
+
 async def test_it_goes_on_when_the_database_is_back(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     await replica.create()
     replica.clock.at = NOON + 5 * MINUTE
