@@ -9,7 +9,7 @@ from litestar import Litestar, Router
 from litestar.di import NamedDependency, Provide
 
 from app.access.guard import OPEN, Guard, principal_of
-from app.routes import BASE_PATH, CONTROLLERS, ROOT_CONTROLLERS
+from app.routes import BASE_PATH, ROOT_CONTROLLERS, controllers_of
 from app.system.service import version
 from app.web.decoding import JsonBody
 from app.web.openapi import openapi_config
@@ -20,7 +20,10 @@ from app.wiring import House
 def litestar(house: House) -> Litestar:
     """The routes of ``house``; who serves them opens and closes it (``app.cli.application``)."""
     return Litestar(
-        route_handlers=[Router(BASE_PATH, route_handlers=[*CONTROLLERS]), *ROOT_CONTROLLERS],
+        route_handlers=[
+            Router(BASE_PATH, route_handlers=[*controllers_of(house.settings.server.role)]),
+            *ROOT_CONTROLLERS,
+        ],
         middleware=[functools.partial(Guard, access=house.access if house.settings.auth.mode == "api_key" else None)],
         dependencies=dependencies(house),
         dto=JsonBody,

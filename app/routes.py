@@ -21,5 +21,11 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 )
 """Below the base path."""
 
+
+def controllers_of(role: str) -> tuple[type[Controller], ...]:
+    """What a process of this role serves: one that only executes runs tells of its health."""
+    return (SystemController,) if role == "worker" else CONTROLLERS
+
+
 ROOT_CONTROLLERS: tuple[type[Controller], ...] = (MetricsController,)
 """Beside the base path."""

@@ -2,6 +2,7 @@
 
 import app.access.tables
 import app.assistants.tables
+import app.bus.tables
 import app.checkpoints.tables
 import app.crons.tables
 import app.idempotency.tables

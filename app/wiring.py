@@ -9,16 +9,21 @@ from app.assistants.service import AssistantService
 from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
+from app.bus.postgres_relay import PostgresCarrier
+from app.bus.relay import Outlet
+from app.bus.signals import Signals
 from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.llm.registry import Registry
+from app.options import RunSettings
 from app.runs.claims import Claims
 from app.runs.creation import Creation
+from app.runs.feeds import Feeds
 from app.runs.journal import Journal
 from app.runs.service import RunService
-from app.runs.supervisor import Supervisor
+from app.runs.supervisor import Parts, Supervisor
 from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
@@ -43,8 +48,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     database: Database
     models: Registry
     catalog: Catalog
-    journal: Journal
-    claims: Claims
+    engine: Parts
     supervisor: Supervisor
     access: AccessService
     assistants: AssistantService
@@ -63,17 +67,18 @@ def build(settings: Settings) -> House:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     meters = Meters()
     readiness = Readiness()
-    database = Database(settings.database.url.reveal())
+    direct = settings.database.direct_url
+    database = Database(settings.database.url.reveal(), direct=direct.reveal() if direct else "")
     models = Registry(settings.llm, meters)
     catalog = Catalog(
         read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
     )
-    journal = Journal(database, patience=settings.runs.lease_seconds)
-    claims = Claims(database, new_id(), settings.runs.lease_seconds)
-    supervisor = Supervisor(database, claims, journal, catalog, meters)
+    engine = _engine(database, settings.runs)
+    most = 0 if settings.server.role == "api" else settings.runs.most
+    supervisor = Supervisor(engine, catalog, meters, most=most)
     assistants = AssistantService(database, catalog)
-    creation = Creation(database, assistants, catalog, claims.owner)
-    runs = RunService(database, claims, supervisor, creation)
+    creation = Creation(database, assistants, catalog, lambda: supervisor.owner)
+    runs = RunService(database, engine.claims, supervisor, creation)
     prober = Prober(database, readiness, models.probe)
     return House(
         settings=settings,
@@ -85,16 +90,28 @@ def build(settings: Settings) -> House:
         database=database,
         models=models,
         catalog=catalog,
-        journal=journal,
-        claims=claims,
+        engine=engine,
         supervisor=supervisor,
         access=AccessService(database, settings.auth.key_pepper or Secret("")),
         assistants=assistants,
-        threads=ThreadService(database, catalog),
+        threads=ThreadService(database, catalog, engine.feeds.tell),
         runs=runs,
         crons=CronService(database, assistants, creation),
-        scheduler=Scheduler(database, claims, creation, runs),
+        scheduler=Scheduler(database, engine.claims, creation, runs),
         streams=Streams(meters),
         prober=prober,
         system=SystemService(prober, readiness, models, HEAD),
+    )
+
+
+def _engine(database: Database, settings: RunSettings) -> Parts:
+    signals = Signals(database)
+    carrier = PostgresCarrier(database, signals)
+    return Parts(
+        database=database,
+        claims=Claims(database, new_id(), settings.lease_seconds),
+        journal=Journal(database, patience=settings.lease_seconds),
+        signals=signals,
+        feeds=Feeds(database, signals, (carrier,)),
+        outlet=Outlet(carrier),
     )

@@ -90,7 +90,8 @@ class RunContext(Protocol):
 
     ``state`` already holds the input. ``step`` is the number of the step the agent is about to finish; ``commit``
     raises it. ``next`` are the nodes whose turn it is: those that the thread's last checkpoint named, or those that
-    the caller sends the run to. ``answers`` maps the ids of interrupts to what people answered.
+    the caller sends the run to. ``answers`` maps the ids of interrupts to what people answered. ``doubtful`` are calls
+    that an attempt before this one may have made and of which no answer was committed: call id → a name of the attempt.
     """
 
     tenant_id: UUID
@@ -102,6 +103,7 @@ class RunContext(Protocol):
     context: dict[str, Any]
     answers: dict[str, Any]
     next: tuple[str, ...]
+    doubtful: dict[str, str]
 
     @property
     def step(self) -> int:
@@ -110,6 +112,10 @@ class RunContext(Protocol):
 
     def emit(self, event: Event) -> None:
         """Say something at once: a piece of text, a custom value. Never blocks."""
+        ...
+
+    def message_id(self) -> str:
+        """An id for the next message that a model says in this attempt: a later attempt has others."""
         ...
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:

@@ -27,10 +27,15 @@ class Rehearsal:
         self.context: dict[str, Any] = {}
         self.answers: dict[str, Any] = {}
         self.next: tuple[str, ...] = ()
+        self.doubtful: dict[str, str] = {}
         self.step = 0
         self.events: list[Event] = []
         self.steps: list[Step] = []
         self.intents: list[ToolIntent] = []
+
+    def message_id(self) -> str:
+        """A new one."""
+        return f"run--{new_id()}"
 
     def emit(self, event: Event) -> None:
         """Keep the event."""

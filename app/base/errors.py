@@ -220,5 +220,9 @@ class JournalFull(AgentError):
     """The steps of a function agent gave back more than a run may keep."""
 
 
+class ReviewAborted(AgentError):
+    """A person who was asked about a call of unknown outcome ended the run."""
+
+
 class LeaseLost(AgentServiceError):
     """Another owner has this run; this one must stop and write nothing."""

@@ -1,6 +1,7 @@
 """Owned tasks: every background task has an owner that keeps it alive, hears of its failure and ends it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,6 +11,9 @@ log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 
+AGAIN_SECONDS = 1.0
+"""After this time a task that goes on is cancelled again."""
+
 
 async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
     """Run ``work`` to its end even when the caller is cancelled meanwhile; the cancellation follows it."""
@@ -17,7 +21,9 @@ async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
         raise
 
 
@@ -79,7 +85,7 @@ class Tasks:
     async def aclose(self) -> None:
         """Cancel the tasks that still run and wait until they have ended."""
         tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=AGAIN_SECONDS)  # a library may have swallowed the first

@@ -6,7 +6,7 @@ once for all that is there and get it as one chunk; a slow reader costs nothing 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import NamedTuple
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -42,13 +42,18 @@ class Behind(Exception):
 
 
 class Feed:
-    """The frames of one run under one owner, numbered from ``epoch``-1 (epoch 0: it has no owner here yet)."""
+    """The frames of one run under one owner, numbered from ``epoch``-1 (epoch 0: nothing is known of an owner yet).
+
+    The event log holds them up to ``in_log``. ``outlet`` is called when there is something new, while a reader in
+    another process wants to know.
+    """
 
     def __init__(self) -> None:
         self.epoch = 0
         self.closed = False
         self.finished = False
-        self._stored = 0
+        self.in_log = 0
+        self.outlet: Callable[[], None] | None = None
         self._frames: list[Frame] = []
         self._forgotten = 0
         self._bytes = 0
@@ -59,10 +64,16 @@ class Feed:
         """The id of the newest frame."""
         return EventId(self.epoch, self._forgotten + len(self._frames))
 
-    def open(self, epoch: int) -> None:
-        """Start to number from ``epoch``-1: the run has an owner."""
+    def open(self, epoch: int, seq: int = 0) -> None:
+        """The run has an owner: its next frame is ``epoch``-(``seq`` + 1); those before are in the event log."""
         self.epoch = epoch
+        self.in_log = self._forgotten = seq
         self._wake()
+
+    def after(self, seq: int) -> tuple[int, list[Frame]]:
+        """The frames after number ``seq`` that are still here, and the number before the first of them."""
+        first = max(seq, self._forgotten)
+        return first, self._frames[first - self._forgotten :]
 
     def push(self, frames: Collection[Frame]) -> None:
         """Add ``frames`` in order and wake the readers."""
@@ -74,7 +85,7 @@ class Feed:
 
     def stored(self, seq: int) -> None:
         """The event log has the frames up to ``seq`` now, so they may be forgotten here."""
-        self._stored = seq
+        self.in_log = max(seq, self.in_log)
 
     def close(self, *, finished: bool) -> None:
         """No more frames will come from this owner; ``finished`` tells whether the run has ended."""
@@ -84,13 +95,15 @@ class Feed:
 
     def _forget(self) -> None:
         drop = 0
-        while self._bytes > MOST_BYTES // 2 and self._forgotten + drop < self._stored:
+        while self._bytes > MOST_BYTES // 2 and self._forgotten + drop < self.in_log:
             self._bytes -= len(self._frames[drop].data)
             drop += 1
         del self._frames[:drop]
         self._forgotten += drop
 
     def _wake(self) -> None:
+        if self.outlet is not None:
+            self.outlet()
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)

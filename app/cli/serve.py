@@ -4,7 +4,6 @@ import argparse
 import signal
 from typing import Any, NoReturn
 
-from app.base.errors import UsageError
 from app.cli.apart import apart
 from app.serving.events import sayer
 from app.serving.listening import listen
@@ -23,15 +22,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
     parser.add_argument("--workers", metavar="N", help="worker processes (default: WORKERS, or 1)")
     parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
-    parser.add_argument("--role", choices=ROLES, default="all", help="what this process does (default: all)")
+    parser.add_argument("--role", choices=ROLES, help="answer requests, execute runs, or both (default: all)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, then serve until a signal comes."""
-    if arguments.role != "all":
-        raise UsageError(f"--role {arguments.role} is not built yet; leave it out")
     signal.signal(signal.SIGTERM, leave)
-    overrides = words_of(arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents")
+    overrides = words_of(
+        arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents", AGENT_ROLE="role"
+    )
     plan = apart(lambda: prepare(overrides))
 
     def work(station: Station) -> int:

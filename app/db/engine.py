@@ -78,6 +78,20 @@ def reachable() -> Iterator[None]:
         raise Unavailable("The database connection broke.", retry_after=2) from error
 
 
+@contextlib.asynccontextmanager
+async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
+    with reachable():
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver = raw.driver_connection
+            assert driver is not None
+            try:
+                yield driver
+            finally:
+                if driver.is_closed():
+                    await connection.invalidate()
+
+
 AWAY = (
     OSError,
     TimeoutError,
@@ -91,18 +105,23 @@ AWAY = (
 
 
 class Database:
-    """The pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine."""
+    """The pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine.
 
-    def __init__(self, url: str, *, requests: int = 10, engine: int = 10) -> None:
+    ``direct`` is the address for LISTEN where a pooler stands in between.
+    """
+
+    def __init__(self, url: str, *, direct: str = "", requests: int = 10, engine: int = 10) -> None:
         self._requests = _open(url, APP_ROLE, requests)
         self._engine = _open(url, ENGINE_ROLE, engine)
         self._probe = _open(url, APP_ROLE, 1)
+        self._direct = _open(direct or url, ENGINE_ROLE, 0)  # as many as ask: one, but in tests
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._requests.dispose()
         await self._engine.dispose()
         await self._probe.dispose()
+        await self._direct.dispose()
 
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
@@ -137,16 +156,17 @@ class Database:
 
         For the hot path alone, where one prepared statement over arrays is the whole transaction.
         """
-        with reachable():
-            async with self._engine.connect() as connection:
-                raw = await connection.get_raw_connection()
-                driver = raw.driver_connection
-                assert driver is not None
-                try:
-                    yield driver
-                finally:
-                    if driver.is_closed():
-                        await connection.invalidate()
+        async with _driver(self._engine) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[asyncpg.Connection]:
+        """A driver connection to keep, on which LISTEN works."""
+        async with _driver(self._direct) as connection:
+            try:
+                yield connection
+            finally:
+                connection.terminate()  # what it listens to must not outlive the block
 
     async def probe(self, statement: Executable) -> str:
         """One round trip on a connection that traffic cannot use up: the first value. Raises ``Unavailable``."""

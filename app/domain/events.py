@@ -89,9 +89,13 @@ class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=Tr
 
 
 class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
-    """What was streamed of these messages did not commit; the new attempt speaks under new message ids."""
+    """What an attempt before this one streamed of ``step`` did not commit: the new attempt speaks under new ids.
+
+    ``message_ids`` are those under which the attempts before may have spoken first in that step.
+    """
 
     message_ids: list[str]
+    step: int = -1
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):

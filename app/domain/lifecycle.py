@@ -23,6 +23,7 @@ class Reason(StrEnum):
     CLAIMED = "claimed"
     RECOVERED = "recovered"
     HANDOVER = "handover"
+    CUT = "cut"
     DONE = "done"
     INPUT_REQUIRED = "input_required"
     REVIEW = "review"

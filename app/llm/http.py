@@ -135,6 +135,7 @@ class EventStream:
         self._first: float | None = begun + client.deadlines.first_token
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
         self._reading = False
         self._late = False
 
@@ -193,10 +194,11 @@ class EventStream:
         due = moment + self._gap if self._first is None else self._first
         self._due = due = min(due, self._end)
         timer = self._timer
-        if timer is None or timer.when() > due:
+        if timer is None or self._tick_at > due:
             if timer is not None:
                 timer.cancel()
             self._timer = self._loop.call_at(due, self._tick)
+            self._tick_at = due  # what call_at gives knows its time only where that lies ahead
 
     def _tick(self) -> None:
         self._timer = None
@@ -204,6 +206,7 @@ class EventStream:
             return
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._tick)
+            self._tick_at = self._due
             return
         self._late = True
         self._response.close()

@@ -13,8 +13,8 @@ from app.llm.port import Finished, Model, ModelEvent, ModelRequest
 from app.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, OPENAI_URL
 from app.llm.scripted import MODELS as SCRIPTED
 from app.llm.vendor import Vendor
+from app.options import LlmSettings
 from app.secrets.secret import Secret
-from app.settings import LlmSettings
 from app.telemetry.meters import Meters
 
 if TYPE_CHECKING:  # loads aiohttp

@@ -1,6 +1,7 @@
 """How a run gets its turn: accepted with the thread free, or claimed when it becomes free (docs/decisions/0001)."""
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -11,15 +12,19 @@ import msgspec
 from app.base.errors import AgentServiceError, Conflict, NotFound
 from app.db.engine import Database
 from app.db.groups import Groups
+from app.domain.lifecycle import Reason
 from app.idempotency import queries as keys
 from app.idempotency.structs import Key, Made
 from app.runs.cancels import supersede
 from app.runs.creation import created
 from app.runs.entries import Accept, Claimed
-from app.runs.turns import ACCEPT, CLAIM, EXTEND, HAND_OVER, RELEASE_EXPIRED
+from app.runs.turns import ACCEPT, CLAIM, CLAIM_NEXT, EXTEND, HAND_OVER, RELEASE_EXPIRED
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 """Strategies that stop what the thread does, and the action that each takes."""
+
+MOST_ATTEMPTS = 5
+"""Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
 
 _decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
@@ -31,7 +36,7 @@ class Claims:
     def __init__(self, database: Database, owner: UUID, lease_seconds: float) -> None:
         self._database = database
         self.owner = owner
-        self._lease = lease_seconds
+        self.lease_seconds = lease_seconds
         self._groups: Groups[Accept, Claimed | Exception] = Groups(
             "accept", database, self._accept, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=2
         )
@@ -128,37 +133,48 @@ class Claims:
                 strict=True,
             )
         ]
-        rows = await connection.fetch(ACCEPT, *columns, self._lease)
+        until = time.monotonic() + self.lease_seconds
+        rows = await connection.fetch(ACCEPT, *columns, self.lease_seconds)
         found = {row["n"]: row for row in rows}
-        return [_outcome(entry, found[n]) for n, entry in enumerate(entries, 1)]
+        return [_outcome(entry, found[n], until) for n, entry in enumerate(entries, 1)]
 
-    async def claim(self, limit: int, thread: tuple[UUID, UUID] | None = None) -> list[Claimed]:
-        """Claim up to ``limit`` due runs, of one ``thread`` (tenant, thread) or of all."""
-        tenant_id, thread_id = thread or (None, None)
+    async def claim(self, limit: int) -> list[Claimed]:
+        """Claim up to ``limit`` due runs, fairly between tenants."""
+        return await self._claim(CLAIM, limit)
+
+    async def claim_next(self, thread: tuple[UUID, UUID]) -> list[Claimed]:
+        """Claim the next due run of ``thread`` (tenant, thread), if there is one and the thread is free."""
+        return await self._claim(CLAIM_NEXT, *thread)
+
+    async def _claim(self, statement: str, *which: object) -> list[Claimed]:
+        until = time.monotonic() + self.lease_seconds
         async with self._database.engine_connection() as connection:
-            rows = await connection.fetch(CLAIM, self.owner, self._lease, tenant_id, thread_id, limit)
-        return [_claimed(row, row, started=True) for row in rows]
+            rows = await connection.fetch(statement, self.owner, self.lease_seconds, *which)
+        return [_claimed(row, row, until) for row in rows]
 
     async def extend(self, run_ids: list[UUID]) -> dict[UUID, str | None]:
         """Extend the leases of ``run_ids``; those still ours → the cancel that was asked for."""
         async with self._database.engine_connection() as connection:
-            rows = await connection.fetch(EXTEND, self.owner, self._lease, run_ids)
+            rows = await connection.fetch(EXTEND, self.owner, self.lease_seconds, run_ids)
         return {row["run_id"]: row["cancel"] for row in rows}
 
     async def release_expired(self) -> int:
-        """Put runs whose lease has ended back in line; how many."""
+        """Put runs whose lease has ended back in line, or give them up after too many attempts; how many."""
         async with self._database.engine_connection() as connection:
-            return int((await connection.execute(RELEASE_EXPIRED)).rpartition(" ")[2])
+            return int((await connection.execute(RELEASE_EXPIRED, MOST_ATTEMPTS)).rpartition(" ")[2])
 
-    async def hand_over(self, claimed: Claimed) -> None:
-        """Give ``claimed`` back, so that any process may go on with it from its last step."""
+    async def hand_over(self, claimed: Claimed, reason: Reason) -> None:
+        """Give ``claimed`` back, so that any process may go on with it from its last step.
+
+        ``reason``: at a step boundary (``HANDOVER``), in the middle of one (``CUT``), or because its lease was lost
+        (``RECOVERED``), which alone counts as an attempt.
+        """
+        key = (claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id)
         async with self._database.engine_connection() as connection:
-            await connection.execute(
-                HAND_OVER, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id
-            )
+            await connection.execute(HAND_OVER, *key, reason)
 
 
-def _outcome(entry: Accept, row: asyncpg.Record) -> Claimed | Exception:
+def _outcome(entry: Accept, row: asyncpg.Record, until: float) -> Claimed | Exception:
     if not row["has_assistant"]:
         return NotFound("Thread or assistant not found.")
     if row["status"] is None:
@@ -169,11 +185,14 @@ def _outcome(entry: Accept, row: asyncpg.Record) -> Claimed | Exception:
                 "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
             )
         return NotFound("Thread or assistant not found.")
-    started = row["status"] == "running"
-    return _claimed(row, entry, started=started, behind=None if started else row["live_run"])
+    if row["status"] == "running":
+        return _claimed(row, entry, until)
+    return _claimed(row, entry, behind=row["live_run"])
 
 
-def _claimed(row: asyncpg.Record, of: Accept | asyncpg.Record, *, started: bool, behind: UUID | None = None) -> Claimed:
+def _claimed(
+    row: asyncpg.Record, of: Accept | asyncpg.Record, held_until: float = 0.0, behind: UUID | None = None
+) -> Claimed:
     get = of.__getitem__ if isinstance(of, asyncpg.Record) else functools.partial(getattr, of)
     return Claimed(
         tenant_id=get("tenant_id"),
@@ -194,7 +213,8 @@ def _claimed(row: asyncpg.Record, of: Accept | asyncpg.Record, *, started: bool,
         assistant_context=row["assistant_context"],
         ordinal=row["ordinal"],
         created_at=row["created_at"],
-        started=started,
+        held_until=held_until,
         answered=_decode(row["answered"]) if row["answered"] else {},
         behind=behind,
+        torn=isinstance(of, asyncpg.Record) and of["torn"],
     )

@@ -1,6 +1,7 @@
 """A request for a run → the entry to accept, with everything in it checked."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -22,9 +23,11 @@ encode = msgspec.json.Encoder().encode
 
 
 class Creation:
-    """Reads what clients ask for. ``owner`` is this process's token for runs whose turn comes at once."""
+    """Reads what clients ask for. ``owner`` gives the token for a run whose turn comes at once, if it can live here."""
 
-    def __init__(self, database: Database, assistants: AssistantService, agents: Agents, owner: UUID) -> None:
+    def __init__(
+        self, database: Database, assistants: AssistantService, agents: Agents, owner: Callable[[], UUID | None]
+    ) -> None:
         self._database = database
         self._assistants = assistants
         self._agents = agents
@@ -56,7 +59,7 @@ class Creation:
             strategy=body.multitask_strategy or "enqueue",
             create_thread=thread_id is None or body.if_not_exists == "create",
             temporary=temporary,
-            owner=self._owner,
+            owner=self._owner(),
             delay=body.after_seconds or 0.0,
             parent_id=parent_id,
             strict=bool(body.strict_resume) and _resumes(body),

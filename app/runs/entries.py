@@ -13,7 +13,8 @@ from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
 class Accept(msgspec.Struct, frozen=True, kw_only=True):
     """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes).
 
-    ``parent_id`` is the run whose question it answers; with ``strict`` it is refused where no question waits.
+    Without an ``owner`` it waits in line for a process that runs it. ``parent_id`` is the run whose question it
+    answers; with ``strict`` it is refused where no question waits.
     """
 
     tenant_id: UUID
@@ -25,7 +26,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     create_thread: bool
     temporary: bool
-    owner: UUID
+    owner: UUID | None
     delay: float
     parent_id: UUID | None = None
     strict: bool = False
@@ -34,8 +35,9 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A run that this process owns, and what it needs to execute it. JSON columns are JSON text.
 
-    ``answered`` maps interrupt ids to answers that earlier runs of the thread got and could not finish with. A run that
-    was not ``started`` waits for its turn ``behind`` the thread's live one, if there is one.
+    ``answered`` maps interrupt ids to answers that earlier runs of the thread got and could not finish with. The lease
+    holds until ``held_until`` on this process's monotonic clock; without one the run waits for its turn, ``behind`` the
+    thread's live one if there is one. ``torn``: its last owner stopped in the middle of a step.
     """
 
     tenant_id: UUID
@@ -56,9 +58,15 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     ordinal: int
     temporary: bool
     created_at: datetime
-    started: bool
+    held_until: float = 0.0
     answered: dict[str, Any] = {}
     behind: UUID | None = None
+    torn: bool = False
+
+    @property
+    def started(self) -> bool:
+        """Whether its turn has come."""
+        return self.held_until > 0
 
 
 class StepEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,17 +3,18 @@
 import asyncio
 from datetime import UTC, datetime
 from typing import Any, NoReturn
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 
 from app.agents.port import Agent, Outcome, Step, ToolIntent
 from app.base.ids import task_id
+from app.base.lease import Lease
 from app.base.tasks import Tasks, to_the_end
 from app.bus.feed import Feed, Frame
 from app.checkpoints.cache import Kept
 from app.checkpoints.codec import pack
-from app.domain.events import Event, InputApplied, Move, RunStarted, StepCommitted
+from app.domain.events import Event, InputApplied, Move, Retracted, RunStarted, StepCommitted
 from app.domain.lifecycle import Reason, RunStatus, thread_status
 from app.domain.messages import Usage
 from app.domain.state import shown
@@ -39,7 +40,10 @@ class Paused(Exception):
 class Execution:
     """Drives ``agent`` through one claimed run. Implements ``app.agents.port.RunContext``."""
 
-    def __init__(self, claimed: Claimed, loaded: Loaded, journal: Journal, feed: Feed, tasks: Tasks) -> None:
+    def __init__(
+        self, lease: Lease, claimed: Claimed, loaded: Loaded, journal: Journal, feed: Feed, tasks: Tasks
+    ) -> None:
+        self._lease = lease
         self._tasks = tasks
         self.claimed = claimed
         self.tenant_id = claimed.tenant_id
@@ -58,11 +62,13 @@ class Execution:
         self._draft = Draft(claimed, loaded)
         self.state = self._draft.state
         self.next = loaded.next
+        self.doubtful = loaded.doubtful
         self._continues = loaded.run_id == claimed.run_id
         self._journal = journal
         self._feed = feed
         self._renderer = Renderer(self.request.stream_mode, claimed.epoch)
         self._events: list[Event] = []
+        self._spoken = (-1, 0)
         self._first_seq = 1
         self._held: list[Event] | None = None
         self._input_written: asyncio.Task[int] | None = None
@@ -85,11 +91,15 @@ class Execution:
     def announce(self) -> None:
         """Tell readers that the run has been taken up."""
         attempt, run_id = self.claimed.attempt, str(self.run_id)
-        if not self._renderer.detailed:
+        if self._renderer.detailed:
+            given = msgspec.Raw(encode(self.request.input))
+            self._say(RunStarted(run_id, attempt, str(self.thread_id), self.claimed.agent, given))
+        else:
             self._say(RunStarted(run_id, attempt))
-            return
-        given = msgspec.Raw(encode(self.request.input))
-        self._say(RunStarted(run_id, attempt, str(self.thread_id), self.claimed.agent, given))
+        if self.claimed.torn:
+            step = self.step if self._continues else self.step + 1  # the input takes one
+            began = [self._message_id(epoch, step, 0) for epoch in range(1, self.claimed.epoch)]
+            self._say(Retracted(message_ids=began, step=step))
 
     async def begin(self, agent: Agent) -> None:
         """Merge what the caller gave the run.
@@ -138,11 +148,21 @@ class Execution:
         elif self._renderer.wants(event):
             self._say(event)
 
+    def message_id(self) -> str:
+        """As ``RunContext.message_id``; made from the attempt's epoch, so that the next owner can withdraw it."""
+        step, count = self._spoken
+        self._spoken = (self.step, count + 1 if step == self.step else 0)
+        return self._message_id(self.claimed.epoch, *self._spoken)
+
+    def _message_id(self, epoch: int, step: int, count: int) -> str:
+        return f"run--{uuid5(self.run_id, f'{epoch} {step} {count}')}"
+
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Make durable that these calls may start now."""
+        """Make durable that these calls may start now. Raises ``LeaseLost`` when they may not."""
         if intents:
             self._draft.intend(intents, self.step)
             await self._write(None, None)
+        self._lease.check()
 
     async def commit(self, step: Step) -> None:
         """Make ``step`` durable, then announce it."""
@@ -163,7 +183,9 @@ class Execution:
         """Commit the last step together with the end of the run."""
         if outcome.interrupts:
             asks = Ending(None, outcome.interrupts)
-            await self._finish(RunStatus.INTERRUPTED, Reason.INPUT_REQUIRED, asks, outcome)
+            reviewed = any(isinstance(i.value, dict) and i.value.get("type") == "tool_review" for i in asks.interrupts)
+            reason = Reason.REVIEW if reviewed else Reason.INPUT_REQUIRED
+            await self._finish(RunStatus.INTERRUPTED, reason, asks, outcome)
         else:
             await self._finish(RunStatus.SUCCESS, Reason.DONE, Ending(), outcome)
 
@@ -213,6 +235,7 @@ class Execution:
         self.ended = True
 
     async def _write(self, step: Step | None, end: EndEntry | None) -> None:
+        self._lease.check()
         announced: list[Event] = []
         if step is not None:
             number, parent = self.step, self.head

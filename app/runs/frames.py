@@ -98,7 +98,7 @@ class Renderer:
             case RunStarted():
                 return [self._control("metadata", encode({"run_id": event.run_id, "attempt": event.attempt}))]
             case Retracted():
-                return [self._control("retracted", encode({"message_ids": event.message_ids}))]
+                return [self._control("retracted", encode({"message_ids": event.message_ids, "step": event.step}))]
             case Failed():
                 return [self._control("error", encode({"error": event.error, "message": event.message}))]
             case Ended():

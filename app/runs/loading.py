@@ -27,6 +27,7 @@ class Loaded(msgspec.Struct, kw_only=True):
     run_id: UUID | None = None
     step: int = FIRST_STEP - 1
     next: tuple[str, ...] = ()
+    doubtful: dict[str, str] = {}
 
 
 SNAPSHOT = (
@@ -34,11 +35,32 @@ SNAPSHOT = (
 )
 
 
+DOUBTFUL = """
+select i.call_id, i.run_id::text as attempt
+from runs r join tool_intents i on i.tenant_id = r.tenant_id and i.run_id = r.run_id
+where r.tenant_id = $1 and r.thread_id = $2
+  and ((r.run_id = $3 and $4) or (r.run_id <> $3 and (
+    r.status in ('error', 'timeout') or r.reason in ('cancelled', 'superseded', 'review'))))
+order by i.created_at
+"""
+"""Calls that may have been made by an owner that died, or by a run that was stopped in the middle of a step."""
+
+
 async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
     """The state that the run goes on from, from the cache or in one round trip.
 
-    It is that of the thread's head; for a run that forks and has not left its fork yet, that of the fork.
+    It is that of the thread's head; for a run that forks and has not left its fork yet, that of the fork. A run that
+    goes on with work of another attempt also learns what that attempt may have done.
     """
+    loaded = await _load(database, cache, claimed)
+    if claimed.torn or (loaded.next and loaded.run_id != claimed.run_id):
+        async with database.engine_connection() as connection:
+            rows = await connection.fetch(DOUBTFUL, claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.torn)
+        loaded.doubtful = {row["call_id"]: row["attempt"] for row in rows}
+    return loaded
+
+
+async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
     request = msgspec.json.decode(claimed.request, type=RunRequest)
     fork = request.checkpoint_id
     if claimed.head is None:

@@ -67,9 +67,9 @@ class RunService:
             self._supervisor.launch(claimed)
             return
         if claimed.behind is not None and entry.strategy in TAKE_OVER:
-            self._supervisor.stop(entry.tenant_id, claimed.behind, TAKE_OVER[entry.strategy])
-        if entry.delay:
-            self._supervisor.claim_later(entry.delay, (claimed.tenant_id, claimed.thread_id))
+            self._supervisor.stop(entry.tenant_id, [claimed.behind], TAKE_OVER[entry.strategy])
+        if claimed.behind is None or entry.delay:
+            self._supervisor.queued(entry.delay)
 
     async def create_batch(
         self, principal: Principal, bodies: Sequence[RunCreate], key: Key | None = None

@@ -23,9 +23,6 @@ from app.runs.frames import Renderer, with_member
 from app.runs.structs import RunRequest
 from app.runs.supervisor import Supervisor
 
-POLL_SECONDS = 1.0
-"""How often a run that this process does not own is looked up in the database."""
-
 BREATH = 16
 """Events of a replay between two yields to the event loop."""
 
@@ -47,9 +44,9 @@ class RunStreams:
     ) -> AsyncIterator[bytes]:
         """Chunks of frames after ``after`` until the run ends; ``modes`` narrows them (None: all the run's)."""
         place = after
-        feed = self._supervisor.feed(run_id)
-        try:
+        with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
             while True:
+                feed = followed.feed
                 if _covers(feed, place):
                     with contextlib.suppress(Behind):
                         async for reached, chunk in feed.read(place, modes):
@@ -68,46 +65,36 @@ class RunStreams:
                         yield chunk
                 if ended:
                     return
-                if feed.closed:
-                    feed = self._supervisor.feed(run_id)
-                elif feed.epoch > place.epoch:
+                if feed.epoch > place.epoch and not feed.closed:
                     place = EventId(feed.epoch, 0)
                 elif not feed.epoch:
-                    await self._news(feed)
-        finally:
-            self._supervisor.forget(run_id, feed)
+                    await self._supervisor.feeds.changed(followed)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
         """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON."""
-        while True:
-            live = self._supervisor.live(run_id)
-            if live is not None and live.claimed.tenant_id == tenant_id:
-                live.awaited = True
-                if (result := await asyncio.shield(live.done)) is not None:
-                    return result
-            async with self._database.reading(tenant_id) as session:
-                row = await queries.ending(session, tenant_id, thread_id, run_id)
-            if row is None:
-                raise NotFound("The run was deleted.")
-            if RunStatus(row.status) in TERMINAL:
-                return _result(row)
-            if self._supervisor.draining:
-                raise Unavailable("The server is stopping; join the run again.", retry_after=1)
-            feed = self._supervisor.feed(run_id)
-            try:
-                await self._news(feed)
-            finally:
-                self._supervisor.forget(run_id, feed)
+        with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
+            while True:
+                live = self._supervisor.live(run_id)
+                if live is not None and live.claimed.tenant_id == tenant_id:
+                    live.awaited = True
+                    if (result := await asyncio.shield(live.done)) is not None:
+                        return result
+                async with self._database.reading(tenant_id) as session:
+                    row = await queries.ending(session, tenant_id, thread_id, run_id)
+                if row is None:
+                    raise NotFound("The run was deleted.")
+                if RunStatus(row.status) in TERMINAL:
+                    return _result(row)
+                if self._supervisor.draining:
+                    raise Unavailable("The server is stopping; join the run again.", retry_after=1)
+                feed = followed.feed
+                while not feed.closed and self._supervisor.live(run_id) is None:
+                    await self._supervisor.feeds.changed(followed)
 
     async def ended(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> None:
         """Return once the run has ended, or is gone."""
         with contextlib.suppress(NotFound):
             await self.result(tenant_id, thread_id, run_id)
-
-    async def _news(self, feed: Feed) -> None:
-        if not feed.epoch:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(feed.changed(), POLL_SECONDS)
 
     async def _replay(
         self, tenant_id: UUID, run_id: UUID, after: EventId, modes: Collection[str] | None

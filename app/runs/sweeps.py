@@ -1,5 +1,6 @@
 """What is swept away: threads of stateless runs some time after their end, expired threads, keys that are over."""
 
+from app.bus.postgres_relay import SWEEP
 from app.db.engine import Database
 from app.idempotency.queries import PRUNE
 
@@ -48,6 +49,13 @@ class Sweeps:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def all(self, keep_seconds: float) -> None:
+        """Sweep everything; stateless runs stay for ``keep_seconds``."""
+        await self.temporary(keep_seconds)
+        await self.expired()
+        await self.keys()
+        await self._removed(SWEEP)
 
     async def temporary(self, keep_seconds: float) -> int:
         """Remove threads of stateless runs that ended ``keep_seconds`` ago, with all that is on them; how many."""

@@ -40,7 +40,7 @@ runs = sa.Table(
     sa.CheckConstraint("status in ('pending', 'running', 'success', 'error', 'timeout', 'interrupted')", name="status"),
     sa.Index("runs_thread_idx", "tenant_id", "thread_id", "ordinal"),
     sa.Index("runs_live_key", "tenant_id", "thread_id", unique=True, postgresql_where=sa.text("status = 'running'")),
-    sa.Index("runs_pending_idx", "available_at", postgresql_where=sa.text("status = 'pending'")),
+    sa.Index("runs_pending_idx", "tenant_id", "available_at", postgresql_where=sa.text("status = 'pending'")),
     postgresql_with={"fillfactor": "80"},
 )
 

@@ -22,8 +22,8 @@ from app.runs.supervisor import Supervisor
 
 THREAD_MODES = ("run_modes", "lifecycle", "state_update")
 
-LOOK_SECONDS = 5.0
-"""How often runs that another process has started are looked for."""
+LOOK_SECONDS = 60.0
+"""How often runs are looked for of whose start no signal came."""
 
 _STATES = frozenset({"values", "updates", "checkpoints"})
 _PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})-([0-9]{1,9})")
@@ -73,7 +73,7 @@ class ThreadStreams:
         shown = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
         place = after
         while not self._supervisor.draining:
-            with self._supervisor.watching((tenant_id, thread_id)) as news:
+            with self._supervisor.feeds.watching((tenant_id, thread_id)) as news:
                 async with self._database.reading(tenant_id) as session:
                     thread = await queries.turn(session, tenant_id, thread_id)
                     run = await queries.turn_from(session, tenant_id, thread_id, place.ordinal)
@@ -81,7 +81,8 @@ class ThreadStreams:
                     return
                 if run is None:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(news, LOOK_SECONDS)
+                        async with asyncio.timeout(LOOK_SECONDS):
+                            await news
                     continue
             started = place.event if run.ordinal == place.ordinal else START
             async for chunk in self._runs.follow(tenant_id, run.run_id, after=started, modes=shown):

@@ -17,26 +17,26 @@ with entry as (
     with ordinality as e(tenant_id, thread_id, run_id, assistant_id, request, metadata, strategy, create_thread,
       temporary, owner, delay, parent_id, strict, n)
 ), known as (
-  select e.*, a.graph_id, a.config, a.context,
+  select e.*, e.delay = 0 and e.owner is not null as starts, a.graph_id, a.config, a.context,
     jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
   from entry e
   join assistants a on a.assistant_id = e.assistant_id and a.tenant_id = e.tenant_id
 ), born as (
-  insert into threads (tenant_id, thread_id, metadata, status, live_run, runs, temporary)
-  select tenant_id, thread_id, mark, case when delay > 0 then 'idle' else 'busy' end,
-    case when delay > 0 then null else run_id end, 1, temporary
+  insert into threads (tenant_id, thread_id, metadata, status, live_run, runs, queued, temporary)
+  select tenant_id, thread_id, mark, case when starts then 'busy' else 'idle' end,
+    case when starts then run_id end, 1, (delay = 0 and not starts)::int, temporary
   from known where create_thread and not strict
   on conflict do nothing
   returning tenant_id, thread_id, head, last_number, runs as ordinal, metadata, live_run, answered
 ), turned as (
   update threads t set
     runs = t.runs + 1,
-    queued = t.queued + case when k.delay > 0 or (t.live_run is null and t.queued = 0) then 0 else 1 end,
-    live_run = case when k.delay = 0 and t.live_run is null and t.queued = 0 then k.run_id else t.live_run end,
-    status = case when k.delay = 0 and t.live_run is null and t.queued = 0 then 'busy' else t.status end,
-    error = case when k.delay = 0 and t.live_run is null and t.queued = 0 then null else t.error end,
-    interrupts = case when k.delay = 0 and t.live_run is null and t.queued = 0 then null else t.interrupts end,
-    before = case when k.delay = 0 and t.live_run is null and t.queued = 0 then <before> else t.before end,
+    queued = t.queued + case when k.delay > 0 or (k.starts and t.live_run is null and t.queued = 0) then 0 else 1 end,
+    live_run = case when k.starts and t.live_run is null and t.queued = 0 then k.run_id else t.live_run end,
+    status = case when k.starts and t.live_run is null and t.queued = 0 then 'busy' else t.status end,
+    error = case when k.starts and t.live_run is null and t.queued = 0 then null else t.error end,
+    interrupts = case when k.starts and t.live_run is null and t.queued = 0 then null else t.interrupts end,
+    before = case when k.starts and t.live_run is null and t.queued = 0 then <before> else t.before end,
     metadata = case when t.metadata @> k.mark then t.metadata else t.metadata || k.mark end,
     updated_at = now()
   from known k
@@ -73,62 +73,109 @@ left join placed p on p.tenant_id = e.tenant_id and p.thread_id = e.thread_id an
 left join made m on m.tenant_id = e.tenant_id and m.run_id = e.run_id
 """.replace("<before>", BEFORE)
 
-CLAIM = """
+_DUE_OF_ALL = """
+with recursive tenant as (
+  (select tenant_id from runs where status = 'pending' order by tenant_id limit 1)
+  union all
+  select (select r.tenant_id from runs r where r.status = 'pending' and r.tenant_id > t.tenant_id
+          order by r.tenant_id limit 1)
+  from tenant t where t.tenant_id is not null
+), fair as (
+  select w.tenant_id, w.run_id from tenant n cross join lateral (
+    select r.tenant_id, r.run_id, r.available_at, row_number() over (order by r.available_at) as turn
+    from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
+    where r.status = 'pending' and r.tenant_id = n.tenant_id and r.available_at <= now() and t.live_run is null
+    order by r.available_at limit $3
+  ) w
+  where n.tenant_id is not null
+  order by w.turn, w.available_at limit $3
+), due as (
+  select r.tenant_id, r.run_id, r.thread_id
+  from fair f join runs r on r.run_id = f.run_id and r.tenant_id is not distinct from f.tenant_id
+  join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
+  where <free>
+  for no key update of r, t skip locked
+)
+"""
+"""The first of each tenant before the second of any. The tenants with waiting runs are walked along the index."""
+
+_DUE_OF_THREAD = """
 with due as (
   select r.tenant_id, r.run_id, r.thread_id
   from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
-  where r.status = 'pending' and r.available_at <= now() and t.live_run is null
-    and ($3::uuid is null or (r.tenant_id = $3 and r.thread_id = $4))
+  where r.tenant_id = $3 and r.thread_id = $4 and <free>
+  limit 1
+  for no key update of r, t skip locked
+)
+"""
+
+_FREE = """
+r.status = 'pending' and r.available_at <= now() and t.live_run is null
     and not exists (
       select from runs earlier
       where earlier.tenant_id = r.tenant_id and earlier.thread_id = r.thread_id and earlier.status = 'pending'
         and earlier.ordinal < r.ordinal and earlier.available_at <= now())
-  order by r.available_at
-  limit $5
-  for no key update of r, t skip locked
-), turned as (
+""".strip()
+
+_CLAIM = """
+<due>, turned as (
   update threads t set live_run = d.run_id, status = 'busy', error = null, interrupts = null,
     queued = greatest(t.queued - case when r.reason = 'scheduled' then 0 else 1 end, 0), updated_at = now(),
     before = case when r.epoch > 0 then t.before else <before> end
   from due d join runs r on r.run_id = d.run_id and r.tenant_id is not distinct from d.tenant_id
   where t.thread_id = d.thread_id and t.tenant_id is not distinct from d.tenant_id and t.live_run is null
-  returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.answered
+  returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.answered, r.reason as was
 ), claimed as (
   update runs r set
     status = 'running', reason = 'claimed', epoch = r.epoch + 1, owner = $1,
-    attempts = r.attempts + case when r.reason = 'handover' then 0 else 1 end,
+    attempts = r.attempts + case when r.reason in ('handover', 'cut') then 0 else 1 end,
     lease_until = now() + make_interval(secs => $2), updated_at = now(), started_at = coalesce(r.started_at, now())
   from turned t
   where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
   returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts, r.request,
     r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
-    r.created_at, r.multitask_strategy as strategy
+    r.created_at, r.multitask_strategy as strategy, t.was in ('recovered', 'cut') as torn
 )
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,
   coalesce(a.context, '{}')::text as assistant_context
 from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assistant_id = c.assistant_id
 """.replace("<before>", BEFORE)
 
+CLAIM = _CLAIM.replace("<due>", _DUE_OF_ALL.strip()).replace("<free>", _FREE)
+"""Up to $3 runs, for the owner $1 and $2 seconds."""
+
+CLAIM_NEXT = _CLAIM.replace("<due>", _DUE_OF_THREAD.strip()).replace("<free>", _FREE)
+"""The next run of a thread."""
+
 RELEASE_EXPIRED = """
 with lost as (
-  select r.tenant_id, r.run_id, r.thread_id
+  select r.tenant_id, r.run_id, r.thread_id, r.attempts >= $1 as poison,
+    jsonb_build_object('error', 'PoisonError', 'message', format(
+      'The run was taken up %s times and its process died each time; it is not tried again.', r.attempts)) as error
   from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
   where r.status = 'running' and r.lease_until < now() and r.cancel is null
   limit 100 for no key update of t, r skip locked
 ), freed as (
-  update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
+  update threads t set live_run = null, updated_at = now(),
+    status = case when l.poison then 'error' else 'idle' end, error = case when l.poison then l.error else t.error end,
+    queued = t.queued + (not l.poison)::int
   from lost l where t.tenant_id = l.tenant_id and t.thread_id = l.thread_id and t.live_run = l.run_id
 )
-update runs r set status = 'pending', reason = 'recovered', owner = null, lease_until = null, updated_at = now()
+update runs r set owner = null, lease_until = null, updated_at = now(),
+  status = case when l.poison then 'error' else 'pending' end,
+  reason = case when l.poison then 'poison' else 'recovered' end,
+  error = case when l.poison then l.error else r.error end,
+  ended_at = case when l.poison then now() end
 from lost l where r.tenant_id = l.tenant_id and r.run_id = l.run_id
 """
+"""Back in line, or ended after $1 attempts. A run that kills its process must not kill them all."""
 
 HAND_OVER = """
 with thread as (
   select tenant_id, thread_id, live_run from threads
   where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
 ), freed as (
-  update runs r set status = 'pending', reason = 'handover', owner = null, lease_until = null, updated_at = now()
+  update runs r set status = 'pending', reason = $6, owner = null, lease_until = null, updated_at = now()
   from thread t
   where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.epoch = $3 and r.owner = $4 and r.status = 'running'
   returning r.tenant_id, r.run_id, r.thread_id

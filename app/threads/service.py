@@ -1,6 +1,7 @@
 """What clients do with threads."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -44,8 +45,10 @@ encode = msgspec.json.Encoder().encode
 class ThreadService:
     """Threads of all tenants."""
 
-    def __init__(self, database: Database, agents: Agents) -> None:
+    def __init__(self, database: Database, agents: Agents, gone: Callable[[UUID, UUID], None]) -> None:
+        """``gone`` is told of threads (tenant, thread) that were removed."""
         self._database = database
+        self._gone = gone
         self._states = StateWriter(agents)
         self._creation = ThreadCreation(database)
         self.start = self._creation.start
@@ -112,6 +115,7 @@ class ThreadService:
             if row.live_run is not None:
                 raise Conflict(f"Thread {thread_id} has a live run: cancel it first.")
             await queries.delete(session, tenant_id, [thread_id])
+        self._gone(tenant_id, thread_id)
 
     async def update_state(self, tenant_id: UUID, thread_id: UUID, body: StateUpdate) -> StateUpdated:
         """Write the state as a node of the thread's agent would. Raises as ``StateWriter.update`` does."""
@@ -145,8 +149,12 @@ class ThreadService:
             free = await keeping.lock_free(session, tenant_id, which.thread_ids)
             if which.strategy == "delete":
                 await queries.delete(session, tenant_id, free)
+                removed = free
             else:
                 await keeping.keep_latest(session, tenant_id, free)
+                removed = []
+        for thread_id in removed:
+            self._gone(tenant_id, thread_id)
         return Pruned(len(free))
 
     async def storage(self, tenant_id: UUID, thread_id: UUID) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a docstring says of a function and of its parameters, in Google's, NumPy's and Sphinx's styles."""
 
 import inspect
+import itertools
 import re
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ def describe(docstring: str | None) -> Described:
     reader = _Reader()
     summary: list[str] = []
     summing = True
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in itertools.zip_longest(lines, lines[1:], fillvalue=""):
         reader.take(line, following.strip())
         summing = summing and bool(line.strip()) and not reader.section
         if summing:

@@ -36,17 +36,24 @@ class Declared(msgspec.Struct, frozen=True):
     name: str = ""
     timeout: float = DEFAULT_SECONDS
     tool_class: ToolClass = ToolClass.UNSAFE
+    lookup: Callable[[str], Any] | None = None
 
 
 def tool(
-    *, name: str = "", timeout: float = DEFAULT_SECONDS, tool_class: ToolClass | str = ToolClass.UNSAFE
+    *,
+    name: str = "",
+    timeout: float = DEFAULT_SECONDS,
+    tool_class: ToolClass | str = ToolClass.UNSAFE,
+    lookup: Callable[[str], Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function as a tool: its ``name`` (the function's), ``timeout`` in seconds, and class.
 
     The class says what may happen to a call whose outcome a crash left unknown: ``read_only`` and ``idempotent``
-    run again, ``unsafe`` (the default) asks a person.
+    run again, ``unsafe`` (the default) asks a person, and for ``reconcilable`` the function ``lookup`` is asked: it
+    gets the call's idempotency key and returns what the call gave, or None when it did not happen; when it raises, a
+    person is asked.
     """
-    declared = Declared(name, timeout, ToolClass(tool_class))
+    declared = Declared(name, timeout, ToolClass(tool_class), lookup)
 
     def mark(function: Function) -> Function:
         setattr(function, _MARK, declared)
@@ -72,6 +79,9 @@ class FunctionTool:
         self.spec = ToolSpec(name=name, description=described.summary, parameters=_schema(self._arguments, name))
         self.tool_class = declared.tool_class
         self.timeout = declared.timeout
+        if (declared.lookup is None) == (self.tool_class is ToolClass.RECONCILABLE):
+            raise StartError(f"tool {name!r}: a reconcilable tool, and no other, needs a lookup: @tool(lookup=...)")
+        self._lookup = declared.lookup
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
 
@@ -88,6 +98,16 @@ class FunctionTool:
             if inspect.isawaitable(value):  # an async function behind a sync decorator
                 value = await value
         return _result(value)
+
+    async def lookup(self, key: str) -> ToolResult | None:
+        """As ``Tool.lookup``."""
+        if self._lookup is None:
+            raise LookupError("it has none")
+        if inspect.iscoroutinefunction(self._lookup):
+            value = await self._lookup(key)
+        else:
+            value = await _threads.run(functools.partial(self._lookup, key))
+        return None if value is None else _result(value)
 
 
 def _result(value: Any) -> ToolResult:

@@ -72,3 +72,10 @@ class Tool(Protocol):
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
         """Run the tool once. ``timeout`` (seconds) is enforced by the caller."""
         ...
+
+    async def lookup(self, key: str) -> ToolResult | None:
+        """What the call with the idempotency ``key`` gave; None when it did not happen. For ``reconcilable`` tools.
+
+        Raises anything when that cannot be told.
+        """
+        ...

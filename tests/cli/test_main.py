@@ -47,7 +47,7 @@ def test_help_answers_without_the_libraries_of_the_server() -> None:
         ("keys", "the following arguments are required: ACTION"),
         ("keys create", "the following arguments are required: --name"),
         ("keys create --name x --expires soon", "--expires must be a number and m, h, d or w, like 90d, not 'soon'"),
-        ("serve --role api", "--role api is not built yet"),
+        ("serve --role tea", "invalid choice: 'tea'"),
         ("dev --port 0", "PORT must be a whole number from 1 to 65535, not '0'"),
         ("dev --host 0.0.0.0", "dev on 0.0.0.0 would be open to everybody"),
         ("migrate", "set MIGRATE_DATABASE_URL"),

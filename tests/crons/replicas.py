@@ -41,7 +41,7 @@ class Replica:
         agent = SteeredAgent("echo", behaviour)
         self.engine = Engine(database, agent)
         assistants = AssistantService(database, Agents(agent))
-        creation = Creation(database, assistants, Agents(agent), self.engine.claims.owner)
+        creation = Creation(database, assistants, Agents(agent), lambda: self.engine.supervisor.owner)
         self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation)
         self.crons = CronService(database, assistants, creation, clock)
         self.scheduler = Scheduler(database, self.engine.claims, creation, self.runs, clock)

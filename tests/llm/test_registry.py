@@ -10,8 +10,8 @@ import pytest
 from app.base.errors import Invalid, ModelError, ModelUnavailable, UsageError
 from app.llm.failover import RetryRules
 from app.llm.registry import Registry
+from app.options import LlmSettings
 from app.secrets.secret import Secret
-from app.settings import LlmSettings
 from app.telemetry.meters import Meters
 from tests.llm.asking import KEY, hear
 from tests.llm.fake_provider import FakeProvider
@@ -220,7 +220,7 @@ async def test_a_closed_registry_fails_with_a_typed_error(make: Make, provider: 
 
 def test_the_http_library_is_loaded_only_when_a_vendor_is_named() -> None:
     script = (
-        "import sys; from app.llm.registry import Registry; from app.settings import LlmSettings; "
+        "import sys; from app.llm.registry import Registry; from app.options import LlmSettings; "
         "from app.telemetry.meters import Meters; Registry(LlmSettings(), Meters()).model(''); "
         "print('aiohttp' in sys.modules)"
     )

@@ -11,7 +11,7 @@ from tests.runs.engine import Engine, SteeredAgent, add_assistants, echo, engine
 @pytest.fixture
 async def database(fresh_database_url: str) -> AsyncIterator[Database]:
     """The application's own pools on a database of this test alone."""
-    database = Database(fresh_database_url, requests=4, engine=14)
+    database = Database(fresh_database_url, requests=4, engine=30)
     await add_assistants(database, "echo", "steered")
     yield database
     await database.aclose()

@@ -13,16 +13,20 @@ from app.agents.port import START_NODE, Agent, Outcome, RunContext, Step
 from app.assistants.tables import assistants
 from app.base.ids import agent_id, new_id
 from app.bus.feed import START, EventId
+from app.bus.postgres_relay import PostgresCarrier
+from app.bus.relay import Outlet
+from app.bus.signals import Signals
 from app.db.engine import Database
 from app.domain.events import MessageDelta
 from app.domain.messages import AIMessage, HumanMessage
 from app.domain.state import State
 from app.runs.claims import Claims
 from app.runs.entries import Accept, Claimed
+from app.runs.feeds import Feeds
 from app.runs.journal import Journal
 from app.runs.streams import RunStreams
 from app.runs.structs import RunRequest
-from app.runs.supervisor import Supervisor
+from app.runs.supervisor import Parts, Supervisor
 from app.telemetry.meters import Meters
 
 TENANT = UUID(int=7)
@@ -104,32 +108,32 @@ class Agents:
 class Engine:
     """One process's engine: everything that runs need, over ``database``."""
 
-    def __init__(self, database: Database, *agents: SteeredAgent, lease: float = LEASE) -> None:
+    def __init__(self, database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000) -> None:
+        signals = Signals(database)
+        carrier = PostgresCarrier(database, signals)
         self.database = database
-        self.journal = Journal(database, patience=lease)
-        self.claims = Claims(database, new_id(), lease)
-        self.supervisor = Supervisor(
-            database,
-            self.claims,
-            self.journal,
-            Agents(*agents),
-            Meters(),
+        self.parts = Parts(
+            database=database,
+            claims=Claims(database, new_id(), lease),
+            journal=Journal(database, patience=lease),
+            signals=signals,
+            feeds=Feeds(database, signals, (carrier,)),
+            outlet=Outlet(carrier),
         )
+        self.claims = self.parts.claims
+        self.supervisor = Supervisor(self.parts, Agents(*agents), Meters(), most=most)
         self.streams = RunStreams(database, self.supervisor)
-        self._lease = lease
 
     async def start(self, *, sweeping: bool = False) -> None:
-        """Begin to serve; only with ``sweeping`` are leases kept and lost runs looked for."""
-        self.journal.start()
-        self.claims.start()
+        """Begin to serve; only with ``sweeping`` are leases kept and waiting and lost runs looked for."""
+        self.parts.start()
         if sweeping:
-            self.supervisor.start(self._lease)
+            self.supervisor.start()
 
     async def stop(self) -> None:
         """Drain at once and close."""
         await self.supervisor.drain(0)
-        await self.claims.aclose()
-        await self.journal.aclose()
+        await self.parts.aclose()
 
     async def accept(self, *texts: str, agent: str = "echo", thread: UUID | None = None, **changes: Any) -> Claimed:
         """Accept a run without starting it."""
@@ -144,7 +148,7 @@ class Engine:
             "strategy": "enqueue",
             "create_thread": True,
             "temporary": False,
-            "owner": self.claims.owner,
+            "owner": self.supervisor.owner,
             "delay": 0.0,
         }
         return await self.claims.accept(Accept(**{**entry, **changes}))
@@ -154,6 +158,8 @@ class Engine:
         claimed = await self.accept(*texts, **changes)
         if claimed.started:
             self.supervisor.launch(claimed)
+        elif claimed.behind is None:
+            self.supervisor.queued()
         return claimed
 
     async def result(self, claimed: Claimed) -> Any:
@@ -185,10 +191,10 @@ async def add_assistants(database: Database, *names: str) -> None:
 
 @contextlib.asynccontextmanager
 async def engine_on(
-    database: Database, *agents: SteeredAgent, lease: float = LEASE, sweeping: bool = False
+    database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000, sweeping: bool = False
 ) -> AsyncIterator[Engine]:
     """A started engine that stops with the block."""
-    engine = Engine(database, *agents, lease=lease)
+    engine = Engine(database, *agents, lease=lease, most=most)
     await engine.start(sweeping=sweeping)
     try:
         yield engine

@@ -11,7 +11,7 @@ from app.base.ids import new_id
 from app.bus.feed import EventId
 from app.db.engine import Database
 from app.domain.messages import Usage
-from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, fetch, said, step
+from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, said, step
 
 
 def contents(values: dict[str, list[dict[str, str]]]) -> list[str]:
@@ -53,8 +53,6 @@ async def test_a_conversation_goes_on_over_several_runs(engine: Engine) -> None:
 
 
 async def test_a_process_that_never_saw_the_thread_loads_it(database: Database) -> None:
-    from tests.runs.engine import echo
-
     async with engine_on(database, SteeredAgent("echo", echo)) as first:
         run = await first.begin("one")
         await first.result(run)
@@ -268,11 +266,12 @@ async def test_an_owner_that_lost_its_lease_commits_nothing(database: Database) 
     assert await statuses(database) == ["running"]
 
 
-async def test_a_run_with_a_delay_waits_for_it_and_then_runs(engine: Engine, database: Database) -> None:
-    run = await engine.accept("later", delay=0.3)
-    assert not run.started
-    engine.supervisor.claim_later(0.3, (TENANT, run.thread_id))
-    assert contents(await engine.result(run)) == ["later", "echo: later"]
+async def test_a_run_with_a_delay_waits_for_it_and_then_runs(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo), sweeping=True) as engine:
+        run = await engine.accept("later", delay=0.3)
+        assert not run.started
+        engine.supervisor.queued(0.3)
+        assert contents(await engine.result(run)) == ["later", "echo: later"]
     (row,) = await fetch(database, "select started_at >= created_at + interval '0.3 seconds' as waited from runs")
     assert row["waited"]
 

@@ -31,7 +31,7 @@ class Answer:
     """
 
     def __init__(self, context: RunContext, node: str, taken: Callable[[], set[str]]) -> None:
-        self.message_id = f"run--{new_id()}"
+        self.message_id = context.message_id()
         self._emit = context.emit
         self._step = context.step
         self._node = node

@@ -18,7 +18,7 @@ class Waiting(msgspec.Struct, frozen=True):
 class Asking:
     """One call of the message ``message_id``: the answers that it has ``used``, and the questions that are ``open``.
 
-    ``edited`` are the arguments that a person gave it in place of its own.
+    ``edited`` are the arguments that a person gave it in place of its own; ``aborted``: a person ends the run here.
     """
 
     def __init__(self, call: Call, message_id: str, context: RunContext) -> None:
@@ -28,6 +28,7 @@ class Asking:
         self.used: dict[str, Any] = {}
         self.open: list[Interrupt] = []
         self.edited: dict[str, Any] | None = None
+        self.aborted = False
         self._asked = 0
 
     def ask(self, value: Any) -> Any:

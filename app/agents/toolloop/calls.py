@@ -13,8 +13,9 @@ from app.agents.port import Interrupt, RunContext
 from app.agents.toolloop.approval import Approve, Decision, approval_id, decide, question
 from app.agents.toolloop.asking import Asking, Waiting
 from app.agents.toolloop.conversation import Asked, Call
+from app.agents.toolloop.review import SAFE_TO_REPEAT, judge, review, review_id
 from app.agents.toolloop.voice import Voice
-from app.base.errors import StartError
+from app.base.errors import ReviewAborted, StartError
 from app.base.ids import new_id
 from app.base.tasks import together
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
@@ -97,7 +98,8 @@ class Toolbox:
         """Run the calls that may run; their answers are in the order of the calls.
 
         Calls run at the same time, but for transactional ones: those go one after the other, each seeing what the
-        one before it changed. Where two others change the same value, the later call wins.
+        one before it changed. Where two others change the same value, the later call wins. A call of which a crash
+        has hidden whether it happened is treated as its class says. Raises ``ReviewAborted`` on a person's word.
         """
         results: dict[str, ToolResult | Waiting] = {}
         seen: dict[str, Any] = {}
@@ -116,6 +118,8 @@ class Toolbox:
         others = [c for c in calls if self.tool_class(c.call.name) is not ToolClass.TRANSACTIONAL]
         await together(answer_in_turn(in_turn), *(answer(asking, {}) for asking in others))
         answers = Answers()
+        if aborted := [asking.call.name for asking in calls if asking.aborted]:
+            raise ReviewAborted(f"A person ended the run at a call of {aborted[0]!r} whose outcome is not known.")
         for asking in calls:
             result = results[asking.call.id]
             if isinstance(result, Waiting):
@@ -139,7 +143,7 @@ class Toolbox:
         if words := found.problems(call.args):
             return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
         if not self._approve.covers(call.name, found.tool.tool_class):
-            return await self._run(found.tool, asking, call.args, changed)
+            return await self._call(found.tool, asking, call, changed)
         decision = self._decision(found, asking, call)
         if isinstance(decision, Waiting):
             return decision
@@ -152,7 +156,7 @@ class Toolbox:
             return ToolResult(content=result if isinstance(result, str) else _encode(result).decode())
         if decision.action == "edit":
             asking.edited = decision.args
-        return await self._run(found.tool, asking, call.args if asking.edited is None else asking.edited, changed)
+        return await self._call(found.tool, asking, call, changed)
 
     def _decision(self, found: CheckedTool, asking: Asking, call: ToolCall) -> Decision | Waiting:
         id_ = approval_id(asking.message_id, call)
@@ -168,6 +172,49 @@ class Toolbox:
             except ValueError as error:
                 problem = str(error)
         return Waiting([Interrupt(id_, question(call, found.tool.tool_class, problem))])
+
+    async def _call(
+        self, tool: Tool, asking: Asking, call: ToolCall, changed: Mapping[str, Any]
+    ) -> ToolResult | Waiting:
+        args = call.args if asking.edited is None else asking.edited
+        attempt = asking.context.doubtful.get(call.id)
+        if attempt is not None and tool.tool_class not in SAFE_TO_REPEAT:
+            settled = await self._settle(tool, asking, call, args, attempt)
+            if settled is not None:
+                return settled
+        return await self._run(tool, asking, args, changed)
+
+    async def _settle(
+        self, tool: Tool, asking: Asking, call: ToolCall, args: dict[str, Any], attempt: str
+    ) -> ToolResult | Waiting | None:
+        """What became of a call that may have happened; None when it shall run (again)."""
+        key, problem = key_of(asking.context, asking.message_id, call), ""
+        if tool.tool_class is ToolClass.RECONCILABLE:
+            try:
+                async with asyncio.timeout(tool.timeout):
+                    found = await tool.lookup(key)
+                return None if found is None else checked(found)
+            except Exception as error:  # noqa: BLE001  whatever keeps the look-up from deciding, a person decides
+                problem = f"The look-up did not tell: {type(error).__name__}: {error}"[:LONGEST_ERROR]
+        id_ = review_id(asking.message_id, call, attempt)
+        if id_ in asking.context.answers:
+            answer = asking.context.answers[id_]
+            try:
+                verdict = judge(answer)
+            except ValueError as error:
+                problem = str(error)
+            else:
+                asking.used[id_] = answer
+                asking.aborted = verdict.action == "abort"
+                result = verdict.result
+                words = result if isinstance(result, str) else _encode(result).decode()
+                if verdict.action == "failed":
+                    return self._failed(call.name, "failed", words if result is not None else "The call failed.")
+                self._count(call.name, f"review_{verdict.action}")
+                return (
+                    None if verdict.action == "retry" else ToolResult(content=words if result is not None else "done")
+                )
+        return Waiting([Interrupt(id_, review(call, args, tool.tool_class, key, problem))])
 
     async def _run(
         self, tool: Tool, asking: Asking, args: dict[str, Any], changed: Mapping[str, Any]

@@ -1,0 +1,89 @@
+"""Chunks of frames by way of a table: written down by the owner, announced by a signal, read by who wants them."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.bus.relay import Chunk, Readers
+from app.bus.signals import Signal, Signals
+from app.db.engine import Database
+
+PUBLISH = """
+insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
+select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::bytea[])
+on conflict (tenant_id, run_id, epoch, seq) do update set last_seq = excluded.last_seq, body = excluded.body
+"""
+
+FETCH = """
+select f.body from unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[]) as w(tenant_id, run_id, epoch, seq)
+join live_frames f on f.tenant_id = w.tenant_id and f.run_id = w.run_id
+  and (f.epoch > w.epoch or (f.epoch = w.epoch and f.last_seq >= w.seq))
+order by f.run_id, f.epoch, f.seq
+"""
+
+SWEEP = "delete from live_frames where created_at < now() - interval '1 minute'"
+"""Who still wants an older one finds a gap and reads the event log."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Chunk).decode
+
+
+class PostgresCarrier:
+    """Implements ``app.bus.relay.Carrier``."""
+
+    def __init__(self, database: Database, signals: Signals) -> None:
+        self._database = database
+        self._signals = signals
+        self._announced: set[UUID] = set()
+        self._wake = asyncio.Event()
+        self._tasks = Tasks("postgres_relay")
+
+    def start(self, readers: Readers) -> None:
+        """Begin to read what is announced and wanted."""
+        self._readers = readers
+        self._signals.listen(self._hear)
+        self._tasks.repeat(self._fetch, 0, name="fetch")
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+
+    def want(self, run_id: UUID) -> None:
+        """Nothing to do: everybody hears all announcements."""
+
+    def unwant(self, run_id: UUID) -> None:
+        """The same."""
+
+    async def publish(self, chunks: Sequence[Chunk]) -> None:
+        """Write down and announce. Raises ``Unavailable``."""
+        columns = zip(
+            *((c.tenant_id, c.run_id, c.epoch, c.seq, c.last, _pack(c)) for c in chunks),
+            strict=True,
+        )
+        async with self._database.engine_connection() as connection:
+            await connection.execute(PUBLISH, *map(list, columns))
+        self._signals.tell("frames", [chunk.run_id for chunk in chunks])
+
+    def _hear(self, signal: Signal) -> None:
+        if signal.frames:
+            self._announced.update(signal.frames)
+            self._wake.set()
+
+    async def _fetch(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+        announced, self._announced = self._announced, set()
+        places = self._readers.places(announced)
+        if not places:
+            return
+        try:
+            async with self._database.engine_connection() as connection:
+                rows = await connection.fetch(FETCH, *map(list, zip(*places, strict=True)))
+        except Unavailable:
+            return  # the readers find the gap
+        for row in rows:
+            self._readers.receive(_unpack(row["body"]))

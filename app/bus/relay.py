@@ -1,0 +1,159 @@
+"""Frames of live runs from the process that runs them to processes that have readers for them.
+
+A run's frames leave its owner only while somebody elsewhere asks for them (``watch`` signals, repeated while they do).
+The first time, everything goes out that the event log does not hold yet, from then on what comes, in chunks that gather
+while the one before is on its way. Chunks may be lost: a reader that finds a gap reads the event log and asks again.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.bus.feed import Feed, Frame
+
+ASKED_SECONDS = 15.0
+"""How long frames go out after they were asked for the last time."""
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """Frames of one run that follow each other, ``seq`` the number of the first.
+
+    The event log has those up to ``in_log``. ``closed``: no more will come from this owner; ``finished``: because the
+    run has ended.
+    """
+
+    tenant_id: UUID
+    run_id: UUID
+    epoch: int
+    seq: int
+    frames: list[Frame]
+    in_log: int = 0
+    closed: bool = False
+    finished: bool = False
+
+    @property
+    def last(self) -> int:
+        """The number of the last frame (of the first, when there is none)."""
+        return self.seq + max(len(self.frames) - 1, 0)
+
+
+class Place(NamedTuple):
+    """The frame that a reader of a run wants next."""
+
+    tenant_id: UUID
+    run_id: UUID
+    epoch: int
+    seq: int
+
+
+class Readers(Protocol):
+    """Those in this process who read runs of others."""
+
+    def places(self, run_ids: Iterable[UUID]) -> list[Place]:
+        """Where the readers of those of ``run_ids`` are that somebody reads here."""
+        ...
+
+    def receive(self, chunk: Chunk) -> None:
+        """Frames have come."""
+        ...
+
+
+class Carrier(Protocol):
+    """Takes chunks to other processes and brings theirs."""
+
+    def start(self, readers: Readers) -> None:
+        """Begin to bring what ``readers`` want."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop."""
+        ...
+
+    def want(self, run_id: UUID) -> None:
+        """Somebody reads ``run_id`` here."""
+        ...
+
+    def unwant(self, run_id: UUID) -> None:
+        """Nobody does any more."""
+        ...
+
+    async def publish(self, chunks: Sequence[Chunk]) -> None:
+        """Bring ``chunks`` on their way. Raises ``Unavailable`` when that fails."""
+        ...
+
+
+class Outlet:
+    """What of this process's feeds goes to others."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self._tasks = Tasks("outlet")
+        self._open: dict[UUID, Watched] = {}
+        self._wake = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._tasks.repeat(self._send, 0, name="send")
+
+    async def aclose(self) -> None:
+        """Send what waits and stop."""
+        await self._tasks.aclose()
+        with contextlib.suppress(Unavailable):
+            await self._flush()
+
+    def ask(self, tenant_id: UUID, run_id: UUID, feed: Feed) -> None:
+        """Somebody elsewhere reads ``feed``, the one of the live run ``run_id``."""
+        watched = self._open.get(run_id)
+        if watched is None or watched.feed is not feed:
+            watched = self._open[run_id] = Watched(tenant_id, run_id, feed)
+            feed.outlet = self._wake.set
+            self._wake.set()
+        watched.until = time.monotonic() + ASKED_SECONDS
+
+    async def _send(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        now = time.monotonic()
+        chunks = []
+        for watched in list(self._open.values()):
+            if watched.until < now or watched.feed.closed:
+                watched.feed.outlet = None
+                del self._open[watched.run_id]
+            chunk = watched.next()
+            if chunk is not None:
+                chunks.append(chunk)
+        if chunks:
+            await self._carrier.publish(chunks)
+
+
+class Watched:
+    """A feed of which frames go to other processes, and how far they have gone."""
+
+    def __init__(self, tenant_id: UUID, run_id: UUID, feed: Feed) -> None:
+        self.run_id = run_id
+        self.feed = feed
+        self.until = 0.0
+        self._tenant_id = tenant_id
+        self._sent = feed.in_log
+        self._first = True
+
+    def next(self) -> Chunk | None:
+        """What has not gone out yet."""
+        first, frames = self.feed.after(self._sent)
+        if not (frames or self._first or self.feed.closed):
+            return None
+        self._sent, self._first = first + len(frames), False
+        feed = self.feed
+        return Chunk(
+            self._tenant_id, self.run_id, feed.epoch, first + 1, frames, feed.in_log, feed.closed, feed.finished
+        )

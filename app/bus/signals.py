@@ -1,0 +1,173 @@
+"""Wake-ups between the processes of one database: PostgreSQL's NOTIFY, coalesced, with ids only.
+
+A signal may be lost (a connection breaks) and never carries what matters: who hears it looks at the database, and
+everybody looks now and then without one. NOTIFY takes a lock of the whole database at commit, so signals are sent
+outside every other transaction, and what gathers while one is on its way goes out as the next one.
+https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.base.errors import Unavailable
+from app.base.ids import new_id
+from app.base.tasks import Tasks
+from app.db.engine import Database
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "agent_service"
+"""The one channel: everybody hears everything, and takes what concerns it."""
+
+MOST_IDS = 150
+"""Ids in one signal: a payload has 8,000 bytes at the most."""
+
+PAUSE_SECONDS = 0.5
+"""Between two tries to reach the database."""
+
+PULSE_SECONDS = 10.0
+"""Between two looks whether the connection is still there."""
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one process tells the others.
+
+    ``queue``: runs wait to be claimed. ``cancel``: run id → the action recorded for it. ``watch``: runs whose frames a
+    reader of the sender wants; ``frames``: runs of which frames were written down for such readers. ``follow``: threads
+    of which a reader wants to know when a run starts; ``news``: such threads on which one has, or that are gone.
+    """
+
+    sender: UUID
+    queue: bool = False
+    cancel: dict[UUID, str] = {}
+    watch: list[UUID] = []
+    frames: list[UUID] = []
+    follow: list[UUID] = []
+    news: list[UUID] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether this is the one after a new connection: anything may have been missed."""
+        return not (self.queue or self.cancel or self.watch or self.frames or self.follow or self.news)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Signal).decode
+
+Listener = Callable[[Signal], None]
+
+
+class Signals:
+    """Sends and hears the signals of this process, over one connection of its own.
+
+    Listeners are called for every signal of another process, and with an empty one whenever the connection was made
+    anew: something may have been missed.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sender = new_id()
+        self._listeners: list[Listener] = []
+        self._tasks = Tasks("signals")
+        self._wake = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._sent.set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._queue = False
+        self._cancel: dict[UUID, str] = {}
+        self._sets: dict[str, set[UUID]] = {"watch": set(), "frames": set(), "follow": set(), "news": set()}
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` for every signal; it must not wait for anything."""
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        """Begin to hear and to send."""
+        self._tasks.repeat(self._connected, PAUSE_SECONDS, name="connection")
+
+    async def aclose(self) -> None:
+        """Send what waits, if that goes at once, and stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._sent.wait()
+        await self._tasks.aclose()
+
+    def queue(self) -> None:
+        """Runs wait to be claimed by whoever has room."""
+        self._queue = True
+        self._waits()
+
+    def cancel(self, run_ids: Iterable[UUID], action: str) -> None:
+        """``action`` was recorded for runs that live elsewhere."""
+        for run_id in run_ids:
+            self._cancel[run_id] = action
+            self._waits()
+
+    def tell(self, kind: str, ids: Iterable[UUID]) -> None:
+        """Add ``ids`` to the signal's member ``kind``: watch, frames, follow or news."""
+        waiting = self._sets[kind]
+        for one in ids:
+            waiting.add(one)
+            self._waits()
+
+    def _waits(self) -> None:
+        self._wake.set()
+        self._sent.clear()
+
+    async def _connected(self) -> None:
+        try:
+            async with self._database.listening() as connection:
+                await connection.add_listener(CHANNEL, self._hear)
+                self._call(Signal(self._sender))
+                while True:
+                    await self._send(connection)
+        except (Unavailable, asyncpg.PostgresError) as error:
+            log.warning("signals_reconnect", error=type(error).__name__)
+
+    async def _send(self, connection: asyncpg.Connection) -> None:
+        try:
+            async with asyncio.timeout(PULSE_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            await connection.execute("select 1")
+            return
+        payloads = [_encode(signal).decode() for signal in self._take()]
+        try:
+            await connection.execute("select pg_notify($1, payload) from unnest($2::text[]) payload", CHANNEL, payloads)
+        finally:
+            if not (self._queue or self._cancel or any(self._sets.values())):
+                self._wake.clear()
+                self._sent.set()
+
+    def _take(self) -> list[Signal]:
+        """What waits, in signals that fit."""
+        queue, cancel, sets = self._queue, list(self._cancel.items()), {k: list(v) for k, v in self._sets.items()}
+        self._clear()
+        signals = [Signal(self._sender, queue=True)] if queue else []
+        half = MOST_IDS // 2
+        signals += [Signal(self._sender, cancel=dict(cancel[at : at + half])) for at in range(0, len(cancel), half)]
+        for kind, ids in sets.items():
+            parts = [ids[at : at + MOST_IDS] for at in range(0, len(ids), MOST_IDS)]
+            signals += [Signal(self._sender, **{kind: part}) for part in parts]  # type: ignore[arg-type]
+        return signals
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        try:
+            signal = _decode(str(payload))
+        except msgspec.MsgspecError:
+            log.warning("signal_not_understood")  # of another program on this channel
+            return
+        if signal.sender != self._sender:
+            self._call(signal)
+
+    def _call(self, signal: Signal) -> None:
+        for listener in self._listeners:
+            listener(signal)

@@ -1,0 +1,158 @@
+"""The settings by room: what each may hold, in the words of the page ``docs/configuration.md``."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from app.secrets.secret import Secret
+
+_SHORTEST_PEPPER = 32
+
+
+def _is(variable: str, meaning: str, **rules: Any) -> msgspec.Meta:
+    return msgspec.Meta(description=meaning, extra={"variable": variable}, **rules)
+
+
+_POSTGRES: dict[str, Any] = {
+    "pattern": r"^postgres(ql)?://",
+    "examples": ["postgresql://user:password@host/database?sslmode=require", "postgresql:///database?host=/folder"],
+}
+_HTTP: dict[str, Any] = {"pattern": r"^https?://[^/]"}
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Server"""
+
+    environment: Annotated[
+        Literal["development", "production"],
+        _is("APP_ENV", "What this process serves; `production` refuses whatever is meant for tests."),
+    ] = "development"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _is("LOG_LEVEL", "The least level that is logged.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["console", "json"], _is("LOG_FORMAT", "Lines for a person, or one JSON object a line.")
+    ] = "console"
+    host: Annotated[str, _is("HOST", "The address to listen on. Any but a loopback one needs authentication.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, _is("PORT", "The port to listen on.", ge=1, le=65535)] = 8000
+    role: Annotated[
+        Literal["all", "api", "worker"],
+        _is("AGENT_ROLE", "`api` answers requests, `worker` executes runs (it serves health and metrics too)."),
+    ] = "all"
+    workers: Annotated[int, _is("WORKERS", "Worker processes of `agent-service serve`.", ge=1, le=256)] = 1
+    root_path: Annotated[
+        str,
+        _is("ROOT_PATH", "The path under which a proxy serves this server.", pattern="^/.*[^/]$", examples=["/agents"]),
+    ] = ""
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Database"""
+
+    url: Annotated[
+        Secret | None, _is("DATABASE_URL", "PostgreSQL 16 or later with pgvector 0.8 or later.", **_POSTGRES)
+    ] = None
+    migrate_url: Annotated[
+        Secret | None,
+        _is("MIGRATE_DATABASE_URL", "The same as its owner, for migrations. Unset: `DATABASE_URL`.", **_POSTGRES),
+    ] = None
+    direct_url: Annotated[
+        Secret | None,
+        _is(
+            "DATABASE_DIRECT_URL",
+            "The same past any pooler, for LISTEN. Unset: `DATABASE_URL`.",
+            **_POSTGRES,
+        ),
+    ] = None
+    migrate_on_start: Annotated[
+        bool, _is("AGENT_MIGRATE_ON_START", "Apply pending migrations before serving, under an advisory lock.")
+    ] = False
+    data_dir: Annotated[str, _is("AGENT_DATA_DIR", "The folder of the embedded database of `agent-service dev`.")] = (
+        ".data"
+    )
+
+    @property
+    def owner_url(self) -> Secret | None:
+        """The address that migrations use."""
+        return self.migrate_url or self.url
+
+
+class LlmSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Models"""
+
+    default_model: Annotated[
+        str,
+        _is(
+            "AGENT_DEFAULT_MODEL",
+            "The model of agents that name none. Unset: chosen by the keys that are set, else `scripted:demo`.",
+            pattern="^[^:]+:.+$",
+            examples=["openai:gpt-5-mini"],
+        ),
+    ] = ""
+    openai_api_key: Annotated[Secret | None, _is("OPENAI_API_KEY", "The key of the `openai` vendor.")] = None
+    openai_api_key_secondary: Annotated[
+        Secret | None, _is("OPENAI_API_KEY_SECONDARY", "Tried once when the first key is refused: for rotation.")
+    ] = None
+    openai_base_url: Annotated[
+        str,
+        _is(
+            "OPENAI_BASE_URL",
+            "Any server that speaks Chat Completions (Ollama, vLLM, …). Alone: the first model it lists.",
+            examples=["http://localhost:11434/v1"],
+            **_HTTP,
+        ),
+    ] = ""
+    anthropic_api_key: Annotated[Secret | None, _is("ANTHROPIC_API_KEY", "The key of the `anthropic` vendor.")] = None
+    anthropic_api_key_secondary: Annotated[
+        Secret | None, _is("ANTHROPIC_API_KEY_SECONDARY", "Tried once when the first key is refused: for rotation.")
+    ] = None
+    anthropic_base_url: Annotated[
+        str,
+        _is("ANTHROPIC_BASE_URL", "Any server that speaks Messages.", examples=["https://api.anthropic.com"], **_HTTP),
+    ] = ""
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Agents"""
+
+    config: Annotated[
+        str,
+        _is("AGENT_CONFIG", "The file that names the agents. Unset: `agents.toml` here, if there is one."),
+    ] = ""
+
+
+class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Authentication"""
+
+    mode: Annotated[
+        Literal["none", "api_key"],
+        _is("AGENT_AUTH", "`api_key`: requests need a key. `none`: loopback only; what `agent-service dev` takes."),
+    ] = "api_key"
+    key_pepper: Annotated[
+        Secret | None,
+        _is(
+            "AGENT_KEY_PEPPER",
+            "The secret under which API keys are stored; needed with `api_key`. Changing it voids all keys.",
+            min_length=_SHORTEST_PEPPER,
+            examples=["the output of: openssl rand -hex 32"],
+        ),
+    ] = None
+
+
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs"""
+
+    drain_seconds: Annotated[
+        float, _is("AGENT_DRAIN_SECONDS", "How long running steps may take to finish after SIGTERM.", ge=0, le=3600)
+    ] = 30
+    most: Annotated[
+        int, _is("AGENT_WORKER_RUNS", "Runs that one worker process executes at once; others wait.", ge=1, le=100_000)
+    ] = 1000
+    lease_seconds: Annotated[
+        float, _is("AGENT_LEASE_SECONDS", "How long a worker owns a run without renewing its lease.", ge=3, le=3600)
+    ] = 30
+    request_seconds: Annotated[
+        float, _is("AGENT_REQUEST_SECONDS", "How long a request that does not stream may take.", ge=1, le=3600)
+    ] = 120

@@ -1,0 +1,241 @@
+"""The feeds of this process: of the runs that live here, and of runs elsewhere that somebody reads here."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from uuid import UUID
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.bus.feed import Feed
+from app.bus.relay import ASKED_SECONDS, Carrier, Chunk, Place
+from app.bus.signals import Signal, Signals
+from app.db.engine import Database
+from app.domain.lifecycle import RunStatus
+
+LOOK_SECONDS = 1.0
+"""How often runs elsewhere that are read here are looked up, all in one statement: their owner may have died."""
+
+STATES = "select run_id, status, epoch from runs where run_id = any($1)"
+
+ThreadKey = tuple[UUID, UUID]
+"""Tenant and thread."""
+
+
+class Followed:
+    """A run that somebody reads here, or that lives here."""
+
+    def __init__(self, tenant_id: UUID, run_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self.run_id = run_id
+        self.readers = 0
+        self.local = False
+        self.wanted = False
+        self._feed = Feed()
+
+    @property
+    def feed(self) -> Feed:
+        """Its feed; a new one once the last has closed, for the run's next owner."""
+        if self._feed.closed:
+            self._feed = Feed()
+        return self._feed
+
+    def renew(self) -> Feed:
+        """Give up what the feed holds: its readers go on from the event log."""
+        if self._feed.epoch:
+            self._feed.close(finished=False)
+        return self.feed
+
+
+class Feeds:
+    """Implements ``app.bus.relay.Readers``."""
+
+    def __init__(self, database: Database, signals: Signals, carriers: tuple[Carrier, ...]) -> None:
+        self._database = database
+        self._signals = signals
+        self._carriers = carriers
+        self._followed: dict[UUID, Followed] = {}
+        self._watchers: dict[ThreadKey, set[asyncio.Future[None]]] = {}
+        self._threads_elsewhere: dict[UUID, float] = {}
+        self._tasks = Tasks("feeds")
+        self._wake = asyncio.Event()
+        self._asked_at = 0.0
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to follow runs elsewhere."""
+        self._signals.listen(self._hear)
+        for carrier in self._carriers:
+            carrier.start(self)
+        self._tasks.repeat(self._look, 0, name="look")
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+        for carrier in self._carriers:
+            await carrier.aclose()
+
+    def drain(self) -> None:
+        """End what is read of runs elsewhere: the readers come back to another process."""
+        self._closing = True
+        for followed in self._followed.values():
+            if not followed.local:
+                followed.feed.close(finished=False)
+        for thread in list(self._watchers):
+            self._wake_watchers(thread)
+
+    def open(self, tenant_id: UUID, run_id: UUID, thread_id: UUID, epoch: int) -> Feed:
+        """The feed of a run that is taken up here."""
+        followed = self._followed.setdefault(run_id, Followed(tenant_id, run_id))
+        self._unwant(followed)
+        followed.local = True
+        feed = followed.renew()
+        feed.open(epoch)
+        self.tell(tenant_id, thread_id)
+        return feed
+
+    def settle(self, run_id: UUID, feed: Feed, *, finished: bool) -> None:
+        """The run lives here no more; ``finished``: because it has ended."""
+        feed.close(finished=finished)
+        followed = self._followed.get(run_id)
+        if followed is not None:
+            followed.local = False
+            if not followed.readers:
+                del self._followed[run_id]
+
+    @contextlib.contextmanager
+    def follow(self, tenant_id: UUID, run_id: UUID) -> Iterator[Followed]:
+        """The run ``run_id`` for a reader."""
+        followed = self._followed.setdefault(run_id, Followed(tenant_id, run_id))
+        followed.readers += 1
+        try:
+            yield followed
+        finally:
+            followed.readers -= 1
+            if not followed.readers and not followed.local:
+                self._unwant(followed)
+                if self._followed.get(run_id) is followed:
+                    del self._followed[run_id]
+
+    async def changed(self, followed: Followed) -> None:
+        """Wait for news of a run that may live in any process: an owner, frames, an end."""
+        feed = followed.feed
+        if self._closing:
+            return
+        if not followed.local and not followed.wanted:
+            followed.wanted = True
+            for carrier in self._carriers:
+                carrier.want(followed.run_id)
+            self._signals.tell("watch", [followed.run_id])
+            self._wake.set()
+        await feed.changed()
+
+    def places(self, run_ids: Iterable[UUID]) -> list[Place]:
+        """As ``Readers.places``."""
+        found = []
+        for run_id in run_ids:
+            followed = self._followed.get(run_id)
+            if followed is not None and not followed.local:
+                last = followed.feed.last
+                found.append(Place(followed.tenant_id, run_id, last.epoch, last.seq + 1))
+        return found
+
+    def receive(self, chunk: Chunk) -> None:
+        """As ``Readers.receive``."""
+        followed = self._followed.get(chunk.run_id)
+        if followed is None or followed.local or followed.tenant_id != chunk.tenant_id:
+            return
+        feed = followed.feed
+        if chunk.epoch < feed.epoch:
+            return
+        if feed.epoch and (chunk.epoch > feed.epoch or chunk.seq > feed.last.seq + 1):
+            feed = followed.renew()
+        if not feed.epoch:
+            feed.open(chunk.epoch, chunk.seq - 1)
+        feed.push(chunk.frames[feed.last.seq + 1 - chunk.seq :])
+        feed.stored(chunk.in_log)
+        if chunk.closed:
+            feed.close(finished=chunk.finished)
+
+    @contextlib.contextmanager
+    def watching(self, thread: ThreadKey) -> Iterator["asyncio.Future[None]"]:
+        """A future that is done when a run of ``thread`` is taken up, in any process, within the block."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watchers = self._watchers.setdefault(thread, set())
+        if not watchers:
+            self._signals.tell("follow", [thread[1]])
+            self._wake.set()
+        watchers.add(news)
+        try:
+            yield news
+        finally:
+            watchers.discard(news)
+            if not watchers and self._watchers.get(thread) is watchers:
+                del self._watchers[thread]
+
+    def tell(self, tenant_id: UUID, thread_id: UUID) -> None:
+        """A run of the thread was taken up, or the thread is gone: tell those who follow it, in any process."""
+        self._wake_watchers((tenant_id, thread_id))
+        if self._threads_elsewhere.get(thread_id, 0.0) > time.monotonic():
+            self._signals.tell("news", [thread_id])
+
+    def _wake_watchers(self, thread: ThreadKey) -> None:
+        for news in self._watchers.get(thread, ()):
+            if not news.done():
+                news.set_result(None)
+
+    def _unwant(self, followed: Followed) -> None:
+        if followed.wanted:
+            followed.wanted = False
+            for carrier in self._carriers:
+                carrier.unwant(followed.run_id)
+
+    def _hear(self, signal: Signal) -> None:
+        if signal.follow:
+            now = time.monotonic()
+            self._threads_elsewhere = {one: until for one, until in self._threads_elsewhere.items() if until > now}
+            self._threads_elsewhere |= dict.fromkeys(signal.follow, now + ASKED_SECONDS)
+        told = set(signal.news)
+        for thread in [key for key in self._watchers if key[1] in told or signal.is_empty]:
+            self._wake_watchers(thread)
+        if signal.is_empty:
+            self._wake.set()
+
+    async def _look(self) -> None:
+        """Look up the runs elsewhere that are read here, and ask for their frames again in time."""
+        wanted = [followed for followed in self._followed.values() if followed.wanted]
+        if not wanted and not self._watchers:
+            await self._wake.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wake.wait()
+        self._wake.clear()
+        now = time.monotonic()
+        again = now - self._asked_at > ASKED_SECONDS / 3
+        if again:
+            self._asked_at = now
+            self._signals.tell("follow", [thread_id for _, thread_id in self._watchers])
+        wanted = [followed for followed in self._followed.values() if followed.wanted]
+        if wanted:
+            await self._compare(wanted, ask=again)
+
+    async def _compare(self, wanted: list[Followed], *, ask: bool) -> None:
+        try:
+            async with self._database.engine_connection() as connection:
+                rows = await connection.fetch(STATES, [followed.run_id for followed in wanted])
+        except Unavailable:
+            return
+        states = {row["run_id"]: (row["status"], row["epoch"]) for row in rows}
+        asking = []
+        for followed in wanted:
+            status, epoch = states.get(followed.run_id, ("", 0))
+            feed = followed.feed
+            if status not in {RunStatus.PENDING, RunStatus.RUNNING}:
+                feed.close(finished=False)  # its readers find the end in the database
+            elif feed.epoch and (epoch > feed.epoch or status == RunStatus.PENDING):
+                followed.renew()
+            elif status == RunStatus.RUNNING and (ask or not feed.epoch):
+                asking.append(followed.run_id)
+        self._signals.tell("watch", asking)

@@ -1,0 +1,75 @@
+"""Keeps the leases of this process's live runs, and stops runs before their lease can end elsewhere.
+
+A process that hangs loses its leases: nothing renews them, and the first thing that happens when it goes on is that its
+runs are stopped (``Lease.check`` stands before every write and every call of a tool).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+import structlog
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.runs.claims import Claims
+from app.runs.live import Live
+
+log = structlog.get_logger(__name__)
+
+MARGIN = 0.1
+"""The part of a lease that is left when its run is stopped for want of a heartbeat."""
+
+
+class Leases:
+    """The heartbeat of one process."""
+
+    def __init__(self, claims: Claims, live: Mapping[UUID, Live], lost: Callable[[], None]) -> None:
+        self._claims = claims
+        self._live = live
+        self._lost = lost
+        self._tasks = Tasks("leases")
+
+    def start(self) -> None:
+        """Begin to renew."""
+        seconds = self._claims.lease_seconds
+        self._tasks.repeat(self._renew, seconds / 3, name="renew")
+        self._tasks.repeat(self._fence, seconds / 60, name="fence")
+
+    async def aclose(self) -> None:
+        """Renew no more."""
+        await self._tasks.aclose()
+
+    async def _renew(self) -> None:
+        """One heartbeat; after an error at once again, until the fence falls."""
+        seconds = self._claims.lease_seconds
+        while self._live:
+            held = dict(self._live)
+            until = time.monotonic() + seconds
+            try:
+                async with asyncio.timeout(seconds / 3):
+                    ours = await self._claims.extend(list(held))
+            except (Unavailable, TimeoutError) as error:
+                log.warning("lease_heartbeat_failed", error=type(error).__name__, runs=len(held))
+                await asyncio.sleep(seconds / 30)
+                continue
+            for run_id, live in held.items():
+                if run_id not in ours:
+                    self._lose(run_id, live)
+                    continue
+                live.lease.renew(until)
+                if (action := ours[run_id]) is not None:
+                    live.cancel(action)
+            return
+
+    async def _fence(self) -> None:
+        least = self._claims.lease_seconds * MARGIN
+        for run_id, live in list(self._live.items()):
+            if live.lease.seconds < least:
+                self._lose(run_id, live)
+
+    def _lose(self, run_id: UUID, live: Live) -> None:
+        if self._live.get(run_id) is live and not live.finishing and not live.lost:
+            live.lose()
+            self._lost()

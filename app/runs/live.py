@@ -1,0 +1,36 @@
+"""A run while this process owns it, and the lease under which it does."""
+
+import asyncio
+
+from app.base.lease import Lease
+from app.bus.feed import Feed
+from app.runs.entries import Claimed
+from app.runs.execution import Execution
+
+
+class Live:
+    """``done`` is set once the run has ended or was given up."""
+
+    def __init__(self, claimed: Claimed, feed: Feed) -> None:
+        self.claimed = claimed
+        self.feed = feed
+        self.lease = Lease(claimed.held_until)
+        self.execution: Execution | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self.awaited = False
+        self.action = ""
+        self.finishing = False
+        self.lost = False
+
+    def cancel(self, action: str) -> None:
+        """Stop at once, on a client's word (``app.runs.cancels``); without effect on a run that is ending anyway."""
+        self.action = self.action or action
+        if self.task is not None and self.execution is not None and not self.finishing:
+            self.task.cancel()  # one that has not begun looks at ``action`` first
+
+    def lose(self) -> None:
+        """Stop at once, because another process may own the run by now."""
+        if self.task is not None and not self.finishing:
+            self.lost = True
+            self.task.cancel()

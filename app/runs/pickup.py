@@ -1,0 +1,125 @@
+"""Takes up runs that wait: woken when there are some, and looking now and then for those whose owner has died."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.bus.signals import Signal, Signals
+from app.runs.cancels import Cancels
+from app.runs.claims import Claims
+from app.runs.entries import Claimed
+from app.runs.sweeps import Sweeps
+
+log = structlog.get_logger(__name__)
+
+REAP_SECONDS = 5.0
+"""How often runs whose lease has ended are looked for, and due runs of which no signal came."""
+
+SWEEP_SECONDS = 30.0
+"""How often what is over is swept away."""
+
+KEEP_TEMPORARY_SECONDS = 600.0
+"""How long a stateless run can be joined, and its stream read again, after its end."""
+
+AT_ONCE = 32
+"""Runs claimed in one statement."""
+
+
+class Pickup:
+    """Claims for ``launch`` as long as there is ``room`` for more runs."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        cancels: Cancels,
+        sweeps: Sweeps,
+        signals: Signals,
+        launch: Callable[[Claimed], object],
+        room: Callable[[], int],
+    ) -> None:
+        self._claims = claims
+        self._cancels = cancels
+        self._sweeps = sweeps
+        self._signals = signals
+        self._launch = launch
+        self._room = room
+        self._tasks = Tasks("pickup")
+        self._wake = asyncio.Event()
+        self._full = False
+
+    def start(self) -> None:
+        """Begin to claim."""
+        self._signals.listen(self._hear)
+        self._wake.set()
+        self._tasks.repeat(self._claim, 0, name="claim")
+        self._tasks.repeat(self._reap, REAP_SECONDS, name="reap")
+        self._tasks.repeat(self._sweep, SWEEP_SECONDS, name="sweep")
+
+    async def aclose(self) -> None:
+        """Claim no more."""
+        await self._tasks.aclose()
+
+    def wake(self) -> None:
+        """There may be something to claim."""
+        self._wake.set()
+
+    def has_room_again(self) -> None:
+        """A run ended: if some wait for want of room, one of them can be taken."""
+        if self._full:
+            self._wake.set()
+
+    def wake_in(self, seconds: float) -> None:
+        """There will be something to claim in ``seconds``."""
+        asyncio.get_running_loop().call_later(seconds, self._wake.set)
+
+    async def claim_next(self, thread: tuple[UUID, UUID]) -> None:
+        """Take up the next run of a thread whose turn has become free here."""
+        if self._room() > 0:
+            for claimed in await self._claims.claim_next(thread):
+                self._launch(claimed)
+        else:
+            self._full = True
+            self._signals.queue()
+
+    def _hear(self, signal: Signal) -> None:
+        if signal.queue or signal.is_empty:
+            self._wake.set()
+
+    async def _claim(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS):
+                await self._wake.wait()
+        self._wake.clear()
+        try:
+            while (room := self._room()) > 0:
+                most = min(room, AT_ONCE)
+                claims = await self._claims.claim(most)
+                for claimed in claims:
+                    self._launch(claimed)
+                if len(claims) < most:
+                    self._full = False
+                    return
+            self._full = True
+        except Unavailable as error:
+            log.warning("claim_failed", error=str(error))
+            await asyncio.sleep(1)
+
+    async def _reap(self) -> None:
+        try:
+            await self._cancels.finish_expired()
+            if await self._claims.release_expired():
+                self._wake.set()
+                self._signals.queue()
+        except Unavailable as error:
+            log.warning("reap_failed", error=str(error))
+
+    async def _sweep(self) -> None:
+        try:
+            await self._sweeps.all(KEEP_TEMPORARY_SECONDS)
+        except Unavailable as error:
+            log.warning("sweep_failed", error=str(error))

@@ -1,0 +1,264 @@
+"""Several processes on one database: runs are executed by one and followed from any, and outlive them all."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from app.agents.port import Outcome, RunContext
+from app.assistants.tables import assistants
+from app.base.errors import LeaseLost
+from app.base.ids import agent_id, new_id
+from app.bus.feed import START, EventId
+from app.db.engine import Database
+from app.domain.events import MessageDelta
+from app.runs.thread_streams import Place, ThreadStreams
+from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
+
+
+class Speaker:
+    """An agent that says a word each time it may."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.may = asyncio.Semaphore(0)
+        self.calls = 0
+        self.called = asyncio.Event()
+
+    async def work(self, context: RunContext) -> Outcome:
+        self.calls += 1
+        self.called.set()
+        message_id = context.message_id()
+        for word in self.words:
+            await self.may.acquire()
+            context.emit(MessageDelta(message_id=message_id, node="agent", step=context.step, text=word))
+        await self.may.acquire()
+        return Outcome(step=step("".join(self.words)))
+
+
+@contextlib.asynccontextmanager
+async def two(database: Database, agent: SteeredAgent, lease: float = 30.0) -> AsyncIterator[tuple[Engine, Engine]]:
+    """An engine that only accepts and follows, and one that executes."""
+    async with (
+        engine_on(database, agent, lease=lease, most=0, sweeping=True) as api,
+        engine_on(database, agent, lease=lease, sweeping=True) as worker,
+    ):
+        yield api, worker
+
+
+class Heard:
+    """What a reader has got so far."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self.text = b""
+        self._more = asyncio.Condition()
+        self._task = asyncio.ensure_future(self._read(chunks))
+
+    async def _read(self, chunks: AsyncIterator[bytes]) -> None:
+        async for chunk in chunks:
+            async with self._more:
+                self.text += chunk
+                self._more.notify_all()
+
+    async def until(self, part: bytes) -> None:
+        async with asyncio.timeout(10), self._more:
+            await self._more.wait_for(lambda: part in self.text)
+
+    async def whole(self) -> bytes:
+        await asyncio.wait_for(self._task, 10)
+        return self.text
+
+
+def data(frame: bytes) -> Any:
+    """The decoded data of one frame."""
+    return msgspec.json.decode(frame.partition(b"data: ")[2].partition(b"\r\n")[0])
+
+
+async def test_a_process_that_executes_nothing_leaves_a_run_to_one_that_does(database: Database) -> None:
+    async with two(database, SteeredAgent("echo", echo)) as (api, _):
+        run = await api.begin("hello")
+        assert not run.started
+        assert (await api.result(run))["messages"][-1]["content"] == "echo: hello"
+    (row,) = await fetch(database, "select attempts, epoch, status from runs")
+    assert row == {"attempts": 1, "epoch": 1, "status": "success"}
+
+
+async def test_tokens_reach_a_reader_in_another_process_before_their_step_commits(database: Database) -> None:
+    speaker = Speaker("one ", "two ")
+    async with two(database, SteeredAgent("steered", speaker.work)) as (api, worker):
+        run = await api.begin("x", agent="steered", modes=["messages-tuple", "values"])
+        live = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        for word in (b"one ", b"two "):
+            speaker.may.release()
+            await live.until(word)
+        late = Heard(api.streams.follow(TENANT, run.run_id, after=EventId(1, 2), modes=None))
+        await late.until(b"two ")
+        speaker.may.release()
+        whole = await live.whole()
+        assert whole.endswith(await late.whole())
+        assert whole == await worker.stream(run)
+        assert whole == await api.stream(run)
+    assert [line for line in whole.splitlines() if line.startswith(b"id: ")] == [b"id: 1-%d" % n for n in range(1, 7)]
+
+
+async def test_a_cancel_is_felt_in_another_process_at_once(database: Database) -> None:
+    speaker = Speaker("one ")
+    async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
+        run = await api.begin("x", agent="steered", modes=["messages-tuple"])
+        live = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        speaker.may.release()
+        await live.until(b"one ")
+        await api.supervisor.cancel(TENANT, [run.run_id], "interrupt")
+        async with asyncio.timeout(2):
+            assert (await live.whole()).count(b"event: end") == 1
+    (row,) = await fetch(database, "select status, reason from runs")
+    assert row == {"status": "interrupted", "reason": "cancelled"}
+
+
+async def test_the_stream_of_a_thread_hears_of_runs_that_start_elsewhere(database: Database) -> None:
+    async with two(database, SteeredAgent("echo", echo)) as (api, _):
+        first = await api.begin("one")
+        await api.result(first)
+        threads = ThreadStreams(database, api.supervisor, api.streams)
+        follow = threads.follow(TENANT, first.thread_id, Place(2, START), frozenset({"run_modes"}))
+        heard = Heard(follow)
+        for ordinal in (2, 3):
+            await api.begin(f"number {ordinal}", thread=first.thread_id)
+            await heard.until(b"echo: number %d" % ordinal)
+        assert b"id: 3.1-1" in heard.text
+
+
+async def test_a_reader_goes_on_with_the_next_owner_when_one_is_lost(database: Database) -> None:
+    first, second = Speaker("half ", "done "), Speaker("half ", "done ")
+    async with engine_on(database, SteeredAgent("steered", second.work), most=0, sweeping=True) as api:
+        lost = Engine(database, SteeredAgent("steered", first.work), most=1)
+        await lost.start(sweeping=True)
+        run = await lost.begin("x", agent="steered", modes=["messages-tuple"])
+        live = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        first.may.release()
+        await live.until(b"half ")
+        await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+        async with engine_on(database, SteeredAgent("steered", second.work), sweeping=True) as other:
+            for _ in range(3):
+                second.may.release()
+            whole = await live.whole()
+            assert whole.endswith(await other.stream(run, after=EventId(1, 10**6)))
+        await lost.stop()
+    ids = [line[4:].decode() for line in whole.splitlines() if line.startswith(b"id: ")]
+    assert ids == ["1-1", "1-2", *(f"2-{n}" for n in range(1, len(ids) - 1))]
+    spoke = [data(frame)[0]["id"] for frame in whole.split(b"\r\n\r\n") if b"event: messages" in frame]
+    (retracted,) = [data(frame) for frame in whole.split(b"\r\n\r\n") if b"event: retracted" in frame]
+    assert retracted == {"message_ids": [spoke[0]], "step": 0}
+    assert spoke[0] not in spoke[1:]
+    assert (first.calls, second.calls) == (1, 1)
+
+
+async def test_a_run_that_kills_every_process_is_given_up(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        run = await engine.accept("x")
+        for attempt in range(1, 6):
+            await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+            assert await engine.claims.release_expired() == 1
+            assert len(await engine.claims.claim(5)) == (attempt < 5)
+        result = await engine.result(run)
+    assert result["__error__"]["error"] == "PoisonError"
+    (row,) = await fetch(
+        database, "select r.status, reason, t.status as thread, live_run, queued from runs r, threads t"
+    )
+    assert row == {"status": "error", "reason": "poison", "thread": "error", "live_run": None, "queued": 0}
+
+
+async def test_claims_are_fair_between_tenants(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo), most=0) as engine:
+        for n in range(6):
+            await engine.accept(str(n), owner=None)
+        other = new_id()
+        async with database.writing(other) as session:
+            row = {"tenant_id": other, "assistant_id": agent_id("echo"), "graph_id": "echo", "name": "echo"}
+            await session.execute(sa.insert(assistants).values(row))
+        await engine.accept("late", owner=None, tenant_id=other)
+        claims = await engine.claims.claim(2)
+    assert {claimed.tenant_id for claimed in claims} == {TENANT, other}
+
+
+async def test_a_process_that_hung_past_its_lease_writes_nothing_and_starts_nothing(database: Database) -> None:
+    """As after SIGSTOP: its clock says that the lease is over before any heartbeat can."""
+    started = asyncio.Event()
+    tried = asyncio.Event()
+
+    async def work(context: RunContext) -> Outcome:
+        started.set()
+        await tried.wait()
+        with pytest.raises(LeaseLost):
+            await context.intend(())
+        with pytest.raises(LeaseLost):
+            await context.commit(step("never"))
+        raise LeaseLost
+
+    async with engine_on(database, SteeredAgent("steered", work)) as engine:
+        run = await engine.begin("x", agent="steered")
+        await started.wait()
+        live = engine.supervisor.live(run.run_id)
+        assert live is not None
+        live.lease.until = 0.0
+        tried.set()
+        await live.done
+    assert await fetch(database, "select 1 from steps") == []
+
+
+async def test_without_heartbeats_a_run_stops_before_its_lease_ends(database: Database) -> None:
+    stopped = asyncio.Event()
+
+    async def work(_: RunContext) -> Outcome:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+        return Outcome()
+
+    engine = Engine(database, SteeredAgent("steered", work), lease=2.0)
+    await engine.start(sweeping=True)
+
+    async def fail(run_ids: list[object]) -> dict[object, None]:
+        raise TimeoutError
+
+    engine.claims.extend = fail  # type: ignore[method-assign, assignment]
+    await engine.begin("x", agent="steered")
+    await asyncio.wait_for(stopped.wait(), 10)
+    await engine.stop()
+    (row,) = await fetch(database, "select status, reason, attempts from runs")
+    assert (row["status"], row["reason"]) == ("pending", "recovered")
+
+
+async def test_a_hundred_readers_elsewhere_cost_one_look(database: Database) -> None:
+    speaker = Speaker("word ")
+    async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
+        run = await api.begin("x", agent="steered", modes=["messages-tuple"])
+        readers = [Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None)) for _ in range(100)]
+        speaker.may.release()
+        for reader in readers:
+            await reader.until(b"word ")
+        speaker.may.release()
+        assert len({await reader.whole() for reader in readers}) == 1
+
+
+async def test_what_a_drained_process_leaves_is_taken_up_at_once(database: Database) -> None:
+    speaker = Speaker("word ")
+    agent = SteeredAgent("steered", speaker.work)
+    async with engine_on(database, agent, sweeping=True) as worker:
+        leaving = Engine(database, agent)
+        await leaving.start(sweeping=True)
+        run = await leaving.begin("x", agent="steered")
+        await speaker.called.wait()
+        await leaving.stop()
+        for _ in range(2):
+            speaker.may.release()
+        async with asyncio.timeout(4):  # less than the time between two looks
+            result = msgspec.json.decode(await worker.streams.result(TENANT, run.thread_id, run.run_id))
+    assert result["messages"][-1]["content"] == "word "
+    (row,) = await fetch(database, "select attempts, epoch from runs")
+    assert row == {"attempts": 1, "epoch": 2}
