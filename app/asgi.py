@@ -51,6 +51,7 @@ def dependencies(house: House) -> dict[str, Provide]:
         "assistants": house.assistants,
         "threads": house.threads,
         "runs": house.runs,
+        "crons": house.crons,
         "streams": house.streams,
     }
     for name, part in parts.items():

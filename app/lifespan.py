@@ -13,6 +13,7 @@ async def open_house(house: House) -> None:
     house.engine.start()
     house.threads.start()
     house.supervisor.start()
+    house.scheduler.start()
     house.loop_lag.start()
     house.prober.start()
     house.readiness.ready()
@@ -21,10 +22,11 @@ async def open_house(house: House) -> None:
 
 async def drain_house(house: House) -> None:
     """Unready, no new runs; running steps finish or are handed over; then open answers end. Bounded by the settings."""
-    if house.readiness.draining:
+    if house.supervisor.draining:
         return
     house.readiness.drain()
     log.info("draining", runs=house.supervisor.active, streams=len(house.streams))
+    await house.scheduler.aclose()
     await house.supervisor.drain(house.settings.runs.drain_seconds)
     house.streams.drain()
 

@@ -3,6 +3,7 @@
 from litestar import Controller
 
 from app.assistants.controller import AssistantsController
+from app.crons.controller import CronsController
 from app.runs.controller import RunsController
 from app.system.controller import MetricsController, SystemController
 from app.system.later import LaterController
@@ -14,6 +15,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     AssistantsController,
     ThreadsController,
     RunsController,
+    CronsController,
     SystemController,
     LaterController,
 )

@@ -4,6 +4,7 @@ import app.access.tables
 import app.assistants.tables
 import app.bus.tables
 import app.checkpoints.tables
+import app.crons.tables
 import app.idempotency.tables
 import app.runs.tables
 import app.threads.tables  # noqa: F401  the imports register the tables

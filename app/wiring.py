@@ -12,6 +12,8 @@ from app.base.tasks import Tasks
 from app.bus.postgres_relay import PostgresCarrier
 from app.bus.relay import Outlet
 from app.bus.signals import Signals
+from app.crons.scheduler import Scheduler
+from app.crons.service import CronService
 from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.llm.registry import Registry
@@ -52,6 +54,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
+    crons: CronService
+    scheduler: Scheduler
     streams: Streams
     prober: Prober
     system: SystemService
@@ -73,6 +77,8 @@ def build(settings: Settings) -> House:
     most = 0 if settings.server.role == "api" else settings.runs.most
     supervisor = Supervisor(engine, catalog, meters, most=most)
     assistants = AssistantService(database, catalog)
+    creation = Creation(database, assistants, catalog, lambda: supervisor.owner)
+    runs = RunService(database, engine.claims, supervisor, creation)
     prober = Prober(database, readiness, models.probe)
     return House(
         settings=settings,
@@ -89,9 +95,9 @@ def build(settings: Settings) -> House:
         access=AccessService(database, settings.auth.key_pepper or Secret("")),
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
-        runs=RunService(
-            database, engine.claims, supervisor, Creation(database, assistants, catalog, lambda: supervisor.owner)
-        ),
+        runs=runs,
+        crons=CronService(database, assistants, creation),
+        scheduler=Scheduler(database, engine.claims, creation, runs),
         streams=Streams(meters),
         prober=prober,
         system=SystemService(prober, readiness, models, HEAD),

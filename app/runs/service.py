@@ -60,10 +60,11 @@ class RunService:
                 return accepted
             claimed = accepted
         crash_point("accepted")
-        self._launch(entry, claimed)
+        self.launch(entry, claimed)
         return claimed
 
-    def _launch(self, entry: Accept, claimed: Claimed) -> None:
+    def launch(self, entry: Accept, claimed: Claimed) -> None:
+        """Run what was just accepted, here if its turn has come."""
         if claimed.started:
             self._supervisor.launch(claimed)
             return
@@ -92,7 +93,7 @@ class RunService:
                 answer = encode([created(claimed) for claimed in claims])
                 await keys.keep(session, principal.tenant_id, key, Made(answer=answer))
         for entry, claimed in zip(entries, claims, strict=True):
-            self._launch(entry, claimed)
+            self.launch(entry, claimed)
         return [created(claimed) for claimed in claims]
 
     async def get(self, principal: Principal, thread_id: UUID, run_id: UUID) -> Run:

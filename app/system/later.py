@@ -5,7 +5,6 @@ from litestar import Controller, HttpMethod, route
 from app.base.errors import NotBuilt
 
 EVERY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
-CRONS = ["/runs/crons", "/runs/crons/{rest:path}", "/threads/{thread_id:str}/runs/crons"]
 STORE = ["/store/items", "/store/items/search", "/store/namespaces"]
 STREAMS = ["/threads/{thread_id:str}/stream/events"]
 OTHERS = [
@@ -17,11 +16,6 @@ class LaterController(Controller):
     """What comes later."""
 
     include_in_schema = False
-
-    @route(CRONS, http_method=EVERY)
-    async def crons(self) -> None:
-        """Scheduled runs."""
-        raise NotBuilt("Crons are not built yet: create runs from a scheduler of your own, or with after_seconds.")
 
     @route(STORE, http_method=EVERY)
     async def store(self) -> None:

@@ -10,7 +10,7 @@ from app.system.prober import Prober
 from app.system.state import Readiness
 from app.system.structs import Health, Info
 
-FLAGS = {"assistants": True, "crons": False, "langsmith": False}
+FLAGS = {"assistants": True, "crons": True, "langsmith": False}
 
 
 @cache

@@ -117,7 +117,21 @@ async def runs(sdk: Spoken) -> None:
     assert len(await sdk("runs", "list", thread_id)) == 4
 
 
-@pytest.mark.parametrize("area", [assistants, threads, runs], ids=lambda area: area.__name__)
+async def crons(sdk: Spoken) -> None:
+    mark = {"mark": str(uuid.uuid4())}
+    thread_id = (await sdk("threads", "create"))["thread_id"]
+    bound = await sdk("crons", "create_for_thread", thread_id, "echo", schedule="0 0 1 1 *", input=HELLO)
+    cron = await sdk("crons", "create", "echo", schedule="0 0 1 1 *", input=HELLO, metadata=mark, timezone="Asia/Tokyo")
+    assert cron["next_run_date"].endswith("12-31T15:00:00Z")
+    assert [one["cron_id"] for one in await sdk("crons", "search", thread_id=thread_id)] == [bound["cron_id"]]
+    assert [one["cron_id"] for one in await sdk("crons", "search", metadata=mark)] == [cron["cron_id"]]
+    assert (await sdk("crons", "update", cron["cron_id"], enabled=False))["next_run_date"] is None
+    for one in (bound, cron):
+        await sdk("crons", "delete", one["cron_id"])
+    assert await sdk("crons", "count", metadata=mark) == await sdk("crons", "count", thread_id=thread_id) == 0
+
+
+@pytest.mark.parametrize("area", [assistants, threads, runs, crons], ids=lambda area: area.__name__)
 async def test_every_method_works(sdk: Spoken, area: Callable[[Spoken], Awaitable[None]]) -> None:
     await area(sdk)
     name = area.__name__

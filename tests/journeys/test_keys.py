@@ -86,6 +86,29 @@ def test_another_tenants_thread_is_answered_exactly_as_an_unknown_one(guarded: S
         assert client.get(f"/threads/{thread_id}").status_code == 200
 
 
+def test_another_tenants_cron_is_answered_exactly_as_an_unknown_one(guarded: Served) -> None:
+    ours = keys(guarded, "create", "--name", "c", "--tenant", "ours")
+    theirs = keys(guarded, "create", "--name", "d", "--tenant", "theirs")
+    body = {"assistant_id": "echo", "schedule": "0 0 1 1 *", "input": "x"}
+    with http(guarded, ours) as client:
+        cron = client.post("/runs/crons", json=body).json()
+        thread_id = client.post("/threads", json={}).json()["thread_id"]
+    unknown = str(uuid.uuid4())
+    with http(guarded, theirs) as client:
+        for verb in ("GET", "PATCH", "DELETE"):
+            stranger, nobody = (
+                client.request(verb, f"/runs/crons/{one}", json={"enabled": False} if verb == "PATCH" else None)
+                for one in (cron["cron_id"], unknown)
+            )
+            assert stranger.status_code == nobody.status_code == 404
+            assert stranger.json()["detail"].replace(cron["cron_id"], unknown) == nobody.json()["detail"]
+        assert client.post(f"/threads/{thread_id}/runs/crons", json=body).status_code == 404
+        assert client.post("/runs/crons/search", json={}).json() == []
+        assert client.post("/runs/crons/count", json={}).json() == 0
+    with http(guarded, ours) as client:
+        assert client.get(f"/runs/crons/{cron['cron_id']}").json() == cron
+
+
 def test_a_revoked_or_expired_key_is_refused(guarded: Served) -> None:
     key = keys(guarded, "create", "--name", "gone", "--tenant", "leavers")
     key_id = key.split("_")[1]

@@ -11,10 +11,6 @@ THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
 @pytest.mark.parametrize(
     "method,path",
     [
-        ("POST", "/runs/crons"),
-        ("POST", "/runs/crons/search"),
-        ("DELETE", f"/runs/crons/{THREAD}"),
-        ("POST", f"/threads/{THREAD}/runs/crons"),
         ("PUT", "/store/items"),
         ("POST", "/store/items/search"),
         ("POST", "/store/namespaces"),

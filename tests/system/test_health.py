@@ -54,7 +54,7 @@ async def test_ok_and_info_are_what_langgraph_clients_read(service: Service) -> 
     info = (await service.get("/info")).json()
     assert info["version"] == version("agent-service")
     assert info["flags"]["assistants"] is True
-    assert info["flags"]["crons"] is False
+    assert info["flags"]["crons"] is True
     assert info["host"]["kind"] == "self-hosted"
     assert {"project_id", "host_revision_id", "revision_id", "tenant_id"} < set(info["host"])
     assert info["langgraph_py_version"] is None

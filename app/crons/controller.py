@@ -1,0 +1,64 @@
+"""HTTP routes of crons."""
+
+from typing import Any
+from uuid import UUID
+
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from app.access.structs import Principal
+from app.crons.service import CronService
+from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
+from app.idempotency.header import key_in
+from app.web.params import AnyRequest, page_headers, project
+
+Id = FromPath[UUID]
+Who = NamedDependency[Principal]
+Service = NamedDependency[CronService]
+
+
+class CronsController(Controller):
+    """Crons: runs made at the times of a schedule."""
+
+    tags = ("crons",)
+
+    @post("/threads/{thread_id:str}/runs/crons", status_code=200, summary="Create a cron on a thread")
+    async def create(
+        self, thread_id: Id, data: JSONBody[CronCreate], principal: Who, crons: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """All its runs are on that thread. Takes an ``Idempotency-Key``."""
+        return Response(await crons.create(principal.tenant_id, thread_id, data, await key_in(request)))
+
+    @post("/runs/crons", status_code=200, summary="Create a stateless cron")
+    async def create_stateless(
+        self, data: JSONBody[CronCreate], principal: Who, crons: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """Each of its runs gets a thread of its own, which ``on_run_completed`` keeps or (by default) deletes."""
+        return Response(await crons.create(principal.tenant_id, None, data, await key_in(request)))
+
+    @post("/runs/crons/search", status_code=200, summary="Search crons")
+    async def search(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> Response[list[Any]]:
+        """Newest first; totals are in the ``X-Pagination-*`` headers."""
+        found, total = await crons.search(principal.tenant_id, data)
+        return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
+
+    @post("/runs/crons/count", status_code=200, summary="Count crons")
+    async def count(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> int:
+        """Those that a search without a page would find."""
+        return await crons.count(principal.tenant_id, data)
+
+    @get("/runs/crons/{cron_id:str}", summary="One cron")
+    async def get_one(self, cron_id: Id, principal: Who, crons: Service) -> Cron:
+        """With the time of its next run."""
+        return await crons.get(principal.tenant_id, cron_id)
+
+    @patch("/runs/crons/{cron_id:str}", summary="Change a cron")
+    async def change(self, cron_id: Id, data: JSONBody[CronPatch], principal: Who, crons: Service) -> Cron:
+        """What is left out stays; an ``end_time`` of null takes the end away."""
+        return await crons.patch(principal.tenant_id, cron_id, data)
+
+    @delete("/runs/crons/{cron_id:str}", summary="Delete a cron")
+    async def delete_one(self, cron_id: Id, principal: Who, crons: Service) -> None:
+        """The runs that it has made stay."""
+        await crons.delete(principal.tenant_id, cron_id)

@@ -1,0 +1,211 @@
+"""What clients do with crons. Their runs are made by the scheduler (``app.crons.scheduler``)."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.assistants.service import AssistantService, check_page
+from app.base.clock import now
+from app.base.errors import Invalid, NotFound
+from app.base.ids import new_id
+from app.crons import queries
+from app.crons.schedule import first_slot
+from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch, Payload, check_completion, run_of
+from app.db.engine import Database
+from app.idempotency.once import once
+from app.idempotency.structs import Key
+from app.runs.creation import Creation
+
+TIMES = {"schedule", "timezone", "end_time", "enabled"}
+"""The fields that say when a cron's runs are made."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class CronService:
+    """Crons of all tenants. ``clock`` tells what is past."""
+
+    def __init__(
+        self,
+        database: Database,
+        assistants: AssistantService,
+        creation: Creation,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._database = database
+        self._assistants = assistants
+        self._creation = creation
+        self._clock = clock
+
+    async def create(
+        self, tenant_id: UUID, thread_id: UUID | None, body: CronCreate, key: Key | None = None
+    ) -> Cron | msgspec.Raw:
+        """Make a cron, once for a ``key``; without ``thread_id`` each of its runs gets a thread of its own.
+
+        Raises ``Invalid`` for a schedule, a time zone or an end that cannot be and for what the agent does not take,
+        ``NotFound`` for an unknown assistant or thread, ``NotBuilt``.
+        """
+        check_completion(thread_id, body.on_run_completed)
+        at = self._clock()
+        times = _times(
+            at,
+            schedule=body.schedule,
+            timezone=body.timezone,
+            end_time=_end(body.end_time, at),
+            enabled=body.enabled is not False,
+        )
+        payload = Payload(**{name: getattr(body, name) for name in Payload.__struct_fields__})
+        keeps = None if thread_id is not None else body.on_run_completed or "delete"
+        metadata = body.metadata or {}
+        entry = await self._creation.entry(tenant_id, thread_id, run_of(payload, body.assistant_id, metadata, keeps))
+        values = {
+            **times,
+            "cron_id": new_id(),
+            "assistant_id": entry.assistant_id,
+            "thread_id": thread_id,
+            "on_run_completed": keeps,
+            "payload": encode(payload),
+            "metadata": metadata,
+        }
+
+        async def make() -> Cron:
+            if not await queries.hold_assistant(session, tenant_id, entry.assistant_id):
+                raise NotFound("Thread or assistant not found.")
+            if thread_id is not None and not await queries.hold_thread(session, tenant_id, thread_id):
+                raise NotFound(f"Thread with ID {thread_id} not found")
+            return _shown(await queries.add(session, tenant_id, values))
+
+        async with self._database.writing(tenant_id) as session:
+            return await once(session, tenant_id, key, make)
+
+    async def get(self, tenant_id: UUID, cron_id: UUID) -> Cron:
+        """One cron. Raises ``NotFound``."""
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.get(session, tenant_id, cron_id)
+        if row is None:
+            raise _unknown(cron_id)
+        return _shown(row)
+
+    async def patch(self, tenant_id: UUID, cron_id: UUID, body: CronPatch) -> Cron:
+        """Change a cron; its next run follows what it says now. Raises as ``create`` does."""
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.get(session, tenant_id, cron_id)
+        if row is None:
+            raise _unknown(cron_id)
+        changes = self._changes(row, body)
+        if "payload" in changes:  # before the transaction, which would hold one connection and ask for another
+            payload = msgspec.json.decode(changes["payload"], type=Payload)
+            run = run_of(payload, str(row.assistant_id), {}, row.on_run_completed)
+            await self._creation.entry(tenant_id, row.thread_id, run)
+        async with self._database.writing(tenant_id) as session:
+            row = await queries.lock(session, tenant_id, cron_id)
+            if row is None:
+                raise _unknown(cron_id)
+            return _shown(await queries.change(session, tenant_id, cron_id, self._changes(row, body)))
+
+    def _changes(self, row: Row[Any], body: CronPatch) -> dict[str, Any]:
+        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``, ``NotBuilt``."""
+        given = body.given()
+        check_completion(row.thread_id, given.get("on_run_completed"))
+        changes: dict[str, Any] = {}
+        if "on_run_completed" in given:
+            changes["on_run_completed"] = given["on_run_completed"]
+        if "metadata" in given:
+            changes["metadata"] = {**row.metadata, **given["metadata"]}
+        if asked := {name: given[name] for name in Payload.__struct_fields__ if name in given}:
+            payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=Payload), **asked)
+            run_of(payload, str(row.assistant_id), {}, row.on_run_completed).check()
+            changes["payload"] = encode(payload)
+        if TIMES & given.keys():
+            changes |= self._new_times(row, given)
+        return changes
+
+    def _new_times(self, row: Row[Any], given: dict[str, Any]) -> dict[str, Any]:
+        """A time that is due already stays due, unless the schedule is another or the cron was off."""
+        at = self._clock()
+        wanted = {name: given.get(name, getattr(row, name)) for name in TIMES}
+        if "end_time" in given:
+            wanted["end_time"] = _end(given["end_time"], at)
+        times = _times(at, **wanted)
+        same = (wanted["schedule"], wanted["timezone"]) == (row.schedule, row.timezone)
+        if same and wanted["enabled"] and not _over(row.next_run_date, wanted["end_time"]):
+            times["next_run_date"] = row.next_run_date or times["next_run_date"]
+        return times
+
+    async def delete(self, tenant_id: UUID, cron_id: UUID) -> None:
+        """Remove a cron; the runs that it made stay. Raises ``NotFound``."""
+        async with self._database.writing(tenant_id) as session:
+            if not await queries.delete(session, tenant_id, cron_id):
+                raise _unknown(cron_id)
+
+    async def search(self, tenant_id: UUID, wanted: CronSearch) -> tuple[list[Cron], int]:
+        """A page of crons, and how many match on all pages. Raises ``Invalid``."""
+        check_page(wanted.limit, wanted.offset)
+        assistant_id = await self._assistant(tenant_id, wanted)
+        async with self._database.reading(tenant_id) as session:
+            rows = await queries.search(session, tenant_id, wanted, assistant_id)
+            total = await queries.count(session, tenant_id, wanted, assistant_id)
+        found = [_shown(row) for row in rows]
+        if "now" in (wanted.select or ()):
+            for cron in found:
+                cron.now = self._clock()
+        return found, total
+
+    async def count(self, tenant_id: UUID, wanted: CronSearch) -> int:
+        """How many crons match. Raises ``Invalid``."""
+        assistant_id = await self._assistant(tenant_id, wanted)
+        async with self._database.reading(tenant_id) as session:
+            return await queries.count(session, tenant_id, wanted, assistant_id)
+
+    async def _assistant(self, tenant_id: UUID, wanted: CronSearch) -> UUID | None:
+        """The assistant that is meant; an id that nobody has is that of an assistant without crons."""
+        if wanted.assistant_id is None:
+            return None
+        try:
+            return UUID(wanted.assistant_id)
+        except ValueError:
+            return (await self._assistants.resolve(tenant_id, wanted.assistant_id))[0]
+
+
+def _times(
+    at: datetime, *, schedule: str, timezone: str | None, end_time: datetime | None, enabled: bool
+) -> dict[str, Any]:
+    """The columns of the fields ``TIMES``, with the first run after ``at``. Raises ``Invalid``."""
+    slot = first_slot(schedule, timezone, at)
+    return {
+        "schedule": schedule,
+        "timezone": timezone,
+        "end_time": end_time,
+        "enabled": enabled,
+        "next_run_date": slot if enabled and not _over(slot, end_time) else None,
+    }
+
+
+def _over(slot: datetime | None, end_time: datetime | None) -> bool:
+    return slot is not None and end_time is not None and slot > end_time
+
+
+def _end(given: datetime | None, at: datetime) -> datetime | None:
+    """An ``end_time`` as a client gives it, in UTC. Raises ``Invalid``."""
+    if given is None:
+        return None
+    try:
+        end = (given if given.tzinfo is not None else given.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise Invalid("end_time is out of range.", (("/end_time", "out of range"),)) from error
+    if end <= at:
+        raise Invalid(f"end_time {end.isoformat()} is in the past.", (("/end_time", "in the past"),))
+    return end
+
+
+def _unknown(cron_id: UUID) -> NotFound:
+    return NotFound(f"Cron with ID {cron_id} not found")
+
+
+def _shown(row: Row[Any]) -> Cron:
+    shown = dict(row._mapping)  # noqa: SLF001  public by documentation
+    return Cron(**{**shown, "payload": msgspec.Raw(row.payload)})

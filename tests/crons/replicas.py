@@ -1,0 +1,128 @@
+"""Processes that serve crons, each with an engine of its own, on one database and by one clock."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.access.structs import Principal
+from app.assistants.service import AssistantService
+from app.crons.scheduler import Scheduler
+from app.crons.service import CronService
+from app.crons.structs import Cron, CronCreate, CronPatch
+from app.db.engine import Database
+from app.runs.creation import Creation
+from app.runs.service import RunService
+from tests.runs.engine import TENANT, Agents, Behaviour, Engine, SteeredAgent, echo, fetch
+
+WHO = Principal(TENANT)
+
+
+class Clock:
+    """Tells the time ``at``."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+class Replica:
+    """One process."""
+
+    def __init__(self, database: Database, clock: Clock, behaviour: Behaviour = echo) -> None:
+        self.database = database
+        self.clock = clock
+        agent = SteeredAgent("echo", behaviour)
+        self.engine = Engine(database, agent)
+        assistants = AssistantService(database, Agents(agent))
+        creation = Creation(database, assistants, Agents(agent), lambda: self.engine.supervisor.owner)
+        self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation)
+        self.crons = CronService(database, assistants, creation, clock)
+        self.scheduler = Scheduler(database, self.engine.claims, creation, self.runs, clock)
+
+    async def create(
+        self, schedule: str = "*/5 * * * *", thread_id: UUID | None = None, tenant: UUID = TENANT, **more: Any
+    ) -> Cron:
+        """A cron that says hello."""
+        body = CronCreate(assistant_id="echo", schedule=schedule, **{"input": ["hello"], **more})
+        made = await self.crons.create(tenant, thread_id, body)
+        assert isinstance(made, Cron)
+        return made
+
+    async def patch(self, cron: Cron, **changes: Any) -> Cron:
+        return await self.crons.patch(TENANT, cron.cron_id, CronPatch(**changes))
+
+    async def get(self, cron: Cron) -> Cron:
+        return await self.crons.get(TENANT, cron.cron_id)
+
+    async def at(self, time: datetime) -> int:
+        """Let ``time`` come; how many runs there are then."""
+        self.clock.at = time
+        assert await self.scheduler.fire_due() == []
+        return len(await runs_of(self.database))
+
+    async def fires(self, cron: Cron, time: datetime) -> None:
+        """Let ``time`` come, and see to ``cron`` as soon as nobody writes to its thread."""
+        self.clock.at = time
+
+        async def seen_to() -> bool:
+            assert await self.scheduler.fire_due() == []
+            return any(slot == time for slot, _, _ in await slots_of(self.database, cron))
+
+        await until(seen_to)
+
+    async def thread(self) -> UUID:
+        """A thread that had a run."""
+        claimed = await self.engine.begin("before")
+        await self.engine.result(claimed)
+        return claimed.thread_id
+
+
+@contextlib.asynccontextmanager
+async def replicas_on(
+    database: Database, clock: Clock, count: int, behaviour: Behaviour = echo
+) -> AsyncIterator[list[Replica]]:
+    """Started processes that stop with the block."""
+    async with contextlib.AsyncExitStack() as stack:
+        replicas = [Replica(database, clock, behaviour) for _ in range(count)]
+        for replica in replicas:
+            await replica.engine.start()
+            stack.push_async_callback(replica.engine.stop)
+            stack.push_async_callback(replica.scheduler.aclose)
+        yield replicas
+
+
+async def runs_of(database: Database, *crons: Cron) -> list[dict[str, Any]]:
+    """The runs that crons have made, oldest first; with ``crons`` those of these."""
+    rows = await fetch(
+        database, "select *, metadata->>'cron_id' as cron_id from runs where metadata ? 'cron_id' order by run_id"
+    )
+    ids = {str(cron.cron_id) for cron in crons}
+    return [row for row in rows if not ids or row["cron_id"] in ids]
+
+
+async def slots_of(database: Database, cron: Cron) -> list[tuple[datetime, UUID | None, str | None]]:
+    """The times that a cron has been seen to, with the run of each or why there is none."""
+    rows = await fetch(
+        database, "select slot, run_id, problem from cron_slots where cron_id = $1 order by slot", cron.cron_id
+    )
+    return [(row["slot"], row["run_id"], row["problem"]) for row in rows]
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until ``condition`` holds."""
+    async with asyncio.timeout(20):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+def payload_of(cron: Cron) -> Any:
+    return msgspec.json.decode(cron.payload)
