@@ -14,7 +14,7 @@ IMAGE ?= localhost/agent-service:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check lint format format-check types contracts migrations bench lock docs-config secrets image up clean
+.PHONY: help run test check lint format format-check types contracts migrations bench faults lock docs-config secrets image up clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ migrations: $(READY)  ## the migrations make the tables that the code describes,
 
 bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
 	$(PY) -m bench $(ARGS)
+
+faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills every two seconds (ARGS="--threads 1000")
+	$(if $(FULL),$(PY) -m tests.faults.campaign --threads 100 --turns 5 $(ARGS),$(PY) -m pytest tests/faults $(PYTEST_ARGS))
 
 docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
 	$(PY) -m docs.configuration

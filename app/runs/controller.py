@@ -179,7 +179,7 @@ class RunsController(Controller):
         ``stream_mode`` (repeated, with commas, or a JSON array) narrows it to some of the run's modes.
         """
         streams.admit()
-        await runs.get(principal, thread_id, run_id)
+        await runs.check_log(principal, thread_id, run_id)
         return EventStream(
             streams,
             runs.stream(principal, run_id, after=reader.after, modes=reader.modes),

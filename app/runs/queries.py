@@ -9,6 +9,7 @@ from sqlalchemy import Row
 
 from app.checkpoints.snapshot import COLUMNS, ITEMS
 from app.db.session import Reader, Writer
+from app.runs.sweeps import LOG_KEPT
 from app.runs.tables import events, runs, steps, tool_intents
 
 _SHOWN = (
@@ -42,6 +43,22 @@ async def listed(
     if status is not None:
         chosen = chosen.where(runs.c.status == status)
     return await session.all(chosen.order_by(runs.c.ordinal.desc()).limit(limit).offset(offset))
+
+
+_LOG = sa.text(f"""
+    select coalesce(ended_at < now() - {LOG_KEPT}, false) as over from runs
+    where tenant_id = :tenant and thread_id = :thread
+      and (run_id = cast(:run as uuid) or ordinal = cast(:ordinal as int))
+""")
+
+
+async def log_over(
+    session: Reader, tenant_id: UUID, thread_id: UUID, *, run_id: UUID | None = None, ordinal: int | None = None
+) -> bool | None:
+    """Whether the event log of a run of the thread may be forgotten by now; None for an unknown run."""
+    named = {"tenant": tenant_id, "thread": thread_id, "run": run_id, "ordinal": ordinal}
+    found: bool | None = await session.scalar(_LOG, named)
+    return found
 
 
 _WAITING = sa.text("""

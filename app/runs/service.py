@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from app.access.structs import Principal
 from app.base.crashes import crash_point
-from app.base.errors import Conflict, Invalid, NotFound, Unavailable
+from app.base.errors import Conflict, Gone, Invalid, NotFound, Unavailable
 from app.bus.feed import START, EventId
 from app.db.engine import Database
 from app.domain.lifecycle import LIVE
@@ -120,6 +120,15 @@ class RunService:
         """The run's final values (or its error) as JSON, once it has ended."""
         return await self._streams.result(principal.tenant_id, thread_id, run_id)
 
+    async def check_log(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
+        """Raise ``NotFound`` for an unknown run, ``Gone`` for one whose stream is not kept any more."""
+        async with self._database.reading(principal.tenant_id) as session:
+            over = await queries.log_over(session, principal.tenant_id, thread_id, run_id=run_id)
+        if over is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        if over:
+            raise Gone("The run ended more than 24 hours ago: its stream is gone. Read the thread's state instead.")
+
     def stream(
         self,
         principal: Principal,
@@ -134,10 +143,14 @@ class RunService:
     async def thread_stream(
         self, principal: Principal, thread_id: UUID, *, after: Place | None, modes: Collection[str]
     ) -> AsyncIterator[bytes]:
-        """The frames of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``."""
+        """The frames of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``, ``Gone``."""
         now = await self._thread_streams.from_now(principal.tenant_id, thread_id)
         if now is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
+        if after is not None:
+            async with self._database.reading(principal.tenant_id) as session:
+                if await queries.log_over(session, principal.tenant_id, thread_id, ordinal=after.ordinal):
+                    raise Gone("That run ended more than 24 hours ago: follow the thread without Last-Event-ID.")
         return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes)
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:

@@ -44,6 +44,21 @@ delete from threads t using old o where t.tenant_id = o.tenant_id and t.thread_i
 """
 
 
+LOG_KEPT = "interval '24 hours'"
+"""How long after its end the stream of a run can be read again."""
+
+EVENTS = """
+with old as (
+  select e.tenant_id, e.run_id, e.epoch, e.seq
+  from events e join runs r on r.run_id = e.run_id and r.tenant_id = e.tenant_id
+  where e.created_at < now() - <kept> and r.ended_at < now() - <kept>
+  limit 10000
+)
+delete from events e using old o
+where e.tenant_id = o.tenant_id and e.run_id = o.run_id and e.epoch = o.epoch and e.seq = o.seq
+""".replace("<kept>", LOG_KEPT)
+
+
 class Sweeps:
     """Sweeps the tables of all tenants."""
 
@@ -55,6 +70,7 @@ class Sweeps:
         await self.temporary(keep_seconds)
         await self.expired()
         await self.keys()
+        await self.events()
         await self._removed(SWEEP)
 
     async def temporary(self, keep_seconds: float) -> int:
@@ -68,6 +84,10 @@ class Sweeps:
     async def keys(self) -> int:
         """Forget idempotency keys whose time is over; how many."""
         return await self._removed(PRUNE)
+
+    async def events(self) -> int:
+        """Forget the event logs of runs that ended long ago; how many rows."""
+        return await self._removed(EVENTS)
 
     async def _removed(self, statement: str, *parameters: object) -> int:
         async with self._database.engine_connection() as connection:

@@ -99,4 +99,5 @@ events = sa.Table(
         comment="list of app.domain.events.Event as JSON (app.checkpoints.codec)",
     ),
     timestamp("created_at"),
+    sa.Index("events_created_at_idx", "created_at", postgresql_using="brin"),
 )

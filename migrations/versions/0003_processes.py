@@ -20,6 +20,7 @@ def upgrade() -> None:
     """Order waiting runs by tenant; make the table of frames."""
     op.drop_index("runs_pending_idx", "runs")
     op.create_index("runs_pending_idx", "runs", ["tenant_id", "available_at"], postgresql_where=PENDING)
+    op.create_index("events_created_at_idx", "events", ["created_at"], postgresql_using="brin")
     op.create_table(
         "live_frames",
         sa.Column("tenant_id", sa.UUID(), nullable=False),
@@ -46,5 +47,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take it all away."""
     op.drop_table("live_frames")
+    op.drop_index("events_created_at_idx", "events")
     op.drop_index("runs_pending_idx", "runs")
     op.create_index("runs_pending_idx", "runs", ["available_at"], postgresql_where=PENDING)

@@ -2,6 +2,7 @@
 
 from app.db.engine import Database
 from app.runs.sweeps import Sweeps
+from tests.database import age
 from tests.runs.engine import Engine, fetch
 
 
@@ -52,3 +53,16 @@ async def test_what_was_asked_for_with_a_key_stays_until_the_key_is_over(engine:
     assert (await sweeps.temporary(0), await sweeps.keys()) == (0, 0)
     await fetch(database, "update idempotency_keys set created_at = now() - interval '25 hours'")
     assert (await sweeps.keys(), await sweeps.temporary(0)) == (1, 1)
+
+
+async def test_the_log_of_a_run_is_kept_for_a_day_after_its_end(
+    engine: Engine, database: Database, fresh_database_url: str
+) -> None:
+    old, young = await engine.begin("old"), await engine.begin("young")
+    await engine.result(old)
+    await engine.result(young)
+    await fetch(database, "update events set created_at = now() - interval '25 hours'")
+    assert await Sweeps(database).events() == 0
+    await age(fresh_database_url, str(old.run_id))
+    assert await Sweeps(database).events() > 0
+    assert {row["run_id"] for row in await fetch(database, "select run_id from events")} == {young.run_id}

@@ -1,0 +1,42 @@
+"""A stream can be read again for a day after its run has ended; then it is gone, and the server says so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.database import age, clone, drop
+from tests.journeys.conftest import Served
+
+
+@pytest.fixture
+async def old_run(server_url: str, tmp_path: Path) -> AsyncIterator[tuple[Served, str, str]]:
+    """A server on which a run ended 25 hours ago: (server, thread, run)."""
+    url = await clone(server_url)
+    server = await asyncio.to_thread(Served(url, tmp_path).wait_until_ready)
+    async with httpx.AsyncClient(base_url=server.base, timeout=20) as http:
+        thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+        body = {"assistant_id": "echo", "input": {"messages": "hi"}}
+        run_id = (await http.post(f"/threads/{thread_id}/runs", json=body)).json()["run_id"]
+        await http.get(f"/threads/{thread_id}/runs/{run_id}/join")
+    await age(url, run_id)
+    yield server, thread_id, run_id
+    await asyncio.to_thread(server.stop)
+    await drop(server_url, url)
+
+
+async def test_what_is_gone_is_410(old_run: tuple[Served, str, str]) -> None:
+    server, thread_id, run_id = old_run
+    async with httpx.AsyncClient(base_url=server.base, timeout=20) as http:
+        run = f"/threads/{thread_id}/runs/{run_id}"
+        for headers in ({}, {"Last-Event-ID": "1-1"}):
+            answer = await http.get(f"{run}/stream", headers=headers)
+            assert (answer.status_code, answer.json()["title"]) == (410, "Gone")
+            assert "24 hours" in answer.json()["detail"]
+        answer = await http.get(f"/threads/{thread_id}/stream", headers={"Last-Event-ID": "1.1-1"})
+        assert answer.status_code == 410
+        assert (await http.get(f"{run}/join")).json()["messages"][-1]["content"] == "echo: hi"
+        assert (await http.get(f"/threads/{thread_id}/runs/{uuid4()}/stream")).status_code == 404
