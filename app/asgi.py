@@ -52,6 +52,7 @@ def dependencies(house: House) -> dict[str, Provide]:
         "threads": house.threads,
         "runs": house.runs,
         "crons": house.crons,
+        "webhooks": house.webhooks,
         "streams": house.streams,
     }
     for name, part in parts.items():

@@ -14,6 +14,8 @@ async def open_house(house: House) -> None:
     house.threads.start()
     house.supervisor.start()
     house.scheduler.start()
+    if house.settings.server.role != "api":
+        house.dispatcher.start()
     house.loop_lag.start()
     house.prober.start()
     house.readiness.ready()
@@ -37,6 +39,7 @@ async def close_house(house: House) -> None:
     await house.prober.aclose()
     house.loop_lag.stop()
     await house.streams.tasks.aclose()
+    await house.dispatcher.aclose()
     await house.threads.aclose()
     await house.engine.aclose()
     await house.models.aclose()

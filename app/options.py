@@ -144,6 +144,25 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class EgressSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls to addresses that users name"""
+
+    allow: Annotated[
+        str,
+        _is(
+            "AGENT_EGRESS_ALLOW",
+            "Private hosts, addresses and networks that webhooks may reach, with commas between them.",
+            examples=["hooks.internal,10.1.0.0/16"],
+        ),
+    ] = ""
+    webhook_secret: Annotated[
+        Secret | None, _is("AGENT_WEBHOOK_SECRET", "Signs webhooks (Standard Webhooks). Unset: they are not signed.")
+    ] = None
+    webhook_secret_secondary: Annotated[
+        Secret | None, _is("AGENT_WEBHOOK_SECRET_SECONDARY", "Signs them as well: for rotation.")
+    ] = None
+
+
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Runs"""
 

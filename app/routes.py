@@ -8,6 +8,7 @@ from app.runs.controller import RunsController
 from app.system.controller import MetricsController, SystemController
 from app.system.later import LaterController
 from app.threads.controller import ThreadsController
+from app.webhooks.controller import WebhooksController
 
 BASE_PATH = "/api/v1"
 
@@ -16,6 +17,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ThreadsController,
     RunsController,
     CronsController,
+    WebhooksController,
     SystemController,
     LaterController,
 )

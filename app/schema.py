@@ -7,7 +7,8 @@ import app.checkpoints.tables
 import app.crons.tables
 import app.idempotency.tables
 import app.runs.tables
-import app.threads.tables  # noqa: F401  the imports register the tables
+import app.threads.tables
+import app.webhooks.tables  # noqa: F401  the imports register the tables
 from app.db.base import metadata
 
 __all__ = ["metadata"]

@@ -17,7 +17,15 @@ import msgspec
 from dotenv import dotenv_values
 
 from app.base.errors import UsageError
-from app.options import AgentSettings, AuthSettings, DatabaseSettings, LlmSettings, RunSettings, ServerSettings
+from app.options import (
+    AgentSettings,
+    AuthSettings,
+    DatabaseSettings,
+    EgressSettings,
+    LlmSettings,
+    RunSettings,
+    ServerSettings,
+)
 from app.secrets.secret import Secret
 from app.secrets.sources import secret_file
 
@@ -34,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     agents: AgentSettings = AgentSettings()
     auth: AuthSettings = AuthSettings()
     runs: RunSettings = RunSettings()
+    egress: EgressSettings = EgressSettings()
     warnings: tuple[str, ...] = ()
 
 

@@ -16,6 +16,8 @@ from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.db.engine import Database
 from app.db.revisions import HEAD
+from app.egress.addresses import Allowed
+from app.egress.client import Egress
 from app.llm.registry import Registry
 from app.options import RunSettings
 from app.runs.claims import Claims
@@ -34,6 +36,9 @@ from app.telemetry.lag import LoopLag
 from app.telemetry.meters import Meters
 from app.threads.service import ThreadService
 from app.web.stream import Streams
+from app.webhooks.dispatcher import Dispatcher
+from app.webhooks.service import WebhookService
+from app.webhooks.signing import key_of
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     runs: RunService
     crons: CronService
     scheduler: Scheduler
+    webhooks: WebhookService
+    dispatcher: Dispatcher
     streams: Streams
     prober: Prober
     system: SystemService
@@ -75,9 +82,13 @@ def build(settings: Settings) -> House:
     )
     engine = _engine(database, settings.runs)
     most = 0 if settings.server.role == "api" else settings.runs.most
-    supervisor = Supervisor(engine, catalog, meters, most=most)
+    allowed = Allowed(settings.egress.allow.split(","))
+    secrets = (settings.egress.webhook_secret, settings.egress.webhook_secret_secondary)
+    keys = [key_of(secret) for secret in secrets if secret is not None]
+    dispatcher = Dispatcher(database, Egress(allowed), keys, meters)
+    supervisor = Supervisor(engine, catalog, meters, most=most, told=dispatcher.wake)
     assistants = AssistantService(database, catalog)
-    creation = Creation(database, assistants, catalog, lambda: supervisor.owner)
+    creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation)
     prober = Prober(database, readiness, models.probe)
     return House(
@@ -98,6 +109,8 @@ def build(settings: Settings) -> House:
         runs=runs,
         crons=CronService(database, assistants, creation),
         scheduler=Scheduler(database, engine.claims, creation, runs),
+        webhooks=WebhookService(database, dispatcher),
+        dispatcher=dispatcher,
         streams=Streams(meters),
         prober=prober,
         system=SystemService(prober, readiness, models, HEAD),

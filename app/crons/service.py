@@ -47,7 +47,7 @@ class CronService:
         """Make a cron, once for a ``key``; without ``thread_id`` each of its runs gets a thread of its own.
 
         Raises ``Invalid`` for a schedule, a time zone or an end that cannot be and for what the agent does not take,
-        ``NotFound`` for an unknown assistant or thread, ``NotBuilt``.
+        ``NotFound`` for an unknown assistant or thread.
         """
         check_completion(thread_id, body.on_run_completed)
         at = self._clock()
@@ -108,7 +108,7 @@ class CronService:
             return _shown(await queries.change(session, tenant_id, cron_id, self._changes(row, body)))
 
     def _changes(self, row: Row[Any], body: CronPatch) -> dict[str, Any]:
-        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``, ``NotBuilt``."""
+        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``."""
         given = body.given()
         check_completion(row.thread_id, given.get("on_run_completed"))
         changes: dict[str, Any] = {}

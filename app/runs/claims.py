@@ -127,6 +127,7 @@ class Claims:
                         e.delay,
                         e.parent_id,
                         e.strict,
+                        e.webhook,
                     )
                     for e in entries
                 ),

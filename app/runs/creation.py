@@ -13,6 +13,7 @@ from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import new_id
 from app.db.engine import Database
 from app.domain.lifecycle import RunStatus
+from app.egress.addresses import Allowed, check_url
 from app.runs import queries
 from app.runs.entries import Accept, Claimed
 from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes
@@ -26,16 +27,25 @@ class Creation:
     """Reads what clients ask for. ``owner`` gives the token for a run whose turn comes at once, if it can live here."""
 
     def __init__(
-        self, database: Database, assistants: AssistantService, agents: Agents, owner: Callable[[], UUID | None]
+        self,
+        database: Database,
+        assistants: AssistantService,
+        agents: Agents,
+        owner: Callable[[], UUID | None],
+        allowed: Allowed = Allowed(),
     ) -> None:
+        """``allowed``: what webhooks may name beside public addresses."""
+        self._allowed = allowed
         self._database = database
         self._assistants = assistants
         self._agents = agents
         self._owner = owner
 
     async def entry(self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate) -> Accept:
-        """The run to accept. Raises ``BadRequest``, ``Invalid``, ``NotFound``, ``NotBuilt``; nothing is written."""
+        """The run to accept. Raises ``BadRequest``, ``Invalid``, ``NotFound``; nothing is written."""
         body.check()
+        if body.webhook is not None:
+            _check_webhook(body.webhook, self._allowed)
         if thread_id is None and body.command is not None:
             raise BadRequest("You must provide a thread_id when resuming.")
         fork = body.fork(thread_id)
@@ -63,6 +73,7 @@ class Creation:
             delay=body.after_seconds or 0.0,
             parent_id=parent_id,
             strict=bool(body.strict_resume) and _resumes(body),
+            webhook=body.webhook,
         )
 
     async def _continued(
@@ -115,6 +126,13 @@ def created(claimed: Claimed) -> Run:
         kwargs=msgspec.Raw(claimed.request),
         multitask_strategy=claimed.strategy,
     )
+
+
+def _check_webhook(url: str, allowed: Allowed) -> None:
+    try:
+        check_url(url, allowed)
+    except ValueError as error:
+        raise Invalid(f"The webhook cannot be called: {error}.", (("/webhook", "cannot be called"),)) from error
 
 
 def _resumes(body: RunCreate) -> bool:

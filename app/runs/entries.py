@@ -30,6 +30,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     delay: float
     parent_id: UUID | None = None
     strict: bool = False
+    webhook: str | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.base.errors import BadRequest, Invalid, NotBuilt
+from app.base.errors import BadRequest, Invalid
 
 StreamMode = Literal[
     "values",
@@ -100,7 +100,7 @@ class RunCreate(msgspec.Struct, kw_only=True):
     def check(self) -> None:
         """Refuse what contradicts itself, and what this version does not serve.
 
-        Raises ``BadRequest``, ``Invalid``, ``NotBuilt``.
+        Raises ``BadRequest``, ``Invalid``.
         """
         configurable = self.config and self.config.configurable
         if self.context and configurable:
@@ -109,8 +109,6 @@ class RunCreate(msgspec.Struct, kw_only=True):
             raise Invalid("after_seconds must be from 0 to 31622400.", (("/after_seconds", "out of range"),))
         if self.config and self.config.recursion_limit is not None and self.config.recursion_limit < 1:
             raise Invalid("recursion_limit must be at least 1.", (("/config/recursion_limit", "too small"),))
-        if self.webhook is not None:
-            raise NotBuilt("The field 'webhook' is not built yet in this version.")
         if self.command is not None:
             self.command.check()
 
@@ -183,6 +181,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
             config=body.config,
             context=body.context or {},
             stream_mode=body.modes(),
+            webhook=body.webhook,
             feedback_keys=body.feedback_keys,
             temporary=temporary,
             subgraphs=bool(body.stream_subgraphs),

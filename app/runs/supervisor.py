@@ -5,7 +5,7 @@ A run belongs to its supervisor, never to the response that asked for it.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -65,8 +65,14 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 class Supervisor:
     """The live runs of one process."""
 
-    def __init__(self, parts: Parts, agents: Agents, meters: Meters, *, most: int = 1000) -> None:
-        """``most``: runs that live here at once; 0 for a process that accepts runs for others."""
+    def __init__(
+        self, parts: Parts, agents: Agents, meters: Meters, *, most: int = 1000, told: Callable[[], None] = lambda: None
+    ) -> None:
+        """``most``: runs that live here at once; 0 for a process that accepts runs for others.
+
+        ``told`` is called when a run with a webhook has ended here.
+        """
+        self._told = told
         self._database = parts.database
         self._claims = parts.claims
         self._journal = parts.journal
@@ -261,6 +267,8 @@ class Supervisor:
         result = None
         if execution is not None and execution.ended:
             result = execution.result() if live.awaited else b""
+            if execution.request.webhook is not None:
+                self._told()
             if execution.head is not None and not claimed.temporary and not execution.gone:
                 self._cache.put(claimed.tenant_id, claimed.thread_id, execution.kept(execution.head))
             if execution.queued:

@@ -10,6 +10,9 @@ TEMPORARY = """
     and not exists (
       select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
         and (r.status in ('pending', 'running') or r.ended_at > now() - make_interval(secs => $1)))
+    and not exists (
+      select from webhook_deliveries d
+      where d.tenant_id = t.tenant_id and d.thread_id = t.thread_id and d.status = 'pending' and d.body is null)
     and not exists (select from idempotency_keys k where k.tenant_id = t.tenant_id and k.thread_id = t.thread_id)
   order by t.created_at limit 100 for update of t skip locked
 """

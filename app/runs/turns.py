@@ -13,9 +13,9 @@ BEFORE = """
 ACCEPT = """
 with entry as (
   select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::jsonb[], $7::text[], $8::bool[],
-      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[])
+      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[], $14::text[])
     with ordinality as e(tenant_id, thread_id, run_id, assistant_id, request, metadata, strategy, create_thread,
-      temporary, owner, delay, parent_id, strict, n)
+      temporary, owner, delay, parent_id, strict, webhook, n)
 ), known as (
   select e.*, e.delay = 0 and e.owner is not null as starts, a.graph_id, a.config, a.context,
     jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
@@ -48,14 +48,16 @@ with entry as (
   select * from born union all select * from turned
 ), made as (
   insert into runs (tenant_id, run_id, thread_id, assistant_id, ordinal, status, reason, request, metadata,
-    multitask_strategy, temporary, parent_id, epoch, attempts, owner, lease_until, available_at, created_at, started_at)
+    multitask_strategy, temporary, parent_id, webhook, epoch, attempts, owner, lease_until, available_at, created_at,
+    started_at)
   select k.tenant_id, k.run_id, k.thread_id, k.assistant_id, p.ordinal,
     case when p.live_run = k.run_id then 'running' else 'pending' end,
     case when p.live_run = k.run_id then 'accepted' when k.delay > 0 then 'scheduled' else 'queued' end,
     k.request, k.assistant_metadata || p.metadata || k.mark || k.metadata, k.strategy, k.temporary, k.parent_id,
+    k.webhook,
     (p.live_run is not distinct from k.run_id)::int, (p.live_run is not distinct from k.run_id)::int,
     case when p.live_run = k.run_id then k.owner end,
-    case when p.live_run = k.run_id then now() + make_interval(secs => $14) end,
+    case when p.live_run = k.run_id then now() + make_interval(secs => $15) end,
     now() + make_interval(secs => k.delay), now(), case when p.live_run = k.run_id then now() end
   from placed p join known k on k.tenant_id = p.tenant_id and k.thread_id = p.thread_id
   returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at

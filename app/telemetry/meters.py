@@ -98,6 +98,7 @@ class Meters:
             "agent.run.duration", "s", "Start to end of a run.", ("status", "assistant"), RUN_SECONDS
         )
         self.leases_lost = Counter("agent.lease.lost", "{run}", "Runs stopped here because their lease was lost.")
+        self.webhooks = Counter("agent.webhooks", "{attempt}", "Webhook calls, by outcome.", ("outcome",))
         self.runs_active = Gauge("agent.runs.active", "{run}", "Runs that this process works on now.")
         self.streams_open = Gauge(
             "agent.streams.open", "{stream}", "Answers that are being streamed or waited for now."

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from app.base.errors import BadRequest, Invalid, NotBuilt, NotFound
+from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id
 from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
 from app.idempotency.structs import Key
@@ -60,7 +60,7 @@ async def test_a_cron_shows_what_it_was_made_of(replica: Replica) -> None:
         ({"end_time": NOON}, Invalid, "in the past"),
         ({"end_time": datetime(2026, 3, 2, 11)}, Invalid, "in the past"),
         ({"end_time": datetime.fromisoformat("9999-12-31T23:59:59-14:00")}, Invalid, "out of range"),
-        ({"webhook": "https://example.org"}, NotBuilt, "not built yet"),
+        ({"webhook": "http://127.0.0.1/"}, Invalid, "cannot be called"),
         ({"context": {"a": 1}, "config": {"configurable": {"b": 1}}}, BadRequest, "both configurable and context"),
         ({"interrupt_before": ["gone"]}, Invalid, "which is no node"),
     ],

@@ -23,19 +23,3 @@ def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, 
     assert answer.status_code == 501
     assert answer.headers["content-type"].startswith("application/problem+json")
     assert "not built yet" in answer.json()["detail"]
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"webhook": "https://example.org"},
-    ],
-)
-def test_so_does_a_field_of_a_run(served: Served, field: dict[str, object]) -> None:
-    with httpx.Client(base_url=served.base, timeout=10) as http:
-        thread_id = http.post("/threads", json={}).json()["thread_id"]
-        body = {"assistant_id": "echo", "input": "x", **field}
-        answer = http.post(f"/threads/{thread_id}/runs", json=body)
-        assert answer.status_code == 501
-        assert "not built yet" in answer.json()["detail"]
-        assert http.get(f"/threads/{thread_id}/runs").json() == []

@@ -1,0 +1,69 @@
+"""The one HTTP client for what users name: it dials only addresses that were checked, and takes no more than it may.
+
+The check stands where a socket is made, with the very address it will be connected to: no name can resolve to something
+else in between, and it does not matter how an address was written. No redirects, no proxies from the environment, no
+cookies; time and size are bounded.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from app.egress.addresses import Allowed, host_of
+
+CONNECT_SECONDS = 5.0
+LARGEST_ANSWER = 64 * 1024
+"""Bytes of an answer that are read; what follows is not waited for."""
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    body: bytes
+
+
+class Egress:
+    """Calls to addresses that users name. ``seconds`` bounds a call as a whole.
+
+    A connection serves one call, so that each call is checked.
+    """
+
+    def __init__(self, allowed: Allowed, seconds: float = 15.0, resolver: Any = None) -> None:
+        self.allowed = allowed
+        self._seconds = seconds
+        self._resolver = resolver
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """POST ``body``. Raises ``ValueError`` for a bad URL, ``OSError`` or ``aiohttp.ClientError`` when it fails.
+
+        ``RefusedAddress`` is an ``OSError``, and so is ``TimeoutError``.
+        """
+        host = host_of(url)
+
+        def checked(address: tuple[Any, ...]) -> socket.socket:
+            family, kind, protocol, _, where = address
+            if not self.allowed.host(host):
+                self.allowed.check(where[0])
+            made = socket.socket(family, kind, protocol)
+            made.setblocking(False)
+            return made
+
+        connector = aiohttp.TCPConnector(
+            socket_factory=checked, resolver=self._resolver, force_close=True, use_dns_cache=False
+        )
+        async with asyncio.timeout(self._seconds):
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    auto_decompress=False,
+                    trust_env=False,
+                ) as session,
+                session.post(url, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                return Answer(response.status, await response.content.read(LARGEST_ANSWER))

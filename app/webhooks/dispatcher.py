@@ -1,0 +1,199 @@
+"""Delivers what the outbox holds: at least once, under a stable id, signed, for three days, then never by itself.
+
+The database fills the outbox in the transaction in which a run ends. Any process takes what is due; one that dies in
+the middle of a call leaves it to the others when the time for that call is over.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+import structlog
+
+from app.base.clock import now
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.checkpoints.snapshot import read
+from app.db.engine import Database
+from app.egress.addresses import RefusedAddress
+from app.egress.client import Egress
+from app.runs.queries import ending
+from app.telemetry.meters import Meters
+from app.webhooks.queries import KEEP_BODY, NEXT, OLD, RUN, SETTLE, TAKE
+from app.webhooks.signing import signed
+
+log = structlog.get_logger(__name__)
+
+BACK_OFF = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 43200.0)
+"""Seconds to the next attempt; after the last ones always the last."""
+GIVE_UP_SECONDS = 3 * 86_400.0
+LOOK_SECONDS = 5.0
+"""The longest time between two looks: what another process has left is seen after it."""
+LEASE_SECONDS = 60.0
+"""Longer than any call."""
+AT_ONCE = 32
+AT_ONCE_A_HOST = 4
+"""Calls of one process: a slow receiver holds up none but itself."""
+GONE = 410
+"""The answer of a receiver that wants no more."""
+LONGEST_PROBLEM = 300
+
+Raw = msgspec.Raw
+encode = msgspec.json.Encoder().encode
+
+
+class Dispatcher:
+    """Calls receivers for one process. ``keys`` sign, the newest first; ``spread`` gives the jitter, from 0 to 1."""
+
+    def __init__(
+        self,
+        database: Database,
+        egress: Egress,
+        keys: Sequence[bytes],
+        meters: Meters,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self._database = database
+        self._egress = egress
+        self._keys = keys
+        self._meters = meters
+        self._spread = spread
+        self._busy: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+        self._tasks = Tasks("webhooks")
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._wake.set()
+        self._tasks.repeat(self._turn, 0, name="dispatcher")
+        self._tasks.repeat(self._sweep, 3600, name="sweep")
+
+    async def aclose(self) -> None:
+        """Stop; calls under way are repeated by another process."""
+        await self._tasks.aclose()
+
+    def wake(self) -> None:
+        """There may be something to deliver."""
+        self._wake.set()
+
+    async def _turn(self) -> None:
+        try:
+            seconds = await self._take_all()
+        except Unavailable:
+            seconds = LOOK_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _take_all(self) -> float:
+        """Begin everything that is due and has a place; seconds to the next look."""
+        async with self._database.engine_connection() as connection:
+            while self._busy.total() < AT_ONCE:
+                full = [host for host, calls in self._busy.items() if calls >= AT_ONCE_A_HOST]
+                row = await connection.fetchrow(TAKE, LEASE_SECONDS, full)
+                if row is None:
+                    break
+                self._busy[row["host"]] += 1
+                self._tasks.start(self._deliver(row), name=f"run-{row['run_id']}")
+            following: float | None = await connection.fetchval(NEXT)
+        if following is None or following <= 0:  # what is due and was not taken waits for a place: its end wakes us
+            return LOOK_SECONDS
+        return min(following, LOOK_SECONDS)
+
+    async def _deliver(self, row: asyncpg.Record) -> None:
+        try:
+            answer, problem = await self._call(row)
+            await self._settle(row, answer, problem)
+        except Unavailable:
+            return  # tried again when its lease is over
+        finally:
+            self._busy[row["host"]] -= 1
+            self._busy += Counter()  # forgets the hosts without a call
+            self._wake.set()
+
+    async def _call(self, row: asyncpg.Record) -> tuple[int | None, str | None]:
+        body = row["body"] or await self._body(row)
+        if body is None:
+            return GONE, "The run was deleted before its webhook was called."
+        headers = signed(self._keys, f"run_{row['run_id']}", int(time.time()), body)
+        try:
+            answer = await self._egress.post(row["url"], body, {"content-type": "application/json", **headers})
+        except RefusedAddress as error:
+            return None, str(error)
+        except (OSError, aiohttp.ClientError, ValueError) as error:
+            words = "It did not answer in time." if isinstance(error, TimeoutError) else str(error)
+            refused = next((e for e in _causes(error) if isinstance(e, RefusedAddress)), None)
+            return None, str(refused or words or type(error).__name__)[:LONGEST_PROBLEM]
+        if 200 <= answer.status < 300:
+            return answer.status, None
+        return answer.status, f"It answered {answer.status}."
+
+    async def _settle(self, row: asyncpg.Record, answer: int | None, problem: str | None) -> None:
+        attempt = row["attempts"]
+        wait = BACK_OFF[min(attempt, len(BACK_OFF)) - 1] * (0.8 + 0.4 * self._spread())
+        status = "pending"
+        if problem is None:
+            status = "delivered"
+        elif answer == GONE or row["age"] + wait > GIVE_UP_SECONDS:
+            status = "dead"
+        self._meters.webhooks.add(1, "retried" if status == "pending" else status)
+        if status == "dead":
+            log.warning("webhook_dead", run_id=str(row["run_id"]), attempts=attempt, answer=answer)
+        key = (row["tenant_id"], row["run_id"], attempt)
+        async with self._database.engine_connection() as connection:
+            await connection.execute(SETTLE, *key, status, answer, problem, wait if status == "pending" else 0.0)
+
+    async def _body(self, row: asyncpg.Record) -> bytes | None:
+        """What the receiver is told; kept, so that every attempt says the same. None for a run that is gone."""
+        tenant_id, run_id = row["tenant_id"], row["run_id"]
+        async with self._database.engine_connection() as connection:
+            run = await connection.fetchrow(RUN, tenant_id, run_id)
+        async with self._database.reading(tenant_id) as session:
+            end = await ending(session, tenant_id, None, run_id)
+        if run is None or end is None:
+            return None
+        body = encode(payload(run, b"{}" if end.head is None else read(end, end.last_number).state.json()))
+        async with self._database.engine_connection() as connection:
+            await connection.execute(KEEP_BODY, tenant_id, run_id, body)
+        return body
+
+    async def _sweep(self) -> None:
+        with contextlib.suppress(Unavailable):
+            async with self._database.engine_connection() as connection:
+                await connection.execute(OLD)
+
+
+def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:
+    """The run as a client sees it, with the times, the thread's values after it, and its error when it failed."""
+    told: dict[str, Any] = {
+        "run_id": run["run_id"],
+        "thread_id": run["thread_id"],
+        "assistant_id": run["assistant_id"],
+        "status": run["status"],
+        "metadata": Raw(run["metadata"].encode()),
+        "kwargs": Raw(run["request"]),
+        "multitask_strategy": run["multitask_strategy"],
+        "created_at": run["created_at"],
+        "updated_at": run["updated_at"],
+        "run_started_at": run["started_at"],
+        "run_ended_at": run["ended_at"],
+        "webhook_sent_at": now(),
+        "values": Raw(values),
+    }
+    return told if run["error"] is None else {**told, "error": Raw(run["error"].encode())}
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = getattr(error, "os_error", None) or error.__cause__ or error.__context__
+    return found

@@ -1,0 +1,66 @@
+"""SQL of the outbox."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+
+from app.db.session import Reader, Writer
+from app.webhooks.tables import webhook_deliveries as deliveries
+
+TAKE = """
+with due as (
+  select tenant_id, run_id from webhook_deliveries
+  where status = 'pending' and due_at <= now() and host <> all($2::text[])
+  order by due_at limit 1 for no key update skip locked
+)
+update webhook_deliveries d set attempts = d.attempts + 1, due_at = now() + make_interval(secs => $1)
+from due where d.tenant_id = due.tenant_id and d.run_id = due.run_id
+returning d.tenant_id, d.run_id, d.thread_id, d.url, d.host, d.attempts, d.body, d.created_at,
+  extract(epoch from now() - d.created_at)::float8 as age
+"""
+"""One that is due, for $1 seconds; none of the hosts $2, which have enough to do."""
+
+NEXT = "select extract(epoch from min(due_at) - now())::float8 from webhook_deliveries where status = 'pending'"
+
+KEEP_BODY = """
+update webhook_deliveries set body = $3 where tenant_id = $1 and run_id = $2 and body is null
+"""
+
+SETTLE = """
+update webhook_deliveries set status = $4, answer = $5, problem = $6,
+  due_at = now() + make_interval(secs => $7), ended_at = case when $4 = 'pending' then null else now() end
+where tenant_id = $1 and run_id = $2 and attempts = $3 and status = 'pending'
+"""
+
+OLD = "delete from webhook_deliveries where status <> 'pending' and ended_at < now() - interval '30 days'"
+
+RUN = """
+select r.run_id, r.thread_id, r.assistant_id, r.status, r.metadata::text as metadata, r.request, r.multitask_strategy,
+  r.created_at, r.updated_at, r.started_at, r.ended_at, r.error::text as error
+from runs r where r.tenant_id = $1 and r.run_id = $2
+"""
+
+
+async def listed(
+    session: Reader, tenant_id: UUID, *, status: str | None, limit: int, offset: int
+) -> Sequence[Row[Any]]:
+    """The tenant's deliveries, newest first."""
+    chosen = sa.select(deliveries).where(deliveries.c.tenant_id == tenant_id)
+    if status is not None:
+        chosen = chosen.where(deliveries.c.status == status)
+    return await session.all(chosen.order_by(deliveries.c.created_at.desc()).limit(limit).offset(offset))
+
+
+async def again(session: Writer, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """Begin a delivery anew; None for an unknown one."""
+    begun = {"status": "pending", "attempts": 0, "due_at": sa.func.now(), "created_at": sa.func.now(), "ended_at": None}
+    changed = (
+        sa.update(deliveries)
+        .where(deliveries.c.tenant_id == tenant_id, deliveries.c.run_id == run_id)
+        .values(begun)
+        .returning(*deliveries.c)
+    )
+    return await session.first(changed)

@@ -1,0 +1,83 @@
+"""A receiver of webhooks on this machine, and servers (in this process) that call it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+
+
+class Call(msgspec.Struct):
+    """One call that came in."""
+
+    headers: dict[str, str]
+    body: bytes
+
+    def read(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+
+class Receiver:
+    """Keeps what it is told and answers with the statuses of ``plan`` in turn, then with 200."""
+
+    def __init__(self, *plan: int) -> None:
+        self.calls: list[Call] = []
+        self.plan = list(plan)
+        self.slow: asyncio.Event | None = None
+        self._came = asyncio.Condition()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_post("/hook", self._take)
+        app.router.add_post("/away", self._away)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.slow is not None:
+            self.slow.set()
+        await self._runner.cleanup()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        call = Call({name.lower(): value for name, value in request.headers.items()}, await request.read())
+        async with self._came:
+            self.calls.append(call)
+            status = self.plan.pop(0) if self.plan else 200
+            self._came.notify_all()
+        if self.slow is not None:
+            await self.slow.wait()
+        return web.Response(status=status)
+
+    async def _away(self, request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "/hook"})
+
+    async def until(self, count: int) -> list[Call]:
+        """The calls, once there are ``count``."""
+        async with asyncio.timeout(20), self._came:
+            await self._came.wait_for(lambda: len(self.calls) >= count)
+        return self.calls
+
+
+@contextlib.asynccontextmanager
+async def receiving(*plan: int) -> AsyncIterator[Receiver]:
+    """A receiver that listens."""
+    async with Receiver(*plan) as receiver:
+        yield receiver
+
+
+async def comes_true(condition: Callable[[], Any]) -> Any:
+    """What the coroutine function ``condition`` gives, once that is something."""
+    async with asyncio.timeout(20):
+        while not (found := await condition()):  # noqa: ASYNC110  what it asks about is in the database
+            await asyncio.sleep(0.02)
+    return found

@@ -1,0 +1,167 @@
+"""What users name is called only where it is public or allowed, and gives no more than it may."""
+
+import asyncio
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from app.base.errors import UsageError
+from app.egress.addresses import Allowed, RefusedAddress, check_url
+from app.egress.client import LARGEST_ANSWER, Egress
+from tests.system.house import API, serving
+from tests.webhooks.receiver import receiving
+
+PRIVATE = [
+    "127.0.0.1",
+    "127.8.9.10",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "198.18.0.1",
+    "::1",
+    "::",
+    "fe80::1",
+    "fd00::1",
+    "ff02::1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::",
+    "2001:db8::1",
+]
+PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111"]
+
+
+class Names(AbstractResolver):
+    """Resolves every name to the addresses given, one answer a call."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        address = self.answers.pop(0)
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)]
+
+    async def close(self) -> None: ...
+
+
+def refused(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, RefusedAddress):
+            return True
+        error = getattr(error, "os_error", None) or error.__cause__ or error.__context__
+    return False
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+async def test_a_private_address_is_never_called(address: str) -> None:
+    with pytest.raises(RefusedAddress):
+        Allowed().check(address)
+    bracketed = f"[{address}]" if ":" in address else address
+    for url in (f"http://{bracketed}:9/", "http://innocent.example:9/"):
+        with pytest.raises((OSError, aiohttp.ClientError)) as caught:
+            await Egress(Allowed(), resolver=Names(address)).post(url, b"", {})
+        assert refused(caught.value)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_may_be_called(address: str) -> None:
+    Allowed().check(address)
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "017700000001", "127.1", "0"])
+async def test_other_ways_to_write_an_address_are_seen_through(host: str) -> None:
+    with pytest.raises(ValueError, match="canonical"):
+        check_url(f"http://{host}:9/", Allowed())
+    with pytest.raises((OSError, aiohttp.ClientError)) as caught:
+        await Egress(Allowed()).post(f"http://{host}:9/", b"", {})
+    assert refused(caught.value) or isinstance(caught.value, aiohttp.InvalidURL)
+
+
+async def test_a_name_that_resolves_to_something_else_the_next_time_is_refused_then() -> None:
+    async with receiving() as receiver:
+        egress = Egress(Allowed(["127.0.0.0/8"]), resolver=Names("127.0.0.1", "10.0.0.1"))
+        url = f"http://innocent.example:{receiver.port}/hook"
+        assert (await egress.post(url, b"{}", {})).status == 200
+        with pytest.raises((OSError, aiohttp.ClientError)) as caught:
+            await egress.post(url, b"{}", {})
+        assert refused(caught.value)
+
+
+async def test_a_redirect_is_an_answer_and_not_followed() -> None:
+    async with receiving() as receiver:
+        url = f"http://127.0.0.1:{receiver.port}/away"
+        assert (await Egress(Allowed(["127.0.0.1"])).post(url, b"", {})).status == 307
+        assert receiver.calls == []
+
+
+async def test_no_more_than_so_much_of_an_answer_is_read_and_for_no_longer_than_so() -> None:
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        try:
+            for _piece in range(1000):
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    for answer in (pour, hang):
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        egress = Egress(Allowed(["127.0.0.1"]), seconds=2.0 if answer is pour else 0.2)
+        if answer is pour:
+            assert len((await egress.post(url, b"", {})).body) <= LARGEST_ANSWER
+        else:
+            with pytest.raises(TimeoutError):
+                await egress.post(url, b"", {})
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("ftp://example.org/", "http://"),
+        ("/relative", "http://"),
+        ("https://user:pass@example.org/", "user or a password"),
+        ("http://127.0.0.1/", "no public address"),
+        ("http://[::1]/", "no public address"),
+        ("http://localhost/", "this machine"),
+        ("https://example.org:port/", "Port"),
+        ("https://exa mple.org/", "printable"),
+        ("https://example.org/" + "x" * 3000, "2048"),
+    ],
+)
+async def test_a_url_that_cannot_be_called_is_refused_at_once(fresh_database_url: str, url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_url(url, Allowed())
+    async with serving(fresh_database_url, AGENT_AUTH="none") as service:
+        run = {"assistant_id": "echo", "input": {"messages": "hi"}, "webhook": url}
+        answer = await service.client.post(f"{API}/runs", json=run)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == "/webhook"
+
+
+def test_what_is_allowed_is_a_host_an_address_or_a_network() -> None:
+    allowed = Allowed(["Hooks.internal", "10.1.0.0/16", "", " 192.168.0.7 "])
+    assert allowed.host("hooks.INTERNAL")
+    allowed.check("10.1.2.3")
+    allowed.check("192.168.0.7")
+    with pytest.raises(RefusedAddress):
+        allowed.check("10.2.0.1")
+    with pytest.raises(UsageError, match="AGENT_EGRESS_ALLOW"):
+        Allowed(["10.1.2.3/16/4"])
