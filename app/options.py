@@ -82,6 +82,20 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.migrate_url or self.url
 
 
+class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Redis"""
+
+    url: Annotated[
+        Secret | None,
+        _is(
+            "REDIS_URL",
+            "Carries frames of runs to readers in other processes. Unset: PostgreSQL does.",
+            pattern=r"^(rediss?|unix)://",
+            examples=["redis://user:password@host:6379/0"],
+        ),
+    ] = None
+
+
 class LlmSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Models"""
 

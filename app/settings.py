@@ -23,6 +23,7 @@ from app.options import (
     DatabaseSettings,
     EgressSettings,
     LlmSettings,
+    RedisSettings,
     RunSettings,
     ServerSettings,
 )
@@ -38,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
     llm: LlmSettings = LlmSettings()
     agents: AgentSettings = AgentSettings()
     auth: AuthSettings = AuthSettings()

@@ -10,7 +10,7 @@ from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.bus.postgres_relay import PostgresCarrier
-from app.bus.relay import Outlet
+from app.bus.relay import Carrier, Outlet
 from app.bus.signals import Signals
 from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
@@ -29,7 +29,7 @@ from app.runs.supervisor import Parts, Supervisor
 from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
-from app.system.service import SystemService, version
+from app.system.service import Dispensable, SystemService, version
 from app.system.state import Readiness
 from app.telemetry.export import MetricsPage
 from app.telemetry.lag import LoopLag
@@ -53,6 +53,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     database: Database
     models: Registry
     catalog: Catalog
+    redis: Dispensable | None
     engine: Parts
     supervisor: Supervisor
     access: AccessService
@@ -80,7 +81,14 @@ def build(settings: Settings) -> House:
     catalog = Catalog(
         read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
     )
-    engine = _engine(database, settings.runs)
+    signals = Signals(database)
+    carrier: Carrier = PostgresCarrier(database, signals)
+    redis = None
+    if settings.redis.url is not None:
+        from app.bus.redis_relay import RedisCarrier
+
+        redis = RedisCarrier(settings.redis.url, carrier)
+    engine = _engine(database, settings.runs, signals, redis or carrier)
     most = 0 if settings.server.role == "api" else settings.runs.most
     allowed = Allowed(settings.egress.allow.split(","))
     secrets = (settings.egress.webhook_secret, settings.egress.webhook_secret_secondary)
@@ -90,7 +98,7 @@ def build(settings: Settings) -> House:
     assistants = AssistantService(database, catalog)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation)
-    prober = Prober(database, readiness, models.probe)
+    prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     return House(
         settings=settings,
         meters=meters,
@@ -101,6 +109,7 @@ def build(settings: Settings) -> House:
         database=database,
         models=models,
         catalog=catalog,
+        redis=redis,
         engine=engine,
         supervisor=supervisor,
         access=AccessService(database, settings.auth.key_pepper or Secret("")),
@@ -113,18 +122,16 @@ def build(settings: Settings) -> House:
         dispatcher=dispatcher,
         streams=Streams(meters),
         prober=prober,
-        system=SystemService(prober, readiness, models, HEAD),
+        system=SystemService(prober, readiness, models, redis, HEAD),
     )
 
 
-def _engine(database: Database, settings: RunSettings) -> Parts:
-    signals = Signals(database)
-    carrier = PostgresCarrier(database, signals)
+def _engine(database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:
     return Parts(
         database=database,
         claims=Claims(database, new_id(), settings.lease_seconds),
         journal=Journal(database, patience=settings.lease_seconds),
         signals=signals,
-        feeds=Feeds(database, signals, (carrier,)),
+        feeds=Feeds(database, signals, carrier),
         outlet=Outlet(carrier),
     )

@@ -51,10 +51,10 @@ class Followed:
 class Feeds:
     """Implements ``app.bus.relay.Readers``."""
 
-    def __init__(self, database: Database, signals: Signals, carriers: tuple[Carrier, ...]) -> None:
+    def __init__(self, database: Database, signals: Signals, carrier: Carrier) -> None:
         self._database = database
         self._signals = signals
-        self._carriers = carriers
+        self._carrier = carrier
         self._followed: dict[UUID, Followed] = {}
         self._watchers: dict[ThreadKey, set[asyncio.Future[None]]] = {}
         self._threads_elsewhere: dict[UUID, float] = {}
@@ -66,15 +66,13 @@ class Feeds:
     def start(self) -> None:
         """Begin to follow runs elsewhere."""
         self._signals.listen(self._hear)
-        for carrier in self._carriers:
-            carrier.start(self)
+        self._carrier.start(self)
         self._tasks.repeat(self._look, 0, name="look")
 
     async def aclose(self) -> None:
         """Stop."""
         await self._tasks.aclose()
-        for carrier in self._carriers:
-            await carrier.aclose()
+        await self._carrier.aclose()
 
     def drain(self) -> None:
         """End what is read of runs elsewhere: the readers come back to another process."""
@@ -125,8 +123,7 @@ class Feeds:
             return
         if not followed.local and not followed.wanted:
             followed.wanted = True
-            for carrier in self._carriers:
-                carrier.want(followed.run_id)
+            self._carrier.want(followed.run_id)
             self._signals.tell("watch", [followed.run_id])
             self._wake.set()
         await feed.changed()
@@ -188,8 +185,7 @@ class Feeds:
     def _unwant(self, followed: Followed) -> None:
         if followed.wanted:
             followed.wanted = False
-            for carrier in self._carriers:
-                carrier.unwant(followed.run_id)
+            self._carrier.unwant(followed.run_id)
 
     def _hear(self, signal: Signal) -> None:
         if signal.follow:

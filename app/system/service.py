@@ -3,7 +3,7 @@
 import importlib.metadata
 import time
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from app.llm.registry import Registry
 from app.system.prober import Prober
@@ -19,13 +19,25 @@ def version() -> str:
     return importlib.metadata.version("agent-service")
 
 
-class SystemService:
-    """What a process knows of itself. ``head`` is the revision of the schema that this program wants."""
+class Dispensable(Protocol):
+    """Something that the service can do without; ``trouble`` says in a sentence what is wrong with it."""
 
-    def __init__(self, prober: Prober, readiness: Readiness, models: Registry, head: str) -> None:
+    trouble: str
+
+
+class SystemService:
+    """What a process knows of itself.
+
+    ``redis`` is its way to other processes, if it has one; ``head`` the revision of the schema that it wants.
+    """
+
+    def __init__(
+        self, prober: Prober, readiness: Readiness, models: Registry, redis: Dispensable | None, head: str
+    ) -> None:
         self._prober = prober
         self._readiness = readiness
         self._models = models
+        self._redis = redis
         self._head = head
 
     def obstacle(self) -> str:
@@ -38,7 +50,7 @@ class SystemService:
         checks = {
             "llm": self._llm(),
             "checkpoint_db": self._database(),
-            "redis": {"status": "not_configured"},
+            "redis": self._redis_state(),
             "workers": self._workers(),
         }
         found = {check["status"] for check in checks.values()}
@@ -79,6 +91,14 @@ class SystemService:
             "observed_at": last["observed_at"],
             "vendors": vendors,
         }
+
+    def _redis_state(self) -> dict[str, Any]:
+        """Without it streams across processes go another way: never more than degraded."""
+        if self._redis is None:
+            return {"status": "not_configured"}
+        if self._redis.trouble:
+            return {"status": "degraded", "reason": self._redis.trouble}
+        return {"status": "healthy"}
 
     def _workers(self) -> dict[str, Any]:
         phase = self._readiness.phase

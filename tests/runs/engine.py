@@ -14,7 +14,8 @@ from app.assistants.tables import assistants
 from app.base.ids import agent_id, new_id
 from app.bus.feed import START, EventId
 from app.bus.postgres_relay import PostgresCarrier
-from app.bus.relay import Outlet
+from app.bus.redis_relay import RedisCarrier
+from app.bus.relay import Carrier, Outlet
 from app.bus.signals import Signals
 from app.db.engine import Database
 from app.domain.events import MessageDelta
@@ -27,6 +28,7 @@ from app.runs.journal import Journal
 from app.runs.streams import RunStreams
 from app.runs.structs import RunRequest
 from app.runs.supervisor import Parts, Supervisor
+from app.secrets.secret import Secret
 from app.telemetry.meters import Meters
 
 TENANT = UUID(int=7)
@@ -108,16 +110,20 @@ class Agents:
 class Engine:
     """One process's engine: everything that runs need, over ``database``."""
 
-    def __init__(self, database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000) -> None:
+    def __init__(
+        self, database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000, redis: str = ""
+    ) -> None:
         signals = Signals(database)
-        carrier = PostgresCarrier(database, signals)
+        carrier: Carrier = PostgresCarrier(database, signals)
+        if redis:
+            carrier = RedisCarrier(Secret(redis), carrier)
         self.database = database
         self.parts = Parts(
             database=database,
             claims=Claims(database, new_id(), lease),
             journal=Journal(database, patience=lease),
             signals=signals,
-            feeds=Feeds(database, signals, (carrier,)),
+            feeds=Feeds(database, signals, carrier),
             outlet=Outlet(carrier),
         )
         self.claims = self.parts.claims
@@ -191,10 +197,15 @@ async def add_assistants(database: Database, *names: str) -> None:
 
 @contextlib.asynccontextmanager
 async def engine_on(
-    database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000, sweeping: bool = False
+    database: Database,
+    *agents: SteeredAgent,
+    lease: float = LEASE,
+    most: int = 1000,
+    sweeping: bool = False,
+    redis: str = "",
 ) -> AsyncIterator[Engine]:
     """A started engine that stops with the block."""
-    engine = Engine(database, *agents, lease=lease, most=most)
+    engine = Engine(database, *agents, lease=lease, most=most, redis=redis)
     await engine.start(sweeping=sweeping)
     try:
         yield engine

@@ -1,0 +1,141 @@
+"""Chunks of frames by way of Redis, where there is one: half a millisecond to a reader instead of two.
+
+Redis may be slow, flushed or gone at any moment: what it does not bring to somebody goes by way of PostgreSQL at once,
+and what it loses is found missing by its reader, who reads the event log. Nothing is kept in it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.base.tasks import Tasks
+from app.bus.relay import Carrier, Chunk, Readers
+from app.secrets.secret import Secret
+
+log = structlog.get_logger(__name__)
+
+SECONDS = 0.25
+"""What an answer may take."""
+REST_SECONDS = 1.0
+"""How long Redis is left alone after it has failed."""
+
+_PREFIX = b"agent-service:frames:"
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Chunk).decode
+
+FAILURES = (RedisError, OSError, TimeoutError)
+
+
+def _channel(run_id: UUID) -> bytes:
+    return _PREFIX + run_id.bytes
+
+
+class RedisCarrier:
+    """Implements ``app.bus.relay.Carrier``; ``otherwise`` takes what Redis does not."""
+
+    def __init__(self, url: Secret, otherwise: Carrier) -> None:
+        # redis-py would try ten times over
+        calm: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
+        self._redis: Redis = Redis.from_url(url.reveal(), socket_timeout=SECONDS, **calm)
+        self._listener: Redis = Redis.from_url(url.reveal(), socket_timeout=None, health_check_interval=5, **calm)
+        self._otherwise = otherwise
+        self._wanted: set[UUID] = set()
+        self._changed = asyncio.Event()
+        self._resting_until = 0.0
+        self._tasks = Tasks("redis_relay")
+        self.trouble = ""
+
+    def start(self, readers: Readers) -> None:
+        """Begin to listen for what is wanted."""
+        self._readers = readers
+        self._otherwise.start(readers)
+        self._tasks.repeat(self._connected, REST_SECONDS, name="listen")
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+        await self._otherwise.aclose()
+        with contextlib.suppress(*FAILURES):
+            await self._redis.aclose()
+            await self._listener.aclose()
+
+    def want(self, run_id: UUID) -> None:
+        """Subscribe to its frames."""
+        self._wanted.add(run_id)
+        self._changed.set()
+
+    def unwant(self, run_id: UUID) -> None:
+        """Subscribe no longer."""
+        self._wanted.discard(run_id)
+        self._changed.set()
+
+    async def publish(self, chunks: Sequence[Chunk]) -> None:
+        """Send to those who listen; what nobody heard goes the other way. Raises ``Unavailable``."""
+        left: Sequence[Chunk] = chunks
+        if time.monotonic() >= self._resting_until:
+            try:
+                async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
+                    for chunk in chunks:
+                        pipeline.publish(_channel(chunk.run_id), _pack(chunk))
+                    heard = await pipeline.execute()
+                left = [chunk for chunk, listeners in zip(chunks, heard, strict=True) if not listeners]
+            except FAILURES as error:
+                self._rest(error)
+        if left:
+            await self._otherwise.publish(left)
+
+    async def probe(self) -> None:
+        """Ask whether it is there."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._redis.ping()
+        except FAILURES as error:
+            self._rest(error)
+        else:
+            if self.trouble:
+                log.info("redis_found")
+            self.trouble = ""
+
+    def _rest(self, error: Exception) -> None:
+        self._resting_until = time.monotonic() + REST_SECONDS
+        if not self.trouble:
+            log.warning("redis_lost", error=type(error).__name__)
+        self.trouble = f"Redis does not answer ({type(error).__name__})"
+
+    async def _connected(self) -> None:
+        try:
+            async with self._listener.pubsub() as pubsub:
+                await pubsub.subscribe(_PREFIX)  # there must always be one
+                follower = self._tasks.start(self._subscribe(pubsub), name="subscribe")
+                try:
+                    async for message in pubsub.listen():
+                        if message["type"] == "message" and message["channel"] != _PREFIX:
+                            self._readers.receive(_unpack(message["data"]))
+                finally:
+                    follower.cancel()
+        except FAILURES as error:
+            self._rest(error)
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        """Keep the subscriptions as they are wanted."""
+        has: set[UUID] = set()
+        while True:
+            wanted = set(self._wanted)
+            if new := wanted - has:
+                await pubsub.subscribe(*map(_channel, new))
+            if old := has - wanted:
+                await pubsub.unsubscribe(*map(_channel, old))
+            has = wanted
+            await self._changed.wait()
+            self._changed.clear()

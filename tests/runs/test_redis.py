@@ -1,0 +1,104 @@
+"""With a Redis the frames of runs go to other processes by way of it; without one, or when it dies, they arrive too."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.bus.feed import START
+from app.bus.redis_relay import RedisCarrier
+from app.db.engine import Database
+from app.secrets.secret import Secret
+from tests.redis import RedisServer
+from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, fetch
+from tests.runs.test_processes import Heard, Speaker
+from tests.system.house import serving
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
+
+
+@contextlib.asynccontextmanager
+async def two(database: Database, agent: SteeredAgent, redis: RedisServer) -> AsyncIterator[tuple[Engine, Engine]]:
+    """An engine that only follows and one that executes, with a Redis between them."""
+    async with (
+        engine_on(database, agent, most=0, sweeping=True, redis=redis.url) as api,
+        engine_on(database, agent, sweeping=True, redis=redis.url) as worker,
+    ):
+        yield api, worker
+
+
+async def follow(api: Engine, speaker: Speaker) -> tuple[Heard, object]:
+    run = await api.begin("x", agent="steered", modes=["messages-tuple"])
+    heard = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+    speaker.may.release()
+    await heard.until(b"one ")
+    return heard, run
+
+
+async def test_frames_come_by_way_of_redis_and_leave_nothing_in_the_database(
+    database: Database, redis: RedisServer
+) -> None:
+    speaker = Speaker("one ", "two ", "three ")
+    async with two(database, SteeredAgent("steered", speaker.work), redis) as (api, worker):
+        heard, _ = await follow(api, speaker)
+        before = await fetch(database, "select count(*) from live_frames")
+        for word in (b"two ", b"three "):
+            speaker.may.release()
+            await heard.until(word)
+        assert await fetch(database, "select count(*) from live_frames") == before
+        speaker.may.release()
+        assert (await heard.whole()).endswith(b"\r\n\r\n")
+        assert worker.supervisor.active == 0
+
+
+@pytest.mark.parametrize("trouble", ["stop", "freeze"])
+async def test_a_redis_that_dies_in_the_middle_costs_no_frame(
+    database: Database, redis: RedisServer, trouble: str
+) -> None:
+    words = [f"word{number} " for number in range(12)]
+    speaker = Speaker("one ", *words)
+    async with two(database, SteeredAgent("steered", speaker.work), redis) as (api, worker):
+        heard, run = await follow(api, speaker)
+        for number, word in enumerate(words):
+            if number == 4:
+                await asyncio.to_thread(getattr(redis, trouble))
+            if number == 8 and trouble == "freeze":
+                await asyncio.to_thread(redis.thaw)
+            if number == 8 and trouble == "stop":
+                await asyncio.to_thread(redis.start)
+            speaker.may.release()
+            await heard.until(word.encode())
+        speaker.may.release()
+        whole = await heard.whole()
+        assert whole == await worker.stream(run)  # type: ignore[arg-type]
+
+
+async def test_without_its_redis_a_process_is_degraded_and_works(fresh_database_url: str, redis: RedisServer) -> None:
+    async with serving(fresh_database_url, AGENT_AUTH="none", REDIS_URL=redis.url) as service:
+
+        async def status() -> str:
+            carrier = service.house.redis
+            assert isinstance(carrier, RedisCarrier)
+            await carrier.probe()
+            checks = (await service.get("/health")).json()["checks"]
+            return str(checks["redis"]["status"])
+
+        assert await status() == "healthy"
+        await asyncio.to_thread(redis.stop)
+        assert await status() == "degraded"
+        answer = await service.get("/health")
+        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+        assert (await service.get("/health/ready")).status_code == 200
+        await asyncio.to_thread(redis.start)
+        assert await status() == "healthy"
+
+
+def test_the_address_of_a_redis_is_a_secret() -> None:
+    assert "pass" not in repr(Secret("redis://user:pass@host/0"))
