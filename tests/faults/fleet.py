@@ -108,7 +108,7 @@ class Fleet:
     def roll(self, place: int) -> None:
         """SIGTERM, and a new start once it has ended in order."""
         code = self.servers[place].stop()
-        assert code == 0, f"exit code {code} after SIGTERM"
+        assert code == 0, f"exit code {code} after SIGTERM: {self.servers[place].log.read_text()[-3000:]}"
         self.restart(place)
 
     def close(self) -> None:

@@ -1,0 +1,143 @@
+"""What it costs to work across processes: ``python -m bench.across`` (a minute or two).
+
+One process answers, another executes. Pick-up is what the database says between a run's acceptance and its claim; the
+age of a token is that of a time that the agent sends, read in another process of the same machine.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+
+from app.db import migrate
+from app.db.embedded import EmbeddedDatabase
+from bench.processes import Server, cpu_seconds, free_port, memory_mb, serving
+from bench.starting import READY
+from tests.redis import RedisServer
+
+AGENT = """
+import asyncio, time
+from app.agents.function import Context
+
+async def run(context: Context, input: dict) -> None:
+    for _ in range(input.get("count", 0)):
+        context.emit(time.time())
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(input.get("rest", 0))
+"""
+
+
+@contextlib.contextmanager
+def server(url: str, folder: Path, **settings: str) -> Iterator[Server]:
+    port = free_port()
+    agents = folder / "agents.toml"
+    agents.write_text('[agents.echo]\nmodel = "scripted:echo"\n[agents.clock]\nfunction = "./clock.py:run"\n')
+    (folder / "clock.py").write_text(AGENT)
+    own = {
+        "DATABASE_URL": url,
+        "AGENT_AUTH": "none",
+        "PORT": str(port),
+        "LOG_LEVEL": "warning",
+        "AGENT_CONFIG": str(agents),
+    }
+    with serving([sys.executable, "-m", "app", "serve"], port, READY, folder, **{**own, **settings}) as running:
+        yield running
+
+
+def base(running: Server) -> str:
+    return f"http://127.0.0.1:{running.port}/api/v1"
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(values, n=100)
+    return {"p50_ms": round(cuts[49] * 1000, 2), "p99_ms": round(cuts[98] * 1000, 2)}
+
+
+async def pick_up(api: Server, url: str, runs: int) -> dict[str, float]:
+    async with httpx.AsyncClient(base_url=base(api), timeout=30) as http:
+        for _ in range(runs):
+            made = (await http.post("/runs", json={"assistant_id": "echo", "input": {"messages": "hi"}})).json()
+            await http.get(f"/threads/{made['thread_id']}/runs/{made['run_id']}/join")
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch("select extract(epoch from started_at - created_at)::float8 as waited from runs")
+    await connection.close()
+    return quantiles([row["waited"] for row in rows])
+
+
+async def tokens(api: Server, count: int) -> dict[str, float]:
+    body = {"assistant_id": "clock", "input": {"count": count}, "stream_mode": "custom"}
+    async with (
+        httpx.AsyncClient(base_url=base(api), timeout=60) as http,
+        http.stream("POST", "/runs/stream", json=body) as answer,
+    ):
+        lines = answer.aiter_lines()
+        ages = [time.time() - float(line[6:]) async for line in lines if line[:6] == "data: " and line[6:7].isdigit()]
+    return quantiles(ages[10:])
+
+
+async def idle(api: Server, count: int, seconds: float) -> dict[str, float]:
+    async with httpx.AsyncClient(base_url=base(api), timeout=30) as http:
+        body = {"assistant_id": "clock", "input": {"rest": seconds + 60}, "stream_mode": "custom"}
+        made = [(await http.post("/runs", json=body)).json() for _ in range(20)]
+        before = memory_mb(api.pid)[0]
+        streams = []
+        for number in range(count):
+            run = made[number % len(made)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+            path = f"/api/v1/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            streams.append((reader, writer))
+        for reader, _ in streams:
+            await reader.readuntil(b"event: metadata")
+        await asyncio.sleep(2)
+        used, began = cpu_seconds(api.pid), time.monotonic()
+        await asyncio.sleep(seconds)
+        share = (cpu_seconds(api.pid) - used) / (time.monotonic() - began)
+        kilobytes = (memory_mb(api.pid)[0] - before) * 1000 / count
+        for _, writer in streams:
+            writer.close()
+        for run in made:
+            await http.post(f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
+    return {"streams": count, "kB_each": round(kilobytes, 1), "share_of_a_core": round(share, 4)}
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        folder = Path(place)
+        database = EmbeddedDatabase(folder)
+        url = database.start()
+        stack.callback(database.stop)
+        migrate.upgrade(url)
+        redis = RedisServer(folder)
+        stack.callback(redis.stop)
+        for name, settings in (("without Redis", {}), ("with Redis", {"REDIS_URL": redis.url})):
+            with (
+                server(url, folder, AGENT_ROLE="api", **settings) as api,
+                server(url, folder, AGENT_ROLE="worker", **settings),
+            ):
+                found[f"age of a token, {name}"] = asyncio.run(tokens(api, 100 if quick else 500))
+                if not settings:
+                    found["pick-up"] = asyncio.run(pick_up(api, url, 100 if quick else 500))
+                    found["idle streams"] = asyncio.run(idle(api, 300 if quick else 1000, 5 if quick else 20))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.across", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    print(json.dumps(measure(quick=parser.parse_args().quick), indent=2))
+
+
+if __name__ == "__main__":
+    main()
