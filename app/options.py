@@ -186,6 +186,9 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     most: Annotated[
         int, _is("AGENT_WORKER_RUNS", "Runs that one worker process executes at once; others wait.", ge=1, le=100_000)
     ] = 1000
+    streams_per_key: Annotated[
+        int, _is("AGENT_STREAMS_PER_KEY", "Streams that one key may have open on one process.", ge=1, le=100_000)
+    ] = 2000
     lease_seconds: Annotated[
         float, _is("AGENT_LEASE_SECONDS", "How long a worker owns a run without renewing its lease.", ge=3, le=3600)
     ] = 30

@@ -35,7 +35,7 @@ from app.telemetry.export import MetricsPage
 from app.telemetry.lag import LoopLag
 from app.telemetry.meters import Meters
 from app.threads.service import ThreadService
-from app.web.stream import Streams
+from app.web.streams import MOST, Streams
 from app.webhooks.dispatcher import Dispatcher
 from app.webhooks.service import WebhookService
 from app.webhooks.signing import key_of
@@ -69,8 +69,11 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     system: SystemService
 
 
-def build(settings: Settings) -> House:
-    """Connect the rooms as ``settings`` says. Raises ``StartError`` for what cannot work."""
+def build(settings: Settings, *, streams: int = MOST) -> House:
+    """Connect the rooms as ``settings`` says. Raises ``StartError`` for what cannot work.
+
+    ``streams``: answers that may be open at once.
+    """
     if settings.database.url is None:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     meters = Meters()
@@ -120,7 +123,7 @@ def build(settings: Settings) -> House:
         scheduler=Scheduler(database, engine.claims, creation, runs),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
-        streams=Streams(meters),
+        streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
         prober=prober,
         system=SystemService(prober, readiness, models, redis, HEAD),
     )

@@ -32,6 +32,11 @@ class Principal(msgspec.Struct, frozen=True):
     key_id: str | None = None
     scopes: frozenset[str] = frozenset()
 
+    @property
+    def holder(self) -> tuple[UUID, str | None]:
+        """Whose share of what is bounded per key a request takes."""
+        return self.tenant_id, self.key_id
+
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     """An API key without its secret."""

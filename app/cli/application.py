@@ -10,7 +10,7 @@ from app.base.errors import StartError
 from app.db.revisions import HEAD
 from app.lifespan import close_house, drain_house, open_house
 from app.serving.station import Station
-from app.serving.worker import run
+from app.serving.worker import connections, run
 from app.settings import Settings, load
 from app.telemetry.logs import set_up
 from app.web.bodies import Bodies
@@ -24,7 +24,8 @@ class Service:
     """The House as a worker serves it (``app.serving.port.Application``)."""
 
     def __init__(self, settings: Settings) -> None:
-        self._house = build(settings)
+        # health checks and other requests find a connection while all streams are open
+        self._house = build(settings, streams=connections() * 5 // 6)
         self.asgi = Envelope(Bodies(litestar(self._house)), self._house.meters)
 
     async def open(self) -> None:

@@ -21,7 +21,8 @@ from app.runs.service import RunService
 from app.runs.structs import Action, BulkCancel, Run, RunCreate
 from app.runs.thread_streams import THREAD_MODES, read_place
 from app.web.params import AnyRequest, Page, last_event_id, page_of, project, select_fields, stream_modes
-from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait, Streams
+from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait
+from app.web.streams import Streams
 
 Id = FromPath[UUID]
 Body = JSONBody[RunCreate]
@@ -151,13 +152,14 @@ class RunsController(Controller):
         reader: NamedDependency[Reader],
     ) -> JsonWait:
         """The thread's values after the run."""
-        streams.admit()
+        streams.admit(principal.holder)
         await runs.get(principal, thread_id, run_id)
         return JsonWait(
             streams,
             runs.result(principal, thread_id, run_id),
             headers=_headers(thread_id, run_id, "join"),
             on_disconnect=functools.partial(runs.stop, principal, run_id) if reader.cancels else None,
+            holder=principal.holder,
         )
 
     @get(
@@ -178,13 +180,14 @@ class RunsController(Controller):
 
         ``stream_mode`` (repeated, with commas, or a JSON array) narrows it to some of the run's modes.
         """
-        streams.admit()
+        streams.admit(principal.holder)
         await runs.check_log(principal, thread_id, run_id)
         return EventStream(
             streams,
             runs.stream(principal, run_id, after=reader.after, modes=reader.modes),
             headers=_headers(thread_id, run_id, "stream"),
             on_disconnect=functools.partial(runs.stop, principal, run_id) if reader.cancels else None,
+            holder=principal.holder,
         )
 
     @get("/threads/{thread_id:str}/stream", responses=EVENT_STREAM, summary="Follow all runs of a thread")
@@ -197,11 +200,12 @@ class RunsController(Controller):
         those of states, ``lifecycle`` the beginnings and ends of runs alone. The stream ends when the thread is
         deleted.
         """
-        streams.admit()
+        streams.admit(principal.holder)
         modes = stream_modes(request, THREAD_MODES) or ["run_modes"]
         last = request.headers.get("last-event-id")
         after = read_place(last) if last else None
-        return EventStream(streams, await runs.thread_stream(principal, thread_id, after=after, modes=modes))
+        frames = await runs.thread_stream(principal, thread_id, after=after, modes=modes)
+        return EventStream(streams, frames, holder=principal.holder)
 
     @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", summary="Stop a run")
     async def cancel(
@@ -249,6 +253,7 @@ class Opening:
             self._runs.stream(self._principal, accepted.run_id, after=after),
             headers=_headers(*place, "stream"),
             on_disconnect=self._on_disconnect(accepted.run_id, body),
+            holder=self._principal.holder,
         )
 
     async def wait(self, thread_id: UUID | None, body: RunCreate) -> JsonWait:
@@ -260,10 +265,11 @@ class Opening:
             self._runs.result(self._principal, *place),
             headers=_headers(*place, "join"),
             on_disconnect=self._on_disconnect(accepted.run_id, body),
+            holder=self._principal.holder,
         )
 
     async def _begin(self, thread_id: UUID | None, body: RunCreate) -> Claimed | Made:
-        self._streams.admit()
+        self._streams.admit(self._principal.holder)
         return await self._runs.create(self._principal, thread_id, body, await key_in(self._request))
 
     def _on_disconnect(self, run_id: UUID, body: RunCreate) -> Gone | None:

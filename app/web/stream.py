@@ -7,23 +7,16 @@ stream costs no task unless it lives longer than a tick, and then one, which wai
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from typing import Any
 
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 from litestar.types import Receive, Scope, Send
 
-from app.base.errors import BadRequest, Invalid, Unavailable
-from app.base.tasks import Tasks
-from app.telemetry.meters import Meters
+from app.base.errors import BadRequest, Invalid
+from app.web.streams import Streams
 
-TICK = 0.25
-"""Seconds between two looks at the open streams."""
-HEARTBEAT = 5.0
-STUCK = 60.0
-"""Seconds that one ``send`` may take before its reader is given up."""
-MOST = 10_000
 YIELD_EVERY = 16
 """Chunks after which a stream lets others run even if neither its source nor its reader ever waits."""
 
@@ -44,65 +37,6 @@ def frame(event: str, data: bytes, event_id: str) -> bytes:
     return b"event: %b\r\ndata: %b\r\nid: %b\r\n\r\n" % (event.encode(), data, event_id.encode())
 
 
-class Streams:
-    """The open answers of this process, at most ``most``."""
-
-    def __init__(
-        self,
-        meters: Meters,
-        *,
-        most: int = MOST,
-        tick: float = TICK,
-        heartbeat: float = HEARTBEAT,
-        stuck: float = STUCK,
-    ) -> None:
-        self.tasks = Tasks("streams")
-        self.draining = False
-        self.now = 0
-        self.beat_ticks = max(1, round(heartbeat / tick))
-        self.stuck_ticks = max(1, round(stuck / tick))
-        self._most = most
-        self._tick = tick
-        self._gauge = meters.streams_open
-        self._open: set[_Open] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def admit(self) -> None:
-        """Ask before a run is made for a stream. Raises ``Unavailable`` when no more may open."""
-        if self.draining:
-            raise Unavailable("This server is about to stop; another one takes over.")
-        if len(self._open) >= self._most:
-            raise Unavailable(f"This server has its {self._most} streams open; try again in a moment.")
-
-    def drain(self) -> None:
-        """End all open streams: readers are told to come back, waiting ones are cut so that they join again."""
-        self.draining = True
-        for stream in self._open:
-            stream.stop("drain")
-
-    def opened(self, stream: "_Open") -> None:
-        """Look after ``stream`` from now on."""
-        self._open.add(stream)
-        self._gauge.add(1)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._tick, self._look)
-
-    def closed(self, stream: "_Open") -> None:
-        """``stream`` has ended."""
-        self._open.discard(stream)
-        self._gauge.add(-1)
-
-    def _look(self) -> None:
-        self.now += 1
-        for stream in self._open:
-            stream.look(self.now)
-        again = asyncio.get_running_loop().call_later
-        self._timer = again(self._tick, self._look) if self._open else None
-
-
 class _Open:
     """An ASGI answer that ``Streams`` looks after."""
 
@@ -110,8 +44,11 @@ class _Open:
     caching = b"no-store"
     heartbeat = b""
 
-    def __init__(self, streams: Streams, headers: Mapping[str, str] | None, on_disconnect: Gone | None) -> None:
+    def __init__(
+        self, streams: Streams, headers: Mapping[str, str] | None, on_disconnect: Gone | None, holder: Hashable
+    ) -> None:
         self._streams = streams
+        self.holder = holder
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
         self._ended = ""  # why it was stopped: gone, stuck or drain
@@ -227,8 +164,9 @@ class EventStream(_Open):
         *,
         headers: Mapping[str, str] | None = None,
         on_disconnect: Gone | None = None,
+        holder: Hashable = None,
     ) -> None:
-        super().__init__(streams, headers, on_disconnect)
+        super().__init__(streams, headers, on_disconnect, holder)
         self._chunks = chunks
 
     async def _begin(self, *more: tuple[bytes, bytes]) -> None:
@@ -284,8 +222,9 @@ class JsonWait(_Open):
         *,
         headers: Mapping[str, str] | None = None,
         on_disconnect: Gone | None = None,
+        holder: Hashable = None,
     ) -> None:
-        super().__init__(streams, headers, on_disconnect)
+        super().__init__(streams, headers, on_disconnect, holder)
         self._result = result
 
     async def _serve(self) -> None:

@@ -15,7 +15,7 @@ from app.web.decoding import JsonBody
 from app.web.headers import Envelope
 from app.web.openapi import openapi_config
 from app.web.problems import exception_handlers
-from app.web.stream import Streams
+from app.web.streams import Streams
 
 Message = dict[str, Any]
 

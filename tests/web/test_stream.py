@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from litestar import get
 
-from app.base.errors import Unavailable
+from app.base.errors import Limited, Unavailable
 from app.telemetry.meters import Meters
 from app.web.stream import EVENT_STREAM, EventStream, frame
 from tests.web.serving import Connection, Flag, application, at_rest, fast_streams, scope
@@ -192,6 +192,19 @@ async def test_no_more_streams_open_than_allowed() -> None:
     source.queue.put_nowait(None)
     await serving
     streams.admit()
+
+
+async def test_no_key_has_more_streams_open_than_its_share() -> None:
+    streams = fast_streams(most_each=1)
+    source, connection = Source(), Connection()
+    serving = connection.serve(EventStream(streams, source.chunks(), holder="mine"))
+    await connection.until(lambda: connection.body)
+    with pytest.raises(Limited, match="close one"):
+        streams.admit("mine")
+    streams.admit("yours")
+    source.queue.put_nowait(None)
+    await serving
+    streams.admit("mine")
 
 
 async def test_a_finished_stream_leaves_nothing_in_memory() -> None:
