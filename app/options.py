@@ -45,6 +45,27 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         _is("AGENT_ROLE", "`api` answers requests, `worker` executes runs (it serves health and metrics too)."),
     ] = "all"
     workers: Annotated[int, _is("WORKERS", "Worker processes of `agent-service serve`.", ge=1, le=256)] = 1
+    stuck_seconds: Annotated[
+        float,
+        _is(
+            "AGENT_STUCK_SECONDS",
+            "Seconds for which a worker's event loop may stand still before it is killed (0: for ever).",
+            ge=0,
+            le=3600,
+        ),
+    ] = 30
+    worker_lifetime: Annotated[
+        float,
+        _is(
+            "AGENT_WORKER_LIFETIME",
+            "Seconds after which a worker is replaced (0: never).",
+            ge=0,
+            le=31_536_000,
+        ),
+    ] = 0
+    worker_max_rss: Annotated[
+        float, _is("AGENT_WORKER_MAX_RSS", "Megabytes of memory from which on it is (0: never).", ge=0, le=1_000_000)
+    ] = 0
     root_path: Annotated[
         str,
         _is("ROOT_PATH", "The path under which a proxy serves this server.", pattern="^/.*[^/]$", examples=["/agents"]),

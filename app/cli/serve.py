@@ -8,6 +8,7 @@ from app.cli.apart import apart
 from app.serving.events import sayer
 from app.serving.listening import listen
 from app.serving.parent import Parent
+from app.serving.renewal import Renewal
 from app.serving.station import Station
 
 ROLES = ("all", "api", "worker")
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
     parent = Parent(listen(host, port, plan["workers"]), work, grace=plan["drain"] + GRACE_SECONDS, say=say)
+    parent.renewal = Renewal(**plan["renewal"])
     parent.on_ready = lambda about: say("info", "serving", host=host, port=port, **about)
     return parent.run()
 
@@ -72,4 +74,9 @@ def prepare(overrides: dict[str, str]) -> dict[str, Any]:
         "workers": server.workers,
         "log_format": server.log_format,
         "drain": settings.runs.drain_seconds,
+        "renewal": {
+            "stuck": server.stuck_seconds,
+            "lifetime": server.worker_lifetime,
+            "max_rss": server.worker_max_rss,
+        },
     }

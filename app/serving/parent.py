@@ -17,6 +17,7 @@ from types import FrameType
 
 from app.base.errors import AgentServiceError, StartError, UsageError
 from app.serving.events import Say
+from app.serving.renewal import LOOK_SECONDS, Renewal
 from app.serving.station import Station, first_words
 
 INTERRUPTED = 130
@@ -36,9 +37,10 @@ class Worker:
         self.number = number
         self.pid = pid
         self.link = link
-        self.born = time.monotonic()
+        self.born = self.heard = time.monotonic()
         self.ready = False
         self.leaving = False
+        self.leaves_by = 0.0
         self.failure: StartError | None = None
         self._text = b""
 
@@ -52,6 +54,13 @@ class Worker:
         *lines, self._text = self._text.split(b"\n")
         return [json.loads(line) for line in lines]
 
+    def leave(self, seconds: float) -> None:
+        """Let it end in order, within ``seconds``."""
+        if not self.leaving:
+            self.leaving = True
+            self.leaves_by = time.monotonic() + seconds
+            self.signal(signal.SIGTERM)
+
     def signal(self, number: signal.Signals) -> None:
         """Send it ``number``; it is not reaped yet, so the number is its own."""
         os.kill(self.pid, number)
@@ -62,12 +71,13 @@ class Parent:
 
     ``grace`` are the seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker
     tells about itself whenever one is ready. ``changed`` gives the path of a source that changed, or an empty text; the
-    workers are replaced then, and one that fails to start is waited for to be mended.
+    workers are replaced then, and one that fails to start is waited for to be mended. ``renewal`` has other reasons.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], work: Work, *, grace: float, say: Say) -> None:
         self.on_ready: Callable[[dict[str, str]], None] = lambda _: None
         self.changed: Callable[[], str] | None = None
+        self.renewal = Renewal()
         self._listeners = list(listeners)
         self._work = work
         self._grace = grace
@@ -126,6 +136,8 @@ class Parent:
             self._kill()
         elif self.changed is not None and not self._deadline and (path := self.changed()):
             self._replace(path)
+        if self.renewal.active and not self._deadline:
+            self._renew()
 
     def _sleep(self) -> None:
         """Until somebody says something, ends, or is due."""
@@ -135,6 +147,8 @@ class Parent:
         dues = [*self._due.values(), *([self._deadline] if self._deadline else [])]
         if self.changed is not None:
             dues.append(time.monotonic() + 0.2)
+        if self.renewal.active:
+            dues.append(time.monotonic() + LOOK_SECONDS)
         wait = max(0.0, min(dues) - time.monotonic()) * 1000 + 1 if dues else None
         poll.poll(wait)
         with contextlib.suppress(BlockingIOError):
@@ -179,8 +193,11 @@ class Parent:
 
     def _listen_to(self, worker: Worker) -> None:
         for message in worker.hear():
-            if "ready" in message:
+            if "alive" in message:
+                worker.heard = time.monotonic()
+            elif "ready" in message:
                 worker.ready = self._served = True
+                worker.heard = time.monotonic()
                 self.on_ready(message["ready"])  # type: ignore[arg-type]
             else:
                 kind = UsageError if message["usage"] else StartError
@@ -248,9 +265,25 @@ class Parent:
         for number in self._due:
             self._due[number] = 0.0
         for worker in self._workers.values():
-            if not worker.leaving:
-                worker.leaving = True
-                worker.signal(signal.SIGTERM)
+            worker.leave(self._grace)
+
+    def _renew(self) -> None:
+        """Kill who is stuck; let one at a time go in order whose time is over."""
+        now = time.monotonic()
+        workers = [worker for worker in self._workers.values() if worker.ready]
+        paused = self.renewal.was_paused()
+        for worker in workers:
+            worker.heard = now if paused else worker.heard
+            if self.renewal.is_stuck(worker) or (worker.leaving and now > worker.leaves_by):
+                self._say("error", "worker_stuck", worker=worker.number, silent=round(now - worker.heard, 1))
+                worker.signal(signal.SIGKILL)
+        if len(workers) < len(self._listeners) or any(worker.leaving for worker in workers):
+            return
+        for worker in workers:
+            if reason := self.renewal.reason(worker):
+                self._say("info", "worker_renewed", worker=worker.number, reason=reason)
+                worker.leave(self._grace)
+                return
 
 
 def _worked(work: Work, station: Station) -> int:

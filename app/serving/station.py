@@ -23,6 +23,10 @@ class Station:
         """Tell the parent that this worker serves."""
         self._send({"ready": about})
 
+    def alive(self) -> None:
+        """Tell the parent that the event loop turns."""
+        self._send({"alive": True})
+
     def failed(self, sentence: str, *, usage: bool = False) -> None:
         """Tell the parent why this worker cannot serve; the worker ends then."""
         self._send({"failed": sentence, "usage": usage})

@@ -36,6 +36,9 @@ IDLE_SECONDS = 75
 """How long a connection may lie idle between requests, and how long the head of one may take: Granian has one deadline
 for both. Load balancers keep theirs for 60 s and must be the ones that close."""
 
+BEAT_SECONDS = 1.0
+"""How often a worker tells its parent that its event loop turns."""
+
 CLOSE_SECONDS = 5.0
 """How long requests that do not stream may take to end once the application has drained."""
 
@@ -67,12 +70,18 @@ async def _serve(create: Callable[[], Application], station: Station) -> int:
     serving = tasks.start(server.serve(), name="granian")
     stopping = tasks.start(stop.wait(), name="stop")
     station.ready(application.about())
+
+    async def beat() -> None:
+        station.alive()
+
+    tasks.repeat(beat, BEAT_SECONDS, name="alive")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     await application.drain()
     server.stop()  # type: ignore[no-untyped-call]
     # a connection that has sent half a head keeps Granian waiting for the rest
     await asyncio.wait({serving}, timeout=CLOSE_SECONDS)
     await application.close()
+    await tasks.aclose()
     return 0 if stop.is_set() else 1
 
 

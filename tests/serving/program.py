@@ -16,6 +16,7 @@ from app.serving.changes import Changes
 from app.serving.events import sayer
 from app.serving.listening import listen
 from app.serving.parent import Parent
+from app.serving.renewal import Renewal
 from app.serving.station import Station
 
 
@@ -87,6 +88,7 @@ def main(options: dict[str, Any]) -> int:
         parent = Parent(listeners, work, grace=options.get("grace", 10), say=sayer("json"))
         if source := options.get("source"):
             parent.changed = Changes([Path(source).parent]).found
+        parent.renewal = Renewal(**options.get("renewal", {}))
         parent.on_ready = lambda about: say(f"ready {about['pid']}")
         return parent.run()
     except AgentServiceError as error:

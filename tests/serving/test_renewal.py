@@ -1,0 +1,55 @@
+"""Workers that are stuck, old or large are replaced."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.serving.processes import Program, is_alive, read_all, until
+
+Start = Callable[..., Program]
+
+
+def test_a_worker_whose_event_loop_is_stuck_is_killed_and_replaced(start: Start) -> None:
+    program = start(renewal={"stuck": 2.0})
+    [first] = program.workers()
+    with program.send(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n"):
+        until(lambda: "stuck" in program.said())
+        assert program.event("worker_stuck")["worker"] == 1
+    assert program.workers(2)[1] != first
+    assert not is_alive(first)
+    assert program.get("/pid")["pid"] != first
+
+
+def test_a_parent_that_was_paused_with_its_workers_kills_none(start: Start) -> None:
+    program = start(renewal={"stuck": 2.0})
+    [first] = program.workers()
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in (program.process.pid, first):
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            until(lambda: stopped(program.process.pid) and stopped(first))
+            signal.sigtimedwait([], 6.0)
+    assert program.get("/pid")["pid"] == first
+    assert not [line for line in program.said() if "worker_stuck" in line]
+
+
+def stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.parametrize("rule, reason", [({"lifetime": 1.0}, "lifetime"), ({"max_rss": 1.0}, "memory")])
+def test_workers_go_in_order_one_after_the_other(start: Start, rule: dict[str, float], reason: str) -> None:
+    program = start(workers=2, renewal=rule)
+    first = program.workers(2)
+    with program.stream() as stream:
+        assert b"retry: 1000" in read_all(stream)
+    after = program.workers(4)
+    assert len(set(after)) == 4
+    assert set(after[:2]) == set(first)
+    renewed = [json.loads(line) for line in program.said() if "worker_renewed" in line]
+    assert {one["reason"] for one in renewed} == {reason}
+    assert not [line for line in program.said() if "worker_lost" in line]
