@@ -118,6 +118,10 @@ class RunContext(Protocol):
         """An id for the next message that a model says in this attempt: a later attempt has others."""
         ...
 
+    def check_lease(self) -> None:
+        """Stand right before every effect outside. Raises ``LeaseLost`` when there may be none any more."""
+        ...
+
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
         """Make durable that these calls may start now, where no step of this run has said so. Raises ``LeaseLost``."""
         ...

@@ -33,6 +33,9 @@ class Rehearsal:
         self.steps: list[Step] = []
         self.intents: list[ToolIntent] = []
 
+    def check_lease(self) -> None:
+        """Nobody else has it."""
+
     def message_id(self) -> str:
         """A new one."""
         return f"run--{new_id()}"

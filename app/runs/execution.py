@@ -45,6 +45,7 @@ class Execution:
         self, lease: Lease, claimed: Claimed, loaded: Loaded, journal: Journal, feed: Feed, tasks: Tasks
     ) -> None:
         self._lease = lease
+        self.check_lease = lease.check
         self._tasks = tasks
         self.claimed = claimed
         self.tenant_id = claimed.tenant_id
@@ -159,11 +160,10 @@ class Execution:
         return f"run--{uuid5(self.run_id, f'{epoch} {step} {count}')}"
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Make durable that these calls may start now. Raises ``LeaseLost`` when they may not."""
+        """Make durable that these calls may start now."""
         if intents:
             self._draft.intend(intents, self.step)
             await self._write(None, None)
-        self._lease.check()
 
     async def commit(self, step: Step) -> None:
         """Make ``step`` durable, then announce it."""

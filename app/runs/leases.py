@@ -5,6 +5,8 @@ runs are stopped (``Lease.check`` stands before every write and every call of a 
 """
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
@@ -34,6 +36,10 @@ class Leases:
     def start(self) -> None:
         """Begin to renew."""
         seconds = self._claims.lease_seconds
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody stops a thread
+            # Run before any callback of the loop that became ready during the pause: a task that is cancelled now does
+            # not take one more step, so what it was about to send is not sent.
+            signal.signal(signal.SIGCONT, lambda *_: self._fence_all())
         self._tasks.repeat(self._renew, seconds / 3, name="renew")
         self._tasks.repeat(self._fence, seconds / 60, name="fence")
 
@@ -64,6 +70,9 @@ class Leases:
             return
 
     async def _fence(self) -> None:
+        self._fence_all()
+
+    def _fence_all(self) -> None:
         least = self._claims.lease_seconds * MARGIN
         for run_id, live in list(self._live.items()):
             if live.lease.seconds < least:

@@ -194,7 +194,7 @@ async def test_a_process_that_hung_past_its_lease_writes_nothing_and_starts_noth
         started.set()
         await tried.wait()
         with pytest.raises(LeaseLost):
-            await context.intend(())
+            context.check_lease()
         with pytest.raises(LeaseLost):
             await context.commit(step("never"))
         raise LeaseLost

@@ -67,6 +67,7 @@ class Asking:
             temperature=self._manner.temperature if temperature is None else temperature,
             max_tokens=self._manner.max_tokens if max_tokens is None else max_tokens,
         )
+        session.run.check_lease()
         answer = Answer(session.run, name or session.node, lambda: call_ids(asked))
         with session.working():
             try:

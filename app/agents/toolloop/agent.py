@@ -133,6 +133,7 @@ class ToolLoop:
             temperature=self._manner.temperature,
             max_tokens=self._manner.max_tokens,
         )
+        context.check_lease()
         answer = Answer(context, MODEL_NODE, lambda: call_ids(messages))
         stream = self._model.stream(request)
         async with contextlib.aclosing(stream) as events:  # type: ignore[type-var]

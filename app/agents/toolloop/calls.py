@@ -218,6 +218,7 @@ class Toolbox:
         limit = asyncio.timeout(tool.timeout)
         name = tool.spec.name
         with Voice(asking.context) as voice:
+            asking.context.check_lease()
             try:
                 crash_point("before_tool")
                 async with limit:
