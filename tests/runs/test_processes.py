@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -262,3 +264,27 @@ async def test_what_a_drained_process_leaves_is_taken_up_at_once(database: Datab
     assert result["messages"][-1]["content"] == "word "
     (row,) = await fetch(database, "select attempts, epoch from runs")
     assert row == {"attempts": 1, "epoch": 2}
+
+
+async def test_a_process_that_wakes_up_after_its_lease_takes_not_one_more_step(database: Database) -> None:
+    """What became ready during the pause is not done: the signal of waking up comes before it."""
+    started, ready = asyncio.Event(), asyncio.Event()
+    sent: list[str] = []
+
+    async def work(_: RunContext) -> Outcome:
+        started.set()
+        await ready.wait()
+        sent.append("too late")
+        return Outcome()
+
+    async with engine_on(database, SteeredAgent("steered", work), sweeping=True) as engine:
+        run = await engine.begin("x", agent="steered")
+        await started.wait()
+        live = engine.supervisor.live(run.run_id)
+        assert live is not None
+        ready.set()
+        live.lease.until = 0.0
+        os.kill(os.getpid(), signal.SIGCONT)
+        await live.done
+        assert sent == []
+        assert live.lost
