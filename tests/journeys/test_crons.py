@@ -141,9 +141,11 @@ def test_pages_keys_and_pointers(served: Served) -> None:
         assert http.post("/runs/crons", json={"assistant_id": "echo"}).json()["detail"] == "`schedule` is required."
         assert http.patch(f"/runs/crons/{first['cron_id']}", json={"schedule": None}).status_code == 422
         assert http.delete("/runs/crons/x").json()["detail"] == "Invalid cron ID: must be a UUID"
-        later = http.post("/runs/crons", json={**body, "webhook": "https://example.org"})
-        assert (later.status_code, "not built yet" in later.json()["detail"]) == (501, True)
-        for cron_id in (*made, first["cron_id"]):
+        told = http.post("/runs/crons", json={**body, "webhook": "https://example.org"}).json()
+        assert told["payload"]["webhook"] == "https://example.org"
+        refused = http.post("/runs/crons", json={**body, "webhook": "http://10.0.0.1/"})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/webhook")
+        for cron_id in (*made, first["cron_id"], told["cron_id"]):
             assert http.delete(f"/runs/crons/{cron_id}").status_code == 204
 
 
