@@ -9,6 +9,12 @@ from app.base.errors import UsageError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last four bytes
+_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291: all of IPv6 that the internet routes
+_NOWHERE = (
+    ipaddress.ip_network("192.88.99.0/24"),  # RFC 7526: relays of 6to4, given up
+    ipaddress.ip_network("3fff::/20"),  # RFC 9637: documentation, which Python 3.11 does not know yet
+)
+_ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")  # RFC 5214: an IPv4 address follows, whatever the network
 _LONGEST_URL = 2048
 
 
@@ -43,8 +49,15 @@ class Allowed:
         if any(address in network for network in self._networks):
             return
         for one in (address, *_inside(address)):
-            if not one.is_global or one.is_multicast:
+            if not _is_public(one):
                 raise RefusedAddress(f"{text} is no public address; AGENT_EGRESS_ALLOW can allow it")
+
+
+def _is_public(address: Address) -> bool:
+    """IPv6 is public where the internet routes it: what Python knows of special networks differs by its version."""
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST and address not in _NAT64:
+        return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOWHERE)
 
 
 def _inside(address: Address) -> list[Address]:
@@ -52,7 +65,7 @@ def _inside(address: Address) -> list[Address]:
     if not isinstance(address, ipaddress.IPv6Address):
         return []
     found: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
+    if address in _NAT64 or address.packed[8:12] in _ISATAP:
         found.append(ipaddress.IPv4Address(address.packed[-4:]))
     return [one for one in found if one is not None]
 
@@ -75,6 +88,7 @@ def check_url(url: str, allowed: Allowed) -> None:
     host = host_of(url)
     if allowed.host(host):
         return
+    host = host.removesuffix(".")
     try:
         ipaddress.ip_address(host)
     except ValueError:

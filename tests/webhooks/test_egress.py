@@ -36,8 +36,18 @@ PRIVATE = [
     "64:ff9b::7f00:1",
     "2002:7f00:1::",
     "2001:db8::1",
+    "3fff::1",
+    "5f00::1",
+    "fec0::1",
+    "192.88.99.1",
+    "::127.0.0.1",
+    "::ffff:0:7f00:1",
+    "64:ff9b:1::a9fe:a9fe",
+    "2001:0:7f00:1::",
+    "2606:4700::5efe:169.254.169.254",
+    "2606:4700::200:5efe:10.0.0.1",
 ]
-PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111"]
+PUBLIC = ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "64:ff9b::101:101", "2606:4700::5efe:1.1.1.1"]
 
 
 class Names(AbstractResolver):
@@ -141,6 +151,8 @@ async def test_no_more_than_so_much_of_an_answer_is_read_and_for_no_longer_than_
         ("http://127.0.0.1/", "no public address"),
         ("http://[::1]/", "no public address"),
         ("http://localhost/", "this machine"),
+        ("http://localhost./", "this machine"),
+        ("http://127.0.0.1./", "no public address"),
         ("https://example.org:port/", "Port"),
         ("https://exa mple.org/", "printable"),
         ("https://example.org/" + "x" * 3000, "2048"),
@@ -163,5 +175,8 @@ def test_what_is_allowed_is_a_host_an_address_or_a_network() -> None:
     allowed.check("192.168.0.7")
     with pytest.raises(RefusedAddress):
         allowed.check("10.2.0.1")
+    with pytest.raises(RefusedAddress):
+        allowed.check("64:ff9b:1::1")
+    Allowed(["64:ff9b:1::/48"]).check("64:ff9b:1::1")
     with pytest.raises(UsageError, match="AGENT_EGRESS_ALLOW"):
         Allowed(["10.1.2.3/16/4"])
