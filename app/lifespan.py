@@ -15,6 +15,8 @@ async def open_house(house: House) -> None:
     house.supervisor.start()
     house.scheduler.start()
     if house.settings.server.role != "api":
+        if house.settings.server.environment == "production" and not house.dispatcher.signs:
+            log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
         house.dispatcher.start()
     house.loop_lag.start()
     house.prober.start()

@@ -10,7 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import asyncpg
@@ -49,6 +49,17 @@ Raw = msgspec.Raw
 encode = msgspec.json.Encoder().encode
 
 
+class Outcome(NamedTuple):
+    """What came of an attempt: the receiver's status code if it answered, and what went wrong if something did.
+
+    ``over``: whatever the time, it is not tried again.
+    """
+
+    answer: int | None
+    problem: str | None
+    over: bool = False
+
+
 class Dispatcher:
     """Calls receivers for one process. ``keys`` sign, the newest first; ``spread`` gives the jitter, from 0 to 1."""
 
@@ -68,6 +79,11 @@ class Dispatcher:
         self._busy: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._tasks = Tasks("webhooks")
+
+    @property
+    def signs(self) -> bool:
+        """Whether calls are signed."""
+        return bool(self._keys)
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -110,8 +126,7 @@ class Dispatcher:
 
     async def _deliver(self, row: asyncpg.Record) -> None:
         try:
-            answer, problem = await self._call(row)
-            await self._settle(row, answer, problem)
+            await self._settle(row, await self._attempt(row))
         except Unavailable:
             return  # tried again when its lease is over
         finally:
@@ -119,30 +134,40 @@ class Dispatcher:
             self._busy += Counter()  # forgets the hosts without a call
             self._wake.set()
 
-    async def _call(self, row: asyncpg.Record) -> tuple[int | None, str | None]:
+    async def _attempt(self, row: asyncpg.Record) -> Outcome:
+        try:
+            return await self._call(row)
+        except Unavailable:
+            raise
+        except Exception as error:  # else it would be tried each minute for ever, since only what is settled ends
+            log.exception("webhook_failed", run_id=str(row["run_id"]))
+            return Outcome(None, f"The call could not be made: {type(error).__name__}.")
+
+    async def _call(self, row: asyncpg.Record) -> Outcome:
         body = row["body"] or await self._body(row)
         if body is None:
-            return GONE, "The run was deleted before its webhook was called."
+            return Outcome(None, "The run was deleted before its webhook was called.", over=True)
         headers = signed(self._keys, f"run_{row['run_id']}", int(time.time()), body)
         try:
             answer = await self._egress.post(row["url"], body, {"content-type": "application/json", **headers})
         except RefusedAddress as error:
-            return None, str(error)
+            return Outcome(None, str(error))
         except (OSError, aiohttp.ClientError, ValueError) as error:
             words = "It did not answer in time." if isinstance(error, TimeoutError) else str(error)
             refused = next((e for e in _causes(error) if isinstance(e, RefusedAddress)), None)
-            return None, str(refused or words or type(error).__name__)[:LONGEST_PROBLEM]
+            return Outcome(None, str(refused or words or type(error).__name__)[:LONGEST_PROBLEM])
         if 200 <= answer.status < 300:
-            return answer.status, None
-        return answer.status, f"It answered {answer.status}."
+            return Outcome(answer.status, None)
+        return Outcome(answer.status, f"It answered {answer.status}.", over=answer.status == GONE)
 
-    async def _settle(self, row: asyncpg.Record, answer: int | None, problem: str | None) -> None:
+    async def _settle(self, row: asyncpg.Record, outcome: Outcome) -> None:
+        answer, problem, over = outcome
         attempt = row["attempts"]
         wait = BACK_OFF[min(attempt, len(BACK_OFF)) - 1] * (0.8 + 0.4 * self._spread())
         status = "pending"
         if problem is None:
             status = "delivered"
-        elif answer == GONE or row["age"] + wait > GIVE_UP_SECONDS:
+        elif over or row["age"] + wait > GIVE_UP_SECONDS:
             status = "dead"
         self._meters.webhooks.add(1, "retried" if status == "pending" else status)
         if status == "dead":
@@ -162,8 +187,8 @@ class Dispatcher:
             return None
         body = encode(payload(run, b"{}" if end.head is None else read(end, end.last_number).state.json()))
         async with self._database.engine_connection() as connection:
-            await connection.execute(KEEP_BODY, tenant_id, run_id, body)
-        return body
+            kept: bytes | None = await connection.fetchval(KEEP_BODY, tenant_id, run_id, body)
+        return kept
 
     async def _sweep(self) -> None:
         with contextlib.suppress(Unavailable):

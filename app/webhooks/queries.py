@@ -26,8 +26,9 @@ returning d.tenant_id, d.run_id, d.thread_id, d.url, d.host, d.attempts, d.body,
 NEXT = "select extract(epoch from min(due_at) - now())::float8 from webhook_deliveries where status = 'pending'"
 
 KEEP_BODY = """
-update webhook_deliveries set body = $3 where tenant_id = $1 and run_id = $2 and body is null
+update webhook_deliveries set body = coalesce(body, $3) where tenant_id = $1 and run_id = $2 returning body
 """
+"""The first that is kept is what all attempts send, also those of a process that was slow to make its own."""
 
 SETTLE = """
 update webhook_deliveries set status = $4, answer = $5, problem = $6,

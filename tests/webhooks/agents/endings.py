@@ -1,0 +1,21 @@
+"""Function agents, one for each way to end."""
+
+import asyncio
+
+from app.agents.function import Context
+
+
+async def fails(context: Context) -> str:
+    """Raise."""
+    raise RuntimeError(f"nothing came of {len(context.messages)} messages")
+
+
+async def waits(context: Context) -> str:
+    """Go on until somebody or something stops it."""
+    await asyncio.Event().wait()
+    return str(len(context.messages))
+
+
+async def asks(context: Context) -> str:
+    """Ask a person."""
+    return str(await context.interrupt("which?"))
