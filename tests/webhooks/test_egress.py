@@ -107,6 +107,25 @@ async def test_a_name_that_resolves_to_something_else_the_next_time_is_refused_t
         assert refused(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_the_receiver_hears_its_name_though_the_address_is_dialled(scheme: str) -> None:
+    """In ``Host``, and in the first record of TLS (where the name is not encrypted)."""
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set_result(await reader.read(4096))
+        writer.close()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    egress = Egress(Allowed(["127.0.0.1"]), seconds=5.0, resolver=Names("127.0.0.1"))
+    with pytest.raises((OSError, aiohttp.ClientError)):
+        await egress.post(f"{scheme}://innocent.example:{port}/", b"", {})
+    first = await heard
+    assert (f"Host: innocent.example:{port}".encode() if scheme == "http" else b"innocent.example") in first
+    server.close()
+
+
 async def test_a_redirect_is_an_answer_and_not_followed() -> None:
     async with receiving() as receiver:
         url = f"http://127.0.0.1:{receiver.port}/away"
