@@ -13,17 +13,34 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Self
 
 import asyncpg
 import msgspec
 
-from tests.database import clone, drop, server_with_template
+from app.db import migrate
 from tests.faults import checker
 from tests.faults.driver import Driver
 from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
 from tests.faults.programs import Program, programs
+from tests.faults.proxy import Proxy, Trouble
+from tests.outages import Server
 
-FAULTS = ("kill", "kill_worker", "kill_worker", "freeze", "roll", "terminate_backends")
+SERVERS = 3
+
+FAULTS = {
+    "kill": 2,
+    "kill_worker": 3,
+    "freeze": 2,
+    "roll": 2,
+    "terminate_backends": 2,
+    "crash_database": 1,
+    "network": 4,
+}
+"""What may go wrong, and how often in comparison."""
+
+REFUSED = 0.03
+"""The part of the questions to the model that meet a provider in trouble."""
 
 
 class Report(msgspec.Struct):
@@ -33,40 +50,75 @@ class Report(msgspec.Struct):
     runs: int
     seconds: float
     faults: dict[str, int]
+    refused: int
+    commits_unheard: int
     reviews: int
     recovered: int
     violations: list[str]
 
 
+class Ground:
+    """What a campaign stands on: a database that can crash, and the way of each server to it."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.database = Server(folder / "database", {"fsync": "off"})
+        self._seed = seed
+        self.proxies: list[Proxy] = []
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.database.begin)
+        await asyncio.to_thread(migrate.upgrade, self.database.url)
+        self.proxies = [await Proxy(self.database.url, self._seed).__aenter__() for _ in range(SERVERS)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for proxy in self.proxies:
+            await proxy.__aexit__()
+        await asyncio.to_thread(self.database.stop)
+
+    async def crash(self) -> None:
+        """The database stops as if its machine had, and comes back."""
+        await asyncio.to_thread(self.database.crash)
+        for proxy in self.proxies:
+            proxy.aim(self.database.url)
+
+
 class Chaos:
     """Does something bad to one server after the other until it is told to stop."""
 
-    def __init__(self, fleet: Fleet, database_url: str, seed: int, every: float) -> None:
+    def __init__(self, fleet: Fleet, ground: Ground, seed: int, every: float) -> None:
         self._fleet = fleet
-        self._database_url = database_url
+        self._ground = ground
         self._dice = random.Random(seed)
         self._every = every
         self._stop = asyncio.Event()
         self.done: Counter[str] = Counter()
 
     async def run(self) -> None:
-        while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._stop.wait()
-                    return
-            fault = self._dice.choice(FAULTS)
+        names, weights = list(FAULTS), list(FAULTS.values())
+        while not await self._stopped(self._every):
+            (fault,) = self._dice.choices(names, weights)
             place = self._dice.randrange(len(self._fleet.servers))
             if fault == "terminate_backends":
                 await self._terminate()
+            elif fault == "crash_database":
+                await self._ground.crash()
+            elif fault == "network":
+                fault = await self._network(place)
             elif fault == "freeze":
                 await asyncio.to_thread(self._fleet.freeze, place, LEASE_SECONDS * 1.5)
             else:
                 await asyncio.to_thread(getattr(self._fleet, fault), place)
             self.done[fault] += 1
 
+    async def _network(self, place: int) -> str:
+        trouble = self._dice.choice([one for one in Trouble if one is not Trouble.NONE])
+        async with self._ground.proxies[place].having(trouble):
+            await self._stopped(self._dice.uniform(0.5, LEASE_SECONDS * 1.5))
+        return f"network {trouble.name.lower()}"
+
     async def _terminate(self) -> None:
-        connection = await asyncpg.connect(self._database_url)
+        connection = await asyncpg.connect(self._ground.database.url)
         try:
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -75,45 +127,59 @@ class Chaos:
         finally:
             await connection.close()
 
+    async def _stopped(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        return self._stop.is_set()
+
     def stop(self) -> None:
         self._stop.set()
 
 
-async def campaign(database_url: str, folder: Path, seed: int, size: tuple[int, int], every: float) -> Report:
+async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float) -> Report:
     """``size`` threads and turns each, at most 24 at once, on three servers; one fault after ``every`` seconds."""
     threads = programs(seed, *size)
-    witness = Witness(folder)
-    fleet = await asyncio.to_thread(Fleet, database_url, folder, witness, 3)
-    driver = Driver(fleet.bases, witness.effects)
-    chaos = Chaos(fleet, database_url, seed, every)
-    began = time.monotonic()
-    try:
-        trouble = asyncio.ensure_future(chaos.run())
-        few = asyncio.Semaphore(24)
-
-        async def one(number: int) -> None:
-            async with few:
-                await driver.converse(number, threads[number])
-
-        results = await asyncio.gather(*map(one, range(len(threads))), return_exceptions=True)
-        chaos.stop()
-        await trouble
-        violations = [f"{type(error).__name__}: {error}" for error in results if error is not None]
-        violations += await checked(driver, witness, threads, database_url)
+    async with Ground(folder, seed) as ground, contextlib.AsyncExitStack() as undo:
+        witness = Witness(folder, REFUSED)
+        undo.push_async_callback(asyncio.to_thread, witness.close)
+        fleet = Fleet(ground.database.url, folder, witness, 0)
+        undo.push_async_callback(asyncio.to_thread, fleet.close)
+        for proxy in ground.proxies:
+            await asyncio.to_thread(fleet.add, DATABASE_URL=proxy.url)
+        driver = Driver(fleet.bases, witness.effects)
+        undo.push_async_callback(driver.aclose)
+        chaos = Chaos(fleet, ground, seed, every)
+        began = time.monotonic()
+        violations = await worked(driver, chaos, threads)
+        violations += await checked(driver, witness, threads, ground.database.url)
         recovered = sum(any(numbers[0] > 1 for numbers in map(epochs, one.frames)) for one in driver.told)
         return Report(
             seed=seed,
             runs=len(driver.told),
             seconds=round(time.monotonic() - began, 1),
             faults=dict(chaos.done),
+            refused=len((await asyncio.to_thread(witness.says))["refused"]),
+            commits_unheard=sum(proxy.lost for proxy in ground.proxies),
             reviews=driver.reviews,
             recovered=recovered,
             violations=violations,
         )
-    finally:
-        await driver.aclose()
-        await asyncio.to_thread(fleet.close)
-        await asyncio.to_thread(witness.close)
+
+
+async def worked(driver: Driver, chaos: Chaos, threads: list[list[Program]]) -> list[str]:
+    """Run everything in the middle of the chaos; conversations that did not come to their end, in words."""
+    trouble = asyncio.ensure_future(chaos.run())
+    few = asyncio.Semaphore(24)
+
+    async def one(number: int) -> None:
+        async with few:
+            await driver.converse(number, threads[number])
+
+    results = await asyncio.gather(*map(one, range(len(threads))), return_exceptions=True)
+    chaos.stop()
+    await trouble
+    return [f"{type(error).__name__}: {error}" for error in results if error is not None]
 
 
 def epochs(frame: tuple[str, str, bytes]) -> tuple[int, int]:
@@ -146,15 +212,8 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults")
     given = parser.parse_args()
 
-    async def go(server_url: str) -> Report:
-        url = await clone(server_url)
-        with tempfile.TemporaryDirectory() as folder:
-            report = await campaign(url, Path(folder), given.seed, (given.threads, given.turns), given.every)
-        await drop(server_url, url)
-        return report
-
-    with server_with_template() as server_url:
-        report = asyncio.run(go(server_url))
+    with tempfile.TemporaryDirectory() as folder:
+        report = asyncio.run(campaign(Path(folder), given.seed, (given.threads, given.turns), given.every))
     sys.stdout.write(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
     return 1 if report.violations else 0
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import httpx
 
 from tests.journeys.conftest import Served
-from tests.system.test_outage import children_of
+from tests.outages import children_of
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 LEASE_SECONDS = 3
 
 
 class Witness:
-    """The process of ``tests.faults.witness``."""
+    """The process of ``tests.faults.witness``; ``rate`` of the questions to its model are refused once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rate: float = 0.0) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.witness", str(folder / "ledger.jsonl")],
+            [sys.executable, "-m", "tests.faults.witness", str(folder / "ledger.jsonl"), str(rate)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -71,7 +71,7 @@ class Fleet:
         return Served(self._database_url, self._folder, **{**self._settings, **settings})
 
     def add(self, **settings: str) -> Served:
-        """One more server, with settings of its own."""
+        """One more server, with settings of its own, which it keeps over restarts."""
         server = self._serve(**settings).wait_until_ready()
         self.servers.append(server)
         return server
@@ -80,9 +80,9 @@ class Fleet:
         """The addresses of all."""
         return [server.base for server in self.servers]
 
-    def restart(self, place: int, **settings: str) -> None:
-        """Start the server at ``place`` again, under its address."""
-        self.servers[place] = self._serve(PORT=str(self.servers[place].port), **settings)
+    def restart(self, place: int) -> None:
+        """Start the server at ``place`` again, under its address and with its settings."""
+        self.servers[place] = self._serve(**self.servers[place].environment)
 
     def kill(self, place: int) -> None:
         """kill -9 of the parent and its workers, and a new start."""

@@ -19,7 +19,7 @@ from tests.faults.campaign import campaign, checked
 from tests.faults.driver import Driver, Told
 from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
 from tests.faults.programs import Program, programs
-from tests.system.test_outage import children_of
+from tests.outages import children_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -40,8 +40,8 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     witness.close()
 
 
-async def test_random_programs_under_random_faults_come_out_as_they_must(database_url: str, tmp_path: Path) -> None:
-    report = await campaign(database_url, tmp_path, seed=7, size=(12, 3), every=1.0)
+async def test_random_programs_under_random_faults_come_out_as_they_must(tmp_path: Path) -> None:
+    report = await campaign(tmp_path, seed=7, size=(12, 3), every=1.0)
     assert report.violations == []
     assert report.runs >= 36
 
@@ -114,10 +114,9 @@ async def test_a_rolling_restart_with_apart_roles_loses_no_run_and_no_event(
             await asyncio.to_thread(fleet.add, AGENT_ROLE="worker")
         work = asyncio.gather(*(driver.converse(n, turns) for n, turns in enumerate(threads)))
         for place in range(3):
-            role = fleet.servers[place].environment["AGENT_ROLE"]
             code = await asyncio.to_thread(fleet.servers[place].stop)
             assert code == 0
-            await asyncio.to_thread(fleet.restart, place, AGENT_ROLE=role)
+            await asyncio.to_thread(fleet.restart, place)
         await work
         assert await checked(driver, witness, threads, database_url) == []
     finally:

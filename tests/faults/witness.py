@@ -1,13 +1,15 @@
 """What the product cannot forge: a ledger of effects, and a model that knows what it was asked, in their own process.
 
-``python -m tests.faults.witness FILE`` prints its addresses. An effect is in FILE, synced, before its tool hears of it.
-Effects and questions share one counter, so that their order is known.
+``python -m tests.faults.witness FILE RATE`` prints its addresses. An effect is in FILE, synced, before its tool hears
+of it. Effects and questions share one counter, so that their order is known. RATE of the questions meet a provider in
+trouble, such as a server asks again after.
 """
 
 import asyncio
 import itertools
 import json
 import os
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,34 @@ from typing import Any
 from aiohttp import web
 
 from tests.llm.fake_provider import FakeProvider
-from tests.llm.faults import Replay, Stage
+from tests.llm.faults import PLAYS, REFUSALS, Fault, Replay, Stage, error
 from tests.llm.wires import Say, events
+
+TROUBLES = (Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.OVERLOADED, Fault.CUT_BEFORE_HEADERS)
 
 
 class Model(FakeProvider):
-    """Answers with the next call of the program in the last message of a person, and at its end in words."""
+    """Answers with the next call of the program in the last message of a person, and at its end in words.
 
-    def __init__(self, counter: "itertools.count[int]") -> None:
+    A question is refused once at most, ``rate`` of them are.
+    """
+
+    def __init__(self, counter: "itertools.count[int]", rate: float) -> None:
         super().__init__(models=["program"])
         self.counter = counter
         self.asked: list[dict[str, Any]] = []
+        self.refused: set[tuple[str, int]] = set()
+        self._rate = rate
+        self._dice = random.Random(1)
 
     async def _play(self, stage: Stage) -> web.StreamResponse:
         messages = self.requests[-1].body["messages"]
         last = max(n for n, message in enumerate(messages) if message["role"] == "user")
         program = json.loads(messages[last]["content"])
         done = sum(message["role"] == "tool" for message in messages[last:])
+        if (program["id"], done) not in self.refused and self._dice.random() < self._rate:
+            self.refused.add((program["id"], done))
+            return await self._refuse(stage)
         self.asked.append({"at": next(self.counter), "program": program["id"], "place": done})
         if done < len(program["ops"]):
             name, n = program["ops"][done]
@@ -39,6 +52,13 @@ class Model(FakeProvider):
         else:
             said = Say(text=f"done {program['id']}")
         return await stage.send(Replay(data=b"".join(events(stage.vendor, said)), piece=said.piece))
+
+    async def _refuse(self, stage: Stage) -> web.StreamResponse:
+        trouble = self._dice.choice(TROUBLES)
+        if trouble not in REFUSALS:
+            return await PLAYS[trouble](stage)
+        status, message, headers = REFUSALS[trouble]
+        return web.json_response(**error(stage.vendor, status, message), headers=headers)
 
 
 class Ledger:
@@ -62,13 +82,13 @@ class Ledger:
         return web.json_response({"count": sum(effect["key"] == key for effect in self.effects)})
 
 
-async def main(path: Path) -> None:
+async def main(path: Path, rate: float) -> None:
     counter = itertools.count()
     ledger = Ledger(path, counter)
-    async with Model(counter) as model:
+    async with Model(counter, rate) as model:
 
         async def tell(_: web.Request) -> web.Response:
-            return web.json_response({"effects": ledger.effects, "asked": model.asked})
+            return web.json_response({"effects": ledger.effects, "asked": model.asked, "refused": list(model.refused)})
 
         app = web.Application()
         app.router.add_post("/effects", ledger.write)
@@ -84,4 +104,4 @@ async def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,8 @@ from sqlalchemy import QueuePool
 from app.access.structs import DEFAULT_TENANT
 from app.base.errors import Unavailable
 from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
 from app.system.prober import DEADLINE
+from tests.outages import Server
 from tests.system.house import Service, serving
 
 NOTICED_SECONDS = 5.0
@@ -23,38 +21,6 @@ NOTICED_SECONDS = 5.0
 
 BACK_SECONDS = 5.0
 """How soon its end should show."""
-
-
-class Server(EmbeddedDatabase):
-    """A server that can be frozen: it keeps its connections and answers nothing."""
-
-    url = ""
-
-    def begin(self) -> None:
-        self.url = self.start()
-
-    def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            first = int((self._data / "postmaster.pid").read_text().split()[0])
-            os.kill(first, number)  # the postmaster first: what it would start meanwhile is not frozen
-            for pid in children_of(first):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-
-
-def children_of(parent: int) -> list[int]:
-    found = []
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if int(place.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(place.parent.name))
-    return found
 
 
 @pytest.fixture

@@ -1,0 +1,153 @@
+"""A way to a PostgreSQL server that can go wrong as networks do: for one server process, while it works."""
+
+import asyncio
+import contextlib
+import enum
+import random
+from collections.abc import AsyncIterator
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+IDLE = b"Z\x00\x00\x00\x05I"
+"""ReadyForQuery outside of a transaction: what was done is committed, and this answer says so.
+
+Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
+"""
+
+PIECE = 1 << 16
+
+
+class Trouble(enum.Enum):
+    """What the way does to connections."""
+
+    NONE = enum.auto()
+    SLOW = enum.auto()
+    """Every piece comes 100 ms late."""
+    BLACKHOLE = enum.auto()
+    """Nothing comes through, and nobody is told; it comes when the trouble ends."""
+    REFUSE = enum.auto()
+    """Every connection is reset, new ones too."""
+    THROTTLE = enum.auto()
+    """20 kB a second and connection."""
+    CUT = enum.auto()
+    """Answers end after 300 bytes in the middle of whatever they say, by a reset."""
+    DEAF = enum.auto()
+    """What the server is asked for it does; no answer comes back. Connections are reset when the trouble ends."""
+    LOST_COMMITS = enum.auto()
+    """One answer of three that would say that a transaction is committed is lost, by a reset."""
+
+
+class Proxy:
+    """Listens on a port of its own; ``url`` is that of ``upstream`` by this way. ``trouble`` is what is wrong now."""
+
+    def __init__(self, upstream: str, seed: int = 0) -> None:
+        self._upstream = upstream
+        self._dice = random.Random(seed)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self.trouble = Trouble.NONE
+        self.lost = 0
+        """Answers to a commit that never came."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._reset()
+
+    @property
+    def url(self) -> str:
+        """The same database and user, by this way."""
+        assert self._server is not None
+        port = self._server.sockets[0].getsockname()[1]
+        parts = urlsplit(self._upstream)
+        return f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable"
+
+    def aim(self, upstream: str) -> None:
+        """The server has another address now."""
+        self._upstream = upstream
+
+    @contextlib.asynccontextmanager
+    async def having(self, trouble: Trouble) -> AsyncIterator[None]:
+        """The way has this trouble meanwhile."""
+        self.trouble = trouble
+        self._calm.clear()
+        if trouble is Trouble.REFUSE:
+            self._reset()
+        try:
+            yield
+        finally:
+            self.trouble = Trouble.NONE
+            self._calm.set()
+            if trouble is Trouble.DEAF:
+                self._reset()
+
+    def _reset(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        there: asyncio.StreamWriter | None = None
+        try:
+            if self.trouble is Trouble.REFUSE:
+                return
+            back, there = await self._connect()
+            self._writers.add(there)
+            asking = asyncio.ensure_future(self._questions(reader, there))
+            try:
+                await self._answers(back, writer)
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+        except OSError:
+            pass  # that is what it is for
+        finally:
+            for one in (writer, there):
+                if one is not None:
+                    one.transport.abort()
+                    self._writers.discard(one)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        parts = urlsplit(self._upstream)
+        query = parse_qs(parts.query)
+        if "host" in query:
+            return await asyncio.open_unix_connection(f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}")
+        return await asyncio.open_connection(parts.hostname, parts.port)
+
+    async def _questions(self, reader: asyncio.StreamReader, there: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(PIECE):
+                await self._delay(piece)
+                there.write(piece)
+                await there.drain()
+        there.transport.abort()  # the server sees the end; its answers have nowhere to go
+
+    async def _answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        room = 300
+        while piece := await back.read(PIECE):
+            await self._delay(piece)
+            if self.trouble is Trouble.CUT:
+                writer.write(piece[:room])
+                room -= len(piece)
+                if room <= 0:
+                    return
+            elif self.trouble is Trouble.LOST_COMMITS and piece.endswith(IDLE) and self._dice.random() < 1 / 3:
+                self.lost += 1
+                return
+            elif self.trouble is not Trouble.DEAF:
+                writer.write(piece)
+            await writer.drain()
+
+    async def _delay(self, piece: bytes) -> None:
+        if self.trouble is Trouble.BLACKHOLE:
+            await self._calm.wait()
+        elif self.trouble is Trouble.SLOW:
+            await asyncio.sleep(0.1)
+        elif self.trouble is Trouble.THROTTLE:
+            await asyncio.sleep(len(piece) / 20_000)
