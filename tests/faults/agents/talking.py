@@ -1,0 +1,14 @@
+"""A function agent that talks for a while."""
+
+import asyncio
+
+from app.agents.function import Context
+from app.domain.messages import text_of
+
+
+async def run(context: Context) -> str:
+    """As many words as the last message says, of 100 bytes each."""
+    for number in range(int(text_of(context.messages[-1].content))):
+        context.emit({"word": number, "rest": "." * 100})
+        await asyncio.sleep(0.005)
+    return "That is all."
