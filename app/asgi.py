@@ -24,7 +24,7 @@ def litestar(house: House) -> Litestar:
             Router(BASE_PATH, route_handlers=[*controllers_of(house.settings.server.role)]),
             *ROOT_CONTROLLERS,
         ],
-        middleware=[functools.partial(Guard, access=house.access if house.settings.auth.mode == "api_key" else None)],
+        middleware=[functools.partial(Guard, access=house.entrance.authenticator, records=house.entrance.audit)],
         dependencies=dependencies(house),
         dto=JsonBody,
         return_dto=None,
@@ -53,6 +53,7 @@ def dependencies(house: House) -> dict[str, Provide]:
         "runs": house.runs,
         "crons": house.crons,
         "webhooks": house.webhooks,
+        "audit": house.entrance.audit,
         "streams": house.streams,
     }
     for name, part in parts.items():

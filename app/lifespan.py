@@ -10,6 +10,9 @@ log = structlog.get_logger(__name__)
 async def open_house(house: House) -> None:
     """Check the database, start the engine, report ready."""
     await house.database.check()
+    house.entrance.audit.start()
+    if house.entrance.token_keys is not None:
+        house.entrance.token_keys.start()
     house.engine.start()
     house.threads.start()
     house.supervisor.start()
@@ -44,6 +47,9 @@ async def close_house(house: House) -> None:
     await house.dispatcher.aclose()
     await house.threads.aclose()
     await house.engine.aclose()
+    if house.entrance.token_keys is not None:
+        await house.entrance.token_keys.aclose()
+    await house.entrance.audit.aclose()
     await house.models.aclose()
     await house.database.aclose()
     log.info("stopped")

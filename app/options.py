@@ -18,6 +18,8 @@ _POSTGRES: dict[str, Any] = {
     "examples": ["postgresql://user:password@host/database?sslmode=require", "postgresql:///database?host=/folder"],
 }
 _HTTP: dict[str, Any] = {"pattern": r"^https?://[^/]"}
+_ISSUER: dict[str, Any] = {"pattern": r"^(https://[^/]|http://(127\.0\.0\.1|localhost|\[::1\])[:/])"}
+"""Keys that come without TLS could be anybody's."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,8 +167,12 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Authentication"""
 
     mode: Annotated[
-        Literal["none", "api_key"],
-        _is("AGENT_AUTH", "`api_key`: requests need a key. `none`: loopback only; what `agent-service dev` takes."),
+        Literal["none", "api_key", "jwt"],
+        _is(
+            "AGENT_AUTH",
+            "`api_key`: requests need a key. `jwt`: a token of the issuer, or a key if AGENT_KEY_PEPPER is set. "
+            "`none`: loopback only; what `agent-service dev` takes.",
+        ),
     ] = "api_key"
     key_pepper: Annotated[
         Secret | None,
@@ -177,6 +183,37 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["the output of: openssl rand -hex 32"],
         ),
     ] = None
+    jwt_issuer: Annotated[
+        str,
+        _is("AGENT_JWT_ISSUER", "Who signs tokens: their `iss`.", examples=["https://login.example.com"], **_ISSUER),
+    ] = ""
+    jwt_audience: Annotated[str, _is("AGENT_JWT_AUDIENCE", "For whom tokens are: their `aud` must name it.")] = ""
+    jwt_jwks_url: Annotated[
+        str,
+        _is(
+            "AGENT_JWT_JWKS_URL",
+            "Where the issuer's keys are. Unset: what its discovery document says.",
+            examples=["https://login.example.com/jwks.json"],
+            **_ISSUER,
+        ),
+    ] = ""
+    jwt_algorithms: Annotated[
+        str, _is("AGENT_JWT_ALGORITHMS", "Signature algorithms that are accepted, with commas between them.")
+    ] = "RS256,ES256,EdDSA"
+    jwt_tenant_claim: Annotated[
+        str, _is("AGENT_JWT_TENANT_CLAIM", "The claim that names the tenant. Unset: all are the tenant `default`.")
+    ] = ""
+    jwt_roles_claim: Annotated[
+        str,
+        _is(
+            "AGENT_JWT_ROLES_CLAIM",
+            "The claim (dots lead into objects) that lists roles: read-only, member, operator, admin. Unset: member.",
+            examples=["realm_access.roles"],
+        ),
+    ] = ""
+    jwt_leeway: Annotated[
+        float, _is("AGENT_JWT_LEEWAY", "Seconds by which the issuer's clock may differ.", ge=0, le=300)
+    ] = 10
 
 
 class EgressSettings(msgspec.Struct, frozen=True, kw_only=True):

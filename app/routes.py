@@ -3,6 +3,7 @@
 from litestar import Controller
 
 from app.assistants.controller import AssistantsController
+from app.audit.controller import AuditController
 from app.crons.controller import CronsController
 from app.runs.controller import RunsController
 from app.system.controller import MetricsController, SystemController
@@ -18,6 +19,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     RunsController,
     CronsController,
     WebhooksController,
+    AuditController,
     SystemController,
     LaterController,
 )

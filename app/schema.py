@@ -2,10 +2,12 @@
 
 import app.access.tables
 import app.assistants.tables
+import app.audit.tables
 import app.bus.tables
 import app.checkpoints.tables
 import app.crons.tables
 import app.idempotency.tables
+import app.limits.tables
 import app.runs.tables
 import app.threads.tables
 import app.webhooks.tables  # noqa: F401  the imports register the tables

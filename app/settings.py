@@ -103,8 +103,6 @@ def _text_of(variable: Variable, layers: tuple[Mapping[str, str], ...]) -> str:
 
 
 def _value_of(variable: Variable, text: str) -> Any:
-    if variable.name == "AGENT_AUTH" and text.lower() == "jwt":
-        raise UsageError("AGENT_AUTH: jwt is not built yet; use api_key")
     kind = str if variable.is_secret else variable.kind
     shown = "" if variable.is_secret else f", not {text!r}"
     if typing.get_origin(kind) is Literal:
@@ -174,3 +172,7 @@ def check_serving(settings: Settings) -> None:
         )
     if settings.auth.mode == "api_key" and settings.auth.key_pepper is None:
         raise UsageError("AGENT_KEY_PEPPER is not set; set it to the output of: openssl rand -hex 32")
+    if settings.auth.mode == "jwt":
+        for name, given in (("ISSUER", settings.auth.jwt_issuer), ("AUDIENCE", settings.auth.jwt_audience)):
+            if not given:
+                raise UsageError(f"AGENT_JWT_{name} is not set; AGENT_AUTH=jwt needs it to know whose tokens to trust")

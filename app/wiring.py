@@ -1,11 +1,15 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
+from typing import Protocol
+
 import msgspec
 
+from app.access.guard import Authenticator
 from app.access.service import AccessService
 from app.agents.catalog import Catalog
 from app.agents.config import read
 from app.assistants.service import AssistantService
+from app.audit.service import AuditService
 from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
@@ -19,7 +23,7 @@ from app.db.revisions import HEAD
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
 from app.llm.registry import Registry
-from app.options import RunSettings
+from app.options import AuthSettings, RunSettings
 from app.runs.claims import Claims
 from app.runs.creation import Creation
 from app.runs.feeds import Feeds
@@ -41,6 +45,28 @@ from app.webhooks.service import WebhookService
 from app.webhooks.signing import key_of
 
 
+class Background(Protocol):
+    """What works in the background while the House is open."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop."""
+        ...
+
+
+class Entrance(msgspec.Struct, frozen=True):
+    """Who gets in: ``authenticator`` checks credentials (None: authentication is off)."""
+
+    audit: AuditService
+    keys: AccessService
+    authenticator: Authenticator | None
+    token_keys: Background | None = None
+    """Keeps the public keys of the issuer of tokens."""
+
+
 class House(msgspec.Struct, frozen=True, kw_only=True):
     """Every live object of one worker, connected but not yet started (``app.lifespan`` does that)."""
 
@@ -56,7 +82,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     redis: Dispensable | None
     engine: Parts
     supervisor: Supervisor
-    access: AccessService
+    entrance: Entrance
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
@@ -115,7 +141,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         redis=redis,
         engine=engine,
         supervisor=supervisor,
-        access=AccessService(database, settings.auth.key_pepper or Secret("")),
+        entrance=_entrance(database, settings.auth),
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
         runs=runs,
@@ -127,6 +153,19 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         prober=prober,
         system=SystemService(prober, readiness, models, redis, HEAD),
     )
+
+
+def _entrance(database: Database, settings: AuthSettings) -> Entrance:
+    audit = AuditService(database)
+    access = AccessService(database, settings.key_pepper or Secret(""), records=audit)
+    if settings.mode != "jwt":
+        return Entrance(audit, access, access if settings.mode == "api_key" else None)
+    from app.access.keyset import KeySet
+    from app.access.tokens import Credentials, TokenService
+
+    keys = KeySet(settings.jwt_issuer, settings.jwt_jwks_url)
+    tokens = TokenService(database, keys, settings)
+    return Entrance(audit, access, Credentials(access, tokens) if settings.key_pepper else tokens, keys)
 
 
 def _engine(database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:

@@ -79,7 +79,6 @@ def test_an_empty_value_counts_as_unset() -> None:
             "localhost:11434",
             "OPENAI_BASE_URL must be like http://localhost:11434/v1, not 'localhost",
         ),
-        ("AGENT_AUTH", "jwt", "AGENT_AUTH: jwt is not built yet; use api_key"),
         ("AGENT_DEFAULT_MODEL", "gpt", "AGENT_DEFAULT_MODEL must be like openai:gpt-5-mini, not 'gpt'"),
         ("ROOT_PATH", "agents", "ROOT_PATH must be like /agents, not 'agents'"),
         ("LOG_LEVEL", "info\ndebug", "LOG_LEVEL holds a line break or another control character; remove it"),

@@ -1,56 +1,103 @@
-"""Authentication of requests: key → principal. Every route needs one but those that say they are open."""
+"""Authentication of requests: credential → principal, who may do what the route's ``opt`` asks for.
+
+A route that declares no permission lets nobody in.
+"""
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.access.service import AccessService
-from app.access.structs import DEFAULT_TENANT, SCOPES, USE, Principal
+from app.access.structs import (
+    ADMIN,
+    DEFAULT_TENANT,
+    OPERATE,
+    READ,
+    SCOPES,
+    SERVICE,
+    WRITE,
+    NoRecords,
+    Note,
+    Principal,
+    Records,
+)
 from app.base.errors import Forbidden, Unauthenticated, Unavailable
 
-OPEN = {"open": True}
+OPEN: dict[str, Any] = {"permission": None}
 """A handler's ``opt`` that lets everybody in. No key is looked at, so nothing is asked of the database."""
 
-OPEN_SHOWS_MORE = {"open": True, "shows_more": True}
+OPEN_SHOWS_MORE = {**OPEN, "shows_more": True}
 """The same for a handler that asks ``may``: a key counts if it can be checked, and harms nobody if not."""
+
+READS = {"permission": READ}
+WRITES = {"permission": WRITE}
+OPERATES = {"permission": OPERATE}
+ADMINISTERS = {"permission": ADMIN}
+"""The ``opt`` of handlers that need a principal with that scope."""
+
+UNDECLARED = "?"
+"""The scope of routes that declare no permission, which nobody has."""
 
 MISSING = "An API key is needed: send Authorization: Bearer KEY, or X-Api-Key: KEY."
 
-_EVERYBODY = Principal(DEFAULT_TENANT, scopes=SCOPES)
+EVERYBODY = Principal(DEFAULT_TENANT, scopes=SCOPES)
+"""Who asks where authentication is off."""
+
+
+class Authenticator(Protocol):
+    """Tells whom a credential stands for."""
+
+    async def authenticate(self, key: str) -> Principal:
+        """Raises ``Unauthenticated``, and ``Unavailable`` when nobody can tell."""
+        ...
 
 
 class Guard:
     """Litestar middleware around every route, for Litestar's own guards copy the handler each time (15 µs).
 
-    Without ``access`` authentication is off: everybody is the one tenant, whatever key is sent.
+    Without ``access`` authentication is off: everybody is the one tenant, whatever key is sent. ``records`` keeps
+    who was refused.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessService | None) -> None:
+    def __init__(self, app: ASGIApp, access: Authenticator | None, records: Records = NoRecords()) -> None:
         self._app = app
         self._access = access
+        self._records = records
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through with its principal in ``scope["user"]``.
 
         Raises ``Unauthenticated``, ``Forbidden`` for a key without the scope, ``Unavailable`` when nobody can tell.
         """
-        await self._admit(scope, scope["route_handler"].opt)
-        await self._app(scope, receive, send)
-
-    async def _admit(self, scope: Scope, opt: Mapping[str, Any]) -> None:
+        opt = scope["route_handler"].opt
+        needed = opt.get("permission", UNDECLARED)
         if self._access is None:
-            scope["user"] = _EVERYBODY
-        elif not opt.get("open"):
-            principal = await self._access.authenticate(_key_in(scope["headers"]))
-            if USE not in principal.scopes:
-                raise Forbidden(f"This API key may not do that: it needs the scope {USE}.")
-            scope["user"] = principal
+            if needed == UNDECLARED:
+                raise Forbidden("This route declares no permission.")
+            scope["user"] = EVERYBODY
+        elif needed is not None:
+            scope["user"] = await self._admit(self._access, scope, needed)
         elif opt.get("shows_more"):
             with contextlib.suppress(Unauthenticated, Unavailable):
                 scope["user"] = await self._access.authenticate(_key_in(scope["headers"]))
+        await self._app(scope, receive, send)
+
+    async def _admit(self, access: Authenticator, scope: Scope, needed: str) -> Principal:
+        try:
+            principal = await access.authenticate(_key_in(scope["headers"]))
+        except Unauthenticated:
+            self._records.heard(Note(SERVICE, "request.unauthenticated", "anonymous", _route(scope)))
+            raise
+        if needed not in principal.scopes:
+            self._records.heard(Note(principal.tenant_id, "request.forbidden", principal.actor, _route(scope)))
+            raise Forbidden(f"This key may not do that: it needs the scope {needed}.")
+        return principal
+
+
+def _route(scope: Scope) -> str:
+    return f"{scope['method']} {scope.get('path_template', '')}"  # type: ignore[typeddict-item]
 
 
 def _key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -75,6 +122,6 @@ def principal_of(request: Request[Any, Any, Any]) -> Principal:
 
 
 def may(request: Request[Any, Any, Any], needed: str) -> bool:
-    """Whether a request to a handler that is ``OPEN_SHOWS_MORE`` came with the scope ``needed``."""
+    """Whether the request's principal, if there is one, has the scope ``needed``."""
     principal: Principal | None = request.scope.get("user")
     return principal is not None and needed in principal.scopes

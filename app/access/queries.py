@@ -1,7 +1,7 @@
 """SQL of keys and tenants."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,20 +12,24 @@ from sqlalchemy.dialects.postgresql import insert
 from app.access.tables import api_keys, tenants
 from app.db.session import Reader, Writer
 
-_SHOWN = (
-    api_keys.c.key_id,
-    api_keys.c.name,
-    api_keys.c.tenant_id,
-    api_keys.c.scopes,
-    api_keys.c.created_at,
-    api_keys.c.expires_at,
-    api_keys.c.revoked_at,
-)
+_SHOWN = [column for column in api_keys.c if column.name not in {"digest", "previous_digest"}]
 
-_LIVE = sa.select(api_keys.c.digest, api_keys.c.tenant_id, api_keys.c.scopes).where(
-    api_keys.c.key_id == sa.bindparam("key_id"),
+_VALID = sa.and_(
     api_keys.c.revoked_at.is_(None),
     sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.func.now()),
+)
+
+_LIVE = (
+    sa.select(
+        api_keys.c.digest,
+        sa.case((api_keys.c.previous_until > sa.func.now(), api_keys.c.previous_digest)).label("previous_digest"),
+        api_keys.c.tenant_id,
+        api_keys.c.scopes,
+        api_keys.c.user_id,
+        tenants.c.limits,
+    )
+    .join_from(api_keys, tenants, api_keys.c.tenant_id == tenants.c.tenant_id)
+    .where(api_keys.c.key_id == sa.bindparam("key_id"), _VALID)
 )
 
 
@@ -34,14 +38,20 @@ async def ensure_tenant(session: Writer, tenant_id: UUID, name: str) -> None:
     await session.execute(insert(tenants).values(tenant_id=tenant_id, name=name).on_conflict_do_nothing())
 
 
-async def add(
-    session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, expires_at: datetime | None, **shown: Any
-) -> Row[Any]:
-    """Store a key with its ``name`` and ``scopes``; the row as it is shown."""
+async def limits_of(session: Reader, tenant_id: UUID) -> Any:
+    """The tenant's own limits as JSON; None for an unknown tenant."""
+    return await session.scalar(sa.select(tenants.c.limits).where(tenants.c.tenant_id == tenant_id))
+
+
+async def set_limits(session: Writer, tenant_id: UUID, limits: Mapping[str, Any]) -> None:
+    """Replace the tenant's own limits."""
+    await session.execute(sa.update(tenants).where(tenants.c.tenant_id == tenant_id).values(limits=limits))
+
+
+async def add(session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, **shown: Any) -> Row[Any]:
+    """Store a key with its ``name``, ``scopes``, ``user_id`` and ``expires_at``; the row as it is shown."""
     statement = (
-        sa.insert(api_keys)
-        .values(tenant_id=tenant_id, key_id=key_id, digest=digest, expires_at=expires_at, **shown)
-        .returning(*_SHOWN)
+        sa.insert(api_keys).values(tenant_id=tenant_id, key_id=key_id, digest=digest, **shown).returning(*_SHOWN)
     )
     row = await session.first(statement)
     assert row is not None
@@ -55,6 +65,20 @@ async def listed(session: Reader, tenant_id: UUID) -> Sequence[Row[Any]]:
     )
 
 
+async def rotate(session: Writer, tenant_id: UUID, key_id: str, digest: bytes, keep: timedelta) -> Row[Any] | None:
+    """Give a valid key another secret; the one before lives for ``keep``. The row as it is shown."""
+    return await session.first(
+        sa.update(api_keys)
+        .where(api_keys.c.tenant_id == tenant_id, api_keys.c.key_id == key_id, _VALID)
+        .values(
+            digest=digest,
+            previous_digest=api_keys.c.digest if keep else None,
+            previous_until=sa.func.now() + keep if keep else None,
+        )
+        .returning(*_SHOWN)
+    )
+
+
 async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
     """Void a key; how many it was."""
     return await session.execute(
@@ -65,5 +89,5 @@ async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
 
 
 async def live(session: Reader, key_id: str) -> Row[Any] | None:
-    """The digest, tenant and scopes of a key that is neither revoked nor expired, by the database's clock."""
+    """The digests, tenant and rights of a key that is neither revoked nor expired, by the database's clock."""
     return await session.first(_LIVE, {"key_id": key_id})

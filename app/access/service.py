@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked, and checked without I/O while they are warm.
+"""API keys: made, listed, rotated, revoked, and checked without I/O while they are warm.
 
 A key reads ``as_<id>_<secret>``. The id is public; of the secret only an HMAC under the pepper is stored, and nothing
 of it is ever shown or logged again.
@@ -11,14 +11,27 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from uuid import UUID
+
+import msgspec
 
 from app.access import queries
-from app.access.structs import DEFAULT_TENANT_NAME, SCOPES, KeyInfo, Principal, tenant_id_of
+from app.access.structs import (
+    DEFAULT_TENANT_NAME,
+    MEMBER,
+    SCOPES,
+    KeyInfo,
+    NoRecords,
+    Note,
+    Principal,
+    Records,
+    granted,
+    tenant_id_of,
+)
 from app.access.verdicts import Verdicts
 from app.base.clock import now
 from app.base.errors import Invalid, NotFound, Unauthenticated
 from app.db.engine import Database
+from app.limits.structs import Own
 from app.secrets.secret import Secret
 
 PREFIX = "as"
@@ -34,11 +47,18 @@ _NO_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
 class AccessService:
-    """Keys of all tenants, under one pepper. ``clock`` counts seconds."""
+    """Keys of all tenants, under one pepper. ``records`` keeps what is done, ``clock`` counts seconds."""
 
-    def __init__(self, database: Database, pepper: Secret, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        pepper: Secret,
+        clock: Callable[[], float] = time.monotonic,
+        records: Records = NoRecords(),
+    ) -> None:
         self._database = database
         self._pepper = pepper
+        self._records = records
         self._verdicts = Verdicts(self._look_up, clock)
 
     async def create_key(
@@ -47,14 +67,18 @@ class AccessService:
         *,
         tenant: str = DEFAULT_TENANT_NAME,
         expires_in: timedelta | None = None,
-        scopes: frozenset[str] = SCOPES,
+        scopes: frozenset[str] = MEMBER,
+        user_id: str = "",
     ) -> tuple[KeyInfo, Secret]:
         """Make a key for ``tenant`` (made too when it is new). The second part is the whole key, given this once.
 
-        Raises ``Invalid`` for a name that cannot be one, no or an unknown scope, and a life that is over.
+        ``user_id``: the person on whose behalf it acts. Raises ``Invalid`` for a name that cannot be one, no or an
+        unknown scope, and a life that is over.
         """
         _check_name("name of the key", name)
         _check_name("name of the tenant", tenant)
+        if user_id:
+            _check_name("name of the user", user_id)
         if not scopes or scopes - SCOPES:
             raise Invalid(f"A key needs one or more of the scopes {', '.join(sorted(SCOPES))}.")
         if expires_in is not None and expires_in <= timedelta():
@@ -71,8 +95,10 @@ class AccessService:
                 expires_at=None if expires_in is None else now() + expires_in,
                 name=name,
                 scopes=sorted(scopes),
+                user_id=user_id or None,
             )
-        return KeyInfo(**row._mapping), Secret(f"{PREFIX}_{key_id}_{secret}")  # noqa: SLF001  public by documentation
+        self._records.heard(Note(tenant_id, "key.created", "operator", key_id))
+        return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001  public by documentation
 
     async def list_keys(self, tenant: str = DEFAULT_TENANT_NAME) -> list[KeyInfo]:
         """The tenant's keys, oldest first."""
@@ -80,12 +106,28 @@ class AccessService:
         async with self._database.reading(tenant_id) as session:
             return [KeyInfo(**row._mapping) for row in await queries.listed(session, tenant_id)]  # noqa: SLF001
 
+    async def rotate_key(
+        self, key_id: str, keep: timedelta, tenant: str = DEFAULT_TENANT_NAME
+    ) -> tuple[KeyInfo, Secret]:
+        """Give a key another secret; the one before is good for ``keep`` more. The second part is the whole new key.
+
+        A secret from before an earlier rotation is void at once. Raises ``NotFound`` for a key that is not valid.
+        """
+        secret, tenant_id = secrets.token_urlsafe(SECRET_BYTES), tenant_id_of(tenant)
+        async with self._database.writing(tenant_id) as session:
+            row = await queries.rotate(session, tenant_id, key_id, self._digest(key_id, secret), keep)
+        if row is None:
+            raise NotFound(f"Key {key_id} not found in tenant {tenant!r}, or it is revoked or expired.")
+        self._records.heard(Note(tenant_id, "key.rotated", "operator", key_id))
+        return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001
+
     async def revoke_key(self, key_id: str, tenant: str = DEFAULT_TENANT_NAME) -> None:
         """Void a key, felt everywhere within five seconds. Raises ``NotFound``."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.writing(tenant_id) as session:
             if not await queries.revoke(session, tenant_id, key_id):
                 raise NotFound(f"Key {key_id} not found in tenant {tenant!r}.")
+        self._records.heard(Note(tenant_id, "key.revoked", "operator", key_id))
 
     async def authenticate(self, key: str) -> Principal:
         """Who ``key`` stands for. Raises ``Unauthenticated``, and ``Unavailable`` when nobody can tell."""
@@ -102,13 +144,20 @@ class AccessService:
         async with self._database.looking_up(key_id) as session:
             row = await queries.live(session, key_id)
         # an unknown id is compared too, so that it takes as long as a wrong secret
-        stored, tenant_id = (row.digest, row.tenant_id) if row is not None else (_NO_DIGEST, UUID(int=0))
-        if not hmac.compare_digest(stored, digest) or row is None:
+        stored, before = (row.digest, row.previous_digest) if row is not None else (_NO_DIGEST, None)
+        good = hmac.compare_digest(stored, digest) | hmac.compare_digest(before or _NO_DIGEST, digest)
+        if not good or row is None:
             return None
-        return Principal(tenant_id, key_id, frozenset(row.scopes))
+        self._records.used(key_id)
+        limits = msgspec.convert(row.limits, Own)
+        return Principal(row.tenant_id, key_id, granted(row.scopes), row.user_id or "", limits)
 
     def _digest(self, key_id: str, secret: str) -> bytes:
         return hmac.digest(self._pepper.reveal().encode(), f"{key_id}_{secret}".encode(), hashlib.sha256)
+
+
+def _whole(key_id: str, secret: str) -> Secret:
+    return Secret(f"{PREFIX}_{key_id}_{secret}")
 
 
 def _check_name(what: str, text: str) -> None:

@@ -1,23 +1,54 @@
 """Who asks, and what a key allows."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple, Protocol
 from uuid import UUID, uuid5
 
 import msgspec
+
+from app.limits.structs import Own
 
 DEFAULT_TENANT = UUID("6b0f3a5e-8a54-4f0e-9d64-0d5a53c4b3c1")
 """The tenant of single-tenant mode. The code is the same with one tenant as with many."""
 
 DEFAULT_TENANT_NAME = "default"
 
-USE = "use"
-"""The scope of every route that is not open: all that belongs to the key's tenant."""
+READ = "read"
+"""See what belongs to the tenant."""
+
+WRITE = "write"
+"""Run agents, and change what belongs to the tenant."""
 
 MONITOR = "monitor"
-"""The scope that shows the details of ``GET /health``."""
+"""See the details of ``GET /health``."""
 
-SCOPES = frozenset({USE, MONITOR})
+OPERATE = "operate"
+"""See and repeat what the service does for the tenant: webhook deliveries, the audit log, budgets."""
+
+ADMIN = "admin"
+"""Read the secrets of the service anew."""
+
+ROLES: dict[str, frozenset[str]] = {
+    "read-only": frozenset({READ, MONITOR}),
+    "member": frozenset({READ, WRITE, MONITOR}),
+    "operator": frozenset({READ, WRITE, MONITOR, OPERATE}),
+    "admin": frozenset({READ, WRITE, MONITOR, OPERATE, ADMIN}),
+}
+"""Scopes that people are given together."""
+
+MEMBER = ROLES["member"]
+SCOPES = ROLES["admin"]
 """Everything that a key can allow."""
+
+_USE = "use"
+"""What keys of older versions have in place of READ and WRITE."""
+
+
+def granted(scopes: Iterable[str]) -> frozenset[str]:
+    """The scopes of a key as they are stored."""
+    given = frozenset(scopes)
+    return given - {_USE} | {READ, WRITE} if _USE in given else given
 
 
 def tenant_id_of(name: str) -> UUID:
@@ -26,16 +57,27 @@ def tenant_id_of(name: str) -> UUID:
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """On whose behalf a request acts. ``key_id`` is the public part of its key (none: authentication is off)."""
+    """On whose behalf a request acts.
+
+    ``key_id`` is the public part of its key (none: it came without one), ``user_id`` the person behind it, if that is
+    known; ``limits`` are the tenant's own (``app.limits``).
+    """
 
     tenant_id: UUID
     key_id: str | None = None
     scopes: frozenset[str] = frozenset()
+    user_id: str = ""
+    limits: Own = Own()
 
     @property
     def holder(self) -> tuple[UUID, str | None]:
         """Whose share of what is bounded per key a request takes."""
-        return self.tenant_id, self.key_id
+        return self.tenant_id, self.key_id or self.user_id or None
+
+    @property
+    def actor(self) -> str:
+        """How the audit log names it."""
+        return self.user_id or self.key_id or "anonymous"
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +87,44 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     tenant_id: UUID
     scopes: list[str]
+    user_id: str | None
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    previous_until: datetime | None
+    last_used_at: datetime | None
+
+
+class Note(NamedTuple):
+    """Something that the audit log keeps: ``actor`` did ``action`` to ``subject``."""
+
+    tenant_id: UUID
+    action: str
+    actor: str
+    subject: str
+
+
+SERVICE = UUID(int=0)
+"""The tenant of notes about the service itself, and about requests of which nobody knows whose they are."""
+
+
+class Records(Protocol):
+    """Takes what the audit log keeps; never waits."""
+
+    def heard(self, note: Note) -> None:
+        """Something was done or refused."""
+        ...
+
+    def used(self, key_id: str) -> None:
+        """A key has let somebody in."""
+        ...
+
+
+class NoRecords:
+    """Keeps nothing."""
+
+    def heard(self, note: Note) -> None:
+        """Forget it."""
+
+    def used(self, key_id: str) -> None:
+        """Forget it."""

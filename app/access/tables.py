@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.db.base import Timestamp, UUIDType, metadata, tenant, timestamp
+from app.db.base import Timestamp, UUIDType, json_object, metadata, tenant, timestamp
 
 tenants = sa.Table(
     "tenants",
@@ -11,6 +11,7 @@ tenants = sa.Table(
     tenant(),
     sa.Column("name", sa.Text, nullable=False),
     timestamp("created_at"),
+    json_object("limits"),
     sa.UniqueConstraint("name"),
 )
 
@@ -25,5 +26,9 @@ api_keys = sa.Table(
     timestamp("created_at"),
     sa.Column("expires_at", Timestamp),
     sa.Column("revoked_at", Timestamp),
+    sa.Column("previous_digest", sa.LargeBinary, comment="the secret before the rotation"),
+    sa.Column("previous_until", Timestamp),
+    sa.Column("user_id", sa.Text, comment="on whose behalf it acts inside the tenant"),
+    sa.Column("last_used_at", Timestamp, comment="to the minute"),
     sa.UniqueConstraint("key_id"),
 )

@@ -7,6 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from app.access.guard import READS, WRITES
 from app.access.structs import Principal
 from app.assistants.service import AssistantService
 from app.assistants.structs import (
@@ -31,6 +32,7 @@ class AssistantsController(Controller):
 
     path = "/assistants"
     tags = ("assistants",)
+    opt = WRITES
 
     @post(status_code=200, summary="Create an assistant")
     async def create(
@@ -39,18 +41,18 @@ class AssistantsController(Controller):
         """For one of the server's agents, which ``graph_id`` names. Takes an ``Idempotency-Key``."""
         return Response(await assistants.create(principal.tenant_id, data, await key_in(request)), status_code=200)
 
-    @post("/search", status_code=200, summary="Search assistants")
+    @post("/search", status_code=200, opt=READS, summary="Search assistants")
     async def search(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
         found, total = await assistants.search(principal.tenant_id, data)
         return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
 
-    @post("/count", status_code=200, summary="Count assistants")
+    @post("/count", status_code=200, opt=READS, summary="Count assistants")
     async def count(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> int:
         """Those that a search without a page would find."""
         return await assistants.count(principal.tenant_id, data)
 
-    @get("/{assistant_id:str}", summary="One assistant")
+    @get("/{assistant_id:str}", opt=READS, summary="One assistant")
     async def get_one(self, assistant_id: Id, principal: Who, assistants: Service) -> Assistant:
         """Its latest version."""
         return await assistants.get(principal.tenant_id, assistant_id)
@@ -73,6 +75,7 @@ class AssistantsController(Controller):
 
     @get(
         ["/{assistant_id:str}/subgraphs", "/{assistant_id:str}/subgraphs/{namespace:str}"],
+        opt=READS,
         summary="An assistant's subgraphs",
     )
     async def subgraphs(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
@@ -80,19 +83,19 @@ class AssistantsController(Controller):
         await assistants.get(principal.tenant_id, assistant_id)
         return {}
 
-    @get("/{assistant_id:str}/schemas", summary="JSON Schemas of an assistant")
+    @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Of its input, output, state, configuration and context."""
         agent, name = await assistants.agent(principal.tenant_id, str(assistant_id))
         return {"graph_id": name, **agent.schemas()}
 
-    @get("/{assistant_id:str}/graph", summary="An assistant drawn")
+    @get("/{assistant_id:str}/graph", opt=READS, summary="An assistant drawn")
     async def graph(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Its nodes and edges."""
         agent, _ = await assistants.agent(principal.tenant_id, str(assistant_id))
         return agent.graph()
 
-    @post("/{assistant_id:str}/versions", status_code=200, summary="Versions of an assistant")
+    @post("/{assistant_id:str}/versions", status_code=200, opt=READS, summary="Versions of an assistant")
     async def versions(
         self,
         assistant_id: Id,

@@ -16,7 +16,7 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """create, list, revoke."""
+    """create, list, rotate, revoke."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     create = sub_command(
         actions, "create", "make a key and print it, this once", "keys create --name ci --tenant acme --expires 90d"
@@ -25,10 +25,22 @@ def declare(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--expires", metavar="TIME", help="how long it lives: a number and m, h, d or w (default: for ever)"
     )
+    create.add_argument("--role", default="member", help="read-only, member (default), operator or admin")
+    create.add_argument("--user", default="", help="the person on whose behalf it acts inside the tenant")
     listing = sub_command(actions, "list", "list a tenant's keys, without their secrets", "keys list --tenant acme")
     revoke = sub_command(actions, "revoke", "void a key, everywhere within 5 seconds", "keys revoke 1f0c…")
-    revoke.add_argument("key_id", metavar="ID", help="the public part of the key, as keys list shows it")
-    for action in (create, listing, revoke):
+    rotate = sub_command(
+        actions,
+        "rotate",
+        "give a key another secret; the old one stays good a while",
+        "keys rotate 1f0c… --keep 2h",
+    )
+    rotate.add_argument(
+        "--keep", metavar="TIME", default="24h", help="how long the old secret stays good (default: 24h; 0: not at all)"
+    )
+    for action in (rotate, revoke):
+        action.add_argument("key_id", metavar="ID", help="the public part of the key, as keys list shows it")
+    for action in (create, listing, rotate, revoke):
         action.add_argument("--tenant", default="default", help="the tenant it belongs to (default: default)")
 
 
@@ -36,32 +48,53 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it and print what came of it."""
     tenant = arguments.tenant
     if arguments.action == "create":
-        lifetime = lifetime_of(arguments.expires)
-        info, key = _with_access(lambda access: access.create_key(arguments.name, tenant=tenant, expires_in=lifetime))
-        print(key.reveal())
-        print(f"key {info.key_id} of tenant {tenant}: keep it now, it is not shown again", file=sys.stderr)
+        _show(_with_access(_creation(arguments)), tenant)
+    elif arguments.action == "rotate":
+        keep = timedelta() if arguments.keep == "0" else time_span("--keep", arguments.keep)
+        _show(_with_access(lambda access: access.rotate_key(arguments.key_id, keep, tenant)), tenant)
     elif arguments.action == "list":
         rows = [_row(info) for info in _with_access(lambda access: access.list_keys(tenant))]
-        print(table(("ID", "NAME", "CREATED", "STATE"), rows))
+        print(table(("ID", "NAME", "ROLE", "CREATED", "USED", "STATE"), rows))
     else:
         _with_access(lambda access: access.revoke_key(arguments.key_id, tenant))
         print(f"key {arguments.key_id} is refused everywhere within 5 seconds")
     return 0
 
 
-def lifetime_of(text: str | None) -> timedelta | None:
+def _creation(arguments: argparse.Namespace) -> Callable[[Any], Awaitable[Any]]:
+    from app.access.structs import ROLES
+
+    if arguments.role not in ROLES:
+        raise UsageError(f"--role must be one of {', '.join(ROLES)}, not {arguments.role!r}")
+    lifetime = None if arguments.expires is None else time_span("--expires", arguments.expires)
+    return lambda access: access.create_key(
+        arguments.name,
+        tenant=arguments.tenant,
+        expires_in=lifetime,
+        scopes=ROLES[arguments.role],
+        user_id=arguments.user,
+    )
+
+
+def _show(made: Any, tenant: str) -> None:
+    """The key alone on the standard output, for scripts; ``made`` is a ``KeyInfo`` and the key."""
+    info, key = made
+    print(key.reveal())
+    print(f"key {info.key_id} of tenant {tenant}: keep it now, it is not shown again", file=sys.stderr)
+
+
+def time_span(option: str, text: str) -> timedelta:
     """``90d`` as a time span. Raises ``UsageError``."""
-    if text is None:
-        return None
     match = re.fullmatch(r"([1-9]\d{0,4})([mhdw])", text)
     if match is None:
-        raise UsageError(f"--expires must be a number and m, h, d or w, like 90d, not {text!r}")
+        raise UsageError(f"{option} must be a number and m, h, d or w, like 90d, not {text!r}")
     return timedelta(**{UNITS[match[2]]: int(match[1])})
 
 
 def _with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
     """What ``use`` makes of the ``AccessService``."""
     from app.access.service import AccessService
+    from app.audit.service import AuditService
     from app.db.engine import Database
     from app.db.migrate import pending
     from app.settings import load
@@ -79,15 +112,19 @@ def _with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
         database = Database(url, requests=1, engine=1)
         try:
             await database.check()
-            return await use(AccessService(database, pepper))
+            audit = AuditService(database)
+            made = await use(AccessService(database, pepper, records=audit))
+            await audit.flush()
+            return made
         finally:
             await database.aclose()
 
     return asyncio.run(work())
 
 
-def _row(info: Any) -> tuple[str, str, str, str]:
+def _row(info: Any) -> tuple[str, ...]:
     """``info`` is a ``KeyInfo``."""
+    from app.access.structs import ROLES, granted
     from app.base.clock import now
 
     state = "live"
@@ -95,4 +132,9 @@ def _row(info: Any) -> tuple[str, str, str, str]:
         state = "revoked"
     elif info.expires_at is not None:
         state = f"{'expired' if info.expires_at < now() else 'expires'} {info.expires_at:%Y-%m-%d}"
-    return info.key_id, info.name, f"{info.created_at:%Y-%m-%d}", state
+    elif info.previous_until is not None and info.previous_until > now():
+        state = f"live, two secrets until {info.previous_until:%Y-%m-%d %H:%M}"
+    scopes = granted(info.scopes)
+    role = next((name for name, given in ROLES.items() if given == scopes), "+".join(sorted(scopes)))
+    used = f"{info.last_used_at:%Y-%m-%d %H:%M}" if info.last_used_at else "never"
+    return info.key_id, info.name, role, f"{info.created_at:%Y-%m-%d}", used, state

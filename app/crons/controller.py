@@ -7,6 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from app.access.guard import READS, WRITES
 from app.access.structs import Principal
 from app.crons.service import CronService
 from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
@@ -22,6 +23,7 @@ class CronsController(Controller):
     """Crons: runs made at the times of a schedule."""
 
     tags = ("crons",)
+    opt = WRITES
 
     @post("/threads/{thread_id:str}/runs/crons", status_code=200, summary="Create a cron on a thread")
     async def create(
@@ -37,18 +39,18 @@ class CronsController(Controller):
         """Each of its runs gets a thread of its own, which ``on_run_completed`` keeps or (by default) deletes."""
         return Response(await crons.create(principal.tenant_id, None, data, await key_in(request)))
 
-    @post("/runs/crons/search", status_code=200, summary="Search crons")
+    @post("/runs/crons/search", status_code=200, opt=READS, summary="Search crons")
     async def search(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
         found, total = await crons.search(principal.tenant_id, data)
         return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
 
-    @post("/runs/crons/count", status_code=200, summary="Count crons")
+    @post("/runs/crons/count", status_code=200, opt=READS, summary="Count crons")
     async def count(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> int:
         """Those that a search without a page would find."""
         return await crons.count(principal.tenant_id, data)
 
-    @get("/runs/crons/{cron_id:str}", summary="One cron")
+    @get("/runs/crons/{cron_id:str}", opt=READS, summary="One cron")
     async def get_one(self, cron_id: Id, principal: Who, crons: Service) -> Cron:
         """With the time of its next run."""
         return await crons.get(principal.tenant_id, cron_id)

@@ -9,7 +9,9 @@ from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.access.structs import Principal
+from app.access.guard import READS, WRITES, may
+from app.access.structs import WRITE, Principal
+from app.base.errors import Forbidden
 from app.bus.feed import START, EventId
 from app.domain.lifecycle import RunStatus
 from app.idempotency.header import key_in
@@ -40,7 +42,9 @@ class Reader(NamedTuple):
 
 
 def reader_of(request: AnyRequest, cancel_on_disconnect: FromQuery[bool] = False) -> Reader:
-    """The reader that the address and the headers describe. Raises ``Invalid``."""
+    """The reader that the address and the headers describe. Raises ``Invalid``, and ``Forbidden`` to stop a run."""
+    if cancel_on_disconnect and not may(request, WRITE):
+        raise Forbidden(f"This key may not stop runs: cancel_on_disconnect needs the scope {WRITE}.")
     return Reader(last_event_id(request) or START, stream_modes(request, MODES), cancel_on_disconnect)
 
 
@@ -48,6 +52,7 @@ class RunsController(Controller):
     """Runs: create, follow, stop. Creating routes take an ``Idempotency-Key``."""
 
     tags = ("runs",)
+    opt = WRITES
     dependencies = {  # noqa: RUF012  as the framework declares it
         "page": Provide(page_of, sync_to_thread=False),
         "reader": Provide(reader_of, sync_to_thread=False),
@@ -116,7 +121,7 @@ class RunsController(Controller):
         """Those in a status, or some of one thread."""
         await runs.cancel_many(principal, data, action)
 
-    @get("/threads/{thread_id:str}/runs", summary="List a thread's runs")
+    @get("/threads/{thread_id:str}/runs", opt=READS, summary="List a thread's runs")
     async def list_runs(
         self,
         thread_id: Id,
@@ -131,7 +136,7 @@ class RunsController(Controller):
         found = await runs.list(principal, thread_id, status=status, limit=page.limit, offset=page.offset)
         return project(found, fields)
 
-    @get("/threads/{thread_id:str}/runs/{run_id:str}", summary="One run")
+    @get("/threads/{thread_id:str}/runs/{run_id:str}", opt=READS, summary="One run")
     async def get_run(self, thread_id: Id, run_id: Id, principal: Who, runs: Service) -> Run:
         """Its status, and what it was asked for."""
         return await runs.get(principal, thread_id, run_id)
@@ -141,7 +146,7 @@ class RunsController(Controller):
         """The thread keeps its state."""
         await runs.delete(principal, thread_id, run_id)
 
-    @get("/threads/{thread_id:str}/runs/{run_id:str}/join", summary="Wait for a run's result")
+    @get("/threads/{thread_id:str}/runs/{run_id:str}/join", opt=READS, summary="Wait for a run's result")
     async def join(
         self,
         thread_id: Id,
@@ -165,6 +170,7 @@ class RunsController(Controller):
     @get(
         "/threads/{thread_id:str}/runs/{run_id:str}/stream",
         responses=EVENT_STREAM,
+        opt=READS,
         summary="Join or resume a run's stream",
     )
     async def join_stream(
@@ -190,7 +196,7 @@ class RunsController(Controller):
             holder=principal.holder,
         )
 
-    @get("/threads/{thread_id:str}/stream", responses=EVENT_STREAM, summary="Follow all runs of a thread")
+    @get("/threads/{thread_id:str}/stream", responses=EVENT_STREAM, opt=READS, summary="Follow all runs of a thread")
     async def join_thread(
         self, thread_id: Id, principal: Who, runs: Service, streams: Open, request: AnyRequest
     ) -> EventStream:

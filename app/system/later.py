@@ -2,6 +2,7 @@
 
 from litestar import Controller, HttpMethod, route
 
+from app.access.guard import WRITES
 from app.base.errors import NotBuilt
 
 EVERY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
@@ -16,6 +17,7 @@ class LaterController(Controller):
     """What comes later."""
 
     include_in_schema = False
+    opt = WRITES
 
     @route(STORE, http_method=EVERY)
     async def store(self) -> None:

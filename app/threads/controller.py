@@ -7,6 +7,7 @@ from litestar import Controller, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from app.access.guard import READS, WRITES
 from app.access.structs import Principal
 from app.idempotency.header import key_in
 from app.threads.service import ThreadService
@@ -35,6 +36,7 @@ class ThreadsController(Controller):
 
     path = "/threads"
     tags = ("threads",)
+    opt = WRITES
 
     @post(status_code=200, summary="Create a thread")
     async def create(
@@ -43,18 +45,18 @@ class ThreadsController(Controller):
         """With an id of the client's own, if it likes. Takes an ``Idempotency-Key``."""
         return Response(await threads.create(principal.tenant_id, data, await key_in(request)), status_code=200)
 
-    @post("/search", status_code=200, summary="Search threads")
+    @post("/search", status_code=200, opt=READS, summary="Search threads")
     async def search(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
         found, total = await threads.search(principal.tenant_id, data)
         return Response(project(found, data.fields()), headers=page_headers(total, data.offset, len(found)))
 
-    @post("/count", status_code=200, summary="Count threads")
+    @post("/count", status_code=200, opt=READS, summary="Count threads")
     async def count(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> int:
         """Those that a search without a page would find."""
         return await threads.count(principal.tenant_id, data)
 
-    @get("/{thread_id:str}", summary="One thread")
+    @get("/{thread_id:str}", opt=READS, summary="One thread")
     async def get_one(self, thread_id: Id, principal: Who, threads: Service, request: AnyRequest) -> Thread:
         """With its latest values; with ``include=ttl`` also its lifetime."""
         wanted = choices(request, ("include",), "include", ("ttl",)) or ()
@@ -80,7 +82,7 @@ class ThreadsController(Controller):
         """With its runs, states and events."""
         await threads.delete(principal.tenant_id, thread_id)
 
-    @get("/{thread_id:str}/state", summary="A thread's latest state")
+    @get("/{thread_id:str}/state", opt=READS, summary="A thread's latest state")
     async def state(self, thread_id: Id, principal: Who, threads: Service) -> ThreadState:
         """Its values and what would run next."""
         return await threads.state(principal.tenant_id, thread_id)
@@ -92,24 +94,24 @@ class ThreadsController(Controller):
         """As one of its agent's nodes would, on the newest state or at a checkpoint."""
         return await threads.update_state(principal.tenant_id, thread_id, data)
 
-    @get("/{thread_id:str}/storage", summary="What a thread takes on disk")
+    @get("/{thread_id:str}/storage", opt=READS, summary="What a thread takes on disk")
     async def storage(self, thread_id: Id, principal: Who, threads: Service) -> dict[str, Any]:
         """Bytes of its checkpoints, and of its values by channel."""
         return await threads.storage(principal.tenant_id, thread_id)
 
-    @get("/{thread_id:str}/state/{checkpoint_id:str}", summary="A thread's state at a checkpoint")
+    @get("/{thread_id:str}/state/{checkpoint_id:str}", opt=READS, summary="A thread's state at a checkpoint")
     async def state_at(self, thread_id: Id, checkpoint_id: Id, principal: Who, threads: Service) -> ThreadState:
         """As it was then."""
         return await threads.state_at(principal.tenant_id, thread_id, str(checkpoint_id))
 
-    @post("/{thread_id:str}/state/checkpoint", status_code=200, summary="A thread's state at a checkpoint")
+    @post("/{thread_id:str}/state/checkpoint", status_code=200, opt=READS, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
         self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: Who, threads: Service
     ) -> ThreadState:
         """The checkpoint is given by its reference."""
         return await threads.state_at(principal.tenant_id, thread_id, data.checkpoint)
 
-    @get("/{thread_id:str}/history", summary="A thread's states")
+    @get("/{thread_id:str}/history", opt=READS, summary="A thread's states")
     async def history(
         self,
         thread_id: Id,
@@ -121,7 +123,7 @@ class ThreadsController(Controller):
         """Newest first."""
         return await threads.history(principal.tenant_id, thread_id, HistoryQuery(limit=limit, before=before))
 
-    @post("/{thread_id:str}/history", status_code=200, summary="A thread's states")
+    @post("/{thread_id:str}/history", status_code=200, opt=READS, summary="A thread's states")
     async def search_history(
         self, thread_id: Id, data: JSONBody[HistoryQuery], principal: Who, threads: Service
     ) -> list[ThreadState]:

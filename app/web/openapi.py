@@ -5,12 +5,13 @@ The page is a vendored renderer (``assets/``), started by a script of ours, so t
 
 import hashlib
 import html
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, Router, get
+from litestar import Litestar, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -134,16 +135,31 @@ def openapi_config(version: str, opt: dict[str, Any] | None = None) -> OpenAPICo
     )
 
 
-def finish(schema: dict[str, Any]) -> dict[str, Any]:
-    """Litestar's document with what it cannot know: our errors instead of its own. Optional values are made plain."""
+def finish(schema: dict[str, Any], needs: Mapping[tuple[str, str], str | None]) -> dict[str, Any]:
+    """Litestar's document with what it cannot know: our errors instead of its own, and the scopes that routes need.
+
+    ``needs`` has the scope of each path and method, None for open ones. Optional values are made plain.
+    """
     schema = _plain(schema)
     schema["components"].setdefault("schemas", {})["Problem"] = PROBLEM
-    for path in schema["paths"].values():
-        for operation in path.values():
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
             if isinstance(operation, dict) and "responses" in operation:
                 operation["responses"].pop("400", None)
                 operation["responses"]["default"] = ERROR
+                scope = needs[path, method.upper()]
+                operation["security"] = [] if scope is None else [{"Bearer": [scope]}, {"ApiKey": [scope]}]
     return schema
+
+
+def needs_of(app: Litestar) -> dict[tuple[str, str], str | None]:
+    """The scope that each path and method needs, None where everybody may."""
+    return {
+        (route.path_format, method): handler.opt.get("permission")
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", ())
+        for method in getattr(handler, "http_methods", ())
+    }
 
 
 def _plain(node: Any) -> Any:
@@ -178,7 +194,9 @@ def document(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The OpenAPI document of this server."""
     state = request.app.state
     if "openapi_document" not in state:
-        state.openapi_document = msgspec.json.encode(finish(request.app.openapi_schema.to_schema()))
+        state.openapi_document = msgspec.json.encode(
+            finish(request.app.openapi_schema.to_schema(), needs_of(request.app))
+        )
     host = f"{request.url.scheme}://{request.url.netloc}"
     content = state.openapi_document.replace(ORIGIN.encode(), (host + _base(request, "/openapi.json")).encode())
     content = content.replace(SERVER.encode(), str(request.base_url).rstrip("/").encode())

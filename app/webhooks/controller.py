@@ -6,6 +6,7 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery
 
+from app.access.guard import OPERATES
 from app.access.structs import Principal
 from app.web.params import Page, page_of
 from app.webhooks.service import WebhookService
@@ -19,6 +20,7 @@ class WebhooksController(Controller):
     """Deliveries: what the receivers of webhooks were told, and what they did not take."""
 
     tags = ("webhooks",)
+    opt = OPERATES
     dependencies = {"page": Provide(page_of, sync_to_thread=False)}  # noqa: RUF012  as the framework declares it
 
     @get("/webhooks/deliveries", summary="List deliveries")

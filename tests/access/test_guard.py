@@ -8,7 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
-from app.access.structs import DEFAULT_TENANT, MONITOR, USE, tenant_id_of
+from app.access.structs import DEFAULT_TENANT, MONITOR, READ, tenant_id_of
 from app.asgi import litestar
 from tests.system.house import API, NOWHERE, Service, built, client_of, serving
 
@@ -84,7 +84,7 @@ async def test_a_refusal_is_a_problem_that_says_what_to_send(service: Service) -
     ],
 )
 async def test_a_key_comes_in_either_header(service: Service, tenant: str, headers: dict[str, str]) -> None:
-    key = await service.key(tenant, USE)
+    key = await service.key(tenant, READ)
     sent = {name: text.format(key=key) for name, text in headers.items()}
     answer = await service.client.post(f"{API}/threads/search", json={}, headers=sent)
     assert (answer.status_code, answer.json()) == (200, [])

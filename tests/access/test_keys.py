@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.access.service import REFUSED, AccessService
-from app.access.structs import DEFAULT_TENANT, MONITOR, SCOPES, USE, tenant_id_of
+from app.access.structs import DEFAULT_TENANT, MEMBER, MONITOR, READ, tenant_id_of
 from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from app.db.engine import Database
 from app.secrets.secret import Secret
@@ -34,7 +34,7 @@ async def test_a_key_stands_for_its_tenant_and_scopes(access: AccessService, ten
     key_id, key = await made(access, tenant)
     assert key.startswith(f"as_{key_id}_")
     principal = await access.authenticate(key)
-    assert (principal.tenant_id, principal.key_id, principal.scopes) == (tenant_id_of(tenant), key_id, SCOPES)
+    assert (principal.tenant_id, principal.key_id, principal.scopes) == (tenant_id_of(tenant), key_id, MEMBER)
     _, key = await made(access, tenant, scopes=frozenset({MONITOR}))
     assert (await access.authenticate(key)).scopes == {MONITOR}
 
@@ -47,12 +47,12 @@ async def test_the_default_tenant_has_a_fixed_id(access: AccessService) -> None:
 
 async def test_a_key_is_shown_without_its_secret(access: AccessService, tenant: str) -> None:
     first, key = await access.create_key("first", tenant=tenant, expires_in=timedelta(days=90))
-    second, _ = await access.create_key("second", tenant=tenant, scopes=frozenset({USE}))
+    second, _ = await access.create_key("second", tenant=tenant, scopes=frozenset({READ}))
     assert await access.list_keys(tenant) == [first, second]
-    assert (first.name, first.scopes, first.revoked_at) == ("first", sorted(SCOPES), None)
+    assert (first.name, first.scopes, first.revoked_at) == ("first", sorted(MEMBER), None)
     assert first.expires_at is not None
     assert first.expires_at - first.created_at > timedelta(days=89)
-    assert (second.expires_at, second.scopes) == (None, [USE])
+    assert (second.expires_at, second.scopes) == (None, [READ])
     assert key.reveal().rpartition("_")[2] not in repr((first, second, key))
 
 
@@ -150,7 +150,7 @@ async def test_looking_up_a_key_shows_that_key_alone_and_changes_nothing(
     await made(access, tenant)
     async with database.looking_up(key_id) as session:
         assert await session.scalar(COUNT) == 1
-        assert await session.scalar(sa.text("select count(*) from tenants")) == 0
+        assert await session.scalar(sa.text("select name from tenants")) == tenant
         changed = await session._connection.execute(sa.text("update api_keys set revoked_at = now()"))
         assert changed.rowcount == 0
     async with database.looking_up("0123456789abcdef") as session:
@@ -173,7 +173,7 @@ async def test_an_unknown_id_is_compared_like_a_wrong_secret(
     assert await is_refused(access, f"as_{key_id}_{'A' * len(secret)}")
     assert await is_refused(access, f"as_0123456789abcdef_{secret}")
     await access.authenticate(key)
-    assert compared == [(32, 32)] * 3
+    assert compared == [(32, 32)] * 6, "two each: a secret from before a rotation would be the second"
 
 
 async def test_a_database_that_is_away_opens_nothing(clock: Clock) -> None:
@@ -192,8 +192,8 @@ async def test_a_database_that_is_away_opens_nothing(clock: Clock) -> None:
         ({"name": "x" * 101}, "name of the key"),
         ({"name": "a\nb"}, "name of the key"),
         ({"tenant": ""}, "name of the tenant"),
-        ({"scopes": frozenset()}, "scopes monitor, use"),
-        ({"scopes": frozenset({"admin"})}, "scopes monitor, use"),
+        ({"scopes": frozenset()}, "scopes admin, monitor, operate, read, write"),
+        ({"scopes": frozenset({"root"})}, "scopes admin, monitor, operate, read, write"),
         ({"expires_in": timedelta(0)}, "in the future"),
     ],
 )
@@ -202,3 +202,52 @@ async def test_a_key_that_could_not_be_used_is_not_made(
 ) -> None:
     with pytest.raises(Invalid, match=words):
         await access.create_key(**{"name": "test", **options})
+
+
+async def test_two_secrets_are_good_while_a_key_is_rotated(
+    access: AccessService, database: Database, clock: Clock, tenant: str
+) -> None:
+    key_id, old = await made(access, tenant)
+    await access.authenticate(old)
+    info, new = await access.rotate_key(key_id, timedelta(hours=1), tenant)
+    assert info.previous_until is not None
+    assert new.reveal().startswith(f"as_{key_id}_")
+    assert await access.authenticate(old) == await access.authenticate(new.reveal())
+    async with database.writing(tenant_id_of(tenant)) as session:
+        assert await session.execute(sa.text("update api_keys set previous_until = now()")) == 1
+    clock.seconds += 5
+    assert await is_refused(access, old)
+    await access.authenticate(new.reveal())
+
+
+async def test_a_second_rotation_voids_the_oldest_secret_and_keep_nothing_voids_at_once(
+    access: AccessService, clock: Clock, tenant: str
+) -> None:
+    key_id, first = await made(access, tenant)
+    _, second = await access.rotate_key(key_id, timedelta(hours=1), tenant)
+    _, third = await access.rotate_key(key_id, timedelta(hours=1), tenant)
+    assert await is_refused(access, first)
+    await access.authenticate(second.reveal())
+    _, fourth = await access.rotate_key(key_id, timedelta(), tenant)
+    clock.seconds += 5
+    assert await is_refused(access, second.reveal())
+    assert await is_refused(access, third.reveal())
+    await access.authenticate(fourth.reveal())
+
+
+async def test_a_key_that_is_not_valid_cannot_be_rotated(access: AccessService, tenant: str) -> None:
+    key_id, _ = await made(access, tenant)
+    with pytest.raises(NotFound):
+        await access.rotate_key(key_id, timedelta(hours=1), f"other {tenant}")
+    await access.revoke_key(key_id, tenant)
+    with pytest.raises(NotFound):
+        await access.rotate_key(key_id, timedelta(hours=1), tenant)
+
+
+async def test_a_key_of_an_older_version_may_what_it_could(
+    access: AccessService, database: Database, tenant: str
+) -> None:
+    key_id, key = await made(access, tenant)
+    async with database.writing(tenant_id_of(tenant)) as session:
+        await session.execute(sa.text("update api_keys set scopes = '{use,monitor}'"))
+    assert (await access.authenticate(key)).scopes == MEMBER, key_id

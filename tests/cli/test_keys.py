@@ -16,10 +16,15 @@ def test_a_key_is_made_listed_and_revoked(tmp_path: Path, fresh_database_url: st
 
     listed = ran(tmp_path, "keys", "list", **settings)
     header, row = listed.stdout.splitlines()
-    assert header.split() == ["ID", "NAME", "CREATED", "STATE"]
+    assert header.split() == ["ID", "NAME", "ROLE", "CREATED", "USED", "STATE"]
     assert row.split()[:2] == [key_id, "ci"]
-    assert row.split()[3] == "expires"
+    assert row.split()[2] == "member"
+    assert row.split()[4:6] == ["never", "expires"]
     assert secret not in listed.stdout
+
+    rotated = ran(tmp_path, "keys", "rotate", key_id, "--keep", "2h", **settings)
+    assert rotated.stdout.startswith(f"as_{key_id}_")
+    assert rotated.stdout.strip() != key
 
     assert ran(tmp_path, "keys", "revoke", key_id, **settings).returncode == 0
     assert ran(tmp_path, "keys", "list", **settings).stdout.splitlines()[1].endswith("revoked")
@@ -35,3 +40,14 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, fresh_database_url: str
     bare = ran(tmp_path, "keys", "list", DATABASE_URL=fresh_database_url)
     assert bare.returncode == 2
     assert only_line(bare) == "AGENT_KEY_PEPPER is not set; set it to that of the server"
+
+
+def test_a_role_and_a_time_that_do_not_exist_are_one_line(tmp_path: Path, fresh_database_url: str) -> None:
+    settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
+    role = ran(tmp_path, "keys", "create", "--name", "ci", "--role", "root", **settings)
+    assert (role.returncode, only_line(role)) == (
+        2,
+        "--role must be one of read-only, member, operator, admin, not 'root'",
+    )
+    keep = ran(tmp_path, "keys", "rotate", "0123456789abcdef", "--keep", "soon", **settings)
+    assert (keep.returncode, only_line(keep)) == (2, "--keep must be a number and m, h, d or w, like 90d, not 'soon'")

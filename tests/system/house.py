@@ -39,7 +39,7 @@ class Service(msgspec.Struct):
 
     async def key(self, tenant: str, *scopes: str) -> str:
         """A new key of ``tenant``, with all scopes unless some are named."""
-        _, key = await self.house.access.create_key("test", tenant=tenant, scopes=frozenset(scopes) or SCOPES)
+        _, key = await self.house.entrance.keys.create_key("test", tenant=tenant, scopes=frozenset(scopes) or SCOPES)
         return key.reveal()
 
 

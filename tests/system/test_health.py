@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-from app.access.structs import MONITOR, USE
+from app.access.structs import MONITOR, READ
 from tests.database import execute
 from tests.system.house import NOWHERE, Service, built, client_of, serving
 
@@ -38,7 +38,7 @@ async def test_details_need_a_key_that_may_see_them(database_url: str) -> None:
         bare = {"status": "healthy"}
         assert (await service.get("/health")).json() == bare
         assert (await service.get("/health", "as_wrong")).json() == bare
-        assert (await service.get("/health", await service.key("someone", USE))).json() == bare
+        assert (await service.get("/health", await service.key("someone", READ))).json() == bare
         assert "checks" in (await service.get("/health", await service.key("someone", MONITOR))).json()
 
 

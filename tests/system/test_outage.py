@@ -95,10 +95,10 @@ async def test_a_key_is_not_let_in_by_a_database_that_answers_nothing(server: Se
     server.freeze()
     began = time.monotonic()
     with pytest.raises(Unavailable):
-        await service.house.access.authenticate(key)
+        await service.house.entrance.keys.authenticate(key)
     assert time.monotonic() - began < BACK_SECONDS
     server.thaw()
-    await service.house.access.authenticate(key)
+    await service.house.entrance.keys.authenticate(key)
 
 
 async def test_requests_that_take_every_connection_do_not_make_the_process_unready(service: Service) -> None:

@@ -1,0 +1,100 @@
+"""The audit log: who did what to keys, secrets and decisions, and who was refused.
+
+Notes are taken without waiting and written together every second; equal ones are counted. What a process had heard in
+the last second before it was killed is lost.
+"""
+
+from collections import Counter
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from app.access.structs import Note
+from app.audit import queries
+from app.audit.structs import Entry
+from app.base.errors import Unavailable
+from app.base.ids import new_id
+from app.base.tasks import Tasks
+from app.db.engine import Database
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 1.0
+PRUNE_SECONDS = 3600.0
+KEEP_DAYS = 90
+
+MOST = 1_000
+"""Different notes between two writes. A flood beyond it is counted under one name for each action."""
+
+OTHERS = "others"
+"""The actor and subject of what is beyond."""
+
+LONGEST = 200
+"""Characters of an actor or a subject."""
+
+
+class AuditService:
+    """Takes notes (``heard``) and tells of them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._notes: Counter[Note] = Counter()
+        self._used: set[str] = set()
+        self._tasks = Tasks("audit")
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._tasks.repeat(self.flush, FLUSH_SECONDS, name="flush")
+        self._tasks.repeat(self._prune, PRUNE_SECONDS, name="prune")
+
+    async def aclose(self) -> None:
+        """Write what is left, and stop."""
+        await self._tasks.aclose()
+        await self.flush()
+
+    def heard(self, note: Note, count: int = 1) -> None:
+        """Take a note; it is written within a second."""
+        if len(self._notes) >= MOST and note not in self._notes:
+            note = note._replace(actor=OTHERS, subject=OTHERS)
+        self._notes[note] += count
+
+    def used(self, key_id: str) -> None:
+        """A key has let somebody in."""
+        self._used.add(key_id)
+
+    async def flush(self) -> None:
+        """Write what was heard. What cannot be written now is tried again, and still bounded."""
+        notes, used = self._notes, self._used
+        if not notes and not used:
+            return
+        self._notes, self._used = Counter(), set()
+        try:
+            async with self._database.engine_connection() as connection:
+                if used:
+                    await connection.execute(queries.USED, list(used))
+                if notes:
+                    await connection.execute(queries.WRITE, *_columns(notes))
+        except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("audit_waits", notes=len(notes), error=type(error).__name__)
+            self._used |= used
+            for note, count in notes.items():
+                self.heard(note, count)
+
+    async def entries(self, tenant_id: UUID, limit: int, before: UUID | None = None) -> list[Entry]:
+        """A tenant's entries, the newest first, older than ``before``."""
+        async with self._database.reading(tenant_id) as session:
+            rows = await queries.entries(session, tenant_id, limit, before)
+        return [Entry(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
+
+    async def _prune(self) -> None:
+        async with self._database.engine_connection() as connection:
+            await connection.execute(queries.PRUNE, KEEP_DAYS)
+
+
+def _columns(notes: "Counter[Note]") -> list[list[object]]:
+    rows = [
+        (note.tenant_id, new_id(), note.action, note.actor[:LONGEST], note.subject[:LONGEST], count)
+        for note, count in notes.items()
+    ]
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,123 @@
+"""Who may do what, for every route of the OpenAPI document and every role."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.access.structs import ADMIN, MONITOR, OPERATE, READ, ROLES, WRITE
+from app.asgi import litestar
+from app.web.openapi import needs_of
+from tests.access.test_guard import OPEN_ROUTES
+from tests.system.house import API, Service
+
+WRITES_OF = {"PUT", "PATCH", "DELETE"}
+READS_BY_POST = {
+    f"POST {API}/assistants/search",
+    f"POST {API}/assistants/count",
+    f"POST {API}/assistants/{{assistant_id}}/versions",
+    f"POST {API}/threads/search",
+    f"POST {API}/threads/count",
+    f"POST {API}/threads/{{thread_id}}/history",
+    f"POST {API}/threads/{{thread_id}}/state/checkpoint",
+    f"POST {API}/runs/crons/search",
+    f"POST {API}/runs/crons/count",
+}
+"""The one list of what is a question although its method is POST."""
+
+
+async def operations(service: Service) -> dict[str, str]:
+    """The scope of every operation of the document, "" for open ones."""
+    document = (await service.client.get("/openapi.json")).json()
+    found = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            bearer: list[dict[str, Any]] = operation["security"]
+            found[f"{method.upper()} {path}"] = bearer[0]["Bearer"][0] if bearer else ""
+    return found
+
+
+async def test_the_document_names_the_scope_of_every_operation(service: Service) -> None:
+    scopes = await operations(service)
+    assert len(scopes) > 50
+    assert {route for route, scope in scopes.items() if not scope} == {
+        re.sub(r":\w+", "", route) for route in OPEN_ROUTES if route.startswith(f"GET {API}")
+    }
+    assert set(scopes.values()) <= {"", READ, WRITE, OPERATE, ADMIN}
+
+
+async def test_no_route_is_without_a_permission_and_changes_need_more_than_reading(service: Service) -> None:
+    needs = needs_of(litestar(service.house))
+    assert len(needs) > 50
+    for route in litestar(service.house).routes:
+        for handler in getattr(route, "route_handlers", ()):
+            assert "permission" in handler.opt or handler.http_methods == {"OPTIONS"}, route.path
+    for (path, method), scope in needs.items():
+        if method in WRITES_OF:
+            assert scope in {WRITE, ADMIN}, (path, method)
+        elif method == "POST" and scope == READ:
+            assert f"POST {path}" in READS_BY_POST
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_role_may_do_what_its_scopes_say_and_nothing_else(service: Service, tenant: str, role: str) -> None:
+    """403 exactly where the scope is lacking; what is let in may well be 404 or 422."""
+    key = await service.key(tenant, *ROLES[role])
+    forbidden, expected = set(), set()
+    for operation, scope in (await operations(service)).items():
+        method, path = operation.split(" ", 1)
+        target = re.sub(r"\{(\w+)\}", str(UUID(int=7)), path)
+        answer = await service.client.request(method, target, headers={"x-api-key": key}, json={})
+        assert answer.status_code < 500, f"{operation}: {answer.text}"
+        if answer.status_code == 403:
+            forbidden.add(operation)
+        if scope and scope not in ROLES[role]:
+            expected.add(operation)
+    assert forbidden == expected
+
+
+async def test_each_role_may_what_the_one_before_may(service: Service) -> None:
+    lesser: frozenset[str] = frozenset()
+    for scopes in ROLES.values():
+        assert lesser < scopes
+        lesser = scopes
+    assert all(MONITOR in scopes for scopes in ROLES.values())
+    assert service.house.entrance.authenticator is not None
+
+
+async def test_a_reader_that_may_only_read_cannot_stop_a_run_by_leaving(service: Service, tenant: str) -> None:
+    key = await service.key(tenant, READ)
+    path = f"{API}/threads/{UUID(int=7)}/runs/{UUID(int=7)}/stream"
+    answer = await service.client.get(path, params={"cancel_on_disconnect": True}, headers={"x-api-key": key})
+    assert (answer.status_code, "needs the scope write" in answer.text) == (403, True)
+    assert (await service.client.get(path, headers={"x-api-key": key})).status_code == 404
+
+
+async def test_what_was_done_and_refused_is_in_the_audit_log_of_its_tenant(service: Service, tenant: str) -> None:
+    reader, operator = await service.key(tenant, READ), await service.key(tenant, *ROLES["operator"])
+    for _ in range(3):
+        answer = await service.client.post(f"{API}/threads", json={}, headers={"x-api-key": reader})
+        assert answer.status_code == 403
+    audit = service.house.entrance.audit
+    await audit.flush()
+    entries = (await service.get("/audit", operator)).json()
+    found = {(entry["action"], entry["actor"], entry["subject"], entry["count"]) for entry in entries}
+    assert ("request.forbidden", reader.split("_")[1], f"POST {API}/threads", 3) in found
+    assert ("key.created", "operator", reader.split("_")[1], 1) in found
+    assert (await service.get("/audit?limit=1", operator)).json() == entries[:1]
+    older = (await service.get(f"/audit?before={entries[0]['entry_id']}", operator)).json()
+    assert older == entries[1:]
+    stranger = await service.key(f"other {tenant}", *ROLES["operator"])
+    assert [one["action"] for one in (await service.get("/audit", stranger)).json()] in ([], ["key.created"])
+    assert (await service.get("/audit", reader)).status_code == 403
+
+
+async def test_a_key_tells_when_it_was_last_used(service: Service, tenant: str) -> None:
+    key = await service.key(tenant)
+    access = service.house.entrance.keys
+    [before] = await access.list_keys(tenant)
+    await service.get("/assistants/unknown", key)
+    await service.house.entrance.audit.flush()
+    [after] = await access.list_keys(tenant)
+    assert (before.last_used_at, after.last_used_at is not None) == (None, True)

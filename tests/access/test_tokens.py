@@ -1,0 +1,172 @@
+"""Tokens of an issuer: who gets in, as whom, and the many ways in which nobody does."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.access.keyset import KeySet
+from app.access.structs import DEFAULT_TENANT, ROLES, tenant_id_of
+from app.base.errors import UsageError
+from app.settings import check_serving, load
+from tests.access.issuer import AUDIENCE, EC, ED, RSA, Issuer, jwk
+from tests.system.house import API, PEPPER, Service, serving
+
+pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with Issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def service(database_url: str, issuer: Issuer) -> AsyncIterator[Service]:
+    async with serving(database_url, **settings(issuer)) as service:
+        yield service
+
+
+def settings(issuer: Issuer, **more: str) -> dict[str, Any]:
+    return {
+        "AGENT_AUTH": "jwt",
+        "AGENT_JWT_ISSUER": issuer.url,
+        "AGENT_JWT_AUDIENCE": AUDIENCE,
+        "AGENT_JWT_TENANT_CLAIM": "org",
+        "AGENT_JWT_ROLES_CLAIM": "realm.roles",
+        **more,
+    }
+
+
+def good(issuer: Issuer, **changed: Any) -> str:
+    return issuer.token(**{"org": "acme", "realm": {"roles": ["member", "something else"]}, **changed})
+
+
+async def search(service: Service, token: str) -> int:
+    """The status of a harmless question."""
+    headers = {"authorization": f"Bearer {token}"}
+    return (await service.client.post(f"{API}/threads/search", json={}, headers=headers)).status_code
+
+
+async def refresh(service: Service) -> None:
+    """What happens every five minutes."""
+    keys = service.house.entrance.token_keys
+    assert isinstance(keys, KeySet)
+    await keys._refresh()
+
+
+async def test_a_token_of_the_issuer_stands_for_its_subject_tenant_and_roles(service: Service, issuer: Issuer) -> None:
+    assert service.house.entrance.authenticator is not None
+    principal = await service.house.entrance.authenticator.authenticate(good(issuer))
+    assert (principal.tenant_id, principal.user_id, principal.key_id) == (tenant_id_of("acme"), "ada", None)
+    assert principal.scopes == ROLES["member"]
+    assert await search(service, good(issuer)) == 200
+
+
+@pytest.mark.parametrize(
+    "key, algorithm, key_id", [(EC, "ES256", "ec"), (ED, "EdDSA", "ed"), (RSA["rsa"], "RS256", "rsa")]
+)
+async def test_every_allowed_kind_of_key_is_good(
+    service: Service, issuer: Issuer, key: Any, algorithm: str, key_id: str
+) -> None:
+    assert await search(service, good(issuer, key=key, algorithm=algorithm, headers={"kid": key_id})) == 200
+
+
+async def test_what_no_issuer_would_sign_lets_nobody_in(service: Service, issuer: Issuer) -> None:
+    answers = {wrong: await search(service, token) for wrong, token in issuer.hostile().items()}
+    assert {wrong: status for wrong, status in answers.items() if status != 401} == {}
+    assert await search(service, good(issuer)) == 200
+
+
+async def test_a_refusal_repeats_nothing_of_the_token(service: Service, issuer: Issuer) -> None:
+    token = good(issuer, sub=None)
+    answer = await service.get("/threads/unknown", token)
+    assert answer.status_code == 401
+    assert not any(part in answer.text for part in token.split("."))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"org": None}, {"org": 7}, {"org": ""}, {"org": "a\nb"}, {"org": "x" * 500}, {"org": ["acme"]}]
+)
+async def test_a_token_without_a_tenant_gets_nobody_in(service: Service, issuer: Issuer, changed: Any) -> None:
+    assert await search(service, good(issuer, **changed)) == 401
+
+
+@pytest.mark.parametrize("roles", [[], ["nobody"], "", {"admin": True}, None, [["member"]]])
+async def test_a_token_without_a_known_role_may_do_nothing(service: Service, issuer: Issuer, roles: Any) -> None:
+    assert await search(service, good(issuer, realm={"roles": roles})) == 403
+
+
+async def test_roles_may_come_as_words_and_add_up(service: Service, issuer: Issuer) -> None:
+    assert service.house.entrance.authenticator is not None
+    token = good(issuer, realm={"roles": "read-only operator"})
+    principal = await service.house.entrance.authenticator.authenticate(token)
+    assert principal.scopes == ROLES["operator"]
+
+
+async def test_a_new_key_of_the_issuer_is_found_and_invented_ones_do_not_make_us_ask_again(
+    service: Service, issuer: Issuer
+) -> None:
+    assert await search(service, good(issuer)) == 200
+    asked = issuer.asked
+    for number in range(20):
+        assert await search(service, good(issuer, key=RSA["foreign"], headers={"kid": f"no {number}"})) == 401
+    assert issuer.asked - asked <= 1
+
+
+async def test_a_key_that_the_issuer_has_taken_back_is_good_no_longer(service: Service, issuer: Issuer) -> None:
+    token = good(issuer)
+    assert await search(service, token) == 200
+    issuer.keys = [jwk(RSA["next"], "next")]
+    await refresh(service)
+    assert await search(service, token) == 401
+    assert await search(service, good(issuer, key=RSA["next"], headers={"kid": "next"})) == 200
+
+
+async def test_an_issuer_that_is_away_costs_nothing_while_its_keys_are_known(service: Service, issuer: Issuer) -> None:
+    assert await search(service, good(issuer)) == 200
+    issuer.down = True
+    await refresh(service)
+    assert await search(service, good(issuer, sub="grace")) == 200
+
+
+async def test_before_any_key_was_read_nobody_can_tell(database_url: str, issuer: Issuer) -> None:
+    issuer.down = True
+    async with serving(database_url, **settings(issuer)) as service:
+        assert await search(service, good(issuer)) == 503
+
+
+async def test_without_claims_for_them_all_are_members_of_the_default_tenant(database_url: str, issuer: Issuer) -> None:
+    more = {"AGENT_JWT_TENANT_CLAIM": "", "AGENT_JWT_ROLES_CLAIM": ""}
+    async with serving(database_url, **settings(issuer, **more)) as service:
+        assert service.house.entrance.authenticator is not None
+        principal = await service.house.entrance.authenticator.authenticate(issuer.token())
+        assert (principal.tenant_id, principal.scopes) == (DEFAULT_TENANT, ROLES["member"])
+
+
+async def test_keys_are_taken_beside_tokens_where_there_is_a_pepper(service: Service, issuer: Issuer) -> None:
+    key = await service.key("acme")
+    made = await service.client.post(f"{API}/threads", json={}, headers={"authorization": f"Bearer {good(issuer)}"})
+    assert (await service.get(f"/threads/{made.json()['thread_id']}", key)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({}, "AGENT_JWT_ISSUER is not set"),
+        ({"AGENT_JWT_ISSUER": "https://a.example"}, "AGENT_JWT_AUDIENCE is not set"),
+        ({"AGENT_JWT_ISSUER": "http://a.example"}, "AGENT_JWT_ISSUER must be"),
+        ({"AGENT_JWT_ISSUER": "http://localhost.example"}, "AGENT_JWT_ISSUER must be"),
+    ],
+)
+def test_a_server_that_could_not_know_whom_to_trust_does_not_start(given: dict[str, str], words: str) -> None:
+    environment = {"DATABASE_URL": "postgresql://x/y", "AGENT_AUTH": "jwt", "AGENT_KEY_PEPPER": PEPPER, **given}
+    with pytest.raises(UsageError, match=words):
+        check_serving(load(environment, dotenv=Path("/dev/null")))
+
+
+async def test_an_algorithm_that_shares_its_secret_cannot_be_allowed(database_url: str, issuer: Issuer) -> None:
+    with pytest.raises(UsageError, match="AGENT_JWT_ALGORITHMS names 'HS256'"):
+        async with serving(database_url, **settings(issuer, AGENT_JWT_ALGORITHMS="RS256, HS256")):
+            pass
