@@ -9,6 +9,7 @@ from litestar import Litestar, Router
 from litestar.di import NamedDependency, Provide
 
 from app.access.guard import OPEN, Guard, principal_of
+from app.access.rates import Rates
 from app.routes import BASE_PATH, ROOT_CONTROLLERS, controllers_of
 from app.system.service import version
 from app.web.decoding import JsonBody
@@ -24,7 +25,10 @@ def litestar(house: House) -> Litestar:
             Router(BASE_PATH, route_handlers=[*controllers_of(house.settings.server.role)]),
             *ROOT_CONTROLLERS,
         ],
-        middleware=[functools.partial(Guard, access=house.entrance.authenticator, records=house.entrance.audit)],
+        middleware=[
+            functools.partial(Guard, access=house.entrance.authenticator, records=house.entrance.audit),
+            functools.partial(Rates, limiter=house.limiter, proxies=house.proxies, meters=house.meters),
+        ],
         dependencies=dependencies(house),
         dto=JsonBody,
         return_dto=None,

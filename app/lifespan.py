@@ -11,6 +11,7 @@ async def open_house(house: House) -> None:
     """Check the database, start the engine, report ready."""
     await house.database.check()
     house.entrance.audit.start()
+    house.limiter.start()
     if house.entrance.token_keys is not None:
         house.entrance.token_keys.start()
     house.engine.start()
@@ -49,6 +50,7 @@ async def close_house(house: House) -> None:
     await house.engine.aclose()
     if house.entrance.token_keys is not None:
         await house.entrance.token_keys.aclose()
+    await house.limiter.aclose()
     await house.entrance.audit.aclose()
     await house.models.aclose()
     await house.database.aclose()

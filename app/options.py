@@ -68,6 +68,30 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     worker_max_rss: Annotated[
         float, _is("AGENT_WORKER_MAX_RSS", "Megabytes of memory from which on it is (0: never).", ge=0, le=1_000_000)
     ] = 0
+    trusted_proxies: Annotated[
+        str,
+        _is(
+            "AGENT_TRUSTED_PROXIES",
+            "Addresses and networks, with commas between them, whose X-Forwarded-For is believed.",
+            examples=["10.0.0.0/8,127.0.0.1"],
+        ),
+    ] = ""
+    allowed_hosts: Annotated[
+        str,
+        _is(
+            "AGENT_ALLOWED_HOSTS",
+            "Names in Host that are served, with commas between them; *.example.com takes all below. Unset: all.",
+            examples=["agents.example.com,*.internal"],
+        ),
+    ] = ""
+    cors_origins: Annotated[
+        str,
+        _is(
+            "AGENT_CORS_ORIGINS",
+            "Exact origins of browsers that may read answers, with commas between them. Unset: none.",
+            examples=["https://app.example.com"],
+        ),
+    ] = ""
     root_path: Annotated[
         str,
         _is("ROOT_PATH", "The path under which a proxy serves this server.", pattern="^/.*[^/]$", examples=["/agents"]),
@@ -253,3 +277,54 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_seconds: Annotated[
         float, _is("AGENT_REQUEST_SECONDS", "How long a request that does not stream may take.", ge=1, le=3600)
     ] = 120
+
+
+def _rate(variable: str, meaning: str) -> msgspec.Meta:
+    return _is(variable, f"{meaning} a minute (0: no limit).", ge=0, le=1_000_000_000)
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and budgets"""
+
+    rate_per_minute: Annotated[
+        int,
+        _is(
+            "AGENT_RATE_PER_MINUTE",
+            "Requests that start runs, of one key, a minute (0: no limit). With AGENT_AUTH=none only if it is set.",
+            ge=0,
+            le=1_000_000_000,
+        ),
+    ] = 60
+    requests_per_minute: Annotated[int, _rate("AGENT_REQUESTS_PER_MINUTE", "All requests of one key")] = 0
+    tenant_requests_per_minute: Annotated[
+        int, _rate("AGENT_TENANT_REQUESTS_PER_MINUTE", "All requests of one tenant")
+    ] = 0
+    tokens_per_minute: Annotated[int, _rate("AGENT_TOKENS_PER_MINUTE", "Tokens of models that one tenant uses")] = 0
+    reserve_tokens: Annotated[
+        int,
+        _is(
+            "AGENT_RESERVE_TOKENS",
+            "Tokens that a run reserves before it starts, when tokens or cost are limited; more as it uses them up.",
+            ge=1,
+            le=10_000_000,
+        ),
+    ] = 2000
+    cost_per_day: Annotated[
+        float,
+        _is(
+            "AGENT_COST_PER_DAY",
+            "Dollars that one tenant may spend on models a day in UTC (0: no limit).",
+            ge=0,
+            le=1e9,
+        ),
+    ] = 0
+    prices: Annotated[
+        str, _is("AGENT_PRICES", "A TOML file with prices of models, in place of those that come along.")
+    ] = ""
+    runs: Annotated[
+        int,
+        _is("AGENT_TENANT_RUNS", "Runs of one tenant that may be executed at once (0: no limit).", ge=0, le=1_000_000),
+    ] = 0
+    queued_runs: Annotated[
+        int, _is("AGENT_TENANT_QUEUE", "Runs of one tenant that may wait (0: no limit).", ge=0, le=1_000_000_000)
+    ] = 0

@@ -22,6 +22,7 @@ from app.options import (
     AuthSettings,
     DatabaseSettings,
     EgressSettings,
+    LimitSettings,
     LlmSettings,
     RedisSettings,
     RunSettings,
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth: AuthSettings = AuthSettings()
     runs: RunSettings = RunSettings()
     egress: EgressSettings = EgressSettings()
+    limits: LimitSettings = LimitSettings()
     warnings: tuple[str, ...] = ()
 
 
@@ -148,8 +150,15 @@ def load(
         given = parts.setdefault(variable.group, {})
         if text := _text_of(variable, layers):
             given[variable.field] = _value_of(variable, text)
+    _no_limit_without_keys(parts)
     kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     return Settings(**{name: kinds[name](**given) for name, given in parts.items()}, warnings=_warnings(layers))
+
+
+def _no_limit_without_keys(parts: dict[str, dict[str, Any]]) -> None:
+    """Where nobody has a key of his own, a limit on each key's runs counts only if somebody asked for it."""
+    if parts["auth"].get("mode") == "none":
+        parts["limits"].setdefault("rate_per_minute", 0)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
 from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -22,6 +23,7 @@ from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
+from app.limits.service import Limiter
 from app.llm.registry import Registry
 from app.options import AuthSettings, RunSettings
 from app.runs.claims import Claims
@@ -39,6 +41,7 @@ from app.telemetry.export import MetricsPage
 from app.telemetry.lag import LoopLag
 from app.telemetry.meters import Meters
 from app.threads.service import ThreadService
+from app.web.proxies import Proxies
 from app.web.streams import MOST, Streams
 from app.webhooks.dispatcher import Dispatcher
 from app.webhooks.service import WebhookService
@@ -83,6 +86,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     engine: Parts
     supervisor: Supervisor
     entrance: Entrance
+    limiter: Limiter
+    proxies: Proxies
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
@@ -142,6 +147,8 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         engine=engine,
         supervisor=supervisor,
         entrance=_entrance(database, settings.auth),
+        limiter=_limiter(settings, engine.claims.owner),
+        proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
         runs=runs,
@@ -166,6 +173,14 @@ def _entrance(database: Database, settings: AuthSettings) -> Entrance:
     keys = KeySet(settings.jwt_issuer, settings.jwt_jwks_url)
     tokens = TokenService(database, keys, settings)
     return Entrance(audit, access, Credentials(access, tokens) if settings.key_pepper else tokens, keys)
+
+
+def _limiter(settings: Settings, process: UUID) -> Limiter:
+    if settings.redis.url is None:
+        return Limiter(settings.limits, share=1 / settings.server.workers)
+    from app.limits.shared import SharedBuckets
+
+    return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(process)))
 
 
 def _engine(database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:

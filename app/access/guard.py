@@ -33,9 +33,10 @@ OPEN_SHOWS_MORE = {**OPEN, "shows_more": True}
 
 READS = {"permission": READ}
 WRITES = {"permission": WRITE}
+STARTS_RUNS = {**WRITES, "llm": True}
 OPERATES = {"permission": OPERATE}
 ADMINISTERS = {"permission": ADMIN}
-"""The ``opt`` of handlers that need a principal with that scope."""
+"""The ``opt`` of handlers that need a principal with that scope; those that start runs have a rate of their own."""
 
 UNDECLARED = "?"
 """The scope of routes that declare no permission, which nobody has."""

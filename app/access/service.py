@@ -121,6 +121,24 @@ class AccessService:
         self._records.heard(Note(tenant_id, "key.rotated", "operator", key_id))
         return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001
 
+    async def set_limits(self, tenant: str, limits: Own) -> None:
+        """Give ``tenant`` (made when it is new) limits of its own; felt everywhere within five seconds."""
+        _check_name("name of the tenant", tenant)
+        tenant_id = tenant_id_of(tenant)
+        async with self._database.writing(tenant_id) as session:
+            await queries.ensure_tenant(session, tenant_id, tenant)
+            await queries.set_limits(session, tenant_id, msgspec.to_builtins(limits))
+        self._records.heard(Note(tenant_id, "tenant.limits", "operator", tenant))
+
+    async def limits_of(self, tenant: str) -> Own:
+        """The tenant's own limits. Raises ``NotFound``."""
+        tenant_id = tenant_id_of(tenant)
+        async with self._database.reading(tenant_id) as session:
+            limits = await queries.limits_of(session, tenant_id)
+        if limits is None:
+            raise NotFound(f"Tenant {tenant!r} not found.")
+        return msgspec.convert(limits, Own)
+
     async def revoke_key(self, key_id: str, tenant: str = DEFAULT_TENANT_NAME) -> None:
         """Void a key, felt everywhere within five seconds. Raises ``NotFound``."""
         tenant_id = tenant_id_of(tenant)

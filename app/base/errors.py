@@ -33,6 +33,7 @@
 The message of an error is a sentence that a person can act on; it never holds a secret, an SQL text or a prompt.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -105,14 +106,15 @@ class Invalid(AgentServiceError):
 
 
 class Limited(AgentServiceError):
-    """Too many; try again after ``retry_after`` seconds."""
+    """Too many; try again after ``retry_after`` seconds. ``headers`` tell of the limits."""
 
     status = 429
     title = "Too many requests"
 
-    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+    def __init__(self, detail: str, retry_after: float = 1.0, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.headers = headers or {}
 
 
 class NotBuilt(AgentServiceError):

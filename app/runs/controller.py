@@ -9,7 +9,7 @@ from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.access.guard import READS, WRITES, may
+from app.access.guard import READS, STARTS_RUNS, WRITES, may
 from app.access.structs import WRITE, Principal
 from app.base.errors import Forbidden
 from app.bus.feed import START, EventId
@@ -58,7 +58,7 @@ class RunsController(Controller):
         "reader": Provide(reader_of, sync_to_thread=False),
     }
 
-    @post("/threads/{thread_id:str}/runs", status_code=200, summary="Start a run in the background")
+    @post("/threads/{thread_id:str}/runs", status_code=200, opt=STARTS_RUNS, summary="Start a run in the background")
     async def create(
         self, thread_id: Id, data: Body, principal: Who, runs: Service, request: AnyRequest
     ) -> Response[Any]:
@@ -69,6 +69,7 @@ class RunsController(Controller):
         "/threads/{thread_id:str}/runs/stream",
         status_code=200,
         responses=EVENT_STREAM,
+        opt=STARTS_RUNS,
         summary="Start a run and stream it",
     )
     async def create_stream(
@@ -77,33 +78,44 @@ class RunsController(Controller):
         """Server-sent events; the run goes on when the reader leaves, unless ``on_disconnect`` is ``cancel``."""
         return await Opening(principal, runs, streams, request).stream(thread_id, data)
 
-    @post("/threads/{thread_id:str}/runs/wait", status_code=200, summary="Start a run and wait for its result")
+    @post(
+        "/threads/{thread_id:str}/runs/wait",
+        status_code=200,
+        opt=STARTS_RUNS,
+        summary="Start a run and wait for its result",
+    )
     async def create_wait(
         self, thread_id: Id, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
     ) -> JsonWait:
         """The thread's values after the run; ``__error__`` in their place when it failed."""
         return await Opening(principal, runs, streams, request).wait(thread_id, data)
 
-    @post("/runs", status_code=200, summary="Start a stateless run in the background")
+    @post("/runs", status_code=200, opt=STARTS_RUNS, summary="Start a stateless run in the background")
     async def create_stateless(self, data: Body, principal: Who, runs: Service, request: AnyRequest) -> Response[Any]:
         """The run gets a thread of its own, which goes when it ends unless ``on_completion`` is ``keep``."""
         return _created(await runs.create(principal, None, data, await key_in(request)))
 
-    @post("/runs/stream", status_code=200, responses=EVENT_STREAM, summary="Start a stateless run and stream it")
+    @post(
+        "/runs/stream",
+        status_code=200,
+        responses=EVENT_STREAM,
+        opt=STARTS_RUNS,
+        summary="Start a stateless run and stream it",
+    )
     async def stream_stateless(
         self, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
     ) -> EventStream:
         """As on a thread; ``Location`` leads back to this very stream."""
         return await Opening(principal, runs, streams, request).stream(None, data)
 
-    @post("/runs/wait", status_code=200, summary="Start a stateless run and wait for its result")
+    @post("/runs/wait", status_code=200, opt=STARTS_RUNS, summary="Start a stateless run and wait for its result")
     async def wait_stateless(
         self, data: Body, principal: Who, runs: Service, streams: Open, request: AnyRequest
     ) -> JsonWait:
         """As on a thread."""
         return await Opening(principal, runs, streams, request).wait(None, data)
 
-    @post("/runs/batch", status_code=200, summary="Start several stateless runs")
+    @post("/runs/batch", status_code=200, opt=STARTS_RUNS, summary="Start several stateless runs")
     async def batch(
         self, data: JSONBody[list[RunCreate]], principal: Who, runs: Service, request: AnyRequest
     ) -> Response[Any]:

@@ -104,6 +104,9 @@ class Meters:
             "agent.streams.open", "{stream}", "Answers that are being streamed or waited for now."
         )
         self.tool_calls = Counter("agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", "outcome"))
+        self.ratelimit_rejected = Counter(
+            "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", ("limit",)
+        )
         self.model_duration = Histogram(
             "gen_ai.client.operation.duration",
             "s",

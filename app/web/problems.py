@@ -119,7 +119,7 @@ def of_own(request: Request[Any, Any, Any], error: AgentServiceError) -> Respons
         return _answer(request, 500, MODEL_SORRY)
     if error.status == 500:
         return of_unknown(request, error)
-    headers = {}
+    headers = dict(getattr(error, "headers", {}))
     if (wait := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if error.status == 401:

@@ -1,0 +1,79 @@
+"""How much of everything a key and a tenant may use: the settings, or a tenant's own limits in their place."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from app.limits.buckets import LocalBuckets, Take, Verdict
+from app.limits.shared import SharedBuckets
+from app.limits.structs import Own
+from app.options import LimitSettings
+
+LLM = "llm"
+"""The name of the limit on requests that start runs, a key."""
+KEY = "key"
+TENANT = "tenant"
+TOKENS = "tokens"
+
+
+class Limiter:
+    """Buckets of all processes while Redis answers; this process's share of them when it does not, or without one.
+
+    ``share``: the part of a limit that is this process's own where nobody counts processes. ``clock`` counts seconds.
+    """
+
+    def __init__(
+        self,
+        settings: LimitSettings,
+        shared: SharedBuckets | None = None,
+        share: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._shared = shared
+        self._share = share
+        self._local = LocalBuckets(clock)
+
+    def start(self) -> None:
+        """Begin to work with others."""
+        if self._shared is not None:
+            self._shared.start()
+
+    async def aclose(self) -> None:
+        """Stop."""
+        if self._shared is not None:
+            await self._shared.aclose()
+
+    def takes(self, tenant_id: UUID, who: str, own: Own, *, llm: bool) -> list[Take]:
+        """What one request of ``who`` in the tenant takes; ``llm``: it starts runs. Empty where nothing is limited."""
+        takes = []
+        rate = self.limit(own, "rate_per_minute") if llm else 0
+        if rate:
+            takes.append(Take(LLM, f"{LLM}:{tenant_id}:{who}", rate))
+        if rate := self.limit(own, "requests_per_minute"):
+            takes.append(Take(KEY, f"{KEY}:{tenant_id}:{who}", rate))
+        if rate := self.limit(own, "tenant_requests_per_minute"):
+            takes.append(Take(TENANT, f"{TENANT}:{tenant_id}", rate))
+        return takes
+
+    def limit(self, own: Own, name: str) -> Any:
+        """The tenant's own limit ``name``, or that of the settings; 0 is none."""
+        value = getattr(own, name)
+        return getattr(self.settings, name) if value is None else value
+
+    async def take(self, takes: Sequence[Take]) -> Verdict:
+        """Take all or nothing."""
+        if self._shared is not None:
+            verdict = await self._shared.take(takes)
+            if verdict is not None:
+                return verdict
+        return self._local.take(takes, self._part())
+
+    async def charge(self, one: Take) -> None:
+        """Take what was used already, or give back what was not (a negative weight)."""
+        if self._shared is None or await self._shared.take([one], force=True) is None:
+            self._local.charge(one, self._part())
+
+    def _part(self) -> float:
+        return self._share if self._shared is None else 1 / self._shared.processes

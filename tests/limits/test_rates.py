@@ -1,0 +1,121 @@
+"""Requests over their rate: 429 with everything that a client needs to know, and nothing taken."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.base.errors import UsageError
+from app.limits.structs import Own
+from app.web.proxies import Proxies
+from tests.redis import RedisServer
+from tests.system.house import API, Service, serving
+
+RUN = {"assistant_id": "assistant", "input": {"messages": [{"role": "user", "content": "hello"}]}}
+
+
+async def post(service: Service, path: str, key: str = "", **headers: str) -> httpx.Response:
+    sent = {**headers, **({"x-api-key": key} if key else {})}
+    body = RUN if path.startswith("/runs") else {}
+    return await service.client.post(API + path, json=body, headers=sent)
+
+
+async def test_runs_over_the_rate_of_a_key_are_429_and_say_when_to_come_again(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="3") as service:
+        key, other = await service.key("rated"), await service.key("rated")
+        answers = [await post(service, "/runs/wait", key) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert answers[0].headers["ratelimit-policy"] == '"llm";q=3;w=60'
+        assert answers[0].headers["ratelimit"] == '"llm";r=2;t=20'
+        refused = answers[3]
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert 19 <= int(refused.headers["retry-after"]) <= 20
+        assert refused.headers["ratelimit"].startswith('"llm";r=0;t=')
+        assert refused.json()["detail"].startswith("This key may start 3 runs a minute: try again in ")
+        assert (await post(service, "/runs", other)).status_code == 200
+        assert (await post(service, "/threads/search", key)).status_code == 200, "only runs have this rate"
+        for path in ("/ok", "/info", "/health/live", "/health/ready"):
+            assert (await service.get(path)).status_code == 200
+        assert 'limit="llm"' in (await service.client.get("/metrics")).text
+
+
+async def test_all_requests_of_a_key_and_of_a_tenant_have_rates_too(database_url: str) -> None:
+    rates: dict[str, Any] = {"AGENT_REQUESTS_PER_MINUTE": "4", "AGENT_TENANT_REQUESTS_PER_MINUTE": "6"}
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="0", **rates) as service:
+        one, two, stranger = [await service.key(name) for name in ("rated too", "rated too", "stranger")]
+        assert [(await post(service, "/threads/search", one)).status_code for _ in range(5)] == [200] * 4 + [429]
+        answers = [await post(service, "/threads/search", two) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[0].headers["ratelimit-policy"] == '"key";q=4;w=60, "tenant";q=6;w=60'
+        assert "This tenant may make 6 requests a minute" in answers[2].json()["detail"]
+        assert (await post(service, "/threads/search", stranger)).status_code == 200
+
+
+async def test_a_tenant_has_limits_of_its_own_in_place_of_the_settings(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="1") as service:
+        access = service.house.entrance.keys
+        rich, strict = await service.key("rich"), await service.key("strict")
+        await access.set_limits("rich", Own(rate_per_minute=0))
+        await access.set_limits("strict", Own(requests_per_minute=1))
+        assert [(await post(service, "/runs", rich)).status_code for _ in range(3)] == [200] * 3
+        assert [(await post(service, "/threads/search", strict)).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_without_keys_runs_have_a_rate_only_if_it_is_set(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="none") as service:
+        answer = await post(service, "/runs")
+        assert (answer.status_code, "ratelimit" in answer.headers) == (200, False)
+    async with serving(database_url, AGENT_AUTH="none", AGENT_RATE_PER_MINUTE="1") as service:
+        assert [(await post(service, "/runs")).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_an_address_counts_that_a_trusted_proxy_names_and_no_other(database_url: str) -> None:
+    settings: dict[str, Any] = {"AGENT_AUTH": "none", "AGENT_RATE_PER_MINUTE": "1"}
+    async with serving(database_url, **settings) as service:
+        said = [await post(service, "/runs", **{"X-Forwarded-For": f"10.0.0.{n}"}) for n in range(2)]
+        assert [answer.status_code for answer in said] == [200, 429], "nobody may choose his own address"
+    async with serving(database_url, AGENT_TRUSTED_PROXIES="127.0.0.1", **settings) as service:
+        said = [await post(service, "/runs", **{"X-Forwarded-For": f"10.0.0.{n}"}) for n in (1, 2, 1)]
+        assert [answer.status_code for answer in said] == [200, 200, 429]
+
+
+async def test_two_houses_on_one_redis_share_the_rate_of_a_key(database_url: str, tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path)
+    settings: dict[str, Any] = {"AGENT_AUTH": "api_key", "AGENT_RATE_PER_MINUTE": "10", "REDIS_URL": redis.url}
+    try:
+        async with serving(database_url, **settings) as one, serving(database_url, **settings) as two:
+            key = await one.key("shared")
+            answers = [await post(service, "/runs", key) for _ in range(8) for service in (one, two)]
+            assert sum(answer.status_code == 200 for answer in answers) == 10
+            assert {answer.status_code for answer in answers} == {200, 429}
+    finally:
+        redis.stop()
+
+
+@pytest.mark.parametrize(
+    "client, forwarded, address",
+    [
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["1.2.3.4, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["1.2.3.4, 198.51.100.1, 10.9.9.9"], "198.51.100.1"),
+        ("10.0.0.1", ["1.2.3.4", "198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["1.2.3.4, not an address"], "10.0.0.1"),
+        ("10.0.0.1", ["10.0.0.2, 10.0.0.3"], "10.0.0.2"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("::ffff:10.0.0.1", ["2001:db8::1"], "2001:db8::1"),
+        ("fd00::1", ["198.51.100.1"], "198.51.100.1"),
+    ],
+)
+def test_the_last_address_that_is_no_trusted_proxy_asks(client: str, forwarded: list[str], address: str) -> None:
+    scope: dict[str, Any] = {
+        "client": (client, 1234),
+        "headers": [(b"x-forwarded-for", text.encode()) for text in forwarded],
+    }
+    assert Proxies(["10.0.0.0/8", "fd00::/8"]).client(scope) == address
+
+
+def test_a_proxy_that_is_no_address_stops_the_start() -> None:
+    with pytest.raises(UsageError, match="AGENT_TRUSTED_PROXIES names 'everybody'"):
+        Proxies(["everybody"])
