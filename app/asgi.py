@@ -12,7 +12,10 @@ from app.access.guard import OPEN, Guard, principal_of
 from app.access.rates import Rates
 from app.routes import BASE_PATH, ROOT_CONTROLLERS, controllers_of
 from app.system.service import version
+from app.web.bodies import Bodies
+from app.web.browsers import Browsers
 from app.web.decoding import JsonBody
+from app.web.headers import Envelope
 from app.web.openapi import openapi_config
 from app.web.problems import exception_handlers
 from app.wiring import House
@@ -37,6 +40,14 @@ def litestar(house: House) -> Litestar:
         path=house.settings.server.root_path or None,
         request_max_body_size=None,
         logging_config=None,
+    )
+
+
+def layers(house: House) -> Envelope:
+    """All that a request passes through: from the outside in, the envelope, names and origins, bodies, the routes."""
+    server = house.settings.server
+    return Envelope(
+        Browsers(Bodies(litestar(house)), hosts=server.allowed_hosts, origins=server.cors_origins), house.meters
     )
 
 

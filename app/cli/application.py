@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from app.asgi import litestar
+from app.asgi import layers
 from app.base.crashes import arm
 from app.base.errors import StartError
 from app.db.revisions import HEAD
@@ -13,8 +13,6 @@ from app.serving.station import Station
 from app.serving.worker import connections, run
 from app.settings import Settings, load
 from app.telemetry.logs import set_up
-from app.web.bodies import Bodies
-from app.web.headers import Envelope
 from app.wiring import build
 
 log = structlog.get_logger(__name__)
@@ -26,7 +24,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         # health checks and other requests find a connection while all streams are open
         self._house = build(settings, streams=connections() * 5 // 6)
-        self.asgi = Envelope(Bodies(litestar(self._house)), self._house.meters)
+        self.asgi = layers(self._house)
 
     async def open(self) -> None:
         """Refuse a database that lacks migrations, then open the House."""

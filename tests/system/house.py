@@ -11,12 +11,10 @@ import msgspec
 import pytest
 
 from app.access.structs import SCOPES
-from app.asgi import litestar
+from app.asgi import layers
 from app.lifespan import close_house, open_house
 from app.settings import load
 from app.system import prober
-from app.web.bodies import Bodies
-from app.web.headers import Envelope
 from app.wiring import House, build
 
 PEPPER = "0123456789abcdef" * 2
@@ -51,7 +49,7 @@ def built(url: str, **settings: str) -> House:
 
 def client_of(house: House) -> httpx.AsyncClient:
     """A client that talks to the layers of ``house`` without a network."""
-    app: Any = Envelope(Bodies(litestar(house)), house.meters)
+    app: Any = layers(house)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
