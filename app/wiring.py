@@ -1,7 +1,6 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
 from typing import Protocol
-from uuid import UUID
 
 import msgspec
 
@@ -23,9 +22,12 @@ from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
+from app.limits.budgets import Budgets
+from app.limits.prices import Prices
 from app.limits.service import Limiter
 from app.llm.registry import Registry
-from app.options import AuthSettings, RunSettings
+from app.options import AuthSettings, EgressSettings, RunSettings
+from app.runs.admission import Admission
 from app.runs.claims import Claims
 from app.runs.creation import Creation
 from app.runs.feeds import Feeds
@@ -122,16 +124,16 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         from app.bus.redis_relay import RedisCarrier
 
         redis = RedisCarrier(settings.redis.url, carrier)
-    engine = _engine(database, settings.runs, signals, redis or carrier)
+    limiter = _limiter(settings)
+    budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
+    engine = _engine(budgets, database, settings.runs, signals, redis or carrier)
     most = 0 if settings.server.role == "api" else settings.runs.most
     allowed = Allowed(settings.egress.allow.split(","))
-    secrets = (settings.egress.webhook_secret, settings.egress.webhook_secret_secondary)
-    keys = [key_of(secret) for secret in secrets if secret is not None]
-    dispatcher = Dispatcher(database, Egress(allowed), keys, meters)
+    dispatcher = _dispatcher(database, settings.egress, allowed, meters)
     supervisor = Supervisor(engine, catalog, meters, most=most, told=dispatcher.wake)
     assistants = AssistantService(database, catalog)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
-    runs = RunService(database, engine.claims, supervisor, creation)
+    runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets))
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     return House(
         settings=settings,
@@ -147,7 +149,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         engine=engine,
         supervisor=supervisor,
         entrance=_entrance(database, settings.auth),
-        limiter=_limiter(settings, engine.claims.owner),
+        limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
@@ -175,15 +177,20 @@ def _entrance(database: Database, settings: AuthSettings) -> Entrance:
     return Entrance(audit, access, Credentials(access, tokens) if settings.key_pepper else tokens, keys)
 
 
-def _limiter(settings: Settings, process: UUID) -> Limiter:
+def _dispatcher(database: Database, settings: EgressSettings, allowed: Allowed, meters: Meters) -> Dispatcher:
+    secrets = (settings.webhook_secret, settings.webhook_secret_secondary)
+    return Dispatcher(database, Egress(allowed), [key_of(secret) for secret in secrets if secret is not None], meters)
+
+
+def _limiter(settings: Settings) -> Limiter:
     if settings.redis.url is None:
         return Limiter(settings.limits, share=1 / settings.server.workers)
     from app.limits.shared import SharedBuckets
 
-    return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(process)))
+    return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(new_id())))
 
 
-def _engine(database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:
+def _engine(budgets: Budgets, database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:
     return Parts(
         database=database,
         claims=Claims(database, new_id(), settings.lease_seconds),
@@ -191,4 +198,5 @@ def _engine(database: Database, settings: RunSettings, signals: Signals, carrier
         signals=signals,
         feeds=Feeds(database, signals, carrier),
         outlet=Outlet(carrier),
+        budgets=budgets,
     )

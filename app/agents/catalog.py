@@ -24,10 +24,16 @@ class Catalog:
 
     def __init__(self, file: AgentsFile, find_model: FindModel, count: Count) -> None:
         self._agents = {name: build(name, spec, file, find_model, count) for name, spec in file.agents.items()}
+        models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
+        self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
     def get(self, name: str) -> Agent | None:
         """The agent ``name``."""
         return self._agents.get(name)
+
+    def model_of(self, name: str) -> str:
+        """The model that the agent ``name`` asks first, as vendor:model; empty for an unknown agent."""
+        return self._models.get(name, "")
 
     def names(self) -> list[str]:
         """Every name, in the order of the agents file."""

@@ -47,13 +47,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step: the ``node`` that worked, what it changed, and which nodes come ``next`` (none: the run is done).
 
     ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id),
-    as structs or, encoded once and for all, as ``msgspec.Raw``.
+    as structs or, encoded once and for all, as ``msgspec.Raw``. ``usage``: the tokens of ``model`` (vendor:model).
     """
 
     node: str
     update: dict[str, Any]
     next: tuple[str, ...] = ()
     usage: Usage | None = None
+    model: str = ""
     intents: tuple[ToolIntent, ...] = ()
 
 

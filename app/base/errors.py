@@ -23,6 +23,7 @@
     ├─ AgentError              an agent failed while it ran
     │  ├─ StepLimit            more steps than its limit
     │  ├─ TokenLimit           more tokens than its limit
+    │  ├─ BudgetSpent          its tenant's dollars of the day are spent
     │  ├─ RunTimeout           longer than its limit
     │  ├─ StepFailed           a step of a function agent raised
     │  ├─ ToolFailed           a tool that a function agent called answered with an error
@@ -189,6 +190,10 @@ class StepLimit(AgentError):
 
 class TokenLimit(AgentError):
     """The run used more tokens than its limit allows."""
+
+
+class BudgetSpent(AgentError):
+    """The tenant has spent what it may in a day."""
 
 
 class RunTimeout(AgentError):

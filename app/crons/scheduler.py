@@ -189,8 +189,9 @@ class Scheduler:
         payload = msgspec.json.decode(cron["payload"], type=Payload)
         metadata = {**msgspec.json.decode(cron["metadata"]), "cron_id": cron_id}
         run = run_of(payload, str(cron["assistant_id"]), metadata, cron["on_run_completed"])
-        entry = await self._creation.entry(tenant_id, cron["thread_id"], run)
-        (claimed,) = await self._claims.accept_on(connection, [entry])
+        asked = await self._creation.entry(tenant_id, cron["thread_id"], run)
+        async with self._runs.admission.admitted([asked], None) as (entry,):
+            (claimed,) = await self._claims.accept_on(connection, [entry])
         if cron["on_run_completed"] == "keep":
             await connection.execute(_MARK_THREAD, tenant_id, claimed.thread_id, cron_id)
         return Made(entry, claimed)

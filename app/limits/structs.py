@@ -1,5 +1,7 @@
 """What a tenant may use."""
 
+from datetime import date
+
 import msgspec
 
 
@@ -16,3 +18,11 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     cost_per_day: float | None = None
     runs: int | None = None
     queued_runs: int | None = None
+
+
+class Reserved(msgspec.Struct):
+    """What a run may use before it has to ask for more: tokens, and dollars of a day (UTC)."""
+
+    day: date
+    tokens: int
+    cost: float

@@ -74,6 +74,7 @@ class Creation:
             parent_id=parent_id,
             strict=bool(body.strict_resume) and _resumes(body),
             webhook=body.webhook,
+            agent=agent_name,
         )
 
     async def _continued(

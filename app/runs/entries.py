@@ -8,13 +8,14 @@ import msgspec
 
 from app.checkpoints.entry import CheckpointEntry
 from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
+from app.limits.structs import Reserved
 
 
 class Accept(msgspec.Struct, frozen=True, kw_only=True):
     """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes).
 
     Without an ``owner`` it waits in line for a process that runs it. ``parent_id`` is the run whose question it
-    answers; with ``strict`` it is refused where no question waits.
+    answers; with ``strict`` it is refused where no question waits. ``reserved``: its part of the tenant's budget.
     """
 
     tenant_id: UUID
@@ -31,6 +32,8 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: UUID | None = None
     strict: bool = False
     webhook: str | None = None
+    agent: str = ""
+    reserved: Reserved | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from app.domain.events import Event, InputApplied, Move, Retracted, RunStarted, 
 from app.domain.lifecycle import Reason, RunStatus, thread_status
 from app.domain.messages import Usage
 from app.domain.state import shown
+from app.limits.budgets import Account
 from app.runs import beginning
 from app.runs.draft import Draft
 from app.runs.ending import OUT_OF_TIME, ROLLED_BACK, Ending, failure
@@ -57,6 +58,7 @@ class Execution:
         self.answers: dict[str, Any] = {**claimed.answered, **self.request.answers}
         self.draining = False
         self.usage = Usage()
+        self.account: Account | None = None
         self.status = RunStatus.RUNNING
         self.ended = False
         self.gone = False
@@ -169,12 +171,19 @@ class Execution:
         """Make ``step`` durable, then announce it."""
         if self.request.pauses((step.node,), step.next):
             await self._pause(step)
-        if step.usage is not None:
-            self.usage = self.usage.plus(step.usage)
+        self._count(step)
         await self._write(step, None)
         self.next = step.next
+        if self.account is not None:
+            await self.account.check()
         if self.draining:
             raise HandOver
+
+    def _count(self, step: Step | None) -> None:
+        if step is not None and step.usage is not None:
+            self.usage = self.usage.plus(step.usage)
+            if self.account is not None:
+                self.account.spend(step.model, step.usage.input_tokens, step.usage.output_tokens)
 
     async def _pause(self, step: Step | None = None) -> NoReturn:
         await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, Ending(), Outcome(step=step))
@@ -219,8 +228,7 @@ class Execution:
     async def _finish(self, status: RunStatus, reason: Reason, ending: Ending, outcome: Outcome = Outcome()) -> None:
         self._ending = ending
         step, failed = outcome.step, ending.failed
-        if step is not None and step.usage is not None:
-            self.usage = self.usage.plus(step.usage)
+        self._count(step)
         asked = [{"id": i.id, "value": i.value} for i in ending.interrupts]
         end = EndEntry(
             status=status,

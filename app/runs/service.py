@@ -16,6 +16,7 @@ from app.domain.lifecycle import LIVE
 from app.idempotency import queries as keys
 from app.idempotency.structs import Key, Made
 from app.runs import queries
+from app.runs.admission import Admission
 from app.runs.claims import TAKE_OVER, Claims
 from app.runs.creation import Creation, created
 from app.runs.entries import Accept, Claimed
@@ -32,11 +33,14 @@ encode = msgspec.json.Encoder().encode
 class RunService:
     """Creates runs and follows them. A run goes on whatever becomes of the request that made it."""
 
-    def __init__(self, database: Database, claims: Claims, supervisor: Supervisor, creation: Creation) -> None:
+    def __init__(
+        self, database: Database, claims: Claims, supervisor: Supervisor, creation: Creation, admission: Admission
+    ) -> None:
         self._database = database
         self._claims = claims
         self._supervisor = supervisor
         self._creation = creation
+        self.admission = admission
         self._streams = RunStreams(database, supervisor)
         self._thread_streams = ThreadStreams(database, supervisor, self._streams)
 
@@ -51,17 +55,15 @@ class RunService:
         """
         if self._supervisor.draining:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
-        entry = await self._creation.entry(principal.tenant_id, thread_id, body)
-        if key is None:
-            claimed = await self._claims.accept(entry)
-        else:
-            accepted = await self._claims.accept_once(entry, key)
-            if isinstance(accepted, Made):
-                return accepted
-            claimed = accepted
+        asked = await self._creation.entry(principal.tenant_id, thread_id, body)
+        async with self.admission.admitted([asked], principal.limits) as (entry,):
+            accepted = await (self._claims.accept(entry) if key is None else self._claims.accept_once(entry, key))
+        if isinstance(accepted, Made):
+            self.admission.release([entry])
+            return accepted
         crash_point("accepted")
-        self.launch(entry, claimed)
-        return claimed
+        self.launch(entry, accepted)
+        return accepted
 
     def launch(self, entry: Accept, claimed: Claimed) -> None:
         """Run what was just accepted, here if its turn has come."""
@@ -79,22 +81,30 @@ class RunService:
         """Accept stateless runs, in order; when one of them cannot be, none is. Raises what ``create`` raises."""
         if len(bodies) > MOST_IN_BATCH:
             raise Invalid(f"A batch has at most {MOST_IN_BATCH} runs.", (("/", "too many"),))
-        entries = [await self._creation.entry(principal.tenant_id, None, body) for body in bodies]
+        asked = [await self._creation.entry(principal.tenant_id, None, body) for body in bodies]
         if self._supervisor.draining:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
-        if key is None:
-            claims = await self._claims.accept_all(entries)
-        else:
-            async with self._database.writing(principal.tenant_id) as session:
-                made = await keys.take(session, principal.tenant_id, key)
-                if made is not None:
-                    return msgspec.Raw(made.answer)
-                claims = await self._claims.accept_on(await session.driver(), entries)
-                answer = encode([created(claimed) for claimed in claims])
-                await keys.keep(session, principal.tenant_id, key, Made(answer=answer))
+        async with self.admission.admitted(asked, principal.limits) as entries:
+            if key is None:
+                claims: Sequence[Claimed] | Made = await self._claims.accept_all(entries)
+            else:
+                claims = await self._batch_once(principal.tenant_id, entries, key)
+        if isinstance(claims, Made):
+            self.admission.release(entries)
+            return msgspec.Raw(claims.answer)
         for entry, claimed in zip(entries, claims, strict=True):
             self.launch(entry, claimed)
         return [created(claimed) for claimed in claims]
+
+    async def _batch_once(self, tenant_id: UUID, entries: Sequence[Accept], key: Key) -> Sequence[Claimed] | Made:
+        async with self._database.writing(tenant_id) as session:
+            made = await keys.take(session, tenant_id, key)
+            if made is not None:
+                return made
+            claims = await self._claims.accept_on(await session.driver(), entries)
+            answer = encode([created(claimed) for claimed in claims])
+            await keys.keep(session, tenant_id, key, Made(answer=answer))
+        return claims
 
     async def get(self, principal: Principal, thread_id: UUID, run_id: UUID) -> Run:
         """One run of a thread. Raises ``NotFound``."""

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import BadRequest, Invalid
+from app.limits.structs import Reserved
 
 StreamMode = Literal[
     "values",
@@ -165,6 +166,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
     subgraphs: bool = False
     resumable: bool = False
     durability: str = "async"
+    reserved: Reserved | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(

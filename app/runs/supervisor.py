@@ -19,6 +19,8 @@ from app.bus.signals import Signal, Signals
 from app.checkpoints.cache import StateCache
 from app.db.engine import Database
 from app.domain.lifecycle import Reason
+from app.limits.budgets import Account, Budgets
+from app.runs.admission import account_of
 from app.runs.cancels import REASONS, Cancels
 from app.runs.claims import Claims
 from app.runs.entries import Claimed
@@ -44,9 +46,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     signals: Signals
     feeds: Feeds
     outlet: Outlet
+    budgets: Budgets
 
     def start(self) -> None:
         """Start all."""
+        self.budgets.start()
         self.journal.start()
         self.claims.start()
         self.signals.start()
@@ -60,6 +64,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         await self.signals.aclose()
         await self.claims.aclose()
         await self.journal.aclose()
+        await self.budgets.aclose()
 
 
 class Supervisor:
@@ -76,6 +81,7 @@ class Supervisor:
         self._database = parts.database
         self._claims = parts.claims
         self._journal = parts.journal
+        self._budgets = parts.budgets
         self._signals = parts.signals
         self._outlet = parts.outlet
         self.feeds = parts.feeds
@@ -179,10 +185,12 @@ class Supervisor:
         self._meters.runs_active.add(1)
         started = time.monotonic()
         status = "lost"
+        account: Account | None = None
         try:
             loaded = await load_thread(self._database, self._cache, claimed)
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
             execution.draining = self.draining
+            execution.account = account = account_of(self._budgets, claimed, execution.request)
             await self._execute(live, execution)
             status = execution.status.value
         except HandOver:
@@ -196,6 +204,8 @@ class Supervisor:
         except (LeaseLost, Unavailable) as error:
             log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
         finally:
+            if account is not None:
+                account.close()
             self._settle(live)
             self._meters.runs_active.add(-1)
             self._meters.runs.add(1, status, claimed.agent)

@@ -15,6 +15,7 @@ from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.crons.structs import Cron, CronCreate, CronPatch
 from app.db.engine import Database
+from app.runs.admission import Admission
 from app.runs.creation import Creation
 from app.runs.service import RunService
 from tests.runs.engine import TENANT, Agents, Behaviour, Engine, SteeredAgent, echo, fetch
@@ -42,7 +43,9 @@ class Replica:
         self.engine = Engine(database, agent)
         assistants = AssistantService(database, Agents(agent))
         creation = Creation(database, assistants, Agents(agent), lambda: self.engine.supervisor.owner)
-        self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation)
+        self.runs = RunService(
+            database, self.engine.claims, self.engine.supervisor, creation, Admission(self.engine.parts.budgets)
+        )
         self.crons = CronService(database, assistants, creation, clock)
         self.scheduler = Scheduler(database, self.engine.claims, creation, self.runs, clock)
 

@@ -113,7 +113,8 @@ class Fleet:
         server = self.servers[place]
         if server.process.poll() is None:
             code = server.stop()
-            said = server.log.read_text()[-3000:]
+            lines = [line for line in server.log.read_text().splitlines() if "request_refused" not in line]
+            said = "\n".join(lines[-40:])
             assert code == 0 or "before it was ready" in said, f"exit code {code} after SIGTERM: {said}"
         self.restart(place)
 

@@ -21,6 +21,10 @@ from app.db.engine import Database
 from app.domain.events import MessageDelta
 from app.domain.messages import AIMessage, HumanMessage
 from app.domain.state import State
+from app.limits.budgets import Budgets
+from app.limits.prices import Prices
+from app.limits.service import Limiter
+from app.options import LimitSettings
 from app.runs.claims import Claims
 from app.runs.entries import Accept, Claimed
 from app.runs.feeds import Feeds
@@ -125,6 +129,7 @@ class Engine:
             signals=signals,
             feeds=Feeds(database, signals, carrier),
             outlet=Outlet(carrier),
+            budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: ""),
         )
         self.claims = self.parts.claims
         self.supervisor = Supervisor(self.parts, Agents(*agents), Meters(), most=most)

@@ -9,9 +9,9 @@ import msgspec
 
 from app.agents.functions.journal import Entry, Failure, encode
 from app.agents.functions.messages import structs
-from app.agents.functions.session import Session
+from app.agents.functions.session import Session, Spent
 from app.agents.toolloop.agent import Manner
-from app.agents.toolloop.answer import Answer
+from app.agents.toolloop.answer import Answer, answered_by
 from app.agents.toolloop.calls import Toolbox
 from app.agents.toolloop.conversation import call_ids, paired
 from app.base import errors
@@ -79,7 +79,8 @@ class Asking:
                 raise
             message = answer.message()
             session.conversation.streamed(message)
-            await session.commit([place.entry(encode(message))], node=name, usage=message.usage_metadata)
+            spent = Spent(message.usage_metadata, answered_by(message))
+            await session.commit([place.entry(encode(message))], node=name, spent=spent)
         return message
 
     async def text(

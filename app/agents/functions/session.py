@@ -45,6 +45,13 @@ class Place(NamedTuple):
         )
 
 
+class Spent(NamedTuple):
+    """The tokens that a model (vendor:model) has used for an answer."""
+
+    usage: Usage | None = None
+    model: str = ""
+
+
 class Session:
     """What the parts of a function's context share. ``node`` is the node that its steps carry."""
 
@@ -119,14 +126,14 @@ class Session:
         self._steps += 1
 
     async def commit(
-        self, entries: Sequence[Entry], *, node: str = "", usage: Usage | None = None, update: Any = None
+        self, entries: Sequence[Entry], *, node: str = "", spent: Spent = Spent(), update: Any = None
     ) -> None:
         """Make ``entries`` durable, with what the function has set and said meanwhile; ``update`` is set too.
 
         Raises ``JournalFull``, and whatever ends the run at this boundary.
         """
         self.values.apply(update or {})
-        self._tokens += usage.total_tokens if usage is not None else 0
+        self._tokens += spent.usage.total_tokens if spent.usage is not None else 0
         node = node or self.node
         async with self._lock:
             self._check_open()
@@ -137,7 +144,8 @@ class Session:
                 self._break(error)
                 raise
             number = self.run.step
-            await self._write(self.run.commit(Step(node=node, update=update, next=(self.node,), usage=usage)))
+            step = Step(node=node, update=update, next=(self.node,), usage=spent.usage, model=spent.model)
+            await self._write(self.run.commit(step))
             self.conversation.announce(new, node, number)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:

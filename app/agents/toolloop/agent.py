@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from app.agents.port import START_NODE, Outcome, RunContext, Step, ToolIntent
-from app.agents.toolloop.answer import Answer
+from app.agents.toolloop.answer import Answer, answered_by
 from app.agents.toolloop.calls import Toolbox, key_of
 from app.agents.toolloop.conversation import Asked, call_ids, calls_of, paired, unanswered
 from app.agents.toolloop.drawing import GRAPH, GRAPH_WITHOUT_TOOLS, SCHEMAS
@@ -148,6 +148,7 @@ class ToolLoop:
             update={MESSAGES: [msgspec.Raw(encode(message))]},
             next=(TOOLS_NODE,) if asked.calls else (),
             usage=message.usage_metadata,
+            model=answered_by(message),
             intents=self._intents(asked, context),
         )
 

@@ -97,6 +97,12 @@ class Answer:
         return own
 
 
+def answered_by(message: AIMessage) -> str:
+    """Who said ``message``: vendor:model."""
+    about = message.response_metadata
+    return f"{about.get('model_provider', '')}:{about.get('model_name', '')}"
+
+
 def _printable(name: str) -> str:
     """A name that can be stored and shown; real tools' names are printable anyway."""
     return "".join(filter(str.isprintable, name[:LONGEST_NAME]))

@@ -1,0 +1,260 @@
+"""Budgets of tenants: tokens a minute, dollars a day, runs that are not ended.
+
+A run reserves before it starts, takes more when it has used that up, and gives back what is left when it ends. Dollars
+are kept in the database, a row a tenant and day: nothing that happens to a process makes room for more. What a process
+had not written when it was killed (a second at most) is not counted as spent, but its reservation stays for the day.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import sqlalchemy as sa
+import structlog
+
+from app.base.clock import now
+from app.base.errors import BudgetSpent, Limited, Unavailable
+from app.base.tasks import Tasks
+from app.db.engine import Database
+from app.limits.buckets import Take
+from app.limits.prices import MILLION, Prices
+from app.limits.service import TOKENS, Limiter
+from app.limits.structs import Own, Reserved
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 1.0
+
+_RESERVE = """
+insert into spending as s (tenant_id, day, reserved) select $1, $2, $3::numeric where $3::numeric <= $4::numeric
+on conflict (tenant_id, day) do update set reserved = s.reserved + $3
+where s.spent + s.reserved + $3 <= $4
+returning 1
+"""
+_SPEND = """
+insert into spending as s (tenant_id, day, reserved, spent, tokens)
+select * from unnest($1::uuid[], $2::date[], $3::numeric[], $4::numeric[], $5::bigint[])
+on conflict (tenant_id, day) do update
+set reserved = greatest(s.reserved + excluded.reserved, 0), spent = s.spent + excluded.spent,
+  tokens = s.tokens + excluded.tokens
+"""
+_OWN = sa.text("select limits::text from tenants where tenant_id = :tenant")
+_TURN = "select pg_advisory_xact_lock(hashtextextended('runs of ' || $1::uuid, 0))"
+_RUNS = """
+select count(*) as runs, count(*) filter (where status = 'pending') as queued
+from runs where tenant_id = $1 and status in ('pending', 'running')
+"""
+
+
+class Change(msgspec.Struct):
+    """What is still to be written of a tenant's day, and to be taken from its tokens."""
+
+    reserved: float = 0.0
+    spent: float = 0.0
+    tokens: int = 0
+    owed: float = 0.0
+    """Tokens used beyond those reserved; below zero: reserved and not used."""
+
+
+class Budgets:
+    """Reserves for runs, and keeps what they spend. ``model_of`` names the model of an agent."""
+
+    def __init__(
+        self,
+        database: Database,
+        limiter: Limiter,
+        prices: Prices,
+        model_of: Callable[[str], str],
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self.prices = prices
+        self._database = database
+        self._limiter = limiter
+        self._model_of = model_of
+        self._clock = clock
+        self._changes: dict[tuple[UUID, date], Change] = {}
+        self._tasks = Tasks("budgets")
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._tasks.repeat(self.flush, FLUSH_SECONDS, name="flush")
+
+    async def aclose(self) -> None:
+        """Write what is left, and stop."""
+        await self._tasks.aclose()
+        await self.flush()
+
+    async def own(self, tenant_id: UUID) -> Own:
+        """A tenant's own limits, where no key has brought them."""
+        async with self._database.reading(tenant_id) as session:
+            limits = await session.scalar(_OWN, {"tenant": tenant_id})
+        return msgspec.json.decode(limits, type=Own) if limits else Own()
+
+    async def reserve(self, tenant_id: UUID, own: Own, agent: str) -> Reserved | None:
+        """What a new run of ``agent`` needs; None where nothing is limited. Raises ``Limited``."""
+        per_minute, per_day = self._limits(own)
+        if not per_minute and not per_day:
+            return None
+        tokens = self._limiter.settings.reserve_tokens
+        reserved = Reserved(self.today(), tokens if per_minute else 0, 0.0)
+        if per_day:
+            price = self.prices.of(self._model_of(agent))
+            reserved.cost = tokens * max(price) / MILLION
+            if not await self._reserve_cost(tenant_id, reserved, per_day):
+                raise Limited(
+                    f"This tenant has spent its {per_day:g} dollars of today: try again tomorrow.",
+                    self._until_tomorrow(),
+                )
+        if per_minute:
+            verdict = await self._limiter.take([_tokens(tenant_id, per_minute, tokens)])
+            if verdict.refused is not None:
+                self.release(tenant_id, Reserved(reserved.day, 0, reserved.cost))
+                raise Limited(f"This tenant has used its {per_minute} tokens a minute.", verdict.wait)
+        return reserved
+
+    async def extend(self, tenant_id: UUID, day: date, cost: float) -> float:
+        """Dollars more for a run that has used up what it had reserved on ``day``. Raises ``BudgetSpent``."""
+        _, per_day = self._limits(await self.own(tenant_id))
+        if per_day and not await self._reserve_cost(tenant_id, Reserved(day, 0, cost), per_day):
+            raise BudgetSpent(f"The tenant has spent its {per_day:g} dollars of the day: the run stops here.")
+        return cost if per_day else 0.0
+
+    def release(self, tenant_id: UUID, reserved: Reserved) -> None:
+        """Give back what a run will not use."""
+        change = self._change(tenant_id, reserved.day)
+        change.reserved -= reserved.cost
+        change.owed -= reserved.tokens
+
+    def spend(self, tenant_id: UUID, used: Reserved, *, reserved: Reserved) -> None:
+        """Keep that ``used`` was spent, of which ``reserved`` had been reserved."""
+        change = self._change(tenant_id, used.day)
+        change.spent += used.cost
+        change.tokens += used.tokens
+        change.reserved -= reserved.cost
+        change.owed += used.tokens - reserved.tokens
+
+    @contextlib.asynccontextmanager
+    async def room(self, tenant_id: UUID, own: Own, count: int = 1) -> AsyncIterator[None]:
+        """Accept ``count`` runs of the tenant in the block, while no other process does. Raises ``Limited``."""
+        most, most_queued = self._limiter.limit(own, "runs"), self._limiter.limit(own, "queued_runs")
+        if not most and not most_queued:
+            yield
+            return
+        async with self._database.engine_connection() as connection, connection.transaction():
+            await connection.execute(_TURN, tenant_id)
+            row = await connection.fetchrow(_RUNS, tenant_id)
+            assert row is not None
+            if most and row["runs"] + count > most:
+                raise Limited(f"This tenant has its {most} runs that are not ended: wait for one, or cancel it.")
+            if most_queued and row["queued"] + count > most_queued:
+                raise Limited(f"This tenant has its {most_queued} runs waiting: wait for one, or cancel it.")
+            yield
+
+    async def flush(self) -> None:
+        """Write what was spent, and settle the tokens. What cannot be written now is tried again."""
+        changes, self._changes = self._changes, {}
+        if not changes:
+            return
+        rows = [
+            (tenant_id, day, dollars(one.reserved), dollars(one.spent), one.tokens)
+            for (tenant_id, day), one in changes.items()
+        ]
+        try:
+            async with self._database.engine_connection() as connection:
+                await connection.execute(_SPEND, *(list(column) for column in zip(*rows, strict=True)))
+        except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("spending_waits", tenants=len(rows), error=type(error).__name__)
+            for (tenant_id, day), one in changes.items():
+                change = self._change(tenant_id, day)
+                change.reserved += one.reserved
+                change.spent += one.spent
+                change.tokens += one.tokens
+                change.owed += one.owed
+            return
+        for (tenant_id, _), one in changes.items():
+            if one.owed:
+                per_minute, _ = self._limits(await self.own(tenant_id))
+                if per_minute:
+                    await self._limiter.charge(_tokens(tenant_id, per_minute, one.owed))
+
+    def _limits(self, own: Own) -> tuple[int, float]:
+        return self._limiter.limit(own, "tokens_per_minute"), self._limiter.limit(own, "cost_per_day")
+
+    async def _reserve_cost(self, tenant_id: UUID, reserved: Reserved, per_day: float) -> bool:
+        async with self._database.engine_connection() as connection:
+            return bool(
+                await connection.fetchval(_RESERVE, tenant_id, reserved.day, dollars(reserved.cost), dollars(per_day))
+            )
+
+    def _change(self, tenant_id: UUID, day: date) -> Change:
+        return self._changes.setdefault((tenant_id, day), Change())
+
+    def today(self) -> date:
+        """The day in UTC."""
+        return self._clock().astimezone(UTC).date()
+
+    def _until_tomorrow(self) -> float:
+        moment = self._clock().astimezone(UTC)
+        midnight = datetime.combine(moment.date() + timedelta(days=1), datetime.min.time(), UTC)
+        return (midnight - moment).total_seconds()
+
+
+def dollars(amount: float) -> Decimal:
+    """To a billionth: what binary fractions add to it would make the fifth fifth of a dollar too much."""
+    return Decimal(f"{amount:.9f}")
+
+
+def _tokens(tenant_id: UUID, per_minute: int, weight: float) -> Take:
+    return Take(TOKENS, f"{TOKENS}:{tenant_id}", per_minute, weight=weight)
+
+
+class Account:
+    """What one run spends in this process.
+
+    ``reserved`` is what was reserved for it, None where nothing is limited; a run that is ``continued`` has to reserve
+    anew when it spends.
+    """
+
+    def __init__(
+        self, budgets: Budgets, tenant_id: UUID, reserved: Reserved | None, *, continued: bool = False
+    ) -> None:
+        self._budgets = budgets
+        self._tenant_id = tenant_id
+        self._limited = reserved is not None
+        self._chunk = reserved.cost if reserved is not None else 0.0
+        if reserved is None or continued:
+            reserved = Reserved(budgets.today(), 0, 0.0)
+        self._left = reserved
+        self._owed = 0.0
+
+    def spend(self, model: str, input_tokens: int, output_tokens: int) -> None:
+        """Keep that ``model`` has used tokens."""
+        left = self._left
+        cost = self._budgets.prices.cost(model, input_tokens, output_tokens)
+        used = Reserved(left.day, input_tokens + output_tokens, cost)
+        covered = Reserved(left.day, min(left.tokens, used.tokens), min(left.cost, cost))
+        self._owed += cost - covered.cost
+        self._budgets.spend(self._tenant_id, used, reserved=covered)
+        self._left = Reserved(left.day, left.tokens - covered.tokens, left.cost - covered.cost)
+
+    async def check(self) -> None:
+        """Before the run goes on: reserve more if what it had is used up. Raises ``BudgetSpent``.
+
+        What it used beyond may not be written as spent yet, so it is reserved too, and given back with that.
+        """
+        if self._limited and self._chunk and not self._left.cost:
+            owed, self._owed = self._owed, 0.0
+            more = await self._budgets.extend(self._tenant_id, self._left.day, self._chunk + owed)
+            if more:
+                self._budgets.release(self._tenant_id, Reserved(self._left.day, 0, owed))
+                self._left.cost += more - owed
+
+    def close(self) -> None:
+        """The run has ended here for good."""
+        if self._limited:
+            self._budgets.release(self._tenant_id, self._left)
+        self._limited = False

@@ -1,0 +1,18 @@
+"""The settings by room: what each may hold, in the words of the page ``docs/configuration.md``."""
+
+from app.options.access import AuthSettings, LimitSettings
+from app.options.outside import EgressSettings, LlmSettings
+from app.options.server import AgentSettings, RunSettings, ServerSettings
+from app.options.storage import DatabaseSettings, RedisSettings
+
+__all__ = [
+    "AgentSettings",
+    "AuthSettings",
+    "DatabaseSettings",
+    "EgressSettings",
+    "LimitSettings",
+    "LlmSettings",
+    "RedisSettings",
+    "RunSettings",
+    "ServerSettings",
+]

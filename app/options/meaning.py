@@ -1,0 +1,19 @@
+"""How a setting is declared: its variable, its meaning in the words of docs/configuration.md, and what it may hold."""
+
+from typing import Any
+
+import msgspec
+
+
+def is_(variable: str, meaning: str, **rules: Any) -> msgspec.Meta:
+    """The annotation of a field that ``variable`` sets; ``rules`` are those of ``msgspec.Meta``."""
+    return msgspec.Meta(description=meaning, extra={"variable": variable}, **rules)
+
+
+POSTGRES: dict[str, Any] = {
+    "pattern": r"^postgres(ql)?://",
+    "examples": ["postgresql://user:password@host/database?sslmode=require", "postgresql:///database?host=/folder"],
+}
+HTTP: dict[str, Any] = {"pattern": r"^https?://[^/]"}
+ISSUER: dict[str, Any] = {"pattern": r"^(https://[^/]|http://(127\.0\.0\.1|localhost|\[::1\])[:/])"}
+"""Keys that come without TLS could be anybody's."""

@@ -1,0 +1,201 @@
+"""Budgets of tenants: reserved before a run, settled after it, and never overrun unseen."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from app.access.structs import tenant_id_of
+from app.base.errors import UsageError
+from app.limits.prices import Price, Prices
+from app.limits.structs import Own
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.wires import Say
+from tests.system.house import API, Service, serving
+
+AGENTS = """
+[agents.priced]
+model = "openai:tiny-chat"
+
+[agents.looping]
+model = "openai:tiny-chat"
+tools = ["clock"]
+"""
+PRICES = '"openai:tiny" = [10.0, 100.0]\n'
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def settings(provider: FakeProvider, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "agents.toml").write_text(AGENTS)
+    (tmp_path / "prices.toml").write_text(PRICES)
+    return {
+        "AGENT_AUTH": "api_key",
+        "AGENT_RATE_PER_MINUTE": "0",
+        "AGENT_CONFIG": str(tmp_path / "agents.toml"),
+        "AGENT_PRICES": str(tmp_path / "prices.toml"),
+        "OPENAI_BASE_URL": f"{provider.url}/v1",
+        "OPENAI_API_KEY": "sk-test",
+    }
+
+
+async def run(service: Service, key: str, agent: str = "priced", how: str = "wait", **more: Any) -> httpx.Response:
+    body = {"assistant_id": agent, "input": {"messages": [{"role": "user", "content": "hello"}]}, **more}
+    return await service.client.post(
+        f"{API}/runs/{how}" if how else f"{API}/runs", json=body, headers={"x-api-key": key}
+    )
+
+
+async def spending(service: Service, tenant: str) -> tuple[float, float, int]:
+    """What is reserved, spent (dollars), and the tokens, once everything is written."""
+    await service.house.engine.budgets.flush()
+    async with service.house.database.reading(tenant_id_of(tenant)) as session:
+        row = await session.first(sa.text("select reserved, spent, tokens from spending"))
+    assert row is not None
+    return float(row.reserved), float(row.spent), row.tokens
+
+
+async def test_what_a_run_spends_is_kept_and_what_it_reserved_is_given_back(
+    fresh_database_url: str, settings: dict[str, Any]
+) -> None:
+    async with serving(fresh_database_url, AGENT_COST_PER_DAY="5", **settings) as service:
+        key = await service.key("spender")
+        answer = await run(service, key)
+        assert answer.status_code == 200, answer.text
+        usage = answer.json()["messages"][-1]["usage_metadata"]
+        cost = (usage["input_tokens"] * 10 + usage["output_tokens"] * 100) / 1e6
+        reserved, spent, tokens = await spending(service, "spender")
+        assert (round(reserved, 9), round(spent, 9), tokens) == (0.0, round(cost, 9), usage["total_tokens"])
+
+
+async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
+    fresh_database_url: str, settings: dict[str, Any]
+) -> None:
+    """A run reserves 2,000 tokens at the dearer price: 20 cents."""
+    async with serving(fresh_database_url, AGENT_COST_PER_DAY="0.2", **settings) as service:
+        key, other = await service.key("poor"), await service.key("not so poor")
+        assert (await run(service, key)).status_code == 200
+        refused = await run(service, key)
+        assert refused.status_code == 429
+        assert "has spent its 0.2 dollars of today" in refused.json()["detail"]
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        assert (await run(service, other)).status_code == 200
+        await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=100))
+        assert (await run(service, await service.key("poor"))).status_code == 200
+
+
+async def test_runs_at_once_reserve_together_no_more_than_there_is(
+    fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
+) -> None:
+    async with serving(fresh_database_url, AGENT_COST_PER_DAY="1", **settings) as service:
+        key = await service.key("crowd")
+        answers = await asyncio.gather(*(run(service, key, how="") for _ in range(20)))
+        granted = sum(answer.status_code == 200 for answer in answers)
+        assert 5 <= granted <= 6, "five fit; one that has ended already may make room for another"
+        assert {answer.status_code for answer in answers} == {200, 429}
+
+
+async def test_a_run_that_uses_up_what_it_reserved_asks_for_more_and_stops_where_there_is_none(
+    fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
+) -> None:
+    """Ten tokens at the dearer price are a tenth of a cent, an answer costs 0.027 cents: after four there is no more."""
+    provider.plan(*(Say(text="One moment.", calls=[("clock", "{}")]) for _ in range(8)))
+    more = {"AGENT_COST_PER_DAY": "0.0015", "AGENT_RESERVE_TOKENS": "10"}
+    async with serving(fresh_database_url, **{**settings, **more}) as service:
+        key = await service.key("looper")
+        answer = await run(service, key, "looping")
+        assert answer.json().get("__error__", answer.json())["error"] == "BudgetSpent"
+        assert "dollars of the day: the run stops here" in answer.json()["__error__"]["message"]
+        asked = sum(request.path.endswith("completions") for request in provider.requests)
+        assert asked == 4
+        reserved, spent, _ = await spending(service, "looper")
+        assert round(reserved, 9) == 0
+        assert round(spent, 9) == 0.00108
+
+
+async def test_tokens_a_minute_are_reserved_and_settled(
+    fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
+) -> None:
+    """Of 3,000 tokens a run reserves 2,000 and uses a few: the next one may come when the rest is back."""
+    async with serving(fresh_database_url, AGENT_TOKENS_PER_MINUTE="3000", **settings) as service:
+        key = await service.key("tokens")
+        assert (await run(service, key)).status_code == 200
+        await service.house.engine.budgets.flush()
+        assert (await run(service, key)).status_code == 200
+        at_once = await asyncio.gather(*(run(service, key) for _ in range(3)))
+        assert 429 in {answer.status_code for answer in at_once}
+        refused = next(answer for answer in at_once if answer.status_code == 429)
+        assert "3000 tokens a minute" in refused.json()["detail"]
+
+
+async def test_a_request_that_makes_no_run_gives_back_what_was_reserved_for_it(
+    fresh_database_url: str, settings: dict[str, Any]
+) -> None:
+    async with serving(fresh_database_url, AGENT_COST_PER_DAY="0.3", **settings) as service:
+        key = await service.key("careful")
+        thread = "00000000-0000-0000-0000-000000000007"
+        body = {"assistant_id": "priced", "input": {"messages": [{"role": "user", "content": "hello"}]}}
+        for _ in range(5):
+            answer = await service.client.post(f"{API}/threads/{thread}/runs", json=body, headers={"x-api-key": key})
+            assert answer.status_code == 404
+            await service.house.engine.budgets.flush()
+        headers = {"x-api-key": key, "idempotency-key": "once"}
+        answers = []
+        for _ in range(3):
+            answers.append(await service.client.post(f"{API}/runs/wait", json=body, headers=headers))
+            await service.house.engine.budgets.flush()
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert (await spending(service, "careful"))[0] == 0
+
+
+async def test_runs_that_are_not_ended_and_those_that_wait_are_counted_exactly(
+    fresh_database_url: str, settings: dict[str, Any]
+) -> None:
+    """By the database, under a lock of the tenant: twenty requests at two houses get five runs."""
+    more = {"AGENT_TENANT_RUNS": "5", "AGENT_TENANT_QUEUE": "5"}
+    async with (
+        serving(fresh_database_url, **{**settings, **more}) as one,
+        serving(fresh_database_url, **{**settings, **more}) as two,
+    ):
+        key = await one.key("queue")
+        asked = (run(house, key, how="", after_seconds=600) for _ in range(10) for house in (one, two))
+        answers = await asyncio.gather(*asked)
+        assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 15
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert "5 runs that are not ended" in refused.json()["detail"]
+        batch = [{"assistant_id": "priced", "input": {"messages": []}}] * 2
+        refused = await one.client.post(f"{API}/runs/batch", json=batch, headers={"x-api-key": key})
+        assert refused.status_code == 429
+
+
+def test_the_longest_name_that_fits_prices_a_model_and_a_stranger_is_dear(tmp_path: Path) -> None:
+    own = tmp_path / "prices.toml"
+    own.write_text('"openai:gpt-5-mini" = [1, 2]\n"openai:llama" = [0, 0]\n')
+    prices = Prices(str(own))
+    assert prices.of("openai:gpt-5-mini-2025-08-07") == Price(1, 2)
+    assert prices.of("openai:gpt-5") == Price(1.25, 10)
+    assert prices.of("openai:llama3.3") == Price(0, 0)
+    assert prices.of("scripted:demo") == Price(0, 0)
+    assert prices.of("nobody:knows") == Price(15, 75)
+    assert prices.cost("openai:gpt-5", 1_000_000, 500_000) == pytest.approx(6.25)
+
+
+@pytest.mark.parametrize(
+    "text", ["not toml", '"a" = 1', '"a" = [1]', '"a" = ["x", 1]', '"a" = [-1, 1]', '"a" = [nan, 1]']
+)
+def test_a_file_without_prices_stops_the_start(tmp_path: Path, text: str) -> None:
+    own = tmp_path / "prices.toml"
+    own.write_text(text)
+    with pytest.raises(UsageError, match="AGENT_PRICES"):
+        Prices(str(own))
+    with pytest.raises(UsageError, match="AGENT_PRICES"):
+        Prices(str(tmp_path / "nothing.toml"))
