@@ -69,6 +69,7 @@ def dependencies(house: House) -> dict[str, Provide]:
         "crons": house.crons,
         "webhooks": house.webhooks,
         "audit": house.entrance.audit,
+        "vault": house.vault,
         "streams": house.streams,
     }
     for name, part in parts.items():

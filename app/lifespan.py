@@ -10,6 +10,7 @@ log = structlog.get_logger(__name__)
 async def open_house(house: House) -> None:
     """Check the database, start the engine, report ready."""
     await house.database.check()
+    house.vault.start()
     house.entrance.audit.start()
     house.limiter.start()
     if house.entrance.token_keys is not None:
@@ -51,6 +52,7 @@ async def close_house(house: House) -> None:
     if house.entrance.token_keys is not None:
         await house.entrance.token_keys.aclose()
     await house.limiter.aclose()
+    await house.vault.aclose()
     await house.entrance.audit.aclose()
     await house.models.aclose()
     await house.database.aclose()

@@ -2,6 +2,7 @@
 
 from litestar import Controller
 
+from app.access.controller import AccessController
 from app.assistants.controller import AssistantsController
 from app.audit.controller import AuditController
 from app.crons.controller import CronsController
@@ -20,6 +21,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     CronsController,
     WebhooksController,
     AuditController,
+    AccessController,
     SystemController,
     LaterController,
 )

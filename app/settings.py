@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 import os
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress: EgressSettings = EgressSettings()
     limits: LimitSettings = LimitSettings()
     warnings: tuple[str, ...] = ()
+    read_secret: Callable[[str], Secret | None] = lambda _: None
+    """What the secret variable of that name holds now, its file read again. Raises ``UsageError``."""
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -152,7 +154,15 @@ def load(
             given[variable.field] = _value_of(variable, text)
     _no_limit_without_keys(parts)
     kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    return Settings(**{name: kinds[name](**given) for name, given in parts.items()}, warnings=_warnings(layers))
+    groups = {name: kinds[name](**given) for name, given in parts.items()}
+    secrets = {variable.name: variable for variable in variables() if variable.is_secret}
+
+    def read_secret(name: str) -> Secret | None:
+        text = _text_of(secrets[name], layers)
+        secret: Secret | None = _value_of(secrets[name], text) if text else None
+        return secret
+
+    return Settings(**groups, warnings=_warnings(layers), read_secret=read_secret)
 
 
 def _no_limit_without_keys(parts: dict[str, dict[str, Any]]) -> None:

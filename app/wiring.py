@@ -6,6 +6,7 @@ import msgspec
 
 from app.access.guard import Authenticator
 from app.access.service import AccessService
+from app.access.structs import SERVICE, Note
 from app.agents.catalog import Catalog
 from app.agents.config import read
 from app.assistants.service import AssistantService
@@ -26,7 +27,7 @@ from app.limits.budgets import Budgets
 from app.limits.prices import Prices
 from app.limits.service import Limiter
 from app.llm.registry import Registry
-from app.options import AuthSettings, EgressSettings, RunSettings
+from app.options import AuthSettings, RunSettings
 from app.runs.admission import Admission
 from app.runs.claims import Claims
 from app.runs.creation import Creation
@@ -34,6 +35,7 @@ from app.runs.feeds import Feeds
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Parts, Supervisor
+from app.secrets.ring import Told, Vault
 from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
@@ -87,6 +89,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     redis: Dispensable | None
     engine: Parts
     supervisor: Supervisor
+    vault: Vault
     entrance: Entrance
     limiter: Limiter
     proxies: Proxies
@@ -111,9 +114,11 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     meters = Meters()
     readiness = Readiness()
-    direct = settings.database.direct_url
-    database = Database(settings.database.url.reveal(), direct=direct.reveal() if direct else "")
-    models = Registry(settings.llm, meters)
+    audit: list[AuditService] = []
+    vault = Vault(settings.read_secret, _rotations(meters, audit))
+    database = _database(settings, vault)
+    audit.append(AuditService(database))
+    models = Registry(settings.llm, meters, vault=vault)
     catalog = Catalog(
         read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
     )
@@ -129,7 +134,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     engine = _engine(budgets, database, settings.runs, signals, redis or carrier)
     most = 0 if settings.server.role == "api" else settings.runs.most
     allowed = Allowed(settings.egress.allow.split(","))
-    dispatcher = _dispatcher(database, settings.egress, allowed, meters)
+    dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = Supervisor(engine, catalog, meters, most=most, told=dispatcher.wake)
     assistants = AssistantService(database, catalog)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
@@ -148,7 +153,8 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         redis=redis,
         engine=engine,
         supervisor=supervisor,
-        entrance=_entrance(database, settings.auth),
+        vault=vault,
+        entrance=_entrance(database, audit[0], settings.auth),
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
@@ -164,8 +170,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     )
 
 
-def _entrance(database: Database, settings: AuthSettings) -> Entrance:
-    audit = AuditService(database)
+def _entrance(database: Database, audit: AuditService, settings: AuthSettings) -> Entrance:
     access = AccessService(database, settings.key_pepper or Secret(""), records=audit)
     if settings.mode != "jwt":
         return Entrance(audit, access, access if settings.mode == "api_key" else None)
@@ -177,9 +182,28 @@ def _entrance(database: Database, settings: AuthSettings) -> Entrance:
     return Entrance(audit, access, Credentials(access, tokens) if settings.key_pepper else tokens, keys)
 
 
-def _dispatcher(database: Database, settings: EgressSettings, allowed: Allowed, meters: Meters) -> Dispatcher:
-    secrets = (settings.webhook_secret, settings.webhook_secret_secondary)
-    return Dispatcher(database, Egress(allowed), [key_of(secret) for secret in secrets if secret is not None], meters)
+def _rotations(meters: Meters, audit: list[AuditService]) -> Told:
+    def told(name: str, outcome: str) -> None:
+        meters.secret_rotations.add(1, name, outcome)
+        for one in audit:
+            one.heard(Note(SERVICE, f"secret.{outcome}", "service", name))
+
+    return told
+
+
+def _database(settings: Settings, vault: Vault) -> Database:
+    """Whoever rotates the password writes the new one first: until the database has it, the one before goes on."""
+    url = vault.ring("DATABASE_URL", keep=True)
+    direct = vault.ring("DATABASE_DIRECT_URL", keep=True)
+    return Database(
+        lambda: [one.reveal() for one in url.values],
+        direct=(lambda: [one.reveal() for one in direct.values]) if settings.database.direct_url else "",
+    )
+
+
+def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Meters) -> Dispatcher:
+    ring = vault.ring("AGENT_WEBHOOK_SECRET", "AGENT_WEBHOOK_SECRET_SECONDARY")
+    return Dispatcher(database, Egress(allowed), lambda: [key_of(secret) for secret in ring.values], meters)
 
 
 def _limiter(settings: Settings) -> Limiter:

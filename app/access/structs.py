@@ -128,3 +128,10 @@ class NoRecords:
 
     def used(self, key_id: str) -> None:
         """Forget it."""
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """Variables that hold something else now, and those whose new value is not used, with the reason."""
+
+    rotated: list[str]
+    refused: dict[str, str]

@@ -36,6 +36,10 @@ class Service:
             )
         await open_house(self._house)
 
+    def reload(self) -> None:
+        """Read the secrets anew."""
+        self._house.vault.look()
+
     async def drain(self) -> None:
         """Hand over what runs, end open streams."""
         await drain_house(self._house)

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
     parent = Parent(listen(host, port, plan["workers"]), work, grace=plan["drain"] + GRACE_SECONDS, say=say)
     parent.renewal = Renewal(**plan["renewal"])
+    parent.reloads = True
     parent.on_ready = lambda about: say("info", "serving", host=host, port=port, **about)
     return parent.run()
 

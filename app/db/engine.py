@@ -6,7 +6,7 @@ statements name the tenant in every predicate.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -41,8 +41,14 @@ _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
 
-def _open(url: str, role: str, size: int) -> AsyncEngine:
-    address, connect_args = to_sqlalchemy(url)
+Addresses = Callable[[], Sequence[str]]
+"""The addresses of one database, which differ in user and password: the first that lets us in counts."""
+
+REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
+
+
+def _open(addresses: Addresses, role: str, size: int) -> AsyncEngine:
+    address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
     if role == ENGINE_ROLE:
         settings |= ENGINE_PLANS
@@ -60,7 +66,20 @@ def _open(url: str, role: str, size: int) -> AsyncEngine:
         if connection.driver_connection.is_closed():
             raise DisconnectionError
 
+    def connect(dialect: Any, _record: Any, _: Any, arguments: dict[str, Any]) -> Any:
+        failure: Exception | None = None
+        for one in addresses():
+            other, tls = to_sqlalchemy(one)
+            _, own = dialect.create_connect_args(other)
+            try:
+                return dialect.loaded_dbapi.connect(**{**arguments, **own, **tls})
+            except REFUSED as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
     event.listen(engine.sync_engine, "checkout", refuse_dead)
+    event.listen(engine.sync_engine, "do_connect", connect)
     return engine
 
 
@@ -104,17 +123,24 @@ AWAY = (
 )
 
 
+def _always(url: str | Addresses) -> Addresses:
+    return (lambda: [url]) if isinstance(url, str) else url
+
+
 class Database:
     """The pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine.
 
     ``direct`` is the address for LISTEN where a pooler stands in between.
     """
 
-    def __init__(self, url: str, *, direct: str = "", requests: int = 10, engine: int = 10) -> None:
-        self._requests = _open(url, APP_ROLE, requests)
-        self._engine = _open(url, ENGINE_ROLE, engine)
-        self._probe = _open(url, APP_ROLE, 1)
-        self._direct = _open(direct or url, ENGINE_ROLE, 0)  # as many as ask: one, but in tests
+    def __init__(
+        self, url: str | Addresses, *, direct: str | Addresses = "", requests: int = 10, engine: int = 10
+    ) -> None:
+        every = _always(url)
+        self._requests = _open(every, APP_ROLE, requests)
+        self._engine = _open(every, ENGINE_ROLE, engine)
+        self._probe = _open(every, APP_ROLE, 1)
+        self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, 0)  # as many as ask: one, but in tests
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -11,6 +11,7 @@ from app.base.errors import ModelError, ModelProtocol, ModelTimeout, ModelUnavai
 from app.llm.faults import clean, complaint_of, status_error, stream_error
 from app.llm.options import Caps, Deadlines
 from app.llm.sse import LineTooLong, SseReader
+from app.secrets.ring import Ring
 from app.secrets.secret import Secret
 
 ERROR_BODY_BYTES = 64 << 10
@@ -27,7 +28,10 @@ TOO_LONG = "did not finish its answer within the total deadline"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a vendor listens, and the keys that open it. ``base_url`` has no slash at its end."""
+    """Where a vendor listens, and the keys that open it. ``base_url`` has no slash at its end.
+
+    ``keys`` are where ``key`` and ``spare_key`` come from, and come from again when they change.
+    """
 
     vendor: str
     base_url: str
@@ -36,6 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     key_header: str = "Authorization"
     key_prefix: str = "Bearer "
     headers: dict[str, str] = {}
+    keys: Ring = Ring()
 
 
 class HttpClient:

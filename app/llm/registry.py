@@ -14,6 +14,7 @@ from app.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, O
 from app.llm.scripted import MODELS as SCRIPTED
 from app.llm.vendor import Vendor
 from app.options import LlmSettings
+from app.secrets.ring import Ring, Vault
 from app.secrets.secret import Secret
 from app.telemetry.meters import Meters
 
@@ -35,8 +36,17 @@ class Registry:
     Raises ``UsageError`` for a base URL or a key that can be none.
     """
 
-    def __init__(self, settings: LlmSettings, meters: Meters, rules: RetryRules = RetryRules()) -> None:
+    def __init__(
+        self,
+        settings: LlmSettings,
+        meters: Meters,
+        rules: RetryRules = RetryRules(),
+        *,
+        vault: Vault | None = None,
+    ) -> None:
+        """``vault``: where keys come from that change."""
         self._settings = settings
+        self._vault = vault
         self._meters = meters
         self._rules = rules
         self._openai_url = address("OPENAI_BASE_URL", settings.openai_base_url) or OPENAI_URL
@@ -47,6 +57,7 @@ class Registry:
         check_key("ANTHROPIC_API_KEY_SECONDARY", settings.anthropic_api_key_secondary)
         self._vendors: dict[str, Vendor] = {}
         self._adapters: dict[str, WireModel] = {}
+        self._rings: dict[str, Ring] = {}
         self._http: HttpClient | None = None
 
     def default(self) -> tuple[str, str]:
@@ -131,12 +142,9 @@ class Registry:
             raise Invalid(
                 f"openai:{model} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one"
             )
-        endpoint = Endpoint(
-            vendor="openai",
-            base_url=self._openai_url,
-            key=given.openai_api_key,
-            spare_key=given.openai_api_key_secondary,
-        )
+        keys = self._ring("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
+        key, spare = keys.pair()
+        endpoint = Endpoint(vendor="openai", base_url=self._openai_url, key=key, spare_key=spare, keys=keys)
         return OpenAIModel(model, self._client(), endpoint)
 
     def _anthropic(self, model: str) -> "WireModel":
@@ -146,16 +154,26 @@ class Registry:
         given = self._settings
         if given.anthropic_api_key is None:
             raise Invalid(f"anthropic:{model} needs a key: set ANTHROPIC_API_KEY")
+        keys = self._ring("ANTHROPIC_API_KEY", given.anthropic_api_key, given.anthropic_api_key_secondary)
+        key, spare = keys.pair()
         endpoint = Endpoint(
             vendor="anthropic",
             base_url=self._anthropic_url.removesuffix("/v1"),
-            key=given.anthropic_api_key,
-            spare_key=given.anthropic_api_key_secondary,
+            key=key,
+            spare_key=spare,
+            keys=keys,
             key_header="x-api-key",
             key_prefix="",
             headers=ANTHROPIC_HEADERS,
         )
         return AnthropicModel(model, self._client(), endpoint)
+
+    def _ring(self, name: str, *given: Secret | None) -> Ring:
+        if self._vault is None:
+            return Ring(*given)
+        if name not in self._rings:
+            self._rings[name] = self._vault.ring(name, f"{name}_SECONDARY")
+        return self._rings[name]
 
     def _client(self) -> "HttpClient":
         if self._http is None:

@@ -48,6 +48,8 @@ class WireModel:
         self.name = name
         self._http = http
         self._endpoint = endpoint
+        self._keys = endpoint.keys
+        self._version = self._keys.version
 
     async def _ask(self, request: ModelRequest) -> tuple[EventStream, Parser]:
         raise NotImplementedError
@@ -91,7 +93,20 @@ class WireModel:
         return await self._opened(lambda endpoint: self._http.fetch(endpoint, path, seconds))
 
     async def _opened(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
-        """What ``send`` gets with our key; where that is refused, with the spare one, which is used from then on."""
+        """What ``send`` gets with our key; where that is refused, with the spare one, which is used from then on.
+
+        Where both are, the keys are read again, and if they are others now, those count.
+        """
+        self._renew()
+        try:
+            return await self._with_either(send)
+        except ModelCredentials:
+            if not self._keys.refresh():
+                raise
+        self._renew()
+        return await self._with_either(send)
+
+    async def _with_either(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
         endpoint = self._endpoint
         try:
             return await send(endpoint)
@@ -103,6 +118,13 @@ class WireModel:
         self._endpoint = other
         log.warning("model_key_switched", vendor=self.vendor)
         return answer
+
+    def _renew(self) -> None:
+        """Take up the keys that the ring has now; a switch to the spare one counts until they are others."""
+        if self._version != self._keys.version:
+            key, spare = self._keys.pair()
+            self._endpoint = msgspec.structs.replace(self._endpoint, key=key, spare_key=spare)
+            self._version = self._keys.version
 
 
 def unreadable(vendor: str, error: Exception) -> ModelProtocol:

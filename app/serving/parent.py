@@ -72,12 +72,14 @@ class Parent:
     ``grace`` are the seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker
     tells about itself whenever one is ready. ``changed`` gives the path of a source that changed, or an empty text; the
     workers are replaced then, and one that fails to start is waited for to be mended. ``renewal`` has other reasons.
+    With ``reloads`` SIGHUP is handed on to the workers, who read their secrets anew; without, it ends them.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], work: Work, *, grace: float, say: Say) -> None:
         self.on_ready: Callable[[dict[str, str]], None] = lambda _: None
         self.changed: Callable[[], str] | None = None
         self.renewal = Renewal()
+        self.reloads = False
         self._listeners = list(listeners)
         self._work = work
         self._grace = grace
@@ -100,7 +102,7 @@ class Parent:
         before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGCHLD)}
         signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
         for number in (*STOPS, signal.SIGCHLD):
-            if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup(1) means it
+            if number != signal.SIGHUP or self.reloads or before[number] != signal.SIG_IGN:  # nohup(1) means it
                 signal.signal(number, self._note)
         try:
             self._due = dict.fromkeys(range(1, len(self._listeners) + 1), 0.0)
@@ -236,7 +238,10 @@ class Parent:
             self._say("error", "worker_lost", worker=worker.number, reason=reason, lived=round(lived, 1), again_in=wait)
 
     def _signalled(self, number: int) -> None:
-        if not self._deadline:
+        if number == signal.SIGHUP and self.reloads:
+            for worker in self._workers.values():
+                worker.signal(signal.SIGHUP)
+        elif not self._deadline:
             self._end()
         elif number == signal.SIGINT:
             self._code = INTERRUPTED

@@ -22,6 +22,10 @@ class Application(Protocol):
         """Start what requests need. Raises ``StartError``: its sentence ends the start."""
         ...
 
+    def reload(self) -> None:
+        """Read anew what may change while the program runs: its secrets."""
+        ...
+
     async def drain(self) -> None:
         """Take no new work, end or hand over what runs, end open streams. Bounds itself in time."""
         ...

@@ -63,6 +63,7 @@ async def _serve(create: Callable[[], Application], station: Station) -> int:
     await application.open()
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, application.reload)
     threading.Thread(target=_end_with_parent, args=(station, loop, stop), daemon=True).start()
     _settle()
     tasks = Tasks("worker")

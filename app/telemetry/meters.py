@@ -107,6 +107,12 @@ class Meters:
         self.ratelimit_rejected = Counter(
             "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", ("limit",)
         )
+        self.secret_rotations = Counter(
+            "agent.secret.rotations",
+            "{rotation}",
+            "Secrets that were read anew, and new ones that were refused.",
+            ("name", "outcome"),
+        )
         self.model_duration = Histogram(
             "gen_ai.client.operation.duration",
             "s",

@@ -67,7 +67,7 @@ class Dispatcher:
         self,
         database: Database,
         egress: Egress,
-        keys: Sequence[bytes],
+        keys: Callable[[], Sequence[bytes]],
         meters: Meters,
         spread: Callable[[], float] = random.random,
     ) -> None:
@@ -83,7 +83,7 @@ class Dispatcher:
     @property
     def signs(self) -> bool:
         """Whether calls are signed."""
-        return bool(self._keys)
+        return bool(self._keys())
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -147,7 +147,7 @@ class Dispatcher:
         body = row["body"] or await self._body(row)
         if body is None:
             return Outcome(None, "The run was deleted before its webhook was called.", over=True)
-        headers = signed(self._keys, f"run_{row['run_id']}", int(time.time()), body)
+        headers = signed(self._keys(), f"run_{row['run_id']}", int(time.time()), body)
         try:
             answer = await self._egress.post(row["url"], body, {"content-type": "application/json", **headers})
         except RefusedAddress as error:

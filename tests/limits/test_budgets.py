@@ -107,7 +107,7 @@ async def test_runs_at_once_reserve_together_no_more_than_there_is(
 async def test_a_run_that_uses_up_what_it_reserved_asks_for_more_and_stops_where_there_is_none(
     fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
 ) -> None:
-    """Ten tokens at the dearer price are a tenth of a cent, an answer costs 0.027 cents: after four there is no more."""
+    """Ten tokens at the dearer price are a tenth of a cent, an answer costs 0.027 cents: four answers."""
     provider.plan(*(Say(text="One moment.", calls=[("clock", "{}")]) for _ in range(8)))
     more = {"AGENT_COST_PER_DAY": "0.0015", "AGENT_RESERVE_TOKENS": "10"}
     async with serving(fresh_database_url, **{**settings, **more}) as service:

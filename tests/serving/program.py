@@ -37,6 +37,9 @@ class Tiny:
         if self._options.get("raises"):
             raise ZeroDivisionError("of this kind")
 
+    def reload(self) -> None:
+        say("reload")
+
     async def drain(self) -> None:
         say("drain")
         self._draining = True
