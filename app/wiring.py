@@ -35,7 +35,7 @@ from app.runs.feeds import Feeds
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Parts, Supervisor
-from app.secrets.ring import Told, Vault
+from app.secrets.ring import Vault
 from app.secrets.secret import Secret
 from app.settings import Settings
 from app.system.prober import Prober
@@ -114,10 +114,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     meters = Meters()
     readiness = Readiness()
-    audit: list[AuditService] = []
-    vault = Vault(settings.read_secret, _rotations(meters, audit))
-    database = _database(settings, vault)
-    audit.append(AuditService(database))
+    vault, database, audit = _kept(settings, meters)
     models = Registry(settings.llm, meters, vault=vault)
     catalog = Catalog(
         read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
@@ -154,7 +151,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         engine=engine,
         supervisor=supervisor,
         vault=vault,
-        entrance=_entrance(database, audit[0], settings.auth),
+        entrance=_entrance(database, audit, settings.auth),
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
@@ -182,23 +179,23 @@ def _entrance(database: Database, audit: AuditService, settings: AuthSettings) -
     return Entrance(audit, access, Credentials(access, tokens) if settings.key_pepper else tokens, keys)
 
 
-def _rotations(meters: Meters, audit: list[AuditService]) -> Told:
+def _kept(settings: Settings, meters: Meters) -> tuple[Vault, Database, AuditService]:
+    """The secrets, the database that one of them opens, and the log in it of what becomes of them."""
+
     def told(name: str, outcome: str) -> None:
         meters.secret_rotations.add(1, name, outcome)
-        for one in audit:
-            one.heard(Note(SERVICE, f"secret.{outcome}", "service", name))
+        audit.heard(Note(SERVICE, f"secret.{outcome}", "service", name))
 
-    return told
-
-
-def _database(settings: Settings, vault: Vault) -> Database:
-    """Whoever rotates the password writes the new one first: until the database has it, the one before goes on."""
+    vault = Vault(settings.read_secret, told)
+    # whoever rotates the password writes the new one first: until the database has it, the one before goes on
     url = vault.ring("DATABASE_URL", keep=True)
     direct = vault.ring("DATABASE_DIRECT_URL", keep=True)
-    return Database(
+    database = Database(
         lambda: [one.reveal() for one in url.values],
         direct=(lambda: [one.reveal() for one in direct.values]) if settings.database.direct_url else "",
     )
+    audit = AuditService(database)
+    return vault, database, audit
 
 
 def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Meters) -> Dispatcher:
