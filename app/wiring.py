@@ -34,6 +34,8 @@ from app.runs.service import RunService
 from app.runs.supervisor import Parts, Supervisor
 from app.secrets.secret import Secret
 from app.settings import Settings
+from app.store.keeping import Keeping
+from app.store.service import StoreService
 from app.system.prober import Prober
 from app.system.service import Dispensable, SystemService, version
 from app.system.state import Readiness
@@ -93,6 +95,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     runs: RunService
     crons: CronService
     scheduler: Scheduler
+    store: StoreService
+    keeping: Keeping
     webhooks: WebhookService
     dispatcher: Dispatcher
     streams: Streams
@@ -154,6 +158,8 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         runs=runs,
         crons=CronService(database, assistants, creation),
         scheduler=Scheduler(database, engine.claims, creation, runs),
+        store=StoreService(database),
+        keeping=Keeping(database),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
