@@ -16,7 +16,7 @@ async def open_house(house: House) -> None:
         house.entrance.token_keys.start()
     house.engine.start()
     house.threads.start()
-    house.store.start()
+    await house.store.open()
     house.supervisor.start()
     house.scheduler.start()
     if house.settings.server.role != "api":

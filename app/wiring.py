@@ -8,10 +8,11 @@ import msgspec
 from app.access.guard import Authenticator
 from app.access.service import AccessService
 from app.agents.catalog import Catalog
-from app.agents.config import read
+from app.agents.config import AgentsFile, read
+from app.agents.memory import indexes_of
 from app.assistants.service import AssistantService
 from app.audit.service import AuditService
-from app.base.errors import UsageError
+from app.base.errors import AgentServiceError, StartError, UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.bus.postgres_relay import PostgresCarrier
@@ -24,6 +25,7 @@ from app.db.revisions import HEAD
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
 from app.limits.service import Limiter
+from app.embed.registry import embedder_of
 from app.llm.registry import Registry
 from app.options import AuthSettings, RunSettings
 from app.runs.claims import Claims
@@ -34,8 +36,11 @@ from app.runs.service import RunService
 from app.runs.supervisor import Parts, Supervisor
 from app.secrets.secret import Secret
 from app.settings import Settings
+from app.store.backfill import Backfill
 from app.store.keeping import Keeping
 from app.store.service import StoreService
+from app.store.texts import check_fields
+from app.store.versions import Versions
 from app.system.prober import Prober
 from app.system.service import Dispensable, SystemService, version
 from app.system.state import Readiness
@@ -116,9 +121,8 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     direct = settings.database.direct_url
     database = Database(settings.database.url.reveal(), direct=direct.reveal() if direct else "")
     models = Registry(settings.llm, meters)
-    catalog = Catalog(
-        read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
-    )
+    agents = read(settings.agents.config)
+    catalog = Catalog(agents, models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome))
     signals = Signals(database)
     carrier: Carrier = PostgresCarrier(database, signals)
     redis = None
@@ -136,6 +140,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     assistants = AssistantService(database, catalog)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation)
+    versions = _versions(database, agents, models)
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     return House(
         settings=settings,
@@ -158,8 +163,8 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         runs=runs,
         crons=CronService(database, assistants, creation),
         scheduler=Scheduler(database, engine.claims, creation, runs),
-        store=StoreService(database),
-        keeping=Keeping(database),
+        store=StoreService(database, versions, agents.store),
+        keeping=Keeping(database, Backfill(database, versions)),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
@@ -187,6 +192,18 @@ def _limiter(settings: Settings, process: UUID) -> Limiter:
     from app.limits.shared import SharedBuckets
 
     return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(process)))
+
+
+def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:
+    """How the store indexes. Raises ``StartError`` for an embedder that is not to be had, or fields that cannot be."""
+    indexes = indexes_of(agents.store)
+    try:
+        for index in indexes:
+            check_fields(index.fields)
+            embedder_of(index.embedder, index.dimensions, models)
+    except AgentServiceError as error:
+        raise StartError(f"{agents.source}: store: {error}") from error
+    return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
 def _engine(database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:

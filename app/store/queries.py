@@ -34,14 +34,19 @@ with given as (
 """The vectors of what was there before go by a trigger: with the ``item_id`` that a put replaces."""
 
 
-def PUT_VECTORS(width: int, after: int) -> str:  # noqa: N802  a statement, as PUT is
-    """What adds vectors of ``width`` to ``PUT``; its parameters follow ``after`` others."""
+def PUT_VECTORS(width: int, after: int, only: str = "") -> str:  # noqa: N802  a statement, as PUT is
+    """What adds vectors of ``width`` to ``PUT``; its parameters follow ``after`` others.
+
+    ``only`` names what they are joined with, by tenant and item.
+    """
+    joined = f" join {only} using (tenant_id, item_id)" if only else ""
     one, two, three, four, five, six = (f"${after + number}" for number in range(1, 7))
     return f""", vectors_{width} as (
   insert into store_vectors_{width} (tenant_id, item_id, space, part, namespace, embedding)
   select tenant_id, item_id, space, part, namespace, embedding::halfvec({width})
   from unnest({one}::uuid[], {two}::uuid[], {three}::int[], {four}::smallint[], {five}::text[], {six}::text[])
-    as v(tenant_id, item_id, space, part, namespace, embedding)
+    as v(tenant_id, item_id, space, part, namespace, embedding){joined}
+  on conflict do nothing
 )"""
 
 
