@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W_]+")
 _WORD_WEIGHT = 1.0
 _SHORT_WEIGHT = 0.4
 """Words of up to three letters say little."""
-_PART_WEIGHT = 0.35
+_PART_WEIGHT = 0.6
 _UNSPACED = "\u2e80"
 """From here on scripts put no spaces between words: characters and pairs of them stand for words."""
 _RUN_WEIGHT = 0.7
