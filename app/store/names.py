@@ -12,6 +12,9 @@ MOST_LABELS = 32
 LONGEST = 1000
 """Bytes of a namespace with its dots, and of a key."""
 
+EVERYWHERE = ("", "\U0010ffff")
+"""The range of all namespaces."""
+
 AFTER_DOT = "/"
 """The character after the dot."""
 

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from app.db.session import Reader, Writer
 from app.store.filters import Condition
-from app.store.names import ANY_LABEL, range_of
+from app.store.names import ANY_LABEL, EVERYWHERE, range_of
 from app.store.structs import NamespaceSearch
 from app.store.tables import store_items
 
@@ -147,14 +147,12 @@ order by namespace limit :limit offset :offset
 """
 """From one namespace to the next by the index, however many items each of them has."""
 
-AFTER_ALL = "\U0010ffff"
-
 
 async def namespaces(session: Reader, tenant_id: UUID, wanted: NamespaceSearch) -> list[str]:
     """Namespaces in order, with a dot between their labels."""
     prefix, suffix = wanted.prefix or [], wanted.suffix or []
     fixed = prefix[: prefix.index(ANY_LABEL)] if ANY_LABEL in prefix else prefix
-    first, last = range_of("".join(f"{label}." for label in fixed)) or ("", AFTER_ALL)
+    first, last = range_of("".join(f"{label}." for label in fixed)) or EVERYWHERE
     rows = await session.all(
         sa.text(_NAMESPACES),
         {

@@ -15,14 +15,15 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import TSQUERY
 
+from app.db.base import UUIDType
 from app.db.session import Reader
 from app.store.filters import Condition
 from app.store.indexing import Near
-from app.store.names import range_of
-from app.store.queries import SHOWN, below
+from app.store.names import EVERYWHERE, range_of
+from app.store.queries import SHOWN
 from app.store.tables import HalfVector, store_items, store_vectors
 
-FEW = 5000
+FEW = 2000
 """Items that are compared one by one."""
 
 DEEPEST = 1000
@@ -50,20 +51,30 @@ STOP = frozenset(_STOP.split())
 
 _WORD = re.compile(r"\w+")
 
-_PREPARE = sa.text(
-    "select set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :ef, true),"
-    " set_config('hnsw.max_scan_tuples', '40000', true), set_config('hnsw.scan_mem_multiplier', '4', true)"
-)
+_PREPARE = sa.text("""
+select set_config('plan_cache_mode', 'force_custom_plan', true),
+  set_config('hnsw.iterative_scan', 'relaxed_order', true),
+  set_config('hnsw.ef_search', :ef, true), set_config('hnsw.max_scan_tuples', '40000', true),
+  set_config('hnsw.scan_mem_multiplier', '4', true),
+  (select count(*) from (
+    select from store_items where tenant_id = :tenant and namespace >= :first and namespace < :last limit :most) few)
+  as many
+""")
+"""Each tenant has a plan of its own: what is right for one with ten items is wrong for one with a million."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked for, and which part of the answer is wanted."""
+    """What is looked for, and which part of the answer is wanted.
+
+    ``conditions`` say which items come into question; ``filtered``, whether by more than their place.
+    """
 
     tenant_id: UUID
     path: str
     text: str
     near: Sequence[Near]
     conditions: Sequence[Condition]
+    filtered: bool
     limit: int
     offset: int
 
@@ -75,10 +86,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 async def search(session: Reader, question: Question) -> Sequence[Row[Any]]:
     """A page of the items that answer best, with their ``score``: 1 for the first of every ranking."""
-    few = sa.select(sa.literal(1)).where(*below(question.tenant_id, question.path)).limit(FEW + 1).subquery()
-    count = await session.scalar(sa.select(sa.func.count()).select_from(few))
-    if count > FEW:
-        await session.first(_PREPARE, {"ef": str(min(1000, question.pool))})
+    first, last = range_of(question.path) or EVERYWHERE
+    span = {"tenant": question.tenant_id, "first": first, "last": last}
+    found = await session.first(_PREPARE, {**span, "most": FEW + 1, "ef": str(min(1000, question.pool))})
+    assert found is not None
+    if found.many > FEW:
         rows = await session.all(_page(question, [*_nearest(question), _worded(question)]))
         if len(rows) == question.limit:
             return rows
@@ -105,7 +117,7 @@ def _compared(question: Question) -> list[sa.Select[Any]]:
             .order_by(distance)
             .limit(question.pool)
         )
-    asked = _any_of(_words(question.text))
+    asked = sa.select(_any_of(_words(question.text))).scalar_subquery()
     rank = (-sa.func.ts_rank(mine.c.words, asked, 1)).label("distance")
     worded = sa.select(mine.c.item_id, rank).where(mine.c.words.op("@@")(asked)).order_by(rank).limit(question.pool)
     return [*rankings, worded]
@@ -135,19 +147,23 @@ def _nearest(question: Question) -> list[sa.Select[Any]]:
 
 def _worded(question: Question) -> sa.Select[Any]:
     """A ranking out of the index of words: items with all of them, else some of those with any."""
-    words = _words(question.text)
-    tenant = sa.cast(sa.literal(f"'@{question.tenant_id}'", sa.Text), TSQUERY)
-    columns = (store_items.c.item_id, store_items.c.words)
-
-    def having(asked: sa.ColumnElement[Any]) -> sa.Select[Any]:
-        return sa.select(*columns).where(store_items.c.words.op("@@")(tenant.op("&&")(asked)), *question.conditions)
-
-    strict = having(_all_of(words)).limit(LOOSE).cte("strict")
-    too_few = sa.select(sa.func.count()).select_from(strict).scalar_subquery() < question.pool
-    loose = having(_any_of(words)).where(too_few).limit(LOOSE).cte("loose")
-    every = sa.union(sa.select(strict), sa.select(loose)).subquery()
-    rank = (-sa.func.ts_rank(every.c.words, _any_of(words), 1)).label("distance")
-    return sa.select(every.c.item_id, rank).order_by(rank).limit(question.pool)
+    first, last = range_of(question.path) or EVERYWHERE
+    found = sa.func.store_words(
+        _all_of(_words(question.text)),
+        _any_of(_words(question.text)),
+        sa.literal(first, sa.Text),
+        sa.literal(last, sa.Text),
+        sa.literal(LOOSE, sa.Integer),
+        sa.literal(LOOSE if question.filtered else question.pool, sa.Integer),
+    ).table_valued(sa.column("item_id", UUIDType), sa.column("rank", sa.Float), name="found")
+    distance = (-found.c.rank).label("distance")
+    return (
+        sa.select(found.c.item_id, distance)
+        .join(store_items, store_items.c.item_id == found.c.item_id)
+        .where(*question.conditions)
+        .order_by(distance)
+        .limit(question.pool)
+    )
 
 
 def _page(question: Question, rankings: Sequence[sa.Select[Any]]) -> sa.Select[Any]:
@@ -156,10 +172,10 @@ def _page(question: Question, rankings: Sequence[sa.Select[Any]]) -> sa.Select[A
     for ranking in rankings:
         found = ranking.subquery()
         place = sa.func.row_number().over(order_by=(found.c.distance, found.c.item_id.desc()))
-        places.append(sa.select(found.c.item_id, (1.0 / (RANK + place)).label("worth")))
+        places.append(sa.select(found.c.item_id, (1.0 / sa.cast(RANK + place, sa.Double)).label("worth")))
     every = sa.union_all(*places).subquery()
     best = (RANK + 1) / len(rankings)
-    score = sa.cast(sa.func.sum(every.c.worth) * best, sa.Double).label("score")
+    score = (sa.func.sum(every.c.worth) * sa.cast(best, sa.Double)).label("score")
     fused = sa.select(every.c.item_id, score).group_by(every.c.item_id).cte("fused")
     return (
         sa.select(*SHOWN, fused.c.score)
@@ -180,7 +196,8 @@ def _in_space(question: Question, near: Near) -> list[Condition]:
 
 
 def _distance(near: Near) -> sa.ColumnElement[Any]:
-    wanted = sa.cast(sa.literal(near.vector, sa.Text), HalfVector(near.width))
+    # as a subquery it is read once and not for every row
+    wanted = sa.select(sa.cast(sa.literal(near.vector, sa.Text), HalfVector(near.width))).scalar_subquery()
     return store_vectors[near.width].c.embedding.op("<=>", return_type=sa.Double())(wanted)
 
 

@@ -135,6 +135,7 @@ class StoreService:
             text=text,
             near=await self._indexing.question(path, text),
             conditions=conditions,
+            filtered=bool(wanted.filter),
             limit=wanted.limit,
             offset=wanted.offset,
         )
