@@ -27,7 +27,7 @@ from app.egress.client import Egress
 from app.limits.service import Limiter
 from app.embed.registry import embedder_of
 from app.llm.registry import Registry
-from app.options import AuthSettings, RunSettings
+from app.options import AuthSettings, EgressSettings, RunSettings
 from app.runs.claims import Claims
 from app.runs.creation import Creation
 from app.runs.feeds import Feeds
@@ -38,6 +38,7 @@ from app.secrets.secret import Secret
 from app.settings import Settings
 from app.store.backfill import Backfill
 from app.store.keeping import Keeping
+from app.store.memories import StoredMemories
 from app.store.service import StoreService
 from app.store.texts import check_fields
 from app.store.versions import Versions
@@ -122,7 +123,9 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     database = Database(settings.database.url.reveal(), direct=direct.reveal() if direct else "")
     models = Registry(settings.llm, meters)
     agents = read(settings.agents.config)
-    catalog = Catalog(agents, models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome))
+    versions = _versions(database, agents, models)
+    store = StoreService(database, versions, agents.store)
+    catalog = _catalog(agents, models, meters, store)
     signals = Signals(database)
     carrier: Carrier = PostgresCarrier(database, signals)
     redis = None
@@ -133,14 +136,11 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     engine = _engine(database, settings.runs, signals, redis or carrier)
     most = 0 if settings.server.role == "api" else settings.runs.most
     allowed = Allowed(settings.egress.allow.split(","))
-    secrets = (settings.egress.webhook_secret, settings.egress.webhook_secret_secondary)
-    keys = [key_of(secret) for secret in secrets if secret is not None]
-    dispatcher = Dispatcher(database, Egress(allowed), keys, meters)
+    dispatcher = Dispatcher(database, Egress(allowed), _webhook_keys(settings.egress), meters)
     supervisor = Supervisor(engine, catalog, meters, most=most, told=dispatcher.wake)
     assistants = AssistantService(database, catalog)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation)
-    versions = _versions(database, agents, models)
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     return House(
         settings=settings,
@@ -163,7 +163,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         runs=runs,
         crons=CronService(database, assistants, creation),
         scheduler=Scheduler(database, engine.claims, creation, runs),
-        store=StoreService(database, versions, agents.store),
+        store=store,
         keeping=Keeping(database, Backfill(database, versions)),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
@@ -192,6 +192,18 @@ def _limiter(settings: Settings, process: UUID) -> Limiter:
     from app.limits.shared import SharedBuckets
 
     return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(process)))
+
+
+def _webhook_keys(settings: EgressSettings) -> list[bytes]:
+    secrets = (settings.webhook_secret, settings.webhook_secret_secondary)
+    return [key_of(secret) for secret in secrets if secret is not None]
+
+
+def _catalog(agents: AgentsFile, models: Registry, meters: Meters, store: StoreService) -> Catalog:
+    def count(tool: str, outcome: str) -> None:
+        meters.tool_calls.add(1, tool, outcome)
+
+    return Catalog(agents, models.model, count, StoredMemories(store))
 
 
 def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:

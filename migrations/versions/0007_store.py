@@ -54,12 +54,13 @@ language sql stable security definer set search_path = public, pg_temp set enabl
 as $$
   with strict as (
     select i.item_id, i.words from store_items i
-    where i.tenant_id = {CURRENT_TENANT} and i.namespace >= first and i.namespace < last
+    where numnode(asked_all) > 0
+      and i.tenant_id = {CURRENT_TENANT} and i.namespace >= first and i.namespace < last
       and i.words @@ (('''@' || current_setting('app.tenant', true) || '''')::tsquery && asked_all)
     limit most
   ), loose as (
     select i.item_id, i.words from store_items i
-    where (select count(*) from strict) < enough
+    where (select count(*) from strict) < enough and numnode(asked_any) > 0
       and i.tenant_id = {CURRENT_TENANT} and i.namespace >= first and i.namespace < last
       and i.words @@ (('''@' || current_setting('app.tenant', true) || '''')::tsquery && asked_any)
     limit most
@@ -70,7 +71,8 @@ as $$
 $$
 """
 """Row level security keeps the index of words from being used: what compares words could, as far as PostgreSQL knows,
-tell of rows that are then not shown. This reads past it, as agent_engine, and applies the same rule itself."""
+tell of rows that are then not shown. This reads past it, as agent_engine, and applies the same rule itself. Should a
+restore have given it to another role, that role sees the same (store_items_others), only slower."""
 
 OWN_WORDS = (
     "grant create on schema public to agent_engine",
@@ -136,6 +138,7 @@ def upgrade() -> None:
         "store_items_expiry_idx", "store_items", ["expires_at"], postgresql_where=sa.text("expires_at is not null")
     )
     secure("store_items")
+    op.execute(f"create policy store_items_others on store_items for select using (tenant_id = {CURRENT_TENANT})")
     for width in WIDTHS:
         name = f"store_vectors_{width}"
         op.create_table(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from app.access.structs import tenant_id_of
@@ -50,8 +51,12 @@ async def test_a_blank_question_is_none(ours: Tenant) -> None:
     assert [item["score"] for item in await ours.items("notes", query="  ")] == [None] * 5
 
 
-async def test_a_question_of_no_words_at_all_is_answered(ours: Tenant) -> None:
+async def test_a_question_of_no_words_at_all_is_answered(ours: Tenant, monkeypatch: Any) -> None:
     await fill(ours)
+    for few in (searching.FEW, 3):
+        monkeypatch.setattr(searching, "FEW", few)
+        every = await ours.items("notes", query="?!")
+        assert [item["score"] for item in every] == [pytest.approx(0.5 * 61 / (60 + place)) for place in range(1, 6)]
     for question in ("?!", "'", "\\", "a & b | !c <-> (d:*", "the", "%s $1 :x", "🌍", "x" * 8000, "y " * 4000):
         assert len(await ours.items("notes", query=question)) == 5
     answer = await ours.http.post("/store/items/search", json={"query": "x" * 8001})
