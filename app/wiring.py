@@ -24,8 +24,8 @@ from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
-from app.limits.service import Limiter
 from app.embed.registry import embedder_of
+from app.limits.service import Limiter
 from app.llm.registry import Registry
 from app.options import AuthSettings, EgressSettings, RunSettings
 from app.runs.claims import Claims
@@ -117,8 +117,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     """
     if settings.database.url is None:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
-    meters = Meters()
-    readiness = Readiness()
+    meters, readiness = Meters(), Readiness()
     direct = settings.database.direct_url
     database = Database(settings.database.url.reveal(), direct=direct.reveal() if direct else "")
     models = Registry(settings.llm, meters)

@@ -11,10 +11,8 @@ import pytest
 import sqlalchemy as sa
 from langgraph_sdk.client import LangGraphClient
 
-from app.asgi import litestar
+from app.asgi import layers
 from app.db.engine import Database
-from app.web.bodies import Bodies
-from app.web.headers import Envelope
 from tests.database import execute
 from tests.system.house import API, Service, serving
 
@@ -75,8 +73,7 @@ class Store(msgspec.Struct):
 async def store_on(url: str, **settings: Any) -> AsyncIterator[Store]:
     """The program with ``settings`` on the database at ``url``."""
     async with serving(url, **settings) as service:
-        app = Envelope(Bodies(litestar(service.house)), service.house.meters)
-        yield Store(service, url, app)
+        yield Store(service, url, layers(service.house))
 
 
 @pytest.fixture

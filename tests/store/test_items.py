@@ -1,9 +1,15 @@
 """Items: stored, read, replaced, removed, listed and searched by what is in them."""
 
+import re
+import textwrap
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from app.agents.config import read
+from app.agents.memory import indexes_of
 from tests.store.conftest import Store, Tenant, sent_by
 
 
@@ -170,3 +176,35 @@ async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, o
             await work()
             costs[name] = len([statement for statement in sent if "store_" in statement])
     assert costs == dict.fromkeys(works, 1)
+
+
+async def test_what_the_page_shows_works(store: Store, ours: Tenant, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    steps = textwrap.indent(example.partition('/api/v1")\n')[2], "    ")
+    scope: dict[str, Any] = {}
+    exec(f"async def run(client):\n{steps}\n    return found", scope)
+    found = await scope["run"](SimpleNamespace(store=ours.sdk))
+    assert found["items"][0]["value"]["text"] == "allergic to peanuts"
+    assert await ours.items() == []
+    configured, tools = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "agents.toml"
+    file.write_text(f"{tools}\n{configured}")
+    read_file = read(str(file))
+    assert len(indexes_of(read_file.store)) == 3
+    assert read_file.agents["assistant"].tools == ["memory", "clock"]
+
+
+async def test_a_read_only_key_reads_and_changes_nothing(store: Store, ours: Tenant) -> None:
+    await ours.put("a", "k", {"v": 1})
+    key = {"x-api-key": await store.service.key("ours", "read")}
+    name = {"namespace": ["a"], "key": "k"}
+    for method, path, body, status in (
+        ("PUT", "/items", {**name, "value": {}}, 403),
+        ("DELETE", "/items", name, 403),
+        ("POST", "/items/search", {}, 200),
+        ("POST", "/namespaces", {}, 200),
+    ):
+        answer = await ours.http.request(method, f"/store{path}", json=body, headers=key)
+        assert answer.status_code == status, answer.text
+    assert (await ours.get("a", "k"))["value"] == {"v": 1}
