@@ -1,5 +1,7 @@
 """What cannot be stored or asked for is refused with a sentence, and nothing of it stays."""
 
+import asyncio
+import random
 from typing import Any
 
 from app.store.service import LARGEST
@@ -158,3 +160,20 @@ async def test_names_as_long_as_may_be_can_be_stored(ours: Tenant) -> None:
     await ours.sdk.put_item(namespace, "🌍" * 250, {"v": 1})
     (item,) = await ours.items()
     assert (item["namespace"], item["key"]) == (namespace, "🌍" * 250)
+
+
+async def test_texts_of_any_script_and_length_can_be_stored_beside_one_another(ours: Tenant) -> None:
+    """Full text search has limits of its own; a text beyond them must not fail, nor those that are sent with it."""
+    dice = random.Random(1)
+    letters = "".join(chr(number) for number in (*range(97, 123), *range(0x4E00, 0x4E40), *range(0x1F600, 0x1F640)))
+    texts = [
+        "x" * 400_000,
+        "xy " * 130_000,
+        " ".join("".join(dice.choices(letters, k=dice.randrange(1, 12))) for _ in range(10_000)),
+        " ".join(chr(0x20000 + number) for number in range(30_000)),
+        " ".join(f"{number}@example.org/{number}.html?a=b&c='d'" for number in range(8_000)),
+        "\t\n\r\x01\x7f\u2028\ufeff\U0010ffff '\\:*&|!()<->",
+    ]
+    puts = (ours.put("a", str(number), {"text": text}) for number, text in enumerate(texts))
+    await asyncio.gather(*puts, ours.put("a", "small", {"text": "small"}))
+    assert len(await ours.keys("a", query="small")) == len(texts) + 1
