@@ -67,6 +67,7 @@ def dependencies(house: House) -> dict[str, Provide]:
         "threads": house.threads,
         "runs": house.runs,
         "crons": house.crons,
+        "store": house.store,
         "webhooks": house.webhooks,
         "audit": house.entrance.audit,
         "vault": house.vault,

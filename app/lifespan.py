@@ -17,12 +17,14 @@ async def open_house(house: House) -> None:
         house.entrance.token_keys.start()
     house.engine.start()
     house.threads.start()
+    await house.store.open()
     house.supervisor.start()
     house.scheduler.start()
     if house.settings.server.role != "api":
         if house.settings.server.environment == "production" and not house.dispatcher.signs:
             log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
         house.dispatcher.start()
+        house.keeping.start()
     house.loop_lag.start()
     house.prober.start()
     house.readiness.ready()
@@ -46,7 +48,9 @@ async def close_house(house: House) -> None:
     await house.prober.aclose()
     house.loop_lag.stop()
     await house.streams.tasks.aclose()
+    await house.keeping.aclose()
     await house.dispatcher.aclose()
+    await house.store.aclose()
     await house.threads.aclose()
     await house.engine.aclose()
     if house.entrance.token_keys is not None:

@@ -7,6 +7,7 @@ from app.assistants.controller import AssistantsController
 from app.audit.controller import AuditController
 from app.crons.controller import CronsController
 from app.runs.controller import RunsController
+from app.store.controller import StoreController
 from app.system.controller import MetricsController, SystemController
 from app.system.later import LaterController
 from app.threads.controller import ThreadsController
@@ -19,6 +20,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ThreadsController,
     RunsController,
     CronsController,
+    StoreController,
     WebhooksController,
     AuditController,
     AccessController,

@@ -9,6 +9,7 @@ import app.crons.tables
 import app.idempotency.tables
 import app.limits.tables
 import app.runs.tables
+import app.store.tables
 import app.threads.tables
 import app.webhooks.tables  # noqa: F401  the imports register the tables
 from app.db.base import metadata

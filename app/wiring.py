@@ -8,10 +8,11 @@ from app.access.guard import Authenticator
 from app.access.service import AccessService
 from app.access.structs import SERVICE, Note
 from app.agents.catalog import Catalog
-from app.agents.config import read
+from app.agents.config import AgentsFile, read
+from app.agents.memory import indexes_of
 from app.assistants.service import AssistantService
 from app.audit.service import AuditService
-from app.base.errors import UsageError
+from app.base.errors import AgentServiceError, StartError, UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.bus.postgres_relay import PostgresCarrier
@@ -23,6 +24,7 @@ from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
+from app.embed.registry import embedder_of
 from app.limits.budgets import Budgets
 from app.limits.prices import Prices
 from app.limits.service import Limiter
@@ -38,6 +40,12 @@ from app.runs.supervisor import Parts, Supervisor
 from app.secrets.ring import Vault
 from app.secrets.secret import Secret
 from app.settings import Settings
+from app.store.backfill import Backfill
+from app.store.keeping import Keeping
+from app.store.memories import StoredMemories
+from app.store.service import StoreService
+from app.store.texts import check_fields
+from app.store.versions import Versions
 from app.system.prober import Prober
 from app.system.service import Dispensable, SystemService, version
 from app.system.state import Readiness
@@ -98,6 +106,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     runs: RunService
     crons: CronService
     scheduler: Scheduler
+    store: StoreService
+    keeping: Keeping
     webhooks: WebhookService
     dispatcher: Dispatcher
     streams: Streams
@@ -110,15 +120,13 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
 
     ``streams``: answers that may be open at once.
     """
-    if settings.database.url is None:
-        raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
-    meters = Meters()
-    readiness = Readiness()
+    meters, readiness = Meters(), Readiness()
     vault, database, audit = _kept(settings, meters)
     models = Registry(settings.llm, meters, vault=vault)
-    catalog = Catalog(
-        read(settings.agents.config), models.model, lambda tool, outcome: meters.tool_calls.add(1, tool, outcome)
-    )
+    agents = read(settings.agents.config)
+    versions = _versions(database, agents, models)
+    store = StoreService(database, versions, agents.store)
+    catalog = _catalog(agents, models, meters, store)
     signals = Signals(database)
     carrier: Carrier = PostgresCarrier(database, signals)
     redis = None
@@ -159,6 +167,8 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         runs=runs,
         crons=CronService(database, assistants, creation),
         scheduler=Scheduler(database, engine.claims, creation, runs),
+        store=store,
+        keeping=Keeping(database, Backfill(database, versions)),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
@@ -186,6 +196,8 @@ def _kept(settings: Settings, meters: Meters) -> tuple[Vault, Database, AuditSer
         meters.secret_rotations.add(1, name, outcome)
         audit.heard(Note(SERVICE, f"secret.{outcome}", "service", name))
 
+    if settings.database.url is None:
+        raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     vault = Vault(settings.read_secret, told)
     # whoever rotates the password writes the new one first: until the database has it, the one before goes on
     url = vault.ring("DATABASE_URL", keep=True)
@@ -209,6 +221,25 @@ def _limiter(settings: Settings) -> Limiter:
     from app.limits.shared import SharedBuckets
 
     return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(new_id())))
+
+
+def _catalog(agents: AgentsFile, models: Registry, meters: Meters, store: StoreService) -> Catalog:
+    def count(tool: str, outcome: str) -> None:
+        meters.tool_calls.add(1, tool, outcome)
+
+    return Catalog(agents, models.model, count, StoredMemories(store))
+
+
+def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:
+    """How the store indexes. Raises ``StartError`` for an embedder that is not to be had, or fields that cannot be."""
+    indexes = indexes_of(agents.store)
+    try:
+        for index in indexes:
+            check_fields(index.fields)
+            embedder_of(index.embedder, index.dimensions, models)
+    except AgentServiceError as error:
+        raise StartError(f"{agents.source}: store: {error}") from error
+    return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
 def _engine(budgets: Budgets, database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:

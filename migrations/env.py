@@ -6,14 +6,19 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.base.errors import StartError, UsageError
 from app.db.url import to_sqlalchemy
 from app.schema import metadata
 from app.settings import load
+from app.store.tables import HalfVector
 
 LOCK = 0x6167656E74  # "agent": the advisory lock that lets one migrate while others wait
+
+
+ischema_names["halfvec"] = HalfVector  # so that a database tells of it
 
 
 def address() -> str:

@@ -10,6 +10,7 @@ from app.agents.toolloop.agent import Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
 from app.base.errors import AgentServiceError, StartError
 from app.llm.port import Model
+from app.tools.port import Memories
 from app.tools.registry import find_tool
 
 FindModel = Callable[[str, Sequence[str]], Model]
@@ -22,8 +23,10 @@ Count = Callable[[str, str], None]
 class Catalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
-    def __init__(self, file: AgentsFile, find_model: FindModel, count: Count) -> None:
-        self._agents = {name: build(name, spec, file, find_model, count) for name, spec in file.agents.items()}
+    def __init__(self, file: AgentsFile, find_model: FindModel, count: Count, memories: Memories | None = None) -> None:
+        self._agents = {
+            name: build(name, spec, file, find_model, count, memories) for name, spec in file.agents.items()
+        }
         models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
         self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
@@ -40,10 +43,17 @@ class Catalog:
         return list(self._agents)
 
 
-def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, count: Count) -> Agent:
+def build(
+    name: str,
+    spec: AgentSpec,
+    file: AgentsFile,
+    find_model: FindModel,
+    count: Count,
+    memories: Memories | None = None,
+) -> Agent:
     """One agent. Raises ``StartError`` that names the file and the agent."""
     try:
-        tools = [find_tool(tool, file.folder, load) for tool in spec.tools]
+        tools = [find_tool(tool, file.folder, load, memories) for tool in spec.tools]
         names = [tool.spec.name for tool in tools]
         for tool in names:
             if names.count(tool) > 1:

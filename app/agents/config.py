@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
+from app.agents import memory
+from app.agents.memory import IndexSpec, StoreSpec
 from app.agents.toolloop.agent import Limits
 from app.agents.toolloop.approval import Approve
-from app.base.errors import StartError
+from app.base.errors import StartError, UsageError
 
 DEFAULT_FILE = "agents.toml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -39,10 +41,11 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The agents of a server by name, and the folder that paths in their file are relative to."""
+    """The agents of a server by name, its store, and the folder that paths in their file are relative to."""
 
     agents: dict[str, AgentSpec]
     folder: Path
+    store: StoreSpec = StoreSpec()
     source: str = "built in"
 
 
@@ -71,10 +74,11 @@ def read(path: str | None) -> AgentsFile:
         raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
     if file.suffix == ".json":
         raise StartError(f"{file}: langgraph.json is not served yet; define the agents in an agents.toml")
-    return AgentsFile(agents={**BUILT_IN, **_parse(text, file)}, folder=file.resolve().parent, source=str(file))
+    agents, store = _parse(text, file)
+    return AgentsFile(agents={**BUILT_IN, **agents}, folder=file.resolve().parent, store=store, source=str(file))
 
 
-def _parse(text: str, file: Path) -> dict[str, AgentSpec]:
+def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -82,14 +86,45 @@ def _parse(text: str, file: Path) -> dict[str, AgentSpec]:
         line = re.search(r"at line (\d+)", str(error))
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
-        if key != "agents":
+        if key not in {"agents", "store"}:
             raise StartError(
-                f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME]"
+                f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
+                f"long-term memory in [store]"
             )
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
         raise StartError(f"{file}, line {_line(text, 'agents')}: agents are defined in tables [agents.NAME]")
-    return {name: _spec(name, table, text, file) for name, table in agents.items()}
+    specs = {name: _spec(name, table, text, file) for name, table in agents.items()}
+    return specs, _store(document.get("store", {}), text, file)
+
+
+def _store(table: Any, text: str, file: Path) -> StoreSpec:
+    """The table ``[store]``. Its indexes are ``[[store.index]]``."""
+    try:
+        for number, index in enumerate(table.get("index", [])):
+            for key in index:
+                _known(key, IndexSpec, f"{file}, line {_line(text, 'store', key)}: index {number + 1} of the store")
+        for key in table:
+            _known(key, StoreSpec, f"{file}, line {_line(text, 'store', key)}: the store")
+        store = msgspec.convert(table, StoreSpec)
+        memory.check(store)
+    except (AttributeError, TypeError) as error:
+        raise StartError(f"{file}, line {_line(text, 'store')}: write [store] and [[store.index]] tables") from error
+    except msgspec.ValidationError as error:
+        words = _words(str(error), "store")
+        raise StartError(f"{file}, line {_line(text, 'store', words.partition(':')[0])}: store: {words}") from error
+    except UsageError as error:
+        raise StartError(f"{file}, line {_line(text, 'store')}: store: {error}") from error
+    return store
+
+
+def _known(key: str, kind: type[msgspec.Struct], where: str) -> None:
+    """Raises ``StartError`` for a key that ``kind`` does not have."""
+    known = kind.__struct_fields__
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
+        raise StartError(f"{where}: unknown key {key!r}; {hint}")
 
 
 def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
@@ -98,15 +133,11 @@ def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
         raise StartError(f"{where}: a name has letters, digits, - and _ and begins with a letter or a digit")
     if not isinstance(table, dict):
         raise StartError(f"{where}: write a table [agents.{name}]")
-    known = AgentSpec.__struct_fields__
     for key in table:
         at = f"{file}, line {_line(text, name, key)}: agent {name!r}"
         if key in LATER:
             raise StartError(f"{at}: {LATER[key]} are not served yet; give the agent a model and tools, or a function")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
-            raise StartError(f"{at}: unknown key {key!r}; {hint}")
+        _known(key, AgentSpec, at)
         try:
             msgspec.convert({key: table[key]}, AgentSpec)
         except msgspec.ValidationError as error:

@@ -71,17 +71,17 @@ class HttpClient:
             raise
         return EventStream(endpoint, response, self, begun)
 
-    async def fetch(self, endpoint: Endpoint, path: str, seconds: float = 10.0) -> bytes:
-        """GET a JSON answer within ``seconds``. Raises ``ModelError``."""
-        response = await self._send("GET", endpoint, path, seconds)
+    async def fetch(self, endpoint: Endpoint, path: str, seconds: float = 10.0, body: bytes | None = None) -> bytes:
+        """GET a JSON answer within ``seconds``, or POST the JSON ``body`` for one. Raises ``ModelError``."""
+        response = await self._send("GET" if body is None else "POST", endpoint, path, seconds, body, accept=JSON)
         try:
             _refuse_encoding(endpoint, response)
             if response.status != 200:
                 raise await _refusal(endpoint, response)
-            body = await _read(endpoint, response, LISTING_BYTES, seconds)
-            if len(body) > LISTING_BYTES:
+            answer = await _read(endpoint, response, LISTING_BYTES, seconds)
+            if len(answer) > LISTING_BYTES:
                 raise ModelProtocol(f"{endpoint.vendor} sent a list that is too long", vendor=endpoint.vendor)
-            return body
+            return answer
         finally:
             response.close()
 
@@ -92,14 +92,21 @@ class HttpClient:
             await self._session.close()
 
     async def _send(
-        self, method: str, endpoint: Endpoint, path: str, seconds: float, body: bytes | None = None
+        self,
+        method: str,
+        endpoint: Endpoint,
+        path: str,
+        seconds: float,
+        body: bytes | None,
+        *,
+        accept: str = EVENT_STREAM,
     ) -> aiohttp.ClientResponse:
         if self._closed:
             raise ModelUnavailable("this server is shutting down", vendor=endpoint.vendor)
         if self._session is None:
             self._session = self._open_session()
         headers = {"Accept-Encoding": "identity", "User-Agent": "agent-service", **endpoint.headers}
-        headers["Accept"] = JSON if body is None else EVENT_STREAM
+        headers["Accept"] = accept
         if body is not None:
             headers["Content-Type"] = JSON
         if endpoint.key:

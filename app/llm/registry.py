@@ -19,7 +19,7 @@ from app.secrets.secret import Secret
 from app.telemetry.meters import Meters
 
 if TYPE_CHECKING:  # loads aiohttp
-    from app.llm.http import HttpClient
+    from app.llm.http import Endpoint, HttpClient
     from app.llm.wire import WireModel
 
 VENDORS = ("openai", "anthropic", "scripted")
@@ -116,6 +116,21 @@ class Registry:
             else:
                 vendor.observe("healthy", vendor.clock() - began)
 
+    def check_openai(self, name: str) -> None:
+        """Raises ``Invalid`` where ``name`` cannot be asked for without a key."""
+        if self._settings.openai_api_key is None and self._openai_url == OPENAI_URL:
+            raise Invalid(f"{name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one")
+
+    def openai(self) -> "tuple[HttpClient, Endpoint]":
+        """The client of this process and where the vendor ``openai`` listens."""
+        from app.llm.http import Endpoint
+
+        given = self._settings
+        keys = self._ring("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
+        key, spare = keys.pair()
+        endpoint = Endpoint(vendor="openai", base_url=self._openai_url, key=key, spare_key=spare, keys=keys)
+        return self._client(), endpoint
+
     async def aclose(self) -> None:
         """Close the connections."""
         if self._http is not None:
@@ -134,18 +149,10 @@ class Registry:
         return Link(self._adapters[name], self._vendors.setdefault(vendor, Vendor(vendor)))
 
     def _openai(self, model: str) -> "WireModel":
-        from app.llm.http import Endpoint
         from app.llm.openai import OpenAIModel
 
-        given = self._settings
-        if given.openai_api_key is None and self._openai_url == OPENAI_URL:
-            raise Invalid(
-                f"openai:{model} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one"
-            )
-        keys = self._ring("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
-        key, spare = keys.pair()
-        endpoint = Endpoint(vendor="openai", base_url=self._openai_url, key=key, spare_key=spare, keys=keys)
-        return OpenAIModel(model, self._client(), endpoint)
+        self.check_openai(f"openai:{model}")
+        return OpenAIModel(model, *self.openai())
 
     def _anthropic(self, model: str) -> "WireModel":
         from app.llm.anthropic import AnthropicModel

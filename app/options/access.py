@@ -37,7 +37,7 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     jwt_issuer: Annotated[
         str,
-        is_("AGENT_JWTISSUER", "Who signs tokens: their `iss`.", examples=["https://login.example.com"], **ISSUER),
+        is_("AGENT_JWT_ISSUER", "Who signs tokens: their `iss`.", examples=["https://login.example.com"], **ISSUER),
     ] = ""
     jwt_audience: Annotated[str, is_("AGENT_JWT_AUDIENCE", "For whom tokens are: their `aud` must name it.")] = ""
     jwt_jwks_url: Annotated[

@@ -5,7 +5,6 @@ application anew (docs/decisions/0004-server-process.md).
 """
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from app.base.errors import AgentServiceError, StartError, UsageError
+from app.serving.child import Worker
 from app.serving.events import Say
 from app.serving.renewal import LOOK_SECONDS, Renewal
 from app.serving.station import Station, first_words
@@ -28,42 +28,6 @@ YOUNG = 10.0
 
 Work = Callable[[Station], int]
 """What a worker does, from its birth to its exit code."""
-
-
-class Worker:
-    """A running worker, as its parent knows it."""
-
-    def __init__(self, number: int, pid: int, link: int) -> None:
-        self.number = number
-        self.pid = pid
-        self.link = link
-        self.born = self.heard = time.monotonic()
-        self.ready = False
-        self.leaving = False
-        self.leaves_by = 0.0
-        self.failure: StartError | None = None
-        self._text = b""
-
-    def hear(self) -> list[dict[str, object]]:
-        """What it has said since the last time."""
-        try:
-            while chunk := os.read(self.link, 65536):
-                self._text += chunk
-        except BlockingIOError:
-            pass
-        *lines, self._text = self._text.split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def leave(self, seconds: float) -> None:
-        """Let it end in order, within ``seconds``."""
-        if not self.leaving:
-            self.leaving = True
-            self.leaves_by = time.monotonic() + seconds
-            self.signal(signal.SIGTERM)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it ``number``; it is not reaped yet, so the number is its own."""
-        os.kill(self.pid, number)
 
 
 class Parent:

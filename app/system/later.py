@@ -6,7 +6,6 @@ from app.access.guard import WRITES
 from app.base.errors import NotBuilt
 
 EVERY = [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMethod.PATCH, HttpMethod.DELETE]
-STORE = ["/store/items", "/store/items/search", "/store/namespaces"]
 STREAMS = ["/threads/{thread_id:str}/stream/events"]
 OTHERS = [
     "/threads/{thread_id:str}/commands",
@@ -18,11 +17,6 @@ class LaterController(Controller):
 
     include_in_schema = False
     opt = WRITES
-
-    @route(STORE, http_method=EVERY)
-    async def store(self) -> None:
-        """Long-term memory."""
-        raise NotBuilt("The store is not built yet: keep what a conversation needs in its thread's values.")
 
     @route(STREAMS, http_method=EVERY)
     async def streams(self) -> None:

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -48,6 +49,22 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     value: Callable[[str], Any]
     interrupt: Callable[[Any], Any]
     configurable: dict[str, Any] = {}
+
+
+class Memories(Protocol):
+    """Texts that outlive threads, by tenant, namespace and key."""
+
+    async def remember(self, tenant_id: UUID, namespace: list[str], key: str, text: str) -> None:
+        """Store a text, in place of the one at ``key``."""
+        ...
+
+    async def recall(self, tenant_id: UUID, namespace: list[str], text: str, limit: int) -> list[tuple[str, str]]:
+        """Keys and texts, those like ``text`` first; the newest first where it is empty."""
+        ...
+
+    async def forget(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+        """Remove a text, if it is there."""
+        ...
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):

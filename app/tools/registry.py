@@ -8,23 +8,32 @@ from typing import Any
 from app.base.errors import StartError
 from app.tools.builtin.calculator import calculator
 from app.tools.builtin.clock import clock
+from app.tools.builtin.memory import memory_tool
 from app.tools.builtin.notes import notes
 from app.tools.function import FunctionTool
-from app.tools.port import Tool
+from app.tools.port import Memories, Tool
 
 BUILTIN: dict[str, Callable[..., Any]] = {"clock": clock, "calculator": calculator, "notes": notes}
+
+MEMORY = "memory"
 
 Load = Callable[[str, Path], Any]
 """Finds what ``module:attribute`` or ``file.py:attribute`` names, relative to a folder."""
 
 
-def find_tool(name: str, folder: Path, load: Load) -> Tool:
-    """The tool ``name``: one of ``BUILTIN``, or a function in the user's code. Raises ``StartError``."""
+def find_tool(name: str, folder: Path, load: Load, memories: Memories | None = None) -> Tool:
+    """The tool ``name``: one that comes with the program, or a function in the user's code. Raises ``StartError``.
+
+    ``memories`` is what the tool ``memory`` works on; none where agents are only looked at.
+    """
+    if name == MEMORY:
+        return memory_tool(memories)
     if name in BUILTIN:
         return FunctionTool(BUILTIN[name])
     if ":" not in name:
-        near = difflib.get_close_matches(name, BUILTIN, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(BUILTIN)},"
+        known = [*BUILTIN, MEMORY]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)},"
         raise StartError(f"unknown tool {name!r}; {hint} or name a function: module:function or ./file.py:function")
     found = load(name, folder)
     if isinstance(found, type) or not callable(found):

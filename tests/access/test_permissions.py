@@ -23,6 +23,8 @@ READS_BY_POST = {
     f"POST {API}/threads/{{thread_id}}/state/checkpoint",
     f"POST {API}/runs/crons/search",
     f"POST {API}/runs/crons/count",
+    f"POST {API}/store/items/search",
+    f"POST {API}/store/namespaces",
 }
 """The one list of what is a question although its method is POST."""
 

@@ -16,6 +16,8 @@ from app.schema import metadata
 from tests.runs.engine import TENANT
 
 OTHER_TENANT = new_id()
+OF_THE_SERVER = {"store_versions"}
+"""What the agents file says is no tenant's; requests may read it."""
 PAIRS = [(old, new) for old, new in itertools.product(RunStatus, repeat=2) if old != new]
 
 INSERT = """
@@ -99,8 +101,8 @@ async def test_a_thread_has_one_live_run_at_most(database: Database) -> None:
 
 async def test_every_tenant_table_is_bound_by_row_level_security(database: Database) -> None:
     tables = {table.name for table in metadata.sorted_tables if "tenant_id" in table.c}
-    assert tables == {table.name for table in metadata.sorted_tables}
-    assert all("tenant_id" in table.primary_key.columns for table in metadata.sorted_tables)
+    assert tables | OF_THE_SERVER == {table.name for table in metadata.sorted_tables}
+    assert all("tenant_id" in metadata.tables[name].primary_key.columns for name in tables)
     async with database.engine_connection() as connection:
         rows = await connection.fetch(
             "select c.relname from pg_class c join pg_policy p on p.polrelid = c.oid"

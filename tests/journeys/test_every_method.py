@@ -131,7 +131,17 @@ async def crons(sdk: Spoken) -> None:
     assert await sdk("crons", "count", metadata=mark) == await sdk("crons", "count", thread_id=thread_id) == 0
 
 
-@pytest.mark.parametrize("area", [assistants, threads, runs, crons], ids=lambda area: area.__name__)
+async def store(sdk: Spoken) -> None:
+    place = ["users", str(uuid.uuid4())]
+    await sdk("store", "put_item", place, "k", {"likes": "tea"}, index=["likes"], ttl=60)
+    assert (await sdk("store", "get_item", place, "k", refresh_ttl=False))["value"] == {"likes": "tea"}
+    assert [i["key"] for i in (await sdk("store", "search_items", place, filter={"likes": "tea"}))["items"]] == ["k"]
+    assert await sdk("store", "list_namespaces", suffix=place[1:]) == {"namespaces": [place]}
+    await sdk("store", "delete_item", place, "k")
+    assert await sdk("store", "get_item", place, "k") is None
+
+
+@pytest.mark.parametrize("area", [assistants, threads, runs, crons, store], ids=lambda area: area.__name__)
 async def test_every_method_works(sdk: Spoken, area: Callable[[Spoken], Awaitable[None]]) -> None:
     await area(sdk)
     name = area.__name__

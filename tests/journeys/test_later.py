@@ -11,9 +11,6 @@ THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
 @pytest.mark.parametrize(
     "method,path",
     [
-        ("PUT", "/store/items"),
-        ("POST", "/store/items/search"),
-        ("POST", "/store/namespaces"),
         ("POST", f"/threads/{THREAD}/stream/events"),
         ("POST", f"/threads/{THREAD}/commands"),
     ],

@@ -1,0 +1,107 @@
+"""Embeddings over OpenAI's wire: ``POST /embeddings``, which many servers speak."""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRejected
+from app.embed.port import Vector
+from app.llm.vendor import Vendor
+
+if TYPE_CHECKING:  # loads aiohttp
+    from app.llm.http import Endpoint, HttpClient
+
+    Connect: TypeAlias = Callable[[], tuple[HttpClient, Endpoint]]
+
+VENDOR = "openai"
+NATIVE = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+"""The dimensions of models that are known; a smaller number is asked for."""
+MOST_TEXTS = 64
+LONGEST = 8000
+"""Characters of a text that are sent."""
+SECONDS = 20.0
+PAUSE_SECONDS = 0.3
+TRIES = 2
+
+
+class _One(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(msgspec.Struct):
+    data: list[_One]
+
+
+class OpenAIEmbedder:
+    """A model behind ``/embeddings``. ``connect`` gives the client and the endpoint when they are first needed."""
+
+    def __init__(self, model: str, dimensions: int, connect: "Connect") -> None:
+        self.name = f"{VENDOR}:{model}"
+        self.dimensions = dimensions
+        self._model = model
+        self._connect = connect
+        self._vendor = Vendor(f"{VENDOR} embeddings")
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """In requests of up to 64 texts each. Raises ``ModelError``."""
+        found: list[Vector] = []
+        for start in range(0, len(texts), MOST_TEXTS):
+            found += await self._patiently([text[:LONGEST] for text in texts[start : start + MOST_TEXTS]])
+        return found
+
+    async def _patiently(self, texts: list[str]) -> list[Vector]:
+        client, endpoint = self._connect()
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._ask(client, endpoint, texts)
+            except ModelCredentials:
+                if not left or endpoint.spare_key is None:
+                    raise
+                endpoint = msgspec.structs.replace(endpoint, key=endpoint.spare_key)
+            except ModelError as error:
+                if not left or not error.retryable or (error.retry_after or 0) > 1:
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+        raise AssertionError("the last try returns or raises")
+
+    async def _ask(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str]) -> list[Vector]:
+        body: dict[str, object] = {"model": self._model, "input": texts}
+        if NATIVE.get(self._model, self.dimensions) != self.dimensions:
+            body["dimensions"] = self.dimensions
+        attempt = self._vendor.begin()
+        try:
+            answer = await client.fetch(endpoint, "/embeddings", SECONDS, msgspec.json.encode(body))
+            found = self._read(answer, len(texts))
+            attempt.succeeded()
+        except ModelError as error:
+            attempt.failed(error)
+            raise
+        finally:
+            attempt.abandoned()
+        return found
+
+    def _read(self, answer: bytes, count: int) -> list[Vector]:
+        try:
+            data = sorted(msgspec.json.decode(answer, type=_Answer).data, key=lambda one: one.index)
+        except msgspec.DecodeError as error:
+            raise ModelProtocol(f"{self.name} sent something that is no list of embeddings", vendor=VENDOR) from error
+        if [one.index for one in data] != list(range(count)):
+            raise ModelProtocol(f"{self.name} sent embeddings of other texts than were asked for", vendor=VENDOR)
+        for one in data:
+            if len(one.embedding) != self.dimensions:
+                raise ModelRejected(
+                    f"{self.name} gives {len(one.embedding)} dimensions, the agents file says {self.dimensions}",
+                    vendor=VENDOR,
+                )
+        return [self._direction(one.embedding) for one in data]
+
+    def _direction(self, numbers: list[float]) -> list[float]:
+        """``numbers`` at length 1, which every table can hold."""
+        length = math.sqrt(sum(number * number for number in numbers))
+        if not 0 < length < math.inf:
+            raise ModelProtocol(f"{self.name} sent an embedding that points nowhere", vendor=VENDOR)
+        return [number / length for number in numbers]

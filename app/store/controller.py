@@ -1,0 +1,54 @@
+"""HTTP routes of the store: long-term memory beside the threads."""
+
+from litestar import Controller, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, JSONBody
+
+from app.access.guard import READS, WRITES
+from app.access.structs import Principal
+from app.store.service import StoreService
+from app.store.structs import FoundItems, FoundNamespaces, Item, ItemDelete, ItemPut, ItemSearch, NamespaceSearch
+
+Who = NamedDependency[Principal]
+Service = NamedDependency[StoreService]
+
+
+class StoreController(Controller):
+    """The store: values at keys in namespaces, found by name, by field, by meaning and by words."""
+
+    path = "/store"
+    tags = ("store",)
+    opt = WRITES
+
+    @put("/items", status_code=204, summary="Store an item")
+    async def put_item(self, data: JSONBody[ItemPut], principal: Who, store: Service) -> None:
+        """In place of the one that has its namespace and key."""
+        await store.put(principal.tenant_id, data)
+
+    @get("/items", opt=READS, summary="One item")
+    async def get_item(
+        self,
+        principal: Who,
+        store: Service,
+        namespace: FromQuery[str],
+        key: FromQuery[str],
+        refresh_ttl: FromQuery[bool | None] = None,
+    ) -> Item | None:
+        """The labels of ``namespace`` with dots between them. Null when there is none."""
+        labels = namespace.split(".") if namespace else []
+        return await store.get(principal.tenant_id, labels, key, refresh_ttl)
+
+    @delete("/items", summary="Remove an item")
+    async def delete_item(self, data: JSONBody[ItemDelete], principal: Who, store: Service) -> None:
+        """Whether it is there or not."""
+        await store.delete(principal.tenant_id, data.namespace, data.key)
+
+    @post("/items/search", status_code=200, opt=READS, summary="Search items")
+    async def search(self, data: JSONBody[ItemSearch], principal: Who, store: Service) -> FoundItems:
+        """The newest first, or with a ``query`` the best first."""
+        return FoundItems(items=await store.search(principal.tenant_id, data))
+
+    @post("/namespaces", status_code=200, opt=READS, summary="List namespaces")
+    async def namespaces(self, data: JSONBody[NamespaceSearch], principal: Who, store: Service) -> FoundNamespaces:
+        """Those that hold items, in order."""
+        return FoundNamespaces(namespaces=await store.namespaces(principal.tenant_id, data))

@@ -1,0 +1,107 @@
+"""Items and questions → what the index holds of them: words and vectors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from app.base.errors import ModelError
+from app.embed.port import Vector as Numbers
+from app.store.texts import MOST_TEXTS, texts_of, words_of
+from app.store.versions import Space, Version, Versions
+from app.store.writing import Vector
+
+log = structlog.get_logger(__name__)
+
+Fields = bool | list[str] | None
+"""The argument ``index`` of a put."""
+
+
+class Indexed(msgspec.Struct, frozen=True):
+    """What is stored beside an item. ``version``: the newest whose vectors are all there."""
+
+    words: str | None
+    version: int
+    vectors: list[Vector]
+
+
+class Near(msgspec.Struct, frozen=True):
+    """Where to look for the neighbours of a question: in the table of ``width``, in ``space``, around ``vector``."""
+
+    width: int
+    space: int
+    vector: str
+
+
+class Indexing:
+    """Makes what is stored beside items, and what is asked for. An embedder that fails never fails a request."""
+
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
+
+    async def item(self, path: str, value: dict[str, Any], fields: Fields) -> Indexed:
+        """Words, and the vectors of the version that serves and of the one that is on its way."""
+        serving, building = self._versions.serving, self._versions.building
+        words = words_of(texts_in(building or serving, path, value, fields))
+        newest = 0
+        vectors: list[Vector] = []
+        for version in (serving, building):
+            if version is None:
+                continue
+            try:
+                (some,) = await vectors_of(version, [(path, texts_in(version, path, value, fields))])
+                vectors += some
+            except ModelError as error:
+                log.warning("item_not_embedded", version=version.number, error=type(error).__name__, reason=str(error))
+            else:
+                newest = version.number
+        return Indexed(words, newest, vectors)
+
+    async def question(self, path: str, text: str) -> list[Near]:
+        """Where items at or below ``path`` that are like ``text`` lie; nowhere while the embedder fails."""
+        found: list[Near] = []
+        for space in self._versions.serving.spaces(path):
+            try:
+                (numbers,) = await embedded(space, [text])
+            except ModelError as error:
+                log.warning("question_not_embedded", error=type(error).__name__, reason=str(error))
+            else:
+                found.append(Near(space.width, space.number, written(numbers, space.width)))
+        return found
+
+
+def texts_in(version: Version, path: str, value: dict[str, Any], fields: Fields) -> list[str]:
+    """The texts that ``version`` looks at in an item at ``path``."""
+    if fields is False:
+        return []
+    return texts_of(value, fields if isinstance(fields, list) else version.index(path)[0].fields)
+
+
+async def vectors_of(version: Version, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[Vector]]:
+    """The vectors in ``version`` of items, each given by its path and its texts. Raises ``ModelError``."""
+    found: list[list[Vector]] = [[] for _ in items]
+    wanted: dict[Space, list[tuple[int, int, str]]] = {}
+    for number, (path, texts) in enumerate(items):
+        _, space = version.index(path)
+        if space is not None:
+            wanted.setdefault(space, []).extend((number, part, text) for part, text in enumerate(texts[:MOST_TEXTS]))
+    for space, asked in wanted.items():
+        if asked:
+            vectors = await embedded(space, [text for _, _, text in asked])
+            for (number, part, _), vector in zip(asked, vectors, strict=True):
+                found[number].append(Vector(space.width, space.number, part, written(vector, space.width)))
+    return found
+
+
+async def embedded(space: Space, texts: Sequence[str]) -> list[Numbers]:
+    """The vectors of ``texts`` in ``space``. Raises ``ModelError``."""
+    if space.embedder is None:
+        raise ModelError("the embedder of these vectors cannot be had any more")
+    return await space.embedder.embed(texts)
+
+
+def written(numbers: Numbers, width: int) -> str:
+    """A vector as pgvector reads it, filled up with zeros. Halves keep three digits: five are enough."""
+    digits = [format(number, ".5g") if number else "0" for number in numbers]
+    return f"[{','.join(digits)}{',0' * (width - len(digits))}]"

@@ -1,0 +1,193 @@
+"""What clients do with the store."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.agents.memory import StoreSpec
+from app.base.errors import Invalid
+from app.base.ids import new_id
+from app.db.engine import Database
+from app.store import queries, searching
+from app.store.filters import Condition, conditions_of
+from app.store.indexing import Indexing
+from app.store.names import key_of, labels_of, path_of, place_of
+from app.store.searching import DEEPEST, Question
+from app.store.structs import FoundItem, Item, ItemPut, ItemSearch, NamespaceSearch
+from app.store.texts import check_fields
+from app.store.versions import Versions
+from app.store.writing import Put, Writing
+
+LARGEST = 512 * 1024
+"""Bytes of a value, as JSON."""
+
+MOST = 1000
+LONGEST_QUERY = 8000
+"""Characters."""
+LONGEST_TTL = 10 * 366 * 24 * 60
+"""Minutes."""
+
+
+class StoreService:
+    """The items of all tenants."""
+
+    def __init__(self, database: Database, versions: Versions, spec: StoreSpec) -> None:
+        """``spec`` says how long items stay; ``versions``, how they are indexed."""
+        self._database = database
+        self._versions = versions
+        self._spec = spec
+        self._indexing = Indexing(versions)
+        self._writing = Writing(database)
+
+    async def open(self) -> None:
+        """See which versions of the index there are, and begin to take puts."""
+        await self._versions.open()
+        self._writing.start()
+
+    async def aclose(self) -> None:
+        """Stop; puts on their way fail with ``Unavailable``."""
+        await self._writing.aclose()
+        await self._versions.aclose()
+
+    async def put(self, tenant_id: UUID, body: ItemPut) -> None:
+        """Store an item, in place of one that has its name. Raises ``Invalid``."""
+        place, key = place_of(body.namespace), key_of(body.key)
+        value = _value_in(body.value)
+        if body.index is True:
+            raise Invalid("`index` is false, a list of fields, or null.", (("/index", "true is the default"),))
+        if isinstance(body.index, list):
+            check_fields(body.index)
+        ttl = _ttl((self._spec.ttl or None) if body.ttl is msgspec.UNSET else body.ttl)
+        indexed = await self._indexing.item(place, value, body.index)
+        await self._writing.put(
+            Put(
+                tenant_id=tenant_id,
+                namespace=place,
+                key=key,
+                item_id=new_id(),
+                value=bytes(body.value).decode(),
+                index=None if body.index is None else msgspec.json.encode(body.index).decode(),
+                words=indexed.words,
+                version=indexed.version,
+                ttl_minutes=ttl,
+                vectors=indexed.vectors,
+            )
+        )
+
+    async def get(self, tenant_id: UUID, namespace: list[str], key: str, refresh_ttl: bool | None) -> Item | None:
+        """An item; None for one that is not there. Raises ``Invalid`` for a name that cannot be."""
+        place, key = place_of(namespace), key_of(key)
+        async with self._database.writing(tenant_id) as session:
+            row = await queries.get(session, tenant_id, place, key, refresh=self._refreshes(refresh_ttl))
+        if row is None:
+            return None
+        return Item(
+            namespace=labels_of(row.namespace),
+            key=row.key,
+            value=msgspec.Raw(row.value.encode()),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+
+    async def delete(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+        """Remove an item, if it is there. Raises ``Invalid`` for a name that cannot be."""
+        place, key = place_of(namespace), key_of(key)
+        async with self._database.writing(tenant_id) as session:
+            await queries.delete(session, tenant_id, place, key)
+
+    async def search(self, tenant_id: UUID, wanted: ItemSearch) -> list[FoundItem]:
+        """A page of items. Raises ``Invalid``."""
+        _check_page(wanted.limit, wanted.offset)
+        path = path_of(wanted.namespace_prefix, "namespace_prefix")
+        conditions = [*queries.below(tenant_id, path), *conditions_of(wanted.filter)]
+        question = await self._question(tenant_id, path, wanted, conditions)
+        async with self._database.writing(tenant_id) as session:
+            if question is None:
+                rows = await queries.newest(session, conditions, wanted.limit, wanted.offset)
+            else:
+                rows = await searching.search(session, question)
+            lasting = [row.item_id for row in rows if row.ttl_minutes is not None]
+            if lasting and self._refreshes(wanted.refresh_ttl):
+                await queries.refresh(session, tenant_id, lasting)
+        return [_found(row) for row in rows]
+
+    async def _question(
+        self, tenant_id: UUID, path: str, wanted: ItemSearch, conditions: Sequence[Condition]
+    ) -> Question | None:
+        """What is asked; None without a ``query``. Raises ``Invalid``."""
+        text = (wanted.query or "").strip()
+        if not text:
+            return None
+        if len(text) > LONGEST_QUERY:
+            raise Invalid(f"`query` is longer than {LONGEST_QUERY} characters.", (("/query", "too long"),))
+        if wanted.limit + wanted.offset > DEEPEST:
+            raise Invalid(
+                f"A search with a `query` goes {DEEPEST} items deep: limit and offset together are more.",
+                (("/offset", "out of range"),),
+            )
+        return Question(
+            tenant_id=tenant_id,
+            path=path,
+            text=text,
+            near=await self._indexing.question(path, text),
+            conditions=conditions,
+            filtered=bool(wanted.filter),
+            limit=wanted.limit,
+            offset=wanted.offset,
+        )
+
+    def _refreshes(self, asked: bool | None) -> bool:
+        return self._spec.refresh_on_read if asked is None else asked
+
+    async def namespaces(self, tenant_id: UUID, wanted: NamespaceSearch) -> list[list[str]]:
+        """A page of namespaces. Raises ``Invalid``."""
+        _check_page(wanted.limit, wanted.offset)
+        if wanted.max_depth is not None and not 1 <= wanted.max_depth < 2**31:
+            raise Invalid("`max_depth` must be at least 1.", (("/max_depth", "out of range"),))
+        path_of(wanted.prefix or [], "prefix")
+        path_of(wanted.suffix or [], "suffix")
+        async with self._database.reading(tenant_id) as session:
+            found = await queries.namespaces(session, tenant_id, wanted)
+        return [namespace.split(".") for namespace in found]
+
+
+def _value_in(raw: msgspec.Raw) -> dict[str, Any]:
+    if len(bytes(raw)) > LARGEST:
+        raise Invalid(f"`value` is larger than {LARGEST} bytes.", (("/value", "too large"),))
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise Invalid(f"`value` cannot be stored: {str(error).lower()}.", (("/value", "not acceptable"),)) from error
+    if not isinstance(value, dict):
+        raise Invalid("`value` must be an object.", (("/value", "must be an object"),))
+    return value
+
+
+def _ttl(minutes: float | None) -> float | None:
+    if minutes is not None and not (math.isfinite(minutes) and 0 < minutes <= LONGEST_TTL):
+        raise Invalid(
+            f"`ttl` is a number of minutes above 0 and at most {LONGEST_TTL}, or null.", (("/ttl", "out of range"),)
+        )
+    return minutes
+
+
+def _check_page(limit: int, offset: int) -> None:
+    if not 1 <= limit <= MOST:
+        raise Invalid(f"`limit` must be from 1 to {MOST}.", (("/limit", "out of range"),))
+    if not 0 <= offset < 2**31:
+        raise Invalid("`offset` must be at least 0.", (("/offset", "out of range"),))
+
+
+def _found(row: Row[Any]) -> FoundItem:
+    return FoundItem(
+        namespace=labels_of(row.namespace),
+        key=row.key,
+        value=msgspec.Raw(row.value.encode()),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        score=getattr(row, "score", None),
+    )

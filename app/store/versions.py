@@ -1,0 +1,136 @@
+"""Which vectors there are: versions of what the agents file says of indexes.
+
+A file that says something new makes a new version. Its vectors are made in the background, while searches use those of
+the version that is complete; every put makes both. What every process does follows the table, looked at every few
+seconds.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.agents.memory import Index, index_for
+from app.base.errors import AgentServiceError, Unavailable
+from app.base.tasks import Tasks
+from app.db.engine import Database
+from app.embed.port import Embedder
+from app.store.tables import WIDTHS
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 5.0
+SPACES = 16
+"""Numbers of embedders in one version."""
+
+FindEmbedder = Callable[[str, int], Embedder | None]
+"""The embedder of a name and a number of dimensions. Raises ``AgentServiceError`` where it cannot be had."""
+
+_ALL = "select version, fingerprint, indexes::text as indexes, serving_since is not null as serving from store_versions"
+_ADD = """
+insert into store_versions (fingerprint, indexes, serving_since)
+select $1, $2::jsonb, case when not exists (select from store_versions) then now() end
+on conflict (fingerprint) do nothing
+"""
+
+
+class Space(msgspec.Struct, frozen=True, eq=False):
+    """Vectors that can be compared: of one embedder in one version. ``embedder`` is None where it cannot be had."""
+
+    number: int
+    width: int
+    dimensions: int
+    embedder: Embedder | None
+
+
+class Version:
+    """One version: its indexes, and the space of each that has vectors."""
+
+    def __init__(self, number: int, indexes: Sequence[Index], find: FindEmbedder) -> None:
+        self.number = number
+        self.indexes = list(indexes)
+        self._spaces: dict[tuple[str, int], Space] = {}
+        for index in self.indexes:
+            name = (index.embedder, index.dimensions)
+            if index.dimensions and name not in self._spaces:
+                width = next(width for width in WIDTHS if width >= index.dimensions)
+                number_of_it = number * SPACES + len(self._spaces)
+                self._spaces[name] = Space(number_of_it, width, index.dimensions, _found(find, *name))
+
+    def index(self, path: str) -> tuple[Index, Space | None]:
+        """How items at ``path`` are indexed; without a space they have no vectors."""
+        index = index_for(path, self.indexes)
+        return index, self._spaces.get((index.embedder, index.dimensions))
+
+    def spaces(self, path: str) -> list[Space]:
+        """Those in which items at or below ``path`` have vectors."""
+        relevant = [self.index(path)[0], *(index for index in self.indexes if index.path.startswith(path))]
+        names = dict.fromkeys((index.embedder, index.dimensions) for index in relevant)
+        return [self._spaces[name] for name in names if name in self._spaces]
+
+
+class Versions:
+    """The versions as this process sees them; ``open`` before the first use."""
+
+    serving: Version
+    building: Version | None
+
+    def __init__(self, database: Database, indexes: Sequence[Index], find: FindEmbedder) -> None:
+        self._database = database
+        self._written = msgspec.json.encode(list(indexes)).decode()
+        self._fingerprint = hashlib.sha256(self._written.encode()).hexdigest()
+        self._find = find
+        self._known: dict[int, Version] = {}
+        self._tasks = Tasks("store-versions")
+        self.aclose = self._tasks.aclose
+
+    async def open(self) -> None:
+        """Let the table say what this process's file says; then look at it every few seconds."""
+        async with self._database.engine_connection() as connection:
+            await self._declare(connection)
+        await self.look()
+        self._tasks.repeat(self._look_again, LOOK_SECONDS, name="look")
+
+    async def _declare(self, connection: asyncpg.Connection) -> None:
+        rows = await connection.fetch(_ALL)
+        serving = max((row["version"] for row in rows if row["serving"]), default=0)
+        ours = next((row for row in rows if row["fingerprint"] == self._fingerprint), None)
+        if ours is not None and ours["version"] == serving:
+            # back to what is served: whatever was on its way to take its place is not wanted any more
+            await connection.execute("delete from store_versions where version > $1", serving)
+            return
+        if ours is not None and ours["version"] < serving:
+            await connection.execute("delete from store_versions where version = $1", ours["version"])
+        if ours is None or ours["version"] < serving:
+            await connection.execute(_ADD, self._fingerprint, self._written)
+            log.info("store_version_declared", building=bool(rows))
+
+    async def look(self) -> None:
+        """See which versions there are."""
+        async with self._database.engine_connection() as connection:
+            rows = await connection.fetch(_ALL)
+        served = max((row["version"] for row in rows if row["serving"]), default=0)
+        newest = max((row["version"] for row in rows), default=0)
+        for row in rows:
+            if row["version"] not in self._known:
+                indexes = msgspec.json.decode(row["indexes"], type=list[Index])
+                self._known[row["version"]] = Version(row["version"], indexes, self._find)
+        self.serving = self._known[served]
+        self.building = self._known[newest] if newest > served else None
+
+    async def _look_again(self) -> None:
+        try:
+            await self.look()
+        except (Unavailable, asyncpg.PostgresError) as error:
+            log.warning("store_versions_unseen", error=type(error).__name__)
+
+
+def _found(find: FindEmbedder, name: str, dimensions: int) -> Any:
+    try:
+        return find(name, dimensions)
+    except AgentServiceError as error:  # of an older file, whose key may be gone
+        log.warning("embedder_missing", embedder=name, reason=str(error))
+        return None

@@ -1,0 +1,138 @@
+"""Embedders on OpenAI's wire: what is asked, in which portions, and what comes of bad answers."""
+
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from app.base.errors import (
+    Invalid,
+    ModelCredentials,
+    ModelError,
+    ModelProtocol,
+    ModelRejected,
+    ModelUnavailable,
+    UsageError,
+)
+from app.embed.hashing import HashingEmbedder
+from app.embed.openai import OpenAIEmbedder
+from app.embed.port import Embedder
+from app.embed.registry import dimensions_of, embedder_of
+from app.llm.registry import Registry
+from app.options import LlmSettings
+from app.secrets.secret import Secret
+from app.telemetry.meters import Meters
+from tests.embed.server import Embeddings, meaning
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Embeddings]:
+    async with Embeddings() as server:
+        yield server
+
+
+@pytest.fixture
+async def models(server: Embeddings) -> AsyncIterator[Registry]:
+    settings = LlmSettings(
+        openai_base_url=server.url, openai_api_key=Secret("first"), openai_api_key_secondary=Secret("second")
+    )
+    models = Registry(settings, Meters())
+    yield models
+    await models.aclose()
+
+
+def embedder(models: Registry, name: str = "openai:small", dimensions: int = 64) -> Embedder:
+    found = embedder_of(name, dimensions, models)
+    assert isinstance(found, OpenAIEmbedder)
+    return found
+
+
+async def test_texts_are_asked_for_in_portions_and_come_back_in_order(server: Embeddings, models: Registry) -> None:
+    texts = [f"text number {number}" for number in range(150)]
+    found = await embedder(models).embed(texts)
+    assert [len(body["input"]) for body in server.asked] == [64, 64, 22]
+    assert {body["model"] for body in server.asked} == {"small"}
+    assert all("dimensions" not in body for body in server.asked)
+    for text, vector in zip(texts, found, strict=True):
+        assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in zip(vector, meaning(text, 64), strict=True))
+    assert set(server.keys) == {"first"}
+
+
+async def test_fewer_dimensions_than_a_known_model_has_are_asked_for(server: Embeddings, models: Registry) -> None:
+    (vector,) = await embedder(models, "openai:text-embedding-3-small", 256).embed(["x"])
+    assert (server.asked[0]["dimensions"], len(vector)) == (256, 256)
+    assert dimensions_of("openai:text-embedding-3-small", 0) == 1536
+
+
+async def test_a_long_text_is_cut(server: Embeddings, models: Registry) -> None:
+    await embedder(models).embed(["x" * 100_000])
+    assert len(server.asked[0]["input"][0]) == 8000
+
+
+async def test_a_refused_key_is_followed_by_the_second_one(server: Embeddings, models: Registry) -> None:
+    server.refused_keys = {"first"}
+    assert len(await embedder(models).embed(["x"])) == 1
+    assert server.keys == ["first", "second"]
+    server.refused_keys = {"first", "second"}
+    with pytest.raises(ModelCredentials):
+        await embedder(models).embed(["x"])
+
+
+async def test_a_server_that_stumbles_is_asked_once_more(server: Embeddings, models: Registry) -> None:
+    server.plan.append((503, {}))
+    assert len(await embedder(models).embed(["x"])) == 1
+    server.down = True
+    with pytest.raises(ModelUnavailable):
+        await embedder(models).embed(["x"])
+    assert len(server.asked) == 4
+
+
+def one(embedding: Any, index: int = 0) -> dict[str, Any]:
+    return {"data": [{"index": index, "embedding": embedding}]}
+
+
+@pytest.mark.parametrize(
+    "answer,error",
+    [
+        ({}, ModelProtocol),
+        ([], ModelProtocol),
+        ({"data": []}, ModelProtocol),
+        (one([1.0] * 64, index=1), ModelProtocol),
+        (one([0.0] * 64), ModelProtocol),
+        (one([1e200] * 64), ModelProtocol),
+        (one(["x"] * 64), ModelProtocol),
+        (one("AAAA"), ModelProtocol),
+        (one([1.0] * 63), ModelRejected),
+    ],
+)
+async def test_an_answer_that_is_none_is_an_error(
+    server: Embeddings, models: Registry, answer: Any, error: type[ModelError]
+) -> None:
+    server.plan.extend([(200, answer)] * 2)
+    with pytest.raises(error):
+        await embedder(models).embed(["x"])
+
+
+async def test_what_is_refused_as_such_is_not_asked_again(server: Embeddings, models: Registry) -> None:
+    server.plan.append((400, {"error": {"message": "too long"}}))
+    with pytest.raises(ModelRejected):
+        await embedder(models).embed(["x"])
+    assert len(server.asked) == 1
+
+
+def test_names_of_embedders_are_checked(models: Registry) -> None:
+    assert isinstance(embedder_of("hashing", 0, models), HashingEmbedder)
+    assert embedder_of("none", 0, models) is None
+    for name, dimensions, words in (
+        ("hash", 0, "unknown embedder"),
+        ("openai:", 0, "unknown embedder"),
+        ("cohere:x", 0, "unknown embedder"),
+        ("openai:own", 0, "give dimensions"),
+        ("openai:own", 4000, "from 8 to 3072"),
+        ("hashing", 4, "from 8 to 3072"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            embedder_of(name, dimensions, models)
+    with pytest.raises(Invalid, match="needs a key"):
+        embedder_of("openai:text-embedding-3-small", 0, Registry(LlmSettings(), Meters()))
