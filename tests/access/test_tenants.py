@@ -1,0 +1,202 @@
+"""Two tenants and every place of every operation where an id can stand: what is another's is as unknown."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from app.access.structs import ROLES
+from app.schema import metadata
+from tests.system.house import API, Service
+
+UNKNOWN = UUID("0123456789ab4def8123456789abcdef")
+INPUT = {"messages": [{"role": "user", "content": "hello"}]}
+
+BODIES: dict[str, Any] = {
+    "assistant_id": lambda ids: ids["assistant_id"],
+    "thread_id": lambda ids: ids["thread_id"],
+    "run_ids": lambda ids: [ids["run_id"]],
+    "thread_ids": lambda ids: [ids["thread_id"]],
+    "checkpoint_id": lambda ids: ids["checkpoint_id"],
+}
+"""The members of bodies that name things."""
+
+
+async def furnished(service: Service, key: str) -> dict[str, str]:
+    """One thing of each kind of a tenant: their ids by the names that paths give them."""
+
+    async def post(path: str, body: Any) -> Any:
+        answer = await service.client.post(API + path, json=body, headers={"x-api-key": key})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assistant = await post("/assistants", {"graph_id": "echo", "name": "mine"})
+    thread = await post("/threads", {})
+    run = await post(f"/threads/{thread['thread_id']}/runs", {"assistant_id": "echo", "input": INPUT})
+    joined = f"/threads/{thread['thread_id']}/runs/{run['run_id']}/join"
+    assert (await service.get(joined, key)).status_code == 200
+    state = (await service.get(f"/threads/{thread['thread_id']}/state", key)).json()
+    cron = await post("/runs/crons", {"assistant_id": "echo", "schedule": "0 0 1 1 *", "input": INPUT})
+    return {
+        "assistant_id": assistant["assistant_id"],
+        "thread_id": thread["thread_id"],
+        "run_id": run["run_id"],
+        "cron_id": cron["cron_id"],
+        "checkpoint_id": state["checkpoint"]["checkpoint_id"],
+    }
+
+
+def seen(answer: httpx.Response, *ids: str) -> tuple[int, str]:
+    """What an answer tells, without what differs in every answer."""
+    text = re.sub(r'"(request_id|instance|created_at|updated_at)":"[^"]*"', "", answer.text)
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID", text)
+    for one in ids:
+        text = text.replace(one, "ID")
+    return answer.status_code, text
+
+
+async def operations(service: Service) -> list[tuple[str, str, list[str]]]:
+    """(method, path, names of the ids in it) of every operation that names something by its path."""
+    document = (await service.client.get("/openapi.json")).json()
+    return [
+        (method.upper(), path, names)
+        for path, methods in document["paths"].items()
+        for method in methods
+        if (names := re.findall(r"\{(\w+_id)\}", path))
+    ]
+
+
+def mixtures(names: list[str], mine: dict[str, str], theirs: dict[str, str]) -> Iterator[tuple[dict[str, str], ...]]:
+    """For each place: their id there and an unknown one, mine at the other places, where there is one."""
+    for place in names:
+        rest = {name: mine.get(name, str(UNKNOWN)) for name in names}
+        yield {**rest, place: theirs.get(place, str(UNKNOWN))}, {**rest, place: str(UNKNOWN)}
+    everywhere = {name: theirs.get(name, str(UNKNOWN)) for name in names}
+    yield everywhere, dict.fromkeys(names, str(UNKNOWN))
+
+
+async def test_another_tenants_id_in_a_path_is_as_unknown(service: Service, tenant: str) -> None:
+    """Reading operations first: those that delete would spoil what is there for the others."""
+    key, other = await service.key(tenant, *ROLES["admin"]), await service.key(f"other {tenant}", *ROLES["admin"])
+    mine, theirs = await furnished(service, key), await furnished(service, other)
+    tried = 0
+    for method, path, names in sorted(await operations(service), key=lambda one: one[0] == "DELETE"):
+        for foreign, unknown in mixtures(names, mine, theirs):
+            answers = []
+            for ids in (foreign, unknown):
+                body = None if method in {"GET", "DELETE"} else {"assistant_id": "echo", "values": {}}
+                answers.append(
+                    await service.client.request(
+                        method, path.format(**ids, namespace="inner"), json=body, headers={"x-api-key": key, "accept": "application/json"}
+                    )
+                )
+            got, expected = (seen(answer, *foreign.values(), *unknown.values()) for answer in answers)
+            assert got == expected, f"{method} {path} {foreign}"
+            assert got[0] in {404, 422, 400}, f"{method} {path}: {got}"
+            tried += 1
+    assert tried > 60
+    assert await furnished_still(service, other, theirs)
+
+
+async def furnished_still(service: Service, key: str, ids: dict[str, str]) -> bool:
+    """Nothing of the tenant is gone or changed its state."""
+    paths = (
+        f"/assistants/{ids['assistant_id']}",
+        f"/threads/{ids['thread_id']}",
+        f"/threads/{ids['thread_id']}/runs/{ids['run_id']}",
+        f"/runs/crons/{ids['cron_id']}",
+    )
+    return {(await service.get(path, key)).status_code for path in paths} == {200}
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/runs/wait", {"assistant_id": "{assistant_id}", "input": INPUT}),
+        ("/runs", {"assistant_id": "{assistant_id}", "input": INPUT}),
+        ("/runs/batch", [{"assistant_id": "{assistant_id}", "input": INPUT}]),
+        ("/runs/cancel", {"thread_id": "{thread_id}", "run_ids": ["{run_id}"]}),
+        ("/runs/cancel", {"run_ids": ["{run_id}"]}),
+        ("/runs/crons", {"assistant_id": "{assistant_id}", "schedule": "0 0 * * *", "input": INPUT}),
+        ("/threads/prune", {"thread_ids": ["{thread_id}"]}),
+        ("/threads/{mine}/state/checkpoint", {"checkpoint": {"checkpoint_id": "{checkpoint_id}"}}),
+        ("/threads/{mine}/runs/wait", {"assistant_id": "echo", "input": INPUT, "checkpoint_id": "{checkpoint_id}"}),
+        ("/threads/{mine}/runs/wait", {"assistant_id": "{assistant_id}", "input": INPUT}),
+        ("/threads/{mine}/runs/crons", {"assistant_id": "{assistant_id}", "schedule": "0 0 * * *", "input": INPUT}),
+        ("/threads/{mine}/state", {"values": {}, "checkpoint_id": "{checkpoint_id}"}),
+    ],
+)
+async def test_another_tenants_id_in_a_body_is_as_unknown(service: Service, tenant: str, path: str, body: Any) -> None:
+    key, other = await service.key(tenant), await service.key(f"other {tenant}")
+    mine, theirs = await furnished(service, key), await furnished(service, other)
+
+    async def ask(ids: dict[str, str]) -> tuple[int, str]:
+        filled = fill(body, ids)
+        answer = await service.client.post(
+            API + path.replace("{mine}", mine["thread_id"]), json=filled, headers={"x-api-key": key}
+        )
+        return seen(answer, *ids.values())
+
+    assert await ask(theirs) == await ask(dict.fromkeys(theirs, str(UNKNOWN)))
+    assert await furnished_still(service, other, theirs)
+
+
+def fill(body: Any, ids: dict[str, str]) -> Any:
+    if isinstance(body, dict):
+        return {name: fill(part, ids) for name, part in body.items()}
+    if isinstance(body, list):
+        return [fill(part, ids) for part in body]
+    return ids[body[1:-1]] if isinstance(body, str) and re.fullmatch(r"\{\w+\}", body) else body
+
+
+async def test_searches_counts_and_lists_show_nothing_of_another_tenant(service: Service, tenant: str) -> None:
+    other = await service.key(f"other {tenant}", *ROLES["admin"])
+    theirs = await furnished(service, other)
+    key = await service.key(tenant, *ROLES["admin"])
+    for kind in ("threads", "assistants", "runs/crons", "store/items"):
+        found = await service.client.post(f"{API}/{kind}/search", json={"limit": 1000}, headers={"x-api-key": key})
+        assert not any(one in found.text for one in theirs.values()), kind
+    for path in ("/webhooks/deliveries", "/audit"):
+        text = (await service.get(path, key)).text
+        assert not any(one in text for one in theirs.values())
+
+
+async def test_a_thread_of_another_tenant_can_neither_be_taken_nor_noticed(service: Service, tenant: str) -> None:
+    """Ids are the client's to choose: the same one in two tenants is two threads."""
+    key, other = await service.key(tenant), await service.key(f"other {tenant}")
+    chosen = str(uuid4())
+    for one in (other, key):
+        made = await service.client.post(f"{API}/threads", json={"thread_id": chosen}, headers={"x-api-key": one})
+        assert (made.status_code, made.json()["thread_id"]) == (200, chosen)
+
+
+async def test_row_level_security_stands_on_every_table_with_a_tenant(service: Service) -> None:
+    """Those of later migrations included: the catalogue is asked, not a list."""
+    async with service.house.database.engine_connection() as connection:
+        rows = await connection.fetch("""
+            select c.relname as name, c.relrowsecurity as bound, c.relforcerowsecurity as forced,
+              (select count(*) from pg_policies p where p.tablename = c.relname and 'agent_app' = any(p.roles)
+                 and p.qual like '%app.tenant%' and (p.with_check like '%app.tenant%' or p.cmd in ('SELECT', 'DELETE'))
+              ) as policies,
+              exists (select from pg_policies p where p.tablename = c.relname and 'agent_app' = any(p.roles)
+                 and p.qual = 'true') as open
+            from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped
+            where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace
+        """)
+    assert {row["name"] for row in rows} == {name for name, table in metadata.tables.items() if "tenant_id" in table.c}
+    unbound = [row["name"] for row in rows if not (row["bound"] and row["forced"] and row["policies"]) or row["open"]]
+    assert unbound == []
+
+
+async def test_a_request_of_one_tenant_reads_no_row_of_another_by_sql(service: Service, tenant: str) -> None:
+    """The second wall: a statement that forgets the tenant sees its own rows alone."""
+    other = await service.key(f"other {tenant}", *ROLES["admin"])
+    await furnished(service, other)
+    async with service.house.database.reading(uuid4()) as session:
+        for name, table in metadata.tables.items():
+            if "tenant_id" in table.c and name != "live_frames":
+                assert await session.scalar(sa.select(sa.func.count()).select_from(table)) == 0, name
