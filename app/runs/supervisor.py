@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from app.agents.port import Agent, Agents
-from app.base.errors import LeaseLost, NotFound, Unavailable
+from app.base.errors import LeaseLost, ModelError, NotFound, Unavailable
 from app.base.tasks import Tasks, to_the_end
 from app.bus.relay import Outlet
 from app.bus.signals import Signal, Signals
@@ -249,7 +249,9 @@ class Supervisor:
             if isinstance(error, TimeoutError) and limit.expired():
                 await execution.time_out()
             else:
-                log.info("run_failed", run_id=str(live.claimed.run_id), error=type(error).__name__, exc_info=error)
+                # a provider's words may repeat the prompt: its client reads them, the log does not
+                cause = None if isinstance(error, ModelError) else error
+                log.info("run_failed", run_id=str(live.claimed.run_id), error=type(error).__name__, exc_info=cause)
                 await execution.fail(error)
 
     async def _stop(self, live: Live, execution: Execution) -> None:

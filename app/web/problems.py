@@ -115,7 +115,7 @@ def _answer(
 def of_own(request: Request[Any, Any, Any], error: AgentServiceError) -> Response[bytes]:
     """An error of our tree. Those that have no status of their own (500) keep their words for the log."""
     if isinstance(error, ModelError):
-        log.error("request_failed", path=_route(request), exc_info=error)
+        log.error("request_failed", path=_route(request), error=type(error).__name__, vendor=error.vendor)
         return _answer(request, 500, MODEL_SORRY)
     if error.status == 500:
         return of_unknown(request, error)
