@@ -42,7 +42,7 @@ from app.secrets.secret import Secret
 from app.settings import Settings
 from app.store.backfill import Backfill
 from app.store.keeping import Keeping
-from app.store.memories import StoredMemories
+from app.store.longterm import AgentStore
 from app.store.service import StoreService
 from app.store.texts import check_fields
 from app.store.versions import Versions
@@ -227,7 +227,7 @@ def _catalog(agents: AgentsFile, models: Registry, meters: Meters, store: StoreS
     def count(tool: str, outcome: str) -> None:
         meters.tool_calls.add(1, tool, outcome)
 
-    return Catalog(agents, models.model, count, StoredMemories(store))
+    return Catalog(agents, models.model, count, AgentStore(store))
 
 
 def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:

@@ -10,7 +10,7 @@ from app.agents.toolloop.agent import Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
 from app.base.errors import AgentServiceError, StartError
 from app.llm.port import Model
-from app.tools.port import Memories
+from app.tools.port import LongTerm
 from app.tools.registry import find_tool
 
 FindModel = Callable[[str, Sequence[str]], Model]
@@ -23,10 +23,8 @@ Count = Callable[[str, str], None]
 class Catalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
-    def __init__(self, file: AgentsFile, find_model: FindModel, count: Count, memories: Memories | None = None) -> None:
-        self._agents = {
-            name: build(name, spec, file, find_model, count, memories) for name, spec in file.agents.items()
-        }
+    def __init__(self, file: AgentsFile, find_model: FindModel, count: Count, store: LongTerm | None = None) -> None:
+        self._agents = {name: build(name, spec, file, find_model, count, store) for name, spec in file.agents.items()}
         models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
         self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
@@ -49,11 +47,11 @@ def build(
     file: AgentsFile,
     find_model: FindModel,
     count: Count,
-    memories: Memories | None = None,
+    store: LongTerm | None = None,
 ) -> Agent:
     """One agent. Raises ``StartError`` that names the file and the agent."""
     try:
-        tools = [find_tool(tool, file.folder, load, memories) for tool in spec.tools]
+        tools = [find_tool(tool, file.folder, load, store) for tool in spec.tools]
         names = [tool.spec.name for tool in tools]
         for tool in names:
             if names.count(tool) > 1:
@@ -74,6 +72,6 @@ def build(
         if not spec.function:
             return ToolLoop(name, model, toolbox, manner, spec.description)
         function = load(spec.function, file.folder)
-        return FunctionAgent(name, spec.function, function, Equipment(model, toolbox, manner), spec.description)
+        return FunctionAgent(name, spec.function, function, Equipment(model, toolbox, manner, store), spec.description)
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error

@@ -24,7 +24,6 @@ LONGEST = 8000
 """Characters of a text that are sent."""
 SECONDS = 20.0
 PAUSE_SECONDS = 0.3
-TRIES = 2
 
 
 class _One(msgspec.Struct):
@@ -54,19 +53,33 @@ class OpenAIEmbedder:
         return found
 
     async def _patiently(self, texts: list[str]) -> list[Vector]:
+        """With either key; where both are refused, with those that are there by now, if they are others."""
+        try:
+            return await self._with_either(texts)
+        except ModelCredentials:
+            if not self._connect()[1].keys.refresh():
+                raise
+        return await self._with_either(texts)
+
+    async def _with_either(self, texts: list[str]) -> list[Vector]:
         client, endpoint = self._connect()
-        for left in reversed(range(TRIES)):
-            try:
-                return await self._ask(client, endpoint, texts)
-            except ModelCredentials:
-                if not left or endpoint.spare_key is None:
-                    raise
-                endpoint = msgspec.structs.replace(endpoint, key=endpoint.spare_key)
-            except ModelError as error:
-                if not left or not error.retryable or (error.retry_after or 0) > 1:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-        raise AssertionError("the last try returns or raises")
+        try:
+            return await self._twice(client, endpoint, texts)
+        except ModelCredentials:
+            if endpoint.spare_key is None:
+                raise
+        other = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
+        return await self._twice(client, other, texts)
+
+    async def _twice(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str]) -> list[Vector]:
+        """Ask once more where that may help at once."""
+        try:
+            return await self._ask(client, endpoint, texts)
+        except ModelError as error:
+            if not error.retryable or (error.retry_after or 0) > 1:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
+        return await self._ask(client, endpoint, texts)
 
     async def _ask(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str]) -> list[Vector]:
         body: dict[str, object] = {"model": self._model, "input": texts}

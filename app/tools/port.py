@@ -1,7 +1,7 @@
 """The port to tools: what the agent loop needs to know of a tool, and how it calls one."""
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -51,19 +51,45 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     configurable: dict[str, Any] = {}
 
 
-class Memories(Protocol):
-    """Texts that outlive threads, by tenant, namespace and key."""
+Fields = bool | list[str] | None
+"""Which fields of a value searches look at: False for none, None for those that the agents file says."""
 
-    async def remember(self, tenant_id: UUID, namespace: list[str], key: str, text: str) -> None:
-        """Store a text, in place of the one at ``key``."""
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of the long-term memory; ``score`` where a question has found it."""
+
+    namespace: list[str]
+    key: str
+    value: dict[str, Any]
+    score: float | None = None
+
+
+class LongTerm(Protocol):
+    """The long-term memory: values at keys in namespaces, of each tenant for itself. All raise ``Invalid``."""
+
+    async def put(
+        self, tenant_id: UUID, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
+    ) -> None:
+        """Store ``value``, in place of what is there."""
         ...
 
-    async def recall(self, tenant_id: UUID, namespace: list[str], text: str, limit: int) -> list[tuple[str, str]]:
-        """Keys and texts, those like ``text`` first; the newest first where it is empty."""
+    async def get(self, tenant_id: UUID, namespace: list[str], key: str) -> Kept | None:
+        """What is there."""
         ...
 
-    async def forget(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
-        """Remove a text, if it is there."""
+    async def delete(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+        """Remove what is there, if anything is."""
+        ...
+
+    async def search(
+        self,
+        tenant_id: UUID,
+        prefix: list[str],
+        query: str = "",
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
+        limit: int = 10,
+    ) -> list[Kept]:
+        """Items at and below ``prefix``: the best first, or the newest without a ``query``."""
         ...
 
 

@@ -11,7 +11,7 @@ from app.tools.builtin.clock import clock
 from app.tools.builtin.memory import memory_tool
 from app.tools.builtin.notes import notes
 from app.tools.function import FunctionTool
-from app.tools.port import Memories, Tool
+from app.tools.port import LongTerm, Tool
 
 BUILTIN: dict[str, Callable[..., Any]] = {"clock": clock, "calculator": calculator, "notes": notes}
 
@@ -21,13 +21,13 @@ Load = Callable[[str, Path], Any]
 """Finds what ``module:attribute`` or ``file.py:attribute`` names, relative to a folder."""
 
 
-def find_tool(name: str, folder: Path, load: Load, memories: Memories | None = None) -> Tool:
+def find_tool(name: str, folder: Path, load: Load, store: LongTerm | None = None) -> Tool:
     """The tool ``name``: one that comes with the program, or a function in the user's code. Raises ``StartError``.
 
-    ``memories`` is what the tool ``memory`` works on; none where agents are only looked at.
+    ``store`` is what the tool ``memory`` works on; none where agents are only looked at.
     """
     if name == MEMORY:
-        return memory_tool(memories)
+        return memory_tool(store)
     if name in BUILTIN:
         return FunctionTool(BUILTIN[name])
     if ":" not in name:

@@ -9,7 +9,7 @@ from app.access.structs import tenant_id_of
 from app.agents.loading import load
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
-from app.store.memories import StoredMemories
+from app.store.longterm import AgentStore
 from app.tools.builtin.memory import namespace_of
 from app.tools.port import Tool, ToolClass, ToolContext
 from app.tools.registry import find_tool
@@ -18,7 +18,7 @@ from tests.store.conftest import Store, Tenant
 
 @pytest.fixture
 def memory(store: Store) -> Tool:
-    return find_tool("memory", Path(), load, StoredMemories(store.service.house.store))
+    return find_tool("memory", Path(), load, AgentStore(store.service.house.store))
 
 
 def context(user: str | None = "u1", key: str = "", tenant: str = "ours") -> ToolContext:
@@ -77,7 +77,7 @@ async def test_people_and_tenants_do_not_share_memories_unless_nobody_is_named(m
 
 async def test_what_a_client_has_put_there_is_recalled_as_it_is(memory: Tool, ours: Tenant) -> None:
     await ours.put("memories.shared", "k", {"text": 1})
-    assert await say(memory, context(None), "recall") == '[k] {"text": 1}'
+    assert await say(memory, context(None), "recall") == '[k] {"text":1}'
 
 
 async def test_what_cannot_be_is_told_to_the_model(memory: Tool) -> None:

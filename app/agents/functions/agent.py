@@ -12,6 +12,7 @@ from app.agents.functions.returned import take
 from app.agents.functions.session import Session
 from app.agents.functions.signature import Signature
 from app.agents.functions.steps import running
+from app.agents.functions.storing import Storing
 from app.agents.functions.tools import Tools
 from app.agents.port import START_NODE, Outcome, RunContext
 from app.agents.toolloop.agent import Manner
@@ -21,16 +22,19 @@ from app.agents.toolloop.voice import Voice
 from app.base.errors import StepFailed
 from app.domain.state import State
 from app.llm.port import Model
-from app.tools.port import NeedsAnswer
+from app.tools.port import LongTerm, NeedsAnswer
 
 
 class Equipment:
-    """What a function finds in its context: a ``model``, the tools of ``toolbox``, and its ``manner``."""
+    """What a function finds in its context: a ``model``, the tools of ``toolbox``, its ``manner``, the ``store``."""
 
-    def __init__(self, model: Model, toolbox: Toolbox, manner: Manner = Manner()) -> None:
+    def __init__(
+        self, model: Model, toolbox: Toolbox, manner: Manner = Manner(), store: LongTerm | None = None
+    ) -> None:
         self.model = model
         self.toolbox = toolbox
         self.manner = manner
+        self.store = store
 
 
 class FunctionAgent:
@@ -79,11 +83,15 @@ class FunctionAgent:
         equipment = self._equipment
         with Voice(context) as voice:
             session = Session(context, journal, self.node, equipment.manner.limits, voice)
-            tools = Tools(session, equipment.toolbox)
-            asking = Asking(session, equipment.model, equipment.toolbox, equipment.manner)
+            given = Context(
+                session,
+                Asking(session, equipment.model, equipment.toolbox, equipment.manner),
+                Tools(session, equipment.toolbox),
+                Storing(session, equipment.store),
+            )
             tokens = current.set(session.root), running.set(session)
             try:
-                outcome = await self._outcome(session, Context(session, asking, tools))
+                outcome = await self._outcome(session, given)
             except Exception:
                 session.check()
                 raise

@@ -3,18 +3,21 @@
 from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
+
 from app.tools.function import FunctionTool, tool
-from app.tools.port import Memories, ToolContext
+from app.tools.port import LongTerm, ToolContext
 
 LONGEST = 4000
 MOST = 10
 ROOT = "memories"
+FIELD = "text"
 WHOSE = "user_id"
 """The entry of the caller's ``configurable`` that tells people apart."""
 
 
-def memory_tool(memories: Memories | None) -> FunctionTool:
-    """The tool over ``memories``; None where agents are only looked at."""
+def memory_tool(store: LongTerm | None) -> FunctionTool:
+    """The tool over ``store``; None where agents are only looked at."""
 
     @tool(tool_class="idempotent", timeout=30)
     async def memory(
@@ -27,7 +30,7 @@ def memory_tool(memories: Memories | None) -> FunctionTool:
             text: what to remember, one fact at a time, or what to recall
             key: of the memory to forget, as recall has shown it
         """
-        if memories is None:
+        if store is None:
             raise RuntimeError("there is no store here")
         tenant, place = UUID(context.tenant_id), namespace_of(context.configurable)
         if len(text) > LONGEST:
@@ -35,15 +38,15 @@ def memory_tool(memories: Memories | None) -> FunctionTool:
         if action == "forget":
             if not key:
                 raise ValueError("give the key of the memory to forget")
-            await memories.forget(tenant, place, key)
+            await store.delete(tenant, place, key)
             return f"Forgotten: {key}"
         if action == "recall":
-            found = await memories.recall(tenant, place, text, MOST)
-            return "\n".join(f"[{name}] {what}" for name, what in found) or "Nothing is remembered."
+            found = await store.search(tenant, place, text, None, MOST)
+            return "\n".join(f"[{one.key}] {_text(one.value)}" for one in found) or "Nothing is remembered."
         if not text.strip():
             raise ValueError("give the text to remember")
         # the same key for every attempt of this call: a call that is made again remembers nothing twice
-        await memories.remember(tenant, place, context.idempotency_key, text)
+        await store.put(tenant, place, context.idempotency_key, {FIELD: text}, [FIELD])
         return f"Remembered as {context.idempotency_key}."
 
     return FunctionTool(memory)
@@ -54,3 +57,9 @@ def namespace_of(configurable: dict[str, Any]) -> list[str]:
     whose = str(configurable.get(WHOSE) or "")
     # a label has no dot, and an address of a person may
     return [ROOT, "user", whose.replace("%", "%25").replace(".", "%2E")] if whose else [ROOT, "shared"]
+
+
+def _text(value: dict[str, Any]) -> str:
+    """What an item says, which anybody with a key may have stored."""
+    text = value.get(FIELD)
+    return text if isinstance(text, str) else msgspec.json.encode(value).decode()

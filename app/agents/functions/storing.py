@@ -1,0 +1,56 @@
+"""``context.store``: the tenant's long-term memory. What it gave is kept, as that of a step is."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.agents.functions.session import Session
+from app.agents.functions.steps import run_step
+from app.tools.port import Fields, Kept, LongTerm
+
+
+class Storing:
+    """What the function stores and finds. A namespace is a list of labels.
+
+    Each call is a step: a function that begins again gets what it got the first time. Raises ``Invalid`` for what the
+    store does not take.
+    """
+
+    def __init__(self, session: Session, store: LongTerm | None) -> None:
+        self._session = session
+        self._store = store
+
+    async def put(self, namespace: Sequence[str], key: str, value: Mapping[str, Any], *, index: Fields = None) -> None:
+        """Store ``value``, in place of what is there; ``index`` as clients have it."""
+        await self._step("store_put", self._there().put, list(namespace), key, dict(value), index)
+
+    async def get(self, namespace: Sequence[str], key: str) -> dict[str, Any] | None:
+        """The value that is there, or None."""
+        kept: Kept | None = await self._step("store_get", self._there().get, list(namespace), key, kind=Kept | None)
+        return None if kept is None else kept.value
+
+    async def delete(self, namespace: Sequence[str], key: str) -> None:
+        """Remove what is there, if anything is."""
+        await self._step("store_delete", self._there().delete, list(namespace), key)
+
+    async def search(
+        self,
+        prefix: Sequence[str],
+        query: str = "",
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
+        limit: int = 10,
+    ) -> list[Kept]:
+        """Items at and below ``prefix``: the best first, or the newest without a ``query``."""
+        found: list[Kept] = await self._step(
+            "store_search", self._there().search, list(prefix), query, filter, limit, kind=list[Kept]
+        )
+        return found
+
+    def _there(self) -> LongTerm:
+        if self._store is None:
+            raise RuntimeError("there is no store here")
+        return self._store
+
+    async def _step(self, name: str, work: Any, *args: Any, kind: Any = Any) -> Any:
+        return await run_step(self._session, name, functools.partial(work, self._session.run.tenant_id, *args), kind)

@@ -1,0 +1,53 @@
+"""The store as agents see it: the tool ``memory``, and ``context.store`` of function agents."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.store.service import StoreService
+from app.store.structs import FoundItem, Item, ItemPut, ItemSearch
+from app.tools.port import Fields, Kept
+
+
+class AgentStore:
+    """The items of all tenants for agents in this process (``app.tools.port.LongTerm``)."""
+
+    def __init__(self, store: StoreService) -> None:
+        self._store = store
+
+    async def put(
+        self, tenant_id: UUID, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
+    ) -> None:
+        """Store ``value``, in place of what is there. Raises ``Invalid``."""
+        raw = msgspec.Raw(msgspec.json.encode(value))
+        await self._store.put(tenant_id, ItemPut(namespace=namespace, key=key, value=raw, index=index))
+
+    async def get(self, tenant_id: UUID, namespace: list[str], key: str) -> Kept | None:
+        """What is there. Raises ``Invalid``."""
+        item = await self._store.get(tenant_id, namespace, key, None)
+        return None if item is None else _kept(item)
+
+    async def delete(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+        """Remove what is there. Raises ``Invalid``."""
+        await self._store.delete(tenant_id, namespace, key)
+
+    async def search(
+        self,
+        tenant_id: UUID,
+        prefix: list[str],
+        query: str = "",
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
+        limit: int = 10,
+    ) -> list[Kept]:
+        """Items at and below ``prefix``, the best first, or the newest without a ``query``. Raises ``Invalid``."""
+        wanted = ItemSearch(
+            namespace_prefix=prefix, query=query or None, filter=dict(filter) if filter else None, limit=limit
+        )
+        return [_kept(item) for item in await self._store.search(tenant_id, wanted)]
+
+
+def _kept(item: Item) -> Kept:
+    score = item.score if isinstance(item, FoundItem) else None
+    return Kept(namespace=item.namespace, key=item.key, value=msgspec.json.decode(item.value), score=score)
