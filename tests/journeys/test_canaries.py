@@ -90,7 +90,7 @@ async def test_no_secret_and_no_prompt_is_seen_where_it_does_not_belong(
     try:
         await asyncio.to_thread(server.wait_until_ready)
         async with httpx.AsyncClient(base_url=server.base, timeout=30) as http:
-            said += await everything(http, key, prompt, provider)
+            said += await everything(http, key, (prompt, environment["OPENAI_API_KEY"]), provider)
             said += await hostile(http, key, server.port)
     finally:
         await asyncio.to_thread(server.stop)
@@ -107,16 +107,19 @@ async def test_no_secret_and_no_prompt_is_seen_where_it_does_not_belong(
         assert plant.seen_in(done.stdout + done.stderr) == []
 
 
-async def everything(http: httpx.AsyncClient, key: str, prompt: str, provider: FakeProvider) -> list[str]:
+async def everything(http: httpx.AsyncClient, key: str, words: tuple[str, str], provider: FakeProvider) -> list[str]:
     """The answers and streams of conversations that go well and badly, and of all that tells of the server."""
     said = []
     headers = {"x-api-key": key}
+    prompt, provider_key = words
     body: dict[str, Any] = {
         "input": {"messages": [{"role": "user", "content": prompt}]},
         "stream_mode": ["values", "debug"],
     }
     faults = (Fault.UNAUTHORIZED, Fault.BAD_REQUEST, Fault.HTML, Fault.CUT, Fault.BAD_JSON, Fault.ERROR_IN_STREAM)
-    echo = Replay(data=f'{{"error": {{"message": "your key {key} and prompt {prompt}"}}}}'.encode(), status=400)
+    echo = Replay(
+        data=f'{{"error": {{"message": "your key {provider_key} and prompt {prompt}"}}}}'.encode(), status=400
+    )
     for agent in ("asking", "other", "failing"):
         for fault in (None, echo, *faults):
             if fault is not None:
