@@ -98,10 +98,12 @@ class WireModel:
         Where both are, the keys are read again, and if they are others now, those count.
         """
         self._renew()
+        version = self._version
         try:
             return await self._with_either(send)
         except ModelCredentials:
-            if not self._keys.refresh():
+            # another request may have had them read anew meanwhile
+            if self._keys.version == version and not self._keys.refresh():
                 raise
         self._renew()
         return await self._with_either(send)
@@ -115,8 +117,9 @@ class WireModel:
                 raise
         other = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
         answer = await send(other)
-        self._endpoint = other
-        log.warning("model_key_switched", vendor=self.vendor)
+        if self._endpoint is endpoint:  # not when the keys are others by now
+            self._endpoint = other
+            log.warning("model_key_switched", vendor=self.vendor)
         return answer
 
     def _renew(self) -> None:
