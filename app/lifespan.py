@@ -1,10 +1,20 @@
 """Opens the House in order, drains it, and closes it in reverse."""
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 import structlog
 
 from app.wiring import House
 
 log = structlog.get_logger(__name__)
+
+HAND_OVER_SECONDS = 2.0
+"""What may pass until runs are handed over, after the time in which their steps may finish."""
+CLOSE_SECONDS = 2.0
+CUT_SECONDS = 1.0
+"""What ends as soon as the database is cut."""
 
 
 async def open_house(house: House) -> None:
@@ -37,14 +47,36 @@ async def drain_house(house: House) -> None:
         return
     house.readiness.drain()
     log.info("draining", runs=house.supervisor.active, streams=len(house.streams))
+    await _within(house, house.settings.runs.drain_seconds + HAND_OVER_SECONDS, _let_go(house), "drain")
+    house.streams.drain()
+
+
+async def _let_go(house: House) -> None:
     await house.scheduler.aclose()
     await house.supervisor.drain(house.settings.runs.drain_seconds)
-    house.streams.drain()
 
 
 async def close_house(house: House) -> None:
     """Drain if nobody has, then close what ``open_house`` opened, last first."""
     await drain_house(house)
+    await _within(house, CLOSE_SECONDS, _close(house), "close")
+    log.info("stopped")
+
+
+async def _within(house: House, seconds: float, work: Coroutine[Any, Any, None], part: str) -> None:
+    """Do ``work``; when it takes too long, cut the database, which alone can hold it up.
+
+    Its runs are not lost with that: their leases end.
+    """
+    task = house.background.start(work, name=part)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        log.warning("stop_cut", part=part, seconds=seconds)
+        house.database.abort()
+        await asyncio.wait({task}, timeout=CUT_SECONDS)
+
+
+async def _close(house: House) -> None:
     await house.prober.aclose()
     house.loop_lag.stop()
     await house.streams.tasks.aclose()
@@ -60,4 +92,3 @@ async def close_house(house: House) -> None:
     await house.entrance.audit.aclose()
     await house.models.aclose()
     await house.database.aclose()
-    log.info("stopped")

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 import asyncpg
 import sqlalchemy as sa
@@ -47,7 +48,25 @@ Addresses = Callable[[], Sequence[str]]
 REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
-def _open(addresses: Addresses, role: str, size: int) -> AsyncEngine:
+class Wire:
+    """The open connections of a database, which can be cut."""
+
+    def __init__(self) -> None:
+        self._open: WeakSet[asyncpg.Connection] = WeakSet()
+        self.cut = False
+
+    def opened(self, connection: Any, _record: Any) -> None:
+        """Remember a connection (an event of the pool)."""
+        self._open.add(connection.driver_connection)
+
+    def abort(self) -> None:
+        """Cut them all, whatever they do; who wants another gets none."""
+        self.cut = True
+        for connection in list(self._open):
+            connection.terminate()
+
+
+def _open(addresses: Addresses, role: str, size: int, wire: Wire) -> AsyncEngine:
     address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
     if role == ENGINE_ROLE:
@@ -68,6 +87,8 @@ def _open(addresses: Addresses, role: str, size: int) -> AsyncEngine:
 
     def connect(dialect: Any, _record: Any, _: Any, arguments: dict[str, Any]) -> Any:
         failure: Exception | None = None
+        if wire.cut:
+            raise ConnectionAbortedError("this process is stopping")
         for one in addresses():
             other, tls = to_sqlalchemy(one)
             _, own = dialect.create_connect_args(other)
@@ -80,6 +101,7 @@ def _open(addresses: Addresses, role: str, size: int) -> AsyncEngine:
 
     event.listen(engine.sync_engine, "checkout", refuse_dead)
     event.listen(engine.sync_engine, "do_connect", connect)
+    event.listen(engine.sync_engine, "connect", wire.opened)
     return engine
 
 
@@ -137,10 +159,16 @@ class Database:
         self, url: str | Addresses, *, direct: str | Addresses = "", requests: int = 10, engine: int = 10
     ) -> None:
         every = _always(url)
-        self._requests = _open(every, APP_ROLE, requests)
-        self._engine = _open(every, ENGINE_ROLE, engine)
-        self._probe = _open(every, APP_ROLE, 1)
-        self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, 0)  # as many as ask: one, but in tests
+        self._wire = wire = Wire()
+        self._requests = _open(every, APP_ROLE, requests, wire)
+        self._engine = _open(every, ENGINE_ROLE, engine, wire)
+        self._probe = _open(every, APP_ROLE, 1, wire)
+        # as many as ask: one, but in tests
+        self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, 0, wire)
+
+    def abort(self) -> None:
+        """Cut every connection: what waits for the database fails at once, and what asks it from now on too."""
+        self._wire.abort()
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.serve import GRACE_SECONDS
 from tests.faults.campaign import Ground, checked
 from tests.faults.driver import Driver
 from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
@@ -90,6 +91,22 @@ async def test_a_database_that_crashes_under_load_costs_time_alone(scene: Scene)
     for _ in range(2):
         await scene.heard(6, work)
         await scene.ground.crash()
+    scene.still = True
+    await work
+    assert await checked(scene.driver, scene.witness, scene.threads, scene.ground.database.url) == []
+
+
+async def test_a_server_that_has_lost_its_database_still_stops_in_time_and_in_order(scene: Scene) -> None:
+    """SIGTERM while nothing comes through: its runs cannot be handed over, so they go on when their leases end."""
+    work = asyncio.gather(*(scene.converse() for _ in range(6)))
+    await scene.heard(12, work)
+    proxy, server = scene.ground.proxies[0], scene.fleet.servers[0]
+    async with proxy.having(Trouble.BLACKHOLE):
+        server.process.terminate()
+        code = await asyncio.to_thread(server.process.wait, 2 + GRACE_SECONDS + 3)
+    assert code == 0, server.log.read_text()[-3000:]
+    assert "worker_killed" not in server.log.read_text()
+    await asyncio.to_thread(scene.fleet.restart, 0)
     scene.still = True
     await work
     assert await checked(scene.driver, scene.witness, scene.threads, scene.ground.database.url) == []
