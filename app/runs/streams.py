@@ -60,7 +60,7 @@ class RunStreams:
                     return
                 ended, replay = await self._replay(tenant_id, run_id, place, modes)
                 async for reached, chunk in replay:
-                    place = reached
+                    place = max(place, reached)  # a reader may know more of an unfinished step than the log
                     if chunk:
                         yield chunk
                 if ended:
