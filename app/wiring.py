@@ -165,7 +165,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
         runs=runs,
-        crons=CronService(database, assistants, creation),
+        crons=CronService(database, assistants, creation, most=settings.limits.crons),
         scheduler=Scheduler(database, engine.claims, creation, runs),
         store=store,
         keeping=Keeping(database, Backfill(database, versions)),
