@@ -141,7 +141,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = Supervisor(engine, catalog, meters, most=most, told=dispatcher.wake)
-    assistants = AssistantService(database, catalog)
+    assistants = _assistants(database, catalog, signals)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets))
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
@@ -165,7 +165,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
         runs=runs,
-        crons=CronService(database, assistants, creation),
+        crons=CronService(database, assistants, creation, most=settings.limits.crons),
         scheduler=Scheduler(database, engine.claims, creation, runs),
         store=store,
         keeping=Keeping(database, Backfill(database, versions)),
@@ -252,3 +252,9 @@ def _engine(budgets: Budgets, database: Database, settings: RunSettings, signals
         outlet=Outlet(carrier),
         budgets=budgets,
     )
+
+
+def _assistants(database: Database, catalog: Catalog, signals: Signals) -> AssistantService:
+    assistants = AssistantService(database, catalog)
+    signals.listen(assistants.hear)
+    return assistants

@@ -18,6 +18,7 @@ from app.assistants.structs import (
 )
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import agent_id, new_id
+from app.bus.signals import Signal
 from app.db.engine import Database
 from app.idempotency.once import once
 from app.idempotency.structs import Key
@@ -40,6 +41,12 @@ class AssistantService:
             async with self._database.writing(tenant_id) as session:
                 await queries.add_system(session, tenant_id, list(self._system.items()))
             self._seeded.add(tenant_id)
+
+    def hear(self, signal: Signal) -> None:
+        """Data of tenants were deleted, their system assistants too; a connection made anew may have missed that."""
+        if signal.is_empty:
+            self._seeded.clear()
+        self._seeded.difference_update(signal.erased)
 
     async def resolve(self, tenant_id: UUID, named: str) -> tuple[UUID, str]:
         """The id and the agent of an assistant, given by its UUID or by its agent's name.

@@ -41,6 +41,7 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     ``queue``: runs wait to be claimed. ``cancel``: run id → the action recorded for it. ``watch``: runs whose frames a
     reader of the sender wants; ``frames``: runs of which frames were written down for such readers. ``follow``: threads
     of which a reader wants to know when a run starts; ``news``: such threads on which one has, or that are gone.
+    ``erased``: tenants whose data were deleted, all of them.
     """
 
     sender: UUID
@@ -50,11 +51,12 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     frames: list[UUID] = []
     follow: list[UUID] = []
     news: list[UUID] = []
+    erased: list[UUID] = []
 
     @property
     def is_empty(self) -> bool:
         """Whether this is the one after a new connection: anything may have been missed."""
-        return not (self.queue or self.cancel or self.watch or self.frames or self.follow or self.news)
+        return not (self.queue or self.cancel or self.watch or self.frames or self.follow or self.news or self.erased)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -83,7 +85,7 @@ class Signals:
     def _clear(self) -> None:
         self._queue = False
         self._cancel: dict[UUID, str] = {}
-        self._sets: dict[str, set[UUID]] = {"watch": set(), "frames": set(), "follow": set(), "news": set()}
+        self._sets: dict[str, set[UUID]] = {kind: set() for kind in ("watch", "frames", "follow", "news", "erased")}
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` for every signal; it must not wait for anything."""
@@ -112,7 +114,7 @@ class Signals:
             self._waits()
 
     def tell(self, kind: str, ids: Iterable[UUID]) -> None:
-        """Add ``ids`` to the signal's member ``kind``: watch, frames, follow or news."""
+        """Add ``ids`` to the signal's member ``kind``: watch, frames, follow, news or erased."""
         waiting = self._sets[kind]
         for one in ids:
             waiting.add(one)

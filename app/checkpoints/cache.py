@@ -1,6 +1,7 @@
 """States of threads that ran here lately, so that the next turn need not load and decode them again."""
 
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import NamedTuple
 from uuid import UUID
 
@@ -46,3 +47,8 @@ class StateCache:
         while self._bytes > MOST_BYTES and self._states:
             _, dropped = self._states.popitem(last=False)
             self._bytes -= dropped.state.size()
+
+    def forget(self, tenants: Collection[UUID]) -> None:
+        """Keep nothing of these tenants."""
+        for tenant_id, thread_id in [place for place in self._states if place[0] in tenants]:
+            self._bytes -= self._states.pop((tenant_id, thread_id)).state.size()

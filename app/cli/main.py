@@ -13,6 +13,10 @@ VERBS = {
     "serve": ("start a production server on your PostgreSQL", "serve --host 0.0.0.0 --workers 2"),
     "migrate": ("bring the database to the newest schema", "migrate"),
     "keys": ("create, list and revoke API keys", "keys create --name ci --expires 90d"),
+    "data": (
+        "export or delete what belongs to a tenant or to one person",
+        "data export --tenant acme --out acme.jsonl",
+    ),
     "agents": ("list the configured agents, or check that each loads", "agents check --agents agents.toml"),
     "version": ("print the version", "version"),
 }

@@ -30,14 +30,14 @@ class CronsController(Controller):
         self, thread_id: Id, data: JSONBody[CronCreate], principal: Who, crons: Service, request: AnyRequest
     ) -> Response[Any]:
         """All its runs are on that thread. Takes an ``Idempotency-Key``."""
-        return Response(await crons.create(principal.tenant_id, thread_id, data, await key_in(request)))
+        return Response(await crons.create(principal, thread_id, data, await key_in(request)))
 
     @post("/runs/crons", status_code=200, summary="Create a stateless cron")
     async def create_stateless(
         self, data: JSONBody[CronCreate], principal: Who, crons: Service, request: AnyRequest
     ) -> Response[Any]:
         """Each of its runs gets a thread of its own, which ``on_run_completed`` keeps or (by default) deletes."""
-        return Response(await crons.create(principal.tenant_id, None, data, await key_in(request)))
+        return Response(await crons.create(principal, None, data, await key_in(request)))
 
     @post("/runs/crons/search", status_code=200, opt=READS, summary="Search crons")
     async def search(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> Response[list[Any]]:

@@ -37,6 +37,16 @@ async def hold_thread(session: Writer, tenant_id: UUID, thread_id: UUID) -> bool
     return bool(await session.scalar(_HOLD_THREAD, {"tenant": tenant_id, "thread": thread_id}))
 
 
+_TURN = sa.text("select pg_advisory_xact_lock(hashtextextended('crons of ' || cast(:tenant as text), 0))")
+_ROOM = sa.text("select count(*) < :most from (select from crons where tenant_id = :tenant limit :most) c")
+
+
+async def has_room(session: Writer, tenant_id: UUID, most: int) -> bool:
+    """Whether the tenant has fewer than ``most`` crons; until the transaction ends nobody else adds one."""
+    await session.all(_TURN, {"tenant": str(tenant_id)})
+    return bool(await session.scalar(_ROOM, {"tenant": tenant_id, "most": most}))
+
+
 async def add(session: Writer, tenant_id: UUID, values: Mapping[str, Any]) -> Row[Any]:
     """Store a cron."""
     row = await session.first(sa.insert(crons).values(tenant_id=tenant_id, **values).returning(*_SHOWN))

@@ -8,9 +8,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
+from app.access.structs import Principal
 from app.assistants.service import AssistantService, check_page
 from app.base.clock import now
-from app.base.errors import Invalid, NotFound
+from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id
 from app.crons import queries
 from app.crons.schedule import first_slot
@@ -27,7 +28,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class CronService:
-    """Crons of all tenants. ``clock`` tells what is past."""
+    """Crons of all tenants. ``clock`` tells what is past; a tenant may have ``most`` (0: any) unless it says else."""
 
     def __init__(
         self,
@@ -35,20 +36,25 @@ class CronService:
         assistants: AssistantService,
         creation: Creation,
         clock: Callable[[], datetime] = now,
+        *,
+        most: int = 0,
     ) -> None:
+        self._most = most
         self._database = database
         self._assistants = assistants
         self._creation = creation
         self._clock = clock
 
     async def create(
-        self, tenant_id: UUID, thread_id: UUID | None, body: CronCreate, key: Key | None = None
+        self, principal: Principal, thread_id: UUID | None, body: CronCreate, key: Key | None = None
     ) -> Cron | msgspec.Raw:
         """Make a cron, once for a ``key``; without ``thread_id`` each of its runs gets a thread of its own.
 
         Raises ``Invalid`` for a schedule, a time zone or an end that cannot be and for what the agent does not take,
-        ``NotFound`` for an unknown assistant or thread.
+        ``NotFound`` for an unknown assistant or thread, ``Conflict`` when the tenant has as many as it may have.
         """
+        tenant_id = principal.tenant_id
+        most = self._most if principal.limits.crons is None else principal.limits.crons
         check_completion(thread_id, body.on_run_completed)
         at = self._clock()
         times = _times(
@@ -73,6 +79,8 @@ class CronService:
         }
 
         async def make() -> Cron:
+            if most and not await queries.has_room(session, tenant_id, most):
+                raise Conflict(f"This tenant has {most} crons, as many as it may have: delete one first.")
             if not await queries.hold_assistant(session, tenant_id, entry.assistant_id):
                 raise NotFound("Thread or assistant not found.")
             if thread_id is not None and not await queries.hold_thread(session, tenant_id, thread_id):

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from app.base.errors import StartError, Unavailable
-from app.db.session import Reader, Writer
+from app.db.session import Reader, Snapshot, Writer
 from app.db.url import to_sqlalchemy
 
 APP_ROLE = "agent_app"
@@ -195,6 +195,16 @@ class Database:
         """A transaction that writes as ``tenant_id`` and commits when the block ends well."""
         async with self._transaction(tenant_id) as connection:
             yield Writer(connection)
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:
+        """A transaction that reads one moment of the tenant's data, for as long as the block takes."""
+        with reachable():
+            async with self._requests.connect() as plain:
+                connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                async with connection.begin():
+                    await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
+                    yield Snapshot(connection)
 
     @contextlib.asynccontextmanager
     async def looking_up(self, key_id: str) -> AsyncIterator[Reader]:

@@ -1,6 +1,6 @@
 """Sessions of requests: one tenant, one transaction, and reading and writing told apart by type."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -40,3 +40,19 @@ class Writer(Reader):
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
         """Run ``statement``; the number of rows it touched."""
         return (await self._connection.execute(statement, parameters)).rowcount
+
+
+class Snapshot(Reader):
+    """A transaction that reads one moment, however long it takes. Handed out by ``Database.snapshot``."""
+
+    async def driver(self) -> asyncpg.Connection:
+        """The driver's connection, inside this transaction."""
+        raw = await self._connection.get_raw_connection()
+        assert raw.driver_connection is not None
+        return raw.driver_connection
+
+    async def pages(self, statement: str, size: int, *values: Any) -> AsyncIterator[list[asyncpg.Record]]:
+        """What ``statement`` gives, ``size`` rows at a time: only these are in memory."""
+        cursor = await (await self.driver()).cursor(statement, *values)
+        while rows := await cursor.fetch(size):
+            yield rows

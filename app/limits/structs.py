@@ -18,6 +18,7 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     cost_per_day: float | None = None
     runs: int | None = None
     queued_runs: int | None = None
+    crons: int | None = None
 
 
 class Reserved(msgspec.Struct):

@@ -113,3 +113,6 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     queued_runs: Annotated[
         int, is_("AGENT_TENANT_QUEUE", "Runs of one tenant that may wait (0: no limit).", ge=0, le=1_000_000_000)
     ] = 0
+    crons: Annotated[
+        int, is_("AGENT_CRONS_PER_TENANT", "Crons that one tenant may have (0: no limit).", ge=0, le=1_000_000)
+    ] = 1000

@@ -161,6 +161,7 @@ class Supervisor:
         self._signals.cancel(elsewhere, action)
 
     def _hear(self, signal: Signal) -> None:
+        self._cache.forget(signal.erased)
         for run_id, action in signal.cancel.items():
             if (live := self._live.get(run_id)) is not None:
                 live.cancel(action)

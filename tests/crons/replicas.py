@@ -36,7 +36,7 @@ class Clock:
 class Replica:
     """One process."""
 
-    def __init__(self, database: Database, clock: Clock, behaviour: Behaviour = echo) -> None:
+    def __init__(self, database: Database, clock: Clock, behaviour: Behaviour = echo, most: int = 0) -> None:
         self.database = database
         self.clock = clock
         agent = SteeredAgent("echo", behaviour)
@@ -46,7 +46,7 @@ class Replica:
         self.runs = RunService(
             database, self.engine.claims, self.engine.supervisor, creation, Admission(self.engine.parts.budgets)
         )
-        self.crons = CronService(database, assistants, creation, clock)
+        self.crons = CronService(database, assistants, creation, clock, most=most)
         self.scheduler = Scheduler(database, self.engine.claims, creation, self.runs, clock)
 
     async def create(
@@ -54,7 +54,7 @@ class Replica:
     ) -> Cron:
         """A cron that says hello."""
         body = CronCreate(assistant_id="echo", schedule=schedule, **{"input": ["hello"], **more})
-        made = await self.crons.create(tenant, thread_id, body)
+        made = await self.crons.create(Principal(tenant), thread_id, body)
         assert isinstance(made, Cron)
         return made
 

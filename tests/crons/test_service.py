@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from app.access.structs import Principal
 from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id
 from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
@@ -70,7 +71,7 @@ async def test_what_cannot_be_is_refused_when_it_is_made_and_when_it_is_changed(
 ) -> None:
     body = {"assistant_id": "echo", "schedule": "* * * * *", "input": ["x"], **fields}
     with pytest.raises(error, match=words):
-        await replica.crons.create(TENANT, None, msgspec.convert(body, CronCreate))
+        await replica.crons.create(Principal(TENANT), None, msgspec.convert(body, CronCreate))
     assert await found(replica) == []
     cron = await replica.create()
     with pytest.raises(error, match=words):
@@ -80,9 +81,11 @@ async def test_what_cannot_be_is_refused_when_it_is_made_and_when_it_is_changed(
 
 async def test_an_assistant_and_a_thread_must_be_there(replica: Replica) -> None:
     with pytest.raises(Invalid, match="Invalid assistant: 'nobody'"):
-        await replica.crons.create(TENANT, None, CronCreate(assistant_id="nobody", schedule="* * * * *"))
+        await replica.crons.create(Principal(TENANT), None, CronCreate(assistant_id="nobody", schedule="* * * * *"))
     with pytest.raises(NotFound, match="assistant not found"):
-        await replica.crons.create(TENANT, None, CronCreate(assistant_id=str(new_id()), schedule="* * * * *"))
+        await replica.crons.create(
+            Principal(TENANT), None, CronCreate(assistant_id=str(new_id()), schedule="* * * * *")
+        )
     unknown = new_id()
     with pytest.raises(NotFound, match=f"Thread with ID {unknown} not found"):
         await replica.create(thread_id=unknown)
@@ -183,8 +186,8 @@ async def test_each_tenants_runs_are_its_own(replica: Replica) -> None:
 async def test_a_request_that_is_sent_again_with_its_key_makes_one_cron(replica: Replica) -> None:
     key = Key("POST /runs/crons", "k", b"body")
     body = CronCreate(assistant_id="echo", schedule="* * * * *", input=["x"])
-    made = await replica.crons.create(TENANT, None, body, key)
-    again = await replica.crons.create(TENANT, None, body, key)
+    made = await replica.crons.create(Principal(TENANT), None, body, key)
+    again = await replica.crons.create(Principal(TENANT), None, body, key)
     assert isinstance(made, Cron)
     assert not isinstance(again, Cron)
     assert str(made.cron_id).encode() in bytes(again)

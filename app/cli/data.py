@@ -1,0 +1,193 @@
+"""``agent-service data``: what belongs to a tenant, or to one person in it, exported or deleted."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from app.base.errors import StartError, UsageError
+from app.cli.output import table
+from app.cli.parsing import sub_command
+
+DELETED, EXPORTED = "data.deleted", "data.exported"
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """export, delete."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    export = sub_command(
+        actions,
+        "export",
+        "write it as JSON Lines, one row a line",
+        "data export --tenant acme --metadata user_id=ada --out ada.jsonl",
+    )
+    export.add_argument("--out", required=True, metavar="FILE", help="a new file, or - for the standard output")
+    delete = sub_command(
+        actions,
+        "delete",
+        "delete it for good, also while servers run; live runs are cancelled",
+        "data delete --tenant acme --metadata user_id=ada --yes",
+    )
+    delete.add_argument("--yes", action="store_true", help="do it; without, only say how many rows it would be")
+    delete.add_argument(
+        "--wait", type=float, default=60.0, metavar="SECONDS", help="for live runs to end (default: 60)"
+    )
+    for action in (export, delete):
+        action.add_argument("--tenant", required=True, help="the tenant, as keys list has it")
+        action.add_argument(
+            "--metadata",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="only what belongs to the person that this field of metadata names (may be given more than once; all "
+            "must hold). A JSON object is taken too",
+        )
+        action.add_argument(
+            "--namespace",
+            action="append",
+            default=[],
+            metavar="LABELS",
+            help="with --metadata: a place of the store that is the person's too, like users.ada",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it and print how many rows of which table it was."""
+    from app.rights.structs import Whose
+
+    metadata = _metadata(arguments.metadata)
+    if arguments.namespace and not metadata:
+        raise UsageError("--namespace goes with --metadata: without it everything of the tenant is meant")
+    whose = Whose(
+        tenant_id=_tenant(arguments.tenant),
+        metadata=metadata,
+        namespaces=tuple(tuple(place.strip(".").split(".")) for place in arguments.namespace),
+    )
+    if arguments.action == "export":
+        with _new_file(arguments.out) as out:
+            counts = _export(whose, arguments.tenant, out)
+        _tell(counts, "exported", sys.stderr)
+        return 0
+    if not arguments.yes:
+        _tell(_found(whose), "would be deleted", sys.stdout)
+        raise UsageError("nothing was deleted: add --yes to delete it for good")
+    _tell(_delete(whose, arguments.wait), "deleted", sys.stdout)
+    return 0
+
+
+def _tenant(name: str) -> Any:
+    from app.access.structs import tenant_id_of
+
+    return tenant_id_of(name)
+
+
+def _metadata(given: list[str]) -> dict[str, Any]:
+    """The fields of ``--metadata``. Raises ``UsageError``."""
+    fields: dict[str, Any] = {}
+    for one in given:
+        if one.startswith("{"):
+            try:
+                read = json.loads(one)
+            except ValueError as error:
+                raise UsageError(f"--metadata {one} is no JSON object: {error}") from error
+            fields |= read
+            continue
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--metadata must be NAME=VALUE, like user_id=ada, not {one!r}")
+        fields[name] = value
+    if given and not fields:
+        raise UsageError("--metadata names nobody: leave it out if everything of the tenant is meant")
+    return fields
+
+
+@contextlib.contextmanager
+def _new_file(name: str) -> Iterator[BinaryIO]:
+    """A file for its owner alone, gone again if it is not finished. Raises ``UsageError`` if it is there."""
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(f"--out {name} cannot be made ({error.strerror}): name a new file") from error
+    try:
+        with os.fdopen(descriptor, "wb", buffering=1 << 20) as out:
+            yield out
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+def _export(whose: Any, tenant: str, out: BinaryIO) -> Mapping[str, int]:
+    from app.rights.export import export
+
+    return _with_database(whose, EXPORTED, lambda database: export(database, whose, tenant, out.write))
+
+
+def _found(whose: Any) -> Mapping[str, int]:
+    from app.rights.erasure import Erasure
+
+    return _with_database(whose, "", lambda database: Erasure(database, whose).found())
+
+
+def _delete(whose: Any, seconds: float) -> Mapping[str, int]:
+    from app.rights.erasure import Erasure
+
+    async def delete(database: Any) -> Mapping[str, int]:
+        erasure = Erasure(database, whose)
+        try:
+            await erasure.run(seconds)
+        except StartError:
+            _tell(erasure.counts, "deleted", sys.stdout)
+            raise
+        return erasure.counts
+
+    return _with_database(whose, DELETED, delete)
+
+
+def _with_database(whose: Any, action: str, use: Callable[[Any], Awaitable[Mapping[str, int]]]) -> Mapping[str, int]:
+    """What ``use`` makes of the ``Database``, as the owner; the audit log keeps that ``action`` was done."""
+    from app.access.structs import SERVICE, Note
+    from app.audit.service import AuditService
+    from app.db.engine import Database
+    from app.db.migrate import pending
+    from app.settings import load
+
+    owner = load().database.owner_url
+    if owner is None:
+        raise UsageError("set MIGRATE_DATABASE_URL (its owner's) or DATABASE_URL to the database of the server")
+    url = owner.reveal()
+
+    async def work() -> Mapping[str, int]:
+        if await pending(url):
+            raise StartError("the database lacks migrations: run `agent-service migrate` first")
+        database = Database(url, requests=2, engine=2)
+        try:
+            await database.check()
+            counts = await use(database)
+            if action:
+                audit = AuditService(database)
+                # of a tenant that is gone nothing stays, so the service's own log keeps it; no person is named
+                tenant, subject = (SERVICE, str(whose.tenant_id)) if whose.whole else (whose.tenant_id, "one person")
+                audit.heard(Note(tenant, action, "operator", subject))
+                await audit.flush()
+            return counts
+        finally:
+            await database.aclose()
+
+    return asyncio.run(work())
+
+
+def _tell(counts: Mapping[str, int], what: str, out: Any) -> None:
+    rows = [(name, str(count)) for name, count in sorted(counts.items()) if count]
+    if rows:
+        print(table(("TABLE", "ROWS"), rows), file=out)
+    total = sum(counts.values())
+    print(f"{total} row{'' if total == 1 else 's'} {what}", file=out)

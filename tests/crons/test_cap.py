@@ -1,0 +1,55 @@
+"""A tenant has as many crons as it may have, however many requests and processes make them at once."""
+
+import asyncio
+
+import pytest
+
+from app.access.structs import Principal
+from app.base.errors import Conflict
+from app.crons.structs import Cron, CronCreate, CronSearch
+from app.db.engine import Database
+from app.idempotency.structs import Key
+from app.limits.structs import Own
+from tests.crons.replicas import Clock, Replica
+from tests.runs.engine import TENANT
+
+MOST = 5
+BODY = CronCreate(assistant_id="echo", schedule="0 0 1 1 *", input=["hello"])
+
+
+async def count(replica: Replica) -> int:
+    return await replica.crons.count(TENANT, CronSearch())
+
+
+async def test_requests_at_once_to_two_processes_make_no_more_than_the_cap(database: Database, clock: Clock) -> None:
+    replicas = [Replica(database, clock, most=MOST) for _ in range(2)]
+    asked = [replicas[n % 2].crons.create(Principal(TENANT), None, BODY) for n in range(4 * MOST)]
+    made = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(one, Cron) for one in made) == MOST
+    assert {str(one) for one in made if not isinstance(one, Cron)} == {
+        f"This tenant has {MOST} crons, as many as it may have: delete one first."
+    }
+    assert await count(replicas[0]) == MOST
+
+
+async def test_a_deleted_cron_makes_room_and_a_request_sent_again_needs_none(database: Database, clock: Clock) -> None:
+    replica = Replica(database, clock, most=1)
+    key = Key(route="POST /runs/crons", key="1", fingerprint=b"f")
+    cron = await replica.crons.create(Principal(TENANT), None, BODY, key)
+    assert isinstance(cron, Cron)
+    assert await replica.crons.create(Principal(TENANT), None, BODY, key) is not cron
+    with pytest.raises(Conflict):
+        await replica.create()
+    await replica.crons.delete(TENANT, cron.cron_id)
+    await replica.create()
+
+
+async def test_a_tenants_own_cap_counts_and_zero_is_none(database: Database, clock: Clock) -> None:
+    replica = Replica(database, clock, most=1)
+    for _ in range(3):
+        await replica.crons.create(Principal(TENANT, limits=Own(crons=0)), None, BODY)
+    with pytest.raises(Conflict, match="has 2 crons"):
+        await replica.crons.create(Principal(TENANT, limits=Own(crons=2)), None, BODY)
+    free = Replica(database, clock)
+    await free.create()
+    assert await count(free) == 4

@@ -1,0 +1,47 @@
+"""The owner of a production database is no superuser; the server's own user may be another. Only the owner deletes."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from app.base.errors import StartError
+from app.base.ids import new_id
+from app.db import migrate
+from app.db.engine import Database
+from app.rights.erasure import Erasure
+from app.rights.structs import Whose
+from tests.database import execute, hasty_server
+from tests.rights.rows import counts, fill
+from tests.store.test_owner import OWNER, of_owner
+
+TENANT = new_id()
+SERVER = ("create role server login", "grant agent_app, agent_engine to server with inherit false, set true")
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with hasty_server() as url:
+        asyncio.run(execute(url, *OWNER, "create extension vector"))
+        migrate.upgrade(of_owner(url))
+        asyncio.run(execute(url, *SERVER))
+        asyncio.run(fill(url, TENANT, "ada"))
+        yield url
+
+
+async def test_the_owner_deletes_and_the_user_of_the_server_cannot(server: str) -> None:
+    left = await counts(server, TENANT)
+    database = Database(of_owner(server).replace("//agents@", "//server@"), requests=2, engine=2)
+    try:
+        await database.check()
+        with pytest.raises(StartError, match="server is not the owner: set MIGRATE_DATABASE_URL"):
+            await Erasure(database, Whose(tenant_id=TENANT)).run(30)
+    finally:
+        await database.aclose()
+    assert await counts(server, TENANT) == left
+    database = Database(of_owner(server), requests=2, engine=2)
+    try:
+        await Erasure(database, Whose(tenant_id=TENANT)).run(30)
+    finally:
+        await database.aclose()
+    assert set((await counts(server, TENANT)).values()) == {0}

@@ -1,0 +1,51 @@
+"""A copy is made inside the database: as many statements for a long thread as for a short one."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from app.db.engine import Database
+from app.threads.service import ThreadService
+from app.threads.structs import HistoryQuery, ThreadCreate
+from bench.copying import grown
+from tests.runs.engine import TENANT, Agents
+from tests.statements import counted
+
+LONG = 10_000
+
+
+@pytest.fixture
+async def threads(fresh_database_url: str) -> AsyncIterator[ThreadService]:
+    database = Database(fresh_database_url, requests=2, engine=2)
+    service = ThreadService(database, Agents(), lambda _tenant, _thread: None)
+    service.start()
+    yield service
+    await service.aclose()
+    await database.aclose()
+
+
+async def copied(threads: ThreadService, url: str, checkpoints: int) -> tuple[UUID, list[str]]:
+    """A copy of a thread with so many checkpoints, and the statements that it took."""
+    thread = await threads.create(TENANT, ThreadCreate())
+    assert not isinstance(thread, msgspec.Raw)
+    await grown(url, str(thread.thread_id), checkpoints)
+    async with counted() as statements:
+        copy = await threads.copy(TENANT, thread.thread_id, None)
+    assert not isinstance(copy, msgspec.Raw)
+    assert len(msgspec.json.decode(copy.values)["messages"]) == checkpoints
+    return copy.thread_id, [statement for statement in statements.of("agent_app") if "pg_catalog" not in statement]
+
+
+async def test_a_copy_of_ten_thousand_checkpoints_takes_no_more_statements_than_one_of_three(
+    threads: ThreadService, fresh_database_url: str
+) -> None:
+    await copied(threads, fresh_database_url, 3)
+    _, few = await copied(threads, fresh_database_url, 3)
+    copy_id, many = await copied(threads, fresh_database_url, LONG)
+    assert many == few
+    assert len(many) <= 6  # the tenant, the lock, threads, checkpoints, items, and what is shown
+    newest, _, before = await threads.history(TENANT, copy_id, HistoryQuery(limit=3))
+    assert (newest.metadata or {})["step"] == LONG - 2
+    assert before.parent_checkpoint_id == UUID(int=LONG - 3)
