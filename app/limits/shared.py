@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from app.base.tasks import Tasks
 from app.limits.buckets import Take, Verdict
@@ -84,6 +84,7 @@ class SharedBuckets:
         self._process = process
         self._waiting: list[tuple[list[Any], asyncio.Future[list[Any] | None]]] = []
         self._sending = False
+        self._connection: Any = None
         self._resting_until = 0.0
         self._tasks = Tasks("shared_buckets")
         self.processes = 1
@@ -156,11 +157,25 @@ class SharedBuckets:
                 return [None] * len(calls)
         return answers
 
-    async def _execute(self, calls: Sequence[list[Any]]) -> Sequence[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for sha, count, *rest in calls:
-                pipeline.evalsha(sha, count, *rest)
-            return await pipeline.execute(raise_on_error=False)
+    async def _execute(self, calls: Sequence[list[Any]]) -> list[Any]:
+        """The answers to ``calls``, sent together over a connection of our own: pool and pipeline cost 0.1 ms."""
+        if self._connection is None:
+            self._connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = self._connection
+        answers: list[Any] = []
+        try:
+            packed = connection.pack_commands([("EVALSHA", *call) for call in calls])
+            await connection.send_packed_command(packed, check_health=False)
+            for _ in calls:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            self._connection = None
+            await self._redis.connection_pool.disconnect()
+            raise
+        return answers
 
     def _rest(self, error: Exception) -> None:
         self._resting_until = time.monotonic() + REST_SECONDS
