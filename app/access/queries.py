@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.access.tables import api_keys, tenants
 from app.db.session import Reader, Writer
+from app.limits.tables import spending
 
 _SHOWN = [column for column in api_keys.c if column.name not in {"digest", "previous_digest"}]
 
@@ -46,6 +47,13 @@ async def limits_of(session: Reader, tenant_id: UUID) -> Any:
 async def set_limits(session: Writer, tenant_id: UUID, limits: Mapping[str, Any]) -> None:
     """Replace the tenant's own limits."""
     await session.execute(sa.update(tenants).where(tenants.c.tenant_id == tenant_id).values(limits=limits))
+
+
+async def spending_of(session: Reader, tenant_id: UUID) -> Sequence[Row[Any]]:
+    """The days on which the tenant has spent something, the newest first."""
+    shown = [column for column in spending.c if column.name != "tenant_id"]
+    statement = sa.select(*shown).where(spending.c.tenant_id == tenant_id)
+    return await session.all(statement.order_by(spending.c.day.desc()).limit(31))
 
 
 async def add(session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, **shown: Any) -> Row[Any]:

@@ -31,7 +31,7 @@ from app.access.verdicts import Verdicts
 from app.base.clock import now
 from app.base.errors import Invalid, NotFound, Unauthenticated
 from app.db.engine import Database
-from app.limits.structs import Own
+from app.limits.structs import Own, Spent
 from app.secrets.secret import Secret
 
 PREFIX = "as"
@@ -138,6 +138,12 @@ class AccessService:
         if limits is None:
             raise NotFound(f"Tenant {tenant!r} not found.")
         return msgspec.convert(limits, Own)
+
+    async def spending(self, tenant: str) -> list[Spent]:
+        """What the tenant has spent on models, the newest day first, 31 at most."""
+        tenant_id = tenant_id_of(tenant)
+        async with self._database.reading(tenant_id) as session:
+            return [Spent(**row._mapping) for row in await queries.spending_of(session, tenant_id)]  # noqa: SLF001
 
     async def revoke_key(self, key_id: str, tenant: str = DEFAULT_TENANT_NAME) -> None:
         """Void a key, felt everywhere within five seconds. Raises ``NotFound``."""

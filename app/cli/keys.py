@@ -1,14 +1,14 @@
 """``agent-service keys``: API keys. A secret is printed once, when it is made."""
 
 import argparse
-import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
-from app.base.errors import StartError, UsageError
+from app.base.errors import UsageError
+from app.cli.opened import with_access
 from app.cli.output import table
 from app.cli.parsing import sub_command
 
@@ -48,15 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it and print what came of it."""
     tenant = arguments.tenant
     if arguments.action == "create":
-        _show(_with_access(_creation(arguments)), tenant)
+        _show(with_access(_creation(arguments)), tenant)
     elif arguments.action == "rotate":
         keep = timedelta() if arguments.keep == "0" else time_span("--keep", arguments.keep)
-        _show(_with_access(lambda access: access.rotate_key(arguments.key_id, keep, tenant)), tenant)
+        _show(with_access(lambda access: access.rotate_key(arguments.key_id, keep, tenant)), tenant)
     elif arguments.action == "list":
-        rows = [_row(info) for info in _with_access(lambda access: access.list_keys(tenant))]
+        rows = [_row(info) for info in with_access(lambda access: access.list_keys(tenant))]
         print(table(("ID", "NAME", "ROLE", "CREATED", "USED", "STATE"), rows))
     else:
-        _with_access(lambda access: access.revoke_key(arguments.key_id, tenant))
+        with_access(lambda access: access.revoke_key(arguments.key_id, tenant))
         print(f"key {arguments.key_id} is refused everywhere within 5 seconds")
     return 0
 
@@ -89,37 +89,6 @@ def time_span(option: str, text: str) -> timedelta:
     if match is None:
         raise UsageError(f"{option} must be a number and m, h, d or w, like 90d, not {text!r}")
     return timedelta(**{UNITS[match[2]]: int(match[1])})
-
-
-def _with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
-    """What ``use`` makes of the ``AccessService``."""
-    from app.access.service import AccessService
-    from app.audit.service import AuditService
-    from app.db.engine import Database
-    from app.db.migrate import pending
-    from app.settings import load
-
-    settings = load()
-    if settings.database.url is None:
-        raise UsageError("DATABASE_URL is not set; set it to the database of the server")
-    if settings.auth.key_pepper is None:
-        raise UsageError("AGENT_KEY_PEPPER is not set; set it to that of the server")
-    url, pepper = settings.database.url.reveal(), settings.auth.key_pepper
-
-    async def work() -> Any:
-        if await pending(url):
-            raise StartError("the database lacks migrations: run `agent-service migrate` first")
-        database = Database(url, requests=1, engine=1)
-        try:
-            await database.check()
-            audit = AuditService(database)
-            made = await use(AccessService(database, pepper, records=audit))
-            await audit.flush()
-            return made
-        finally:
-            await database.aclose()
-
-    return asyncio.run(work())
 
 
 def _row(info: Any) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ VERBS = {
     "dev": ("start a server on an embedded PostgreSQL, for this machine", "dev --port 8001 --reload"),
     "serve": ("start a production server on your PostgreSQL", "serve --host 0.0.0.0 --workers 2"),
     "migrate": ("bring the database to the newest schema", "migrate"),
-    "keys": ("create, list and revoke API keys", "keys create --name ci --expires 90d"),
+    "keys": ("create, list, rotate and revoke API keys", "keys create --name ci --expires 90d"),
+    "tenants": ("a tenant's own limits, and what it has spent", "tenants limits acme --set rate_per_minute=600"),
     "data": (
         "export or delete what belongs to a tenant or to one person",
         "data export --tenant acme --out acme.jsonl",

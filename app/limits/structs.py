@@ -27,3 +27,12 @@ class Reserved(msgspec.Struct):
     day: date
     tokens: int
     cost: float
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a tenant has spent on a day (UTC): dollars, dollars reserved by live runs, tokens."""
+
+    day: date
+    spent: float
+    reserved: float
+    tokens: int
