@@ -14,7 +14,7 @@ IMAGE ?= localhost/agent-service:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check lint format format-check types contracts migrations bench faults lock docs-config secrets image up clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench faults lock docs-config secrets image up clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ run: $(READY)  ## start the server on an embedded PostgreSQL (ARGS="--port 8001"
 test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x")
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-check: format-check lint types contracts migrations test  ## what CI runs: every check, the quick ones first
+check: format-check lint secrets-scan types contracts migrations test  ## what CI runs: every check, the quick ones first
 
 lint: $(READY)  ## ruff
 	$(PY) -m ruff check .
@@ -46,6 +46,12 @@ contracts: $(READY)  ## the import contracts of the house
 migrations: $(READY)  ## the migrations make the tables that the code describes, up and down
 	$(PY) -m tests.migrations_check
 
+secrets-scan: $(READY)  ## no secret in any tracked file, nor in any version that the history holds
+	$(PY) -m requirements.secret_scan
+
+audit: $(READY) $(VENV)/.audit/.ready  ## vulnerabilities, licences and a bill of materials of the lock files, into build/audit/
+	$(PY) -m requirements.audit $(VENV)/.audit/bin/pip-audit
+
 bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
 	$(PY) -m bench $(ARGS)
 
@@ -57,6 +63,7 @@ docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
 
 lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt
+	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
 
@@ -81,6 +88,11 @@ $(VENV)/.tools: requirements/build.txt
 	  then $$python -m venv --clear $(VENV) && break; fi; \
 	done; test -x $(PY) || { echo "Needed: Python 3.11 or later with pip and venv (PYTHON=... names one)." >&2; exit 1; }
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/build.txt
+	@touch $@
+
+$(VENV)/.audit/.ready: requirements/audit.txt | $(VENV)/.tools
+	$(PY) -m venv --clear $(VENV)/.audit
+	$(VENV)/.audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
 	@touch $@
 
 $(READY): $(VENV)/.tools requirements/dev.txt pyproject.toml requirements/uv.py

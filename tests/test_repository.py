@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from requirements.uv import pip_settings, uv_environment
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("build.txt", "dev.txt", "runtime.txt")
+LOCKS = ("audit.txt", "build.txt", "dev.txt", "runtime.txt")
 
 PACKAGE_HOSTS = re.compile(
     r"https?://[\w.-]*(py" + r"pi\b|pythonhosted|npmjs|debian\.org)|--(extra-)?index-url[ =]|--find-links[ =]"
@@ -82,6 +82,7 @@ def test_the_two_environments_run_the_same_versions() -> None:
 @pytest.mark.parametrize(
     "name, wanted",
     [
+        ("audit.txt", PROJECT["dependency-groups"]["audit"]),
         ("build.txt", PROJECT["dependency-groups"]["build"]),
         ("runtime.txt", PROJECT["project"]["dependencies"]),
         ("dev.txt", PROJECT["dependency-groups"]["dev"] + PROJECT["project"]["optional-dependencies"]["embedded"]),
