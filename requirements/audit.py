@@ -1,7 +1,7 @@
 """What the lock files bring: known vulnerabilities, a bill of materials (CycloneDX), licences. Into ``build/audit/``.
 
-Usage, from the environment of development: python -m requirements.audit PIP_AUDIT. The exit code is 0 when all is well, 1 for
-a vulnerability or a licence that is not allowed, 3 when nobody could be asked about vulnerabilities.
+Usage, from the environment of development: python -m requirements.audit PIP_AUDIT. The exit code is 0 when all is
+well, 1 for a vulnerability or a licence that is not allowed, 3 when nobody could be asked about vulnerabilities.
 """
 
 import json

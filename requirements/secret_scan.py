@@ -17,7 +17,8 @@ KINDS = {
     rb"|\b(?:gsk|xai|hf|pplx)[_-][A-Za-z0-9]{30,}",
     "key of this server": rb"\bas_[0-9a-f]{16}_[A-Za-z0-9_-]{43}",
     "private key": rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----",
-    "AWS": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|(?i:aws_secret_access_key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
+    "AWS": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    rb"|(?i:aws_secret_access_key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
     "GitHub": rb"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{50,}",
     "Slack": rb"\bxox[abeprs]-[0-9A-Za-z-]{20,}|hooks\.slack\.com/services/T[0-9A-Z]+/B[0-9A-Z]+/[0-9A-Za-z]{16,}",
     "token (JWT)": rb"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{16,}",
