@@ -45,7 +45,7 @@ def pinned(text: str) -> list[Package]:
     ]
 
 
-def said_by(about: metadata.PackageMetadata) -> str:
+def said_by(about: Any) -> str:
     """The licence that a package's metadata tells: an SPDX expression, a classifier, or one line of text."""
     if expression := about.get("License-Expression"):
         return str(expression)

@@ -55,6 +55,7 @@ class Report(msgspec.Struct):
     reviews: int
     recovered: int
     violations: list[str]
+    log: list[tuple[float, float, str]] = []
 
 
 class Ground:
@@ -93,12 +94,14 @@ class Chaos:
         self._every = every
         self._stop = asyncio.Event()
         self.done: Counter[str] = Counter()
+        self.log: list[tuple[float, float, str]] = []
+        """When each began and was over, by the clock of this machine that effects are told in."""
 
     async def run(self) -> None:
         names, weights = list(FAULTS), list(FAULTS.values())
         while not await self._stopped(self._every):
             (fault,) = self._dice.choices(names, weights)
-            place = self._dice.randrange(len(self._fleet.servers))
+            place, began = self._dice.randrange(len(self._fleet.servers)), time.monotonic()
             if fault == "terminate_backends":
                 await self._terminate()
             elif fault == "crash_database":
@@ -110,6 +113,7 @@ class Chaos:
             else:
                 await asyncio.to_thread(getattr(self._fleet, fault), place)
             self.done[fault] += 1
+            self.log.append((round(began, 2), round(time.monotonic(), 2), f"{fault} {place}"))
 
     async def _network(self, place: int) -> str:
         trouble = self._dice.choice([one for one in Trouble if one is not Trouble.NONE])
@@ -164,6 +168,7 @@ async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float)
             reviews=driver.reviews,
             recovered=recovered,
             violations=violations,
+            log=chaos.log if violations else [],
         )
 
 

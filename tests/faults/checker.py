@@ -51,7 +51,9 @@ def effects(programs: Iterable[Program], says: dict[str, list[dict[str, Any]]]) 
             continue
         found[tool, n] += 1
         if tool != "put" and times != 1:
-            yield f"{tool} {n} happened {times} times under the key {key}"
+            same = [effect for effect in says["effects"] if effect["key"] == key]
+            told = [{name: effect.get(name) for name in ("pid", "began", "heard")} for effect in same]
+            yield f"{tool} {n} happened {times} times under the key {key}: {told}"
     for call in expected.keys() | found.keys():
         if expected[call] != found[call]:
             yield f"{call} was asked for {expected[call]} times and happened under {found[call]} keys"

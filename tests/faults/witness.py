@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Ledger:
         self.effects: list[dict[str, Any]] = []
 
     async def write(self, request: web.Request) -> web.Response:
-        effect = {"at": next(self._counter), **await request.json()}
+        effect = {"at": next(self._counter), "heard": time.monotonic(), **await request.json()}
         self._file.write(json.dumps(effect).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

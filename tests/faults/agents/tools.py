@@ -1,6 +1,7 @@
 """A tool of each class. Every effect goes to the ledger, a process of its own, and is durable before it counts."""
 
 import os
+import time
 
 import httpx
 
@@ -10,8 +11,10 @@ LEDGER = os.environ["FAULTS_LEDGER"]
 
 
 async def effect(name: str, n: int, key: str) -> None:
+    began = time.monotonic()
     async with httpx.AsyncClient(timeout=30) as http:
-        answer = await http.post(f"{LEDGER}/effects", json={"tool": name, "n": n, "key": key})
+        body = {"tool": name, "n": n, "key": key, "pid": os.getpid(), "began": began}
+        answer = await http.post(f"{LEDGER}/effects", json=body)
         answer.raise_for_status()
 
 
