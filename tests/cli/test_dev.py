@@ -10,6 +10,7 @@ import pytest
 
 from app.cli.health import ask
 from tests.cli.commands import Running, only_line, ran
+from tests.journeys.conftest import free_port
 from tests.serving.processes import is_alive, until
 
 pytestmark = pytest.mark.timeout(180)
@@ -44,7 +45,7 @@ def test_a_second_server_on_the_same_data_is_refused_and_a_killed_one_is_forgott
 ) -> None:
     first = start("dev", "--port", str(port))
     first.printed("is ready in")
-    second = ran(tmp_path, "dev", "--port", str(port + 1 if port < 65535 else port - 1))
+    second = ran(tmp_path, "dev", "--port", str(free_port()))
     assert second.returncode == 1
     assert "is in use by process" in only_line(second)
 

@@ -59,6 +59,8 @@ async def test_every_instrument_of_the_contract_is_on_the_page() -> None:
         "agent_run_duration_seconds",
         "agent_runs_active",
         "agent_lease_lost_total",
+        "agent_ratelimit_rejected_total",
+        "agent_secret_rotations_total",
         "agent_webhooks_total",
         "agent_streams_open",
         "agent_tool_calls_total",
