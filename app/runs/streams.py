@@ -11,11 +11,11 @@ from sqlalchemy import Row
 
 from app.agents.port import Interrupt
 from app.base.errors import NotFound, Unavailable
-from app.bus.feed import Behind, EventId, Feed
+from app.bus.feed import Behind, EventId, Feed, Frame
 from app.checkpoints.codec import unpack
 from app.checkpoints.snapshot import read
 from app.db.engine import Database
-from app.domain.events import Event, InputApplied, Interrupted, StepCommitted
+from app.domain.events import Ended, Event, Failed, InputApplied, Interrupted, StepCommitted
 from app.domain.lifecycle import TERMINAL, RunStatus
 from app.runs import queries
 from app.runs.ending import shown
@@ -104,7 +104,8 @@ class RunStreams:
             if run is None:
                 return True, _nothing()
             rows = await queries.logged(session, tenant_id, run_id, after.epoch)
-        return RunStatus(run.status) in TERMINAL, self._rendered(tenant_id, run, list(rows), after, modes)
+        ended = RunStatus(run.status) in TERMINAL
+        return ended, self._rendered(tenant_id, run, list(rows), after, modes)
 
     async def _rendered(
         self, tenant_id: UUID, run: Row[Any], rows: list[Row[Any]], after: EventId, modes: Collection[str] | None
@@ -112,6 +113,7 @@ class RunStreams:
         request = msgspec.json.decode(run.request, type=RunRequest)
         renderer = None
         epoch = 0
+        event: Event | None = None
         for row in rows:
             if renderer is None or row.epoch != epoch:
                 epoch = row.epoch
@@ -131,6 +133,14 @@ class RunStreams:
                 yield EventId(row.epoch, renderer.seq), b"".join(wanted)
                 if number % BREATH == 0:
                     await asyncio.sleep(0)
+        if RunStatus(run.status) in TERMINAL and not isinstance(event, Ended):
+            reached, frames = _closing(run, request)
+            wanted = [
+                frame.data
+                for seq, frame in enumerate(frames, 1)
+                if (reached.epoch, seq) > after and (modes is None or not frame.mode or frame.mode in modes)
+            ]
+            yield reached, b"".join(wanted)
 
     async def _values(self, tenant_id: UUID, thread_id: UUID, event: Event) -> bytes:
         assert isinstance(event, InputApplied | StepCommitted | Interrupted)
@@ -141,6 +151,16 @@ class RunStreams:
 
 def _covers(feed: Feed, place: EventId) -> bool:
     return feed.epoch > 0 and (place.epoch == feed.epoch or (place.epoch == 0 and feed.epoch == 1))
+
+
+def _closing(run: Row[Any], request: RunRequest) -> tuple[EventId, list[Frame]]:
+    """The last frames of a run that ended without an owner to say so, under the epoch of the next one."""
+    renderer = Renderer(request.stream_mode, run.last_epoch + 1)
+    frames: list[Frame] = []
+    if run.error is not None:
+        frames += renderer.render(Failed(error=run.error["error"], message=run.error["message"]), b"")
+    frames += renderer.render(Ended(run_id=str(run.ended_run), status=run.status), b"")
+    return EventId(run.last_epoch + 1, renderer.seq), frames
 
 
 async def _nothing() -> AsyncIterator[tuple[EventId, bytes]]:

@@ -5,7 +5,7 @@ import re
 from app.agents.port import Outcome, RunContext
 from app.bus.feed import START, EventId
 from app.db.engine import Database
-from tests.runs.engine import TENANT, SteeredAgent, step
+from tests.runs.engine import TENANT, SteeredAgent, echo, engine_on, fetch, step
 from tests.runs.test_processes import Heard, Speaker, two
 
 
@@ -32,3 +32,21 @@ async def test_a_reader_that_comes_back_in_the_middle_of_a_step_hears_nothing_tw
         ids = [tuple(map(int, one)) for one in re.findall(rb"id: (\d+)-(\d+)", rest)]
         assert ids == [(1, int(last[1]) + 1 + n) for n in range(len(ids))]
         assert whole.endswith(rest)
+
+
+async def test_a_run_that_ended_without_an_owner_has_an_end_for_its_readers(database: Database) -> None:
+    """Given up after its processes died: the error and the end come under the epoch of the owner that it never got."""
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        run = await engine.accept("x")
+        for _ in range(5):
+            await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+            await engine.claims.release_expired()
+            await engine.claims.claim(5)
+        whole = await engine.stream(run)
+        assert re.findall(rb"event: (\w+)", whole) == [b"error", b"end"]
+        assert b"PoisonError" in whole
+        assert re.findall(rb"id: ([0-9-]+)", whole) == [b"6-1", b"6-2"]
+        rest = [chunk async for chunk in engine.streams.follow(TENANT, run.run_id, after=EventId(6, 1), modes=None)]
+        assert re.findall(rb"event: (\w+)", b"".join(rest)) == [b"end"]
+        over = [chunk async for chunk in engine.streams.follow(TENANT, run.run_id, after=EventId(6, 2), modes=None)]
+        assert b"".join(over) == b""
