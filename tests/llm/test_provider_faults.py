@@ -244,13 +244,15 @@ async def test_a_connection_that_never_opens_meets_its_deadline(
     assert type(heard.error) is ModelTimeout
 
 
-async def test_a_server_that_speaks_no_tls_where_tls_is_due_gets_no_request(http: HttpClient) -> None:
+async def test_a_server_that_speaks_no_tls_where_tls_is_due_gets_no_request() -> None:
+    http = HttpClient()  # to read the authorities that this machine trusts takes a while
     async with FakeProvider() as plain:
         place = endpoint(plain, OPENAI)
         heard = await hear(
             adapter(OPENAI, http, Endpoint(vendor=OPENAI, base_url=place.base_url.replace("http", "https")))
         )
         assert plain.requests == []
+    await http.aclose()
     assert type(heard.error) is ModelUnavailable
     assert "TLS" in str(heard.error)
 
