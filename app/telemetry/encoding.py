@@ -98,6 +98,8 @@ def encoded(span: Span, longest: int = 0) -> bytes:
             parts.append(_text(key, value[:longest]))
         elif isinstance(value, str) and len(value) > _SEEN_AGAIN:
             parts.append(_text(key, value))
+        elif isinstance(value, float):
+            parts.append(_pair(9, key, value))
         else:
             parts.append(_attribute(key, value))
     if span.error:
