@@ -14,7 +14,7 @@ IMAGE ?= localhost/agent-service:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench faults lock docs-config secrets image up clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench faults lock docs-config docs-metrics secrets image up clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills ev
 
 docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
 	$(PY) -m docs.configuration
+
+docs-metrics: $(READY)  ## write docs/metrics.md anew from app/telemetry/meters.py
+	$(PY) -m docs.metrics
 
 lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt

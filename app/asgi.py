@@ -10,7 +10,7 @@ from litestar.di import NamedDependency, Provide
 
 from app.access.guard import OPEN, Guard, principal_of
 from app.access.rates import Rates
-from app.routes import BASE_PATH, ROOT_CONTROLLERS, controllers_of
+from app.routes import BASE_PATH, controllers_of, root_controllers_of
 from app.system.service import version
 from app.web.bodies import Bodies
 from app.web.browsers import Browsers
@@ -23,10 +23,11 @@ from app.wiring import House
 
 def litestar(house: House) -> Litestar:
     """The routes of ``house``; who serves them opens and closes it (``app.cli.application``)."""
+    server = house.settings.server
     return Litestar(
         route_handlers=[
-            Router(BASE_PATH, route_handlers=[*controllers_of(house.settings.server.role)]),
-            *ROOT_CONTROLLERS,
+            Router(BASE_PATH, route_handlers=[*controllers_of(server.role)]),
+            *root_controllers_of(server.metrics_port in {0, server.port}),
         ],
         middleware=[
             functools.partial(Guard, access=house.entrance.authenticator, records=house.entrance.audit),
@@ -37,7 +38,7 @@ def litestar(house: House) -> Litestar:
         return_dto=None,
         exception_handlers=exception_handlers,
         openapi_config=openapi_config(version(), opt=OPEN),
-        path=house.settings.server.root_path or None,
+        path=server.root_path or None,
         request_max_body_size=None,
         logging_config=None,
     )
@@ -46,9 +47,8 @@ def litestar(house: House) -> Litestar:
 def layers(house: House) -> Envelope:
     """All that a request passes through: from the outside in, the envelope, names and origins, bodies, the routes."""
     server = house.settings.server
-    return Envelope(
-        Browsers(Bodies(litestar(house)), hosts=server.allowed_hosts, origins=server.cors_origins), house.meters
-    )
+    inner = Browsers(Bodies(litestar(house)), hosts=server.allowed_hosts, origins=server.cors_origins)
+    return Envelope(inner, house.meters, tracer=house.tracer)
 
 
 def dependencies(house: House) -> dict[str, Provide]:

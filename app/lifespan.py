@@ -20,6 +20,9 @@ CUT_SECONDS = 1.0
 async def open_house(house: House) -> None:
     """Check the database, start the engine, report ready."""
     await house.database.check()
+    if house.push is not None:
+        house.push.start()
+        house.loop_lag.also(house.push.sample)
     house.vault.start()
     house.entrance.audit.start()
     house.limiter.start()
@@ -31,6 +34,7 @@ async def open_house(house: House) -> None:
     house.supervisor.start()
     house.scheduler.start()
     if house.settings.server.role != "api":
+        house.waiting.start()
         if house.settings.server.environment == "production" and not house.dispatcher.signs:
             log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
         house.dispatcher.start()
@@ -60,6 +64,8 @@ async def close_house(house: House) -> None:
     """Drain if nobody has, then close what ``open_house`` opened, last first."""
     await drain_house(house)
     await _within(house, CLOSE_SECONDS, _close(house), "close")
+    if house.push is not None:
+        await asyncio.to_thread(house.push.end)
     log.info("stopped")
 
 
@@ -78,6 +84,7 @@ async def _within(house: House, seconds: float, work: Coroutine[Any, Any, None],
 
 async def _close(house: House) -> None:
     await house.prober.aclose()
+    await house.waiting.aclose()
     house.loop_lag.stop()
     await house.streams.tasks.aclose()
     await house.keeping.aclose()

@@ -35,5 +35,6 @@ def controllers_of(role: str) -> tuple[type[Controller], ...]:
     return (SystemController,) if role == "worker" else CONTROLLERS
 
 
-ROOT_CONTROLLERS: tuple[type[Controller], ...] = (MetricsController,)
-"""Beside the base path."""
+def root_controllers_of(metrics: bool) -> tuple[type[Controller], ...]:
+    """What is served beside the base path; ``metrics``: whether they have no port of their own."""
+    return (MetricsController,) if metrics else ()

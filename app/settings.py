@@ -27,6 +27,7 @@ from app.options import (
     RedisSettings,
     RunSettings,
     ServerSettings,
+    TelemetrySettings,
 )
 from app.secrets.secret import Secret
 from app.secrets.sources import secret_file
@@ -36,7 +37,10 @@ _KUBERNETES_PREFIX = "AGENT_SERVICE_"  # Kubernetes injects these for a Service 
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings. ``warnings`` are sentences about names that look like settings and are none."""
+    """All settings. ``warnings`` are sentences about names that look like settings and are none.
+
+    ``otel`` are OpenTelemetry's variables, for its SDK, which reads the environment itself.
+    """
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -47,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runs: RunSettings = RunSettings()
     egress: EgressSettings = EgressSettings()
     limits: LimitSettings = LimitSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    otel: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     read_secret: Callable[[str], Secret | None] = lambda _: None
     """What the secret variable of that name holds now, its file read again. Raises ``UsageError``."""
@@ -156,13 +162,19 @@ def load(
     kinds = {field.name: field.type for field in msgspec.structs.fields(Settings)}
     groups = {name: kinds[name](**given) for name, given in parts.items()}
     secrets = {variable.name: variable for variable in variables() if variable.is_secret}
+    otel = {name: text for layer in reversed(layers) for name, text in layer.items() if name.startswith("OTEL_")}
 
     def read_secret(name: str) -> Secret | None:
         text = _text_of(secrets[name], layers)
         secret: Secret | None = _value_of(secrets[name], text) if text else None
         return secret
 
-    return Settings(**groups, warnings=_warnings(layers), read_secret=read_secret)
+    return Settings(**groups, otel=otel, warnings=_warnings(layers), read_secret=read_secret)
+
+
+def hand_on(variables: Mapping[str, str]) -> None:
+    """Put ``variables`` into the environment, for a library that reads it: those of ``.env`` are not there yet."""
+    os.environ.update(variables)
 
 
 def _no_limit_without_keys(parts: dict[str, dict[str, Any]]) -> None:

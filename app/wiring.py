@@ -1,6 +1,6 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -37,6 +37,7 @@ from app.runs.feeds import Feeds
 from app.runs.journal import Journal
 from app.runs.service import RunService
 from app.runs.supervisor import Parts, Supervisor
+from app.runs.waiting import Waiting
 from app.secrets.ring import Vault
 from app.secrets.secret import Secret
 from app.settings import Settings
@@ -49,15 +50,23 @@ from app.store.versions import Versions
 from app.system.prober import Prober
 from app.system.service import Dispensable, SystemService, version
 from app.system.state import Readiness
+from app.telemetry.board import Boards
 from app.telemetry.export import MetricsPage
-from app.telemetry.lag import LoopLag
-from app.telemetry.meters import Meters
+from app.telemetry.exporting import exporting
+from app.telemetry.lag import LoopLag, Vitals
+from app.telemetry.meters import OPT_IN, Meters
+from app.telemetry.tools import ToolCalls
+from app.telemetry.tracing import Telling, Tracer
 from app.threads.service import ThreadService
 from app.web.proxies import Proxies
 from app.web.streams import MOST, Streams
 from app.webhooks.dispatcher import Dispatcher
 from app.webhooks.service import WebhookService
 from app.webhooks.signing import key_of
+
+if TYPE_CHECKING:  # they load their libraries
+    from app.bus.redis_relay import RedisCarrier
+    from app.telemetry.otlp import Push
 
 
 class Background(Protocol):
@@ -87,6 +96,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     meters: Meters
+    tracer: Tracer
+    push: "Push | None"
     metrics_page: MetricsPage
     loop_lag: LoopLag
     background: Tasks
@@ -98,6 +109,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     engine: Parts
     supervisor: Supervisor
     vault: Vault
+    waiting: Waiting
     entrance: Entrance
     limiter: Limiter
     proxies: Proxies
@@ -115,32 +127,29 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     system: SystemService
 
 
-def build(settings: Settings, *, streams: int = MOST) -> House:
+def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = None, number: int = 1) -> House:
     """Connect the rooms as ``settings`` says. Raises ``StartError`` for what cannot work.
 
-    ``streams``: answers that may be open at once.
+    ``streams``: answers that may be open at once. ``boards``: what the workers of this server count on; this one is the
+    worker ``number``.
     """
-    meters, readiness = Meters(), Readiness()
-    vault, database, audit = _kept(settings, meters)
-    models = Registry(settings.llm, meters, vault=vault)
+    boards = boards or Boards()
+    meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
+    push, telling = exporting(settings, meters, version())
+    vault, database, audit = _kept(settings, telling)
+    models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
     store = StoreService(database, versions, agents.store)
-    catalog = _catalog(agents, models, meters, store)
+    catalog = _catalog(agents, models, telling, store)
     signals = Signals(database)
-    carrier: Carrier = PostgresCarrier(database, signals)
-    redis = None
-    if settings.redis.url is not None:
-        from app.bus.redis_relay import RedisCarrier
-
-        redis = RedisCarrier(settings.redis.url, carrier)
+    carrier, redis = _carriers(settings, database, signals)
     limiter = _limiter(settings)
     budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
-    engine = _engine(budgets, database, settings.runs, signals, redis or carrier)
-    most = 0 if settings.server.role == "api" else settings.runs.most
+    engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
-    supervisor = Supervisor(engine, catalog, meters, most=most, told=dispatcher.wake)
+    supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
     assistants = _assistants(database, catalog, signals)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets))
@@ -148,8 +157,10 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
     return House(
         settings=settings,
         meters=meters,
-        metrics_page=MetricsPage(meters, version()),
-        loop_lag=LoopLag(meters),
+        tracer=telling.tracer,
+        push=push,
+        metrics_page=MetricsPage(meters, boards, version()),
+        loop_lag=LoopLag(meters, Vitals(meters).sample, database.sample),
         background=Tasks("background"),
         readiness=readiness,
         database=database,
@@ -159,6 +170,7 @@ def build(settings: Settings, *, streams: int = MOST) -> House:
         engine=engine,
         supervisor=supervisor,
         vault=vault,
+        waiting=Waiting(database, meters),
         entrance=_entrance(database, audit, settings.auth),
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
@@ -189,11 +201,11 @@ def _entrance(database: Database, audit: AuditService, settings: AuthSettings) -
     return Entrance(audit, access, Credentials(access, tokens) if settings.key_pepper else tokens, keys)
 
 
-def _kept(settings: Settings, meters: Meters) -> tuple[Vault, Database, AuditService]:
+def _kept(settings: Settings, telling: Telling) -> tuple[Vault, Database, AuditService]:
     """The secrets, the database that one of them opens, and the log in it of what becomes of them."""
 
     def told(name: str, outcome: str) -> None:
-        meters.secret_rotations.add(1, name, outcome)
+        telling.meters.secret_rotations.add(1, name, outcome)
         audit.heard(Note(SERVICE, f"secret.{outcome}", "service", name))
 
     if settings.database.url is None:
@@ -206,6 +218,7 @@ def _kept(settings: Settings, meters: Meters) -> tuple[Vault, Database, AuditSer
         lambda: [one.reveal() for one in url.values],
         direct=(lambda: [one.reveal() for one in direct.values]) if settings.database.direct_url else "",
     )
+    database.measure(*telling)
     audit = AuditService(database)
     return vault, database, audit
 
@@ -223,11 +236,8 @@ def _limiter(settings: Settings) -> Limiter:
     return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(new_id())))
 
 
-def _catalog(agents: AgentsFile, models: Registry, meters: Meters, store: StoreService) -> Catalog:
-    def count(tool: str, outcome: str) -> None:
-        meters.tool_calls.add(1, tool, outcome)
-
-    return Catalog(agents, models.model, count, AgentStore(store))
+def _catalog(agents: AgentsFile, models: Registry, telling: Telling, store: StoreService) -> Catalog:
+    return Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
 
 
 def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:
@@ -242,11 +252,31 @@ def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versi
     return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
-def _engine(budgets: Budgets, database: Database, settings: RunSettings, signals: Signals, carrier: Carrier) -> Parts:
+def _carriers(settings: Settings, database: Database, signals: Signals) -> "tuple[Carrier, RedisCarrier | None]":
+    """What carries frames to other processes, and that again where it is Redis."""
+    carrier = PostgresCarrier(database, signals)
+    if settings.redis.url is None:
+        return carrier, None
+    from app.bus.redis_relay import RedisCarrier
+
+    redis = RedisCarrier(settings.redis.url, carrier)
+    return redis, redis
+
+
+def _supervisor(
+    settings: Settings, engine: Parts, catalog: Catalog, telling: Telling, dispatcher: Dispatcher
+) -> Supervisor:
+    most = 0 if settings.server.role == "api" else settings.runs.most
+    return Supervisor(engine, catalog, telling, most=most, told=dispatcher.wake)
+
+
+def _engine(
+    budgets: Budgets, database: Database, settings: RunSettings, signals: Signals, carrier: Carrier, telling: Telling
+) -> Parts:
     return Parts(
         database=database,
-        claims=Claims(database, new_id(), settings.lease_seconds),
-        journal=Journal(database, patience=settings.lease_seconds),
+        claims=Claims(database, new_id(), settings.lease_seconds, telling.tracer),
+        journal=Journal(database, patience=settings.lease_seconds, telling=telling),
         signals=signals,
         feeds=Feeds(database, signals, carrier),
         outlet=Outlet(carrier),

@@ -102,7 +102,12 @@ def test_a_lock_file_holds_what_the_project_asks_for(name: str, wanted: list[str
 
 
 def test_every_dependency_of_the_program_is_used_by_it() -> None:
-    modules = {"pyjwt": "jwt", "python-dotenv": "dotenv"}
+    modules = {
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
+        "opentelemetry-sdk": "opentelemetry.sdk",
+        "pyjwt": "jwt",
+        "python-dotenv": "dotenv",
+    }
     loaded_by_granian = {"uvloop"}
     statement = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
     files = [path for folder in ("app", "migrations") for path in (ROOT / folder).rglob("*.py")]

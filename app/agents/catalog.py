@@ -10,21 +10,21 @@ from app.agents.toolloop.agent import Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
 from app.base.errors import AgentServiceError, StartError
 from app.llm.port import Model
+from app.telemetry.tools import ToolCalls
 from app.tools.port import LongTerm
 from app.tools.registry import find_tool
 
 FindModel = Callable[[str, Sequence[str]], Model]
 """The model of a name (``vendor:model``, or empty for the default one), with its fallbacks."""
 
-Count = Callable[[str, str], None]
-"""Counts a tool call: the tool's name and the outcome."""
-
 
 class Catalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
-    def __init__(self, file: AgentsFile, find_model: FindModel, count: Count, store: LongTerm | None = None) -> None:
-        self._agents = {name: build(name, spec, file, find_model, count, store) for name, spec in file.agents.items()}
+    def __init__(
+        self, file: AgentsFile, find_model: FindModel, calls: ToolCalls, store: LongTerm | None = None
+    ) -> None:
+        self._agents = {name: build(name, spec, file, find_model, calls, store) for name, spec in file.agents.items()}
         models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
         self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
@@ -46,7 +46,7 @@ def build(
     spec: AgentSpec,
     file: AgentsFile,
     find_model: FindModel,
-    count: Count,
+    calls: ToolCalls,
     store: LongTerm | None = None,
 ) -> Agent:
     """One agent. Raises ``StartError`` that names the file and the agent."""
@@ -68,7 +68,7 @@ def build(
             temperature=spec.temperature,
             max_tokens=spec.max_tokens,
         )
-        toolbox = Toolbox(tools, count, spec.approve)
+        toolbox = Toolbox(tools, calls.count, spec.approve, calls.begin)
         if not spec.function:
             return ToolLoop(name, model, toolbox, manner, spec.description)
         function = load(spec.function, file.folder)

@@ -29,10 +29,14 @@ async def _run(arguments: argparse.Namespace) -> int:
     from app.llm.registry import Registry
     from app.settings import load
     from app.telemetry.meters import Meters
+    from app.telemetry.tools import ToolCalls
+    from app.telemetry.tracing import NO_TRACER
 
     settings = load()
     file = read(arguments.agents or settings.agents.config)
-    models = Registry(settings.llm, Meters())
+    meters = Meters()
+    models = Registry(settings.llm, meters)
+    calls = ToolCalls(meters, NO_TRACER)
     try:
         if arguments.action == "list":
             default = models.default()[0]
@@ -48,7 +52,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))
             return 0
         found = [
-            _loads(name, lambda name=name, spec=spec: build(name, spec, file, models.model, lambda *_: None))  # type: ignore[misc]
+            _loads(name, lambda name=name, spec=spec: build(name, spec, file, models.model, calls))  # type: ignore[misc]
             for name, spec in file.agents.items()
         ]
         return 0 if all(found) else 1

@@ -1,6 +1,6 @@
 """What ``serve`` and ``dev`` have their workers do. Imported in workers alone: it brings the whole program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -12,6 +12,9 @@ from app.lifespan import close_house, drain_house, open_house
 from app.serving.station import Station
 from app.serving.worker import connections, run
 from app.settings import Settings, load
+from app.system.scraping import MetricsAlone
+from app.telemetry.board import Boards
+from app.telemetry.lines import Lines
 from app.telemetry.logs import set_up
 from app.wiring import build
 
@@ -21,10 +24,14 @@ log = structlog.get_logger(__name__)
 class Service:
     """The House as a worker serves it (``app.serving.port.Application``)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, boards: Boards, number: int, lines: Lines) -> None:
+        self._lines = lines
+        self._dropped = 0
         # health checks and other requests find a connection while all streams are open
-        self._house = build(settings, streams=connections() * 5 // 6)
+        self._house = build(settings, streams=connections() * 5 // 6, boards=boards, number=number)
+        self._house.loop_lag.also(self._count_dropped)
         self.asgi = layers(self._house)
+        self.metrics = MetricsAlone(self._house.metrics_page)
 
     async def open(self) -> None:
         """Refuse a database that lacks migrations, then open the House."""
@@ -48,22 +55,32 @@ class Service:
         """Close the House."""
         await close_house(self._house)
 
+    def _count_dropped(self) -> None:
+        dropped, self._dropped = self._lines.dropped - self._dropped, self._lines.dropped
+        self._house.meters.lines_dropped.add(dropped)
+
     def about(self) -> dict[str, str]:
         """The default model and why it is that, and the agents."""
         model, reason = self._house.models.default()
         return {"model": f"{model} ({reason})", "agents": ", ".join(self._house.catalog.names())}
 
 
-def work(station: Station, overrides: Mapping[str, str], defaults: Mapping[str, str]) -> int:
+def work(station: Station, boards: Boards, overrides: Mapping[str, str], defaults: Mapping[str, str]) -> int:
     """Serve with the settings of this moment until the parent ends it; the exit code."""
+    last: list[Callable[[], None]] = []
 
     def create() -> Service:
         settings = load(overrides=overrides, defaults=defaults)
-        set_up(settings.server.log_level, settings.server.log_format)
+        lines = set_up(settings.server.log_level, settings.server.log_format)
+        last.append(lines.flush)
         if settings.server.crash_at:
             arm(settings.server.crash_at)
         for sentence in settings.warnings:
             log.warning("setting_ignored", detail=sentence)
-        return Service(settings)
+        return Service(settings, boards, station.number, lines)
 
-    return run(create, station)
+    try:
+        return run(create, station)
+    finally:
+        for say_the_last in last:
+            say_the_last()

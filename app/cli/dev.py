@@ -17,6 +17,7 @@ from app.serving.listening import listen
 from app.serving.parent import Parent
 from app.serving.station import Station
 from app.settings import Settings, is_loopback, load
+from app.telemetry.board import Boards
 
 DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5"}
 """A developer is alone, and waits less for a stop than an operator."""
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     signal.signal(signal.SIGTERM, leave)
     overrides = words_of(arguments, HOST="host", PORT="port", AGENT_DATA_DIR="data_dir", AGENT_CONFIG="agents")
+    overrides["METRICS_PORT"] = "0"
     settings = load(overrides=overrides, defaults=DEFAULTS)
     server = settings.server
     if settings.auth.mode == "none" and not is_loopback(server.host):
@@ -51,16 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
         overrides |= {"DATABASE_URL": url, "MIGRATE_DATABASE_URL": url}
         apart(lambda: _migrate(url))
 
+        boards = Boards()
+
         def work(station: Station) -> int:
             from app.cli.application import work
 
-            return work(station, overrides, DEFAULTS)
+            return work(station, boards, overrides, DEFAULTS)
 
         parent = Parent(
             listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=sayer(server.log_format)
         )
         if arguments.reload:
             parent.changed = Changes(_folders(settings)).found
+        parent.on_end = boards.left
         parent.on_ready = _Screen(settings, began).show
         return parent.run()
     finally:

@@ -10,6 +10,7 @@ from app.serving.listening import listen
 from app.serving.parent import Parent
 from app.serving.renewal import Renewal
 from app.serving.station import Station
+from app.telemetry.board import Boards
 
 ROLES = ("all", "api", "worker")
 
@@ -34,15 +35,21 @@ def run(arguments: argparse.Namespace) -> int:
     )
     plan = apart(lambda: prepare(overrides))
 
+    say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
+    listeners = listen(host, port, plan["workers"])
+    metrics = listen(host, plan["metrics_port"])[0] if plan["metrics_port"] not in {0, port} else None
+    boards = Boards(plan["workers"])
+
     def work(station: Station) -> int:
         from app.cli.application import work
 
-        return work(station, overrides, {})
+        station.metrics = metrics
+        return work(station, boards, overrides, {})
 
-    say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
-    parent = Parent(listen(host, port, plan["workers"]), work, grace=plan["drain"] + GRACE_SECONDS, say=say)
+    parent = Parent(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=say)
     parent.renewal = Renewal(**plan["renewal"])
     parent.reloads = True
+    parent.on_end = boards.left
     parent.on_ready = lambda about: say("info", "serving", host=host, port=port, **about)
     return parent.run()
 
@@ -72,6 +79,7 @@ def prepare(overrides: dict[str, str]) -> dict[str, Any]:
     return {
         "host": server.host,
         "port": server.port,
+        "metrics_port": server.metrics_port,
         "workers": server.workers,
         "log_format": server.log_format,
         "drain": settings.runs.drain_seconds,

@@ -19,8 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from app.base.errors import StartError, Unavailable
+from app.db.pool import MeasuredPool
 from app.db.session import Reader, Snapshot, Writer
+from app.db.tracing import trace_statements
 from app.db.url import to_sqlalchemy
+from app.telemetry.meters import ServerMeters
+from app.telemetry.tracing import NO_TRACER, Tracer
 
 APP_ROLE = "agent_app"
 ENGINE_ROLE = "agent_engine"
@@ -73,6 +77,7 @@ def _open(addresses: Addresses, role: str, size: int, wire: Wire) -> AsyncEngine
         settings |= ENGINE_PLANS
     engine = create_async_engine(
         address,
+        poolclass=MeasuredPool,
         pool_size=size,
         max_overflow=0,
         pool_timeout=10,
@@ -169,6 +174,22 @@ class Database:
     def abort(self) -> None:
         """Cut every connection: what waits for the database fails at once, and what asks it from now on too."""
         self._wire.abort()
+
+    def measure(self, meters: ServerMeters, tracer: Tracer = NO_TRACER) -> None:
+        """Count on ``meters`` how the pools are used, and make spans of what requests ask."""
+        if tracer.active:
+            trace_statements(self._requests.sync_engine, tracer)
+        for name, engine in (("requests", self._requests), ("engine", self._engine)):
+            pool = engine.sync_engine.pool
+            assert isinstance(pool, MeasuredPool)
+            pool.measure(meters, name)
+
+    def sample(self) -> None:
+        """Tell of the pools as they are now."""
+        for engine in (self._requests, self._engine):
+            pool = engine.sync_engine.pool
+            assert isinstance(pool, MeasuredPool)
+            pool.sample()
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from app.limits.buckets import LocalBuckets, Take, Verdict
-from app.limits.shared import SharedBuckets
 from app.limits.structs import Own
 from app.options import LimitSettings
+
+if TYPE_CHECKING:  # loads Redis, and with it the OpenTelemetry SDK: 40 MB
+    from app.limits.shared import SharedBuckets
 
 LLM = "llm"
 """The name of the limit on requests that start runs, a key."""
@@ -26,7 +28,7 @@ class Limiter:
     def __init__(
         self,
         settings: LimitSettings,
-        shared: SharedBuckets | None = None,
+        shared: "SharedBuckets | None" = None,
         share: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

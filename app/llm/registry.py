@@ -1,15 +1,15 @@
 """Names → models: ``vendor:model``, with what all models of a vendor share. The only place that picks adapters."""
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from app.base.errors import Invalid, ModelError, UsageError
 from app.llm.failover import Failover, Link, RetryRules
-from app.llm.port import Finished, Model, ModelEvent, ModelRequest
+from app.llm.measured import Measured
+from app.llm.port import Model
 from app.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, OPENAI_URL
 from app.llm.scripted import MODELS as SCRIPTED
 from app.llm.vendor import Vendor
@@ -17,6 +17,7 @@ from app.options import LlmSettings
 from app.secrets.ring import Ring, Vault
 from app.secrets.secret import Secret
 from app.telemetry.meters import Meters
+from app.telemetry.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:  # loads aiohttp
     from app.llm.http import Endpoint, HttpClient
@@ -43,11 +44,13 @@ class Registry:
         rules: RetryRules = RetryRules(),
         *,
         vault: Vault | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """``vault``: where keys come from that change."""
         self._settings = settings
         self._vault = vault
         self._meters = meters
+        self._tracer = tracer
         self._rules = rules
         self._openai_url = address("OPENAI_BASE_URL", settings.openai_base_url) or OPENAI_URL
         self._anthropic_url = address("ANTHROPIC_BASE_URL", settings.anthropic_base_url) or ANTHROPIC_URL
@@ -90,8 +93,10 @@ class Registry:
             raise UsageError(f"AGENT_DEFAULT_MODEL: {error}") from None
         links += [self._link(one) for one in fallback]
         if len(links) == 1 and links[0].model.vendor == "scripted":
-            return links[0].model  # nothing there can fail, and nothing is paid
-        return Measured(Failover(links, self._rules), self._meters)
+            # nothing there can fail, and nothing is paid
+            model = links[0].model
+            return Measured(model, self._meters, self._tracer) if self._tracer.active else model
+        return Measured(Failover(links, self._rules), self._meters, self._tracer)
 
     def health(self) -> dict[str, dict[str, Any]]:
         """How each vendor in use did lately, in real traffic and when ``probe`` looked; asks nobody."""
@@ -188,40 +193,6 @@ class Registry:
 
             self._http = HttpClient()
         return self._http
-
-
-class Measured:
-    """A model whose calls and tokens are counted (GenAI semantic conventions)."""
-
-    def __init__(self, model: Failover, meters: Meters) -> None:
-        self.vendor = model.vendor
-        self.name = model.name
-        self._model = model
-        self._meters = meters
-
-    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Ask and count."""
-        began = time.monotonic()
-        vendor, name, failure = self.vendor, self._model.name, ""
-        events = cast("AsyncGenerator[ModelEvent, None]", self._model.stream(request))
-        try:
-            async for event in events:
-                if isinstance(event, Finished):
-                    vendor, name = event.vendor, event.model
-                    self._count(event)
-                yield event
-        except ModelError as error:
-            failure = type(error).__name__
-            raise
-        finally:
-            await events.aclose()
-            self._meters.model_duration.record(time.monotonic() - began, "chat", vendor, name, failure)
-
-    def _count(self, end: Finished) -> None:
-        if end.usage is not None:
-            labels = ("chat", end.vendor, end.model)
-            self._meters.model_tokens.record(end.usage.input_tokens, *labels, "input")
-            self._meters.model_tokens.record(end.usage.output_tokens, *labels, "output")
 
 
 def address(variable: str, value: str) -> str:

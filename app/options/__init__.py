@@ -4,6 +4,7 @@ from app.options.access import AuthSettings, LimitSettings
 from app.options.outside import EgressSettings, LlmSettings
 from app.options.server import AgentSettings, RunSettings, ServerSettings
 from app.options.storage import DatabaseSettings, RedisSettings
+from app.options.telemetry import TelemetrySettings
 
 __all__ = [
     "AgentSettings",
@@ -15,4 +16,5 @@ __all__ = [
     "RedisSettings",
     "RunSettings",
     "ServerSettings",
+    "TelemetrySettings",
 ]

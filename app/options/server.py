@@ -27,6 +27,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         "127.0.0.1"
     )
     port: Annotated[int, is_("PORT", "The port to listen on.", ge=1, le=65535)] = 8000
+    metrics_port: Annotated[
+        int,
+        is_(
+            "METRICS_PORT",
+            "The port on which `agent-service serve` answers `/metrics`, and nothing else (0: on `PORT`).",
+            ge=0,
+            le=65535,
+        ),
+    ] = 0
     role: Annotated[
         Literal["all", "api", "worker"],
         is_("AGENT_ROLE", "`api` answers requests, `worker` executes runs (it serves health and metrics too)."),

@@ -19,12 +19,16 @@ from app.runs.cancels import supersede
 from app.runs.creation import created
 from app.runs.entries import Accept, Claimed
 from app.runs.turns import ACCEPT, CLAIM, CLAIM_NEXT, EXTEND, HAND_OVER, RELEASE_EXPIRED
+from app.telemetry.tracing import CLIENT, NO_TRACER, Tracer, Value
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 """Strategies that stop what the thread does, and the action that each takes."""
 
 MOST_ATTEMPTS = 5
 """Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
+
+ACCEPT_SPAN = "accept runs"
+ABOUT_ACCEPTING: dict[str, Value] = {"db.system.name": "postgresql", "db.query.summary": ACCEPT_SPAN}
 
 _decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
@@ -33,7 +37,8 @@ encode = msgspec.json.Encoder().encode
 class Claims:
     """Accepts runs in groups, and claims those whose turn has come, for the owner token of this process."""
 
-    def __init__(self, database: Database, owner: UUID, lease_seconds: float) -> None:
+    def __init__(self, database: Database, owner: UUID, lease_seconds: float, tracer: Tracer = NO_TRACER) -> None:
+        self._tracer = tracer
         self._database = database
         self.owner = owner
         self.lease_seconds = lease_seconds
@@ -61,7 +66,14 @@ class Claims:
         ``strict`` one that asks nothing.
         """
         groups = self._takeovers if entry.strategy in TAKE_OVER else self._groups
-        result = await groups.submit(entry)
+        span = self._tracer.start(ACCEPT_SPAN, CLIENT)
+        result: Claimed | Exception | None = None
+        try:
+            result = await groups.submit(entry)
+        finally:
+            if span is not None:
+                span.attributes.update(ABOUT_ACCEPTING)
+                span.end("" if isinstance(result, Claimed) else type(result).__name__)
         if isinstance(result, Exception):
             raise result
         return result
@@ -128,6 +140,7 @@ class Claims:
                         e.parent_id,
                         e.strict,
                         e.webhook,
+                        e.traceparent,
                     )
                     for e in entries
                 ),
@@ -217,5 +230,6 @@ def _claimed(
         held_until=held_until,
         answered=_decode(row["answered"]) if row["answered"] else {},
         behind=behind,
+        traceparent=get("traceparent") or "",
         torn=isinstance(of, asyncpg.Record) and of["torn"],
     )

@@ -17,6 +17,7 @@ from app.egress.addresses import Allowed, check_url
 from app.runs import queries
 from app.runs.entries import Accept, Claimed
 from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes
+from app.telemetry.tracing import here
 
 _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -75,6 +76,7 @@ class Creation:
             strict=bool(body.strict_resume) and _resumes(body),
             webhook=body.webhook,
             agent=agent_name,
+            traceparent=None if (place := here.get()) is None else place.traceparent,
         )
 
     async def _continued(

@@ -8,6 +8,7 @@ import msgspec
 
 from app.agents.port import Interrupt
 from app.base.errors import AgentServiceError
+from app.base.ids import task_id
 from app.domain.events import Ended, Event, Failed, Interrupted, Move
 from app.domain.state import State
 from app.runs.frames import with_member
@@ -54,3 +55,9 @@ def failure(error: BaseException) -> Failed:
     # neither a zero byte nor half a surrogate pair can be stored
     sayable = words.encode(errors="replace").decode().replace("\x00", "\ufffd")
     return Failed(error=type(error).__name__, message=sayable or type(error).__name__)
+
+
+def task_of(head: UUID | None, following: Sequence[str]) -> str:
+    """The task that asks: the first node that would go on from the newest checkpoint ``head``."""
+    assert head is not None
+    return str(task_id(head, following[0] if following else ""))

@@ -16,6 +16,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
 
     Without an ``owner`` it waits in line for a process that runs it. ``parent_id`` is the run whose question it
     answers; with ``strict`` it is refused where no question waits. ``reserved``: its part of the tenant's budget.
+    ``traceparent``: where in a trace it was asked for.
     """
 
     tenant_id: UUID
@@ -34,6 +35,7 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     webhook: str | None = None
     agent: str = ""
     reserved: Reserved | None = None
+    traceparent: str | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, Any] = {}
     behind: UUID | None = None
     torn: bool = False
+    traceparent: str = ""
 
     @property
     def started(self) -> bool:

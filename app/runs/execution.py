@@ -9,7 +9,6 @@ import msgspec
 
 from app.agents.port import Agent, Outcome, Step, ToolIntent
 from app.base.crashes import crash_point
-from app.base.ids import task_id
 from app.base.lease import Lease
 from app.base.tasks import Tasks, to_the_end
 from app.bus.feed import Feed, Frame
@@ -22,11 +21,12 @@ from app.domain.state import shown
 from app.limits.budgets import Account
 from app.runs import beginning
 from app.runs.draft import Draft
-from app.runs.ending import OUT_OF_TIME, ROLLED_BACK, Ending, failure
+from app.runs.ending import OUT_OF_TIME, ROLLED_BACK, Ending, failure, task_of
 from app.runs.entries import Claimed, EndEntry, JournalEntry
 from app.runs.frames import Renderer
 from app.runs.journal import Journal
 from app.runs.loading import Loaded, settings_of
+from app.runs.tracing import Untraced
 
 encode = msgspec.json.Encoder().encode
 
@@ -77,6 +77,7 @@ class Execution:
         self._held: list[Event] | None = None
         self._input_written: asyncio.Task[int] | None = None
         self._ending = Ending()
+        self.trace = Untraced()
 
     @property
     def step(self) -> int:
@@ -111,6 +112,7 @@ class Execution:
         Raises ``Invalid`` for an input that the agent does not take, ``Paused`` when the run shall stop before its
         first node.
         """
+        self.trace.step_begins()
         if self._continues:
             return
         before = self.head
@@ -173,6 +175,7 @@ class Execution:
             await self._pause(step)
         self._count(step)
         await self._write(step, None)
+        self.trace.step_begins()
         self.next = step.next
         if self.account is not None:
             await self.account.check()
@@ -255,7 +258,7 @@ class Execution:
         if end is not None:
             announced += self._ending.last_words(self.run_id, self.head, end.status, self._move(None, "", ()))
             if end.interrupts is not None:
-                end = msgspec.structs.replace(end, task=self._task())
+                end = msgspec.structs.replace(end, task=task_of(self.head, self._draft.next))
         values = self.state.json() if any(map(self._renderer.needs_values, announced)) else b""
         frames: list[Frame] = []
         for event in announced:
@@ -269,6 +272,7 @@ class Execution:
         entry = self._draft.entry(stored, end)
         self._held = []
         await to_the_end(self._commit(entry, frames))
+        self.trace.step_ends(step, self.step - 1)
 
     async def _commit(self, entry: JournalEntry, frames: list[Frame]) -> None:
         try:
@@ -284,11 +288,6 @@ class Execution:
         self._feed.stored(self._renderer.seq)
         for event in held:
             self.emit(event)
-
-    def _task(self) -> str:
-        """The task that asks: the first node that would go on from the newest checkpoint."""
-        assert self.head is not None
-        return str(task_id(self.head, self._draft.next[0] if self._draft.next else ""))
 
     def _say(self, event: Event) -> None:
         self._events.append(event)

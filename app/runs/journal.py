@@ -11,6 +11,8 @@ from app.base.errors import LeaseLost, Unavailable
 from app.db.engine import Database
 from app.db.groups import Groups
 from app.runs.entries import JournalEntry
+from app.telemetry.meters import Meters
+from app.telemetry.tracing import CLIENT, NO_TRACER, Telling, Value
 
 COMMIT = """
 with entry as (
@@ -142,6 +144,9 @@ select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and statu
 """
 """An epoch has one owner, so a run that ended in it was ended by that owner."""
 
+COMMIT_SPAN = "commit runs"
+ABOUT_COMMITS: dict[str, Value] = {"db.system.name": "postgresql", "db.query.summary": COMMIT_SPAN}
+
 PAUSE = 0.2
 """Seconds between two tries while the database is away."""
 
@@ -153,7 +158,8 @@ class Journal:
     every insert of an entry may be repeated, and an end that is found done was ours.
     """
 
-    def __init__(self, database: Database, patience: float) -> None:
+    def __init__(self, database: Database, patience: float, telling: Telling | None = None) -> None:
+        self._meters, self._tracer = telling or Telling(Meters(), NO_TRACER)
         self._database = database
         self._patience = patience
         self._groups: Groups[JournalEntry, int | None] = Groups(
@@ -168,6 +174,23 @@ class Journal:
         Raises ``LeaseLost`` when its run has another owner, or when the database is away for ``patience`` seconds (the
         lease is over by then).
         """
+        began = time.monotonic()
+        span = self._tracer.start(COMMIT_SPAN, CLIENT)
+        trouble = "cancelled"
+        try:
+            queued = await self._write(entry)
+            trouble = ""
+        except LeaseLost:
+            trouble = "LeaseLost"
+            raise
+        finally:
+            self._meters.checkpoints.record(time.monotonic() - began, trouble)
+            if span is not None:
+                span.attributes.update(ABOUT_COMMITS)
+                span.end(trouble)
+        return queued
+
+    async def _write(self, entry: JournalEntry) -> int:
         deadline = time.monotonic() + self._patience
         repeated = False
         while True:

@@ -32,7 +32,8 @@ from app.runs.live import Live
 from app.runs.loading import load_thread
 from app.runs.pickup import Pickup
 from app.runs.sweeps import Sweeps
-from app.telemetry.meters import Meters
+from app.runs.tracing import RunTrace
+from app.telemetry.tracing import Telling
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Supervisor:
     """The live runs of one process."""
 
     def __init__(
-        self, parts: Parts, agents: Agents, meters: Meters, *, most: int = 1000, told: Callable[[], None] = lambda: None
+        self, parts: Parts, agents: Agents, tell: Telling, *, most: int = 1000, told: Callable[[], None] = lambda: None
     ) -> None:
         """``most``: runs that live here at once; 0 for a process that accepts runs for others.
 
@@ -87,12 +88,12 @@ class Supervisor:
         self.feeds = parts.feeds
         self._cancels = Cancels(parts.database)
         self._agents = agents
-        self._meters = meters
+        self._meters, self._tracer = tell
         self._most = most
         self._cache = StateCache()
         self._tasks = Tasks("runs")
         self._live: dict[UUID, Live] = {}
-        self._leases = Leases(parts.claims, self._live, lost=lambda: meters.leases_lost.add(1))
+        self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
         sweeps = Sweeps(parts.database)
         self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self.launch, self._room)
         self.draining = False
@@ -184,13 +185,13 @@ class Supervisor:
     async def _run(self, live: Live) -> None:
         claimed = live.claimed
         self._meters.runs_active.add(1)
-        started = time.monotonic()
+        trace, started = RunTrace(self._tracer, claimed), time.monotonic()
         status = "lost"
         account: Account | None = None
         try:
             loaded = await load_thread(self._database, self._cache, claimed)
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
-            execution.draining = self.draining
+            execution.draining, execution.trace = self.draining, trace
             execution.account = account = account_of(self._budgets, claimed, execution.request)
             await self._execute(live, execution)
             status = execution.status.value
@@ -211,6 +212,7 @@ class Supervisor:
             self._meters.runs_active.add(-1)
             self._meters.runs.add(1, status, claimed.agent)
             self._meters.run_duration.record(time.monotonic() - started, status, claimed.agent)
+            trace.end(status, None if live.execution is None else live.execution.usage)
 
     async def _hand_over(self, live: Live, reason: Reason) -> None:
         try:

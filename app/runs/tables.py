@@ -29,6 +29,7 @@ runs = sa.Table(
     sa.Column("cancel", sa.Text, comment="interrupt or rollback, once asked for"),
     sa.Column("available_at", Timestamp, nullable=False, server_default=sa.func.now()),
     sa.Column("webhook", sa.Text, comment="told when the run has ended"),
+    sa.Column("traceparent", sa.Text, comment="where in a trace it was asked for"),
     sa.Column("checkpoint_id", UUIDType, comment="the state it ended with"),
     sa.Column("error", JSONB),
     sa.Column("interrupts", JSONB, comment='[{"id", "value"}] that it ended with'),

@@ -13,9 +13,9 @@ BEFORE = """
 ACCEPT = """
 with entry as (
   select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::jsonb[], $7::text[], $8::bool[],
-      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[], $14::text[])
+      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[], $14::text[], $15::text[])
     with ordinality as e(tenant_id, thread_id, run_id, assistant_id, request, metadata, strategy, create_thread,
-      temporary, owner, delay, parent_id, strict, webhook, n)
+      temporary, owner, delay, parent_id, strict, webhook, traceparent, n)
 ), known as (
   select e.*, e.delay = 0 and e.owner is not null as starts, a.graph_id, a.config, a.context,
     jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
@@ -48,16 +48,16 @@ with entry as (
   select * from born union all select * from turned
 ), made as (
   insert into runs (tenant_id, run_id, thread_id, assistant_id, ordinal, status, reason, request, metadata,
-    multitask_strategy, temporary, parent_id, webhook, epoch, attempts, owner, lease_until, available_at, created_at,
-    started_at)
+    multitask_strategy, temporary, parent_id, webhook, traceparent, epoch, attempts, owner, lease_until,
+    available_at, created_at, started_at)
   select k.tenant_id, k.run_id, k.thread_id, k.assistant_id, p.ordinal,
     case when p.live_run = k.run_id then 'running' else 'pending' end,
     case when p.live_run = k.run_id then 'accepted' when k.delay > 0 then 'scheduled' else 'queued' end,
     k.request, k.assistant_metadata || p.metadata || k.mark || k.metadata, k.strategy, k.temporary, k.parent_id,
-    k.webhook,
+    k.webhook, k.traceparent,
     (p.live_run is not distinct from k.run_id)::int, (p.live_run is not distinct from k.run_id)::int,
     case when p.live_run = k.run_id then k.owner end,
-    case when p.live_run = k.run_id then now() + make_interval(secs => $15) end,
+    case when p.live_run = k.run_id then now() + make_interval(secs => $16) end,
     now() + make_interval(secs => k.delay), now(), case when p.live_run = k.run_id then now() end
   from placed p join known k on k.tenant_id = p.tenant_id and k.thread_id = p.thread_id
   returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at
@@ -136,7 +136,7 @@ _CLAIM = """
   where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
   returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts, r.request,
     r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
-    r.created_at, r.multitask_strategy as strategy, t.was in ('recovered', 'cut') as torn
+    r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as torn
 )
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,
   coalesce(a.context, '{}')::text as assistant_context

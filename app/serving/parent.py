@@ -33,14 +33,15 @@ Work = Callable[[Station], int]
 class Parent:
     """Keeps one worker alive for each of ``listeners``.
 
-    ``grace`` are the seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker
-    tells about itself whenever one is ready. ``changed`` gives the path of a source that changed, or an empty text; the
-    workers are replaced then, and one that fails to start is waited for to be mended. ``renewal`` has other reasons.
-    With ``reloads`` SIGHUP is handed on to the workers, who read their secrets anew; without, it ends them.
+    ``grace``: seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker tells
+    of itself when it is ready, ``on_end`` with the number of one that has ended. ``changed`` gives the path of a source
+    that changed, or an empty text: workers are replaced then, and one that fails to start waits to be mended. With
+    ``reloads`` SIGHUP is handed on to the workers, who read their secrets anew; without, it ends them.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], work: Work, *, grace: float, say: Say) -> None:
         self.on_ready: Callable[[dict[str, str]], None] = lambda _: None
+        self.on_end: Callable[[int], None] = lambda _: None
         self.changed: Callable[[], str] | None = None
         self.renewal = Renewal()
         self.reloads = False
@@ -176,6 +177,7 @@ class Parent:
         self._listen_to(worker)  # what it said last
         os.close(worker.link)
         del self._workers[worker.number]
+        self.on_end(worker.number)
         code = os.waitstatus_to_exitcode(status)
         if self._deadline:
             self._code = self._code or int(code != 0 and worker.ready)

@@ -18,6 +18,11 @@ class Application(Protocol):
         """The application itself: https://asgi.readthedocs.io/en/latest/specs/www.html"""
         ...
 
+    @property
+    def metrics(self) -> AsgiApp:
+        """What answers on the port for metrics, where there is one."""
+        ...
+
     async def open(self) -> None:
         """Start what requests need. Raises ``StartError``: its sentence ends the start."""
         ...

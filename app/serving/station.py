@@ -9,12 +9,13 @@ class Station:
     """A worker's place.
 
     ``number`` counts from 1. ``lifeline`` is a pipe that ends with the parent, however that dies. ``seconds`` bound the
-    worker's end from there.
+    worker's end from there. ``metrics`` is where metrics are asked for, when that is a port of its own.
     """
 
     def __init__(self, number: int, listener: socket.socket, link: int, lifeline: int, seconds: float) -> None:
         self.number = number
         self.listener = listener
+        self.metrics: socket.socket | None = None
         self.lifeline = lifeline
         self.seconds = seconds
         self._link = link

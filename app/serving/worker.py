@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from granian.server.embed import Server
 from app.base.errors import AgentServiceError
 from app.base.tasks import Tasks
 from app.serving.listening import BACKLOG
-from app.serving.port import Application
+from app.serving.port import Application, AsgiApp
 from app.serving.station import Station
 
 log = structlog.get_logger(__name__)
@@ -67,8 +68,10 @@ async def _serve(create: Callable[[], Application], station: Station) -> int:
     threading.Thread(target=_end_with_parent, args=(station, loop, stop), daemon=True).start()
     _settle()
     tasks = Tasks("worker")
-    server = Granian(application, station)
+    server = Granian(application.asgi, station.listener)
     serving = tasks.start(server.serve(), name="granian")
+    if station.metrics is not None:
+        tasks.start(Granian(application.metrics, station.metrics.dup()).serve(), name="metrics")
     stopping = tasks.start(stop.wait(), name="stop")
     station.ready(application.about())
 
@@ -117,9 +120,9 @@ class Granian(Server):
     HTTP/1.1 alone: browsers and proxies speak nothing else without TLS, and HTTP/2 hides streams in one connection.
     """
 
-    def __init__(self, application: Application, station: Station) -> None:
+    def __init__(self, app: AsgiApp, listener: socket.socket) -> None:
         super().__init__(
-            application.asgi,
+            app,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=IDLE_SECONDS * 1000),
@@ -130,7 +133,7 @@ class Granian(Server):
             log_dictconfig=QUIET,
             log_access=False,
         )
-        self._listener = station.listener
+        self._listener = listener
 
     def _init_shared_socket(self) -> None:
         self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)  # type: ignore[call-arg,assignment]

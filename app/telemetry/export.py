@@ -1,84 +1,148 @@
-"""Meters as the text that Prometheus scrapes, in its own format or as OpenMetrics.
+"""The numbers of all workers as the text that Prometheus scrapes, in its own format or as OpenMetrics.
 
 Naming: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
+Formats: https://prometheus.io/docs/instrumenting/exposition_formats/ and
+https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
 """
 
 import asyncio
+import threading
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-from app.telemetry.meters import Counter, Gauge, Histogram, Labels, Meters
+from app.telemetry.board import Board, Labels, Row
+from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.meters import Meters
 
-if TYPE_CHECKING:
-    from prometheus_client import Metric
-
-UNITS = {"s": "seconds"}
+UNITS = {"s": "seconds", "By": "bytes"}
 """Units that are part of a Prometheus name; counts such as ``{run}`` are not."""
+
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class MetricsPage:
-    """What ``GET /metrics`` answers."""
+    """What ``GET /metrics`` answers: the sums of the ``boards`` of all workers, whichever of them is asked."""
 
-    def __init__(self, meters: Meters, version: str) -> None:
-        self._meters = meters
+    def __init__(self, meters: Meters, boards: Iterable[Board], version: str) -> None:
+        self._instruments = {part.name: part for part in meters.instruments()}
+        self._boards = list(boards)
+        self._seen = [0] * len(self._boards)
+        self._series: dict[str, dict[Labels, _Series]] = {name: {} for name in self._instruments}
         self._version = version
+        self._one_at_a_time = threading.Lock()
 
     async def render(self, accept: str = "") -> tuple[bytes, str]:
-        """(body, content type) in the format that the ``Accept`` header prefers.
+        """(body, content type) in the format that the ``Accept`` header prefers; a thread writes it."""
+        self._look()
+        openmetrics = _prefers_openmetrics(accept)
+        body = await asyncio.to_thread(self._render, openmetrics)
+        return body, OPENMETRICS if openmetrics else PLAIN
 
-        A line costs 5 to 10 µs, so a thread does it; prometheus_client is imported there, by the first scrape.
-        """
-        return await asyncio.to_thread(self._render, [_Reading(part) for part in self._meters.instruments()], accept)
+    def _look(self) -> None:
+        """Find the series that are new since the last scrape."""
+        for place, board in enumerate(self._boards):
+            rows = board.look()
+            for row in rows[self._seen[place] :]:
+                self._add(board, row)
+            self._seen[place] = len(rows)
 
-    def _render(self, readings: "list[_Reading]", accept: str) -> tuple[bytes, str]:
-        from prometheus_client.core import InfoMetricFamily
-        from prometheus_client.exposition import choose_encoder
+    def _add(self, board: Board, row: Row) -> None:
+        instrument = self._instruments.get(row.name)
+        # a worker that was replaced after a change of the sources may have left other declarations
+        if instrument is not None and row.width == instrument.width and len(row.labels) == len(instrument.labels):
+            series = self._series[row.name].get(row.labels)
+            if series is None:
+                series = self._series[row.name][row.labels] = _Series(instrument, row.labels)
+            series.parts.append((board, board.cells[row.at : row.at + row.width]))
 
-        target = InfoMetricFamily("target", "What is measured.")
-        target.add_metric([], {"service_name": "agent-service", "service_version": self._version})
-        encode, content_type = choose_encoder(accept)
-        return encode(_Collected([target, *(reading.family() for reading in readings)])), content_type
+    def _render(self, openmetrics: bool) -> bytes:
+        with self._one_at_a_time:
+            parts = [_target(self._version, openmetrics)]
+            for instrument in self._instruments.values():
+                parts.append(_head(instrument, openmetrics))
+                parts += [series.text() for series in list(self._series[instrument.name].values())]
+            if openmetrics:
+                parts.append("# EOF\n")
+            return "".join(parts).encode()
 
 
-class _Collected:
-    """Metrics in hand, in the shape of a registry."""
+class _Series:
+    """One series of an instrument, on all boards that have it."""
 
-    def __init__(self, families: "list[Metric]") -> None:
-        self._families = families
-
-    def collect(self) -> "list[Metric]":
-        return self._families
-
-
-class _Reading:
-    """One instrument's numbers, copied on the event loop so that a thread may look at them."""
-
-    def __init__(self, instrument: Counter | Gauge | Histogram) -> None:
+    def __init__(self, instrument: Counter | Gauge | Histogram, values: Labels) -> None:
+        self.parts: list[tuple[Board, memoryview[float]]] = []
         self._of = instrument
-        self._numbers: list[tuple[Labels, float]] = []
-        self._distributions: list[tuple[Labels, list[int], float]] = []
-        if isinstance(instrument, Histogram):
-            self._distributions = [(key, list(seen.counts), seen.total) for key, seen in instrument.series.items()]
-        else:
-            self._numbers = list(instrument.series.items())
-            if not instrument.labels:
-                self._numbers = self._numbers or [((), 0)]
+        pairs = [f'{_plain(name)}="{_escaped(value)}"' for name, value in zip(instrument.labels, values, strict=True)]
+        name = prometheus_name(instrument)
+        if not isinstance(instrument, Histogram):
+            self._lines = [_line(name + "_total" * (instrument.kind == "counter"), pairs)]
+            return
+        bounds = [*(str(float(bound)) for bound in instrument.bounds), "+Inf"]
+        self._lines = [_line(name + "_bucket", [*pairs, f'le="{bound}"']) for bound in bounds]
+        self._lines += [_line(name + "_count", pairs), _line(name + "_sum", pairs)]
 
-    def family(self) -> "Metric":
-        """The numbers as a Prometheus metric family."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-        name = self._of.name.replace(".", "_")
-        labels = [label.replace(".", "_") for label in self._of.labels]
-        unit = UNITS.get(self._of.unit, "")
+    def text(self) -> str:
+        """Its lines; none for a gauge that no living worker has."""
+        gauge = self._of if isinstance(self._of, Gauge) else None
+        found = [cells.tolist() for board, cells in self.parts if gauge is None or board.lives]
+        if not found:
+            return ""
+        merge = max if gauge is not None and gauge.greatest else sum
+        merged = found[0] if len(found) == 1 else [merge(numbers) for numbers in zip(*found, strict=True)]
         if isinstance(self._of, Histogram):
-            bounds = [*(str(float(bound)) for bound in self._of.bounds), "+Inf"]
-            histogram = HistogramMetricFamily(name, self._of.description, labels=labels, unit=unit)
-            for key, counts, total in self._distributions:
-                histogram.add_metric(key, list(zip(bounds, accumulate(counts), strict=True)), total)
-            return histogram
-        kind = GaugeMetricFamily if isinstance(self._of, Gauge) else CounterMetricFamily
-        family = kind(name, self._of.description, labels=labels, unit=unit)
-        for key, number in self._numbers:
-            family.add_metric(key, number)
-        return family
+            *counts, total = merged
+            counts = list(accumulate(counts))
+            merged = [*counts, counts[-1], total]
+        return "".join([f"{line}{number!r}\n" for line, number in zip(self._lines, merged, strict=True)])
+
+
+def prometheus_name(instrument: Counter | Gauge | Histogram) -> str:
+    """The name under which Prometheus knows ``instrument``, without the ending ``_total`` of counters."""
+    unit = UNITS.get(instrument.unit, "")
+    return _plain(instrument.name) + (f"_{unit}" if unit else "")
+
+
+def _head(instrument: Counter | Gauge | Histogram, openmetrics: bool) -> str:
+    name = prometheus_name(instrument)
+    unit = f"# UNIT {name} {UNITS[instrument.unit]}\n" if openmetrics and instrument.unit in UNITS else ""
+    family = name if openmetrics or instrument.kind != "counter" else f"{name}_total"
+    return f"# HELP {family} {_escaped(instrument.description)}\n# TYPE {family} {instrument.kind}\n{unit}"
+
+
+def _target(version: str, openmetrics: bool) -> str:
+    kind, family = ("info", "target") if openmetrics else ("gauge", "target_info")
+    labels = f'service_name="agent-service",service_version="{_escaped(version)}"'
+    number = "1" if openmetrics else "1.0"
+    return f"# HELP {family} What is measured.\n# TYPE {family} {kind}\ntarget_info{{{labels}}} {number}\n"
+
+
+def _line(name: str, pairs: list[str]) -> str:
+    return f"{name}{{{','.join(pairs)}}} " if pairs else f"{name} "
+
+
+def _plain(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Whether ``Accept`` gives OpenMetrics at least the weight of plain text; what it does not name weighs nothing."""
+    weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        if kind not in weights:
+            continue
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        weights[kind] = max(weights[kind], weight)
+    openmetrics = weights["application/openmetrics-text"]
+    return openmetrics > 0 and openmetrics >= weights["text/plain"]

@@ -2,13 +2,16 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, MutableMapping
-from typing import IO, Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 import structlog
 
 from app.telemetry.context import current
+from app.telemetry.lines import Lines
+from app.telemetry.tracing import here
 
 HIDDEN = "[hidden]"
 SECRET_FIELDS = frozenset(
@@ -19,23 +22,37 @@ SECRET_FIELDS = frozenset(
 QUIET = ("asyncio", "sqlalchemy", "alembic", "aiohttp", "urllib3", "_granian")
 """Loggers of libraries that say too much below a warning, SQL texts among it."""
 
+EXPORTER = "opentelemetry"
+EXPORTER_SECONDS = 60.0
+"""How often it may say the same: a collector that is away is no news."""
+
 Fields = MutableMapping[str, Any]
 
 
-def set_up(level: str = "INFO", layout: Literal["console", "json"] = "console", stream: IO[str] | None = None) -> None:
-    """Send structlog's events and the standard library's records to ``stream`` (standard output unless given).
+class Out(Protocol):
+    """Where lines go."""
 
-    ``level`` is one of the standard names. Call it once, before anything logs.
+    def write(self, text: str, /) -> object:
+        """Take a line with its end."""
+        ...
+
+
+def set_up(level: str = "INFO", layout: Literal["console", "json"] = "console", stream: Out | None = None) -> Lines:
+    """Send structlog's events and the standard library's records to ``stream``, or to standard output without blocking.
+
+    ``level`` is one of the standard names. Call it once, before anything logs. The answer is what leads to standard
+    output: flush it at the end.
     """
     least = logging.getLevelNamesMapping()[level.upper()]
-    out = stream or sys.stdout
+    lines = Lines(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, _report)
+    out = stream or lines
     structlog.configure(
         processors=[
             _add_request,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _hide_secrets,
-            *_rendering(layout, out),
+            *_rendering(layout),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda name="app": Sink(out, name),
@@ -44,14 +61,19 @@ def set_up(level: str = "INFO", layout: Literal["console", "json"] = "console", 
     logging.basicConfig(level=least, handlers=[_Bridge()], force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
+    return lines
 
 
-def _rendering(layout: str, out: IO[str]) -> list[Callable[..., Any]]:
+def _report(dropped: int) -> None:
+    structlog.get_logger(__name__).warning("log_lines_dropped", lines=dropped)
+
+
+def _rendering(layout: str) -> list[Callable[..., Any]]:
     if layout == "json":
         return [structlog.processors.format_exc_info, _to_json]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
         )
     ]
 
@@ -59,14 +81,13 @@ def _rendering(layout: str, out: IO[str]) -> list[Callable[..., Any]]:
 class Sink:
     """Writes rendered lines; ``name`` is the module that logs."""
 
-    def __init__(self, out: IO[str], name: str) -> None:
+    def __init__(self, out: Out, name: str) -> None:
         self._out = out
         self.name = name
 
     def msg(self, line: str) -> None:
         """Write ``line`` and its end in one go, so that lines of several processes don't mix."""
         self._out.write(line + "\n")
-        self._out.flush()
 
     debug = info = warning = error = critical = msg
 
@@ -74,7 +95,17 @@ class Sink:
 class _Bridge(logging.Handler):
     """Takes the standard library's records over."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._again: dict[tuple[str, str], float] = {}
+
     def emit(self, record: logging.LogRecord) -> None:
+        """Log ``record``; what the exporter of telemetry says again and again, once a minute."""
+        if record.name.startswith(EXPORTER):
+            what, now = (record.name, str(record.msg)), time.monotonic()
+            if now < self._again.get(what, 0.0):
+                return
+            self._again[what] = now + EXPORTER_SECONDS
         log = structlog.get_logger(record.name)
         log.log(max(record.levelno // 10 * 10, logging.DEBUG), record.getMessage(), exc_info=record.exc_info)
 
@@ -84,7 +115,10 @@ def _add_request(logger: Sink, _method: str, fields: Fields) -> Fields:
     request = current.get()
     if request.request_id:
         fields.setdefault("request_id", request.request_id)
-    if request.trace_id:
+    if (place := here.get()) is not None:
+        fields["trace_id"] = place.trace_id
+        fields["span_id"] = place.span_id
+    elif request.trace_id:
         fields["trace_id"] = request.trace_id
         fields["parent_span_id"] = request.parent_span_id
     return fields

@@ -1,135 +1,185 @@
-"""Every instrument of this program, declared once.
+"""Every instrument of this program, declared once (docs/metrics.md is generated from here).
 
-Instruments count in plain Python numbers (under 1 µs a call; the OpenTelemetry SDK takes 6) and are read when somebody
-scrapes. Names and units follow the OpenTelemetry semantic conventions; labels are bounded: never an id, never what a
-client sent. Not for threads: call them on the event loop.
+Names and units follow the OpenTelemetry semantic conventions, those of models in the version that the contract of this
+program was written for; ``LATEST`` has what they are called since. Labels are bounded: never an id, never what a client
+sent.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from app.telemetry.board import Board
+from app.telemetry.instruments import Counter, Gauge, Histogram
 
-MOST_SERIES = 1000
-"""Label sets an instrument keeps; what comes after is counted under ``OVERFLOW``."""
-OVERFLOW = "overflow"
-
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 RUN_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 MODEL_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_TOKEN_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
+POOL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-Labels = tuple[str, ...]
+OPT_IN = "gen_ai_latest_experimental"
+"""What ``OTEL_SEMCONV_STABILITY_OPT_IN`` must name for ``LATEST``."""
+LATEST = {
+    "gen_ai.client.operation.duration": "gen_ai.client.inference.duration",
+    "gen_ai.server.time_to_first_token": "gen_ai.client.inference.time_to_first_chunk",
+}
 
-
-class Instrument:
-    """A named quantity. ``labels`` are the names of the values that every call gives, in this order."""
-
-    def __init__(self, name: str, unit: str, description: str, labels: Labels = ()) -> None:
-        self.name = name
-        self.unit = unit
-        self.description = description
-        self.labels = labels
-        self.overflow: Labels = (OVERFLOW,) * len(labels)
+_MODEL = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model")
+_POOL = ("db.client.connection.pool.name",)
 
 
-class Counter(Instrument):
-    """A sum that only grows."""
+class ServerMeters:
+    """The process, its requests and its connections."""
 
-    def __init__(self, name: str, unit: str, description: str, labels: Labels = ()) -> None:
-        super().__init__(name, unit, description, labels)
-        self.series: dict[Labels, float] = {}
-
-    def add(self, amount: float, *values: str) -> None:
-        """Add ``amount`` to the series of these label values."""
-        if values not in self.series:
-            values = values if len(self.series) < MOST_SERIES else self.overflow
-            self.series.setdefault(values, 0)
-        self.series[values] += amount
-
-
-class Gauge(Counter):
-    """A number that goes up and down: ``add`` also takes negative amounts."""
-
-
-class Distribution:
-    """What one series of a histogram has seen: ``counts`` per bucket (the last one without a bound) and the sum."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self, buckets: int) -> None:
-        self.counts = [0] * buckets
-        self.total = 0.0
-
-
-class Histogram(Instrument):
-    """How values are distributed over ``bounds``, each the inclusive upper end of its bucket."""
-
-    def __init__(
-        self, name: str, unit: str, description: str, labels: Labels = (), bounds: Sequence[float] = SECONDS
-    ) -> None:
-        super().__init__(name, unit, description, labels)
-        self.bounds = tuple(bounds)
-        self.series: dict[Labels, Distribution] = {}
-
-    def record(self, value: float, *values: str) -> None:
-        """Count ``value`` in the series of these label values."""
-        seen = self.series.get(values) or self._new(values)
-        seen.counts[bisect_left(self.bounds, value)] += 1
-        seen.total += value
-
-    def _new(self, values: Labels) -> Distribution:
-        if len(self.series) >= MOST_SERIES:
-            values = self.overflow
-        return self.series.setdefault(values, Distribution(len(self.bounds) + 1))
-
-
-class Meters:
-    """The instruments of one process. Built by the wiring and passed to who counts."""
-
-    def __init__(self) -> None:
+    def __init__(self, board: Board) -> None:
         self.http_server_request_duration = Histogram(
+            board,
             "http.server.request.duration",
             "s",
             "Duration of HTTP server requests, streams until their end.",
             ("http.request.method", "http.route", "http.response.status_code"),
         )
-        self.runs = Counter("agent.runs", "{run}", "Runs that ended.", ("status", "assistant"))
-        self.run_duration = Histogram(
-            "agent.run.duration", "s", "Start to end of a run.", ("status", "assistant"), RUN_SECONDS
-        )
-        self.leases_lost = Counter("agent.lease.lost", "{run}", "Runs stopped here because their lease was lost.")
-        self.webhooks = Counter("agent.webhooks", "{attempt}", "Webhook calls, by outcome.", ("outcome",))
-        self.runs_active = Gauge("agent.runs.active", "{run}", "Runs that this process works on now.")
         self.streams_open = Gauge(
-            "agent.streams.open", "{stream}", "Answers that are being streamed or waited for now."
+            board, "agent.streams.open", "{stream}", "Answers that are being streamed or waited for now."
         )
-        self.tool_calls = Counter("agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", "outcome"))
+        self.loop_lag = Histogram(
+            board, "agent.event_loop.lag", "s", "How late the event loop runs a timer.", bounds=LAG_SECONDS
+        )
+        self.pool_connections = Gauge(
+            board,
+            "db.client.connection.count",
+            "{connection}",
+            "Database connections of the pool, by state.",
+            (*_POOL, "db.client.connection.state"),
+        )
+        self.pool_most = Gauge(
+            board, "db.client.connection.max", "{connection}", "Connections that the pool may have.", _POOL
+        )
+        self.pool_waiting = Gauge(
+            board, "db.client.connection.pending_requests", "{request}", "Who waits for a connection now.", _POOL
+        )
+        self.pool_timeouts = Counter(
+            board, "db.client.connection.timeouts", "{timeout}", "Waits for a connection that were given up.", _POOL
+        )
+        self.pool_wait = Histogram(
+            board,
+            "db.client.connection.wait_time",
+            "s",
+            "How long it took to get a connection, those included that had to be made.",
+            _POOL,
+            POOL_SECONDS,
+        )
+        self.pool_use = Histogram(
+            board, "db.client.connection.use_time", "s", "How long a connection was in use.", _POOL, POOL_SECONDS
+        )
+        self.workers = Gauge(board, "agent.workers", "{worker}", "Worker processes that serve now.")
+        self.cpu = Counter(board, "process.cpu.time", "s", "CPU time of the workers.", ("cpu.mode",))
+        self.memory = Gauge(board, "process.memory.usage", "By", "Resident memory of the workers.")
+        self.descriptors = Gauge(
+            board, "process.unix.file_descriptor.count", "{file_descriptor}", "Open descriptors of the workers."
+        )
+        self.lines_dropped = Counter(
+            board, "agent.log.dropped", "{line}", "Log lines that nobody took in time and that were thrown away."
+        )
+        self.push_failures = Counter(
+            board, "agent.otlp.failures", "{request}", "Requests of the OTLP exporter that failed.", ("signal",)
+        )
+        self.spans_dropped = Counter(
+            board, "agent.otlp.spans_dropped", "{span}", "Spans that could not be sent, or not soon enough."
+        )
+
+
+class Meters(ServerMeters):
+    """The instruments of one worker, on its ``board``. Built by the wiring and passed to who counts.
+
+    ``latest``: models are counted under the names of ``LATEST``.
+    """
+
+    def __init__(self, board: Board | None = None, *, latest: bool = False) -> None:
+        self.board = board = board or Board()
+        super().__init__(board)
+        names = LATEST if latest else {}
+        self._declare_runs(board)
+        self.model_duration = Histogram(
+            board,
+            names.get("gen_ai.client.operation.duration", "gen_ai.client.operation.duration"),
+            "s",
+            "Duration of calls to a model.",
+            (*_MODEL, "error.type"),
+            MODEL_SECONDS,
+        )
+        self.first_token = Histogram(
+            board,
+            names.get("gen_ai.server.time_to_first_token", "gen_ai.server.time_to_first_token"),
+            "s",
+            "From the question to the first piece of a model's answer, tries that failed included.",
+            _MODEL,
+            FIRST_TOKEN_SECONDS,
+        )
+        self.model_tokens = Histogram(
+            board,
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Tokens read and written by a model.",
+            (*_MODEL, "gen_ai.token.type"),
+            TOKENS,
+        )
+        self.tool_duration = Histogram(
+            board,
+            "gen_ai.execute_tool.duration",
+            "s",
+            "Duration of tool calls.",
+            ("gen_ai.tool.name", "error.type"),
+            MODEL_SECONDS,
+        )
+        self._open(board)
+
+    def _declare_runs(self, board: Board) -> None:
+        self.runs = Counter(board, "agent.runs", "{run}", "Runs that ended.", ("status", "assistant"))
+        self.run_duration = Histogram(
+            board, "agent.run.duration", "s", "Start to end of a run.", ("status", "assistant"), RUN_SECONDS
+        )
+        self.runs_active = Gauge(board, "agent.runs.active", "{run}", "Runs that are worked on now.")
+        self.queue_depth = Gauge(
+            board,
+            "agent.queue.depth",
+            "{run}",
+            "Runs in the database whose time has come and that wait for their turn, at most 10,000 counted.",
+            greatest=True,
+        )
+        self.queue_age = Gauge(
+            board, "agent.queue.oldest_age", "s", "How long the oldest of them has waited.", greatest=True
+        )
+        self.checkpoints = Histogram(
+            board,
+            "agent.checkpoint.duration",
+            "s",
+            "From a step's end until it is durable; a lost lease or a database that is away is the error.",
+            ("error.type",),
+        )
+        self.leases_lost = Counter(
+            board, "agent.lease.lost", "{run}", "Runs stopped here because their lease was lost."
+        )
+        self.webhooks = Counter(board, "agent.webhooks", "{attempt}", "Webhook calls, by outcome.", ("outcome",))
         self.ratelimit_rejected = Counter(
-            "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", ("limit",)
+            board, "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", ("limit",)
         )
         self.secret_rotations = Counter(
+            board,
             "agent.secret.rotations",
             "{rotation}",
             "Secrets that were read anew, and new ones that were refused.",
             ("name", "outcome"),
         )
-        self.model_duration = Histogram(
-            "gen_ai.client.operation.duration",
-            "s",
-            "Duration of calls to a model.",
-            ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "error.type"),
-            MODEL_SECONDS,
-        )
-        self.model_tokens = Histogram(
-            "gen_ai.client.token.usage",
-            "{token}",
-            "Tokens read and written by a model.",
-            ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.token.type"),
-            TOKENS,
-        )
-        self.loop_lag = Histogram(
-            "agent.event_loop.lag", "s", "How late the event loop runs a timer.", bounds=LAG_SECONDS
-        )
+        self.tool_calls = Counter(board, "agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", "outcome"))
+
+    def _open(self, board: Board) -> None:
+        """Take over what a worker before has counted; what its declarations no longer are is left alone."""
+        board.occupy()
+        declared = {part.name: part for part in self.instruments()}
+        for row in board.look():
+            if row.name in declared:
+                declared[row.name].take_over(row.labels, row.at, row.width)
+        for part in declared.values():
+            part.begin()
 
     def instruments(self) -> list[Counter | Gauge | Histogram]:
         """All of them, in the order of their declaration."""

@@ -13,8 +13,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.ids import new_id
-from app.telemetry.context import RequestContext, current, parse_traceparent
+from app.telemetry.context import RequestContext, current
 from app.telemetry.meters import Meters
+from app.telemetry.tracing import NO_TRACER, SERVER, Place, Span, Tracer, here, place_of
 from app.web.problems import SORRY, send_problem
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,9 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER_METHOD = "_OTHER"
 UNMATCHED = "unmatched"
 """The route of requests that no route serves."""
+
+UNTRACED = ("/metrics", "/health", "/health/ready", "/health/live", "/ok")
+"""Ends of the paths that machines ask for all the time: they leave no spans."""
 
 ALWAYS = [
     (b"server", b"agent-service"),
@@ -44,7 +48,10 @@ ALIASES = {
 class Envelope:
     """ASGI middleware outside everything else. ``aliases`` are paths that are served as another path."""
 
-    def __init__(self, app: ASGIApp, meters: Meters, aliases: Mapping[str, str] = ALIASES) -> None:
+    def __init__(
+        self, app: ASGIApp, meters: Meters, aliases: Mapping[str, str] = ALIASES, tracer: Tracer = NO_TRACER
+    ) -> None:
+        self._tracer = tracer
         self.app = app
         self.aliases = aliases
         self._record = meters.http_server_request_duration.record
@@ -58,8 +65,14 @@ class Envelope:
         if (alias := self.aliases.get(scope["path"])) is not None:
             scope["path"] = alias
             scope["raw_path"] = alias.encode()
-        context = _context(scope["headers"])
+        context, caller = _context(scope["headers"])
         current.set(context)
+        here.set(caller)
+        span = None
+        if self._tracer.active and not scope["path"].endswith(UNTRACED):
+            span = self._tracer.receive(scope["method"], SERVER, caller)
+        if span is not None:
+            span.enter()
         answer = _Answer(send, context.request_id)
         try:
             if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
@@ -69,13 +82,11 @@ class Envelope:
         except Exception as error:  # noqa: BLE001 - the outermost edge
             await self._last_resort(scope, answer, error)
         finally:
-            method = scope["method"]
-            self._record(
-                time.perf_counter() - began,
-                method if method in METHODS else OTHER_METHOD,
-                scope.get("path_template") or UNMATCHED,
-                answer.status,
-            )
+            method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+            route = scope.get("path_template") or UNMATCHED
+            self._record(time.perf_counter() - began, method, route, answer.status)
+            if span is not None:
+                _describe(span, method, route, scope["path"], answer)
 
     async def _last_resort(self, scope: Scope, answer: "_Answer", error: Exception) -> None:
         """Answer what the application let through. A begun answer stays unfinished: the server cuts the connection."""
@@ -90,11 +101,11 @@ class Envelope:
 class _Answer:
     """``send`` of one request."""
 
-    __slots__ = ("_request_id", "_send", "begun", "status")
+    __slots__ = ("_send", "begun", "request_id", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id = request_id
+        self.request_id = request_id
         self.begun = False
         self.status = "499"  # until an answer begins: the client went away before
 
@@ -102,14 +113,28 @@ class _Answer:
         if not self.begun and message["type"] == "http.response.start":
             self.begun = True
             self.status = str(message["status"])
-            headers = [*message["headers"], *ALWAYS, (b"x-request-id", self._request_id.encode())]
+            headers = [*message["headers"], *ALWAYS, (b"x-request-id", self.request_id.encode())]
             present = {name for name, _ in headers}
             headers.extend(header for header in UNLESS_SET if header[0] not in present)
             message["headers"] = headers
         await self._send(message)
 
 
-def _context(headers: Any) -> RequestContext:
+def _describe(span: Span, method: str, route: str, path: str, answer: _Answer) -> None:
+    span.name = f"{method} {route}"
+    span.attributes = {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": int(answer.status),
+        "url.path": path,
+        "url.scheme": "http",
+        "agent.request_id": answer.request_id,
+    }
+    span.end(answer.status if answer.status >= "500" else "")
+
+
+def _context(headers: Any) -> tuple[RequestContext, Place | None]:
+    """The request's ids, and where its caller is in a trace."""
     request_id = b""
     traceparent = b""
     for name, value in headers:
@@ -118,6 +143,6 @@ def _context(headers: Any) -> RequestContext:
         elif name == b"traceparent":
             traceparent = value
     known = request_id.decode() if _SANE_ID.fullmatch(request_id) else str(new_id())
-    if not traceparent:
-        return RequestContext(known)
-    return RequestContext(known, *parse_traceparent(traceparent.decode("latin-1")))
+    if not traceparent or (caller := place_of(traceparent.decode("latin-1"))) is None:
+        return RequestContext(known), None
+    return RequestContext(known, caller.trace_id, caller.span_id), caller

@@ -15,8 +15,13 @@ from app.agents.functions.agent import FunctionAgent
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
 from app.llm.scripted import ScriptedModel
+from app.telemetry.meters import Meters
+from app.telemetry.tools import ToolCalls
+from app.telemetry.tracing import NO_TRACER
 from tests.agents.functions import agent
 from tests.cli.commands import ran
+
+UNCOUNTED = ToolCalls(Meters(), NO_TRACER)
 
 GREETER = """
 from app.agents.function import Context
@@ -66,7 +71,7 @@ def built(folder: Path, function: str, more: str = "") -> Any:
     (folder / "greeter.py").write_text(GREETER)
     (folder / "agents.toml").write_text(f"[agents.greeter]\nfunction = {function!r}\n{more}")
     file = read(str(folder / "agents.toml"))
-    return build("greeter", file.agents["greeter"], file, lambda *_: ScriptedModel([]), lambda *_: None)
+    return build("greeter", file.agents["greeter"], file, lambda *_: ScriptedModel([]), UNCOUNTED)
 
 
 def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_the_functions_of_the_page_are_agents(tmp_path: Path) -> None:
     for number, example in enumerate(examples):
         (tmp_path / f"example{number}.py").write_text(example)
         spec = msgspec.structs.replace(file.agents["greeter"], function=f"./example{number}.py:run")
-        found = build("greeter", spec, file, lambda *_: ScriptedModel([]), lambda *_: None)
+        found = build("greeter", spec, file, lambda *_: ScriptedModel([]), UNCOUNTED)
         assert found.nodes == (("run", "book") if "@step" in example else ("run",))
 
 

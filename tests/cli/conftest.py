@@ -29,6 +29,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 @pytest.fixture
 def port() -> int:
     """A port that nobody listens on."""
+    return free_port()
+
+
+@pytest.fixture
+def metrics_port(port: int) -> int:
+    """Another one."""
+    while (other := free_port()) == port:
+        pass
+    return other
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,11 @@
 """``serve``: starts when all is well, and says in one line what is not."""
 
+import contextlib
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +14,7 @@ import pytest
 
 from app.cli.health import ask
 from app.db.revisions import HEAD
-from tests.cli.commands import PEPPER, Running, only_line, ran
+from tests.cli.commands import PEPPER, Running, environment, only_line, ran
 from tests.serving.processes import until
 
 Start = Callable[..., Running]
@@ -82,3 +86,31 @@ def test_it_migrates_when_told_to_serves_with_several_workers_and_ends_in_order(
     assert server.ended(signal.SIGTERM) == 0
     assert server.output().count('"event":"stopped"') == 2
     assert all(line.startswith("{") for line in server.output().splitlines())
+
+
+def test_a_log_that_nobody_reads_stops_neither_the_workers_nor_their_parent(
+    tmp_path: Path, port: int, database_url: str
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"x" * 512):
+            pass
+    os.set_blocking(writer, True)
+    settings = {"DATABASE_URL": database_url, "AGENT_AUTH": "none", "LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", "2"],
+        cwd=tmp_path,
+        env=environment(**settings),
+        stdout=writer,
+        stderr=writer,
+    )
+    try:
+        until(lambda: not ask("127.0.0.1", port), 60)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    finally:
+        server.kill()
+        server.wait()
+        os.close(reader)
+        os.close(writer)

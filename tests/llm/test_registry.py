@@ -205,6 +205,9 @@ async def test_calls_and_tokens_are_counted(make: Make, provider: FakeProvider) 
         "": 1,
         "ModelUnavailable": 1,
     }
+    assert [(labels, sum(seen.counts)) for labels, seen in meters.first_token.series.items()] == [
+        (("chat", "openai", "tiny-chat"), 1)
+    ]
     assert {labels[3]: seen.total for labels, seen in meters.model_tokens.series.items()} == {"input": 7, "output": 2}
 
 

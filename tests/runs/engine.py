@@ -34,6 +34,7 @@ from app.runs.structs import RunRequest
 from app.runs.supervisor import Parts, Supervisor
 from app.secrets.secret import Secret
 from app.telemetry.meters import Meters
+from app.telemetry.tracing import NO_TRACER, Telling
 
 TENANT = UUID(int=7)
 LEASE = 30.0
@@ -122,17 +123,19 @@ class Engine:
         if redis:
             carrier = RedisCarrier(Secret(redis), carrier)
         self.database = database
+        self.meters = Meters()
+        telling = Telling(self.meters, NO_TRACER)
         self.parts = Parts(
             database=database,
             claims=Claims(database, new_id(), lease),
-            journal=Journal(database, patience=lease),
+            journal=Journal(database, patience=lease, telling=telling),
             signals=signals,
             feeds=Feeds(database, signals, carrier),
             outlet=Outlet(carrier),
             budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: ""),
         )
         self.claims = self.parts.claims
-        self.supervisor = Supervisor(self.parts, Agents(*agents), Meters(), most=most)
+        self.supervisor = Supervisor(self.parts, Agents(*agents), telling, most=most)
         self.streams = RunStreams(database, self.supervisor)
 
     async def start(self, *, sweeping: bool = False) -> None:

@@ -54,6 +54,9 @@ class Tiny:
     def about(self) -> dict[str, str]:
         return {"pid": str(os.getpid())}
 
+    async def metrics(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.asgi(scope, receive, send)
+
     async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
         if scope["path"] == "/exit":
@@ -81,10 +84,13 @@ def main(options: dict[str, Any]) -> int:
         from app.serving import worker
         from app.telemetry.logs import set_up
 
-        set_up()
+        lines = set_up()
         worker.CLOSE_SECONDS = options.get("close", worker.CLOSE_SECONDS)
         worker.IDLE_SECONDS = options.get("idle", worker.IDLE_SECONDS)
-        return worker.run(lambda: Tiny(options), station)
+        try:
+            return worker.run(lambda: Tiny(options), station)
+        finally:
+            lines.flush()
 
     try:
         listeners = listen("127.0.0.1", options["port"], options.get("workers", 1))

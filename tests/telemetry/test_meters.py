@@ -7,15 +7,18 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from app.telemetry.export import MetricsPage
-from app.telemetry.lag import LoopLag
-from app.telemetry.meters import MOST_SERIES, OVERFLOW, Counter, Histogram, Meters
+from app.telemetry.board import Board
+from app.telemetry.export import MetricsPage, prometheus_name
+from app.telemetry.instruments import MOST_SERIES, OVERFLOW, Counter, Histogram
+from app.telemetry.lag import LoopLag, Vitals
+from app.telemetry.meters import LATEST, Meters
+from docs.metrics import PAGE, render
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-def used() -> Meters:
-    meters = Meters()
+def used(board: Board) -> Meters:
+    meters = Meters(board)
     meters.http_server_request_duration.record(0.02, "GET", "/api/v1/ok", "200")
     meters.runs.add(2, "success", "assistant")
     meters.run_duration.record(1.5, "success", "assistant")
@@ -28,9 +31,14 @@ def used() -> Meters:
     return meters
 
 
+def page(version: str) -> MetricsPage:
+    board = Board()
+    return MetricsPage(used(board), [board], version)
+
+
 @pytest.mark.parametrize("accept, parse", [("", parse_text), ("*/*", parse_text), (OPENMETRICS, parse_openmetrics)])
 async def test_the_page_is_read_by_prometheus_in_both_formats(accept: str, parse: object) -> None:
-    body, content_type = await MetricsPage(used(), "1.2.3").render(accept)
+    body, content_type = await page("1.2.3").render(accept)
     assert content_type.startswith("application/openmetrics-text" if accept == OPENMETRICS else "text/plain")
     families = parse(body.decode())  # type: ignore[operator]
     samples = {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
@@ -50,36 +58,73 @@ async def test_the_page_is_read_by_prometheus_in_both_formats(accept: str, parse
     assert samples["target_info", (("service_name", "agent-service"), ("service_version", "1.2.3"))] == 1
 
 
-async def test_every_instrument_of_the_contract_is_on_the_page() -> None:
-    body, _ = await MetricsPage(used(), "1").render()
+CONTRACT = {
+    "http.server.request.duration",
+    "gen_ai.client.operation.duration",
+    "gen_ai.client.token.usage",
+    "gen_ai.server.time_to_first_token",
+    "db.client.connection.count",
+    "agent.runs",
+    "agent.run.duration",
+    "agent.runs.active",
+    "agent.queue.depth",
+    "agent.queue.oldest_age",
+    "agent.streams.open",
+    "agent.tool.calls",
+    "agent.lease.lost",
+    "agent.event_loop.lag",
+}
+
+
+async def test_every_instrument_is_on_the_page_those_of_the_contract_among_them() -> None:
+    body, _ = await page("1").render()
     names = set(re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram)", body.decode(), re.MULTILINE))
+    declared = Meters().instruments()
     assert names - {"target_info"} == {
-        "http_server_request_duration_seconds",
-        "agent_runs_total",
-        "agent_run_duration_seconds",
-        "agent_runs_active",
-        "agent_lease_lost_total",
-        "agent_ratelimit_rejected_total",
-        "agent_secret_rotations_total",
-        "agent_webhooks_total",
-        "agent_streams_open",
-        "agent_tool_calls_total",
-        "gen_ai_client_operation_duration_seconds",
-        "gen_ai_client_token_usage",
-        "agent_event_loop_lag_seconds",
+        prometheus_name(part) + ("_total" if part.kind == "counter" else "") for part in declared
     }
+    assert {part.name for part in declared} >= CONTRACT
+
+
+def test_newer_names_of_the_conventions_are_taken_on_request() -> None:
+    names = {part.name for part in Meters(latest=True).instruments()}
+    assert {*LATEST.values()} <= names
+    assert not names & {*LATEST}
+
+
+def test_no_label_is_an_id() -> None:
+    labels = {label for part in Meters().instruments() for label in part.labels}
+    assert not [label for label in labels if label.endswith((".id", "_id")) or label in {"thread", "run", "tenant"}]
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    """docs/metrics.md is what `make docs-metrics` writes."""
+    assert PAGE.read_text(encoding="utf-8") == render()
+
+
+async def test_a_process_tells_what_it_takes_of_its_machine() -> None:
+    meters = Meters()
+    vitals = Vitals(meters)
+    vitals.sample()
+    before = sum(meters.cpu.series.values())
+    sum(number * number for number in range(2_000_000))
+    vitals.sample()
+    assert sum(meters.cpu.series.values()) > before > 0
+    assert 10e6 < meters.memory.series[()] < 10e9
+    assert 2 < meters.descriptors.series[()] < 10_000
+    assert meters.workers.series == {(): 1}
 
 
 def test_a_value_on_a_bound_is_within_it() -> None:
-    histogram = Histogram("x", "s", "", bounds=(1, 2))
+    histogram = Histogram(Board(), "x", "s", "", bounds=(1, 2))
     for value in (0.5, 1, 1.5, 2, 2.5):
         histogram.record(value)
     assert histogram.series[()].counts == [2, 2, 1]
 
 
 def test_labels_without_bound_cannot_fill_the_memory() -> None:
-    counter = Counter("x", "", "", ("id",))
-    histogram = Histogram("x", "s", "", ("id",))
+    counter = Counter(Board(), "x", "", "", ("id",))
+    histogram = Histogram(Board(), "x", "s", "", ("id",))
     for number in range(MOST_SERIES + 10):
         counter.add(1, str(number))
         histogram.record(1, str(number))

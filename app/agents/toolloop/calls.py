@@ -21,6 +21,7 @@ from app.base.errors import ReviewAborted, StartError
 from app.base.ids import new_id
 from app.base.tasks import together
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
+from app.telemetry.tools import Begin, untold
 from app.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
 
 LONGEST_ERROR = 2000
@@ -71,9 +72,12 @@ class Answers(msgspec.Struct, kw_only=True):
 class Toolbox:
     """The tools of one agent, and how calls to them end."""
 
-    def __init__(self, tools: Sequence[Tool], count: Count, approve: Approve = Approve()) -> None:
+    def __init__(
+        self, tools: Sequence[Tool], count: Count, approve: Approve = Approve(), begin: Begin = untold
+    ) -> None:
         self._tools = {tool.spec.name: CheckedTool(tool) for tool in tools}
         self._count = count
+        self._begin = begin
         self._approve = approve
         self.specs = [tool.spec for tool in tools]
 
@@ -178,7 +182,12 @@ class Toolbox:
             settled = await self._settle(tool, asking, call, args, attempt)
             if settled is not None:
                 return settled
-        return await self._run(tool, asking, args, changed)
+        ended, result = self._begin(tool.spec.name, asking.call.id, args), None
+        try:
+            result = await self._run(tool, asking, args, changed)
+        finally:
+            ended(_trouble(result), result.content if isinstance(result, ToolResult) else None)
+        return result
 
     async def _settle(
         self, tool: Tool, asking: Asking, call: ToolCall, args: dict[str, Any], attempt: str
@@ -245,6 +254,13 @@ class Toolbox:
 def key_of(context: RunContext, message_id: str, call: Call) -> str:
     """The idempotency key of a call: the same for every attempt of it, in later runs of the thread too."""
     return str(uuid5(context.thread_id, f"{message_id} {call.id}"))
+
+
+def _trouble(result: ToolResult | Waiting | None) -> str:
+    """The kind of what went wrong with a call; empty for one that answered, or that waits for a person."""
+    if result is None:
+        return "cancelled"
+    return "tool_error" if isinstance(result, ToolResult) and result.status == "error" else ""
 
 
 def _being_cancelled() -> bool:

@@ -1,0 +1,70 @@
+"""A run in its trace: one span for it, one for each of its steps."""
+
+from app.agents.port import Step
+from app.domain.messages import Usage
+from app.runs.entries import Claimed
+from app.telemetry.tracing import INTERNAL, Place, Span, Tracer, here, place_of
+
+
+class Untraced:
+    """Tells nobody."""
+
+    def step_begins(self) -> None:
+        """What comes now belongs to the next step."""
+
+    def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
+        """``step``, which has the ``number``, is durable; None: only something between two steps."""
+
+
+class RunTrace(Untraced):
+    """Where ``claimed`` is told of; without a sampled trace it does nothing."""
+
+    def __init__(self, tracer: Tracer, claimed: Claimed) -> None:
+        """Call it in the task of the run: what that begins is part of the run from now on."""
+        caller = place_of(claimed.traceparent) if claimed.traceparent else None
+        here.set(caller)
+        self._tracer = tracer
+        self._step: Span | None = None
+        self._span = tracer.receive(f"invoke_agent {claimed.agent}", INTERNAL, caller) if tracer.active else None
+        self._place: Place | None = caller
+        if self._span is not None:
+            self._place = self._span.place
+            here.set(self._place)
+            self._span.attributes = {
+                "gen_ai.operation.name": "invoke_agent",
+                "gen_ai.agent.name": claimed.agent,
+                "gen_ai.conversation.id": str(claimed.thread_id),
+                "agent.run.id": str(claimed.run_id),
+                "agent.run.attempt": claimed.attempt,
+            }
+
+    def step_begins(self) -> None:
+        """What comes now belongs to the next step."""
+        if self._span is not None and self._span.place.sampled:
+            here.set(self._place)
+            self._step = self._tracer.start("step")
+            if self._step is not None:
+                here.set(self._step.place)
+
+    def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
+        """``step``, which has the ``number``, is durable; None: only something between two steps."""
+        if self._step is not None and step is not None:
+            self._step.name = f"step {step.node}"
+            self._step.attributes = {"agent.step": number, "agent.node": step.node}
+            self._close(error)
+
+    def _close(self, error: str) -> None:
+        step, self._step = self._step, None
+        if step is not None:
+            here.set(self._place)
+            step.end(error)
+
+    def end(self, status: str, usage: Usage | None) -> None:
+        """The run has ended, or goes on elsewhere."""
+        self._close("" if status in {"success", "interrupted", "handover"} else status)
+        if self._span is not None:
+            self._span.attributes["agent.run.status"] = status
+            if usage is not None and usage.total_tokens:
+                self._span.attributes["gen_ai.usage.input_tokens"] = usage.input_tokens
+                self._span.attributes["gen_ai.usage.output_tokens"] = usage.output_tokens
+            self._span.end(status if status in {"error", "timeout", "lost"} else "")

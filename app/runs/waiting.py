@@ -1,0 +1,48 @@
+"""How many runs wait for their turn, and for how long the oldest has."""
+
+import asyncpg
+import structlog
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.db.engine import Database
+from app.telemetry.meters import Meters
+
+log = structlog.get_logger(__name__)
+
+EVERY_SECONDS = 5.0
+MOST = 10_000
+"""Runs that are looked at: a queue that is longer is told as being so long."""
+
+_QUEUE = """
+select count(*) as depth, coalesce(extract(epoch from now() - min(available_at)), 0)::float8 as age
+from (select available_at from runs where status = 'pending' and available_at <= now() limit $1) as due
+"""
+
+
+class Waiting:
+    """Looks at the queue, whose length is the same for every process that asks."""
+
+    def __init__(self, database: Database, meters: Meters) -> None:
+        self._database = database
+        self._meters = meters
+        self._tasks = Tasks("waiting")
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._tasks.repeat(self.look, EVERY_SECONDS, name="look")
+
+    async def aclose(self) -> None:
+        """Look no more."""
+        await self._tasks.aclose()
+
+    async def look(self) -> None:
+        """Look once."""
+        try:
+            async with self._database.engine_connection() as connection:
+                row = await connection.fetchrow(_QUEUE, MOST)
+        except (Unavailable, asyncpg.PostgresError) as error:
+            log.warning("queue_unknown", error=type(error).__name__)
+            return
+        self._meters.queue_depth.set(row["depth"])
+        self._meters.queue_age.set(row["age"])

@@ -1,0 +1,105 @@
+"""Numbers in memory that all workers of one server see: each writes its own board, whoever is scraped reads all.
+
+The parent makes the boards before it forks, so they are shared without any file. A board belongs to a worker's place
+and not to its process: who comes after a worker that died goes on with its counts, which therefore never fall. Nothing
+heavy is imported here, for the parent has it loaded.
+"""
+
+import json
+import mmap
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SIZE = 8 << 20
+"""Bytes of a board. Only those that are used take memory."""
+CELL = 8
+_FIRST_CELL = SIZE // 4
+_FIRST_NAME = 64
+_NAMED, _LIVES = 0, 1  # cells of the head: how many bytes of names there are, whether a worker lives here
+WIDEST = 64
+SCRATCH = SIZE // CELL - WIDEST
+"""Cells that nobody reads: where a board that is full counts."""
+
+Labels = tuple[str, ...]
+
+
+class Row(NamedTuple):
+    """A series of an instrument: its ``width`` cells begin at the cell ``at``."""
+
+    name: str
+    labels: Labels
+    at: int
+    width: int
+
+
+class Board:
+    """The numbers of the worker ``number``: eight-byte floats in ``cells``, and the names of what they count.
+
+    ``began``: when it was made, in nanoseconds since 1970.
+    """
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+        self.began = time.time_ns()
+        self._memory = mmap.mmap(-1, SIZE)
+        self.cells = memoryview(self._memory).cast("d")
+        self._rows: list[Row] = []
+        self._read = 0
+
+    def occupy(self) -> None:
+        """A worker takes the place, with the counts that it finds."""
+        self.cells[_LIVES] = 1
+
+    def leave(self) -> None:
+        """Its process has ended."""
+        self.cells[_LIVES] = 0
+
+    @property
+    def lives(self) -> bool:
+        """Whether a worker is there now."""
+        return self.cells[_LIVES] != 0
+
+    def look(self) -> list[Row]:
+        """All rows, those among them that another process has added."""
+        named = int(self.cells[_NAMED])
+        text = self._memory[_FIRST_NAME + self._read : _FIRST_NAME + named]
+        self._read = named
+        for line in text.splitlines():
+            name, width, *labels = json.loads(line)
+            self._rows.append(Row(name, tuple(labels), self._next(), width))
+        return self._rows
+
+    def add(self, name: str, labels: Labels, width: int, spare: int = 0) -> int:
+        """The first of ``width`` new cells; ``SCRATCH`` where fewer than ``spare`` bytes would be left."""
+        at = self._next()
+        line = json.dumps([name, width, *labels]).encode() + b"\n"
+        end = _FIRST_NAME + self._read + len(line)
+        if end > _FIRST_CELL - spare or at + width > SCRATCH - spare // CELL:
+            return SCRATCH
+        self._memory[end - len(line) : end] = line
+        self._rows.append(Row(name, labels, at, width))
+        self._read += len(line)
+        self.cells[_NAMED] = self._read  # last: a reader never sees half a row
+        return at
+
+    def _next(self) -> int:
+        return self._rows[-1].at + self._rows[-1].width if self._rows else _FIRST_CELL // CELL
+
+
+class Boards:
+    """The boards of all workers of one server, made before they are."""
+
+    def __init__(self, count: int = 1) -> None:
+        self._boards = [Board(number) for number in range(1, count + 1)]
+
+    def __iter__(self) -> Iterator[Board]:
+        return iter(self._boards)
+
+    def of(self, number: int) -> Board:
+        """The board of the worker ``number``, which counts from 1."""
+        return self._boards[number - 1]
+
+    def left(self, number: int) -> None:
+        """The worker ``number`` has ended: what it had open counts no more."""
+        self.of(number).leave()

@@ -1,0 +1,59 @@
+"""What is told of the calls of tools: how many, how long, and as spans (GenAI conventions)."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from app.telemetry.meters import Meters
+from app.telemetry.tracing import Tracer
+
+Ended = Callable[[str, Any], None]
+"""Is told how a call ended: the kind of its error (empty where there was none), and what it answered."""
+
+Begin = Callable[[str, str, Any], Ended]
+"""Is told that a call begins: the tool, the call's id, its arguments."""
+
+
+def untold(_tool: str, _call_id: str, _args: Any) -> Ended:
+    """Nobody listens."""
+    return lambda _error, _answer: None
+
+
+class ToolCalls:
+    """Counts the calls of tools, and makes a span of each."""
+
+    def __init__(self, meters: Meters, tracer: Tracer) -> None:
+        self._meters = meters
+        self._tracer = tracer
+
+    def count(self, tool: str, outcome: str) -> None:
+        """A call of ``tool`` has ended."""
+        self._meters.tool_calls.add(1, tool, outcome)
+
+    def begin(self, tool: str, call_id: str, args: Any) -> Ended:
+        """A call goes out; what the tool does until the answer of this is called is part of it."""
+        began = time.monotonic()
+        span = self._tracer.start(f"execute_tool {tool}")
+        if span is not None:
+            span.attributes.update(
+                {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
+            )
+            if self._tracer.content:
+                span.attributes["gen_ai.tool.call.arguments"] = _text(args)
+            span.enter()
+
+        def ended(error: str, answer: Any) -> None:
+            self._meters.tool_duration.record(time.monotonic() - began, tool, error)
+            if span is not None:
+                span.leave()
+                if self._tracer.content and answer is not None:
+                    span.attributes["gen_ai.tool.call.result"] = _text(answer)
+                span.end(error)
+
+        return ended
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()

@@ -1,0 +1,66 @@
+"""Writes docs/metrics.md from the declarations in app/telemetry/meters.py: `make docs-metrics`."""
+
+from pathlib import Path
+
+from app.telemetry.export import prometheus_name
+from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.meters import LATEST, OPT_IN, Meters
+
+PAGE = Path(__file__).with_suffix(".md")
+
+_HEAD = """\
+<!-- Generated from app/telemetry/meters.py by `make docs-metrics`: change it there. -->
+# Metrics
+
+`GET /metrics` answers with the totals of **all workers of one server**, whichever of them is asked: as Prometheus
+text, or as OpenMetrics where `Accept` asks for it. Each worker counts on a board of memory that the parent has made
+and all share, so nothing that was counted is lost when a worker dies or is replaced: its successor goes on with the
+numbers, and only what it had open (gauges) is over. Other servers (replicas) are scraped on their own; sum over
+them. With `METRICS_PORT` the page has a port of its own, and `PORT` has it no more.
+
+Names and units are those of the OpenTelemetry semantic conventions where there is one; Prometheus spells them as in
+the second column (counters end in `_total` there, histograms in `_bucket`, `_count` and `_sum`). Labels are
+bounded: no ids, nothing that a client made up, and past 1,000 sets of labels an instrument counts under `overflow`.
+
+Gauges are added up over the workers, but for those that say *the greatest counts*: there each worker tells the
+same.
+"""
+
+_TAIL = f"""
+## Names that change
+
+The conventions for models are still in development. Where `OTEL_SEMCONV_STABILITY_OPT_IN` holds `{OPT_IN}`, these have
+their newer names:
+
+| by default | then |
+|---|---|
+"""
+
+
+def _row(part: Counter | Gauge | Histogram) -> str:
+    name = prometheus_name(part) + ("_total" if part.kind == "counter" else "")
+    labels = ", ".join(f"`{label}`" for label in part.labels) or "–"
+    more = " *The greatest counts.*" if isinstance(part, Gauge) and part.greatest else ""
+    return f"| `{part.name}` | `{name}` | {part.kind} | `{part.unit}` | {labels} | {part.description}{more} |"
+
+
+def _bounds(parts: list[Histogram]) -> list[str]:
+    by_bounds: dict[tuple[float, ...], list[str]] = {}
+    for part in parts:
+        by_bounds.setdefault(part.bounds, []).append(f"`{part.name}`")
+    lines = ["", "## Buckets", "", "| histogram | upper bounds |", "|---|---|"]
+    return [*lines, *(f"| {', '.join(names)} | {', '.join(map(str, bounds))} |" for bounds, names in by_bounds.items())]
+
+
+def render() -> str:
+    """The page as it must be."""
+    parts = Meters().instruments()
+    lines = [_HEAD, "| name | Prometheus | kind | unit | labels | meaning |", "|---|---|---|---|---|---|"]
+    lines += [_row(part) for part in sorted(parts, key=lambda part: part.name)]
+    lines += _bounds([part for part in parts if isinstance(part, Histogram)])
+    names = [f"| `{before}` | `{after}` |" for before, after in LATEST.items()]
+    return "\n".join(lines) + "\n" + _TAIL + "\n".join(names) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")

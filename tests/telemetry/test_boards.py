@@ -1,0 +1,161 @@
+"""What workers count on boards of shared memory adds up, whichever of them is asked, and never falls."""
+
+import asyncio
+import os
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from app.telemetry import board as boards_module
+from app.telemetry import instruments
+from app.telemetry.board import SCRATCH, Board, Boards
+from app.telemetry.export import MetricsPage
+from app.telemetry.instruments import LONGEST_LABEL, OVERFLOW, Counter, Gauge, Histogram
+from app.telemetry.meters import Meters
+
+
+async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
+    """What is on ``page``, by name and label values."""
+    body, _ = await page.render()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in parse(body.decode())
+        for sample in family.samples
+    }
+
+
+async def test_the_sums_of_all_workers_are_on_the_page_of_each() -> None:
+    boards = Boards(2)
+    first, second = (Meters(board) for board in boards)
+    pages = [MetricsPage(meters, boards, "1") for meters in (first, second)]
+    first.runs.add(2, "success", "a")
+    second.runs.add(3, "success", "a")
+    second.runs.add(1, "error", "a")
+    first.run_duration.record(0.2, "success", "a")
+    second.run_duration.record(20, "success", "a")
+    first.runs_active.add(4)
+    second.runs_active.add(1)
+    for page in pages:
+        found = await samples(page)
+        assert found["agent_runs_total", "success", "a"] == 5
+        assert found["agent_runs_total", "error", "a"] == 1
+        assert found["agent_run_duration_seconds_count", "success", "a"] == 2
+        assert found["agent_run_duration_seconds_sum", "success", "a"] == 20.2
+        assert found["agent_run_duration_seconds_bucket", "success", "a", "0.5"] == 1
+        assert found["agent_runs_active",] == 5
+
+
+async def test_series_that_come_after_a_scrape_are_on_the_next() -> None:
+    boards = Boards(2)
+    first, second = (Meters(board) for board in boards)
+    page = MetricsPage(first, boards, "1")
+    await page.render()
+    second.runs.add(1, "success", "a")
+    assert (await samples(page))["agent_runs_total", "success", "a"] == 1
+    first.runs.add(1, "success", "a")
+    assert (await samples(page))["agent_runs_total", "success", "a"] == 2
+
+
+async def test_what_a_process_counts_is_seen_by_another_and_outlives_it() -> None:
+    boards = Boards(2)
+    page = MetricsPage(Meters(boards.of(1)), boards, "1")
+    pid = os.fork()
+    if pid == 0:
+        meters = Meters(boards.of(2))
+        meters.runs.add(7, "success", "a")
+        meters.streams_open.add(5)
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
+    found = await samples(page)
+    assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 5)
+    boards.left(2)
+    found = await samples(page)
+    assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 0)
+
+
+async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its_gauges() -> None:
+    boards = Boards()
+    before = Meters(boards.of(1))
+    before.runs.add(3, "success", "a")
+    before.run_duration.record(1, "success", "a")
+    before.streams_open.add(9)
+    boards.left(1)
+    after = Meters(boards.of(1))
+    assert after.streams_open.series == {(): 0}
+    after.runs.add(1, "success", "a")
+    found = await samples(MetricsPage(after, boards, "1"))
+    assert found["agent_runs_total", "success", "a"] == 4
+    assert found["agent_run_duration_seconds_count", "success", "a"] == 1
+    assert found["agent_streams_open",] == 0
+
+
+async def test_rows_of_other_declarations_are_left_alone() -> None:
+    """A worker of ``dev --reload`` may have been another program."""
+    board = Board()
+    board.add("agent.runs", ("success",), 1)
+    board.add("agent.run.duration", ("success", "a"), 3)
+    board.add("agent.gone", (), 1)
+    meters = Meters(board)
+    meters.runs.add(1, "success", "a")
+    assert meters.runs.series == {("success", "a"): 1}
+    assert meters.run_duration.series == {}
+    assert (await samples(MetricsPage(meters, [board], "1")))["agent_runs_total", "success", "a"] == 1
+
+
+async def test_of_what_all_workers_say_the_same_the_greatest_counts() -> None:
+    boards = Boards(2)
+    gauges = [Gauge(board, "agent.x", "{run}", "", greatest=True) for board in boards]
+    for board, gauge, number in zip(boards, gauges, (5, 3), strict=True):
+        board.occupy()
+        gauge.set(number)
+
+    class Two(Meters):
+        def instruments(self) -> list[Counter | Gauge | Histogram]:
+            return [gauges[0]]
+
+    page = MetricsPage(Two(Board()), boards, "1")
+    assert (await samples(page))["agent_x",] == 5
+    boards.left(1)
+    assert (await samples(page))["agent_x",] == 3
+
+
+async def test_a_label_is_cut_and_what_it_holds_cannot_break_the_page() -> None:
+    board = Board()
+    meters = Meters(board)
+    nasty = 'a"b\\c\nd,}{ ' + "é" * 300
+    for _ in range(2):
+        meters.runs.add(1, "success", nasty)
+    assert meters.runs.series == {("success", nasty[:LONGEST_LABEL]): 2}
+    assert (await samples(MetricsPage(meters, [board], "1")))["agent_runs_total", "success", nasty[:LONGEST_LABEL]] == 2
+
+
+def test_a_full_board_goes_on_to_count_in_the_overflow_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instruments, "MOST_SERIES", 10**6)
+    board = Board()
+    board.occupy()
+    counter = Counter(board, "a" * 1000, "", "", ("id",))
+    number = 0
+    while (OVERFLOW,) not in counter.series:
+        counter.add(1, f"{number}")
+        number += 1
+    before = sum(counter.series.values())
+    assert before == number
+    histograms = [Histogram(board, f"h{number}", "s", "", ("id",)) for number in range(20_000)]
+    for histogram in histograms:
+        histogram.record(1, "x")
+        histogram.record(1, "y")
+    assert SCRATCH in histograms[-1]._at.values()
+    assert sum(counter.series.values()) == before
+    assert board.lives
+    assert len(board.look()) == len({row.at for row in Reread(board).rows()})
+
+
+class Reread:
+    """``board`` as a process sees it that looks for the first time."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = Board()
+        self._board._memory, self._board.cells = board._memory, board.cells
+
+    def rows(self) -> list[boards_module.Row]:
+        return self._board.look()
