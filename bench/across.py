@@ -1,7 +1,8 @@
 """What it costs to work across processes: ``python -m bench.across`` (a minute or two).
 
 One process answers, another executes. Pick-up is what the database says between a run's acceptance and its claim; the
-age of a token is that of a time that the agent sends, read in another process of the same machine.
+age of a token is that of a time that the agent sends, read in another process of the same machine. Before that, one
+server with one worker and one with two take turns at the same load.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import httpx
 
 from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
+from bench import workers
 from bench.processes import Server, cpu_seconds, free_port, memory_mb, serving
 from bench.starting import READY
 from tests.redis import RedisServer
@@ -111,7 +113,7 @@ async def idle(api: Server, count: int, seconds: float) -> dict[str, float]:
     return {"streams": count, "kB_each": round(kilobytes, 1), "share_of_a_core": round(share, 4)}
 
 
-def measure(*, quick: bool) -> dict[str, Any]:
+def measure(*, quick: bool, only_workers: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
@@ -119,6 +121,12 @@ def measure(*, quick: bool) -> dict[str, Any]:
         url = database.start()
         stack.callback(database.stop)
         migrate.upgrade(url)
+        pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        found["runs by one worker and by two"] = workers.measure(
+            url, pid, folder, rounds=2 if quick else 6, seconds=1.0 if quick else 4.0
+        )
+        if only_workers:
+            return found
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         for name, settings in (("without Redis", {}), ("with Redis", {"REDIS_URL": redis.url})):
@@ -136,7 +144,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.across", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    print(json.dumps(measure(quick=parser.parse_args().quick), indent=2))
+    parser.add_argument("--workers", action="store_true", help="only one worker against two")
+    given = parser.parse_args()
+    print(json.dumps(measure(quick=given.quick, only_workers=given.workers), indent=2))
 
 
 if __name__ == "__main__":
