@@ -67,7 +67,8 @@ def questions(says: dict[str, list[dict[str, Any]]], programs: Iterable[Program]
         if asked["program"] not in loops:
             continue
         if asked["place"] < places.get(asked["program"], 0):
-            yield f"the model was asked again for {asked['program']} at {asked['place']}"
+            same = [(one["place"], one["heard"]) for one in says["asked"] if one["program"] == asked["program"]]
+            yield f"the model was asked again for {asked['program']} at {asked['place']}: {same}"
         places[asked["program"]] = max(asked["place"], places.get(asked["program"], 0))
 
 

@@ -42,7 +42,7 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
 
 async def test_random_programs_under_random_faults_come_out_as_they_must(tmp_path: Path) -> None:
     report = await campaign(tmp_path, seed=7, size=(12, 3), every=1.0)
-    assert report.violations == []
+    assert report.violations == [], report.log
     assert report.runs >= 36
 
 

@@ -46,7 +46,8 @@ class Model(FakeProvider):
         if (program["id"], done) not in self.refused and self._dice.random() < self._rate:
             self.refused.add((program["id"], done))
             return await self._refuse(stage)
-        self.asked.append({"at": next(self.counter), "program": program["id"], "place": done})
+        asked = {"at": next(self.counter), "heard": time.monotonic(), "program": program["id"], "place": done}
+        self.asked.append(asked)
         if done < len(program["ops"]):
             name, n = program["ops"][done]
             said = Say(text=f"{program['id']} {done}", calls=[(name, json.dumps({"n": n}))])
