@@ -67,7 +67,9 @@ def questions(says: dict[str, list[dict[str, Any]]], programs: Iterable[Program]
         if asked["program"] not in loops:
             continue
         if asked["place"] < places.get(asked["program"], 0):
-            same = [(one["place"], one["heard"]) for one in says["asked"] if one["program"] == asked["program"]]
+            same = [
+                (one["place"], one["heard"], one["by"]) for one in says["asked"] if one["program"] == asked["program"]
+            ]
             yield f"the model was asked again for {asked['program']} at {asked['place']}: {same}"
         places[asked["program"]] = max(asked["place"], places.get(asked["program"], 0))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, free_port
 from tests.outages import children_of
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
@@ -68,7 +68,9 @@ class Fleet:
             server.wait_until_ready()
 
     def _serve(self, **settings: str) -> Served:
-        return Served(self._database_url, self._folder, **{**self._settings, **settings})
+        port = settings.get("PORT") or str(free_port())
+        own = {"PORT": port, "OPENAI_API_KEY": f"server-{port}"}  # so that the model knows who asks
+        return Served(self._database_url, self._folder, **{**self._settings, **settings, **own})
 
     def add(self, **settings: str) -> Served:
         """One more server, with settings of its own, which it keeps over restarts."""

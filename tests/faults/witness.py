@@ -46,8 +46,9 @@ class Model(FakeProvider):
         if (program["id"], done) not in self.refused and self._dice.random() < self._rate:
             self.refused.add((program["id"], done))
             return await self._refuse(stage)
-        asked = {"at": next(self.counter), "heard": time.monotonic(), "program": program["id"], "place": done}
-        self.asked.append(asked)
+        asked = {"at": next(self.counter), "program": program["id"], "place": done}
+        who = self.requests[-1].headers.get("Authorization", "").removeprefix("Bearer ")
+        self.asked.append({**asked, "heard": time.monotonic(), "by": who})
         if done < len(program["ops"]):
             name, n = program["ops"][done]
             said = Say(text=f"{program['id']} {done}", calls=[(name, json.dumps({"n": n}))])
