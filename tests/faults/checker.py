@@ -60,18 +60,20 @@ def effects(programs: Iterable[Program], says: dict[str, list[dict[str, Any]]]) 
 
 
 def questions(says: dict[str, list[dict[str, Any]]], programs: Iterable[Program]) -> Iterable[str]:
-    """A model is not asked again for an answer whose tool has started: that answer was committed."""
-    loops = {program.id for program in programs if program.agent == "loop"}
-    places: dict[str, int] = {}
-    for asked in sorted(says["asked"], key=lambda one: one["at"]):
-        if asked["program"] not in loops:
-            continue
-        if asked["place"] < places.get(asked["program"], 0):
-            same = [
-                (one["place"], one["heard"], one["by"]) for one in says["asked"] if one["program"] == asked["program"]
-            ]
-            yield f"the model was asked again for {asked['program']} at {asked['place']}: {same}"
-        places[asked["program"]] = max(asked["place"], places.get(asked["program"], 0))
+    """A model is not asked again for an answer whose tool has started: that answer was committed.
+
+    A process that lost its run in the middle of asking may be heard after its successor; it commits nothing, so it
+    never asks for what comes next. Who does has gone back.
+    """
+    for program in programs:
+        asked = [one for one in says["asked"] if one["program"] == program.id] if program.agent == "loop" else []
+        asked.sort(key=lambda one: one["at"])
+        for number, one in enumerate(asked):
+            furthest = max((before["place"] for before in asked[:number]), default=0)
+            went_on = any((two["by"], two["place"]) == (one["by"], one["place"] + 1) for two in asked[number + 1 :])
+            if one["place"] < furthest and went_on:
+                same = [(two["place"], two["heard"], two["by"]) for two in asked]
+                yield f"the model was asked again for {program.id} at {one['place']}: {same}"
 
 
 async def transitions(database_url: str, told: Sequence[Told]) -> Iterable[str]:

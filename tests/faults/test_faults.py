@@ -175,6 +175,18 @@ def test_the_checker_sees_effects_that_are_wrong() -> None:
     assert len(wrong(("pay", 1, "a"), ("put", 2, "b"), ("put", 2, "c"))) == 1
 
 
+def test_the_checker_sees_who_goes_back_and_forgives_who_was_only_late() -> None:
+    program = Program(id="p", agent="loop", ops=[("add", 1)] * 4)
+
+    def wrong(*asked: tuple[str, int]) -> list[str]:
+        said = [{"at": n, "heard": n, "program": "p", "by": by, "place": place} for n, (by, place) in enumerate(asked)]
+        return list(checker.questions({"asked": said}, [program]))
+
+    assert wrong(("a", 0), ("a", 1), ("b", 1), ("b", 2)) == []
+    assert wrong(("a", 0), ("b", 0), ("b", 1), ("a", 0), ("b", 2)) == []
+    assert len(wrong(("a", 0), ("a", 1), ("a", 2), ("b", 1), ("b", 2))) == 1
+
+
 def test_a_second_signal_in_the_middle_of_a_drain_changes_nothing(
     database_url: str, tmp_path: Path, witness: Witness
 ) -> None:
