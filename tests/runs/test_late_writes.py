@@ -1,0 +1,50 @@
+"""What a broken connection left on its way may arrive after what was sent again and after what came next."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.agents.port import Outcome, RunContext
+from app.db.engine import Database
+from app.runs import journal
+from app.runs.entries import JournalEntry
+from tests.runs.engine import SteeredAgent, engine_on, fetch, step
+
+STATE = """
+select head, last_number, (select count(*) from steps) as steps, (select count(*) from events) as events from threads
+"""
+
+
+async def test_a_step_that_arrives_once_more_after_the_next_one_moves_nothing_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[JournalEntry] = []
+    done, go_on = asyncio.Event(), asyncio.Event()
+
+    async def three_steps(context: RunContext) -> Outcome:
+        await context.commit(step("one"))
+        await context.commit(step("two"))
+        done.set()
+        await go_on.wait()
+        return Outcome(step=step("three"))
+
+    async with engine_on(database, SteeredAgent("steered", three_steps)) as engine:
+        write = engine.parts.journal.write
+
+        async def noting(entry: JournalEntry) -> int:
+            written.append(entry)
+            return await write(entry)
+
+        monkeypatch.setattr(engine.parts.journal, "write", noting)
+        run = await engine.begin("x", agent="steered")
+        await asyncio.wait_for(done.wait(), 10)
+        (before,) = await fetch(database, STATE)
+        assert before["steps"] == 2
+        for entry in written[:-1]:
+            async with database.engine_connection() as connection:
+                assert await journal._commit(connection, [entry]) != [None], "its owner is still the same"
+            assert await fetch(database, STATE) == [before]
+        go_on.set()
+        result: Any = await engine.result(run)
+    assert [message["content"] for message in result["messages"]] == ["x", "one", "two", "three"]
