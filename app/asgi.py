@@ -47,8 +47,9 @@ def litestar(house: House) -> Litestar:
 def layers(house: House) -> Envelope:
     """All that a request passes through: from the outside in, the envelope, names and origins, bodies, the routes."""
     server = house.settings.server
-    inner = Browsers(Bodies(litestar(house)), hosts=server.allowed_hosts, origins=server.cors_origins)
-    return Envelope(inner, house.meters, tracer=house.tracer)
+    prefix = server.root_path
+    inner = Browsers(Bodies(litestar(house)), server.allowed_hosts, server.cors_origins, prefix)
+    return Envelope(inner, house.meters, tracer=house.tracer, prefix=prefix)
 
 
 def dependencies(house: House) -> dict[str, Provide]:

@@ -8,6 +8,7 @@ empty value counts as unset. A secret may also come from the file that ``NAME_FI
 import difflib
 import ipaddress
 import os
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -181,6 +182,11 @@ def _no_limit_without_keys(parts: dict[str, dict[str, Any]]) -> None:
     """Where nobody has a key of his own, a limit on each key's runs counts only if somebody asked for it."""
     if parts["auth"].get("mode") == "none":
         parts["limits"].setdefault("rate_per_minute", 0)
+
+
+def coloured() -> bool:
+    """Whether what is printed may have colours: somebody looks, and has not said no (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def is_loopback(host: str) -> bool:

@@ -18,6 +18,7 @@ VERBS = {
         "export or delete what belongs to a tenant or to one person",
         "data export --tenant acme --out acme.jsonl",
     ),
+    "doctor": ("go through the deployment checklist, row by row", "doctor --url http://127.0.0.1:8000 --quick"),
     "agents": ("list the configured agents, or check that each loads", "agents check --agents agents.toml"),
     "version": ("print the version", "version"),
 }

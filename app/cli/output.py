@@ -7,8 +7,12 @@ BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
 
 
 def styled(text: str, *codes: str) -> str:
-    """``text`` in colour when standard output is a terminal."""
+    """``text`` in colour when standard output is a terminal, and ``NO_COLOR`` is not set."""
     if not sys.stdout.isatty():
+        return text
+    from app.settings import coloured
+
+    if not coloured():
         return text
     return f"\033[{';'.join(codes)}m{text}\033[0m"
 

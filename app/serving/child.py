@@ -16,6 +16,7 @@ class Worker:
         self.pid = pid
         self.link = link
         self.born = self.heard = time.monotonic()
+        self.spread = os.urandom(1)[0] / 255
         self.ready = False
         self.leaving = False
         self.leaves_by = 0.0

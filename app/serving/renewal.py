@@ -9,17 +9,24 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 LOOK_SECONDS = 1.0
 
+MOST_SPREAD = 0.2
+"""The part of a lifetime by which a worker may outlive it."""
+
 PAUSED_SECONDS = 5.0
 """A parent that has not looked for so long was paused, and its workers perhaps with it: it begins to count anew."""
 
 
 class Process(Protocol):
-    """A worker: ``heard`` is when its event loop turned last, ``born`` when it began (monotonic seconds)."""
+    """A worker: ``heard`` is when its event loop turned last, ``born`` when it began (monotonic seconds).
+
+    ``spread``, a random number up to 1, is its own share of what lifetimes differ by.
+    """
 
     pid: int
     number: int
     born: float
     heard: float
+    spread: float
 
 
 class Renewal:
@@ -48,8 +55,8 @@ class Renewal:
 
     def reason(self, worker: Process) -> str:
         """Why it shall go in order now; empty when it may stay."""
-        # spread, so that workers born together do not go together
-        if self._lifetime and time.monotonic() - worker.born > self._lifetime * (1 + worker.number % 8 / 40):
+        # spread, so that those born together, on other machines too, do not go together
+        if self._lifetime and time.monotonic() - worker.born > self._lifetime * (1 + worker.spread * MOST_SPREAD):
             return "lifetime"
         if self._max_rss and _resident_mb(worker.pid) > self._max_rss:
             return "memory"

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 import structlog
 
+from app.settings import coloured
 from app.telemetry.context import current
 from app.telemetry.lines import Lines
 from app.telemetry.tracing import here
@@ -73,7 +74,7 @@ def _rendering(layout: str) -> list[Callable[..., Any]]:
         return [structlog.processors.format_exc_info, _to_json]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+            colors=coloured(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
         )
     ]
 

@@ -32,11 +32,12 @@ PROBED = ("/api/v1/health", "/healthz", "/readyz", "/livez", "/metrics")
 class Browsers:
     """ASGI middleware. ``hosts`` and ``origins`` are lists with commas between; empty ones: all hosts, no origins.
 
-    Raises ``UsageError`` for what is neither.
+    ``prefix`` stands before every path. Raises ``UsageError`` for what is neither.
     """
 
-    def __init__(self, app: ASGIApp, hosts: str, origins: str) -> None:
+    def __init__(self, app: ASGIApp, hosts: str, origins: str, prefix: str = "") -> None:
         self._app = app
+        self._probed = tuple(prefix + path for path in PROBED)
         self._hosts = _parts("AGENT_ALLOWED_HOSTS", hosts.lower(), _HOST, "names like a.example.com or *.example.com")
         exact = _parts("AGENT_CORS_ORIGINS", origins, _ORIGIN, "exact origins like https://app.example.com")
         self._origins = {part.encode() for part in exact}
@@ -55,7 +56,7 @@ class Browsers:
                 host = value
             elif name == b"access-control-request-method":
                 asks = True
-        if self._hosts and not self._serves(host) and not scope["path"].startswith(PROBED):
+        if self._hosts and not self._serves(host) and not scope["path"].startswith(self._probed):
             await send_problem(scope, send, 400, "This server does not serve the name in Host: ask it by its own name.")
             return
         if not origin or not self._origins:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 from litestar.enums import ScopeType
@@ -46,11 +47,21 @@ ALIASES = {
 
 
 class Envelope:
-    """ASGI middleware outside everything else. ``aliases`` are paths that are served as another path."""
+    """ASGI middleware outside everything else. ``aliases`` are paths that are served as another path.
+
+    ``prefix``: the routes of ``app`` lie below it, but nobody has to name it: a proxy may take it away, and those who
+    look after the server ask it past any proxy.
+    """
 
     def __init__(
-        self, app: ASGIApp, meters: Meters, aliases: Mapping[str, str] = ALIASES, tracer: Tracer = NO_TRACER
+        self,
+        app: ASGIApp,
+        meters: Meters,
+        aliases: Mapping[str, str] = ALIASES,
+        tracer: Tracer = NO_TRACER,
+        prefix: str = "",
     ) -> None:
+        self._prefix = prefix
         self._tracer = tracer
         self.app = app
         self.aliases = aliases
@@ -62,9 +73,13 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        if (alias := self.aliases.get(scope["path"])) is not None:
-            scope["path"] = alias
-            scope["raw_path"] = alias.encode()
+        path = scope["path"]
+        if self._prefix and path.startswith(f"{self._prefix}/"):
+            path = path[len(self._prefix) :]
+        path = self._prefix + self.aliases.get(path, path)
+        if path != scope["path"]:
+            scope["path"] = path
+            scope["raw_path"] = quote(path).encode()
         context, caller = _context(scope["headers"])
         current.set(context)
         here.set(caller)

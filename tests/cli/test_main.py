@@ -107,19 +107,28 @@ def test_a_reader_that_leaves_early_is_no_disaster(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_headings_stand_out_on_a_terminal(tmp_path: Path) -> None:
+def seen_on_a_terminal(folder: Path, *words: str, **settings: str) -> str:
     ours, theirs = pty.openpty()
     subprocess.run(
-        [sys.executable, "-m", "app", "--help"],
-        cwd=tmp_path,
-        env=environment(TERM="xterm"),
+        [sys.executable, "-m", "app", *words],
+        cwd=folder,
+        env=environment(TERM="xterm", PYTHON_COLORS="0", **settings),  # those of argparse itself, as of Python 3.14
         stdout=theirs,
         check=True,
     )
     os.close(theirs)
     text = os.read(ours, 65536)
     os.close(ours)
-    assert b"\033[1moptions\033[0m" in text
+    return text.decode()
+
+
+def test_headings_stand_out_on_a_terminal(tmp_path: Path) -> None:
+    assert "\033[1moptions\033[0m" in seen_on_a_terminal(tmp_path, "--help")
+
+
+def test_nothing_is_coloured_for_those_who_want_no_colour(tmp_path: Path) -> None:
+    assert "\033[" not in seen_on_a_terminal(tmp_path, "--help", NO_COLOR="1")
+    assert "\033[" in seen_on_a_terminal(tmp_path, "--help", NO_COLOR="")
 
 
 def test_without_a_terminal_help_is_plain(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
+from app.serving.child import Worker
+from app.serving.renewal import Renewal
 from tests.serving.processes import Program, is_alive, until
 
 Start = Callable[..., Program]
@@ -34,6 +37,20 @@ def test_a_parent_that_was_paused_with_its_workers_kills_none(start: Start) -> N
             signal.sigtimedwait([], 6.0)
     assert program.get("/pid")["pid"] == first
     assert not [line for line in program.said() if "worker_stuck" in line]
+
+
+def test_lifetimes_differ_at_random_by_a_fifth_at_most() -> None:
+    rules, ages = Renewal(lifetime=1000.0), (999.0, 1201.0)
+    due = []
+    for _ in range(64):
+        worker = Worker(1, 1, 0)
+        reasons = []
+        for age in (*ages, 1100.0):
+            worker.born = time.monotonic() - age
+            reasons.append(rules.reason(worker))
+        assert reasons[:2] == ["", "lifetime"]
+        due.append(reasons[2])
+    assert set(due) == {"", "lifetime"}
 
 
 def stopped(pid: int) -> bool:

@@ -9,8 +9,9 @@ import pytest
 from litestar import post
 from litestar.params import JSONBody
 
+from app.base.errors import BadRequest
 from app.telemetry.meters import Meters
-from app.web.bodies import DEEPEST, Bodies, takes_messages
+from app.web.bodies import DEEPEST, MOST, MOST_PARTS, MOST_VALUES, PIECE, Bodies, check, checked, takes_messages
 from app.web.headers import Envelope
 from tests.web.serving import application, scope, serving
 
@@ -56,6 +57,8 @@ HOSTILE = {
     "very deep": (nested(20_000), 400, "64 levels"),
     "deep and never closed": (b"[" * 300_000, 400, "64 levels"),
     "deep after a closed string": (b'{"b": "\\\\", "a": ' + nested(100) + b"}", 400, "64 levels"),
+    "more arrays than a parser should make": (b'{"a": [' + b"[]," * MOST_PARTS + b"1]}", 400, "250,000 arrays"),
+    "more values than a parser should make": (b'{"b": [' + b"0," * (MOST_VALUES + 1) + b"1]}", 400, "2,000,000 values"),
     "many left open": (b"[]" * 60 + b"[" * 10, 422, "Invalid JSON"),
     "no JSON": (b"{bad", 422, "Invalid JSON"),
     "cut off": (b'{"a": "x', 422, "Invalid JSON"),
@@ -77,7 +80,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_body_is_refused_with_a_sentence(name: str) -> None:
     body, status, sentence = HOSTILE[name]
-    async with serving(things) as client:
+    async with serving(things, most=8 * MOST) as client:
         response = await client.post("/things", content=body, headers=JSON)
     problem = response.json()
     assert (response.status_code, problem["status"]) == (status, status)
@@ -226,3 +229,35 @@ async def test_the_problem_of_a_body_names_the_request() -> None:
     async with serving(things) as client:
         response = await client.post("/things", content=b"\xff", headers={**JSON, "x-request-id": "abc"})
     assert response.json()["request_id"] == response.headers["x-request-id"] == "abc"
+
+
+@pytest.mark.parametrize("before", range(14))
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        (b'"\\ud83d\\ude00\\\\"', ""),
+        (b'"\\\\\\ud83d\\ude00\xf0\x9f\x98\x80"', ""),
+        (b'"\\u0041\\\\u0000"', ""),
+        (b'"\\\\\\u0000"', "u0000"),
+        (b'"\\ud83d"', "surrogate"),
+        (b'"\\""', ""),
+        (b'["\\"["]', ""),
+        (b"[" * 65 + b"]" * 65, "64 levels"),
+        (b"[" * 64 + b"]" * 64, ""),
+        (b'"\xf0\x9f\x98"', "UTF-8"),
+    ],
+)
+def test_what_stands_where_a_piece_ends_is_read_whole(before: int, text: bytes, sentence: str) -> None:
+    body = b"[" + b" " * (PIECE - 1 - before) + text + b',"' + b"[" * PIECE + b'"]'
+    body = body if b"[[" not in text else body[1:-1]
+    found = ""
+    try:
+        check(body)
+    except BadRequest as error:
+        found = str(error)
+    assert sentence in found if sentence else not found
+
+
+def test_others_have_their_turn_while_a_large_body_is_looked_through() -> None:
+    body = b'{"a": ["' + b"\\ud83d\\ude00" * 80_000 + b'", [' + b'"[", {}, ' * 80_000 + b"1]]}"
+    assert sum(1 for _ in checked(body)) >= 2 * (len(body) // PIECE)

@@ -1,0 +1,99 @@
+"""``agent-service doctor``: the deployment checklist, row by row, on a running server and a source tree."""
+
+import argparse
+import json
+from pathlib import Path
+
+from app.base.errors import UsageError
+
+LISTEN_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  compared with, not listened on
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """What to look at; without options what the environment and this folder tell of."""
+    parser.add_argument("--url", help="the running server (default: HOST and PORT, where DATABASE_URL is set)")
+    parser.add_argument("--metrics-url", help="where /metrics is (default: METRICS_PORT, or the same)")
+    parser.add_argument("--key-file", metavar="FILE", help="an API key; with the role operator, health has details")
+    parser.add_argument("--source", metavar="FOLDER", help="a source tree (default: this folder, if it is one)")
+    parser.add_argument("--container", default="", metavar="NAME", help="a container of podman or docker")
+    parser.add_argument("--log", action="append", default=[], metavar="FILE", help="a log to look for secrets in")
+    parser.add_argument(
+        "--rules", action="append", default=[], metavar="FILE", help="alerts (default: deploy/prometheus)"
+    )
+    parser.add_argument("--quick", action="store_true", help="leave out the tests and the image")
+    parser.add_argument("--skip", action="append", default=[], metavar="CHECK", help="leave out a check, or an area")
+    parser.add_argument("--json", action="store_true", help="print the rows for a program")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fill in the checklist and print it; 1 when something that was asked for does not hold."""
+    from app.cli.doctor import alerts, backing, environment, leaks, programs, server
+    from app.cli.doctor.rows import Sheet, shown, summary
+    from app.cli.doctor.site import Site
+    from app.settings import is_loopback, load
+
+    settings = load()
+    key = _key(arguments.key_file)
+    configured = settings.database.url is not None
+    host = LISTEN_ANYWHERE.get(settings.server.host, settings.server.host)
+    url = arguments.url or (f"http://{host}:{settings.server.port}" if configured else "")
+    folder = _source(arguments.source)
+    if not any((url, folder, arguments.container, arguments.log, arguments.rules)):
+        raise UsageError("there is nothing to look at: pass --url, --source or --container, or set DATABASE_URL")
+    sheet = Sheet(arguments.skip, (lambda _: None) if arguments.json else lambda row: print(shown(row), flush=True))
+    secrets = leaks.known(settings, key)
+    site = Site(url, key) if url else None
+    metrics = Site(arguments.metrics_url or _metrics_url(site, settings.server.metrics_port)) if site else None
+    if site is not None and metrics is not None:
+        open_to_all = configured and settings.auth.mode == "none" and is_loopback(site.host)
+        server.look(sheet, site, metrics, open_to_all=open_to_all)
+        leaks.in_answers(sheet, site, metrics, secrets)
+    else:
+        sheet.leave(server.AREA, "health", "no --url, and DATABASE_URL is not set")
+    leaks.in_logs(sheet, arguments.log, secrets)
+    if configured:
+        environment.look(sheet, settings)
+    else:
+        sheet.leave(environment.AREA, "production", "DATABASE_URL is not set: this is not the environment of a server")
+    backing.look(sheet, settings)
+    programs.container(sheet, arguments.container)
+    rules = [Path(one) for one in arguments.rules] or _rules(folder)
+    alerts.load(sheet, rules)
+    if rules and metrics is not None:
+        alerts.known(sheet, rules, metrics)
+    programs.source(sheet, folder, quick=arguments.quick)
+    if sheet.unused:
+        raise UsageError(f"--skip {min(sheet.unused)}: there is no such check")
+    print(json.dumps(sheet.document(), indent=2) if arguments.json else summary(sheet))
+    return 0 if sheet.holds else 1
+
+
+def _key(path: str | None) -> str:
+    from app.secrets.sources import secret_file
+
+    return secret_file("--key-file", path) if path else ""
+
+
+def _metrics_url(site: "Site", port: int) -> str:  # type: ignore[name-defined]  # noqa: F821
+    return f"http://{site.host}:{port}" if port else site.url
+
+
+def _source(given: str | None) -> Path | None:
+    from app.cli.doctor.programs import is_source
+
+    folder = Path(given or ".")
+    if is_source(folder):
+        return folder
+    if given:
+        raise UsageError(f"--source {given} has no source tree of agent-service")
+    return None
+
+
+def _rules(folder: Path | None) -> list[Path]:
+    """The files of rules that come with the sources: those that have groups of them."""
+    place = (folder or Path()) / "deploy" / "prometheus"
+    return sorted(
+        path
+        for path in place.rglob("*.y*ml")
+        if "\ngroups:" in f"\n{path.read_text('utf-8')}" and "tests" not in str(path)
+    )

@@ -1,0 +1,118 @@
+"""Rows about the settings of a deployment, and what lies on this machine."""
+
+import asyncio
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from app.base.errors import AgentServiceError
+from app.cli.doctor.rows import Sheet
+from app.settings import Settings, check_serving, is_loopback
+
+AREA = "settings"
+FEWEST_CHARACTERS = 10
+"""Different characters of a pepper that is random: of 32 hexadecimal ones there are hardly ever fewer."""
+SECURE = ("require", "verify-ca", "verify-full")
+LEAST_FREE = 0.1
+
+
+def look(sheet: Sheet, settings: Settings) -> None:
+    """Every row about ``settings``."""
+    serve = "agent-service serve"
+    warnings = "; ".join(settings.warnings)
+    sheet.ask(
+        AREA, "names known", "env | grep ^AGENT_", "no unknown name", lambda: (not warnings, warnings or "all known")
+    )
+    sheet.ask(AREA, "production", "echo $APP_ENV", "production", lambda: _is(settings.server.environment, "production"))
+    sheet.ask(AREA, "serve would start", serve, "no refusal", lambda: _would_start(settings))
+    if settings.auth.key_pepper is None:
+        sheet.leave(AREA, "pepper", f"AGENT_KEY_PEPPER is not set (AGENT_AUTH={settings.auth.mode})")
+    else:
+        pepper = settings.auth.key_pepper.reveal()
+        few = len(set(pepper))
+        command = "openssl rand -hex 32 > secrets/key_pepper  # makes one"
+        sheet.ask(AREA, "pepper", command, "at random", lambda: _pepper(len(pepper), few))
+    _model(sheet, settings)
+    sheet.ask(AREA, "agents load", "agent-service agents check", "every agent", lambda: asyncio.run(_agents(settings)))
+    _database_tls(sheet, settings)
+    _disk(sheet, settings)
+
+
+def _would_start(settings: Settings) -> tuple[bool, str]:
+    check_serving(settings)
+    return True, "no refusal"
+
+
+def _is(seen: str, wanted: str) -> tuple[bool, str]:
+    return seen == wanted, seen
+
+
+def _pepper(length: int, few: int) -> tuple[bool, str]:
+    return few >= FEWEST_CHARACTERS, f"{length} characters, {few} different ones"
+
+
+def _model(sheet: Sheet, settings: Settings) -> None:
+    """A provider's key is there; nothing is asked of the provider."""
+    llm = settings.llm
+    given = {
+        "OPENAI_API_KEY": llm.openai_api_key,
+        "OPENAI_BASE_URL": llm.openai_base_url,
+        "ANTHROPIC_API_KEY": llm.anthropic_api_key,
+        "ANTHROPIC_BASE_URL": llm.anthropic_base_url,
+    }
+    there = [name for name, value in given.items() if value]
+    vendor = llm.default_model.partition(":")[0].upper()
+    holds = any(name.startswith(vendor) for name in there)
+    seen = ", ".join(there) or "none: the offline model scripted:demo answers"
+    expected = f"a key or an address{f' of {vendor.lower()}' if vendor else ''}"
+    sheet.ask(AREA, "provider key", "env | grep -oE '^(OPENAI|ANTHROPIC)_[A-Z_]+'", expected, lambda: (holds, seen))
+
+
+async def _agents(settings: Settings) -> tuple[bool, str]:
+    from app.agents.catalog import build
+    from app.agents.config import read
+    from app.llm.registry import Registry
+    from app.telemetry.meters import Meters
+    from app.telemetry.tools import ToolCalls
+    from app.telemetry.tracing import NO_TRACER
+
+    file = read(settings.agents.config)
+    meters = Meters()
+    models = Registry(settings.llm, meters)
+    try:
+        for name, spec in file.agents.items():
+            build(name, spec, file, models.model, ToolCalls(meters, NO_TRACER))
+    except AgentServiceError as error:
+        return False, str(error)
+    finally:
+        await models.aclose()
+    return True, ", ".join(file.agents)
+
+
+def _database_tls(sheet: Sheet, settings: Settings) -> None:
+    if settings.database.url is None:
+        sheet.leave(AREA, "database encrypted", "DATABASE_URL is not set")
+        return
+    parts = urlsplit(settings.database.url.reveal())
+    query = parse_qs(parts.query)
+    host = query.get("host", [parts.hostname or ""])[0]
+    if not host or host.startswith("/") or is_loopback(host):
+        sheet.leave(AREA, "database encrypted", "it is on this machine")
+        return
+    mode = query.get("sslmode", ["not set"])[0]
+    command = "echo $DATABASE_URL | grep -o 'sslmode=[a-z-]*'"
+    sheet.ask(AREA, "database encrypted", command, f"sslmode {' or '.join(SECURE)}", lambda: (mode in SECURE, mode))
+
+
+def _disk(sheet: Sheet, settings: Settings) -> None:
+    folder = Path(settings.database.data_dir)
+    if not folder.is_dir():
+        sheet.leave(AREA, "disk", "the folder of the data is not on this machine")
+        return
+
+    def look() -> tuple[bool, str]:
+        found = os.statvfs(folder)
+        free = found.f_bavail / found.f_blocks
+        return free >= LEAST_FREE, f"{free:.0%} free, {found.f_bavail * found.f_frsize / 1e9:.0f} GB"
+
+    sheet.ask(AREA, "disk", f"df -h {folder}", f"{LEAST_FREE:.0%} free", look)
