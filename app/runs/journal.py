@@ -93,8 +93,8 @@ with entry as (
 select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.n = o.n
 """
 """One group. Arrays of arrays do not exist in SQL, so lists inside a row travel as joined text. A thread is locked
-before its runs, here and everywhere, so that two never wait for each other. What a broken connection left on its way may
-arrive after the step that came next: it moves no head back.
+before its runs, here and everywhere, so that two never wait for each other. What a broken connection left on its way
+may arrive after the step that came next: it moves no head back.
 
 A plan is made once for a connection, perhaps while the tables are empty: then every index that begins with the tenant
 looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without
