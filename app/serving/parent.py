@@ -5,6 +5,7 @@ application anew (docs/decisions/0004-server-process.md).
 """
 
 import contextlib
+import faulthandler
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from app.base.errors import AgentServiceError, StartError, UsageError
-from app.serving.child import Worker
+from app.serving.child import TELL_STACKS, Worker
 from app.serving.events import Say
 from app.serving.renewal import LOOK_SECONDS, Renewal
 from app.serving.station import Station, first_words
@@ -122,20 +123,25 @@ class Parent:
             os.read(self._wakeup[0], 4096)
 
     def _start(self, number: int) -> None:
-        heard, link = os.pipe()
-        os.set_blocking(heard, False)
+        (heard, link), (stacks, dump) = os.pipe(), os.pipe()
+        for end in (heard, stacks, dump):  # a dump that is too long is cut, and holds nobody up
+            os.set_blocking(end, False)
         sys.stdout.flush()
         sys.stderr.flush()
         # a signal between the fork and the child's own handlers would be noted by nobody
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         pid = os.fork()
         if pid == 0:
-            self._become(number, heard, link)
+            for end in (heard, stacks):
+                os.close(end)
+            faulthandler.register(TELL_STACKS, file=dump, all_threads=True)
+            self._become(number, link)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        os.close(link)
-        self._workers[number] = Worker(number, pid, heard)
+        for end in (link, dump):
+            os.close(end)
+        self._workers[number] = Worker(number, pid, heard, stacks)
 
-    def _become(self, number: int, heard: int, link: int) -> None:
+    def _become(self, number: int, link: int) -> None:
         """Be the worker. Never returns: what the parent has open and has to clean up is the parent's."""
         code = 1
         try:
@@ -146,8 +152,10 @@ class Parent:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-            for end in (heard, self._lifeline[1], *self._wakeup, *(other.link for other in self._workers.values())):
+            for end in (self._lifeline[1], *self._wakeup):
                 os.close(end)
+            for other in self._workers.values():
+                other.close()
             for place, listener in enumerate(self._listeners, 1):
                 if place != number:
                     listener.close()
@@ -175,7 +183,7 @@ class Parent:
         if not pid:
             return
         self._listen_to(worker)  # what it said last
-        os.close(worker.link)
+        worker.close()
         del self._workers[worker.number]
         self.on_end(worker.number)
         code = os.waitstatus_to_exitcode(status)
@@ -226,7 +234,7 @@ class Parent:
         for worker in self._workers.values():
             worker.signal(signal.SIGKILL)
             os.waitpid(worker.pid, 0)
-            os.close(worker.link)
+            worker.close()
             self._say("error", "worker_killed", worker=worker.number)
             self._code = self._code or 1
         self._workers.clear()
@@ -239,14 +247,18 @@ class Parent:
             worker.leave(self._grace)
 
     def _renew(self) -> None:
-        """Kill who is stuck; let one at a time go in order whose time is over."""
+        """Kill who is stuck, and say where it was; let one at a time go in order whose time is over."""
         now = time.monotonic()
         workers = [worker for worker in self._workers.values() if worker.ready]
         paused = self.renewal.was_paused()
         for worker in workers:
             worker.heard = now if paused else worker.heard
-            if self.renewal.is_stuck(worker) or (worker.leaving and now > worker.leaves_by):
+            if not self.renewal.is_stuck(worker) and not (worker.leaving and now > worker.leaves_by):
+                worker.goes_on()
+            elif worker.has_told_stacks():
                 self._say("error", "worker_stuck", worker=worker.number, silent=round(now - worker.heard, 1))
+                for thread in worker.stacks():
+                    self._say("error", "worker_stack", worker=worker.number, stack=thread)
                 worker.signal(signal.SIGKILL)
         if len(workers) < len(self._listeners) or any(worker.leaving for worker in workers):
             return

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from app.serving.station import Station
 
 
 class Tiny:
-    """``/pid`` answers, ``/stream`` ends when drained, ``/exit`` ends the worker, ``/stuck`` blocks it for good."""
+    """``/pid`` answers, ``/stream`` ends when drained, ``/exit`` ends the worker.
+
+    ``/stuck`` and ``/held`` block it for good.
+    """
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -65,6 +69,8 @@ class Tiny:
             say("stuck")
             while True:
                 pass
+        if scope["path"] == "/held":
+            hold()
         await send(start)
         if scope["path"] == "/stream":
             await send({"type": "http.response.body", "body": b"event: first\r\n\r\n", "more_body": True})
@@ -73,6 +79,10 @@ class Tiny:
             return
         body = {"pid": os.getpid(), "parent": os.getppid(), "draining": self._draining}
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+def hold() -> None:
+    time.sleep(3600)
 
 
 def say(line: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.serving.child import Worker
+from app.serving.child import TELL_STACKS, Worker
 from app.serving.renewal import Renewal
 from tests.serving.processes import Program, is_alive, until
 
@@ -24,6 +24,29 @@ def test_a_worker_whose_event_loop_is_stuck_is_killed_and_replaced(start: Start)
     assert program.workers(2)[1] != first
     assert not is_alive(first)
     assert program.get("/pid")["pid"] != first
+
+
+@pytest.mark.parametrize("path, place", [("stuck", "in asgi"), ("held", "in hold")])
+def test_before_a_stuck_worker_is_killed_the_log_tells_where_it_hung(start: Start, path: str, place: str) -> None:
+    """One that turns in circles, and one that waits in a call of the system."""
+    program = start(renewal={"stuck": 2.0})
+    [first] = program.workers()
+    with program.send(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()):
+        program.workers(2)
+    told = [json.loads(line) for line in program.said() if '"event": "worker_stack"' in line]
+    hung = [one["stack"] for one in told if place in one["stack"]]
+    assert hung
+    assert "program.py" in hung[0]
+    assert {one["worker"] for one in told} == {1}
+    assert not is_alive(first)
+
+
+def test_to_tell_its_stacks_does_a_worker_no_harm(start: Start) -> None:
+    program = start(renewal={"stuck": 2.0})
+    [first] = program.workers()
+    for _ in range(2):
+        os.kill(first, TELL_STACKS)
+        assert program.get("/pid")["pid"] == first
 
 
 def test_a_parent_that_was_paused_with_its_workers_kills_none(start: Start) -> None:
@@ -43,7 +66,7 @@ def test_lifetimes_differ_at_random_by_a_fifth_at_most() -> None:
     rules, ages = Renewal(lifetime=1000.0), (999.0, 1201.0)
     due = []
     for _ in range(64):
-        worker = Worker(1, 1, 0)
+        worker = Worker(1, 1, 0, 0)
         reasons = []
         for age in (*ages, 1100.0):
             worker.born = time.monotonic() - age
