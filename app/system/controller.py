@@ -65,4 +65,4 @@ class MetricsController(Controller):
     ) -> Response[bytes]:
         """Prometheus text, or OpenMetrics where ``Accept`` asks for it."""
         body, content_type = await metrics_page.render(request.headers.get("accept", ""))
-        return Response(body, media_type=content_type)
+        return Response(body, headers={"content-type": content_type})  # as a media type it would get a second charset
