@@ -20,8 +20,9 @@ SECRET_FIELDS = frozenset(
     | {"access_token", "refresh_token", "token", "database_url", "redis_url"}
 )
 """Fields that are never shown. Nobody should log them; this is the second wall."""
-QUIET = ("asyncio", "sqlalchemy", "alembic", "aiohttp", "urllib3", "_granian")
-"""Loggers of libraries that say too much below a warning, SQL texts among it."""
+QUIET = ("asyncio", "sqlalchemy", "app.db.pool", "alembic", "aiohttp", "urllib3", "_granian")
+"""Loggers of libraries that say too much below a warning, SQL texts among it. SQLAlchemy names that of a pool after
+the pool's class, which is ours."""
 
 EXPORTER = "opentelemetry"
 EXPORTER_SECONDS = 60.0

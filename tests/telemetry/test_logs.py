@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+from app.db.pool import MeasuredPool
 from app.telemetry.context import NO_REQUEST, RequestContext, current, parse_traceparent
 from app.telemetry.logs import HIDDEN, set_up
 
@@ -106,6 +107,7 @@ def test_libraries_that_log_sql_are_quiet_at_every_level() -> None:
     out = io.StringIO()
     set_up("DEBUG", "json", out)
     logging.getLogger("sqlalchemy.engine.Engine").info("SELECT secret")
+    MeasuredPool(lambda: None).dispose()  # type: ignore[arg-type]
     logging.getLogger("asyncio").debug("Using selector")
     assert lines(out) == []
 
