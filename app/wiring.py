@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from app.access.guard import Authenticator
+from app.access.people import People, people_of
 from app.access.service import AccessService
 from app.access.structs import SERVICE, Note
 from app.agents.catalog import Catalog
@@ -29,7 +30,8 @@ from app.limits.budgets import Budgets
 from app.limits.prices import Prices
 from app.limits.service import Limiter
 from app.llm.registry import Registry
-from app.options import AuthSettings, RunSettings
+from app.options import RunSettings
+from app.routes import BASE_PATH
 from app.runs.admission import Admission
 from app.runs.claims import Claims
 from app.runs.creation import Creation
@@ -89,6 +91,8 @@ class Entrance(msgspec.Struct, frozen=True):
     authenticator: Authenticator | None
     token_keys: Background | None = None
     """Keeps the public keys of the issuer of tokens."""
+    people: People | None = None
+    """Lets in whom the handlers of the agents file know, in place of ``authenticator``."""
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +154,8 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
-    assistants = _assistants(database, catalog, signals)
+    assistants = AssistantService(database, catalog)
+    signals.listen(assistants.hear)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets))
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
@@ -171,7 +176,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         supervisor=supervisor,
         vault=vault,
         waiting=Waiting(database, meters),
-        entrance=_entrance(database, audit, settings.auth),
+        entrance=_entrance(database, audit, settings, agents),
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
@@ -189,8 +194,15 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     )
 
 
-def _entrance(database: Database, audit: AuditService, settings: AuthSettings) -> Entrance:
+def _entrance(database: Database, audit: AuditService, given: Settings, agents: AgentsFile) -> Entrance:
+    settings = given.auth
     access = AccessService(database, settings.key_pepper or Secret(""), records=audit)
+    if agents.auth is not None:
+        if settings.mode == "jwt":
+            raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both tell who asks: keep one of them")
+        known = access if settings.mode == "api_key" and settings.key_pepper else None
+        base = f"{given.server.root_path}{BASE_PATH}"
+        return Entrance(audit, access, known, people=people_of(agents, database, base=base, keys=known, records=audit))
     if settings.mode != "jwt":
         return Entrance(audit, access, access if settings.mode == "api_key" else None)
     from app.access.keyset import KeySet
@@ -282,9 +294,3 @@ def _engine(
         outlet=Outlet(carrier),
         budgets=budgets,
     )
-
-
-def _assistants(database: Database, catalog: Catalog, signals: Signals) -> AssistantService:
-    assistants = AssistantService(database, catalog)
-    signals.listen(assistants.hear)
-    return assistants
