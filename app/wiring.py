@@ -140,22 +140,21 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     boards = boards or Boards()
     meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
     push, telling = exporting(settings, meters, version())
-    vault, database, audit = _kept(settings, telling)
+    vault, database, _ = kept = _kept(settings, telling)
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
     store = StoreService(database, versions, agents.store)
-    catalog = _catalog(agents, models, telling, store)
+    catalog = Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
     signals = Signals(database)
-    carrier, redis = _carriers(settings, database, signals)
-    limiter = _limiter(settings)
+    carrier, redis = _carriers(settings, vault, database, signals)
+    limiter = _limiter(settings, vault)
     budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
-    assistants = AssistantService(database, catalog)
-    signals.listen(assistants.hear)
+    assistants = _assistants(database, catalog, signals)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets))
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
@@ -176,7 +175,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         supervisor=supervisor,
         vault=vault,
         waiting=Waiting(database, meters),
-        entrance=_entrance(database, audit, settings, agents),
+        entrance=_entrance(kept, settings, agents),
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
@@ -194,15 +193,16 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     )
 
 
-def _entrance(database: Database, audit: AuditService, given: Settings, agents: AgentsFile) -> Entrance:
-    settings = given.auth
-    access = AccessService(database, settings.key_pepper or Secret(""), records=audit)
+def _entrance(kept: tuple[Vault, Database, AuditService], given: Settings, agents: AgentsFile) -> Entrance:
+    (vault, database, audit), settings = kept, given.auth
+    peppers = vault.ring("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
+    access = AccessService(database, peppers if settings.key_pepper else Secret(""), records=audit)
     if agents.auth is not None:
         if settings.mode == "jwt":
             raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both tell who asks: keep one of them")
         known = access if settings.mode == "api_key" and settings.key_pepper else None
-        base = f"{given.server.root_path}{BASE_PATH}"
-        return Entrance(audit, access, known, people=people_of(agents, database, base=base, keys=known, records=audit))
+        people = people_of(agents, database, f"{given.server.root_path}{BASE_PATH}", keys=known, records=audit)
+        return Entrance(audit, access, known, people=people)
     if settings.mode != "jwt":
         return Entrance(audit, access, access if settings.mode == "api_key" else None)
     from app.access.keyset import KeySet
@@ -240,16 +240,12 @@ def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Mete
     return Dispatcher(database, Egress(allowed), lambda: [key_of(secret) for secret in ring.values], meters)
 
 
-def _limiter(settings: Settings) -> Limiter:
+def _limiter(settings: Settings, vault: Vault) -> Limiter:
     if settings.redis.url is None:
         return Limiter(settings.limits, share=1 / settings.server.workers)
     from app.limits.shared import SharedBuckets
 
-    return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(new_id())))
-
-
-def _catalog(agents: AgentsFile, models: Registry, telling: Telling, store: StoreService) -> Catalog:
-    return Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
+    return Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
 
 
 def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:
@@ -264,14 +260,16 @@ def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versi
     return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
-def _carriers(settings: Settings, database: Database, signals: Signals) -> "tuple[Carrier, RedisCarrier | None]":
+def _carriers(
+    settings: Settings, vault: Vault, database: Database, signals: Signals
+) -> "tuple[Carrier, RedisCarrier | None]":
     """What carries frames to other processes, and that again where it is Redis."""
     carrier = PostgresCarrier(database, signals)
     if settings.redis.url is None:
         return carrier, None
     from app.bus.redis_relay import RedisCarrier
 
-    redis = RedisCarrier(settings.redis.url, carrier)
+    redis = RedisCarrier(vault.ring("REDIS_URL").good, carrier)
     return redis, redis
 
 
@@ -294,3 +292,9 @@ def _engine(
         outlet=Outlet(carrier),
         budgets=budgets,
     )
+
+
+def _assistants(database: Database, catalog: Catalog, signals: Signals) -> AssistantService:
+    assistants = AssistantService(database, catalog)
+    signals.listen(assistants.hear)
+    return assistants

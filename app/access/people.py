@@ -115,7 +115,7 @@ class People:
 
 
 def people_of(
-    agents: AgentsFile, database: Database, *, base: str, keys: Authenticator | None, records: Records
+    agents: AgentsFile, database: Database, base: str, *, keys: Authenticator | None, records: Records
 ) -> People:
     """Those whom the handlers of the agents file know. Raises ``StartError``, which names the file."""
     assert agents.auth is not None

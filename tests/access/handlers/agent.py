@@ -1,6 +1,7 @@
 """An agent that says what it knows of who asks."""
 
 import json
+
 from app.agents.function import Context
 
 
