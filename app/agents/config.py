@@ -44,13 +44,14 @@ class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whose code says who asks and what they may: ``path`` names a ``langgraph_sdk.Auth`` object.
 
     ``tenant`` is the member of its users that names their tenant; without it all are of the tenant ``default``.
-    ``disable_studio_auth`` and ``openapi`` are taken and mean nothing here.
+    ``disable_studio_auth``, ``openapi`` and ``cache``, which ``langgraph.json`` has as well, mean nothing here.
     """
 
     path: str
     tenant: str = ""
     disable_studio_auth: bool = True
-    openapi: dict[str, Any] = {}
+    openapi: Any = None
+    cache: Any = None
 
 
 class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
