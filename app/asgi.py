@@ -30,7 +30,12 @@ def litestar(house: House) -> Litestar:
             *root_controllers_of(server.metrics_port in {0, server.port}),
         ],
         middleware=[
-            functools.partial(Guard, access=house.entrance.authenticator, records=house.entrance.audit),
+            functools.partial(
+                Guard,
+                access=house.entrance.authenticator,
+                records=house.entrance.audit,
+                entry=house.entrance.people,
+            ),
             functools.partial(Rates, limiter=house.limiter, proxies=house.proxies, meters=house.meters),
         ],
         dependencies=dependencies(house),

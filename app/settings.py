@@ -197,17 +197,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_serving(settings: Settings) -> None:
-    """Refuse what ``agent-service serve`` must not start with. Raises ``UsageError``."""
+def check_serving(settings: Settings, *, handled: bool = False) -> None:
+    """Refuse what ``agent-service serve`` must not start with. Raises ``UsageError``.
+
+    ``handled``: the agents file names code that tells who asks.
+    """
     if settings.database.url is None:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     if settings.server.crash_at and settings.server.environment == "production":
         raise UsageError("AGENT_CRASH_AT is for tests: unset it, or set APP_ENV=development")
-    if settings.auth.mode == "none" and not is_loopback(settings.server.host):
+    if settings.auth.mode == "none" and not handled and not is_loopback(settings.server.host):
         raise UsageError(
             f"AGENT_AUTH=none would open {settings.server.host} to everybody; set AGENT_AUTH=api_key or HOST=127.0.0.1"
         )
-    if settings.auth.mode == "api_key" and settings.auth.key_pepper is None:
+    if settings.auth.mode == "api_key" and settings.auth.key_pepper is None and not handled:
         raise UsageError("AGENT_KEY_PEPPER is not set; set it to the output of: openssl rand -hex 32")
     if settings.auth.mode == "jwt":
         for name, given in (("ISSUER", settings.auth.jwt_issuer), ("AUDIENCE", settings.auth.jwt_audience)):

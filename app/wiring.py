@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from app.access.guard import Authenticator
+from app.access.people import People, people_of
 from app.access.service import AccessService
 from app.access.structs import SERVICE, Note
 from app.agents.catalog import Catalog
@@ -29,7 +30,8 @@ from app.limits.budgets import Budgets
 from app.limits.prices import Prices
 from app.limits.service import Limiter
 from app.llm.registry import Registry
-from app.options import AuthSettings, RunSettings
+from app.options import RunSettings
+from app.routes import BASE_PATH
 from app.runs.admission import Admission
 from app.runs.claims import Claims
 from app.runs.creation import Creation
@@ -89,6 +91,8 @@ class Entrance(msgspec.Struct, frozen=True):
     authenticator: Authenticator | None
     token_keys: Background | None = None
     """Keeps the public keys of the issuer of tokens."""
+    people: People | None = None
+    """Lets in whom the handlers of the agents file know, in place of ``authenticator``."""
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,15 +140,15 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     boards = boards or Boards()
     meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
     push, telling = exporting(settings, meters, version())
-    vault, database, audit = _kept(settings, telling)
+    vault, database, _ = kept = _kept(settings, telling)
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
     store = StoreService(database, versions, agents.store)
-    catalog = _catalog(agents, models, telling, store)
+    catalog = Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
     signals = Signals(database)
-    carrier, redis = _carriers(settings, database, signals)
-    limiter = _limiter(settings)
+    carrier, redis = _carriers(settings, vault, database, signals)
+    limiter = _limiter(settings, vault)
     budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
@@ -171,7 +175,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         supervisor=supervisor,
         vault=vault,
         waiting=Waiting(database, meters),
-        entrance=_entrance(database, audit, settings.auth),
+        entrance=_entrance(kept, settings, agents),
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
@@ -189,8 +193,16 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     )
 
 
-def _entrance(database: Database, audit: AuditService, settings: AuthSettings) -> Entrance:
-    access = AccessService(database, settings.key_pepper or Secret(""), records=audit)
+def _entrance(kept: tuple[Vault, Database, AuditService], given: Settings, agents: AgentsFile) -> Entrance:
+    (vault, database, audit), settings = kept, given.auth
+    peppers = vault.ring("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
+    access = AccessService(database, peppers if settings.key_pepper else Secret(""), records=audit)
+    if agents.auth is not None:
+        if settings.mode == "jwt":
+            raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both tell who asks: keep one of them")
+        known = access if settings.mode == "api_key" and settings.key_pepper else None
+        people = people_of(agents, database, f"{given.server.root_path}{BASE_PATH}", keys=known, records=audit)
+        return Entrance(audit, access, known, people=people)
     if settings.mode != "jwt":
         return Entrance(audit, access, access if settings.mode == "api_key" else None)
     from app.access.keyset import KeySet
@@ -228,16 +240,12 @@ def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Mete
     return Dispatcher(database, Egress(allowed), lambda: [key_of(secret) for secret in ring.values], meters)
 
 
-def _limiter(settings: Settings) -> Limiter:
+def _limiter(settings: Settings, vault: Vault) -> Limiter:
     if settings.redis.url is None:
         return Limiter(settings.limits, share=1 / settings.server.workers)
     from app.limits.shared import SharedBuckets
 
-    return Limiter(settings.limits, SharedBuckets(settings.redis.url, str(new_id())))
-
-
-def _catalog(agents: AgentsFile, models: Registry, telling: Telling, store: StoreService) -> Catalog:
-    return Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
+    return Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
 
 
 def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:
@@ -252,14 +260,16 @@ def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versi
     return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
-def _carriers(settings: Settings, database: Database, signals: Signals) -> "tuple[Carrier, RedisCarrier | None]":
+def _carriers(
+    settings: Settings, vault: Vault, database: Database, signals: Signals
+) -> "tuple[Carrier, RedisCarrier | None]":
     """What carries frames to other processes, and that again where it is Redis."""
     carrier = PostgresCarrier(database, signals)
     if settings.redis.url is None:
         return carrier, None
     from app.bus.redis_relay import RedisCarrier
 
-    redis = RedisCarrier(settings.redis.url, carrier)
+    redis = RedisCarrier(vault.ring("REDIS_URL").good, carrier)
     return redis, redis
 
 

@@ -17,6 +17,11 @@ class Server(EmbeddedDatabase):
     def begin(self) -> None:
         self.url = self.start()
 
+    def ask_for_passwords(self, user: str) -> None:
+        """Let nobody in as ``user`` without one, once the configuration is read anew."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
+
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
 

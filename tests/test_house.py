@@ -35,6 +35,7 @@ DEFERRED_IMPORTS = {
 
 # How many broad excepts a file may have, each an edge at which any error must become something else.
 BROAD_EXCEPTS = {
+    "app/access/handlers.py": 1,  # whatever the operator's code raises refuses the request
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/agents/loading.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/toolloop/calls.py": 2,  # a tool that raises is told to the model, a look-up that does to a person

@@ -13,6 +13,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from app.access.structs import (
     ADMIN,
     DEFAULT_TENANT,
+    MONITOR,
     OPERATE,
     READ,
     SCOPES,
@@ -23,7 +24,7 @@ from app.access.structs import (
     Principal,
     Records,
 )
-from app.base.errors import Forbidden, Unauthenticated, Unavailable
+from app.base.errors import AgentServiceError, Forbidden, Refused, Unauthenticated, Unavailable
 
 OPEN: dict[str, Any] = {"permission": None}
 """A handler's ``opt`` that lets everybody in. No key is looked at, so nothing is asked of the database."""
@@ -55,17 +56,32 @@ class Authenticator(Protocol):
         ...
 
 
+class Entry(Protocol):
+    """Tells who asks by the whole request (``app.access.people``), in place of an ``Authenticator``."""
+
+    async def admit(self, scope: Scope, receive: Receive, needed: str) -> tuple[Principal, Receive]:
+        """Who asks, and how the rest of the request is received now. Raises as ``authenticate`` does, and others."""
+        ...
+
+
 class Guard:
     """Litestar middleware around every route, for Litestar's own guards copy the handler each time (15 µs).
 
-    Without ``access`` authentication is off: everybody is the one tenant, whatever key is sent. ``records`` keeps
-    who was refused.
+    Without ``access`` and ``entry`` authentication is off: everybody is the one tenant, whatever key is sent.
+    ``records`` keeps who was refused.
     """
 
-    def __init__(self, app: ASGIApp, access: Authenticator | None, records: Records = NoRecords()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Authenticator | None,
+        records: Records = NoRecords(),
+        entry: Entry | None = None,
+    ) -> None:
         self._app = app
         self._access = access
         self._records = records
+        self._entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through with its principal in ``scope["user"]``.
@@ -74,7 +90,9 @@ class Guard:
         """
         opt = scope["route_handler"].opt
         needed = opt.get("permission", UNDECLARED)
-        if self._access is None:
+        if self._entry is not None:
+            receive = await self._enter(self._entry, scope, receive)
+        elif self._access is None:
             if needed == UNDECLARED:
                 raise Forbidden("This route declares no permission.")
             scope["user"] = EVERYBODY
@@ -82,26 +100,44 @@ class Guard:
             scope["user"] = await self._admit(self._access, scope, needed)
         elif opt.get("shows_more"):
             with contextlib.suppress(Unauthenticated, Unavailable):
-                scope["user"] = await self._access.authenticate(_key_in(scope["headers"]))
+                scope["user"] = await self._access.authenticate(key_in(scope["headers"]))
         await self._app(scope, receive, send)
+
+    async def _enter(self, entry: Entry, scope: Scope, receive: Receive) -> Receive:
+        opt = scope["route_handler"].opt
+        needed = opt.get("permission", UNDECLARED)
+        if needed is not None:
+            try:
+                scope["user"], receive = await entry.admit(scope, receive, needed)
+            except (Unauthenticated, Refused):
+                self._records.heard(Note(SERVICE, "request.unauthenticated", "anonymous", _route(scope)))
+                raise
+            self._check(scope["user"], scope, needed)
+        elif opt.get("shows_more"):
+            with contextlib.suppress(AgentServiceError):
+                scope["user"], receive = await entry.admit(scope, receive, MONITOR)
+        return receive
 
     async def _admit(self, access: Authenticator, scope: Scope, needed: str) -> Principal:
         try:
-            principal = await access.authenticate(_key_in(scope["headers"]))
+            principal = await access.authenticate(key_in(scope["headers"]))
         except Unauthenticated:
             self._records.heard(Note(SERVICE, "request.unauthenticated", "anonymous", _route(scope)))
             raise
+        self._check(principal, scope, needed)
+        return principal
+
+    def _check(self, principal: Principal, scope: Scope, needed: str) -> None:
         if needed not in principal.scopes:
             self._records.heard(Note(principal.tenant_id, "request.forbidden", principal.actor, _route(scope)))
             raise Forbidden(f"This key may not do that: it needs the scope {needed}.")
-        return principal
 
 
 def _route(scope: Scope) -> str:
     return f"{scope['method']} {scope.get('path_template', '')}"  # type: ignore[typeddict-item]
 
 
-def _key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The key in raw ``headers``; ``Authorization`` wins. What no key can be is left to ``authenticate``."""
     plain = b""
     for name, value in headers:

@@ -99,3 +99,13 @@ async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
 async def live(session: Reader, key_id: str) -> Row[Any] | None:
     """The digests, tenant and rights of a key that is neither revoked nor expired, by the database's clock."""
     return await session.first(_LIVE, {"key_id": key_id})
+
+
+async def move(session: Writer, tenant_id: UUID, key_id: str, column: str, digests: tuple[bytes, bytes]) -> None:
+    """Put the second of ``digests`` in place of the first, unless the key has another secret by now."""
+    was, digest = digests
+    await session.execute(
+        sa.update(api_keys)
+        .where(api_keys.c.tenant_id == tenant_id, api_keys.c.key_id == key_id, api_keys.c[column] == was)
+        .values({column: digest})
+    )

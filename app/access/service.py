@@ -9,8 +9,9 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 import msgspec
 
@@ -29,7 +30,7 @@ from app.access.structs import (
 )
 from app.access.verdicts import Verdicts
 from app.base.clock import now
-from app.base.errors import Invalid, NotFound, Unauthenticated
+from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from app.db.engine import Database
 from app.limits.structs import Own, Spent
 from app.secrets.secret import Secret
@@ -43,21 +44,29 @@ LONGEST_NAME = 100
 REFUSED = "The API key is malformed, unknown, expired or revoked: send another one."
 
 _KEY = re.compile(rf"{PREFIX}_([0-9a-f]{{{2 * ID_BYTES}}})_([A-Za-z0-9_-]{{43}})")  # 32 bytes are 43 in base64
-_NO_DIGEST = bytes(hashlib.sha256().digest_size)
+DIGEST_BYTES = hashlib.sha256().digest_size
+_NO_DIGEST = bytes(DIGEST_BYTES)
+
+Peppers = Callable[[], Sequence[Secret]]
+"""Gives the peppers that are good now: keys are made under the first."""
 
 
 class AccessService:
-    """Keys of all tenants, under one pepper. ``records`` keeps what is done, ``clock`` counts seconds."""
+    """Keys of all tenants, under one pepper. ``records`` keeps what is done, ``clock`` counts seconds.
+
+    While the pepper is rotated there are two: keys are made under the first, and those under the other are good too;
+    whoever uses one has it stored under the first from then on.
+    """
 
     def __init__(
         self,
         database: Database,
-        pepper: Secret,
+        pepper: Secret | Peppers,
         clock: Callable[[], float] = time.monotonic,
         records: Records = NoRecords(),
     ) -> None:
         self._database = database
-        self._pepper = pepper
+        self._peppers: Peppers = (lambda: (pepper,)) if isinstance(pepper, Secret) else pepper
         self._records = records
         self._verdicts = Verdicts(self._look_up, clock)
 
@@ -159,25 +168,43 @@ class AccessService:
         if parts is None:
             raise Unauthenticated(REFUSED)
         key_id, secret = parts.groups()
-        principal = await self._verdicts.of(key_id, self._digest(key_id, secret))
+        principal = await self._verdicts.of(key_id, b"".join(self._digests(key_id, secret)))
         if principal is None:
             raise Unauthenticated(REFUSED)
         return principal
 
-    async def _look_up(self, key_id: str, digest: bytes) -> Principal | None:
+    async def _look_up(self, key_id: str, digests: bytes) -> Principal | None:
+        candidates = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
         async with self._database.looking_up(key_id) as session:
             row = await queries.live(session, key_id)
         # an unknown id is compared too, so that it takes as long as a wrong secret
         stored, before = (row.digest, row.previous_digest) if row is not None else (_NO_DIGEST, None)
-        good = hmac.compare_digest(stored, digest) | hmac.compare_digest(before or _NO_DIGEST, digest)
-        if not good or row is None:
+        same = [hmac.compare_digest(stored, one) for one in candidates]
+        same_before = [hmac.compare_digest(before or _NO_DIGEST, one) for one in candidates]
+        if row is None or not any((*same, *same_before)):
             return None
         self._records.used(key_id)
+        if any(same[1:]) or any(same_before[1:]):
+            column = "digest" if any(same) else "previous_digest"
+            await self._move(row.tenant_id, key_id, column, getattr(row, column), candidates[0])
         limits = msgspec.convert(row.limits, Own)
         return Principal(row.tenant_id, key_id, granted(row.scopes), row.user_id or "", limits)
 
+    async def _move(self, tenant_id: UUID, key_id: str, column: str, was: bytes, digest: bytes) -> None:
+        """Store a key that is in use under the first pepper; it is good whether that works or not."""
+        try:
+            async with self._database.writing(tenant_id) as session:
+                await queries.move(session, tenant_id, key_id, column, (was, digest))
+        except Unavailable:
+            return
+        self._records.heard(Note(tenant_id, "key.rehashed", "service", key_id))
+
     def _digest(self, key_id: str, secret: str) -> bytes:
-        return hmac.digest(self._pepper.reveal().encode(), f"{key_id}_{secret}".encode(), hashlib.sha256)
+        return self._digests(key_id, secret)[0]
+
+    def _digests(self, key_id: str, secret: str) -> list[bytes]:
+        whole = f"{key_id}_{secret}".encode()
+        return [hmac.digest(pepper.reveal().encode(), whole, hashlib.sha256) for pepper in self._peppers()]
 
 
 def _whole(key_id: str, secret: str) -> Secret:

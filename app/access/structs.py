@@ -1,12 +1,13 @@
 """Who asks, and what a key allows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid5
 
 import msgspec
 
+from app.base.errors import Forbidden
 from app.limits.structs import Own
 
 DEFAULT_TENANT = UUID("6b0f3a5e-8a54-4f0e-9d64-0d5a53c4b3c1")
@@ -56,11 +57,29 @@ def tenant_id_of(name: str) -> UUID:
     return DEFAULT_TENANT if name == DEFAULT_TENANT_NAME else uuid5(DEFAULT_TENANT, name)
 
 
+Owned = str | None
+"""JSON that the metadata of what somebody may reach contains; None: everything of the tenant."""
+
+
+class Rules(Protocol):
+    """What the operator's own code says a person may do (``app.access.handlers``)."""
+
+    user: dict[str, Any]
+    """The person, as agents see it: ``identity``, ``display_name``, ``is_authenticated``, ``permissions``, and more."""
+
+    async def ask(self, resource: str, action: str, value: dict[str, Any]) -> Owned:
+        """Whether the person may, and how far it reaches; ``value`` may be changed by whoever is asked.
+
+        Raises ``Forbidden``, ``Refused``.
+        """
+        ...
+
+
 class Principal(msgspec.Struct, frozen=True):
     """On whose behalf a request acts.
 
     ``key_id`` is the public part of its key (none: it came without one), ``user_id`` the person behind it, if that is
-    known; ``limits`` are the tenant's own (``app.limits``).
+    known; ``limits`` are the tenant's own (``app.limits``); ``rules`` bound it further, where there are any.
     """
 
     tenant_id: UUID
@@ -68,6 +87,37 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[str] = frozenset()
     user_id: str = ""
     limits: Own = Own()
+    rules: Rules | None = None
+
+    async def permit(self, resource: str, action: str, /, **value: Any) -> Owned:
+        """How far it may reach when it does ``action`` to a ``resource``. Raises ``Forbidden``, ``Refused``."""
+        return None if self.rules is None else await self.rules.ask(resource, action, value)
+
+    async def stamp(
+        self, resource: str, action: str, metadata: dict[str, Any] | None, /, **value: Any
+    ) -> tuple[Owned, dict[str, Any] | None]:
+        """As ``permit`` for what comes with ``metadata``; the second part is what it is to be now.
+
+        Raises also ``Forbidden`` for metadata that would put the thing out of the person's own reach.
+        """
+        if self.rules is None:
+            return None, metadata
+        value["metadata"] = dict(metadata or {})
+        owned = await self.rules.ask(resource, action, value)
+        return owned, value["metadata"]
+
+    async def place(self, action: str, namespace: Sequence[str] | None, /, **value: Any) -> list[str] | None:
+        """The namespace of the store where it may do ``action`` in place of ``namespace``. Raises as ``permit`` does.
+
+        A label that the rules bring along may have dots, as addresses of people do; they are written ``%2E``.
+        """
+        if self.rules is None:
+            return None if namespace is None else list(namespace)
+        value["namespace"] = None if namespace is None else tuple(namespace)
+        if await self.rules.ask("store", action, value) is not None:
+            raise Forbidden("The store is bounded by namespaces, and its handler gave back a filter.")
+        found = value["namespace"]
+        return None if found is None else [_label(str(one), namespace or ()) for one in found]
 
     @property
     def holder(self) -> tuple[UUID, str | None]:
@@ -78,6 +128,10 @@ class Principal(msgspec.Struct, frozen=True):
     def actor(self) -> str:
         """How the audit log names it."""
         return self.user_id or self.key_id or "anonymous"
+
+
+def _label(label: str, given: Sequence[str]) -> str:
+    return label if label in given else label.replace("%", "%25").replace(".", "%2E")
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):

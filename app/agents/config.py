@@ -40,12 +40,27 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_tokens: int | None = None
 
 
+class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose code says who asks and what they may: ``path`` names a ``langgraph_sdk.Auth`` object.
+
+    ``tenant`` is the member of its users that names their tenant; without it all are of the tenant ``default``.
+    ``disable_studio_auth``, ``openapi`` and ``cache``, which ``langgraph.json`` has as well, mean nothing here.
+    """
+
+    path: str
+    tenant: str = ""
+    disable_studio_auth: bool = True
+    openapi: Any = None
+    cache: Any = None
+
+
 class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     """The agents of a server by name, its store, and the folder that paths in their file are relative to."""
 
     agents: dict[str, AgentSpec]
     folder: Path
     store: StoreSpec = StoreSpec()
+    auth: AuthSpec | None = None
     source: str = "built in"
 
 
@@ -74,11 +89,13 @@ def read(path: str | None) -> AgentsFile:
         raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
     if file.suffix == ".json":
         raise StartError(f"{file}: langgraph.json is not served yet; define the agents in an agents.toml")
-    agents, store = _parse(text, file)
-    return AgentsFile(agents={**BUILT_IN, **agents}, folder=file.resolve().parent, store=store, source=str(file))
+    agents, store, auth = _parse(text, file)
+    return AgentsFile(
+        agents={**BUILT_IN, **agents}, folder=file.resolve().parent, store=store, auth=auth, source=str(file)
+    )
 
 
-def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec]:
+def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec, AuthSpec | None]:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -86,16 +103,31 @@ def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec]:
         line = re.search(r"at line (\d+)", str(error))
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
-        if key not in {"agents", "store"}:
+        if key not in {"agents", "store", "auth"}:
             raise StartError(
                 f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
-                f"long-term memory in [store]"
+                f"long-term memory in [store], who may come in in [auth]"
             )
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
         raise StartError(f"{file}, line {_line(text, 'agents')}: agents are defined in tables [agents.NAME]")
     specs = {name: _spec(name, table, text, file) for name, table in agents.items()}
-    return specs, _store(document.get("store", {}), text, file)
+    return specs, _store(document.get("store", {}), text, file), _auth(document.get("auth"), text, file)
+
+
+def _auth(table: Any, text: str, file: Path) -> AuthSpec | None:
+    """The table ``[auth]``."""
+    if table is None:
+        return None
+    where = f"{file}, line {_line(text, 'auth')}: auth"
+    if not isinstance(table, dict):
+        raise StartError(f'{where}: write a table [auth] with path = "./auth.py:auth"')
+    for key in table:
+        _known(key, AuthSpec, where)
+    try:
+        return msgspec.convert(table, AuthSpec)
+    except msgspec.ValidationError as error:
+        raise StartError(f"{where}: {_words(str(error), 'path')}") from error
 
 
 def _store(table: Any, text: str, file: Path) -> StoreSpec:

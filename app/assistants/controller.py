@@ -39,23 +39,23 @@ class AssistantsController(Controller):
         self, data: JSONBody[AssistantCreate], principal: Who, assistants: Service, request: AnyRequest
     ) -> Response[Any]:
         """For one of the server's agents, which ``graph_id`` names. Takes an ``Idempotency-Key``."""
-        return Response(await assistants.create(principal.tenant_id, data, await key_in(request)), status_code=200)
+        return Response(await assistants.create(principal, data, await key_in(request)), status_code=200)
 
     @post("/search", status_code=200, opt=READS, summary="Search assistants")
     async def search(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
-        found, total = await assistants.search(principal.tenant_id, data)
+        found, total = await assistants.search(principal, data)
         return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
 
     @post("/count", status_code=200, opt=READS, summary="Count assistants")
     async def count(self, data: JSONBody[AssistantSearch], principal: Who, assistants: Service) -> int:
         """Those that a search without a page would find."""
-        return await assistants.count(principal.tenant_id, data)
+        return await assistants.count(principal, data)
 
     @get("/{assistant_id:str}", opt=READS, summary="One assistant")
     async def get_one(self, assistant_id: Id, principal: Who, assistants: Service) -> Assistant:
         """Its latest version."""
-        return await assistants.get(principal.tenant_id, assistant_id)
+        return await assistants.get(principal, assistant_id)
 
     @patch("/{assistant_id:str}", summary="Change an assistant")
     async def change(
@@ -66,12 +66,12 @@ class AssistantsController(Controller):
         assistants: Service,
     ) -> Assistant:
         """Makes a new version, the latest from now on."""
-        return await assistants.patch(principal.tenant_id, assistant_id, data)
+        return await assistants.patch(principal, assistant_id, data)
 
     @delete("/{assistant_id:str}", summary="Delete an assistant")
     async def delete_one(self, assistant_id: Id, principal: Who, assistants: Service) -> None:
         """System assistants stay."""
-        await assistants.delete(principal.tenant_id, assistant_id)
+        await assistants.delete(principal, assistant_id)
 
     @get(
         ["/{assistant_id:str}/subgraphs", "/{assistant_id:str}/subgraphs/{namespace:str}"],
@@ -80,19 +80,19 @@ class AssistantsController(Controller):
     )
     async def subgraphs(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Namespace → schemas; the agents of this version have none."""
-        await assistants.get(principal.tenant_id, assistant_id)
+        await assistants.get(principal, assistant_id)
         return {}
 
     @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Of its input, output, state, configuration and context."""
-        agent, name = await assistants.agent(principal.tenant_id, str(assistant_id))
+        agent, name = await assistants.agent(principal, str(assistant_id))
         return {"graph_id": name, **agent.schemas()}
 
     @get("/{assistant_id:str}/graph", opt=READS, summary="An assistant drawn")
     async def graph(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
         """Its nodes and edges."""
-        agent, _ = await assistants.agent(principal.tenant_id, str(assistant_id))
+        agent, _ = await assistants.agent(principal, str(assistant_id))
         return agent.graph()
 
     @post("/{assistant_id:str}/versions", status_code=200, opt=READS, summary="Versions of an assistant")
@@ -104,7 +104,7 @@ class AssistantsController(Controller):
         assistants: Service,
     ) -> list[AssistantVersion]:
         """Newest first."""
-        return await assistants.versions(principal.tenant_id, assistant_id, data)
+        return await assistants.versions(principal, assistant_id, data)
 
     @post("/{assistant_id:str}/latest", status_code=200, summary="Go to a version")
     async def latest(
@@ -115,4 +115,4 @@ class AssistantsController(Controller):
         assistants: Service,
     ) -> Assistant:
         """Back or forward."""
-        return await assistants.set_latest(principal.tenant_id, assistant_id, data.version)
+        return await assistants.set_latest(principal, assistant_id, data.version)

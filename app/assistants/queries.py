@@ -62,7 +62,8 @@ async def add_system(session: Writer, tenant_id: UUID, agents: Sequence[tuple[UU
 
 async def get(session: Reader, tenant_id: UUID, assistant_id: UUID) -> Row[Any] | None:
     """One assistant."""
-    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, assistant_id)))
+    mine = session.within(assistants.c.metadata)
+    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, assistant_id), *mine))
 
 
 async def change(
@@ -76,7 +77,7 @@ async def change(
     )
     return await session.first(
         sa.update(assistants)
-        .where(_one(tenant_id, assistant_id))
+        .where(_one(tenant_id, assistant_id), *session.within(assistants.c.metadata))
         .values(**values, version=newest if version is None else version, updated_at=sa.func.now())
         .returning(*_SHOWN)
     )
@@ -84,11 +85,13 @@ async def change(
 
 async def delete(session: Writer, tenant_id: UUID, assistant_id: UUID) -> int:
     """Remove an assistant and its versions; how many it was."""
-    return await session.execute(sa.delete(assistants).where(_one(tenant_id, assistant_id)))
+    mine = session.within(assistants.c.metadata)
+    return await session.execute(sa.delete(assistants).where(_one(tenant_id, assistant_id), *mine))
 
 
-def _matching(tenant_id: UUID, search: AssistantSearch) -> list[sa.ColumnElement[bool]]:
+def _matching(session: Reader, tenant_id: UUID, search: AssistantSearch) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = [assistants.c.tenant_id == tenant_id]
+    conditions += session.within(assistants.c.metadata)
     if search.metadata:
         conditions.append(assistants.c.metadata.op("@>")(sa.cast(search.metadata, JSONB)))
     if search.graph_id is not None:
@@ -104,7 +107,7 @@ async def search(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> S
     order = column.asc() if wanted.sort_order == "asc" else column.desc()
     return await session.all(
         sa.select(*_SHOWN)
-        .where(*_matching(tenant_id, wanted))
+        .where(*_matching(session, tenant_id, wanted))
         .order_by(order, assistants.c.assistant_id)
         .limit(wanted.limit)
         .offset(wanted.offset)
@@ -113,19 +116,24 @@ async def search(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> S
 
 async def count(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> int:
     """How many assistants match, on all pages."""
-    found = await session.scalar(
-        sa.select(sa.func.count()).select_from(assistants).where(*_matching(tenant_id, wanted))
-    )
+    matching = _matching(session, tenant_id, wanted)
+    found = await session.scalar(sa.select(sa.func.count()).select_from(assistants).where(*matching))
     return int(found)
+
+
+def _of_one(session: Reader, tenant_id: UUID, assistant_id: UUID) -> list[sa.ColumnElement[bool]]:
+    """That a version is one of the assistant, as far as the assistant itself is in reach."""
+    found = [assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id]
+    if mine := session.within(assistants.c.metadata):
+        found.append(sa.exists().where(_one(tenant_id, assistant_id), *mine))
+    return found
 
 
 async def versions(
     session: Reader, tenant_id: UUID, assistant_id: UUID, *, metadata: dict[str, Any] | None, limit: int, offset: int
 ) -> Sequence[Row[Any]]:
     """Versions of an assistant, newest first."""
-    chosen = sa.select(*_VERSION_SHOWN).where(
-        assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id
-    )
+    chosen = sa.select(*_VERSION_SHOWN).where(*_of_one(session, tenant_id, assistant_id))
     if metadata:
         chosen = chosen.where(assistant_versions.c.metadata.op("@>")(sa.cast(metadata, JSONB)))
     return await session.all(chosen.order_by(assistant_versions.c.version.desc()).limit(limit).offset(offset))
@@ -135,8 +143,6 @@ async def version(session: Reader, tenant_id: UUID, assistant_id: UUID, number: 
     """One version."""
     return await session.first(
         sa.select(*_VERSION_SHOWN).where(
-            assistant_versions.c.tenant_id == tenant_id,
-            assistant_versions.c.assistant_id == assistant_id,
-            assistant_versions.c.version == number,
+            *_of_one(session, tenant_id, assistant_id), assistant_versions.c.version == number
         )
     )

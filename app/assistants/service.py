@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
+from app.access.structs import Owned, Principal
 from app.agents.port import Agent, Agents
 from app.assistants import queries
 from app.assistants.structs import (
@@ -48,8 +49,23 @@ class AssistantService:
             self._seeded.clear()
         self._seeded.difference_update(signal.erased)
 
-    async def resolve(self, tenant_id: UUID, named: str) -> tuple[UUID, str]:
-        """The id and the agent of an assistant, given by its UUID or by its agent's name.
+    async def reach(self, who: Principal, named: str) -> Owned:
+        """How far ``who`` reaches when it runs the assistant ``named``; those of the system are everybody's to run.
+
+        Raises ``Forbidden``, ``Refused``.
+        """
+        if who.rules is None or self._agents.get(named) is not None:
+            return None
+        try:
+            assistant_id = UUID(named)
+        except ValueError:
+            return None
+        if assistant_id in self._system:
+            return None
+        return await who.permit("assistants", "read", assistant_id=assistant_id)
+
+    async def resolve(self, tenant_id: UUID, named: str, owned: Owned = None) -> tuple[UUID, str]:
+        """The id and the agent of an assistant, given by its UUID or by its agent's name; one that is ``owned``.
 
         System assistants take no query. Raises ``Invalid`` for an unknown name, ``NotFound`` for an unknown UUID.
         """
@@ -66,20 +82,22 @@ class AssistantService:
             ) from error
         if assistant_id in self._system:
             return assistant_id, self._system[assistant_id]
-        async with self._database.reading(tenant_id) as session:
+        async with self._database.reading(tenant_id, owned) as session:
             row = await queries.get(session, tenant_id, assistant_id)
         if row is None:
             raise NotFound("Thread or assistant not found.")
         return assistant_id, row.graph_id
 
-    async def create(self, tenant_id: UUID, body: AssistantCreate, key: Key | None = None) -> Assistant | msgspec.Raw:
+    async def create(self, who: Principal, body: AssistantCreate, key: Key | None = None) -> Assistant | msgspec.Raw:
         """Make an assistant, once for a ``key``.
 
         Raises ``NotFound`` for an unknown agent, ``Conflict`` for an id that is taken.
         """
         self._check_agent(body.graph_id)
-        await self.ensure_system(tenant_id)
+        await self.ensure_system(who.tenant_id)
         assistant_id = body.assistant_id or new_id()
+        about = {name: getattr(body, name) for name in ("graph_id", "config", "context", "if_exists", "name")}
+        owned, metadata = await who.stamp("assistants", "create", body.metadata, assistant_id=assistant_id, **about)
         values = {
             "assistant_id": assistant_id,
             "graph_id": body.graph_id,
@@ -87,103 +105,113 @@ class AssistantService:
             "description": body.description,
             "config": body.config or {},
             "context": body.context or {},
-            "metadata": body.metadata or {},
+            "metadata": metadata or {},
         }
-        async with self._database.writing(tenant_id) as session:
+        async with self._database.writing(who.tenant_id, owned) as session:
 
             async def make() -> Assistant:
-                row = await queries.add(session, tenant_id, values)
+                row = await queries.add(session, who.tenant_id, values)
                 if row is None and body.if_exists == "do_nothing":
-                    row = await queries.get(session, tenant_id, assistant_id)
+                    row = await queries.get(session, who.tenant_id, assistant_id)
                 if row is None:
                     raise Conflict(f"Assistant {assistant_id} already exists")
                 return _shown(row)
 
-            return await once(session, tenant_id, key, make)
+            return await once(session, who.tenant_id, key, make)
 
-    async def get(self, tenant_id: UUID, assistant_id: UUID) -> Assistant:
+    async def get(self, who: Principal, assistant_id: UUID) -> Assistant:
         """One assistant. Raises ``NotFound``."""
-        await self.ensure_system(tenant_id)
-        async with self._database.reading(tenant_id) as session:
-            row = await queries.get(session, tenant_id, assistant_id)
+        await self.ensure_system(who.tenant_id)
+        owned = await who.permit("assistants", "read", assistant_id=assistant_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            row = await queries.get(session, who.tenant_id, assistant_id)
         if row is None:
             raise _unknown(assistant_id)
         return _shown(row)
 
-    async def patch(self, tenant_id: UUID, assistant_id: UUID, body: AssistantPatch) -> Assistant:
+    async def patch(self, who: Principal, assistant_id: UUID, body: AssistantPatch) -> Assistant:
         """Change an assistant: a new version, the latest from now on. Raises ``NotFound``."""
         if body.graph_id is not None:
             self._check_agent(body.graph_id)
-        await self.ensure_system(tenant_id)
-        async with self._database.writing(tenant_id) as session:
-            old = await queries.get(session, tenant_id, assistant_id)
+        await self.ensure_system(who.tenant_id)
+        values = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
+        given = values.pop("metadata", None)
+        owned, metadata = await who.stamp("assistants", "update", given, assistant_id=assistant_id, **values)
+        async with self._database.writing(who.tenant_id, owned) as session:
+            old = await queries.get(session, who.tenant_id, assistant_id)
             if old is None:
                 raise _unknown(assistant_id)
-            values = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
-            if body.metadata is not None:
-                values["metadata"] = {**old.metadata, **body.metadata}
-            row = await queries.change(session, tenant_id, assistant_id, values)
+            if metadata is not None:
+                values["metadata"] = {**old.metadata, **metadata}
+            row = await queries.change(session, who.tenant_id, assistant_id, values)
             assert row is not None
-            await queries.add_version(session, tenant_id, row)
+            await queries.add_version(session, who.tenant_id, row)
         return _shown(row)
 
-    async def delete(self, tenant_id: UUID, assistant_id: UUID) -> None:
+    async def delete(self, who: Principal, assistant_id: UUID) -> None:
         """Remove an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
+        owned = await who.permit("assistants", "delete", assistant_id=assistant_id)
         if assistant_id in self._system:
             name = self._system[assistant_id]
             raise Conflict(
                 f"The system assistant of agent {name!r} cannot be deleted: take the agent out of the agents file."
             )
-        async with self._database.writing(tenant_id) as session:
-            if not await queries.delete(session, tenant_id, assistant_id):
+        async with self._database.writing(who.tenant_id, owned) as session:
+            if not await queries.delete(session, who.tenant_id, assistant_id):
                 raise _unknown(assistant_id)
 
-    async def search(self, tenant_id: UUID, wanted: AssistantSearch) -> tuple[list[Assistant], int]:
+    async def search(self, who: Principal, wanted: AssistantSearch) -> tuple[list[Assistant], int]:
         """A page of assistants, and how many match on all pages."""
         check_page(wanted.limit, wanted.offset)
-        await self.ensure_system(tenant_id)
-        async with self._database.reading(tenant_id) as session:
-            rows = await queries.search(session, tenant_id, wanted)
-            total = await queries.count(session, tenant_id, wanted)
+        await self.ensure_system(who.tenant_id)
+        owned, wanted = await _sought(who, wanted)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            rows = await queries.search(session, who.tenant_id, wanted)
+            total = await queries.count(session, who.tenant_id, wanted)
         return [_shown(row) for row in rows], total
 
-    async def count(self, tenant_id: UUID, wanted: AssistantSearch) -> int:
+    async def count(self, who: Principal, wanted: AssistantSearch) -> int:
         """How many assistants match."""
-        await self.ensure_system(tenant_id)
-        async with self._database.reading(tenant_id) as session:
-            return await queries.count(session, tenant_id, wanted)
+        await self.ensure_system(who.tenant_id)
+        owned, wanted = await _sought(who, wanted)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            return await queries.count(session, who.tenant_id, wanted)
 
-    async def versions(self, tenant_id: UUID, assistant_id: UUID, wanted: VersionSearch) -> list[AssistantVersion]:
+    async def versions(self, who: Principal, assistant_id: UUID, wanted: VersionSearch) -> list[AssistantVersion]:
         """Versions, newest first. Raises ``NotFound`` for an unknown assistant."""
         check_page(wanted.limit, wanted.offset)
-        await self.ensure_system(tenant_id)
-        async with self._database.reading(tenant_id) as session:
+        await self.ensure_system(who.tenant_id)
+        owned = await who.permit("assistants", "read", assistant_id=assistant_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
             rows = await queries.versions(
                 session,
-                tenant_id,
+                who.tenant_id,
                 assistant_id,
                 metadata=wanted.metadata,
                 limit=wanted.limit,
                 offset=wanted.offset,
             )
-            if not rows and await queries.get(session, tenant_id, assistant_id) is None:
+            if not rows and await queries.get(session, who.tenant_id, assistant_id) is None:
                 raise _unknown(assistant_id)
         return [AssistantVersion(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
 
-    async def set_latest(self, tenant_id: UUID, assistant_id: UUID, number: int) -> Assistant:
+    async def set_latest(self, who: Principal, assistant_id: UUID, number: int) -> Assistant:
         """Go to an older or newer version. Raises ``NotFound``."""
-        async with self._database.writing(tenant_id) as session:
-            version = await queries.version(session, tenant_id, assistant_id, number)
+        owned = await who.permit("assistants", "update", assistant_id=assistant_id, version=number)
+        async with self._database.writing(who.tenant_id, owned) as session:
+            version = await queries.version(session, who.tenant_id, assistant_id, number)
             if version is None:
                 raise NotFound(f"Version {number} not found for assistant {assistant_id}")
             values = {name: getattr(version, name) for name in queries.VERSIONED}
-            row = await queries.change(session, tenant_id, assistant_id, values, number)
+            row = await queries.change(session, who.tenant_id, assistant_id, values, number)
         assert row is not None
         return _shown(row)
 
-    async def agent(self, tenant_id: UUID, named: str) -> tuple[Agent, str]:
+    async def agent(self, who: Principal, named: str) -> tuple[Agent, str]:
         """The agent of an assistant and its name. Raises ``NotFound`` where this server does not have it."""
-        _, name = await self.resolve(tenant_id, named)
+        if who.rules is not None:
+            await self.get(who, UUID(named))
+        _, name = await self.resolve(who.tenant_id, named)
         agent = self._agents.get(name)
         if agent is None:
             raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
@@ -208,3 +236,12 @@ def _unknown(assistant_id: UUID) -> NotFound:
 
 def _shown(row: Row[Any]) -> Assistant:
     return Assistant(**row._mapping)  # noqa: SLF001  public by documentation
+
+
+async def _sought(who: Principal, wanted: AssistantSearch) -> tuple[Owned, AssistantSearch]:
+    """What ``who`` reaches of the assistants that are sought, and which those are."""
+    if who.rules is None:
+        return None, wanted
+    about = {name: getattr(wanted, name) for name in ("graph_id", "limit", "offset")}
+    owned, metadata = await who.stamp("assistants", "search", wanted.metadata, **about)
+    return owned, msgspec.structs.replace(wanted, metadata=metadata)

@@ -13,6 +13,7 @@
     ├─ Limited 429             ``retry_after`` seconds
     ├─ NotBuilt 501
     ├─ Unavailable 503         ``retry_after`` seconds
+    ├─ Refused                 by the operator's own code, with a status of its choice
     ├─ ModelError              a provider failed
     │  ├─ ModelUnavailable     connection, 5xx, overload: another try may work
     │  ├─ ModelRateLimited     429: another try may work later
@@ -134,6 +135,14 @@ class Unavailable(AgentServiceError):
     def __init__(self, detail: str, retry_after: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class Refused(AgentServiceError):
+    """The operator's own code refused the request, in words for the client. ``headers`` go out with the answer."""
+
+    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.headers = headers or {}
 
 
 class ModelError(AgentServiceError):

@@ -8,33 +8,26 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from app.base.tasks import Tasks
+from app.bus.redis_address import FAILURES, LOOK_SECONDS, SECONDS, RedisAddress, Urls, opened
 from app.bus.relay import Carrier, Chunk, Readers
 from app.secrets.secret import Secret
 
 log = structlog.get_logger(__name__)
 
-SECONDS = 0.25
-"""What an answer may take."""
 REST_SECONDS = 1.0
 """How long Redis is left alone after it has failed."""
 
 _PREFIX = b"agent-service:frames:"
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Chunk).decode
-
-FAILURES = (RedisError, OSError, TimeoutError)
 
 
 def _channel(run_id: UUID) -> bytes:
@@ -44,11 +37,9 @@ def _channel(run_id: UUID) -> bytes:
 class RedisCarrier:
     """Implements ``app.bus.relay.Carrier``; ``otherwise`` takes what Redis does not."""
 
-    def __init__(self, url: Secret, otherwise: Carrier) -> None:
-        # redis-py would try ten times over
-        calm: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
-        self._redis: Redis = Redis.from_url(url.reveal(), socket_timeout=SECONDS, **calm)
-        self._listener: Redis = Redis.from_url(url.reveal(), socket_timeout=None, health_check_interval=5, **calm)
+    def __init__(self, url: Secret | Urls, otherwise: Carrier) -> None:
+        self._address = RedisAddress(url)
+        self._open()
         self._otherwise = otherwise
         self._wanted: set[UUID] = set()
         self._changed = asyncio.Event()
@@ -61,14 +52,13 @@ class RedisCarrier:
         self._readers = readers
         self._otherwise.start(readers)
         self._tasks.repeat(self._connected, REST_SECONDS, name="listen")
+        self._tasks.repeat(self._follow, LOOK_SECONDS, name="follow")
 
     async def aclose(self) -> None:
         """Stop."""
         await self._tasks.aclose()
         await self._otherwise.aclose()
-        with contextlib.suppress(*FAILURES):
-            await self._redis.aclose()
-            await self._listener.aclose()
+        await _close(self._redis, self._listener)
 
     def want(self, run_id: UUID) -> None:
         """Subscribe to its frames."""
@@ -113,6 +103,17 @@ class RedisCarrier:
             log.warning("redis_lost", error=type(error).__name__)
         self.trouble = f"Redis does not answer ({type(error).__name__})"
 
+    def _open(self) -> None:
+        self._redis = opened(self._address.now)
+        self._listener = opened(self._address.now, socket_timeout=None, health_check_interval=5)
+
+    async def _follow(self) -> None:
+        """Go on at another address once Redis answers there. What is not heard meanwhile is read from the log."""
+        if await self._address.moved():
+            before = self._redis, self._listener
+            self._open()
+            await _close(*before)
+
     async def _connected(self) -> None:
         try:
             async with self._listener.pubsub() as pubsub:
@@ -139,3 +140,9 @@ class RedisCarrier:
             has = wanted
             await self._changed.wait()
             self._changed.clear()
+
+
+async def _close(*clients: Redis) -> None:
+    for client in clients:
+        with contextlib.suppress(*FAILURES):
+            await client.aclose()

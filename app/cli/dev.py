@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     overrides["METRICS_PORT"] = "0"
     settings = load(overrides=overrides, defaults=DEFAULTS)
     server = settings.server
-    if settings.auth.mode == "none" and not is_loopback(server.host):
+    if settings.auth.mode == "none" and not is_loopback(server.host) and not _tells_who_asks(settings):
         raise UsageError(f"dev on {server.host} would be open to everybody; leave out --host, or use serve")
     listeners = listen(server.host, server.port)
     database = EmbeddedDatabase(Path(settings.database.data_dir))
@@ -72,6 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # the database is stopped in order, however impatient one is
         database.stop()
+
+
+def _tells_who_asks(settings: Settings) -> bool:
+    from app.agents.config import read
+
+    return read(settings.agents.config).auth is not None
 
 
 def _migrate(url: str) -> None:

@@ -67,10 +67,11 @@ def words_of(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
 
 def prepare(overrides: dict[str, str]) -> dict[str, Any]:
     """Check the settings, migrate when they say so, and pick what the parent needs: all this must not weigh on it."""
+    from app.agents.config import read
     from app.settings import check_serving, load
 
     settings = load(overrides=overrides)
-    check_serving(settings)
+    check_serving(settings, handled=read(settings.agents.config).auth is not None)
     if settings.database.migrate_on_start and (owner := settings.database.owner_url) is not None:
         from app.db.migrate import upgrade
 

@@ -42,25 +42,25 @@ class CronsController(Controller):
     @post("/runs/crons/search", status_code=200, opt=READS, summary="Search crons")
     async def search(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
-        found, total = await crons.search(principal.tenant_id, data)
+        found, total = await crons.search(principal, data)
         return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
 
     @post("/runs/crons/count", status_code=200, opt=READS, summary="Count crons")
     async def count(self, data: JSONBody[CronSearch], principal: Who, crons: Service) -> int:
         """Those that a search without a page would find."""
-        return await crons.count(principal.tenant_id, data)
+        return await crons.count(principal, data)
 
     @get("/runs/crons/{cron_id:str}", opt=READS, summary="One cron")
     async def get_one(self, cron_id: Id, principal: Who, crons: Service) -> Cron:
         """With the time of its next run."""
-        return await crons.get(principal.tenant_id, cron_id)
+        return await crons.get(principal, cron_id)
 
     @patch("/runs/crons/{cron_id:str}", summary="Change a cron")
     async def change(self, cron_id: Id, data: JSONBody[CronPatch], principal: Who, crons: Service) -> Cron:
         """What is left out stays; an ``end_time`` of null takes the end away."""
-        return await crons.patch(principal.tenant_id, cron_id, data)
+        return await crons.patch(principal, cron_id, data)
 
     @delete("/runs/crons/{cron_id:str}", summary="Delete a cron")
     async def delete_one(self, cron_id: Id, principal: Who, crons: Service) -> None:
         """The runs that it has made stay."""
-        await crons.delete(principal.tenant_id, cron_id)
+        await crons.delete(principal, cron_id)

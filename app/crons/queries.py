@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.crons.structs import CronSearch
 from app.crons.tables import crons
-from app.db.session import Reader, Writer
+from app.db.session import Owned, Reader, Writer
 
 _SHOWN = [column for column in crons.c if column.name != "tenant_id"]
 
@@ -22,8 +22,9 @@ def _one(tenant_id: UUID, cron_id: UUID) -> sa.ColumnElement[bool]:
 _HOLD_ASSISTANT = sa.text(
     "select 1 from assistants where tenant_id = :tenant and assistant_id = :assistant for key share"
 )
-_HOLD_THREAD = sa.text(
-    "select 1 from threads where tenant_id = :tenant and thread_id = :thread and not temporary for key share"
+_HOLD_THREAD = Owned(
+    "select 1 from threads where tenant_id = :tenant and thread_id = :thread and not temporary<owned> for key share",
+    "metadata @> cast(:owned as jsonb)",
 )
 
 
@@ -56,12 +57,13 @@ async def add(session: Writer, tenant_id: UUID, values: Mapping[str, Any]) -> Ro
 
 async def get(session: Reader, tenant_id: UUID, cron_id: UUID) -> Row[Any] | None:
     """One cron."""
-    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, cron_id)))
+    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, cron_id), *session.within(crons.c.metadata)))
 
 
 async def lock(session: Writer, tenant_id: UUID, cron_id: UUID) -> Row[Any] | None:
     """One cron, which nobody else changes until the transaction ends."""
-    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, cron_id)).with_for_update(key_share=True))
+    which = sa.select(*_SHOWN).where(_one(tenant_id, cron_id), *session.within(crons.c.metadata))
+    return await session.first(which.with_for_update(key_share=True))
 
 
 async def change(session: Writer, tenant_id: UUID, cron_id: UUID, values: Mapping[str, Any]) -> Row[Any]:
@@ -75,11 +77,15 @@ async def change(session: Writer, tenant_id: UUID, cron_id: UUID, values: Mappin
 
 async def delete(session: Writer, tenant_id: UUID, cron_id: UUID) -> int:
     """Remove a cron; how many it was."""
-    return await session.execute(sa.delete(crons).where(_one(tenant_id, cron_id)))
+    which = _one(tenant_id, cron_id), *session.within(crons.c.metadata)
+    return await session.execute(sa.delete(crons).where(*which))
 
 
-def _matching(tenant_id: UUID, wanted: CronSearch, assistant_id: UUID | None) -> list[sa.ColumnElement[bool]]:
+def _matching(
+    session: Reader, tenant_id: UUID, wanted: CronSearch, assistant_id: UUID | None
+) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = [crons.c.tenant_id == tenant_id]
+    conditions += session.within(crons.c.metadata)
     if assistant_id is not None:
         conditions.append(crons.c.assistant_id == assistant_id)
     if wanted.thread_id is not None:
@@ -97,7 +103,7 @@ async def search(session: Reader, tenant_id: UUID, wanted: CronSearch, assistant
     order = column.asc() if wanted.sort_order == "asc" else column.desc()
     return await session.all(
         sa.select(*_SHOWN)
-        .where(*_matching(tenant_id, wanted, assistant_id))
+        .where(*_matching(session, tenant_id, wanted, assistant_id))
         .order_by(order.nulls_last(), crons.c.cron_id)
         .limit(wanted.limit)
         .offset(wanted.offset)
@@ -106,7 +112,6 @@ async def search(session: Reader, tenant_id: UUID, wanted: CronSearch, assistant
 
 async def count(session: Reader, tenant_id: UUID, wanted: CronSearch, assistant_id: UUID | None) -> int:
     """How many crons match, on all pages."""
-    found = await session.scalar(
-        sa.select(sa.func.count()).select_from(crons).where(*_matching(tenant_id, wanted, assistant_id))
-    )
+    matching = _matching(session, tenant_id, wanted, assistant_id)
+    found = await session.scalar(sa.select(sa.func.count()).select_from(crons).where(*matching))
     return int(found)

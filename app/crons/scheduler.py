@@ -17,10 +17,10 @@ from app.base.clock import now
 from app.base.errors import AgentServiceError, Unavailable
 from app.base.tasks import Tasks, to_the_end
 from app.crons.schedule import next_slot
-from app.crons.structs import Payload, run_of
+from app.crons.structs import Kept, run_of
 from app.db.engine import AWAY, Database
 from app.runs.claims import Claims
-from app.runs.creation import Creation
+from app.runs.creation import Asker, Creation
 from app.runs.entries import Accept, Claimed
 from app.runs.service import RunService
 
@@ -186,10 +186,11 @@ class Scheduler:
     async def _accept(self, connection: asyncpg.Connection, cron: asyncpg.Record) -> Made:
         """The run of ``cron``, accepted on ``connection``. Raises what ``Creation`` and ``Claims`` raise."""
         tenant_id, cron_id = cron["tenant_id"], str(cron["cron_id"])
-        payload = msgspec.json.decode(cron["payload"], type=Payload)
+        payload = msgspec.json.decode(cron["payload"], type=Kept)
         metadata = {**msgspec.json.decode(cron["metadata"]), "cron_id": cron_id}
         run = run_of(payload, str(cron["assistant_id"]), metadata, cron["on_run_completed"])
-        asked = await self._creation.entry(tenant_id, cron["thread_id"], run)
+        by = Asker(user=payload.langgraph_auth_user)
+        asked = await self._creation.entry(tenant_id, cron["thread_id"], run, by)
         async with self._runs.admission.admitted([asked], None) as (entry,):
             (claimed,) = await self._claims.accept_on(connection, [entry])
         if cron["on_run_completed"] == "keep":

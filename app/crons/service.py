@@ -8,18 +8,19 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
-from app.access.structs import Principal
+from app.access.structs import Owned, Principal
 from app.assistants.service import AssistantService, check_page
 from app.base.clock import now
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id
 from app.crons import queries
 from app.crons.schedule import first_slot
-from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch, Payload, check_completion, run_of
+from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch, Kept, Payload, check_completion, run_of
 from app.db.engine import Database
 from app.idempotency.once import once
 from app.idempotency.structs import Key
-from app.runs.creation import Creation
+from app.runs.creation import NOBODY, Asker, Creation
+from app.runs.structs import RunCreate, kwargs_of
 
 TIMES = {"schedule", "timezone", "end_time", "enabled"}
 """The fields that say when a cron's runs are made."""
@@ -64,13 +65,16 @@ class CronService:
             end_time=_end(body.end_time, at),
             enabled=body.enabled is not False,
         )
-        payload = Payload(**{name: getattr(body, name) for name in Payload.__struct_fields__})
+        asked = {name: getattr(body, name) for name in Payload.__struct_fields__}
+        payload = Kept(**asked, langgraph_auth_user=None if principal.rules is None else principal.rules.user)
         keeps = None if thread_id is not None else body.on_run_completed or "delete"
-        metadata = body.metadata or {}
-        entry = await self._creation.entry(tenant_id, thread_id, run_of(payload, body.assistant_id, metadata, keeps))
+        cron_id = new_id()
+        metadata, by = await self._stamped(principal, cron_id, thread_id, body)
+        run = run_of(payload, body.assistant_id, metadata, keeps)
+        entry = await self._creation.entry(tenant_id, thread_id, run, by)
         values = {
             **times,
-            "cron_id": new_id(),
+            "cron_id": cron_id,
             "assistant_id": entry.assistant_id,
             "thread_id": thread_id,
             "on_run_completed": keeps,
@@ -83,6 +87,7 @@ class CronService:
                 raise Conflict(f"This tenant has {most} crons, as many as it may have: delete one first.")
             if not await queries.hold_assistant(session, tenant_id, entry.assistant_id):
                 raise NotFound("Thread or assistant not found.")
+            session.owned = by.owned
             if thread_id is not None and not await queries.hold_thread(session, tenant_id, thread_id):
                 raise NotFound(f"Thread with ID {thread_id} not found")
             return _shown(await queries.add(session, tenant_id, values))
@@ -90,26 +95,51 @@ class CronService:
         async with self._database.writing(tenant_id) as session:
             return await once(session, tenant_id, key, make)
 
-    async def get(self, tenant_id: UUID, cron_id: UUID) -> Cron:
+    async def _stamped(
+        self, principal: Principal, cron_id: UUID, thread_id: UUID | None, body: CronCreate
+    ) -> tuple[dict[str, Any], Asker]:
+        """The metadata of a new cron, and who asks for its runs. Raises ``Forbidden``, ``Refused``."""
+        if principal.rules is None:
+            return body.metadata or {}, NOBODY
+        about = {name: getattr(body, name) for name in ("schedule", "end_time", "timezone", "enabled", "assistant_id")}
+        payload = {"input": body.input, "metadata": body.metadata or {}}
+        _, metadata = await principal.stamp(
+            "crons", "create", body.metadata, cron_id=cron_id, thread_id=thread_id, payload=payload, **about
+        )
+        by = Asker(None, principal.rules.user, await self._assistants.reach(principal, body.assistant_id))
+        if thread_id is not None:  # its runs are on that thread: who may start none there may make no cron there
+            run = RunCreate(assistant_id=body.assistant_id, input=body.input, metadata=metadata)
+            by, _ = await self._creation.reach(principal, thread_id, run)
+        return metadata or {}, by
+
+    async def get(self, principal: Principal, cron_id: UUID) -> Cron:
         """One cron. Raises ``NotFound``."""
-        async with self._database.reading(tenant_id) as session:
+        tenant_id = principal.tenant_id
+        owned = await principal.permit("crons", "read", cron_id=cron_id)
+        async with self._database.reading(tenant_id, owned) as session:
             row = await queries.get(session, tenant_id, cron_id)
         if row is None:
             raise _unknown(cron_id)
         return _shown(row)
 
-    async def patch(self, tenant_id: UUID, cron_id: UUID, body: CronPatch) -> Cron:
+    async def patch(self, principal: Principal, cron_id: UUID, body: CronPatch) -> Cron:
         """Change a cron; its next run follows what it says now. Raises as ``create`` does."""
-        async with self._database.reading(tenant_id) as session:
+        tenant_id = principal.tenant_id
+        given = body.given().get("metadata")
+        about = {"cron_id": cron_id, "schedule": body.given().get("schedule")}
+        owned, metadata = await principal.stamp("crons", "update", given, **about)
+        if metadata is not None:
+            body = msgspec.structs.replace(body, metadata=metadata)
+        async with self._database.reading(tenant_id, owned) as session:
             row = await queries.get(session, tenant_id, cron_id)
         if row is None:
             raise _unknown(cron_id)
         changes = self._changes(row, body)
         if "payload" in changes:  # before the transaction, which would hold one connection and ask for another
-            payload = msgspec.json.decode(changes["payload"], type=Payload)
+            payload = msgspec.json.decode(changes["payload"], type=Kept)
             run = run_of(payload, str(row.assistant_id), {}, row.on_run_completed)
             await self._creation.entry(tenant_id, row.thread_id, run)
-        async with self._database.writing(tenant_id) as session:
+        async with self._database.writing(tenant_id, owned) as session:
             row = await queries.lock(session, tenant_id, cron_id)
             if row is None:
                 raise _unknown(cron_id)
@@ -125,7 +155,7 @@ class CronService:
         if "metadata" in given:
             changes["metadata"] = {**row.metadata, **given["metadata"]}
         if asked := {name: given[name] for name in Payload.__struct_fields__ if name in given}:
-            payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=Payload), **asked)
+            payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=Kept), **asked)
             run_of(payload, str(row.assistant_id), {}, row.on_run_completed).check()
             changes["payload"] = encode(payload)
         if TIMES & given.keys():
@@ -144,17 +174,21 @@ class CronService:
             times["next_run_date"] = row.next_run_date or times["next_run_date"]
         return times
 
-    async def delete(self, tenant_id: UUID, cron_id: UUID) -> None:
+    async def delete(self, principal: Principal, cron_id: UUID) -> None:
         """Remove a cron; the runs that it made stay. Raises ``NotFound``."""
-        async with self._database.writing(tenant_id) as session:
+        tenant_id = principal.tenant_id
+        owned = await principal.permit("crons", "delete", cron_id=cron_id)
+        async with self._database.writing(tenant_id, owned) as session:
             if not await queries.delete(session, tenant_id, cron_id):
                 raise _unknown(cron_id)
 
-    async def search(self, tenant_id: UUID, wanted: CronSearch) -> tuple[list[Cron], int]:
+    async def search(self, principal: Principal, wanted: CronSearch) -> tuple[list[Cron], int]:
         """A page of crons, and how many match on all pages. Raises ``Invalid``."""
+        tenant_id = principal.tenant_id
         check_page(wanted.limit, wanted.offset)
+        owned, wanted = await _sought(principal, wanted)
         assistant_id = await self._assistant(tenant_id, wanted)
-        async with self._database.reading(tenant_id) as session:
+        async with self._database.reading(tenant_id, owned) as session:
             rows = await queries.search(session, tenant_id, wanted, assistant_id)
             total = await queries.count(session, tenant_id, wanted, assistant_id)
         found = [_shown(row) for row in rows]
@@ -163,10 +197,12 @@ class CronService:
                 cron.now = self._clock()
         return found, total
 
-    async def count(self, tenant_id: UUID, wanted: CronSearch) -> int:
+    async def count(self, principal: Principal, wanted: CronSearch) -> int:
         """How many crons match. Raises ``Invalid``."""
+        tenant_id = principal.tenant_id
+        owned, wanted = await _sought(principal, wanted)
         assistant_id = await self._assistant(tenant_id, wanted)
-        async with self._database.reading(tenant_id) as session:
+        async with self._database.reading(tenant_id, owned) as session:
             return await queries.count(session, tenant_id, wanted, assistant_id)
 
     async def _assistant(self, tenant_id: UUID, wanted: CronSearch) -> UUID | None:
@@ -177,6 +213,15 @@ class CronService:
             return UUID(wanted.assistant_id)
         except ValueError:
             return (await self._assistants.resolve(tenant_id, wanted.assistant_id))[0]
+
+
+async def _sought(principal: Principal, wanted: CronSearch) -> tuple[Owned, CronSearch]:
+    """What somebody reaches of the crons that are sought, and which those are."""
+    if principal.rules is None:
+        return None, wanted
+    about = {name: getattr(wanted, name) for name in ("assistant_id", "thread_id", "limit", "offset")}
+    owned, metadata = await principal.stamp("crons", "search", wanted.metadata, **about)
+    return owned, msgspec.structs.replace(wanted, metadata=metadata)
 
 
 def _times(
@@ -216,4 +261,4 @@ def _unknown(cron_id: UUID) -> NotFound:
 
 def _shown(row: Row[Any]) -> Cron:
     shown = dict(row._mapping)  # noqa: SLF001  public by documentation
-    return Cron(**{**shown, "payload": msgspec.Raw(row.payload)})
+    return Cron(**{**shown, "payload": kwargs_of(row.payload)})

@@ -50,6 +50,12 @@ class Payload(msgspec.Struct, kw_only=True, omit_defaults=True):
     checkpoint_during: bool | None = None
 
 
+class Kept(Payload, kw_only=True, omit_defaults=True):
+    """The same as it is stored: with the person who made the cron, on whose behalf its runs are."""
+
+    langgraph_auth_user: dict[str, Any] | None = None
+
+
 class CronCreate(Payload, kw_only=True):
     """A cron to create. ``assistant_id`` is an assistant's UUID or an agent's name, ``schedule`` has five fields.
 

@@ -206,16 +206,16 @@ class Database:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def reading(self, tenant_id: UUID) -> AsyncIterator[Reader]:
-        """A transaction that reads as ``tenant_id``. Raises ``Unavailable`` when the database is."""
+    async def reading(self, tenant_id: UUID, owned: str | None = None) -> AsyncIterator[Reader]:
+        """A transaction that reads as ``tenant_id``, what is ``owned``. Raises ``Unavailable`` when the database is."""
         async with self._transaction(tenant_id) as connection:
-            yield Reader(connection)
+            yield Reader(connection, owned)
 
     @contextlib.asynccontextmanager
-    async def writing(self, tenant_id: UUID) -> AsyncIterator[Writer]:
-        """A transaction that writes as ``tenant_id`` and commits when the block ends well."""
+    async def writing(self, tenant_id: UUID, owned: str | None = None) -> AsyncIterator[Writer]:
+        """A transaction that writes as ``tenant_id``, what is ``owned``, and commits when the block ends well."""
         async with self._transaction(tenant_id) as connection:
-            yield Writer(connection)
+            yield Writer(connection, owned)
 
     @contextlib.asynccontextmanager
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:

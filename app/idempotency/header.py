@@ -5,6 +5,7 @@ from typing import Any
 
 from litestar import Request
 
+from app.access.structs import Principal
 from app.base.errors import Invalid
 from app.idempotency.structs import Key
 
@@ -19,4 +20,8 @@ async def key_in(request: Request[Any, Any, Any]) -> Key | None:
     if not 1 <= len(given) <= LONGEST or not given.isprintable():
         raise Invalid(f"Idempotency-Key must have 1 to {LONGEST} printable characters, a UUID for example.")
     body = hashlib.sha256(await request.body()).digest()
-    return Key(f"{request.method} {request.url.path}", given, body)
+    route = f"{request.method} {request.url.path}"
+    who = request.scope.get("user")
+    if isinstance(who, Principal) and who.rules is not None:  # what one person made is not for another to have
+        route += f" {who.user_id}"
+    return Key(route, given, body)

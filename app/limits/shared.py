@@ -9,18 +9,15 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from app.base.tasks import Tasks
+from app.bus.redis_address import FAILURES, SECONDS, RedisAddress, Urls, opened
 from app.limits.buckets import Take, Verdict
 from app.secrets.secret import Secret
 
 log = structlog.get_logger(__name__)
 
-SECONDS = 0.25
-"""What an answer may take."""
 REST_SECONDS = 1.0
 """How long Redis is left alone after it has failed."""
 PRESENT_SECONDS = 5.0
@@ -28,8 +25,6 @@ PRESENT_SECONDS = 5.0
 
 MOST = 256
 """Requests in one message."""
-
-FAILURES = (RedisError, OSError, TimeoutError)
 
 _PREFIX = "agent-service:limit:"
 _PROCESSES = "agent-service:processes"
@@ -78,9 +73,11 @@ _SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
 class SharedBuckets:
     """Buckets of all processes on one Redis. ``processes`` is how many those were when last counted."""
 
-    def __init__(self, url: Secret, process: str) -> None:
-        calm: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
-        self._redis: Redis = Redis.from_url(url.reveal(), socket_timeout=SECONDS, decode_responses=True, **calm)
+    def __init__(self, url: Secret | Urls, process: str) -> None:
+        self._address = RedisAddress(url)
+        self._redis = opened(self._address.now, decode_responses=True)
+        self._following: Redis | None = None
+        """The client of another address, which the next message goes to."""
         self._process = process
         self._waiting: list[tuple[list[Any], asyncio.Future[list[Any] | None]]] = []
         self._sending = False
@@ -101,8 +98,10 @@ class SharedBuckets:
         with contextlib.suppress(*FAILURES):
             async with asyncio.timeout(SECONDS):
                 await self._redis.zrem(_PROCESSES, self._process)
-        with contextlib.suppress(*FAILURES):
-            await self._redis.aclose()
+        for client in (self._redis, self._following):
+            with contextlib.suppress(*FAILURES):
+                if client is not None:
+                    await client.aclose()
 
     async def take(self, takes: Sequence[Take], *, force: bool = False) -> Verdict | None:
         """Take all or nothing (``force``: all, whatever is there). None when Redis cannot say."""
@@ -142,6 +141,8 @@ class SharedBuckets:
             self._sending = False
 
     async def _together(self, calls: Sequence[list[Any]]) -> Sequence[list[Any] | None]:
+        if self._following is not None:
+            await self._move(self._following)
         try:
             async with asyncio.timeout(SECONDS):
                 answers = await self._execute(calls)
@@ -177,11 +178,19 @@ class SharedBuckets:
             raise
         return answers
 
+    async def _move(self, client: Redis) -> None:
+        """Go on with ``client``, between two messages: the connection before it has nothing under way."""
+        before, self._redis, self._following, self._connection = self._redis, client, None, None
+        with contextlib.suppress(*FAILURES):
+            await before.aclose()
+
     def _rest(self, error: Exception) -> None:
         self._resting_until = time.monotonic() + REST_SECONDS
         log.warning("shared_limits_lost", error=type(error).__name__, share=round(1 / self.processes, 3))
 
     async def _count(self) -> None:
+        if self._following is None and await self._address.moved():
+            self._following = opened(self._address.now, decode_responses=True)
         with contextlib.suppress(*FAILURES):
             async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
                 now = time.time()

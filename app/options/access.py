@@ -30,7 +30,16 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         is_(
             "AGENT_KEY_PEPPER",
-            "The secret under which API keys are stored; needed with `api_key`. Changing it voids all keys.",
+            "The secret under which API keys are stored; needed with `api_key`.",
+            min_length=SHORTEST_PEPPER,
+            examples=["the output of: openssl rand -hex 32"],
+        ),
+    ] = None
+    key_pepper_secondary: Annotated[
+        Secret | None,
+        is_(
+            "AGENT_KEY_PEPPER_SECONDARY",
+            "Keys stored under it are good as well, and stored under the first one when they are used: for rotation.",
             min_length=SHORTEST_PEPPER,
             examples=["the output of: openssl rand -hex 32"],
         ),

@@ -55,6 +55,13 @@ where tenant_id = $1 and status = any($2) and ($3::uuid is null or thread_id = $
   and ($4::uuid[] is null or run_id = any($4))
 """
 
+MATCHING_OWNED = (
+    MATCHING
+    + """  and exists (select from threads t
+    where t.tenant_id = runs.tenant_id and t.thread_id = runs.thread_id and t.metadata @> $5::jsonb)
+"""
+)
+
 LOCK_THREAD = "select from threads where tenant_id = $1 and thread_id = $2 for no key update"
 LOCK_THREADS = """
 select from threads
@@ -131,11 +138,20 @@ class Cancels:
             await _stop(connection, tenant_id, _BY_ID, list(run_ids), action)
 
     async def matching(
-        self, tenant_id: UUID, statuses: Sequence[str], thread_id: UUID | None, run_ids: Sequence[UUID] | None
+        self,
+        tenant_id: UUID,
+        statuses: Sequence[str],
+        thread_id: UUID | None,
+        run_ids: Sequence[UUID] | None,
+        owned: str | None = None,
     ) -> list[UUID]:
-        """The runs in one of ``statuses``, of one thread, or out of ``run_ids``."""
+        """The runs in one of ``statuses``, of one thread, or out of ``run_ids``, on threads that are ``owned``."""
+        which = tenant_id, list(statuses), thread_id, run_ids and list(run_ids)
         async with self._database.engine_connection() as connection:
-            rows = await connection.fetch(MATCHING, tenant_id, list(statuses), thread_id, run_ids and list(run_ids))
+            if owned is None:
+                rows = await connection.fetch(MATCHING, *which)
+            else:
+                rows = await connection.fetch(MATCHING_OWNED, *which, owned)
         return [row["run_id"] for row in rows]
 
     async def roll_back(self, claimed: Claimed) -> int | None:

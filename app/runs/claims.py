@@ -18,7 +18,7 @@ from app.idempotency.structs import Key, Made
 from app.runs.cancels import supersede
 from app.runs.creation import created
 from app.runs.entries import Accept, Claimed
-from app.runs.turns import ACCEPT, CLAIM, CLAIM_NEXT, EXTEND, HAND_OVER, RELEASE_EXPIRED
+from app.runs.turns import ACCEPT, ACCEPT_OWNED, CLAIM, CLAIM_NEXT, EXTEND, HAND_OVER, OWN_THREAD, RELEASE_EXPIRED
 from app.telemetry.tracing import CLIENT, NO_TRACER, Tracer, Value
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
@@ -101,7 +101,7 @@ class Claims:
         """Accept ``entries``, each on a thread of its own, in a transaction of the caller's: all of them or none."""
         claims = []
         for entry in entries:
-            if entry.strategy in TAKE_OVER:
+            if entry.strategy in TAKE_OVER and await _in_reach(connection, entry):
                 await supersede(connection, entry.tenant_id, entry.thread_id, TAKE_OVER[entry.strategy])
         for result in await self._accept(connection, entries):
             if isinstance(result, Exception):
@@ -147,8 +147,12 @@ class Claims:
                 strict=True,
             )
         ]
+        statement = ACCEPT
+        if any(e.stamped or e.owned is not None for e in entries):
+            statement = ACCEPT_OWNED
+            columns += [[e.owned for e in entries], [e.stamped for e in entries]]
         until = time.monotonic() + self.lease_seconds
-        rows = await connection.fetch(ACCEPT, *columns, self.lease_seconds)
+        rows = await connection.fetch(statement, *columns, self.lease_seconds)
         found = {row["n"]: row for row in rows}
         return [_outcome(entry, found[n], until) for n, entry in enumerate(entries, 1)]
 
@@ -186,6 +190,14 @@ class Claims:
         key = (claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id)
         async with self._database.engine_connection() as connection:
             await connection.execute(HAND_OVER, *key, reason)
+
+
+async def _in_reach(connection: asyncpg.Connection, entry: Accept) -> bool:
+    """Whether the thread is one that ``entry`` may do something to; another's must not be stopped."""
+    if entry.owned is None:
+        return True
+    place = entry.tenant_id, entry.thread_id
+    return bool(await connection.fetchval(OWN_THREAD, *place, entry.owned))
 
 
 def _outcome(entry: Accept, row: asyncpg.Record, until: float) -> Claimed | Exception:

@@ -171,6 +171,8 @@ class RunsController(Controller):
         """The thread's values after the run."""
         streams.admit(principal.holder)
         await runs.get(principal, thread_id, run_id)
+        if reader.cancels:
+            await runs.may_stop(principal, thread_id, run_id)
         return JsonWait(
             streams,
             runs.result(principal, thread_id, run_id),
@@ -200,6 +202,8 @@ class RunsController(Controller):
         """
         streams.admit(principal.holder)
         await runs.check_log(principal, thread_id, run_id)
+        if reader.cancels:
+            await runs.may_stop(principal, thread_id, run_id)
         return EventStream(
             streams,
             runs.stream(principal, run_id, after=reader.after, modes=reader.modes),

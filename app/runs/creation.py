@@ -2,26 +2,39 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from app.access.structs import Owned, Principal
 from app.agents.port import END_NODE, Agent, Agents
 from app.assistants.service import AssistantService
 from app.base.errors import BadRequest, Invalid, NotFound
-from app.base.ids import new_id
+from app.base.ids import agent_id, new_id
 from app.db.engine import Database
 from app.domain.lifecycle import RunStatus
 from app.egress.addresses import Allowed, check_url
 from app.runs import queries
 from app.runs.entries import Accept, Claimed
-from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes
+from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes, kwargs_of
 from app.telemetry.tracing import here
 
 _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
 encode = msgspec.json.Encoder().encode
+
+
+class Asker(NamedTuple):
+    """Who asks for a run, where the operator's handlers tell: what is ``owned`` of threads and of assistants."""
+
+    owned: Owned = None
+    user: dict[str, Any] | None = None
+    assistants: Owned = None
+
+
+NOBODY = Asker()
+"""Where everything of the tenant is in reach."""
 
 
 class Creation:
@@ -42,7 +55,34 @@ class Creation:
         self._agents = agents
         self._owner = owner
 
-    async def entry(self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate) -> Accept:
+    async def reach(self, who: Principal, thread_id: UUID | None, body: RunCreate) -> tuple[Asker, RunCreate]:
+        """Who asks for a run and how far he reaches, and what he asks for then. Raises ``Forbidden``, ``Refused``."""
+        if who.rules is None:
+            return NOBODY, body
+        about = {
+            "thread_id": thread_id,
+            "assistant_id": self._named(body.assistant_id),
+            "run_id": None,
+            "status": "pending",
+            "prevent_insert_if_inflight": body.multitask_strategy == "reject",
+            "multitask_strategy": body.multitask_strategy or "enqueue",
+            "if_not_exists": body.if_not_exists or "reject",
+            "after_seconds": body.after_seconds or 0,
+            "kwargs": msgspec.to_builtins({name: getattr(body, name) for name in ("input", "config", "context")}),
+        }
+        owned, metadata = await who.stamp("threads", "create_run", body.metadata, **about)
+        assistants = await self._assistants.reach(who, body.assistant_id)
+        return Asker(owned, who.rules.user, assistants), msgspec.structs.replace(body, metadata=metadata)
+
+    def _named(self, assistant: str) -> UUID | str:
+        if self._agents.get(assistant) is not None:
+            return agent_id(assistant)
+        try:
+            return UUID(assistant)
+        except ValueError:
+            return assistant
+
+    async def entry(self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate, by: Asker = NOBODY) -> Accept:
         """The run to accept. Raises ``BadRequest``, ``Invalid``, ``NotFound``; nothing is written."""
         body.check()
         if body.webhook is not None:
@@ -50,7 +90,7 @@ class Creation:
         if thread_id is None and body.command is not None:
             raise BadRequest("You must provide a thread_id when resuming.")
         fork = body.fork(thread_id)
-        assistant_id, agent_name = await self._assistants.resolve(tenant_id, body.assistant_id)
+        assistant_id, agent_name = await self._assistants.resolve(tenant_id, body.assistant_id, by.assistants)
         run_id = new_id()
         agent = self._agents.get(agent_name)
         if agent is not None:
@@ -58,14 +98,14 @@ class Creation:
         answers: dict[str, Any] = {}
         parent_id: UUID | None = None
         if thread_id is not None and (fork is not None or _resumes(body)):
-            answers, parent_id = await self._continued(tenant_id, thread_id, body, fork)
+            answers, parent_id = await self._continued(tenant_id, thread_id, body, fork, by.owned)
         temporary = thread_id is None and body.on_completion != "keep"
         return Accept(
             tenant_id=tenant_id,
             thread_id=thread_id or new_id(),
             run_id=run_id,
             assistant_id=assistant_id,
-            request=encode(RunRequest.of(body, temporary=temporary, fork=fork, answers=answers)),
+            request=encode(RunRequest.of(body, temporary=temporary, fork=fork, answers=answers, user=by.user)),
             metadata=encode(body.metadata or {}),
             strategy=body.multitask_strategy or "enqueue",
             create_thread=thread_id is None or body.if_not_exists == "create",
@@ -77,13 +117,15 @@ class Creation:
             webhook=body.webhook,
             agent=agent_name,
             traceparent=None if (place := here.get()) is None else place.traceparent,
+            owned=by.owned,
+            stamped=by.user is not None,
         )
 
     async def _continued(
-        self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None
+        self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None, owned: Owned
     ) -> tuple[dict[str, Any], UUID | None]:
         """The answers that ``body`` brings, by interrupt id, and the run that asked."""
-        async with self._database.reading(tenant_id) as session:
+        async with self._database.reading(tenant_id, owned) as session:
             row = await queries.waiting(session, tenant_id, thread_id, fork)
         if row is None or (fork is not None and not row.forks):
             if row is None and body.if_not_exists == "create" and fork is None:
@@ -126,7 +168,7 @@ def created(claimed: Claimed) -> Run:
         updated_at=claimed.created_at,
         status=RunStatus.RUNNING if claimed.started else RunStatus.PENDING,
         metadata=msgspec.Raw(claimed.metadata.encode()),
-        kwargs=msgspec.Raw(claimed.request),
+        kwargs=kwargs_of(claimed.request),
         multitask_strategy=claimed.strategy,
     )
 

@@ -16,7 +16,8 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
 
     Without an ``owner`` it waits in line for a process that runs it. ``parent_id`` is the run whose question it
     answers; with ``strict`` it is refused where no question waits. ``reserved``: its part of the tenant's budget.
-    ``traceparent``: where in a trace it was asked for.
+    ``traceparent``: where in a trace it was asked for. ``owned``: JSON that the thread's metadata must contain if it is
+    there; ``stamped``: the metadata of the run are also those of a thread that is made for it.
     """
 
     tenant_id: UUID
@@ -36,6 +37,8 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = ""
     reserved: Reserved | None = None
     traceparent: str | None = None
+    owned: str | None = None
+    stamped: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from app.checkpoints.snapshot import COLUMNS, ITEMS, read
 from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
-from app.runs.structs import RunRequest
+from app.runs.structs import AUTH_NAMES, RunRequest
 
 FIRST_STEP = -1
 """The step number of a thread's first checkpoint."""
@@ -90,6 +90,10 @@ def settings_of(claimed: Claimed, request: RunRequest) -> tuple[RunConfig, dict[
     assistant = msgspec.json.decode(claimed.assistant_config)
     own = msgspec.to_builtins(request.config) if request.config else {}
     configurable = {**(assistant.get("configurable") or {}), **(own.get("configurable") or {})}
+    for name in AUTH_NAMES:
+        configurable.pop(name, None)
+    if (user := request.langgraph_auth_user) is not msgspec.UNSET:
+        configurable |= dict(zip(AUTH_NAMES, (user, user["identity"], user["permissions"]), strict=True))
     limit = own.get("recursion_limit") or assistant.get("recursion_limit") or UNLIMITED
     config = RunConfig(configurable=configurable, recursion_limit=limit, tags=own.get("tags") or [])
     return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}

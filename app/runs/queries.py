@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 
 from app.checkpoints.snapshot import COLUMNS, ITEMS
-from app.db.session import Reader, Writer
+from app.db.session import Owned, Reader, Writer
 from app.runs.sweeps import LOG_KEPT
 from app.runs.tables import events, runs, steps, tool_intents
+from app.threads.tables import threads
 
 _SHOWN = (
     runs.c.run_id,
@@ -25,31 +26,51 @@ _SHOWN = (
 )
 
 
-def _of(tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> sa.ColumnElement[bool]:
-    which = sa.and_(runs.c.tenant_id == tenant_id, runs.c.run_id == run_id)
-    return which if thread_id is None else sa.and_(which, runs.c.thread_id == thread_id)
+_OWN_THREAD = """exists (select from threads own where own.tenant_id = runs.tenant_id
+    and own.thread_id = runs.thread_id and own.metadata @> cast(:owned as jsonb))"""
+
+
+def _of(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> list[sa.ColumnElement[bool]]:
+    return [
+        runs.c.tenant_id == tenant_id,
+        runs.c.run_id == run_id,
+        runs.c.thread_id == thread_id,
+        *_on_own(session, tenant_id, thread_id),
+    ]
+
+
+def _on_own(session: Reader, tenant_id: UUID, thread_id: UUID) -> list[sa.ColumnElement[bool]]:
+    """That the thread is in reach, where not all are."""
+    mine = session.within(threads.c.metadata)
+    return (
+        [sa.exists().where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, *mine)] if mine else []
+    )
 
 
 async def get(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
     """One run, as it is shown."""
-    return await session.first(sa.select(*_SHOWN).where(_of(tenant_id, thread_id, run_id)))
+    return await session.first(sa.select(*_SHOWN).where(*_of(session, tenant_id, thread_id, run_id)))
 
 
 async def listed(
     session: Reader, tenant_id: UUID, thread_id: UUID, *, status: str | None, limit: int, offset: int
 ) -> Sequence[Row[Any]]:
     """The runs of a thread, newest first."""
-    chosen = sa.select(*_SHOWN).where(runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id)
+    which = runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id
+    chosen = sa.select(*_SHOWN).where(*which, *_on_own(session, tenant_id, thread_id))
     if status is not None:
         chosen = chosen.where(runs.c.status == status)
     return await session.all(chosen.order_by(runs.c.ordinal.desc()).limit(limit).offset(offset))
 
 
-_LOG = sa.text(f"""
+_LOG = Owned(
+    f"""
     select coalesce(ended_at < now() - {LOG_KEPT}, false) as over from runs
     where tenant_id = :tenant and thread_id = :thread
-      and (run_id = cast(:run as uuid) or ordinal = cast(:ordinal as int))
-""")
+      and (run_id = cast(:run as uuid) or ordinal = cast(:ordinal as int))<owned>
+    """,
+    _OWN_THREAD,
+)
 
 
 async def log_over(
@@ -61,14 +82,17 @@ async def log_over(
     return found
 
 
-_WAITING = sa.text("""
+_WAITING = Owned(
+    """
     select t.interrupts,
       (select r.run_id from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
        order by r.ordinal desc limit 1) as last_run,
       exists (select from checkpoints c
        where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = :fork) as forks
-    from threads t where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary
-""")
+    from threads t where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary<owned>
+    """,
+    "t.metadata @> cast(:owned as jsonb)",
+)
 
 
 async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID | None) -> Row[Any] | None:
@@ -76,12 +100,15 @@ async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID 
     return await session.first(_WAITING, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
 
 
-_TURN = sa.text("""
+_TURN = Owned(
+    """
     select t.runs,
       (select min(r.ordinal) from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
        and r.status in ('pending', 'running') and r.reason <> 'scheduled') as open
-    from threads t where t.tenant_id = :tenant and t.thread_id = :thread
-""")
+    from threads t where t.tenant_id = :tenant and t.thread_id = :thread<owned>
+    """,
+    "t.metadata @> cast(:owned as jsonb)",
+)
 _TURN_FROM = sa.text("""
     select run_id, ordinal from runs
     where tenant_id = :tenant and thread_id = :thread and ordinal >= :ordinal and started_at is not null
@@ -99,13 +126,15 @@ async def turn_from(session: Reader, tenant_id: UUID, thread_id: UUID, ordinal: 
     return await session.first(_TURN_FROM, {"tenant": tenant_id, "thread": thread_id, "ordinal": ordinal})
 
 
+_EXISTS = Owned(
+    "select 1 from threads where tenant_id = :tenant and thread_id = :thread<owned>",
+    "metadata @> cast(:owned as jsonb)",
+)
+
+
 async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bool:
     """Whether the tenant has this thread."""
-    found = await session.scalar(
-        sa.text("select 1 from threads where tenant_id = :tenant and thread_id = :thread"),
-        {"tenant": tenant_id, "thread": thread_id},
-    )
-    return found is not None
+    return await session.scalar(_EXISTS, {"tenant": tenant_id, "thread": thread_id}) is not None
 
 
 _ENDING = sa.text(
@@ -146,7 +175,7 @@ async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoi
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
     """Remove an ended run and what it left, but its transitions and the thread's checkpoints; whether it was there."""
     gone = await session.execute(
-        sa.delete(runs).where(_of(tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running")))
+        sa.delete(runs).where(*_of(session, tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running")))
     )
     if gone:
         for table in (steps, tool_intents, events):

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
-from app.access.structs import Principal
+from app.access.structs import Owned, Principal
 from app.base.crashes import crash_point
 from app.base.errors import Conflict, Gone, Invalid, NotFound, Unavailable
 from app.bus.feed import START, EventId
@@ -21,7 +21,7 @@ from app.runs.claims import TAKE_OVER, Claims
 from app.runs.creation import Creation, created
 from app.runs.entries import Accept, Claimed
 from app.runs.streams import RunStreams
-from app.runs.structs import BulkCancel, Run, RunCreate
+from app.runs.structs import BulkCancel, Run, RunCreate, kwargs_of
 from app.runs.supervisor import Supervisor
 from app.runs.thread_streams import Place, ThreadStreams
 
@@ -55,7 +55,8 @@ class RunService:
         """
         if self._supervisor.draining:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
-        asked = await self._creation.entry(principal.tenant_id, thread_id, body)
+        by, body = await self._creation.reach(principal, thread_id, body)
+        asked = await self._creation.entry(principal.tenant_id, thread_id, body, by)
         async with self.admission.admitted([asked], principal.limits) as (entry,):
             accepted = await (self._claims.accept(entry) if key is None else self._claims.accept_once(entry, key))
         if isinstance(accepted, Made):
@@ -81,7 +82,8 @@ class RunService:
         """Accept stateless runs, in order; when one of them cannot be, none is. Raises what ``create`` raises."""
         if len(bodies) > MOST_IN_BATCH:
             raise Invalid(f"A batch has at most {MOST_IN_BATCH} runs.", (("/", "too many"),))
-        asked = [await self._creation.entry(principal.tenant_id, None, body) for body in bodies]
+        reach = [await self._creation.reach(principal, None, body) for body in bodies]
+        asked = [await self._creation.entry(principal.tenant_id, None, body, by) for by, body in reach]
         if self._supervisor.draining:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
         async with self.admission.admitted(asked, principal.limits) as entries:
@@ -108,17 +110,31 @@ class RunService:
 
     async def get(self, principal: Principal, thread_id: UUID, run_id: UUID) -> Run:
         """One run of a thread. Raises ``NotFound``."""
-        async with self._database.reading(principal.tenant_id) as session:
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        return await self._get(principal, thread_id, run_id, owned)
+
+    async def _get(self, principal: Principal, thread_id: UUID, run_id: UUID, owned: Owned) -> Run:
+        async with self._database.reading(principal.tenant_id, owned) as session:
             row = await queries.get(session, principal.tenant_id, thread_id, run_id)
         if row is None:
             raise NotFound(f"Run with ID {run_id} not found")
         return _shown(row)
 
+    async def may_stop(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
+        """Raise ``Forbidden`` or ``NotFound`` for one who may not stop a run."""
+        if principal.rules is not None:
+            await self._get(principal, thread_id, run_id, await self._stopping(principal, "interrupt", thread_id))
+
+    async def _stopping(self, principal: Principal, action: str, thread_id: UUID | None) -> Owned:
+        named = {} if thread_id is None else {"thread_id": thread_id}
+        return await principal.permit("threads", "update", action=action, **named)
+
     async def list(
         self, principal: Principal, thread_id: UUID, *, status: str | None, limit: int, offset: int
     ) -> list[Run]:
         """The runs of a thread, newest first. Raises ``NotFound`` for an unknown thread."""
-        async with self._database.reading(principal.tenant_id) as session:
+        owned = await principal.permit("threads", "search", thread_id=thread_id, limit=limit, offset=offset)
+        async with self._database.reading(principal.tenant_id, owned) as session:
             rows = await queries.listed(
                 session, principal.tenant_id, thread_id, status=status, limit=limit, offset=offset
             )
@@ -132,7 +148,8 @@ class RunService:
 
     async def check_log(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Raise ``NotFound`` for an unknown run, ``Gone`` for one whose stream is not kept any more."""
-        async with self._database.reading(principal.tenant_id) as session:
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
             over = await queries.log_over(session, principal.tenant_id, thread_id, run_id=run_id)
         if over is None:
             raise NotFound(f"Run with ID {run_id} not found")
@@ -154,7 +171,8 @@ class RunService:
         self, principal: Principal, thread_id: UUID, *, after: Place | None, modes: Collection[str]
     ) -> AsyncIterator[bytes]:
         """The frames of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``, ``Gone``."""
-        now = await self._thread_streams.from_now(principal.tenant_id, thread_id)
+        owned = await principal.permit("threads", "read", thread_id=thread_id)
+        now = await self._thread_streams.from_now(principal.tenant_id, thread_id, owned)
         if now is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
         if after is not None:
@@ -165,7 +183,8 @@ class RunService:
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
         """Stop a run; with ``wait``, return once it has ended. Raises ``NotFound`` when it is unknown or has ended."""
-        run = await self.get(principal, thread_id, run_id)
+        owned = await self._stopping(principal, action, thread_id)
+        run = await self._get(principal, thread_id, run_id, owned)
         if run.status not in LIVE:
             raise NotFound(
                 "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the runs haven't "
@@ -179,7 +198,8 @@ class RunService:
         """Stop many runs. Raises ``Invalid``, ``NotFound`` when there are none."""
         which.check()
         statuses = [status for status in LIVE if which.status in {status, "all", None}]
-        run_ids = await self._supervisor.matching(principal.tenant_id, statuses, which.thread_id, which.run_ids)
+        owned = await self._stopping(principal, action, which.thread_id)
+        run_ids = await self._supervisor.matching(principal.tenant_id, statuses, which.thread_id, which.run_ids, owned)
         if not run_ids:
             raise NotFound("No runs found to cancel.")
         await self._supervisor.cancel(principal.tenant_id, run_ids, action)
@@ -190,7 +210,8 @@ class RunService:
 
     async def delete(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Remove an ended run. Raises ``Conflict`` while it lives, ``NotFound``."""
-        async with self._database.writing(principal.tenant_id) as session:
+        owned = await principal.permit("threads", "delete", thread_id=thread_id, run_id=run_id)
+        async with self._database.writing(principal.tenant_id, owned) as session:
             if await queries.delete(session, principal.tenant_id, thread_id, run_id):
                 return
             if await queries.get(session, principal.tenant_id, thread_id, run_id) is not None:
@@ -207,6 +228,6 @@ def _shown(row: Row[Any]) -> Run:
         updated_at=row.updated_at,
         status=row.status,
         metadata=row.metadata,
-        kwargs=msgspec.Raw(row.request),
+        kwargs=kwargs_of(row.request),
         multitask_strategy=row.multitask_strategy,
     )

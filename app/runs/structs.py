@@ -148,8 +148,16 @@ class BulkCancel(msgspec.Struct, kw_only=True):
             raise Invalid("Give either a status, or a thread_id with run_ids.", (("/", "which runs is not clear"),))
 
 
+AUTH_USER = "langgraph_auth_user"
+AUTH_NAMES = (AUTH_USER, "langgraph_auth_user_id", "langgraph_auth_permissions")
+"""The entries of ``configurable`` that tell an agent who asked. What a client writes there counts for nothing."""
+
+
 class RunRequest(msgspec.Struct, kw_only=True):
-    """What a run was asked for, as it is stored and shown (``kwargs`` on the wire)."""
+    """What a run was asked for, as it is stored and, but for the person, shown (``kwargs`` on the wire).
+
+    ``langgraph_auth_user``: who asked, where the operator's handlers tell; it may hold what only agents are to know.
+    """
 
     input: Any = None
     command: CommandBody | None = None
@@ -167,10 +175,17 @@ class RunRequest(msgspec.Struct, kw_only=True):
     resumable: bool = False
     durability: str = "async"
     reserved: Reserved | msgspec.UnsetType = msgspec.UNSET
+    langgraph_auth_user: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(
-        cls, body: RunCreate, *, temporary: bool, fork: UUID | None = None, answers: dict[str, Any] | None = None
+        cls,
+        body: RunCreate,
+        *,
+        temporary: bool,
+        fork: UUID | None = None,
+        answers: dict[str, Any] | None = None,
+        user: dict[str, Any] | None = None,
     ) -> "RunRequest":
         """The part of ``body`` that outlives the request; ``answers`` are those of its command, by interrupt id."""
         return cls(
@@ -189,6 +204,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
             subgraphs=bool(body.stream_subgraphs),
             resumable=bool(body.stream_resumable),
             durability=body.durability or "async",
+            langgraph_auth_user=msgspec.UNSET if user is None else user,
         )
 
     def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
@@ -198,6 +214,15 @@ class RunRequest(msgspec.Struct, kw_only=True):
 
 def _names(wanted: NodeNames | None, nodes: tuple[str, ...]) -> bool:
     return bool(nodes) and (wanted == "*" or any(node in nodes for node in wanted or ()))
+
+
+def kwargs_of(request: bytes) -> msgspec.Raw:
+    """A stored request as clients see it: without the person, in whom the operator's code may have put anything."""
+    if AUTH_USER.encode() not in request:
+        return msgspec.Raw(request)
+    members = msgspec.json.decode(request, type=dict[str, msgspec.Raw])
+    members.pop(AUTH_USER, None)
+    return msgspec.Raw(msgspec.json.encode(members))
 
 
 class Run(msgspec.Struct, kw_only=True):

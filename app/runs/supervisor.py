@@ -87,6 +87,7 @@ class Supervisor:
         self._outlet = parts.outlet
         self.feeds = parts.feeds
         self._cancels = Cancels(parts.database)
+        self.matching = self._cancels.matching
         self._agents = agents
         self._meters, self._tracer = tell
         self._most = most
@@ -121,12 +122,6 @@ class Supervisor:
 
     def _room(self) -> int:
         return 0 if self.draining else self._most - len(self._live)
-
-    async def matching(
-        self, tenant_id: UUID, statuses: Sequence[str], thread_id: UUID | None, run_ids: Sequence[UUID] | None
-    ) -> list[UUID]:
-        """The runs of a tenant that a bulk cancel means."""
-        return await self._cancels.matching(tenant_id, statuses, thread_id, run_ids)
 
     def launch(self, claimed: Claimed) -> Live:
         """Run ``claimed`` in a task of its own."""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.access.structs import Owned
 from app.base.errors import Invalid
 from app.bus.feed import FROM_THE_START, START, EventId
 from app.db.engine import Database
@@ -57,9 +58,9 @@ class ThreadStreams:
         self._supervisor = supervisor
         self._runs = runs
 
-    async def from_now(self, tenant_id: UUID, thread_id: UUID) -> Place | None:
+    async def from_now(self, tenant_id: UUID, thread_id: UUID, owned: Owned = None) -> Place | None:
         """The place before the first run that has not ended, or after the newest one; None for an unknown thread."""
-        async with self._database.reading(tenant_id) as session:
+        async with self._database.reading(tenant_id, owned) as session:
             row = await queries.turn(session, tenant_id, thread_id)
         return None if row is None else Place(row.open or row.runs + 1, START)
 

@@ -10,12 +10,12 @@ BEFORE = """
 """.strip()
 """The thread as a run finds it when its turn comes: what a rollback restores."""
 
-ACCEPT = """
+_ACCEPT = """
 with entry as (
   select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::jsonb[], $7::text[], $8::bool[],
-      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[], $14::text[], $15::text[])
+      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[], $14::text[], $15::text[]<arrays>)
     with ordinality as e(tenant_id, thread_id, run_id, assistant_id, request, metadata, strategy, create_thread,
-      temporary, owner, delay, parent_id, strict, webhook, traceparent, n)
+      temporary, owner, delay, parent_id, strict, webhook, traceparent<columns>, n)
 ), known as (
   select e.*, e.delay = 0 and e.owner is not null as starts, a.graph_id, a.config, a.context,
     jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
@@ -23,7 +23,7 @@ with entry as (
   join assistants a on a.assistant_id = e.assistant_id and a.tenant_id = e.tenant_id
 ), born as (
   insert into threads (tenant_id, thread_id, metadata, status, live_run, runs, queued, temporary)
-  select tenant_id, thread_id, mark, case when starts then 'busy' else 'idle' end,
+  select tenant_id, thread_id, <birth>, case when starts then 'busy' else 'idle' end,
     case when starts then run_id end, 1, (delay = 0 and not starts)::int, temporary
   from known where create_thread and not strict
   on conflict do nothing
@@ -42,7 +42,7 @@ with entry as (
   from known k
   where t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
     and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))
-    and not (k.strict and t.status <> 'interrupted')
+    and not (k.strict and t.status <> 'interrupted')<turned>
   returning t.tenant_id, t.thread_id, t.head, t.last_number, t.runs as ordinal, t.metadata, t.live_run, t.answered
 ), placed as (
   select * from born union all select * from turned
@@ -57,7 +57,7 @@ with entry as (
     k.webhook, k.traceparent,
     (p.live_run is not distinct from k.run_id)::int, (p.live_run is not distinct from k.run_id)::int,
     case when p.live_run = k.run_id then k.owner end,
-    case when p.live_run = k.run_id then now() + make_interval(secs => $16) end,
+    case when p.live_run = k.run_id then now() + make_interval(secs => $<lease>) end,
     now() + make_interval(secs => k.delay), now(), case when p.live_run = k.run_id then now() end
   from placed p join known k on k.tenant_id = p.tenant_id and k.thread_id = p.thread_id
   returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at
@@ -67,13 +67,35 @@ select e.n, k.graph_id as agent, k.config::text as assistant_config, k.context::
   m.created_at, m.metadata::text as metadata, k.n is not null as has_assistant,
   case when m.run_id is null then
     (select true from threads t
-     where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id limit 1)
+     where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id<seen> limit 1)
   end as has_thread
 from entry e
 left join known k on k.n = e.n
 left join placed p on p.tenant_id = e.tenant_id and p.thread_id = e.thread_id and k.n is not null
 left join made m on m.tenant_id = e.tenant_id and m.run_id = e.run_id
 """.replace("<before>", BEFORE)
+
+
+def _filled(text: str, **parts: str) -> str:
+    for name, part in parts.items():
+        text = text.replace(f"<{name}>", part)
+    return text
+
+
+ACCEPT = _filled(_ACCEPT, arrays="", columns="", birth="mark", turned="", lease="16", seen="")
+
+ACCEPT_OWNED = _filled(
+    _ACCEPT,
+    arrays=", $16::jsonb[], $17::bool[]",
+    columns=", owned, stamped",
+    birth="case when stamped then metadata || mark else mark end",
+    turned="\n    and (k.owned is null or t.metadata @> k.owned)",
+    lease="18",
+    seen=" and (e.owned is null or t.metadata @> e.owned)",
+)
+"""The same where somebody reaches only the threads that are his own: another's are not there."""
+
+OWN_THREAD = "select true from threads where tenant_id = $1 and thread_id = $2 and metadata @> $3::jsonb"
 
 _DUE_OF_ALL = """
 with recursive tenant as (

@@ -32,6 +32,10 @@ class Ring:
         self.version = 0
         self.refresh = refresh
 
+    def good(self) -> tuple[Secret, ...]:
+        """The values of this moment: for those who ask again each time."""
+        return self.values
+
     def pair(self) -> tuple[Secret | None, Secret | None]:
         """The first two values."""
         first, second, *_ = (*self.values, None, None)

@@ -43,24 +43,24 @@ class ThreadsController(Controller):
         self, data: JSONBody[ThreadCreate], principal: Who, threads: Service, request: AnyRequest
     ) -> Response[Any]:
         """With an id of the client's own, if it likes. Takes an ``Idempotency-Key``."""
-        return Response(await threads.create(principal.tenant_id, data, await key_in(request)), status_code=200)
+        return Response(await threads.create(principal, data, await key_in(request)), status_code=200)
 
     @post("/search", status_code=200, opt=READS, summary="Search threads")
     async def search(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> Response[list[Any]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
-        found, total = await threads.search(principal.tenant_id, data)
+        found, total = await threads.search(principal, data)
         return Response(project(found, data.fields()), headers=page_headers(total, data.offset, len(found)))
 
     @post("/count", status_code=200, opt=READS, summary="Count threads")
     async def count(self, data: JSONBody[ThreadSearch], principal: Who, threads: Service) -> int:
         """Those that a search without a page would find."""
-        return await threads.count(principal.tenant_id, data)
+        return await threads.count(principal, data)
 
     @get("/{thread_id:str}", opt=READS, summary="One thread")
     async def get_one(self, thread_id: Id, principal: Who, threads: Service, request: AnyRequest) -> Thread:
         """With its latest values; with ``include=ttl`` also its lifetime."""
         wanted = choices(request, ("include",), "include", ("ttl",)) or ()
-        return await threads.get(principal.tenant_id, thread_id, ttl="ttl" in wanted)
+        return await threads.get(principal, thread_id, ttl="ttl" in wanted)
 
     @patch("/{thread_id:str}", summary="Change a thread's metadata")
     async def change(
@@ -72,7 +72,7 @@ class ThreadsController(Controller):
         request: Request[Any, Any, Any],
     ) -> Response[Thread | None]:
         """Merged into what is there. ``Prefer: return=minimal`` is answered with 204."""
-        thread = await threads.patch(principal.tenant_id, thread_id, data)
+        thread = await threads.patch(principal, thread_id, data)
         if "return=minimal" in request.headers.get("prefer", ""):
             return Response(None, status_code=204)
         return Response(thread)
@@ -80,36 +80,36 @@ class ThreadsController(Controller):
     @delete("/{thread_id:str}", summary="Delete a thread")
     async def delete_one(self, thread_id: Id, principal: Who, threads: Service) -> None:
         """With its runs, states and events."""
-        await threads.delete(principal.tenant_id, thread_id)
+        await threads.delete(principal, thread_id)
 
     @get("/{thread_id:str}/state", opt=READS, summary="A thread's latest state")
     async def state(self, thread_id: Id, principal: Who, threads: Service) -> ThreadState:
         """Its values and what would run next."""
-        return await threads.state(principal.tenant_id, thread_id)
+        return await threads.state(principal, thread_id)
 
     @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
     async def update_state(
         self, thread_id: Id, data: JSONBody[StateUpdate], principal: Who, threads: Service
     ) -> StateUpdated:
         """As one of its agent's nodes would, on the newest state or at a checkpoint."""
-        return await threads.update_state(principal.tenant_id, thread_id, data)
+        return await threads.update_state(principal, thread_id, data)
 
     @get("/{thread_id:str}/storage", opt=READS, summary="What a thread takes on disk")
     async def storage(self, thread_id: Id, principal: Who, threads: Service) -> dict[str, Any]:
         """Bytes of its checkpoints, and of its values by channel."""
-        return await threads.storage(principal.tenant_id, thread_id)
+        return await threads.storage(principal, thread_id)
 
     @get("/{thread_id:str}/state/{checkpoint_id:str}", opt=READS, summary="A thread's state at a checkpoint")
     async def state_at(self, thread_id: Id, checkpoint_id: Id, principal: Who, threads: Service) -> ThreadState:
         """As it was then."""
-        return await threads.state_at(principal.tenant_id, thread_id, str(checkpoint_id))
+        return await threads.state_at(principal, thread_id, str(checkpoint_id))
 
     @post("/{thread_id:str}/state/checkpoint", status_code=200, opt=READS, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
         self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: Who, threads: Service
     ) -> ThreadState:
         """The checkpoint is given by its reference."""
-        return await threads.state_at(principal.tenant_id, thread_id, data.checkpoint)
+        return await threads.state_at(principal, thread_id, data.checkpoint)
 
     @get("/{thread_id:str}/history", opt=READS, summary="A thread's states")
     async def history(
@@ -121,21 +121,21 @@ class ThreadsController(Controller):
         before: FromQuery[str | None] = None,
     ) -> list[ThreadState]:
         """Newest first."""
-        return await threads.history(principal.tenant_id, thread_id, HistoryQuery(limit=limit, before=before))
+        return await threads.history(principal, thread_id, HistoryQuery(limit=limit, before=before))
 
     @post("/{thread_id:str}/history", status_code=200, opt=READS, summary="A thread's states")
     async def search_history(
         self, thread_id: Id, data: JSONBody[HistoryQuery], principal: Who, threads: Service
     ) -> list[ThreadState]:
         """Newest first, as many as are asked for."""
-        return await threads.history(principal.tenant_id, thread_id, data)
+        return await threads.history(principal, thread_id, data)
 
     @post("/{thread_id:str}/copy", status_code=200, summary="Copy a thread")
     async def copy(self, thread_id: Id, principal: Who, threads: Service, request: AnyRequest) -> Response[Any]:
         """Its values and its history, not its runs. Takes an ``Idempotency-Key``."""
-        return Response(await threads.copy(principal.tenant_id, thread_id, await key_in(request)), status_code=200)
+        return Response(await threads.copy(principal, thread_id, await key_in(request)), status_code=200)
 
     @post("/prune", status_code=200, summary="Prune threads")
     async def prune(self, data: JSONBody[Prune], principal: Who, threads: Service) -> Pruned:
         """Remove threads, or all but their newest checkpoints; those with a live run are left alone."""
-        return await threads.prune(principal.tenant_id, data)
+        return await threads.prune(principal, data)

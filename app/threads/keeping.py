@@ -7,13 +7,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Row
 
-from app.db.session import Reader, Writer
+from app.db.session import Owned, Reader, Writer
 from app.threads.queries import lock
 from app.threads.tables import threads
 
-_FREE = sa.text(
+_FREE = Owned(
     "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary"
-    " and live_run is null and queued = 0 for update"
+    " and live_run is null and queued = 0<owned> for update",
+    "metadata @> cast(:owned as jsonb)",
 )
 
 
@@ -43,7 +44,8 @@ async def keep_latest(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUI
 _COPY = (
     """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, answered, head,
          last_number, runs, ttl_minutes)
-       select tenant_id, :copy, metadata, config, case when live_run is null then status else 'idle' end,
+       select tenant_id, :copy, metadata || cast(:metadata as jsonb), config,
+         case when live_run is null then status else 'idle' end,
          error, interrupts, answered, head, last_number, runs, ttl_minutes
        from threads where tenant_id = :tenant and thread_id = :thread and not temporary""",
     """insert into checkpoints (tenant_id, thread_id, checkpoint_id, parent_id, run_id, source, step, next, head,
@@ -56,13 +58,17 @@ _COPY = (
 )
 
 
-async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID) -> bool:
-    """Make the thread ``copy_id`` with the values and checkpoints of another; whether that one was there."""
+async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID, metadata: str = "{}") -> bool:
+    """Make the thread ``copy_id`` with the values and checkpoints of another; whether that one was there.
+
+    ``metadata`` (JSON) is merged into that of the copy.
+    """
     which = {"tenant": tenant_id, "thread": thread_id, "copy": copy_id}
     if await lock(session, tenant_id, thread_id) is None:
         return False
     for statement in _COPY:
-        await session.execute(sa.text(statement), which)
+        more = {"metadata": metadata} if ":metadata" in statement else {}
+        await session.execute(sa.text(statement), {**which, **more})
     return True
 
 
@@ -70,7 +76,12 @@ async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, minutes: fl
     """Let a thread go once nothing has happened on it for so long; how many threads it was."""
     return await session.execute(
         sa.update(threads)
-        .where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, ~threads.c.temporary)
+        .where(
+            threads.c.tenant_id == tenant_id,
+            threads.c.thread_id == thread_id,
+            ~threads.c.temporary,
+            *session.within(threads.c.metadata),
+        )
         .values(ttl_minutes=minutes, updated_at=sa.func.now())
     )
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.checkpoints.entry import CheckpointEntry
 from app.checkpoints.snapshot import COLUMNS, ITEMS
 from app.checkpoints.tables import checkpoint_items, checkpoints
-from app.db.session import Reader, Writer
+from app.db.session import Owned, Reader, Writer
 from app.threads.structs import ThreadSearch
 from app.threads.tables import threads
 
@@ -33,9 +33,12 @@ _HEAD = f"""
 left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}
 """
 
-_GET = sa.text(
+_OWN = "t.metadata @> cast(:owned as jsonb)"
+
+_GET = Owned(
     f"select {_THREAD}, {COLUMNS} from threads t {_HEAD}"
-    " where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary"
+    " where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary<owned>",
+    _OWN,
 )
 
 
@@ -48,13 +51,19 @@ async def merge_metadata(session: Writer, tenant_id: UUID, thread_id: UUID, meta
     """Merge into a thread's metadata; how many threads it was."""
     return await session.execute(
         sa.update(threads)
-        .where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, ~threads.c.temporary)
+        .where(
+            threads.c.tenant_id == tenant_id,
+            threads.c.thread_id == thread_id,
+            ~threads.c.temporary,
+            *session.within(threads.c.metadata),
+        )
         .values(metadata=threads.c.metadata.op("||")(sa.cast(metadata, JSONB)), updated_at=sa.func.now())
     )
 
 
-def _matching(tenant_id: UUID, wanted: ThreadSearch) -> list[sa.ColumnElement[bool]]:
+def _matching(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = [threads.c.tenant_id == tenant_id, ~threads.c.temporary]
+    conditions += session.within(threads.c.metadata)
     if wanted.metadata:
         conditions.append(threads.c.metadata.op("@>")(sa.cast(wanted.metadata, JSONB)))
     if wanted.status is not None:
@@ -69,21 +78,22 @@ _WITH_STATES = sa.text(
 )
 
 
-def _ordered(tenant_id: UUID, wanted: ThreadSearch) -> sa.Select[Any]:
+def _ordered(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> sa.Select[Any]:
     column = threads.c[wanted.sort_by or "created_at"]
     order = column.asc() if wanted.sort_order == "asc" else column.desc()
-    return sa.select(threads.c.thread_id).where(*_matching(tenant_id, wanted)).order_by(order, threads.c.thread_id)
+    matching = _matching(session, tenant_id, wanted)
+    return sa.select(threads.c.thread_id).where(*matching).order_by(order, threads.c.thread_id)
 
 
 async def search(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[Row[Any]]:
     """A page of threads with their latest states: one query for the page, one for all its states."""
-    page = await session.all(_ordered(tenant_id, wanted).limit(wanted.limit).offset(wanted.offset))
+    page = await session.all(_ordered(session, tenant_id, wanted).limit(wanted.limit).offset(wanted.offset))
     return await with_states(session, tenant_id, [row.thread_id for row in page])
 
 
 async def candidates(session: Reader, tenant_id: UUID, wanted: ThreadSearch, most: int) -> list[UUID]:
     """The first ``most`` threads that match, but for their values."""
-    return [row.thread_id for row in await session.all(_ordered(tenant_id, wanted).limit(most))]
+    return [row.thread_id for row in await session.all(_ordered(session, tenant_id, wanted).limit(most))]
 
 
 async def with_states(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list[Row[Any]]:
@@ -94,7 +104,8 @@ async def with_states(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list
 
 async def count(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> int:
     """How many threads match, on all pages."""
-    found = await session.scalar(sa.select(sa.func.count()).select_from(threads).where(*_matching(tenant_id, wanted)))
+    matching = _matching(session, tenant_id, wanted)
+    found = await session.scalar(sa.select(sa.func.count()).select_from(threads).where(*matching))
     return int(found)
 
 
@@ -104,17 +115,18 @@ select t.error, t.interrupts, t.head is not distinct from c.checkpoint_id as lat
 from threads t
 """
 _RUN = " left join runs r on r.tenant_id = c.tenant_id and r.run_id = c.run_id "
-_WHERE = " where t.tenant_id = :tenant and t.thread_id = :thread "
+_WHERE = " where t.tenant_id = :tenant and t.thread_id = :thread<owned> "
 
-_LATEST_STATE = sa.text(_STATE + _HEAD + _RUN + _WHERE)
-_STATE_AT = sa.text(
+_LATEST_STATE = Owned(_STATE + _HEAD + _RUN + _WHERE, _OWN)
+_STATE_AT = Owned(
     _STATE
     + "left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
     + f" and c.checkpoint_id = :checkpoint {ITEMS}"
     + _RUN
-    + _WHERE
+    + _WHERE,
+    _OWN,
 )
-_HISTORY = sa.text(
+_HISTORY = Owned(
     _STATE
     + f"join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id {ITEMS}"
     + _RUN
@@ -124,7 +136,8 @@ _HISTORY = sa.text(
     " and (cast(:metadata as jsonb) is null or"
     "  coalesce(r.metadata, '{}') || jsonb_build_object('source', c.source, 'step', c.step, 'run_id', c.run_id)"
     "  @> cast(:metadata as jsonb))"
-    " order by c.checkpoint_id desc limit :limit"
+    " order by c.checkpoint_id desc limit :limit",
+    _OWN,
 )
 
 
@@ -152,9 +165,10 @@ async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: Span)
     return await session.all(_HISTORY, {"tenant": tenant_id, "thread": thread_id, **span._asdict()})
 
 
-_LOCK = sa.text(
-    "select live_run, queued, metadata, head, last_number from threads"
-    " where tenant_id = :tenant and thread_id = :thread and not temporary for update"
+_LOCK = Owned(
+    "select live_run, queued, metadata, head, last_number from threads t"
+    " where tenant_id = :tenant and thread_id = :thread and not temporary<owned> for update",
+    _OWN,
 )
 _OF_RUNS = ("steps", "tool_intents", "events")
 _OF_THREADS = ("runs", "checkpoint_items", "checkpoints", "threads")

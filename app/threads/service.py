@@ -1,12 +1,12 @@
 """What clients do with threads."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from app.access.structs import Owned, Principal
 from app.agents.port import Agents
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id
@@ -54,17 +54,25 @@ class ThreadService:
         self.start = self._creation.start
         self.aclose = self._creation.aclose
 
-    async def create(self, tenant_id: UUID, body: ThreadCreate, key: Key | None = None) -> Thread | msgspec.Raw:
+    async def create(self, who: Principal, body: ThreadCreate, key: Key | None = None) -> Thread | msgspec.Raw:
         """Make a thread, once for a ``key``.
 
         Raises ``Conflict`` for an id that is taken, unless ``if_exists`` is ``do_nothing``.
         """
+        thread_id = body.thread_id or new_id()
+        about = {"thread_id": thread_id, "if_exists": body.if_exists, "ttl": body.ttl}
+        owned, metadata = await who.stamp("threads", "create", body.metadata, **about)
+        body = msgspec.structs.replace(body, thread_id=thread_id, metadata=metadata)
         if key is None and not body.supersteps and body.ttl is None:
-            return await self._create(tenant_id, body)
-        async with self._database.writing(tenant_id) as session:
-            return await once(session, tenant_id, key, functools.partial(self._create, tenant_id, body, session))
+            return await self._create(who.tenant_id, body, owned)
+        async with self._database.writing(who.tenant_id) as session:
 
-    async def _create(self, tenant_id: UUID, body: ThreadCreate, session: Writer | None = None) -> Thread:
+            async def make() -> Thread:
+                return await self._create(who.tenant_id, body, owned, session)
+
+            return await once(session, who.tenant_id, key, make)
+
+    async def _create(self, tenant_id: UUID, body: ThreadCreate, owned: Owned, session: Writer | None = None) -> Thread:
         thread_id = body.thread_id or new_id()
         metadata = body.metadata or {}
         new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
@@ -74,7 +82,7 @@ class ThreadService:
             (created,) = await create(await session.driver(), [new])
         if created is None:
             if body.if_exists == "do_nothing":
-                return await self.get(tenant_id, thread_id)
+                return await self._get(tenant_id, thread_id, owned)
             raise Conflict(f"Thread with ID {thread_id} already exists")
         if session is None:
             return fresh(thread_id, metadata, created)
@@ -86,110 +94,131 @@ class ThreadService:
         assert row is not None
         return shown(row)
 
-    async def get(self, tenant_id: UUID, thread_id: UUID, *, ttl: bool = False) -> Thread:
+    async def get(self, who: Principal, thread_id: UUID, *, ttl: bool = False) -> Thread:
         """A thread with its values, and with its ``ttl`` if asked for. Raises ``NotFound``."""
-        async with self._database.reading(tenant_id) as session:
+        owned = await who.permit("threads", "read", thread_id=thread_id)
+        return await self._get(who.tenant_id, thread_id, owned, ttl=ttl)
+
+    async def _get(self, tenant_id: UUID, thread_id: UUID, owned: Owned, *, ttl: bool = False) -> Thread:
+        async with self._database.reading(tenant_id, owned) as session:
             row = await queries.get(session, tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
         return shown(row, ttl=ttl)
 
-    async def patch(self, tenant_id: UUID, thread_id: UUID, body: ThreadPatch) -> Thread:
+    async def patch(self, who: Principal, thread_id: UUID, body: ThreadPatch) -> Thread:
         """Merge metadata, set the lifetime. Raises ``NotFound``."""
         ttl = minutes(body.ttl)
-        async with self._database.writing(tenant_id) as session:
+        owned, metadata = await who.stamp("threads", "update", body.metadata, thread_id=thread_id)
+        async with self._database.writing(who.tenant_id, owned) as session:
             if ttl is not None:
-                await keeping.set_ttl(session, tenant_id, thread_id, ttl)
-            if not await queries.merge_metadata(session, tenant_id, thread_id, body.metadata or {}):
+                await keeping.set_ttl(session, who.tenant_id, thread_id, ttl)
+            if not await queries.merge_metadata(session, who.tenant_id, thread_id, metadata or {}):
                 raise _unknown(thread_id)
-            row = await queries.get(session, tenant_id, thread_id)
+            session.owned = None  # it was in reach
+            row = await queries.get(session, who.tenant_id, thread_id)
         assert row is not None
         return shown(row)
 
-    async def delete(self, tenant_id: UUID, thread_id: UUID) -> None:
+    async def delete(self, who: Principal, thread_id: UUID) -> None:
         """Remove a thread and everything on it. Raises ``Conflict`` while a run lives there, ``NotFound``."""
-        async with self._database.writing(tenant_id) as session:
-            row = await queries.lock(session, tenant_id, thread_id)
+        owned = await who.permit("threads", "delete", thread_id=thread_id)
+        async with self._database.writing(who.tenant_id, owned) as session:
+            row = await queries.lock(session, who.tenant_id, thread_id)
             if row is None:
                 raise _unknown(thread_id)
             if row.live_run is not None:
                 raise Conflict(f"Thread {thread_id} has a live run: cancel it first.")
-            await queries.delete(session, tenant_id, [thread_id])
-        self._gone(tenant_id, thread_id)
+            await queries.delete(session, who.tenant_id, [thread_id])
+        self._gone(who.tenant_id, thread_id)
 
-    async def update_state(self, tenant_id: UUID, thread_id: UUID, body: StateUpdate) -> StateUpdated:
+    async def update_state(self, who: Principal, thread_id: UUID, body: StateUpdate) -> StateUpdated:
         """Write the state as a node of the thread's agent would. Raises as ``StateWriter.update`` does."""
         place = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
         at = None if place is None else checkpoint_id_of(place)
         update = NodeUpdate(values=body.values, as_node=body.as_node)
-        async with self._database.writing(tenant_id) as session:
-            made = await self._states.update(session, tenant_id, thread_id, [update], at)
+        owned = await who.permit("threads", "update", thread_id=thread_id)
+        async with self._database.writing(who.tenant_id, owned) as session:
+            made = await self._states.update(session, who.tenant_id, thread_id, [update], at)
         reference = CheckpointRef(checkpoint_id=made, thread_id=thread_id)
         return StateUpdated(checkpoint=reference, configurable=reference, checkpoint_id=made)
 
-    async def copy(self, tenant_id: UUID, thread_id: UUID, key: Key | None) -> Thread | msgspec.Raw:
+    async def copy(self, who: Principal, thread_id: UUID, key: Key | None) -> Thread | msgspec.Raw:
         """A new thread with the values and the history of another. Raises ``NotFound``."""
+        copy_id = new_id()
+        owned = await who.permit("threads", "read", thread_id=thread_id)
+        _, metadata = await who.stamp("threads", "create", None, thread_id=copy_id)
 
         async def make() -> Thread:
-            copy_id = new_id()
-            if not await keeping.copy(session, tenant_id, thread_id, copy_id):
+            more = encode(metadata or {}).decode()
+            if not await keeping.copy(session, who.tenant_id, thread_id, copy_id, more):
                 raise _unknown(thread_id)
-            row = await queries.get(session, tenant_id, copy_id)
+            session.owned = None  # it was in reach
+            row = await queries.get(session, who.tenant_id, copy_id)
             assert row is not None
             return shown(row)
 
-        async with self._database.writing(tenant_id) as session:
-            return await once(session, tenant_id, key, make)
+        async with self._database.writing(who.tenant_id, owned) as session:
+            return await once(session, who.tenant_id, key, make)
 
-    async def prune(self, tenant_id: UUID, which: Prune) -> Pruned:
+    async def prune(self, who: Principal, which: Prune) -> Pruned:
         """Remove threads, or all but their newest checkpoints; those that are busy stay as they are."""
         if len(which.thread_ids) > MOST:
             raise Invalid(f"At most {MOST} threads at once.", (("/thread_ids", "too many"),))
-        async with self._database.writing(tenant_id) as session:
-            free = await keeping.lock_free(session, tenant_id, which.thread_ids)
+        reach: dict[Owned, list[UUID]] = {} if who.rules is not None else {None: which.thread_ids}
+        for thread_id in which.thread_ids if who.rules is not None else ():
+            reach.setdefault(await who.permit("threads", "delete", thread_id=thread_id), []).append(thread_id)
+        free: list[UUID] = []
+        async with self._database.writing(who.tenant_id) as session:
+            for owned, thread_ids in reach.items():
+                session.owned = owned
+                free += await keeping.lock_free(session, who.tenant_id, thread_ids)
             if which.strategy == "delete":
-                await queries.delete(session, tenant_id, free)
+                await queries.delete(session, who.tenant_id, free)
                 removed = free
             else:
-                await keeping.keep_latest(session, tenant_id, free)
+                await keeping.keep_latest(session, who.tenant_id, free)
                 removed = []
         for thread_id in removed:
-            self._gone(tenant_id, thread_id)
+            self._gone(who.tenant_id, thread_id)
         return Pruned(len(free))
 
-    async def storage(self, tenant_id: UUID, thread_id: UUID) -> dict[str, Any]:
+    async def storage(self, who: Principal, thread_id: UUID) -> dict[str, Any]:
         """What a thread takes on disk. Raises ``NotFound``."""
-        async with self._database.reading(tenant_id) as session:
-            if await queries.latest_state(session, tenant_id, thread_id) is None:
+        owned = await who.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            if await queries.latest_state(session, who.tenant_id, thread_id) is None:
                 raise _unknown(thread_id)
-            heads, items = await keeping.sizes(session, tenant_id, thread_id)
+            heads, items = await keeping.sizes(session, who.tenant_id, thread_id)
         return storage_of(thread_id, list(heads), list(items))
 
-    async def search(self, tenant_id: UUID, wanted: ThreadSearch) -> tuple[list[Thread], int]:
+    async def search(self, who: Principal, wanted: ThreadSearch) -> tuple[list[Thread], int]:
         """A page of threads, and how many match on all pages. Raises ``Invalid``."""
         if not 1 <= wanted.limit <= MOST or not 0 <= wanted.offset < 2**31:
             raise Invalid(f"limit must be from 1 to {MOST} and offset at least 0.", (("/limit", "out of range"),))
         paths = read_paths(wanted.extract or {})
-        async with self._database.reading(tenant_id) as session:
+        owned, wanted = await _sought(who, wanted)
+        async with self._database.reading(who.tenant_id, owned) as session:
             if wanted.values:
-                matching = await self._matching(session, tenant_id, wanted)
+                matching = await self._matching(session, who.tenant_id, wanted)
                 page = matching[wanted.offset : wanted.offset + wanted.limit]
-                rows, total = await queries.with_states(session, tenant_id, page), len(matching)
+                rows, total = await queries.with_states(session, who.tenant_id, page), len(matching)
             else:
-                rows = await queries.search(session, tenant_id, wanted)
-                total = await queries.count(session, tenant_id, wanted)
+                rows = await queries.search(session, who.tenant_id, wanted)
+                total = await queries.count(session, who.tenant_id, wanted)
         found = [shown(row) for row in rows]
         if paths:
             for thread in found:
                 thread.extracted = extracted(thread, paths)
         return found, total
 
-    async def count(self, tenant_id: UUID, wanted: ThreadSearch) -> int:
+    async def count(self, who: Principal, wanted: ThreadSearch) -> int:
         """How many threads match. Raises ``Invalid``."""
-        async with self._database.reading(tenant_id) as session:
+        owned, wanted = await _sought(who, wanted)
+        async with self._database.reading(who.tenant_id, owned) as session:
             if wanted.values:
-                return len(await self._matching(session, tenant_id, wanted))
-            return await queries.count(session, tenant_id, wanted)
+                return len(await self._matching(session, who.tenant_id, wanted))
+            return await queries.count(session, who.tenant_id, wanted)
 
     async def _matching(self, session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[UUID]:
         """The threads whose values contain ``wanted.values``: states are no columns, so they are looked into here."""
@@ -206,38 +235,41 @@ class ThreadService:
             found += [row.thread_id for row in rows if contains(msgspec.json.decode(shown(row).values), wanted.values)]
         return found
 
-    async def state(self, tenant_id: UUID, thread_id: UUID) -> ThreadState:
+    async def state(self, who: Principal, thread_id: UUID) -> ThreadState:
         """A thread's latest state. Raises ``NotFound``."""
-        async with self._database.reading(tenant_id) as session:
-            row = await queries.latest_state(session, tenant_id, thread_id)
+        owned = await who.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            row = await queries.latest_state(session, who.tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
         return state_of(thread_id, row)
 
-    async def state_at(self, tenant_id: UUID, thread_id: UUID, checkpoint: Any) -> ThreadState:
+    async def state_at(self, who: Principal, thread_id: UUID, checkpoint: Any) -> ThreadState:
         """A thread's state at a checkpoint, given by its id or its reference. Raises ``NotFound``, ``Invalid``."""
         checkpoint_id = checkpoint_id_of(checkpoint)
-        async with self._database.reading(tenant_id) as session:
-            row = await queries.state_at(session, tenant_id, thread_id, checkpoint_id)
+        owned = await who.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            row = await queries.state_at(session, who.tenant_id, thread_id, checkpoint_id)
         if row is None:
             raise _unknown(thread_id)
         if row.checkpoint_id is None:
             raise NotFound(f"Checkpoint {checkpoint_id} not found in thread {thread_id}")
         return state_of(thread_id, row)
 
-    async def history(self, tenant_id: UUID, thread_id: UUID, wanted: HistoryQuery) -> list[ThreadState]:
+    async def history(self, who: Principal, thread_id: UUID, wanted: HistoryQuery) -> list[ThreadState]:
         """States of a thread, newest first. Raises ``NotFound``."""
         if not 1 <= wanted.limit <= MOST:
             raise Invalid(f"limit must be from 1 to {MOST}.", (("/limit", "out of range"),))
-        async with self._database.reading(tenant_id) as session:
+        owned = await who.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
             span = queries.Span(
                 limit=wanted.limit,
                 before=None if wanted.before is None else checkpoint_id_of(wanted.before),
                 at=checkpoint_id_of(wanted.checkpoint) if (wanted.checkpoint or {}).get("checkpoint_id") else None,
                 metadata=encode(wanted.metadata).decode() if wanted.metadata else None,
             )
-            rows = await queries.history(session, tenant_id, thread_id, span)
-            if not rows and await queries.latest_state(session, tenant_id, thread_id) is None:
+            rows = await queries.history(session, who.tenant_id, thread_id, span)
+            if not rows and await queries.latest_state(session, who.tenant_id, thread_id) is None:
                 raise _unknown(thread_id)
         return [state_of(thread_id, row) for row in rows]
 
@@ -255,3 +287,12 @@ def checkpoint_id_of(value: Any) -> UUID:
 
 def _unknown(thread_id: UUID) -> NotFound:
     return NotFound(f"Thread with ID {thread_id} not found")
+
+
+async def _sought(who: Principal, wanted: ThreadSearch) -> tuple[Owned, ThreadSearch]:
+    """What ``who`` reaches of the threads that are sought, and which those are."""
+    if who.rules is None:
+        return None, wanted
+    about = {name: getattr(wanted, name) for name in ("values", "status", "limit", "offset", "ids")}
+    owned, metadata = await who.stamp("threads", "search", wanted.metadata, **about)
+    return owned, msgspec.structs.replace(wanted, metadata=metadata)

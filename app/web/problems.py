@@ -123,12 +123,12 @@ def of_own(request: Request[Any, Any, Any], error: AgentServiceError) -> Respons
     if (wait := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers.setdefault("WWW-Authenticate", "Bearer")
     if isinstance(error, Unavailable | NotBuilt):
         log.warning("request_refused", path=_route(request), status=error.status, reason=str(error))
     places = error.errors if isinstance(error, Invalid) else ()
     errors = [FieldError(detail=detail, pointer=pointer) for pointer, detail in places]
-    return _answer(request, error.status, str(error) or KINDS[error.status].remedy, errors, headers)
+    return _answer(request, error.status, str(error) or KINDS.get(error.status, OTHER).remedy, errors, headers)
 
 
 def of_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

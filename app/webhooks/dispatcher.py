@@ -25,6 +25,7 @@ from app.db.engine import Database
 from app.egress.addresses import RefusedAddress
 from app.egress.client import Egress
 from app.runs.queries import ending
+from app.runs.structs import kwargs_of
 from app.telemetry.meters import Meters
 from app.webhooks.queries import KEEP_BODY, NEXT, OLD, RUN, SETTLE, TAKE
 from app.webhooks.signing import signed
@@ -204,7 +205,7 @@ def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:
         "assistant_id": run["assistant_id"],
         "status": run["status"],
         "metadata": Raw(run["metadata"].encode()),
-        "kwargs": Raw(run["request"]),
+        "kwargs": kwargs_of(run["request"]),
         "multitask_strategy": run["multitask_strategy"],
         "created_at": run["created_at"],
         "updated_at": run["updated_at"],

@@ -59,10 +59,10 @@ class Replica:
         return made
 
     async def patch(self, cron: Cron, **changes: Any) -> Cron:
-        return await self.crons.patch(TENANT, cron.cron_id, CronPatch(**changes))
+        return await self.crons.patch(WHO, cron.cron_id, CronPatch(**changes))
 
     async def get(self, cron: Cron) -> Cron:
-        return await self.crons.get(TENANT, cron.cron_id)
+        return await self.crons.get(WHO, cron.cron_id)
 
     async def at(self, time: datetime) -> int:
         """Let ``time`` come; how many runs there are then."""

@@ -10,7 +10,7 @@ from app.crons.structs import Cron, CronCreate, CronSearch
 from app.db.engine import Database
 from app.idempotency.structs import Key
 from app.limits.structs import Own
-from tests.crons.replicas import Clock, Replica
+from tests.crons.replicas import WHO, Clock, Replica
 from tests.runs.engine import TENANT
 
 MOST = 5
@@ -18,7 +18,7 @@ BODY = CronCreate(assistant_id="echo", schedule="0 0 1 1 *", input=["hello"])
 
 
 async def count(replica: Replica) -> int:
-    return await replica.crons.count(TENANT, CronSearch())
+    return await replica.crons.count(WHO, CronSearch())
 
 
 async def test_requests_at_once_to_two_processes_make_no_more_than_the_cap(database: Database, clock: Clock) -> None:
@@ -40,7 +40,7 @@ async def test_a_deleted_cron_makes_room_and_a_request_sent_again_needs_none(dat
     assert await replica.crons.create(Principal(TENANT), None, BODY, key) is not cron
     with pytest.raises(Conflict):
         await replica.create()
-    await replica.crons.delete(TENANT, cron.cron_id)
+    await replica.crons.delete(WHO, cron.cron_id)
     await replica.create()
 
 

@@ -8,7 +8,7 @@ import pytest
 from app.base.errors import NotFound, Unavailable
 from app.crons import scheduler as module
 from app.db.engine import Database
-from tests.crons.replicas import Clock, Replica, replicas_on, runs_of, slots_of, until
+from tests.crons.replicas import WHO, Clock, Replica, replicas_on, runs_of, slots_of, until
 from tests.runs.engine import TENANT, fetch
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -139,7 +139,7 @@ async def test_a_change_of_something_else_keeps_a_time_that_is_due(replica: Repl
 async def test_a_deleted_cron_makes_no_more_runs_and_leaves_those_it_made(replica: Replica) -> None:
     cron = await replica.create()
     assert await replica.at(NOON + 5 * MINUTE) == 1
-    await replica.crons.delete(TENANT, cron.cron_id)
+    await replica.crons.delete(WHO, cron.cron_id)
     assert await replica.at(NOON + 10 * MINUTE) == 1
     assert await slots_of(replica.database, cron) == []
     with pytest.raises(NotFound):

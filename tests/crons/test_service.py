@@ -12,15 +12,15 @@ from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id
 from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
 from app.idempotency.structs import Key
-from tests.crons.replicas import Replica, payload_of, runs_of
+from tests.crons.replicas import WHO, Replica, payload_of, runs_of
 from tests.runs.engine import TENANT
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
 async def found(replica: Replica, **wanted: Any) -> list[UUID]:
-    crons, total = await replica.crons.search(TENANT, CronSearch(**{"limit": 100, **wanted}))
-    assert total == len(crons) == await replica.crons.count(TENANT, CronSearch(**wanted))
+    crons, total = await replica.crons.search(WHO, CronSearch(**{"limit": 100, **wanted}))
+    assert total == len(crons) == await replica.crons.count(WHO, CronSearch(**wanted))
     return [cron.cron_id for cron in crons]
 
 
@@ -75,7 +75,7 @@ async def test_what_cannot_be_is_refused_when_it_is_made_and_when_it_is_changed(
     assert await found(replica) == []
     cron = await replica.create()
     with pytest.raises(error, match=words):
-        await replica.crons.patch(TENANT, cron.cron_id, msgspec.convert(fields, CronPatch))
+        await replica.crons.patch(WHO, cron.cron_id, msgspec.convert(fields, CronPatch))
     assert await replica.get(cron) == cron
 
 
@@ -150,15 +150,16 @@ async def test_crons_are_found_by_assistant_thread_state_and_metadata(replica: R
     assert (await found(replica, sort_by="next_run_date"))[-1] == two.cron_id
     with pytest.raises(Invalid, match="Invalid assistant"):
         await found(replica, assistant_id="nobody")
-    page, total = await replica.crons.search(TENANT, CronSearch(limit=1, offset=1, select=["now"]))
+    page, total = await replica.crons.search(WHO, CronSearch(limit=1, offset=1, select=["now"]))
     assert ([cron.cron_id for cron in page], total, page[0].now) == ([two.cron_id], 3, NOON)
     for limit, offset in ((0, 0), (1001, 0), (10, -1)):
         with pytest.raises(Invalid):
-            await replica.crons.search(TENANT, CronSearch(limit=limit, offset=offset))
+            await replica.crons.search(WHO, CronSearch(limit=limit, offset=offset))
 
 
 async def test_another_tenants_cron_is_as_an_unknown_one(replica: Replica) -> None:
-    cron, stranger, unknown = await replica.create(), new_id(), new_id()
+    cron, unknown = await replica.create(), new_id()
+    stranger = Principal(new_id())
     for cron_id in (cron.cron_id, unknown):
         for attempt in (
             replica.crons.get(stranger, cron_id),
@@ -172,7 +173,7 @@ async def test_another_tenants_cron_is_as_an_unknown_one(replica: Replica) -> No
     assert await replica.get(cron) == cron
     thread_id = await replica.thread()
     with pytest.raises(NotFound, match=f"Thread with ID {thread_id} not found"):
-        await replica.create(thread_id=thread_id, tenant=stranger)
+        await replica.create(thread_id=thread_id, tenant=stranger.tenant_id)
 
 
 async def test_each_tenants_runs_are_its_own(replica: Replica) -> None:

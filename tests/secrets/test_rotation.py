@@ -119,7 +119,7 @@ async def test_the_databases_password_is_rotated_under_load(tmp_path: Path) -> N
     await asyncio.to_thread(database.begin)
     try:
         await asyncio.to_thread(migrate.upgrade, database.url)
-        ask_for_passwords(database, "rotating")
+        database.ask_for_passwords("rotating")
         await execute(
             database.url,
             f"create role rotating login password '{first}'",
@@ -167,12 +167,6 @@ do $$ begin
   end loop;
 end $$
 """
-
-
-def ask_for_passwords(database: Server, user: str) -> None:
-    """Let nobody in as ``user`` without one."""
-    rules = database._data / "pg_hba.conf"
-    rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
 
 
 async def test_an_admin_may_have_the_secrets_read_anew_and_hears_what_is_wrong(

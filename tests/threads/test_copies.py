@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from app.access.structs import Principal
 from app.db.engine import Database
 from app.threads.service import ThreadService
 from app.threads.structs import HistoryQuery, ThreadCreate
@@ -14,6 +15,7 @@ from tests.runs.engine import TENANT, Agents
 from tests.statements import counted
 
 LONG = 10_000
+WHO = Principal(TENANT)
 
 
 @pytest.fixture
@@ -28,11 +30,11 @@ async def threads(fresh_database_url: str) -> AsyncIterator[ThreadService]:
 
 async def copied(threads: ThreadService, url: str, checkpoints: int) -> tuple[UUID, list[str]]:
     """A copy of a thread with so many checkpoints, and the statements that it took."""
-    thread = await threads.create(TENANT, ThreadCreate())
+    thread = await threads.create(WHO, ThreadCreate())
     assert not isinstance(thread, msgspec.Raw)
     await grown(url, str(thread.thread_id), checkpoints)
     async with counted() as statements:
-        copy = await threads.copy(TENANT, thread.thread_id, None)
+        copy = await threads.copy(WHO, thread.thread_id, None)
     assert not isinstance(copy, msgspec.Raw)
     assert len(msgspec.json.decode(copy.values)["messages"]) == checkpoints
     return copy.thread_id, [statement for statement in statements.of("agent_app") if "pg_catalog" not in statement]
@@ -46,6 +48,6 @@ async def test_a_copy_of_ten_thousand_checkpoints_takes_no_more_statements_than_
     copy_id, many = await copied(threads, fresh_database_url, LONG)
     assert many == few
     assert len(many) <= 6  # the tenant, the lock, threads, checkpoints, items, and what is shown
-    newest, _, before = await threads.history(TENANT, copy_id, HistoryQuery(limit=3))
+    newest, _, before = await threads.history(WHO, copy_id, HistoryQuery(limit=3))
     assert (newest.metadata or {})["step"] == LONG - 2
     assert before.parent_checkpoint_id == UUID(int=LONG - 3)

@@ -39,7 +39,9 @@ def look(sheet: Sheet, settings: Settings) -> None:
 
 
 def _would_start(settings: Settings) -> tuple[bool, str]:
-    check_serving(settings)
+    from app.agents.config import read
+
+    check_serving(settings, handled=read(settings.agents.config).auth is not None)
     return True, "no refusal"
 
 

@@ -14,6 +14,8 @@ ROOT = "memories"
 FIELD = "text"
 WHOSE = "user_id"
 """The entry of the caller's ``configurable`` that tells people apart."""
+KNOWN = "langgraph_auth_user_id"
+"""The entry that is there where the server knows who asks: it wins over what a caller says."""
 
 
 def memory_tool(store: LongTerm | None) -> FunctionTool:
@@ -54,7 +56,7 @@ def memory_tool(store: LongTerm | None) -> FunctionTool:
 
 def namespace_of(configurable: dict[str, Any]) -> list[str]:
     """Where the memories of a person lie; those that all of a tenant share, where the caller names nobody."""
-    whose = str(configurable.get(WHOSE) or "")
+    whose = str(configurable.get(KNOWN) or configurable.get(WHOSE) or "")
     # a label has no dot, and an address of a person may
     return [ROOT, "user", whose.replace("%", "%25").replace(".", "%2E")] if whose else [ROOT, "shared"]
 

@@ -1,0 +1,204 @@
+"""Requests → people, by handlers of the operator's (``app.access.handlers``)."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.types import Receive, Scope
+
+from app.access import queries
+from app.access.guard import Authenticator, key_in
+from app.access.handlers import Handlers, Person, Shown
+from app.access.structs import DEFAULT_TENANT_NAME, MEMBER, NoRecords, Principal, Records, tenant_id_of
+from app.agents.config import AgentsFile
+from app.agents.loading import load
+from app.base.errors import Forbidden, StartError, Unauthenticated
+from app.db.engine import Database
+from app.limits.structs import Own
+from app.web.bodies import WITHOUT_BODY
+
+BELIEVED_SECONDS = 4.0
+"""How long the limits of a tenant count without being asked for again."""
+
+LONGEST_NAME = 100
+LONGEST_IDENTITY = 255
+
+
+class Headers(dict[bytes, bytes]):
+    """The headers of a request: names and values are bytes, and names may be asked for as text too."""
+
+    def __getitem__(self, name: Any) -> bytes:
+        return super().__getitem__(_name(name))
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(_name(name))
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        """The value, or ``default``."""
+        return super().get(_name(name), default)
+
+
+def _name(name: Any) -> Any:
+    return name.lower().encode("latin-1", "replace") if isinstance(name, str) else name
+
+
+class People:
+    """Lets in whom the handlers know, as members of their tenant; API keys of this service count beside them.
+
+    ``tenant``: the member of a user that names its tenant (empty: all are the tenant ``default``). ``base`` is what
+    paths begin with that handlers are not told. ``keys``: who knows API keys, where they count.
+    """
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        database: Database,
+        *,
+        tenant: str = "",
+        base: str = "",
+        keys: Authenticator | None = None,
+        records: Records = NoRecords(),
+    ) -> None:
+        self._handlers = handlers
+        self._database = database
+        self._tenant = tenant
+        self._base = base
+        self._keys = keys
+        self._records = records
+        self._limits: dict[Any, tuple[float, Own]] = {}
+
+    async def admit(self, scope: Scope, receive: Receive, needed: str) -> tuple[Principal, Receive]:
+        """Who asks, and how the rest of the request is received now.
+
+        Raises ``Unauthenticated``, ``Refused``, ``Forbidden``, ``HandlerFailed``, ``Unavailable``.
+        """
+        if self._keys is not None and (key := _own_key(scope)):
+            return await self._keys.authenticate(key), receive
+        wanted = self._handlers.wanted
+        body = b""
+        if ("body" in wanted or "request" in wanted) and scope["method"] not in WITHOUT_BODY:  # type: ignore[typeddict-item]
+            body = await _whole(receive)
+            receive = _again(body, receive)
+        shown = await self._handlers.authenticate(_Given(scope, body, self._base, needed))
+        return await self._principal(shown), receive
+
+    async def _principal(self, shown: Shown) -> Principal:
+        identity = shown["identity"]
+        if not identity.isprintable() or len(identity) > LONGEST_IDENTITY:
+            raise Unauthenticated(f"An identity must be 1 to {LONGEST_IDENTITY} printable characters.")
+        name: Any = DEFAULT_TENANT_NAME
+        if self._tenant:
+            name = shown.get(self._tenant)
+            if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+                raise Forbidden(f"This user belongs to no tenant: its {self._tenant!r} names none.")
+        tenant_id = tenant_id_of(name)
+        person = Person(self._handlers, shown, self._records)
+        person.principal = principal = Principal(
+            tenant_id, scopes=MEMBER, user_id=identity, limits=await self._limits_of(tenant_id), rules=person
+        )
+        return principal
+
+    async def _limits_of(self, tenant_id: Any) -> Own:
+        known = self._limits.get(tenant_id)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        until = time.monotonic() + BELIEVED_SECONDS
+        async with self._database.reading(tenant_id) as session:
+            found = await queries.limits_of(session, tenant_id)
+        limits = msgspec.convert(found, Own) if found else Own()
+        if len(self._limits) > 10_000:
+            self._limits.clear()
+        self._limits[tenant_id] = until, limits
+        return limits
+
+
+def people_of(
+    agents: AgentsFile, database: Database, base: str, *, keys: Authenticator | None, records: Records
+) -> People:
+    """Those whom the handlers of the agents file know. Raises ``StartError``, which names the file."""
+    assert agents.auth is not None
+    try:
+        handlers = Handlers(load(agents.auth.path, agents.folder), agents.auth.path)
+    except StartError as error:
+        raise StartError(f"{agents.source}: auth: {error}") from error
+    return People(handlers, database, tenant=agents.auth.tenant, base=base, keys=keys, records=records)
+
+
+class _Given(Mapping[str, Any]):
+    """What a handler may ask for by name; made when it is asked for."""
+
+    def __init__(self, scope: Scope, body: bytes, base: str, needed: str) -> None:
+        headers = scope["headers"]
+        path = scope["path"]
+        self._makers: dict[str, Callable[[], Any]] = {
+            "request": lambda: Request[Any, Any, Any](scope, _again(body, _nothing)),
+            "body": lambda: _json(body),
+            "path": lambda: path.removeprefix(base) or "/",
+            "method": lambda: scope["method"],  # type: ignore[typeddict-item]
+            "path_params": lambda: {name: str(value) for name, value in (scope.get("path_params") or {}).items()},
+            "query_params": lambda: dict(Request[Any, Any, Any](scope).query_params.items()),
+            "headers": lambda: Headers(headers),
+            "authorization": lambda: next(
+                (value.decode("latin-1") for name, value in headers if name == b"authorization"), None
+            ),
+            "scope": lambda: scope,
+            "scopes": lambda: [needed],
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        return self._makers[name]()
+
+    def __iter__(self) -> Any:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def _own_key(scope: Scope) -> str:
+    """The API key of this service that came with a request; empty without one."""
+    try:
+        key = key_in(scope["headers"])
+    except Unauthenticated:
+        return ""
+    return key if key.startswith("as_") else ""
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+
+
+async def _whole(receive: Receive) -> bytes:
+    """The body of a request, which a layer further out has bounded."""
+    parts = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _nothing() -> Any:
+    return {"type": "http.disconnect"}
+
+
+def _again(body: bytes, rest: Receive) -> Receive:
+    """What gives ``body`` once more, and then the ``rest``."""
+    told = False
+
+    async def receive() -> Any:
+        nonlocal told
+        if not told:
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await rest()
+
+    return receive

@@ -1,0 +1,173 @@
+"""How an operator rotates each secret (docs/operations/secrets.md), for ``bench.rotating``."""
+
+import asyncio
+import base64
+import collections
+import hashlib
+import hmac
+import itertools
+import os
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+from app.access.service import AccessService
+from app.db.engine import Database
+from app.secrets.secret import Secret
+from bench.processes import Server as Running
+from tests.database import execute
+from tests.llm.fake_provider import FakeProvider
+from tests.outages import Server
+from tests.redis import RedisServer
+
+LOOK_SECONDS = 6.0
+"""After it every process has looked at its files."""
+SIGNALLED_SECONDS = 1.0
+"""The same after SIGHUP."""
+USER = "rotating"
+
+
+class Bench:
+    """What is rotated, and what became of the requests."""
+
+    def __init__(self, folder: Path, database: Server, provider: FakeProvider, redis: RedisServer | None) -> None:
+        self.folder = folder
+        self.database = database
+        self.provider = provider
+        self.redis = redis
+        self.running: Running | None = None
+        self.key_id, self.key = "", ""
+        self.trusted: set[str] = set()
+        self.sent = self.good = self.called = 0
+        self.failed: collections.Counter[str] = collections.Counter()
+        self.rotated: collections.Counter[str] = collections.Counter()
+        self._signals = itertools.cycle((True, False))
+
+    def write(self, name: str, text: str) -> None:
+        """Whole or not at all."""
+        path = self.folder / name
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+
+    async def taken_up(self) -> None:
+        """Come back when every process has what was written."""
+        if next(self._signals):
+            assert self.running is not None
+            os.kill(self.running.pid, signal.SIGHUP)
+            await asyncio.sleep(SIGNALLED_SECONDS)
+        else:
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def database_url(self, password: str) -> str:
+        return self.database.url.replace("//postgres@", f"//{USER}:{password}@")
+
+    def redis_url(self, password: str) -> str:
+        assert self.redis is not None
+        return self.redis.url.replace("//", f"//{USER}:{password}@")
+
+    async def called_by(self, request: web.Request) -> web.Response:
+        """A receiver of webhooks that believes what it trusts now."""
+        body = await request.read()
+        text = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + body
+        given = set(request.headers.get("webhook-signature", "").split())
+        if not any(f"v1,{_signature(secret, text)}" in given for secret in self.trusted):
+            self.failed["webhook: not signed by what is trusted"] += 1
+        self.called += 1
+        return web.Response()
+
+
+def _signature(secret: str, text: bytes) -> str:
+    return base64.b64encode(hmac.new(secret.encode(), text, hashlib.sha256).digest()).decode()
+
+
+def fresh() -> str:
+    """A new secret."""
+    return secrets.token_hex(32)
+
+
+async def rotate_provider(bench: Bench) -> None:
+    """The new key is written, then the one before is void."""
+    before = (bench.folder / "provider").read_text()
+    bench.write("provider", fresh())
+    await bench.taken_up()
+    bench.provider.refused_keys.add(before)
+
+
+async def rotate_api_key(bench: Bench) -> None:
+    """Both secrets are good; clients change over at once."""
+    database = Database(bench.database.url, requests=1, engine=1)
+    try:
+        access = AccessService(database, Secret((bench.folder / "pepper").read_text()))
+        _, key = await access.rotate_key(bench.key_id, timedelta(hours=1))
+    finally:
+        await database.aclose()
+    bench.key = key.reveal()
+    await asyncio.sleep(1.0)
+
+
+async def rotate_webhooks(bench: Bench) -> None:
+    """The new one signs as well, the receiver learns it and forgets the one before, then it is the first."""
+    before, new = (bench.folder / "webhooks").read_text(), fresh()
+    bench.write("webhooks2", new)
+    bench.trusted.add(new)
+    await bench.taken_up()
+    await asyncio.sleep(1.0)
+    bench.trusted.discard(before)
+    bench.write("webhooks", new)
+    await bench.taken_up()
+
+
+async def rotate_pepper(bench: Bench) -> None:
+    """The new one is good as well, then it is the first, then it alone is good."""
+    before, new = (bench.folder / "pepper").read_text(), fresh()
+    bench.write("pepper2", new)
+    await bench.taken_up()
+    bench.write("pepper", new)
+    bench.write("pepper2", before)
+    await bench.taken_up()
+    await asyncio.sleep(LOOK_SECONDS)  # as long as a process may believe what it knows, so that the key has moved
+    bench.write("pepper2", new)
+    await bench.taken_up()
+
+
+async def rotate_database(bench: Bench) -> None:
+    """The new password is written, then the database is told."""
+    password = fresh()
+    bench.write("database", bench.database_url(password))
+    await bench.taken_up()
+    await execute(bench.database.url, f"alter role {USER} password '{password}'")
+    await asyncio.sleep(1.0)
+
+
+async def rotate_redis(bench: Bench) -> None:
+    """Redis learns the new password, it is written, and the one before is void."""
+    assert bench.redis is not None
+    before, new = (bench.folder / "redis").read_text(), fresh()
+    await tell_redis(bench.redis, f">{new}")
+    bench.write("redis", bench.redis_url(new))
+    await bench.taken_up()
+    await asyncio.sleep(LOOK_SECONDS)  # the address is looked at as often as the files
+    await tell_redis(bench.redis, "<" + before.split(":")[2].partition("@")[0])
+
+
+async def tell_redis(redis: RedisServer, *words: str) -> None:
+    """Change the program's user."""
+    client: Any = Redis.from_url(redis.url)
+    await client.execute_command("ACL", "SETUSER", USER, "on", "~*", "&*", "+@all", *words)
+    await client.aclose()
+
+
+ROTATIONS: dict[str, Callable[[Bench], Awaitable[None]]] = {
+    "provider key": rotate_provider,
+    "API key": rotate_api_key,
+    "pepper": rotate_pepper,
+    "database password": rotate_database,
+    "webhook secret": rotate_webhooks,
+    "Redis password": rotate_redis,
+}

@@ -1,0 +1,46 @@
+"""Handlers as their authors write them: a person's token is its name, and everything has an owner."""
+
+from typing import Any
+
+from langgraph_sdk import Auth
+
+auth = Auth()
+
+
+@auth.authenticate
+async def authenticate(authorization: str | None, method: str, path: str, headers: dict[bytes, bytes]) -> Any:
+    if key := headers.get(b"x-api-key"):
+        authorization = f"Bearer {key.decode()}"
+    assert authorization
+    scheme, _, token = authorization.partition(" ")
+    assert scheme.lower() == "bearer"
+    if token == "crash":
+        raise RuntimeError(f"no such token: {token}-SECRET")
+    if token == "teapot":
+        raise Auth.exceptions.HTTPException(status_code=418, detail="I am a teapot", headers={"X-Tea": "green"})
+    if token == "away":
+        raise Auth.exceptions.HTTPException(status_code=401, detail="That token is over.")
+    assert path.startswith("/")
+    return {
+        "identity": token,
+        "display_name": token.capitalize(),
+        "permissions": [f"{method}:x"],
+        "org": f"org of {token}",
+        "provider_token": f"{token}-PROVIDER-SECRET",
+        "lock": object(),
+    }
+
+
+@auth.on
+async def own(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> Any:
+    """What the documentation of LangGraph recommends: whatever is made is stamped, whatever is asked for is bounded."""
+    mine = {"owner": ctx.user.identity}
+    value.setdefault("metadata", {}).update(mine)
+    return mine
+
+
+@auth.on.store
+async def store(ctx: Auth.types.AuthContext, value: Any) -> None:
+    namespace = tuple(value["namespace"] or ())
+    if not namespace or namespace[0] != ctx.user.identity:
+        value["namespace"] = (ctx.user.identity, *namespace)

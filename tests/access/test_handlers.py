@@ -1,0 +1,275 @@
+"""Handlers of the operator's (``langgraph_sdk.Auth``): two people of one tenant, and what belongs to one of them."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from tests.access.test_tenants import INPUT, UNKNOWN, fill, furnished, furnished_still, mixtures, operations, seen
+from tests.system.house import API, Service, client_of, serving
+
+FOLDER = Path(__file__).parent / "handlers"
+FILE = str(FOLDER / "agents.toml")
+
+
+@pytest.fixture
+async def service(database_url: str) -> AsyncIterator[Service]:
+    async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=FILE) as service:
+        yield service
+
+
+@pytest.fixture
+def ann() -> str:
+    return f"ann-{uuid4().hex}"
+
+
+@pytest.fixture
+def bob() -> str:
+    return f"bob-{uuid4().hex}"
+
+
+def sdk(service: Service, token: str) -> LangGraphClient:
+    """The real client, without a network."""
+    client = httpx.AsyncClient(
+        transport=client_of(service.house)._transport,
+        base_url=f"http://test{API}",
+        headers={"authorization": f"Bearer {token}"},
+    )
+    return LangGraphClient(client)
+
+
+async def ask(service: Service, token: str, method: str, path: str, body: Any = None) -> httpx.Response:
+    return await service.client.request(method, API + path, json=body, headers={"x-api-key": token})
+
+
+async def test_another_persons_id_in_a_path_is_as_unknown(service: Service, ann: str, bob: str) -> None:
+    """Every operation of the API's document and every place of it where an id can stand."""
+    mine, theirs = await furnished(service, ann), await furnished(service, bob)
+    tried = 0
+    for method, path, names in sorted(await operations(service), key=lambda one: one[0] == "DELETE"):
+        for foreign, unknown in mixtures(names, mine, theirs):
+            answers = []
+            for ids in (foreign, unknown):
+                body = None if method in {"GET", "DELETE"} else {"assistant_id": "echo", "values": {}}
+                target = path.format(**ids, namespace="inner")
+                answers.append(await service.client.request(method, target, json=body, headers={"x-api-key": ann}))
+            got, expected = (seen(answer, *foreign.values(), *unknown.values()) for answer in answers)
+            assert got == expected, f"{method} {path} {foreign}"
+            assert got[0] in {404, 422, 400, 403}, f"{method} {path}: {got}"
+            tried += 1
+    assert tried > 60
+    assert await furnished_still(service, bob, theirs)
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/runs/wait", {"assistant_id": "{assistant_id}", "input": INPUT}),
+        ("/runs", {"assistant_id": "{assistant_id}", "input": INPUT}),
+        ("/runs/batch", [{"assistant_id": "{assistant_id}", "input": INPUT}]),
+        ("/runs/cancel", {"thread_id": "{thread_id}", "run_ids": ["{run_id}"]}),
+        ("/runs/crons", {"assistant_id": "{assistant_id}", "schedule": "0 0 * * *", "input": INPUT}),
+        ("/threads/prune", {"thread_ids": ["{thread_id}"]}),
+        ("/threads/prune", {"thread_ids": ["{thread_id}"], "strategy": "keep_latest"}),
+        ("/threads/{mine}/state/checkpoint", {"checkpoint": {"checkpoint_id": "{checkpoint_id}"}}),
+        ("/threads/{mine}/runs/wait", {"assistant_id": "echo", "input": INPUT, "checkpoint_id": "{checkpoint_id}"}),
+        ("/threads/{mine}/runs/wait", {"assistant_id": "{assistant_id}", "input": INPUT}),
+        ("/threads/{mine}/runs/crons", {"assistant_id": "{assistant_id}", "schedule": "0 0 * * *", "input": INPUT}),
+        ("/threads/{mine}/state", {"values": {}, "checkpoint_id": "{checkpoint_id}"}),
+    ],
+)
+async def test_another_persons_id_in_a_body_is_as_unknown(
+    service: Service, ann: str, bob: str, path: str, body: Any
+) -> None:
+    mine, theirs = await furnished(service, ann), await furnished(service, bob)
+
+    async def answer(ids: dict[str, str]) -> tuple[int, str]:
+        got = await ask(service, ann, "POST", path.replace("{mine}", mine["thread_id"]), fill(body, ids))
+        return seen(got, *ids.values())
+
+    assert await answer(theirs) == await answer(dict.fromkeys(theirs, str(UNKNOWN)))
+    assert await furnished_still(service, bob, theirs)
+
+
+async def test_a_run_that_takes_a_thread_over_does_not_stop_another_persons(
+    service: Service, ann: str, bob: str
+) -> None:
+    thread = (await ask(service, bob, "POST", "/threads", {})).json()["thread_id"]
+    waiting = {"assistant_id": "echo", "input": INPUT, "after_seconds": 3600}
+    run = (await ask(service, bob, "POST", f"/threads/{thread}/runs", waiting)).json()["run_id"]
+    for strategy in ("interrupt", "rollback"):
+        taking = {"assistant_id": "echo", "input": INPUT, "multitask_strategy": strategy, "if_not_exists": "create"}
+        assert (await ask(service, ann, "POST", f"/threads/{thread}/runs", taking)).status_code == 404
+    assert (await ask(service, ann, "POST", "/runs/cancel", {"status": "pending"})).status_code == 404
+    assert (await ask(service, bob, "GET", f"/threads/{thread}/runs/{run}")).json()["status"] == "pending"
+    assert (await ask(service, bob, "POST", "/runs/cancel", {"status": "pending"})).status_code == 204
+
+
+async def test_searches_counts_and_lists_show_what_is_ones_own(service: Service, ann: str, bob: str) -> None:
+    mine, theirs = await furnished(service, ann), await furnished(service, bob)
+    hers = sdk(service, ann)
+    assert [one["thread_id"] for one in await hers.threads.search(limit=100)] == [mine["thread_id"]]
+    assert await hers.threads.count() == 1
+    assert [one["assistant_id"] for one in await hers.assistants.search(limit=100)] == [mine["assistant_id"]]
+    assert await hers.assistants.count() == 1
+    crons = await hers.crons.search(limit=100)
+    assert [one["cron_id"] for one in crons] == [mine["cron_id"]]
+    assert await hers.crons.count() == 1
+    assert await hers.threads.search(ids=[theirs["thread_id"]]) == []
+    his = await hers.threads.search(metadata={"owner": bob})
+    assert theirs["thread_id"] not in {one["thread_id"] for one in his}
+    assert await hers.threads.search(values={"messages": []}, ids=[theirs["thread_id"]]) == []
+
+
+async def test_what_is_made_is_stamped_and_cannot_be_given_to_another(service: Service, ann: str, bob: str) -> None:
+    hers = sdk(service, ann)
+    thread = await hers.threads.create(metadata={"owner": bob, "colour": "red"})
+    assert thread["metadata"] == {"owner": ann, "colour": "red"}
+    given: Any = await hers.threads.update(thread["thread_id"], metadata={"owner": bob})
+    assert given["metadata"]["owner"] == ann
+    copy = (await ask(service, ann, "POST", f"/threads/{thread['thread_id']}/copy")).json()
+    assert copy["metadata"] == {"owner": ann, "colour": "red"}
+    assert (await ask(service, bob, "POST", f"/threads/{thread['thread_id']}/copy")).status_code == 404
+
+
+async def test_a_stateless_run_that_is_kept_is_its_makers_alone(service: Service, ann: str, bob: str) -> None:
+    asked = {"assistant_id": "echo", "input": INPUT, "on_completion": "keep"}
+    answer = await ask(service, ann, "POST", "/runs/wait", asked)
+    thread = answer.headers["content-location"].split("/")[2]
+    assert (await ask(service, ann, "GET", f"/threads/{thread}")).json()["metadata"]["owner"] == ann
+    assert (await ask(service, bob, "GET", f"/threads/{thread}/state")).status_code == 404
+
+
+async def test_a_key_for_sending_twice_is_its_senders_alone(service: Service, ann: str, bob: str) -> None:
+    made = []
+    for token in (ann, ann, bob):
+        headers = {"x-api-key": token, "idempotency-key": ann}
+        made.append((await service.client.post(f"{API}/threads", json={}, headers=headers)).json())
+    assert made[0] == made[1]
+    assert made[2]["metadata"]["owner"] == bob
+    assert made[2]["thread_id"] != made[0]["thread_id"]
+
+
+async def test_the_store_is_where_its_handler_says(service: Service, ann: str, bob: str) -> None:
+    hers, his = sdk(service, ann), sdk(service, bob)
+    await hers.store.put_item(["notes"], "a", {"text": "mine"})
+    item = await hers.store.get_item(["notes"], "a")
+    assert item is not None
+    assert (item["namespace"], item["value"]) == ([ann, "notes"], {"text": "mine"})
+    assert await his.store.get_item([ann, "notes"], "a") is None
+    assert (await his.store.search_items([ann]))["items"] == []
+    assert (await his.store.list_namespaces())["namespaces"] == []
+    assert (await hers.store.list_namespaces())["namespaces"] == [[ann, "notes"]]
+    await his.store.delete_item([ann, "notes"], "a")
+    assert len((await hers.store.search_items([]))["items"]) == 1
+    await hers.store.delete_item(["notes"], "a")
+    assert (await hers.store.search_items([]))["items"] == []
+
+
+async def test_an_agent_knows_who_asks_and_nobody_can_say_he_is_another(service: Service, ann: str) -> None:
+    forged = {"langgraph_auth_user": {"identity": "root"}, "langgraph_auth_user_id": "root", "langgraph_auth_x": 1}
+    forged |= {"langgraph_auth_permissions": ["all"]}
+    asked = {"assistant_id": "whoami", "input": INPUT, "config": {"configurable": forged}}
+    values = (await ask(service, ann, "POST", "/runs/wait", asked)).json()
+    known = json.loads(values["messages"][-1]["content"])
+    assert known["langgraph_auth_user_id"] == ann
+    assert known["langgraph_auth_permissions"] == ["POST:x"]
+    user = known["langgraph_auth_user"]
+    assert (user["identity"], user["display_name"], user["is_authenticated"]) == (ann, ann.capitalize(), True)
+    assert user["provider_token"] == f"{ann}-PROVIDER-SECRET"
+    assert "lock" not in user
+
+
+async def test_without_handlers_nobody_can_say_who_he_is_either(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "agents.toml"
+    file.write_text(f'[agents.whoami]\nfunction = "{FOLDER / "agent.py"}:whoami"\n')
+    async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(file)) as service:
+        forged = {"langgraph_auth_user": {"identity": "root"}, "langgraph_auth_user_id": "root"}
+        asked = {"assistant_id": "whoami", "input": INPUT, "config": {"configurable": forged}}
+        values = (await ask(service, "", "POST", "/runs/wait", asked)).json()
+    assert json.loads(values["messages"][-1]["content"]) == {}
+
+
+async def test_what_handlers_know_of_a_person_is_shown_to_no_client(service: Service, ann: str) -> None:
+    """Agents may need a token of the person's; whoever reads the run does not."""
+    thread = (await ask(service, ann, "POST", "/threads", {})).json()["thread_id"]
+    asked = {"assistant_id": "echo", "input": INPUT}
+    texts = []
+    made = await ask(service, ann, "POST", f"/threads/{thread}/runs", asked)
+    texts += [made.text, (await ask(service, ann, "GET", f"/threads/{thread}/runs")).text]
+    run = f"/threads/{thread}/runs/{made.json()['run_id']}"
+    texts += [(await ask(service, ann, "GET", run + part)).text for part in ("", "/join", "/stream")]
+    cron = await ask(service, ann, "POST", "/runs/crons", {**asked, "schedule": "0 0 1 1 *"})
+    texts += [cron.text, (await ask(service, ann, "POST", "/runs/crons/search", {})).text]
+    texts += [(await ask(service, ann, "GET", f"/threads/{thread}{part}")).text for part in ("", "/state", "/history")]
+    assert not [text for text in texts if "PROVIDER-SECRET" in text]
+
+
+async def test_who_is_not_known_gets_what_the_handler_says(service: Service) -> None:
+    none = await service.client.post(f"{API}/threads/search", json={})
+    assert (none.status_code, none.headers["content-type"]) == (401, "application/problem+json")
+    away = await ask(service, "away", "POST", "/threads/search", {})
+    assert (away.status_code, away.json()["detail"]) == (401, "That token is over.")
+    tea = await ask(service, "teapot", "POST", "/threads/search", {})
+    assert (tea.status_code, tea.json()["detail"], tea.headers["x-tea"]) == (418, "I am a teapot", "green")
+
+
+async def test_what_a_handler_raises_unforeseen_leaks_nothing(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crash = await ask(service, "crash", "POST", "/threads/search", {})
+    assert (crash.status_code, crash.headers["content-type"]) == (500, "application/problem+json")
+    told = capsys.readouterr()
+    assert "SECRET" not in crash.text + told.out + told.err
+
+
+async def test_open_routes_stay_open_and_people_are_members(service: Service, ann: str) -> None:
+    for path in ("/ok", "/info", "/health/live"):
+        assert (await service.client.get(API + path)).status_code == 200
+    assert (await ask(service, ann, "POST", "/admin/secrets/reload")).status_code == 403
+    assert (await ask(service, ann, "GET", "/audit")).status_code == 403
+
+
+async def test_keys_of_operators_count_beside_the_handlers(database_url: str, ann: str) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=FILE) as service:
+        key = await service.key("default")
+        thread = (await ask(service, ann, "POST", "/threads", {})).json()["thread_id"]
+        assert (await ask(service, key, "GET", f"/threads/{thread}")).status_code == 200
+        assert (await ask(service, key, "POST", "/admin/secrets/reload")).status_code == 200
+        assert (await ask(service, f"{key[:-1]}0", "GET", f"/threads/{thread}")).status_code == 401
+
+
+async def test_a_person_is_of_the_tenant_that_the_file_lets_him_name(
+    database_url: str, tmp_path: Path, ann: str
+) -> None:
+    """Without that everybody is of one tenant, whatever a user says of himself."""
+    file = tmp_path / "agents.toml"
+    file.write_text(f'[auth]\npath = "{FOLDER / "auth.py"}:auth"\ntenant = "org"\n')
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(file)) as service:
+        thread = (await ask(service, ann, "POST", "/threads", {})).json()["thread_id"]
+        theirs, default = await service.key(f"org of {ann}"), await service.key("default")
+        assert (await ask(service, theirs, "GET", f"/threads/{thread}")).status_code == 200
+        assert (await ask(service, default, "GET", f"/threads/{thread}")).status_code == 404
+
+
+async def test_a_cron_acts_for_who_made_it(service: Service, ann: str, bob: str) -> None:
+    """Its runs, and the threads that are kept of them, are its maker's."""
+    asked = {"assistant_id": "whoami", "input": INPUT, "schedule": "* * * * *", "on_run_completed": "keep"}
+    cron = (await ask(service, ann, "POST", "/runs/crons", asked)).json()
+    async with service.house.database.engine_connection() as connection:
+        await connection.execute(
+            "update crons set next_run_date = now() - interval '1 second' where cron_id = $1", cron["cron_id"]
+        )
+    await service.house.scheduler.fire_due()
+    found: list[Any] = []
+    while not found or found[0]["status"] == "busy":
+        found = (await ask(service, ann, "POST", "/threads/search", {"metadata": {"cron_id": cron["cron_id"]}})).json()
+    assert found[0]["metadata"]["owner"] == ann
+    assert ann in found[0]["values"]["messages"][-1]["content"]
+    none = await ask(service, bob, "POST", "/threads/search", {"metadata": {"cron_id": cron["cron_id"]}})
+    assert none.json() == []

@@ -1,0 +1,80 @@
+"""The part ``[auth]`` of the agents file: what does not start, and what counts as authentication."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.errors import AuthenticationError, NotFoundError
+
+from app.base.errors import StartError, UsageError
+from app.settings import check_serving, load
+from tests.access.test_handlers import FILE
+from tests.journeys.conftest import Served
+from tests.journeys.test_documents import blocks
+from tests.system.house import built
+
+
+@pytest.mark.parametrize(
+    "code, complaint",
+    [
+        ("auth = 1", "is no langgraph_sdk.Auth object"),
+        ("from langgraph_sdk import Auth\nauth = Auth()", "has no handler @auth.authenticate"),
+        (
+            "from langgraph_sdk import Auth\nauth = Auth()\n@auth.authenticate\nasync def a(cookie): ...",
+            "asks for 'cookie', which is none of request, body",
+        ),
+        ("other = 1", "has no attribute 'auth'"),
+    ],
+)
+def test_a_file_without_usable_handlers_does_not_start(tmp_path: Path, code: str, complaint: str) -> None:
+    (tmp_path / "who.py").write_text(code)
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./who.py:auth"\n')
+    with pytest.raises(StartError, match=complaint) as raised:
+        built("postgresql://nobody@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
+    assert str(tmp_path / "agents.toml") in str(raised.value)
+
+
+def test_tokens_and_handlers_at_once_are_refused() -> None:
+    jwt = {"AGENT_JWT_ISSUER": "https://login.example.com", "AGENT_JWT_AUDIENCE": "us"}
+    with pytest.raises(UsageError, match="both tell who asks"):
+        built("postgresql://nobody@/nothing?host=/nowhere", AGENT_AUTH="jwt", AGENT_CONFIG=FILE, **jwt)
+
+
+def test_handlers_count_as_authentication_on_an_open_address() -> None:
+    settings = load(
+        {"DATABASE_URL": "postgresql://h/d", "AGENT_AUTH": "none", "HOST": "0.0.0.0"},
+        dotenv=Path("/dev/null"),
+    )
+    with pytest.raises(UsageError):
+        check_serving(settings)
+    check_serving(settings, handled=True)
+
+
+async def test_the_example_of_the_page_keeps_two_people_apart(database_url: str, tmp_path: Path) -> None:
+    """As it is written, served by the command, asked by the real client over a socket."""
+    (code,) = blocks("docs/authentication.md", "python")
+    (table,) = blocks("docs/authentication.md", "toml")
+    (tmp_path / "auth.py").write_text(code)
+    (tmp_path / "agents.toml").write_text(table.replace('tenant = "org"', "# tenant"))
+    server = Served(database_url, tmp_path, AGENT_CONFIG=str(tmp_path / "agents.toml"))
+    try:
+        await asyncio.to_thread(server.wait_until_ready)
+        ann, bob = (
+            get_client(url=server.base, headers={"Authorization": f"Bearer token-of-{name}"}) for name in ("ann", "bob")
+        )
+        thread_id = (await ann.threads.create())["thread_id"]
+        asked = {"messages": [{"role": "user", "content": "hello"}]}
+        parts = [part.event async for part in ann.runs.stream(thread_id, "echo", input=asked, stream_mode="updates")]
+        assert parts[0] == "metadata"
+        assert "updates" in parts
+        with pytest.raises(NotFoundError):
+            await bob.threads.get_state(thread_id)
+        with pytest.raises(NotFoundError):
+            await bob.runs.wait(thread_id, "echo", input=asked)
+        assert thread_id in {one["thread_id"] for one in await ann.threads.search(limit=1000)}
+        assert thread_id not in {one["thread_id"] for one in await bob.threads.search(limit=1000)}
+        with pytest.raises(AuthenticationError):
+            await get_client(url=server.base).threads.search()
+    finally:
+        assert await asyncio.to_thread(server.stop) == 0

@@ -1,0 +1,148 @@
+"""The password of Redis is rotated while frames and limits go through it, whoever is told first."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from app.bus.redis_address import RedisAddress
+from app.bus.redis_relay import RedisCarrier
+from app.bus.relay import Chunk, Place
+from app.limits.buckets import Take
+from app.limits.shared import SharedBuckets
+from app.secrets.secret import Secret
+from tests.redis import RedisServer
+
+TAKE = Take(key="test", name="test", limit=1000, window=60.0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def told(server: RedisServer) -> AsyncIterator[Any]:
+    """An operator's connection, with the user ``app`` and its first password."""
+    client: Any = Redis.from_url(server.url)
+    await client.execute_command("ACL", "SETUSER", "app", "on", ">first", "~*", "&*", "+@all")
+    yield client
+    await client.aclose()
+
+
+class Urls:
+    """The addresses as a file has them."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self.password = "first"
+
+    def __call__(self) -> Sequence[Secret]:
+        return [Secret(self._server.url.replace("//", f"//app:{self.password}@"))]
+
+
+class Otherwise:
+    """What is sent by the other way."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    def start(self, readers: object) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    def want(self, run_id: object) -> None: ...
+
+    def unwant(self, run_id: object) -> None: ...
+
+    async def publish(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks += chunks
+
+
+class Readers:
+    """What is heard."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Chunk] = asyncio.Queue()
+
+    def places(self, run_ids: Iterable[UUID]) -> list[Place]:
+        return []
+
+    def receive(self, chunk: Chunk) -> None:
+        self.heard.put_nowait(chunk)
+
+
+async def new_password(told: Any, urls: Urls, *, file_first: bool, follow: object) -> None:
+    """Rotate, and have the program look in the middle and at the end, as it does every five seconds."""
+    steps = [lambda: setattr(urls, "password", "second"), None]
+    for step in steps if file_first else reversed(steps):
+        if step is None:
+            await told.execute_command("ACL", "SETUSER", "app", ">second", "<first")
+        else:
+            step()
+        await follow()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+async def test_limits_go_on_while_the_password_is_rotated(server: RedisServer, told: Any, file_first: bool) -> None:
+    urls = Urls(server)
+    buckets = SharedBuckets(urls, "one")
+    assert await buckets.take([TAKE]) is not None
+    taken: list[bool] = []
+
+    async def look() -> None:
+        await buckets._count()
+        taken.append(await buckets.take([TAKE]) is not None)
+
+    await new_password(told, urls, file_first=file_first, follow=look)
+    taken.append(await buckets.take([TAKE]) is not None)
+    assert all(taken)
+    assert await told.execute_command("CLIENT", "KILL", "USER", "app") >= 1
+    assert await buckets.take([TAKE]) is None  # the connection broke, and Redis is left alone for a second
+    buckets._resting_until = 0.0
+    assert await buckets.take([TAKE]) is not None  # made anew with the new password
+    await buckets.aclose()
+
+
+@pytest.mark.parametrize("file_first", [True, False])
+async def test_frames_go_on_while_the_password_is_rotated(server: RedisServer, told: Any, file_first: bool) -> None:
+    urls, readers, otherwise = Urls(server), Readers(), Otherwise()
+    carrier = RedisCarrier(urls, otherwise)
+    carrier.start(readers)
+    run_id = uuid4()
+    carrier.want(run_id)
+    chunk = Chunk(tenant_id=uuid4(), run_id=run_id, epoch=1, seq=1, frames=[], in_log=0, closed=False, finished=False)
+
+    async def arrives() -> None:
+        """By Redis, once the subscription stands; what it does not bring goes the other way, and is not lost."""
+        while readers.heard.empty():
+            await carrier.publish([chunk])
+            await asyncio.sleep(0.01)
+        await readers.heard.get()
+
+    async with asyncio.timeout(20):
+        await arrives()
+        await new_password(told, urls, file_first=file_first, follow=carrier._follow)
+        await told.execute_command("CLIENT", "KILL", "USER", "app")
+        while not readers.heard.empty():
+            readers.heard.get_nowait()
+        carrier._resting_until = 0.0
+        await arrives()
+    await carrier.aclose()
+
+
+async def test_an_address_that_does_not_answer_leaves_the_one_before(server: RedisServer, told: Any) -> None:
+    urls = Urls(server)
+    address = RedisAddress(urls)
+    before = address.now
+    urls.password = "wrong"
+    assert not await address.moved()
+    assert address.now == before
+    urls.password = "first"
+    assert not await address.moved()
