@@ -1,6 +1,6 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -67,20 +67,9 @@ from app.webhooks.service import WebhookService
 from app.webhooks.signing import key_of
 
 if TYPE_CHECKING:  # they load their libraries
+    from app.access.keyset import KeySet
     from app.bus.redis_relay import RedisCarrier
     from app.telemetry.otlp import Push
-
-
-class Background(Protocol):
-    """What works in the background while the House is open."""
-
-    def start(self) -> None:
-        """Begin."""
-        ...
-
-    async def aclose(self) -> None:
-        """Stop."""
-        ...
 
 
 class Entrance(msgspec.Struct, frozen=True):
@@ -89,7 +78,7 @@ class Entrance(msgspec.Struct, frozen=True):
     audit: AuditService
     keys: AccessService
     authenticator: Authenticator | None
-    token_keys: Background | None = None
+    token_keys: "KeySet | None" = None
     """Keeps the public keys of the issuer of tokens."""
     people: People | None = None
     """Lets in whom the handlers of the agents file know, in place of ``authenticator``."""
@@ -140,7 +129,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     boards = boards or Boards()
     meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
     push, telling = exporting(settings, meters, version())
-    vault, database, _ = kept = _kept(settings, telling)
+    vault, database, audit = kept = _kept(settings, telling)
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
@@ -148,7 +137,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     catalog = Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
     signals = Signals(database)
     carrier, redis = _carriers(settings, vault, database, signals)
-    limiter = _limiter(settings, vault)
+    limiter = _limiter(settings, vault, meters)
     budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
@@ -156,7 +145,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
     assistants = _assistants(database, catalog, signals)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
-    runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets))
+    runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets), audit)
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     return House(
         settings=settings,
@@ -240,12 +229,14 @@ def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Mete
     return Dispatcher(database, Egress(allowed), lambda: [key_of(secret) for secret in ring.values], meters)
 
 
-def _limiter(settings: Settings, vault: Vault) -> Limiter:
-    if settings.redis.url is None:
-        return Limiter(settings.limits, share=1 / settings.server.workers)
-    from app.limits.shared import SharedBuckets
+def _limiter(settings: Settings, vault: Vault, meters: Meters) -> Limiter:
+    limiter = Limiter(settings.limits, share=1 / settings.server.workers)
+    if settings.redis.url is not None:
+        from app.limits.shared import SharedBuckets
 
-    return Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
+        limiter = Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
+    limiter.rejected = lambda name: meters.ratelimit_rejected.add(1, name)
+    return limiter
 
 
 def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:

@@ -22,7 +22,7 @@ from app.base.tasks import Tasks
 from app.db.engine import Database
 from app.limits.buckets import Take
 from app.limits.prices import MILLION, Prices
-from app.limits.service import TOKENS, Limiter
+from app.limits.service import COST, QUEUED, RUNS, TOKENS, Limiter
 from app.limits.structs import Own, Reserved
 
 log = structlog.get_logger(__name__)
@@ -105,6 +105,7 @@ class Budgets:
             price = self.prices.of(self._model_of(agent))
             reserved.cost = tokens * max(price) / MILLION
             if not await self._reserve_cost(tenant_id, reserved, per_day):
+                self._limiter.rejected(COST)
                 raise Limited(
                     f"This tenant has spent its {per_day:g} dollars of today: try again tomorrow.",
                     self._until_tomorrow(),
@@ -113,6 +114,7 @@ class Budgets:
             verdict = await self._limiter.take([_tokens(tenant_id, per_minute, tokens)])
             if verdict.refused is not None:
                 self.release(tenant_id, Reserved(reserved.day, 0, reserved.cost))
+                self._limiter.rejected(TOKENS)
                 raise Limited(f"This tenant has used its {per_minute} tokens a minute.", verdict.wait)
         return reserved
 
@@ -149,8 +151,10 @@ class Budgets:
             row = await connection.fetchrow(_RUNS, tenant_id)
             assert row is not None
             if most and row["runs"] + count > most:
+                self._limiter.rejected(RUNS)
                 raise Limited(f"This tenant has its {most} runs that are not ended: wait for one, or cancel it.")
             if most_queued and row["queued"] + count > most_queued:
+                self._limiter.rejected(QUEUED)
                 raise Limited(f"This tenant has its {most_queued} runs waiting: wait for one, or cancel it.")
             yield
 

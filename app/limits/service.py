@@ -17,6 +17,9 @@ LLM = "llm"
 KEY = "key"
 TENANT = "tenant"
 TOKENS = "tokens"
+COST = "cost"
+RUNS = "runs"
+QUEUED = "queued"
 
 
 class Limiter:
@@ -36,6 +39,8 @@ class Limiter:
         self._shared = shared
         self._share = share
         self._local = LocalBuckets(clock)
+        self.rejected: Callable[[str], None] = lambda _: None
+        """Told of each refusal: the name of the limit."""
 
     def start(self) -> None:
         """Begin to work with others."""

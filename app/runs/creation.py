@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.access.structs import Owned, Principal
+from app.access.structs import Note, Owned, Principal
 from app.agents.port import END_NODE, Agent, Agents
 from app.assistants.service import AssistantService
 from app.base.errors import BadRequest, Invalid, NotFound
@@ -156,6 +156,15 @@ def answers_of(resume: Any, waiting: list[str]) -> dict[str, Any]:
             (("/command/resume", "needs ids"),),
         )
     return {waiting[0]: resume} if waiting else {}
+
+
+def answer_of(who: Principal, asked_by: UUID, body: RunCreate) -> Note:
+    """For the audit log: who answered the questions of which run, and how, where the answer has a name for it."""
+    resume = body.command.resume if body.command is not None else None
+    answers = list(resume.values()) if isinstance(resume, dict) and "action" not in resume else [resume]
+    words = [one.get("action") or one.get("type") for one in answers if isinstance(one, dict)]
+    named = sorted({word for word in words if isinstance(word, str) and word.isidentifier() and len(word) <= 20})
+    return Note(who.tenant_id, "review.answered", who.actor, " ".join([f"run {asked_by}", *named]))
 
 
 def created(claimed: Claimed) -> Run:

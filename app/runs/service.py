@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
-from app.access.structs import Owned, Principal
+from app.access.structs import NoRecords, Owned, Principal, Records
 from app.base.crashes import crash_point
 from app.base.errors import Conflict, Gone, Invalid, NotFound, Unavailable
 from app.bus.feed import START, EventId
@@ -18,7 +18,7 @@ from app.idempotency.structs import Key, Made
 from app.runs import queries
 from app.runs.admission import Admission
 from app.runs.claims import TAKE_OVER, Claims
-from app.runs.creation import Creation, created
+from app.runs.creation import Creation, answer_of, created
 from app.runs.entries import Accept, Claimed
 from app.runs.streams import RunStreams
 from app.runs.structs import BulkCancel, Run, RunCreate, kwargs_of
@@ -34,13 +34,21 @@ class RunService:
     """Creates runs and follows them. A run goes on whatever becomes of the request that made it."""
 
     def __init__(
-        self, database: Database, claims: Claims, supervisor: Supervisor, creation: Creation, admission: Admission
+        self,
+        database: Database,
+        claims: Claims,
+        supervisor: Supervisor,
+        creation: Creation,
+        admission: Admission,
+        records: Records = NoRecords(),
     ) -> None:
+        """``records`` keeps who answered the questions of runs."""
         self._database = database
         self._claims = claims
         self._supervisor = supervisor
         self._creation = creation
         self.admission = admission
+        self._records = records
         self._streams = RunStreams(database, supervisor)
         self._thread_streams = ThreadStreams(database, supervisor, self._streams)
 
@@ -63,6 +71,8 @@ class RunService:
             self.admission.release([entry])
             return accepted
         crash_point("accepted")
+        if entry.parent_id is not None:
+            self._records.heard(answer_of(principal, entry.parent_id, body))
         self.launch(entry, accepted)
         return accepted
 

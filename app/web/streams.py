@@ -54,6 +54,7 @@ class Streams:
         self._held: Counter[Hashable] = Counter()
         self._tick = tick
         self._gauge = meters.streams_open
+        self._rejected = meters.ratelimit_rejected
         self._open: set[Open] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -67,6 +68,7 @@ class Streams:
         if len(self._open) >= self._most:
             raise Unavailable(f"This server has its {self._most} streams open; try again in a moment.")
         if self._held[holder] >= self._most_each:
+            self._rejected.add(1, "streams")
             raise Limited(f"This key has its {self._most_each} streams open on this process: close one.")
 
     def drain(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langgraph_sdk import get_client
@@ -64,7 +65,7 @@ async def test_the_example_of_the_page_keeps_two_people_apart(database_url: str,
             get_client(url=server.base, headers={"Authorization": f"Bearer token-of-{name}"}) for name in ("ann", "bob")
         )
         thread_id = (await ann.threads.create())["thread_id"]
-        asked = {"messages": [{"role": "user", "content": "hello"}]}
+        asked: Any = {"messages": [{"role": "user", "content": "hello"}]}
         parts = [part.event async for part in ann.runs.stream(thread_id, "echo", input=asked, stream_mode="updates")]
         assert parts[0] == "metadata"
         assert "updates" in parts

@@ -1,6 +1,7 @@
 """Budgets of tenants: reserved before a run, settled after it, and never overrun unseen."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,13 @@ async def spending(service: Service, tenant: str) -> tuple[float, float, int]:
     return float(row.reserved), float(row.spent), row.tokens
 
 
+async def rejected(service: Service, limit: str) -> int:
+    """How many requests the metrics say this limit has refused."""
+    page = (await service.client.get("/metrics")).text
+    found = re.search(rf'agent_ratelimit_rejected_total{{limit="{limit}"}} (\d+)', page)
+    return int(found[1]) if found else 0
+
+
 async def test_what_a_run_spends_is_kept_and_what_it_reserved_is_given_back(
     fresh_database_url: str, settings: dict[str, Any]
 ) -> None:
@@ -88,6 +96,7 @@ async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
         assert refused.status_code == 429
         assert "has spent its 0.2 dollars of today" in refused.json()["detail"]
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        assert await rejected(service, "cost") == 1
         assert (await run(service, other)).status_code == 200
         await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=100))
         assert (await run(service, await service.key("poor"))).status_code == 200
@@ -135,6 +144,7 @@ async def test_tokens_a_minute_are_reserved_and_settled(
         assert 429 in {answer.status_code for answer in at_once}
         refused = next(answer for answer in at_once if answer.status_code == 429)
         assert "3000 tokens a minute" in refused.json()["detail"]
+        assert await rejected(service, "tokens") == [answer.status_code for answer in at_once].count(429)
 
 
 async def test_a_request_that_makes_no_run_gives_back_what_was_reserved_for_it(
@@ -175,6 +185,8 @@ async def test_runs_that_are_not_ended_and_those_that_wait_are_counted_exactly(
         batch = [{"assistant_id": "priced", "input": {"messages": []}}] * 2
         refused = await one.client.post(f"{API}/runs/batch", json=batch, headers={"x-api-key": key})
         assert refused.status_code == 429
+        assert refused.headers["retry-after"]
+        assert await rejected(one, "runs") + await rejected(two, "runs") == 16
 
 
 def test_the_longest_name_that_fits_prices_a_model_and_a_stranger_is_dear(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""What the audit log keeps of people: who answered the questions of runs, and who was refused by a handler."""
+
+from pathlib import Path
+from typing import Any
+
+from app.access.structs import ROLES
+from tests.access.test_handlers import FILE
+from tests.system.house import API, Service, serving
+
+AGENTS = '[agents.careful]\nmodel = "scripted:demo"\ntools = ["clock"]\napprove = { tools = ["clock"] }\n'
+
+
+async def actions(service: Service, key: str) -> list[tuple[str, str, str]]:
+    """What was noted of the key's tenant, as (action, actor, subject)."""
+    await service.house.entrance.audit.flush()
+    found = (await service.get("/audit", key)).json()
+    return [(one["action"], one["actor"], one["subject"]) for one in found]
+
+
+async def test_who_answered_the_question_of_a_run_is_noted(database_url: str, tmp_path: Path, tenant: str) -> None:
+    (tmp_path / "agents.toml").write_text(AGENTS)
+    config = str(tmp_path / "agents.toml")
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=config, AGENT_DEFAULT_MODEL="") as service:
+        key = await service.key(tenant, *ROLES["operator"])
+        thread = (await post(service, key, "/threads", {}))["thread_id"]
+        asked = {"messages": [{"role": "user", "content": "What time is it?"}]}
+        first = await post(service, key, f"/threads/{thread}/runs/wait", {"assistant_id": "careful", "input": asked})
+        assert first["__interrupt__"]
+        answer = {"assistant_id": "careful", "command": {"resume": {"action": "approve"}}}
+        assert "__interrupt__" not in await post(service, key, f"/threads/{thread}/runs/wait", answer)
+        (run,) = [one["run_id"] for one in (await service.get(f"/threads/{thread}/runs", key)).json()][1:]
+        noted = await actions(service, key)
+    assert ("review.answered", key.split("_")[1], f"run {run} approve") in noted
+
+
+async def test_what_a_handler_refuses_is_noted_under_the_persons_name(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "auth.py").write_text((Path(FILE).parent / "auth.py").read_text() + REFUSES)
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\ntenant = "org"\n')
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
+        operator = await service.key("org of ann", *ROLES["operator"])
+        refused = await service.client.post(f"{API}/assistants/search", json={}, headers={"x-api-key": "ann"})
+        assert refused.status_code == 403
+        assert ("request.forbidden", "ann", "assistants.search") in await actions(service, operator)
+
+
+REFUSES = """
+
+@auth.on.assistants
+async def nobody(ctx, value):
+    return False
+"""
+
+
+async def post(service: Service, key: str, path: str, body: Any) -> Any:
+    answer = await service.client.post(API + path, json=body, headers={"x-api-key": key})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
