@@ -4,8 +4,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import AuthenticationError, NotFoundError
 
 from app.base.errors import StartError, UsageError
@@ -61,21 +63,22 @@ async def test_the_example_of_the_page_keeps_two_people_apart(database_url: str,
     server = Served(database_url, tmp_path, AGENT_CONFIG=str(tmp_path / "agents.toml"))
     try:
         await asyncio.to_thread(server.wait_until_ready)
-        ann, bob = (
-            get_client(url=server.base, headers={"Authorization": f"Bearer token-of-{name}"}) for name in ("ann", "bob")
-        )
-        thread_id = (await ann.threads.create())["thread_id"]
-        asked: Any = {"messages": [{"role": "user", "content": "hello"}]}
-        parts = [part.event async for part in ann.runs.stream(thread_id, "echo", input=asked, stream_mode="updates")]
-        assert parts[0] == "metadata"
-        assert "updates" in parts
-        with pytest.raises(NotFoundError):
-            await bob.threads.get_state(thread_id)
-        with pytest.raises(NotFoundError):
-            await bob.runs.wait(thread_id, "echo", input=asked)
-        assert thread_id in {one["thread_id"] for one in await ann.threads.search(limit=1000)}
-        assert thread_id not in {one["thread_id"] for one in await bob.threads.search(limit=1000)}
-        with pytest.raises(AuthenticationError):
-            await get_client(url=server.base).threads.search()
+        async with client(server, "ann") as ann, client(server, "bob") as bob, client(server, "eve") as eve:
+            thread_id = (await ann.threads.create())["thread_id"]
+            asked: Any = {"messages": [{"role": "user", "content": "hello"}]}
+            parts = [part.event async for part in ann.runs.stream(thread_id, "echo", input=asked)]
+            assert (parts[0], "values" in parts) == ("metadata", True)
+            with pytest.raises(NotFoundError):
+                await bob.threads.get_state(thread_id)
+            with pytest.raises((NotFoundError, httpx.HTTPStatusError), match="404"):
+                await bob.runs.wait(thread_id, "echo", input=asked)
+            assert thread_id in {one["thread_id"] for one in await ann.threads.search(limit=1000)}
+            assert thread_id not in {one["thread_id"] for one in await bob.threads.search(limit=1000)}
+            with pytest.raises(AuthenticationError):
+                await eve.threads.search()
     finally:
         assert await asyncio.to_thread(server.stop) == 0
+
+
+def client(server: Served, name: str) -> LangGraphClient:
+    return get_client(url=server.base, headers={"Authorization": f"Bearer token-of-{name}"})
