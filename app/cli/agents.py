@@ -24,8 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
+    from app.access.handlers import Handlers
     from app.agents.catalog import build
     from app.agents.config import read
+    from app.agents.loading import load as find
     from app.llm.registry import Registry
     from app.settings import load
     from app.telemetry.meters import Meters
@@ -55,6 +57,8 @@ async def _run(arguments: argparse.Namespace) -> int:
             _loads(name, lambda name=name, spec=spec: build(name, spec, file, models.model, calls))  # type: ignore[misc]
             for name, spec in file.agents.items()
         ]
+        if (auth := file.auth) is not None:
+            found.append(_loads("[auth]", lambda: Handlers(find(auth.path, file.folder), auth.path)))
         return 0 if all(found) else 1
     finally:
         await models.aclose()

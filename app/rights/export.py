@@ -18,6 +18,7 @@ from app.db.session import Snapshot
 from app.rights import queries
 from app.rights.queries import Table
 from app.rights.structs import Whose
+from app.runs.structs import kwargs_of
 from app.threads.queries import with_states
 from app.threads.views import shown
 
@@ -30,6 +31,9 @@ OMITTED = {
     "store_items": {"words"},
 }
 """What protects a secret, and what repeats other rows."""
+
+WITH_PERSON = {("runs", "request"), ("crons", "payload")}
+"""Where handlers of the operator's keep who asked, perhaps with a token of the person's: left out."""
 
 AT_ONCE = 20
 
@@ -76,7 +80,10 @@ def _columns(table: Table) -> str:
 
 def _row(table: Table, row: asyncpg.Record) -> dict[str, Any]:
     types = dict(zip(table.columns, table.types, strict=True))
-    return {name: _value(types[name], value) for name, value in row.items()}
+    return {
+        name: kwargs_of(value) if (table.name, name) in WITH_PERSON else _value(types[name], value)
+        for name, value in row.items()
+    }
 
 
 def _value(of: str, value: Any) -> Any:
