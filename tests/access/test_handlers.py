@@ -210,7 +210,7 @@ async def test_what_handlers_know_of_a_person_is_shown_to_no_client(service: Ser
     cron = await ask(service, ann, "POST", "/runs/crons", {**asked, "schedule": "0 0 1 1 *"})
     texts += [cron.text, (await ask(service, ann, "POST", "/runs/crons/search", {})).text]
     texts += [(await ask(service, ann, "GET", f"/threads/{thread}{part}")).text for part in ("", "/state", "/history")]
-    whose = Whose(DEFAULT_TENANT, {"owner": ann})
+    whose = Whose(tenant_id=DEFAULT_TENANT, metadata={"owner": ann})
     await export(service.house.database, whose, "default", lambda line: texts.append(bytes(line).decode()))
     assert len([text for text in texts if ann in text]) > 10
     assert not [text for text in texts if "PROVIDER-SECRET" in text]
