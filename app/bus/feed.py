@@ -128,15 +128,16 @@ class Feed:
         while True:
             if place < self._forgotten:
                 raise Behind
-            fresh = self._frames[place - self._forgotten :]
-            if fresh:
-                place += len(fresh)
-                if modes is None:
-                    chunk = b"".join([frame.data for frame in fresh])
-                else:
-                    chunk = b"".join([f.data for f in fresh if not f.mode or f.mode in modes])
-                yield EventId(self.epoch, place), chunk
+            if place < (last := self._forgotten + len(self._frames)):
+                first, place = place, last
+                yield EventId(self.epoch, place), self._joined(first, modes)  # not kept: a reader may wait for hours
             elif self.closed:
                 return
             else:
                 await self.changed()
+
+    def _joined(self, after: int, modes: Collection[str] | None) -> bytes:
+        fresh = self._frames[after - self._forgotten :]
+        if modes is None:
+            return b"".join([frame.data for frame in fresh])
+        return b"".join([frame.data for frame in fresh if not frame.mode or frame.mode in modes])

@@ -48,6 +48,24 @@ class Followed:
         return self.feed
 
 
+class Following:
+    """One reader of a run, a block long: open streams hold one each, so it is small."""
+
+    __slots__ = ("_feeds", "_followed")
+
+    def __init__(self, feeds: "Feeds", followed: Followed) -> None:
+        self._feeds = feeds
+        self._followed = followed
+
+    def __enter__(self) -> Followed:
+        self._followed.readers += 1
+        return self._followed
+
+    def __exit__(self, *_: object) -> None:
+        self._followed.readers -= 1
+        self._feeds.left(self._followed)
+
+
 class Feeds:
     """Implements ``app.bus.relay.Readers``."""
 
@@ -102,19 +120,16 @@ class Feeds:
             if not followed.readers:
                 del self._followed[run_id]
 
-    @contextlib.contextmanager
-    def follow(self, tenant_id: UUID, run_id: UUID) -> Iterator[Followed]:
-        """The run ``run_id`` for a reader."""
-        followed = self._followed.setdefault(run_id, Followed(tenant_id, run_id))
-        followed.readers += 1
-        try:
-            yield followed
-        finally:
-            followed.readers -= 1
-            if not followed.readers and not followed.local:
-                self._unwant(followed)
-                if self._followed.get(run_id) is followed:
-                    del self._followed[run_id]
+    def follow(self, tenant_id: UUID, run_id: UUID) -> "Following":
+        """The run ``run_id`` for a reader, within a ``with`` block."""
+        return Following(self, self._followed.setdefault(run_id, Followed(tenant_id, run_id)))
+
+    def left(self, followed: Followed) -> None:
+        """A reader of ``followed`` has gone."""
+        if not followed.readers and not followed.local:
+            self._unwant(followed)
+            if self._followed.get(followed.run_id) is followed:
+                del self._followed[followed.run_id]
 
     async def changed(self, followed: Followed) -> None:
         """Wait for news of a run that may live in any process: an owner, frames, an end."""

@@ -53,6 +53,7 @@ class RunStreams:
                             place = reached
                             if chunk:
                                 yield chunk
+                            del chunk  # a reader that waits holds on to nothing
                         if feed.finished:
                             return
                 if self._supervisor.draining:
@@ -63,6 +64,7 @@ class RunStreams:
                     place = max(place, reached)  # a reader may know more of an unfinished step than the log
                     if chunk:
                         yield chunk
+                    del chunk
                 if ended:
                     return
                 if feed.epoch > place.epoch and not feed.closed:

@@ -2,7 +2,9 @@
 
 A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``Streams`` looks after all that are open: it keeps
 idle lines alive, finds readers that went away or stopped reading, and ends everything when the process drains. A
-stream costs no task unless it lives longer than a tick, and then one, which waits for the client to go away.
+stream costs no task unless it lives longer than a tick, and then one, which waits for the client to go away. It is
+served by the outermost layer, once all others have returned, and its request is forgotten when its headers are out: an
+idle stream holds little more than its place in its source.
 """
 
 import asyncio
@@ -15,6 +17,8 @@ from litestar.openapi import ResponseSpec
 from litestar.types import Receive, Scope, Send
 
 from app.base.errors import BadRequest, Invalid
+from app.web.outside import Outside, forget, outside_of
+from app.web.problems import answer_error
 from app.web.streams import Streams
 
 YIELD_EVERY = 16
@@ -40,6 +44,10 @@ def frame(event: str, data: bytes, event_id: str) -> bytes:
 class _Open:
     """An ASGI answer that ``Streams`` looks after."""
 
+    __slots__ = (
+        "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_receive", "_scope", "_send",
+        "_sending", "_streams", "_task", "_watcher", "holder",
+    )  # fmt: skip
     kind = b""
     caching = b"no-store"
     heartbeat = b""
@@ -48,6 +56,7 @@ class _Open:
         self, streams: Streams, headers: Mapping[str, str] | None, on_disconnect: Gone | None, holder: Hashable
     ) -> None:
         self._streams = streams
+        self._outside: Outside | None = None
         self.holder = holder
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
@@ -59,12 +68,25 @@ class _Open:
         self._watcher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the outermost layer serve it; where there is none, serve it."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._outside = outside_of(scope)
+        if self._outside is None:
+            await self.serve()
+        else:
+            self._outside.rest = self
+
+    async def refuse(self, error: Exception) -> None:
+        """Answer with the problem that ``error`` is: it came before the answer began."""
+        await answer_error(self._scope, self._receive, self._send, error)
+
+    async def serve(self) -> None:
         """Serve it to its end, or until the client goes away."""
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._receive = receive
-        self._send = send
         self._last = self._streams.now
         self._streams.opened(self)
         if self._streams.draining:
@@ -112,6 +134,11 @@ class _Open:
         headers = [(b"content-type", self.kind), (b"cache-control", self.caching), *self._headers, *more]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sending = False
+        if self._outside is not None:
+            self._receive, self._send = self._outside.plain_receive, self._outside.plain_send
+            self._outside = None
+            self._headers = []
+            forget(self._scope)
 
     async def _settle(self) -> None:
         """Let a heartbeat that is on its way go first."""
@@ -133,8 +160,10 @@ class _Open:
     async def _watch(self) -> None:
         kind = ""
         while kind != "http.disconnect":
-            with contextlib.suppress(HTTPException, BadRequest, Invalid):  # a body that no handler asked for
+            try:
                 kind = (await self._receive())["type"]
+            except (HTTPException, BadRequest, Invalid):  # a body that no handler asked for
+                continue
         self.stop("gone")
 
     async def _leave(self) -> None:
@@ -152,6 +181,7 @@ class EventStream(_Open):
     so that the client comes back with its ``Last-Event-ID``.
     """
 
+    __slots__ = ("_chunks",)
     kind = b"text/event-stream; charset=utf-8"
     caching = b"no-store, no-transform"
     heartbeat = b": heartbeat\r\n\r\n"
@@ -181,6 +211,7 @@ class EventStream(_Open):
             if not self._begun:
                 await self._begin()
             await self._put(chunk)
+            del chunk  # it may be the last one for hours
             count += 1
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
@@ -212,6 +243,7 @@ class JsonWait(_Open):
     cancelled when the client goes away: give a coroutine, not a task that others await.
     """
 
+    __slots__ = ("_result",)
     kind = b"application/json"
     heartbeat = b"\n"
 
