@@ -21,10 +21,11 @@ async def run(context: Context, input: dict) -> None:
 
 
 @contextlib.contextmanager
-def server(url: str, folder: Path, **settings: str) -> Iterator[Server]:
+def server(url: str, folder: Path, more: str = "", **settings: str) -> Iterator[Server]:
+    """``serve`` with the agents ``echo`` and ``clock``, and ``more`` of an agents file."""
     port = free_port()
     agents = folder / "agents.toml"
-    agents.write_text('[agents.echo]\nmodel = "scripted:echo"\n[agents.clock]\nfunction = "./clock.py:run"\n')
+    agents.write_text('[agents.echo]\nmodel = "scripted:echo"\n[agents.clock]\nfunction = "./clock.py:run"\n' + more)
     (folder / "clock.py").write_text(AGENT)
     own = {
         "DATABASE_URL": url,
