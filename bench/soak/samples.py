@@ -18,7 +18,7 @@ GAUGES = {
     "waiting for a connection": "db_client_connection_pending_requests",
     "runs in the queue": "agent_queue_depth",
 }
-USED = re.compile(r'^db_client_connection_count\{[^}]*state="used"[^}]*\} (\S+)$', re.MULTILINE)
+CONNECTIONS = re.compile(r'^db_client_connection_count\{[^}]*state="(used|idle)"[^}]*\} (\S+)$', re.MULTILINE)
 
 UNENDED = "select count(*) from runs where status in ('pending', 'running')"
 UNTOLD = "select count(*) from webhook_deliveries where status <> 'delivered'"
@@ -51,7 +51,10 @@ def gauges(port: int) -> dict[str, float]:
     found = {}
     for name, metric in GAUGES.items():
         found[name] = sum(float(one) for one in re.findall(rf"^{metric}(?:\{{[^}}]*\}})? (\S+)$", page, re.MULTILINE))
-    found["connections in use"] = sum(float(one) for one in USED.findall(page))
+    connections = CONNECTIONS.findall(page)
+    found["connections in use"] = sum(float(count) for state, count in connections if state == "used")
+    # pools keep what they have opened, up to their size
+    found["descriptors"] -= sum(float(count) for _, count in connections)
     return found
 
 
