@@ -1,8 +1,8 @@
 """What a thousand open streams cost on which nothing happens: ``python -m bench.idle`` (a minute and a half).
 
 One kind after the other, each on a server of its own: a bare ASGI application on Granian (the floor: one answer that
-waits, no heartbeat), streams of runs, the same in another process than that of the runs, streams of threads, and
-results that are waited for. The clients are bare sockets that send a request each and read once.
+waits, no heartbeat), streams of runs, the same in another process than that of the runs, streams of threads with and
+without a run, and results that are waited for. The clients are bare sockets that send a request each and read once.
 """
 
 import argparse
@@ -93,10 +93,12 @@ def resting(
 
 
 ELSEWHERE = "streams of runs elsewhere"
+AT_REST = "streams of threads at rest"
 KINDS = {
     "streams of runs": ("/runs/{run}/stream", b"event: metadata"),
     ELSEWHERE: ("/runs/{run}/stream", b"event: metadata"),
     "streams of threads": ("/stream", b"event: metadata"),
+    AT_REST: ("/stream", b"\r\n\r\n"),
     "results waited for": ("/runs/{run}/join", b"\r\n\r\n"),
 }
 
@@ -106,10 +108,11 @@ def idle(url: str, folder: Path, count: int, seconds: float) -> dict[str, dict[s
     with bare("idle", "/ready", folder) as floor:
         found = {"floor": asyncio.run(cost(floor, ["/"], count, seconds, b"data: "))}
     for kind, (end, until) in KINDS.items():
-        with resting(url, folder, seconds + 120, elsewhere=kind == ELSEWHERE) as (api, made):
+        rest = 0 if kind == AT_REST else seconds + 120
+        with resting(url, folder, rest, elsewhere=kind == ELSEWHERE) as (api, made):
             found[kind] = asyncio.run(cost(api, paths_of(made, end), count, seconds, until))
-    for figures in found.values():
-        figures["over_floor"] = round(figures["kB_each"] / found["floor"]["kB_each"], 2)
+            found[kind]["over_floor"] = round(found[kind]["kB_each"] / found["floor"]["kB_each"], 2)
+            print(kind, found[kind], file=sys.stderr)
     return found
 
 

@@ -4,8 +4,6 @@ Ids are the run's place among the thread's runs in front of the frame's own id, 
 becomes ``metadata`` with ``run_done``, because the stream goes on.
 """
 
-import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator, Collection
 from typing import NamedTuple
@@ -22,9 +20,6 @@ from app.runs.streams import RETRY, RunStreams
 from app.runs.supervisor import Supervisor
 
 THREAD_MODES = ("run_modes", "lifecycle", "state_update")
-
-LOOK_SECONDS = 60.0
-"""How often runs are looked for of whose start no signal came."""
 
 _STATES = frozenset({"values", "updates", "checkpoints"})
 _PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})-([0-9]{1,9})")
@@ -74,15 +69,13 @@ class ThreadStreams:
         shown = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
         place = after
         while not self._supervisor.draining:
-            with self._supervisor.feeds.watching((tenant_id, thread_id)) as news:
+            with self._supervisor.feeds.watching((tenant_id, thread_id), place.ordinal) as news:
                 turn = await self._turn(tenant_id, thread_id, place.ordinal)
                 if turn is None:
                     return
                 ordinal, run_id = turn
                 if run_id is None:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_SECONDS):
-                            await news
+                    await news
                     continue
             started = place.event if ordinal == place.ordinal else START
             async for chunk in self._runs.follow(tenant_id, run_id, after=started, modes=shown):
