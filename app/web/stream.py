@@ -45,8 +45,8 @@ class _Open:
     """An ASGI answer that ``Streams`` looks after."""
 
     __slots__ = (
-        "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_receive", "_scope", "_send",
-        "_sending", "_streams", "_task", "_watcher", "holder",
+        "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_over", "_receive", "_scope",
+        "_send", "_sending", "_streams", "_task", "_watcher", "holder",
     )  # fmt: skip
     kind = b""
     caching = b"no-store"
@@ -62,10 +62,11 @@ class _Open:
         self._on_disconnect = on_disconnect
         self._ended = ""  # why it was stopped: gone, stuck or drain
         self._begun = False
+        self._over = False
         self._sending = False
         self._last = 0
         self._beat: asyncio.Task[None] | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._watcher: Any = None  # a task, or a future of the server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the outermost layer serve it; where there is none, serve it."""
@@ -76,6 +77,7 @@ class _Open:
         if self._outside is None:
             await self.serve()
         else:
+            self._receive = self._outside.plain_receive
             self._outside.rest = self
 
     async def refuse(self, error: Exception) -> None:
@@ -106,21 +108,26 @@ class _Open:
 
     def stop(self, reason: str) -> None:
         """Interrupt it, wherever it waits."""
-        if not self._ended:
+        if not self._ended and not self._over:
             self._ended = reason
             self._task.cancel()
 
     def look(self, now: int) -> None:
         """One tick: watch, keep alive, give up."""
         if self._watcher is None:
-            self._watcher = self._streams.tasks.start(self._watch(), name="watch")
+            self._watch()
         idle = now - self._last
         if self._sending and idle > self._streams.stuck_ticks:
             self.stop("stuck")
         if self._sending or (self._beat is not None and not self._beat.done()):
             return
-        if idle >= self._streams.beat_ticks or (not self._begun and idle > 1):
+        if not self._begun and idle > 1:
             self._beat = self._streams.tasks.start(self._keep_alive(), name="heartbeat")
+        elif idle >= self._streams.beat_ticks:
+            self._last = now
+            sent = self._send({"type": "http.response.body", "body": self.heartbeat, "more_body": True})
+            if asyncio.iscoroutine(sent) or hasattr(sent, "add_done_callback"):  # it could not go at once
+                self._beat = self._streams.tasks.start(self._sent(sent), name="heartbeat")
 
     async def _serve(self) -> None:
         raise NotImplementedError
@@ -135,7 +142,7 @@ class _Open:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sending = False
         if self._outside is not None:
-            self._receive, self._send = self._outside.plain_receive, self._outside.plain_send
+            self._send = self._outside.plain_send
             self._outside = None
             self._headers = []
             forget(self._scope)
@@ -157,20 +164,42 @@ class _Open:
             await self._begin()
         await self._put(self.heartbeat)
 
-    async def _watch(self) -> None:
-        kind = ""
-        while kind != "http.disconnect":
-            try:
-                kind = (await self._receive())["type"]
-            except (HTTPException, BadRequest, Invalid):  # a body that no handler asked for
-                continue
+    async def _sent(self, sending: Awaitable[None]) -> None:
+        self._sending = True
+        await sending
+        self._sending = False
+
+    def _watch(self) -> None:  # by the server's own future where it gives one: that needs no task
+        said = self._receive()
+        if hasattr(said, "add_done_callback"):
+            self._watcher = said
+            said.add_done_callback(self._heard)
+        else:
+            self._watcher = self._streams.tasks.start(self._listen(said), name="watch")
+
+    def _heard(self, said: Any) -> None:
+        if self._over or said.cancelled():
+            return
+        if said.exception() is not None or said.result()["type"] == "http.disconnect":
+            self.stop("gone")
+        else:
+            self._watch()
+
+    async def _listen(self, said: Awaitable[Any]) -> None:
+        while True:
+            with contextlib.suppress(HTTPException, BadRequest, Invalid):  # a body that no handler asked for
+                if (await said)["type"] == "http.disconnect":
+                    break
+            said = self._receive()
         self.stop("gone")
 
     async def _leave(self) -> None:
-        for task in (self._watcher, self._beat):
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+        self._over = True
+        for waiting in (self._watcher, self._beat):
+            if waiting is not None and not waiting.done():
+                waiting.cancel()
+                if isinstance(waiting, asyncio.Task):
+                    await asyncio.wait([waiting])
 
 
 class EventStream(_Open):
