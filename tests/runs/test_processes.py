@@ -20,7 +20,6 @@ from app.db.engine import Database
 from app.domain.events import MessageDelta
 from app.runs.thread_streams import Place, ThreadStreams
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
-from tests.statements import counted
 
 
 class Speaker:
@@ -133,24 +132,6 @@ async def test_the_stream_of_a_thread_hears_of_runs_that_start_elsewhere(databas
             await api.begin(f"number {ordinal}", thread=first.thread_id)
             await heard.until(b"echo: number %d" % ordinal)
         assert b"id: 3.1-1" in heard.text
-
-
-async def test_a_thread_whose_signal_was_lost_is_found_again_by_one_statement_for_all(engine: Engine) -> None:
-    """Its next run, and its end; who waits for a later run sleeps on."""
-    first = await engine.begin("one")
-    await engine.result(first)
-    feeds, thread = engine.parts.feeds, (TENANT, first.thread_id)
-    with feeds.watching(thread, 2) as next_run, feeds.watching((TENANT, new_id()), 1) as gone:
-        await fetch(engine.database, "update threads set runs = 2")
-        assert not next_run.done()
-        async with counted() as statements:
-            await feeds.look_for_missed()
-        assert len([one for one in statements.sent if "left join threads" in one]) == 1
-        assert next_run.done()
-        assert gone.done()
-    with feeds.watching(thread, 3) as later:
-        await feeds.look_for_missed()
-        assert not later.done()
 
 
 async def test_a_reader_goes_on_with_the_next_owner_when_one_is_lost(database: Database) -> None:
