@@ -32,6 +32,8 @@ from tests.redis import RedisServer
 
 RESULTS = Path(__file__).parents[1] / "results"
 SAMPLE_SECONDS = 2.0
+LAST_SECONDS = 90.0
+"""How long what the clients have begun may take once the load is over."""
 CALM_SECONDS = 90.0
 """How long what is left may take to end: leases, retries of webhooks, connections that idle."""
 AGENTS = """
@@ -124,7 +126,8 @@ async def soak(url: str, redis: RedisServer, one: Server, given: argparse.Namesp
             for _ in range(many)
         ]
         asyncio.get_running_loop().call_later(given.minutes * 60, clients.over.set)
-        await asyncio.gather(*doing, troubles.again_and_again(given.every, clients), watch(watched, clients.over))
+        async with asyncio.timeout(given.minutes * 60 + LAST_SECONDS):
+            await asyncio.gather(*doing, troubles.again_and_again(given.every, clients), watch(watched, clients.over))
         await clients.http.aclose()
         rows = await calm(url, one, before, clients.wrong)
     return {
