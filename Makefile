@@ -14,7 +14,7 @@ IMAGE ?= localhost/agent-service:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench faults lock docs-config docs-metrics secrets image up clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock docs-config docs-metrics secrets image up clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ audit: $(READY) $(VENV)/.audit/.ready  ## vulnerabilities, licences and a bill o
 
 bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
 	$(PY) -m bench $(ARGS)
+
+soak: $(READY)  ## mixed load with faults, then what is left: memory, descriptors, tasks, runs (ARGS="--minutes 30")
+	$(PY) -m bench.soak $(ARGS)
 
 faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills every two seconds (ARGS="--threads 1000")
 	$(if $(FULL),$(PY) -m tests.faults.campaign --threads 100 --turns 5 $(ARGS),$(PY) -m pytest tests/faults $(PYTEST_ARGS))

@@ -21,8 +21,8 @@ from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
 from app.db.engine import Database
 from app.secrets.secret import Secret
-from bench.across import base, server
 from bench.processes import Server
+from bench.serving import base, server
 from tests.redis import RedisServer
 
 PEPPER = "0123456789abcdef" * 2

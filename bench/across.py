@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +20,10 @@ import httpx
 
 from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
-from bench import workers
-from bench.processes import Server, cpu_seconds, free_port, memory_mb, serving
-from bench.starting import READY
+from bench import idle, workers
+from bench.processes import Server
+from bench.serving import base, server
 from tests.redis import RedisServer
-
-AGENT = """
-import asyncio, time
-from app.agents.function import Context
-
-async def run(context: Context, input: dict) -> None:
-    for _ in range(input.get("count", 0)):
-        context.emit(time.time())
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(input.get("rest", 0))
-"""
-
-
-@contextlib.contextmanager
-def server(url: str, folder: Path, **settings: str) -> Iterator[Server]:
-    port = free_port()
-    agents = folder / "agents.toml"
-    agents.write_text('[agents.echo]\nmodel = "scripted:echo"\n[agents.clock]\nfunction = "./clock.py:run"\n')
-    (folder / "clock.py").write_text(AGENT)
-    own = {
-        "DATABASE_URL": url,
-        "AGENT_AUTH": "none",
-        "PORT": str(port),
-        "LOG_LEVEL": "warning",
-        "AGENT_CONFIG": str(agents),
-    }
-    with serving([sys.executable, "-m", "app", "serve"], port, READY, folder, **{**own, **settings}) as running:
-        yield running
-
-
-def base(running: Server) -> str:
-    return f"http://127.0.0.1:{running.port}/api/v1"
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -87,32 +53,6 @@ async def tokens(api: Server, count: int) -> dict[str, float]:
     return quantiles(ages[10:])
 
 
-async def idle(api: Server, count: int, seconds: float) -> dict[str, float]:
-    async with httpx.AsyncClient(base_url=base(api), timeout=30) as http:
-        body = {"assistant_id": "clock", "input": {"rest": seconds + 60}, "stream_mode": "custom"}
-        made = [(await http.post("/runs", json=body)).json() for _ in range(20)]
-        before = memory_mb(api.pid)[0]
-        streams = []
-        for number in range(count):
-            run = made[number % len(made)]
-            reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-            path = f"/api/v1/threads/{run['thread_id']}/runs/{run['run_id']}/stream"
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            streams.append((reader, writer))
-        for reader, _ in streams:
-            await reader.readuntil(b"event: metadata")
-        await asyncio.sleep(2)
-        used, began = cpu_seconds(api.pid), time.monotonic()
-        await asyncio.sleep(seconds)
-        share = (cpu_seconds(api.pid) - used) / (time.monotonic() - began)
-        kilobytes = (memory_mb(api.pid)[0] - before) * 1000 / count
-        for _, writer in streams:
-            writer.close()
-        for run in made:
-            await http.post(f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
-    return {"streams": count, "kB_each": round(kilobytes, 1), "share_of_a_core": round(share, 4)}
-
-
 def measure(*, quick: bool, only_workers: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
@@ -137,7 +77,7 @@ def measure(*, quick: bool, only_workers: bool) -> dict[str, Any]:
                 found[f"age of a token, {name}"] = asyncio.run(tokens(api, 100 if quick else 500))
                 if not settings:
                     found["pick-up"] = asyncio.run(pick_up(api, url, 100 if quick else 500))
-                    found["idle streams"] = asyncio.run(idle(api, 300 if quick else 1000, 5 if quick else 20))
+        found["idle streams"] = idle.idle(url, folder, 300 if quick else idle.STREAMS, 5 if quick else 15)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the parts cost bare, as servers of their own: ``granian bench.floors:hello`` and ``:frames``."""
+"""What the parts cost bare, as servers of their own: ``granian bench.floors:hello``, ``:frames``, ``:idle``."""
 
 from typing import Any
 
@@ -27,12 +27,30 @@ hello = Litestar([greet], openapi_config=None)
 async def frames(scope: Any, receive: Any, send: Any) -> None:
     """The events of ``stream100``, ready, in one chunk: the most that the server can push."""
     if scope["type"] == "lifespan":
-        for kind in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{kind}.complete"})
+        await lifespan(receive, send)
         return
     await receive()
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def idle(scope: Any, receive: Any, send: Any) -> None:
+    """An event, and nothing more until the client goes away: the least that an open stream holds."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    await receive()
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"data: 1\r\n\r\n", "more_body": scope["path"] != "/ready"})
+    if scope["path"] != "/ready":
+        await receive()
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    """Agree to begin and to end."""
+    for kind in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{kind}.complete"})

@@ -25,8 +25,8 @@ from app.access.service import AccessService
 from app.db import migrate
 from app.db.engine import Database
 from app.secrets.secret import Secret
-from bench.across import base, server
 from bench.rotations import ROTATIONS, USER, Bench, fresh, tell_redis
+from bench.serving import base, server
 from tests.database import execute
 from tests.llm.fake_provider import FakeProvider
 from tests.outages import Server

@@ -6,7 +6,7 @@ once for all that is there and get it as one chunk; a slow reader costs nothing 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -118,25 +118,20 @@ class Feed:
         finally:
             self._readers.discard(reader)
 
-    async def read(self, after: EventId, modes: Collection[str] | None = None) -> AsyncIterator[tuple[EventId, bytes]]:
-        """Yield what follows ``after`` as (id of the newest frame in it, chunk) until the feed closes.
+    def take(self, after: EventId, modes: Collection[str] | None = None) -> tuple[EventId, bytes] | None:
+        """What follows ``after``: (id of the newest frame in it, chunk); None when nothing does.
 
-        With ``modes``, only frames of these modes and those for everybody; a chunk may then be empty.
+        With ``modes``, only frames of these modes and those for everybody; the chunk may then be empty.
         Raises ``Behind`` when frames after ``after`` were forgotten.
         """
         place = after.seq if after.epoch == self.epoch else 0
-        while True:
-            if place < self._forgotten:
-                raise Behind
-            fresh = self._frames[place - self._forgotten :]
-            if fresh:
-                place += len(fresh)
-                if modes is None:
-                    chunk = b"".join([frame.data for frame in fresh])
-                else:
-                    chunk = b"".join([f.data for f in fresh if not f.mode or f.mode in modes])
-                yield EventId(self.epoch, place), chunk
-            elif self.closed:
-                return
-            else:
-                await self.changed()
+        if place < self._forgotten:
+            raise Behind
+        fresh = self._frames[place - self._forgotten :]
+        if not fresh:
+            return None
+        if modes is None:
+            chunk = b"".join([frame.data for frame in fresh])
+        else:
+            chunk = b"".join([frame.data for frame in fresh if not frame.mode or frame.mode in modes])
+        return EventId(self.epoch, place + len(fresh)), chunk

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from app.base.errors import StartError, UsageError
+from app.base.lean import without
 from app.cli.apart import apart
 from app.cli.health import EVERY_ADDRESS, ask
 from app.cli.output import BOLD, DIM, GREEN, styled
@@ -56,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         boards = Boards()
 
         def work(station: Station) -> int:
-            from app.cli.application import work
+            with without("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
+                from app.cli.application import work
 
             return work(station, boards, overrides, DEFAULTS)
 

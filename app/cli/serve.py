@@ -4,6 +4,7 @@ import argparse
 import signal
 from typing import Any, NoReturn
 
+from app.base.lean import without
 from app.cli.apart import apart
 from app.serving.events import sayer
 from app.serving.listening import listen
@@ -41,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     boards = Boards(plan["workers"])
 
     def work(station: Station) -> int:
-        from app.cli.application import work
+        with without("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
+            from app.cli.application import work
 
         station.metrics = metrics
         return work(station, boards, overrides, {})

@@ -7,7 +7,7 @@ statements name the tenant in every predicate.
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from weakref import WeakSet
 
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from app.base.errors import StartError, Unavailable
-from app.db.pool import MeasuredPool
+from app.db.pool import MeasuredPool, Turns
 from app.db.session import Reader, Snapshot, Writer
 from app.db.tracing import trace_statements
 from app.db.url import to_sqlalchemy
@@ -166,6 +166,7 @@ class Database:
         every = _always(url)
         self._wire = wire = Wire()
         self._requests = _open(every, APP_ROLE, requests, wire)
+        self._turns = Turns(cast("MeasuredPool", self._requests.sync_engine.pool))
         self._engine = _open(every, ENGINE_ROLE, engine, wire)
         self._probe = _open(every, APP_ROLE, 1, wire)
         # as many as ask: one, but in tests
@@ -201,7 +202,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
         with reachable():
-            async with self._requests.begin() as connection:
+            async with self._turns, self._requests.begin() as connection:
                 await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
                 yield connection
 
@@ -221,7 +222,7 @@ class Database:
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:
         """A transaction that reads one moment of the tenant's data, for as long as the block takes."""
         with reachable():
-            async with self._requests.connect() as plain:
+            async with self._turns, self._requests.connect() as plain:
                 connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 async with connection.begin():
                     await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
@@ -231,7 +232,7 @@ class Database:
     async def looking_up(self, key_id: str) -> AsyncIterator[Reader]:
         """A transaction before the tenant is known: it sees the API key ``key_id`` and nothing else."""
         with reachable():
-            async with self._requests.begin() as connection:
+            async with self._turns, self._requests.begin() as connection:
                 await connection.execute(_SET_KEY, {"key": key_id})
                 yield Reader(connection)
 

@@ -64,8 +64,8 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5000
     span_queue: Annotated[
         int, is_("OTEL_BSP_MAX_QUEUE_SIZE", "Spans that may wait; others are dropped.", ge=1, le=1_000_000)
-    ] = 2048
-    span_batch: Annotated[int, is_("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Spans in one request.", ge=1, le=100_000)] = 512
+    ] = 8192
+    span_batch: Annotated[int, is_("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Spans in one request.", ge=1, le=100_000)] = 2048
     longest_attribute: Annotated[
         int,
         is_(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from uuid import UUID
 
 from app.base.errors import Unavailable
@@ -13,14 +13,15 @@ from app.bus.relay import ASKED_SECONDS, Carrier, Chunk, Place
 from app.bus.signals import Signal, Signals
 from app.db.engine import Database
 from app.domain.lifecycle import RunStatus
+from app.runs.watches import ThreadKey, Watch, Watches
 
 LOOK_SECONDS = 1.0
 """How often runs elsewhere that are read here are looked up, all in one statement: their owner may have died."""
 
-STATES = "select run_id, status, epoch from runs where run_id = any($1)"
+MISSED_SECONDS = 60.0
+"""How often threads that are followed here are looked up: a signal of their next run may have been lost."""
 
-ThreadKey = tuple[UUID, UUID]
-"""Tenant and thread."""
+STATES = "select run_id, status, epoch from runs where run_id = any($1)"
 
 
 class Followed:
@@ -48,6 +49,24 @@ class Followed:
         return self.feed
 
 
+class Following:
+    """One reader of a run, a block long: open streams hold one each, so it is small."""
+
+    __slots__ = ("_feeds", "_followed")
+
+    def __init__(self, feeds: "Feeds", followed: Followed) -> None:
+        self._feeds = feeds
+        self._followed = followed
+
+    def __enter__(self) -> Followed:
+        self._followed.readers += 1
+        return self._followed
+
+    def __exit__(self, *_: object) -> None:
+        self._followed.readers -= 1
+        self._feeds.left(self._followed)
+
+
 class Feeds:
     """Implements ``app.bus.relay.Readers``."""
 
@@ -56,7 +75,7 @@ class Feeds:
         self._signals = signals
         self._carrier = carrier
         self._followed: dict[UUID, Followed] = {}
-        self._watchers: dict[ThreadKey, set[asyncio.Future[None]]] = {}
+        self._watches = Watches()
         self._threads_elsewhere: dict[UUID, float] = {}
         self._tasks = Tasks("feeds")
         self._wake = asyncio.Event()
@@ -68,6 +87,7 @@ class Feeds:
         self._signals.listen(self._hear)
         self._carrier.start(self)
         self._tasks.repeat(self._look, 0, name="look")
+        self._tasks.repeat(self.look_for_missed, MISSED_SECONDS, name="missed")
 
     async def aclose(self) -> None:
         """Stop."""
@@ -80,8 +100,7 @@ class Feeds:
         for followed in self._followed.values():
             if not followed.local:
                 followed.feed.close(finished=False)
-        for thread in list(self._watchers):
-            self._wake_watchers(thread)
+        self._watches.wake(self._watches.threads())
 
     def open(self, tenant_id: UUID, run_id: UUID, thread_id: UUID, epoch: int) -> Feed:
         """The feed of a run that is taken up here."""
@@ -102,19 +121,16 @@ class Feeds:
             if not followed.readers:
                 del self._followed[run_id]
 
-    @contextlib.contextmanager
-    def follow(self, tenant_id: UUID, run_id: UUID) -> Iterator[Followed]:
-        """The run ``run_id`` for a reader."""
-        followed = self._followed.setdefault(run_id, Followed(tenant_id, run_id))
-        followed.readers += 1
-        try:
-            yield followed
-        finally:
-            followed.readers -= 1
-            if not followed.readers and not followed.local:
-                self._unwant(followed)
-                if self._followed.get(run_id) is followed:
-                    del self._followed[run_id]
+    def follow(self, tenant_id: UUID, run_id: UUID) -> "Following":
+        """The run ``run_id`` for a reader, within a ``with`` block."""
+        return Following(self, self._followed.setdefault(run_id, Followed(tenant_id, run_id)))
+
+    def left(self, followed: Followed) -> None:
+        """A reader of ``followed`` has gone."""
+        if not followed.readers and not followed.local:
+            self._unwant(followed)
+            if self._followed.get(followed.run_id) is followed:
+                del self._followed[followed.run_id]
 
     async def changed(self, followed: Followed) -> None:
         """Wait for news of a run that may live in any process: an owner, frames, an end."""
@@ -155,32 +171,25 @@ class Feeds:
         if chunk.closed:
             feed.close(finished=chunk.finished)
 
-    @contextlib.contextmanager
-    def watching(self, thread: ThreadKey) -> Iterator["asyncio.Future[None]"]:
-        """A future that is done when a run of ``thread`` is taken up, in any process, within the block."""
-        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        watchers = self._watchers.setdefault(thread, set())
-        if not watchers:
+    def watching(self, thread: ThreadKey, ordinal: int) -> Watch:
+        """A block with a future that is done when run number ``ordinal`` of ``thread`` is taken up, in any process."""
+        if thread not in self._watches:
             self._signals.tell("follow", [thread[1]])
             self._wake.set()
-        watchers.add(news)
-        try:
-            yield news
-        finally:
-            watchers.discard(news)
-            if not watchers and self._watchers.get(thread) is watchers:
-                del self._watchers[thread]
+        return Watch(self._watches, thread, ordinal)
+
+    async def look_for_missed(self) -> None:
+        """Wake those who follow a thread whose next run is there without a signal."""
+        with contextlib.suppress(Unavailable):
+            if self._watches.threads():
+                async with self._database.engine_connection() as connection:
+                    await self._watches.look(connection)
 
     def tell(self, tenant_id: UUID, thread_id: UUID) -> None:
         """A run of the thread was taken up, or the thread is gone: tell those who follow it, in any process."""
-        self._wake_watchers((tenant_id, thread_id))
+        self._watches.wake([(tenant_id, thread_id)])
         if self._threads_elsewhere.get(thread_id, 0.0) > time.monotonic():
             self._signals.tell("news", [thread_id])
-
-    def _wake_watchers(self, thread: ThreadKey) -> None:
-        for news in self._watchers.get(thread, ()):
-            if not news.done():
-                news.set_result(None)
 
     def _unwant(self, followed: Followed) -> None:
         if followed.wanted:
@@ -193,15 +202,14 @@ class Feeds:
             self._threads_elsewhere = {one: until for one, until in self._threads_elsewhere.items() if until > now}
             self._threads_elsewhere |= dict.fromkeys(signal.follow, now + ASKED_SECONDS)
         told = set(signal.news)
-        for thread in [key for key in self._watchers if key[1] in told or signal.is_empty]:
-            self._wake_watchers(thread)
+        self._watches.wake([key for key in self._watches.threads() if key[1] in told or signal.is_empty])
         if signal.is_empty:
             self._wake.set()
 
     async def _look(self) -> None:
         """Look up the runs elsewhere that are read here, and ask for their frames again in time."""
         wanted = [followed for followed in self._followed.values() if followed.wanted]
-        if not wanted and not self._watchers:
+        if not wanted and not self._watches.threads():
             await self._wake.wait()
         else:
             with contextlib.suppress(TimeoutError):
@@ -212,7 +220,7 @@ class Feeds:
         again = now - self._asked_at > ASKED_SECONDS / 3
         if again:
             self._asked_at = now
-            self._signals.tell("follow", [thread_id for _, thread_id in self._watchers])
+            self._signals.tell("follow", [thread_id for _, thread_id in self._watches.threads()])
         wanted = [followed for followed in self._followed.values() if followed.wanted]
         if wanted:
             await self._compare(wanted, ask=again)

@@ -47,14 +47,19 @@ class RunStreams:
         with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
             while True:
                 feed = followed.feed
-                if _covers(feed, place):
-                    with contextlib.suppress(Behind):
-                        async for reached, chunk in feed.read(place, modes):
-                            place = reached
+                with contextlib.suppress(Behind):
+                    while _covers(feed, place):
+                        if (fresh := feed.take(place, modes)) is not None:
+                            place, chunk = fresh
                             if chunk:
                                 yield chunk
-                        if feed.finished:
+                            del fresh, chunk  # a reader that waits holds on to nothing
+                        elif feed.finished:
                             return
+                        elif feed.closed:
+                            break
+                        else:
+                            await feed.changed()
                 if self._supervisor.draining:
                     yield RETRY
                     return
@@ -63,6 +68,7 @@ class RunStreams:
                     place = max(place, reached)  # a reader may know more of an unfinished step than the log
                     if chunk:
                         yield chunk
+                    del chunk
                 if ended:
                     return
                 if feed.epoch > place.epoch and not feed.closed:

@@ -4,8 +4,6 @@ Ids are the run's place among the thread's runs in front of the frame's own id, 
 becomes ``metadata`` with ``run_done``, because the stream goes on.
 """
 
-import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator, Collection
 from typing import NamedTuple
@@ -22,9 +20,6 @@ from app.runs.streams import RETRY, RunStreams
 from app.runs.supervisor import Supervisor
 
 THREAD_MODES = ("run_modes", "lifecycle", "state_update")
-
-LOOK_SECONDS = 60.0
-"""How often runs are looked for of whose start no signal came."""
 
 _STATES = frozenset({"values", "updates", "checkpoints"})
 _PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})-([0-9]{1,9})")
@@ -74,24 +69,34 @@ class ThreadStreams:
         shown = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
         place = after
         while not self._supervisor.draining:
-            with self._supervisor.feeds.watching((tenant_id, thread_id)) as news:
-                async with self._database.reading(tenant_id) as session:
-                    thread = await queries.turn(session, tenant_id, thread_id)
-                    run = await queries.turn_from(session, tenant_id, thread_id, place.ordinal)
-                if thread is None:
+            with self._supervisor.feeds.watching((tenant_id, thread_id), place.ordinal) as news:
+                turn = await self._turn(tenant_id, thread_id, place.ordinal)
+                if turn is None:
                     return
-                if run is None:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_SECONDS):
-                            await news
+                ordinal, run_id = turn
+                if run_id is None:
+                    await news
                     continue
-            started = place.event if run.ordinal == place.ordinal else START
-            async for chunk in self._runs.follow(tenant_id, run.run_id, after=started, modes=shown):
+            started = place.event if ordinal == place.ordinal else START
+            async for chunk in self._runs.follow(tenant_id, run_id, after=started, modes=shown):
                 if chunk == RETRY:
                     break
-                yield _renumbered(chunk, run.ordinal, run.run_id)
-            place = Place(run.ordinal + 1, START)
+                yield _renumbered(chunk, ordinal, run_id)
+                del chunk  # a reader that waits holds on to nothing
+            place = Place(ordinal + 1, START)
         yield RETRY
+
+    async def _turn(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None] | None:
+        """The first run from number ``ordinal`` on, without a run when there is none yet; None: the thread is gone.
+
+        A call of its own: a stream that waits must not hold on to rows, nor to the connection that they came by.
+        """
+        async with self._database.reading(tenant_id) as session:
+            thread = await queries.turn(session, tenant_id, thread_id)
+            run = await queries.turn_from(session, tenant_id, thread_id, ordinal)
+        if thread is None:
+            return None
+        return (ordinal, None) if run is None else (run.ordinal, run.run_id)
 
 
 def _renumbered(chunk: bytes, ordinal: int, run_id: UUID) -> bytes:

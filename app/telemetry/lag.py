@@ -72,6 +72,7 @@ class Vitals:
             self._meters.cpu.add(max(0.0, now - before), mode)
         self._used = used
         self._meters.workers.set(1)
+        self._meters.tasks.set(len(asyncio.all_tasks()))
         try:
             self._meters.memory.set(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE)
             self._meters.descriptors.set(Path("/proc/self/fd").stat().st_size)  # their number, as of Linux 6.2

@@ -43,6 +43,9 @@ class ServerMeters:
         self.loop_lag = Histogram(
             board, "agent.event_loop.lag", "s", "How late the event loop runs a timer.", bounds=LAG_SECONDS
         )
+        self.tasks = Gauge(
+            board, "agent.event_loop.tasks", "{task}", "Tasks of the event loops, those of open requests included."
+        )
         self.pool_connections = Gauge(
             board,
             "db.client.connection.count",

@@ -30,6 +30,9 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.41.0"
 LAST_SECONDS = 2.0
 """How long what is left may take at the end."""
 
+PIECE = 64
+"""Spans that are encoded in a row: a fifth of a millisecond."""
+
 _PLACES = UUID("5f7f2f3c-53c2-4c8e-9f0a-0d6c1b7e9a11")
 
 
@@ -92,7 +95,7 @@ class _Pusher:
 
 
 class SpanPusher(_Pusher):
-    """Gathers spans, and sends them in batches. A queue that is full drops, and counts."""
+    """Gathers spans, encodes them in its own thread, sends them in batches. A queue that is full drops, and counts."""
 
     def __init__(self, settings: TelemetrySettings, resource: Resource, version: str) -> None:
         super().__init__("spans", settings.span_delay / 1000)
@@ -100,7 +103,7 @@ class SpanPusher(_Pusher):
         self._batch = min(settings.span_batch, self._most)
         self._longest = settings.longest_attribute
         self._envelope = Envelope(_plain(resource), SCOPE, version, SCHEMA_URL)
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Span] = deque()
         self._exporter = _SpanExporter()
         self.dropped = 0
 
@@ -110,17 +113,26 @@ class SpanPusher(_Pusher):
         if len(waiting) >= self._most:
             self.dropped += 1
             return
-        waiting.append(encoded(span, self._longest))
+        waiting.append(span)
         if len(waiting) == self._batch:
             self._wake.set()
 
     def push(self, *, all_of_it: bool) -> None:
         """Send what waits, in batches: the last one, which is not full, waits for more unless it shall go too."""
         while len(self._waiting) >= (1 if all_of_it else self._batch):
-            batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+            batch = self._encoded(min(self._batch, len(self._waiting)))
             if not self._exporter.send(self._envelope.around(batch)):
                 self.failures += 1
                 self.dropped += len(batch)
+
+    def _encoded(self, count: int) -> list[bytes]:
+        """The oldest ``count``. Many in a row take half of what each takes alone, among other work."""
+        batch = []
+        for number in range(count):
+            batch.append(encoded(self._waiting.popleft(), self._longest))
+            if number % PIECE == PIECE - 1:
+                time.sleep(0)  # lets the event loop go on
+        return batch
 
     def end(self, deadline: float) -> None:
         """Send the last."""

@@ -17,6 +17,7 @@ from app.base.ids import new_id
 from app.telemetry.context import RequestContext, current
 from app.telemetry.meters import Meters
 from app.telemetry.tracing import NO_TRACER, SERVER, Place, Span, Tracer, here, place_of
+from app.web.outside import KEY, Rest
 from app.web.problems import SORRY, send_problem
 
 log = structlog.get_logger(__name__)
@@ -88,12 +89,15 @@ class Envelope:
             span = self._tracer.receive(scope["method"], SERVER, caller)
         if span is not None:
             span.enter()
-        answer = _Answer(send, context.request_id)
+        answer = _Answer(receive, send, context.request_id)
+        scope[KEY] = answer  # type: ignore[literal-required]
         try:
             if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
                 await send_problem(scope, answer, 400, "The address has a NUL, which cannot be stored.")
             else:
                 await self.app(scope, receive, answer)
+                if answer.rest is not None:
+                    await answer.rest.serve()
         except Exception as error:  # noqa: BLE001 - the outermost edge
             await self._last_resort(scope, answer, error)
         finally:
@@ -108,18 +112,22 @@ class Envelope:
         route = scope.get("path_template", "")
         if answer.begun:
             log.error("answer_cut", path=route, exc_info=error.__cause__ or error)
+        elif answer.rest is not None:
+            await answer.rest.refuse(error)
         else:
             log.error("request_failed", path=route, exc_info=error)
             await send_problem(scope, answer, 500, SORRY)
 
 
 class _Answer:
-    """``send`` of one request."""
+    """``send`` of one request (``app.web.outside.Outside``)."""
 
-    __slots__ = ("_send", "begun", "request_id", "status")
+    __slots__ = ("begun", "plain_receive", "plain_send", "request_id", "rest", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+        self.plain_receive = receive
+        self.plain_send = send
+        self.rest: Rest | None = None
         self.request_id = request_id
         self.begun = False
         self.status = "499"  # until an answer begins: the client went away before
@@ -132,7 +140,7 @@ class _Answer:
             present = {name for name, _ in headers}
             headers.extend(header for header in UNLESS_SET if header[0] not in present)
             message["headers"] = headers
-        await self._send(message)
+        await self.plain_send(message)
 
 
 def _describe(span: Span, method: str, route: str, path: str, answer: _Answer) -> None:

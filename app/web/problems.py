@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, SerializationException, ValidationException
-from litestar.types import Scope, Send
+from litestar.types import Receive, Scope, Send
 
 from app.base.errors import AgentServiceError, Invalid, ModelError, NotBuilt, Unavailable
 from app.telemetry.context import current
@@ -180,3 +180,11 @@ exception_handlers: dict[int | type[Exception], Callable[..., Response[bytes]]] 
 }
 """The application's ``exception_handlers``. A stray ``msgspec.ValidationError`` is 500 on purpose: ``app.web.decoding``
 raises ``Invalid`` for what a client sent, so any other comes from our own data and is not the client's fault."""
+
+
+async def answer_error(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
+    """Answer with the problem that ``error`` is, as the application does, when it has returned already."""
+    kind = next(kind for kind in exception_handlers if isinstance(kind, type) and isinstance(error, kind))
+    request: Request[Any, Any, Any] = Request(scope, receive, send)
+    answer = exception_handlers[kind](request, error)
+    await answer.to_asgi_response(app=None, request=request)(scope, receive, send)

@@ -2,7 +2,9 @@
 
 A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``Streams`` looks after all that are open: it keeps
 idle lines alive, finds readers that went away or stopped reading, and ends everything when the process drains. A
-stream costs no task unless it lives longer than a tick, and then one, which waits for the client to go away.
+stream costs no task unless it lives longer than a tick, and then one, which waits for the client to go away. It is
+served by the outermost layer, once all others have returned, and its request is forgotten when its headers are out: an
+idle stream holds little more than its place in its source.
 """
 
 import asyncio
@@ -15,6 +17,8 @@ from litestar.openapi import ResponseSpec
 from litestar.types import Receive, Scope, Send
 
 from app.base.errors import BadRequest, Invalid
+from app.web.outside import Outside, forget, outside_of
+from app.web.problems import answer_error
 from app.web.streams import Streams
 
 YIELD_EVERY = 16
@@ -40,6 +44,10 @@ def frame(event: str, data: bytes, event_id: str) -> bytes:
 class _Open:
     """An ASGI answer that ``Streams`` looks after."""
 
+    __slots__ = (
+        "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_over", "_receive", "_scope",
+        "_send", "_sending", "_streams", "_task", "_watcher", "holder",
+    )  # fmt: skip
     kind = b""
     caching = b"no-store"
     heartbeat = b""
@@ -48,23 +56,39 @@ class _Open:
         self, streams: Streams, headers: Mapping[str, str] | None, on_disconnect: Gone | None, holder: Hashable
     ) -> None:
         self._streams = streams
+        self._outside: Outside | None = None
         self.holder = holder
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
         self._ended = ""  # why it was stopped: gone, stuck or drain
         self._begun = False
+        self._over = False
         self._sending = False
         self._last = 0
         self._beat: asyncio.Task[None] | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._watcher: Any = None  # a task, or a future of the server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the outermost layer serve it; where there is none, serve it."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._outside = outside_of(scope)
+        if self._outside is None:
+            await self.serve()
+        else:
+            self._receive = self._outside.plain_receive
+            self._outside.rest = self
+
+    async def refuse(self, error: Exception) -> None:
+        """Answer with the problem that ``error`` is: it came before the answer began."""
+        await answer_error(self._scope, self._receive, self._send, error)
+
+    async def serve(self) -> None:
         """Serve it to its end, or until the client goes away."""
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._receive = receive
-        self._send = send
         self._last = self._streams.now
         self._streams.opened(self)
         if self._streams.draining:
@@ -84,21 +108,26 @@ class _Open:
 
     def stop(self, reason: str) -> None:
         """Interrupt it, wherever it waits."""
-        if not self._ended:
+        if not self._ended and not self._over:
             self._ended = reason
             self._task.cancel()
 
     def look(self, now: int) -> None:
         """One tick: watch, keep alive, give up."""
         if self._watcher is None:
-            self._watcher = self._streams.tasks.start(self._watch(), name="watch")
+            self._watch()
         idle = now - self._last
         if self._sending and idle > self._streams.stuck_ticks:
             self.stop("stuck")
         if self._sending or (self._beat is not None and not self._beat.done()):
             return
-        if idle >= self._streams.beat_ticks or (not self._begun and idle > 1):
+        if not self._begun and idle > 1:
             self._beat = self._streams.tasks.start(self._keep_alive(), name="heartbeat")
+        elif idle >= self._streams.beat_ticks:
+            self._last = now
+            sent = self._send({"type": "http.response.body", "body": self.heartbeat, "more_body": True})
+            if asyncio.iscoroutine(sent) or hasattr(sent, "add_done_callback"):  # it could not go at once
+                self._beat = self._streams.tasks.start(self._sent(sent), name="heartbeat")
 
     async def _serve(self) -> None:
         raise NotImplementedError
@@ -112,6 +141,11 @@ class _Open:
         headers = [(b"content-type", self.kind), (b"cache-control", self.caching), *self._headers, *more]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sending = False
+        if self._outside is not None:
+            self._send = self._outside.plain_send
+            self._outside = None
+            self._headers = []
+            forget(self._scope)
 
     async def _settle(self) -> None:
         """Let a heartbeat that is on its way go first."""
@@ -130,18 +164,42 @@ class _Open:
             await self._begin()
         await self._put(self.heartbeat)
 
-    async def _watch(self) -> None:
-        kind = ""
-        while kind != "http.disconnect":
+    async def _sent(self, sending: Awaitable[None]) -> None:
+        self._sending = True
+        await sending
+        self._sending = False
+
+    def _watch(self) -> None:  # by the server's own future where it gives one: that needs no task
+        said = self._receive()
+        if hasattr(said, "add_done_callback"):
+            self._watcher = said
+            said.add_done_callback(self._heard)
+        else:
+            self._watcher = self._streams.tasks.start(self._listen(said), name="watch")
+
+    def _heard(self, said: Any) -> None:
+        if self._over or said.cancelled():
+            return
+        if said.exception() is not None or said.result()["type"] == "http.disconnect":
+            self.stop("gone")
+        else:
+            self._watch()
+
+    async def _listen(self, said: Awaitable[Any]) -> None:
+        while True:
             with contextlib.suppress(HTTPException, BadRequest, Invalid):  # a body that no handler asked for
-                kind = (await self._receive())["type"]
+                if (await said)["type"] == "http.disconnect":
+                    break
+            said = self._receive()
         self.stop("gone")
 
     async def _leave(self) -> None:
-        for task in (self._watcher, self._beat):
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+        self._over = True
+        for waiting in (self._watcher, self._beat):
+            if waiting is not None and not waiting.done():
+                waiting.cancel()
+                if isinstance(waiting, asyncio.Task):
+                    await asyncio.wait([waiting])
 
 
 class EventStream(_Open):
@@ -152,6 +210,7 @@ class EventStream(_Open):
     so that the client comes back with its ``Last-Event-ID``.
     """
 
+    __slots__ = ("_chunks",)
     kind = b"text/event-stream; charset=utf-8"
     caching = b"no-store, no-transform"
     heartbeat = b": heartbeat\r\n\r\n"
@@ -181,6 +240,7 @@ class EventStream(_Open):
             if not self._begun:
                 await self._begin()
             await self._put(chunk)
+            del chunk  # it may be the last one for hours
             count += 1
             if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
@@ -212,6 +272,7 @@ class JsonWait(_Open):
     cancelled when the client goes away: give a coroutine, not a task that others await.
     """
 
+    __slots__ = ("_result",)
     kind = b"application/json"
     heartbeat = b"\n"
 
