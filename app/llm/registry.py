@@ -96,11 +96,15 @@ class Registry:
             # nothing there can fail, and nothing is paid
             model = links[0].model
             return Measured(model, self._meters, self._tracer) if self._tracer.active else model
-        return Measured(Failover(links, self._rules), self._meters, self._tracer)
+        return Measured(Failover(links, self._rules, meters=self._meters), self._meters, self._tracer)
 
     def health(self) -> dict[str, dict[str, Any]]:
         """How each vendor in use did lately, in real traffic and when ``probe`` looked; asks nobody."""
         return {name: msgspec.to_builtins(vendor.observation) for name, vendor in self._vendors.items()}
+
+    def breakers(self) -> dict[str, bool]:
+        """Of each vendor in use, whether it is not asked at the moment."""
+        return {name: vendor.breaker.open for name, vendor in self._vendors.items()}
 
     async def probe(self) -> None:
         """Ask each vendor in use that was not heard of for a minute to list its models, which costs nothing.

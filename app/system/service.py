@@ -20,9 +20,13 @@ def version() -> str:
 
 
 class Dispensable(Protocol):
-    """Something that the service can do without; ``trouble`` says in a sentence what is wrong with it."""
+    """A Redis, without which the service still works; ``trouble`` says in a sentence what is wrong with it.
+
+    ``memory`` are the bytes that it uses, and those it may use; 0: nobody knows, or no limit.
+    """
 
     trouble: str
+    memory: tuple[int, int]
 
 
 class SystemService:

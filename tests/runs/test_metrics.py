@@ -26,3 +26,22 @@ async def test_runs_that_wait_are_told_of_with_the_age_of_the_oldest(database: D
     await waiting.look()
     assert meters.queue_depth.series == {(): 2}
     assert 90 <= meters.queue_age.series[()] < 120
+
+
+async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_the_oldest(database: Database) -> None:
+    meters = Meters()
+    waiting = Waiting(database, meters)
+    async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
+        for thread in ("a", "b"):
+            await accepting.accept(thread, delay=3600)
+    await fetch(
+        database,
+        "update runs set status = 'running', reason = 'claimed', epoch = 1, owner = gen_random_uuid(),"
+        " started_at = now() - interval '200 seconds', lease_until = now() + interval '60 seconds'",
+    )
+    await waiting.look()
+    assert meters.runs_orphaned.series == {(): 0}
+    assert 200 <= meters.oldest_run.series[()] < 260
+    await fetch(database, "update runs set lease_until = now() - interval '30 seconds'")
+    await waiting.look()
+    assert meters.runs_orphaned.series == {(): 2}
