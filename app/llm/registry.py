@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.base.errors import Invalid, ModelError, UsageError
+from app.base.errors import Invalid, ModelCredentials, ModelError, UsageError
 from app.llm.failover import Failover, Link, RetryRules
 from app.llm.measured import Measured
 from app.llm.port import Model
@@ -155,6 +155,7 @@ class Registry:
             return Link(SCRIPTED[model](), Vendor("scripted"))
         if name not in self._adapters:
             self._adapters[name] = self._openai(model) if vendor == "openai" else self._anthropic(model)
+            self._meters.model_attempts.add(0, vendor, model, ModelCredentials.__name__)  # one refusal is to be seen
         return Link(self._adapters[name], self._vendors.setdefault(vendor, Vendor(vendor)))
 
     def _openai(self, model: str) -> "WireModel":

@@ -239,7 +239,7 @@ class Meters(StandingMeters):
             board,
             "agent.checkpoint.duration",
             "s",
-            "From a step's end until it is durable; a lost lease or a database that is away is the error.",
+            "From a step's end until it is durable; else LeaseLost, cancelled or Unavailable (the database).",
             ("error.type",),
         )
         self.leases_lost = Counter(
