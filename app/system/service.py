@@ -89,12 +89,11 @@ class SystemService:
         worst = "degraded" if any(seen["status"] == "degraded" for seen in vendors.values()) else "healthy"
         heard = [seen for seen in vendors.values() if seen["observed_at"] is not None]
         last = max(heard, key=lambda seen: seen["observed_at"], default={"latency_ms": None, "observed_at": None})
-        return {
-            "status": worst,
-            "latency_ms": last["latency_ms"],
-            "observed_at": last["observed_at"],
-            "vendors": vendors,
-        }
+        known = {"status": worst, "latency_ms": last["latency_ms"], "observed_at": last["observed_at"]}
+        if worst == "degraded":
+            failing = {name: seen["error"] for name, seen in vendors.items() if seen["status"] == "degraded"}
+            known["reason"] = ", ".join(f"{name}: {error}" for name, error in failing.items())
+        return {**known, "vendors": vendors}
 
     def _redis_state(self) -> dict[str, Any]:
         """Without it streams across processes go another way: never more than degraded."""
