@@ -1,9 +1,37 @@
 """What runs are counted as: steps, ends, and those that wait."""
 
+import asyncio
+
+import pytest
+
+from app.base.errors import LeaseLost
+from app.base.ids import new_id
 from app.db.engine import Database
+from app.runs.entries import JournalEntry
+from app.runs.journal import Journal
 from app.runs.waiting import Waiting
 from app.telemetry.meters import Meters
+from app.telemetry.tracing import NO_TRACER, Telling
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch
+from tests.system.house import NOWHERE
+
+
+def entry() -> JournalEntry:
+    """A step of a run that nobody has."""
+    return JournalEntry(
+        tenant_id=new_id(),
+        thread_id=new_id(),
+        run_id=new_id(),
+        epoch=1,
+        owner=new_id(),
+        head=None,
+        last_number=0,
+        checkpoints=[],
+        items=[],
+        steps=[],
+        intents=[],
+        events=[],
+    )
 
 
 async def test_a_run_and_its_steps_are_counted(engine: Engine) -> None:
@@ -45,3 +73,32 @@ async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_t
     await fetch(database, "update runs set lease_until = now() - interval '30 seconds'")
     await waiting.look()
     assert meters.runs_orphaned.series == {(): 2}
+
+
+async def test_a_step_given_up_while_the_database_is_away_is_told_from_one_whose_run_is_elsewhere(
+    database: Database,
+) -> None:
+    """The one speaks against the service, the other is how it should be."""
+    away = Database(NOWHERE, requests=1, engine=1)
+    for where, trouble in ((away, "Unavailable"), (database, "LeaseLost")):
+        meters = Meters()
+        journal = Journal(where, 0.0, Telling(meters, NO_TRACER))
+        journal.start()
+        with pytest.raises(LeaseLost):
+            await journal.write(entry())
+        await journal.aclose()
+        assert [*meters.checkpoints.series] == [(trouble,)]
+    await away.aclose()
+
+
+async def test_a_step_cut_short_while_the_database_is_away_counts_against_it() -> None:
+    meters = Meters()
+    away = Database(NOWHERE, requests=1, engine=1)
+    journal = Journal(away, 60.0, Telling(meters, NO_TRACER))
+    journal.start()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await journal.write(entry())
+    await journal.aclose()
+    await away.aclose()
+    assert [*meters.checkpoints.series] == [("Unavailable",)]
