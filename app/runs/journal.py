@@ -155,11 +155,15 @@ PAUSE = 0.2
 AWAY = "Unavailable"
 """The trouble of an entry that was given up while the database was away: the one that speaks against the service."""
 
+CANCELLED = "cancelled"
+VAIN_SECONDS = 5.0
+"""A commit takes milliseconds: who was stopped after so long (as a rule because its lease ended) waited for nobody."""
+
 
 class Fate:
     """What becomes of an entry: ``trouble`` is empty once it is durable."""
 
-    trouble = "cancelled"
+    trouble = CANCELLED
 
 
 class Journal:
@@ -191,7 +195,10 @@ class Journal:
         try:
             return await self._write(entry, fate)
         finally:
-            self._meters.checkpoints.record(time.monotonic() - began, fate.trouble)
+            took = time.monotonic() - began
+            if fate.trouble == CANCELLED and took > VAIN_SECONDS:
+                fate.trouble = AWAY
+            self._meters.checkpoints.record(took, fate.trouble)
             if span is not None:
                 span.attributes.update(ABOUT_COMMITS)
                 span.end(fate.trouble)

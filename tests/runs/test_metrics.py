@@ -7,6 +7,7 @@ import pytest
 from app.base.errors import LeaseLost
 from app.base.ids import new_id
 from app.db.engine import Database
+from app.runs import journal as module
 from app.runs.entries import JournalEntry
 from app.runs.journal import Journal
 from app.runs.waiting import Waiting
@@ -75,23 +76,22 @@ async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_t
     assert meters.runs_orphaned.series == {(): 2}
 
 
-async def test_a_step_given_up_while_the_database_is_away_is_told_from_one_whose_run_is_elsewhere(
-    database: Database,
+async def test_a_step_of_a_run_that_is_elsewhere_is_a_lost_lease(database: Database) -> None:
+    meters = Meters()
+    journal = Journal(database, 60.0, Telling(meters, NO_TRACER))
+    journal.start()
+    with pytest.raises(LeaseLost):
+        await journal.write(entry())
+    await journal.aclose()
+    assert [*meters.checkpoints.series] == [("LeaseLost",)]
+
+
+@pytest.mark.parametrize("patience, trouble", [(0.1, "Unavailable"), (60.0, "cancelled")])
+async def test_a_step_that_waited_for_the_database_in_vain_speaks_against_the_service(
+    monkeypatch: pytest.MonkeyPatch, patience: float, trouble: str
 ) -> None:
-    """The one speaks against the service, the other is how it should be."""
-    away = Database(NOWHERE, requests=1, engine=1)
-    for where, trouble in ((away, "Unavailable"), (database, "LeaseLost")):
-        meters = Meters()
-        journal = Journal(where, 0.0, Telling(meters, NO_TRACER))
-        journal.start()
-        with pytest.raises(LeaseLost):
-            await journal.write(entry())
-        await journal.aclose()
-        assert [*meters.checkpoints.series] == [(trouble,)]
-    await away.aclose()
-
-
-async def test_a_step_cut_short_while_the_database_is_away_counts_against_it() -> None:
+    """A run that is stopped at once is how it should be; one that is stopped because its lease ended is not."""
+    monkeypatch.setattr(module, "VAIN_SECONDS", patience)
     meters = Meters()
     away = Database(NOWHERE, requests=1, engine=1)
     journal = Journal(away, 60.0, Telling(meters, NO_TRACER))
@@ -101,4 +101,4 @@ async def test_a_step_cut_short_while_the_database_is_away_counts_against_it() -
             await journal.write(entry())
     await journal.aclose()
     await away.aclose()
-    assert [*meters.checkpoints.series] == [("Unavailable",)]
+    assert [*meters.checkpoints.series] == [(trouble,)]
