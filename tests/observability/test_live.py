@@ -188,10 +188,10 @@ def prometheus(tmp_path: Path, server: Served) -> Iterator[Prometheus]:
 
 
 def _answers(prometheus: Prometheus) -> bool:
-    try:
-        return len(prometheus.asked("query", query='up{job="agent-service"} == 1')["result"]) == 1
-    except httpx.TransportError:
-        return False
+    with contextlib.suppress(httpx.TransportError):
+        if httpx.get(f"http://127.0.0.1:{prometheus.port}/-/ready").status_code == 200:
+            return len(prometheus.asked("query", query='up{job="agent-service"} == 1')["result"]) == 1
+    return False
 
 
 @pytest.mark.timeout(150)
