@@ -47,7 +47,7 @@ def queries() -> list[str]:
 def selectors(expression: str) -> list[Selector]:
     """The vectors that ``expression`` asks for. Raises ``ValueError`` where it is no PromQL."""
     return [
-        Selector(node.name, {one.name: one.value for one in node.matchers.matchers})
+        Selector(node.name or "", {one.name: one.value for one in node.matchers.matchers})
         for node in _nodes(promql.parse(expression))
         if isinstance(node, promql.VectorSelector)
     ]
