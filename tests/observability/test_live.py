@@ -115,6 +115,7 @@ def on_the_page(server: Served) -> dict[str, list[dict[str, str]]]:
     return found
 
 
+@pytest.mark.timeout(150)
 async def test_what_rules_and_dashboard_name_is_on_the_page_of_a_running_server(
     server: Served, provider: FakeProvider
 ) -> None:

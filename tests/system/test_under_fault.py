@@ -115,6 +115,7 @@ async def server(server_url: str, tmp_path: Path) -> AsyncIterator[Served]:
         await drop(server_url, url)
 
 
+@pytest.mark.timeout(150)
 async def test_probes_are_answered_while_the_server_is_as_busy_as_it_can_be(server: Served) -> None:
     """Sixty-four clients without a pause: a probe has the five seconds that the image's health check allows."""
     over = asyncio.Event()
@@ -139,6 +140,7 @@ async def test_probes_are_answered_while_the_server_is_as_busy_as_it_can_be(serv
     assert done > 64
 
 
+@pytest.mark.timeout(150)
 async def test_a_worker_that_is_killed_is_counted_as_lost(server: Served) -> None:
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     [before] = (await asyncio.to_thread(children.read_text)).split()
