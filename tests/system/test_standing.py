@@ -65,7 +65,9 @@ async def test_secrets_tell_the_age_of_their_files_and_whether_a_new_value_was_r
     async with serving("", AGENT_AUTH="none", **settings) as service:
         assert 5e8 < told(service, "secret_age")["DATABASE_URL",] < 5e9
         assert set(told(service, "secret_age")) == {("DATABASE_URL",)}, "what comes from no file has no age"
-        assert told(service, "secret_refused") == {("DATABASE_URL",): 0, ("AGENT_WEBHOOK_SECRET",): 0}
+        refused = told(service, "secret_refused")
+        assert {("DATABASE_URL",), ("AGENT_WEBHOOK_SECRET",)} <= set(refused)
+        assert not any(refused.values())
         secret.write_text("")
         service.house.vault.look()
         assert told(service, "secret_refused")["DATABASE_URL",] == 1
