@@ -14,10 +14,10 @@ IMAGE ?= localhost/agent-service:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock docs-config docs-metrics secrets image up clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock docs-config docs-metrics observability secrets image up clean
 
 help:  ## list these verbs
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY)  ## start the server on an embedded PostgreSQL (ARGS="--port 8001")
 	$(VENV)/bin/agent-service dev $(ARGS)
@@ -66,6 +66,10 @@ docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
 
 docs-metrics: $(READY)  ## write docs/metrics.md anew from app/telemetry/meters.py
 	$(PY) -m docs.metrics
+
+observability: $(READY)  ## write the generated files of deploy/prometheus and deploy/grafana anew
+	$(PY) -m deploy.prometheus.rules
+	$(PY) -m deploy.grafana.dashboard
 
 lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt

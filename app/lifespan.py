@@ -6,6 +6,8 @@ from typing import Any
 
 import structlog
 
+from app.system.standing import Standing, Watched
+from app.system.stock import Stock
 from app.wiring import House
 
 log = structlog.get_logger(__name__)
@@ -39,10 +41,23 @@ async def open_house(house: House) -> None:
             log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
         house.dispatcher.start()
         house.keeping.start()
+    house.loop_lag.also(_standing(house).sample)
     house.loop_lag.start()
+    house.prober.also(Stock(house.database, house.meters).look)
     house.prober.start()
     house.readiness.ready()
     log.info("started", agents=len(house.catalog.names()))
+
+
+def _standing(house: House) -> Standing:
+    watched = Watched(
+        settings=house.settings,
+        models=house.models,
+        vault=house.vault,
+        budgets=house.engine.budgets,
+        redis=house.redis,
+    )
+    return Standing(house.meters, house.prober, house.readiness, watched)
 
 
 async def drain_house(house: House) -> None:
@@ -66,6 +81,7 @@ async def close_house(house: House) -> None:
     await _within(house, CLOSE_SECONDS, _close(house), "close")
     if house.push is not None:
         await asyncio.to_thread(house.push.end)
+    house.meters.board.close()
     log.info("stopped")
 
 

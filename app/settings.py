@@ -25,6 +25,7 @@ from app.options import (
     EgressSettings,
     LimitSettings,
     LlmSettings,
+    ObjectiveSettings,
     RedisSettings,
     RunSettings,
     ServerSettings,
@@ -53,10 +54,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     egress: EgressSettings = EgressSettings()
     limits: LimitSettings = LimitSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    objectives: ObjectiveSettings = ObjectiveSettings()
     otel: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     read_secret: Callable[[str], Secret | None] = lambda _: None
     """What the secret variable of that name holds now, its file read again. Raises ``UsageError``."""
+    secret_path: Callable[[str], str] = lambda _: ""
+    """The file that the secret variable of that name comes from; empty where it comes from none."""
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -170,7 +174,11 @@ def load(
         secret: Secret | None = _value_of(secrets[name], text) if text else None
         return secret
 
-    return Settings(**groups, otel=otel, warnings=_warnings(layers), read_secret=read_secret)
+    def secret_path(name: str) -> str:
+        return next((path for layer in layers if (path := layer.get(f"{name}_FILE", "").strip())), "")
+
+    warnings = _warnings(layers)
+    return Settings(**groups, otel=otel, warnings=warnings, read_secret=read_secret, secret_path=secret_path)
 
 
 def hand_on(variables: Mapping[str, str]) -> None:

@@ -138,7 +138,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     signals = Signals(database)
     carrier, redis = _carriers(settings, vault, database, signals)
     limiter = _limiter(settings, vault, meters)
-    budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
+    budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.exceptions import ResponseError
 
 from app.base.tasks import Tasks
 from app.bus.redis_address import FAILURES, LOOK_SECONDS, SECONDS, RedisAddress, Urls, opened
@@ -46,6 +47,8 @@ class RedisCarrier:
         self._resting_until = 0.0
         self._tasks = Tasks("redis_relay")
         self.trouble = ""
+        self.memory: tuple[int, int] = (0, 0)
+        """Bytes that it used when last asked, and those it may use; 0: nobody knows, or no limit."""
 
     def start(self, readers: Readers) -> None:
         """Begin to listen for what is wanted."""
@@ -86,16 +89,22 @@ class RedisCarrier:
             await self._otherwise.publish(left)
 
     async def probe(self) -> None:
-        """Ask whether it is there."""
+        """Ask whether it is there, and how full it is."""
         try:
             async with asyncio.timeout(SECONDS):
                 await self._redis.ping()
+                await self._measure()
         except FAILURES as error:
             self._rest(error)
         else:
             if self.trouble:
                 log.info("redis_found")
             self.trouble = ""
+
+    async def _measure(self) -> None:
+        with contextlib.suppress(ResponseError):  # a Redis that lets nobody ask
+            told = await self._redis.info("memory")
+            self.memory = int(told.get("used_memory", 0)), int(told.get("maxmemory", 0))
 
     def _rest(self, error: Exception) -> None:
         self._resting_until = time.monotonic() + REST_SECONDS

@@ -40,6 +40,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
     def measure(self, meters: ServerMeters, name: str) -> None:
         """Count on ``meters`` as the pool ``name``."""
         self._meters, self._name = meters, name
+        meters.pool_timeouts.add(0, name)  # a series that begins with its first event never grows by it
 
     def sample(self) -> None:
         """Set the gauges to what is true now."""

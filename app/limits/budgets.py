@@ -24,6 +24,7 @@ from app.limits.buckets import Take
 from app.limits.prices import MILLION, Prices
 from app.limits.service import COST, QUEUED, RUNS, TOKENS, Limiter
 from app.limits.structs import Own, Reserved
+from app.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ _RESERVE = """
 insert into spending as s (tenant_id, day, reserved) select $1, $2, $3::numeric where $3::numeric <= $4::numeric
 on conflict (tenant_id, day) do update set reserved = s.reserved + $3
 where s.spent + s.reserved + $3 <= $4
-returning 1
+returning ((s.spent + s.reserved) / $4)::float8
 """
 _SPEND = """
 insert into spending as s (tenant_id, day, reserved, spent, tokens)
@@ -61,7 +62,7 @@ class Change(msgspec.Struct):
 
 
 class Budgets:
-    """Reserves for runs, and keeps what they spend. ``model_of`` names the model of an agent."""
+    """Reserves for runs, and keeps what they spend, also on ``meters``. ``model_of`` names the model of an agent."""
 
     def __init__(
         self,
@@ -69,9 +70,13 @@ class Budgets:
         limiter: Limiter,
         prices: Prices,
         model_of: Callable[[str], str],
+        meters: Meters,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self.prices = prices
+        self._meters = meters
+        self._shares: dict[UUID, float] = {}
+        self._shares_of = date.min
         self._database = database
         self._limiter = limiter
         self._model_of = model_of
@@ -87,6 +92,11 @@ class Budgets:
         """Write what is left, and stop."""
         await self._tasks.aclose()
         await self.flush()
+
+    @property
+    def fullest(self) -> float:
+        """The greatest part of today's budget that a tenant had spent or reserved when it last asked here."""
+        return max(self._shares.values(), default=0.0) if self._shares_of == self.today() else 0.0
 
     async def own(self, tenant_id: UUID) -> Own:
         """A tenant's own limits, where no key has brought them."""
@@ -122,6 +132,7 @@ class Budgets:
         """Dollars more for a run that has used up what it had reserved on ``day``. Raises ``BudgetSpent``."""
         _, per_day = self._limits(await self.own(tenant_id))
         if per_day and not await self._reserve_cost(tenant_id, Reserved(day, 0, cost), per_day):
+            self._limiter.rejected(COST)
             raise BudgetSpent(f"The tenant has spent its {per_day:g} dollars of the day: the run stops here.")
         return cost if per_day else 0.0
 
@@ -131,8 +142,11 @@ class Budgets:
         change.reserved -= reserved.cost
         change.owed -= reserved.tokens
 
-    def spend(self, tenant_id: UUID, used: Reserved, *, reserved: Reserved) -> None:
-        """Keep that ``used`` was spent, of which ``reserved`` had been reserved."""
+    def spend(self, tenant_id: UUID, used: Reserved, *, reserved: Reserved, model: str = "") -> None:
+        """Keep that ``used`` was spent on ``model``, of which ``reserved`` had been reserved."""
+        if used.cost:
+            vendor, _, name = model.partition(":")
+            self._meters.model_cost.add(used.cost, vendor, name)
         change = self._change(tenant_id, used.day)
         change.spent += used.cost
         change.tokens += used.tokens
@@ -190,9 +204,13 @@ class Budgets:
 
     async def _reserve_cost(self, tenant_id: UUID, reserved: Reserved, per_day: float) -> bool:
         async with self._database.engine_connection() as connection:
-            return bool(
-                await connection.fetchval(_RESERVE, tenant_id, reserved.day, dollars(reserved.cost), dollars(per_day))
+            share = await connection.fetchval(
+                _RESERVE, tenant_id, reserved.day, dollars(reserved.cost), dollars(per_day)
             )
+        if self._shares_of != reserved.day:
+            self._shares, self._shares_of = {}, reserved.day
+        self._shares[tenant_id] = 1.0 if share is None else share
+        return share is not None
 
     def _change(self, tenant_id: UUID, day: date) -> Change:
         return self._changes.setdefault((tenant_id, day), Change())
@@ -242,7 +260,7 @@ class Account:
         used = Reserved(left.day, input_tokens + output_tokens, cost)
         covered = Reserved(left.day, min(left.tokens, used.tokens), min(left.cost, cost))
         self._owed += cost - covered.cost
-        self._budgets.spend(self._tenant_id, used, reserved=covered)
+        self._budgets.spend(self._tenant_id, used, reserved=covered, model=model)
         self._left = Reserved(left.day, left.tokens - covered.tokens, left.cost - covered.cost)
 
     async def check(self) -> None:

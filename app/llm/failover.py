@@ -12,6 +12,7 @@ import structlog
 from app.base.errors import ModelCredentials, ModelError
 from app.llm.port import Model, ModelEvent, ModelRequest
 from app.llm.vendor import Clock, Vendor
+from app.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,7 @@ class Failover:
         clock: Clock = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        meters: Meters | None = None,
     ) -> None:
         self.vendor = links[0].model.vendor
         self.name = links[0].model.name
@@ -60,10 +62,11 @@ class Failover:
         self._clock = clock
         self._sleep = sleep
         self._draw = draw
+        self._meters = meters
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Ask the models in turn (``app.llm.port.Model``)."""
-        plan = Plan(self._links, self._rules, self._clock, self._draw)
+        plan = Plan(self._links, self._rules, self._clock, self._draw, self._left)
         while True:
             link = plan.link
             begun = False
@@ -82,9 +85,11 @@ class Failover:
                         attempt.first_event()
                     yield event
                 attempt.succeeded()
+                self._tried(link)
                 return
             except ModelError as error:
                 attempt.failed(error)
+                self._tried(link, type(error).__name__)
                 if begun:
                     raise
                 pause = plan.after(error)
@@ -94,11 +99,27 @@ class Failover:
             if pause:
                 await self._sleep(pause)
 
+    def _tried(self, link: Link, failure: str = "") -> None:
+        if self._meters is not None:
+            self._meters.model_attempts.add(1, link.model.vendor, link.model.name, failure)
+
+    def _left(self, model: Model) -> None:
+        if self._meters is not None:
+            self._meters.model_fallbacks.add(1, model.vendor, model.name)
+
 
 class Plan:
-    """What to try next for one request."""
+    """What to try next for one request. ``left`` hears of a model that gave way to the next."""
 
-    def __init__(self, links: Sequence[Link], rules: RetryRules, clock: Clock, draw: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        links: Sequence[Link],
+        rules: RetryRules,
+        clock: Clock,
+        draw: Callable[[], float],
+        left: Callable[[Model], None],
+    ) -> None:
+        self._left = left
         self._links = links
         self._rules = rules
         self._clock = clock
@@ -137,6 +158,7 @@ class Plan:
         if self._place + 1 == len(self._links):
             raise self._joined() from None
         self._place += 1
+        self._left(failed)
         self._enter()
         log.warning(
             "model_fallback",

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.base.errors import Invalid, ModelError, UsageError
+from app.base.errors import Invalid, ModelCredentials, ModelError, UsageError
 from app.llm.failover import Failover, Link, RetryRules
 from app.llm.measured import Measured
 from app.llm.port import Model
@@ -96,11 +96,15 @@ class Registry:
             # nothing there can fail, and nothing is paid
             model = links[0].model
             return Measured(model, self._meters, self._tracer) if self._tracer.active else model
-        return Measured(Failover(links, self._rules), self._meters, self._tracer)
+        return Measured(Failover(links, self._rules, meters=self._meters), self._meters, self._tracer)
 
     def health(self) -> dict[str, dict[str, Any]]:
         """How each vendor in use did lately, in real traffic and when ``probe`` looked; asks nobody."""
         return {name: msgspec.to_builtins(vendor.observation) for name, vendor in self._vendors.items()}
+
+    def breakers(self) -> dict[str, bool]:
+        """Of each vendor in use, whether it is not asked at the moment."""
+        return {name: vendor.breaker.open for name, vendor in self._vendors.items()}
 
     async def probe(self) -> None:
         """Ask each vendor in use that was not heard of for a minute to list its models, which costs nothing.
@@ -151,6 +155,7 @@ class Registry:
             return Link(SCRIPTED[model](), Vendor("scripted"))
         if name not in self._adapters:
             self._adapters[name] = self._openai(model) if vendor == "openai" else self._anthropic(model)
+            self._meters.model_attempts.add(0, vendor, model, ModelCredentials.__name__)  # one refusal is to be seen
         return Link(self._adapters[name], self._vendors.setdefault(vendor, Vendor(vendor)))
 
     def _openai(self, model: str) -> "WireModel":

@@ -4,7 +4,7 @@ from app.options.access import AuthSettings, LimitSettings
 from app.options.outside import EgressSettings, LlmSettings
 from app.options.server import AgentSettings, RunSettings, ServerSettings
 from app.options.storage import DatabaseSettings, RedisSettings
-from app.options.telemetry import TelemetrySettings
+from app.options.telemetry import ObjectiveSettings, TelemetrySettings
 
 __all__ = [
     "AgentSettings",
@@ -13,6 +13,7 @@ __all__ = [
     "EgressSettings",
     "LimitSettings",
     "LlmSettings",
+    "ObjectiveSettings",
     "RedisSettings",
     "RunSettings",
     "ServerSettings",

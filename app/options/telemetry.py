@@ -1,10 +1,12 @@
 """Telemetry: OpenTelemetry's own names, as far as this program reads them itself."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from app.options.meaning import HTTP, is_
+
+PART: dict[str, Any] = {"ge": 0.5, "le": 0.99999}
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +132,32 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
     def opts_in(self, name: str) -> bool:
         """Whether ``OTEL_SEMCONV_STABILITY_OPT_IN`` names ``name``."""
         return name in _words(self.opt_in)
+
+
+class ObjectiveSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Objectives (what the alerts in `deploy/prometheus` are measured against; exported as gauges)"""
+
+    availability: Annotated[
+        float, is_("AGENT_SLO_AVAILABILITY", "The part of API requests that shall not fail here.", **PART)
+    ] = 0.999
+    first_token: Annotated[
+        float, is_("AGENT_SLO_FIRST_TOKEN", "The part of answers of models that shall begin within 2.5 s.", **PART)
+    ] = 0.95
+    runs: Annotated[
+        float, is_("AGENT_SLO_RUNS", "The part of runs that shall succeed, cancelled ones left out.", **PART)
+    ] = 0.99
+    checkpoints: Annotated[
+        float, is_("AGENT_SLO_CHECKPOINTS", "The part of steps whose checkpoint shall be durable.", **PART)
+    ] = 0.9999
+    disk_gb: Annotated[
+        float,
+        is_(
+            "AGENT_DATABASE_DISK_GB",
+            "Gigabytes that the database may grow to, for the forecast that warns before (0: not told).",
+            ge=0,
+            le=10_000_000,
+        ),
+    ] = 0
 
 
 def _words(text: str) -> set[str]:

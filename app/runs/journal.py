@@ -152,6 +152,20 @@ PAUSE = 0.2
 """Seconds between two tries while the database is away."""
 
 
+AWAY = "Unavailable"
+"""The trouble of an entry that was given up while the database was away: the one that speaks against the service."""
+
+CANCELLED = "cancelled"
+VAIN_SECONDS = 5.0
+"""A commit takes milliseconds: who was stopped after so long (as a rule because its lease ended) waited for nobody."""
+
+
+class Fate:
+    """What becomes of an entry: ``trouble`` is empty once it is durable."""
+
+    trouble = CANCELLED
+
+
 class Journal:
     """Writes what runs have done. Entries of one run keep their order.
 
@@ -177,37 +191,37 @@ class Journal:
         """
         began = time.monotonic()
         span = self._tracer.start(COMMIT_SPAN, CLIENT)
-        trouble = "cancelled"
+        fate = Fate()
         try:
-            queued = await self._write(entry)
-            trouble = ""
-        except LeaseLost:
-            trouble = "LeaseLost"
-            raise
+            return await self._write(entry, fate)
         finally:
-            self._meters.checkpoints.record(time.monotonic() - began, trouble)
+            took = time.monotonic() - began
+            if fate.trouble == CANCELLED and took > VAIN_SECONDS:
+                fate.trouble = AWAY
+            self._meters.checkpoints.record(took, fate.trouble)
             if span is not None:
                 span.attributes.update(ABOUT_COMMITS)
-                span.end(trouble)
-        return queued
+                span.end(fate.trouble)
 
-    async def _write(self, entry: JournalEntry) -> int:
+    async def _write(self, entry: JournalEntry, fate: Fate) -> int:
         deadline = time.monotonic() + self._patience
-        repeated = False
         while True:
             try:
                 queued = await self._groups.submit(entry)
             except Unavailable as error:
+                fate.trouble = AWAY
                 if time.monotonic() > deadline:
                     raise LeaseLost("The database was away for longer than the lease.") from error
-                repeated = True
                 await asyncio.sleep(PAUSE)
                 continue
-            if queued is not None:
-                return queued
-            if repeated and entry.end is not None and await self._found_done(entry):
-                return 1  # perhaps none: whoever asks finds out
-            raise LeaseLost("The run has another owner.")
+            repeated = fate.trouble == AWAY
+            if queued is None and repeated and entry.end is not None and await self._found_done(entry):
+                queued = 1  # perhaps none: whoever asks finds out
+            if queued is None:
+                fate.trouble = LeaseLost.__name__
+                raise LeaseLost("The run has another owner.")
+            fate.trouble = ""
+            return queued
 
     async def _found_done(self, entry: JournalEntry) -> bool:
         async with self._database.engine_connection() as connection:

@@ -1,4 +1,4 @@
-"""How many runs wait for their turn, and for how long the oldest has."""
+"""How many runs wait for their turn, and for how long the oldest has; which of those under way nobody works on."""
 
 import asyncpg
 import structlog
@@ -17,6 +17,13 @@ MOST = 10_000
 _QUEUE = """
 select count(*) as depth, coalesce(extract(epoch from now() - min(available_at)), 0)::float8 as age
 from (select available_at from runs where status = 'pending' and available_at <= now() limit $1) as due
+"""
+ORPHANED_SECONDS = 5.0
+"""How long after its end a lease counts as not renewed: others look for such runs more often than that."""
+_UNDER_WAY = """
+select count(*) filter (where lease_until < now() - make_interval(secs => $1)) as orphaned,
+  coalesce(extract(epoch from now() - min(started_at)), 0)::float8 as age
+from runs where status = 'running'
 """
 
 
@@ -40,9 +47,12 @@ class Waiting:
         """Look once."""
         try:
             async with self._database.engine_connection() as connection:
-                row = await connection.fetchrow(_QUEUE, MOST)
+                queue = await connection.fetchrow(_QUEUE, MOST)
+                under_way = await connection.fetchrow(_UNDER_WAY, ORPHANED_SECONDS)
         except (Unavailable, asyncpg.PostgresError) as error:
             log.warning("queue_unknown", error=type(error).__name__)
             return
-        self._meters.queue_depth.set(row["depth"])
-        self._meters.queue_age.set(row["age"])
+        self._meters.queue_depth.set(queue["depth"])
+        self._meters.queue_age.set(queue["age"])
+        self._meters.runs_orphaned.set(under_way["orphaned"])
+        self._meters.oldest_run.set(under_way["age"])

@@ -68,6 +68,11 @@ class Vault:
         """Stop."""
         await self._tasks.aclose()
 
+    @property
+    def held(self) -> list[str]:
+        """The variables that hold a secret."""
+        return [name for name, value in self._values.items() if value is not None]
+
     def ring(self, *names: str, keep: bool = False) -> Ring:
         """The values of the variables ``names``; with ``keep`` the one that the first held before is good as well."""
         for name in names:

@@ -54,6 +54,16 @@ class Prober:
         self._trouble: str | None = None
         self.database_state = DatabaseState(0.0, now())
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the schema is newer than this program."""
+        revision = self.database_state.revision
+        return bool(revision) and revision not in self._known
+
+    def also(self, other: Callable[[], Awaitable[None]]) -> None:
+        """Call ``other`` too."""
+        self._others = (*self._others, other)
+
     def start(self) -> None:
         """Begin to look."""
         self._tasks.repeat(self.look, EVERY, name="database")

@@ -20,9 +20,13 @@ def version() -> str:
 
 
 class Dispensable(Protocol):
-    """Something that the service can do without; ``trouble`` says in a sentence what is wrong with it."""
+    """A Redis, without which the service still works; ``trouble`` says in a sentence what is wrong with it.
+
+    ``memory`` are the bytes that it uses, and those it may use; 0: nobody knows, or no limit.
+    """
 
     trouble: str
+    memory: tuple[int, int]
 
 
 class SystemService:
@@ -85,12 +89,11 @@ class SystemService:
         worst = "degraded" if any(seen["status"] == "degraded" for seen in vendors.values()) else "healthy"
         heard = [seen for seen in vendors.values() if seen["observed_at"] is not None]
         last = max(heard, key=lambda seen: seen["observed_at"], default={"latency_ms": None, "observed_at": None})
-        return {
-            "status": worst,
-            "latency_ms": last["latency_ms"],
-            "observed_at": last["observed_at"],
-            "vendors": vendors,
-        }
+        known = {"status": worst, "latency_ms": last["latency_ms"], "observed_at": last["observed_at"]}
+        if worst == "degraded":
+            failing = {name: seen["error"] for name, seen in vendors.items() if seen["status"] == "degraded"}
+            known["reason"] = ", ".join(f"{name}: {error}" for name, error in failing.items())
+        return {**known, "vendors": vendors}
 
     def _redis_state(self) -> dict[str, Any]:
         """Without it streams across processes go another way: never more than degraded."""

@@ -16,7 +16,8 @@ SIZE = 8 << 20
 CELL = 8
 _FIRST_CELL = SIZE // 4
 _FIRST_NAME = 64
-_NAMED, _LIVES = 0, 1  # cells of the head: how many bytes of names there are, whether a worker lives here
+_NAMED, _LIVES, _OPEN = 0, 1, 2
+"""Cells of the head: how many bytes of names there are, whether a worker lives here, whether it has not closed yet."""
 WIDEST = 64
 SCRATCH = SIZE // CELL - WIDEST
 """Cells that nobody reads: where a board that is full counts."""
@@ -47,9 +48,15 @@ class Board:
         self._rows: list[Row] = []
         self._read = 0
 
-    def occupy(self) -> None:
-        """A worker takes the place, with the counts that it finds."""
-        self.cells[_LIVES] = 1
+    def occupy(self) -> bool:
+        """A worker takes the place, with the counts that it finds; whether the one before it never closed."""
+        lost = self.cells[_OPEN] != 0
+        self.cells[_LIVES] = self.cells[_OPEN] = 1
+        return lost
+
+    def close(self) -> None:
+        """The worker has closed in order, and is about to end."""
+        self.cells[_OPEN] = 0
 
     def leave(self) -> None:
         """Its process has ended."""

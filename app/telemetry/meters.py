@@ -90,7 +90,75 @@ class ServerMeters:
         )
 
 
-class Meters(ServerMeters):
+class StandingMeters(ServerMeters):
+    """How things stand: sampled every few seconds, and watched by the rules in ``deploy/prometheus``."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(board)
+        self._declare_standing(board)
+        self.streams_limit = Gauge(board, "agent.streams.limit", "{stream}", "Answers that may be open at once.")
+        self.slo_target = Gauge(
+            board, "agent.slo.target", "1", "The part of events that shall be good.", ("slo",), greatest=True
+        )
+        self.redis_connected = Gauge(
+            board, "agent.redis.connected", "{worker}", "Workers that reach Redis, where one is set.", ("use",)
+        )
+        self.redis_memory = Gauge(
+            board,
+            "agent.redis.memory",
+            "By",
+            "Memory of Redis: used, and its limit where it has one.",
+            ("state",),
+            greatest=True,
+        )
+        self.secret_age = Gauge(
+            board, "agent.secret.age", "s", "How old the file of a secret is.", ("name",), greatest=True
+        )
+        self.secret_refused = Gauge(
+            board, "agent.secret.refused", "{secret}", "1 while a new value is not used.", ("name",), greatest=True
+        )
+        self.storage_size = Gauge(
+            board, "agent.storage.size", "By", "Size of the database, and of parts of it.", ("part",), greatest=True
+        )
+        self.storage_limit = Gauge(
+            board, "agent.storage.limit", "By", "Its room, as the settings say; 0: not told.", greatest=True
+        )
+        self.budget_used = Gauge(
+            board,
+            "agent.budget.used",
+            "1",
+            "The part of today's budget that is spent or reserved, of the tenant nearest to its end.",
+            ("budget",),
+            greatest=True,
+        )
+        self.runs_orphaned = Gauge(
+            board,
+            "agent.runs.orphaned",
+            "{run}",
+            "Runs in the database that are under way, and whose lease nobody renews.",
+            greatest=True,
+        )
+        self.oldest_run = Gauge(
+            board, "agent.runs.oldest_age", "s", "How long the oldest run that is under way has taken.", greatest=True
+        )
+
+    def _declare_standing(self, board: Board) -> None:
+        self.workers_ready = Gauge(
+            board, "agent.workers.ready", "{worker}", "Workers that are started, not draining, and have their database."
+        )
+        self.workers_lost = Counter(
+            board, "agent.worker.lost", "{worker}", "Workers that ended without closing, and were replaced."
+        )
+        self.uptime = Gauge(board, "process.uptime", "s", "How long the server has been up.", greatest=True)
+        self.migrations_lacking = Gauge(
+            board, "agent.migrations.lacking", "{migration}", "Migrations that the database lacks.", greatest=True
+        )
+        self.migrations_ahead = Gauge(
+            board, "agent.migrations.ahead", "1", "1 while the database is newer than this program.", greatest=True
+        )
+
+
+class Meters(StandingMeters):
     """The instruments of one worker, on its ``board``. Built by the wiring and passed to who counts.
 
     ``latest``: models are counted under the names of ``LATEST``.
@@ -133,7 +201,26 @@ class Meters(ServerMeters):
             ("gen_ai.tool.name", "error.type"),
             MODEL_SECONDS,
         )
+        self._declare_models(board)
         self._open(board)
+
+    def _declare_models(self, board: Board) -> None:
+        """What the conventions have no names for."""
+        who = ("gen_ai.provider.name", "gen_ai.request.model")
+        self.model_attempts = Counter(
+            board,
+            "agent.model.attempts",
+            "{attempt}",
+            "Requests to providers, each try counted, and how they failed.",
+            (*who, "error.type"),
+        )
+        self.model_fallbacks = Counter(
+            board, "agent.model.fallbacks", "{call}", "Calls that went on to the next model, by who was left.", who
+        )
+        self.model_cost = Counter(board, "agent.model.cost", "{USD}", "What models have cost, by the price list.", who)
+        self.breaker_open = Gauge(
+            board, "agent.model.breaker.open", "{worker}", "Workers that do not ask a provider at the moment.", who[:1]
+        )
 
     def _declare_runs(self, board: Board) -> None:
         self.runs = Counter(board, "agent.runs", "{run}", "Runs that ended.", ("status", "assistant"))
@@ -155,7 +242,7 @@ class Meters(ServerMeters):
             board,
             "agent.checkpoint.duration",
             "s",
-            "From a step's end until it is durable; a lost lease or a database that is away is the error.",
+            "From a step's end until it is durable; else LeaseLost, cancelled or Unavailable (the database).",
             ("error.type",),
         )
         self.leases_lost = Counter(
@@ -176,13 +263,15 @@ class Meters(ServerMeters):
 
     def _open(self, board: Board) -> None:
         """Take over what a worker before has counted; what its declarations no longer are is left alone."""
-        board.occupy()
+        lost = board.occupy()
         declared = {part.name: part for part in self.instruments()}
         for row in board.look():
             if row.name in declared:
                 declared[row.name].take_over(row.labels, row.at, row.width)
         for part in declared.values():
             part.begin()
+        if lost:
+            self.workers_lost.add(1)
 
     def instruments(self) -> list[Counter | Gauge | Histogram]:
         """All of them, in the order of their declaration."""

@@ -55,6 +55,7 @@ class Streams:
         self._tick = tick
         self._gauge = meters.streams_open
         self._rejected = meters.ratelimit_rejected
+        meters.streams_limit.set(most)
         self._open: set[Open] = set()
         self._timer: asyncio.TimerHandle | None = None
 

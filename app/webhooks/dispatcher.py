@@ -88,6 +88,7 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to deliver."""
+        self._meters.webhooks.add(0, "dead")  # a series that begins with its first event never grows by it
         self._wake.set()
         self._tasks.repeat(self._turn, 0, name="dispatcher")
         self._tasks.repeat(self._sweep, 3600, name="sweep")

@@ -54,6 +54,6 @@ async def test_a_wait_that_is_given_up_is_counted(database_url: str, monkeypatch
         async with database.reading(TENANT):
             with pytest.raises(Unavailable):
                 await _read(database)
-        assert meters.pool_timeouts.series == {("requests",): 1}
+        assert meters.pool_timeouts.series == {("requests",): 1, ("engine",): 0}
     finally:
         await database.aclose()

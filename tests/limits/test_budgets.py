@@ -83,6 +83,9 @@ async def test_what_a_run_spends_is_kept_and_what_it_reserved_is_given_back(
         cost = (usage["input_tokens"] * 10 + usage["output_tokens"] * 100) / 1e6
         reserved, spent, tokens = await spending(service, "spender")
         assert (round(reserved, 9), round(spent, 9), tokens) == (0.0, round(cost, 9), usage["total_tokens"])
+        costs = service.house.meters.model_cost.series
+        assert {who: round(dollars, 9) for who, dollars in costs.items()} == {("openai", "tiny-chat"): round(cost, 9)}
+        assert round(service.house.engine.budgets.fullest, 6) == 0.04, "the run had reserved 0.2 of 5 dollars"
 
 
 async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
@@ -95,6 +98,8 @@ async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
         refused = await run(service, key)
         assert refused.status_code == 429
         assert "has spent its 0.2 dollars of today" in refused.json()["detail"]
+        assert service.house.meters.ratelimit_rejected.series == {("cost",): 1}
+        assert service.house.engine.budgets.fullest == 1
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
         assert await rejected(service, "cost") == 1
         assert (await run(service, other)).status_code == 200
@@ -141,7 +146,9 @@ async def test_tokens_a_minute_are_reserved_and_settled(
         await service.house.engine.budgets.flush()
         assert (await run(service, key)).status_code == 200
         at_once = await asyncio.gather(*(run(service, key) for _ in range(3)))
-        assert 429 in {answer.status_code for answer in at_once}
+        refusals = [answer.status_code for answer in at_once].count(429)
+        assert refusals > 0
+        assert service.house.meters.ratelimit_rejected.series == {("tokens",): refusals}
         refused = next(answer for answer in at_once if answer.status_code == 429)
         assert "3000 tokens a minute" in refused.json()["detail"]
         assert await rejected(service, "tokens") == [answer.status_code for answer in at_once].count(429)

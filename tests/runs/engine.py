@@ -132,7 +132,7 @@ class Engine:
             signals=signals,
             feeds=Feeds(database, signals, carrier),
             outlet=Outlet(carrier),
-            budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: ""),
+            budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: "", self.meters),
         )
         self.claims = self.parts.claims
         self.supervisor = Supervisor(self.parts, Agents(*agents), telling, most=most)

@@ -1,9 +1,38 @@
 """What runs are counted as: steps, ends, and those that wait."""
 
+import asyncio
+
+import pytest
+
+from app.base.errors import LeaseLost
+from app.base.ids import new_id
 from app.db.engine import Database
+from app.runs import journal as module
+from app.runs.entries import JournalEntry
+from app.runs.journal import Journal
 from app.runs.waiting import Waiting
 from app.telemetry.meters import Meters
+from app.telemetry.tracing import NO_TRACER, Telling
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch
+from tests.system.house import NOWHERE
+
+
+def entry() -> JournalEntry:
+    """A step of a run that nobody has."""
+    return JournalEntry(
+        tenant_id=new_id(),
+        thread_id=new_id(),
+        run_id=new_id(),
+        epoch=1,
+        owner=new_id(),
+        head=None,
+        last_number=0,
+        checkpoints=[],
+        items=[],
+        steps=[],
+        intents=[],
+        events=[],
+    )
 
 
 async def test_a_run_and_its_steps_are_counted(engine: Engine) -> None:
@@ -26,3 +55,50 @@ async def test_runs_that_wait_are_told_of_with_the_age_of_the_oldest(database: D
     await waiting.look()
     assert meters.queue_depth.series == {(): 2}
     assert 90 <= meters.queue_age.series[()] < 120
+
+
+async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_the_oldest(database: Database) -> None:
+    meters = Meters()
+    waiting = Waiting(database, meters)
+    async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
+        for thread in ("a", "b"):
+            await accepting.accept(thread, delay=3600)
+    await fetch(
+        database,
+        "update runs set status = 'running', reason = 'claimed', epoch = 1, owner = gen_random_uuid(),"
+        " started_at = now() - interval '200 seconds', lease_until = now() + interval '60 seconds'",
+    )
+    await waiting.look()
+    assert meters.runs_orphaned.series == {(): 0}
+    assert 200 <= meters.oldest_run.series[()] < 260
+    await fetch(database, "update runs set lease_until = now() - interval '30 seconds'")
+    await waiting.look()
+    assert meters.runs_orphaned.series == {(): 2}
+
+
+async def test_a_step_of_a_run_that_is_elsewhere_is_a_lost_lease(database: Database) -> None:
+    meters = Meters()
+    journal = Journal(database, 60.0, Telling(meters, NO_TRACER))
+    journal.start()
+    with pytest.raises(LeaseLost):
+        await journal.write(entry())
+    await journal.aclose()
+    assert [*meters.checkpoints.series] == [("LeaseLost",)]
+
+
+@pytest.mark.parametrize("patience, trouble", [(0.1, "Unavailable"), (60.0, "cancelled")])
+async def test_a_step_that_waited_for_the_database_in_vain_speaks_against_the_service(
+    monkeypatch: pytest.MonkeyPatch, patience: float, trouble: str
+) -> None:
+    """A run that is stopped at once is how it should be; one that is stopped because its lease ended is not."""
+    monkeypatch.setattr(module, "VAIN_SECONDS", patience)
+    meters = Meters()
+    away = Database(NOWHERE, requests=1, engine=1)
+    journal = Journal(away, 60.0, Telling(meters, NO_TRACER))
+    journal.start()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await journal.write(entry())
+    await journal.aclose()
+    await away.aclose()
+    assert [*meters.checkpoints.series] == [(trouble,)]

@@ -1,0 +1,91 @@
+"""What rules and dashboard ask Prometheus for, and the programs to ask it with."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import promql_parser as promql
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from app.telemetry.export import prometheus_name
+from app.telemetry.instruments import Histogram
+from app.telemetry.meters import Meters
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = [DEPLOY / "prometheus" / name for name in ("rules.yml", "alerts.yml")]
+RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
+DASHBOARD = DEPLOY / "grafana" / "dashboards" / "agent-service.json"
+
+PROMETHEUS_OWN = re.compile("up|prometheus_|ALERTS|slo:")
+"""What Prometheus adds, tells of itself, or records."""
+TARGET_LABELS = {"job", "instance", "le", "slo"}
+
+
+class Selector(NamedTuple):
+    """A vector that an expression asks for: its name, and the labels that it names with their values or patterns."""
+
+    name: str
+    labels: dict[str, str]
+
+
+def rules(place: Path) -> list[dict[str, Any]]:
+    """The rules in the file ``place``."""
+    return [rule for group in yaml.safe_load(place.read_text())["groups"] for rule in group["rules"]]
+
+
+def queries() -> list[str]:
+    """Every query of the dashboard, with its variables filled in for a scrape each second."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [one.replace("$__rate_interval", "60s").replace("$job", ".*").replace("$instance", ".*") for one in asked]
+
+
+def selectors(expression: str) -> list[Selector]:
+    """The vectors that ``expression`` asks for. Raises ``ValueError`` where it is no PromQL."""
+    return [
+        Selector(node.name or "", {one.name: one.value for one in node.matchers.matchers})
+        for node in _nodes(promql.parse(expression))
+        if isinstance(node, promql.VectorSelector)
+    ]
+
+
+def grouped(expression: str) -> set[str]:
+    """The labels that aggregations and joins in ``expression`` name."""
+    return {
+        word.strip()
+        for names in re.findall(r"\b(?:by|on|group_left|group_right)\s*\(([^)]*)\)", expression)
+        for word in names.split(",")
+        if word.strip()
+    }
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for name in ("lhs", "rhs", "expr", "vector_selector", "param", "args"):
+        below = getattr(node, name, None)
+        for one in below if isinstance(below, list | tuple) else [below]:
+            if isinstance(one, promql.Expr):
+                yield from _nodes(one)
+
+
+def declared() -> dict[str, set[str]]:
+    """Every sample name of ``/metrics`` by the declarations, and its labels."""
+    found: dict[str, set[str]] = {}
+    for part in Meters().instruments():
+        labels = {label.replace(".", "_") for label in part.labels}
+        endings = ["_total"] if part.kind == "counter" else ["_bucket", "_count", "_sum"]
+        for ending in endings if part.kind == "counter" or isinstance(part, Histogram) else [""]:
+            found[prometheus_name(part) + ending] = labels
+    return found
+
+
+def program(name: str) -> str:
+    """A program of Prometheus; skips the test, loudly, where there is none."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"NO {name.upper()} HERE: install Debian's package prometheus")
+    return found

@@ -1,0 +1,114 @@
+"""The rules of Prometheus: they load, each alert fires when it should, and names a page that says what to do."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from app.cli.doctor.alerts import OURS
+from deploy.grafana import dashboard
+from deploy.prometheus import rules as generated
+from tests.observability.asking import (
+    DEPLOY,
+    PROMETHEUS_OWN,
+    RULE_TESTS,
+    RULES,
+    TARGET_LABELS,
+    declared,
+    grouped,
+    program,
+    queries,
+    rules,
+    selectors,
+)
+
+ROOT = DEPLOY.parent
+ALERTS = {rule["alert"]: rule for rule in rules(RULES[1])}
+EXPRESSIONS = [rule["expr"] for place in RULES for rule in rules(place)] + queries()
+SEVERITIES = {"critical", "warning", "none"}
+ALWAYS = "AgentServiceWatchdog"
+
+
+def expectations(alert: str) -> list[dict[str, Any]]:
+    """What the files of tests expect of ``alert``."""
+    cases = [case for place in RULE_TESTS for case in yaml.safe_load(place.read_text())["tests"]]
+    return [one for case in cases for one in case["promql_expr_test"] if f'alertname="{alert}"' in one["expr"]]
+
+
+def ran(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_generated_is_current() -> None:
+    """Else `make observability` was forgotten."""
+    assert generated.PAGE.read_text() == generated.render()
+    assert dashboard.PAGE.read_text() == dashboard.render()
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(name: str) -> None:
+    alert = ALERTS[name]
+    assert name.startswith("AgentService")
+    assert alert["labels"]["severity"] in SEVERITIES
+    notes = alert["annotations"]
+    assert len(notes["description"]) > len(notes["summary"]) > 10
+    page, _, heading = notes["runbook_url"].partition("#")
+    assert heading == name.lower()
+    text = (ROOT / page).read_text()
+    [section] = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert all(f"**{part}**" in section for part in ("It means", "Look", "Do")), (
+        "what it means, what to look at, what to do"
+    )
+
+
+def test_no_runbook_tells_of_an_alert_that_is_none() -> None:
+    pages = [page for page in (ROOT / "docs" / "runbooks").glob("*.md") if page.name != "README.md"]
+    headings = {heading for page in pages for heading in re.findall(r"^## (\w+)$", page.read_text(), re.MULTILINE)}
+    assert headings == set(ALERTS)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_is_tested_both_when_it_fires_and_when_it_does_not(name: str) -> None:
+    expected = expectations(name)
+    fires = [one for one in expected if one["exp_samples"]]
+    assert fires
+    assert len(fires) < len(expected) or name == ALWAYS
+    labels = set(re.findall(r"(\w+)=", fires[0]["exp_samples"][0]["labels"]))
+    told = " ".join(ALERTS[name]["annotations"].values())
+    assert set(re.findall(r"\$labels\.(\w+)", told)) <= labels, "what is told of is there when it fires"
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_part_of_events_is_judged_only_where_there_are_some(name: str) -> None:
+    """Else one failure of one run at night wakes somebody."""
+    expression = ALERTS[name]["expr"]
+    if re.search(r"/\s*sum by [^/]*increase|histogram_quantile|slo:burn", expression):
+        assert re.search(r"\band\b.*(>=|>) \d{2,}\s*$", expression, re.DOTALL)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_name_and_label_of_a_query_is_declared(expression: str) -> None:
+    known, asked = declared(), selectors(expression)
+    labels = set(TARGET_LABELS)
+    for selector in asked:
+        if PROMETHEUS_OWN.match(selector.name):
+            continue
+        assert selector.name in known
+        assert set(selector.labels) <= known[selector.name] | TARGET_LABELS
+        labels |= known[selector.name]
+    assert grouped(expression) <= labels
+    assert set(OURS.findall(re.sub(r"\{[^}]*\}|\([a-z_, ]*\)", "", expression))) <= {one.name for one in asked}
+
+
+def test_the_files_load() -> None:
+    ran(program("promtool"), "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml"))
+
+
+@pytest.mark.parametrize("place", RULE_TESTS, ids=lambda place: place.stem)
+@pytest.mark.timeout(150)
+def test_alerts_fire_when_they_should_and_only_then(place: Path) -> None:
+    ran(program("promtool"), "test", "rules", str(place))
