@@ -16,7 +16,8 @@ SOURCES = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2]
 
 EXAMPLE = "deploy/example/"
 """Its files are a person's own once they are there; ``env`` becomes ``.env``."""
-LEFT_OUT = re.compile(r"deploy/(example|e2e)/|/tests/|__pycache__|\.pyc$")
+LEFT_OUT = re.compile(r"deploy/example/|/tests/|\.pyc?$")
+"""What only the sources need: programs that make files of ``deploy/``, and their tests."""
 
 SUPERUSER = "postgres/superuser_password"
 OWNER = "postgres/owner_password"
