@@ -80,7 +80,8 @@ up: $(READY) image  ## the whole stack in containers, by podman compose (COMPOSE
 	@$(VENV)/bin/agent-service init
 	$(COMPOSE) up --detach
 	@export HOST="$$(sed -n 's/^APP_BIND=//p' .env)" PORT="$$(sed -n 's/^APP_PORT=//p' .env)"; n=0; \
-	  until $(PY) -m app.cli.health; do n=$$((n + 1)); test $$n -lt 60 || exit 1; sleep 2; done
+	  until said=$$($(PY) -m app.cli.health 2>&1); do \
+	    n=$$((n + 1)); test $$n -lt 60 || { echo "$$said" >&2; exit 1; }; sleep 2; done; echo "$$said"
 	@echo "Next: $(COMPOSE) exec app agent-service keys create --name first"
 
 e2e: $(READY)  ## image, stack, Prometheus, SDK, rolling restart, stop, all on podman (skips loudly without it)
