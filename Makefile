@@ -11,10 +11,11 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 ARGS ?=
 PYTEST_ARGS ?= -n auto
 IMAGE ?= localhost/agent-service:dev
+COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock docs-config docs-metrics observability secrets image up clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock docs-config docs-metrics observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,15 +78,21 @@ lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
 
-secrets:  ## random secrets for compose.yaml in secrets/, kept when they are there
-	@sh deploy/secrets.sh
-
-image:  ## build the container image with podman
+image:  ## build the container image with podman (ARGS="--network host")
 	podman build --format docker --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \
-	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" $(ARGS) .
+	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	  --build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(ARGS) .
 
-up: secrets image  ## the server and PostgreSQL in containers, by podman compose
-	podman compose up --detach
+up: $(READY) image  ## the whole stack in containers, by podman compose (COMPOSE=... names another)
+	@$(VENV)/bin/agent-service init
+	$(COMPOSE) up --detach
+	@export HOST="$$(sed -n 's/^APP_BIND=//p' .env)" PORT="$$(sed -n 's/^APP_PORT=//p' .env)"; n=0; \
+	  until said=$$($(PY) -m app.cli.health 2>&1); do \
+	    n=$$((n + 1)); test $$n -lt 60 || { echo "$$said" >&2; exit 1; }; sleep 2; done; echo "$$said"
+	@echo "Next: $(COMPOSE) exec app agent-service keys create --name first"
+
+e2e: $(READY)  ## image, stack, Prometheus, SDK, rolling restart, stop, all on podman (skips loudly without it)
+	$(PY) -m tests.e2e
 
 clean:  ## remove what the verbs have made, except the data in .data/ and secrets/
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,6 +11,7 @@ from app.cli.parsing import Parser, sub_command
 VERBS = {
     "dev": ("start a server on an embedded PostgreSQL, for this machine", "dev --port 8001 --reload"),
     "serve": ("start a production server on your PostgreSQL", "serve --host 0.0.0.0 --workers 2"),
+    "init": ("write a deployment folder: compose.yaml, secrets, an example agent; overwrite nothing", "init my-agents"),
     "migrate": ("bring the database to the newest schema", "migrate"),
     "keys": ("create, list, rotate and revoke API keys", "keys create --name ci --expires 90d"),
     "tenants": ("a tenant's own limits, and what it has spent", "tenants limits acme --set rate_per_minute=600"),

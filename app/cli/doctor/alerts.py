@@ -32,7 +32,7 @@ def load(sheet: Sheet, places: list[Path]) -> None:
 
 def _read(place: Path) -> tuple[bool, str]:
     try:
-        import yaml  # type: ignore[import-untyped]
+        import yaml
     except ImportError:
         raise Unseen("neither promtool nor PyYAML is installed") from None
     try:

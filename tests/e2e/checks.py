@@ -1,0 +1,199 @@
+"""What must hold of the image and of the stack. Each check returns what was seen, or raises ``Failed``."""
+
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from langgraph_sdk import get_client
+
+from tests.e2e.podman import Failed, Missing, Podman
+from tests.e2e.stack import ROOT, SERVICES, Stack, asked, status, until
+
+MOST_BYTES = 300_000_000
+READY_SECONDS = 2.0
+STARTS = 5
+LEFTOVERS = ("pip", "pip3", "uv", "apt", "apt-get", "dpkg", "gcc", "cc", "ld", "make", "perl", "curl", "wget", "git")
+
+
+def expect(holds: bool, what: str) -> None:
+    """Raise ``Failed`` unless it holds."""
+    if not holds:
+        raise Failed(what)
+
+
+def image(podman: Podman, name: str) -> str:
+    """Size, user, health check, labels, bill of materials; no tool that installs or compiles."""
+    told: dict[str, Any] = json.loads(podman("image", "inspect", name))[0]
+    config = told["Config"]
+    expect(config["User"] == "10001:10001", f"the image's user is {config['User']}")
+    check = (told.get("HealthCheck") or told.get("Healthcheck") or config.get("Healthcheck") or {}).get("Test")
+    expect(check == ["CMD", "python", "-m", "app.cli.health"], f"the image's health check is {check}")
+    expect(config.get("StopSignal") == "SIGTERM", "the image's stop signal is not SIGTERM")
+    labels = config["Labels"]
+    expect(labels["org.opencontainers.image.version"] not in {"", "unknown"}, "the image has no version")
+    script = (
+        f"import json, shutil, sys; bill = json.load(open('/app/sbom.cdx.json'));"
+        f"print(json.dumps([[one for one in {LEFTOVERS} if shutil.which(one, path='/usr/local/sbin:/usr/local/bin:"
+        f"/usr/sbin:/usr/bin:/sbin:/bin:/app/.venv/bin')], len(bill['components'])]))"
+    )
+    words = ("--rm", "--network", "none", "--read-only", "--no-healthcheck", "--entrypoint", "python")
+    there, parts = json.loads(podman("run", *words, name, "-c", script).splitlines()[-1])
+    expect(there == [], f"the image has {', '.join(there)}")
+    expect(parts > 20, f"the bill of materials names {parts} packages")
+    expect(told["Size"] < MOST_BYTES, f"the image has {told['Size'] / 1e6:.0f} MB")
+    return f"{told['Size'] / 1e6:.0f} MB, uid 10001, health check kept, {parts} packages in its bill of materials"
+
+
+def contained(stack: Stack) -> str:
+    """What holds inside the running server, and of every service as podman tells it."""
+    script = (
+        "import json, os; lines = open('/proc/self/status').read().splitlines();"
+        "told = dict(line.split(':\\t', 1) for line in lines if ':\\t' in line);"
+        "print(json.dumps([os.getuid(), told['CapEff'], told['NoNewPrivs'],"
+        " [path for path in ('/', '/app', '/etc', '/usr') if os.access(path, os.W_OK)],"
+        " [name for name in os.environ if 'PASSWORD' in name or 'SECRET' in name and not name.endswith('_FILE')]]))"
+    )
+    there = stack.containers()
+    uid, capabilities, no_new, writable, told = json.loads(
+        stack.podman("exec", there["app"], "python", "-c", script).splitlines()[-1]
+    )
+    expect(uid == 10001, f"the server runs as {uid}")
+    expect(int(capabilities, 16) == 0, f"the server has capabilities: {capabilities}")
+    expect(no_new == "1", "the server may gain privileges")
+    expect(writable == [], f"the server may write to {', '.join(writable)}")
+    expect(told == [], f"the server's environment has {', '.join(told)}")
+    for service, name in there.items():
+        host = stack.podman.inspect(name)["HostConfig"]
+        expect(bool(host["ReadonlyRootfs"]), f"{service}'s root can be written to")
+        expect(bool(host["Memory"]), f"{service} has no memory limit")
+        expect(host.get("PidsLimit", 0) > 0, f"{service} has no limit of processes")
+        expect(not host["Privileged"], f"{service} is privileged")
+    return (
+        f"uid {uid}, no capabilities, no new privileges, nothing writable; {len(there)} services held to their limits"
+    )
+
+
+def scraped(stack: Stack) -> str:
+    """A real Prometheus scrapes both servers and has loaded its rules."""
+    url = f"http://127.0.0.1:{stack.prometheus}/api/v1"
+
+    def servers() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = asked(f"{url}/query?query=up")["data"]["result"]
+        return [one for one in found if one["value"][1] == "1" and one["metric"]["instance"].endswith(":9464")]
+
+    took = until(lambda: len(servers()) == 2, 90, "both servers are scraped")
+    until(lambda: bool(asked(f"{url}/query?query=agent_runs_total")["data"]["result"]), 90, "runs are counted")
+    groups = asked(f"{url}/rules")["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    alerts = [rule for rule in rules if rule["type"] == "alerting"]
+    expect(bool(alerts), "no alerts are loaded")
+    broken = [f"{rule['name']}: {rule['lastError']}" for rule in rules if rule["health"] == "err"]
+    expect(not broken, "; ".join(broken))
+    expect(status(f"http://127.0.0.1:{stack.app}/metrics") == 404, "the published port serves metrics")
+    firing = sorted({rule["name"] for rule in alerts if rule["state"] == "firing"})
+    return (
+        f"two servers after {took:.0f} s; {len(alerts)} alerts and {len(rules) - len(alerts)} recording rules loaded, "
+        f"none broken; firing: {', '.join(firing) or 'none'}"
+    )
+
+
+def traced(stack: Stack) -> str:
+    """Spans arrive at the collector."""
+    name = stack.containers()["otel-collector"]
+    seen: list[str] = []
+
+    def arrived() -> bool:
+        done = stack.podman.both("logs", "--tail", "400", name)
+        seen[:] = [line for line in done.splitlines() if "spans" in line.lower()]
+        return bool(seen)
+
+    took = until(arrived, 60, "the collector tells of spans")
+    return f"after {took:.0f} s: {seen[-1][-120:]}"
+
+
+async def conversation(stack: Stack, key: str) -> str:
+    """The SDK talks to an agent of the deployment folder and to the one with tools."""
+    async with get_client(url=f"http://127.0.0.1:{stack.app}/api/v1", api_key=key) as client:
+        thread = (await client.threads.create())["thread_id"]
+        for turn in (1, 2):
+            said: dict[str, Any] = {"messages": [{"role": "user", "content": "Ann"}]}
+            values: Any = await client.runs.wait(thread, "greeter", input=said)
+            text = values["messages"][-1]["content"]
+            expect(text == f"Hello, Ann. We have met {turn} times.", f"the greeter said: {text}")
+        question: dict[str, Any] = {"messages": [{"role": "user", "content": "What is 12*(3+4)?"}]}
+        events = [part async for part in client.runs.stream(None, "assistant", input=question, stream_mode="updates")]
+        expect("84" in str(events[-2].data), f"the assistant said: {events[-2].data}")
+        expect(events[-1].event == "end", f"the stream ended with {events[-1].event}")
+    return "the greeter of the folder remembers its thread; the assistant's tool said 84"
+
+
+def cold_start(stack: Stack) -> str:
+    """From the start of the container's process to its first answer that it is ready; a stopped one, data in place."""
+    name = stack.containers()["app"]
+    inside, outside = [], []
+    for _ in range(STARTS):
+        stack.podman("stop", name)
+        began = time.time()
+        stack.podman("start", name)
+        until(lambda: stack.ready(stack.app), 60, "the server is ready")
+        now = time.time()
+        started = stack.podman("container", "inspect", "--format", "{{.State.StartedAt.UnixMilli}}", name)
+        inside.append(now - int(started) / 1000)
+        outside.append(now - began)
+    seen = (
+        f"{statistics.median(inside):.2f} s in the container (from {min(inside):.2f} to {max(inside):.2f}), "
+        f"{statistics.median(outside):.2f} s with podman's own start"
+    )
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > 2 * cores:
+        raise Missing(f"not judged, the machine has other work (load {load:.1f} on {cores} cores): {seen}")
+    expect(statistics.median(inside) <= READY_SECONDS, f"{seen}; it may take {READY_SECONDS:g} s")
+    return seen
+
+
+def doctor(stack: Stack, key: str, folder: Path) -> str:
+    """The deployment checklist: inside the server's container, and of the container from here."""
+    name = stack.containers()["app"]
+    script = (
+        "import subprocess, sys; open('/tmp/key', 'w').write(sys.argv[1]);"
+        "words = ['agent-service', 'doctor', '--key-file', '/tmp/key', '--json', *sys.argv[2:]];"
+        "done = subprocess.run(words, capture_output=True);"
+        "sys.stdout.write(done.stdout.decode() or done.stderr.decode())"
+    )
+    left_out = ("--skip", "provider key", "--skip", "database encrypted")  # none here; a network of this machine alone
+    inside = json.loads(stack.podman("exec", name, "python", "-c", script, key, *left_out))
+    engine = folder / "podman"  # the doctor looks for a program of this name
+    engine.write_text(f'#!/bin/sh\nexec {shlex.join(stack.podman.words)} "$@"\n', "utf-8")
+    engine.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "doctor", "--container", name, "--json"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    outside = json.loads(done.stdout or json.dumps({"rows": [], "holds": False, "counts": done.stderr}))
+    for told in (inside, outside):
+        wrong = [f"{row['check']}: {row['seen']}" for row in told["rows"] if row["status"] == "fail"]
+        expect(told["holds"], "; ".join(wrong) or f"what nobody could tell: {told['counts']}")
+    return f"inside {inside['counts']['pass']} rows hold, of the container {outside['counts']['pass']}"
+
+
+def stopped(stack: Stack) -> str:
+    """Everything ends by itself, with exit code 0, well within its grace."""
+    there = stack.containers()
+    began = time.monotonic()
+    stack.compose("stop")
+    took = time.monotonic() - began
+    codes = {service: stack.podman.inspect(name)["State"]["ExitCode"] for service, name in there.items()}
+    bad = {service: code for service, code in codes.items() if code}
+    expect(not bad and set(codes) == set(SERVICES), f"exit codes: {codes}")
+    return f"{len(codes)} services with exit code 0 after {took:.1f} s"

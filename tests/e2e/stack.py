@@ -1,0 +1,144 @@
+"""A deployment folder of `agent-service init`, and the stack that compose starts from it."""
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.podman import Failed, Podman, Ticker
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "agent-service-e2e"
+SERVICES = ("app", "app-2", "postgres", "redis", "prometheus", "otel-collector")
+WITHOUT_CHECK = {"otel-collector"}
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait for a condition; the seconds it took. Raises ``Failed``."""
+    began = time.monotonic()
+    while not holds():
+        if time.monotonic() - began > seconds:
+            raise Failed(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def status(url: str) -> int:
+    """The status of an answer, 0 without one."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            code: int = answer.status
+            return code
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def asked(url: str) -> Any:
+    """JSON of an address."""
+    with contextlib.closing(urllib.request.urlopen(url, timeout=5)) as answer:
+        return json.load(answer)
+
+
+def clone(folder: Path) -> Path:
+    """The sources as a clone has them: what git knows, in a folder that podman sees."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    for name in names.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+class Stack:
+    """The folder, the ports, and the containers by the names of their services."""
+
+    def __init__(self, podman: Podman, folder: Path, image: str) -> None:
+        self.podman = podman
+        self.folder = folder
+        self.app, self.other, self.prometheus = free_port(), free_port(), free_port()
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "init", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise Failed(f"agent-service init: {done.stderr.strip()}")
+        (folder / ".env").write_text(
+            f"APP_IMAGE={image}\nAPP_PORT={self.app}\nAPP_2_PORT={self.other}\nPROMETHEUS_PORT={self.prometheus}\n"
+            f"COMPOSE_PROFILES=pair\nROOT_PATH=/agents\n",
+            "utf-8",
+        )
+
+    def compose(self, *words: str, seconds: float = 300) -> str:
+        """A command of compose on this stack."""
+        return self.podman.compose(self.folder, "-p", PROJECT, "--profile", "pair", *words, seconds=seconds)
+
+    def containers(self) -> dict[str, str]:
+        """Names of the containers that run, by service."""
+        lines = self.podman("ps", "--filter", f"name={PROJECT}", "--format", "{{.Names}}").splitlines()
+        found: dict[str, str] = {}
+        for service in SERVICES:
+            for line in lines:
+                if line.removeprefix(PROJECT)[1:-2] == service:
+                    found[service] = line
+        return found
+
+    def health(self, service: str) -> str:
+        """``healthy``, ``starting``, … as podman says it."""
+        name = self.containers().get(service)
+        state = self.podman.inspect(name)["State"] if name else {}
+        word: str = (state.get("Health") or state.get("Healthcheck") or {}).get("Status") or "none"
+        return word
+
+    def is_up(self) -> bool:
+        """Every service runs, and those that can be asked are healthy."""
+        there = self.containers()
+        return set(there) == set(SERVICES) and all(
+            self.health(service) == "healthy" for service in SERVICES if service not in WITHOUT_CHECK
+        )
+
+    def ticker(self) -> Ticker:
+        """Health checks for its containers."""
+        return Ticker(
+            self.podman,
+            lambda: [name for service, name in self.containers().items() if service not in WITHOUT_CHECK],
+        )
+
+    def key(self) -> str:
+        """A new API key of the role operator, of a tenant without a rate."""
+        words = ("exec", "-T", "app", "agent-service", "keys", "create", "--name", "e2e", "--role", "operator")
+        lines = self.compose(*words).split()
+        found = [word for word in lines if word.startswith("as_")]
+        if not found:
+            raise Failed("agent-service keys create printed no key")
+        self.compose("exec", "-T", "app", "agent-service", "tenants", "limits", "default", "--set", "rate_per_minute=0")
+        return found[0]
+
+    def ready(self, port: int) -> bool:
+        """Whether the server behind ``port`` says so."""
+        return status(f"http://127.0.0.1:{port}/readyz") == 200
+
+    def down(self) -> None:
+        """Everything goes, the data too."""
+        self.compose("down", "--volumes", "--timeout", "20")
