@@ -23,6 +23,10 @@ from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.db.engine import Database
 from app.db.revisions import HEAD
+from app.documents.beginning import Beginning
+from app.documents.building import OWN, Building
+from app.documents.removing import Removing
+from app.documents.service import DocumentService
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
 from app.embed.registry import embedder_of
@@ -45,7 +49,6 @@ from app.secrets.secret import Secret
 from app.settings import Settings
 from app.store.backfill import Backfill
 from app.store.keeping import Keeping
-from app.store.longterm import AgentStore
 from app.store.service import StoreService
 from app.store.texts import check_fields
 from app.store.versions import Versions
@@ -113,6 +116,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     store: StoreService
     keeping: Keeping
+    documents: DocumentService
+    removing: Removing
     webhooks: WebhookService
     dispatcher: Dispatcher
     streams: Streams
@@ -134,7 +139,8 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
     store = StoreService(database, versions, agents.store)
-    catalog = Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
+    building = Building(database, store)
+    catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals = Signals(database)
     carrier, redis = _carriers(settings, vault, database, signals)
     limiter = _limiter(settings, vault, meters)
@@ -174,6 +180,8 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         scheduler=Scheduler(database, engine.claims, creation, runs),
         store=store,
         keeping=Keeping(database, Backfill(database, versions)),
+        documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
+        removing=building.removing,
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
@@ -286,6 +294,6 @@ def _engine(
 
 
 def _assistants(database: Database, catalog: Catalog, signals: Signals) -> AssistantService:
-    assistants = AssistantService(database, catalog)
+    assistants = AssistantService(database, catalog, OWN)
     signals.listen(assistants.hear)
     return assistants

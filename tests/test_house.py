@@ -18,7 +18,7 @@ LINES_A_FILE = 300
 LINES_A_FUNCTION = 60
 PARAMETERS = 6
 
-FEATURES = ("crons", "store", "runs", "threads", "assistants", "access")
+FEATURES = ("documents", "crons", "store", "runs", "threads", "assistants", "access")
 THE_FIVE = {"controller.py", "service.py", "queries.py", "tables.py", "structs.py"}
 WITHOUT_ROUTES = {"access"}  # keys are made by the command line alone: no controller
 ROLES = tuple(name.removesuffix(".py") for name in sorted(THE_FIVE))

@@ -35,6 +35,7 @@ PIECE = 1 << 18
 """Bytes that are looked through before others have their turn."""
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_FILES = re.compile(r"/documents/?$")
 _MESSAGES = re.compile(r"/(?:runs|state)(?:/|$)|/threads/?$")
 _JSON = re.compile(rb"application/(?:[^;,\s]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
@@ -52,6 +53,11 @@ _KEPT = re.compile(
 def takes_messages(path: str) -> bool:
     """Whether the route at ``path`` takes messages and so a larger body: runs, states, new threads."""
     return _MESSAGES.search(path) is not None
+
+
+def takes_files(path: str) -> bool:
+    """Whether a POST at ``path`` brings a file, which its handler reads piece by piece (``app.web.files``)."""
+    return _FILES.search(path) is not None
 
 
 def check(body: bytes) -> None:
@@ -168,7 +174,11 @@ class Bodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == ScopeType.HTTP and scope["method"] not in WITHOUT_BODY:
+        if (
+            scope["type"] == ScopeType.HTTP
+            and scope["method"] not in WITHOUT_BODY
+            and not (scope["method"] == "POST" and takes_files(scope["path"]))
+        ):
             receive = _Reader(scope, receive, self)
         await self.app(scope, receive, send)
 
