@@ -25,7 +25,6 @@ from app.db.engine import Database
 from app.db.revisions import HEAD
 from app.documents.beginning import Beginning
 from app.documents.building import OWN, Building
-from app.documents.removing import Removing
 from app.documents.service import DocumentService
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
@@ -117,7 +116,6 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreService
     keeping: Keeping
     documents: DocumentService
-    removing: Removing
     webhooks: WebhookService
     dispatcher: Dispatcher
     streams: Streams
@@ -141,8 +139,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     store = StoreService(database, versions, agents.store)
     building = Building(database, store)
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
-    signals = Signals(database)
-    carrier, redis = _carriers(settings, vault, database, signals)
+    signals, carrier, redis = _carriers(settings, vault, database)
     limiter = _limiter(settings, vault, meters)
     budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
@@ -181,7 +178,6 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         store=store,
         keeping=Keeping(database, Backfill(database, versions)),
         documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
-        removing=building.removing,
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
@@ -260,16 +256,17 @@ def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versi
 
 
 def _carriers(
-    settings: Settings, vault: Vault, database: Database, signals: Signals
-) -> "tuple[Carrier, RedisCarrier | None]":
-    """What carries frames to other processes, and that again where it is Redis."""
+    settings: Settings, vault: Vault, database: Database
+) -> "tuple[Signals, Carrier, RedisCarrier | None]":
+    """What wakes other processes, what carries frames to them, and that again where it is Redis."""
+    signals = Signals(database)
     carrier = PostgresCarrier(database, signals)
     if settings.redis.url is None:
-        return carrier, None
+        return signals, carrier, None
     from app.bus.redis_relay import RedisCarrier
 
     redis = RedisCarrier(vault.ring("REDIS_URL").good, carrier)
-    return redis, redis
+    return signals, redis, redis
 
 
 def _supervisor(

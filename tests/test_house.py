@@ -45,6 +45,7 @@ BROAD_EXCEPTS = {
     "app/crons/scheduler.py": 1,  # whatever one cron raises, the others have their turn
     "app/tools/threads.py": 1,  # what a sync tool raises is raised where the call was made
     "app/serving/parent.py": 1,  # what a worker raises while it starts is told by the parent
+    "app/documents/extractor.py": 1,  # a page breaks in more ways than can be named; the others still say something
     "app/runs/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
     "app/webhooks/dispatcher.py": 1,  # whatever making a call raises, it counts as an attempt that failed
     "app/web/headers.py": 1,  # whatever a request raises becomes a 500 problem

@@ -166,7 +166,7 @@ def conditions_of(tenant_id: UUID, collection: str | None, status: str | None) -
     if collection is not None:
         found.append(documents.c.collection == collection)
     if status is not None:
-        found.append(status == _STATUS)
+        found.append(_STATUS.in_((status,)))
     return found
 
 

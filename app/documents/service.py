@@ -58,7 +58,7 @@ class DocumentService:
         self._beginning = beginning
         self._extraction = extraction
         self._finding = finding
-        self._removing = removing
+        self.removing = removing
 
     async def add(self, principal: Principal, incoming: Incoming, key: Key | None) -> Added:
         """Take a document in and begin to ingest it; one that is there already is told of.
@@ -196,7 +196,7 @@ class DocumentService:
             raise _unknown(document_id)
         if row.run_id is not None:
             await self._beginning.stop(principal, row.run_id)
-        await self._removing.remove(tenant_id, document_id, REMOVE_SECONDS)
+        await self.removing.remove(tenant_id, document_id, REMOVE_SECONDS)
 
     async def search(self, tenant_id: UUID, wanted: PassageSearch) -> list[Passage]:
         """Passages, the best first. Raises ``Invalid``."""
