@@ -95,7 +95,7 @@ def _passage(found: Found, score: float, about: Row[Any]) -> Passage:
         page=None if found.page is msgspec.UNSET else found.page,
         text=found.text,
         score=score,
-        metadata=msgspec.Raw(about.metadata.encode()),
+        metadata=msgspec.json.decode(about.metadata),
     )
 
 

@@ -42,6 +42,8 @@ FIELD = "text"
 
 BATCH = 64
 """Chunks in one commit."""
+MANY = 200
+"""Chunks of a document after which the database looks anew at what it has."""
 SEEN = 8 * WINDOW
 """Characters in sight: a chunk of them, and space before it."""
 SAY_SECONDS = 0.5
@@ -130,6 +132,8 @@ class Ingest:
         except Unreadable as error:
             await self._write(progress.FAILED, *now.which, str(error))
             raise
+        if now.chunks >= MANY:
+            await self._write(progress.ANALYZE, now.chunks)
         await self._write(progress.READY, *now.which, now.position)
         _say(context, now, "ready")
         return Step(node=INDEX, update={DOCUMENT: now.shown("ready")})

@@ -21,6 +21,8 @@ update documents set position = $4, chunks = chunks + $5, updated_at = now() {_M
 """
 READY = f"update documents set status = 'ready', updated_at = now() {_MINE} and position = $4"
 FAILED = f"update documents set status = 'failed', error = $4, updated_at = now() {_MINE}"
+ANALYZE = "select store_analyze($1)"
+"""So that searches are planned by what is there now."""
 DONE = "UPDATE 1"
 
 

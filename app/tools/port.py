@@ -80,7 +80,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     page: int | None
     text: str
     score: float
-    metadata: msgspec.Raw
+    metadata: dict[str, Any]
 
 
 class LongTerm(Protocol):

@@ -23,6 +23,23 @@ begin
 end $$
 """
 
+ANALYZE = """
+create function store_analyze(added bigint) returns void
+language plpgsql security definer set search_path = public, pg_temp
+as $$
+declare t regclass;
+begin
+  for t in select c.oid::regclass from pg_class c
+    where c.relname ~ '^store_(items|vectors_[0-9]+)$' and c.relnamespace = 'public'::regnamespace
+      and c.relkind = 'r' and c.reltuples < 10 * added
+  loop
+    execute format('analyze %s', t);
+  end loop;
+end $$
+"""
+"""What a large document adds changes how a search is best planned, and autovacuum looks once a minute. Only a table's
+owner may look at it anew: this does, where a tenth or more was added."""
+
 
 def secure(table: str) -> None:
     op.execute(f"alter table {table} enable row level security")
@@ -108,6 +125,9 @@ def upgrade() -> None:
     secure("documents")
     secure("document_parts")
     op.execute(FORGET)
+    op.execute(ANALYZE)
+    op.execute("revoke all on function store_analyze from public")
+    op.execute("grant execute on function store_analyze to agent_engine")
     op.execute(
         "create trigger documents_gone after delete on documents for each row"
         " execute function documents_forget_chunks()"
@@ -120,3 +140,4 @@ def downgrade() -> None:
     op.drop_table("document_parts")
     op.drop_table("documents")
     op.execute("drop function documents_forget_chunks()")
+    op.execute("drop function store_analyze")

@@ -153,7 +153,25 @@ async def test_a_document_that_is_deleted_while_it_is_ingested_leaves_nothing(ou
         while (await ours.http.get(run)).json()["status"] in {"pending", "running"}:  # noqa: ASYNC110  the same
             await asyncio.sleep(0.02)
     for table in ("documents", "document_parts", "store_items", "store_vectors_384"):
-        assert await library.count(table) == 0
+        assert (table, await library.count(table)) == (table, 0)
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_an_upload_leaves_nothing(
+    database_url: str, tmp_path: Path
+) -> None:
+    head = b"POST /api/v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9000000\r\n\r\n"
+    connection = await asyncpg.connect(database_url)
+    with served_on(database_url, tmp_path) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(head + b"some words " * 400_000)
+        async with asyncio.timeout(20):
+            while not await connection.fetchval("select count(*) from document_parts"):  # noqa: ASYNC110  no event
+                await asyncio.sleep(0.02)
+            writer.transport.abort()
+            while await connection.fetchval("select count(*) from documents"):  # noqa: ASYNC110  the same
+                await asyncio.sleep(0.02)
+    assert not await connection.fetchval("select count(*) from document_parts")
+    await connection.close()
 
 
 async def test_a_cancelled_ingestion_is_told_and_goes_on_when_the_document_comes_again(ours: Tenant) -> None:

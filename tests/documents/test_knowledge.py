@@ -1,10 +1,14 @@
 """Answers can cite: the tool ``knowledge``, ``context.documents`` and the search give what names a place exactly."""
 
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from aiohttp import web
 
 from app.access.structs import tenant_id_of
 from app.agents.function import Context
@@ -123,15 +127,49 @@ async def test_a_tool_may_be_bound_to_a_collection(ours: Tenant, library: Librar
 
 
 async def test_an_agent_of_the_file_looks_things_up(fresh_database_url: str, tmp_path: Path) -> None:
-    """The demo script calls the tool that it is offered, and says what it answered."""
+    """A model on OpenAI's wire asks for the tool; the message that answers it has the citations."""
     file = tmp_path / "agents.toml"
-    file.write_text('[agents.librarian]\nmodel = "scripted:demo"\ntools = ["knowledge:sea"]\n')
-    async with library_on(fresh_database_url, AGENT_CONFIG=str(file)) as library, library.tenant("t") as ours:
-        await ours.upload(BOATS, title="Boats", collection="sea")
-        body = {"assistant_id": "librarian", "input": {"messages": [{"role": "user", "content": "Look up the masts"}]}}
-        answer = (await ours.http.post("/runs/wait", json=body)).json()
-    tools = [one for one in answer["messages"] if one["type"] == "tool"]
-    assert [one["name"] for one in tools] == ["knowledge_sea"]
+    file.write_text('[agents.librarian]\nmodel = "openai:gpt"\ntools = ["knowledge:sea"]\n')
+    call = {"id": "c1", "type": "function", "function": {"name": "knowledge_sea", "arguments": '{"query": "masts"}'}}
+    asked = {"role": "assistant", "content": "", "tool_calls": [{**call, "index": 0}]}
+    async with provider([asked, {"role": "assistant", "content": "Two [1]."}]) as url:
+        settings = {"AGENT_CONFIG": str(file), "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "k"}
+        async with library_on(fresh_database_url, **settings) as library, library.tenant("t") as ours:
+            await ours.upload(BOATS, title="Boats", collection="sea")
+            body = {"assistant_id": "librarian", "input": {"messages": [{"role": "user", "content": "How many?"}]}}
+            answer = (await ours.http.post("/runs/wait", json=body)).json()
+    (told,) = [one for one in answer["messages"] if one["type"] == "tool"]
+    (citation,) = told["artifact"]["citations"]
+    assert told["content"].startswith("[1] Boats")
+    assert BOATS.decode()[citation["start"] : citation["end"]] == BOATS.decode()
+    assert answer["messages"][-1]["content"] == "Two [1]."
+
+
+@contextlib.asynccontextmanager
+async def provider(says: Sequence[dict[str, Any]]) -> AsyncIterator[str]:
+    """A server that speaks Chat Completions and says ``says``, one after the other."""
+    left = list(says)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        said = left.pop(0)
+        why = "tool_calls" if "tool_calls" in said else "stop"
+        for choice in ({"delta": said, "finish_reason": None}, {"delta": {}, "finish_reason": why}):
+            chunk = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, **choice}]}
+            await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
 
 
 async def test_a_function_searches_once_however_often_it_begins(ours: Tenant, library: Library) -> None:
