@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -20,7 +20,7 @@ from app.documents import extractor
 SECONDS = 90.0
 """Of the clock, for one document; its process has a bound of its own on processor time."""
 AT_ONCE = 2
-"""Processes at once; more documents wait."""
+"""Processes at once, for uploads and for ingestions each; more documents wait."""
 LONGEST_LINE = 1024 * 1024
 END_SECONDS = 5.0
 
@@ -51,7 +51,7 @@ class Extraction:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = {mode: asyncio.Semaphore(AT_ONCE) for mode in get_args(Mode)}
         self._tasks = Tasks("extraction")
 
     async def check(self, source: Source) -> Line:
@@ -61,7 +61,7 @@ class Extraction:
 
     async def lines(self, source: Source, mode: Mode = "text") -> AsyncGenerator[Line, None]:
         """What is in ``source``, the end last. Raises ``Unreadable``."""
-        async with self._turns:
+        async with self._turns[mode]:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", str(Path(extractor.__file__)), source.content_type, source.charset, mode),
                 stdin=asyncio.subprocess.PIPE,

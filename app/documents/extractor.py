@@ -125,13 +125,16 @@ def _page(page: Any) -> str:
 
 def html(content: bytes, charset: str, out: Out, check: bool) -> tuple[str, int]:
     """The text that a reader of HTML sees, with a line for each block and ``#`` before headings; its title."""
+    text = decoded(content, charset)
+    if check:
+        return "", 0  # any text is HTML to somebody
     from selectolax.lexbor import LexborHTMLParser
 
-    tree = LexborHTMLParser(decoded(content, charset))
+    tree = LexborHTMLParser(text)
     title = tree.css_first("title") if tree.root is not None else None
     heading = tree.css_first("h1") if tree.root is not None else None
     said = [one.text(deep=True) for one in (title, heading) if one is not None]
-    if not check and tree.body is not None:
+    if tree.body is not None:
         for piece in seen(tree.body):
             out.text(piece)
     return next((_SPACE.sub(" ", one).strip() for one in said if one.strip()), ""), 0

@@ -19,6 +19,7 @@ from app.agents.port import START_NODE, Outcome, RunContext, Step
 from app.base.crashes import crash_point
 from app.base.errors import AgentError, Invalid, Unreadable
 from app.base.ids import new_id
+from app.base.tasks import to_the_end
 from app.db.engine import Database
 from app.documents import progress, queries
 from app.documents.chunking import WINDOW, breaks_of_markdown, breaks_of_text, next_piece
@@ -140,8 +141,7 @@ class Ingest:
 
     async def _progress(self, context: RunContext) -> Progress:
         document_id = UUID(str(context.state.get(DOCUMENT_ID)))
-        async with self._database.engine_connection() as connection:
-            found = await progress.load(connection, context.tenant_id, document_id)
+        found = await to_the_end(progress.loaded(self._database, context.tenant_id, document_id))
         if found is None:
             raise Gone
         return found
@@ -170,8 +170,7 @@ class Ingest:
         return await self._progress(context)
 
     async def _write(self, statement: str, *values: object) -> None:
-        async with self._database.engine_connection() as connection:
-            await connection.execute(statement, *values)
+        await to_the_end(progress.written(self._database, statement, *values))
 
 
 class Cutting:
@@ -189,7 +188,7 @@ class Cutting:
 
     async def all(self) -> Progress:
         """Batch after batch. Raises ``Gone``."""
-        await self._go_to(self._now.position)
+        await to_the_end(self._go_to(self._now.position))
         while not self._text.over:
             chunks = await self._cut()
             await self._store(chunks)
@@ -201,13 +200,16 @@ class Cutting:
             await self._text.go_to(connection, position)
             await self._text.see(connection, SEEN)
 
+    async def _see(self) -> None:
+        async with self._database.engine_connection() as connection:
+            await self._text.see(connection, SEEN)
+
     async def _cut(self) -> list[Chunk]:
         """The next chunks of the text."""
         chunks: list[Chunk] = []
         while len(chunks) < BATCH and not self._text.over:
             if not self._text.sees(SEEN):
-                async with self._database.engine_connection() as connection:
-                    await self._text.see(connection, SEEN)
+                await to_the_end(self._see())
             window, final = self._text.window(SEEN)
             piece = next_piece(window, final, self._find)
             if piece.end > piece.start:
@@ -242,25 +244,31 @@ class Cutting:
         ]
         self._context.check_lease()
         crash_point("before_commit")
-        async with self._database.engine_connection() as connection, connection.transaction():
-            done = await connection.execute(progress.ADVANCE, *now.which, reached, len(chunks), now.position)
-            if done == DONE and puts:
-                await put(connection, puts)
+        # a cancellation must not cut a transaction in two on a connection that others use after it
+        mine = await to_the_end(self._commit(puts, reached))
         crash_point("after_commit")
-        if done == DONE:
+        if mine:
             self._now = msgspec.structs.replace(now, position=reached, chunks=now.chunks + len(chunks))
         else:
             await self._look_again()
 
+    async def _commit(self, puts: list[Put], reached: int) -> bool:
+        """Store ``puts`` and the place that they reach, if the place is still where they begin; whether it was."""
+        now = self._now
+        async with self._database.engine_connection() as connection, connection.transaction():
+            done = await connection.execute(progress.ADVANCE, *now.which, reached, len(puts), now.position)
+            if done == DONE and puts:
+                await put(connection, puts)
+        return bool(done == DONE)
+
     async def _look_again(self) -> None:
         """Somebody else was there: the run's new owner, or who deleted the document."""
         self._context.check_lease()
-        async with self._database.engine_connection() as connection:
-            found = await progress.load(connection, self._now.tenant_id, self._now.document_id)
+        found = await to_the_end(progress.loaded(self._database, self._now.tenant_id, self._now.document_id))
         if found is None or found.run_id != self._context.run_id or found.status != "accepted":
             raise Gone
         self._now = found
-        await self._go_to(found.position)
+        await to_the_end(self._go_to(found.position))
 
     async def _tell(self) -> None:
         """Say how far it is, now and then; less often as a step of the run, which keeps what was said."""

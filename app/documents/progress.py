@@ -3,8 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
+
+from app.db.engine import Database
 
 _LOAD = """
 select document_id, collection, namespace, status, content_type, charset, run_id, characters, pages::text as pages,
@@ -59,10 +60,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-async def load(connection: asyncpg.Connection, tenant_id: UUID, document_id: UUID) -> Progress | None:
+async def loaded(database: Database, tenant_id: UUID, document_id: UUID) -> Progress | None:
     """Where a document stands; None for one that is not there."""
-    row = await connection.fetchrow(_LOAD, tenant_id, document_id)
+    async with database.engine_connection() as connection:
+        row = await connection.fetchrow(_LOAD, tenant_id, document_id)
     if row is None or row["status"] == "deleted":
         return None
     pages = msgspec.json.decode(row["pages"] or "[]", type=list[int])
     return Progress(tenant_id=tenant_id, pages=pages, **{name: row[name] for name in row.keys() if name != "pages"})  # noqa: SIM118
+
+
+async def written(database: Database, statement: str, *values: object) -> None:
+    """Do one of the statements."""
+    async with database.engine_connection() as connection:
+        await connection.execute(statement, *values)
