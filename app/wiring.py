@@ -15,7 +15,7 @@ from app.assistants.service import AssistantService
 from app.audit.service import AuditService
 from app.base.errors import AgentServiceError, StartError, UsageError
 from app.base.ids import new_id
-from app.base.tasks import Tasks
+from app.base.tasks import Background, Tasks
 from app.bus.postgres_relay import PostgresCarrier
 from app.bus.relay import Carrier, Outlet
 from app.bus.signals import Signals
@@ -255,9 +255,7 @@ def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versi
     return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
-def _carriers(
-    settings: Settings, vault: Vault, database: Database
-) -> "tuple[Signals, Carrier, RedisCarrier | None]":
+def _carriers(settings: Settings, vault: Vault, database: Database) -> "tuple[Signals, Carrier, RedisCarrier | None]":
     """What wakes other processes, what carries frames to them, and that again where it is Redis."""
     signals = Signals(database)
     carrier = PostgresCarrier(database, signals)

@@ -88,29 +88,29 @@ class DocumentsController(Controller):
         status: FromQuery[Literal["pending", "running", "ready", "failed"] | None] = None,
     ) -> Response[list[Document]]:
         """Newest first; totals are in the ``X-Pagination-*`` headers."""
-        found, total = await documents.page(principal.tenant_id, collection, status, page.limit, page.offset)
+        found, total = await documents.page(principal, collection, status, page.limit, page.offset)
         return Response(found, headers=page_headers(total, page.offset, len(found)))
 
     @post("/search", status_code=200, opt=READS, summary="Search documents")
     async def search(self, data: JSONBody[PassageSearch], principal: Who, documents: Service) -> FoundPassages:
         """Passages, the best first, each with what a citation needs."""
-        return FoundPassages(passages=await documents.search(principal.tenant_id, data))
+        return FoundPassages(passages=await documents.search(principal, data))
 
     @get("/{document_id:str}", opt=READS, summary="One document")
     async def get_one(self, document_id: Id, principal: Who, documents: Service) -> Document:
         """And how far its ingestion is."""
-        return await documents.get(principal.tenant_id, document_id)
+        return await documents.get(principal, document_id)
 
     @get("/{document_id:str}/chunks", opt=READS, summary="The chunks of a document")
     async def chunks(self, document_id: Id, principal: Who, documents: Service, page: Part) -> Response[list[Chunk]]:
         """In their order, as far as they are made; totals are in the ``X-Pagination-*`` headers."""
-        found, total = await documents.chunks(principal.tenant_id, document_id, page.limit, page.offset)
+        found, total = await documents.chunks(principal, document_id, page.limit, page.offset)
         return Response(found, headers=page_headers(total, page.offset, len(found)))
 
     @get("/{document_id:str}/content", opt=READS, summary="What was uploaded", media_type="application/octet-stream")
     async def content(self, document_id: Id, principal: Who, documents: Service) -> Stream:
         """Byte for byte."""
-        download = await documents.content(principal.tenant_id, document_id)
+        download = await documents.content(principal, document_id)
         document = download.document
         name = document.filename or str(document.document_id)
         headers = {
@@ -123,7 +123,7 @@ class DocumentsController(Controller):
     @get("/{document_id:str}/text", opt=READS, summary="The text of a document", media_type="text/plain")
     async def text(self, document_id: Id, principal: Who, documents: Service) -> Stream:
         """That in which offsets count characters. 409 until it is taken out of the document."""
-        download = await documents.text(principal.tenant_id, document_id)
+        download = await documents.text(principal, document_id)
         return Stream(_whole(download.parts), media_type="text/plain; charset=utf-8")
 
     @delete("/{document_id:str}", summary="Delete a document")

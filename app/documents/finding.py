@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Row
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.base.errors import Invalid
 from app.db.engine import Database
@@ -38,8 +39,11 @@ class Finding:
         self._database = database
         self._indexing = indexing
 
-    async def passages(self, tenant_id: UUID, wanted: PassageSearch) -> list[Passage]:
-        """A page of passages, the best first. Raises ``Invalid``."""
+    async def passages(self, tenant_id: UUID, wanted: PassageSearch, owned: str | None = None) -> list[Passage]:
+        """A page of passages, the best first. Raises ``Invalid``.
+
+        ``owned``: JSON that the metadata of their documents must contain.
+        """
         text = wanted.query.strip()
         _check(text, wanted)
         path = namespace_of("" if wanted.collection is None else check_collection(wanted.collection))
@@ -48,8 +52,8 @@ class Finding:
             path=path,
             text=text,
             near=await self._indexing.question(path, text),
-            conditions=_conditions(tenant_id, path, wanted),
-            filtered=bool(wanted.filter) or wanted.document_ids is not None,
+            conditions=_conditions(tenant_id, path, wanted, owned),
+            filtered=bool(wanted.filter) or wanted.document_ids is not None or owned is not None,
             limit=wanted.limit,
             offset=wanted.offset,
         )
@@ -65,7 +69,7 @@ class Finding:
         ]
 
 
-def _conditions(tenant_id: UUID, path: str, wanted: PassageSearch) -> Sequence[Condition]:
+def _conditions(tenant_id: UUID, path: str, wanted: PassageSearch, owned: str | None) -> Sequence[Condition]:
     """That a chunk lies below ``path``, and is of a document that is ready and wanted."""
     first, last = range_of(path)
     of = [
@@ -74,6 +78,8 @@ def _conditions(tenant_id: UUID, path: str, wanted: PassageSearch) -> Sequence[C
         documents.c.status == "ready",
         *conditions_of(wanted.filter, documents.c.metadata),
     ]
+    if owned is not None:
+        of.append(documents.c.metadata.op("@>", is_comparison=True)(sa.cast(sa.literal(owned, sa.Text), JSONB)))
     if wanted.document_ids is not None:
         of.append(documents.c.document_id.in_(wanted.document_ids))
     return [

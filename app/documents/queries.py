@@ -138,7 +138,9 @@ _FROM = documents.outerjoin(
 async def get(session: Reader, tenant_id: UUID, document_id: UUID) -> Row[Any] | None:
     """One document."""
     return await session.first(
-        sa.select(*_SHOWN).select_from(_FROM).where(*_visible(tenant_id), documents.c.document_id == document_id)
+        sa.select(*_SHOWN)
+        .select_from(_FROM)
+        .where(*_visible(tenant_id), *session.within(documents.c.metadata), documents.c.document_id == document_id)
     )
 
 
@@ -174,6 +176,7 @@ async def page(
     session: Reader, conditions: Sequence[sa.ColumnElement[bool]], limit: int, offset: int
 ) -> tuple[Sequence[Row[Any]], int]:
     """A page of documents, the newest first, and how many there are on all pages."""
+    conditions = [*conditions, *session.within(documents.c.metadata)]
     rows = await session.all(
         sa.select(*_SHOWN)
         .select_from(_FROM)
@@ -202,7 +205,7 @@ async def mark_deleted(session: Writer, tenant_id: UUID, document_id: UUID) -> R
     """Let nobody see a document any more; what it was."""
     return await session.first(
         sa.update(documents)
-        .where(*_visible(tenant_id), documents.c.document_id == document_id)
+        .where(*_visible(tenant_id), *session.within(documents.c.metadata), documents.c.document_id == document_id)
         .values(status="deleted", fingerprint=None, updated_at=sa.func.now())
         .returning(documents.c.namespace, documents.c.run_id)
     )

@@ -32,6 +32,8 @@ from app.tools.port import Passage
 REMOVE_SECONDS = 5.0
 """What a request to delete may take; the sweep does the rest."""
 CREATED, THERE = 202, 200
+RESOURCE = "documents"
+"""As handlers of the operator's know it, with the actions ``create``, ``read``, ``search`` and ``delete``."""
 
 
 class Added(NamedTuple):
@@ -69,7 +71,7 @@ class DocumentService:
         kept = False
         try:
             uploaded = await upload.receive()
-            about = described(incoming.fields, incoming.filename)
+            about = await _stamped(principal, described(incoming.fields, incoming.filename), uploaded)
             await self._check(principal.tenant_id, uploaded)
             added = await self._accept(principal, uploaded, about, key)
             kept = isinstance(added.document, Document) and added.document.document_id == uploaded.document_id
@@ -147,50 +149,54 @@ class DocumentService:
         await queries.accept(session, entry.tenant_id, uploaded.document_id, values)
         return claimed
 
-    async def get(self, tenant_id: UUID, document_id: UUID) -> Document:
+    async def get(self, who: Principal, document_id: UUID) -> Document:
         """One document. Raises ``NotFound``."""
-        return shown(await self._row(tenant_id, document_id))
+        return shown(await self._row(who, document_id))
 
-    async def _row(self, tenant_id: UUID, document_id: UUID) -> Row[Any]:
-        async with self._database.reading(tenant_id) as session:
-            row = await queries.get(session, tenant_id, document_id)
+    async def _row(self, who: Principal, document_id: UUID) -> Row[Any]:
+        owned = await who.permit(RESOURCE, "read", document_id=document_id)
+        async with self._database.reading(who.tenant_id, owned) as session:
+            row = await queries.get(session, who.tenant_id, document_id)
         if row is None:
             raise _unknown(document_id)
         return row
 
     async def page(
-        self, tenant_id: UUID, collection: str | None, status: str | None, limit: int, offset: int
+        self, who: Principal, collection: str | None, status: str | None, limit: int, offset: int
     ) -> tuple[list[Document], int]:
         """A page of documents, the newest first, and how many there are."""
-        conditions = queries.conditions_of(tenant_id, collection, status)
-        async with self._database.reading(tenant_id) as session:
+        about = {"collection": collection, "status": status, "limit": limit, "offset": offset}
+        owned = await who.permit(RESOURCE, "search", **about)
+        conditions = queries.conditions_of(who.tenant_id, collection, status)
+        async with self._database.reading(who.tenant_id, owned) as session:
             rows, total = await queries.page(session, conditions, limit, offset)
         return [shown(row) for row in rows], total
 
-    async def chunks(self, tenant_id: UUID, document_id: UUID, limit: int, offset: int) -> tuple[list[Chunk], int]:
+    async def chunks(self, who: Principal, document_id: UUID, limit: int, offset: int) -> tuple[list[Chunk], int]:
         """A page of a document's chunks, in their order, and how many there are by now. Raises ``NotFound``."""
-        row = await self._row(tenant_id, document_id)
-        async with self._database.reading(tenant_id) as session:
-            rows = await queries.chunks(session, tenant_id, row.namespace, limit, offset)
+        row = await self._row(who, document_id)
+        async with self._database.reading(who.tenant_id) as session:
+            rows = await queries.chunks(session, who.tenant_id, row.namespace, limit, offset)
         return [msgspec.json.decode(one.value, type=Chunk) for one in rows], row.chunks
 
-    async def content(self, tenant_id: UUID, document_id: UUID) -> Download:
+    async def content(self, who: Principal, document_id: UUID) -> Download:
         """What was uploaded. Raises ``NotFound``."""
-        document = await self.get(tenant_id, document_id)
-        return Download(document, queries.stored(self._database, tenant_id, document_id, CONTENT))
+        document = await self.get(who, document_id)
+        return Download(document, queries.stored(self._database, who.tenant_id, document_id, CONTENT))
 
-    async def text(self, tenant_id: UUID, document_id: UUID) -> Download:
+    async def text(self, who: Principal, document_id: UUID) -> Download:
         """The text that offsets count in. Raises ``NotFound``, ``Conflict`` before it is there."""
-        document = await self.get(tenant_id, document_id)
+        document = await self.get(who, document_id)
         if document.characters is None:
             raise Conflict("The text is not taken out of the document yet: wait for its run.")
         kind = TEXT if FORMATS[document.content_type].parsed else CONTENT
-        return Download(document, queries.stored(self._database, tenant_id, document_id, kind))
+        return Download(document, queries.stored(self._database, who.tenant_id, document_id, kind))
 
     async def delete(self, principal: Principal, document_id: UUID) -> None:
         """Remove a document with its chunks; its run is stopped. Raises ``NotFound``."""
         tenant_id = principal.tenant_id
-        async with self._database.writing(tenant_id) as session:
+        owned = await principal.permit(RESOURCE, "delete", document_id=document_id)
+        async with self._database.writing(tenant_id, owned) as session:
             row = await queries.mark_deleted(session, tenant_id, document_id)
         if row is None:
             raise _unknown(document_id)
@@ -198,9 +204,18 @@ class DocumentService:
             await self._beginning.stop(principal, row.run_id)
         await self.removing.remove(tenant_id, document_id, REMOVE_SECONDS)
 
-    async def search(self, tenant_id: UUID, wanted: PassageSearch) -> list[Passage]:
+    async def search(self, who: Principal, wanted: PassageSearch) -> list[Passage]:
         """Passages, the best first. Raises ``Invalid``."""
-        return await self._finding.passages(tenant_id, wanted)
+        owned = await who.permit(RESOURCE, "search", **msgspec.structs.asdict(wanted))
+        return await self._finding.passages(who.tenant_id, wanted, owned)
+
+
+async def _stamped(who: Principal, about: Described, uploaded: Uploaded) -> Described:
+    """What handlers of the operator's let a person say of a document. Raises ``Forbidden``, ``Refused``."""
+    told = {name: getattr(about, name) for name in ("collection", "title", "filename")}
+    told |= {"document_id": uploaded.document_id, "content_type": uploaded.format.content_type, "size": uploaded.size}
+    _, metadata = await who.stamp(RESOURCE, "create", about.metadata, **told)
+    return msgspec.structs.replace(about, metadata=metadata or {})
 
 
 def shown(row: Row[Any]) -> Document:

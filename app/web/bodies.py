@@ -55,9 +55,10 @@ def takes_messages(path: str) -> bool:
     return _MESSAGES.search(path) is not None
 
 
-def takes_files(path: str) -> bool:
-    """Whether a POST at ``path`` brings a file, which its handler reads piece by piece (``app.web.files``)."""
-    return _FILES.search(path) is not None
+def has_whole_body(scope: Any) -> bool:
+    """Whether a request may have a body that is read whole: a POST that brings a file has none (``app.web.files``)."""
+    method = scope["method"]
+    return method not in WITHOUT_BODY and not (method == "POST" and _FILES.search(scope["path"]))
 
 
 def check(body: bytes) -> None:
@@ -174,11 +175,7 @@ class Bodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if (
-            scope["type"] == ScopeType.HTTP
-            and scope["method"] not in WITHOUT_BODY
-            and not (scope["method"] == "POST" and takes_files(scope["path"]))
-        ):
+        if scope["type"] == ScopeType.HTTP and has_whole_body(scope):
             receive = _Reader(scope, receive, self)
         await self.app(scope, receive, send)
 
