@@ -103,7 +103,7 @@ class TooLarge(AgentServiceError):
     """More than is taken."""
 
     status = 413
-    title = "Too large"
+    title = "Body too large"
 
 
 class UnsupportedType(AgentServiceError):

@@ -21,8 +21,10 @@ from tests.faults.fleet import kill_tree
 from tests.journeys.conftest import Served
 from tests.outages import children_of
 
-LONG = BOOK * 40
-"""Some 1.5 MB: about 1,100 chunks, and so many batches."""
+LONG = BOOK * 14
+"""Some 400 chunks, and so several batches."""
+
+pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ async def chunks_in(url: str) -> list[tuple[str, str, int]]:
     return [(row["key"], row["text"], row["vectors"]) for row in rows]
 
 
-async def until(base: str, document_id: str, condition: Any, seconds: float = 60) -> dict[str, Any]:
+async def until(base: str, document_id: str, condition: Any, seconds: float = 100) -> dict[str, Any]:
     """The document once ``condition`` of it is true."""
     async with httpx.AsyncClient(timeout=20) as http, asyncio.timeout(seconds):
         while True:
