@@ -15,7 +15,7 @@ from app.assistants.service import AssistantService
 from app.audit.service import AuditService
 from app.base.errors import AgentServiceError, StartError, UsageError
 from app.base.ids import new_id
-from app.base.tasks import Background, Tasks
+from app.base.tasks import Tasks
 from app.bus.postgres_relay import PostgresCarrier
 from app.bus.relay import Carrier, Outlet
 from app.bus.signals import Signals
@@ -136,8 +136,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
-    store = StoreService(database, versions, agents.store)
-    building = Building(database, store)
+    building = Building(database, StoreService(database, versions, agents.store))
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
     limiter = _limiter(settings, vault, meters)
@@ -175,7 +174,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         runs=runs,
         crons=CronService(database, assistants, creation, most=settings.limits.crons),
         scheduler=Scheduler(database, engine.claims, creation, runs),
-        store=store,
+        store=building.store,
         keeping=Keeping(database, Backfill(database, versions)),
         documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
         webhooks=WebhookService(database, dispatcher),

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -32,18 +32,6 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         for work in works:
             group.create_task(work)
-
-
-class Background(Protocol):
-    """What works in the background while a program is open."""
-
-    def start(self) -> None:
-        """Begin."""
-        ...
-
-    async def aclose(self) -> None:
-        """Stop."""
-        ...
 
 
 class Tasks:

@@ -15,10 +15,14 @@ OWN = (INGEST,)
 
 
 class Building:
-    """``library`` is what agents see, ``agents`` are the service's own, ``removing`` works in the background."""
+    """``store`` holds their chunks, ``library`` is what agents see, ``agents`` are the service's own.
+
+    ``removing`` works in the background.
+    """
 
     def __init__(self, database: Database, store: StoreService) -> None:
         self._database = database
+        self.store = store
         self._extraction = Extraction()
         self._finding = Finding(database, store.indexing)
         self.library = Library(store, self._finding)
