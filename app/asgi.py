@@ -81,6 +81,8 @@ def dependencies(house: House) -> dict[str, Provide]:
         "runs": house.runs,
         "crons": house.crons,
         "store": house.store,
+        "documents": house.documents,
+        "document_most": house.settings.documents.most,
         "webhooks": house.webhooks,
         "audit": house.entrance.audit,
         "vault": house.vault,

@@ -6,6 +6,7 @@ from app.access.controller import AccessController
 from app.assistants.controller import AssistantsController
 from app.audit.controller import AuditController
 from app.crons.controller import CronsController
+from app.documents.controller import DocumentsController
 from app.runs.controller import RunsController
 from app.store.controller import StoreController
 from app.system.controller import MetricsController, SystemController
@@ -21,6 +22,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     RunsController,
     CronsController,
     StoreController,
+    DocumentsController,
     WebhooksController,
     AuditController,
     AccessController,

@@ -6,6 +6,7 @@ import app.audit.tables
 import app.bus.tables
 import app.checkpoints.tables
 import app.crons.tables
+import app.documents.tables
 import app.idempotency.tables
 import app.limits.tables
 import app.runs.tables

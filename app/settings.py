@@ -22,6 +22,7 @@ from app.options import (
     AgentSettings,
     AuthSettings,
     DatabaseSettings,
+    DocumentSettings,
     EgressSettings,
     LimitSettings,
     LlmSettings,
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
     redis: RedisSettings = RedisSettings()
+    documents: DocumentSettings = DocumentSettings()
     llm: LlmSettings = LlmSettings()
     agents: AgentSettings = AgentSettings()
     auth: AuthSettings = AuthSettings()

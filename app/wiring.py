@@ -23,6 +23,9 @@ from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.db.engine import Database
 from app.db.revisions import HEAD
+from app.documents.beginning import Beginning
+from app.documents.building import OWN, Building
+from app.documents.service import DocumentService
 from app.egress.addresses import Allowed
 from app.egress.client import Egress
 from app.embed.registry import embedder_of
@@ -45,7 +48,6 @@ from app.secrets.secret import Secret
 from app.settings import Settings
 from app.store.backfill import Backfill
 from app.store.keeping import Keeping
-from app.store.longterm import AgentStore
 from app.store.service import StoreService
 from app.store.texts import check_fields
 from app.store.versions import Versions
@@ -113,6 +115,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     store: StoreService
     keeping: Keeping
+    documents: DocumentService
     webhooks: WebhookService
     dispatcher: Dispatcher
     streams: Streams
@@ -133,10 +136,9 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
     agents = read(settings.agents.config)
     versions = _versions(database, agents, models)
-    store = StoreService(database, versions, agents.store)
-    catalog = Catalog(agents, models.model, ToolCalls(*telling), AgentStore(store))
-    signals = Signals(database)
-    carrier, redis = _carriers(settings, vault, database, signals)
+    building = Building(database, StoreService(database, versions, agents.store))
+    catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
+    signals, carrier, redis = _carriers(settings, vault, database)
     limiter = _limiter(settings, vault, meters)
     budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
@@ -172,8 +174,9 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         runs=runs,
         crons=CronService(database, assistants, creation, most=settings.limits.crons),
         scheduler=Scheduler(database, engine.claims, creation, runs),
-        store=store,
+        store=building.store,
         keeping=Keeping(database, Backfill(database, versions)),
+        documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
@@ -251,17 +254,16 @@ def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versi
     return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
 
 
-def _carriers(
-    settings: Settings, vault: Vault, database: Database, signals: Signals
-) -> "tuple[Carrier, RedisCarrier | None]":
-    """What carries frames to other processes, and that again where it is Redis."""
+def _carriers(settings: Settings, vault: Vault, database: Database) -> "tuple[Signals, Carrier, RedisCarrier | None]":
+    """What wakes other processes, what carries frames to them, and that again where it is Redis."""
+    signals = Signals(database)
     carrier = PostgresCarrier(database, signals)
     if settings.redis.url is None:
-        return carrier, None
+        return signals, carrier, None
     from app.bus.redis_relay import RedisCarrier
 
     redis = RedisCarrier(vault.ring("REDIS_URL").good, carrier)
-    return redis, redis
+    return signals, redis, redis
 
 
 def _supervisor(
@@ -286,6 +288,6 @@ def _engine(
 
 
 def _assistants(database: Database, catalog: Catalog, signals: Signals) -> AssistantService:
-    assistants = AssistantService(database, catalog)
+    assistants = AssistantService(database, catalog, OWN)
     signals.listen(assistants.hear)
     return assistants

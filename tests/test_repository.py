@@ -103,6 +103,7 @@ def test_a_lock_file_holds_what_the_project_asks_for(name: str, wanted: list[str
 
 def test_every_dependency_of_the_program_is_used_by_it() -> None:
     modules = {
+        "markdown-it-py": "markdown_it",
         "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
         "opentelemetry-sdk": "opentelemetry.sdk",
         "pyjwt": "jwt",

@@ -17,7 +17,7 @@ from app.agents.loading import load
 from app.base.errors import Forbidden, StartError, Unauthenticated
 from app.db.engine import Database
 from app.limits.structs import Own
-from app.web.bodies import WITHOUT_BODY
+from app.web.bodies import has_whole_body
 
 BELIEVED_SECONDS = 4.0
 """How long the limits of a tenant count without being asked for again."""
@@ -78,7 +78,7 @@ class People:
             return await self._keys.authenticate(key), receive
         wanted = self._handlers.wanted
         body = b""
-        if ("body" in wanted or "request" in wanted) and scope["method"] not in WITHOUT_BODY:  # type: ignore[typeddict-item]
+        if ("body" in wanted or "request" in wanted) and has_whole_body(scope):
             body = await _whole(receive)
             receive = _again(body, receive)
         shown = await self._handlers.authenticate(_Given(scope, body, self._base, needed))

@@ -22,15 +22,22 @@ class Catalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
     def __init__(
-        self, file: AgentsFile, find_model: FindModel, calls: ToolCalls, store: LongTerm | None = None
+        self,
+        file: AgentsFile,
+        find_model: FindModel,
+        calls: ToolCalls,
+        store: LongTerm | None = None,
+        own: Sequence[Agent] = (),
     ) -> None:
+        """``own`` are agents of the service itself: they run, and no list names them."""
+        self._own = {agent.name: agent for agent in own}
         self._agents = {name: build(name, spec, file, find_model, calls, store) for name, spec in file.agents.items()}
         models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
         self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
     def get(self, name: str) -> Agent | None:
         """The agent ``name``."""
-        return self._agents.get(name)
+        return self._agents.get(name) or self._own.get(name)
 
     def model_of(self, name: str) -> str:
         """The model that the agent ``name`` asks first, as vendor:model; empty for an unknown agent."""

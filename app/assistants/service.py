@@ -1,5 +1,6 @@
 """What clients do with assistants. Every agent has a system assistant, whose id derives from the agent's name."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import agent_id, new_id
 from app.bus.signals import Signal
 from app.db.engine import Database
+from app.db.session import Writer
 from app.idempotency.once import once
 from app.idempotency.structs import Key
 
@@ -30,9 +32,11 @@ MOST = 1000
 class AssistantService:
     """Assistants of all tenants."""
 
-    def __init__(self, database: Database, agents: Agents) -> None:
+    def __init__(self, database: Database, agents: Agents, own: Sequence[str] = ()) -> None:
+        """``own`` are agents of the service itself, which no list of agents names."""
         self._database = database
         self._agents = agents
+        self._own = {agent_id(name): name for name in own}
         self._system = {agent_id(name): name for name in agents.names()}
         self._seeded: set[UUID] = set()
 
@@ -42,6 +46,10 @@ class AssistantService:
             async with self._database.writing(tenant_id) as session:
                 await queries.add_system(session, tenant_id, list(self._system.items()))
             self._seeded.add(tenant_id)
+
+    async def add_own(self, session: Writer, tenant_id: UUID, name: str) -> None:
+        """Make the assistant of an agent of the service itself, where its first run needs it."""
+        await queries.add_system(session, tenant_id, [(agent_id(name), name)])
 
     def hear(self, signal: Signal) -> None:
         """Data of tenants were deleted, their system assistants too; a connection made anew may have missed that."""
@@ -151,8 +159,8 @@ class AssistantService:
     async def delete(self, who: Principal, assistant_id: UUID) -> None:
         """Remove an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
         owned = await who.permit("assistants", "delete", assistant_id=assistant_id)
-        if assistant_id in self._system:
-            name = self._system[assistant_id]
+        if assistant_id in self._system or assistant_id in self._own:
+            name = self._system.get(assistant_id) or self._own[assistant_id]
             raise Conflict(
                 f"The system assistant of agent {name!r} cannot be deleted: take the agent out of the agents file."
             )

@@ -9,6 +9,8 @@
     ├─ NotFound 404            unknown, or another tenant's
     ├─ Conflict 409
     ├─ Gone 410
+    ├─ TooLarge 413
+    ├─ UnsupportedType 415
     ├─ Invalid 422             well-formed, but not acceptable; ``errors`` point into the body
     ├─ Limited 429             ``retry_after`` seconds
     ├─ NotBuilt 501
@@ -29,7 +31,8 @@
     │  ├─ StepFailed           a step of a function agent raised
     │  ├─ ToolFailed           a tool that a function agent called answered with an error
     │  ├─ PathChanged          a function agent did not do again what it had done
-    │  └─ JournalFull          the steps of a function agent gave back too much
+    │  ├─ JournalFull          the steps of a function agent gave back too much
+    │  └─ Unreadable           no text can be taken out of a document
     └─ LeaseLost               another owner has this run: stop at once, write nothing
 
 The message of an error is a sentence that a person can act on; it never holds a secret, an SQL text or a prompt.
@@ -94,6 +97,20 @@ class Gone(AgentServiceError):
 
     status = 410
     title = "Gone"
+
+
+class TooLarge(AgentServiceError):
+    """More than is taken."""
+
+    status = 413
+    title = "Body too large"
+
+
+class UnsupportedType(AgentServiceError):
+    """A type that is not taken."""
+
+    status = 415
+    title = "Unsupported media type"
 
 
 class Invalid(AgentServiceError):
@@ -234,6 +251,10 @@ class PathChanged(AgentError):
 
 class JournalFull(AgentError):
     """The steps of a function agent gave back more than a run may keep."""
+
+
+class Unreadable(AgentError):
+    """No text can be taken out of a document."""
 
 
 class ReviewAborted(AgentError):

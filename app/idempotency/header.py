@@ -14,14 +14,21 @@ LONGEST = 255
 
 async def key_in(request: Request[Any, Any, Any]) -> Key | None:
     """The key that came with ``request``, if one did. Raises ``Invalid`` for one that can be none."""
+    key = bare_key_in(request)
+    if key is None:
+        return None
+    return Key(key.route, key.key, hashlib.sha256(await request.body()).digest())
+
+
+def bare_key_in(request: Request[Any, Any, Any]) -> Key | None:
+    """The same for a body that is not kept: whoever reads it gives the key its fingerprint. Raises ``Invalid``."""
     given = request.headers.get("idempotency-key")
     if given is None:
         return None
     if not 1 <= len(given) <= LONGEST or not given.isprintable():
         raise Invalid(f"Idempotency-Key must have 1 to {LONGEST} printable characters, a UUID for example.")
-    body = hashlib.sha256(await request.body()).digest()
     route = f"{request.method} {request.url.path}"
     who = request.scope.get("user")
     if isinstance(who, Principal) and who.rules is not None:  # what one person made is not for another to have
         route += f" {who.user_id}"
-    return Key(route, given, body)
+    return Key(route, given, b"")

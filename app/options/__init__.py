@@ -3,13 +3,14 @@
 from app.options.access import AuthSettings, LimitSettings
 from app.options.outside import EgressSettings, LlmSettings
 from app.options.server import AgentSettings, RunSettings, ServerSettings
-from app.options.storage import DatabaseSettings, RedisSettings
+from app.options.storage import DatabaseSettings, DocumentSettings, RedisSettings
 from app.options.telemetry import ObjectiveSettings, TelemetrySettings
 
 __all__ = [
     "AgentSettings",
     "AuthSettings",
     "DatabaseSettings",
+    "DocumentSettings",
     "EgressSettings",
     "LimitSettings",
     "LlmSettings",

@@ -51,3 +51,17 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["redis://user:password@host:6379/0"],
         ),
     ] = None
+
+
+class DocumentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents"""
+
+    most: Annotated[
+        int,
+        is_(
+            "AGENT_DOCUMENT_BYTES",
+            "Bytes of a document that is uploaded; of HTML up to 32 MiB and of PDF up to 64 MiB in any case.",
+            ge=1024,
+            le=4 * 1024**3,
+        ),
+    ] = 256 * 1024**2

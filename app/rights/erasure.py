@@ -112,6 +112,7 @@ class Erasure:
         await self._runs()
         await self._batches("assistant_id")
         await self._batches("item_id")
+        await self._batches("document_id")
         async with self._database.writing(self._whose.tenant_id) as session:
             forgotten = 0 if self._whose.whole else await forget_answers(await session.driver(), self._whose)
             self.counts["idempotency_keys"] += forgotten
@@ -164,7 +165,7 @@ class Erasure:
                 await self._delete(connection, table, table.delete_of(column), tenant_id, ids)
 
     async def _batches(self, column: Column) -> None:
-        """Crons, assistants, or items of the store."""
+        """Crons, assistants, items of the store, or documents."""
         [root] = [table for table in self._tables if table.name == ROOTS[column]]
         statement = queries.of(queries.BATCH, root, self._whose).replace("<column>", column)
         while True:

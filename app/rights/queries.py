@@ -11,7 +11,7 @@ import msgspec
 
 from app.rights.structs import Whose
 
-Column = Literal["thread_id", "run_id", "cron_id", "assistant_id", "item_id"]
+Column = Literal["thread_id", "run_id", "cron_id", "assistant_id", "item_id", "document_id"]
 
 ROLES = ("agent_app", "agent_engine", "agent_eraser")
 """Who may delete, the first that may. The last one is for the transitions of runs, which no server rewrites."""
@@ -59,8 +59,10 @@ THEIRS: dict[Column, str] = {
     "assistant_id": _ASSISTANTS,
     "item_id": """
   select i.item_id from store_items i where i.tenant_id = $1
-    and (i.value @> $2 or exists (select from unnest($4::text[]) p where starts_with(i.namespace, p)))
+    and (i.value @> $2 or exists (select from unnest($4::text[]) p where starts_with(i.namespace, p))
+      or exists (select from documents d where d.tenant_id = $1 and d.namespace = i.namespace and d.metadata @> $2))
 """,
+    "document_id": "select d.document_id from documents d where d.tenant_id = $1 and d.metadata @> $2",
 }
 """What belongs to the person, by the column that names it in other tables."""
 
@@ -70,6 +72,7 @@ ROOTS: dict[Column, str] = {
     "cron_id": "crons",
     "assistant_id": "assistants",
     "item_id": "store_items",
+    "document_id": "documents",
 }
 _EVERY = "x.tenant_id = $1 and $2::jsonb is not null and $3::text[] is not null and $4::text[] is not null"
 _OWN = {
@@ -184,7 +187,7 @@ async def tables(connection: asyncpg.Connection) -> list[Table]:
         ready = [one for one in waiting if not any(one.name in o.parents for o in waiting if o is not one)]
         placed += ready or waiting
     # the database removes vectors with their item, and notes that a run was removed
-    last = ["store_items", "runs", "run_transitions", "threads", "tenants"]
+    last = ["store_items", "documents", "runs", "run_transitions", "threads", "tenants"]
     return sorted(placed, key=lambda table: last.index(table.name) if table.name in last else -1)
 
 

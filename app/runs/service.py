@@ -61,8 +61,7 @@ class RunService:
         A request that was sent before with the same ``key`` gets what it made then. Raises ``Invalid`` for an input
         that the agent does not take, ``NotFound``, ``Conflict``, ``Unavailable``.
         """
-        if self._supervisor.draining:
-            raise Unavailable("The server is stopping; try again.", retry_after=1)
+        self.check_open()
         by, body = await self._creation.reach(principal, thread_id, body)
         asked = await self._creation.entry(principal.tenant_id, thread_id, body, by)
         async with self.admission.admitted([asked], principal.limits) as (entry,):
@@ -75,6 +74,11 @@ class RunService:
             self._records.heard(answer_of(principal, entry.parent_id, body))
         self.launch(entry, accepted)
         return accepted
+
+    def check_open(self) -> None:
+        """Raise ``Unavailable`` when this process takes no more runs."""
+        if self._supervisor.draining:
+            raise Unavailable("The server is stopping; try again.", retry_after=1)
 
     def launch(self, entry: Accept, claimed: Claimed) -> None:
         """Run what was just accepted, here if its turn has come."""
@@ -94,8 +98,7 @@ class RunService:
             raise Invalid(f"A batch has at most {MOST_IN_BATCH} runs.", (("/", "too many"),))
         reach = [await self._creation.reach(principal, None, body) for body in bodies]
         asked = [await self._creation.entry(principal.tenant_id, None, body, by) for by, body in reach]
-        if self._supervisor.draining:
-            raise Unavailable("The server is stopping; try again.", retry_after=1)
+        self.check_open()
         async with self.admission.admitted(asked, principal.limits) as entries:
             if key is None:
                 claims: Sequence[Claimed] | Made = await self._claims.accept_all(entries)

@@ -27,8 +27,10 @@ ORDER: dict[str, Callable[[Any, Any], Condition]] = {
 OPERATORS = ("$eq", "$ne", *ORDER)
 
 
-def conditions_of(wanted: Mapping[str, Any] | None) -> list[Condition]:
-    """What items must fulfil. Raises ``Invalid`` for an operator or an operand that there is not."""
+def conditions_of(
+    wanted: Mapping[str, Any] | None, column: sa.ColumnElement[Any] = store_items.c.value
+) -> list[Condition]:
+    """What the JSON in ``column`` must fulfil. Raises ``Invalid`` for an operator or an operand that there is not."""
     if not wanted:
         return []
     if len(msgspec.json.encode(wanted)) > LONGEST:
@@ -36,39 +38,38 @@ def conditions_of(wanted: Mapping[str, Any] | None) -> list[Condition]:
     found: list[Condition] = []
     for field, value in wanted.items():
         if isinstance(value, dict) and any(name.startswith("$") for name in value):
-            found += [_compared(field, name, operand) for name, operand in value.items()]
+            found += [_compared(column, field, name, operand) for name, operand in value.items()]
         else:
-            found.append(_equal(field, value))
+            found.append(_equal(column[field], value))
     if len(found) > MOST:
         raise _bad(f"`filter` has more than {MOST} conditions.", "/filter")
     return found
 
 
-def _compared(field: str, name: str, operand: Any) -> Condition:
+def _compared(whole: sa.ColumnElement[Any], field: str, name: str, operand: Any) -> Condition:
+    column = whole[field]
     if name not in OPERATORS:
         raise _bad(
             f"`filter.{field[:100]}` has the unknown operator {name[:100]!r}: use {', '.join(OPERATORS)}.",
             f"/filter/{_escaped(field)}",
         )
     if name == "$eq":
-        return _equal(field, operand)
+        return _equal(column, operand)
     if name == "$ne":
-        return sa.not_(_equal(field, operand))
+        return sa.not_(_equal(column, operand))
     if isinstance(operand, str):
-        column = store_items.c.value[field]
         text = sa.collate(column.astext, "C")
         return sa.and_(sa.func.jsonb_typeof(column) == "string", ORDER[name](text, sa.literal(operand, sa.Text)))
     if isinstance(operand, bool) or not isinstance(operand, int | float):
         raise _bad(
             f"`filter.{field[:100]}.{name}` compares with a number or a string.", f"/filter/{_escaped(field)}/{name}"
         )
-    column = store_items.c.value[field]
     return sa.and_(sa.func.jsonb_typeof(column) == "number", ORDER[name](column, _json(operand)))
 
 
-def _equal(field: str, value: Any) -> Condition:
+def _equal(column: sa.ColumnElement[Any], value: Any) -> Condition:
     """A field that is not there is as one that is null."""
-    return sa.func.coalesce(store_items.c.value[field], _json(None)) == _json(value)
+    return sa.func.coalesce(column, _json(None)) == _json(value)
 
 
 def _json(value: Any) -> sa.ColumnElement[Any]:

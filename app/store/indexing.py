@@ -41,22 +41,28 @@ class Indexing:
         self._versions = versions
 
     async def item(self, path: str, value: dict[str, Any], fields: Fields) -> Indexed:
-        """Words, and the vectors of the version that serves and of the one that is on its way."""
+        """What is stored beside one item."""
+        (indexed,) = await self.items(path, [value], fields)
+        return indexed
+
+    async def items(self, path: str, values: Sequence[dict[str, Any]], fields: Fields) -> list[Indexed]:
+        """Words, and the vectors of the version that serves and of the one that is on its way; embedded together."""
         serving, building = self._versions.serving, self._versions.building
-        words = words_of(texts_in(building or serving, path, value, fields))
         newest = 0
-        vectors: list[Vector] = []
+        vectors: list[list[Vector]] = [[] for _ in values]
         for version in (serving, building):
             if version is None:
                 continue
             try:
-                (some,) = await vectors_of(version, [(path, texts_in(version, path, value, fields))])
-                vectors += some
+                found = await vectors_of(version, [(path, texts_in(version, path, one, fields)) for one in values])
             except ModelError as error:
                 log.warning("item_not_embedded", version=version.number, error=type(error).__name__, reason=str(error))
             else:
                 newest = version.number
-        return Indexed(words, newest, vectors)
+                for of_one, others in zip(vectors, found, strict=True):
+                    of_one.extend(others)
+        words = [words_of(texts_in(building or serving, path, one, fields)) for one in values]
+        return [Indexed(one, newest, some) for one, some in zip(words, vectors, strict=True)]
 
     async def question(self, path: str, text: str) -> list[Near]:
         """Where items at or below ``path`` that are like ``text`` lie; nowhere while the embedder fails."""

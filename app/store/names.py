@@ -12,8 +12,12 @@ MOST_LABELS = 32
 LONGEST = 1000
 """Bytes of a namespace with its dots, and of a key."""
 
-EVERYWHERE = ("", "\U0010ffff")
-"""The range of all namespaces."""
+APART = "\U0010ffff"
+"""Labels that begin with this character, the last one of all, are not a client's: what lies below them is reached by
+other ways (the chunks of documents)."""
+
+EVERYWHERE = ("", APART)
+"""The range of all namespaces of clients."""
 
 AFTER_DOT = "/"
 """The character after the dot."""
@@ -31,6 +35,8 @@ def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
         if "." in label:
             shown = label if len(label) <= 100 else f"{label[:100]}…"
             raise _bad(f"`{field}` has the label {shown!r}: a label has no dot.", f"/{field}/{number}")
+        if not number and label.startswith(APART):
+            raise _bad(f"`{field}` begins with U+10FFFF, which is no character.", f"/{field}/0")
         _check_characters(label, field)
     path = "".join(f"{label}." for label in namespace)
     if len(path.encode()) > LONGEST:
@@ -60,9 +66,9 @@ def labels_of(path: str) -> list[str]:
     return path.split(".")[:-1]
 
 
-def range_of(path: str) -> tuple[str, str] | None:
-    """From where to before where the namespaces at and below ``path`` lie; None where that is everywhere."""
-    return (path, path[:-1] + AFTER_DOT) if path else None
+def range_of(path: str) -> tuple[str, str]:
+    """From where to before where the namespaces at and below ``path`` lie."""
+    return (path, path[:-1] + AFTER_DOT) if path else EVERYWHERE
 
 
 def _check_characters(text: str, field: str) -> None:

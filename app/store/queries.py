@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from app.db.session import Reader, Writer
 from app.store.filters import Condition
-from app.store.names import ANY_LABEL, EVERYWHERE, range_of
+from app.store.names import ANY_LABEL, range_of
 from app.store.structs import NamespaceSearch
 from app.store.tables import store_items
 
@@ -98,13 +98,13 @@ SHOWN = (
 
 def below(tenant_id: UUID, path: str) -> list[Condition]:
     """That an item is the tenant's, at or below ``path``, and that its time is not over."""
-    found = [
+    first, last = range_of(path)
+    return [
         store_items.c.tenant_id == tenant_id,
         sa.or_(store_items.c.expires_at.is_(None), store_items.c.expires_at > sa.func.now()),
+        store_items.c.namespace >= first,
+        store_items.c.namespace < last,
     ]
-    if (span := range_of(path)) is not None:
-        found += [store_items.c.namespace >= span[0], store_items.c.namespace < span[1]]
-    return found
 
 
 async def newest(session: Reader, conditions: Sequence[Condition], limit: int, offset: int) -> Sequence[Row[Any]]:
@@ -152,7 +152,7 @@ async def namespaces(session: Reader, tenant_id: UUID, wanted: NamespaceSearch) 
     """Namespaces in order, with a dot between their labels."""
     prefix, suffix = wanted.prefix or [], wanted.suffix or []
     fixed = prefix[: prefix.index(ANY_LABEL)] if ANY_LABEL in prefix else prefix
-    first, last = range_of("".join(f"{label}." for label in fixed)) or EVERYWHERE
+    first, last = range_of("".join(f"{label}." for label in fixed))
     rows = await session.all(
         sa.text(_NAMESPACES),
         {

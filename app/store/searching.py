@@ -19,7 +19,7 @@ from app.db.base import UUIDType
 from app.db.session import Reader
 from app.store.filters import Condition
 from app.store.indexing import Near
-from app.store.names import EVERYWHERE, range_of
+from app.store.names import range_of
 from app.store.queries import SHOWN
 from app.store.tables import HalfVector, store_items, store_vectors
 
@@ -86,7 +86,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 async def search(session: Reader, question: Question) -> Sequence[Row[Any]]:
     """A page of the items that answer best, with their ``score``: 1 for the first of every ranking."""
-    first, last = range_of(question.path) or EVERYWHERE
+    first, last = range_of(question.path)
     span = {"tenant": question.tenant_id, "first": first, "last": last}
     found = await session.first(_PREPARE, {**span, "most": FEW + 1, "ef": str(min(1000, question.pool))})
     assert found is not None
@@ -147,7 +147,7 @@ def _nearest(question: Question) -> list[sa.Select[Any]]:
 
 def _worded(question: Question) -> sa.Select[Any]:
     """A ranking out of the index of words: items with all of them, else some of those with any."""
-    first, last = range_of(question.path) or EVERYWHERE
+    first, last = range_of(question.path)
     found = sa.func.store_words(
         _all_of(_words(question.text)),
         _any_of(_words(question.text)),
@@ -189,10 +189,13 @@ def _page(question: Question, rankings: Sequence[sa.Select[Any]]) -> sa.Select[A
 
 def _in_space(question: Question, near: Near) -> list[Condition]:
     vectors = store_vectors[near.width].c
-    found: list[Condition] = [vectors.tenant_id == question.tenant_id, vectors.space == near.space]
-    if (span := range_of(question.path)) is not None:
-        found += [vectors.namespace >= span[0], vectors.namespace < span[1]]
-    return found
+    first, last = range_of(question.path)
+    return [
+        vectors.tenant_id == question.tenant_id,
+        vectors.space == near.space,
+        vectors.namespace >= first,
+        vectors.namespace < last,
+    ]
 
 
 def _distance(near: Near) -> sa.ColumnElement[Any]:

@@ -64,8 +64,30 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None
 
 
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a document that answers a question, and what a citation of it needs.
+
+    ``text`` is the document's text from character ``start`` to before ``end``; it is the chunk number ``chunk``, which
+    begins on ``page`` (of a PDF, from 1).
+    """
+
+    document_id: UUID
+    title: str
+    collection: str
+    chunk: int
+    start: int
+    end: int
+    page: int | None
+    text: str
+    score: float
+    metadata: dict[str, Any]
+
+
 class LongTerm(Protocol):
-    """The long-term memory: values at keys in namespaces, of each tenant for itself. All raise ``Invalid``."""
+    """The long-term memory: values at keys in namespaces, and documents; of each tenant for itself.
+
+    All raise ``Invalid``.
+    """
 
     async def put(
         self, tenant_id: UUID, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
@@ -90,6 +112,17 @@ class LongTerm(Protocol):
         limit: int = 10,
     ) -> list[Kept]:
         """Items at and below ``prefix``: the best first, or the newest without a ``query``."""
+        ...
+
+    async def passages(
+        self,
+        tenant_id: UUID,
+        query: str,
+        collection: str = "",
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
+        limit: int = 5,
+    ) -> list[Passage]:
+        """What documents say that answers ``query``, the best first: in one collection, or in all."""
         ...
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from app.base.errors import StartError
 from app.tools.builtin.calculator import calculator
 from app.tools.builtin.clock import clock
+from app.tools.builtin.knowledge import NAME as KNOWLEDGE
+from app.tools.builtin.knowledge import knowledge_tool, names_knowledge
 from app.tools.builtin.memory import memory_tool
 from app.tools.builtin.notes import notes
 from app.tools.function import FunctionTool
@@ -24,14 +26,16 @@ Load = Callable[[str, Path], Any]
 def find_tool(name: str, folder: Path, load: Load, store: LongTerm | None = None) -> Tool:
     """The tool ``name``: one that comes with the program, or a function in the user's code. Raises ``StartError``.
 
-    ``store`` is what the tool ``memory`` works on; none where agents are only looked at.
+    ``store`` is what the tools ``memory`` and ``knowledge`` work on; none where agents are only looked at.
     """
+    if names_knowledge(name):
+        return knowledge_tool(name, store)
     if name == MEMORY:
         return memory_tool(store)
     if name in BUILTIN:
         return FunctionTool(BUILTIN[name])
     if ":" not in name:
-        known = [*BUILTIN, MEMORY]
+        known = [*BUILTIN, MEMORY, KNOWLEDGE]
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)},"
         raise StartError(f"unknown tool {name!r}; {hint} or name a function: module:function or ./file.py:function")

@@ -35,6 +35,7 @@ PIECE = 1 << 18
 """Bytes that are looked through before others have their turn."""
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_FILES = re.compile(r"/documents/?$")
 _MESSAGES = re.compile(r"/(?:runs|state)(?:/|$)|/threads/?$")
 _JSON = re.compile(rb"application/(?:[^;,\s]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
@@ -52,6 +53,12 @@ _KEPT = re.compile(
 def takes_messages(path: str) -> bool:
     """Whether the route at ``path`` takes messages and so a larger body: runs, states, new threads."""
     return _MESSAGES.search(path) is not None
+
+
+def has_whole_body(scope: Any) -> bool:
+    """Whether a request may have a body that is read whole: a POST that brings a file has none (``app.web.files``)."""
+    method = scope["method"]
+    return method not in WITHOUT_BODY and not (method == "POST" and _FILES.search(scope["path"]))
 
 
 def check(body: bytes) -> None:
@@ -168,7 +175,7 @@ class Bodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == ScopeType.HTTP and scope["method"] not in WITHOUT_BODY:
+        if scope["type"] == ScopeType.HTTP and has_whole_body(scope):
             receive = _Reader(scope, receive, self)
         await self.app(scope, receive, send)
 

@@ -46,7 +46,11 @@ KINDS = {
     ),
     410: Kind("gone", "Gone", "It was kept for a time, and the time is over."),
     413: Kind("too-large", "Body too large", "Send less; `detail` names the limit of the route."),
-    415: Kind("wrong-type", "Unsupported media type", "Send `Content-Type: application/json`, not compressed."),
+    415: Kind(
+        "wrong-type",
+        "Unsupported media type",
+        "Send `Content-Type: application/json`, or a document of a type that is taken; not compressed.",
+    ),
     422: Kind("not-acceptable", "Not acceptable", "The JSON is invalid or does not fit; `errors` point to each place."),
     429: Kind("limited", "Too many requests", "Wait as long as `Retry-After` says."),
     500: Kind("internal", "Internal error", "Try again; if it stays, report the `request_id`."),

@@ -25,6 +25,7 @@ READS_BY_POST = {
     f"POST {API}/runs/crons/count",
     f"POST {API}/store/items/search",
     f"POST {API}/store/namespaces",
+    f"POST {API}/documents/search",
 }
 """The one list of what is a question although its method is POST."""
 

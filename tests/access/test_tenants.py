@@ -41,7 +41,11 @@ async def furnished(service: Service, key: str) -> dict[str, str]:
     assert (await service.get(joined, key)).status_code == 200
     state = (await service.get(f"/threads/{thread['thread_id']}/state", key)).json()
     cron = await post("/runs/crons", {"assistant_id": "echo", "schedule": "0 0 1 1 *", "input": INPUT})
+    own = {"x-api-key": key, "content-type": "text/plain"}
+    document = await service.client.post(f"{API}/documents", content=b"a document", headers=own)
+    assert document.status_code == 202, document.text
     return {
+        "document_id": document.json()["document_id"],
         "assistant_id": assistant["assistant_id"],
         "thread_id": thread["thread_id"],
         "run_id": run["run_id"],
@@ -106,6 +110,7 @@ async def furnished_still(service: Service, key: str, ids: dict[str, str]) -> bo
         f"/threads/{ids['thread_id']}",
         f"/threads/{ids['thread_id']}/runs/{ids['run_id']}",
         f"/runs/crons/{ids['cron_id']}",
+        f"/documents/{ids['document_id']}/content",
     )
     return {(await service.get(path, key)).status_code for path in paths} == {200}
 

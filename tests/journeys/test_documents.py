@@ -1,8 +1,10 @@
 """What the pages show is true: links lead somewhere, examples run."""
 
+import json
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from app.agents.config import BUILT_IN, read
 from app.agents.loading import load
 from app.tools.function import FunctionTool
+from app.tools.registry import find_tool
+from tests.documents.samples import pdf
 from tests.journeys.conftest import Served
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +62,34 @@ def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
         file.write_text(text)
         assert set(read(str(file)).agents) >= set(BUILT_IN)
     assert FunctionTool(load("./tools.py:find_order", tmp_path)).spec.parameters["required"] == ["number"]
+
+
+def test_the_example_of_the_page_on_documents_finds_what_it_has_uploaded(served: Served, tmp_path: Path) -> None:
+    (example,) = blocks("docs/documents.md", "python")
+    inside = textwrap.indent(example.replace("http://127.0.0.1:8000/api/v1", served.base), "    ")
+    script = tmp_path / "example.py"
+    script.write_text(f"import asyncio\n\n\nasync def main():\n{inside}\n\nasyncio.run(main())\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Boats 0 0 84 # Boats\n\nA sloop")
+
+
+def test_the_curl_of_the_page_on_documents_uploads_a_pdf(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "handbook.pdf").write_bytes(pdf(["The handbook."]))
+    (command,) = blocks("docs/documents.md", "console")
+    command = command.removeprefix("$ ").replace("http://127.0.0.1:8000/api/v1", served.base)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    document = json.loads(done.stdout)
+    assert (document["filename"], document["collection"]) == ("handbook.pdf", "handbook")
+
+
+def test_the_agents_file_of_the_page_on_documents_names_tools_that_there_are(tmp_path: Path) -> None:
+    (text,) = blocks("docs/documents.md", "toml")
+    file = tmp_path / "agents.toml"
+    file.write_text(text)
+    agents = read(str(file)).agents
+    tools = [find_tool(agents[name].tools[0], tmp_path, load).spec.name for name in ("librarian", "clerk")]
+    assert tools == ["knowledge", "knowledge_handbook"]
 
 
 def test_the_tool_of_the_page_has_the_schema_that_it_describes(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ where c.relkind in ('r', 'p') and c.relnamespace = 'public'::regnamespace and a.
   and exists (select from pg_attribute t where t.attrelid = c.oid and t.attname = 'tenant_id')
 order by c.relname, a.attnum
 """
-IDS = ("thread_id", "run_id", "cron_id", "assistant_id", "item_id")
-STATUS = {"runs": "success", "threads": "idle", "webhook_deliveries": "delivered"}
+IDS = ("thread_id", "run_id", "cron_id", "assistant_id", "item_id", "document_id")
+STATUS = {"documents": "ready", "runs": "success", "threads": "idle", "webhook_deliveries": "delivered"}
 
 
 async def tables(connection: asyncpg.Connection) -> list[str]:

@@ -13,6 +13,8 @@ from langgraph_sdk.client import LangGraphClient
 
 from app.asgi import layers
 from app.db.engine import Database
+from app.documents.building import Building
+from app.tools.port import LongTerm
 from tests.database import execute
 from tests.system.house import API, Service, serving
 
@@ -67,6 +69,11 @@ class Store(msgspec.Struct):
             return int(await connection.fetchval(f"select count(*) from {table} where {condition}"))
         finally:
             await connection.close()
+
+
+def longterm_of(store: Store) -> LongTerm:
+    """The long-term memory as agents of this program see it."""
+    return Building(store.service.house.database, store.service.house.store).library
 
 
 @contextlib.asynccontextmanager

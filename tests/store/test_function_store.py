@@ -10,13 +10,12 @@ from app.agents.functions.agent import Equipment, FunctionAgent
 from app.agents.toolloop.calls import Toolbox
 from app.base.errors import Invalid
 from app.llm.scripted import ScriptedModel
-from app.store.longterm import AgentStore
 from tests.agents.functions import Crash, Dying, crashed, texts
-from tests.store.conftest import Store, Tenant
+from tests.store.conftest import Store, Tenant, longterm_of
 
 
 def agent_on(store: Store | None, function: Any) -> FunctionAgent:
-    longterm = None if store is None else AgentStore(store.service.house.store)
+    longterm = None if store is None else longterm_of(store)
     equipment = Equipment(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm)
     return FunctionAgent("test", "./test.py:run", function, equipment)
 

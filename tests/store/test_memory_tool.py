@@ -9,16 +9,15 @@ from app.access.structs import tenant_id_of
 from app.agents.loading import load
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
-from app.store.longterm import AgentStore
 from app.tools.builtin.memory import namespace_of
 from app.tools.port import Tool, ToolClass, ToolContext
 from app.tools.registry import find_tool
-from tests.store.conftest import Store, Tenant
+from tests.store.conftest import Store, Tenant, longterm_of
 
 
 @pytest.fixture
 def memory(store: Store) -> Tool:
-    return find_tool("memory", Path(), load, AgentStore(store.service.house.store))
+    return find_tool("memory", Path(), load, longterm_of(store))
 
 
 def context(user: str | None = "u1", key: str = "", tenant: str = "ours") -> ToolContext:

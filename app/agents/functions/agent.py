@@ -12,7 +12,7 @@ from app.agents.functions.returned import take
 from app.agents.functions.session import Session
 from app.agents.functions.signature import Signature
 from app.agents.functions.steps import running
-from app.agents.functions.storing import Storing
+from app.agents.functions.storing import Reading, Storing
 from app.agents.functions.tools import Tools
 from app.agents.port import START_NODE, Outcome, RunContext
 from app.agents.toolloop.agent import Manner
@@ -88,6 +88,7 @@ class FunctionAgent:
                 Asking(session, equipment.model, equipment.toolbox, equipment.manner),
                 Tools(session, equipment.toolbox),
                 Storing(session, equipment.store),
+                Reading(session, equipment.store),
             )
             tokens = current.set(session.root), running.set(session)
             try:

@@ -12,7 +12,7 @@ from app.agents.functions.conversion import convert, to_builtins
 from app.agents.functions.messages import structs
 from app.agents.functions.session import Session
 from app.agents.functions.steps import returned_by, run_step
-from app.agents.functions.storing import Storing
+from app.agents.functions.storing import Reading, Storing
 from app.agents.functions.tools import Tools
 from app.agents.functions.values import Memory, Values
 from app.agents.port import Interrupt, interrupt_id
@@ -39,16 +39,18 @@ class Context:
     """The first argument of a function agent.
 
     ``state`` are the thread's values, ``memory`` what to remember in them, ``store`` the tenant's long-term memory,
+    ``documents`` what its documents say,
     ``model`` and ``tools`` the agent's own, ``run`` the ids of the run. A function begins again from its start after a
     crash or an answer: what ``model``, ``tools``, ``store``, ``step`` and ``interrupt`` gave it before it then gets at
     once, without doing it again.
     """
 
-    def __init__(self, session: Session, model: Asking, tools: Tools, store: Storing) -> None:
+    def __init__(self, session: Session, model: Asking, tools: Tools, store: Storing, documents: Reading) -> None:
         self._session = session
         self.model = model
         self.tools = tools
         self.store = store
+        self.documents = documents
         self.state: Values = session.values
         self.memory = Memory(session.values)
         run = session.run

@@ -1,4 +1,4 @@
-"""``context.store``: the tenant's long-term memory. What it gave is kept, as that of a step is."""
+"""``context.store`` and ``context.documents``: the tenant's long-term memory. What they gave is kept, as in a step."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from app.agents.functions.session import Session
 from app.agents.functions.steps import run_step
-from app.tools.port import Fields, Kept, LongTerm
+from app.tools.port import Fields, Kept, LongTerm, Passage
 
 
 class Storing:
@@ -54,3 +54,27 @@ class Storing:
 
     async def _step(self, name: str, work: Any, *args: Any, kind: Any = Any) -> Any:
         return await run_step(self._session, name, functools.partial(work, self._session.run.tenant_id, *args), kind)
+
+
+class Reading:
+    """What the function finds in documents. A search is a step. Raises ``Invalid`` for a question that cannot be."""
+
+    def __init__(self, session: Session, store: LongTerm | None) -> None:
+        self._session = session
+        self._store = store
+
+    async def search(
+        self,
+        query: str,
+        *,
+        collection: str = "",
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
+        limit: int = 5,
+    ) -> list[Passage]:
+        """Passages that answer ``query``, the best first: of one collection, or of all; with what cites them."""
+        if self._store is None:
+            raise RuntimeError("there are no documents here")
+        tenant_id = self._session.run.tenant_id
+        work = functools.partial(self._store.passages, tenant_id, query, collection, filter, limit)
+        found: list[Passage] = await run_step(self._session, "documents_search", work, list[Passage])
+        return found

@@ -1,0 +1,125 @@
+"""Text out of PDF and HTML, by a process of its own (``extractor.py``) that has no secrets, and bounds.
+
+Whatever a stranger's file does to its parser, this process sees an end: lines of text, or a sentence why there are
+none.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from app.base.errors import Unreadable
+from app.base.tasks import Tasks
+from app.documents import extractor
+
+SECONDS = 90.0
+"""Of the clock, for one document; its process has a bound of its own on processor time."""
+AT_ONCE = 2
+"""Processes at once, for uploads and for ingestions each; more documents wait."""
+LONGEST_LINE = 1024 * 1024
+END_SECONDS = 5.0
+
+Mode = Literal["check", "text"]
+
+
+class Line(msgspec.Struct):
+    """What the extractor says: a page begins, a piece of text, the end, or why not."""
+
+    text: str = ""
+    page: bool = False
+    end: bool = False
+    title: str = ""
+    pages: int = 0
+    refused: str = ""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A document to read: its content in pieces, and what it is."""
+
+    content: AsyncIterator[bytes]
+    content_type: str
+    charset: str = ""
+
+
+class Extraction:
+    """Runs extractors."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._turns = {mode: asyncio.Semaphore(AT_ONCE) for mode in get_args(Mode)}
+        self._tasks = Tasks("extraction")
+
+    async def check(self, source: Source) -> Line:
+        """Whether ``source`` can be read: its title and pages. Raises ``Unreadable``."""
+        async with contextlib.aclosing(self.lines(source, "check")) as lines:
+            return [line async for line in lines][-1]
+
+    async def lines(self, source: Source, mode: Mode = "text") -> AsyncGenerator[Line, None]:
+        """What is in ``source``, the end last. Raises ``Unreadable``."""
+        async with self._turns[mode]:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", str(Path(extractor.__file__)), source.content_type, source.charset, mode),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                limit=LONGEST_LINE,
+                env={},
+            )
+            assert process.stdin is not None
+            feeding = self._tasks.start(_feed(process.stdin, source.content), name="feed")
+            try:
+                async for line in self._read(process):
+                    yield line
+            finally:
+                feeding.cancel()
+                await asyncio.wait({feeding})
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def _read(self, process: asyncio.subprocess.Process) -> AsyncGenerator[Line, None]:
+        assert process.stdout is not None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    raw = await process.stdout.readline()
+            except TimeoutError:
+                raise Unreadable(f"The document took more than {self._seconds:g} seconds to read.") from None
+            except ValueError:
+                raise Unreadable("The document cannot be read.") from None
+            if not raw.endswith(b"\n"):
+                await _ended(process)
+            line = msgspec.json.decode(raw, type=Line)
+            if line.refused:
+                raise Unreadable(line.refused)
+            before = loop.time()
+            yield line
+            until += loop.time() - before  # what others did meanwhile is not the document's fault
+            if line.end:
+                return
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Raise ``Unreadable``: the process went away in the middle."""
+    code = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            code = await process.wait()
+    why = "took too much processor time" if code in {-24, -9} else "made its reader fail"
+    raise Unreadable(f"The document cannot be read: it {why}.")
+
+
+async def _feed(writer: asyncio.StreamWriter, content: AsyncIterator[bytes]) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        async for piece in content:
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()

@@ -1,0 +1,120 @@
+"""Documents of the whole program in this process, asked over HTTP."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+
+from app.asgi import layers
+from tests.system.house import API, Service, serving
+
+
+class Tenant(msgspec.Struct):
+    """A client with a key of one tenant."""
+
+    http: httpx.AsyncClient
+
+    async def post(self, content: bytes, kind: str = "text/plain", *, key: str = "", **fields: str) -> httpx.Response:
+        """Upload ``content`` as a body."""
+        headers = {"content-type": kind, **({"idempotency-key": key} if key else {})}
+        return await self.http.post("/documents", content=content, params=fields, headers=headers)
+
+    async def upload(self, content: bytes, kind: str = "text/plain", **fields: str) -> dict[str, Any]:
+        """Upload ``content`` and wait until it is ingested."""
+        answer = await self.post(content, kind, **fields)
+        assert answer.status_code in {200, 202}, answer.text
+        return await self.ended(answer.json())
+
+    async def ended(self, document: dict[str, Any]) -> dict[str, Any]:
+        """``document`` once its ingestion has ended, well or not."""
+        async with asyncio.timeout(40):
+            while True:
+                found = await self.get(document["document_id"])
+                if found["status"] in {"ready", "failed"}:
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def get(self, document_id: str) -> dict[str, Any]:
+        answer = await self.http.get(f"/documents/{document_id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def chunks(self, document_id: str) -> list[dict[str, Any]]:
+        """All of them, page by page."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = await self.http.get(
+                f"/documents/{document_id}/chunks", params={"limit": 500, "offset": len(found)}
+            )
+            found += answer.json()
+            if "x-pagination-next" not in answer.headers:
+                return found
+
+    async def text(self, document_id: str) -> str:
+        answer = await self.http.get(f"/documents/{document_id}/text")
+        assert answer.status_code == 200, answer.text
+        return answer.content.decode()
+
+    async def search(self, query: str, **more: Any) -> list[dict[str, Any]]:
+        answer = await self.http.post("/documents/search", json={"query": query, **more})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["passages"])
+
+
+class Library(msgspec.Struct):
+    """The program, its database, and its tenants."""
+
+    service: Service
+    url: str
+    app: Any
+
+    @contextlib.asynccontextmanager
+    async def tenant(self, name: str) -> AsyncIterator[Tenant]:
+        headers = {"x-api-key": await self.service.key(name)}
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=f"http://test{API}", headers=headers, timeout=60
+        ) as http:
+            yield Tenant(http)
+
+    async def value(self, statement: str, *parameters: Any) -> Any:
+        """One value, asked as the database's superuser."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            return await connection.fetchval(statement, *parameters)
+        finally:
+            await connection.close()
+
+    async def count(self, table: str) -> int:
+        """How many rows there are, of all tenants."""
+        return int(await self.value(f"select count(*) from {table}"))
+
+
+@contextlib.asynccontextmanager
+async def library_on(url: str, **settings: Any) -> AsyncIterator[Library]:
+    """The program with ``settings`` on the database at ``url``."""
+    async with serving(url, **settings) as service:
+        yield Library(service, url, layers(service.house))
+
+
+@pytest.fixture
+async def library(fresh_database_url: str) -> AsyncIterator[Library]:
+    async with library_on(fresh_database_url) as library:
+        yield library
+
+
+@pytest.fixture
+async def ours(library: Library) -> AsyncIterator[Tenant]:
+    async with library.tenant("ours") as tenant:
+        yield tenant
+
+
+@pytest.fixture
+async def theirs(library: Library) -> AsyncIterator[Tenant]:
+    async with library.tenant("theirs") as tenant:
+        yield tenant
