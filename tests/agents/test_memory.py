@@ -1,13 +1,10 @@
 """Long conversations: what the model is asked stays within the budget, what the thread keeps stays whole."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from app.agents.catalog import Catalog
-from app.agents.config import read
 from app.agents.port import RunConfig
 from app.agents.testing import Rehearsal
 from app.agents.toolloop import memory as memories
@@ -15,16 +12,11 @@ from app.agents.toolloop.agent import Limits, Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
 from app.agents.toolloop.memory import CHANNEL, Memory, MemorySpec
 from app.agents.toolloop.weights import PICTURE, shortened, weight_of, weight_of_text
-from app.base.errors import ModelUnavailable, StartError, TokenLimit, UsageError
+from app.base.errors import ModelUnavailable, TokenLimit
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolCall, ToolMessage, text_of
 from app.domain.state import MESSAGES, State
 from app.llm.port import ModelRequest
-from app.llm.registry import Registry
 from app.llm.scripted import ScriptedModel, Turn
-from app.options import LlmSettings
-from app.telemetry.meters import Meters
-from app.telemetry.tools import ToolCalls
-from app.telemetry.tracing import NO_TRACER
 from app.tools.function import FunctionTool
 
 LONG = "word " * 60
@@ -278,27 +270,3 @@ def test_weights_err_on_the_long_side() -> None:
     assert PICTURE <= weight_of(picture) < PICTURE + 10
     for text in ("a" * 10_000, "猫" * 10_000, "é" * 5_000 + "b" * 5_000):
         assert weight_of_text(shortened(text, 100)) <= 100
-
-
-@pytest.mark.parametrize(
-    "line, words",
-    [
-        ("memory = { tokens = 8_000, kep = 6 }", "kep"),
-        ("memory = { tokens = 10 }", "memory.tokens"),
-        ("memory = { keep = 6 }", "tokens"),
-        ('memory = { tokens = 8_000, model = "nobody:x" }', "nobody"),
-        ('memory = { tokens = 8_000 }\nfunction = "./f.py:run"', "function agent"),
-    ],
-)
-def test_a_mistake_in_the_file_is_told(tmp_path: Path, line: str, words: str) -> None:
-    (tmp_path / "f.py").write_text("async def run(context): return 'x'\n")
-    file = tmp_path / "agents.toml"
-    file.write_text(f'[agents.a]\nmodel = "scripted:echo"\n{line}\n')
-    with pytest.raises(StartError, match=words):
-        Catalog(read(str(file)), Registry(LlmSettings(), Meters()).model, ToolCalls(Meters(), NO_TRACER))
-
-
-def test_a_budget_that_instructions_and_tools_fill_is_refused() -> None:
-    memory = Memory(MemorySpec(tokens=400), Summarizer())
-    with pytest.raises(UsageError, match=r"memory\.tokens must be at least 5"):
-        ToolLoop("test", Summarizer(), Toolbox([], lambda *_: None), Manner(instructions="x" * 1_000), memory=memory)
