@@ -132,16 +132,25 @@ class ThreadService:
             await queries.delete(session, who.tenant_id, [thread_id])
         self._gone(who.tenant_id, thread_id)
 
-    async def update_state(self, who: Principal, thread_id: UUID, body: StateUpdate) -> StateUpdated:
-        """Write the state as a node of the thread's agent would. Raises as ``StateWriter.update`` does."""
+    async def update_state(
+        self, who: Principal, thread_id: UUID, body: StateUpdate, key: Key | None = None
+    ) -> StateUpdated | msgspec.Raw:
+        """Write the state as a node of the thread's agent would, once for a ``key``.
+
+        Raises as ``StateWriter.update`` does.
+        """
         place = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
         at = None if place is None else checkpoint_id_of(place)
         update = NodeUpdate(values=body.values, as_node=body.as_node)
         owned = await who.permit("threads", "update", thread_id=thread_id)
-        async with self._database.writing(who.tenant_id, owned) as session:
+
+        async def make() -> StateUpdated:
             made = await self._states.update(session, who.tenant_id, thread_id, [update], at)
-        reference = CheckpointRef(checkpoint_id=made, thread_id=thread_id)
-        return StateUpdated(checkpoint=reference, configurable=reference, checkpoint_id=made)
+            reference = CheckpointRef(checkpoint_id=made, thread_id=thread_id)
+            return StateUpdated(checkpoint=reference, configurable=reference, checkpoint_id=made)
+
+        async with self._database.writing(who.tenant_id, owned) as session:
+            return await once(session, who.tenant_id, key, make)
 
     async def copy(self, who: Principal, thread_id: UUID, key: Key | None) -> Thread | msgspec.Raw:
         """A new thread with the values and the history of another. Raises ``NotFound``."""
