@@ -208,7 +208,7 @@ async def test_a_cancel_is_answered_in_every_state(client: LangGraphClient, http
     for run_id in (later, behind, live):
         assert (await http.post(f"{path}/{run_id}/cancel?wait=true")).status_code == 200
         assert (await client.runs.get(thread_id, run_id))["status"] == "interrupted"
-    for run_id in (done["run_id"], live, uuid.uuid4()):  # over, cancelled before, unknown
+    for run_id in (done["run_id"], live, str(uuid.uuid4())):  # over, cancelled before, unknown
         refused = await http.post(f"{path}/{run_id}/cancel")
         assert refused.status_code == 404
         assert refused.json()["detail"]
