@@ -1,4 +1,4 @@
-"""A cancel works whatever its run's owner does: it is dead, it hangs, it does not listen. Leases here are long."""
+"""A cancel works whatever its run's owner does: it is elsewhere, dead, it does not listen. Leases here are long."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from app.bus.feed import START
 from app.db.engine import Database
 from app.runs.entries import Claimed
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
-from tests.runs.test_processes import Heard
+from tests.runs.test_processes import Heard, Speaker, two
 
 LEASE = 600.0
 
@@ -134,3 +134,23 @@ async def test_a_cancel_that_was_only_written_down_ends_the_run_of_an_owner_that
     async with engine_on(database, steered, lease=LEASE, sweeping=True):
         await until(database, "select status, reason from runs", [{"status": "interrupted", "reason": "cancelled"}])
     assert steps == 1
+
+
+async def test_a_rollback_is_felt_in_another_process_and_puts_the_thread_back(database: Database) -> None:
+    speaker = Speaker("never said to its end")
+
+    async def work(context: RunContext) -> Outcome:
+        await context.commit(step("so far", following=("agent",)))
+        return await speaker.work(context)
+
+    async with two(database, SteeredAgent("steered", work)) as (api, _):
+        run = await api.begin("x", agent="steered")
+        reader = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        await asyncio.wait_for(speaker.called.wait(), 10)
+        await api.supervisor.cancel(TENANT, [run.run_id], "rollback")
+        await asyncio.wait_for(api.streams.ended(TENANT, run.thread_id, run.run_id), 10)
+        await reader.whole()
+        for table in ("runs", "steps", "checkpoints", "checkpoint_items"):
+            assert await fetch(database, f"select from {table}") == [], table
+        (thread,) = await fetch(database, "select status, live_run, head from threads")
+        assert thread == {"status": "idle", "live_run": None, "head": None}
