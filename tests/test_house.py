@@ -28,6 +28,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"
 # Where a first-party import may stand inside a function, and why.
 DEFERRED_IMPORTS = {
     "app/cli/": "a verb imports only what it needs, so that --help is quick",
+    "app/embed/minilm.py": "numpy is imported when the first text is embedded",
     "app/telemetry/exporting.py": "the OpenTelemetry SDK is imported where an endpoint is set",
     "app/wiring.py": "Redis is imported where one is configured",
     "app/llm/registry.py": "an adapter is imported when an agent names its vendor",

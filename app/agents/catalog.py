@@ -8,6 +8,7 @@ from app.agents.loading import load
 from app.agents.port import Agent
 from app.agents.toolloop.agent import Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
+from app.agents.toolloop.memory import Memory
 from app.base.errors import AgentServiceError, StartError
 from app.llm.port import Model
 from app.telemetry.tools import ToolCalls
@@ -77,8 +78,20 @@ def build(
         )
         toolbox = Toolbox(tools, calls.count, spec.approve, calls.begin)
         if not spec.function:
-            return ToolLoop(name, model, toolbox, manner, spec.description)
+            return ToolLoop(name, model, toolbox, manner, spec.description, _memory(spec, find_model))
+        if spec.memory is not None:
+            raise StartError(
+                "memory is of the built-in agent; a function agent chooses itself what it asks a model with"
+            )
         function = load(spec.function, file.folder)
         return FunctionAgent(name, spec.function, function, Equipment(model, toolbox, manner, store), spec.description)
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
+
+
+def _memory(spec: AgentSpec, find_model: FindModel) -> Memory | None:
+    """The agent's own model sums up where no other is named."""
+    if spec.memory is None:
+        return None
+    named = spec.memory if spec.memory.model else spec
+    return Memory(spec.memory, find_model(named.model, named.fallback))

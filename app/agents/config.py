@@ -12,6 +12,7 @@ from app.agents import memory
 from app.agents.memory import IndexSpec, StoreSpec
 from app.agents.toolloop.agent import Limits
 from app.agents.toolloop.approval import Approve
+from app.agents.toolloop.memory import MemorySpec
 from app.base.errors import StartError, UsageError
 
 DEFAULT_FILE = "agents.toml"
@@ -36,6 +37,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tools: list[str] = []
     approve: Approve = Approve()
     limits: Limits = Limits()
+    memory: MemorySpec | None = None
     temperature: float | None = None
     max_tokens: int | None = None
 

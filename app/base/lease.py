@@ -13,15 +13,20 @@ class Lease:
 
     def __init__(self, until: float) -> None:
         self.until = until
+        self._over = False
 
     def renew(self, until: float) -> None:
         """It holds until ``until`` now."""
         self.until = max(self.until, until)
 
+    def end(self) -> None:
+        """It is over, whatever renews it."""
+        self._over = True
+
     @property
     def seconds(self) -> float:
         """How long it still holds; negative once it is over."""
-        return self.until - time.monotonic()
+        return -1.0 if self._over else self.until - time.monotonic()
 
     def check(self) -> None:
         """Raise ``LeaseLost`` once it is over: after a pause of the process somebody else may have the run."""

@@ -66,6 +66,16 @@ class ListChannel:
         pairs = zip(self.ranges[::2], self.ranges[1::2], strict=True)
         return [number for first, last in pairs for number in range(first, last + 1)]
 
+    def prefix(self, count: int) -> list[int]:
+        """The ranges that hold the first ``count`` elements."""
+        found: list[int] = []
+        for first, last in zip(self.ranges[::2], self.ranges[1::2], strict=True):
+            if count <= 0:
+                break
+            found += (first, min(last, first + count - 1))
+            count -= last - first + 1
+        return found
+
     def places(self) -> dict[str | None, int]:
         """The place of each element by its ``id``; kept between calls, and by the caller when it appends."""
         if self._places is None:
@@ -162,6 +172,14 @@ class State:
         """The JSON of each element of the list channel ``name`` (empty where there is none)."""
         channel = self.channels.get(name)
         return channel.elements if isinstance(channel, ListChannel) else []
+
+    def prefix(self, count: int, name: str = MESSAGES) -> list[int]:
+        """Where the log has the first ``count`` elements of the list ``name``, as ranges (inclusive).
+
+        The same ranges later on, or on another branch, are the same elements: no number is given twice.
+        """
+        channel = self.channels.get(name)
+        return channel.prefix(count) if isinstance(channel, ListChannel) else []
 
     def set(self, name: str, value: Any) -> None:
         """Overwrite the channel ``name``; None takes a hidden one away.

@@ -1,8 +1,9 @@
-"""Names → embedders: ``hashing``, ``openai:model``, or ``none``."""
+"""Names → embedders: ``hashing``, ``minilm``, ``openai:model``, or ``none``."""
 
 from app.base.errors import UsageError
-from app.embed import hashing, openai
+from app.embed import hashing, minilm, openai
 from app.embed.hashing import HashingEmbedder
+from app.embed.minilm import MiniLMEmbedder
 from app.embed.openai import OpenAIEmbedder
 from app.embed.port import Embedder
 from app.llm.registry import Registry
@@ -10,18 +11,24 @@ from app.llm.registry import Registry
 NONE = "none"
 MOST_DIMENSIONS = 3072
 LEAST_DIMENSIONS = 8
+LOCAL = {hashing.NAME: hashing.DIMENSIONS, minilm.NAME: minilm.DIMENSIONS}
+"""The embedders that work in this process, and how many dimensions they have of their own."""
 
 
 def dimensions_of(name: str, given: int) -> int:
     """How many dimensions the embedder ``name`` has; ``given`` 0 asks for its own. Raises ``UsageError``."""
     vendor, _, model = name.partition(":")
-    if name not in {hashing.NAME, NONE} and (vendor != openai.VENDOR or not model):
-        raise UsageError(f"unknown embedder {name!r}: use {hashing.NAME}, openai:MODEL or {NONE}")
+    if name not in {*LOCAL, NONE} and (vendor != openai.VENDOR or not model):
+        raise UsageError(f"unknown embedder {name!r}: use {', '.join(LOCAL)}, openai:MODEL or {NONE}")
     if name == NONE:
         return 0
-    found = given or (hashing.DIMENSIONS if name == hashing.NAME else openai.NATIVE.get(model, 0))
+    found = given or LOCAL.get(name, 0) or openai.NATIVE.get(model, 0)
     if not found:
         raise UsageError(f"the embedder {name!r} needs its number of dimensions: give dimensions = …")
+    if name == minilm.NAME and found != minilm.DIMENSIONS:
+        raise UsageError(
+            f"the embedder {name!r} has {minilm.DIMENSIONS} dimensions and no others: leave dimensions out"
+        )
     if not LEAST_DIMENSIONS <= found <= MOST_DIMENSIONS:
         raise UsageError(
             f"the embedder {name!r} has {found} dimensions; from {LEAST_DIMENSIONS} to {MOST_DIMENSIONS} can be stored"
@@ -30,11 +37,16 @@ def dimensions_of(name: str, given: int) -> int:
 
 
 def embedder_of(name: str, dimensions: int, models: Registry) -> Embedder | None:
-    """The embedder ``name``; None for ``none``. Raises ``UsageError`` as ``dimensions_of``, ``Invalid`` for no key."""
+    """The embedder ``name``; None for ``none``.
+
+    Raises ``UsageError`` as ``dimensions_of`` and for one that is not installed, ``Invalid`` for no key.
+    """
     dimensions = dimensions_of(name, dimensions)
     if name == NONE:
         return None
     if name == hashing.NAME:
         return HashingEmbedder(dimensions)
+    if name == minilm.NAME:
+        return MiniLMEmbedder()
     models.check_openai(name)
     return OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai)

@@ -16,6 +16,12 @@ from app.runs.entries import Claimed
 
 REASONS = {"interrupt": Reason.CANCELLED, "supersede": Reason.SUPERSEDED}
 
+GRACE_SECONDS = 1.5
+"""How long an owner has to end a run that was cancelled, before anybody ends it in its place."""
+
+_DEAF = f"(r.lease_until < now() or r.updated_at < now() - interval '{GRACE_SECONDS} seconds')"
+"""While a run is live its row changes with a claim and with the first cancel alone."""
+
 _PENDING = """
 with waiting as (
   select tenant_id, run_id, thread_id, reason from runs
@@ -44,7 +50,8 @@ delete from runs r using waiting w where r.tenant_id = w.tenant_id and r.run_id 
 """
 )
 _LIVE = """
-update runs set cancel = $3, updated_at = now() where tenant_id = $1 and status = 'running' and {which} returning run_id
+update runs set cancel = $3, updated_at = case when cancel is null then now() else updated_at end
+where tenant_id = $1 and status = 'running' and {which} returning run_id
 """
 _BY_ID = "run_id = any($2::uuid[])"
 _ON_THREAD = "thread_id = $2"
@@ -76,7 +83,7 @@ with thread as (
   where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
 ), gone as (
   delete from runs r using thread t where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running'
-    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and r.lease_until < now())
+    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and <deaf>)
   returning r.tenant_id, r.run_id, r.thread_id
 ), restored as (
   update threads t set
@@ -101,13 +108,13 @@ with thread as (
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id and x.run_id = g.run_id
 )
 select queued from restored
-"""
-"""By its owner, or (without an epoch) by anybody once its lease is over. All parts see the thread as it was."""
+""".replace("<deaf>", _DEAF)
+"""By its owner, or (without an epoch) by anybody once the owner had its time. All parts see the thread as it was."""
 
 EXPIRED = """
-select tenant_id, run_id, thread_id, cancel from runs
-where status = 'running' and lease_until < now() and cancel is not null limit 100
-"""
+select tenant_id, run_id, thread_id, cancel from runs r
+where status = 'running' and cancel is not null and <deaf>
+""".replace("<deaf>", _DEAF)
 
 END_EXPIRED = """
 with thread as (
@@ -117,12 +124,13 @@ with thread as (
   update runs r set status = 'interrupted', reason = $3, owner = null, lease_until = null, checkpoint_id = t.head,
     updated_at = now(), ended_at = now()
   from thread t
-  where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running' and r.lease_until < now()
+  where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running' and r.cancel is not null
+    and <deaf>
   returning r.tenant_id, r.run_id, r.thread_id
 )
 update threads t set live_run = null, status = 'idle', updated_at = now()
 from ended e where t.tenant_id = e.tenant_id and t.thread_id = e.thread_id and t.live_run = e.run_id
-"""
+""".replace("<deaf>", _DEAF)
 
 
 class Cancels:
@@ -163,7 +171,7 @@ class Cancels:
         return queued
 
     async def finish_expired(self) -> int:
-        """End what shall stop and whose owner is dead; how many runs."""
+        """End what shall stop and whose owner is dead or deaf; how many runs."""
         async with self._database.engine_connection() as connection:
             rows = await connection.fetch(EXPIRED)
             for row in rows:

@@ -10,7 +10,7 @@ import asyncpg
 from app.base.errors import LeaseLost, Unavailable
 from app.db.engine import Database
 from app.db.groups import Groups
-from app.runs.entries import JournalEntry
+from app.runs.entries import EndEntry, JournalEntry
 from app.telemetry.meters import Meters
 from app.telemetry.tracing import CLIENT, NO_TRACER, Telling, Value
 
@@ -141,9 +141,9 @@ async def _commit(connection: asyncpg.Connection, entries: Sequence[JournalEntry
 
 
 FOUND_DONE = """
-select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and status not in ('pending', 'running')
+select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and status = $4 and reason = $5
 """
-"""An epoch has one owner, so a run that ended in it was ended by that owner."""
+"""A run that ended so in an epoch was ended by its owner; another end was written in its place, after a cancel."""
 
 COMMIT_SPAN = "commit runs"
 ABOUT_COMMITS: dict[str, Value] = {"db.system.name": "postgresql", "db.query.summary": COMMIT_SPAN}
@@ -215,7 +215,7 @@ class Journal:
                 await asyncio.sleep(PAUSE)
                 continue
             repeated = fate.trouble == AWAY
-            if queued is None and repeated and entry.end is not None and await self._found_done(entry):
+            if queued is None and repeated and entry.end is not None and await self._found_done(entry, entry.end):
                 queued = 1  # perhaps none: whoever asks finds out
             if queued is None:
                 fate.trouble = LeaseLost.__name__
@@ -223,7 +223,8 @@ class Journal:
             fate.trouble = ""
             return queued
 
-    async def _found_done(self, entry: JournalEntry) -> bool:
+    async def _found_done(self, entry: JournalEntry, end: EndEntry) -> bool:
+        what = (entry.tenant_id, entry.run_id, entry.epoch, end.status, end.reason)
         async with self._database.engine_connection() as connection:
-            found = await connection.fetchval(FOUND_DONE, entry.tenant_id, entry.run_id, entry.epoch)
+            found = await connection.fetchval(FOUND_DONE, *what)
         return found is not None

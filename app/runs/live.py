@@ -1,6 +1,7 @@
 """A run while this process owns it, and the lease under which it does."""
 
 import asyncio
+import time
 
 from app.base.lease import Lease
 from app.bus.feed import Feed
@@ -20,12 +21,14 @@ class Live:
         self.done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self.awaited = False
         self.action = ""
+        self.asked = 0.0
         self.finishing = False
         self.lost = False
 
     def cancel(self, action: str) -> None:
         """Stop at once, on a client's word (``app.runs.cancels``); without effect on a run that is ending anyway."""
         self.action = self.action or action
+        self.asked = self.asked or time.monotonic()
         if self.task is not None and self.execution is not None and not self.finishing:
             self.task.cancel()  # one that has not begun looks at ``action`` first
 
@@ -34,3 +37,11 @@ class Live:
         if self.task is not None and not self.finishing:
             self.lost = True
             self.task.cancel()
+
+    def fence(self) -> None:
+        """The run was ended in our place: nothing of it starts or is written any more; its readers ask the database."""
+        self.lost = True
+        self.lease.end()
+        self.feed.close(finished=False)
+        if not self.done.done():
+            self.done.set_result(None)

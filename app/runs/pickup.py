@@ -111,8 +111,8 @@ class Pickup:
 
     async def _reap(self) -> None:
         try:
-            await self._cancels.finish_expired()
-            if await self._claims.release_expired():
+            ended = await self._cancels.finish_expired()
+            if await self._claims.release_expired() or ended:
                 self._wake.set()
                 self._signals.queue()
         except Unavailable as error:

@@ -23,6 +23,7 @@ from app.limits.budgets import Account, Budgets
 from app.runs.admission import account_of
 from app.runs.cancels import REASONS, Cancels
 from app.runs.claims import Claims
+from app.runs.enforcing import Enforcing
 from app.runs.entries import Claimed
 from app.runs.execution import Execution, HandOver, Paused
 from app.runs.feeds import Feeds
@@ -80,23 +81,19 @@ class Supervisor:
         """
         self._told = told
         self._database = parts.database
-        self._claims = parts.claims
-        self._journal = parts.journal
-        self._budgets = parts.budgets
-        self._signals = parts.signals
-        self._outlet = parts.outlet
-        self.feeds = parts.feeds
+        self._claims, self._journal, self._budgets = parts.claims, parts.journal, parts.budgets
+        self._signals, self._outlet, self.feeds = parts.signals, parts.outlet, parts.feeds
         self._cancels = Cancels(parts.database)
         self.matching = self._cancels.matching
-        self._agents = agents
+        self._agents, self._most = agents, most
         self._meters, self._tracer = tell
-        self._most = most
         self._cache = StateCache()
         self._tasks = Tasks("runs")
         self._live: dict[UUID, Live] = {}
         self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
         sweeps = Sweeps(parts.database)
         self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self.launch, self._room)
+        self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued)
         self.draining = False
 
     def start(self) -> None:
@@ -155,12 +152,14 @@ class Supervisor:
             elif live.claimed.tenant_id == tenant_id:
                 live.cancel(action)
         self._signals.cancel(elsewhere, action)
+        self._enforcing.soon()
 
     def _hear(self, signal: Signal) -> None:
         self._cache.forget(signal.erased)
         for run_id, action in signal.cancel.items():
             if (live := self._live.get(run_id)) is not None:
                 live.cancel(action)
+                self._enforcing.soon()
         for run_id in signal.watch:
             if (live := self._live.get(run_id)) is not None:
                 self._outlet.ask(live.claimed.tenant_id, run_id, live.feed)
@@ -175,6 +174,7 @@ class Supervisor:
         await self._tasks.wait(seconds)
         await self._tasks.aclose()
         await self._leases.aclose()
+        await self._enforcing.aclose()
         self.feeds.drain()
 
     async def _run(self, live: Live) -> None:

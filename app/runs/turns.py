@@ -202,11 +202,13 @@ with thread as (
   update runs r set status = 'pending', reason = $6, owner = null, lease_until = null, updated_at = now()
   from thread t
   where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.epoch = $3 and r.owner = $4 and r.status = 'running'
+    and r.cancel is null
   returning r.tenant_id, r.run_id, r.thread_id
 )
 update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
 from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t.live_run = f.run_id
 """
+"""A run that was cancelled meanwhile has no next owner: it is ended where it stands (``app.runs.cancels``)."""
 
 EXTEND = """
 update runs set lease_until = now() + make_interval(secs => $2)

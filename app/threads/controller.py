@@ -17,7 +17,6 @@ from app.threads.structs import (
     Prune,
     Pruned,
     StateUpdate,
-    StateUpdated,
     Thread,
     ThreadCreate,
     ThreadPatch,
@@ -89,10 +88,11 @@ class ThreadsController(Controller):
 
     @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
     async def update_state(
-        self, thread_id: Id, data: JSONBody[StateUpdate], principal: Who, threads: Service
-    ) -> StateUpdated:
-        """As one of its agent's nodes would, on the newest state or at a checkpoint."""
-        return await threads.update_state(principal, thread_id, data)
+        self, thread_id: Id, data: JSONBody[StateUpdate], principal: Who, threads: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """As one of its agent's nodes would, on the newest state or at a checkpoint. Takes an ``Idempotency-Key``."""
+        made = await threads.update_state(principal, thread_id, data, await key_in(request))
+        return Response(made, status_code=200)
 
     @get("/{thread_id:str}/storage", opt=READS, summary="What a thread takes on disk")
     async def storage(self, thread_id: Id, principal: Who, threads: Service) -> dict[str, Any]:

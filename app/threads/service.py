@@ -1,5 +1,6 @@
 """What clients do with threads."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -17,11 +18,9 @@ from app.idempotency.structs import Key
 from app.threads import keeping, queries
 from app.threads.creation import NewThread, ThreadCreation, create
 from app.threads.looking import contains, read_paths
-from app.threads.states import StateWriter
+from app.threads.states import StateWriter, checkpoint_id_of
 from app.threads.structs import (
-    CheckpointRef,
     HistoryQuery,
-    NodeUpdate,
     Prune,
     Pruned,
     StateUpdate,
@@ -132,16 +131,17 @@ class ThreadService:
             await queries.delete(session, who.tenant_id, [thread_id])
         self._gone(who.tenant_id, thread_id)
 
-    async def update_state(self, who: Principal, thread_id: UUID, body: StateUpdate) -> StateUpdated:
-        """Write the state as a node of the thread's agent would. Raises as ``StateWriter.update`` does."""
-        place = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
-        at = None if place is None else checkpoint_id_of(place)
-        update = NodeUpdate(values=body.values, as_node=body.as_node)
+    async def update_state(
+        self, who: Principal, thread_id: UUID, body: StateUpdate, key: Key | None = None
+    ) -> StateUpdated | msgspec.Raw:
+        """Write the state as a node of the thread's agent would, once for a ``key``.
+
+        Raises as ``StateWriter.written`` does.
+        """
         owned = await who.permit("threads", "update", thread_id=thread_id)
         async with self._database.writing(who.tenant_id, owned) as session:
-            made = await self._states.update(session, who.tenant_id, thread_id, [update], at)
-        reference = CheckpointRef(checkpoint_id=made, thread_id=thread_id)
-        return StateUpdated(checkpoint=reference, configurable=reference, checkpoint_id=made)
+            make = functools.partial(self._states.written, session, who.tenant_id, thread_id, body)
+            return await once(session, who.tenant_id, key, make)
 
     async def copy(self, who: Principal, thread_id: UUID, key: Key | None) -> Thread | msgspec.Raw:
         """A new thread with the values and the history of another. Raises ``NotFound``."""
@@ -272,17 +272,6 @@ class ThreadService:
             if not rows and await queries.latest_state(session, who.tenant_id, thread_id) is None:
                 raise _unknown(thread_id)
         return [state_of(thread_id, row) for row in rows]
-
-
-def checkpoint_id_of(value: Any) -> UUID:
-    """The checkpoint id in any of the forms that clients send. Raises ``Invalid``."""
-    if isinstance(value, dict):
-        inner = value.get("configurable") or value
-        value = inner.get("checkpoint_id") if isinstance(inner, dict) else None
-    try:
-        return UUID(str(value))
-    except ValueError as error:
-        raise Invalid("Invalid checkpoint ID: must be a UUID") from error
 
 
 def _unknown(thread_id: UUID) -> NotFound:

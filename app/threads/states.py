@@ -15,7 +15,7 @@ from app.checkpoints.snapshot import read
 from app.db.session import Writer
 from app.domain.state import State
 from app.threads import queries
-from app.threads.structs import NodeUpdate, Superstep
+from app.threads.structs import CheckpointRef, NodeUpdate, StateUpdate, StateUpdated, Superstep
 
 FIRST_STEP = -1
 
@@ -35,6 +35,15 @@ class StateWriter:
 
     def __init__(self, agents: Agents) -> None:
         self._agents = agents
+
+    async def written(self, session: Writer, tenant_id: UUID, thread_id: UUID, body: StateUpdate) -> StateUpdated:
+        """The checkpoint that ``body`` makes. Raises as ``update`` does."""
+        place = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
+        at = None if place is None else checkpoint_id_of(place)
+        update = NodeUpdate(values=body.values, as_node=body.as_node)
+        made = await self.update(session, tenant_id, thread_id, [update], at)
+        reference = CheckpointRef(checkpoint_id=made, thread_id=thread_id)
+        return StateUpdated(checkpoint=reference, configurable=reference, checkpoint_id=made)
 
     async def update(
         self, session: Writer, tenant_id: UUID, thread_id: UUID, updates: Sequence[NodeUpdate], at: UUID | None
@@ -109,3 +118,14 @@ class StateWriter:
         items = [(number, pack(body)) for number, body in base.state.take_items()]
         await queries.add_checkpoint(session, place, entry, items, base.state.last_number)
         return entry.checkpoint_id
+
+
+def checkpoint_id_of(value: Any) -> UUID:
+    """The checkpoint id in any of the forms that clients send. Raises ``Invalid``."""
+    if isinstance(value, dict):
+        inner = value.get("configurable") or value
+        value = inner.get("checkpoint_id") if isinstance(inner, dict) else None
+    try:
+        return UUID(str(value))
+    except ValueError as error:
+        raise Invalid("Invalid checkpoint ID: must be a UUID") from error

@@ -57,7 +57,8 @@ def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
     (whole,) = blocks("docs/agents.md", "toml")
     (function,) = blocks("docs/getting-started.md", "python")
     (tmp_path / "tools.py").write_text(function)
-    for text in (started, whole):
+    (long,) = blocks("docs/long-threads.md", "toml")
+    for text in (started, whole, long):
         file = tmp_path / "agents.toml"
         file.write_text(text)
         assert set(read(str(file)).agents) >= set(BUILT_IN)

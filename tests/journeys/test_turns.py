@@ -193,8 +193,29 @@ async def test_many_runs_are_cancelled_at_once(client: LangGraphClient, http: ht
     answer = await http.post("/runs/cancel", json={"thread_id": thread_id, "run_ids": [first]})
     assert answer.status_code == 404
     assert answer.json()["detail"] == "No runs found to cancel."
-    assert (await http.post("/runs/cancel", json={})).status_code == 422
+    for unclear in ({}, {"status": "all", "thread_id": thread_id}, {"status": "all", "run_ids": [first]}):
+        assert (await http.post("/runs/cancel", json=unclear)).status_code == 422, unclear
     assert (await http.post("/runs/cancel", json={"status": "gone"})).status_code == 422
+
+
+async def test_a_cancel_is_answered_in_every_state(client: LangGraphClient, http: httpx.AsyncClient) -> None:
+    thread_id = await a_thread(client, "before")
+    (done,) = await client.runs.list(thread_id)
+    live = await slow_run(client, thread_id)
+    behind = (await client.runs.create(thread_id, "slow", input=said("x")))["run_id"]
+    later = (await client.runs.create(thread_id, "slow", input=said("x"), after_seconds=600))["run_id"]
+    path = f"/threads/{thread_id}/runs"
+    for run_id in (later, behind, live):
+        assert (await http.post(f"{path}/{run_id}/cancel?wait=true")).status_code == 200
+        assert (await client.runs.get(thread_id, run_id))["status"] == "interrupted"
+    for run_id in (done["run_id"], live, str(uuid.uuid4())):  # over, cancelled before, unknown
+        refused = await http.post(f"{path}/{run_id}/cancel")
+        assert refused.status_code == 404
+        assert refused.json()["detail"]
+    assert (await http.post(f"{path}/{live}/cancel?action=forget")).status_code == 422
+    assert (await client.runs.get(thread_id, done["run_id"]))["status"] == "success"
+    values: Any = await client.runs.wait(thread_id, "slow", input=said("after"))
+    assert humans(values) == ["before", SLOW, "after"]
 
 
 async def test_a_run_starts_from_any_checkpoint_and_the_thread_goes_on_from_there(client: LangGraphClient) -> None:

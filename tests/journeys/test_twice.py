@@ -57,15 +57,25 @@ async def test_a_stream_that_is_sent_again_goes_on_where_it_was(http: httpx.Asyn
 async def test_every_route_that_creates_knows_its_keys(http: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     body = {"assistant_id": "echo", "input": "x"}
+    cron = {"assistant_id": "echo", "schedule": "0 0 1 1 *"}
+    thread_id = (await http.post("/threads", json={"metadata": {"graph_id": "echo"}})).json()["thread_id"]
     for path, sent in (
+        (f"/threads/{thread_id}/state", {"values": {"messages": "written once"}}),
+        (f"/threads/{thread_id}/copy", {}),
+        (f"/threads/{thread_id}/runs/crons", cron),
+        ("/runs/crons", cron),
         ("/runs", body),
         ("/runs/batch", [body, body]),
         ("/threads", {"metadata": {"a": 1}}),
         ("/assistants", {"graph_id": "echo"}),
     ):
         first, second = [await http.post(path, json=sent, headers=key) for _ in range(2)]
-        assert first.status_code == 200
-        assert first.text == second.text
+        assert first.status_code == 200, path
+        assert first.text == second.text, path
+    values = (await http.get(f"/threads/{thread_id}/state")).json()["values"]
+    assert [message["content"] for message in values["messages"]] == ["written once"]
+    for found in (await http.post("/runs/crons/search", json={})).json():
+        await http.delete(f"/runs/crons/{found['cron_id']}")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from app.agents.port import Outcome, RunContext
+from app.base.errors import Unavailable
 from app.db.engine import Database
 from app.runs import journal
 from app.runs.entries import JournalEntry
-from tests.runs.engine import SteeredAgent, engine_on, fetch, step
+from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
 
 STATE = """
 select head, last_number, (select count(*) from steps) as steps, (select count(*) from events) as events from threads
@@ -48,3 +49,31 @@ async def test_a_step_that_arrives_once_more_after_the_next_one_moves_nothing_ba
         go_on.set()
         result: Any = await engine.result(run)
     assert [message["content"] for message in result["messages"]] == ["x", "one", "two", "three"]
+
+
+async def test_an_end_whose_answer_was_lost_is_not_taken_for_one_that_was_written_in_its_place(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        groups = engine.parts.journal._groups
+        submit = groups.submit
+        tries = 0
+
+        async def lost(entry: JournalEntry) -> int | None:
+            nonlocal tries
+            if entry.end is not None and not tries:
+                tries += 1
+                await fetch(database, "update threads set live_run = null, status = 'idle'")
+                await fetch(
+                    database,
+                    "update runs set status = 'interrupted', reason = 'cancelled', owner = null, lease_until = null, "
+                    "ended_at = now()",
+                )
+                raise Unavailable("The answer was lost.")
+            return await submit(entry)
+
+        monkeypatch.setattr(groups, "submit", lost)
+        whole = await engine.stream(await engine.begin("x"))
+    assert tries == 1
+    assert b'"status":"interrupted"' in whole
+    assert b"success" not in whole

@@ -10,16 +10,14 @@ from app.agents.port import START_NODE, Outcome, RunContext, Step, ToolIntent
 from app.agents.toolloop.answer import Answer, answered_by
 from app.agents.toolloop.calls import Toolbox, key_of
 from app.agents.toolloop.conversation import Asked, call_ids, calls_of, paired, unanswered
-from app.agents.toolloop.drawing import GRAPH, GRAPH_WITHOUT_TOOLS, SCHEMAS
+from app.agents.toolloop.drawing import MEMORY_NODE, MODEL_NODE, SCHEMAS, TOOLS_NODE, drawn
 from app.agents.toolloop.inputs import read_input
+from app.agents.toolloop.memory import Memory, Recollection
 from app.base.errors import StepLimit, TokenLimit
 from app.domain.events import MessageAdded
 from app.domain.messages import AIMessage, Message
 from app.domain.state import MESSAGES, State
 from app.llm.port import Model, ModelRequest
-
-MODEL_NODE = "agent"
-TOOLS_NODE = "tools"
 
 _decode = msgspec.json.Decoder(Message).decode
 encode = msgspec.json.Encoder().encode
@@ -45,8 +43,6 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
 class ToolLoop:
     """An agent out of a model, instructions and tools (``app.agents.port.Agent``)."""
 
-    nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE)
-
     def __init__(
         self,
         name: str,
@@ -54,7 +50,9 @@ class ToolLoop:
         toolbox: Toolbox,
         manner: Manner = Manner(),
         description: str = "",
+        memory: Memory | None = None,
     ) -> None:
+        """``memory``: how long conversations are kept within a budget. Raises ``UsageError`` for too small a one."""
         self.name = name
         self.description = description
         self.limits = manner.limits
@@ -62,6 +60,9 @@ class ToolLoop:
         self._model = model
         self._toolbox = toolbox
         self._manner = manner
+        self._memory = memory
+        self._fixed = 0 if memory is None else memory.fixed(manner.instructions, toolbox.specs)
+        self.nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE, *([] if memory is None else [MEMORY_NODE]))
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """Messages in any of the usual forms."""
@@ -76,12 +77,12 @@ class ToolLoop:
         return SCHEMAS
 
     def graph(self) -> dict[str, Any]:
-        """Model and tools, in a circle; the model alone where there are no tools."""
-        return GRAPH if self._toolbox.specs else GRAPH_WITHOUT_TOOLS
+        """Model and tools, in a circle."""
+        return drawn(tools=bool(self._toolbox.specs), memory=self._memory is not None)
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
         """The tools where the last message asks for them; else the model, or after it the end."""
-        if node not in {START_NODE, MODEL_NODE, TOOLS_NODE}:
+        if node not in {START_NODE, *self.nodes}:
             return ()
         if unanswered(map(_decode, reversed(state.elements(MESSAGES)))):
             return (TOOLS_NODE,)
@@ -95,6 +96,7 @@ class ToolLoop:
             return Outcome()
         if asked is not None:
             await context.intend(self._intents(asked, context))
+        memory = None if self._memory is None else Recollection(self._memory, self._fixed)
         steps = tokens = 0
         while True:
             self._check_steps(steps, context)
@@ -105,12 +107,12 @@ class ToolLoop:
                     return waiting
                 asked = None
                 continue
-            if tokens >= self.limits.tokens:
-                raise TokenLimit(
-                    f"The run used {tokens} tokens, agent {self.name!r} may use {self.limits.tokens}: raise its "
-                    "limits.tokens."
-                )
-            message = await self._ask_model(messages, context)
+            self._check_tokens(tokens)
+            while memory is not None and (summary := await memory.step(messages, context)) is not None:
+                await context.commit(summary)
+                tokens += summary.usage.total_tokens if summary.usage else 0
+                self._check_tokens(tokens)
+            message = await self._ask_model(messages, memory.told(messages, context) if memory else messages, context)
             tokens += message.usage_metadata.total_tokens if message.usage_metadata else 0
             step = self._model_step(message, context)
             if not step.next:
@@ -125,9 +127,17 @@ class ToolLoop:
         if steps >= self.limits.steps:
             raise StepLimit(f"The run took {steps} steps, the limit of agent {self.name!r}; raise its limits.steps.")
 
-    async def _ask_model(self, messages: list[Message], context: RunContext) -> AIMessage:
+    def _check_tokens(self, tokens: int) -> None:
+        if tokens >= self.limits.tokens:
+            raise TokenLimit(
+                f"The run used {tokens} tokens, agent {self.name!r} may use {self.limits.tokens}: raise its "
+                "limits.tokens."
+            )
+
+    async def _ask_model(self, messages: list[Message], told: list[Message], context: RunContext) -> AIMessage:
+        """Ask with what is ``told`` of the conversation's ``messages``."""
         request = ModelRequest(
-            messages=paired(messages),
+            messages=paired(told),
             instructions=self._manner.instructions,
             tools=self._toolbox.specs,
             temperature=self._manner.temperature,

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+MODEL_NODE = "agent"
+TOOLS_NODE = "tools"
+MEMORY_NODE = "memory"
+"""Sums up what the model is not asked with any more (``app.agents.toolloop.memory``)."""
+
 _MESSAGES: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -31,20 +36,23 @@ SCHEMAS: dict[str, Any] = {
 }
 
 START = {"id": "__start__", "type": "runnable", "data": {"name": "__start__"}}
-MODEL = {"id": "agent", "type": "runnable", "data": {"name": "agent"}}
-TOOLS = {"id": "tools", "type": "runnable", "data": {"name": "tools"}}
 END = {"id": "__end__"}
 
-GRAPH: dict[str, Any] = {
-    "nodes": [START, MODEL, TOOLS, END],
-    "edges": [
-        {"source": "__start__", "target": "agent"},
-        {"source": "agent", "target": "tools", "conditional": True},
-        {"source": "agent", "target": "__end__", "conditional": True},
-        {"source": "tools", "target": "agent"},
-    ],
-}
-GRAPH_WITHOUT_TOOLS: dict[str, Any] = {
-    "nodes": [START, MODEL, END],
-    "edges": [{"source": "__start__", "target": "agent"}, {"source": "agent", "target": "__end__"}],
-}
+
+def drawn(*, tools: bool, memory: bool) -> dict[str, Any]:
+    """Model and tools, in a circle; the model alone where there are no tools; the memory before the model."""
+    first = MEMORY_NODE if memory else MODEL_NODE
+    nodes = [*([MEMORY_NODE] if memory else []), MODEL_NODE, *([TOOLS_NODE] if tools else [])]
+    edges: list[dict[str, Any]] = [{"source": "__start__", "target": first}]
+    if memory:
+        edges.append({"source": MEMORY_NODE, "target": MODEL_NODE})
+    if tools:
+        edges.append({"source": MODEL_NODE, "target": TOOLS_NODE, "conditional": True})
+        edges.append({"source": MODEL_NODE, "target": "__end__", "conditional": True})
+        edges.append({"source": TOOLS_NODE, "target": first})
+    else:
+        edges.append({"source": MODEL_NODE, "target": "__end__"})
+    return {
+        "nodes": [START, *({"id": name, "type": "runnable", "data": {"name": name}} for name in nodes), END],
+        "edges": edges,
+    }

@@ -43,7 +43,8 @@ class StepsView:
                 shown = self._checkpoint(checkpoint_id, move, values) if move.source else []
                 return [*shown, *self._starts(checkpoint_id, move, values)]
             case StepCommitted(move=Move() as move):
-                ended = self._ended(event.node, event.step, move, result=event.updates)
+                ended = self._unannounced(event.node, move, values)
+                ended += self._ended(event.node, event.step, move, result=event.updates)
                 shown = self._checkpoint(event.checkpoint_id, move, values)
                 return [*ended, *shown, *self._starts(event.checkpoint_id, move, values)]
             case Interrupted(move=Move() as move):
@@ -68,6 +69,13 @@ class StepsView:
             }
             pieces += self._say("tasks", "task", move.step + 1, move.at, task)
         return pieces
+
+    def _unannounced(self, node: str, move: Move, values: bytes) -> list[Piece]:
+        """A node that the agent put before those that were announced: they end with nothing, and begin anew."""
+        if node in self._running or not move.parent_id:
+            return []
+        began = msgspec.structs.replace(move, starts=(node,), step=move.step - 1)
+        return [*self._all_ended(began), *self._starts(move.parent_id, began, values)]
 
     def _all_ended(self, move: Move, **how: Any) -> list[Piece]:
         return [piece for node in list(self._running) for piece in self._ended(node, move.step + 1, move, **how)]

@@ -52,7 +52,11 @@ class TracesView:
                 return self._starts(checkpoint_id, move)
             case StepCommitted(move=Move() as move):
                 self._values = values
-                return [*self._step(event), *self._starts(event.checkpoint_id, move)]
+                return [
+                    *self._unannounced(event.node, move),
+                    *self._step(event),
+                    *self._starts(event.checkpoint_id, move),
+                ]
             case Failed():
                 self._failed = True
                 return []
@@ -67,6 +71,12 @@ class TracesView:
             self._running[node] = task_id(UUID(checkpoint_id), node)
             pieces.append(self._node("on_chain_start", node, move.step + 1, {"input": msgspec.Raw(self._values)}))
         return pieces
+
+    def _unannounced(self, node: str, move: Move) -> list[Piece]:
+        """A node that the agent put before those that were announced, which begin anew after it."""
+        if node in self._running or not move.parent_id:
+            return []
+        return self._starts(move.parent_id, msgspec.structs.replace(move, starts=(node,), step=move.step - 1))
 
     def _step(self, event: StepCommitted) -> list[Piece]:
         changed = msgspec.json.decode(event.updates, type=dict[str, msgspec.Raw]).get(event.node, msgspec.Raw(b"{}"))

@@ -1,0 +1,272 @@
+"""Long conversations: what the model is asked stays within the budget, what the thread keeps stays whole."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.agents.port import RunConfig
+from app.agents.testing import Rehearsal
+from app.agents.toolloop import memory as memories
+from app.agents.toolloop.agent import Limits, Manner, ToolLoop
+from app.agents.toolloop.calls import Toolbox
+from app.agents.toolloop.memory import CHANNEL, Memory, MemorySpec
+from app.agents.toolloop.weights import PICTURE, shortened, weight_of, weight_of_text
+from app.base.errors import ModelUnavailable, TokenLimit
+from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolCall, ToolMessage, text_of
+from app.domain.state import MESSAGES, State
+from app.llm.port import ModelRequest
+from app.llm.scripted import ScriptedModel, Turn
+from app.tools.function import FunctionTool
+
+LONG = "word " * 60
+"""75 tokens."""
+
+
+class Summarizer(ScriptedModel):
+    """Says what number of summary it makes."""
+
+    def __init__(self, *turns: Turn) -> None:
+        super().__init__(turns or [f"summary {number}" for number in range(1, 50)], name="summarizer")
+
+
+def loop(
+    model: ScriptedModel, summarizer: ScriptedModel, *functions: Any, limits: Limits = Limits(), **spec: Any
+) -> ToolLoop:
+    memory = Memory(MemorySpec(**{"tokens": 400, "keep": 4, **spec}), summarizer)
+    toolbox = Toolbox([FunctionTool(function) for function in functions], lambda *_: None)
+    return ToolLoop("test", model, toolbox, Manner(instructions="Be kind.", limits=limits), memory=memory)
+
+
+def conversation(turns: int, text: str = LONG) -> Rehearsal:
+    """A thread of so many questions and answers, each of 75 tokens and more."""
+    run = Rehearsal()
+    for turn in range(turns):
+        run.state.append(msgspec.json.encode(HumanMessage(content=f"q{turn} {text}", id=f"q{turn}")))
+        run.state.append(msgspec.json.encode(AIMessage(content=f"a{turn} {text}", id=f"a{turn}")))
+    return run
+
+
+def again(run: Rehearsal) -> Rehearsal:
+    """Another run on the thread as it is stored, read back from its head and its log."""
+    run.items = {**getattr(run, "items", {}), **dict(run.state.take_items())}  # type: ignore[attr-defined]
+    state = State.load(run.state.head(), run.items, run.state.last_number)  # type: ignore[attr-defined]
+    later = Rehearsal(state)
+    later.items = run.items  # type: ignore[attr-defined]
+    return later
+
+
+def heads(request: ModelRequest) -> list[str]:
+    """How each message begins that the model was asked with."""
+    return [text_of(message.content)[:12].split(" ")[0] for message in request.messages]
+
+
+def asked_weight(request: ModelRequest) -> int:
+    return weight_of_text(request.instructions) + sum(weight_of(message) for message in request.messages)
+
+
+async def test_a_short_conversation_is_asked_as_it_is() -> None:
+    run, model, summarizer = conversation(1), ScriptedModel(["fine"]), Summarizer()
+    await run.play(loop(model, summarizer), "hi")
+    assert heads(model.requests[0]) == ["q0", "a0", "hi"]
+    assert not summarizer.requests
+    assert [step.node for step in run.steps] == ["agent"]
+
+
+async def test_older_messages_are_summed_up_for_the_model_and_stay_in_the_thread() -> None:
+    run, model, summarizer = conversation(6), ScriptedModel(["fine"]), Summarizer()
+    before = run.messages()
+    await run.play(loop(model, summarizer), "hi")
+    (asked,) = model.requests
+    assert heads(asked) == ["The", "a5", "hi"]  # the newest that half of what is left has room for
+    assert "summary" in text_of(asked.messages[0].content)
+    assert isinstance(asked.messages[0], HumanMessage)  # what people and tools said never becomes an instruction
+    assert asked_weight(asked) <= 400
+    assert asked.instructions == "Be kind."
+    assert run.messages()[:-2] == before
+    assert [step.node for step in run.steps[-2:]] == ["memory", "agent"]
+    assert b"summary" not in run.state.json()
+
+
+async def test_every_message_is_read_for_the_summary_once_and_the_next_builds_on_the_last() -> None:
+    run, summarizer = conversation(6), Summarizer()
+    model = ScriptedModel([f"b{n} {LONG}" for n in range(12)])
+    for n in range(12):
+        await run.play(loop(model, summarizer), f"p{n} {LONG}")
+        run = again(run)
+    read = [text_of(request.messages[0].content) for request in summarizer.requests]
+    for said in [f"person: q{n} " for n in range(6)] + [f"assistant: a{n} " for n in range(6)]:
+        assert sum(text.count(said) for text in read) == 1, said
+    for number, text in enumerate(read[1:], 1):
+        assert f"<memory>\nsummary {number}\n</memory>" in text
+    assert all(asked_weight(request) <= 400 for request in model.requests)
+    assert len(read) < 18  # not with every turn
+
+
+async def test_a_run_that_goes_on_reads_the_summary_and_does_not_ask_for_it_again() -> None:
+    run, summarizer = conversation(6), Summarizer()
+    broken = ScriptedModel([[ModelUnavailable("away", vendor="test")]])
+    with pytest.raises(ModelUnavailable):
+        await run.play(loop(broken, summarizer), "hi")
+    asked = len(summarizer.requests)
+    assert asked
+    assert run.steps[-1].next == ("agent",)
+    later, model = again(run), ScriptedModel(["fine"])
+    later.next = run.steps[-1].next
+    await later.play(loop(model, summarizer))
+    assert len(summarizer.requests) == asked
+    assert model.requests == broken.requests
+
+
+@pytest.mark.parametrize("change", [HumanMessage(content="other", id="q1"), {"type": "remove", "id": "q1"}])
+async def test_a_summary_of_messages_that_were_changed_since_counts_for_nothing(change: Any) -> None:
+    run, summarizer = conversation(6), Summarizer()
+    await run.play(loop(ScriptedModel(["fine"]), summarizer), "hi")
+    made = len(summarizer.requests)
+    run = again(run)
+    run.state.apply({MESSAGES: [msgspec.Raw(msgspec.json.encode(change))]})
+    await run.play(loop(ScriptedModel(["fine"]), summarizer), "and now?")
+    anew = [text_of(request.messages[0].content) for request in summarizer.requests[made:]]
+    assert "<memory>" not in anew[0]
+    assert "person: q0" in anew[0]
+    assert not any(f"person: q1 {LONG}" in text for text in anew)
+
+
+async def test_a_conversation_that_was_cut_short_is_asked_without_the_summary_of_the_rest() -> None:
+    run, summarizer = conversation(6), Summarizer()
+    await run.play(loop(ScriptedModel(["fine"]), summarizer), "hi")
+    run = again(run)
+    run.state.apply({MESSAGES: [{"type": "remove", "id": "__remove_all__"}]})
+    model = ScriptedModel(["fine"])
+    await run.play(loop(model, summarizer), "anew")
+    assert heads(model.requests[0]) == ["anew"]
+
+
+async def test_a_fork_has_the_summary_of_its_own_time() -> None:
+    run, summarizer = conversation(6), Summarizer()
+    await run.play(loop(ScriptedModel(["fine"]), summarizer), "hi")
+    fork, made = again(run), len(summarizer.requests)
+    for n in range(6):
+        await run.play(loop(ScriptedModel([LONG]), summarizer), f"p{n} {LONG}")
+    model = ScriptedModel(["fine"])
+    await fork.play(loop(model, summarizer), "elsewhere")
+    assert heads(model.requests[0]) == ["The", "a5", "hi", "fine", "elsewhere"]
+    assert f"summary {made}\n" in text_of(model.requests[0].messages[0].content)
+
+
+def look(n: int) -> str:
+    """Look at something."""
+    return f"seen {n} {LONG}"
+
+
+async def test_no_call_is_torn_from_its_answers_and_the_question_stays_through_a_long_work() -> None:
+    turns: list[Turn] = [
+        [ToolCall(name="look", args={"n": n}, id=f"c{n}"), ToolCall(name="look", args={"n": -n}, id=f"d{n}")]
+        for n in range(12)
+    ]
+    model, summarizer, run = ScriptedModel([*turns, "done"]), Summarizer(), Rehearsal()
+    await run.play(loop(model, summarizer, look, tokens=900), "What is there?")
+    assert summarizer.requests
+    for request in model.requests:
+        asked = {
+            call.id for message in request.messages if isinstance(message, AIMessage) for call in message.tool_calls
+        }
+        answers = [message for message in request.messages if isinstance(message, ToolMessage)]
+        assert {message.tool_call_id for message in answers} == asked
+        assert all(message.status == "success" for message in answers)
+        assert sum(text_of(message.content) == "What is there?" for message in request.messages) == 1
+    assert len(run.messages()) == 1 + 12 * 3 + 1
+
+
+async def test_what_the_system_said_in_the_conversation_stays_word_for_word() -> None:
+    run = conversation(2)
+    run.state.append(msgspec.json.encode(SystemMessage(content="Never mention the owl.", id="s")))
+    for element in conversation(5).state.elements():
+        run.state.append(element.replace(b'"id":"', b'"id":"x'))
+    model = ScriptedModel(["fine"])
+    await run.play(loop(model, Summarizer()), "hi")
+    assert text_of(model.requests[0].messages[0].content) == "Never mention the owl."
+    assert asked_weight(model.requests[0]) <= 400
+
+
+async def test_where_no_summary_can_be_made_older_messages_are_left_out_and_the_next_run_tries_again() -> None:
+    run, broken = conversation(6), Summarizer([ModelUnavailable("away", vendor="test")])
+    model = ScriptedModel([[ToolCall(name="look", args={"n": 1}, id="c")], "fine"])
+    await run.play(loop(model, broken, look), "hi")
+    assert [step.node for step in run.steps] == ["agent", "tools", "agent"]
+    assert len(broken.requests) == 1  # and not before every question of a run
+    note = text_of(model.requests[0].messages[0].content)
+    assert note == "[11 messages of the conversation are left out here]"
+    assert all(asked_weight(request) <= 400 for request in model.requests)
+    summarizer = Summarizer()
+    await again(run).play(loop(ScriptedModel(["fine"]), summarizer, look), "again")
+    assert summarizer.requests
+
+
+async def test_an_empty_summary_is_none() -> None:
+    run, model = conversation(6), ScriptedModel(["fine"])
+    await run.play(loop(model, Summarizer("  \n")), "hi")
+    assert run.state.get(CHANNEL) is None
+    assert "left out" in text_of(model.requests[0].messages[0].content)
+
+
+async def test_a_summary_cannot_outgrow_its_share() -> None:
+    run, model = conversation(6), ScriptedModel(["fine"])
+    await run.play(loop(model, Summarizer(*["endless " * 5_000] * 9)), "hi")
+    assert weight_of_text(run.state.get(CHANNEL)["text"]) <= 100
+    assert asked_weight(model.requests[0]) <= 400
+
+
+async def test_a_thread_that_was_long_before_is_caught_up_with_in_pieces_that_fit() -> None:
+    run, summarizer, model = conversation(60), Summarizer(), ScriptedModel(["fine"])
+    await run.play(loop(model, summarizer), "hi")
+    assert all(asked_weight(request) <= 700 for request in summarizer.requests)  # its own instructions are not counted
+    assert [step.node for step in run.steps] == ["memory"] * len(summarizer.requests) + ["agent"]
+    read = " ".join(text_of(request.messages[0].content) for request in summarizer.requests)
+    assert all(read.count(f"person: q{n} ") == 1 for n in range(57))
+
+
+async def test_one_message_longer_than_the_budget_is_shown_to_the_summarizer_in_part() -> None:
+    run, summarizer, model = conversation(1, "x" * 100_000), Summarizer(), ScriptedModel(["fine"])
+    for element in conversation(2).state.elements():
+        run.state.append(element.replace(b'"id":"', b'"id":"x'))
+    await run.play(loop(model, summarizer), "hi")
+    assert all(asked_weight(request) <= 700 for request in summarizer.requests)
+    assert "[...]" in text_of(summarizer.requests[0].messages[0].content)
+    assert asked_weight(model.requests[0]) <= 400
+
+
+async def test_summaries_cost_the_run_its_tokens_and_none_of_its_steps() -> None:
+    run, model = conversation(60), ScriptedModel(["fine"])
+    run.config = RunConfig(recursion_limit=1)
+    await run.play(loop(model, Summarizer(), limits=Limits(steps=1)), "hi")
+    steps = [step for step in run.steps if step.node == "memory"]
+    assert {step.model for step in steps} == {"scripted:summarizer"}
+    assert all(step.usage and step.usage.total_tokens for step in steps)
+    with pytest.raises(TokenLimit):
+        await conversation(60).play(loop(ScriptedModel(["fine"]), Summarizer(), limits=Limits(tokens=500)), "hi")
+
+
+async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighed: list[str | None] = []
+
+    def counting(message: Message) -> int:
+        weighed.append(message.id)
+        return weight_of(message)
+
+    monkeypatch.setattr(memories, "weight_of", counting)
+    turns: list[Turn] = [[ToolCall(name="look", args={"n": n}, id=f"c{n}")] for n in range(20)]
+    run = Rehearsal()
+    await run.play(loop(ScriptedModel([*turns, "done"]), Summarizer(), look, tokens=3_000), "go")
+    question = run.messages()[0].id
+    assert len(run.steps) == 41
+    assert max(weighed.count(message.id) for message in run.messages() if message.id != question) == 1
+
+
+def test_weights_err_on_the_long_side() -> None:
+    assert weight_of_text("a" * 400) == 100
+    assert weight_of_text("猫" * 100) == 100
+    picture = HumanMessage(content=[{"type": "image_url", "image_url": {"url": "data:" + "x" * 1_000_000}}])
+    assert PICTURE <= weight_of(picture) < PICTURE + 10
+    for text in ("a" * 10_000, "猫" * 10_000, "é" * 5_000 + "b" * 5_000):
+        assert weight_of_text(shortened(text, 100)) <= 100
