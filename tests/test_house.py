@@ -30,6 +30,7 @@ DEFERRED_IMPORTS = {
     "app/cli/": "a verb imports only what it needs, so that --help is quick",
     "app/telemetry/exporting.py": "the OpenTelemetry SDK is imported where an endpoint is set",
     "app/wiring.py": "Redis is imported where one is configured",
+    "app/cache/caches.py": "the same",
     "app/llm/registry.py": "an adapter is imported when an agent names its vendor",
 }
 

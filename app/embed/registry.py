@@ -1,7 +1,9 @@
 """Names → embedders: ``hashing``, ``openai:model``, or ``none``."""
 
 from app.base.errors import UsageError
+from app.cache.shelf import Shelf
 from app.embed import hashing, openai
+from app.embed.cached import CachedEmbedder
 from app.embed.hashing import HashingEmbedder
 from app.embed.openai import OpenAIEmbedder
 from app.embed.port import Embedder
@@ -29,12 +31,16 @@ def dimensions_of(name: str, given: int) -> int:
     return found
 
 
-def embedder_of(name: str, dimensions: int, models: Registry) -> Embedder | None:
-    """The embedder ``name``; None for ``none``. Raises ``UsageError`` as ``dimensions_of``, ``Invalid`` for no key."""
+def embedder_of(name: str, dimensions: int, models: Registry, shelf: Shelf | None = None) -> Embedder | None:
+    """The embedder ``name``; None for ``none``. Vectors that cost something to make are kept on ``shelf``.
+
+    Raises ``UsageError`` as ``dimensions_of``, ``Invalid`` for no key.
+    """
     dimensions = dimensions_of(name, dimensions)
     if name == NONE:
         return None
     if name == hashing.NAME:
         return HashingEmbedder(dimensions)
     models.check_openai(name)
-    return OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai)
+    embedder = OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai)
+    return embedder if shelf is None else CachedEmbedder(embedder, shelf, models.openai_url)

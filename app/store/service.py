@@ -62,7 +62,7 @@ class StoreService:
         if isinstance(body.index, list):
             check_fields(body.index)
         ttl = _ttl((self._spec.ttl or None) if body.ttl is msgspec.UNSET else body.ttl)
-        indexed = await self._indexing.item(place, value, body.index)
+        indexed = await self._indexing.item(place, value, body.index, tenant_id)
         await self._writing.put(
             Put(
                 tenant_id=tenant_id,
@@ -133,7 +133,7 @@ class StoreService:
             tenant_id=tenant_id,
             path=path,
             text=text,
-            near=await self._indexing.question(path, text),
+            near=await self._indexing.question(path, text, tenant_id),
             conditions=conditions,
             filtered=bool(wanted.filter),
             limit=wanted.limit,
