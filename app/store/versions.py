@@ -96,6 +96,18 @@ class Versions:
         await self.look()
         self._tasks.repeat(self._look_again, LOOK_SECONDS, name="look")
 
+    @property
+    def widths(self) -> list[int]:
+        """Of the tables in which the version that serves has vectors."""
+        return sorted({space.width for space in self.serving.spaces("")})
+
+    async def join(self) -> None:
+        """See which versions there are, beside servers that declare them; what this file says counts where none is."""
+        async with self._database.engine_connection() as connection:
+            if not await connection.fetchval("select exists (select from store_versions)"):
+                await self._declare(connection)
+        await self.look()
+
     async def _declare(self, connection: asyncpg.Connection) -> None:
         rows = await connection.fetch(_ALL)
         serving = max((row["version"] for row in rows if row["serving"]), default=0)
