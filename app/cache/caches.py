@@ -1,10 +1,13 @@
 """The cache of a process and its shelves."""
 
+from uuid import UUID
+
+from app.base.errors import StartError
 from app.cache.local import LocalCache
 from app.cache.port import Cache
-from app.cache.shelf import Shelf
+from app.cache.shelf import Shelf, tenant_prefix
 from app.options import RedisSettings
-from app.secrets.ring import Vault
+from app.secrets.ring import Ring, Vault
 from app.telemetry.meters import Meters
 
 EMBEDDINGS, ANSWERS = "embeddings", "answers"
@@ -43,3 +46,19 @@ def caches_of(settings: RedisSettings, vault: Vault, meters: Meters) -> Caches:
 
     cache = RedisCache(vault.ring("REDIS_CACHE_URL", keep=True), settings.url)
     return Caches(cache, meters, shared=cache)
+
+
+async def forget(settings: RedisSettings, tenant_id: UUID) -> int:
+    """Remove what the shared cache holds of a tenant; how many values. Raises ``StartError`` if it does not answer."""
+    if settings.cache_url is None:
+        return 0
+    from app.cache.redis import RedisCache
+
+    cache = RedisCache(Ring(settings.cache_url))
+    try:
+        dropped = [await cache.drop(tenant_prefix(name, tenant_id)) for name in SHELVES]
+    finally:
+        await cache.aclose()
+    if cache.trouble:
+        raise StartError("the Redis of REDIS_CACHE_URL does not answer: do this again when it does")
+    return sum(dropped)

@@ -126,6 +126,11 @@ def _delete(whose: Any, seconds: float) -> Mapping[str, int]:
         except StartError:
             _tell(erasure.counts, "deleted", sys.stdout)
             raise
+        if whose.whole:
+            from app.cache.caches import forget
+            from app.settings import load
+
+            erasure.counts["(cache)"] = await forget(load().redis, whose.tenant_id)
         return erasure.counts
 
     return _with_database(whose, DELETED, delete)

@@ -178,7 +178,7 @@ def _export(arguments: argparse.Namespace) -> int:
             _save(arguments, packed.write, lambda done, of: progress.show(done, done / of if of else None))
         )
     progress.clear()
-    _say(f"{count:,} items of {arguments.tenant} written in {clock_time(progress.seconds)}")
+    _say(f"{_items(count)} of {arguments.tenant} written in {clock_time(progress.seconds)}")
     return 0
 
 
@@ -229,10 +229,10 @@ class BadLines:
 
 def _summary(counts: Any, arguments: argparse.Namespace, seconds: float) -> str:
     if arguments.check:
-        told = [f"{counts.done:,} items can be stored"]
+        told = [f"{_items(counts.done)} can be stored"]
     else:
         told = [
-            f"{counts.done:,} items stored for {arguments.tenant} ({counts.new:,} new, {counts.replaced:,} replaced)"
+            f"{_items(counts.done)} stored for {arguments.tenant} ({counts.new:,} new, {counts.replaced:,} replaced)"
         ]
     told += [
         f"{number:,} {words}"
@@ -240,7 +240,7 @@ def _summary(counts: Any, arguments: argparse.Namespace, seconds: float) -> str:
             (counts.kept, "kept as they were"),
             (counts.passed, "passed over"),
             (counts.bad, "bad lines left out"),
-            (counts.unembedded, "get their vectors from a running server"),
+            (counts.bare, "without vectors yet, which a running server makes"),
         )
         if number
     ]
@@ -256,9 +256,13 @@ def _how_to_go_on(holder: Sequence[Any]) -> str:
     if not counts.line:
         return "; nothing was stored"
     return (
-        f"; {counts.done:,} items are stored, of the lines up to {counts.line:,} and of none after it: go on with "
+        f"; {_items(counts.done)} stored, of the lines up to {counts.line:,} and of none after it: go on with "
         f"--from-line {counts.line + 1}"
     )
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"
 
 
 def _say(sentence: str) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import asyncpg
 import msgspec
+from msgspec.structs import astuple
 
 from app.base.clock import now
 from app.base.errors import AgentServiceError, Conflict, Invalid, StartError
@@ -47,7 +48,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct):
-    """What has come of the lines so far; ``line`` is the last one of which nothing is left to do."""
+    """What has come of the lines so far; ``line`` is the last one of which nothing is left to do.
+
+    ``bare``: items that were stored and lack vectors.
+    """
 
     line: int = 0
     new: int = 0
@@ -55,7 +59,7 @@ class Counts(msgspec.Struct):
     kept: int = 0
     bad: int = 0
     passed: int = 0
-    unembedded: int = 0
+    bare: int = 0
 
     @property
     def done(self) -> int:
@@ -172,9 +176,9 @@ class Import:
             self.counts.new += stored.new
             self.counts.replaced += stored.replaced
             self.counts.kept += stored.kept
+            self.counts.bare += stored.bare
         else:
             self.counts.new += len(items)
-        self.counts.unembedded += sum(not item.version for _, item in items)
         self.counts.line = batch.last
         self._told(self.counts)
         return None
@@ -205,7 +209,7 @@ class Import:
             return Stored()
         middle = len(items) // 2
         first, second = await self._store(items[:middle]), await self._store(items[middle:])
-        return Stored(first.new + second.new, first.replaced + second.replaced, first.kept + second.kept)
+        return Stored(*(sum(both) for both in zip(astuple(first), astuple(second), strict=True)))
 
 
 async def _sent(sending: "asyncio.Task[StartError | None] | None") -> None:

@@ -73,18 +73,23 @@ with given as (select $1::uuid as tenant_id, * from staged_items), put as (
     created_at = case when i.expires_at <= now() or excluded.created_at <> now()
       then excluded.created_at else i.created_at end
     {only}
-  returning item_id, xmax = 0 as new
+  returning item_id, version, xmax = 0 as new
 ){vectors}
-select count(*) filter (where new) as new, count(*) filter (where not new) as replaced from put
+select count(*) filter (where new) as new, count(*) filter (where not new) as replaced,
+  count(*) filter (where version = 0) as bare from put
 """  # noqa: S608  statements are joined from constants of ours
 
 
 class Stored(msgspec.Struct):
-    """How many items of some lines were new, took the place of another, or gave way to the one that was there."""
+    """How many items of some lines were new, took the place of another, or gave way to the one that was there.
+
+    ``bare``: of those that were stored, how many lack vectors.
+    """
 
     new: int = 0
     replaced: int = 0
     kept: int = 0
+    bare: int = 0
 
 
 class Loader:
@@ -123,4 +128,4 @@ class Loader:
             assert row is not None
             if self._policy == "fail" and row["new"] + row["replaced"] < len(items):
                 raise Conflict("an item came to be there just now")
-        return Stored(row["new"], row["replaced"], len(items) - row["new"] - row["replaced"])
+        return Stored(row["new"], row["replaced"], len(items) - row["new"] - row["replaced"], row["bare"])

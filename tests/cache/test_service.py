@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from app.access.structs import tenant_id_of
 from tests.cache.conftest import until
+from tests.cli.commands import ran
 from tests.embed.server import Embeddings
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
@@ -246,3 +247,21 @@ async def test_texts_of_items_and_queries_are_embedded_once(
                 assert server.texts == 6, "what another tenant has stored tells itself by nothing"
                 redis.stop()
                 assert await use(ours) == ["a"]
+
+
+async def test_a_tenant_that_is_deleted_leaves_nothing_in_the_cache(
+    fresh_database_url: str, settings: dict[str, Any], redis: RedisServer, tmp_path: Path
+) -> None:
+    async with serving(fresh_database_url, **settings) as service:
+        for tenant in ("acme", "other"):
+            await said(service, await service.key(tenant))
+    command = ("data", "delete", "--tenant", "acme", "--yes")
+    done = ran(tmp_path, *command, DATABASE_URL=fresh_database_url, REDIS_CACHE_URL=redis.url)
+    assert done.returncode == 0, done.stderr
+    async with Redis.from_url(redis.url) as direct:
+        (left,) = await direct.keys("*")
+    assert tenant_id_of("other").hex.encode() in left
+    redis.stop()
+    again = ran(tmp_path, *command, DATABASE_URL=fresh_database_url, REDIS_CACHE_URL=redis.url)
+    assert again.returncode == 1
+    assert "REDIS_CACHE_URL does not answer" in again.stderr
