@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 from uuid import UUID
 
 from app.base.errors import ModelError, ModelUnavailable
@@ -18,11 +19,21 @@ from app.llm.port import Finished, Model, ModelEvent, ModelRequest
 from app.telemetry.meters import Meters
 
 TURN = 16
-"""Pieces of a kept answer that are said before others have their turn."""
+"""Pieces that are said before others have their turn."""
+SLACK = 60.0
+"""Seconds that the clocks of two machines may differ."""
+
+
+class Asked(NamedTuple):
+    """Who is asked what, and for how long the answer is good."""
+
+    model: Model
+    request: ModelRequest
+    seconds: float
 
 
 class Flight:
-    """An answer while it comes, and all who read it."""
+    """An answer while it comes, and all who read it. ``kept``: it had been given before."""
 
     def __init__(self) -> None:
         self.events: list[ModelEvent] = []
@@ -31,6 +42,7 @@ class Flight:
         self.error: ModelError = ModelUnavailable("The answer was cut off: this process stops.")
         self.whole = False
         self.paid = False
+        self.kept = False
         self.task: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
 
@@ -51,6 +63,8 @@ class Flight:
             while at < len(self.events):
                 yield self.events[at]
                 at += 1
+                if at % TURN == 0:
+                    await asyncio.sleep(0)
             if self.ended:
                 break
             # whoever wakes first clears it: all are woken by then
@@ -69,56 +83,60 @@ class Flights:
         self._clock = clock
         self._under_way: dict[bytes, Flight] = {}
 
-    async def kept(self, key: bytes, seconds: float) -> Answer | None:
-        """The answer at ``key``, unless it is older than ``seconds``."""
-        found = await self.shelf.find([key], unpack)
-        answer = found.get(key)
-        return answer if answer is not None and -60 < self._clock() - answer.given_at < seconds else None
+    def ask(self, key: bytes, model: Model, request: ModelRequest, seconds: float) -> AsyncIterator[ModelEvent]:
+        """The answer to ``request``, which has the key ``key``: the kept one, or that of ``model``.
 
-    def join(self, key: bytes) -> Flight | None:
-        """The flight at ``key``, if there is one."""
+        It is good for ``seconds``. Raises ``ModelError``.
+        """
         flight = self._under_way.get(key)
-        if flight is not None:
+        if flight is None:
+            flight = self._under_way[key] = Flight()
+            flight.task = self.shelf.tasks.start(self._fly(flight, key, Asked(model, request, seconds)), name="ask")
+        else:
             self.shelf.count(SHARED)
-        return flight
+        return self._read(key, flight)
 
-    def begin(self, key: bytes, model: Model, request: ModelRequest, seconds: float) -> Flight:
-        """Ask ``model``; its answer is kept for ``seconds``."""
-        flight = self._under_way[key] = Flight()
-        flight.task = self.shelf.tasks.start(self._fly(flight, key, model.stream(request), seconds), name="ask")
-        return flight
-
-    async def _fly(self, flight: Flight, key: bytes, stream: AsyncIterator[ModelEvent], seconds: float) -> None:
+    async def _fly(self, flight: Flight, key: bytes, asked: Asked) -> None:
         try:
-            async with contextlib.aclosing(stream) as events:  # type: ignore[type-var]
-                async for event in events:
-                    flight.add(event)
+            answer = await self._kept(key, asked.seconds)
+            if answer is not None:
+                flight.kept = True
+                flight.events += answer.events
+            else:
+                async with contextlib.aclosing(asked.model.stream(asked.request)) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        flight.add(event)
             flight.whole = True
             flight.end()
-            if keepable(flight.events):
-                await self.shelf.keep({key: pack(flight.events, self._clock())}, seconds)
+            if answer is None and keepable(flight.events):
+                await self.shelf.keep({key: pack(flight.events, self._clock())}, asked.seconds)
         except ModelError as error:
             flight.error = error
         finally:
             flight.end()
             self._leave(key, flight)
 
+    async def _kept(self, key: bytes, seconds: float) -> Answer | None:
+        """The answer at ``key``, unless it is older than ``seconds``."""
+        answer = (await self.shelf.find([key], unpack)).get(key)
+        return answer if answer is not None and -SLACK < self._clock() - answer.given_at < seconds else None
+
     def _leave(self, key: bytes, flight: Flight) -> None:
         if self._under_way.get(key) is flight:
             del self._under_way[key]
 
-    async def read(self, key: bytes, flight: Flight) -> AsyncIterator[ModelEvent]:
+    async def _read(self, key: bytes, flight: Flight) -> AsyncIterator[ModelEvent]:
         """What ``flight`` brings one of its readers; the last one who goes away ends it."""
         flight.readers += 1
-        payer = False
         first = flight.readers == 1 and not flight.events
         try:
             async with contextlib.aclosing(flight.read()) as events:  # type: ignore[type-var]
                 async for event in events:
-                    if isinstance(event, Finished):
-                        payer = not flight.paid
-                        flight.paid = True
-                        yield event if payer else self.told(said_again(event), event)
+                    if flight.kept:
+                        yield self._again(event)
+                    elif isinstance(event, Finished):
+                        paid, flight.paid = flight.paid, True
+                        yield self._again(event) if paid else event
                     else:
                         yield event if first else said_again(event)
         finally:
@@ -127,12 +145,12 @@ class Flights:
                 self._leave(key, flight)
                 flight.task.cancel()
 
-    def told(self, event: ModelEvent, was: Finished) -> ModelEvent:
-        """``event``; that what ``was`` used was not paid again is counted."""
-        if was.usage is not None:
-            self._meters.cache_tokens.add(was.usage.input_tokens, was.vendor, was.model, "input")
-            self._meters.cache_tokens.add(was.usage.output_tokens, was.vendor, was.model, "output")
-        return event
+    def _again(self, event: ModelEvent) -> ModelEvent:
+        """``event`` for one who does not pay; what he does not pay is counted."""
+        if isinstance(event, Finished) and event.usage is not None:
+            self._meters.cache_tokens.add(event.usage.input_tokens, event.vendor, event.model, "input")
+            self._meters.cache_tokens.add(event.usage.output_tokens, event.vendor, event.model, "output")
+        return said_again(event)
 
 
 class Remembered:
@@ -152,23 +170,11 @@ class Remembered:
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Say the answer that is there, go along with one that is coming, or ask (``app.llm.port.Model``)."""
         identity = self._identity()
-        if not request.tenant or not identity:
-            async with contextlib.aclosing(self._model.stream(request)) as events:  # type: ignore[type-var]
-                async for event in events:
-                    yield event
-            return
-        key = self._flights.shelf.key(UUID(request.tenant), identity, question_of(request))
-        flight = self._flights.join(key)
-        if flight is None and (answer := await self._flights.kept(key, self._seconds)) is not None:
-            for number, event in enumerate(answer.events, 1):
-                again = said_again(event)
-                yield self._flights.told(again, event) if isinstance(event, Finished) else again
-                if number % TURN == 0:
-                    await asyncio.sleep(0)
-            return
-        if flight is None:
-            # another one may have begun while we looked
-            flight = self._flights.join(key) or self._flights.begin(key, self._model, request, self._seconds)
-        async with contextlib.aclosing(self._flights.read(key, flight)) as events:  # type: ignore[type-var]
+        if request.tenant and identity:
+            key = self._flights.shelf.key(UUID(request.tenant), identity, question_of(request))
+            answer = self._flights.ask(key, self._model, request, self._seconds)
+        else:
+            answer = self._model.stream(request)
+        async with contextlib.aclosing(answer) as events:  # type: ignore[type-var]
             async for event in events:
                 yield event
