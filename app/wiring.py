@@ -123,8 +123,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = None, number: int = 1) -> House:
     """Connect the rooms as ``settings`` says. Raises ``StartError`` for what cannot work.
 
-    ``streams``: answers that may be open at once. ``boards``: what the workers of this server count on; this one is the
-    worker ``number``.
+    ``streams``: answers open at once. ``boards``: what the workers count on; this one is the worker ``number``.
     """
     boards = boards or Boards()
     meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
