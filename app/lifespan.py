@@ -30,6 +30,7 @@ async def open_house(house: House) -> None:
     house.limiter.start()
     if house.entrance.token_keys is not None:
         house.entrance.token_keys.start()
+    house.caches.start()
     house.engine.start()
     house.threads.start()
     await house.store.open()
@@ -57,6 +58,7 @@ def _standing(house: House) -> Standing:
         vault=house.vault,
         budgets=house.engine.budgets,
         redis=house.redis,
+        cache=house.caches.shared,
     )
     return Standing(house.meters, house.prober, house.readiness, watched)
 
@@ -115,5 +117,6 @@ async def _close(house: House) -> None:
     await house.limiter.aclose()
     await house.vault.aclose()
     await house.entrance.audit.aclose()
+    await house.caches.aclose()
     await house.models.aclose()
     await house.database.aclose()

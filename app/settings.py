@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import msgspec
 from dotenv import dotenv_values
@@ -194,9 +194,12 @@ def _no_limit_without_keys(parts: dict[str, dict[str, Any]]) -> None:
         parts["limits"].setdefault("rate_per_minute", 0)
 
 
-def coloured() -> bool:
-    """Whether what is printed may have colours: somebody looks, and has not said no (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+def coloured(out: TextIO | None = None) -> bool:
+    """Whether what is printed (on ``out``) may have colours: somebody looks, and has not said no.
+
+    Source: https://no-color.org
+    """
+    return (out or sys.stdout).isatty() and not os.environ.get("NO_COLOR")
 
 
 def is_loopback(host: str) -> bool:

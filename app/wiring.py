@@ -10,15 +10,15 @@ from app.access.service import AccessService
 from app.access.structs import SERVICE, Note
 from app.agents.catalog import Catalog
 from app.agents.config import AgentsFile, read
-from app.agents.memory import indexes_of
 from app.assistants.service import AssistantService
 from app.audit.service import AuditService
-from app.base.errors import AgentServiceError, StartError, UsageError
+from app.base.errors import UsageError
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.bus.postgres_relay import PostgresCarrier
 from app.bus.relay import Carrier, Outlet
 from app.bus.signals import Signals
+from app.cache.caches import Caches, caches_of
 from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.db.engine import Database
@@ -49,10 +49,9 @@ from app.settings import Settings
 from app.store.backfill import Backfill
 from app.store.keeping import Keeping
 from app.store.service import StoreService
-from app.store.texts import check_fields
-from app.store.versions import Versions
+from app.store.versions import versions_of
 from app.system.prober import Prober
-from app.system.service import Dispensable, SystemService, version
+from app.system.service import Lossless, SystemService, version
 from app.system.state import Readiness
 from app.telemetry.board import Boards
 from app.telemetry.export import MetricsPage
@@ -98,9 +97,10 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     background: Tasks
     readiness: Readiness
     database: Database
+    caches: Caches
     models: Registry
     catalog: Catalog
-    redis: Dispensable | None
+    redis: Lossless | None
     engine: Parts
     supervisor: Supervisor
     vault: Vault
@@ -126,17 +126,17 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = None, number: int = 1) -> House:
     """Connect the rooms as ``settings`` says. Raises ``StartError`` for what cannot work.
 
-    ``streams``: answers that may be open at once. ``boards``: what the workers of this server count on; this one is the
-    worker ``number``.
+    ``streams``: answers open at once. ``boards``: what the workers count on; this one is the worker ``number``.
     """
     boards = boards or Boards()
     meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
     push, telling = exporting(settings, meters, version())
     vault, database, audit = kept = _kept(settings, telling)
-    models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer)
+    caches = caches_of(settings.redis, vault, meters)
+    models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer, answers=caches.answers)
     agents = read(settings.agents.config)
-    versions = _versions(database, agents, models)
-    building = Building(database, StoreService(database, versions, agents.store))
+    store, keeping = _memory(database, agents, models, caches)
+    building = Building(database, store)
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
     limiter = _limiter(settings, vault, meters)
@@ -159,6 +159,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         background=Tasks("background"),
         readiness=readiness,
         database=database,
+        caches=caches,
         models=models,
         catalog=catalog,
         redis=redis,
@@ -174,14 +175,14 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         runs=runs,
         crons=CronService(database, assistants, creation, most=settings.limits.crons),
         scheduler=Scheduler(database, engine.claims, creation, runs),
-        store=building.store,
-        keeping=Keeping(database, Backfill(database, versions)),
+        store=store,
+        keeping=keeping,
         documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
         prober=prober,
-        system=SystemService(prober, readiness, models, redis, HEAD),
+        system=SystemService(prober, readiness, models, redis, HEAD, cache=caches.shared),
     )
 
 
@@ -242,16 +243,10 @@ def _limiter(settings: Settings, vault: Vault, meters: Meters) -> Limiter:
     return limiter
 
 
-def _versions(database: Database, agents: AgentsFile, models: Registry) -> Versions:
-    """How the store indexes. Raises ``StartError`` for an embedder that is not to be had, or fields that cannot be."""
-    indexes = indexes_of(agents.store)
-    try:
-        for index in indexes:
-            check_fields(index.fields)
-            embedder_of(index.embedder, index.dimensions, models)
-    except AgentServiceError as error:
-        raise StartError(f"{agents.source}: store: {error}") from error
-    return Versions(database, indexes, lambda name, dimensions: embedder_of(name, dimensions, models))
+def _memory(database: Database, agents: AgentsFile, models: Registry, caches: Caches) -> tuple[StoreService, Keeping]:
+    shelf = caches.embeddings
+    versions = versions_of(database, agents, lambda name, dimensions: embedder_of(name, dimensions, models, shelf))
+    return StoreService(database, versions, agents.store), Keeping(database, Backfill(database, versions))
 
 
 def _carriers(settings: Settings, vault: Vault, database: Database) -> "tuple[Signals, Carrier, RedisCarrier | None]":

@@ -31,6 +31,7 @@ DEFERRED_IMPORTS = {
     "app/embed/minilm.py": "numpy is imported when the first text is embedded",
     "app/telemetry/exporting.py": "the OpenTelemetry SDK is imported where an endpoint is set",
     "app/wiring.py": "Redis is imported where one is configured",
+    "app/cache/caches.py": "the same",
     "app/llm/registry.py": "an adapter is imported when an agent names its vendor",
 }
 

@@ -1,6 +1,7 @@
 """The agents that this process runs, built from their file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from app.agents.config import AgentsFile, AgentSpec
 from app.agents.functions.agent import Equipment, FunctionAgent
@@ -15,8 +16,16 @@ from app.telemetry.tools import ToolCalls
 from app.tools.port import LongTerm
 from app.tools.registry import find_tool
 
-FindModel = Callable[[str, Sequence[str]], Model]
-"""The model of a name (``vendor:model``, or empty for the default one), with its fallbacks."""
+
+class FindModel(Protocol):
+    """Finds models."""
+
+    def __call__(self, name: str, fallback: Sequence[str], keep: float = 0, /) -> Model:
+        """The model of ``name`` (``vendor:model``, or empty for the default one), with its fallbacks.
+
+        ``keep``: the seconds that its answers are kept.
+        """
+        ...
 
 
 class Catalog:
@@ -69,7 +78,7 @@ def build(
                 raise StartError(
                     f"approve.tools names {tool!r}, which is none of its tools: {', '.join(names) or 'it has none'}"
                 )
-        model = find_model(spec.model, spec.fallback)
+        model = find_model(spec.model, spec.fallback, spec.cache.ttl if spec.cache else 0)
         manner = Manner(
             instructions=spec.instructions,
             limits=spec.limits,

@@ -4,7 +4,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,6 +16,8 @@ from app.agents.toolloop.memory import MemorySpec
 from app.base.errors import StartError, UsageError
 
 DEFAULT_FILE = "agents.toml"
+LONGEST_KEPT = 30 * 86_400
+"""Seconds that an answer may be kept."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 ASSISTANT = """\
@@ -23,10 +25,17 @@ You are a helpful assistant. Use your tools when they help: look at the clock fo
 calculator, and keep notes of what the person asks you to remember."""
 
 
+class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers of the agent's model that are kept: for ``ttl`` seconds, for the tenant to whom they were given."""
+
+    ttl: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_KEPT)] = 3600.0
+
+
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions.
 
-    ``function`` names the code of a function agent; without it the agent is the built-in one.
+    ``function`` names the code of a function agent; without it the agent is the built-in one. Without ``cache`` no
+    answer of its model is kept.
     """
 
     function: str = ""
@@ -38,6 +47,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     approve: Approve = Approve()
     limits: Limits = Limits()
     memory: MemorySpec | None = None
+    cache: CacheSpec | None = None
     temperature: float | None = None
     max_tokens: int | None = None
 

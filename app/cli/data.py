@@ -2,15 +2,13 @@
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, BinaryIO
 
 from app.base.errors import StartError, UsageError
+from app.cli.files import new_file
 from app.cli.output import table
 from app.cli.parsing import sub_command
 
@@ -69,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         namespaces=tuple(tuple(place.strip(".").split(".")) for place in arguments.namespace),
     )
     if arguments.action == "export":
-        with _new_file(arguments.out) as out:
+        with new_file(arguments.out, "--out") as out:
             counts = _export(whose, arguments.tenant, out)
         _tell(counts, "exported", sys.stderr)
         return 0
@@ -106,25 +104,6 @@ def _metadata(given: list[str]) -> dict[str, Any]:
     return fields
 
 
-@contextlib.contextmanager
-def _new_file(name: str) -> Iterator[BinaryIO]:
-    """A file for its owner alone, gone again if it is not finished. Raises ``UsageError`` if it is there."""
-    if name == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise UsageError(f"--out {name} cannot be made ({error.strerror}): name a new file") from error
-    try:
-        with os.fdopen(descriptor, "wb", buffering=1 << 20) as out:
-            yield out
-    except BaseException:
-        Path(name).unlink()
-        raise
-
-
 def _export(whose: Any, tenant: str, out: BinaryIO) -> Mapping[str, int]:
     from app.rights.export import export
 
@@ -147,6 +126,11 @@ def _delete(whose: Any, seconds: float) -> Mapping[str, int]:
         except StartError:
             _tell(erasure.counts, "deleted", sys.stdout)
             raise
+        if whose.whole:
+            from app.cache.caches import forget
+            from app.settings import load
+
+            erasure.counts["(cache)"] = await forget(load().redis, whose.tenant_id)
         return erasure.counts
 
     return _with_database(whose, DELETED, delete)

@@ -19,6 +19,10 @@ VERBS = {
         "export or delete what belongs to a tenant or to one person",
         "data export --tenant acme --out acme.jsonl",
     ),
+    "store": (
+        "load the long-term memory of a tenant from a file, or write it into one",
+        "store import items.jsonl.zst --tenant acme",
+    ),
     "doctor": ("go through the deployment checklist, row by row", "doctor --url http://127.0.0.1:8000 --quick"),
     "agents": ("list the configured agents, or check that each loads", "agents check --agents agents.toml"),
     "version": ("print the version", "version"),

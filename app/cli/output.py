@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-BOLD, DIM, GREEN, RED = "1", "2", "32", "31"
+BOLD, DIM, GREEN, RED, CYAN = "1", "2", "32", "31", "36"
 
 
 def styled(text: str, *codes: str) -> str:
@@ -15,6 +15,13 @@ def styled(text: str, *codes: str) -> str:
     if not coloured():
         return text
     return f"\033[{';'.join(codes)}m{text}\033[0m"
+
+
+def painted(text: str, code: str) -> str:
+    """``text`` in colour when the standard error output is a terminal, and ``NO_COLOR`` is not set."""
+    from app.settings import coloured
+
+    return f"\033[{code}m{text}\033[0m" if text and coloured(sys.stderr) else text
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -51,7 +51,7 @@ class Finding:
             tenant_id=tenant_id,
             path=path,
             text=text,
-            near=await self._indexing.question(path, text),
+            near=await self._indexing.question(path, text, tenant_id),
             conditions=_conditions(tenant_id, path, wanted, owned),
             filtered=bool(wanted.filter) or wanted.document_ids is not None or owned is not None,
             limit=wanted.limit,

@@ -226,7 +226,7 @@ class Cutting:
         """Commit ``chunks`` with the place that they reach; where somebody else has, go on from there."""
         now, reached = self._now, self._text.position
         values = [msgspec.to_builtins(one) for one in chunks]
-        indexed = await self._indexing.items(now.namespace, values, [FIELD]) if chunks else []
+        indexed = await self._indexing.items(now.namespace, values, [FIELD], now.tenant_id) if chunks else []
         puts = [
             Put(
                 tenant_id=now.tenant_id,

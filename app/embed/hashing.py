@@ -11,6 +11,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from uuid import UUID
 
 from app.embed.port import Vector
 
@@ -40,7 +41,7 @@ class HashingEmbedder:
         self.name = NAME
         self.dimensions = dimensions
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
         """Computed here; the same on every machine."""
         if sum(len(text) for text in texts) > IN_A_THREAD:
             return await asyncio.to_thread(self._all, texts)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from app.base.errors import ModelUnavailable, UsageError
 from app.embed.port import Vector
@@ -46,7 +47,7 @@ class MiniLMEmbedder:
         self._lock = threading.Lock()
         self._model: Bert | None = None
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
         """Computed here. Raises ``ModelUnavailable`` where the files are not the model's."""
         return await asyncio.to_thread(self._all, [text[:LONGEST] for text in texts])
 

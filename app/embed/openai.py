@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
+from uuid import UUID
 
 import msgspec
 
@@ -45,7 +46,7 @@ class OpenAIEmbedder:
         self._connect = connect
         self._vendor = Vendor(f"{VENDOR} embeddings")
 
-    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+    async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
         """In requests of up to 64 texts each. Raises ``ModelError``."""
         found: list[Vector] = []
         for start in range(0, len(texts), MOST_TEXTS):

@@ -1,7 +1,9 @@
 """Names → embedders: ``hashing``, ``minilm``, ``openai:model``, or ``none``."""
 
 from app.base.errors import UsageError
+from app.cache.shelf import Shelf
 from app.embed import hashing, minilm, openai
+from app.embed.cached import CachedEmbedder
 from app.embed.hashing import HashingEmbedder
 from app.embed.minilm import MiniLMEmbedder
 from app.embed.openai import OpenAIEmbedder
@@ -36,8 +38,8 @@ def dimensions_of(name: str, given: int) -> int:
     return found
 
 
-def embedder_of(name: str, dimensions: int, models: Registry) -> Embedder | None:
-    """The embedder ``name``; None for ``none``.
+def embedder_of(name: str, dimensions: int, models: Registry, shelf: Shelf | None = None) -> Embedder | None:
+    """The embedder ``name``; None for ``none``. Vectors that cost something to make are kept on ``shelf``.
 
     Raises ``UsageError`` as ``dimensions_of`` and for one that is not installed, ``Invalid`` for no key.
     """
@@ -46,7 +48,10 @@ def embedder_of(name: str, dimensions: int, models: Registry) -> Embedder | None
         return None
     if name == hashing.NAME:
         return HashingEmbedder(dimensions)
+    embedder: Embedder
     if name == minilm.NAME:
-        return MiniLMEmbedder()
-    models.check_openai(name)
-    return OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai)
+        embedder, place = MiniLMEmbedder(), ""
+    else:
+        models.check_openai(name)
+        embedder, place = OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai), models.openai_url
+    return embedder if shelf is None else CachedEmbedder(embedder, shelf, place)

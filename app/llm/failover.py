@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from app.base.errors import ModelCredentials, ModelError
-from app.llm.port import Model, ModelEvent, ModelRequest
+from app.llm.port import Finished, Model, ModelEvent, ModelRequest
 from app.llm.vendor import Clock, Vendor
 from app.telemetry.meters import Meters
 
@@ -83,6 +83,8 @@ class Failover:
                     if not begun:
                         begun = True
                         attempt.first_event()
+                    if plan.place and isinstance(event, Finished):
+                        event = msgspec.structs.replace(event, instead=True)  # noqa: PLW2901
                     yield event
                 attempt.succeeded()
                 self._tried(link)
@@ -109,7 +111,10 @@ class Failover:
 
 
 class Plan:
-    """What to try next for one request. ``left`` hears of a model that gave way to the next."""
+    """What to try next for one request. ``place`` is that of the model to ask now: 0 for the one that was named.
+
+    ``left`` hears of a model that gave way to the next.
+    """
 
     def __init__(
         self,
@@ -125,13 +130,13 @@ class Plan:
         self._clock = clock
         self._draw = draw
         self._failures: list[ModelError] = []
-        self._place = 0
+        self.place = 0
         self._enter()
 
     @property
     def link(self) -> Link:
         """The model to ask now."""
-        return self._links[self._place]
+        return self._links[self.place]
 
     def asking(self) -> None:
         """Count the call that goes out now as traffic, unless it is a retry."""
@@ -155,9 +160,9 @@ class Plan:
         """Go on with the next model. Raises where there is none."""
         failed = self.link.model
         self._failures.append(error)
-        if self._place + 1 == len(self._links):
+        if self.place + 1 == len(self._links):
             raise self._joined() from None
-        self._place += 1
+        self.place += 1
         self._left(failed)
         self._enter()
         log.warning(

@@ -17,7 +17,10 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt."""
+    """One question to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt.
+
+    ``tenant`` is the id of the tenant that asks: an answer may be kept for it alone, and for nobody where it is empty.
+    """
 
     messages: list[Message]
     instructions: str = ""
@@ -25,6 +28,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     max_tokens: int | None = None
     model_settings: dict[str, Any] = {}
+    tenant: str = ""
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
@@ -52,12 +56,16 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The end of an answer, always the last event: why it stopped, which model spoke, what it used.
 
     ``reason`` is one of ``stop``, ``tool_calls``, ``length``, ``content_filter`` or the provider's own word.
+    ``instead``: it answered in place of the model that was asked. ``cached``: it was not asked anew; ``usage`` is what
+    was used, which is nothing then, with what it was in its details.
     """
 
     reason: str
     model: str
     vendor: str
     usage: Usage | None = None
+    instead: bool = False
+    cached: bool = False
 
 
 ModelEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finished

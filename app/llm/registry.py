@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from app.base.errors import Invalid, ModelCredentials, ModelError, UsageError
+from app.cache.shelf import Shelf
 from app.llm.failover import Failover, Link, RetryRules
 from app.llm.measured import Measured
 from app.llm.port import Model
 from app.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, OPENAI_URL
+from app.llm.remembered import Flights, Remembered
 from app.llm.scripted import MODELS as SCRIPTED
 from app.llm.vendor import Vendor
 from app.options import LlmSettings
@@ -45,14 +47,16 @@ class Registry:
         *,
         vault: Vault | None = None,
         tracer: Tracer = NO_TRACER,
+        answers: Shelf | None = None,
     ) -> None:
-        """``vault``: where keys come from that change."""
+        """``vault``: where keys come from that change; ``answers``: where those are kept of agents that ask for it."""
+        self._flights = None if answers is None else Flights(answers, meters)
         self._settings = settings
         self._vault = vault
         self._meters = meters
         self._tracer = tracer
         self._rules = rules
-        self._openai_url = address("OPENAI_BASE_URL", settings.openai_base_url) or OPENAI_URL
+        self.openai_url = address("OPENAI_BASE_URL", settings.openai_base_url) or OPENAI_URL
         self._anthropic_url = address("ANTHROPIC_BASE_URL", settings.anthropic_base_url) or ANTHROPIC_URL
         check_key("OPENAI_API_KEY", settings.openai_api_key)
         check_key("OPENAI_API_KEY_SECONDARY", settings.openai_api_key_secondary)
@@ -71,7 +75,7 @@ class Registry:
         given = self._settings
         if given.default_model:
             return given.default_model, "AGENT_DEFAULT_MODEL is set"
-        if self._openai_url != OPENAI_URL:
+        if self.openai_url != OPENAI_URL:
             return f"openai:{FIRST_LISTED}", "OPENAI_BASE_URL is set: the first model that it lists"
         if given.openai_api_key is not None:
             return f"openai:{OPENAI_DEFAULT}", "OPENAI_API_KEY is set"
@@ -79,9 +83,10 @@ class Registry:
             return f"anthropic:{ANTHROPIC_DEFAULT}", "ANTHROPIC_API_KEY is set"
         return "scripted:demo", NO_KEY
 
-    def model(self, name: str, fallback: Sequence[str] = ()) -> Model:
+    def model(self, name: str, fallback: Sequence[str] = (), keep: float = 0) -> Model:
         """The model ``name`` (empty: the default one), handing over to ``fallback`` in turn.
 
+        Its answers are good for ``keep`` seconds to whoever of the same tenant asks the same.
         Raises ``Invalid`` for a name that is none, an unknown vendor or script, or a missing key; ``UsageError`` where
         ``AGENT_DEFAULT_MODEL`` is at fault.
         """
@@ -92,11 +97,24 @@ class Registry:
                 raise
             raise UsageError(f"AGENT_DEFAULT_MODEL: {error}") from None
         links += [self._link(one) for one in fallback]
+        model = self._answering(links)
+        if not keep or self._flights is None:
+            return model
+        return Remembered(model, self._flights, lambda: self._identity(links), keep)
+
+    def _answering(self, links: Sequence[Link]) -> Model:
         if len(links) == 1 and links[0].model.vendor == "scripted":
             # nothing there can fail, and nothing is paid
             model = links[0].model
             return Measured(model, self._meters, self._tracer) if self._tracer.active else model
         return Measured(Failover(links, self._rules, meters=self._meters), self._meters, self._tracer)
+
+    def _identity(self, links: Sequence[Link]) -> list[str]:
+        """All that tells who answers; empty while that is not known (a server's first model, before it was asked)."""
+        names = [f"{link.model.vendor}:{link.model.name}" for link in links]
+        if any(name == f"openai:{FIRST_LISTED}" for name in names):
+            return []
+        return [*names, self.openai_url, self._anthropic_url]
 
     def health(self) -> dict[str, dict[str, Any]]:
         """How each vendor in use did lately, in real traffic and when ``probe`` looked; asks nobody."""
@@ -127,7 +145,7 @@ class Registry:
 
     def check_openai(self, name: str) -> None:
         """Raises ``Invalid`` where ``name`` cannot be asked for without a key."""
-        if self._settings.openai_api_key is None and self._openai_url == OPENAI_URL:
+        if self._settings.openai_api_key is None and self.openai_url == OPENAI_URL:
             raise Invalid(f"{name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one")
 
     def openai(self) -> "tuple[HttpClient, Endpoint]":
@@ -137,7 +155,7 @@ class Registry:
         given = self._settings
         keys = self._ring("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
         key, spare = keys.pair()
-        endpoint = Endpoint(vendor="openai", base_url=self._openai_url, key=key, spare_key=spare, keys=keys)
+        endpoint = Endpoint(vendor="openai", base_url=self.openai_url, key=key, spare_key=spare, keys=keys)
         return self._client(), endpoint
 
     async def aclose(self) -> None:

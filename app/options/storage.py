@@ -51,6 +51,16 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["redis://user:password@host:6379/0"],
         ),
     ] = None
+    cache_url: Annotated[
+        Secret | None,
+        is_(
+            "REDIS_CACHE_URL",
+            "Keeps embeddings and answers of models for all processes; a Redis of its own, with `maxmemory` and "
+            "`allkeys-lru`. Unset: each process keeps its own.",
+            pattern=r"^(rediss?|unix)://",
+            examples=["redis://user:password@cache:6379/0"],
+        ),
+    ] = None
 
 
 class DocumentSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -139,7 +139,9 @@ class Backfill:
 async def _vectors(version: Version, items: Sequence[Item]) -> list[list[Vector]]:
     """Of each item. Raises ``ModelError``."""
     try:
-        return await vectors_of(version, [(item.path, item.texts) for item in items])
+        return await vectors_of(
+            version, [(item.path, item.texts) for item in items], [item.tenant_id for item in items]
+        )
     except ModelRejected as error:
         if len(items) == 1:  # it would be refused again: such an item is found by its words alone
             log.warning("item_not_embeddable", item=str(items[0].item_id), reason=str(error))

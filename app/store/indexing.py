@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -40,12 +41,14 @@ class Indexing:
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
 
-    async def item(self, path: str, value: dict[str, Any], fields: Fields) -> Indexed:
-        """What is stored beside one item."""
-        (indexed,) = await self.items(path, [value], fields)
+    async def item(self, path: str, value: dict[str, Any], fields: Fields, owner: UUID | None = None) -> Indexed:
+        """What is stored beside one item of the tenant ``owner``."""
+        (indexed,) = await self.items(path, [value], fields, owner)
         return indexed
 
-    async def items(self, path: str, values: Sequence[dict[str, Any]], fields: Fields) -> list[Indexed]:
+    async def items(
+        self, path: str, values: Sequence[dict[str, Any]], fields: Fields, owner: UUID | None = None
+    ) -> list[Indexed]:
         """Words, and the vectors of the version that serves and of the one that is on its way; embedded together."""
         serving, building = self._versions.serving, self._versions.building
         newest = 0
@@ -54,7 +57,8 @@ class Indexing:
             if version is None:
                 continue
             try:
-                found = await vectors_of(version, [(path, texts_in(version, path, one, fields)) for one in values])
+                texts = [(path, texts_in(version, path, one, fields)) for one in values]
+                found = await vectors_of(version, texts, [owner] * len(values))
             except ModelError as error:
                 log.warning("item_not_embedded", version=version.number, error=type(error).__name__, reason=str(error))
             else:
@@ -64,12 +68,15 @@ class Indexing:
         words = [words_of(texts_in(building or serving, path, one, fields)) for one in values]
         return [Indexed(one, newest, some) for one, some in zip(words, vectors, strict=True)]
 
-    async def question(self, path: str, text: str) -> list[Near]:
-        """Where items at or below ``path`` that are like ``text`` lie; nowhere while the embedder fails."""
+    async def question(self, path: str, text: str, owner: UUID | None = None) -> list[Near]:
+        """Where items at or below ``path`` that are like ``text`` lie; nowhere while the embedder fails.
+
+        ``owner`` is the tenant who asks.
+        """
         found: list[Near] = []
         for space in self._versions.serving.spaces(path):
             try:
-                (numbers,) = await embedded(space, [text])
+                (numbers,) = await embedded(space, [text], [owner])
             except ModelError as error:
                 log.warning("question_not_embedded", error=type(error).__name__, reason=str(error))
             else:
@@ -84,8 +91,13 @@ def texts_in(version: Version, path: str, value: dict[str, Any], fields: Fields)
     return texts_of(value, fields if isinstance(fields, list) else version.index(path)[0].fields)
 
 
-async def vectors_of(version: Version, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[Vector]]:
-    """The vectors in ``version`` of items, each given by its path and its texts. Raises ``ModelError``."""
+async def vectors_of(
+    version: Version, items: Sequence[tuple[str, Sequence[str]]], owners: Sequence[UUID | None] = ()
+) -> list[list[Vector]]:
+    """The vectors in ``version`` of items, each given by its path and its texts. Raises ``ModelError``.
+
+    ``owners`` are the tenants whose items they are.
+    """
     found: list[list[Vector]] = [[] for _ in items]
     wanted: dict[Space, list[tuple[int, int, str]]] = {}
     for number, (path, texts) in enumerate(items):
@@ -94,17 +106,18 @@ async def vectors_of(version: Version, items: Sequence[tuple[str, Sequence[str]]
             wanted.setdefault(space, []).extend((number, part, text) for part, text in enumerate(texts[:MOST_TEXTS]))
     for space, asked in wanted.items():
         if asked:
-            vectors = await embedded(space, [text for _, _, text in asked])
+            whose = [owners[number] for number, _, _ in asked] if owners else []
+            vectors = await embedded(space, [text for _, _, text in asked], whose)
             for (number, part, _), vector in zip(asked, vectors, strict=True):
                 found[number].append(Vector(space.width, space.number, part, written(vector, space.width)))
     return found
 
 
-async def embedded(space: Space, texts: Sequence[str]) -> list[Numbers]:
-    """The vectors of ``texts`` in ``space``. Raises ``ModelError``."""
+async def embedded(space: Space, texts: Sequence[str], owners: Sequence[UUID | None] = ()) -> list[Numbers]:
+    """The vectors in ``space`` of ``texts``, which are those of ``owners``. Raises ``ModelError``."""
     if space.embedder is None:
         raise ModelError("the embedder of these vectors cannot be had any more")
-    return await space.embedder.embed(texts)
+    return await space.embedder.embed(texts, [owner for owner in owners if owner is not None])
 
 
 def written(numbers: Numbers, width: int) -> str:

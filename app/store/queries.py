@@ -13,7 +13,12 @@ from app.store.names import ANY_LABEL, range_of
 from app.store.structs import NamespaceSearch
 from app.store.tables import store_items
 
-PUT = """
+WORDS = "to_tsvector('simple', words) || array_to_tsvector(array['@' || tenant_id])"
+EXPIRY = "now() + make_interval(secs => 60 * ttl_minutes)"
+REPLACE = """item_id = excluded.item_id, value = excluded.value, index = excluded.index, words = excluded.words,
+    version = excluded.version, ttl_minutes = excluded.ttl_minutes, expires_at = excluded.expires_at"""
+
+PUT = f"""
 with given as (
   select * from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::int[],
       $9::float8[])
@@ -22,12 +27,11 @@ with given as (
   insert into store_items as i
     (tenant_id, namespace, key, item_id, value, index, words, version, ttl_minutes, expires_at)
   select tenant_id, namespace, key, item_id, value::jsonb, index::jsonb,
-    to_tsvector('simple', words) || array_to_tsvector(array['@' || tenant_id]),
-    version, ttl_minutes, now() + make_interval(secs => 60 * ttl_minutes)
+    {WORDS},
+    version, ttl_minutes, {EXPIRY}
   from given order by tenant_id, namespace, key
   on conflict (tenant_id, namespace, key) do update set
-    item_id = excluded.item_id, value = excluded.value, index = excluded.index, words = excluded.words,
-    version = excluded.version, ttl_minutes = excluded.ttl_minutes, expires_at = excluded.expires_at,
+    {REPLACE},
     created_at = case when i.expires_at <= now() then now() else i.created_at end, updated_at = now()
 )
 """

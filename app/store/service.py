@@ -1,6 +1,5 @@
 """What clients do with the store."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -13,23 +12,18 @@ from app.base.errors import Invalid
 from app.base.ids import new_id
 from app.db.engine import Database
 from app.store import queries, searching
+from app.store.accepting import accepted
 from app.store.filters import Condition, conditions_of
 from app.store.indexing import Indexing
 from app.store.names import key_of, labels_of, path_of, place_of
 from app.store.searching import DEEPEST, Question
 from app.store.structs import FoundItem, Item, ItemPut, ItemSearch, NamespaceSearch
-from app.store.texts import check_fields
 from app.store.versions import Versions
 from app.store.writing import Put, Writing
-
-LARGEST = 512 * 1024
-"""Bytes of a value, as JSON."""
 
 MOST = 1000
 LONGEST_QUERY = 8000
 """Characters."""
-LONGEST_TTL = 10 * 366 * 24 * 60
-"""Minutes."""
 
 
 class StoreService:
@@ -55,25 +49,19 @@ class StoreService:
 
     async def put(self, tenant_id: UUID, body: ItemPut) -> None:
         """Store an item, in place of one that has its name. Raises ``Invalid``."""
-        place, key = place_of(body.namespace), key_of(body.key)
-        value = _value_in(body.value)
-        if body.index is True:
-            raise Invalid("`index` is false, a list of fields, or null.", (("/index", "true is the default"),))
-        if isinstance(body.index, list):
-            check_fields(body.index)
-        ttl = _ttl((self._spec.ttl or None) if body.ttl is msgspec.UNSET else body.ttl)
-        indexed = await self.indexing.item(place, value, body.index)
+        item = accepted(body, self._spec.ttl)
+        indexed = await self.indexing.item(item.path, item.value, body.index, tenant_id)
         await self._writing.put(
             Put(
                 tenant_id=tenant_id,
-                namespace=place,
-                key=key,
+                namespace=item.path,
+                key=item.key,
                 item_id=new_id(),
-                value=bytes(body.value).decode(),
-                index=None if body.index is None else msgspec.json.encode(body.index).decode(),
+                value=item.text,
+                index=item.index,
                 words=indexed.words,
                 version=indexed.version,
-                ttl_minutes=ttl,
+                ttl_minutes=item.ttl_minutes,
                 vectors=indexed.vectors,
             )
         )
@@ -133,7 +121,7 @@ class StoreService:
             tenant_id=tenant_id,
             path=path,
             text=text,
-            near=await self.indexing.question(path, text),
+            near=await self.indexing.question(path, text, tenant_id),
             conditions=conditions,
             filtered=bool(wanted.filter),
             limit=wanted.limit,
@@ -153,26 +141,6 @@ class StoreService:
         async with self._database.reading(tenant_id) as session:
             found = await queries.namespaces(session, tenant_id, wanted)
         return [namespace.split(".") for namespace in found]
-
-
-def _value_in(raw: msgspec.Raw) -> dict[str, Any]:
-    if len(bytes(raw)) > LARGEST:
-        raise Invalid(f"`value` is larger than {LARGEST} bytes.", (("/value", "too large"),))
-    try:
-        value = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise Invalid(f"`value` cannot be stored: {str(error).lower()}.", (("/value", "not acceptable"),)) from error
-    if not isinstance(value, dict):
-        raise Invalid("`value` must be an object.", (("/value", "must be an object"),))
-    return value
-
-
-def _ttl(minutes: float | None) -> float | None:
-    if minutes is not None and not (math.isfinite(minutes) and 0 < minutes <= LONGEST_TTL):
-        raise Invalid(
-            f"`ttl` is a number of minutes above 0 and at most {LONGEST_TTL}, or null.", (("/ttl", "out of range"),)
-        )
-    return minutes
 
 
 def _check_page(limit: int, offset: int) -> None:

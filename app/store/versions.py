@@ -13,12 +13,14 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.agents.memory import Index, index_for
-from app.base.errors import AgentServiceError, Unavailable
+from app.agents.config import AgentsFile
+from app.agents.memory import Index, index_for, indexes_of
+from app.base.errors import AgentServiceError, StartError, Unavailable
 from app.base.tasks import Tasks
 from app.db.engine import Database
 from app.embed.port import Embedder
 from app.store.tables import WIDTHS
+from app.store.texts import check_fields
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +96,18 @@ class Versions:
         await self.look()
         self._tasks.repeat(self._look_again, LOOK_SECONDS, name="look")
 
+    @property
+    def widths(self) -> list[int]:
+        """Of the tables in which the version that serves has vectors."""
+        return sorted({space.width for space in self.serving.spaces("")})
+
+    async def join(self) -> None:
+        """See which versions there are, beside servers that declare them; what this file says counts where none is."""
+        async with self._database.engine_connection() as connection:
+            if not await connection.fetchval("select exists (select from store_versions)"):
+                await self._declare(connection)
+        await self.look()
+
     async def _declare(self, connection: asyncpg.Connection) -> None:
         rows = await connection.fetch(_ALL)
         serving = max((row["version"] for row in rows if row["serving"]), default=0)
@@ -126,6 +140,18 @@ class Versions:
             await self.look()
         except (Unavailable, asyncpg.PostgresError) as error:
             log.warning("store_versions_unseen", error=type(error).__name__)
+
+
+def versions_of(database: Database, agents: AgentsFile, find: FindEmbedder) -> Versions:
+    """The versions by the agents file. Raises ``StartError`` for an embedder that cannot be had, or no fields."""
+    indexes = indexes_of(agents.store)
+    try:
+        for index in indexes:
+            check_fields(index.fields)
+            find(index.embedder, index.dimensions)
+    except AgentServiceError as error:
+        raise StartError(f"{agents.source}: store: {error}") from error
+    return Versions(database, indexes, find)
 
 
 def _found(find: FindEmbedder, name: str, dimensions: int) -> Any:

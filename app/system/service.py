@@ -20,28 +20,45 @@ def version() -> str:
 
 
 class Dispensable(Protocol):
-    """A Redis, without which the service still works; ``trouble`` says in a sentence what is wrong with it.
+    """A Redis, without which the service still works."""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in a sentence; empty when nothing is."""
+        ...
+
+
+class Lossless(Dispensable, Protocol):
+    """One that evicts nothing, so that it may be full.
 
     ``memory`` are the bytes that it uses, and those it may use; 0: nobody knows, or no limit.
     """
 
-    trouble: str
     memory: tuple[int, int]
 
 
 class SystemService:
     """What a process knows of itself.
 
-    ``redis`` is its way to other processes, if it has one; ``head`` the revision of the schema that it wants.
+    ``redis`` is its way to other processes, if it has one, and ``cache`` what it shares with them; ``head`` is the
+    revision of the schema that it wants.
     """
 
     def __init__(
-        self, prober: Prober, readiness: Readiness, models: Registry, redis: Dispensable | None, head: str
+        self,
+        prober: Prober,
+        readiness: Readiness,
+        models: Registry,
+        redis: Dispensable | None,
+        head: str,
+        *,
+        cache: Dispensable | None = None,
     ) -> None:
         self._prober = prober
         self._readiness = readiness
         self._models = models
         self._redis = redis
+        self._cache = cache
         self._head = head
 
     def obstacle(self) -> str:
@@ -54,7 +71,8 @@ class SystemService:
         checks = {
             "llm": self._llm(),
             "checkpoint_db": self._database(),
-            "redis": self._redis_state(),
+            "redis": _state(self._redis),
+            "cache": _state(self._cache),
             "workers": self._workers(),
         }
         found = {check["status"] for check in checks.values()}
@@ -95,14 +113,15 @@ class SystemService:
             known["reason"] = ", ".join(f"{name}: {error}" for name, error in failing.items())
         return {**known, "vendors": vendors}
 
-    def _redis_state(self) -> dict[str, Any]:
-        """Without it streams across processes go another way: never more than degraded."""
-        if self._redis is None:
-            return {"status": "not_configured"}
-        if self._redis.trouble:
-            return {"status": "degraded", "reason": self._redis.trouble}
-        return {"status": "healthy"}
-
     def _workers(self) -> dict[str, Any]:
         phase = self._readiness.phase
         return {"status": "healthy" if phase == "ready" else "degraded", "phase": phase}
+
+
+def _state(dispensable: Dispensable | None) -> dict[str, Any]:
+    """What can be done without is never more than degraded: streams go another way, what was cached is made anew."""
+    if dispensable is None:
+        return {"status": "not_configured"}
+    if dispensable.trouble:
+        return {"status": "degraded", "reason": dispensable.trouble}
+    return {"status": "healthy"}

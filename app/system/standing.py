@@ -12,22 +12,23 @@ from app.llm.registry import Registry
 from app.secrets.ring import Vault
 from app.settings import Settings
 from app.system.prober import Prober
-from app.system.service import Dispensable
+from app.system.service import Dispensable, Lossless
 from app.system.state import Readiness
 from app.telemetry.meters import Meters
 
-REDIS_USE = "bus"
+BUS, CACHE = "bus", "cache"
 GIGABYTE = 1e9
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at. ``redis`` is None where there is none."""
+    """What is looked at. ``redis`` and ``cache`` are None where there is none."""
 
     settings: Settings
     models: Registry
     vault: Vault
     budgets: Budgets
-    redis: Dispensable | None
+    redis: Lossless | None
+    cache: Dispensable | None
 
 
 class Standing:
@@ -54,8 +55,10 @@ class Standing:
             meters.breaker_open.set(1 if is_open else 0, vendor)
         meters.budget_used.set(self._watched.budgets.fullest, COST)
         self._look_at_secrets()
+        if (cache := self._watched.cache) is not None:
+            meters.redis_connected.set(0 if cache.trouble else 1, CACHE)
         if (redis := self._watched.redis) is not None:
-            meters.redis_connected.set(0 if redis.trouble else 1, REDIS_USE)
+            meters.redis_connected.set(0 if redis.trouble else 1, BUS)
             for part, size in zip(("used", "limit"), redis.memory, strict=True):
                 if size:
                     meters.redis_memory.set(size, part)

@@ -169,6 +169,7 @@ class Meters(StandingMeters):
         super().__init__(board)
         names = LATEST if latest else {}
         self._declare_runs(board)
+        self._declare_caches(board)
         self.model_duration = Histogram(
             board,
             names.get("gen_ai.client.operation.duration", "gen_ai.client.operation.duration"),
@@ -260,6 +261,22 @@ class Meters(StandingMeters):
             ("name", "outcome"),
         )
         self.tool_calls = Counter(board, "agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", "outcome"))
+
+    def _declare_caches(self, board: Board) -> None:
+        self.cache_requests = Counter(
+            board,
+            "agent.cache.requests",
+            "{value}",
+            "Values that were looked for in a cache, by outcome: the hit ratio is `hit` and `shared` over all.",
+            ("cache", "outcome"),
+        )
+        self.cache_tokens = Counter(
+            board,
+            "agent.cache.tokens",
+            "{token}",
+            "Tokens of answers that came out of the cache: they were not paid for.",
+            ("gen_ai.provider.name", "gen_ai.request.model", "gen_ai.token.type"),
+        )
 
     def _open(self, board: Board) -> None:
         """Take over what a worker before has counted; what its declarations no longer are is left alone."""

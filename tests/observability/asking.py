@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import promql_parser as promql
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from app.telemetry.export import prometheus_name
 from app.telemetry.instruments import Histogram

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.observability.asking import DEPLOY
 

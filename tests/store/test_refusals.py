@@ -4,7 +4,7 @@ import asyncio
 import random
 from typing import Any
 
-from app.store.service import LARGEST
+from app.store.accepting import LARGEST
 from tests.store.conftest import Store, Tenant
 
 GOOD: dict[str, Any] = {"namespace": ["a"], "key": "k", "value": {"v": 1}}

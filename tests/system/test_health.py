@@ -23,12 +23,12 @@ async def test_health_shows_every_dependency(service: Service) -> None:
     health = answer.json()
     assert set(health) == {"status", "checks", "latency_ms", "version"}
     assert (health["status"], health["version"]) == ("healthy", version("agent-service"))
-    assert set(health["checks"]) == {"llm", "checkpoint_db", "redis", "workers"}
+    assert set(health["checks"]) == {"llm", "checkpoint_db", "redis", "cache", "workers"}
     database = health["checks"]["checkpoint_db"]
     assert (database["status"], database["migration"]) == ("healthy", "head")
     assert 0 < database["latency_ms"] < 1000
     assert datetime.fromisoformat(database["observed_at"]).tzinfo is not None
-    assert health["checks"]["redis"] == {"status": "not_configured"}
+    assert health["checks"]["redis"] == health["checks"]["cache"] == {"status": "not_configured"}
     assert health["checks"]["workers"] == {"status": "healthy", "phase": "ready"}
     assert health["checks"]["llm"]["status"] == "healthy"
 

@@ -66,6 +66,7 @@ class Asking:
             tools=self._specs(tools),
             temperature=self._manner.temperature if temperature is None else temperature,
             max_tokens=self._manner.max_tokens if max_tokens is None else max_tokens,
+            tenant=str(session.run.tenant_id),
         )
         session.run.check_lease()
         answer = Answer(session.run, name or session.node, lambda: call_ids(asked))

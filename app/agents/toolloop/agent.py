@@ -142,6 +142,7 @@ class ToolLoop:
             tools=self._toolbox.specs,
             temperature=self._manner.temperature,
             max_tokens=self._manner.max_tokens,
+            tenant=str(context.tenant_id),
         )
         context.check_lease()
         answer = Answer(context, MODEL_NODE, lambda: call_ids(messages))

@@ -1,6 +1,7 @@
 """A streamed answer, put together: pieces go out as they come, the whole message stays."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -73,9 +74,7 @@ class Answer:
             tool_calls=calls,
             invalid_tool_calls=invalid,
             additional_kwargs={"reasoning_content": "".join(self._reasoning)} if self._reasoning else {},
-            response_metadata=(
-                {"model_name": end.model, "model_provider": end.vendor, "finish_reason": end.reason} if end else {}
-            ),
+            response_metadata=_about(end) if end else {},
             usage_metadata=end.usage if end else None,
         )
 
@@ -95,6 +94,11 @@ class Answer:
         own = given if given and usable else f"call_{new_id().hex}"
         self._ids.add(own)
         return own
+
+
+def _about(end: Finished) -> dict[str, Any]:
+    about = {"model_name": end.model, "model_provider": end.vendor, "finish_reason": end.reason}
+    return {**about, "cached": True} if end.cached else about
 
 
 def answered_by(message: AIMessage) -> str:

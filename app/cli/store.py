@@ -1,0 +1,269 @@
+"""``agent-service store``: the items of a tenant out of a file, or into one. Servers may run meanwhile."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from app.base.errors import AgentServiceError, StartError, UsageError
+from app.cli.files import compressed, new_file, source
+from app.cli.parsing import sub_command
+from app.cli.progress import Progress, clock_time
+
+IMPORTED, EXPORTED = "store.imported", "store.exported"
+MOST_TOLD = 20
+"""Bad lines that are told of one by one, where no file takes them."""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """import, export."""
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    load = sub_command(
+        actions, "import", "store the items of a file, one JSON object a line", "store import items.jsonl --tenant acme"
+    )
+    load.add_argument("file", metavar="FILE", help="the file, also as .gz or .zst, or - for the standard input")
+    load.add_argument(
+        "--on-conflict",
+        choices=("replace", "keep", "fail"),
+        default="replace",
+        help="what becomes of an item that is there already (default: replace)",
+    )
+    load.add_argument("--skip-bad", action="store_true", help="leave out lines that cannot be stored, and go on")
+    load.add_argument("--report", metavar="FILE", help="with --skip-bad: a new file for what was wrong with them")
+    load.add_argument(
+        "--from-line", type=int, default=1, metavar="N", help="pass over the lines before this one: to go on"
+    )
+    load.add_argument("--check", action="store_true", help="only read and check every line; nothing is stored")
+    load.add_argument(
+        "--rebuild-index",
+        action="store_true",
+        help="take the index of vectors away and build it anew at the end: much faster for large files, while searches "
+        "are slower",
+    )
+    save = sub_command(
+        actions, "export", "write the items into a new file", "store export items.jsonl.zst --tenant acme"
+    )
+    save.add_argument(
+        "file", metavar="FILE", help="a new file, compressed if it ends in .gz or .zst, or - for the output"
+    )
+    for action in (load, save):
+        action.add_argument("--tenant", default="default", help="the tenant whose items they are (default: default)")
+        action.add_argument("--prefix", default="", metavar="LABELS", help="only at and below this, like users.ada")
+        action.add_argument("--without-vectors", action="store_true", help="leave vectors out: they are made anew")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it and print what came of it."""
+    if arguments.action == "export":
+        return _export(arguments)
+    if arguments.report and not arguments.skip_bad:
+        raise UsageError("--report goes with --skip-bad: without it the first bad line is the end")
+    if arguments.from_line < 1:
+        raise UsageError("--from-line counts from 1")
+    if arguments.check and arguments.rebuild_index:
+        raise UsageError("--check stores nothing: leave --rebuild-index out")
+    return _import(arguments)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from app.store.lines import LONGEST_LINE
+
+    progress = Progress("items")
+    bad = BadLines(progress)
+    with contextlib.ExitStack() as stack:
+        given = stack.enter_context(source(arguments.file))
+        if arguments.report:
+            bad.report = stack.enter_context(new_file(arguments.report, "--report"))
+
+        def told(counts: Any) -> None:
+            progress.show(counts.done + counts.kept, given.position / given.size if given.size else None)
+
+        holder: list[Any] = []
+        try:
+            asyncio.run(_load(arguments, given.lines(LONGEST_LINE), holder, bad.tell, told))
+        except AgentServiceError as error:
+            progress.clear()
+            kind = type(error) if isinstance(error, StartError) else StartError
+            raise kind(f"{str(error).rstrip('.')}{_how_to_go_on(holder)}") from error
+        except BaseException:
+            progress.clear()
+            if hint := _how_to_go_on(holder):
+                _say(hint.removeprefix("; "))
+            raise
+    progress.clear()
+    bad.finish()
+    _say(_summary(holder[0].counts, arguments, progress.seconds))
+    return 0
+
+
+async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], bad: Any, told: Any) -> None:
+    from app.access.structs import tenant_id_of
+    from app.agents.config import read
+    from app.settings import load
+    from app.store.importing import Import, Rules
+    from app.store.loading import Loader
+    from app.store.rebuilding import without_neighbours
+
+    settings = load()
+    spec = read(settings.agents.config).store
+    rules = Rules(
+        policy=arguments.on_conflict,
+        first=arguments.from_line,
+        path=_path(arguments.prefix),
+        skip_bad=arguments.skip_bad,
+        dry=arguments.check,
+        ttl=spec.ttl,
+        vectors=not arguments.without_vectors,
+    )
+    tenant_id = tenant_id_of(arguments.tenant)
+    async with _opened(tenant_id, IMPORTED) as (database, versions):
+        await versions.join()
+        async with contextlib.AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(database.engine_connection())
+            loader = Loader(connection, tenant_id, arguments.on_conflict)
+            await loader.open()
+            holder.append(Import(loader, versions, rules, bad, told))
+            if arguments.rebuild_index:
+                owner = settings.database.owner_url
+                assert owner is not None
+                tables = [f"store_vectors_{width}" for width in versions.widths]
+                await stack.enter_async_context(without_neighbours(owner.reveal(), tables, _say))
+            await holder[0].run(lines)
+
+
+@contextlib.asynccontextmanager
+async def _opened(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]:
+    """The database of the settings and the versions of its index; the audit log keeps that ``action`` was done."""
+    import structlog
+
+    from app.access.structs import Note
+    from app.agents.config import read
+    from app.agents.memory import indexes_of
+    from app.audit.service import AuditService
+    from app.db.engine import Database
+    from app.db.migrate import pending
+    from app.settings import load
+    from app.store.versions import Versions
+
+    settings = load()
+    if settings.database.url is None:
+        raise UsageError("DATABASE_URL is not set; set it to the database of the server")
+    url = settings.database.url.reveal()
+    # the output may be the file: what is told goes the other way
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    if await pending(url):
+        raise StartError("the database lacks migrations: run `agent-service migrate` first")
+    database = Database(url, requests=2, engine=3)
+    try:
+        await database.check()
+        indexes = indexes_of(read(settings.agents.config).store)
+        yield database, Versions(database, indexes, lambda *_: None)
+        audit = AuditService(database)
+        audit.heard(Note(tenant_id, action, "operator", "items of the store"))
+        await audit.flush()
+    finally:
+        await database.aclose()
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    progress = Progress("items")
+    with new_file(arguments.file, "the file") as out, compressed(out, arguments.file) as packed:
+        count = asyncio.run(
+            _save(arguments, packed.write, lambda done, of: progress.show(done, done / of if of else None))
+        )
+    progress.clear()
+    _say(f"{_items(count)} of {arguments.tenant} written in {clock_time(progress.seconds)}")
+    return 0
+
+
+async def _save(arguments: argparse.Namespace, write: Any, told: Any) -> int:
+    from app.access.structs import tenant_id_of
+    from app.store.exporting import Export
+
+    tenant_id, path = tenant_id_of(arguments.tenant), _path(arguments.prefix)
+    async with _opened(tenant_id, EXPORTED) as (database, versions):
+        await versions.join()
+        version = None if arguments.without_vectors else versions.serving
+        return await Export(database, tenant_id, path, version).run(write, told)
+
+
+def _path(prefix: str) -> str:
+    from app.store.names import path_of
+
+    try:
+        return path_of(prefix.split(".") if prefix else [], "--prefix")
+    except AgentServiceError as error:
+        raise UsageError(str(error)) from error
+
+
+class BadLines:
+    """Tells of lines that are left out: into ``report``, or the first of them on the terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.report: Any = None
+        self._progress = progress
+        self._count = 0
+
+    def tell(self, number: int, what: str) -> None:
+        """The line ``number`` is left out because of ``what``."""
+        self._count += 1
+        if self.report is not None:
+            import msgspec
+
+            self.report.write(msgspec.json.encode({"line": number, "error": what}) + b"\n")
+        elif self._count <= MOST_TOLD:
+            self._progress.clear()
+            _say(f"line {number}: {what}")
+
+    def finish(self) -> None:
+        """All lines have been read."""
+        if self.report is None and self._count > MOST_TOLD:
+            _say(f"and {self._count - MOST_TOLD:,} more bad lines; --report FILE has them all")
+
+
+def _summary(counts: Any, arguments: argparse.Namespace, seconds: float) -> str:
+    if arguments.check:
+        told = [f"{_items(counts.done)} can be stored"]
+    else:
+        told = [
+            f"{_items(counts.done)} stored for {arguments.tenant} ({counts.new:,} new, {counts.replaced:,} replaced)"
+        ]
+    told += [
+        f"{number:,} {words}"
+        for number, words in (
+            (counts.kept, "kept as they were"),
+            (counts.passed, "passed over"),
+            (counts.bad, "bad lines left out"),
+            (counts.bare, "without vectors yet, which a running server makes"),
+        )
+        if number
+    ]
+    rate = f", {(counts.done + counts.kept) / seconds:,.0f} items/s" if seconds >= 1 else ""
+    return f"{', '.join(told)}; {clock_time(seconds)}{rate}"
+
+
+def _how_to_go_on(holder: Sequence[Any]) -> str:
+    """What to do when it ended before the end of the file; empty where it had not begun."""
+    if not holder or holder[0].rules.dry:
+        return ""
+    counts = holder[0].counts
+    if not counts.line:
+        return "; nothing was stored"
+    return (
+        f"; {_items(counts.done)} stored, of the lines up to {counts.line:,} and of none after it: go on with "
+        f"--from-line {counts.line + 1}"
+    )
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

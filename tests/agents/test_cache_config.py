@@ -1,0 +1,56 @@
+"""``cache`` of an agent: what it may hold, and that it reaches the agent's model and no other."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.agents.catalog import Catalog
+from app.agents.config import CacheSpec, read
+from app.base.errors import StartError
+from app.llm.scripted import EchoModel
+from app.telemetry.meters import Meters
+from app.telemetry.tools import ToolCalls
+from app.telemetry.tracing import NO_TRACER
+
+ROOT = Path(__file__).parents[2]
+
+
+def written(folder: Path, text: str) -> str:
+    (folder / "agents.toml").write_text(text)
+    return str(folder / "agents.toml")
+
+
+def test_the_example_of_the_page_is_an_agent_with_an_hour(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/caches.md").read_text(), re.DOTALL)
+    assert read(written(tmp_path, example)).agents["faq"].cache == CacheSpec(ttl=3600)
+
+
+@pytest.mark.parametrize(
+    "given,words",
+    [
+        ("true", "line 3: agent 'a': cache: expected `object | null`"),
+        ("{ ttl = 0 }", "line 3: agent 'a': cache.ttl: expected `float` > 0.0"),
+        ("{ ttl = 3_000_000 }", "line 3: agent 'a': cache.ttl: expected `float` <= 2592000.0"),
+        ("{ seconds = 5 }", "line 3: agent 'a': cache: object contains unknown field `seconds`"),
+    ],
+)
+def test_what_it_cannot_be_is_told_with_the_line(tmp_path: Path, given: str, words: str) -> None:
+    with pytest.raises(StartError) as refused:
+        read(written(tmp_path, f'[agents.a]\nmodel = "scripted:echo"\ncache = {given}\n'))
+    assert words in str(refused.value)
+
+
+def test_only_an_agent_that_asks_for_it_has_its_answers_kept(tmp_path: Path) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def find(name: str, fallback: Any, keep: float = 0) -> EchoModel:
+        asked.append((name, keep))
+        return EchoModel()
+
+    caches = {"a": "cache = { ttl = 60 }", "b": "", "c": "cache = {}"}
+    text = "".join(f'[agents.{name}]\nmodel = "x:{name}"\n{cache}\n' for name, cache in caches.items())
+    Catalog(read(written(tmp_path, text)), find, ToolCalls(Meters(), NO_TRACER))
+    kept = {name: keep for name, keep in asked if keep}
+    assert kept == {"x:a": 60, "x:c": 3600}

@@ -1,0 +1,62 @@
+"""A real Redis for caches, and both kinds of cache."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.cache import redis as module
+from app.cache.local import LocalCache
+from app.cache.port import Cache
+from app.cache.redis import RedisCache
+from app.secrets.ring import Ring
+from app.secrets.secret import Secret
+from tests.redis import RedisServer
+
+PATIENCE = 2.0
+"""A machine that is busy with other tests is no lost Redis."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", PATIENCE)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
+
+
+@contextlib.asynccontextmanager
+async def cache_on(*urls: str) -> AsyncIterator[RedisCache]:
+    """A cache on the first of ``urls`` that lets it in."""
+    cache = RedisCache(Ring(*map(Secret, urls)))
+    cache.start()
+    try:
+        yield cache
+    finally:
+        await cache.aclose()
+
+
+@pytest.fixture(params=["local", "redis"])
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
+    """Either kind."""
+    if request.param == "local":
+        local = LocalCache()
+        local.start()
+        yield local
+        await local.aclose()
+    else:
+        async with cache_on(request.getfixturevalue("redis").url) as shared:
+            yield shared
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until ``true()`` is."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  what is waited for is in another program
+            await asyncio.sleep(0.01)

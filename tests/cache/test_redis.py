@@ -1,0 +1,187 @@
+"""A Redis that is dead, frozen, slow, full or flushed slows, and never breaks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from app.cache.redis import RedisCache, misplaced
+from app.secrets.ring import Ring
+from app.secrets.secret import Secret
+from tests.cache.conftest import PATIENCE, cache_on, until
+from tests.redis import RedisServer
+
+
+async def asks(cache: RedisCache) -> list[bytes | None]:
+    await cache.put({b"other": b"x"}, 60)
+    return await cache.get([b"a"])
+
+
+@pytest.mark.parametrize("trouble,mend", [("stop", "start"), ("freeze", "thaw")])
+async def test_without_its_redis_it_holds_nothing_at_once_and_is_back_by_itself(
+    redis: RedisServer, trouble: str, mend: str
+) -> None:
+    async with cache_on(redis.url) as cache:
+        await cache.put({b"a": b"x"}, 60)
+        getattr(redis, trouble)()
+        assert await asks(cache) == [None]
+        assert "does not answer" in cache.trouble
+        asked = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache, "_client", lambda: pytest.fail("a Redis that is lost is asked"))
+            while asked < 1000:
+                assert await asks(cache) == [None]
+                asked += 1
+        getattr(redis, mend)()
+        await until(lambda: not cache.trouble)
+        await cache.put({b"a": b"y"}, 60)
+        assert await cache.get([b"a"]) == [b"y"]
+
+
+async def test_a_flushed_redis_holds_nothing_and_is_no_trouble(redis: RedisServer) -> None:
+    async with cache_on(redis.url) as cache, Redis.from_url(redis.url) as direct:
+        await cache.put({b"a": b"x"}, 60)
+        await direct.flushall()
+        assert await cache.get([b"a"]) == [None]
+        assert cache.trouble == ""
+
+
+async def test_a_redis_that_is_not_there_at_the_start_is_found_when_it_comes(redis: RedisServer) -> None:
+    redis.stop()
+    async with cache_on(redis.url) as cache:
+        assert await asks(cache) == [None]
+        redis.start()
+        await until(lambda: not cache.trouble)
+
+
+async def test_a_full_redis_still_gives_what_it_has(redis: RedisServer) -> None:
+    async with cache_on(redis.url) as cache, Redis.from_url(redis.url) as direct:
+        await cache.put({b"a": b"x"}, 60)
+        await direct.config_set("maxmemory", "1")
+        await cache.put({b"b": b"y" * 1000}, 60)
+        assert "takes no more values" in cache.trouble
+        assert await cache.get([b"a", b"b"]) == [b"x", None]
+        await direct.config_set("maxmemory", "0")
+        await cache.put({b"b": b"y"}, 60)
+        assert cache.trouble == ""
+
+
+async def test_what_others_have_put_at_a_key_is_nothing_or_bytes(redis: RedisServer) -> None:
+    async with cache_on(redis.url) as cache, Redis.from_url(redis.url) as direct:
+        await direct.lpush("a", "list")
+        await direct.set("b", "text")
+        assert await cache.get([b"a", b"b"]) == [None, b"text"]
+        await cache.put({b"a": b"ours"}, 60)
+        assert await cache.get([b"a"]) == [b"ours"]
+
+
+@pytest.fixture
+async def slow(redis: RedisServer) -> AsyncIterator[tuple[str, list[float]]]:
+    """An address of the Redis behind which every answer waits as many seconds as the list says."""
+    wait = [0.0]
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool) -> None:
+        try:
+            while data := await reader.read(65536):
+                if late:
+                    await asyncio.sleep(wait[0])
+                writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", redis.port)
+        await asyncio.gather(pump(reader, back, late=False), pump(there, writer, late=True))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", wait
+    server.close()
+
+
+async def test_one_that_answers_too_late_counts_as_lost_and_its_late_answers_are_nobodys(
+    slow: tuple[str, list[float]],
+) -> None:
+    url, wait = slow
+    async with cache_on(url) as cache:
+        await cache.put({b"a": b"x", b"b": b"y"}, 60)
+        wait[0] = 2 * PATIENCE
+        assert await cache.get([b"a"]) == [None]
+        assert "does not answer" in cache.trouble
+        wait[0] = 0.0
+        await until(lambda: not cache.trouble)
+        assert await cache.get([b"b"]) == [b"y"]
+
+
+async def test_another_address_is_taken_up_while_it_runs(redis: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = RedisServer(tmp_path / "other")
+    ring = Ring(Secret(redis.url))
+    cache = RedisCache(ring)
+    cache.start()
+    try:
+        await cache.put({b"a": b"old"}, 60)
+        ring.replace([Secret(other.url), Secret(redis.url)])
+        assert await cache.get([b"a"]) == [None]
+        await cache.put({b"a": b"new"}, 60)
+        async with Redis.from_url(other.url) as direct:
+            assert await direct.get("a") == b"new"
+    finally:
+        await cache.aclose()
+        other.stop()
+
+
+async def test_a_password_that_is_not_there_yet_leaves_the_one_before_in_use(redis: RedisServer) -> None:
+    async with Redis.from_url(redis.url) as direct:
+        await direct.config_set("requirepass", "old")
+    new, old = (f"redis://:{word}@127.0.0.1:{redis.port}/0" for word in ("new", "old"))
+    async with cache_on(new, old) as cache:
+        await cache.get([b"a"])
+        await until(lambda: not cache.trouble)
+        await cache.put({b"a": b"x"}, 60)
+        assert await cache.get([b"a"]) == [b"x"]
+
+
+async def test_a_redis_without_a_cap_is_warned_of_at_the_start(redis: RedisServer) -> None:
+    with capture_logs() as logs:
+        async with cache_on(redis.url):
+            await until(lambda: any(line["event"] == "cache_misplaced" for line in logs))
+    assert "no maxmemory" in logs[-1]["detail"]
+
+
+async def test_the_redis_that_must_lose_nothing_is_warned_of(redis: RedisServer) -> None:
+    cache = RedisCache(Ring(Secret(redis.url)), Secret(redis.url.replace("/0", "/1")))
+    with capture_logs() as logs:
+        await cache.look()
+    await cache.aclose()
+    assert [line["event"] for line in logs] == ["cache_misplaced"]
+    assert "the same Redis as REDIS_URL" in logs[0]["detail"]
+    assert str(redis.port) not in str(logs)
+
+
+@pytest.mark.parametrize(
+    "told,beside,words",
+    [
+        (
+            {"run_id": "1", "maxmemory": 9, "maxmemory_policy": "noeviction"},
+            {"run_id": "1"},
+            "nothing is evicted there",
+        ),
+        (
+            {"run_id": "1", "maxmemory": 0, "maxmemory_policy": "allkeys-lru"},
+            {"run_id": "1"},
+            "nothing is evicted there",
+        ),
+        ({"run_id": "1", "maxmemory": 9, "maxmemory_policy": "allkeys-lru"}, {"run_id": "1"}, "may evict what limits"),
+        ({"run_id": "2", "maxmemory": 9, "maxmemory_policy": "noeviction"}, {"run_id": "1"}, "evicts nothing"),
+        ({"run_id": "2", "maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, {}, "no maxmemory"),
+        ({"run_id": "2", "maxmemory": 9, "maxmemory_policy": "allkeys-lru"}, {"run_id": "1"}, ""),
+    ],
+)
+def test_what_is_wrong_with_a_place_for_a_cache(told: dict[str, object], beside: dict[str, str], words: str) -> None:
+    assert bool(misplaced(told, beside)) == bool(words)
+    assert words in "".join(misplaced(told, beside))

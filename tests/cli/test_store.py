@@ -1,0 +1,263 @@
+"""``store import`` and ``store export``: what comes out goes in again, what cannot be stored is told by its line."""
+
+import asyncio
+import gzip
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.access.structs import tenant_id_of
+from app.embed.hashing import hashed
+from tests.cli.commands import environment, only_line, ran
+
+ITEMS = "select namespace, key, value::text, index::text, ttl_minutes, expires_at, created_at, updated_at, version"
+
+
+async def fetch(url: str, sql: str, *values: Any) -> list[Any]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(sql, *values)]
+    finally:
+        await connection.close()
+
+
+def items(url: str, tenant: str) -> list[Any]:
+    """All that is kept of a tenant's items, without ids of their own, and their vectors."""
+    sql = f"""{ITEMS}, words::text, (select array_agg(row(space, part, embedding::text)::text order by part)
+        from store_vectors_384 v where v.item_id = i.item_id and v.tenant_id = i.tenant_id) as vectors
+        from store_items i where tenant_id = $1 order by namespace, key"""
+    tenant_id = tenant_id_of(tenant)
+    found = asyncio.run(fetch(url, sql, tenant_id))
+    return [[str(part).replace(str(tenant_id), "TENANT") for part in row] for row in found]
+
+
+def lines(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"namespace": ["docs", f"n{n % 3}"], "key": f"k{n}", "value": {"text": f"word{n} common"}, **more}
+        for n in range(count)
+    ]
+
+
+def with_vector(line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "vector": hashed(f"text: {line['value']['text']}", 384)}
+
+
+def write(path: Path, *given: Any) -> Path:
+    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in given))
+    return path
+
+
+class Command:
+    """``agent-service store`` on one database, in one folder."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self.folder = folder
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return ran(self.folder, "store", *words, DATABASE_URL=self.url)
+
+    def good(self, *words: str) -> str:
+        done = self(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def items(self, tenant: str = "default") -> list[Any]:
+        return items(self.url, tenant)
+
+
+@pytest.fixture
+def store(fresh_database_url: str, tmp_path: Path) -> Command:
+    return Command(fresh_database_url, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
+def test_what_was_written_out_comes_in_the_same_with_its_vectors_times_and_lifetimes(store: Command, name: str) -> None:
+    write(
+        store.folder / "in.jsonl",
+        *map(with_vector, lines(30)),
+        *lines(5, index=False, ttl=60.5)[:1],
+        {"namespace": ["a"], "key": "é\n", "value": {"n": 1, "deep": [{"x": None}]}, "index": ["deep[*].x"]},
+        {"namespace": ["old"], "key": "1", "value": {}, "created_at": "2020-01-02T03:04:05+01:00"},
+    )
+    store.good("import", "in.jsonl", "--tenant", "one")
+    assert "32 items of one written" in store.good("export", name, "--tenant", "one")
+    assert "32 items stored for other (32 new, 0 replaced)" in store.good("import", name, "--tenant", "other")
+    assert store.items("one") == store.items("other")
+    assert len([row for row in store.items("other") if "docs" in row[0] and row[-1] != "None"]) == 29
+    assert "2020-01-02 02:04:05" in str(store.items("other"))
+    assert (store.folder / name).stat().st_mode & 0o77 == 0
+
+
+def test_an_item_that_is_there_gives_way_stays_or_stops_it_as_asked(store: Command) -> None:
+    write(store.folder / "one.jsonl", *lines(3))
+    write(store.folder / "two.jsonl", *[{**line, "value": {"text": "new"}} for line in lines(4)])
+    store.good("import", "one.jsonl")
+    assert "1 item stored for default (1 new, 0 replaced), 3 kept" in store.good(
+        "import", "two.jsonl", "--on-conflict", "keep"
+    )
+    assert sum('"new"' in row[2] for row in store.items()) == 1
+    before = store.items()
+    refused = store("import", "two.jsonl", "--on-conflict", "fail")
+    assert refused.returncode == 1
+    assert "['docs', 'n0'] 'k0' is there already: give --on-conflict keep or replace" in only_line(refused)
+    assert store.items() == before
+    assert "4 items stored for default (0 new, 4 replaced)" in store.good("import", "two.jsonl")
+    assert all('"new"' in row[2] for row in store.items())
+    assert [row[6] for row in store.items()] == [row[6] for row in before], "they were created when they were"
+
+
+BAD: list[tuple[str, str]] = [
+    ("nonsense", "JSON is malformed"),
+    ("[1]", "Expected `object`"),
+    ('{"namespace": ["a.b"], "key": "k", "value": {}}', "a label has no dot"),
+    ('{"namespace": [], "key": "k", "value": {}}', "`namespace` needs a label"),
+    ('{"namespace": ["a"], "key": "", "value": {}}', "`key` must not be empty"),
+    ('{"namespace": ["a"], "key": "k", "value": 3}', "`value` must be an object"),
+    ('{"namespace": ["a"], "key": "k"}', "missing required field `value`"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "\\u0000"}}', "which cannot be stored"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "' + "x" * 600_000 + '"}}', "larger than 524288 bytes"),
+    ('{"namespace": ["a"], "key": "k", "value": ' + '{"x":' * 70 + "1" + "}" * 71, "deeper than 64 levels"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "ttl": -1}', "`ttl` is a number of minutes"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "index": ["["]}', "has the field '['"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vector": [1, 2]}', "has 2 numbers"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "vector": [1]}', "there are 1, the item has 0 texts"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vectors": [[1e6' + ",0" * 383 + "]]}", "beyond 65504"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vector": [0' + ",0" * 383 + "]}", "points nowhere"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "embedder": "openai:x", "vector": [1]}', "of openai:x"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "created_at": "2020-01-01T00:00:00"}', "has no time zone"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "expires_at": "2999-01-01T00:00:00Z"}', "goes with `ttl`"),
+    ("x" * ((4 << 20) + 1), "longer than 4194304 bytes"),
+]
+
+
+def test_every_line_that_cannot_be_stored_is_told_by_its_number_and_left_out_if_asked(store: Command) -> None:
+    good = lines(2)
+    write(store.folder / "bad.jsonl", good[0], *(line for line, _ in BAD), "", good[1])
+    stopped = store("import", "bad.jsonl")
+    assert stopped.returncode == 1
+    assert only_line(stopped).startswith("line 2: JSON is malformed")
+    assert only_line(stopped).endswith("nothing was stored")
+    assert store.items() == []
+    done = store.good("import", "bad.jsonl", "--skip-bad", "--report", "report.jsonl")
+    assert f"2 items stored for default (2 new, 0 replaced), {len(BAD)} bad lines left out" in done
+    report = [json.loads(line) for line in (store.folder / "report.jsonl").read_text().splitlines()]
+    assert [one["line"] for one in report] == [*range(2, 2 + len(BAD))]
+    for (line, words), one in zip(BAD, report, strict=True):
+        assert words in one["error"], (line[:100], one)
+
+
+def test_a_file_that_ends_badly_leaves_whole_batches_and_tells_where_to_go_on(store: Command) -> None:
+    write(store.folder / "in.jsonl", *lines(2500), "nonsense", *lines(2600)[2500:])
+    stopped = store("import", "in.jsonl")
+    assert stopped.returncode == 1
+    assert "line 2501: JSON is malformed" in only_line(stopped)
+    assert only_line(stopped).endswith(
+        "2,000 items stored, of the lines up to 2,000 and of none after it: go on with --from-line 2001"
+    )
+    assert len(store.items()) == 2000
+    rest = store.good("import", "in.jsonl", "--from-line", "2001", "--skip-bad")
+    assert "600 items stored for default (600 new, 0 replaced)" in rest
+    assert len(store.items()) == 2600
+
+
+def test_only_a_place_is_read_or_written_where_one_is_named(store: Command) -> None:
+    write(store.folder / "in.jsonl", *lines(9), {"namespace": ["docs", "n10"], "key": "k", "value": {}})
+    told = store.good("import", "in.jsonl", "--prefix", "docs.n1")
+    assert "3 items stored for default (3 new, 0 replaced), 7 passed over" in told
+    store.good("import", "in.jsonl")
+    store.good("export", "out.jsonl", "--prefix", "docs.n2", "--without-vectors")
+    found = [json.loads(line) for line in (store.folder / "out.jsonl").read_text().splitlines()]
+    assert [one["namespace"] for one in found] == [["docs", "n2"]] * 3
+    assert "vectors" not in found[0]
+
+
+def test_a_check_stores_nothing(store: Command) -> None:
+    write(store.folder / "in.jsonl", *lines(3))
+    assert "3 items can be stored" in store.good("import", "in.jsonl", "--check")
+    assert store.items() == []
+
+
+def test_it_reads_and_writes_pipes(store: Command) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines(3)).encode()
+    command = [sys.executable, "-m", "app", "store"]
+
+    def piped(action: str, given: bytes) -> bytes:
+        return subprocess.run(
+            [*command, action, "-"],
+            cwd=store.folder,
+            env=environment(DATABASE_URL=store.url),
+            input=given,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    assert piped("import", gzip.compress(text)) == b""
+    assert [json.loads(line)["key"] for line in piped("export", b"").splitlines()] == ["k0", "k1", "k2"]
+
+
+def test_the_index_of_neighbours_is_there_again_after_it_was_rebuilt_also_after_a_bad_line(store: Command) -> None:
+    sql = "select indexdef from pg_indexes where indexname like 'store_vectors_%_near_idx' order by 1"
+    before = asyncio.run(fetch(store.url, sql))
+    write(store.folder / "in.jsonl", *map(with_vector, lines(20)))
+    write(store.folder / "bad.jsonl", *map(with_vector, lines(20)), "nonsense")
+    told = store.good("import", "in.jsonl", "--rebuild-index")
+    assert "building the index store_vectors_384_near_idx" in told
+    assert asyncio.run(fetch(store.url, sql)) == before
+    assert store("import", "bad.jsonl", "--rebuild-index").returncode == 1
+    assert asyncio.run(fetch(store.url, sql)) == before
+
+
+@pytest.mark.parametrize(
+    "words,told",
+    [
+        (["import", "missing.jsonl"], "missing.jsonl cannot be read (No such file or directory)"),
+        (["import", "there", "--from-line", "0"], "--from-line counts from 1"),
+        (["import", "there", "--report", "x"], "--report goes with --skip-bad"),
+        (["import", "there", "--prefix", "a..b"], "`--prefix` has an empty label"),
+        (["import", "there", "--on-conflict", "maybe"], "argument --on-conflict: invalid choice"),
+        (["export", "there"], "the file there cannot be made (File exists): name a new file"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(store: Command, words: list[str], told: str) -> None:
+    write(store.folder / "there")
+    done = store(*words)
+    assert done.returncode == 2
+    assert only_line(done).startswith(told)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_terminal_sees_how_far_it_is_and_colours_only_if_it_wants_them(store: Command, colour: bool) -> None:
+    write(store.folder / "in.jsonl", *lines(3000))
+    ours, theirs = pty.openpty()
+    more = {} if colour else {"NO_COLOR": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "store", "import", "in.jsonl"],
+        cwd=store.folder,
+        env=environment(DATABASE_URL=store.url, **more),
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 65536):
+            seen += piece
+    except OSError:  # as Linux says that the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0
+    text = seen.decode()
+    assert "items" in text
+    assert "%" in text
+    assert "/s" in text
+    assert ("\033[36m" in text) is colour
+    assert "3,000 items stored for default" in text.rsplit("\033[K", 1)[-1]

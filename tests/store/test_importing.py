@@ -1,0 +1,71 @@
+"""Items out of a file, beside a running server: found at once by words, by meaning when their vectors come."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.commands import ran
+from tests.store.conftest import Store, Tenant
+
+
+def load(store: Store, folder: Path, *lines: dict[str, Any], words: tuple[str, ...] = ()) -> str:
+    (folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ("store", "import", "in.jsonl", "--tenant", "ours", *words)
+    done = ran(folder, *command, DATABASE_URL=store.url)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+LINES = [
+    {"namespace": ["docs"], "key": "a", "value": {"text": "a climber on a mountain"}},
+    {"namespace": ["docs"], "key": "b", "value": {"text": "bread and butter"}},
+]
+
+
+async def test_items_without_vectors_are_found_by_words_at_once_and_get_vectors_in_the_background(
+    store: Store, ours: Tenant, theirs: Tenant, tmp_path: Path
+) -> None:
+    told = load(store, tmp_path, *LINES)
+    assert "2 without vectors yet, which a running server makes" in told
+    assert (await ours.keys("docs", query="butter"))[0] == "b"
+    async with asyncio.timeout(40):
+        while await store.count("store_vectors_384") < 2:  # the server looks for them as well
+            await store.service.house.keeping._backfill.work()
+    assert (await ours.keys("docs", query="climbing"))[0] == "a"
+    assert await theirs.keys("docs") == []
+
+
+async def test_a_put_and_an_import_of_the_same_item_take_each_other_s_place(
+    store: Store, ours: Tenant, tmp_path: Path
+) -> None:
+    await ours.put("docs", "a", {"text": "older"})
+    load(store, tmp_path, *LINES)
+    assert (await ours.get("docs", "a"))["value"] == LINES[0]["value"]
+    await store.service.house.keeping._backfill.work()
+    assert await store.count("store_vectors_384") == 2, "none is left of the item before"
+    await ours.put("docs", "a", {"text": "newer"})
+    assert (await ours.get("docs", "a"))["value"] == {"text": "newer"}
+
+
+async def test_an_item_whose_time_is_over_counts_as_gone(store: Store, ours: Tenant, tmp_path: Path) -> None:
+    await ours.put("docs", "a", {"text": "short"}, ttl=60)
+    await store.do("update store_items set expires_at = now() - interval '1 second'")
+    load(store, tmp_path, *LINES, words=("--on-conflict", "fail"))
+    assert (await ours.get("docs", "a"))["value"] == LINES[0]["value"]
+
+
+@pytest.mark.parametrize("policy,kept", [("replace", "last"), ("keep", "first")])
+async def test_a_place_that_is_twice_in_a_file_is_stored_once(
+    store: Store, ours: Tenant, tmp_path: Path, policy: str, kept: str
+) -> None:
+    twice = [{"namespace": ["docs"], "key": "a", "value": {"text": text}} for text in ("first", "middle", "last")]
+    load(store, tmp_path, *twice, words=("--on-conflict", policy))
+    assert (await ours.get("docs", "a"))["value"] == {"text": kept}
+
+
+async def test_imports_and_exports_are_in_the_audit_log(store: Store, ours: Tenant, tmp_path: Path) -> None:
+    load(store, tmp_path, *LINES)
+    assert await store.count("audit_log", "action = 'store.imported'") == 1
