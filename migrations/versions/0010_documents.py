@@ -1,6 +1,6 @@
 """Documents: what was uploaded, in parts. Their chunks are items of the store, and go with them.
 
-Revision ID: 0011
+Revision ID: 0010
 Revises: 0009
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
