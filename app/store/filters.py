@@ -1,14 +1,11 @@
-"""The ``filter`` of a search → SQL."""
+"""The ``filter`` of a search → SQL, over an item called ``i``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from app.base.errors import Invalid
-from app.store.tables import store_items
 
 MOST = 32
 """Conditions of one filter."""
@@ -16,15 +13,15 @@ MOST = 32
 LONGEST = 100_000
 """Bytes of a filter."""
 
-Condition = sa.ColumnElement[bool]
-
-ORDER: dict[str, Callable[[Any, Any], Condition]] = {
-    "$gt": lambda left, right: left > right,
-    "$gte": lambda left, right: left >= right,
-    "$lt": lambda left, right: left < right,
-    "$lte": lambda left, right: left <= right,
-}
+ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ("$eq", "$ne", *ORDER)
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What an item must fulfil: SQL with ``{}`` for each of its ``values``, which are parameters of a type."""
+
+    text: str
+    values: tuple[tuple[Any, str], ...] = ()
 
 
 def conditions_of(wanted: Mapping[str, Any] | None) -> list[Condition]:
@@ -53,26 +50,30 @@ def _compared(field: str, name: str, operand: Any) -> Condition:
     if name == "$eq":
         return _equal(field, operand)
     if name == "$ne":
-        return sa.not_(_equal(field, operand))
+        equal = _equal(field, operand)
+        return Condition(f"not ({equal.text})", equal.values)
+    key = (field, "text")
     if isinstance(operand, str):
-        column = store_items.c.value[field]
-        text = sa.collate(column.astext, "C")
-        return sa.and_(sa.func.jsonb_typeof(column) == "string", ORDER[name](text, sa.literal(operand, sa.Text)))
+        return Condition(
+            f"(jsonb_typeof(i.value -> {{}}) = 'string' and (i.value ->> {{}}) collate \"C\" {ORDER[name]} {{}})",
+            (key, key, (operand, "text")),
+        )
     if isinstance(operand, bool) or not isinstance(operand, int | float):
         raise _bad(
             f"`filter.{field[:100]}.{name}` compares with a number or a string.", f"/filter/{_escaped(field)}/{name}"
         )
-    column = store_items.c.value[field]
-    return sa.and_(sa.func.jsonb_typeof(column) == "number", ORDER[name](column, _json(operand)))
+    return Condition(
+        f"(jsonb_typeof(i.value -> {{}}) = 'number' and i.value -> {{}} {ORDER[name]} {{}})", (key, key, _json(operand))
+    )
 
 
 def _equal(field: str, value: Any) -> Condition:
     """A field that is not there is as one that is null."""
-    return sa.func.coalesce(store_items.c.value[field], _json(None)) == _json(value)
+    return Condition("coalesce(i.value -> {}, 'null') = {}", ((field, "text"), _json(value)))
 
 
-def _json(value: Any) -> sa.ColumnElement[Any]:
-    return sa.cast(sa.literal(msgspec.json.encode(value).decode(), sa.Text), JSONB)
+def _json(value: Any) -> tuple[str, str]:
+    return msgspec.json.encode(value).decode(), "text::jsonb"
 
 
 def _escaped(field: str) -> str:
