@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from app.base.clock import now
+from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
 from bench.__main__ import RESULTS
 from bench.processes import Server, free_port, serving
@@ -88,6 +89,7 @@ def main() -> None:
         database = EmbeddedDatabase(arguments.data or Path(place))
         url = database.start()
         stack.callback(database.stop)
+        migrate.upgrade(url)
         asyncio.run(prepare(url, count))
         with server(url, Path(place)) as (running, keys):
             parts = set(arguments.only or ("search", "put"))

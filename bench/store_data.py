@@ -8,7 +8,6 @@ import asyncpg
 
 from app.access.structs import tenant_id_of
 from app.base.ids import new_id
-from app.db import migrate
 from app.embed.hashing import hashed
 from app.store.indexing import written
 
@@ -54,8 +53,7 @@ def milliseconds(times: Sequence[float]) -> float:
 
 
 async def prepare(url: str, count: int) -> None:
-    """The newest revision, and ``count`` items; what an earlier run has put is removed."""
-    migrate.upgrade(url)
+    """``count`` items; what an earlier run has put is removed."""
     connection = await asyncpg.connect(url)
     try:
         there = await connection.fetchval("select count(*) from store_items where namespace = $1", PATH)
