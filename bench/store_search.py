@@ -86,9 +86,10 @@ async def one_by_one(url: str, sessions: dict[str, aiohttp.ClientSession], quest
             times: dict[str, list[float]] = {way: [] for way in asked}
             hits = dict.fromkeys(asked, 0)
             dice = random.Random(3)
-            for number in range(questions + WARM):
-                text = sentence(dice, 6)
-                true = {row["item_id"] for row in await exact.fetch(BARE, tenant, vector(text))}
+            texts = [sentence(dice, 6) for _ in range(questions + WARM)]
+            # before all else: to look at every vector empties PostgreSQL's buffers of what the ways would find there
+            truth = [{row["item_id"] for row in await exact.fetch(BARE, tenant, vector(text))} for text in texts]
+            for number, (text, true) in enumerate(zip(texts, truth, strict=True)):
                 order = list(asked)
                 for way in order[number % len(order) :] + order[: number % len(order)]:
                     began = time.perf_counter()

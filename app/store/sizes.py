@@ -1,5 +1,5 @@
 """What this process has seen lately of the sizes of things, so that not each search counts: how many vectors lie at a
-place, and which words very many items have. It decides how is searched.
+place, and which words are common. It decides how is searched.
 """
 
 import time

@@ -14,7 +14,7 @@ from app.store.filters import Condition
 from app.store.indexing import Near
 from app.store.names import range_of
 
-EF_SEARCH = 100
+EF_SEARCH = 200
 """Candidates that the walk over the index of vectors keeps in view: more are slower, and nearer the truth."""
 
 _PLANS = """
@@ -130,24 +130,37 @@ select item_id, distance from every order by distance limit {statement.add(most,
     return text, statement.values
 
 
-def matches(
-    place: Place, words: str, *, every: bool, looked_at: int, most: int, conditions: Sequence[Condition] | None
-) -> Asked:
-    """The ``most`` items that have ``every`` one of ``words`` or any, the best first, out of ``looked_at``.
+class Looked(msgspec.Struct, frozen=True):
+    """How many items are looked at: of all that the tenant has (None: any number), and of those at a place."""
 
-    ``looked`` says how many were looked at: where it is ``looked_at``, there may be more.
+    hits: int | None
+    found: int
+
+
+def matches(
+    place: Place,
+    words: Sequence[str],
+    *,
+    every: bool,
+    looked: Looked,
+    most: int,
+    conditions: Sequence[Condition] | None,
+) -> Asked:
+    """The ``most`` items that have ``every`` one of ``words`` or any, the best first, out of ``looked``.
+
+    ``full``: there may be more; then ``shares`` tell in which part of them each of the words is.
     """
     statement = Statement(place)
-    given = [statement.add(words, "text"), statement.add(every, "boolean"), *statement.span]
-    given += [statement.add(looked_at, "int"), statement.add(most, "int")]
+    given = [statement.add(list(words), "text[]"), statement.add(every, "boolean"), *statement.span]
+    given += [statement.add(count, "int") for count in (looked.hits, looked.found, most)]
     asked = f"store_matches({', '.join(given)})"
     if conditions is None:
-        return f"select item_id, looked, true as passes from {asked}", statement.values
+        return f'select item_id, "full", shares, item_id is not null as passes from {asked}', statement.values
     text = f"""
-select m.item_id, m.looked, i.item_id is not null as passes from {asked} m
+select m.item_id, m."full", m.shares, i.item_id is not null as passes from {asked} m
 left join store_items i
   on i.tenant_id = {statement.tenant} and i.item_id = m.item_id and {statement.passing(conditions)}
-order by m.rank desc, m.item_id desc
+order by m.rank desc nulls last, m.item_id desc
 """
     return text, statement.values
 

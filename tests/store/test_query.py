@@ -165,7 +165,9 @@ async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: St
     """The one function that reads past row level security, so that the index of words can be used."""
     await fill(ours)
     database = store.service.house.database
-    look = sa.text("select count(*) from store_matches(:asked, false, '', '~', 100, 100)")
+    look = sa.text(
+        "select count(*) from store_matches(array[:asked], false, '', '~', 100, 100, 100) where item_id is not null"
+    )
     for asked in ("climbing", "climbing nothing", f"climbing '@{tenant_id_of('ours')}' @{tenant_id_of('ours')}"):
         async with database.reading(tenant_id_of("ours")) as session:
             assert await session.scalar(look, {"asked": asked}) >= 1
