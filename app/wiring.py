@@ -135,8 +135,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     caches = caches_of(settings.redis, vault, meters)
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer, answers=caches.answers)
     agents = read(settings.agents.config)
-    store, keeping = _memory(database, agents, models, caches)
-    building = Building(database, store)
+    building, keeping = _memory(database, agents, models, caches)
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
     limiter = _limiter(settings, vault, meters)
@@ -175,7 +174,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         runs=runs,
         crons=CronService(database, assistants, creation, most=settings.limits.crons),
         scheduler=Scheduler(database, engine.claims, creation, runs),
-        store=store,
+        store=building.store,
         keeping=keeping,
         documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
         webhooks=WebhookService(database, dispatcher),
@@ -243,10 +242,11 @@ def _limiter(settings: Settings, vault: Vault, meters: Meters) -> Limiter:
     return limiter
 
 
-def _memory(database: Database, agents: AgentsFile, models: Registry, caches: Caches) -> tuple[StoreService, Keeping]:
+def _memory(database: Database, agents: AgentsFile, models: Registry, caches: Caches) -> tuple[Building, Keeping]:
     shelf = caches.embeddings
     versions = versions_of(database, agents, lambda name, dimensions: embedder_of(name, dimensions, models, shelf))
-    return StoreService(database, versions, agents.store), Keeping(database, Backfill(database, versions))
+    store = StoreService(database, versions, agents.store)
+    return Building(database, store), Keeping(database, Backfill(database, versions))
 
 
 def _carriers(settings: Settings, vault: Vault, database: Database) -> "tuple[Signals, Carrier, RedisCarrier | None]":

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "build" / "audit"
-LOCKS = ("runtime.txt", "build.txt", "dev.txt", "audit.txt")
+LOCKS = ("runtime.txt", "build.txt", "dev.txt", "audit.txt", "minilm.txt")
 SHIPPED = "runtime.txt"
 FINE, FOUND, UNKNOWN = 0, 1, 3
 

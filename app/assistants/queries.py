@@ -90,7 +90,9 @@ async def delete(session: Writer, tenant_id: UUID, assistant_id: UUID) -> int:
 
 
 def _matching(session: Reader, tenant_id: UUID, search: AssistantSearch) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = [assistants.c.tenant_id == tenant_id]
+    # no agents file can name one that begins so: these are the service's own
+    own = assistants.c.graph_id.startswith("_", autoescape=True)
+    conditions: list[sa.ColumnElement[bool]] = [assistants.c.tenant_id == tenant_id, sa.not_(own)]
     conditions += session.within(assistants.c.metadata)
     if search.metadata:
         conditions.append(assistants.c.metadata.op("@>")(sa.cast(search.metadata, JSONB)))

@@ -96,12 +96,13 @@ def test_metrics_may_have_a_port_of_their_own(
         asked(port, "/metrics")
     with pytest.raises(httpx.HTTPStatusError, match="404"):
         asked(metrics_port, "/api/v1/health/ready")
-    ready = {**OK, "http_route": "/api/v1/health/ready"}
-    before = counted(asked(metrics_port, "/metrics").text, REQUESTS, ready)
+    alive = {**OK, "http_route": "/api/v1/health/live"}
+    asked(port, "/api/v1/health/live")
+    before = counted(asked(metrics_port, "/metrics").text, REQUESTS, alive)
     assert before > 0
-    asked(port, "/api/v1/health/ready")
+    asked(port, "/api/v1/health/live")
     plain = asked(metrics_port, "/metrics")
-    assert counted(plain.text, REQUESTS, ready) == before + 1
+    assert counted(plain.text, REQUESTS, alive) == before + 1
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     other = asked(metrics_port, "/metrics", OPENMETRICS)
     assert other.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -214,9 +215,12 @@ async def test_a_finished_stream_leaves_nothing_in_memory() -> None:
     async def short() -> AsyncIterator[bytes]:
         yield ONE
 
-    await connection.serve(EventStream(streams, short()))
+    source = short()
+    left = weakref.ref(source)
+    await connection.serve(EventStream(streams, source))
+    del source
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, EventStream)]
+    assert left() is None
 
 
 @pytest.mark.parametrize(
