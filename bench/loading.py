@@ -26,7 +26,7 @@ from app.access.structs import tenant_id_of
 from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
 from app.embed.hashing import hashed
-from bench.store import INDEX, WIDTH, sentence
+from bench.store_data import INDEX, WIDTH, sentence
 
 LIVE = 5
 """Into a table whose index goes along, only one in so many items: that takes as long for fewer."""

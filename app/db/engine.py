@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, cast
 from uuid import UUID
-from weakref import WeakSet
 
 import asyncpg
 import sqlalchemy as sa
@@ -23,6 +22,7 @@ from app.db.pool import MeasuredPool, Turns
 from app.db.session import Reader, Snapshot, Writer
 from app.db.tracing import trace_statements
 from app.db.url import to_sqlalchemy
+from app.db.wire import Wire
 from app.telemetry.meters import ServerMeters
 from app.telemetry.tracing import NO_TRACER, Tracer
 
@@ -50,24 +50,6 @@ Addresses = Callable[[], Sequence[str]]
 """The addresses of one database, which differ in user and password: the first that lets us in counts."""
 
 REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
-
-
-class Wire:
-    """The open connections of a database, which can be cut."""
-
-    def __init__(self) -> None:
-        self._open: WeakSet[asyncpg.Connection] = WeakSet()
-        self.cut = False
-
-    def opened(self, connection: Any, _record: Any) -> None:
-        """Remember a connection (an event of the pool)."""
-        self._open.add(connection.driver_connection)
-
-    def abort(self) -> None:
-        """Cut them all, whatever they do; who wants another gets none."""
-        self.cut = True
-        for connection in list(self._open):
-            connection.terminate()
 
 
 def _open(addresses: Addresses, role: str, size: int, wire: Wire) -> AsyncEngine:
@@ -217,6 +199,25 @@ class Database:
         """A transaction that writes as ``tenant_id``, what is ``owned``, and commits when the block ends well."""
         async with self._transaction(tenant_id) as connection:
             yield Writer(connection, owned)
+
+    @contextlib.asynccontextmanager
+    async def tuned(self, tenant_id: UUID, settings: str) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction of ``tenant_id`` on the driver's connection, for statements that are planned once and kept.
+
+        ``settings`` are statements ``set local …;`` and go out with the first round trip, which names the tenant.
+        """
+        async with _driver(self._requests) as connection:
+            try:
+                await connection.execute(f"begin; set local app.tenant = '{tenant_id}'; {settings}")
+                yield connection
+                await connection.execute("commit")
+            except BaseException:
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await connection.execute("rollback")
+                raise
+            finally:
+                if connection.is_in_transaction():  # not even the rollback came through: nobody may get it like this
+                    connection.terminate()
 
     @contextlib.asynccontextmanager
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:

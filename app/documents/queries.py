@@ -189,16 +189,11 @@ async def page(
     return rows, int(total)
 
 
-async def titles(session: Reader, tenant_id: UUID, document_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
-    """What citations say of documents."""
-    return await session.all(
-        sa.select(
-            documents.c.document_id,
-            documents.c.collection,
-            sa.func.coalesce(documents.c.title, documents.c.filename, "").label("title"),
-            sa.cast(documents.c.metadata, sa.Text).label("metadata"),
-        ).where(documents.c.tenant_id == tenant_id, documents.c.document_id.in_(document_ids))
-    )
+TITLES = """
+select document_id, collection, coalesce(title, filename, '') as title, metadata::text as metadata from documents
+where tenant_id = $1 and document_id = any($2::uuid[])
+"""
+"""What citations say of documents."""
 
 
 async def mark_deleted(session: Writer, tenant_id: UUID, document_id: UUID) -> Row[Any] | None:

@@ -1,14 +1,11 @@
-"""The ``filter`` of a search → SQL."""
+"""The ``filter`` of a search → SQL, over an item called ``i``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 from app.base.errors import Invalid
-from app.store.tables import store_items
 
 MOST = 32
 """Conditions of one filter."""
@@ -16,20 +13,18 @@ MOST = 32
 LONGEST = 100_000
 """Bytes of a filter."""
 
-Condition = sa.ColumnElement[bool]
-
-ORDER: dict[str, Callable[[Any, Any], Condition]] = {
-    "$gt": lambda left, right: left > right,
-    "$gte": lambda left, right: left >= right,
-    "$lt": lambda left, right: left < right,
-    "$lte": lambda left, right: left <= right,
-}
+ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ("$eq", "$ne", *ORDER)
 
 
-def conditions_of(
-    wanted: Mapping[str, Any] | None, column: sa.ColumnElement[Any] = store_items.c.value
-) -> list[Condition]:
+class Condition(msgspec.Struct, frozen=True):
+    """What an item must fulfil: SQL with ``{}`` for each of its ``values``, which are parameters of a type."""
+
+    text: str
+    values: tuple[tuple[Any, str], ...] = ()
+
+
+def conditions_of(wanted: Mapping[str, Any] | None, column: str = "i.value") -> list[Condition]:
     """What the JSON in ``column`` must fulfil. Raises ``Invalid`` for an operator or an operand that there is not."""
     if not wanted:
         return []
@@ -40,40 +35,44 @@ def conditions_of(
         if isinstance(value, dict) and any(name.startswith("$") for name in value):
             found += [_compared(column, field, name, operand) for name, operand in value.items()]
         else:
-            found.append(_equal(column[field], value))
+            found.append(_equal(column, field, value))
     if len(found) > MOST:
         raise _bad(f"`filter` has more than {MOST} conditions.", "/filter")
     return found
 
 
-def _compared(whole: sa.ColumnElement[Any], field: str, name: str, operand: Any) -> Condition:
-    column = whole[field]
+def _compared(column: str, field: str, name: str, operand: Any) -> Condition:
     if name not in OPERATORS:
         raise _bad(
             f"`filter.{field[:100]}` has the unknown operator {name[:100]!r}: use {', '.join(OPERATORS)}.",
             f"/filter/{_escaped(field)}",
         )
     if name == "$eq":
-        return _equal(column, operand)
+        return _equal(column, field, operand)
     if name == "$ne":
-        return sa.not_(_equal(column, operand))
+        equal = _equal(column, field, operand)
+        return Condition(f"not ({equal.text})", equal.values)
+    key = (field, "text")
     if isinstance(operand, str):
-        text = sa.collate(column.astext, "C")
-        return sa.and_(sa.func.jsonb_typeof(column) == "string", ORDER[name](text, sa.literal(operand, sa.Text)))
-    if isinstance(operand, bool) or not isinstance(operand, int | float):
+        kind, compared, other = "string", f'({column} ->> {{}}) collate "C"', (operand, "text")
+    elif isinstance(operand, bool) or not isinstance(operand, int | float):
         raise _bad(
             f"`filter.{field[:100]}.{name}` compares with a number or a string.", f"/filter/{_escaped(field)}/{name}"
         )
-    return sa.and_(sa.func.jsonb_typeof(column) == "number", ORDER[name](column, _json(operand)))
+    else:
+        kind, compared, other = "number", f"{column} -> {{}}", _json(operand)
+    return Condition(
+        f"(jsonb_typeof({column} -> {{}}) = '{kind}' and {compared} {ORDER[name]} {{}})", (key, key, other)
+    )
 
 
-def _equal(column: sa.ColumnElement[Any], value: Any) -> Condition:
+def _equal(column: str, field: str, value: Any) -> Condition:
     """A field that is not there is as one that is null."""
-    return sa.func.coalesce(column, _json(None)) == _json(value)
+    return Condition(f"coalesce({column} -> {{}}, 'null') = {{}}", ((field, "text"), _json(value)))
 
 
-def _json(value: Any) -> sa.ColumnElement[Any]:
-    return sa.cast(sa.literal(msgspec.json.encode(value).decode(), sa.Text), JSONB)
+def _json(value: Any) -> tuple[str, str]:
+    return msgspec.json.encode(value).decode(), "text::jsonb"
 
 
 def _escaped(field: str) -> str:

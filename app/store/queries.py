@@ -1,6 +1,5 @@
 """SQL of the store: items as one tenant sees them, and the statement of a group of puts."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +7,6 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 
 from app.db.session import Reader, Writer
-from app.store.filters import Condition
 from app.store.names import ANY_LABEL, range_of
 from app.store.structs import NamespaceSearch
 from app.store.tables import store_items
@@ -63,10 +61,11 @@ select namespace, key, value::text as value, created_at, updated_at from store_i
 where tenant_id = :tenant and namespace = :namespace and key = :key and (expires_at is null or expires_at > now())
 """)
 
-_REFRESH = sa.text("""
+REFRESH = """
 update store_items set expires_at = now() + make_interval(secs => 60 * ttl_minutes)
-where tenant_id = :tenant and item_id = any(:items) and expires_at > now()
-""")
+where tenant_id = $1 and item_id = any($2::uuid[]) and expires_at > now()
+"""
+"""The time of items begins anew."""
 
 
 async def get(session: Writer, tenant_id: UUID, namespace: str, key: str, *, refresh: bool) -> Row[Any] | None:
@@ -75,50 +74,12 @@ async def get(session: Writer, tenant_id: UUID, namespace: str, key: str, *, ref
     return await session.first(_GET, which)
 
 
-async def refresh(session: Writer, tenant_id: UUID, items: Sequence[UUID]) -> None:
-    """Let the time of ``items`` begin anew."""
-    await session.execute(_REFRESH, {"tenant": tenant_id, "items": list(items)})
-
-
 async def delete(session: Writer, tenant_id: UUID, namespace: str, key: str) -> None:
     """Remove an item, if it is there."""
     await session.execute(
         sa.delete(store_items).where(
             store_items.c.tenant_id == tenant_id, store_items.c.namespace == namespace, store_items.c.key == key
         )
-    )
-
-
-SHOWN = (
-    store_items.c.namespace,
-    store_items.c.key,
-    sa.cast(store_items.c.value, sa.Text).label("value"),
-    store_items.c.created_at,
-    store_items.c.updated_at,
-    store_items.c.item_id,
-    store_items.c.ttl_minutes,
-)
-
-
-def below(tenant_id: UUID, path: str) -> list[Condition]:
-    """That an item is the tenant's, at or below ``path``, and that its time is not over."""
-    first, last = range_of(path)
-    return [
-        store_items.c.tenant_id == tenant_id,
-        sa.or_(store_items.c.expires_at.is_(None), store_items.c.expires_at > sa.func.now()),
-        store_items.c.namespace >= first,
-        store_items.c.namespace < last,
-    ]
-
-
-async def newest(session: Reader, conditions: Sequence[Condition], limit: int, offset: int) -> Sequence[Row[Any]]:
-    """A page of the items that fulfil ``conditions``, the last put first."""
-    return await session.all(
-        sa.select(*SHOWN)
-        .where(*conditions)
-        .order_by(store_items.c.updated_at.desc(), store_items.c.item_id.desc())
-        .limit(limit)
-        .offset(offset)
     )
 
 

@@ -1,220 +1,174 @@
 """Searches by a question: the nearest vectors and the best words, fused by reciprocal rank.
 
-Where few items come into question each of them is compared. Where many do, the index of vectors is walked on until
-enough of them have passed the conditions (pgvector's iterative scan): without it a tenant that owns a hundredth of the
-rows would find a twentieth of what it should. Should the walk end early, each item is compared after all.
+Where few vectors come into question each of them is compared. Where many do, the index of vectors is walked on until
+enough of them have passed (pgvector's iterative scan): without it a tenant that owns a hundredth of the rows would find
+a twentieth of what it should. Should the walk end early, each vector is compared after all.
 """
 
-import re
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy import Row
-from sqlalchemy.dialects.postgresql import TSQUERY
 
-from app.db.base import UUIDType
-from app.db.session import Reader
 from app.store.filters import Condition
 from app.store.indexing import Near
-from app.store.names import range_of
-from app.store.queries import SHOWN
-from app.store.tables import HalfVector, store_items, store_vectors
-
-FEW = 2000
-"""Items that are compared one by one."""
+from app.store.sizes import Size, Sizes
+from app.store.statements import EF_SEARCH, Place, comparison, page, walk
+from app.store.wording import Wanted, Wording
 
 DEEPEST = 1000
 """Items behind which a search by a question has no pages."""
 
+DEPTHS = (10, 50, 200, DEEPEST)
+"""Down to which places the vectors are walked to: pages above the same of them are cut from one ranking."""
+
 LEAST_POOL = 100
-"""What each ranking gives to the fusion at the least."""
+"""What each ranking gives to the fusion, where that costs next to nothing."""
+
+SPARE = 10
+"""Items more than a page needs: some may be over."""
 
 RANK = 60
 """Of the fusion: how little a place more or less counts (https://doi.org/10.1145/1571941.1572114)."""
 
-LOOSE = 2000
-"""Items with any of the words whose rank is computed, where no more than a few have all of them."""
-
-MOST_WORDS = 1000
-"""Characters of a question whose words are looked for."""
-
-_STOP = """
-a about am an and any are as at be been but by can could did do does for from had has have he her him his how i if in
-into is it its me my of on or our she so some that the their them then there they this to us was we were what when where
-which who whom why will with would you your
-"""
-STOP = frozenset(_STOP.split())
-"""Words of questions that say nothing, in English; left out where others remain."""
-
-_WORD = re.compile(r"\w+")
-
-_PREPARE = sa.text("""
-select set_config('plan_cache_mode', 'force_custom_plan', true),
-  set_config('hnsw.iterative_scan', 'relaxed_order', true),
-  set_config('hnsw.ef_search', :ef, true), set_config('hnsw.max_scan_tuples', '40000', true),
-  set_config('hnsw.scan_mem_multiplier', '4', true),
-  (select count(*) from (
-    select from store_items where tenant_id = :tenant and namespace >= :first and namespace < :last limit :most) few)
-  as many
-""")
-"""Each tenant has a plan of its own: what is right for one with ten items is wrong for one with a million."""
+Conditions = Sequence[Condition] | None
+"""What items are asked for on the way; None: nothing, not even whether their time is over."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked for, and which part of the answer is wanted.
+    """What is looked for, which items come into question by ``conditions``, and which part of the answer is wanted."""
 
-    ``conditions`` say which items come into question; ``filtered``, whether by more than their place.
-    """
-
-    tenant_id: UUID
-    path: str
+    place: Place
     text: str
     near: Sequence[Near]
     conditions: Sequence[Condition]
-    filtered: bool
     limit: int
     offset: int
 
     @property
+    def wanted(self) -> int:
+        """How many items a ranking by vectors must have at the least."""
+        return SPARE + next(depth for depth in DEPTHS if self.limit + self.offset <= depth)
+
+    @property
     def pool(self) -> int:
-        """How many of each ranking are fused."""
-        return max(LEAST_POOL, 2 * (self.limit + self.offset))
+        """How many of each ranking are fused at the most."""
+        return max(LEAST_POOL, 2 * self.wanted)
 
 
-async def search(session: Reader, question: Question) -> Sequence[Row[Any]]:
-    """A page of the items that answer best, with their ``score``: 1 for the first of every ranking."""
-    first, last = range_of(question.path)
-    span = {"tenant": question.tenant_id, "first": first, "last": last}
-    found = await session.first(_PREPARE, {**span, "most": FEW + 1, "ef": str(min(1000, question.pool))})
-    assert found is not None
-    if found.many > FEW:
-        rows = await session.all(_page(question, [*_nearest(question), _worded(question)]))
-        if len(rows) == question.limit:
-            return rows
-    return await session.all(_page(question, _compared(question)))
+DEARER = 9
+"""Times that a candidate of the walk is taken to cost what a vector costs that is only compared: an estimate."""
 
 
-def _compared(question: Question) -> list[sa.Select[Any]]:
-    """Rankings out of a look at every item."""
-    mine = (
-        sa.select(store_items.c.item_id, store_items.c.words)
-        .where(*question.conditions)
-        .cte("mine")
-        .prefix_with("materialized")
-    )
-    rankings = []
-    for near in question.near:
-        vectors = store_vectors[near.width].c
-        distance = sa.func.min(_distance(near)).label("distance")
-        rankings.append(
-            sa.select(vectors.item_id, distance)
-            .join(mine, mine.c.item_id == vectors.item_id)
-            .where(*_in_space(question, near))
-            .group_by(vectors.item_id)
-            .order_by(distance)
-            .limit(question.pool)
+def compares(size: Size, wanted: int) -> bool:
+    """Whether a look at each vector costs less than a walk that finds ``wanted``."""
+    return size.own <= DEARER * max(EF_SEARCH, wanted / size.share)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An item's row, and its ``score``, where there was a question."""
+
+    row: asyncpg.Record
+    score: float | None
+
+
+class Searching:
+    """Answers questions, with what this process knows of sizes."""
+
+    def __init__(self) -> None:
+        self._sizes = Sizes()
+        self._wording = Wording()
+
+    async def search(self, connection: asyncpg.Connection, question: Question) -> list[Found]:
+        """A page of the items that answer best: ``score`` is 1 for the first of every ranking.
+
+        ``connection`` is in a transaction of the tenant with ``SETTINGS``.
+        """
+        conditions: Conditions = question.conditions or None
+        rankings = [await self._nearest(connection, question, near, conditions) for near in question.near]
+        rankings.append(await self._worded(connection, question, conditions))
+        found = await _page(connection, question, fused(rankings))
+        full = any(len(ranking) >= question.wanted for ranking in rankings)
+        if len(found) < question.limit and full and conditions is None:
+            # what is over has taken the places of what is not
+            rankings = [await _compared(connection, question, near, ()) for near in question.near]
+            rankings.append(await self._worded(connection, question, ()))
+            found = await _page(connection, question, fused(rankings))
+        return found
+
+    async def _nearest(
+        self, connection: asyncpg.Connection, question: Question, near: Near, conditions: Conditions
+    ) -> list[UUID]:
+        """A ranking by vectors."""
+        size = await self._sizes.of(connection, question.place, near)
+        if compares(size, question.wanted):
+            return await _compared(connection, question, near, conditions)
+        most = question.wanted
+        if conditions is None:  # candidates that the walk has in view anyway
+            most = max(most, min(question.pool, int(EF_SEARCH * size.share)))
+        while True:
+            text, values = walk(question.place, near, most, conditions)
+            rows = await connection.fetch(text, *values)
+            found = _ranked(rows)
+            if len(found) >= question.wanted:
+                return found[: question.pool]
+            if len(rows) < most:
+                return await _compared(connection, question, near, conditions)
+            most *= 4
+
+    async def _worded(self, connection: asyncpg.Connection, question: Question, conditions: Conditions) -> list[UUID]:
+        """A ranking by words."""
+        wanted = Wanted(
+            place=question.place,
+            text=question.text,
+            conditions=conditions,
+            most=question.pool,
+            alone=not question.near,
         )
-    asked = sa.select(_any_of(_words(question.text))).scalar_subquery()
-    rank = (-sa.func.ts_rank(mine.c.words, asked, 1)).label("distance")
-    worded = sa.select(mine.c.item_id, rank).where(mine.c.words.op("@@")(asked)).order_by(rank).limit(question.pool)
-    return [*rankings, worded]
+        return await self._wording.ranked(connection, wanted)
 
 
-def _nearest(question: Question) -> list[sa.Select[Any]]:
-    """Rankings out of the walk over the index of vectors."""
-    rankings = []
-    for near in question.near:
-        vectors = store_vectors[near.width].c
-        distance = _distance(near)
-        walk = (
-            sa.select(vectors.item_id, distance.label("distance"))
-            .join(
-                store_items,
-                sa.and_(store_items.c.item_id == vectors.item_id, store_items.c.tenant_id == vectors.tenant_id),
-            )
-            .where(*_in_space(question, near), *question.conditions)
-            .order_by(distance)
-            .limit(question.pool)
-            .subquery()
-        )
-        nearest = sa.func.min(walk.c.distance).label("distance")
-        rankings.append(sa.select(walk.c.item_id, nearest).group_by(walk.c.item_id))
-    return rankings
+async def _compared(
+    connection: asyncpg.Connection, question: Question, near: Near, conditions: Conditions
+) -> list[UUID]:
+    """A ranking by vectors out of a look at each."""
+    most = question.pool
+    while True:
+        text, values = comparison(question.place, near, most, conditions)
+        rows = await connection.fetch(text, *values)
+        found = _ranked(rows)
+        if len(found) >= question.pool or len(rows) < most:
+            return found[: question.pool]
+        most *= 4
 
 
-def _worded(question: Question) -> sa.Select[Any]:
-    """A ranking out of the index of words: items with all of them, else some of those with any."""
-    first, last = range_of(question.path)
-    found = sa.func.store_words(
-        _all_of(_words(question.text)),
-        _any_of(_words(question.text)),
-        sa.literal(first, sa.Text),
-        sa.literal(last, sa.Text),
-        sa.literal(LOOSE, sa.Integer),
-        sa.literal(LOOSE if question.filtered else question.pool, sa.Integer),
-    ).table_valued(sa.column("item_id", UUIDType), sa.column("rank", sa.Float), name="found")
-    distance = (-found.c.rank).label("distance")
-    return (
-        sa.select(found.c.item_id, distance)
-        .join(store_items, store_items.c.item_id == found.c.item_id)
-        .where(*question.conditions)
-        .order_by(distance)
-        .limit(question.pool)
-    )
+def _ranked(rows: Sequence[asyncpg.Record]) -> list[UUID]:
+    """The items of ``rows``, the nearest first, each once; of equal ones the newer first."""
+    rows = sorted(rows, key=lambda row: row["item_id"].bytes, reverse=True)
+    return list(dict.fromkeys(row["item_id"] for row in sorted(rows, key=lambda row: row["distance"])))
 
 
-def _page(question: Question, rankings: Sequence[sa.Select[Any]]) -> sa.Select[Any]:
-    """The fusion of ``rankings``, and the page of it."""
-    places = []
-    for ranking in rankings:
-        found = ranking.subquery()
-        place = sa.func.row_number().over(order_by=(found.c.distance, found.c.item_id.desc()))
-        places.append(sa.select(found.c.item_id, (1.0 / sa.cast(RANK + place, sa.Double)).label("worth")))
-    every = sa.union_all(*places).subquery()
+async def _page(
+    connection: asyncpg.Connection, question: Question, ranked: Sequence[tuple[UUID, float]]
+) -> list[Found]:
+    """The rows of the page."""
+    scores = dict(ranked)
+    items = list(scores)
+    rows: Sequence[asyncpg.Record] = ()
+    for some in (items[: question.wanted], items):
+        text, values = page(question.place, some, question.limit, question.offset)
+        rows = await connection.fetch(text, *values)
+        if len(rows) == question.limit or len(some) == len(items):
+            break
+    return [Found(row, scores[row["item_id"]]) for row in rows]
+
+
+def fused(rankings: Sequence[Sequence[UUID]]) -> list[tuple[UUID, float]]:
+    """Items by their places in ``rankings``, the best first; of equal ones the newer."""
+    scores: dict[UUID, float] = {}
     best = (RANK + 1) / len(rankings)
-    score = (sa.func.sum(every.c.worth) * sa.cast(best, sa.Double)).label("score")
-    fused = sa.select(every.c.item_id, score).group_by(every.c.item_id).cte("fused")
-    return (
-        sa.select(*SHOWN, fused.c.score)
-        .join(fused, fused.c.item_id == store_items.c.item_id)
-        .where(store_items.c.tenant_id == question.tenant_id)
-        .order_by(fused.c.score.desc(), store_items.c.item_id.desc())
-        .limit(question.limit)
-        .offset(question.offset)
-    )
-
-
-def _in_space(question: Question, near: Near) -> list[Condition]:
-    vectors = store_vectors[near.width].c
-    first, last = range_of(question.path)
-    return [
-        vectors.tenant_id == question.tenant_id,
-        vectors.space == near.space,
-        vectors.namespace >= first,
-        vectors.namespace < last,
-    ]
-
-
-def _distance(near: Near) -> sa.ColumnElement[Any]:
-    # as a subquery it is read once and not for every row
-    wanted = sa.select(sa.cast(sa.literal(near.vector, sa.Text), HalfVector(near.width))).scalar_subquery()
-    return store_vectors[near.width].c.embedding.op("<=>", return_type=sa.Double())(wanted)
-
-
-def _words(text: str) -> str:
-    """``text`` without words that say nothing, unless no others are there."""
-    text = text[:MOST_WORDS]
-    rest = _WORD.sub(lambda word: " " if word[0].lower() in STOP else word[0], text)
-    return rest if _WORD.search(rest) else text
-
-
-def _all_of(words: str) -> sa.ColumnElement[Any]:
-    return sa.func.plainto_tsquery(sa.literal_column("'simple'"), words)
-
-
-def _any_of(words: str) -> sa.ColumnElement[Any]:
-    asked = sa.func.replace(sa.cast(_all_of(words), sa.Text), "&", "|")
-    return sa.cast(asked, TSQUERY)
+    for ranking in rankings:
+        for place, item in enumerate(ranking, 1):
+            scores[item] = scores.get(item, 0.0) + best / (RANK + place)
+    return sorted(scores.items(), key=lambda one: (one[1], one[0].bytes), reverse=True)

@@ -1,22 +1,21 @@
 """What clients do with the store."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row
 
 from app.agents.memory import StoreSpec
 from app.base.errors import Invalid
 from app.base.ids import new_id
 from app.db.engine import Database
-from app.store import queries, searching
+from app.store import queries
 from app.store.accepting import accepted
 from app.store.filters import Condition, conditions_of
 from app.store.indexing import Indexing
 from app.store.names import key_of, labels_of, path_of, place_of
-from app.store.searching import DEEPEST, Question
+from app.store.searching import DEEPEST, Found, Question, Searching
+from app.store.statements import PLANNED_ANEW, SETTINGS, Place, newest
 from app.store.structs import FoundItem, Item, ItemPut, ItemSearch, NamespaceSearch
 from app.store.versions import Versions
 from app.store.writing import Put, Writing
@@ -36,6 +35,7 @@ class StoreService:
         self._spec = spec
         self.indexing = Indexing(versions)
         self._writing = Writing(database)
+        self._searching = Searching()
 
     async def open(self) -> None:
         """See which versions of the index there are, and begin to take puts."""
@@ -90,22 +90,21 @@ class StoreService:
     async def search(self, tenant_id: UUID, wanted: ItemSearch) -> list[FoundItem]:
         """A page of items. Raises ``Invalid``."""
         _check_page(wanted.limit, wanted.offset)
-        path = path_of(wanted.namespace_prefix, "namespace_prefix")
-        conditions = [*queries.below(tenant_id, path), *conditions_of(wanted.filter)]
-        question = await self._question(tenant_id, path, wanted, conditions)
-        async with self._database.writing(tenant_id) as session:
+        place = Place(tenant_id, path_of(wanted.namespace_prefix, "namespace_prefix"))
+        conditions = conditions_of(wanted.filter)
+        question = await self._question(place, wanted, conditions)
+        async with self._database.tuned(tenant_id, SETTINGS if question else PLANNED_ANEW) as connection:
             if question is None:
-                rows = await queries.newest(session, conditions, wanted.limit, wanted.offset)
+                text, values = newest(place, conditions, wanted.limit, wanted.offset)
+                found = [Found(row, None) for row in await connection.fetch(text, *values)]
             else:
-                rows = await searching.search(session, question)
-            lasting = [row.item_id for row in rows if row.ttl_minutes is not None]
+                found = await self._searching.search(connection, question)
+            lasting = [one.row["item_id"] for one in found if one.row["ttl_minutes"] is not None]
             if lasting and self._refreshes(wanted.refresh_ttl):
-                await queries.refresh(session, tenant_id, lasting)
-        return [_found(row) for row in rows]
+                await connection.execute(queries.REFRESH, tenant_id, lasting)
+        return [_found(one) for one in found]
 
-    async def _question(
-        self, tenant_id: UUID, path: str, wanted: ItemSearch, conditions: Sequence[Condition]
-    ) -> Question | None:
+    async def _question(self, place: Place, wanted: ItemSearch, conditions: Sequence[Condition]) -> Question | None:
         """What is asked; None without a ``query``. Raises ``Invalid``."""
         text = (wanted.query or "").strip()
         if not text:
@@ -118,12 +117,10 @@ class StoreService:
                 (("/offset", "out of range"),),
             )
         return Question(
-            tenant_id=tenant_id,
-            path=path,
+            place=place,
             text=text,
-            near=await self.indexing.question(path, text, tenant_id),
+            near=await self.indexing.question(place.path, text, place.tenant_id),
             conditions=conditions,
-            filtered=bool(wanted.filter),
             limit=wanted.limit,
             offset=wanted.offset,
         )
@@ -150,12 +147,13 @@ def _check_page(limit: int, offset: int) -> None:
         raise Invalid("`offset` must be at least 0.", (("/offset", "out of range"),))
 
 
-def _found(row: Row[Any]) -> FoundItem:
+def _found(found: Found) -> FoundItem:
+    row = found.row
     return FoundItem(
-        namespace=labels_of(row.namespace),
-        key=row.key,
-        value=msgspec.Raw(row.value.encode()),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        score=getattr(row, "score", None),
+        namespace=labels_of(row["namespace"]),
+        key=row["key"],
+        value=msgspec.Raw(row["value"].encode()),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        score=found.score,
     )

@@ -40,7 +40,8 @@ store_items = sa.Table(
     timestamp("created_at"),
     timestamp("updated_at"),
     sa.Index("store_items_id_idx", "item_id", "tenant_id", unique=True),
-    sa.Index("store_items_words_idx", "words", postgresql_using="gin"),
+    sa.Index("store_items_words_idx", "words", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    sa.Index("store_items_newest_idx", "tenant_id", "updated_at", "item_id"),
     sa.Index("store_items_version_idx", "version"),
     sa.Index("store_items_expiry_idx", "expires_at", postgresql_where=sa.text("expires_at is not null")),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.agents.config import read
 from app.agents.memory import indexes_of
-from app.store import backfill, queries
+from app.store import backfill, queries, versions
 from tests.store.conftest import Store, Tenant, sent_by
 
 
@@ -161,7 +161,7 @@ async def test_a_tenant_knows_nothing_of_another_tenants_items(ours: Tenant, the
     assert [item["value"] for item in await theirs.items()] == [{"whose": "theirs"}]
 
 
-BESIDE = {queries.SWEEP, backfill._SERVE, backfill._BEFORE}
+BESIDE = {queries.SWEEP, backfill._MISSING, backfill._SERVE, backfill._BEFORE, versions._ALL}
 """What the store does now and then by itself."""
 
 

@@ -11,7 +11,7 @@ from app.base.errors import StartError
 from app.db import migrate
 from app.store import searching
 from tests.database import execute, hasty_server
-from tests.store.conftest import sent_by, store_on
+from tests.store.conftest import never, sent_by, store_on
 
 OWNER = (
     "create role agents login createrole",
@@ -42,7 +42,7 @@ def test_a_store_made_by_its_owner_is_searched_by_words_and_vectors(
 ) -> None:
     asyncio.run(execute(server, "create extension vector"))
     migrate.upgrade(of_owner(server))
-    monkeypatch.setattr(searching, "FEW", 1)
+    monkeypatch.setattr(searching, "compares", never)
 
     async def work() -> list[Any]:
         async with store_on(of_owner(server)) as store, store.tenant("ours") as ours, store.tenant("theirs") as theirs:
@@ -51,8 +51,10 @@ def test_a_store_made_by_its_owner_is_searched_by_words_and_vectors(
             await theirs.put("a", "three", {"text": "violin"})
             async with sent_by(store.service.house.database) as sent:
                 found = await ours.keys("a", query="violin")
-            assert any("store_words" in statement for statement in sent)
-            await execute(server, "alter function store_words owner to agents")  # as a restore without owners leaves it
+            assert any("store_matches" in statement for statement in sent)
+            await execute(
+                server, "alter function store_matches owner to agents"
+            )  # as a restore without owners leaves it
             assert await ours.keys("a", query="violin") == found
             await execute(server, "delete from store_vectors_384")
             assert await theirs.keys("a", query="violin") == ["three"]

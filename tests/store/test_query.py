@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from app.access.structs import tenant_id_of
 from app.store import searching
-from tests.store.conftest import Store, Tenant, sent_by
+from tests.store.conftest import Store, Tenant, never, sent_by
 
 NOTES = {
     "food": "Alice is allergic to peanuts and shellfish",
@@ -53,8 +53,8 @@ async def test_a_blank_question_is_none(ours: Tenant) -> None:
 
 async def test_a_question_of_no_words_at_all_is_answered(ours: Tenant, monkeypatch: Any) -> None:
     await fill(ours)
-    for few in (searching.FEW, 3):
-        monkeypatch.setattr(searching, "FEW", few)
+    for compares in (searching.compares, never):
+        monkeypatch.setattr(searching, "compares", compares)
         every = await ours.items("notes", query="?!")
         assert [item["score"] for item in every] == [pytest.approx(0.5 * 61 / (60 + place)) for place in range(1, 6)]
     for question in ("?!", "'", "\\", "a & b | !c <-> (d:*", "the", "%s $1 :x", "🌍", "x" * 8000, "y " * 4000):
@@ -138,22 +138,24 @@ async def test_a_question_refreshes_what_it_finds(store: Store, ours: Tenant) ->
     assert await store.count("store_items", "expires_at < now() + interval '31 seconds'") == 0
 
 
-async def test_a_question_takes_two_statements_however_many_items_there_are(
-    store: Store, ours: Tenant, monkeypatch: Any
-) -> None:
+async def test_a_question_takes_three_statements(store: Store, ours: Tenant, monkeypatch: Any) -> None:
+    """One a ranking, and one for the page. Another one counts, where this process has not done so lately."""
     await fill(ours)
-    for few in (searching.FEW, 3):
-        monkeypatch.setattr(searching, "FEW", few)
-        async with sent_by(store.service.house.database) as sent:
-            assert (await ours.keys("notes", query="climbing", limit=2))[0] == "sport"
-        assert len([statement for statement in sent if "store_" in statement]) == 2
+    assert (await ours.keys("notes", query="climbing"))[0] == "sport"
+    async with sent_by(store.service.house.database) as sent:
+        assert (await ours.keys("notes", query="climbing", limit=2))[0] == "sport"
+    assert [name for one in sent for name in ("store_vectors_384", "store_matches", "i.namespace") if name in one] == [
+        "store_vectors_384",
+        "store_matches",
+        "i.namespace",
+    ]
 
 
 async def test_where_many_items_are_the_same_is_found(ours: Tenant, monkeypatch: Any) -> None:
     await fill(ours)
     await ours.put("notes", "old", {"text": "climbing"}, ttl=1)
     exact = [await ours.items("notes", query=question, limit=3) for question in NOTES.values()]
-    monkeypatch.setattr(searching, "FEW", 3)
+    monkeypatch.setattr(searching, "compares", never)
     assert [await ours.items("notes", query=question, limit=3) for question in NOTES.values()] == exact
     only = {"length": len(NOTES["music"])}
     assert await ours.keys("notes", query="climbing", filter=only) == ["music"]
@@ -164,12 +166,12 @@ async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: St
     await fill(ours)
     database = store.service.house.database
     look = sa.text(
-        "select count(*) from store_words(to_tsquery('simple', :all), to_tsquery('simple', :any), '', '~', 100, 100)"
+        "select count(*) from store_matches(array[:asked], false, '', '~', 100, 100, 100) where item_id is not null"
     )
-    for asked in ("climbing", "climbing | !nothing", "!nothing"):
+    for asked in ("climbing", "climbing nothing", f"climbing '@{tenant_id_of('ours')}' @{tenant_id_of('ours')}"):
         async with database.reading(tenant_id_of("ours")) as session:
-            assert await session.scalar(look, {"all": asked, "any": asked}) >= 1
+            assert await session.scalar(look, {"asked": asked}) >= 1
         async with database.reading(tenant_id_of("theirs")) as session:
-            assert await session.scalar(look, {"all": asked, "any": asked}) == 0
+            assert await session.scalar(look, {"asked": asked}) == 0
         async with database._requests.connect() as connection:
-            assert (await connection.execute(look, {"all": asked, "any": asked})).scalar() == 0
+            assert (await connection.execute(look, {"asked": asked})).scalar() == 0

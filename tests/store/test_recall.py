@@ -1,31 +1,28 @@
 """Neighbours are found whether a tenant owns nearly all of the vectors or a hundredth of them."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 
 from app.base.ids import new_id
 from app.db.engine import Database
 from app.embed.hashing import hashed
 from app.store import searching
-from app.store.filters import conditions_of
+from app.store.filters import Condition, conditions_of
 from app.store.indexing import Near, written
-from app.store.queries import below
-from app.store.searching import Question
-from app.store.tables import store_vectors
+from app.store.searching import Question, Searching
+from app.store.statements import PLANNED_ANEW, SETTINGS, Asked, Place, comparison, newest, page, walk
 from app.store.writing import Put, Vector, put
 from tests.database import execute
+from tests.store.conftest import never
 
 SMALL, LARGE = new_id(), new_id()
 ROWS, SHARE = 4000, 100
 SPACE = 16
 TEN = 10
 QUESTIONS = 20
-
-VECTORS = store_vectors[384].c
 
 
 def sentence(dice: random.Random, length: int) -> str:
@@ -68,31 +65,30 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
 async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | None = None) -> float:
     """Which part of the ten nearest items a search finds, over several questions."""
     dice = random.Random(8)
-    conditions = [*below(tenant, path), *conditions_of({} if odd is None else {"odd": odd})]
+    search = Searching()
+    only = "" if odd is None and not path else " and namespace = " + ("'a.'" if odd or path == "a." else "'b.'")
     found = 0
     for _ in range(QUESTIONS):
         vector = written(hashed(sentence(dice, 12), 384), 384)
-        near = Near(384, SPACE, vector)
         question = Question(
-            tenant_id=tenant,
-            path=path,
+            place=Place(tenant, path),
             text="?",
-            near=[near],
-            conditions=conditions,
-            filtered=odd is not None,
+            near=[Near(384, SPACE, vector)],
+            conditions=conditions_of({} if odd is None else {"odd": odd}),
             limit=TEN,
             offset=0,
         )
-        async with database.reading(tenant) as session:
-            rows = await searching.search(session, question)
-        async with database.reading(tenant) as session:
-            await session.first(sa.text("select set_config('enable_indexscan', 'off', true)"))
-            nearest = sa.select(VECTORS.item_id).where(VECTORS.tenant_id == tenant)
-            if odd is not None or path:
-                nearest = nearest.where(VECTORS.namespace == ("a." if odd or path == "a." else "b."))
-            true = await session.all(nearest.order_by(searching._distance(near)).limit(TEN))
+        async with database.tuned(tenant, SETTINGS) as connection:
+            rows = await search.search(connection, question)
+            true = await connection.fetch(
+                "with mine as materialized"
+                f" (select item_id, embedding from store_vectors_384 where tenant_id = $1{only})"
+                f" select item_id from mine order by embedding <=> $2::text::halfvec(384) limit {TEN}",
+                tenant,
+                vector,
+            )
         assert len(rows) == len(true) == TEN
-        found += len({row.item_id for row in rows} & {row.item_id for row in true})
+        found += len({one.row["item_id"] for one in rows} & {row["item_id"] for row in true})
     return found / (QUESTIONS * TEN)
 
 
@@ -100,39 +96,63 @@ async def test_the_ten_nearest_are_found_for_a_tenant_with_a_hundredth_of_the_ro
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await recall(database, SMALL) == 1
-    monkeypatch.setattr(searching, "FEW", 5)
+    monkeypatch.setattr(searching, "compares", never)
     assert await recall(database, SMALL) >= 0.95
     assert await recall(database, LARGE) >= 0.95
 
 
-async def test_many_items_are_walked_by_the_indexes_of_vectors_and_of_words(database: Database) -> None:
-    near = Near(384, SPACE, written(hashed("word1 topic2x3", 384), 384))
-    question = Question(
-        tenant_id=LARGE,
-        path="",
-        text="word1",
-        near=[near],
-        conditions=below(LARGE, ""),
-        filtered=False,
-        limit=TEN,
-        offset=0,
-    )
-    (walk,) = searching._nearest(question)
-    dialect = database._requests.dialect
-    compiled = str(walk.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-    async with database.engine_connection() as connection:  # as the function does
-        plan = await connection.fetch("explain select item_id from store_items where words @@ 'topic2x3'")
-    async with database.reading(LARGE) as session:
-        await session.first(sa.text("select set_config('hnsw.iterative_scan', 'relaxed_order', true)"))
-        plan += await session.all(sa.text(f"explain {compiled}".replace(":", r"\:")))
-    lines = [row[0] for row in plan]
-    assert any("store_vectors_384_near_idx" in line for line in lines)
-    assert any("store_items_words_idx" in line for line in lines)
+PLACE = Place(LARGE, "")
+NEAR = Near(384, SPACE, written(hashed("word1 topic2x3", 384), 384))
+FILTER = conditions_of({"odd": True, "n": {"$gt": 1}})
+
+
+async def plan(database: Database, asked: Asked, settings: str = SETTINGS) -> str:
+    """How a statement is done."""
+    text, values = asked
+    async with database.tuned(LARGE, settings) as connection:
+        return "\n".join(row[0] for row in await connection.fetch(f"explain (costs off) {text}", *values))
+
+
+@pytest.mark.parametrize("conditions", [None, (), FILTER], ids=["no condition", "time", "filter"])
+async def test_a_walk_goes_over_the_index_of_vectors_and_looks_at_items_by_key(
+    database: Database, conditions: Sequence[Condition] | None
+) -> None:
+    found = await plan(database, walk(PLACE, NEAR, 20, conditions))
+    assert "Index Scan using store_vectors_384_near_idx" in found
+    assert "Sort" not in found
+    assert ("Index Scan using store_items_id_idx" in found) == (conditions is not None)
+
+
+async def test_a_comparison_reads_what_lies_at_the_place_and_nothing_else(database: Database) -> None:
+    found = await plan(database, comparison(PLACE, NEAR, 20, None))
+    assert "Index Scan using store_vectors_384_mine_idx" in found
+    assert "near_idx" not in found
+    found = await plan(database, comparison(PLACE, NEAR, 20, FILTER))
+    assert "Index Scan using store_vectors_384_pkey" in found
+    assert "near_idx" not in found
+
+
+async def test_a_page_is_fetched_by_key(database: Database) -> None:
+    assert "Index Scan using store_items_id_idx" in await plan(database, page(PLACE, [LARGE], 10, 0))
+
+
+async def test_words_alone_choose_the_index_of_words(database: Database) -> None:
+    """As ``store_matches`` asks, which reads past row level security."""
+    asked = "select item_id from store_items i where i.words @@ (('''@' || $1::uuid || '''')::tsquery && $2::tsquery)"
+    async with database.engine_connection() as connection:
+        rows = await connection.fetch(f"explain (costs off) {asked}", LARGE, "word1")
+    assert "Bitmap Index Scan on store_items_words_idx" in "\n".join(row[0] for row in rows)
+
+
+async def test_the_newest_of_many_items_are_found_by_their_index(database: Database) -> None:
+    found = await plan(database, newest(PLACE, (), 10, 0), PLANNED_ANEW)
+    assert "Index Scan Backward using store_items_newest_idx" in found
+    assert "Sort" not in found
 
 
 async def test_a_namespace_and_a_filter_cost_no_neighbours(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    for few in (searching.FEW, 5):
-        monkeypatch.setattr(searching, "FEW", few)
+    for compares in (searching.compares, never):
+        monkeypatch.setattr(searching, "compares", compares)
         assert await recall(database, LARGE, "a.") >= 0.95
         assert await recall(database, LARGE, odd=True) >= 0.95
         assert await recall(database, SMALL, odd=False) >= 0.95

@@ -1,0 +1,24 @@
+"""The open connections of a database, which can be cut all at once."""
+
+from typing import Any
+from weakref import WeakSet
+
+import asyncpg
+
+
+class Wire:
+    """The open connections of a database, which can be cut."""
+
+    def __init__(self) -> None:
+        self._open: WeakSet[asyncpg.Connection] = WeakSet()
+        self.cut = False
+
+    def opened(self, connection: Any, _record: Any) -> None:
+        """Remember a connection (an event of the pool)."""
+        self._open.add(connection.driver_connection)
+
+    def abort(self) -> None:
+        """Cut them all, whatever they do; who wants another gets none."""
+        self.cut = True
+        for connection in list(self._open):
+            connection.terminate()

@@ -1,0 +1,102 @@
+"""How rankings are made and fused: what takes part, and what must not take another's place."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.access.structs import tenant_id_of
+from app.base.ids import new_id
+from app.store import searching, wording
+from app.store.searching import compares, fused
+from app.store.sizes import Size
+from tests.store.conftest import Store, Tenant, never
+
+OVER = "update store_items set expires_at = now() where key like 'old%'"
+
+
+def test_an_item_that_leads_every_ranking_scores_one_and_equal_ones_stand_newest_first() -> None:
+    a, b, c, d = (new_id() for _ in range(4))
+    scored = fused([[a, b], [a, c]])
+    assert [item for item, _ in scored] == [a, c, b]
+    assert [score for _, score in scored] == [pytest.approx(1), *[pytest.approx(61 / 124)] * 2]
+    assert [item for item, _ in fused([[a, b, c], [d, c, b]])] == [c, b, d, a]
+    assert fused([[], []]) == []
+
+
+def test_few_vectors_are_compared_and_many_walked_the_later_the_smaller_their_share() -> None:
+    assert compares(Size(own=900, total=900), 20)
+    assert not compares(Size(own=5_000, total=5_000), 20)
+    assert compares(Size(own=1_000, total=100_000), 20)
+    assert not compares(Size(own=10_000, total=100_000), 20)
+    assert compares(Size(own=10_000, total=1_000_000), 20)
+    assert compares(Size(own=0, total=0), 20)
+
+
+@pytest.mark.parametrize("how", [compares, never], ids=["compared", "walked"])
+async def test_what_is_over_takes_no_place(store: Store, ours: Tenant, monkeypatch: Any, how: Any) -> None:
+    monkeypatch.setattr(searching, "compares", how)
+    await asyncio.gather(*(ours.put("a", f"old{number}", {"text": "climbing"}, ttl=5) for number in range(230)))
+    await asyncio.gather(*(ours.put("a", f"live{number}", {"text": f"violin {number}"}) for number in range(5)))
+    await store.do(OVER)
+    for limit in (3, 5, 10):
+        found = await ours.keys("a", query="climbing", limit=limit)
+        assert len(found) == min(limit, 5)
+        assert all(key.startswith("live") for key in found)
+    assert len(await ours.keys("a", query="climbing", filter={"text": {"$ne": "violin 1"}})) == 4
+
+
+@pytest.mark.parametrize("how", [compares, never], ids=["compared", "walked"])
+async def test_an_item_with_many_texts_is_found_once(ours: Tenant, monkeypatch: Any, how: Any) -> None:
+    monkeypatch.setattr(searching, "compares", how)
+    parts = [f"climbing {number}" for number in range(16)]
+    await asyncio.gather(
+        *(ours.put("a", str(number), {"parts": parts}, index=["parts[*]"]) for number in range(40)),
+        ours.put("a", "other", {"parts": ["violin"]}, index=["parts[*]"]),
+    )
+    found = await ours.keys("a", query="climbing", limit=41)
+    assert len(found) == len(set(found)) == 41
+    assert found[-1] == "other"
+
+
+async def test_words_that_very_many_items_have_rank_nothing_beside_vectors(ours: Tenant, monkeypatch: Any) -> None:
+    monkeypatch.setattr(wording, "MANY", 3)
+    for number in range(6):
+        await ours.put("a", str(number), {"text": f"report {number}"})
+    await ours.put("a", "rare", {"text": "report of violins"})
+    alone = [item["score"] for item in await ours.items("a", query="report")]
+    assert alone == [pytest.approx(0.5 * 61 / (60 + place)) for place in range(1, 8)]
+    (first, second, *_) = await ours.items("a", query="report violins")
+    assert (first["key"], first["score"]) == ("rare", pytest.approx(1))
+    assert second["score"] == pytest.approx(0.5 * 61 / 62)
+    assert (await ours.keys("a", query="report 3"))[0] == "3"
+
+
+async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Tenant, monkeypatch: Any) -> None:
+    monkeypatch.setattr(wording, "MANY", 3)
+    for number in range(6):
+        await ours.put("a", str(number), {"text": f"report {number}"})
+    await store.do("delete from store_vectors_384")
+    store.service.house.store.indexing._versions.serving._spaces.clear()
+    found = await ours.keys("a", query="report 3")
+    assert found[0] == "3"
+    assert len(found) == 4
+    assert await ours.keys("a", query="5") == ["5"]
+    assert await ours.keys("a", query="violin") == []
+
+
+async def test_a_search_that_fails_leaves_no_transaction_and_no_tenant_behind(store: Store) -> None:
+    database = store.service.house.database
+    for _ in range(12):  # more than there are connections
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with database.tuned(tenant_id_of("ours"), "") as connection:
+                await connection.fetch("select 1 / 0")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), database.tuned(tenant_id_of("ours"), "") as connection:
+                await connection.fetch("select pg_sleep(5)")
+        async with database._requests.connect() as plain:
+            raw = (await plain.get_raw_connection()).driver_connection
+            assert raw is not None
+            assert not raw.is_in_transaction()
+            assert await raw.fetchval("select current_setting('app.tenant', true)") in {None, ""}
