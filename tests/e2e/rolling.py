@@ -18,6 +18,8 @@ from tests.e2e.stack import ROOT, Stack, free_port, until
 CONF = ROOT / "deploy" / "nginx" / "agent-service.conf"
 CLIENTS = 6
 MOST_SECONDS = 300
+ONE_REQUEST = {"Connection": "close"}
+"""A connection each: nginx cuts idle ones when it reads its configuration anew, and a request that comes just then."""
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -86,7 +88,7 @@ class Load:
         return self.requests > requests
 
     async def _talk(self, number: int) -> None:
-        async with get_client(url=self._url, api_key=self._key) as client:
+        async with get_client(url=self._url, api_key=self._key, headers=ONE_REQUEST) as client:
             while not self._stop.is_set():
                 began = time.monotonic()
                 try:

@@ -11,7 +11,8 @@ from tests.llm.fake_provider import FakeProvider
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
-SHORT = Deadlines(connect=0.5, first_token=0.3, gap=0.3, total=1.5)
+SHORT = Deadlines(connect=0.6, first_token=0.6, gap=0.6, total=2.0)
+ROOMY = Deadlines(connect=10, first_token=10, gap=10, total=20)
 SMALL = Caps(line=64 << 10, total=1 << 20)
 
 
@@ -24,6 +25,14 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[HttpClient]:
+    """A client that takes little."""
+    client = HttpClient(ROOMY, SMALL)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def hasty_http() -> AsyncIterator[HttpClient]:
     """A client that waits little and takes little."""
     client = HttpClient(SHORT, SMALL)
     yield client

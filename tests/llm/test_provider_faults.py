@@ -19,7 +19,7 @@ from app.base.errors import (
 from app.llm.http import Endpoint, HttpClient
 from app.secrets.secret import Secret
 from tests.llm.asking import HTTP_VENDORS, KEY, PROMPT, Heard, adapter, endpoint, hear
-from tests.llm.conftest import SHORT, SMALL
+from tests.llm.conftest import ROOMY
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay, error
 from tests.llm.wires import OPENAI, opening, text_event
@@ -27,9 +27,9 @@ from tests.llm.wires import OPENAI, opening, text_event
 EXPECTED: dict[Fault, tuple[type[ModelError], str]] = {
     Fault.HANG_BEFORE_HEADERS: (ModelTimeout, "did not begin to answer"),
     Fault.HANG_BEFORE_FIRST_TOKEN: (ModelTimeout, "first token"),
-    Fault.HANG_IN_THE_MIDDLE: (ModelTimeout, "sent no data for 0.3 s"),
+    Fault.HANG_IN_THE_MIDDLE: (ModelTimeout, "sent no data for 0.6 s"),
     Fault.DRIP_COMMENTS: (ModelTimeout, "first token"),
-    Fault.DRIP_BYTES: (ModelTimeout, "sent no data for 0.3 s"),
+    Fault.DRIP_BYTES: (ModelTimeout, "sent no data for 0.6 s"),
     Fault.DRIP_TOKENS: (ModelTimeout, "total"),
     Fault.RATE_LIMITED: (ModelRateLimited, "HTTP 429"),
     Fault.SERVER_ERROR: (ModelUnavailable, "HTTP 500"),
@@ -65,7 +65,7 @@ ANSWERS = {
 }
 """What the adapter lets pass: whole answers, whose sense is the agent's business."""
 
-BOUND = SHORT.total + 1.0
+BOUND = ROOMY.total
 """Seconds that any fault may take."""
 
 
@@ -82,11 +82,11 @@ def test_every_fault_has_its_expectation() -> None:
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 @pytest.mark.parametrize("fault", EXPECTED, ids=lambda fault: fault.name)
 async def test_every_fault_becomes_its_typed_error_in_bounded_time_and_tells_no_secret(
-    provider: FakeProvider, http: HttpClient, vendor: str, fault: Fault
+    provider: FakeProvider, http: HttpClient, hasty_http: HttpClient, vendor: str, fault: Fault
 ) -> None:
     """No key, prompt, address or bytes of the provider; one printable line."""
-    heard = await meet(provider, http, vendor, fault)
     kind, words = EXPECTED[fault]
+    heard = await meet(provider, hasty_http if kind is ModelTimeout else http, vendor, fault)
     assert type(heard.error) is kind, heard.error
     assert isinstance(heard.error, ModelError)
     assert heard.error.vendor == vendor
@@ -107,17 +107,19 @@ async def test_retry_after_is_handed_on(provider: FakeProvider, http: HttpClient
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_what_came_before_the_failure_was_heard(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
+async def test_what_came_before_the_failure_was_heard(
+    provider: FakeProvider, http: HttpClient, hasty_http: HttpClient, vendor: str
+) -> None:
     assert (await meet(provider, http, vendor, Fault.BAD_JSON)).events == []
-    heard = await meet(provider, http, vendor, Fault.HANG_IN_THE_MIDDLE)
+    heard = await meet(provider, hasty_http, vendor, Fault.HANG_IN_THE_MIDDLE)
     assert heard.text == "Hello"
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 async def test_an_answer_that_told_why_it_stopped_counts_even_if_its_end_never_comes(
-    provider: FakeProvider, http: HttpClient, vendor: str
+    provider: FakeProvider, hasty_http: HttpClient, vendor: str
 ) -> None:
-    heard = await meet(provider, http, vendor, Fault.HANG_AFTER_THE_REASON)
+    heard = await meet(provider, hasty_http, vendor, Fault.HANG_AFTER_THE_REASON)
     assert heard.text == "Hello"
     assert heard.finished.reason == "stop"
 
@@ -231,16 +233,14 @@ async def test_a_host_that_does_not_resolve_is_unavailability(
 
 
 async def test_a_connection_that_never_opens_meets_its_deadline(
-    http: HttpClient, monkeypatch: pytest.MonkeyPatch
+    hasty_http: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(aiohttp.resolver.ThreadedResolver, "resolve", never)
-    client = HttpClient(SHORT, SMALL)
     place = Endpoint(vendor=OPENAI, base_url="http://silent.invalid/v1")
-    heard = await hear(adapter(OPENAI, client, place))
-    await client.aclose()
+    heard = await hear(adapter(OPENAI, hasty_http, place))
     assert type(heard.error) is ModelTimeout
 
 

@@ -30,8 +30,8 @@ async def work(lines):
     print(json.dumps({"dropped": lines.dropped, "longest": longest}), file=sys.stderr, flush=True)
     while not await asyncio.to_thread(sys.stdin.readline):
         pass
+    await asyncio.to_thread(lines.flush, 20)
     log.info("afterwards")
-    await asyncio.sleep(0.1)
     lines.flush(20)
 
 lines = set_up("info", "json")
