@@ -26,6 +26,15 @@ Gauges are added up over the workers, but for those that say *the greatest count
 same.
 """
 
+_EXAMPLES = """
+## Exemplars
+
+Where a trace is sampled, each bucket of these histograms remembers one of the last values that were measured in such a
+trace, for a second at the least, with its `trace_id` and `span_id`; so a dashboard leads from a slow bucket to a slow
+trace: {names}. They are on the page where `Accept` asks for OpenMetrics, as Prometheus does (it keeps them with
+`--enable-feature=exemplar-storage`), and in what is pushed by OTLP.
+"""
+
 _TAIL = f"""
 ## Names that change
 
@@ -57,7 +66,10 @@ def render() -> str:
     parts = Meters().instruments()
     lines = [_HEAD, "| name | Prometheus | kind | unit | labels | meaning |", "|---|---|---|---|---|---|"]
     lines += [_row(part) for part in sorted(parts, key=lambda part: part.name)]
-    lines += _bounds([part for part in parts if isinstance(part, Histogram)])
+    histograms = [part for part in parts if isinstance(part, Histogram)]
+    lines += _bounds(histograms)
+    examples = [f"`{part.name}`" for part in histograms if part.examples]
+    lines.append(_EXAMPLES.format(names=", ".join(examples)).rstrip())
     names = [f"| `{before}` | `{after}` |" for before, after in LATEST.items()]
     return "\n".join(lines) + "\n" + _TAIL + "\n".join(names) + "\n"
 

@@ -8,7 +8,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.interfaces import ExceptionContext
 
-from app.telemetry.tracing import CLIENT, Tracer
+from app.telemetry.tracing import CLIENT, Form, Tracer
 
 _SPAN = "span"
 _TABLE = re.compile(r"\b(?:from|into|update|join)\s+([a-z_]+)", re.IGNORECASE)
@@ -16,7 +16,6 @@ _VERB = re.compile(r"\b(select|insert|update|delete)\b", re.IGNORECASE)
 _SETTING = "set_config("
 
 
-@lru_cache(1024)
 def summary(statement: str) -> str:
     """``INSERT runs``: the first verb that changes something, or SELECT, and a table; empty for what only sets up."""
     if _SETTING in statement:
@@ -30,12 +29,22 @@ def summary(statement: str) -> str:
     return " ".join(filter(None, (verb, table[1] if table else ""))) or "statement"
 
 
+@lru_cache(1024)
+def _form(statement: str) -> Form | None:
+    name = summary(statement)
+    return query(name) if name else None
+
+
+def query(name: str) -> Form:
+    """The form of spans of what the database is asked."""
+    return Form(name, CLIENT, ("db.system.name", "postgresql"), ("db.query.summary", name))
+
+
 def trace_statements(engine: Engine, tracer: Tracer) -> None:
     """Make a span of every statement on ``engine`` whose trace is sampled."""
 
     def before(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        if (name := summary(statement)) and (span := tracer.start(name, CLIENT)) is not None:
-            span.attributes.update({"db.system.name": "postgresql", "db.query.summary": name})
+        if (kind := _form(statement)) is not None and (span := tracer.start(kind)) is not None:
             setattr(context, _SPAN, span)
 
     def after(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:

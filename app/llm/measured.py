@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -10,7 +11,7 @@ from app.base.errors import ModelError
 from app.domain.messages import AIMessage, ToolMessage, text_of
 from app.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta
 from app.telemetry.meters import Meters
-from app.telemetry.tracing import CLIENT, Span, Tracer
+from app.telemetry.tracing import CLIENT, Form, Span, Tracer, Value
 
 OPERATION = "chat"
 CANCELLED = "cancelled"
@@ -27,13 +28,14 @@ class Measured:
         self._model = model
         self._meters = meters
         self._tracer = tracer
+        self._form = _form(self.name, self.vendor)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Ask and tell."""
         began = time.monotonic()
         vendor, name, failure, first = self.vendor, self.name, "", 0.0
         end: Finished | None = None
-        span = self._tracer.start(f"{OPERATION} {self.name}", CLIENT)
+        span = self._tracer.start(self._form) if self._tracer.active else None
         said: list[str] | None = [] if span is not None and self._tracer.content else None
         events = cast("AsyncGenerator[ModelEvent, None]", self._model.stream(request))
         try:
@@ -69,20 +71,29 @@ class Measured:
 
     def _describe(self, span: Span, request: ModelRequest, end: Finished | None) -> None:
         told = span.attributes
-        told["gen_ai.operation.name"] = OPERATION
-        told["gen_ai.provider.name"] = self.vendor if end is None else end.vendor
-        told["gen_ai.request.model"] = self.name
-        told["gen_ai.request.stream"] = True
         if request.temperature is not None:
             told["gen_ai.request.temperature"] = request.temperature
         if request.max_tokens is not None:
             told["gen_ai.request.max_tokens"] = request.max_tokens
         if end is not None:
-            told["gen_ai.response.model"] = end.model
-            told["gen_ai.response.finish_reasons"] = (end.reason,)
+            span.form = _form(self.name, end.vendor, end.model, end.reason)
             if end.usage is not None:
                 told["gen_ai.usage.input_tokens"] = end.usage.input_tokens
                 told["gen_ai.usage.output_tokens"] = end.usage.output_tokens
+
+
+@lru_cache(1024)
+def _form(asked: str, vendor: str, spoke: str = "", reason: str = "") -> Form:
+    """Of calls to the model ``asked``; where it answered, which model ``spoke``, and the ``reason`` why it stopped."""
+    told: list[tuple[str, Value]] = [
+        ("gen_ai.operation.name", OPERATION),
+        ("gen_ai.provider.name", vendor),
+        ("gen_ai.request.model", asked),
+        ("gen_ai.request.stream", True),
+    ]
+    if spoke:
+        told += [("gen_ai.response.model", spoke), ("gen_ai.response.finish_reasons", (reason,))]
+    return Form(f"{OPERATION} {asked}", CLIENT, *told)
 
 
 def _quote(span: Span, request: ModelRequest, said: str, end: Finished | None) -> None:

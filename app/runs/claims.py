@@ -12,6 +12,7 @@ import msgspec
 from app.base.errors import AgentServiceError, Conflict, NotFound
 from app.db.engine import Database
 from app.db.groups import Groups
+from app.db.tracing import query
 from app.domain.lifecycle import Reason
 from app.idempotency import queries as keys
 from app.idempotency.structs import Key, Made
@@ -19,7 +20,7 @@ from app.runs.cancels import supersede
 from app.runs.creation import created
 from app.runs.entries import Accept, Claimed
 from app.runs.turns import ACCEPT, ACCEPT_OWNED, CLAIM, CLAIM_NEXT, EXTEND, HAND_OVER, OWN_THREAD, RELEASE_EXPIRED
-from app.telemetry.tracing import CLIENT, NO_TRACER, Tracer, Value
+from app.telemetry.tracing import NO_TRACER, Tracer
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 """Strategies that stop what the thread does, and the action that each takes."""
@@ -27,8 +28,7 @@ TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 MOST_ATTEMPTS = 5
 """Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
 
-ACCEPT_SPAN = "accept runs"
-ABOUT_ACCEPTING: dict[str, Value] = {"db.system.name": "postgresql", "db.query.summary": ACCEPT_SPAN}
+ACCEPTING = query("accept runs")
 
 _decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
@@ -66,13 +66,12 @@ class Claims:
         ``strict`` one that asks nothing.
         """
         groups = self._takeovers if entry.strategy in TAKE_OVER else self._groups
-        span = self._tracer.start(ACCEPT_SPAN, CLIENT)
+        span = self._tracer.start(ACCEPTING)
         result: Claimed | Exception | None = None
         try:
             result = await groups.submit(entry)
         finally:
             if span is not None:
-                span.attributes.update(ABOUT_ACCEPTING)
                 span.end("" if isinstance(result, Claimed) else type(result).__name__)
         if isinstance(result, Exception):
             raise result

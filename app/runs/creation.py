@@ -18,7 +18,7 @@ from app.egress.addresses import Allowed, check_url
 from app.runs import queries
 from app.runs.entries import Accept, Claimed
 from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes, kwargs_of
-from app.telemetry.tracing import here
+from app.telemetry.context import here
 
 _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 

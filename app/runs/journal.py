@@ -10,9 +10,10 @@ import asyncpg
 from app.base.errors import LeaseLost, Unavailable
 from app.db.engine import Database
 from app.db.groups import Groups
+from app.db.tracing import query
 from app.runs.entries import EndEntry, JournalEntry
 from app.telemetry.meters import Meters
-from app.telemetry.tracing import CLIENT, NO_TRACER, Telling, Value
+from app.telemetry.tracing import NO_TRACER, Telling
 
 COMMIT = """
 with entry as (
@@ -145,8 +146,7 @@ select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and statu
 """
 """A run that ended so in an epoch was ended by its owner; another end was written in its place, after a cancel."""
 
-COMMIT_SPAN = "commit runs"
-ABOUT_COMMITS: dict[str, Value] = {"db.system.name": "postgresql", "db.query.summary": COMMIT_SPAN}
+COMMITTING = query("commit runs")
 
 PAUSE = 0.2
 """Seconds between two tries while the database is away."""
@@ -190,7 +190,7 @@ class Journal:
         lease is over by then).
         """
         began = time.monotonic()
-        span = self._tracer.start(COMMIT_SPAN, CLIENT)
+        span = self._tracer.start(COMMITTING)
         fate = Fate()
         try:
             return await self._write(entry, fate)
@@ -200,7 +200,6 @@ class Journal:
                 fate.trouble = AWAY
             self._meters.checkpoints.record(took, fate.trouble)
             if span is not None:
-                span.attributes.update(ABOUT_COMMITS)
                 span.end(fate.trouble)
 
     async def _write(self, entry: JournalEntry, fate: Fate) -> int:

@@ -1,9 +1,27 @@
 """A run in its trace: one span for it, one for each of its steps."""
 
+from functools import lru_cache
+
 from app.agents.port import Step
 from app.domain.messages import Usage
 from app.runs.entries import Claimed
-from app.telemetry.tracing import INTERNAL, Place, Span, Tracer, here, place_of
+from app.telemetry.context import Place, here, place_of
+from app.telemetry.tracing import INTERNAL, Form, Span, Tracer
+
+STEP = Form("step")
+"""Of a step whose name is not known yet."""
+
+
+@lru_cache(1024)
+def _form(agent: str) -> Form:
+    return Form(
+        f"invoke_agent {agent}", INTERNAL, ("gen_ai.operation.name", "invoke_agent"), ("gen_ai.agent.name", agent)
+    )
+
+
+@lru_cache(1024)
+def _step(node: str) -> Form:
+    return Form(f"step {node}", INTERNAL, ("agent.node", node))
 
 
 class Untraced:
@@ -25,14 +43,12 @@ class RunTrace(Untraced):
         here.set(caller)
         self._tracer = tracer
         self._step: Span | None = None
-        self._span = tracer.receive(f"invoke_agent {claimed.agent}", INTERNAL, caller) if tracer.active else None
+        self._span = tracer.receive(_form(claimed.agent), caller) if tracer.active else None
         self._place: Place | None = caller
         if self._span is not None:
             self._place = self._span.place
             here.set(self._place)
             self._span.attributes = {
-                "gen_ai.operation.name": "invoke_agent",
-                "gen_ai.agent.name": claimed.agent,
                 "gen_ai.conversation.id": str(claimed.thread_id),
                 "agent.run.id": str(claimed.run_id),
                 "agent.run.attempt": claimed.attempt,
@@ -42,15 +58,15 @@ class RunTrace(Untraced):
         """What comes now belongs to the next step."""
         if self._span is not None and self._span.place.sampled:
             here.set(self._place)
-            self._step = self._tracer.start("step")
+            self._step = self._tracer.start(STEP)
             if self._step is not None:
                 here.set(self._step.place)
 
     def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
         """``step``, which has the ``number``, is durable; None: only something between two steps."""
         if self._step is not None and step is not None:
-            self._step.name = f"step {step.node}"
-            self._step.attributes = {"agent.step": number, "agent.node": step.node}
+            self._step.form = _step(step.node)
+            self._step.attributes["agent.step"] = number
             self._close(error)
 
     def _close(self, error: str) -> None:

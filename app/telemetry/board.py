@@ -18,7 +18,8 @@ _FIRST_CELL = SIZE // 4
 _FIRST_NAME = 64
 _NAMED, _LIVES, _OPEN = 0, 1, 2
 """Cells of the head: how many bytes of names there are, whether a worker lives here, whether it has not closed yet."""
-WIDEST = 64
+WIDEST = 128
+"""Cells of a series at the most."""
 SCRATCH = SIZE // CELL - WIDEST
 """Cells that nobody reads: where a board that is full counts."""
 
@@ -44,7 +45,8 @@ class Board:
         self.number = number
         self.began = time.time_ns()
         self._memory = mmap.mmap(-1, SIZE)
-        self.cells = memoryview(self._memory).cast("d")
+        self.bytes = memoryview(self._memory)
+        self.cells = self.bytes.cast("d")
         self._rows: list[Row] = []
         self._read = 0
 

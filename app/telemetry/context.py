@@ -1,4 +1,4 @@
-"""Which request the running code belongs to.
+"""Which request the running code belongs to, and where in a trace it is.
 
 Tasks started while a request is served inherit its context, so the log lines of a run name the request that began it.
 """
@@ -31,3 +31,34 @@ def parse_traceparent(text: str) -> tuple[str, str]:
     if match is None or (text.startswith("00-") and len(text) != 55):
         return "", ""
     return match[1], match[2]
+
+
+SAMPLED = 0x01
+
+
+class Place(NamedTuple):
+    """Where in a trace the code is: below the span ``span_id``. What is not ``sampled`` leaves no spans."""
+
+    trace_id: bytes
+    """16 of them."""
+    span_id: bytes
+    """8 of them."""
+    sampled: bool
+
+    @property
+    def traceparent(self) -> str:
+        """For the header of that name: https://www.w3.org/TR/trace-context/"""
+        return f"00-{self.trace_id.hex()}-{self.span_id.hex()}-{'01' if self.sampled else '00'}"
+
+
+here: ContextVar[Place | None] = ContextVar("place", default=None)
+"""Where the running code is. Tasks inherit it."""
+
+
+def place_of(traceparent: str) -> Place | None:
+    """What a caller says of itself; None for a text that is no ``traceparent``."""
+    trace_id, span_id = parse_traceparent(traceparent)
+    if not trace_id:
+        return None
+    sampled = bool(int(traceparent[53:55], 16) & SAMPLED)
+    return Place(bytes.fromhex(trace_id), bytes.fromhex(span_id), sampled)

@@ -8,10 +8,10 @@ https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
 import asyncio
 import threading
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from app.telemetry.board import Board, Labels, Row
-from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.instruments import EXAMPLE, Counter, Example, Gauge, Histogram, example
 from app.telemetry.meters import Meters
 
 UNITS = {"s": "seconds", "By": "bytes"}
@@ -54,14 +54,14 @@ class MetricsPage:
             series = self._series[row.name].get(row.labels)
             if series is None:
                 series = self._series[row.name][row.labels] = _Series(instrument, row.labels)
-            series.parts.append((board, board.cells[row.at : row.at + row.width]))
+            series.parts.append((board, row.at))
 
     def _render(self, openmetrics: bool) -> bytes:
         with self._one_at_a_time:
             parts = [_target(self._version, openmetrics)]
             for instrument in self._instruments.values():
                 parts.append(_head(instrument, openmetrics))
-                parts += [series.text() for series in list(self._series[instrument.name].values())]
+                parts += [series.text(openmetrics) for series in list(self._series[instrument.name].values())]
             if openmetrics:
                 parts.append("# EOF\n")
             return "".join(parts).encode()
@@ -71,7 +71,8 @@ class _Series:
     """One series of an instrument, on all boards that have it."""
 
     def __init__(self, instrument: Counter | Gauge | Histogram, values: Labels) -> None:
-        self.parts: list[tuple[Board, memoryview[float]]] = []
+        self.parts: list[tuple[Board, int]] = []
+        """Its first cell on each."""
         self._of = instrument
         pairs = [f'{_plain(name)}="{_escaped(value)}"' for name, value in zip(instrument.labels, values, strict=True)]
         name = prometheus_name(instrument)
@@ -82,19 +83,43 @@ class _Series:
         self._lines = [_line(name + "_bucket", [*pairs, f'le="{bound}"']) for bound in bounds]
         self._lines += [_line(name + "_count", pairs), _line(name + "_sum", pairs)]
 
-    def text(self) -> str:
+    def text(self, openmetrics: bool) -> str:
         """Its lines; none for a gauge that no living worker has."""
-        gauge = self._of if isinstance(self._of, Gauge) else None
-        found = [cells.tolist() for board, cells in self.parts if gauge is None or board.lives]
-        if not found:
+        of = self._of
+        gauge = of if isinstance(of, Gauge) else None
+        parts = [(board, at) for board, at in self.parts if gauge is None or board.lives]
+        if not parts:
             return ""
+        found = [board.cells[at : at + of.counted].tolist() for board, at in parts]
         merge = max if gauge is not None and gauge.greatest else sum
         merged = found[0] if len(found) == 1 else [merge(numbers) for numbers in zip(*found, strict=True)]
-        if isinstance(self._of, Histogram):
+        lines = self._lines
+        if isinstance(of, Histogram):
             *counts, total = merged
             counts = list(accumulate(counts))
             merged = [*counts, counts[-1], total]
-        return "".join([f"{line}{number!r}\n" for line, number in zip(self._lines, merged, strict=True)])
+            if openmetrics and of.examples:
+                return _with_examples(lines, merged, [_latest(parts, of, bucket) for bucket in range(of.examples)])
+        return "".join([f"{line}{number!r}\n" for line, number in zip(lines, merged, strict=True)])
+
+
+def _latest(parts: Iterable[tuple[Board, int]], of: Histogram, bucket: int) -> Example | None:
+    """What any of the workers remembers last."""
+    found = (example(board, at + of.counted + EXAMPLE * bucket) for board, at in parts)
+    return max((one for one in found if one is not None), key=lambda one: one.at, default=None)
+
+
+def _with_examples(lines: Iterable[str], numbers: Iterable[float], examples: Iterable[Example | None]) -> str:
+    """The lines of a histogram, those of buckets with their exemplars."""
+    return "".join(
+        f"{line}{number!r}{'' if one is None else _exemplar(one)}\n"
+        for line, number, one in zip_longest(lines, numbers, examples)
+    )
+
+
+def _exemplar(one: Example) -> str:
+    labels = f'trace_id="{one.trace_id.hex()}",span_id="{one.span_id.hex()}"'
+    return f" # {{{labels}}} {one.value!r} {one.at:.3f}"
 
 
 def prometheus_name(instrument: Counter | Gauge | Histogram) -> str:

@@ -3,11 +3,13 @@
 A call costs 0.1 to 0.3 µs (the OpenTelemetry SDK takes 6). Not for threads: call them on the event loop.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from app.telemetry.board import SCRATCH, Board, Labels
+from app.telemetry.board import CELL, SCRATCH, Board, Labels
+from app.telemetry.context import Place, here
 
 MOST_SERIES = 1000
 """Label sets an instrument keeps; what comes after is counted under ``OVERFLOW``."""
@@ -19,13 +21,19 @@ SPARE = 1 << 18
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 
+EXAMPLE = 5
+"""Cells of an example: since when, its value, and three for 24 bytes of ids."""
+EXAMPLE_SECONDS = 1.0
+"""How long an example stays at the least."""
+
+
 class Instrument:
     """A named quantity. ``labels`` are the names of the values that every call gives, in this order.
 
-    The numbers of one series take ``width`` cells of ``board``.
+    One series takes ``width`` cells of ``board``, of which the first ``counted`` are numbers that add up.
     """
 
-    width = 1
+    width = counted = 1
     kind: Literal["counter", "gauge", "histogram"] = "counter"
 
     def __init__(self, board: Board, name: str, unit: str, description: str, labels: Labels = ()) -> None:
@@ -48,8 +56,8 @@ class Instrument:
             self._new(())
 
     def cells(self) -> list[tuple[Labels, list[float]]]:
-        """Every series and its cells; another thread may ask."""
-        return [(labels, list(self._cells[at : at + self.width])) for labels, at in list(self._at.items())]
+        """Every series and its numbers; another thread may ask."""
+        return [(labels, list(self._cells[at : at + self.counted])) for labels, at in list(self._at.items())]
 
     def _new(self, values: Labels) -> int:
         """The first cell of a series that is counted for the first time."""
@@ -110,6 +118,25 @@ class Gauge(Counter):
         self._cells[at] = number
 
 
+class Example(NamedTuple):
+    """A value that was measured ``at`` some time (seconds since 1970) in a trace that is sampled."""
+
+    value: float
+    at: float
+    trace_id: bytes
+    span_id: bytes
+
+
+def example(board: Board, cell: int) -> Example | None:
+    """The one at ``cell`` of ``board``, which another process may be writing; None where there is none."""
+    began = board.cells[cell]
+    value = board.cells[cell + 1]
+    ids = bytes(board.bytes[(cell + 2) * CELL : (cell + EXAMPLE) * CELL])
+    if not began or board.cells[cell] != began:
+        return None
+    return Example(value, began, ids[:16], ids[16:])
+
+
 class Distribution:
     """What one series of a histogram has seen: ``counts`` per bucket (the last one without a bound) and the sum."""
 
@@ -124,6 +151,8 @@ class Histogram(Instrument):
     """How values are distributed over ``bounds``, each the inclusive upper end of its bucket."""
 
     kind = "histogram"
+    examples = 0
+    """How many buckets remember one."""
 
     def __init__(
         self,
@@ -137,7 +166,7 @@ class Histogram(Instrument):
         super().__init__(board, name, unit, description, labels)
         self.bounds = tuple(bounds)
         self._sum = len(self.bounds) + 1
-        self.width = self._sum + 1
+        self.width = self.counted = self._sum + 1
 
     def record(self, value: float, *values: str) -> None:
         """Count ``value`` in the series of these label values."""
@@ -151,4 +180,46 @@ class Histogram(Instrument):
     @property
     def series(self) -> dict[Labels, Distribution]:
         """What has been seen, by label values."""
-        return {values: Distribution(self._cells[at : at + self.width].tolist()) for values, at in self._at.items()}
+        return {values: Distribution(self._cells[at : at + self.counted].tolist()) for values, at in self._at.items()}
+
+
+class TracedHistogram(Histogram):
+    """A histogram of which each bucket remembers one of the last values that was measured in a sampled trace.
+
+    Exemplars: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        name: str,
+        unit: str,
+        description: str,
+        labels: Labels = (),
+        bounds: Sequence[float] = SECONDS,
+    ) -> None:
+        super().__init__(board, name, unit, description, labels, bounds)
+        self.examples = self._sum
+        self.width += EXAMPLE * self.examples
+
+    def record(self, value: float, *values: str) -> None:
+        """Count ``value`` in the series of these label values."""
+        super().record(value, *values)
+        if (place := here.get()) is not None and place.sampled:
+            bucket = bisect_left(self.bounds, value)
+            at = self._at.get(values, SCRATCH)  # who counts under ``OVERFLOW`` is no example
+            self._remember(at + self.counted + EXAMPLE * bucket, value, place)
+
+    def _remember(self, cell: int, value: float, place: Place) -> None:
+        cells, now = self._cells, time.time()
+        if now - cells[cell] >= EXAMPLE_SECONDS:
+            cells[cell] = 0  # first and last: half an example is none
+            cells[cell + 1] = value
+            self._board.bytes[(cell + 2) * CELL : (cell + EXAMPLE) * CELL] = place.trace_id + place.span_id
+            cells[cell] = now
+
+    def examples_of(self, labels: Labels) -> list[Example]:
+        """What the buckets of a series remember; another thread may ask."""
+        first = self._at[labels] + self.counted
+        found = [example(self._board, first + EXAMPLE * bucket) for bucket in range(self.examples)]
+        return [one for one in found if one is not None]

@@ -10,9 +10,8 @@ import msgspec
 import structlog
 
 from app.settings import coloured
-from app.telemetry.context import current
+from app.telemetry.context import current, here
 from app.telemetry.lines import Lines
-from app.telemetry.tracing import here
 
 HIDDEN = "[hidden]"
 SECRET_FIELDS = frozenset(
@@ -118,8 +117,8 @@ def _add_request(logger: Sink, _method: str, fields: Fields) -> Fields:
     if request.request_id:
         fields.setdefault("request_id", request.request_id)
     if (place := here.get()) is not None:
-        fields["trace_id"] = place.trace_id
-        fields["span_id"] = place.span_id
+        fields["trace_id"] = place.trace_id.hex()
+        fields["span_id"] = place.span_id.hex()
     elif request.trace_id:
         fields["trace_id"] = request.trace_id
         fields["parent_span_id"] = request.parent_span_id

@@ -6,7 +6,7 @@ sent.
 """
 
 from app.telemetry.board import Board
-from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.instruments import Counter, Gauge, Histogram, TracedHistogram
 
 RUN_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 MODEL_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -30,7 +30,7 @@ class ServerMeters:
     """The process, its requests and its connections."""
 
     def __init__(self, board: Board) -> None:
-        self.http_server_request_duration = Histogram(
+        self.http_server_request_duration = TracedHistogram(
             board,
             "http.server.request.duration",
             "s",
@@ -104,12 +104,7 @@ class StandingMeters(ServerMeters):
             board, "agent.redis.connected", "{worker}", "Workers that reach Redis, where one is set.", ("use",)
         )
         self.redis_memory = Gauge(
-            board,
-            "agent.redis.memory",
-            "By",
-            "Memory of Redis: used, and its limit where it has one.",
-            ("state",),
-            greatest=True,
+            board, "agent.redis.memory", "By", "Memory of Redis, used and at most.", ("state",), greatest=True
         )
         self.secret_age = Gauge(
             board, "agent.secret.age", "s", "How old the file of a secret is.", ("name",), greatest=True
@@ -132,11 +127,7 @@ class StandingMeters(ServerMeters):
             greatest=True,
         )
         self.runs_orphaned = Gauge(
-            board,
-            "agent.runs.orphaned",
-            "{run}",
-            "Runs in the database that are under way, and whose lease nobody renews.",
-            greatest=True,
+            board, "agent.runs.orphaned", "{run}", "Runs under way whose lease nobody renews.", greatest=True
         )
         self.oldest_run = Gauge(
             board, "agent.runs.oldest_age", "s", "How long the oldest run that is under way has taken.", greatest=True
@@ -170,7 +161,7 @@ class Meters(StandingMeters):
         names = LATEST if latest else {}
         self._declare_runs(board)
         self._declare_caches(board)
-        self.model_duration = Histogram(
+        self.model_duration = TracedHistogram(
             board,
             names.get("gen_ai.client.operation.duration", "gen_ai.client.operation.duration"),
             "s",
@@ -178,7 +169,7 @@ class Meters(StandingMeters):
             (*_MODEL, "error.type"),
             MODEL_SECONDS,
         )
-        self.first_token = Histogram(
+        self.first_token = TracedHistogram(
             board,
             names.get("gen_ai.server.time_to_first_token", "gen_ai.server.time_to_first_token"),
             "s",
@@ -194,7 +185,7 @@ class Meters(StandingMeters):
             (*_MODEL, "gen_ai.token.type"),
             TOKENS,
         )
-        self.tool_duration = Histogram(
+        self.tool_duration = TracedHistogram(
             board,
             "gen_ai.execute_tool.duration",
             "s",
@@ -225,7 +216,7 @@ class Meters(StandingMeters):
 
     def _declare_runs(self, board: Board) -> None:
         self.runs = Counter(board, "agent.runs", "{run}", "Runs that ended.", ("status", "assistant"))
-        self.run_duration = Histogram(
+        self.run_duration = TracedHistogram(
             board, "agent.run.duration", "s", "Start to end of a run.", ("status", "assistant"), RUN_SECONDS
         )
         self.runs_active = Gauge(board, "agent.runs.active", "{run}", "Runs that are worked on now.")

@@ -3,6 +3,7 @@
 Imported where an endpoint is set: the SDK takes 16 MB and 0.15 s.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -31,7 +32,8 @@ LAST_SECONDS = 2.0
 """How long what is left may take at the end."""
 
 PIECE = 64
-"""Spans that are encoded in a row: a fifth of a millisecond."""
+"""Spans that are encoded in a row, by the event loop, in a tenth of a millisecond: each takes half of what it takes
+among other work, and no other thread has to ask for the interpreter."""
 
 _PLACES = UUID("5f7f2f3c-53c2-4c8e-9f0a-0d6c1b7e9a11")
 
@@ -95,7 +97,7 @@ class _Pusher:
 
 
 class SpanPusher(_Pusher):
-    """Gathers spans, encodes them in its own thread, sends them in batches. A queue that is full drops, and counts."""
+    """Gathers spans, encodes them, sends them in batches. A queue that is full drops, and counts."""
 
     def __init__(self, settings: TelemetrySettings, resource: Resource, version: str) -> None:
         super().__init__("spans", settings.span_delay / 1000)
@@ -103,36 +105,38 @@ class SpanPusher(_Pusher):
         self._batch = min(settings.span_batch, self._most)
         self._longest = settings.longest_attribute
         self._envelope = Envelope(_plain(resource), SCOPE, version, SCHEMA_URL)
-        self._waiting: deque[Span] = deque()
+        self._ended: deque[Span] = deque()
+        self._encoded: deque[bytes] = deque()
         self._exporter = _SpanExporter()
         self.dropped = 0
 
     def take(self, span: Span) -> None:
         """``span`` has ended (``app.telemetry.tracing.Sink``)."""
-        waiting = self._waiting
-        if len(waiting) >= self._most:
+        ended = self._ended
+        if len(ended) + len(self._encoded) >= self._most:
             self.dropped += 1
             return
-        waiting.append(span)
-        if len(waiting) == self._batch:
-            self._wake.set()
+        ended.append(span)
+        if len(ended) >= PIECE:
+            self._encode()
+            if len(self._encoded) >= self._batch:
+                self._wake.set()
+
+    def _encode(self) -> None:
+        """Encode what has ended. Both threads may, and each span is taken by one."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._encoded.append(encoded(self._ended.popleft(), self._longest))
 
     def push(self, *, all_of_it: bool) -> None:
         """Send what waits, in batches: the last one, which is not full, waits for more unless it shall go too."""
-        while len(self._waiting) >= (1 if all_of_it else self._batch):
-            batch = self._encoded(min(self._batch, len(self._waiting)))
+        if all_of_it:
+            self._encode()
+        while len(self._encoded) >= (1 if all_of_it else self._batch):
+            batch = [self._encoded.popleft() for _ in range(min(self._batch, len(self._encoded)))]
             if not self._exporter.send(self._envelope.around(batch)):
                 self.failures += 1
                 self.dropped += len(batch)
-
-    def _encoded(self, count: int) -> list[bytes]:
-        """The oldest ``count``. Many in a row take half of what each takes alone, among other work."""
-        batch = []
-        for number in range(count):
-            batch.append(encoded(self._waiting.popleft(), self._longest))
-            if number % PIECE == PIECE - 1:
-                time.sleep(0)  # lets the event loop go on
-        return batch
 
     def end(self, deadline: float) -> None:
         """Send the last."""

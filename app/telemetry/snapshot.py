@@ -2,6 +2,7 @@
 
 import time
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     HistogramDataPoint,
@@ -18,7 +19,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from app.telemetry.board import Labels
-from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.instruments import Counter, Gauge, Histogram, TracedHistogram
 from app.telemetry.meters import Meters
 
 CUMULATIVE, DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA
@@ -32,13 +33,14 @@ class Snapshots:
         self._resource = resource
         self._scope = InstrumentationScope(*scope)
         self._delta = delta
-        self._began = meters.board.began
+        self._began = self._taken = meters.board.began
         self._before: dict[tuple[str, Labels], list[float]] = {}
 
     def take(self) -> MetricsData:
         """The numbers of now. For a thread of its own: the loop may count on meanwhile."""
         now = time.time_ns()
         metrics = [self._metric(part, now) for part in self._meters.instruments()]
+        self._taken = now
         if self._delta:
             self._began = now
         scope = ScopeMetrics(self._scope, [metric for metric in metrics if metric.data.data_points], "")
@@ -75,11 +77,27 @@ class Snapshots:
                     sum=total,
                     bucket_counts=whole,
                     explicit_bounds=part.bounds,
+                    exemplars=self._exemplars(part, labels),
                     min=None,  # type: ignore[arg-type]
                     max=None,  # type: ignore[arg-type]
                 )
             )
         return points
+
+    def _exemplars(self, part: Histogram, labels: Labels) -> list[Exemplar]:
+        """Those since the snapshot before."""
+        found = part.examples_of(labels) if isinstance(part, TracedHistogram) else []
+        return [
+            Exemplar(
+                {},
+                one.value,
+                int(one.at * 1e9),
+                int.from_bytes(one.span_id, "big"),
+                int.from_bytes(one.trace_id, "big"),
+            )
+            for one in found
+            if one.at * 1e9 > self._taken
+        ]
 
     def _cells(self, part: Counter | Gauge | Histogram) -> list[tuple[Labels, list[float]]]:
         found = part.cells()

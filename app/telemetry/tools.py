@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from app.telemetry.meters import Meters
-from app.telemetry.tracing import Tracer
+from app.telemetry.tracing import INTERNAL, Form, Tracer
+
+EXECUTE = "execute_tool"
 
 Ended = Callable[[str, Any], None]
 """Is told how a call ended: the kind of its error (empty where there was none), and what it answered."""
@@ -35,11 +38,9 @@ class ToolCalls:
     def begin(self, tool: str, call_id: str, args: Any) -> Ended:
         """A call goes out; what the tool does until the answer of this is called is part of it."""
         began = time.monotonic()
-        span = self._tracer.start(f"execute_tool {tool}")
+        span = self._tracer.start(_form(tool)) if self._tracer.active else None
         if span is not None:
-            span.attributes.update(
-                {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": tool, "gen_ai.tool.call.id": call_id}
-            )
+            span.attributes["gen_ai.tool.call.id"] = call_id
             if self._tracer.content:
                 span.attributes["gen_ai.tool.call.arguments"] = _text(args)
             span.enter()
@@ -53,6 +54,12 @@ class ToolCalls:
                 span.end(error)
 
         return ended
+
+
+@lru_cache(1024)
+def _form(tool: str) -> Form:
+    named = ("gen_ai.operation.name", EXECUTE), ("gen_ai.tool.name", tool)
+    return Form(f"{EXECUTE} {tool}", INTERNAL, *named)
 
 
 def _text(value: Any) -> str:

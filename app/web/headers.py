@@ -6,6 +6,7 @@ It touches only the first message of an answer, so streams pass through unbuffer
 import re
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -14,9 +15,9 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.ids import new_id
-from app.telemetry.context import RequestContext, current
+from app.telemetry.context import Place, RequestContext, current, here, place_of
 from app.telemetry.meters import Meters
-from app.telemetry.tracing import NO_TRACER, SERVER, Place, Span, Tracer, here, place_of
+from app.telemetry.tracing import NO_TRACER, SERVER, Form, Tracer, Value
 from app.web.outside import KEY, Rest
 from app.web.problems import SORRY, send_problem
 
@@ -30,6 +31,9 @@ UNMATCHED = "unmatched"
 
 UNTRACED = ("/metrics", "/health", "/health/ready", "/health/live", "/ok")
 """Ends of the paths that machines ask for all the time: they leave no spans."""
+
+ASKED = Form("request", SERVER)
+"""Of requests that are not answered yet."""
 
 ALWAYS = [
     (b"server", b"agent-service"),
@@ -83,12 +87,10 @@ class Envelope:
             scope["raw_path"] = quote(path).encode()
         context, caller = _context(scope["headers"])
         current.set(context)
-        here.set(caller)
         span = None
-        if self._tracer.active and not scope["path"].endswith(UNTRACED):
-            span = self._tracer.receive(scope["method"], SERVER, caller)
-        if span is not None:
-            span.enter()
+        if self._tracer.active and not path.endswith(UNTRACED):
+            span = self._tracer.receive(ASKED, caller)
+        here.set(caller if span is None else span.place)
         answer = _Answer(receive, send, context.request_id)
         scope[KEY] = answer  # type: ignore[literal-required]
         try:
@@ -105,7 +107,9 @@ class Envelope:
             route = scope.get("path_template") or UNMATCHED
             self._record(time.perf_counter() - began, method, route, answer.status)
             if span is not None:
-                _describe(span, method, route, scope["path"], answer)
+                span.form = _form(method, route, answer.status)
+                span.attributes = {"url.path": scope["path"], "agent.request_id": answer.request_id}
+                span.end(answer.status if answer.status >= "500" else "")
 
     async def _last_resort(self, scope: Scope, answer: "_Answer", error: Exception) -> None:
         """Answer what the application let through. A begun answer stays unfinished: the server cuts the connection."""
@@ -143,17 +147,16 @@ class _Answer:
         await self.plain_send(message)
 
 
-def _describe(span: Span, method: str, route: str, path: str, answer: _Answer) -> None:
-    span.name = f"{method} {route}"
-    span.attributes = {
-        "http.request.method": method,
-        "http.route": route,
-        "http.response.status_code": int(answer.status),
-        "url.path": path,
-        "url.scheme": "http",
-        "agent.request_id": answer.request_id,
-    }
-    span.end(answer.status if answer.status >= "500" else "")
+@lru_cache(4096)
+def _form(method: str, route: str, status: str) -> Form:
+    """Of requests that were answered so."""
+    told: tuple[tuple[str, Value], ...] = (
+        ("http.request.method", method),
+        ("http.route", route),
+        ("http.response.status_code", int(status)),
+        ("url.scheme", "http"),
+    )
+    return Form(f"{method} {route}", SERVER, *told)
 
 
 def _context(headers: Any) -> tuple[RequestContext, Place | None]:
@@ -168,4 +171,4 @@ def _context(headers: Any) -> tuple[RequestContext, Place | None]:
     known = request_id.decode() if _SANE_ID.fullmatch(request_id) else str(new_id())
     if not traceparent or (caller := place_of(traceparent.decode("latin-1"))) is None:
         return RequestContext(known), None
-    return RequestContext(known, caller.trace_id, caller.span_id), caller
+    return RequestContext(known, caller.trace_id.hex(), caller.span_id.hex()), caller

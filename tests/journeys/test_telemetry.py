@@ -1,6 +1,7 @@
 """Where a collector is named, one trace goes from the request to the SQL of its run, and metrics are pushed."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,33 @@ async def test_what_was_said_is_in_spans_only_on_request(
     [tool] = collector.named("execute_tool")
     assert "6*7" in tool.attributes["gen_ai.tool.call.arguments"]
     assert "42" in tool.attributes["gen_ai.tool.call.result"]
+
+
+async def test_durations_name_a_span_of_their_trace(start: Start, collector: Collector, provider: FakeProvider) -> None:
+    """As exemplars: on the page in OpenMetrics, and in what is pushed."""
+    server = await start(**using(provider))
+    await asked(server, **TRACEPARENT)
+    await arrived(collector, "POST", "invoke_agent", "execute_tool")
+    async with httpx.AsyncClient(base_url=server.base.removesuffix("/api/v1")) as http:
+        page = (await http.get("/metrics", headers={"Accept": "application/openmetrics-text"})).text
+    ids = {span.id: span.name for span in collector.spans if span.trace == TRACE}
+    exemplars = re.findall(rf'^(\w+)_bucket{{.*}} \S+ # {{trace_id="{TRACE}",span_id="(\w+)"}}', page, re.MULTILINE)
+    assert {name: ids[span] for name, span in exemplars} == {
+        "http_server_request_duration_seconds": "POST /api/v1/runs/wait",
+        "agent_run_duration_seconds": "invoke_agent assistant",
+        "gen_ai_client_operation_duration_seconds": "step agent",
+        "gen_ai_server_time_to_first_token_seconds": "step agent",
+        "gen_ai_execute_tool_duration_seconds": "execute_tool calculator",
+    }
+
+    def pushed() -> set[str]:
+        points = [
+            point for told in collector.metrics if "agent.run.duration" in told
+            for point in told["agent.run.duration"].histogram.data_points
+        ]  # fmt: skip
+        return {one.trace_id.hex() for point in points for one in point.exemplars}
+
+    await asyncio.to_thread(until, lambda: pushed() == {TRACE})
 
 
 async def test_who_executes_a_run_goes_on_with_the_trace_of_who_accepted_it(start: Start, collector: Collector) -> None:

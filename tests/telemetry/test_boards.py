@@ -2,16 +2,21 @@
 
 import asyncio
 import os
+import time
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from app.telemetry import board as boards_module
 from app.telemetry import instruments
 from app.telemetry.board import SCRATCH, Board, Boards
+from app.telemetry.context import Place, here
 from app.telemetry.export import MetricsPage
-from app.telemetry.instruments import LONGEST_LABEL, OVERFLOW, Counter, Gauge, Histogram
+from app.telemetry.instruments import LONGEST_LABEL, OVERFLOW, Counter, Gauge, Histogram, TracedHistogram
 from app.telemetry.meters import Meters
+from app.telemetry.snapshot import Snapshots
 
 
 async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
@@ -87,6 +92,54 @@ async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its
     assert found["agent_runs_total", "success", "a"] == 4
     assert found["agent_run_duration_seconds_count", "success", "a"] == 1
     assert found["agent_streams_open",] == 0
+
+
+async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone() -> None:
+    """It stays for a second at the least: then a newer value takes its place."""
+    boards = Boards(2)
+    first, second = (Meters(board) for board in boards)
+    page = MetricsPage(first, boards, "1")
+    for number, meters in enumerate((first, second), 1):
+        here.set(Place(bytes([number]) * 16, bytes([number]) * 8, sampled=True))
+        meters.run_duration.record(0.2, "success", "a")
+        meters.run_duration.record(0.3, "success", "a")
+        here.set(Place(b"x" * 16, b"x" * 8, sampled=False))
+        meters.run_duration.record(700, "success", "a")
+    body, _ = await page.render("application/openmetrics-text")
+    found = {
+        sample.labels["le"]: sample.exemplar
+        for family in parse_openmetrics(body.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.name == "agent_run_duration_seconds_bucket" and sample.exemplar
+    }
+    [(bound, exemplar)] = found.items()
+    assert bound == "0.5"
+    assert exemplar.labels == {"trace_id": "02" * 16, "span_id": "02" * 8}
+    assert exemplar.value == 0.2
+    assert abs(float(exemplar.timestamp) - time.time()) < 60
+    assert b"trace_id" not in (await page.render())[0]
+    taken = Snapshots(second, Resource({}), ("x", "1", "")).take()
+    [point] = [
+        point
+        for metric in taken.resource_metrics[0].scope_metrics[0].metrics
+        for point in metric.data.data_points
+        if metric.name == "agent.run.duration"
+    ]
+    [pushed] = point.exemplars
+    assert (pushed.value, pushed.trace_id, pushed.span_id) == (0.2, int("02" * 16, 16), int("02" * 8, 16))
+
+
+def test_an_exemplar_that_is_being_written_is_none() -> None:
+    board = Board()
+    histogram = TracedHistogram(board, "h", "s", "")
+    here.set(Place(b"x" * 16, b"x" * 8, sampled=True))
+    histogram.record(1)
+    [(labels, _)] = histogram.cells()
+    [there] = histogram.examples_of(labels)
+    assert (there.value, there.trace_id, there.span_id) == (1, b"x" * 16, b"x" * 8)
+    first = next(cell for cell in range(board.look()[0].at, SCRATCH) if board.cells[cell] == there.at)
+    board.cells[first] = 0
+    assert not histogram.examples_of(labels)
 
 
 async def test_rows_of_other_declarations_are_left_alone() -> None:

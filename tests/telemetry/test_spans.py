@@ -2,26 +2,25 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Decoded
 
 from app.db.tracing import summary
+from app.telemetry.context import Place, here, place_of
 from app.telemetry.encoding import Envelope, encoded
-from app.telemetry.tracing import CLIENT, INTERNAL, NO_TRACER, SERVER, Place, Sampler, Span, Tracer, here, place_of
+from app.telemetry.tracing import CLIENT, NO_TRACER, SERVER, Form, Sampler, Span, Tracer, Value
 from tests.cli.commands import ROOT, environment
 from tests.telemetry.collector import attributes_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-CALLER = Place(TRACE, SPAN, sampled=True)
-
-
-@pytest.fixture(autouse=True)
-def nowhere() -> Iterator[None]:
-    yield
-    here.set(None)
+CALLER = Place(bytes.fromhex(TRACE), bytes.fromhex(SPAN), sampled=True)
+X = Form("x", SERVER)
+GIVEN: dict[str, Value] = {
+    "text": "é\n", "empty": "", "yes": True, "no": False, "one": 1, "negative": -5, "big": 1 << 40, "half": 0.5,
+    "many": ("a", "b"), "short": "x" * 95, "longer": "x" * 96, "long": "x" * 70_000, "not text": "\ud800",
+}  # fmt: skip
 
 
 def decoded(span: Span, longest: int = 0) -> Decoded:
@@ -39,14 +38,11 @@ def decoded(span: Span, longest: int = 0) -> Decoded:
 
 
 def test_a_span_arrives_as_it_was_made() -> None:
+    """Whatever it has of its form, and whatever of its own."""
     made: list[Span] = []
-    span = Tracer(made.append).receive("chat gpt", CLIENT, CALLER)
+    span = Tracer(made.append).receive(Form("chat gpt", CLIENT, *GIVEN.items()), CALLER)
     assert span is not None
-    given = {
-        "text": "é\n", "empty": "", "yes": True, "no": False, "one": 1, "negative": -5, "big": 1 << 40, "half": 0.5,
-        "many": ("a", "b"), "long": "x" * 70_000,
-    }  # fmt: skip
-    span.attributes = dict(given)  # type: ignore[arg-type]
+    span.attributes = {f"own {key}": value for key, value in GIVEN.items()}
     span.end("ModelRejected")
     span.end("only the first end counts")
     [ended] = made
@@ -54,43 +50,62 @@ def test_a_span_arrives_as_it_was_made() -> None:
     assert arrived.name == "chat gpt"
     assert arrived.kind == Decoded.SpanKind.SPAN_KIND_CLIENT
     assert (arrived.trace_id.hex(), arrived.parent_span_id.hex()) == (TRACE, SPAN)
-    assert arrived.span_id.hex() == ended.place.span_id
+    assert arrived.span_id == ended.place.span_id
+    assert arrived.flags == 1
     assert 0 < arrived.start_time_unix_nano <= arrived.end_time_unix_nano
     assert arrived.status.code == 2
-    assert attributes_of(arrived.attributes) == {**given, "many": ["a", "b"], "error.type": "ModelRejected"}
-    assert len(attributes_of(decoded(ended, longest=100).attributes)["long"]) == 100
+    sent = {**GIVEN, "many": ["a", "b"], "not text": r"\ud800"}
+    own = {f"own {key}": value for key, value in sent.items()}
+    assert attributes_of(arrived.attributes) == {**sent, **own, "error.type": "ModelRejected"}
+
+
+def test_texts_are_cut_where_somebody_wants_it() -> None:
+    span = Span(lambda _: None, Form("cut", CLIENT, ("given", "é" * 500)), CALLER, b"")
+    span.attributes = {"own": "é" * 500}
+    assert attributes_of(decoded(span, longest=100).attributes) == {"given": "é" * 100, "own": "é" * 100}
+
+
+def test_a_span_that_says_nothing_of_its_own_and_has_no_parent_arrives_too() -> None:
+    made: list[Span] = []
+    span = Tracer(made.append).receive(X, None)
+    assert span is not None
+    span.end()
+    arrived = decoded(made[0])
+    assert (arrived.name, arrived.parent_span_id, list(arrived.attributes)) == ("x", b"", [])
+    assert (len(arrived.trace_id), len(arrived.span_id), arrived.status.code) == (16, 8, 0)
 
 
 def test_equal_values_of_other_kinds_are_not_mixed_up() -> None:
     for value in (True, 1, 1.0, False, 0, 0.0):
-        span = Span(lambda _: None, "x", INTERNAL, CALLER, "")
-        span.attributes = {"value": value}
-        arrived = attributes_of(decoded(span).attributes)["value"]
-        assert (arrived, type(arrived)) == (value, type(value))
+        span = Span(lambda _: None, Form("x", SERVER, ("given", value)), CALLER, b"")
+        span.attributes = {"own": value}
+        arrived = attributes_of(decoded(span).attributes)
+        assert arrived == {"given": value, "own": value}
+        assert [type(one) for one in arrived.values()] == [type(value)] * 2
 
 
 def test_without_anybody_to_send_to_there_are_no_spans() -> None:
-    assert NO_TRACER.receive("x", SERVER, CALLER) is None
+    assert NO_TRACER.receive(X, CALLER) is None
     here.set(CALLER)
-    assert NO_TRACER.start("x") is None
+    assert NO_TRACER.start(X) is None
 
 
 def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> None:
     made: list[Span] = []
     tracer = Tracer(made.append)
-    assert tracer.start("nobody asked") is None
+    assert tracer.start(X) is None
     for sampled in (True, False):
-        whole = tracer.receive("whole", SERVER, Place(TRACE, SPAN, sampled))
+        whole = tracer.receive(Form("whole", SERVER), CALLER._replace(sampled=sampled))
         assert whole is not None
         whole.enter()
-        part = tracer.start("part")
+        part = tracer.start(Form("part"))
         if part is not None:
             part.end()
         whole.leave()
         whole.end()
     part, whole = made
-    assert (part.place.trace_id, part.parent_id) == (TRACE, whole.place.span_id)
-    assert whole.parent_id == SPAN
+    assert (part.place.trace_id, part.parent_id) == (CALLER.trace_id, whole.place.span_id)
+    assert whole.parent_id == CALLER.span_id
 
 
 @pytest.mark.parametrize(
@@ -105,18 +120,18 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
     ],
 )
 def test_sampling_follows_the_caller_where_it_asks(sampler: Sampler, caller: Place | None, taken: bool) -> None:
-    span = Tracer(lambda _: None, sampler).receive("x", SERVER, caller)
+    span = Tracer(lambda _: None, sampler).receive(X, caller)
     assert span is not None
     assert span.place.sampled is taken
 
 
 def test_a_ratio_takes_its_part_and_the_same_trace_everywhere() -> None:
     tracer = Tracer(lambda _: None, Sampler(0.25, asks=False))
-    spans = [tracer.receive("x", SERVER, None) for _ in range(2000)]
+    spans = [tracer.receive(X, None) for _ in range(2000)]
     taken = [span for span in spans if span is not None and span.place.sampled]
     assert 400 < len(taken) < 600
     for span in taken[:50]:
-        again = tracer.receive("x", SERVER, span.place._replace(sampled=False))
+        again = tracer.receive(X, span.place._replace(sampled=False))
         assert again is not None
         assert again.place.sampled
 
