@@ -13,7 +13,7 @@ import msgspec
 
 from app.store.filters import Condition
 from app.store.indexing import Near
-from app.store.sizes import Size, Sizes
+from app.store.sizes import Size, Sizes, at_least
 from app.store.statements import EF_SEARCH, Place, comparison, page, walk
 from app.store.wording import Wanted, Wording
 
@@ -23,11 +23,14 @@ DEEPEST = 1000
 DEPTHS = (10, 50, 200, DEEPEST)
 """Down to which places the vectors are walked to: pages above the same of them are cut from one ranking."""
 
-LEAST_POOL = 100
+LEAST_POOL = 50
 """What each ranking gives to the fusion, where that costs next to nothing."""
 
 SPARE = 10
-"""Items more than a page needs: some may be over."""
+"""Items more than a page needs, for what may be over, or there with several vectors."""
+
+FEW = 2
+"""Items more than a page needs that are fetched at first."""
 
 RANK = 60
 """Of the fusion: how little a place more or less counts (https://doi.org/10.1145/1571941.1572114)."""
@@ -47,14 +50,23 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
 
     @property
-    def wanted(self) -> int:
+    def depth(self) -> int:
         """How many items a ranking by vectors must have at the least."""
-        return SPARE + next(depth for depth in DEPTHS if self.limit + self.offset <= depth)
+        return next(depth for depth in DEPTHS if self.limit + self.offset <= depth)
+
+    @property
+    def wanted(self) -> int:
+        """How many items are looked at for a page."""
+        return self.depth + SPARE
 
     @property
     def pool(self) -> int:
         """How many of each ranking are fused at the most."""
         return max(LEAST_POOL, 2 * self.wanted)
+
+    def lacks(self, ranking: Sequence[UUID], over: int) -> bool:
+        """Whether ``ranking`` was cut, and is too short for the page without those that are ``over``."""
+        return len(ranking) >= self.depth and len(ranking) - over < self.limit + self.offset
 
 
 DEARER = 9
@@ -88,13 +100,12 @@ class Searching:
         conditions: Conditions = question.conditions or None
         rankings = [await self._nearest(connection, question, near, conditions) for near in question.near]
         rankings.append(await self._worded(connection, question, conditions))
-        found = await _page(connection, question, fused(rankings))
-        full = any(len(ranking) >= question.wanted for ranking in rankings)
-        if len(found) < question.limit and full and conditions is None:
+        found, over = await _page(connection, question, fused(rankings))
+        if conditions is None and any(question.lacks(ranking, over) for ranking in rankings):
             # what is over has taken the places of what is not
-            rankings = [await _compared(connection, question, near, ()) for near in question.near]
+            rankings = [await self._nearest(connection, question, near, ()) for near in question.near]
             rankings.append(await self._worded(connection, question, ()))
-            found = await _page(connection, question, fused(rankings))
+            found, _ = await _page(connection, question, fused(rankings))
         return found
 
     async def _nearest(
@@ -105,13 +116,14 @@ class Searching:
         if compares(size, question.wanted):
             return await _compared(connection, question, near, conditions)
         most = question.wanted
-        if conditions is None:  # candidates that the walk has in view anyway
-            most = max(most, min(question.pool, int(EF_SEARCH * size.share)))
+        if conditions is None:  # what the first round of the walk nearly always brings; another one costs as much again
+            in_view = int(at_least(EF_SEARCH * size.share, deviations=1))
+            most = max(question.depth, min(question.wanted, in_view))
         while True:
             text, values = walk(question.place, near, most, conditions)
             rows = await connection.fetch(text, *values)
             found = _ranked(rows)
-            if len(found) >= question.wanted:
+            if len(found) >= question.depth:
                 return found[: question.pool]
             if len(rows) < most:
                 return await _compared(connection, question, near, conditions)
@@ -119,12 +131,13 @@ class Searching:
 
     async def _worded(self, connection: asyncpg.Connection, question: Question, conditions: Conditions) -> list[UUID]:
         """A ranking by words."""
+        sizes = [await self._sizes.of(connection, question.place, near) for near in question.near]
         wanted = Wanted(
             place=question.place,
             text=question.text,
             conditions=conditions,
             most=question.pool,
-            alone=not question.near,
+            size=max(sizes, key=lambda size: size.own, default=None),
         )
         return await self._wording.ranked(connection, wanted)
 
@@ -151,17 +164,19 @@ def _ranked(rows: Sequence[asyncpg.Record]) -> list[UUID]:
 
 async def _page(
     connection: asyncpg.Connection, question: Question, ranked: Sequence[tuple[UUID, float]]
-) -> list[Found]:
-    """The rows of the page."""
+) -> tuple[list[Found], int]:
+    """The rows of the page, and how many items above its end are over."""
     scores = dict(ranked)
     items = list(scores)
     rows: Sequence[asyncpg.Record] = ()
-    for some in (items[: question.wanted], items):
+    for some in (items[: question.limit + question.offset + FEW], items):
         text, values = page(question.place, some, question.limit, question.offset)
         rows = await connection.fetch(text, *values)
         if len(rows) == question.limit or len(some) == len(items):
             break
-    return [Found(row, scores[row["item_id"]]) for row in rows]
+    full = len(rows) == question.limit
+    passed = rows[-1]["place"] if full else len(some)
+    return [Found(row, scores[row["item_id"]]) for row in rows], passed - question.offset - len(rows)
 
 
 def fused(rankings: Sequence[Sequence[UUID]]) -> list[tuple[UUID, float]]:

@@ -2,6 +2,7 @@
 place, and which words are common. It decides how is searched.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -11,12 +12,27 @@ import asyncpg
 import msgspec
 
 from app.store.indexing import Near
-from app.store.statements import Place, size
+from app.store.statements import Place, sample, size
 
 COUNTED = 20_000
 """Vectors that are counted at the most."""
 
 SIZE_SECONDS = 30.0
+
+LARGE = 5_000
+"""Vectors from which on a sample of the items at a place says something of its words."""
+
+SAMPLED = 2_000
+"""Items of all tenants that are read for a sample, about; and ten times as many where few of these lie at the place."""
+
+ENOUGH = 500
+"""Items of a sample at the place that are not few."""
+
+LEAST_SEEN = 10
+"""Items of a sample that must have a word: of fewer, chance says too much."""
+
+SAMPLE_SECONDS = 600.0
+
 MOST_KNOWN = 20_000
 
 Key = TypeVar("Key", bound=Hashable)
@@ -70,3 +86,50 @@ class Sizes:
             seen = Size(row["own"], row["total"])
             self._seen.put((place, near.space), seen)
         return seen
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What some items of a place say of all: ``counts`` are how many of these have a word at the least.
+
+    Words that few items of the sample have are not among them. ``mostly``: most items of all tenants lie at the place.
+    """
+
+    counts: dict[str, float]
+    mostly: bool
+
+
+UNKNOWN = Sample({}, mostly=False)
+
+
+class Samples:
+    """Which words are common at a place, as seen in the last ``SAMPLE_SECONDS``."""
+
+    def __init__(self) -> None:
+        self._seen: Lately[Place, Sample] = Lately(SAMPLE_SECONDS)
+
+    async def of(self, connection: asyncpg.Connection, place: Place, size: Size) -> Sample:
+        """Of the items at ``place``, which has vectors of ``size``; of few of them nothing is said."""
+        if size.own < LARGE:
+            return UNKNOWN
+        seen = self._seen.get(place)
+        if seen is None:
+            self._seen.put(place, UNKNOWN)  # searches that come meanwhile need not look too
+            total = max(size.own, size.total)
+            for read in (SAMPLED, 10 * SAMPLED):
+                part = min(1.0, read / total)
+                text, values = sample(place, part, LEAST_SEEN)
+                rows = await connection.fetch(text, *values)
+                items = next(row["items"] for row in rows if row["word"] is None)
+                if items >= ENOUGH:
+                    break
+            counts = {
+                row["word"]: at_least(row["items"], deviations=2) / part for row in rows if row["word"] is not None
+            }
+            seen = Sample(counts, mostly=2 * items >= part * total)
+            self._seen.put(place, seen)
+        return seen
+
+
+def at_least(mean: float, *, deviations: float) -> float:
+    """How many there are where there are ``mean`` on the average, if so many standard deviations fewer (Poisson)."""
+    return mean - deviations * math.sqrt(mean)

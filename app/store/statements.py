@@ -31,6 +31,9 @@ the walk goes over the index of vectors, all else by keys."""
 PLANNED_ANEW = "set local plan_cache_mode = force_custom_plan;"
 """For what PostgreSQL plans by what is asked for."""
 
+LONG = 2000
+"""Bytes from which on an item's words lie apart from it."""
+
 LIVE = "(i.expires_at is null or i.expires_at > now())"
 
 SHOWN = "i.namespace, i.key, i.value::text as value, i.created_at, i.updated_at, i.item_id, i.ttl_minutes"
@@ -131,8 +134,12 @@ select item_id, distance from every order by distance limit {statement.add(most,
 
 
 class Looked(msgspec.Struct, frozen=True):
-    """How many items are looked at: of all that the tenant has (None: any number), and of those at a place."""
+    """How many items are looked at: of all that the tenant has (None: any number), and of those at a place.
 
+    ``mostly``: most of the items of all tenants lie at the place.
+    """
+
+    mostly: bool
     hits: int | None
     found: int
 
@@ -152,6 +159,7 @@ def matches(
     """
     statement = Statement(place)
     given = [statement.add(list(words), "text[]"), statement.add(every, "boolean"), *statement.span]
+    given.append(statement.add(looked.mostly, "boolean"))
     given += [statement.add(count, "int") for count in (looked.hits, looked.found, most)]
     asked = f"store_matches({', '.join(given)})"
     if conditions is None:
@@ -166,10 +174,10 @@ order by m.rank desc nulls last, m.item_id desc
 
 
 def page(place: Place, items: Sequence[UUID], limit: int, offset: int) -> Asked:
-    """Those of ``items`` whose time is not over, in their order."""
+    """Those of ``items`` whose time is not over, in their order, each with its ``place`` among them, from 1 on."""
     statement = Statement(place)
     text = f"""
-select {SHOWN} from unnest({statement.add(list(items), "uuid[]")}) with ordinality as f(item_id, place)
+select {SHOWN}, f.place from unnest({statement.add(list(items), "uuid[]")}) with ordinality as f(item_id, place)
 join store_items i on i.tenant_id = {statement.tenant} and i.item_id = f.item_id
 where {LIVE}
 order by f.place limit {statement.add(limit, "int")} offset {statement.add(offset, "int")}
@@ -198,5 +206,24 @@ select (
   select count(*) from (
     select from {table} v where {statement.in_space(near)} limit {statement.add(most, "int")}) few
 ) as own, (select reltuples::bigint from pg_class where oid = '{table}'::regclass) as total
+"""
+    return text, statement.values
+
+
+def sample(place: Place, part: float, least: int) -> Asked:
+    """How many items lie at the place in a ``part`` of the table's pages, and the words that ``least`` of these have.
+
+    Long items are passed over: to read them would cost too much.
+    """
+    statement = Statement(place)
+    text = f"""
+with picked as materialized (
+  select i.words from store_items i tablesample system ({statement.add(100 * part, "float8")}) repeatable (1)
+  where {statement.within("i")} and pg_column_size(i.words) < {LONG}
+)
+select null as word, count(*) as items from picked
+union all
+select w.word, count(*) from picked p, unnest(tsvector_to_array(p.words)) as w(word)
+group by w.word having count(*) >= {statement.add(least, "int")}
 """
     return text, statement.values

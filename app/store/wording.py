@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from app.store.filters import Condition
-from app.store.sizes import Lately
+from app.store.sizes import UNKNOWN, Lately, Sample, Samples, Size
 from app.store.statements import Looked, Place, matches
 
 MANY = 300
@@ -46,14 +46,19 @@ _WORD = re.compile(r"\w+")
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """``most`` items at ``place`` that fulfil ``conditions`` (None: there are none), by the words of ``text``.
 
-    ``alone``: no other ranking answers.
+    ``size``: of the vectors there; None where no ranking but this one answers.
     """
 
     place: Place
     text: str
     conditions: Sequence[Condition] | None
     most: int
-    alone: bool
+    size: Size | None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other ranking answers."""
+        return self.size is None
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -69,6 +74,7 @@ class Wording:
 
     def __init__(self) -> None:
         self._common: Lately[tuple[Place, str], bool] = Lately(COMMON_SECONDS)
+        self._samples = Samples()
 
     async def ranked(self, connection: asyncpg.Connection, wanted: Wanted) -> list[UUID]:
         """Items with any of the words that are not common, where no more than ``MANY`` have these, else with all words.
@@ -76,46 +82,74 @@ class Wording:
         Where very many have even all of the words nothing is ranked, unless words must do ``alone``.
         """
         words = _words(_without(wanted.text[:MOST_WORDS], STOP))
-        items = await self._with_rare(connection, wanted, words)
+        sample = UNKNOWN
+        if words and wanted.size is not None:
+            sample = await self._samples.of(connection, wanted.place, wanted.size)
+        asking = _Asking(connection, wanted, sample)
+        items = await self._with_rare(asking, words)
         if items is None:
-            found = await _found(connection, wanted, words, every=True)
+            found = await asking.found(words, every=True)
             items = found.items if wanted.alone or not found.full else []
         if wanted.alone and len(items) < wanted.most:
-            more = await _found(connection, wanted, words, every=False)
+            more = await asking.found(words, every=False)
             items = list(dict.fromkeys([*items, *more.items]))[: wanted.most]
         return items
 
-    async def _with_rare(
-        self, connection: asyncpg.Connection, wanted: Wanted, words: Sequence[str]
-    ) -> list[UUID] | None:
+    async def _with_rare(self, asking: "_Asking", words: Sequence[str]) -> list[UUID] | None:
         """Items with any of the rare ones of ``words``; None where there are no such words."""
-        rare = [word for word in words if not self._common.get((wanted.place, word))]
+        place = asking.wanted.place
+        rare = sifted([word for word in words if not self._common.get((place, word))], asking.sample)
         found = Found([], full=False, shares={})
         for _ in range(ROUNDS):
             if words and not rare:
                 return None
-            found = await _found(connection, wanted, rare, every=False)
+            found = await asking.found(rare, every=False)
             if not found.full:
                 return found.items
             common = {word for word in rare if found.shares[word] >= COMMON}
             for word in common:
-                self._common.put((wanted.place, word), True)
+                self._common.put((place, word), True)
             rarest = sorted(rare, key=lambda word: found.shares[word])[: (len(rare) + 1) // 2]
             rare = [word for word in (rare if common else rarest) if word not in common]
         return found.items if rare else None
 
 
-async def _found(connection: asyncpg.Connection, wanted: Wanted, words: Sequence[str], *, every: bool) -> Found:
-    """The best items with ``every`` one of ``words`` or any."""
-    if not words:
-        return Found([], full=False, shares={})
-    looked = Looked(None if wanted.alone else HITS, MANY + 1)
-    most = wanted.most if wanted.conditions is None else looked.found
-    text, values = matches(wanted.place, words, every=every, looked=looked, most=most, conditions=wanted.conditions)
-    rows = await connection.fetch(text, *values)
-    full = bool(rows) and rows[0]["full"]
-    shares = dict(zip(words, rows[0]["shares"], strict=True)) if full else {}
-    return Found([row["item_id"] for row in rows if row["passes"]][: wanted.most], full, shares)
+class _Asking(msgspec.Struct, frozen=True):
+    """How a search by words asks the database."""
+
+    connection: asyncpg.Connection
+    wanted: Wanted
+    sample: Sample
+
+    async def found(self, words: Sequence[str], *, every: bool) -> Found:
+        """The best items with ``every`` one of ``words`` or any."""
+        if not words:
+            return Found([], full=False, shares={})
+        wanted = self.wanted
+        looked = Looked(self.sample.mostly, None if wanted.alone else HITS, MANY + 1)
+        most = wanted.most if wanted.conditions is None else looked.found
+        text, values = matches(wanted.place, words, every=every, looked=looked, most=most, conditions=wanted.conditions)
+        rows = await self.connection.fetch(text, *values)
+        full = bool(rows) and rows[0]["full"]
+        shares = dict(zip(words, rows[0]["shares"], strict=True)) if full else {}
+        return Found([row["item_id"] for row in rows if row["passes"]][: wanted.most], full, shares)
+
+
+def sifted(words: Sequence[str], sample: Sample) -> list[str]:
+    """``words`` without those that a look at their items would show as common, as far as ``sample`` says."""
+    rest = {word: _count(word, sample) for word in words}
+    while (every := sum(rest.values())) > MANY:
+        fewer = {word: count for word, count in rest.items() if count < COMMON * every}
+        if len(fewer) == len(rest):
+            break
+        rest = fewer
+    return list(rest)
+
+
+def _count(word: str, sample: Sample) -> float:
+    """How many items have ``word`` at the least. Of an address, say, a sample says nothing."""
+    parts = _WORD.findall(word)
+    return sample.counts.get(parts[0], 0) if len(parts) == 1 else 0
 
 
 def _words(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Searches by a question: by vectors and by words, fused."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -166,12 +167,28 @@ async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: St
     await fill(ours)
     database = store.service.house.database
     look = sa.text(
-        "select count(*) from store_matches(array[:asked], false, '', '~', 100, 100, 100) where item_id is not null"
+        "select count(*) from store_matches(array[:asked], false, '', '~', :mostly, 100, 100, 100)"
+        " where item_id is not null"
     )
-    for asked in ("climbing", "climbing nothing", f"climbing '@{tenant_id_of('ours')}' @{tenant_id_of('ours')}"):
+    mine = f"climbing '@{tenant_id_of('ours')}' @{tenant_id_of('ours')}"
+    for asked, mostly in itertools.product(("climbing", "climbing nothing", mine), (False, True)):
+        values = {"asked": asked, "mostly": mostly}
         async with database.reading(tenant_id_of("ours")) as session:
-            assert await session.scalar(look, {"asked": asked}) >= 1
+            assert await session.scalar(look, values) >= 1
         async with database.reading(tenant_id_of("theirs")) as session:
-            assert await session.scalar(look, {"asked": asked}) == 0
+            assert await session.scalar(look, values) == 0
         async with database._requests.connect() as connection:
-            assert (await connection.execute(look, {"asked": asked})).scalar() == 0
+            assert (await connection.execute(look, values)).scalar() == 0
+
+
+async def test_what_most_items_of_others_have_is_found_of_the_tenant(
+    store: Store, ours: Tenant, theirs: Tenant
+) -> None:
+    """Words are asked without the tenant as long as few items have them: here more have them than are looked at."""
+    for number in range(9):
+        await theirs.put("notes", str(number), {"text": "climbing"})
+    await ours.put("notes", "mine", {"text": "climbing"})
+    look = "select count(item_id) from store_matches(array['climbing'], false, '', '~', true, {}, {}, 100)"
+    async with store.service.house.database.reading(tenant_id_of("ours")) as session:
+        for hits, looked in ((100, 2), ("null", 2), (100, 5), (100, 6)):
+            assert await session.scalar(sa.text(look.format(hits, looked))) == 1

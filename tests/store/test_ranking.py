@@ -8,10 +8,10 @@ import pytest
 
 from app.access.structs import tenant_id_of
 from app.base.ids import new_id
-from app.store import searching, wording
+from app.store import searching, sizes, wording
 from app.store.searching import compares, fused
-from app.store.sizes import Size
-from tests.store.conftest import Store, Tenant, never
+from app.store.sizes import Sample, Size, at_least
+from tests.store.conftest import Store, Tenant, never, sent_by
 
 OVER = "update store_items set expires_at = now() where key like 'old%'"
 
@@ -47,6 +47,18 @@ async def test_what_is_over_takes_no_place(store: Store, ours: Tenant, monkeypat
     assert len(await ours.keys("a", query="climbing", filter={"text": {"$ne": "violin 1"}})) == 4
 
 
+async def test_some_that_are_over_make_no_page_shorter_or_worse(store: Store, ours: Tenant, monkeypatch: Any) -> None:
+    monkeypatch.setattr(searching, "compares", never)
+    await asyncio.gather(*(ours.put("a", f"old{number}", {"text": "climbing"}, ttl=5) for number in range(30)))
+    await asyncio.gather(*(ours.put("a", f"near{number}", {"text": f"climbing {number}"}) for number in range(12)))
+    await asyncio.gather(*(ours.put("a", f"far{number}", {"text": f"violin {number}"}) for number in range(60)))
+    await store.do(OVER)
+    for limit, offset in ((10, 0), (5, 5), (12, 0)):
+        found = await ours.keys("a", query="climbing", limit=limit, offset=offset)
+        assert len(found) == limit
+        assert all(key.startswith("near") for key in found)
+
+
 @pytest.mark.parametrize("how", [compares, never], ids=["compared", "walked"])
 async def test_an_item_with_many_texts_is_found_once(ours: Tenant, monkeypatch: Any, how: Any) -> None:
     monkeypatch.setattr(searching, "compares", how)
@@ -71,6 +83,43 @@ async def test_words_that_very_many_items_have_rank_nothing_beside_vectors(ours:
     assert (first["key"], first["score"]) == ("rare", pytest.approx(1))
     assert second["score"] == pytest.approx(0.5 * 61 / 62)
     assert (await ours.keys("a", query="report 3"))[0] == "3"
+
+
+async def test_a_sample_says_which_words_are_common_before_any_is_asked(
+    store: Store, ours: Tenant, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(wording, "MANY", 3)
+    for number in range(14):
+        await ours.put("a", str(number), {"text": f"report {number}"})
+    await ours.put("a", "rare", {"text": "report of violins"})
+    monkeypatch.setattr(sizes, "LARGE", 15)
+    for times in (1, 2):
+        async with sent_by(store.service.house.database) as sent:
+            (first, second, *_) = await ours.items("a", query="report violins")
+        assert (first["key"], first["score"]) == ("rare", pytest.approx(1))
+        assert second["score"] == pytest.approx(0.5 * 61 / 62)
+        assert len([one for one in sent if "store_matches" in one]) == 1
+        assert len([one for one in sent if "tablesample" in one]) == (2 if times == 1 else 0)
+
+
+@pytest.mark.parametrize(
+    "counts, left",
+    [
+        ({}, ["a", "b", "c's"]),
+        ({"a": 200}, ["a", "b", "c's"]),
+        ({"a": 200, "b": 150}, ["c's"]),
+        ({"a": 2000, "b": 250}, ["b", "c's"]),
+        ({"a": 2000, "b": 400}, ["c's"]),
+        ({"c": 2000, "s": 2000}, ["a", "b", "c's"]),
+    ],
+)
+def test_words_are_left_out_as_a_look_at_their_items_would_leave_them_out(counts: Any, left: list[str]) -> None:
+    assert wording.sifted(["a", "b", "c's"], Sample(counts, mostly=False)) == left
+
+
+def test_a_sample_counts_carefully() -> None:
+    assert at_least(100, deviations=2) == 80
+    assert at_least(20, deviations=1) == pytest.approx(15.5, abs=0.1)
 
 
 async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Tenant, monkeypatch: Any) -> None:
