@@ -64,9 +64,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         """How many of each ranking are fused at the most."""
         return max(LEAST_POOL, 2 * self.wanted)
 
-    def lacks(self, ranking: Sequence[UUID], over: int) -> bool:
-        """Whether ``ranking`` was cut, and is too short for the page without those that are ``over``."""
-        return len(ranking) >= self.depth and len(ranking) - over < self.limit + self.offset
+    def lacks(self, rankings: Sequence[Sequence[UUID]], over: int) -> bool:
+        """Whether any of ``rankings``, the last one by words, was cut and is too short without what is ``over``."""
+        cuts = [self.depth] * (len(rankings) - 1) + [self.pool]
+        end = self.limit + self.offset
+        return any(cut <= len(one) < end + over for one, cut in zip(rankings, cuts, strict=True))
 
 
 DEARER = 9
@@ -98,40 +100,21 @@ class Searching:
         ``connection`` is in a transaction of the tenant with ``SETTINGS``.
         """
         conditions: Conditions = question.conditions or None
-        rankings = [await self._nearest(connection, question, near, conditions) for near in question.near]
-        rankings.append(await self._worded(connection, question, conditions))
+        rankings = await self._ranked(connection, question, conditions)
         found, over = await _page(connection, question, fused(rankings))
-        if conditions is None and any(question.lacks(ranking, over) for ranking in rankings):
+        if conditions is None and question.lacks(rankings, over):
             # what is over has taken the places of what is not
-            rankings = [await self._nearest(connection, question, near, ()) for near in question.near]
-            rankings.append(await self._worded(connection, question, ()))
+            rankings = await self._ranked(connection, question, ())
             found, _ = await _page(connection, question, fused(rankings))
         return found
 
-    async def _nearest(
-        self, connection: asyncpg.Connection, question: Question, near: Near, conditions: Conditions
-    ) -> list[UUID]:
-        """A ranking by vectors."""
-        size = await self._sizes.of(connection, question.place, near)
-        if compares(size, question.wanted):
-            return await _compared(connection, question, near, conditions)
-        most = question.wanted
-        if conditions is None:  # what the first round of the walk nearly always brings; another one costs as much again
-            in_view = int(at_least(EF_SEARCH * size.share, deviations=1))
-            most = max(question.depth, min(question.wanted, in_view))
-        while True:
-            text, values = walk(question.place, near, most, conditions)
-            rows = await connection.fetch(text, *values)
-            found = _ranked(rows)
-            if len(found) >= question.depth:
-                return found[: question.pool]
-            if len(rows) < most:
-                return await _compared(connection, question, near, conditions)
-            most *= 4
-
-    async def _worded(self, connection: asyncpg.Connection, question: Question, conditions: Conditions) -> list[UUID]:
-        """A ranking by words."""
+    async def _ranked(
+        self, connection: asyncpg.Connection, question: Question, conditions: Conditions
+    ) -> list[list[UUID]]:
+        """All rankings: those by vectors, and the one by words."""
         sizes = [await self._sizes.of(connection, question.place, near) for near in question.near]
+        nears = zip(question.near, sizes, strict=True)
+        rankings = [await _near(connection, question, near, size, conditions) for near, size in nears]
         wanted = Wanted(
             place=question.place,
             text=question.text,
@@ -139,7 +122,28 @@ class Searching:
             most=question.pool,
             size=max(sizes, key=lambda size: size.own, default=None),
         )
-        return await self._wording.ranked(connection, wanted)
+        return [*rankings, await self._wording.ranked(connection, wanted)]
+
+
+async def _near(
+    connection: asyncpg.Connection, question: Question, near: Near, size: Size, conditions: Conditions
+) -> list[UUID]:
+    """A ranking by vectors."""
+    if compares(size, question.wanted):
+        return await _compared(connection, question, near, conditions)
+    most = question.wanted
+    if conditions is None:  # what the first round of the walk nearly always brings; another one costs as much again
+        in_view = int(at_least(EF_SEARCH * size.share, deviations=1))
+        most = max(question.depth, min(question.wanted, in_view))
+    while True:
+        text, values = walk(question.place, near, most, conditions)
+        rows = await connection.fetch(text, *values)
+        found = _ranked(rows)
+        if len(found) >= question.depth:
+            return found[: question.pool]
+        if len(rows) < most:
+            return await _compared(connection, question, near, conditions)
+        most *= 4
 
 
 async def _compared(

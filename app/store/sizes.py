@@ -115,19 +115,21 @@ class Samples:
         if seen is None:
             self._seen.put(place, UNKNOWN)  # searches that come meanwhile need not look too
             total = max(size.own, size.total)
-            for read in (SAMPLED, 10 * SAMPLED):
-                part = min(1.0, read / total)
-                text, values = sample(place, part, LEAST_SEEN)
-                rows = await connection.fetch(text, *values)
-                items = next(row["items"] for row in rows if row["word"] is None)
-                if items >= ENOUGH:
-                    break
-            counts = {
-                row["word"]: at_least(row["items"], deviations=2) / part for row in rows if row["word"] is not None
-            }
-            seen = Sample(counts, mostly=2 * items >= part * total)
+            items, seen = await _sampled(connection, place, total, SAMPLED)
+            if items < ENOUGH:
+                _, seen = await _sampled(connection, place, total, 10 * SAMPLED)
             self._seen.put(place, seen)
         return seen
+
+
+async def _sampled(connection: asyncpg.Connection, place: Place, total: int, read: int) -> tuple[int, Sample]:
+    """How many items at ``place`` are among the about ``read`` of ``total`` that are looked at, and what they say."""
+    part = min(1.0, read / total)
+    text, values = sample(place, part, LEAST_SEEN)
+    rows = await connection.fetch(text, *values)
+    items = next(row["items"] for row in rows if row["word"] is None)
+    counts = {row["word"]: at_least(row["items"], deviations=2) / part for row in rows if row["word"] is not None}
+    return items, Sample(counts, mostly=2 * items >= part * total)
 
 
 def at_least(mean: float, *, deviations: float) -> float:

@@ -155,7 +155,7 @@ def matches(
 ) -> Asked:
     """The ``most`` items that have ``every`` one of ``words`` or any, the best first, out of ``looked``.
 
-    ``full``: there may be more; then ``shares`` tell in which part of them each of the words is.
+    ``full``: there may be more.
     """
     statement = Statement(place)
     given = [statement.add(list(words), "text[]"), statement.add(every, "boolean"), *statement.span]
@@ -163,12 +163,21 @@ def matches(
     given += [statement.add(count, "int") for count in (looked.hits, looked.found, most)]
     asked = f"store_matches({', '.join(given)})"
     if conditions is None:
-        return f'select item_id, "full", shares, item_id is not null as passes from {asked}', statement.values
+        return f'select item_id, "full", item_id is not null as passes from {asked}', statement.values
     text = f"""
-select m.item_id, m."full", m.shares, i.item_id is not null as passes from {asked} m
+select m.item_id, m."full", i.item_id is not null as passes from {asked} m
 left join store_items i
   on i.tenant_id = {statement.tenant} and i.item_id = m.item_id and {statement.passing(conditions)}
 order by m.rank desc nulls last, m.item_id desc
+"""
+    return text, statement.values
+
+
+def shares(place: Place, words: Sequence[str], looked: int) -> Asked:
+    """In which part of ``looked`` items of the tenant that have any of ``words`` each of these is."""
+    statement = Statement(place)
+    text = f"""
+select word, share from store_shares({statement.add(list(words), "text[]")}, {statement.add(looked, "int")})
 """
     return text, statement.values
 

@@ -9,9 +9,9 @@ import msgspec
 
 from app.store.filters import Condition
 from app.store.sizes import UNKNOWN, Lately, Sample, Samples, Size
-from app.store.statements import Looked, Place, matches
+from app.store.statements import Looked, Place, matches, shares
 
-MANY = 300
+MANY = 200
 """Items that are ranked by words at the most."""
 
 HITS = 10 * MANY
@@ -62,11 +62,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """``items``, the best first; there may be more if they are ``full``: then words have ``shares`` of them."""
+    """``items``, the best first; there may be more if they are ``full``."""
 
     items: list[UUID]
     full: bool
-    shares: dict[str, float]
 
 
 class Wording:
@@ -99,17 +98,18 @@ class Wording:
         """Items with any of the rare ones of ``words``; None where there are no such words."""
         place = asking.wanted.place
         rare = sifted([word for word in words if not self._common.get((place, word))], asking.sample)
-        found = Found([], full=False, shares={})
+        found = Found([], full=False)
         for _ in range(ROUNDS):
             if words and not rare:
                 return None
             found = await asking.found(rare, every=False)
             if not found.full:
                 return found.items
-            common = {word for word in rare if found.shares[word] >= COMMON}
+            shares = await asking.shares(rare)
+            common = {word for word in rare if shares.get(word, 0) >= COMMON}
             for word in common:
                 self._common.put((place, word), True)
-            rarest = sorted(rare, key=lambda word: found.shares[word])[: (len(rare) + 1) // 2]
+            rarest = sorted(rare, key=lambda word: shares.get(word, 0))[: (len(rare) + 1) // 2]
             rare = [word for word in (rare if common else rarest) if word not in common]
         return found.items if rare else None
 
@@ -124,15 +124,19 @@ class _Asking(msgspec.Struct, frozen=True):
     async def found(self, words: Sequence[str], *, every: bool) -> Found:
         """The best items with ``every`` one of ``words`` or any."""
         if not words:
-            return Found([], full=False, shares={})
+            return Found([], full=False)
         wanted = self.wanted
         looked = Looked(self.sample.mostly, None if wanted.alone else HITS, MANY + 1)
         most = wanted.most if wanted.conditions is None else looked.found
         text, values = matches(wanted.place, words, every=every, looked=looked, most=most, conditions=wanted.conditions)
         rows = await self.connection.fetch(text, *values)
         full = bool(rows) and rows[0]["full"]
-        shares = dict(zip(words, rows[0]["shares"], strict=True)) if full else {}
-        return Found([row["item_id"] for row in rows if row["passes"]][: wanted.most], full, shares)
+        return Found([row["item_id"] for row in rows if row["passes"]][: wanted.most], full)
+
+    async def shares(self, words: Sequence[str]) -> dict[str, float]:
+        """In which part of the items that have any of ``words`` each of these is."""
+        text, values = shares(self.wanted.place, words, MANY + 1)
+        return {row["word"]: row["share"] for row in await self.connection.fetch(text, *values)}
 
 
 def sifted(words: Sequence[str], sample: Sample) -> list[str]:

@@ -163,22 +163,26 @@ async def test_where_many_items_are_the_same_is_found(ours: Tenant, monkeypatch:
 
 
 async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: Store, ours: Tenant) -> None:
-    """The one function that reads past row level security, so that the index of words can be used."""
+    """The functions that read past row level security, so that the index of words can be used."""
     await fill(ours)
     database = store.service.house.database
     look = sa.text(
         "select count(*) from store_matches(array[:asked], false, '', '~', :mostly, 100, 100, 100)"
         " where item_id is not null"
     )
+    shares = sa.text("select count(*) from store_shares(array[:asked, 'nothing'], cast(:mostly as int) + 100)")
     mine = f"climbing '@{tenant_id_of('ours')}' @{tenant_id_of('ours')}"
     for asked, mostly in itertools.product(("climbing", "climbing nothing", mine), (False, True)):
         values = {"asked": asked, "mostly": mostly}
         async with database.reading(tenant_id_of("ours")) as session:
             assert await session.scalar(look, values) >= 1
-        async with database.reading(tenant_id_of("theirs")) as session:
-            assert await session.scalar(look, values) == 0
-        async with database._requests.connect() as connection:
-            assert (await connection.execute(look, values)).scalar() == 0
+        for statement in (look, shares):
+            async with database.reading(tenant_id_of("theirs")) as session:
+                assert await session.scalar(statement, values) == 0
+            async with database._requests.connect() as connection:
+                assert (await connection.execute(statement, values)).scalar() == 0
+    async with database.reading(tenant_id_of("ours")) as session:
+        assert await session.scalar(shares, {"asked": "climbing", "mostly": False}) == 2
 
 
 async def test_what_most_items_of_others_have_is_found_of_the_tenant(
