@@ -1,4 +1,4 @@
-"""Searches of the store keep their plans: one function reads the index of words, and an index finds the newest items.
+"""Searches of the store keep their plans: functions read the index of words, and an index finds the newest items.
 
 ``store_words`` stays for processes of the version before, which run while this is applied.
 
