@@ -1,7 +1,8 @@
 """Group commit: what many callers want written goes out as one statement.
 
-While one group is on its way, the next gathers; there is no timer, so a lone caller waits for nobody and a crowd shares
-round trips and syncs (measured: limits in docs/performance.md).
+A group gathers for as long as each turn of the event loop brings more entries: what the loop has at hand goes out
+together, however fast the database is. There is no timer, so a lone caller waits for one empty turn (some 10 µs), and a
+crowd shares round trips, statements and syncs (measured: docs/decisions/0012-groups-that-gather.md).
 """
 
 import asyncio
@@ -49,7 +50,8 @@ class Groups(Generic[Entry, Result]):
         self._key = key
         self._waiting: deque[tuple[Hashable, Entry, asyncio.Future[Result]]] = deque()
         self._busy: set[Hashable] = set()
-        self._wake = asyncio.Event()
+        self._idle: list[asyncio.Future[None]] = []
+        self._gathering = False
         self._tasks = Tasks(name)
         self._lanes = lanes
 
@@ -68,8 +70,24 @@ class Groups(Generic[Entry, Result]):
         """Queue ``entry``; the future gives its result once its group is committed."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._key(entry), entry, future))
-        self._wake.set()
+        if not self._gathering:
+            self._call()
         return future
+
+    def _call(self) -> None:
+        """Wake a lane that has nothing to do: the last one that had, for it is the warmest."""
+        while self._idle:
+            lane = self._idle.pop()
+            if not lane.done():  # it is, where the lane was cancelled
+                lane.set_result(None)
+                return
+
+    async def _gather(self) -> None:
+        """Let entries come, until a turn of the loop brings none."""
+        found = 0
+        while found < len(self._waiting) < MOST:
+            found = len(self._waiting)
+            await asyncio.sleep(0)
 
     def _take(self) -> list[tuple[Hashable, Entry, "asyncio.Future[Result]"]]:
         group: list[tuple[Hashable, Entry, asyncio.Future[Result]]] = []
@@ -98,21 +116,34 @@ class Groups(Generic[Entry, Result]):
                 await asyncio.sleep(0.2)
 
     async def _serve(self, connection: asyncpg.Connection) -> None:
-        group = self._take()
+        group = await self._next()
         if not group:
-            self._wake.clear()
-            await self._wake.wait()
+            self._idle.append(asyncio.get_running_loop().create_future())
+            await self._idle[-1]
             return
         try:
             await self._send(connection, group)
         except BaseException:
             for _, _, future in group:
                 self._fail(future, Unavailable("The database connection broke.", retry_after=2))
+            self._call()  # what waited for the keys of these
             raise
         finally:
             self._busy.difference_update(item[0] for item in group)
-            if self._waiting:
-                self._wake.set()
+
+    async def _next(self) -> list[tuple[Hashable, Entry, "asyncio.Future[Result]"]]:
+        """The next group; none where nothing waits, or another lane gathers."""
+        if self._gathering:
+            return []
+        self._gathering = True
+        try:
+            await self._gather()
+        finally:
+            self._gathering = False
+        group = self._take()
+        if len(group) == MOST:
+            self._call()
+        return group
 
     async def _send(
         self, connection: asyncpg.Connection, group: list[tuple[Hashable, Entry, "asyncio.Future[Result]"]]
