@@ -1,8 +1,8 @@
 """Group commit: what many callers want written goes out as one statement.
 
-A group gathers for as long as each turn of the event loop brings more entries: what the loop has at hand goes out
-together, however fast the database is. There is no timer, so a lone caller waits for one empty turn (some 10 µs), and a
-crowd shares round trips, statements and syncs (measured: docs/decisions/0012-groups-that-gather.md).
+While one group is on its way, the next gathers; there is no timer, so a lone caller waits for nobody and a crowd shares
+round trips and syncs (measured: limits in docs/performance.md). The lane that was busy last is the first to go on, so
+that whoever writes one thing after the other finds the same connection, its caches still warm.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Groups(Generic[Entry, Result]):
         self._waiting: deque[tuple[Hashable, Entry, asyncio.Future[Result]]] = deque()
         self._busy: set[Hashable] = set()
         self._idle: list[asyncio.Future[None]] = []
-        self._gathering = False
+        self._called = False
         self._tasks = Tasks(name)
         self._lanes = lanes
 
@@ -70,24 +70,16 @@ class Groups(Generic[Entry, Result]):
         """Queue ``entry``; the future gives its result once its group is committed."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._key(entry), entry, future))
-        if not self._gathering:
-            self._call()
+        self._call()
         return future
 
     def _call(self) -> None:
-        """Wake a lane that has nothing to do: the last one that had, for it is the warmest."""
-        while self._idle:
+        """Wake a lane that has nothing to do, if none is on its way to what waits."""
+        while self._idle and not self._called:
             lane = self._idle.pop()
             if not lane.done():  # it is, where the lane was cancelled
                 lane.set_result(None)
-                return
-
-    async def _gather(self) -> None:
-        """Let entries come, until a turn of the loop brings none."""
-        found = 0
-        while found < len(self._waiting) < MOST:
-            found = len(self._waiting)
-            await asyncio.sleep(0)
+                self._called = True
 
     def _take(self) -> list[tuple[Hashable, Entry, "asyncio.Future[Result]"]]:
         group: list[tuple[Hashable, Entry, asyncio.Future[Result]]] = []
@@ -116,34 +108,27 @@ class Groups(Generic[Entry, Result]):
                 await asyncio.sleep(0.2)
 
     async def _serve(self, connection: asyncpg.Connection) -> None:
-        group = await self._next()
+        group = self._take()
         if not group:
-            self._idle.append(asyncio.get_running_loop().create_future())
-            await self._idle[-1]
+            called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(called)
+            await called
+            self._called = False
+            if connection.is_closed():
+                self._call()
             return
+        if self._waiting:  # more than one group may have
+            self._call()
         try:
             await self._send(connection, group)
         except BaseException:
             for _, _, future in group:
                 self._fail(future, Unavailable("The database connection broke.", retry_after=2))
-            self._call()  # what waited for the keys of these
             raise
         finally:
             self._busy.difference_update(item[0] for item in group)
-
-    async def _next(self) -> list[tuple[Hashable, Entry, "asyncio.Future[Result]"]]:
-        """The next group; none where nothing waits, or another lane gathers."""
-        if self._gathering:
-            return []
-        self._gathering = True
-        try:
-            await self._gather()
-        finally:
-            self._gathering = False
-        group = self._take()
-        if len(group) == MOST:
-            self._call()
-        return group
+            if self._waiting:  # for the keys of these
+                self._call()
 
     async def _send(
         self, connection: asyncpg.Connection, group: list[tuple[Hashable, Entry, "asyncio.Future[Result]"]]
