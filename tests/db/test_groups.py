@@ -18,6 +18,7 @@ class Numbers:
     def __init__(self, database: Database) -> None:
         self.groups: list[list[str]] = []
         self.served_by: list[asyncpg.Connection] = []
+        self.begun: asyncio.Queue[int] = asyncio.Queue()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self._groups: Groups[str, int] = Groups("numbers", database, self._read, key=lambda entry: entry, lanes=LANES)
@@ -27,6 +28,7 @@ class Numbers:
     async def _read(self, connection: asyncpg.Connection, entries: Sequence[str]) -> list[int]:
         self.groups.append(list(entries))
         self.served_by.append(connection)
+        self.begun.put_nowait(len(entries))
         await self.may_answer.wait()
         rows = await connection.fetch("select e::int as number from unnest($1::text[]) as e", list(entries))
         return [row["number"] for row in rows]
@@ -37,8 +39,7 @@ class Numbers:
         occupying = []
         for number in range(LANES):
             occupying.append(self.submit(str(number)))
-            while len(self.groups) <= number:
-                await asyncio.sleep(0)
+            assert await self.begun.get() == 1
         return occupying
 
 
@@ -49,6 +50,7 @@ async def numbers(database_url: str) -> AsyncIterator[Numbers]:
     assert await numbers.submit("0") == 0
     numbers.groups.clear()
     numbers.served_by.clear()
+    await numbers.begun.get()
     yield numbers
     await numbers.aclose()
     await database.aclose()
@@ -65,11 +67,9 @@ async def test_what_comes_while_every_lane_is_busy_goes_out_together(numbers: Nu
 async def test_what_is_too_much_for_one_group_goes_on_another_lane_at_once(numbers: Numbers) -> None:
     numbers.may_answer.clear()
     asked = [numbers.submit(str(number)) for number in range(MOST + 3)]
-    while len(numbers.groups) < LANES:
-        await asyncio.sleep(0)
+    assert [await numbers.begun.get() for _ in range(LANES)] == [MOST, 3]
     numbers.may_answer.set()
     assert await asyncio.gather(*asked) == list(range(MOST + 3))
-    assert [len(group) for group in numbers.groups] == [MOST, 3]
 
 
 async def test_who_writes_one_thing_after_the_other_finds_the_same_connection(numbers: Numbers) -> None:
