@@ -87,7 +87,7 @@ async def test_entries_of_one_key_go_out_one_after_the_other_and_hold_up_nobody_
 
 async def test_of_a_group_the_guilty_entry_alone_fails(numbers: Numbers) -> None:
     one, bad, two = (numbers.submit(text) for text in ("1", "no number", "2"))
-    assert await asyncio.gather(one, two) == [1, 2]
+    assert (await one, await two) == (1, 2)
     with pytest.raises(asyncpg.DataError):
         await bad
 
