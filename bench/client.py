@@ -25,11 +25,13 @@ class Failed(Exception):
     """A request was not answered as it should be."""
 
 
-def request(method: str, path: str, value: Any = None) -> bytes:
-    """The bytes of a request, its body JSON."""
+def request(method: str, path: str, value: Any = None, key: str = "") -> bytes:
+    """The bytes of a request, its body JSON; ``key`` is the API key, if it needs one."""
     body = b"" if value is None else json.dumps(value).encode()
     kind = "content-type: application/json\r\n" if body else ""
-    return f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{kind}content-length: {len(body)}\r\n\r\n".encode() + body
+    whose = f"x-api-key: {key}\r\n" if key else ""
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{whose}{kind}content-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 class Connection(asyncio.Protocol):

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import uvloop
 
 from app.base.clock import now
 from app.db import migrate
 from app.db.embedded import EmbeddedDatabase
 from bench.__main__ import RESULTS
+from bench.load import Target
 from bench.processes import Server, free_port, serving
 from bench.starting import READY
 from bench.store_data import SHARES, prepare
@@ -63,8 +65,6 @@ async def measured(url: str, running: Server, keys: dict[str, str], *, quick: bo
         if "search" in parts:
             found["search"] = await one_by_one(url, sessions, 20 if quick else 100)
             found["search"] |= await many_at_once(url, sessions, 2 if quick else 5)
-        if "put" in parts:
-            found["put"] = await puts(url, running, sessions["large"], 4 if quick else 8)
     return found
 
 
@@ -86,7 +86,8 @@ def main() -> None:
     count = 10_000 if arguments.quick else 100_000
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-        database = EmbeddedDatabase(arguments.data or Path(place))
+        folder = arguments.data or Path(place)
+        database = EmbeddedDatabase(folder)
         url = database.start()
         stack.callback(database.stop)
         migrate.upgrade(url)
@@ -94,6 +95,10 @@ def main() -> None:
         with server(url, Path(place)) as (running, keys):
             parts = set(arguments.only or ("search", "put"))
             found = asyncio.run(measured(url, running, keys, quick=arguments.quick, parts=parts))
+            if "put" in parts:
+                postgres = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+                target = Target(running.port, running.pid, postgres)
+                found["put"] = uvloop.run(puts(url, target, keys["large"], 4 if arguments.quick else 8))
     for name, figures in found.items():
         print(f"{table(name, figures)}\n")
     result = {"at": now().isoformat(timespec="seconds"), "items": count, **found}

@@ -1,18 +1,26 @@
-"""Puts of the store over HTTP against bare inserts of the same rows, in one run."""
+"""Puts of the store over HTTP against bare inserts of the same rows, in one run.
+
+The two take turns, a second or so each, and the part that one is of the other is the middle of the pairs: a disk and
+the neighbours of a machine have moods. The client is the lean one of ``bench.client`` (40 µs a request), so that what
+is measured is the server; ``GET /ok`` of the same server tells what a request costs that does nothing.
+"""
 
 import asyncio
 import json
 import random
+import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import aiohttp
 import asyncpg
+import msgspec
 
 from app.access.structs import tenant_id_of
 from app.base.ids import new_id
-from bench.processes import Server, cpu_seconds
+from bench.client import Connection, connect, request
+from bench.load import Target
 from bench.store_data import sentence, vector
 
 BARE_INSERT = "insert into bare_items (tenant_id, namespace, key, value) values ($1, 'bench.', $2, $3::jsonb)"
@@ -24,47 +32,97 @@ with item as (
 insert into store_vectors_384 (tenant_id, item_id, space, part, namespace, embedding)
 values ($1, $3, 16, 0, 'bare.', $6::text::halfvec(384))
 """
-ROUNDS = 2
-"""Of each kind: bare and over HTTP take turns, since a disk has moods."""
+ROUNDS = 5
+"""Of each kind."""
 
 Work = Callable[[int], Awaitable[None]]
+"""Does one thing for the client of that number."""
+Way = Callable[[int], AbstractAsyncContextManager[Work]]
+"""Opens what so many clients need."""
 
 
-async def puts(url: str, running: Server, session: aiohttp.ClientSession, seconds: float) -> dict[str, Any]:
-    """Puts a second, and what part of the bare inserts they are."""
+class Done(msgspec.Struct):
+    """What was done in one round: how many a second, and the seconds of CPU of the server and PostgreSQL each."""
+
+    rate: float
+    server: float
+    postgres: float
+
+
+async def puts(url: str, target: Target, key: str, seconds: float) -> dict[str, Any]:
+    """Puts a second, what part of the bare inserts they are, and what they cost."""
     found: dict[str, Any] = {}
     async with asyncpg.create_pool(url, min_size=32, max_size=32, server_settings={"jit": "off"}) as pool:
         for indexed in (False, True):
+            ways: dict[str, Way] = {
+                "bare": inserting(pool, indexed=indexed),
+                "http": putting(target.port, key, indexed=indexed),
+                "ok": asking(target.port),
+            }
             for clients in (1, 32):
-                bare, http, used = 0.0, 0.0, 0.0
-                for _ in range(ROUNDS):
-                    bare += await _rate(inserting(pool, indexed=indexed), clients, seconds / ROUNDS)
-                    before = cpu_seconds(running.pid)
-                    http += await _rate(putting(session, indexed=indexed), clients, seconds / ROUNDS)
-                    used += cpu_seconds(running.pid) - before
-                found[f"{'indexed' if indexed else 'not indexed'}, {clients} clients"] = {
-                    "http_per_s": round(http / ROUNDS),
-                    "bare_per_s": round(bare / ROUNDS),
-                    "of_bare": round(http / bare, 2),
-                    "server_cpu_ms": round(used / (http / ROUNDS * seconds) * 1000, 2),
-                }
+                rounds = [
+                    {name: await _round(way, target, clients, seconds / ROUNDS) for name, way in ways.items()}
+                    for _ in range(ROUNDS)
+                ]
+                found[f"{'indexed' if indexed else 'not indexed'}, {clients} clients"] = _summed(rounds)
     return found
 
 
-def putting(session: aiohttp.ClientSession, *, indexed: bool) -> Work:
+def _summed(rounds: list[dict[str, Done]]) -> dict[str, Any]:
+    """The middle of each figure."""
+
+    def middle(figure: Callable[[dict[str, Done]], float], digits: int | None = None) -> float:
+        return round(statistics.median(figure(one) for one in rounds), digits)
+
+    return {
+        "http_per_s": middle(lambda one: one["http"].rate),
+        "bare_per_s": middle(lambda one: one["bare"].rate),
+        "of_bare": middle(lambda one: one["http"].rate / one["bare"].rate, 2),
+        "ok_per_s": middle(lambda one: one["ok"].rate),
+        "insert_then_ok_of_bare": middle(lambda one: one["ok"].rate / (one["ok"].rate + one["bare"].rate), 2),
+        "server_cpu_ms": middle(lambda one: one["http"].server * 1000, 2),
+        "postgres_cpu_ms": middle(lambda one: one["http"].postgres * 1000, 2),
+        "bare_postgres_cpu_ms": middle(lambda one: one["bare"].postgres * 1000, 2),
+    }
+
+
+def putting(port: int, key: str, *, indexed: bool) -> Way:
+    """Each client on a connection of its own."""
     dice = random.Random(4)
 
-    async def put(_: int) -> None:
+    def ready() -> bytes:
         body: dict[str, Any] = {"namespace": ["put"], "key": str(new_id()), "value": {"text": sentence(dice, 20)}}
         if not indexed:
             body["index"] = False
-        async with session.put("/api/v1/store/items", json=body) as answer:
-            assert answer.status == 204, await answer.text()
+        return request("PUT", "/api/v1/store/items", body, key)
 
-    return put
+    return _over_http(port, ready, status=204)
 
 
-def inserting(pool: asyncpg.Pool, *, indexed: bool) -> Work:
+def asking(port: int) -> Way:
+    """The least that the server does for a request."""
+    ready = request("GET", "/api/v1/ok")
+    return _over_http(port, lambda: ready, status=200)
+
+
+def _over_http(port: int, ready: Callable[[], bytes], *, status: int) -> Way:
+    @asynccontextmanager
+    async def way(clients: int) -> AsyncIterator[Work]:
+        connections: list[Connection] = [await connect(port) for _ in range(clients)]
+
+        async def ask(client: int) -> None:
+            answer = await connections[client].ask(ready())
+            assert answer.status == status, answer
+
+        yield ask
+        for connection in connections:
+            connection.close()
+
+    return way
+
+
+def inserting(pool: asyncpg.Pool, *, indexed: bool) -> Way:
+    """Each insert on a connection of the pool."""
     tenant = tenant_id_of("large")
     dice = random.Random(5)
 
@@ -76,11 +134,14 @@ def inserting(pool: asyncpg.Pool, *, indexed: bool) -> Work:
         row = (tenant, str(new_id()), new_id(), json.dumps({"text": text}), text, vector(text))
         await pool.execute(BARE_VECTOR, *row)
 
-    return with_vector if indexed else plain
+    @asynccontextmanager
+    async def way(_: int) -> AsyncIterator[Work]:
+        yield with_vector if indexed else plain
+
+    return way
 
 
-async def _rate(work: Work, clients: int, seconds: float) -> float:
-    end = time.perf_counter() + seconds
+async def _round(way: Way, target: Target, clients: int, seconds: float) -> Done:
     done = 0
 
     async def one(client: int) -> None:
@@ -89,5 +150,12 @@ async def _rate(work: Work, clients: int, seconds: float) -> float:
             await work(client)
             done += 1
 
-    await asyncio.gather(*(one(client) for client in range(clients)))
-    return done / seconds
+    async with way(clients) as work:
+        await asyncio.gather(*(work(client) for client in range(clients)))  # before it counts
+        before = target.used()
+        began = time.perf_counter()
+        end = began + seconds
+        await asyncio.gather(*(one(client) for client in range(clients)))
+        wall = time.perf_counter() - began
+        server, postgres, _ = (after - then for after, then in zip(target.used(), before, strict=True))
+    return Done(done / wall, server / done, postgres / done)

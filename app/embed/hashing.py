@@ -58,7 +58,7 @@ def hashed(text: str, dimensions: int) -> list[float]:
         often = 1 + math.log(count)
         for number, weight in _features(word):
             vector[number % dimensions] += often * weight
-    length = math.sqrt(sum(number * number for number in vector))
+    length = math.hypot(*vector)
     if not length:
         vector[0] = length = 1.0
     return [number / length for number in vector]

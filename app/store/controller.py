@@ -26,7 +26,8 @@ class StoreController(Controller):
         """In place of the one that has its namespace and key."""
         value = msgspec.json.decode(data.value) if principal.rules is not None else None
         place = await principal.place("put", data.namespace, key=data.key, value=value, index=data.index)
-        await store.put(principal.tenant_id, msgspec.structs.replace(data, namespace=place))
+        data.namespace = place or []
+        await store.put(principal.tenant_id, data)
 
     @get("/items", opt=READS, summary="One item")
     async def get_item(

@@ -51,6 +51,8 @@ class Indexing:
     ) -> list[Indexed]:
         """Words, and the vectors of the version that serves and of the one that is on its way; embedded together."""
         serving, building = self._versions.serving, self._versions.building
+        if fields is False:
+            return [Indexed(None, (building or serving).number, []) for _ in values]
         newest = 0
         vectors: list[list[Vector]] = [[] for _ in values]
         for version in (serving, building):

@@ -10,6 +10,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from app.telemetry.meters import Meters
+from app.web.answers import Answer, ReadyRequest
 from app.web.bodies import Bodies
 from app.web.decoding import JsonBody
 from app.web.headers import Envelope
@@ -28,6 +29,8 @@ def application(*routes: Any, path: str | None = None) -> Litestar:
         exception_handlers=exception_handlers,
         dto=JsonBody,
         return_dto=None,
+        request_class=ReadyRequest,
+        response_class=Answer,
         openapi_config=openapi_config("1.2.3"),
         logging_config=None,
         request_max_body_size=None,
