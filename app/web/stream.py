@@ -176,6 +176,8 @@ class _Open:
             said.add_done_callback(self._heard)
         else:
             self._watcher = self._streams.tasks.start(self._listen(said), name="watch")
+            if asyncio.iscoroutine(said):  # the task may be cancelled before it begins to wait for it
+                self._watcher.add_done_callback(lambda _: said.close())
 
     def _heard(self, said: Any) -> None:
         if self._over or said.cancelled():

@@ -64,9 +64,15 @@ class Store(msgspec.Struct):
 
     async def count(self, table: str, condition: str = "true") -> int:
         """How many rows there are, of all tenants."""
+        [count] = await self.counts(f"{table} where {condition}")
+        return count
+
+    async def counts(self, *tables: str) -> list[int]:
+        """The same of several ``tables`` at one moment."""
         connection = await asyncpg.connect(self.url)
         try:
-            return int(await connection.fetchval(f"select count(*) from {table} where {condition}"))
+            parts = ", ".join(f"(select count(*) from {table})" for table in tables)
+            return list(await connection.fetchrow(f"select {parts}"))
         finally:
             await connection.close()
 

@@ -251,3 +251,18 @@ async def test_a_handler_returns_a_stream_and_the_document_says_so() -> None:
     assert connection.body == ONE
     document: dict[str, Any] = app.openapi_schema.to_schema()
     assert list(document["paths"]["/stream"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
+
+
+async def test_a_stream_that_ends_as_its_watch_begins_leaves_nothing_behind() -> None:
+    """A coroutine that nobody awaits would be told of as one is collected."""
+    streams, source, connection = fast_streams(tick=60), Source(), Connection()
+    stream = EventStream(streams, source.chunks())
+    serving = connection.serve(stream)
+    source.queue.put_nowait(ONE)
+    await connection.until(lambda: ONE in connection.body)
+    source.queue.put_nowait(None)
+    stream.look(streams.now)
+    await serving
+    assert at_rest(streams)
+    del stream, serving
+    gc.collect()
