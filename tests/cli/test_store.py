@@ -7,77 +7,11 @@ import os
 import pty
 import subprocess
 import sys
-import zlib
-from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
-import zstandard
 
-from app.access.structs import tenant_id_of
-from app.embed.hashing import hashed
-from tests.cli.commands import environment, only_line, ran
-
-ITEMS = "select namespace, key, value::text, index::text, ttl_minutes, expires_at, created_at, updated_at, version"
-
-
-async def fetch(url: str, sql: str, *values: Any) -> list[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await connection.fetch(sql, *values)]
-    finally:
-        await connection.close()
-
-
-def items(url: str, tenant: str) -> list[Any]:
-    """All that is kept of a tenant's items, without ids of their own, and their vectors."""
-    sql = f"""{ITEMS}, words::text, (select array_agg(row(space, part, embedding::text)::text order by part)
-        from store_vectors_384 v where v.item_id = i.item_id and v.tenant_id = i.tenant_id) as vectors
-        from store_items i where tenant_id = $1 order by namespace, key"""
-    tenant_id = tenant_id_of(tenant)
-    found = asyncio.run(fetch(url, sql, tenant_id))
-    return [[str(part).replace(str(tenant_id), "TENANT") for part in row] for row in found]
-
-
-def lines(count: int, **more: Any) -> list[dict[str, Any]]:
-    return [
-        {"namespace": ["docs", f"n{n % 3}"], "key": f"k{n}", "value": {"text": f"word{n} common"}, **more}
-        for n in range(count)
-    ]
-
-
-def with_vector(line: dict[str, Any]) -> dict[str, Any]:
-    return {**line, "vector": hashed(f"text: {line['value']['text']}", 384)}
-
-
-def write(path: Path, *given: Any) -> Path:
-    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in given))
-    return path
-
-
-class Command:
-    """``agent-service store`` on one database, in one folder."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.folder = folder
-
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return ran(self.folder, "store", *words, DATABASE_URL=self.url)
-
-    def good(self, *words: str) -> str:
-        done = self(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    def items(self, tenant: str = "default") -> list[Any]:
-        return items(self.url, tenant)
-
-
-@pytest.fixture
-def store(fresh_database_url: str, tmp_path: Path) -> Command:
-    return Command(fresh_database_url, tmp_path)
+from tests.cli.commands import environment, only_line
+from tests.cli.items import Command, fetch, lines, with_vector, write
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
@@ -168,50 +102,6 @@ def test_a_file_that_ends_badly_leaves_whole_batches_and_tells_where_to_go_on(st
     rest = store.good("import", "in.jsonl", "--from-line", "2001", "--skip-bad")
     assert "600 items stored for default (600 new, 0 replaced)" in rest
     assert len(store.items()) == 2600
-
-
-def cut(ending: str, *pieces: bytes) -> bytes:
-    """``pieces`` compressed, the last of them cut off behind all of its text, before its end."""
-    *whole, last = pieces
-    if ending == "gz":
-        packer = zlib.compressobj(wbits=31)
-        return b"".join(map(gzip.compress, whole)) + packer.compress(last) + packer.flush(zlib.Z_SYNC_FLUSH)
-    frame = zstandard.ZstdCompressor().compressobj()
-    flushed = frame.compress(last) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-    return b"".join(map(zstandard.compress, whole)) + flushed
-
-
-@pytest.mark.parametrize("ending", ["gz", "zst"])
-def test_a_compressed_file_that_was_cut_off_at_the_end_of_a_line_is_not_taken_as_whole(
-    store: Command, ending: str
-) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in lines(1500)).encode()
-    name, small = f"in.jsonl.{ending}", text[: text.index(b"\n") + 1]
-    (store.folder / name).write_bytes(cut(ending, small, small))
-    for more in ([], ["--skip-bad"], ["--check"]):
-        stopped = store("import", name, *more)
-        assert stopped.returncode == 1
-        assert only_line(stopped).startswith("the file cannot be read on after line 2: it was cut off")
-        assert only_line(stopped).endswith(
-            "get the whole file" + ("" if more == ["--check"] else "; nothing was stored")
-        )
-    assert store.items() == []
-    (store.folder / name).write_bytes(cut(ending, small, text))
-    assert only_line(store("import", name)).endswith(
-        "1,001 items stored, of the lines up to 1,001 and of none after it: go on with --from-line 1002"
-    )
-    assert len(store.items()) == 1000
-
-
-def test_frames_and_members_one_after_the_other_are_one_file(store: Command) -> None:
-    text = [(json.dumps(line) + "\n").encode() for line in lines(3)]
-    skipped = b"\x50\x2a\x4d\x18\x02\x00\x00\x00hi"  # as pzstd puts between frames
-    for name, content in (
-        ("in.zst", skipped.join(zstandard.compress(piece) for piece in (text[0], b"", text[1] + text[2]))),
-        ("in.gz", b"".join(map(gzip.compress, text))),
-    ):
-        (store.folder / name).write_bytes(content)
-        assert "3 items can be stored" in store.good("import", name, "--check")
 
 
 def test_only_a_place_is_read_or_written_where_one_is_named(store: Command) -> None:
