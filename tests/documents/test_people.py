@@ -6,42 +6,31 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from app.asgi import layers
 from tests.access.test_handlers import FILE
 from tests.documents.conftest import Tenant
-from tests.system.house import API, Service, serving
+from tests.system.program import Program
 
 TEXT = b"The heron stands in the reeds."
 
 
 @pytest.fixture
-async def service(fresh_database_url: str) -> AsyncIterator[Service]:
-    async with serving(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=FILE) as service:
-        yield service
+async def program(fresh_database_url: str) -> AsyncIterator[Program]:
+    async with Program.on(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=FILE) as program:
+        yield program
 
 
 @contextlib.asynccontextmanager
-async def people(service: Service, *names: str) -> AsyncIterator[list[Tenant]]:
+async def people(program: Program, *names: str) -> AsyncIterator[list[Tenant]]:
     """Clients of the people whose tokens are their ``names``; a key of the service is a name too."""
-    app: Any = layers(service.house)
     async with contextlib.AsyncExitStack() as stack:
-        clients = [
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(app),
-                base_url=f"http://test{API}",
-                headers={"authorization": f"Bearer {name}"},
-                timeout=60,
-            )
-            for name in names
-        ]
+        clients = [program.client(authorization=f"Bearer {name}") for name in names]
         yield [Tenant(await stack.enter_async_context(client)) for client in clients]
 
 
-async def test_a_person_sees_finds_and_deletes_what_is_stamped_as_theirs(service: Service) -> None:
-    async with people(service, "ann", "bob") as (ann, bob):
+async def test_a_person_sees_finds_and_deletes_what_is_stamped_as_theirs(program: Program) -> None:
+    async with people(program, "ann", "bob") as (ann, bob):
         mine, other = await ann.upload(TEXT), await bob.upload(TEXT)
         assert mine["metadata"] == {"owner": "ann"}
         assert mine["document_id"] != other["document_id"]  # the same content, but each their own
@@ -64,9 +53,9 @@ async def asked(who: Tenant, agent: str, words: str) -> Any:
     return answer.json()["messages"][-1]["content"]
 
 
-async def test_an_agent_tells_a_person_no_more_than_the_person_may_read(service: Service) -> None:
+async def test_an_agent_tells_a_person_no_more_than_the_person_may_read(program: Program) -> None:
     """By the tool, from a function, in the store and among memories: two people of one tenant."""
-    async with people(service, "ann", "bob", "eve") as (ann, bob, eve):
+    async with people(program, "ann", "bob", "eve") as (ann, bob, eve):
         await ann.upload(TEXT)
         await asked(ann, "scribe", "The heron is called Hera.")
         await bob.upload(b"The heron of Bob is grey.")
@@ -85,8 +74,8 @@ async def test_an_agent_tells_a_person_no_more_than_the_person_may_read(service:
     }
 
 
-async def test_what_an_agent_stores_for_a_person_is_where_the_persons_own_requests_find_it(service: Service) -> None:
-    async with people(service, "ann", "bob") as (ann, bob):
+async def test_what_an_agent_stores_for_a_person_is_where_the_persons_own_requests_find_it(program: Program) -> None:
+    async with people(program, "ann", "bob") as (ann, bob):
         await asked(ann, "scribe", "The heron is called Hera.")
         for who, found in ((ann, True), (bob, False)):
             item = (await who.http.get("/store/items", params={"namespace": "told", "key": "by agent"})).json()
@@ -96,8 +85,8 @@ async def test_what_an_agent_stores_for_a_person_is_where_the_persons_own_reques
 async def test_a_run_that_another_process_takes_up_is_bounded_as_well(fresh_database_url: str) -> None:
     settings: dict[str, Any] = {"AGENT_AUTH": "none", "AGENT_CONFIG": FILE}
     async with (
-        serving(fresh_database_url, **settings, AGENT_ROLE="worker"),
-        serving(fresh_database_url, **settings, AGENT_ROLE="api") as front,
+        Program.on(fresh_database_url, **settings, AGENT_ROLE="worker"),
+        Program.on(fresh_database_url, **settings, AGENT_ROLE="api") as front,
         people(front, "ann", "bob") as (ann, bob),
     ):
         await ann.upload(TEXT)
@@ -108,8 +97,8 @@ async def test_a_run_that_another_process_takes_up_is_bounded_as_well(fresh_data
 
 async def test_a_key_of_the_operators_is_bounded_by_its_tenant_alone(fresh_database_url: str) -> None:
     async with (
-        serving(fresh_database_url, AGENT_AUTH="api_key", AGENT_CONFIG=FILE) as service,
-        people(service, "ann", await service.key("default")) as (ann, operator),
+        Program.on(fresh_database_url, AGENT_AUTH="api_key", AGENT_CONFIG=FILE) as program,
+        people(program, "ann", await program.service.key("default")) as (ann, operator),
     ):
         await ann.upload(TEXT)
         assert json.loads(await asked(operator, "librarian", "heron"))["documents"] == [TEXT.decode()]
@@ -140,8 +129,8 @@ async def test_a_handler_that_refuses_a_search_refuses_it_to_the_agent(fresh_dat
         '[auth]\npath = "./auth.py:auth"\n[agents.one]\nfunction = "./agent.py:run"\ntools = ["knowledge"]\n'
     )
     async with (
-        serving(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service,
-        people(service, "ann") as (ann,),
+        Program.on(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as program,
+        people(program, "ann") as (ann,),
     ):
         await ann.upload(TEXT)
         body = {"assistant_id": "one", "input": {"messages": []}}
