@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.access.guard import Authenticator
-from app.access.people import People, people_of
+from app.access.people import People, acting_of, people_of
 from app.access.service import AccessService
-from app.access.structs import SERVICE, Note
+from app.access.structs import SERVICE, Acting, Note
 from app.agents.catalog import Catalog
 from app.agents.config import AgentsFile, read
 from app.assistants.service import AssistantService
@@ -135,11 +135,11 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
     caches = caches_of(settings.redis, vault, meters)
     models = Registry(settings.llm, meters, vault=vault, tracer=telling.tracer, answers=caches.answers)
     agents = read(settings.agents.config)
-    building, keeping = _memory(database, agents, models, caches)
+    entrance = _entrance(kept, settings, agents)
+    building, keeping = _memory(database, agents, models, caches, acting_of(entrance.people))
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
-    limiter = _limiter(settings, vault, meters)
-    budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
+    limiter, budgets = _limits(database, settings, vault, meters, catalog)
     engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
@@ -166,7 +166,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         supervisor=supervisor,
         vault=vault,
         waiting=Waiting(database, meters),
-        entrance=_entrance(kept, settings, agents),
+        entrance=entrance,
         limiter=limiter,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
@@ -232,21 +232,25 @@ def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Mete
     return Dispatcher(database, Egress(allowed), lambda: [key_of(secret) for secret in ring.values], meters)
 
 
-def _limiter(settings: Settings, vault: Vault, meters: Meters) -> Limiter:
+def _limits(
+    database: Database, settings: Settings, vault: Vault, meters: Meters, catalog: Catalog
+) -> tuple[Limiter, Budgets]:
     limiter = Limiter(settings.limits, share=1 / settings.server.workers)
     if settings.redis.url is not None:
         from app.limits.shared import SharedBuckets
 
         limiter = Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
     limiter.rejected = lambda name: meters.ratelimit_rejected.add(1, name)
-    return limiter
+    return limiter, Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
 
 
-def _memory(database: Database, agents: AgentsFile, models: Registry, caches: Caches) -> tuple[Building, Keeping]:
+def _memory(
+    database: Database, agents: AgentsFile, models: Registry, caches: Caches, acting: Acting
+) -> tuple[Building, Keeping]:
     shelf = caches.embeddings
     versions = versions_of(database, agents, lambda name, dimensions: embedder_of(name, dimensions, models, shelf))
     store = StoreService(database, versions, agents.store)
-    return Building(database, store), Keeping(database, Backfill(database, versions))
+    return Building(database, store, acting), Keeping(database, Backfill(database, versions))
 
 
 def _carriers(settings: Settings, vault: Vault, database: Database) -> "tuple[Signals, Carrier, RedisCarrier | None]":

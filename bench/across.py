@@ -18,11 +18,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
 from bench import idle, workers
 from bench.processes import Server
-from bench.serving import base, server
+from bench.serving import base, postgres, server
 from tests.redis import RedisServer
 
 
@@ -57,13 +55,10 @@ def measure(*, quick: bool, only_workers: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
-        database = EmbeddedDatabase(folder)
-        url = database.start()
-        stack.callback(database.stop)
-        migrate.upgrade(url)
-        pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        database = stack.enter_context(postgres(folder))
+        url = database.url
         found["runs by one worker and by two"] = workers.measure(
-            url, pid, folder, rounds=2 if quick else 6, seconds=1.0 if quick else 4.0
+            url, database.pid, folder, rounds=2 if quick else 6, seconds=1.0 if quick else 4.0
         )
         if only_workers:
             return found

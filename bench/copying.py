@@ -17,8 +17,7 @@ import asyncpg
 import httpx
 import uvloop
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
+from bench.serving import postgres
 from bench.starting import serve
 
 GROWN = (
@@ -52,14 +51,11 @@ async def grown(url: str, thread_id: str, checkpoints: int) -> None:
 def measure(checkpoints: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
-        database = EmbeddedDatabase(folder)
-        url = database.start()
-        stack.callback(database.stop)
-        migrate.upgrade(url)
-        server = stack.enter_context(serve(url, folder))
+        database = stack.enter_context(postgres(folder))
+        server = stack.enter_context(serve(database.url, folder))
         http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{server.port}/api/v1", timeout=60))
         thread_id = http.post("/threads", json={}).json()["thread_id"]
-        uvloop.run(grown(url, thread_id, checkpoints))
+        uvloop.run(grown(database.url, thread_id, checkpoints))
         seconds = []
         answer = http.post(f"/threads/{thread_id}/copy").raise_for_status()
         assert len(answer.json()["values"]["messages"]) == checkpoints

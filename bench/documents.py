@@ -18,9 +18,8 @@ from typing import Any
 
 import aiohttp
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
 from bench.processes import Server, cpu_seconds, family, free_port, memory_mb, serving
+from bench.serving import postgres
 from bench.starting import READY
 
 MEGABYTE = 1_000_000
@@ -107,13 +106,15 @@ async def ingest(running: Server, size: int) -> dict[str, Any]:
 def measure(size: int, embedder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
-        database = EmbeddedDatabase(folder)
-        url = database.start()
-        stack.callback(database.stop)
-        migrate.upgrade(url)
+        database = stack.enter_context(postgres(folder))
         (folder / "agents.toml").write_text(f'[store]\nembedder = "{embedder}"\n')
         port = free_port()
-        settings = {"DATABASE_URL": url, "PORT": str(port), "AGENT_AUTH": "none", "AGENT_CONFIG": "agents.toml"}
+        settings = {
+            "DATABASE_URL": database.url,
+            "PORT": str(port),
+            "AGENT_AUTH": "none",
+            "AGENT_CONFIG": "agents.toml",
+        }
         command = [sys.executable, "-m", "app", "serve"]
         with serving(command, port, READY, folder, **settings) as running:
             found = asyncio.run(ingest(running, size))

@@ -18,10 +18,8 @@ from typing import Any
 
 import httpx
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
 from bench.processes import Server, cpu_seconds, memory_mb
-from bench.serving import base, server
+from bench.serving import base, postgres, server
 from bench.starting import bare
 
 STREAMS = 1000
@@ -124,11 +122,8 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
-        database = EmbeddedDatabase(folder)
-        url = database.start()
-        stack.callback(database.stop)
-        migrate.upgrade(url)
-        sys.stdout.write(json.dumps(idle(url, folder, given.streams, given.seconds), indent=2) + "\n")
+        database = stack.enter_context(postgres(folder))
+        sys.stdout.write(json.dumps(idle(database.url, folder, given.streams, given.seconds), indent=2) + "\n")
     return 0
 
 

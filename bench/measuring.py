@@ -10,19 +10,18 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
 import msgspec
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
 from bench import commits, growing, load, operations, starting
 from bench.client import connect
 from bench.figures import ECHO, FRAMES, HELLO, OK, STREAM, Load, Machine, Paced, Result, Start, middle
 from bench.operations import API
 from bench.processes import ROOT, Server, cpu_times, stolen_share
+from bench.serving import Postgres, postgres
 
 SHARES = (0.5, 0.8)
 
@@ -40,27 +39,6 @@ class Plan(msgspec.Struct, frozen=True):
 
 FULL = Plan(rounds=3, seconds=3.0, paced_seconds=8.0, threads=5, starts=5)
 QUICK = Plan(rounds=1, seconds=1.0, paced_seconds=1.2, threads=1, starts=1)
-
-
-class Postgres(msgspec.Struct, frozen=True):
-    """The PostgreSQL beside the server, as its superuser."""
-
-    url: str
-    pid: int
-    log: Path
-
-
-@contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
-    """The embedded one, its data in ``folder``, with the schema of the server."""
-    database = EmbeddedDatabase(folder)
-    try:
-        url = database.start()
-        migrate.upgrade(url)
-        pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
-        yield Postgres(url, pid, folder / "postgres.log")
-    finally:
-        database.stop()
 
 
 def measure(*, quick: bool, say: Callable[[str], None]) -> Result:

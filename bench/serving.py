@@ -1,10 +1,14 @@
-"""Servers of this program on one database, for measurements with agents of their own."""
+"""A database, and servers of this program on it with agents of their own, for measurements."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
+from app.db import migrate
+from app.db.embedded import EmbeddedDatabase
 from bench.processes import Server, free_port, serving
 from bench.starting import READY
 
@@ -18,6 +22,27 @@ async def run(context: Context, input: dict) -> None:
         await asyncio.sleep(0.01)
     await asyncio.sleep(input.get("rest", 0))
 """
+
+
+class Postgres(msgspec.Struct, frozen=True):
+    """The PostgreSQL beside the server, as its superuser."""
+
+    url: str
+    pid: int
+    log: Path
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[Postgres]:
+    """The embedded one, its data in ``folder``, with the schema of the server."""
+    database = EmbeddedDatabase(folder)
+    try:
+        url = database.start()
+        migrate.upgrade(url)
+        pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        yield Postgres(url, pid, folder / "postgres.log")
+    finally:
+        database.stop()
 
 
 @contextlib.contextmanager

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
 from bench.client import Connection, Failed, request
 from bench.figures import Load
 from bench.load import Target, closed
 from bench.operations import API, Done, checked, new_thread
 from bench.processes import cpu_seconds
-from bench.serving import server
+from bench.serving import postgres, server
 from tests.database import at, execute
 
 AGENTS = '[agents.helper]\nmodel = "scripted:demo"\ntools = ["calculator", "clock"]\n'
@@ -138,11 +137,8 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = Path(place)
-        database = EmbeddedDatabase(folder)
-        url = database.start()
-        stack.callback(database.stop)
-        postgres = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
-        sys.stdout.write(json.dumps(measure(url, postgres, folder, given), indent=2) + "\n")
+        database = stack.enter_context(postgres(folder))
+        sys.stdout.write(json.dumps(measure(database.url, database.pid, folder, given), indent=2) + "\n")
     return 0
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from app.telemetry.export import prometheus_name
 from app.telemetry.instruments import Counter, Gauge, Histogram
+from app.telemetry.labels import OneOf
 from app.telemetry.meters import LATEST, OPT_IN, Meters
 
+MOST_VALUES = 15
 PAGE = Path(__file__).with_suffix(".md")
 
 _HEAD = """\
@@ -48,9 +50,16 @@ their newer names:
 
 def _row(part: Counter | Gauge | Histogram) -> str:
     name = prometheus_name(part) + ("_total" if part.kind == "counter" else "")
-    labels = ", ".join(f"`{label}`" for label in part.labels) or "–"
+    labels = ", ".join(map(_label, part.labels)) or "–"
     more = " *The greatest counts.*" if isinstance(part, Gauge) and part.greatest else ""
     return f"| `{part.name}` | `{name}` | {part.kind} | `{part.unit}` | {labels} | {part.description}{more} |"
+
+
+def _label(label: str) -> str:
+    """With its values, where they are known and few."""
+    if not isinstance(label, OneOf) or len(label.values) > MOST_VALUES:
+        return f"`{label}`"
+    return f"`{label}` ({', '.join(value or 'none' for value in label.values)})"
 
 
 def _bounds(parts: list[Histogram]) -> list[str]:

@@ -1,11 +1,14 @@
-"""What this process sends to databases: the driver itself tells, so no way to the server is missed."""
+"""What the program sends to its database: by the driver's own methods, so no way to the server is missed."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from app.db.engine import Database
 
 TRANSACTION = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 
@@ -13,54 +16,77 @@ _listeners: list["Statements"] = []
 
 
 class Statements:
-    """Statements in the order in which they ended; ``ends`` counts the transactions that were begun explicitly."""
+    """Statements of the program's roles in one database, in the order in which they were sent.
 
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.roles: list[str] = []
+    Those that begin and end transactions are left out; ``transactions`` counts them by their beginnings.
+    """
+
+    def __init__(self, database: str) -> None:
         self.transactions = 0
+        self._database = database
+        self._sent: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
-        return len(self.sent)
+        return len(self._sent)
+
+    def __iter__(self) -> Iterator[str]:
+        return (statement for statement, _ in self._sent)
 
     def of(self, role: str) -> list[str]:
         """What was sent over connections of ``role``."""
-        return [statement for statement, sender in zip(self.sent, self.roles, strict=True) if sender == role]
+        return [statement for statement, sender in self._sent if sender == role]
 
-    def add(self, statement: str, role: str) -> None:
+    def clear(self) -> None:
+        """Forget what was sent so far."""
+        self._sent.clear()
+        self.transactions = 0
+
+    def hear(self, statement: str, role: str, database: str) -> None:
         """Take note of a statement."""
+        if database != self._database or not role:
+            return
         if statement.lstrip().upper().startswith(TRANSACTION):
             self.transactions += statement.lstrip().upper().startswith("BEGIN")
         else:
-            self.sent.append(statement)
-            self.roles.append(role)
+            self._sent.append((statement, role))
 
 
 def watch() -> None:
-    """Let every connection from now on tell what it sends."""
-    connect = asyncpg.connect
+    """Let every connection tell what it sends: directly, or as a prepared statement (which SQLAlchemy always does)."""
+    for name in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
+        plain = getattr(asyncpg.Connection, name)
 
-    async def watched(*arguments: Any, **more: Any) -> Any:
-        connection = await connect(*arguments, **more)
-        connection.add_query_logger(_tell)
-        return connection
+        @functools.wraps(plain)
+        def sends(connection: Any, query: str, *args: Any, _plain: Any = plain, **more: Any) -> Any:
+            _tell(query, connection)
+            return _plain(connection, query, *args, **more)
 
-    asyncpg.connect = watched
+        setattr(asyncpg.Connection, name, sends)
+    for name in ("executemany", "fetch", "fetchrow", "fetchval", "cursor"):
+        plain = getattr(PreparedStatement, name)
+
+        @functools.wraps(plain)
+        def runs(prepared: Any, *args: Any, _plain: Any = plain, **more: Any) -> Any:
+            _tell(prepared.get_query(), prepared._connection)
+            return _plain(prepared, *args, **more)
+
+        setattr(PreparedStatement, name, runs)
 
 
-def _tell(query: Any) -> None:
-    role = (query.conn_params.server_settings or {}).get("role", "")
-    for listener in _listeners:
-        listener.add(query.query, role)
+def _tell(query: str, connection: Any) -> None:
+    if _listeners:
+        parameters = connection._params
+        role = (parameters.server_settings or {}).get("role", "")
+        for listener in _listeners:
+            listener.hear(query, role, parameters.database)
 
 
 @contextlib.asynccontextmanager
-async def counted() -> AsyncIterator[Statements]:
-    """The statements that the block sends, once it has ended; make connections and prepare statements before it."""
-    statements = Statements()
+async def sent_by(database: Database) -> AsyncIterator[Statements]:
+    """The statements that ``database`` sends over both pools during the block."""
+    statements = Statements(database._requests.sync_engine.url.database or "")
     _listeners.append(statements)
     try:
         yield statements
-        await asyncio.sleep(0)  # the driver tells in the loop's next turn
     finally:
         _listeners.remove(statements)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from litestar import Request
@@ -11,12 +12,22 @@ from litestar.types import Receive, Scope
 from app.access import queries
 from app.access.guard import Authenticator, key_in
 from app.access.handlers import Handlers, Person, Shown
-from app.access.structs import DEFAULT_TENANT_NAME, MEMBER, NoRecords, Principal, Records, tenant_id_of
+from app.access.structs import (
+    DEFAULT_TENANT_NAME,
+    MEMBER,
+    Acting,
+    NoRecords,
+    Principal,
+    Records,
+    tenant_id_of,
+    tenant_itself,
+)
 from app.agents.config import AgentsFile
 from app.agents.loading import load
 from app.base.errors import Forbidden, StartError, Unauthenticated
 from app.db.engine import Database
 from app.limits.structs import Own
+from app.tools.caller import Caller
 from app.web.bodies import has_whole_body
 
 BELIEVED_SECONDS = 4.0
@@ -94,9 +105,18 @@ class People:
             if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
                 raise Forbidden(f"This user belongs to no tenant: its {self._tenant!r} names none.")
         tenant_id = tenant_id_of(name)
+        return self._bounded(tenant_id, shown, await self._limits_of(tenant_id))
+
+    def acting(self, caller: Caller) -> Principal:
+        """As ``app.access.structs.Acting``: a run that no person has begun reaches what its tenant has."""
+        if caller.user is None:
+            return tenant_itself(caller)
+        return self._bounded(caller.tenant_id, caller.user, Own())
+
+    def _bounded(self, tenant_id: UUID, shown: Shown, limits: Own) -> Principal:
         person = Person(self._handlers, shown, self._records)
         person.principal = principal = Principal(
-            tenant_id, scopes=MEMBER, user_id=identity, limits=await self._limits_of(tenant_id), rules=person
+            tenant_id, scopes=MEMBER, user_id=shown["identity"], limits=limits, rules=person
         )
         return principal
 
@@ -124,6 +144,11 @@ def people_of(
     except StartError as error:
         raise StartError(f"{agents.source}: auth: {error}") from error
     return People(handlers, database, tenant=agents.auth.tenant, base=base, keys=keys, records=records)
+
+
+def acting_of(people: People | None) -> Acting:
+    """How far those reach for whom agents work; ``people`` None: nobody tells them apart."""
+    return tenant_itself if people is None else people.acting
 
 
 class _Given(Mapping[str, Any]):

@@ -1,6 +1,6 @@
 """Who asks, and what a key allows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID, uuid5
@@ -9,6 +9,7 @@ import msgspec
 
 from app.base.errors import Forbidden
 from app.limits.structs import Own
+from app.tools.caller import Caller
 
 DEFAULT_TENANT = UUID("6b0f3a5e-8a54-4f0e-9d64-0d5a53c4b3c1")
 """The tenant of single-tenant mode. The code is the same with one tenant as with many."""
@@ -128,6 +129,15 @@ class Principal(msgspec.Struct, frozen=True):
     def actor(self) -> str:
         """How the audit log names it."""
         return self.user_id or self.key_id or "anonymous"
+
+
+Acting = Callable[[Caller], Principal]
+"""Finds the principal that an agent is to its caller: bounded as the requests of that person are."""
+
+
+def tenant_itself(caller: Caller) -> Principal:
+    """Where no handlers tell people apart (``Acting``)."""
+    return Principal(caller.tenant_id)
 
 
 def _label(label: str, given: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from app.base.errors import StartError, UsageError
 PIPE = "-"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 """How such files begin (RFC 1952, RFC 8878)."""
+PIECE = 4096
+"""Bytes of a zstd file that are unpacked at once: to 128 MiB at the very most."""
 
 
 @contextlib.contextmanager
@@ -81,7 +83,12 @@ class Source:
                 while raw and not raw.endswith(b"\n"):
                     raw = text.readline(longest)
                 yield self.line, None
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        except EOFError as error:
+            raise StartError(
+                f"the file cannot be read on after line {self.line}: it was cut off, its compressed data has no end; "
+                "get the whole file"
+            ) from error
+        except (OSError, zlib.error, zstandard.ZstdError) as error:
             raise StartError(f"the file cannot be read on after line {self.line}: {error}") from error
 
 
@@ -104,9 +111,47 @@ def _unpacked(raw: Any) -> Any:
     begins = raw.peek(4)[:4]
     if begins.startswith(GZIP):
         return gzip.GzipFile(fileobj=raw)
-    if begins == ZSTD:
-        import zstandard
+    return io.BufferedReader(_Frames(raw), 1 << 20) if begins == ZSTD else raw
 
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
-        return io.BufferedReader(cast("Any", reader), 1 << 20)
-    return raw
+
+class _Frames(io.RawIOBase):
+    """What zstd frames hold, one after the other. Reading raises ``EOFError`` where the last one has no end.
+
+    The reader that zstandard has gives what is there of such a frame and says nothing.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._frame: Any = None
+        self._packed = b""
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._text:
+            if not (self._packed or self._read()):
+                return 0
+            self._unpack()
+        count = min(len(buffer), len(self._text))
+        buffer[:count] = self._text[:count]
+        self._text = self._text[count:]
+        return count
+
+    def _read(self) -> bool:
+        """Whether there was more; a frame that has begun needs it."""
+        self._packed = self._raw.read(PIECE)
+        if not self._packed and self._frame is not None:
+            raise EOFError
+        return bool(self._packed)
+
+    def _unpack(self) -> None:
+        if self._frame is None:
+            import zstandard
+
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._text = memoryview(self._frame.decompress(self._packed))
+        self._packed = self._frame.unused_data if self._frame.eof else b""
+        if self._frame.eof:
+            self._frame = None

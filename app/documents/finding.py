@@ -5,10 +5,11 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from app.access.structs import Owned, Principal
 from app.base.errors import Invalid
 from app.db.engine import Database
 from app.documents import queries
-from app.documents.structs import Chunk, PassageSearch, check_collection, namespace_of
+from app.documents.structs import RESOURCE, Chunk, PassageSearch, check_collection, namespace_of
 from app.store.filters import Condition, conditions_of
 from app.store.indexing import Indexing
 from app.store.searching import DEEPEST, Question, Searching
@@ -33,11 +34,13 @@ class Finding:
         self._indexing = indexing
         self._searching = Searching()
 
-    async def passages(self, tenant_id: UUID, wanted: PassageSearch, owned: str | None = None) -> list[Passage]:
-        """A page of passages, the best first. Raises ``Invalid``.
+    async def passages(self, who: Principal, wanted: PassageSearch) -> list[Passage]:
+        """A page of passages that ``who`` may read, the best first.
 
-        ``owned``: JSON that the metadata of their documents must contain.
+        Raises ``Invalid``, and what handlers of the operator's raise (``Principal.permit``).
         """
+        tenant_id = who.tenant_id
+        owned = await who.permit(RESOURCE, "search", **msgspec.structs.asdict(wanted))
         text = wanted.query.strip()
         _check(text, wanted)
         path = namespace_of("" if wanted.collection is None else check_collection(wanted.collection))
@@ -61,8 +64,8 @@ class Finding:
         ]
 
 
-def _condition(wanted: PassageSearch, owned: str | None) -> Condition:
-    """That a chunk is of a document that is ready and wanted."""
+def _condition(wanted: PassageSearch, owned: Owned) -> Condition:
+    """That a chunk is of a document that is ready, wanted, and has ``owned`` in its metadata."""
     of = conditions_of(wanted.filter, "d.metadata")
     if owned is not None:
         of.append(Condition("d.metadata @> {}", ((owned, "text::jsonb"),)))

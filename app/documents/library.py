@@ -2,25 +2,26 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
+from app.access.structs import Acting
 from app.documents.finding import Finding
 from app.documents.structs import PassageSearch
 from app.store.longterm import AgentStore
 from app.store.service import StoreService
+from app.tools.caller import Caller
 from app.tools.port import Passage
 
 
 class Library(AgentStore):
     """The items and the documents of all tenants for agents in this process (``app.tools.port.LongTerm``)."""
 
-    def __init__(self, store: StoreService, finding: Finding) -> None:
-        super().__init__(store)
+    def __init__(self, store: StoreService, finding: Finding, acting: Acting) -> None:
+        super().__init__(store, acting)
         self._finding = finding
 
     async def passages(
         self,
-        tenant_id: UUID,
+        caller: Caller,
         query: str,
         collection: str = "",
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
@@ -30,4 +31,4 @@ class Library(AgentStore):
         wanted = PassageSearch(
             query=query, collection=collection or None, filter=dict(filter) if filter else None, limit=limit
         )
-        return await self._finding.passages(tenant_id, wanted)
+        return await self._finding.passages(self._acting(caller), wanted)

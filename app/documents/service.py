@@ -22,7 +22,7 @@ from app.documents.finding import Finding
 from app.documents.formats import FORMATS
 from app.documents.queries import CONTENT, TEXT
 from app.documents.removing import Removing
-from app.documents.structs import Chunk, Document, PassageSearch, namespace_of
+from app.documents.structs import RESOURCE, Chunk, Document, PassageSearch, namespace_of
 from app.documents.uploads import Incoming, Upload, Uploaded
 from app.idempotency import queries as keys
 from app.idempotency.structs import Key, Made
@@ -32,8 +32,6 @@ from app.tools.port import Passage
 REMOVE_SECONDS = 5.0
 """What a request to delete may take; the sweep does the rest."""
 CREATED, THERE = 202, 200
-RESOURCE = "documents"
-"""As handlers of the operator's know it, with the actions ``create``, ``read``, ``search`` and ``delete``."""
 
 
 class Added(NamedTuple):
@@ -206,8 +204,7 @@ class DocumentService:
 
     async def search(self, who: Principal, wanted: PassageSearch) -> list[Passage]:
         """Passages, the best first. Raises ``Invalid``."""
-        owned = await who.permit(RESOURCE, "search", **msgspec.structs.asdict(wanted))
-        return await self._finding.passages(who.tenant_id, wanted, owned)
+        return await self._finding.passages(who, wanted)
 
 
 async def _stamped(who: Principal, about: Described, uploaded: Uploaded) -> Described:

@@ -13,6 +13,8 @@ from app.tools.port import Passage
 
 ROOT = f"{APART}documents"
 """The label of the store's namespaces below which chunks lie: nobody else's."""
+RESOURCE = "documents"
+"""As handlers of the operator's know it, with the actions ``create``, ``read``, ``search`` and ``delete``."""
 DEFAULT = "default"
 COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

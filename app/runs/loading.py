@@ -12,7 +12,8 @@ from app.checkpoints.snapshot import COLUMNS, ITEMS, read
 from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
-from app.runs.structs import AUTH_NAMES, RunRequest
+from app.runs.structs import RunRequest
+from app.tools.caller import AUTH_NAMES
 
 FIRST_STEP = -1
 """The step number of a thread's first checkpoint."""

@@ -8,6 +8,7 @@ import msgspec
 
 from app.base.errors import BadRequest, Invalid
 from app.limits.structs import Reserved
+from app.tools.caller import AUTH_USER
 
 StreamMode = Literal[
     "values",
@@ -146,11 +147,6 @@ class BulkCancel(msgspec.Struct, kw_only=True):
             self.status is None and not by_id
         ):
             raise Invalid("Give either a status, or a thread_id with run_ids.", (("/", "which runs is not clear"),))
-
-
-AUTH_USER = "langgraph_auth_user"
-AUTH_NAMES = (AUTH_USER, "langgraph_auth_user_id", "langgraph_auth_permissions")
-"""The entries of ``configurable`` that tell an agent who asked. What a client writes there counts for nothing."""
 
 
 class RunRequest(msgspec.Struct, kw_only=True):

@@ -3,6 +3,7 @@
 from app.bus.postgres_relay import SWEEP
 from app.db.engine import Database
 from app.idempotency.queries import PRUNE
+from app.threads.keeping import TO_LATEST
 
 TEMPORARY = """
   select t.tenant_id, t.thread_id from threads t
@@ -25,6 +26,18 @@ EXPIRED = """
       select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id and r.status = 'pending')
   limit 100 for update of t skip locked
 """
+
+RESTED = """
+  select t.tenant_id, t.thread_id, t.head from threads t
+  where t.keep_minutes is not null and t.updated_at < now() - make_interval(secs => 60 * t.keep_minutes)
+    and t.live_run is null and not exists (
+      select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id and r.status = 'pending')
+    and exists (
+      select from checkpoints c
+      where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id <> t.head)
+  limit 100 for update of t skip locked
+"""
+"""A run that waits may fork from any checkpoint, so nothing goes before it has had its turn."""
 
 _REMOVE = """
 with old as (
@@ -72,6 +85,7 @@ class Sweeps:
         """Sweep everything; stateless runs stay for ``keep_seconds``."""
         await self.temporary(keep_seconds)
         await self.expired()
+        await self.rested()
         await self.keys()
         await self.events()
         await self._removed(SWEEP)
@@ -83,6 +97,10 @@ class Sweeps:
     async def expired(self) -> int:
         """Remove threads on which nothing has happened for as long as they may rest; how many."""
         return await self._removed(_REMOVE.replace("<which>", EXPIRED))
+
+    async def rested(self) -> int:
+        """Take threads that have rested for long enough back to their newest checkpoint; how many."""
+        return await self._removed(TO_LATEST.replace("<which>", RESTED))
 
     async def keys(self) -> int:
         """Forget idempotency keys whose time is over; how many."""

@@ -1,6 +1,5 @@
 """HTTP routes of the store: long-term memory beside the threads."""
 
-import msgspec
 from litestar import Controller, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
@@ -24,10 +23,7 @@ class StoreController(Controller):
     @put("/items", status_code=204, summary="Store an item")
     async def put_item(self, data: JSONBody[ItemPut], principal: Who, store: Service) -> None:
         """In place of the one that has its namespace and key."""
-        value = msgspec.json.decode(data.value) if principal.rules is not None else None
-        place = await principal.place("put", data.namespace, key=data.key, value=value, index=data.index)
-        data.namespace = place or []
-        await store.put(principal.tenant_id, data)
+        await store.put(principal, data)
 
     @get("/items", opt=READS, summary="One item")
     async def get_item(
@@ -39,26 +35,19 @@ class StoreController(Controller):
         refresh_ttl: FromQuery[bool | None] = None,
     ) -> Item | None:
         """The labels of ``namespace`` with dots between them. Null when there is none."""
-        labels = await principal.place("get", namespace.split(".") if namespace else [], key=key)
-        return await store.get(principal.tenant_id, labels or [], key, refresh_ttl)
+        return await store.get(principal, namespace.split(".") if namespace else [], key, refresh_ttl)
 
     @delete("/items", summary="Remove an item")
     async def delete_item(self, data: JSONBody[ItemDelete], principal: Who, store: Service) -> None:
         """Whether it is there or not."""
-        place = await principal.place("delete", data.namespace, key=data.key)
-        await store.delete(principal.tenant_id, place or [], data.key)
+        await store.delete(principal, data.namespace, data.key)
 
     @post("/items/search", status_code=200, opt=READS, summary="Search items")
     async def search(self, data: JSONBody[ItemSearch], principal: Who, store: Service) -> FoundItems:
         """The newest first, or with a ``query`` the best first."""
-        about = {name: getattr(data, name) for name in ("filter", "limit", "offset", "query")}
-        place = await principal.place("search", data.namespace_prefix, **about)
-        wanted = msgspec.structs.replace(data, namespace_prefix=place or [])
-        return FoundItems(items=await store.search(principal.tenant_id, wanted))
+        return FoundItems(items=await store.search(principal, data))
 
     @post("/namespaces", status_code=200, opt=READS, summary="List namespaces")
     async def namespaces(self, data: JSONBody[NamespaceSearch], principal: Who, store: Service) -> FoundNamespaces:
         """Those that hold items, in order."""
-        about = {name: getattr(data, name) for name in ("suffix", "max_depth", "limit", "offset")}
-        wanted = msgspec.structs.replace(data, prefix=await principal.place("list_namespaces", data.prefix, **about))
-        return FoundNamespaces(namespaces=await store.namespaces(principal.tenant_id, wanted))
+        return FoundNamespaces(namespaces=await store.namespaces(principal, data))

@@ -2,40 +2,43 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
+from app.access.structs import Acting, tenant_itself
 from app.store.service import StoreService
 from app.store.structs import FoundItem, Item, ItemPut, ItemSearch
+from app.tools.caller import Caller
 from app.tools.port import Fields, Kept
 
 
 class AgentStore:
     """The items of all tenants for agents in this process (``app.tools.port.LongTerm``)."""
 
-    def __init__(self, store: StoreService) -> None:
+    def __init__(self, store: StoreService, acting: Acting = tenant_itself) -> None:
+        """``acting`` knows how far callers reach."""
         self._store = store
+        self._acting = acting
 
     async def put(
-        self, tenant_id: UUID, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
+        self, caller: Caller, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
     ) -> None:
         """Store ``value``, in place of what is there. Raises ``Invalid``."""
         raw = msgspec.Raw(msgspec.json.encode(value))
-        await self._store.put(tenant_id, ItemPut(namespace=namespace, key=key, value=raw, index=index))
+        await self._store.put(self._acting(caller), ItemPut(namespace=namespace, key=key, value=raw, index=index))
 
-    async def get(self, tenant_id: UUID, namespace: list[str], key: str) -> Kept | None:
+    async def get(self, caller: Caller, namespace: list[str], key: str) -> Kept | None:
         """What is there. Raises ``Invalid``."""
-        item = await self._store.get(tenant_id, namespace, key, None)
+        item = await self._store.get(self._acting(caller), namespace, key, None)
         return None if item is None else _kept(item)
 
-    async def delete(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+    async def delete(self, caller: Caller, namespace: list[str], key: str) -> None:
         """Remove what is there. Raises ``Invalid``."""
-        await self._store.delete(tenant_id, namespace, key)
+        await self._store.delete(self._acting(caller), namespace, key)
 
     async def search(
         self,
-        tenant_id: UUID,
+        caller: Caller,
         prefix: list[str],
         query: str = "",
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
@@ -45,7 +48,7 @@ class AgentStore:
         wanted = ItemSearch(
             namespace_prefix=prefix, query=query or None, filter=dict(filter) if filter else None, limit=limit
         )
-        return [_kept(item) for item in await self._store.search(tenant_id, wanted)]
+        return [_kept(item) for item in await self._store.search(self._acting(caller), wanted)]
 
 
 def _kept(item: Item) -> Kept:

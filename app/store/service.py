@@ -1,10 +1,10 @@
 """What clients do with the store."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 import msgspec
 
+from app.access.structs import Principal
 from app.agents.memory import StoreSpec
 from app.base.errors import Invalid
 from app.base.ids import new_id
@@ -26,7 +26,10 @@ LONGEST_QUERY = 8000
 
 
 class StoreService:
-    """The items of all tenants."""
+    """The items of all tenants. Where handlers of the operator's say so, a principal's namespaces are others.
+
+    What they do not let it do raises ``Forbidden`` or ``Refused``.
+    """
 
     def __init__(self, database: Database, versions: Versions, spec: StoreSpec) -> None:
         """``spec`` says how long items stay; ``versions``, how they are indexed."""
@@ -47,8 +50,13 @@ class StoreService:
         await self._writing.aclose()
         await self._versions.aclose()
 
-    async def put(self, tenant_id: UUID, body: ItemPut) -> None:
+    async def put(self, who: Principal, body: ItemPut) -> None:
         """Store an item, in place of one that has its name. Raises ``Invalid``."""
+        tenant_id = who.tenant_id
+        if who.rules is not None:
+            value = msgspec.json.decode(body.value)
+            place = await who.place("put", body.namespace, key=body.key, value=value, index=body.index)
+            body = msgspec.structs.replace(body, namespace=place or [])
         item = accepted(body, self._spec.ttl)
         indexed = await self.indexing.item(item.path, item.value, body.index, tenant_id)
         await self._writing.put(
@@ -66,11 +74,11 @@ class StoreService:
             )
         )
 
-    async def get(self, tenant_id: UUID, namespace: list[str], key: str, refresh_ttl: bool | None) -> Item | None:
+    async def get(self, who: Principal, namespace: list[str], key: str, refresh_ttl: bool | None) -> Item | None:
         """An item; None for one that is not there. Raises ``Invalid`` for a name that cannot be."""
-        place, key = place_of(namespace), key_of(key)
-        async with self._database.writing(tenant_id) as session:
-            row = await queries.get(session, tenant_id, place, key, refresh=self._refreshes(refresh_ttl))
+        place, key = place_of(await who.place("get", namespace, key=key) or []), key_of(key)
+        async with self._database.writing(who.tenant_id) as session:
+            row = await queries.get(session, who.tenant_id, place, key, refresh=self._refreshes(refresh_ttl))
         if row is None:
             return None
         return Item(
@@ -81,16 +89,19 @@ class StoreService:
             updated_at=row.updated_at,
         )
 
-    async def delete(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+    async def delete(self, who: Principal, namespace: list[str], key: str) -> None:
         """Remove an item, if it is there. Raises ``Invalid`` for a name that cannot be."""
-        place, key = place_of(namespace), key_of(key)
-        async with self._database.writing(tenant_id) as session:
-            await queries.delete(session, tenant_id, place, key)
+        place, key = place_of(await who.place("delete", namespace, key=key) or []), key_of(key)
+        async with self._database.writing(who.tenant_id) as session:
+            await queries.delete(session, who.tenant_id, place, key)
 
-    async def search(self, tenant_id: UUID, wanted: ItemSearch) -> list[FoundItem]:
+    async def search(self, who: Principal, wanted: ItemSearch) -> list[FoundItem]:
         """A page of items. Raises ``Invalid``."""
+        tenant_id = who.tenant_id
+        about = {name: getattr(wanted, name) for name in ("filter", "limit", "offset", "query")}
+        prefix = await who.place("search", wanted.namespace_prefix, **about)
         _check_page(wanted.limit, wanted.offset)
-        place = Place(tenant_id, path_of(wanted.namespace_prefix, "namespace_prefix"))
+        place = Place(tenant_id, path_of(prefix or [], "namespace_prefix"))
         conditions = conditions_of(wanted.filter)
         question = await self._question(place, wanted, conditions)
         async with self._database.tuned(tenant_id, SETTINGS if question else PLANNED_ANEW) as connection:
@@ -128,15 +139,17 @@ class StoreService:
     def _refreshes(self, asked: bool | None) -> bool:
         return self._spec.refresh_on_read if asked is None else asked
 
-    async def namespaces(self, tenant_id: UUID, wanted: NamespaceSearch) -> list[list[str]]:
+    async def namespaces(self, who: Principal, wanted: NamespaceSearch) -> list[list[str]]:
         """A page of namespaces. Raises ``Invalid``."""
+        about = {name: getattr(wanted, name) for name in ("suffix", "max_depth", "limit", "offset")}
+        wanted = msgspec.structs.replace(wanted, prefix=await who.place("list_namespaces", wanted.prefix, **about))
         _check_page(wanted.limit, wanted.offset)
         if wanted.max_depth is not None and not 1 <= wanted.max_depth < 2**31:
             raise Invalid("`max_depth` must be at least 1.", (("/max_depth", "out of range"),))
         path_of(wanted.prefix or [], "prefix")
         path_of(wanted.suffix or [], "suffix")
-        async with self._database.reading(tenant_id) as session:
-            found = await queries.namespaces(session, tenant_id, wanted)
+        async with self._database.reading(who.tenant_id) as session:
+            found = await queries.namespaces(session, who.tenant_id, wanted)
         return [namespace.split(".") for namespace in found]
 
 

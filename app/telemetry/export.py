@@ -74,14 +74,15 @@ class _Series:
         self.parts: list[tuple[Board, int]] = []
         """Its first cell on each."""
         self._of = instrument
-        pairs = [f'{_plain(name)}="{_escaped(value)}"' for name, value in zip(instrument.labels, values, strict=True)]
-        name = prometheus_name(instrument)
-        if not isinstance(instrument, Histogram):
-            self._lines = [_line(name + "_total" * (instrument.kind == "counter"), pairs)]
-            return
-        bounds = [*(str(float(bound)) for bound in instrument.bounds), "+Inf"]
-        self._lines = [_line(name + "_bucket", [*pairs, f'le="{bound}"']) for bound in bounds]
-        self._lines += [_line(name + "_count", pairs), _line(name + "_sum", pairs)]
+        pairs = [
+            f'{plain_name(name)}="{_escaped(value)}"' for name, value in zip(instrument.labels, values, strict=True)
+        ]
+        first, *rest = samples(instrument)
+        if isinstance(instrument, Histogram):
+            self._lines = [_line(first, [*pairs, f'le="{end}"']) for end in ends(instrument)]
+            self._lines += [_line(name, pairs) for name in rest]
+        else:
+            self._lines = [_line(first, pairs)]
 
     def text(self, openmetrics: bool) -> str:
         """Its lines; none for a gauge that no living worker has."""
@@ -125,7 +126,7 @@ def _exemplar(one: Example) -> str:
 def prometheus_name(instrument: Counter | Gauge | Histogram) -> str:
     """The name under which Prometheus knows ``instrument``, without the ending ``_total`` of counters."""
     unit = UNITS.get(instrument.unit, "")
-    return _plain(instrument.name) + (f"_{unit}" if unit else "")
+    return plain_name(instrument.name) + (f"_{unit}" if unit else "")
 
 
 def _head(instrument: Counter | Gauge | Histogram, openmetrics: bool) -> str:
@@ -146,8 +147,22 @@ def _line(name: str, pairs: list[str]) -> str:
     return f"{name}{{{','.join(pairs)}}} " if pairs else f"{name} "
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a metric or a label as Prometheus spells it."""
     return name.replace(".", "_")
+
+
+def samples(instrument: Counter | Gauge | Histogram) -> list[str]:
+    """The names of its samples."""
+    name = prometheus_name(instrument)
+    if isinstance(instrument, Histogram):
+        return [name + ending for ending in ("_bucket", "_count", "_sum")]
+    return [f"{name}_total" if instrument.kind == "counter" else name]
+
+
+def ends(histogram: Histogram) -> list[str]:
+    """The values of ``le``: the upper ends of its buckets."""
+    return [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
 
 
 def _escaped(text: str) -> str:

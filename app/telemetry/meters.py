@@ -5,6 +5,7 @@ program was written for; ``LATEST`` has what they are called since. Labels are b
 sent.
 """
 
+from app.telemetry import labels as of
 from app.telemetry.board import Board
 from app.telemetry.instruments import Counter, Gauge, Histogram, TracedHistogram
 
@@ -22,8 +23,8 @@ LATEST = {
     "gen_ai.server.time_to_first_token": "gen_ai.client.inference.time_to_first_chunk",
 }
 
-_MODEL = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model")
-_POOL = ("db.client.connection.pool.name",)
+_MODEL = (of.OPERATION, "gen_ai.provider.name", "gen_ai.request.model")
+_POOL = (of.POOL,)
 
 
 class ServerMeters:
@@ -35,7 +36,7 @@ class ServerMeters:
             "http.server.request.duration",
             "s",
             "Duration of HTTP server requests, streams until their end.",
-            ("http.request.method", "http.route", "http.response.status_code"),
+            (of.METHOD, "http.route", of.HTTP_STATUS),
         )
         self.streams_open = Gauge(
             board, "agent.streams.open", "{stream}", "Answers that are being streamed or waited for now."
@@ -51,7 +52,7 @@ class ServerMeters:
             "db.client.connection.count",
             "{connection}",
             "Database connections of the pool, by state.",
-            (*_POOL, "db.client.connection.state"),
+            (of.POOL, of.POOL_STATE),
         )
         self.pool_most = Gauge(
             board, "db.client.connection.max", "{connection}", "Connections that the pool may have.", _POOL
@@ -74,7 +75,7 @@ class ServerMeters:
             board, "db.client.connection.use_time", "s", "How long a connection was in use.", _POOL, POOL_SECONDS
         )
         self.workers = Gauge(board, "agent.workers", "{worker}", "Worker processes that serve now.")
-        self.cpu = Counter(board, "process.cpu.time", "s", "CPU time of the workers.", ("cpu.mode",))
+        self.cpu = Counter(board, "process.cpu.time", "s", "CPU time of the workers.", (of.CPU_MODE,))
         self.memory = Gauge(board, "process.memory.usage", "By", "Resident memory of the workers.")
         self.descriptors = Gauge(
             board, "process.unix.file_descriptor.count", "{file_descriptor}", "Open descriptors of the workers."
@@ -83,7 +84,7 @@ class ServerMeters:
             board, "agent.log.dropped", "{line}", "Log lines that nobody took in time and that were thrown away."
         )
         self.push_failures = Counter(
-            board, "agent.otlp.failures", "{request}", "Requests of the OTLP exporter that failed.", ("signal",)
+            board, "agent.otlp.failures", "{request}", "Requests of the OTLP exporter that failed.", (of.SIGNAL,)
         )
         self.spans_dropped = Counter(
             board, "agent.otlp.spans_dropped", "{span}", "Spans that could not be sent, or not soon enough."
@@ -98,13 +99,13 @@ class StandingMeters(ServerMeters):
         self._declare_standing(board)
         self.streams_limit = Gauge(board, "agent.streams.limit", "{stream}", "Answers that may be open at once.")
         self.slo_target = Gauge(
-            board, "agent.slo.target", "1", "The part of events that shall be good.", ("slo",), greatest=True
+            board, "agent.slo.target", "1", "The part of events that shall be good.", (of.SLO,), greatest=True
         )
         self.redis_connected = Gauge(
-            board, "agent.redis.connected", "{worker}", "Workers that reach Redis, where one is set.", ("use",)
+            board, "agent.redis.connected", "{worker}", "Workers that reach Redis, where one is set.", (of.USE,)
         )
         self.redis_memory = Gauge(
-            board, "agent.redis.memory", "By", "Memory of Redis, used and at most.", ("state",), greatest=True
+            board, "agent.redis.memory", "By", "Memory of Redis, used and at most.", (of.STATE,), greatest=True
         )
         self.secret_age = Gauge(
             board, "agent.secret.age", "s", "How old the file of a secret is.", ("name",), greatest=True
@@ -113,7 +114,7 @@ class StandingMeters(ServerMeters):
             board, "agent.secret.refused", "{secret}", "1 while a new value is not used.", ("name",), greatest=True
         )
         self.storage_size = Gauge(
-            board, "agent.storage.size", "By", "Size of the database, and of parts of it.", ("part",), greatest=True
+            board, "agent.storage.size", "By", "Size of the database, and of parts of it.", (of.PART,), greatest=True
         )
         self.storage_limit = Gauge(
             board, "agent.storage.limit", "By", "Its room, as the settings say; 0: not told.", greatest=True
@@ -123,7 +124,7 @@ class StandingMeters(ServerMeters):
             "agent.budget.used",
             "1",
             "The part of today's budget that is spent or reserved, of the tenant nearest to its end.",
-            ("budget",),
+            (of.BUDGET,),
             greatest=True,
         )
         self.runs_orphaned = Gauge(
@@ -166,7 +167,7 @@ class Meters(StandingMeters):
             names.get("gen_ai.client.operation.duration", "gen_ai.client.operation.duration"),
             "s",
             "Duration of calls to a model.",
-            (*_MODEL, "error.type"),
+            (*_MODEL, of.MODEL_TROUBLE),
             MODEL_SECONDS,
         )
         self.first_token = TracedHistogram(
@@ -182,7 +183,7 @@ class Meters(StandingMeters):
             "gen_ai.client.token.usage",
             "{token}",
             "Tokens read and written by a model.",
-            (*_MODEL, "gen_ai.token.type"),
+            (*_MODEL, of.TOKEN_TYPE),
             TOKENS,
         )
         self.tool_duration = TracedHistogram(
@@ -190,7 +191,7 @@ class Meters(StandingMeters):
             "gen_ai.execute_tool.duration",
             "s",
             "Duration of tool calls.",
-            ("gen_ai.tool.name", "error.type"),
+            ("gen_ai.tool.name", of.TOOL_TROUBLE),
             MODEL_SECONDS,
         )
         self._declare_models(board)
@@ -204,7 +205,7 @@ class Meters(StandingMeters):
             "agent.model.attempts",
             "{attempt}",
             "Requests to providers, each try counted, and how they failed.",
-            (*who, "error.type"),
+            (*who, of.MODEL_TROUBLE),
         )
         self.model_fallbacks = Counter(
             board, "agent.model.fallbacks", "{call}", "Calls that went on to the next model, by who was left.", who
@@ -215,9 +216,9 @@ class Meters(StandingMeters):
         )
 
     def _declare_runs(self, board: Board) -> None:
-        self.runs = Counter(board, "agent.runs", "{run}", "Runs that ended.", ("status", "assistant"))
+        self.runs = Counter(board, "agent.runs", "{run}", "Runs that ended.", (of.RUN_STATUS, "assistant"))
         self.run_duration = TracedHistogram(
-            board, "agent.run.duration", "s", "Start to end of a run.", ("status", "assistant"), RUN_SECONDS
+            board, "agent.run.duration", "s", "Start to end of a run.", (of.RUN_STATUS, "assistant"), RUN_SECONDS
         )
         self.runs_active = Gauge(board, "agent.runs.active", "{run}", "Runs that are worked on now.")
         self.queue_depth = Gauge(
@@ -235,23 +236,23 @@ class Meters(StandingMeters):
             "agent.checkpoint.duration",
             "s",
             "From a step's end until it is durable; else LeaseLost, cancelled or Unavailable (the database).",
-            ("error.type",),
+            (of.STEP_TROUBLE,),
         )
         self.leases_lost = Counter(
             board, "agent.lease.lost", "{run}", "Runs stopped here because their lease was lost."
         )
-        self.webhooks = Counter(board, "agent.webhooks", "{attempt}", "Webhook calls, by outcome.", ("outcome",))
+        self.webhooks = Counter(board, "agent.webhooks", "{attempt}", "Webhook calls, by outcome.", (of.WEBHOOK,))
         self.ratelimit_rejected = Counter(
-            board, "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", ("limit",)
+            board, "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", (of.LIMIT,)
         )
         self.secret_rotations = Counter(
             board,
             "agent.secret.rotations",
             "{rotation}",
             "Secrets that were read anew, and new ones that were refused.",
-            ("name", "outcome"),
+            ("name", of.SECRET),
         )
-        self.tool_calls = Counter(board, "agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", "outcome"))
+        self.tool_calls = Counter(board, "agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", of.TOOL))
 
     def _declare_caches(self, board: Board) -> None:
         self.cache_requests = Counter(
@@ -259,14 +260,14 @@ class Meters(StandingMeters):
             "agent.cache.requests",
             "{value}",
             "Values that were looked for in a cache, by outcome: the hit ratio is `hit` and `shared` over all.",
-            ("cache", "outcome"),
+            (of.CACHE, of.CACHE_OUTCOME),
         )
         self.cache_tokens = Counter(
             board,
             "agent.cache.tokens",
             "{token}",
             "Tokens of answers that came out of the cache: they were not paid for.",
-            ("gen_ai.provider.name", "gen_ai.request.model", "gen_ai.token.type"),
+            ("gen_ai.provider.name", "gen_ai.request.model", of.TOKEN_TYPE),
         )
 
     def _open(self, board: Board) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Row
 
 from app.db.session import Owned, Reader, Writer
 from app.threads.queries import lock
+from app.threads.structs import KEEP_LATEST, Ttl
 from app.threads.tables import threads
 
 _FREE = Owned(
@@ -23,30 +24,46 @@ async def lock_free(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]
     return [row.thread_id for row in await session.all(_FREE, {"tenant": tenant_id, "threads": list(thread_ids)})]
 
 
-_KEEP_LATEST = (
-    """delete from checkpoints x using threads t
-       where t.tenant_id = :tenant and t.thread_id = any(:threads)
-         and x.tenant_id = :tenant and x.thread_id = t.thread_id and x.checkpoint_id <> t.head""",
-    "update checkpoints set parent_id = null where tenant_id = :tenant and thread_id = any(:threads)",
-    """delete from checkpoint_items x where x.tenant_id = :tenant and x.thread_id = any(:threads)
-         and not exists (
-           select from checkpoints c, unnest(c.first_items, c.last_items) as r(first, last)
-           where c.tenant_id = :tenant and c.thread_id = x.thread_id and x.number between r.first and r.last)""",
+TO_LATEST = """
+with kept as (
+  <which>
+), no_checkpoints as (
+  delete from checkpoints x using kept k
+  where x.tenant_id = k.tenant_id and x.thread_id = k.thread_id and x.checkpoint_id <> k.head
+), no_parents as (
+  update checkpoints x set parent_id = null from kept k
+  where x.tenant_id = k.tenant_id and x.thread_id = k.thread_id and x.checkpoint_id = k.head
+), no_items as (
+  delete from checkpoint_items x using kept k
+  where x.tenant_id = k.tenant_id and x.thread_id = k.thread_id and not exists (
+    select from checkpoints c, unnest(c.first_items, c.last_items) as r(first, last)
+    where c.tenant_id = k.tenant_id and c.thread_id = k.thread_id and c.checkpoint_id = k.head
+      and x.number between r.first and r.last)
+)
+select from kept
+"""
+"""Remove all checkpoints but the newest (``head``) of the threads ``<which>``, and what only the others name."""
+
+_THESE = sa.text(
+    TO_LATEST.replace(
+        "<which>",
+        "select tenant_id, thread_id, head from threads"
+        " where tenant_id = :tenant and thread_id = any(:threads) and head is not null",
+    )
 )
 
 
 async def keep_latest(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> None:
     """Remove all checkpoints of the threads but the newest, and what only the others name."""
-    for statement in _KEEP_LATEST:
-        await session.execute(sa.text(statement), {"tenant": tenant_id, "threads": list(thread_ids)})
+    await session.execute(_THESE, {"tenant": tenant_id, "threads": list(thread_ids)})
 
 
 _COPY = (
     """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, answered, head,
-         last_number, runs, ttl_minutes)
+         last_number, runs, ttl_minutes, keep_minutes)
        select tenant_id, :copy, metadata || cast(:metadata as jsonb), config,
          case when live_run is null then status else 'idle' end,
-         error, interrupts, answered, head, last_number, runs, ttl_minutes
+         error, interrupts, answered, head, last_number, runs, ttl_minutes, keep_minutes
        from threads where tenant_id = :tenant and thread_id = :thread and not temporary""",
     """insert into checkpoints (tenant_id, thread_id, checkpoint_id, parent_id, run_id, source, step, next, head,
          first_items, last_items, metadata, created_at)
@@ -72,8 +89,9 @@ async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID,
     return True
 
 
-async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, minutes: float) -> int:
-    """Let a thread go once nothing has happened on it for so long; how many threads it was."""
+async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, ttl: Ttl) -> int:
+    """Let a thread, or its past, go once nothing has happened on it for so long; how many threads it was."""
+    goes = ttl.strategy != KEEP_LATEST
     return await session.execute(
         sa.update(threads)
         .where(
@@ -82,7 +100,11 @@ async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, minutes: fl
             ~threads.c.temporary,
             *session.within(threads.c.metadata),
         )
-        .values(ttl_minutes=minutes, updated_at=sa.func.now())
+        .values(
+            ttl_minutes=ttl.ttl if goes else None,
+            keep_minutes=None if goes else ttl.ttl,
+            updated_at=sa.func.now(),
+        )
     )
 
 

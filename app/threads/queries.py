@@ -27,7 +27,7 @@ returning tenant_id, thread_id, created_at
 
 _THREAD = """
     t.thread_id, t.created_at, t.updated_at, t.state_updated_at, t.metadata, t.status, t.config, t.error, t.interrupts,
-    t.runs, t.last_number, t.ttl_minutes
+    t.runs, t.last_number, t.ttl_minutes, t.keep_minutes
 """
 _HEAD = f"""
 left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}

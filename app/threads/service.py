@@ -30,7 +30,7 @@ from app.threads.structs import (
     ThreadPatch,
     ThreadSearch,
     ThreadState,
-    minutes,
+    lifetime,
 )
 from app.threads.views import extracted, fresh, shown, state_of, storage_of
 
@@ -85,7 +85,7 @@ class ThreadService:
             raise Conflict(f"Thread with ID {thread_id} already exists")
         if session is None:
             return fresh(thread_id, metadata, created)
-        if (ttl := minutes(body.ttl)) is not None:
+        if (ttl := lifetime(body.ttl)) is not None:
             await keeping.set_ttl(session, tenant_id, thread_id, ttl)
         if body.supersteps:
             await self._states.replay(session, tenant_id, thread_id, metadata, body.supersteps)
@@ -107,7 +107,7 @@ class ThreadService:
 
     async def patch(self, who: Principal, thread_id: UUID, body: ThreadPatch) -> Thread:
         """Merge metadata, set the lifetime. Raises ``NotFound``."""
-        ttl = minutes(body.ttl)
+        ttl = lifetime(body.ttl)
         owned, metadata = await who.stamp("threads", "update", body.metadata, thread_id=thread_id)
         async with self._database.writing(who.tenant_id, owned) as session:
             if ttl is not None:

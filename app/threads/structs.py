@@ -44,17 +44,24 @@ class Thread(msgspec.Struct, kw_only=True):
     extracted: Any = msgspec.UNSET
 
 
+KEEP_LATEST = "keep_latest"
+Strategy = Literal["delete", "keep_latest"]
+"""What becomes of threads: they go, or all their checkpoints but the newest do."""
+
+
 class Ttl(msgspec.Struct, kw_only=True):
-    """How long a thread may rest, in minutes, before it goes."""
+    """How long a thread may rest, in minutes, and what becomes of it then."""
 
     ttl: float
-    strategy: Literal["delete"] = "delete"
+    strategy: Strategy = "delete"
 
 
-def minutes(ttl: float | Ttl | None) -> float | None:
-    """The minutes of either form. Raises ``Invalid``."""
-    found = ttl.ttl if isinstance(ttl, Ttl) else ttl
-    if found is not None and not 0 < found <= MOST_MINUTES:
+def lifetime(ttl: float | Ttl | None) -> Ttl | None:
+    """Either form as one. Raises ``Invalid``."""
+    if ttl is None:
+        return None
+    found = ttl if isinstance(ttl, Ttl) else Ttl(ttl=ttl)
+    if not 0 < found.ttl <= MOST_MINUTES:
         raise Invalid("ttl must be a number of minutes, more than 0.", (("/ttl", "out of range"),))
     return found
 
@@ -94,7 +101,7 @@ class Prune(msgspec.Struct, kw_only=True):
     """Threads to remove, or to take back to their newest checkpoint."""
 
     thread_ids: list[UUID]
-    strategy: Literal["delete", "keep_latest"] = "delete"
+    strategy: Strategy = "delete"
 
 
 class Pruned(msgspec.Struct):

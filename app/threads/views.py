@@ -11,7 +11,7 @@ from app.base.ids import task_id
 from app.checkpoints.codec import unpack_head
 from app.checkpoints.snapshot import Snapshot, read
 from app.threads.looking import Path, at
-from app.threads.structs import CheckpointRef, Thread, ThreadState
+from app.threads.structs import KEEP_LATEST, CheckpointRef, Thread, ThreadState
 
 NULL = msgspec.Raw(b"null")
 EMPTY = msgspec.Raw(b"{}")
@@ -110,10 +110,10 @@ def extracted(thread: Thread, paths: dict[str, Path]) -> dict[str, Any]:
 
 
 def _ttl(row: Row[Any]) -> dict[str, Any] | None:
-    if row.ttl_minutes is None:
+    strategy, minutes = ("delete", row.ttl_minutes) if row.keep_minutes is None else (KEEP_LATEST, row.keep_minutes)
+    if minutes is None:
         return None
-    expires = row.updated_at + timedelta(minutes=row.ttl_minutes)
-    return {"strategy": "delete", "ttl_minutes": row.ttl_minutes, "expires_at": expires}
+    return {"strategy": strategy, "ttl_minutes": minutes, "expires_at": row.updated_at + timedelta(minutes=minutes)}
 
 
 def storage_of(thread_id: UUID, heads: list[Row[Any]], items: list[Row[Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from app.llm.port import ToolSpec
+from app.tools.caller import Caller
 
 
 class ToolClass(enum.StrEnum):
@@ -50,6 +51,11 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     interrupt: Callable[[Any], Any]
     configurable: dict[str, Any] = {}
 
+    @property
+    def caller(self) -> Caller:
+        """For whom the tool works."""
+        return Caller.of(UUID(self.tenant_id), self.configurable)
+
 
 Fields = bool | list[str] | None
 """Which fields of a value searches look at: False for none, None for those that the agents file says."""
@@ -86,26 +92,27 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 class LongTerm(Protocol):
     """The long-term memory: values at keys in namespaces, and documents; of each tenant for itself.
 
-    All raise ``Invalid``.
+    A person reaches what its own requests would reach. All raise ``Invalid``, and ``Forbidden`` or ``Refused`` for
+    what the operator's handlers do not let the person do.
     """
 
     async def put(
-        self, tenant_id: UUID, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
+        self, caller: Caller, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
     ) -> None:
         """Store ``value``, in place of what is there."""
         ...
 
-    async def get(self, tenant_id: UUID, namespace: list[str], key: str) -> Kept | None:
+    async def get(self, caller: Caller, namespace: list[str], key: str) -> Kept | None:
         """What is there."""
         ...
 
-    async def delete(self, tenant_id: UUID, namespace: list[str], key: str) -> None:
+    async def delete(self, caller: Caller, namespace: list[str], key: str) -> None:
         """Remove what is there, if anything is."""
         ...
 
     async def search(
         self,
-        tenant_id: UUID,
+        caller: Caller,
         prefix: list[str],
         query: str = "",
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
@@ -116,7 +123,7 @@ class LongTerm(Protocol):
 
     async def passages(
         self,
-        tenant_id: UUID,
+        caller: Caller,
         query: str,
         collection: str = "",
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.ids import new_id
 from app.telemetry.context import Place, RequestContext, current, here, place_of
+from app.telemetry.labels import METHOD
 from app.telemetry.meters import Meters
 from app.telemetry.tracing import NO_TRACER, SERVER, Form, Tracer, Value
 from app.web.outside import KEY, Rest
@@ -24,7 +25,7 @@ from app.web.problems import SORRY, send_problem
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset(METHOD.values)
 OTHER_METHOD = "_OTHER"
 UNMATCHED = "unmatched"
 """The route of requests that no route serves."""

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.cli.commands import Running
+from tests.cli.items import Command
 from tests.database import at, drop, execute
 
 
@@ -54,3 +55,8 @@ def empty_database_url(server_url: str) -> Iterator[str]:
     asyncio.run(execute(server_url, f"create database {name}"))
     yield at(server_url, name)
     asyncio.run(drop(server_url, at(server_url, name)))
+
+
+@pytest.fixture
+def store(fresh_database_url: str, tmp_path: Path) -> Command:
+    return Command(fresh_database_url, tmp_path)

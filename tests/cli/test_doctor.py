@@ -220,6 +220,20 @@ def test_rules_load(tmp_path: Path, text: str, holds: bool) -> None:
     assert (ran(tmp_path, "doctor", "--rules", str(rules)).returncode == 0) is holds
 
 
+@pytest.mark.parametrize("quote", ['"', "'", '\\"'])
+def test_a_rule_for_a_value_that_is_never_counted_does_not_hold(tmp_path: Path, quote: str) -> None:
+    rules = tmp_path / "alerts.yml"
+    expression = f"agent_runs_total{{status={quote}VALUE{quote}}} > 1"
+    written = f'"{expression}"' if "\\" in quote else expression
+    rule = f"groups:\n- name: a\n  rules:\n  # agent_runs_total{{status='x'}}\n  - alert: A\n    expr: {written}\n"
+    rules.write_text(rule.replace("VALUE", "success"))
+    assert ran(tmp_path, "doctor", "--rules", str(rules)).returncode == 0
+    rules.write_text(rule.replace("VALUE", "succes"))
+    done = ran(tmp_path, "doctor", "--json", "--rules", str(rules))
+    assert done.returncode == 1
+    assert "alerts.yml: agent_runs_total has no status 'succes': it is one of 'success'" in done.stdout
+
+
 def test_rules_that_ask_for_what_nobody_measures_do_not_hold(
     tmp_path: Path, start: Start, port: int, database_url: str
 ) -> None:

@@ -7,75 +7,11 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
-from app.access.structs import tenant_id_of
-from app.embed.hashing import hashed
-from tests.cli.commands import environment, only_line, ran
-
-ITEMS = "select namespace, key, value::text, index::text, ttl_minutes, expires_at, created_at, updated_at, version"
-
-
-async def fetch(url: str, sql: str, *values: Any) -> list[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        return [tuple(row) for row in await connection.fetch(sql, *values)]
-    finally:
-        await connection.close()
-
-
-def items(url: str, tenant: str) -> list[Any]:
-    """All that is kept of a tenant's items, without ids of their own, and their vectors."""
-    sql = f"""{ITEMS}, words::text, (select array_agg(row(space, part, embedding::text)::text order by part)
-        from store_vectors_384 v where v.item_id = i.item_id and v.tenant_id = i.tenant_id) as vectors
-        from store_items i where tenant_id = $1 order by namespace, key"""
-    tenant_id = tenant_id_of(tenant)
-    found = asyncio.run(fetch(url, sql, tenant_id))
-    return [[str(part).replace(str(tenant_id), "TENANT") for part in row] for row in found]
-
-
-def lines(count: int, **more: Any) -> list[dict[str, Any]]:
-    return [
-        {"namespace": ["docs", f"n{n % 3}"], "key": f"k{n}", "value": {"text": f"word{n} common"}, **more}
-        for n in range(count)
-    ]
-
-
-def with_vector(line: dict[str, Any]) -> dict[str, Any]:
-    return {**line, "vector": hashed(f"text: {line['value']['text']}", 384)}
-
-
-def write(path: Path, *given: Any) -> Path:
-    path.write_text("".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in given))
-    return path
-
-
-class Command:
-    """``agent-service store`` on one database, in one folder."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url = url
-        self.folder = folder
-
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return ran(self.folder, "store", *words, DATABASE_URL=self.url)
-
-    def good(self, *words: str) -> str:
-        done = self(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    def items(self, tenant: str = "default") -> list[Any]:
-        return items(self.url, tenant)
-
-
-@pytest.fixture
-def store(fresh_database_url: str, tmp_path: Path) -> Command:
-    return Command(fresh_database_url, tmp_path)
+from tests.cli.commands import environment, only_line
+from tests.cli.items import Command, fetch, lines, with_vector, write
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])

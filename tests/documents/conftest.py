@@ -5,13 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import httpx
 import msgspec
 import pytest
 
-from app.asgi import layers
-from tests.system.house import API, Service, serving
+from tests.system.program import Program
 
 
 class Tenant(msgspec.Struct):
@@ -66,40 +64,17 @@ class Tenant(msgspec.Struct):
         return list(answer.json()["passages"])
 
 
-class Library(msgspec.Struct):
-    """The program, its database, and its tenants."""
-
-    service: Service
-    url: str
-    app: Any
+class Library(Program):
+    """The program and its documents."""
 
     @contextlib.asynccontextmanager
     async def tenant(self, name: str) -> AsyncIterator[Tenant]:
-        headers = {"x-api-key": await self.service.key(name)}
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=f"http://test{API}", headers=headers, timeout=60
-        ) as http:
+        """A client with a key of the tenant ``name``."""
+        async with self.with_key(name) as http:
             yield Tenant(http)
 
-    async def value(self, statement: str, *parameters: Any) -> Any:
-        """One value, asked as the database's superuser."""
-        connection = await asyncpg.connect(self.url)
-        try:
-            return await connection.fetchval(statement, *parameters)
-        finally:
-            await connection.close()
 
-    async def count(self, table: str) -> int:
-        """How many rows there are, of all tenants."""
-        return int(await self.value(f"select count(*) from {table}"))
-
-
-@contextlib.asynccontextmanager
-async def library_on(url: str, **settings: Any) -> AsyncIterator[Library]:
-    """The program with ``settings`` on the database at ``url``."""
-    async with serving(url, **settings) as service:
-        yield Library(service, url, layers(service.house))
+library_on = Library.on
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ async def test_what_an_upload_or_a_deletion_has_left_behind_is_swept(ours: Tenan
         " else now() end from documents, unnest(array['old', 'new']) s"
     )
     assert await removing.sweep() == 1
-    assert await library.count("documents where status = 'receiving'") == 1
+    assert await library.count("documents", "status = 'receiving'") == 1
     await library.value("update documents set status = 'deleted', fingerprint = null where status = 'ready'")
     assert (await ours.http.get(f"/documents/{document['document_id']}")).status_code == 404
     assert await ours.search("sloop") == []

@@ -1,45 +1,139 @@
 """Handlers of the operator's bound documents as they bound everything: what is another person's is as unknown."""
 
+import contextlib
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from app.asgi import layers
 from tests.access.test_handlers import FILE
 from tests.documents.conftest import Tenant
-from tests.system.house import API, Service, serving
+from tests.system.program import Program
 
 TEXT = b"The heron stands in the reeds."
 
 
 @pytest.fixture
-async def service(fresh_database_url: str) -> AsyncIterator[Service]:
-    async with serving(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=FILE) as service:
-        yield service
+async def program(fresh_database_url: str) -> AsyncIterator[Program]:
+    async with Program.on(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=FILE) as program:
+        yield program
 
 
-def person(service: Service, name: str) -> Tenant:
-    """A client of the person whose token is ``name``."""
-    headers = {"authorization": f"Bearer {name}"}
-    app: Any = layers(service.house)
-    transport = httpx.ASGITransport(app)
-    return Tenant(httpx.AsyncClient(transport=transport, base_url=f"http://test{API}", headers=headers, timeout=60))
+@contextlib.asynccontextmanager
+async def people(program: Program, *names: str) -> AsyncIterator[list[Tenant]]:
+    """Clients of the people whose tokens are their ``names``; a key of the service is a name too."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [program.client(authorization=f"Bearer {name}") for name in names]
+        yield [Tenant(await stack.enter_async_context(client)) for client in clients]
 
 
-async def test_a_person_sees_finds_and_deletes_what_is_stamped_as_theirs(service: Service) -> None:
-    ann, bob = person(service, "ann"), person(service, "bob")
-    mine, other = await ann.upload(TEXT), await bob.upload(TEXT)
-    assert mine["metadata"] == {"owner": "ann"}
-    assert mine["document_id"] != other["document_id"]  # the same content, but each their own
-    assert [one["document_id"] for one in await ann.search("heron")] == [mine["document_id"]]
-    assert [one["document_id"] for one in (await ann.http.get("/documents")).json()] == [mine["document_id"]]
-    for path in ("", "/chunks", "/content", "/text"):
-        assert (await ann.http.get(f"/documents/{mine['document_id']}{path}")).status_code == 200
-        assert (await ann.http.get(f"/documents/{other['document_id']}{path}")).status_code == 404
-    assert (await ann.http.delete(f"/documents/{other['document_id']}")).status_code == 404
-    assert (await bob.get(other["document_id"]))["status"] == "ready"
-    assert (await ann.http.delete(f"/documents/{mine['document_id']}")).status_code == 204
-    for one in (ann, bob):
-        await one.http.aclose()
+async def test_a_person_sees_finds_and_deletes_what_is_stamped_as_theirs(program: Program) -> None:
+    async with people(program, "ann", "bob") as (ann, bob):
+        mine, other = await ann.upload(TEXT), await bob.upload(TEXT)
+        assert mine["metadata"] == {"owner": "ann"}
+        assert mine["document_id"] != other["document_id"]  # the same content, but each their own
+        assert [one["document_id"] for one in await ann.search("heron")] == [mine["document_id"]]
+        assert [one["document_id"] for one in (await ann.http.get("/documents")).json()] == [mine["document_id"]]
+        for path in ("", "/chunks", "/content", "/text"):
+            assert (await ann.http.get(f"/documents/{mine['document_id']}{path}")).status_code == 200
+            assert (await ann.http.get(f"/documents/{other['document_id']}{path}")).status_code == 404
+        assert (await ann.http.delete(f"/documents/{other['document_id']}")).status_code == 404
+        assert (await bob.get(other["document_id"]))["status"] == "ready"
+        assert (await ann.http.delete(f"/documents/{mine['document_id']}")).status_code == 204
+
+
+async def asked(who: Tenant, agent: str, words: str) -> Any:
+    """The answer of ``agent`` to a stateless run of ``who``."""
+    body = {"assistant_id": agent, "input": {"messages": [{"role": "user", "content": words}]}}
+    answer = await who.http.post("/runs/wait", json=body)
+    assert answer.status_code == 200, answer.text
+    assert "__error__" not in answer.json(), answer.text
+    return answer.json()["messages"][-1]["content"]
+
+
+async def test_an_agent_tells_a_person_no_more_than_the_person_may_read(program: Program) -> None:
+    """By the tool, from a function, in the store and among memories: two people of one tenant."""
+    async with people(program, "ann", "bob", "eve") as (ann, bob, eve):
+        await ann.upload(TEXT)
+        await asked(ann, "scribe", "The heron is called Hera.")
+        await bob.upload(b"The heron of Bob is grey.")
+        hers, his, nothing = [json.loads(await asked(who, "librarian", "heron")) for who in (ann, bob, eve)]
+    assert hers["documents"] == [TEXT.decode()]
+    assert hers["store"] == ["The heron is called Hera."]
+    assert (hers["tool"].count("heron"), hers["memory"].count("Hera")) == (1, 1)
+    assert his["documents"] == ["The heron of Bob is grey."]
+    assert (his["tool"].count("heron"), his["store"]) == (1, [])
+    assert "Hera" not in json.dumps(his)
+    assert nothing == {
+        "tool": "No document says anything of it.",
+        "documents": [],
+        "store": [],
+        "memory": "Nothing is remembered.",
+    }
+
+
+async def test_what_an_agent_stores_for_a_person_is_where_the_persons_own_requests_find_it(program: Program) -> None:
+    async with people(program, "ann", "bob") as (ann, bob):
+        await asked(ann, "scribe", "The heron is called Hera.")
+        for who, found in ((ann, True), (bob, False)):
+            item = (await who.http.get("/store/items", params={"namespace": "told", "key": "by agent"})).json()
+            assert bool(item) is found
+
+
+async def test_a_run_that_another_process_takes_up_is_bounded_as_well(fresh_database_url: str) -> None:
+    settings: dict[str, Any] = {"AGENT_AUTH": "none", "AGENT_CONFIG": FILE}
+    async with (
+        Program.on(fresh_database_url, **settings, AGENT_ROLE="worker"),
+        Program.on(fresh_database_url, **settings, AGENT_ROLE="api") as front,
+        people(front, "ann", "bob") as (ann, bob),
+    ):
+        await ann.upload(TEXT)
+        hers, his = [json.loads(await asked(who, "librarian", "heron")) for who in (ann, bob)]
+    assert hers["documents"] == [TEXT.decode()]
+    assert (his["documents"], his["tool"]) == ([], "No document says anything of it.")
+
+
+async def test_a_key_of_the_operators_is_bounded_by_its_tenant_alone(fresh_database_url: str) -> None:
+    async with (
+        Program.on(fresh_database_url, AGENT_AUTH="api_key", AGENT_CONFIG=FILE) as program,
+        people(program, "ann", await program.service.key("default")) as (ann, operator),
+    ):
+        await ann.upload(TEXT)
+        assert json.loads(await asked(operator, "librarian", "heron"))["documents"] == [TEXT.decode()]
+
+
+REFUSING = """
+from langgraph_sdk import Auth
+
+auth = Auth()
+
+@auth.authenticate
+async def authenticate(authorization: str) -> str:
+    return authorization.removeprefix("Bearer ")
+
+@auth.on(resources="documents", actions="search")
+async def search(ctx, value):
+    raise Auth.exceptions.HTTPException(status_code=403, detail=f"Not for {ctx.user.identity}: {value['query']}")
+"""
+
+
+async def test_a_handler_that_refuses_a_search_refuses_it_to_the_agent(fresh_database_url: str, tmp_path: Path) -> None:
+    """The model is told, as of anything that goes wrong with a tool; the audit log names the person."""
+    (tmp_path / "auth.py").write_text(REFUSING)
+    (tmp_path / "agent.py").write_text(
+        "async def run(context):\n    return str(await context.tools.call('knowledge', query='heron'))\n"
+    )
+    (tmp_path / "agents.toml").write_text(
+        '[auth]\npath = "./auth.py:auth"\n[agents.one]\nfunction = "./agent.py:run"\ntools = ["knowledge"]\n'
+    )
+    async with (
+        Program.on(fresh_database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as program,
+        people(program, "ann") as (ann,),
+    ):
+        await ann.upload(TEXT)
+        body = {"assistant_id": "one", "input": {"messages": []}}
+        answer = (await ann.http.post("/runs/wait", json=body)).json()
+    assert "Not for ann: heron" in json.dumps(answer)
+    assert "reeds" not in json.dumps(answer)

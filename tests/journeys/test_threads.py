@@ -212,8 +212,18 @@ async def test_a_lifetime_is_set_shown_and_changed(client: LangGraphClient, serv
     await client.threads.update(thread_id, metadata={}, ttl=5)
     shown = await client.threads.get(thread_id, include=["ttl"])
     assert shown["ttl"]["ttl_minutes"] == 5
+    await client.threads.update(thread_id, metadata={}, ttl={"ttl": 7, "strategy": "keep_latest"})
+    shown = await client.threads.get(thread_id, include=["ttl"])
+    assert (shown["ttl"]["strategy"], shown["ttl"]["ttl_minutes"]) == ("keep_latest", 7)
+    await client.threads.update(thread_id, metadata={}, ttl=5)
+    shown = await client.threads.get(thread_id, include=["ttl"])
+    assert (shown["ttl"]["strategy"], shown["ttl"]["ttl_minutes"]) == ("delete", 5)
     async with httpx.AsyncClient(base_url=served.base, timeout=20) as http:
-        for bad in (0, -1, "soon", {"ttl": 1, "strategy": "forget"}):
+        kept = (await http.post("/threads", json={"ttl": {"ttl": 7, "strategy": "keep_latest"}})).json()["thread_id"]
+        copy = (await http.post(f"/threads/{kept}/copy")).json()["thread_id"]
+        shown = (await http.get(f"/threads/{copy}", params={"include": "ttl"})).json()
+        assert (shown["ttl"]["strategy"], shown["ttl"]["ttl_minutes"]) == ("keep_latest", 7)
+        for bad in (0, -1, "soon", {"ttl": 1, "strategy": "forget"}, {"strategy": "keep_latest"}):
             assert (await http.post("/threads", json={"ttl": bad})).status_code == 422
 
 

@@ -11,8 +11,7 @@ import promql_parser as promql
 import pytest
 import yaml
 
-from app.telemetry.export import prometheus_name
-from app.telemetry.instruments import Histogram
+from app.telemetry.export import plain_name, samples
 from app.telemetry.meters import Meters
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -76,10 +75,8 @@ def declared() -> dict[str, set[str]]:
     """Every sample name of ``/metrics`` by the declarations, and its labels."""
     found: dict[str, set[str]] = {}
     for part in Meters().instruments():
-        labels = {label.replace(".", "_") for label in part.labels}
-        endings = ["_total"] if part.kind == "counter" else ["_bucket", "_count", "_sum"]
-        for ending in endings if part.kind == "counter" or isinstance(part, Histogram) else [""]:
-            found[prometheus_name(part) + ending] = labels
+        labels = {plain_name(label) for label in part.labels}
+        found |= dict.fromkeys(samples(part), labels)
     return found
 
 

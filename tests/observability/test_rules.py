@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from app.cli.doctor.alerts import OURS
+from app.cli.doctor.matching import known_values, strangers
 from deploy.grafana import dashboard
 from deploy.prometheus import rules as generated
 from tests.observability.asking import (
@@ -27,6 +28,7 @@ from tests.observability.asking import (
 
 ROOT = DEPLOY.parent
 ALERTS = {rule["alert"]: rule for rule in rules(RULES[1])}
+VALUES = known_values()
 EXPRESSIONS = [rule["expr"] for place in RULES for rule in rules(place)] + queries()
 SEVERITIES = {"critical", "warning", "none"}
 ALWAYS = "AgentServiceWatchdog"
@@ -102,6 +104,42 @@ def test_every_name_and_label_of_a_query_is_declared(expression: str) -> None:
         labels |= known[selector.name]
     assert grouped(expression) <= labels
     assert set(OURS.findall(re.sub(r"\{[^}]*\}|\([a-z_, ]*\)", "", expression))) <= {one.name for one in asked}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_every_value_that_a_label_is_compared_with_is_one_that_is_counted(expression: str) -> None:
+    """Else the rule never speaks, and nobody notices."""
+    assert strangers(expression, VALUES) == []
+
+
+@pytest.mark.parametrize(
+    "expression, wrong",
+    [
+        ('agent_runs_total{status="success"}', ""),
+        (
+            'agent_runs_total{status="succes"}',
+            "agent_runs_total has no status 'succes': it is one of 'success'",
+        ),
+        ("agent_runs_total{assistant='a}', status!='sucess'}", "no status 'sucess'"),
+        ('agent_runs_total{status=~"error|time"}', "no status 'error|time'"),
+        ('agent_runs_total{status=~"err.*|time.+"}', ""),
+        ('agent_run_duration_seconds_count{status!~"(lost|eror)"}', ""),
+        ('agent_run_duration_seconds_count{status!~"(lots|eror)"}', "no status"),
+        ('agent_checkpoint_duration_seconds_sum{error_type=~"|Unavailable"}', ""),
+        ('agent_checkpoint_duration_seconds_sum{error_type="Unavailible"}', "no error_type 'Unavailible'"),
+        ('http_server_request_duration_seconds_count{http_response_status_code=~"4..|501"}', ""),
+        ('http_server_request_duration_seconds_count{http_response_status_code="5xx"}', "no http_response_status_code"),
+        ('gen_ai_server_time_to_first_token_seconds_bucket{le="2.5"}', ""),
+        ('gen_ai_server_time_to_first_token_seconds_bucket{le="2"}', "no le '2'"),
+        ('gen_ai_client_inference_time_to_first_chunk_seconds_bucket{le="3"}', "no le '3'"),
+        ('agent_webhooks_total{outcome=~"$outcome"}', ""),
+        ('agent_tool_calls_total{tool="anything"}', ""),
+        ('somebody_elses{status="any"}', ""),
+    ],
+)
+def test_a_value_that_is_never_counted_is_told(expression: str, wrong: str) -> None:
+    found = strangers(f"sum by (job) (rate({expression}[5m])) > 1", VALUES)
+    assert [one for one in found if wrong in one] if wrong else found == []
 
 
 def test_the_files_load() -> None:

@@ -1,76 +1,56 @@
 """What a run costs: two statements for an echo, one more for each further step, and bytes that grow with the thread."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import asyncpg
 import pytest
 
 from app.agents.port import Outcome, RunContext
 from app.db.engine import Database
 from app.runs import journal, turns
 from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
+from tests.statements import sent_by
 
 
-class Counted:
-    """Counts the statements that leave this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.statements: list[str] = []
-        for name in ("fetch", "fetchrow", "fetchval", "execute"):
-            plain = getattr(asyncpg.Connection, name)
-
-            async def counted(connection: Any, query: str, *args: Any, _plain: Any = plain, **more: Any) -> Any:
-                self.statements.append(query)
-                return await _plain(connection, query, *args, **more)
-
-            monkeypatch.setattr(asyncpg.Connection, name, counted)
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    return Counted(monkeypatch)
-
-
-def named(statements: Sequence[str]) -> list[str]:
+def named(statements: Iterable[str]) -> list[str]:
     names = {turns.ACCEPT: "accept", journal.COMMIT: "commit"}
     return [names.get(statement, statement) for statement in statements]
 
 
-async def test_an_echo_takes_two_statements(database: Database, counted: Counted) -> None:
-    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+async def test_an_echo_takes_two_statements(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine, sent_by(database) as sent:
         await engine.result(await engine.begin("warm"))
-        counted.statements.clear()
+        sent.clear()
         live = engine.supervisor.launch(await engine.accept("hello"))
         live.awaited = True
         await live.done
-    assert named(counted.statements) == ["accept", "commit"]
+    assert named(sent) == ["accept", "commit"]
 
 
-async def test_each_further_step_takes_one_more(database: Database, counted: Counted) -> None:
+async def test_each_further_step_takes_one_more(database: Database) -> None:
     async def work(context: RunContext) -> Outcome:
         for _ in range(3):
             await context.commit(step("thinking", following=("agent",)))
         return Outcome(step=step("done"))
 
-    async with engine_on(database, SteeredAgent("steered", work)) as engine:
+    async with engine_on(database, SteeredAgent("steered", work)) as engine, sent_by(database) as sent:
         await engine.result(await engine.begin("warm", agent="steered"))
-        counted.statements.clear()
+        sent.clear()
         live = engine.supervisor.launch(await engine.accept("hello", agent="steered"))
         live.awaited = True
         await live.done
-    assert named(counted.statements) == ["accept", *["commit"] * 4]
+    assert named(sent) == ["accept", *["commit"] * 4]
 
 
-async def test_the_next_turn_here_loads_nothing(database: Database, counted: Counted) -> None:
-    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+async def test_the_next_turn_here_loads_nothing(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine, sent_by(database) as sent:
         first = await engine.begin("one")
         await engine.result(first)
-        counted.statements.clear()
+        sent.clear()
         live = engine.supervisor.launch(await engine.accept("two", thread=first.thread_id))
         live.awaited = True
         await live.done
-    assert named(counted.statements) == ["accept", "commit"]
+    assert named(sent) == ["accept", "commit"]
 
 
 async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> None:

@@ -4,19 +4,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import httpx
 import msgspec
 import pytest
-import sqlalchemy as sa
 from langgraph_sdk.client import LangGraphClient
 
-from app.asgi import layers
-from app.db.engine import Database
 from app.documents.building import Building
 from app.tools.port import LongTerm
 from tests.database import execute
-from tests.system.house import API, Service, serving
+from tests.system.program import Program
 
 
 class Tenant(msgspec.Struct):
@@ -43,50 +39,26 @@ class Tenant(msgspec.Struct):
         return [item["key"] for item in await self.items(prefix, **more)]
 
 
-class Store(msgspec.Struct):
-    """The program, its database, and its tenants."""
-
-    service: Service
-    url: str
-    app: Any
+class Store(Program):
+    """The program and its store."""
 
     @contextlib.asynccontextmanager
     async def tenant(self, name: str) -> AsyncIterator[Tenant]:
         """A client with a key of the tenant ``name``."""
-        headers = {"x-api-key": await self.service.key(name)}
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://test{API}", headers=headers) as http:
+        async with self.with_key(name) as http:
             yield Tenant(LangGraphClient(http).store, http)
 
     async def do(self, *statements: str) -> None:
         """Change the database as its superuser."""
         await execute(self.url, *statements)
 
-    async def count(self, table: str, condition: str = "true") -> int:
-        """How many rows there are, of all tenants."""
-        [count] = await self.counts(f"{table} where {condition}")
-        return count
 
-    async def counts(self, *tables: str) -> list[int]:
-        """The same of several ``tables`` at one moment."""
-        connection = await asyncpg.connect(self.url)
-        try:
-            parts = ", ".join(f"(select count(*) from {table})" for table in tables)
-            return list(await connection.fetchrow(f"select {parts}"))
-        finally:
-            await connection.close()
+store_on = Store.on
 
 
 def longterm_of(store: Store) -> LongTerm:
     """The long-term memory as agents of this program see it."""
     return Building(store.service.house.database, store.service.house.store).library
-
-
-@contextlib.asynccontextmanager
-async def store_on(url: str, **settings: Any) -> AsyncIterator[Store]:
-    """The program with ``settings`` on the database at ``url``."""
-    async with serving(url, **settings) as service:
-        yield Store(service, url, layers(service.house))
 
 
 @pytest.fixture
@@ -110,26 +82,3 @@ async def theirs(store: Store) -> AsyncIterator[Tenant]:
 def never(*_: Any) -> bool:
     """In place of ``searching.compares``: the index of vectors is walked, however few there are."""
     return False
-
-
-@contextlib.asynccontextmanager
-async def sent_by(database: Database) -> AsyncIterator[list[str]]:
-    """The statements of the program over both pools, without what the driver asks on a new connection."""
-    sent: list[str] = []
-
-    def told(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    pool = database._requests.sync_engine
-    sa.event.listen(pool, "before_cursor_execute", told)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("execute", "fetch", "fetchrow"):
-            plain = getattr(asyncpg.Connection, name)
-
-            async def asked(connection: Any, query: str, *args: Any, _plain: Any = plain, **more: Any) -> Any:
-                sent.append(query)
-                return await _plain(connection, query, *args, **more)
-
-            patch.setattr(asyncpg.Connection, name, asked)
-        yield sent
-    sa.event.remove(pool, "before_cursor_execute", told)

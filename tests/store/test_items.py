@@ -11,7 +11,8 @@ from typing import Any
 from app.agents.config import read
 from app.agents.memory import indexes_of
 from app.store import backfill, queries, versions
-from tests.store.conftest import Store, Tenant, sent_by
+from tests.statements import sent_by
+from tests.store.conftest import Store, Tenant
 
 
 async def test_an_item_is_read_as_it_was_stored(ours: Tenant) -> None:
@@ -161,7 +162,7 @@ async def test_a_tenant_knows_nothing_of_another_tenants_items(ours: Tenant, the
     assert [item["value"] for item in await theirs.items()] == [{"whose": "theirs"}]
 
 
-BESIDE = {queries.SWEEP, backfill._MISSING, backfill._SERVE, backfill._BEFORE, versions._ALL}
+BESIDE = {queries.SWEEP, backfill._SERVED, backfill._MISSING, backfill._SERVE, backfill._BEFORE, versions._ALL}
 """What the store does now and then by itself."""
 
 

@@ -11,7 +11,8 @@ from app.base.errors import StartError
 from app.db import migrate
 from app.store import searching
 from tests.database import execute, hasty_server
-from tests.store.conftest import never, sent_by, store_on
+from tests.statements import sent_by
+from tests.store.conftest import never, store_on
 
 OWNER = (
     "create role agents login createrole",

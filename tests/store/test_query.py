@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from app.access.structs import tenant_id_of
 from app.store import searching
-from tests.store.conftest import Store, Tenant, never, sent_by
+from tests.statements import sent_by
+from tests.store.conftest import Store, Tenant, never
 
 NOTES = {
     "food": "Alice is allergic to peanuts and shellfish",

@@ -11,7 +11,8 @@ from app.base.ids import new_id
 from app.store import searching, sizes, wording
 from app.store.searching import compares, fused
 from app.store.sizes import Sample, Size, at_least
-from tests.store.conftest import Store, Tenant, never, sent_by
+from tests.statements import sent_by
+from tests.store.conftest import Store, Tenant, never
 
 OVER = "update store_items set expires_at = now() where key like 'old%'"
 

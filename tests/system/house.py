@@ -15,6 +15,8 @@ from app.asgi import layers
 from app.lifespan import close_house, open_house
 from app.settings import load
 from app.system import prober
+from app.telemetry.instruments import OVERFLOW
+from app.telemetry.labels import OneOf
 from app.wiring import House, build
 
 PEPPER = "0123456789abcdef" * 2
@@ -73,3 +75,15 @@ async def opened(house: House) -> AsyncIterator[Service]:
             yield Service(house, client)
     finally:
         await close_house(house)
+        assert undeclared(house) == []
+
+
+def undeclared(house: House) -> list[str]:
+    """What was counted under values that the labels do not declare, on which rules would be silent."""
+    return [
+        f"{part.name}: {label} {value!r}"
+        for part in house.meters.instruments()
+        for values, _ in part.cells()
+        for label, value in zip(part.labels, values, strict=True)
+        if isinstance(label, OneOf) and value not in {*label.values, OVERFLOW}
+    ]

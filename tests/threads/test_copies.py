@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from app.access.structs import Principal
-from app.db.engine import Database
+from app.db.engine import APP_ROLE, Database
 from app.threads.service import ThreadService
 from app.threads.structs import HistoryQuery, ThreadCreate
 from bench.copying import grown
 from tests.runs.engine import TENANT, Agents
-from tests.statements import counted
+from tests.statements import sent_by
 
 LONG = 10_000
 WHO = Principal(TENANT)
@@ -33,11 +33,11 @@ async def copied(threads: ThreadService, url: str, checkpoints: int) -> tuple[UU
     thread = await threads.create(WHO, ThreadCreate())
     assert not isinstance(thread, msgspec.Raw)
     await grown(url, str(thread.thread_id), checkpoints)
-    async with counted() as statements:
+    async with sent_by(threads._database) as statements:
         copy = await threads.copy(WHO, thread.thread_id, None)
     assert not isinstance(copy, msgspec.Raw)
     assert len(msgspec.json.decode(copy.values)["messages"]) == checkpoints
-    return copy.thread_id, [statement for statement in statements.of("agent_app") if "pg_catalog" not in statement]
+    return copy.thread_id, [statement for statement in statements.of(APP_ROLE) if "pg_catalog" not in statement]
 
 
 async def test_a_copy_of_ten_thousand_checkpoints_takes_no_more_statements_than_one_of_three(

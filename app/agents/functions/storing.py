@@ -1,4 +1,7 @@
-"""``context.store`` and ``context.documents``: the tenant's long-term memory. What they gave is kept, as in a step."""
+"""``context.store`` and ``context.documents``: long-term memory, as far as the caller reaches.
+
+What they gave is kept, as in a step.
+"""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -6,6 +9,7 @@ from typing import Any
 
 from app.agents.functions.session import Session
 from app.agents.functions.steps import run_step
+from app.tools.caller import Caller
 from app.tools.port import Fields, Kept, LongTerm, Passage
 
 
@@ -13,7 +17,7 @@ class Storing:
     """What the function stores and finds. A namespace is a list of labels.
 
     Each call is a step: a function that begins again gets what it got the first time. Raises ``Invalid`` for what the
-    store does not take.
+    store does not take, ``Forbidden`` for what the person who asks may not do.
     """
 
     def __init__(self, session: Session, store: LongTerm | None) -> None:
@@ -53,7 +57,7 @@ class Storing:
         return self._store
 
     async def _step(self, name: str, work: Any, *args: Any, kind: Any = Any) -> Any:
-        return await run_step(self._session, name, functools.partial(work, self._session.run.tenant_id, *args), kind)
+        return await run_step(self._session, name, functools.partial(work, _caller(self._session), *args), kind)
 
 
 class Reading:
@@ -74,7 +78,10 @@ class Reading:
         """Passages that answer ``query``, the best first: of one collection, or of all; with what cites them."""
         if self._store is None:
             raise RuntimeError("there are no documents here")
-        tenant_id = self._session.run.tenant_id
-        work = functools.partial(self._store.passages, tenant_id, query, collection, filter, limit)
+        work = functools.partial(self._store.passages, _caller(self._session), query, collection, filter, limit)
         found: list[Passage] = await run_step(self._session, "documents_search", work, list[Passage])
         return found
+
+
+def _caller(session: Session) -> Caller:
+    return Caller.of(session.run.tenant_id, session.run.config.configurable)

@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     programs.container(sheet, arguments.container)
     rules = [Path(one) for one in arguments.rules] or _rules(folder)
     alerts.load(sheet, rules)
+    if rules:
+        alerts.values(sheet, rules + (list((folder / "deploy" / "grafana").rglob("*.json")) if folder else []))
     if rules and metrics is not None:
         alerts.known(sheet, rules, metrics)
     programs.source(sheet, folder, quick=arguments.quick)

@@ -64,5 +64,23 @@ def known(sheet: Sheet, places: list[Path], metrics: Site) -> None:
     sheet.ask("alerts", "metrics known", command, "every metric of the rules", look)
 
 
+def values(sheet: Sheet, places: list[Path]) -> None:
+    """The row about the values that labels are compared with in rules and dashboards."""
+    from app.cli.doctor.matching import expressions, known_values, strangers
+
+    def look() -> tuple[bool, str]:
+        declared = known_values()
+        wrong = [
+            f"{place.name}: {one}"
+            for place in places
+            for text in expressions(place)
+            for one in strangers(text, declared)
+        ]
+        return not wrong, "; ".join(wrong) or "all of them are counted"
+
+    command = f"grep -Eo '[a-z_]+[{{][^}}]+[}}]' {' '.join(map(str, places))}"
+    sheet.ask("alerts", "label values known", command, "values that the program counts (docs/metrics.md)", look)
+
+
 def _families(name: str) -> list[str]:
     return [name, *(name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending))]

@@ -1,8 +1,7 @@
-"""What the tenant's documents say, for agents: passages with what is needed to cite them."""
+"""What documents say that the caller may read, for agents: passages with what is needed to cite them."""
 
 import re
 from typing import Any
-from uuid import UUID
 
 from app.base.errors import StartError
 from app.tools.function import FunctionTool, tool
@@ -42,7 +41,7 @@ def knowledge_tool(name: str, store: LongTerm | None) -> FunctionTool:
         if not query.strip() or len(query) > LONGEST:
             raise ValueError(f"give a query of 1 to {LONGEST} characters")
         most = min(max(limit, 1), MOST)
-        found = await store.passages(UUID(context.tenant_id), query, collection, None, most)
+        found = await store.passages(context.caller, query, collection, None, most)
         shown = "\n\n".join(_shown(number, passage) for number, passage in enumerate(found, 1))
         citations = [_citation(number, passage) for number, passage in enumerate(found, 1)]
         return ToolResult(content=shown or "No document says anything of it.", artifact={"citations": citations})

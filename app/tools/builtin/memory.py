@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.tools.caller import AUTH_USER_ID, Caller
 from app.tools.function import FunctionTool, tool
 from app.tools.port import LongTerm, ToolContext
 
@@ -14,8 +15,6 @@ ROOT = "memories"
 FIELD = "text"
 WHOSE = "user_id"
 """The entry of the caller's ``configurable`` that tells people apart."""
-KNOWN = "langgraph_auth_user_id"
-"""The entry that is there where the server knows who asks: it wins over what a caller says."""
 
 
 def memory_tool(store: LongTerm | None) -> FunctionTool:
@@ -34,7 +33,8 @@ def memory_tool(store: LongTerm | None) -> FunctionTool:
         """
         if store is None:
             raise RuntimeError("there is no store here")
-        tenant, place = UUID(context.tenant_id), namespace_of(context.configurable)
+        # the place is the person's own whatever handlers say of namespaces, which they know nothing of
+        tenant, place = Caller(tenant_id=UUID(context.tenant_id)), namespace_of(context.configurable)
         if len(text) > LONGEST:
             raise ValueError(f"at most {LONGEST} characters")
         if action == "forget":
@@ -55,8 +55,11 @@ def memory_tool(store: LongTerm | None) -> FunctionTool:
 
 
 def namespace_of(configurable: dict[str, Any]) -> list[str]:
-    """Where the memories of a person lie; those that all of a tenant share, where the caller names nobody."""
-    whose = str(configurable.get(KNOWN) or configurable.get(WHOSE) or "")
+    """Where the memories of a person lie; those that all of a tenant share, where the caller names nobody.
+
+    Where the server knows who asks, that counts, and not what a caller says.
+    """
+    whose = str(configurable.get(AUTH_USER_ID) or configurable.get(WHOSE) or "")
     # a label has no dot, and an address of a person may
     return [ROOT, "user", whose.replace("%", "%25").replace(".", "%2E")] if whose else [ROOT, "shared"]
 

@@ -1,0 +1,58 @@
+"""The whole program in this process with tenants of its own, and its database to look into."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+import asyncpg
+import httpx
+import msgspec
+
+from app.asgi import layers
+from tests.system.house import API, Service, serving
+
+
+class Program(msgspec.Struct):
+    """The program, and the address of its database."""
+
+    service: Service
+    url: str
+    app: Any
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(cls, url: str, **settings: Any) -> AsyncIterator[Self]:
+        """The program with ``settings`` on the database at ``url``."""
+        async with serving(url, **settings) as service:
+            yield cls(service, url, layers(service.house))
+
+    @contextlib.asynccontextmanager
+    async def client(self, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of the API that sends ``headers``."""
+        transport = httpx.ASGITransport(self.app)
+        base = f"http://test{API}"
+        async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers, timeout=60) as http:
+            yield http
+
+    @contextlib.asynccontextmanager
+    async def with_key(self, tenant: str) -> AsyncIterator[httpx.AsyncClient]:
+        """A client with a key of ``tenant``."""
+        async with self.client(**{"x-api-key": await self.service.key(tenant)}) as http:
+            yield http
+
+    async def value(self, statement: str, *parameters: Any) -> Any:
+        """One value, asked as the database's superuser."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            return await connection.fetchval(statement, *parameters)
+        finally:
+            await connection.close()
+
+    async def count(self, table: str, condition: str = "true") -> int:
+        """How many rows there are, of all tenants."""
+        return int(await self.value(f"select count(*) from {table} where {condition}"))
+
+    async def counts(self, *tables: str) -> list[int]:
+        """How many rows each of ``tables`` has at one moment, of all tenants."""
+        parts = ", ".join(f"(select count(*) from {table})" for table in tables)
+        return list(await self.value(f"select array[{parts}]"))
