@@ -2,9 +2,8 @@
 
 A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``Streams`` looks after all that are open: it keeps
 idle lines alive, finds readers that went away or stopped reading, and ends everything when the process drains. A
-stream costs no task unless it lives longer than a tick, and then one, which waits for the client to go away. It is
-served by the outermost layer, once all others have returned, and its request is forgotten when its headers are out: an
-idle stream holds little more than its place in its source.
+stream that lives longer than a tick costs a task, which waits for the client to go away. It is served by the outermost
+layer, once all others have returned, and its request is forgotten when its headers are out: so it holds little.
 """
 
 import asyncio
@@ -170,14 +169,13 @@ class _Open:
         self._sending = False
 
     def _watch(self) -> None:  # by the server's own future where it gives one: that needs no task
-        said = self._receive()
+        said: Any = self._receive()
         if hasattr(said, "add_done_callback"):
             self._watcher = said
             said.add_done_callback(self._heard)
         else:
             self._watcher = self._streams.tasks.start(self._listen(said), name="watch")
-            if asyncio.iscoroutine(said):  # the task may be cancelled before it begins to wait for it
-                self._watcher.add_done_callback(lambda _: said.close())
+            self._watcher.add_done_callback(lambda _: said.close())  # it may be cancelled before it waits
 
     def _heard(self, said: Any) -> None:
         if self._over or said.cancelled():
