@@ -5,7 +5,7 @@ from functools import lru_cache
 from app.agents.port import Step
 from app.domain.messages import Usage
 from app.runs.entries import Claimed
-from app.telemetry.context import Place, here, place_of
+from app.telemetry.context import here, place_of
 from app.telemetry.tracing import INTERNAL, Form, Span, Tracer
 
 STEP = Form("step")
@@ -40,14 +40,12 @@ class RunTrace(Untraced):
     def __init__(self, tracer: Tracer, claimed: Claimed) -> None:
         """Call it in the task of the run: what that begins is part of the run from now on."""
         caller = place_of(claimed.traceparent) if claimed.traceparent else None
-        here.set(caller)
         self._tracer = tracer
         self._step: Span | None = None
         self._span = tracer.receive(_form(claimed.agent), caller) if tracer.active else None
-        self._place: Place | None = caller
+        self._place = caller if self._span is None else self._span.place
+        here.set(self._place)
         if self._span is not None:
-            self._place = self._span.place
-            here.set(self._place)
             self._span.attributes = {
                 "gen_ai.conversation.id": str(claimed.thread_id),
                 "agent.run.id": str(claimed.run_id),
@@ -56,11 +54,9 @@ class RunTrace(Untraced):
 
     def step_begins(self) -> None:
         """What comes now belongs to the next step."""
-        if self._span is not None and self._span.place.sampled:
-            here.set(self._place)
-            self._step = self._tracer.start(STEP)
-            if self._step is not None:
-                here.set(self._step.place)
+        if self._span is not None and (step := self._tracer.start(STEP, self._place)) is not None:
+            self._step = step
+            here.set(step.place)
 
     def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
         """``step``, which has the ``number``, is durable; None: only something between two steps."""

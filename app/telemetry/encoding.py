@@ -108,16 +108,17 @@ def _common(form: Form, longest: int) -> bytes:
 
 def encoded(span: Span, longest: int = 0) -> bytes:
     """``span`` as an element of ScopeSpans; texts are cut after ``longest`` characters (0: never), always the same."""
-    form, place = span.form, span.place
+    form = span.form
     common = form.encoded
     if not common:
         common = form.encoded = _common(form, longest)
+    trace_id, span_id, _ = span.place
     begun, ended = span.began, span.ended
-    if span.parent_id:
-        parent = span.parent_id
-        head = _BELOW(b"\n\x10", place[0], b"\x12\b", place[1], b'"\b', parent, b"9", begun, b"A", ended)
+    if span.parent is None:
+        head = _FIRST(b"\n\x10", trace_id, b"\x12\b", span_id, b"9", begun, b"A", ended)
     else:
-        head = _FIRST(b"\n\x10", place[0], b"\x12\b", place[1], b"9", begun, b"A", ended)
+        parent_id = span.parent[1]
+        head = _BELOW(b"\n\x10", trace_id, b"\x12\b", span_id, b'"\b', parent_id, b"9", begun, b"A", ended)
     if not span.attributes:  # then there was no error
         return b"".join((b"\x12", _length(len(head) + len(common)), head, common))
     parts = [head, common]

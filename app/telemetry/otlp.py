@@ -113,9 +113,6 @@ class SpanPusher(_Pusher):
     def take(self, span: Span) -> None:
         """``span`` has ended (``app.telemetry.tracing.Sink``)."""
         ended = self._ended
-        if len(ended) + len(self._encoded) >= self._most:
-            self.dropped += 1
-            return
         ended.append(span)
         if len(ended) >= PIECE:
             self._encode()
@@ -123,10 +120,12 @@ class SpanPusher(_Pusher):
                 self._wake.set()
 
     def _encode(self) -> None:
-        """Encode what has ended. Both threads may, and each span is taken by one."""
+        """Encode what has ended, if it finds room. Both threads may, and each span is taken by one."""
         with contextlib.suppress(IndexError):
-            while True:
+            while len(self._encoded) < self._most:
                 self._encoded.append(encoded(self._ended.popleft(), self._longest))
+            self.dropped += len(self._ended)
+            self._ended.clear()
 
     def push(self, *, all_of_it: bool) -> None:
         """Send what waits, in batches: the last one, which is not full, waits for more unless it shall go too."""

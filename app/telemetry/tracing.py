@@ -5,10 +5,10 @@ twice that among other work. So ids are bytes, and what spans of a form have in 
 when there is nobody to send it to: ``Tracer.start`` then answers None. Who ends a span leaves it alone from then on.
 """
 
-import time
 from collections.abc import Callable
 from contextvars import Token
 from random import getrandbits
+from time import time_ns
 from typing import NamedTuple
 
 from app.telemetry.context import Place, here
@@ -49,40 +49,49 @@ class Form:
 
 
 class Span:
-    """A piece of work that goes on until ``end``; until then its ``form`` may change and ``attributes`` be added."""
+    """A piece of work that goes on until ``end``; until then its ``form`` may change and ``attributes`` be added.
 
-    __slots__ = ("_sink", "_token", "attributes", "began", "ended", "error", "form", "parent_id", "place")
+    ``parent`` is where it is part of; None: it is a whole trace.
+    """
 
-    def __init__(self, sink: "Sink", form: Form, place: Place, parent_id: bytes) -> None:
+    __slots__ = ("_place", "_sink", "_token", "attributes", "began", "ended", "error", "form", "parent")
+
+    def __init__(self, sink: "Sink | None", form: Form, parent: Place | None, place: Place | None = None) -> None:
+        """``sink`` None: it leaves nothing."""
         self._sink = sink
-        self._token: Token[Place | None] | None = None
         self.form = form
-        self.place = place
-        self.parent_id = parent_id
+        self.parent = parent
+        self._place = place
         self.attributes: dict[str, Value] = {}
-        self.error = ""
-        self.ended = 0
-        self.began = time.time_ns()
+        self.began = time_ns()
+
+    @property
+    def place(self) -> Place:
+        """Where its parts are; most spans have none, and get an id when they are encoded."""
+        place = self._place
+        if place is None:
+            assert self.parent is not None
+            self._place = place = _new(Place, (self.parent[0], getrandbits(64).to_bytes(8, "big"), True))
+        return place
 
     def enter(self) -> None:
         """What the running task begins from now on is part of it."""
-        self._token = here.set(self.place)
+        self._token: Token[Place | None] = here.set(self.place)
 
     def leave(self) -> None:
-        """It is no more; call it in the task that entered."""
-        if self._token is not None:
-            here.reset(self._token)
-            self._token = None
+        """It is no more; call it once, in the task that entered."""
+        here.reset(self._token)
 
     def end(self, error: str = "") -> None:
         """It is over; ``error`` is the kind of what went wrong, empty when nothing did. Only the first end counts."""
-        if not self.ended:
-            self.ended = time.time_ns()
+        sink = self._sink
+        if sink is not None:
+            self._sink = None
+            self.ended = time_ns()
+            self.error = error
             if error:
-                self.error = error
                 self.attributes["error.type"] = error
-            if self.place.sampled:
-                self._sink(self)
+            sink(self)
 
 
 Sink = Callable[[Span], None]
@@ -101,20 +110,17 @@ class Tracer:
         """Begin work that another process asked for, or nobody: here it is decided whether its trace is sampled."""
         if self._sink is None:
             return None
-        if caller is None:
-            trace_id, parent_id = getrandbits(128).to_bytes(16, "big"), b""
-        else:
-            trace_id, parent_id = caller.trace_id, caller.span_id
+        trace_id = getrandbits(128).to_bytes(16, "big") if caller is None else caller.trace_id
         sampled = self._sampler.takes(trace_id, caller)
         place = _new(Place, (trace_id, getrandbits(64).to_bytes(8, "big"), sampled))
-        return Span(self._sink, form, place, parent_id)
+        return Span(self._sink if sampled else None, form, caller, place)
 
-    def start(self, form: Form) -> Span | None:
-        """Begin a part of the work that the running task does; None where that leaves no spans."""
-        if self._sink is None or (parent := here.get()) is None or not parent.sampled:
+    def start(self, form: Form, parent: Place | None = None) -> Span | None:
+        """Begin a part of the work that the running task does, or of ``parent``; None where that leaves no spans."""
+        if self._sink is None:
             return None
-        place = _new(Place, (parent.trace_id, getrandbits(64).to_bytes(8, "big"), True))
-        return Span(self._sink, form, place, parent.span_id)
+        parent = parent or here.get()
+        return Span(self._sink, form, parent) if parent is not None and parent.sampled else None
 
 
 NO_TRACER = Tracer()

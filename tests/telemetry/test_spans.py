@@ -60,8 +60,9 @@ def test_a_span_arrives_as_it_was_made() -> None:
 
 
 def test_texts_are_cut_where_somebody_wants_it() -> None:
-    span = Span(lambda _: None, Form("cut", CLIENT, ("given", "é" * 500)), CALLER, b"")
+    span = Span(lambda _: None, Form("cut", CLIENT, ("given", "é" * 500)), CALLER)
     span.attributes = {"own": "é" * 500}
+    span.end()
     assert attributes_of(decoded(span, longest=100).attributes) == {"given": "é" * 100, "own": "é" * 100}
 
 
@@ -77,8 +78,9 @@ def test_a_span_that_says_nothing_of_its_own_and_has_no_parent_arrives_too() -> 
 
 def test_equal_values_of_other_kinds_are_not_mixed_up() -> None:
     for value in (True, 1, 1.0, False, 0, 0.0):
-        span = Span(lambda _: None, Form("x", SERVER, ("given", value)), CALLER, b"")
+        span = Span(lambda _: None, Form("x", SERVER, ("given", value)), CALLER)
         span.attributes = {"own": value}
+        span.end()
         arrived = attributes_of(decoded(span).attributes)
         assert arrived == {"given": value, "own": value}
         assert [type(one) for one in arrived.values()] == [type(value)] * 2
@@ -104,8 +106,8 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
         whole.leave()
         whole.end()
     part, whole = made
-    assert (part.place.trace_id, part.parent_id) == (CALLER.trace_id, whole.place.span_id)
-    assert whole.parent_id == CALLER.span_id
+    assert (part.place.trace_id, part.parent) == (CALLER.trace_id, whole.place)
+    assert whole.parent == CALLER
 
 
 @pytest.mark.parametrize(
