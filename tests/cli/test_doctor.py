@@ -280,6 +280,24 @@ def test_openmetrics_ends_with_its_mark() -> None:
     assert Page(PAGE + "# EOF\n", openmetrics=True).faults == []
 
 
+@pytest.mark.parametrize(
+    "line, openmetrics, fault",
+    [
+        ('h_bucket{le="5"} 1 # {trace_id="ab"} 0.2 1.5', True, ""),
+        ('h_bucket{le="}"} 1 # {trace_id="a}b",span_id="c"} 0.2', True, ""),
+        ("a_total 1 # {} 1", True, ""),
+        ('h_bucket{le="5"} 1 # {trace_id=ab} 0.2', True, "labels of no known form"),
+        ('h_bucket{le="5"} 1 # {trace_id="ab"} much', True, "no number: much"),
+        ('h_bucket{le="5"} 1 # {trace_id="ab"} 0.2', False, "an exemplar where none may be"),
+        ('h_count{le="5"} 1 # {trace_id="ab"} 0.2', True, "an exemplar where none may be"),
+    ],
+)
+def test_exemplars_are_read_too(line: str, openmetrics: bool, fault: str) -> None:
+    """Where OpenMetrics has them: behind buckets and counters."""
+    page = Page(f"{PAGE}{line}\n# EOF\n", openmetrics=openmetrics)
+    assert [one for one in page.faults if fault in one] if fault else not page.faults
+
+
 def test_make_is_ended_when_it_takes_too_long(tmp_path: Path) -> None:
     from app.cli.doctor.programs import ran as bounded
 

@@ -7,10 +7,13 @@ https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
 import re
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
-_SAMPLE = re.compile(rf"({NAME})(?:\{{(.*)\}})? (\S+)(?: -?[0-9.]+)?(?: # \{{.*\}} \S+(?: \S+)?)?")
+_LABELS = r'\{((?:[^"{}]|"(?:[^"\\]|\\.)*")*)\}'
+_SAMPLE = re.compile(rf"({NAME})(?:{_LABELS})? (\S+)(?: -?[0-9.]+)?(?: # {_LABELS} (\S+)(?: [0-9.]+)?)?")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\[\\"n])*)"(?:,|$)')
 _TYPE = re.compile(rf"# TYPE ({NAME}) (counter|gauge|histogram|summary|untyped|unknown|info|stateset|gaugehistogram)")
 _COMMENT = re.compile(rf"# (?:HELP {NAME} .*|HELP {NAME}|UNIT {NAME} \S+|EOF)")
+EXEMPLIFIED = ("_bucket", "_total")
+"""Ends of the names of samples that may have exemplars."""
 ENDINGS = ("_total", "_bucket", "_count", "_sum", "_created", "_info")
 
 
@@ -22,6 +25,7 @@ class Page:
         self.series = 0
         self.families: dict[str, str] = {}
         self._seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        self._openmetrics = openmetrics
         lines = text.split("\n")
         if lines[-1] != "":
             self.faults.append("the last line has no end")
@@ -42,14 +46,17 @@ class Page:
         sample = _SAMPLE.fullmatch(line)
         if sample is None:
             return f"no sample: {line[:60]}"
-        name, given, value = sample.groups()
+        name, given, value, exemplar, measured = sample.groups()
         labels = self._labels(given or "")
-        if labels is None:
+        if labels is None or self._labels(exemplar or "") is None:
             return f"labels of no known form: {line[:60]}"
-        try:
-            float(value)
-        except ValueError:
-            return f"no number: {value}"
+        if exemplar is not None and not (self._openmetrics and name.endswith(EXEMPLIFIED)):
+            return f"an exemplar where none may be: {line[:60]}"
+        for number in filter(None, (value, measured)):
+            try:
+                float(number)
+            except ValueError:
+                return f"no number: {number}"
         if (name, labels) in self._seen:
             return f"a series twice: {line[:60]}"
         self._seen.add((name, labels))
