@@ -151,8 +151,8 @@ class Histogram(Instrument):
     """How values are distributed over ``bounds``, each the inclusive upper end of its bucket."""
 
     kind = "histogram"
-    examples = 0
-    """How many buckets remember one."""
+    remembers = False
+    """Whether each bucket remembers one of its values (``TracedHistogram``)."""
 
     def __init__(
         self,
@@ -166,7 +166,10 @@ class Histogram(Instrument):
         super().__init__(board, name, unit, description, labels)
         self.bounds = tuple(bounds)
         self._sum = len(self.bounds) + 1
-        self.width = self.counted = self._sum + 1
+        self.counted = self._sum + 1
+        self.examples = self._sum if self.remembers else 0
+        """How many buckets remember one."""
+        self.width = self.counted + EXAMPLE * self.examples
 
     def record(self, value: float, *values: str) -> None:
         """Count ``value`` in the series of these label values."""
@@ -189,18 +192,7 @@ class TracedHistogram(Histogram):
     Exemplars: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
     """
 
-    def __init__(
-        self,
-        board: Board,
-        name: str,
-        unit: str,
-        description: str,
-        labels: Labels = (),
-        bounds: Sequence[float] = SECONDS,
-    ) -> None:
-        super().__init__(board, name, unit, description, labels, bounds)
-        self.examples = self._sum
-        self.width += EXAMPLE * self.examples
+    remembers = True
 
     def record(self, value: float, *values: str) -> None:
         """Count ``value`` in the series of these label values."""
