@@ -10,11 +10,11 @@ import msgspec
 from app.base.errors import ModelError
 from app.domain.messages import AIMessage, ToolMessage, text_of
 from app.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta
+from app.telemetry.labels import CANCELLED
 from app.telemetry.meters import Meters
 from app.telemetry.tracing import CLIENT, Form, Span, Tracer, Value
 
 OPERATION = "chat"
-CANCELLED = "cancelled"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,7 +35,7 @@ class Measured:
         began = time.monotonic()
         vendor, name, failure, first = self.vendor, self.name, "", 0.0
         end: Finished | None = None
-        span = self._tracer.start(self._form) if self._tracer.active else None
+        span = self._tracer.start(self._form)
         said: list[str] | None = [] if span is not None and self._tracer.content else None
         events = cast("AsyncGenerator[ModelEvent, None]", self._model.stream(request))
         try:

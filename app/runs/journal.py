@@ -12,6 +12,7 @@ from app.db.engine import Database
 from app.db.groups import Groups
 from app.db.tracing import query
 from app.runs.entries import EndEntry, JournalEntry
+from app.telemetry.labels import CANCELLED
 from app.telemetry.meters import Meters
 from app.telemetry.tracing import NO_TRACER, Telling
 
@@ -155,7 +156,6 @@ PAUSE = 0.2
 AWAY = "Unavailable"
 """The trouble of an entry that was given up while the database was away: the one that speaks against the service."""
 
-CANCELLED = "cancelled"
 VAIN_SECONDS = 5.0
 """A commit takes milliseconds: who was stopped after so long (as a rule because its lease ended) waited for nobody."""
 

@@ -42,7 +42,7 @@ class RunTrace(Untraced):
         caller = place_of(claimed.traceparent) if claimed.traceparent else None
         self._tracer = tracer
         self._step: Span | None = None
-        self._span = tracer.receive(_form(claimed.agent), caller) if tracer.active else None
+        self._span = tracer.receive(_form(claimed.agent), caller)
         self._place = caller if self._span is None else self._span.place
         here.set(self._place)
         if self._span is not None:

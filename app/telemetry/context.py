@@ -10,16 +10,8 @@ from typing import NamedTuple
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 
 
-class RequestContext(NamedTuple):
-    """The ids of one request; the trace's are empty when the caller sent no valid ``traceparent``."""
-
-    request_id: str
-    trace_id: str = ""
-    parent_span_id: str = ""
-
-
-NO_REQUEST = RequestContext("")
-current: ContextVar[RequestContext] = ContextVar("request", default=NO_REQUEST)
+request: ContextVar[str] = ContextVar("request", default="")
+"""The id of the request that is served; empty outside of one."""
 
 
 def parse_traceparent(text: str) -> tuple[str, str]:

@@ -171,14 +171,16 @@ class Histogram(Instrument):
         """How many buckets remember one."""
         self.width = self.counted + EXAMPLE * self.examples
 
-    def record(self, value: float, *values: str) -> None:
-        """Count ``value`` in the series of these label values."""
+    def record(self, value: float, *values: str) -> int:
+        """Count ``value`` in the series of these label values; the cell of its bucket."""
         at = self._at.get(values)
         if at is None:
             at = self._new(values)
         cells = self._cells
-        cells[at + bisect_left(self.bounds, value)] += 1
+        bucket = at + bisect_left(self.bounds, value)
+        cells[bucket] += 1
         cells[at + self._sum] += value
+        return bucket
 
     @property
     def series(self) -> dict[Labels, Distribution]:
@@ -194,13 +196,14 @@ class TracedHistogram(Histogram):
 
     remembers = True
 
-    def record(self, value: float, *values: str) -> None:
-        """Count ``value`` in the series of these label values."""
-        super().record(value, *values)
+    def record(self, value: float, *values: str) -> int:
+        """Count ``value`` in the series of these label values; the cell of its bucket."""
+        bucket = super().record(value, *values)
         if (place := here.get()) is not None and place.sampled:
-            bucket = bisect_left(self.bounds, value)
-            at = self._at.get(values, SCRATCH)  # who counts under ``OVERFLOW`` is no example
-            self._remember(at + self.counted + EXAMPLE * bucket, value, place)
+            at = self._at.get(values)
+            if at is not None:  # who counts under ``OVERFLOW`` is no example
+                self._remember(at + self.counted + EXAMPLE * (bucket - at), value, place)
+        return bucket
 
     def _remember(self, cell: int, value: float, place: Place) -> None:
         cells, now = self._cells, time.time()

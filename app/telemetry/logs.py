@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from app.settings import coloured
-from app.telemetry.context import current, here
+from app.telemetry.context import here, request
 from app.telemetry.lines import Lines
 
 HIDDEN = "[hidden]"
@@ -113,15 +113,11 @@ class _Bridge(logging.Handler):
 
 def _add_request(logger: Sink, _method: str, fields: Fields) -> Fields:
     fields["logger"] = logger.name
-    request = current.get()
-    if request.request_id:
-        fields.setdefault("request_id", request.request_id)
+    if request_id := request.get():
+        fields.setdefault("request_id", request_id)
     if (place := here.get()) is not None:
         fields["trace_id"] = place.trace_id.hex()
         fields["span_id"] = place.span_id.hex()
-    elif request.trace_id:
-        fields["trace_id"] = request.trace_id
-        fields["parent_span_id"] = request.parent_span_id
     return fields
 
 

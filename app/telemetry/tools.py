@@ -38,7 +38,7 @@ class ToolCalls:
     def begin(self, tool: str, call_id: str, args: Any) -> Ended:
         """A call goes out; what the tool does until the answer of this is called is part of it."""
         began = time.monotonic()
-        span = self._tracer.start(_form(tool)) if self._tracer.active else None
+        span = self._tracer.start(_form(tool))
         if span is not None:
             span.attributes["gen_ai.tool.call.id"] = call_id
             if self._tracer.content:

@@ -15,7 +15,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.ids import new_id
-from app.telemetry.context import Place, RequestContext, current, here, place_of
+from app.telemetry.context import Place, here, place_of, request
 from app.telemetry.labels import METHOD
 from app.telemetry.meters import Meters
 from app.telemetry.tracing import NO_TRACER, SERVER, Form, Tracer, Value
@@ -86,13 +86,13 @@ class Envelope:
         if path != scope["path"]:
             scope["path"] = path
             scope["raw_path"] = quote(path).encode()
-        context, caller = _context(scope["headers"])
-        current.set(context)
+        request_id, caller = _told(scope["headers"])
+        request.set(request_id)
         span = None
         if self._tracer.active and not path.endswith(UNTRACED):
             span = self._tracer.receive(ASKED, caller)
         here.set(caller if span is None else span.place)
-        answer = _Answer(receive, send, context.request_id)
+        answer = _Answer(receive, send, request_id)
         scope[KEY] = answer  # type: ignore[literal-required]
         try:
             if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
@@ -160,16 +160,13 @@ def _form(method: str, route: str, status: str) -> Form:
     return Form(f"{method} {route}", SERVER, *told)
 
 
-def _context(headers: Any) -> tuple[RequestContext, Place | None]:
-    """The request's ids, and where its caller is in a trace."""
-    request_id = b""
-    traceparent = b""
+def _told(headers: Any) -> tuple[str, Place | None]:
+    """The request's id, and where its caller is in a trace."""
+    request_id = traceparent = b""
     for name, value in headers:
         if name == b"x-request-id":
             request_id = value
         elif name == b"traceparent":
             traceparent = value
     known = request_id.decode() if _SANE_ID.fullmatch(request_id) else str(new_id())
-    if not traceparent or (caller := place_of(traceparent.decode("latin-1"))) is None:
-        return RequestContext(known), None
-    return RequestContext(known, caller.trace_id.hex(), caller.span_id.hex()), caller
+    return known, place_of(traceparent.decode("latin-1")) if traceparent else None

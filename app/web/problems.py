@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, Serial
 from litestar.types import Receive, Scope, Send
 
 from app.base.errors import AgentServiceError, Invalid, ModelError, NotBuilt, Unavailable
-from app.telemetry.context import current
+from app.telemetry import context
 from app.web.decoding import INVALID_JSON, sentence_of
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ def encode(scope: Scope, status: int, detail: str, errors: Sequence[FieldError] 
             status=status,
             detail=detail,
             instance=scope["path"],
-            request_id=current.get().request_id,
+            request_id=context.request.get(),
             errors=list(errors),
         )
     )

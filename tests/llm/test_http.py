@@ -10,6 +10,7 @@ from app.base.errors import ModelCredentials, ModelTimeout, ModelUnavailable
 from app.llm.http import HttpClient
 from app.llm.options import Caps, Deadlines
 from tests.llm.asking import HTTP_VENDORS, KEY, adapter, ask, endpoint, hear
+from tests.llm.conftest import Until
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
 from tests.llm.wires import ANTHROPIC, OPENAI
@@ -77,13 +78,14 @@ async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider
     await client.aclose()
 
 
-async def test_the_time_that_the_reader_takes_is_not_the_providers(provider: FakeProvider) -> None:
-    client = HttpClient(Deadlines(gap=0.05))
+async def test_the_time_that_the_reader_takes_is_not_the_providers(provider: FakeProvider, until: Until) -> None:
+    client, time = HttpClient(Deadlines(gap=0.3)), asyncio.get_running_loop().time
     texts = 0
     async with aclosing(cast("Any", adapter(OPENAI, client, endpoint(provider, OPENAI)).stream(ask()))) as events:
         async for _ in events:
             texts += 1
-            await asyncio.sleep(0.1)
+            began = time()
+            await until(lambda: time() - began > 2 * 0.3)  # noqa: B023  it is waited for before the next one begins
     assert texts == 3
     await client.aclose()
 

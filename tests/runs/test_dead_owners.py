@@ -123,7 +123,7 @@ async def test_a_cancel_that_was_only_written_down_ends_the_run_of_an_owner_that
         nonlocal steps
         steps += 1
         began.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return Outcome()
 
     steered = SteeredAgent("steered", work)

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Tiny:
 
 
 def hold() -> None:
-    time.sleep(3600)
+    threading.Event().wait()
 
 
 def say(line: str) -> None:

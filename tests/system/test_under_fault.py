@@ -15,6 +15,7 @@ from tests.database import clone, drop
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
+from tests.serving.processes import until
 from tests.system.house import API, Service, serving
 
 KEY = "sk-canary-3141592653589793"
@@ -146,13 +147,9 @@ async def test_a_worker_that_is_killed_is_counted_as_lost(server: Served) -> Non
     [before] = (await asyncio.to_thread(children.read_text)).split()
     os.kill(int(before), signal.SIGKILL)
 
-    async def lost() -> bool:
+    def lost() -> bool:
         with contextlib.suppress(httpx.TransportError):
-            async with httpx.AsyncClient() as http:
-                page = (await http.get(f"http://127.0.0.1:{server.port}/metrics")).text
-            return "agent_worker_lost_total 1.0" in page
+            return "agent_worker_lost_total 1.0" in httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
         return False
 
-    async with asyncio.timeout(40):
-        while not await lost():  # noqa: ASYNC110  what it asks about is another program
-            await asyncio.sleep(0.1)
+    await asyncio.to_thread(until, lost, 40)

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from app.db.pool import MeasuredPool
-from app.telemetry.context import NO_REQUEST, RequestContext, current, parse_traceparent
+from app.telemetry.context import Place, here, parse_traceparent, request
 from app.telemetry.logs import HIDDEN, set_up
 
 
@@ -22,7 +22,7 @@ def as_before() -> Iterator[None]:
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
-    current.set(NO_REQUEST)
+    request.set("")
 
 
 def lines(out: io.StringIO) -> list[dict[str, Any]]:
@@ -48,12 +48,14 @@ def test_a_line_names_its_request_and_trace() -> None:
     out = io.StringIO()
     set_up("INFO", "json", out)
     log = structlog.get_logger("app")
-    current.set(RequestContext("r1", "t" * 32, "s" * 16))
+    request.set("r1")
+    here.set(Place(b"t" * 16, b"s" * 8, sampled=True))
     log.info("one")
-    current.set(RequestContext("r2"))
+    request.set("r2")
+    here.set(None)
     log.info("two")
     one, two = lines(out)
-    assert (one["request_id"], one["trace_id"], one["parent_span_id"]) == ("r1", "t" * 32, "s" * 16)
+    assert (one["request_id"], one["trace_id"], one["span_id"]) == ("r1", "74" * 16, "73" * 8)
     assert two["request_id"] == "r2"
     assert "trace_id" not in two
 

@@ -16,6 +16,6 @@ async def notes(action: str, context: ToolContext, text: str = "") -> str:
 
 
 async def clock() -> str:
-    """Take so long that somebody has to stop it."""
-    await asyncio.sleep(60)
+    """Go on until somebody stops it."""
+    await asyncio.Event().wait()
     return "late"
