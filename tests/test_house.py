@@ -41,7 +41,7 @@ BROAD_EXCEPTS = {
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/agents/loading.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/toolloop/calls.py": 2,  # a tool that raises is told to the model, a look-up that does to a person
-    "app/base/tasks.py": 1,  # what is done again and again goes on after any failure
+    "app/base/tasks.py": 1,  # however the question fails whether the database answers: it does not
     "app/cli/apart.py": 1,  # what a start-up check raises is told by the parent
     "app/cli/main.py": 1,  # a traceback is a bug: one line tells of it
     "app/crons/scheduler.py": 1,  # whatever one cron raises, the others have their turn

@@ -1,11 +1,23 @@
-"""Owned tasks: every background task has an owner that keeps it alive, hears of its failure and ends it."""
+"""Owned tasks: every background task has an owner that keeps it running, learns of its failure and ends it.
+
+Two kinds. ``Tasks.start`` runs something once. ``Tasks.keep`` and ``Tasks.repeat`` run what must go on as long as the
+owner is open: however such a task ends (any exception, a plain return, a cancellation that its owner did not ask for),
+it is started again after a back-off. Nothing that it calls has to catch an error only in order to stay alive.
+
+Tasks made while a ``Supervision`` collects are known to it by name. Those that are ``essential`` decide whether the
+process is alive (see ``Supervision``); all others are restarted for ever and decide nothing.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import structlog
+
+from app.base.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -13,6 +25,22 @@ Value = TypeVar("Value")
 
 AGAIN_SECONDS = 1.0
 """After this time a task that goes on is cancelled again."""
+
+FIRST_BACK_OFF = 0.1
+LONGEST_BACK_OFF = 5.0
+"""Seconds before a task that ended is started again: twice as long each time, until it makes progress."""
+
+STALL_SECONDS = 90.0
+"""A task that makes no progress for so long is stalled: longer than any statement or connection attempt may take."""
+
+MAX_FAILURES = 8
+"""Failures in a row, all while the database answers, after which the process gives up (some 15 s of back-off)."""
+
+LOOK_SECONDS = 1.0
+PAUSED_SECONDS = 5.0
+"""A look that comes so late shows that the whole process was paused, and says nothing about its tasks."""
+
+PROBE_SECONDS = 3.0
 
 
 async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
@@ -24,6 +52,8 @@ async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("task_failed_after_cancel", task=task.get_name(), error=type(error).__name__)
         raise
 
 
@@ -32,6 +62,55 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as group:
         for work in works:
             group.create_task(work)
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until ``event`` is set, for up to ``seconds``; whether it is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
+class KeptTask:
+    """A task that is started again whenever it ends, and the evidence of its progress.
+
+    ``failures`` counts how often in a row it ended without progress. ``moved_at`` (monotonic seconds) is when it was
+    started or made progress last; ``running`` is False while it waits to be started again.
+    """
+
+    def __init__(self, name: str, *, essential: bool, stall_seconds: float, back_off: float) -> None:
+        self.name = name
+        self.essential = essential
+        self.stall_seconds = stall_seconds
+        self.moved_at = time.monotonic()
+        self.failures = 0
+        self.error = ""
+        self.task: asyncio.Task[Any] | None = None
+        self.closed = False
+        self._longest = back_off
+        self._attempts = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether its task runs now."""
+        return self.task is not None
+
+    def beat(self) -> None:
+        """Record progress: one unit of work is done, or there was none to do."""
+        self.moved_at = time.monotonic()
+        self.failures = self._attempts = 0
+
+    def ended(self, error: BaseException | None) -> float:
+        """Record that the task has ended (None: it returned); the seconds until it is to be started again."""
+        self.task = None
+        self.failures += 1
+        self._attempts += 1
+        self.error = "returned" if error is None else type(error).__name__
+        return float(min(FIRST_BACK_OFF * 2 ** min(self._attempts - 1, 16), self._longest))
+
+
+Beat = Callable[[], None]
 
 
 class Tasks:
@@ -44,28 +123,86 @@ class Tasks:
     def __init__(self, name: str) -> None:
         self.name = name
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._kept: list[KeptTask] = []
+        self._supervision = _collecting.get()
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run ``work`` as a task named ``name`` until it ends or the owner closes."""
+        """Run ``work`` once, as a task named ``name``, until it ends or the owner closes."""
         task = asyncio.create_task(work, name=f"{self.name}.{name}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def repeat(self, work: Callable[[], Awaitable[object]], seconds: float, *, name: str) -> None:
+    def keep(
+        self,
+        work: Callable[[Beat], Awaitable[object]],
+        *,
+        name: str,
+        essential: bool = False,
+        stall_seconds: float = STALL_SECONDS,
+        back_off: float = LONGEST_BACK_OFF,
+    ) -> None:
+        """Run ``work``, which is not meant to end, and start it again whenever it does, until the owner closes.
+
+        ``work`` is given a function to call for each unit of work done. One that is not called for ``stall_seconds``
+        shows that the task is stalled: whatever waits for an event wakes up now and then to call it. ``back_off``
+        bounds the seconds between an end and the next start. What ``essential`` means says ``Supervision``.
+        """
+        kept = KeptTask(f"{self.name}.{name}", essential=essential, stall_seconds=stall_seconds, back_off=back_off)
+        self._kept.append(kept)
+        if self._supervision is not None:
+            self._supervision.add(kept)
+        self._run(kept, work)
+
+    def repeat(
+        self,
+        work: Callable[[], Awaitable[object]],
+        seconds: float,
+        *,
+        name: str,
+        essential: bool = False,
+        back_off: float = LONGEST_BACK_OFF,
+    ) -> None:
         """Call ``work`` again and again, ``seconds`` after it ended, until the owner closes.
 
-        A call that fails is logged: what keeps a process true must not end with one failure.
+        A call that fails is logged, and made again after a back-off. Each call that ends well counts as progress, so
+        none may wait for an event without a time limit (``wait_for``).
         """
-        self.start(self._repeat(work, seconds, name), name=name)
 
-    async def _repeat(self, work: Callable[[], Awaitable[object]], seconds: float, name: str) -> None:
-        while True:
-            try:
+        async def calls(beat: Beat) -> None:
+            while True:
                 await work()
-            except Exception:
-                log.exception("task_failed", task=f"{self.name}.{name}")
-            await asyncio.sleep(seconds)
+                beat()
+                await asyncio.sleep(seconds)
+
+        self.keep(calls, name=name, essential=essential, stall_seconds=STALL_SECONDS + seconds, back_off=back_off)
+
+    def _run(self, kept: KeptTask, work: Callable[[Beat], Awaitable[object]]) -> None:
+        if kept.closed:
+            return
+
+        async def run() -> None:
+            await work(kept.beat)
+
+        kept.moved_at = time.monotonic()
+        kept.task = task = asyncio.create_task(run(), name=kept.name)
+        self._tasks.add(task)
+        # a callback, so that no error and no cancellation can get by it; once the loop stops, it starts nothing
+        task.add_done_callback(lambda _: self._start_again(kept, work, task))
+
+    def _start_again(
+        self, kept: KeptTask, work: Callable[[Beat], Awaitable[object]], task: "asyncio.Task[Any]"
+    ) -> None:
+        self._tasks.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if kept.closed:
+            return
+        wait = kept.ended(error)
+        if isinstance(error, Unavailable):
+            log.warning("task_restarts", task=kept.name, error=kept.error, reason=str(error), again_in=wait)
+        else:
+            log.error("task_restarts", task=kept.name, error=kept.error, again_in=wait, exc_info=error)
+        task.get_loop().call_later(wait, self._run, kept, work)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -84,8 +221,122 @@ class Tasks:
 
     async def aclose(self) -> None:
         """Cancel the tasks that still run and wait until they have ended."""
+        for kept in self._kept:
+            kept.closed = True
+            if self._supervision is not None:
+                self._supervision.discard(kept)
+        self._kept.clear()
         tasks = set(self._tasks)
         while tasks:
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=AGAIN_SECONDS)  # a library may have swallowed the first
+
+
+async def _always() -> bool:
+    return True
+
+
+def _log_only(reason: str) -> None:
+    log.error("nothing_ends_this_process", reason=reason)
+
+
+class Supervision:
+    """Watches the essential tasks of one process, and gives up where a new process is the only remedy.
+
+    It gives up when an essential task fails ``MAX_FAILURES`` times in a row or stalls, **while the database answers a
+    fresh connection**: as long as the database is away all tasks try again for ever, and nothing is held against them.
+    Giving up sets ``trouble`` (the process is not live any more) and calls ``on_give_up`` once with a sentence; what
+    that does is up to whoever serves: a worker drains and ends, and its parent replaces it.
+
+    ``database_answers`` opens a connection of its own, and may raise. Set both callbacks before ``start``.
+    """
+
+    def __init__(self, database_answers: Callable[[], Awaitable[bool]] = _always) -> None:
+        self.database_answers = database_answers
+        self.on_give_up: Callable[[str], None] = _log_only
+        self.trouble = ""
+        """Why this process is not live; empty while it is."""
+        self._kept: dict[KeptTask, None] = {}
+        self._looked = time.monotonic()
+        self._tasks = Tasks("supervision")
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """A block in which every ``Tasks`` that is made belongs to this process."""
+        token = _collecting.set(self)
+        try:
+            yield
+        finally:
+            _collecting.reset(token)
+
+    def add(self, kept: KeptTask) -> None:
+        """Watch ``kept``."""
+        self._kept[kept] = None
+
+    def discard(self, kept: KeptTask) -> None:
+        """Watch ``kept`` no more: its owner closes."""
+        self._kept.pop(kept, None)
+
+    def names(self, *, essential: bool) -> list[str]:
+        """The tasks that run now, by name: the essential ones, or the others."""
+        return sorted(kept.name for kept in self._kept if kept.essential is essential)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._looked = time.monotonic()
+        self._tasks.repeat(self.look, LOOK_SECONDS, name="look")
+
+    async def aclose(self) -> None:
+        """Watch no more."""
+        await self._tasks.aclose()
+
+    async def look(self) -> None:
+        """Judge every essential task once, now."""
+        now, essential = time.monotonic(), [kept for kept in self._kept if kept.essential]
+        paused, self._looked = now - self._looked > PAUSED_SECONDS, now
+        if paused:
+            for kept in essential:
+                kept.moved_at = now
+        suspects = [kept for kept in essential if kept.failures or _stalled(kept, now)]
+        if self.trouble or not suspects:
+            return
+        if not await self._database_answers():
+            for kept in suspects:  # what happened so far, the missing database explains
+                kept.failures, kept.moved_at = 0, time.monotonic()
+            return
+        for kept in suspects:
+            if kept.failures >= MAX_FAILURES:
+                self._give_up(f"The task {kept.name} failed {kept.failures} times in a row ({kept.error}).")
+                return
+            if kept.task is not None and _stalled(kept, now):
+                log.error("task_stalled", task=kept.name, at=_place(kept.task))
+                self._give_up(f"The task {kept.name} has made no progress for {now - kept.moved_at:.0f} s.")
+                return
+
+    async def _database_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await self.database_answers()
+        except Exception as error:  # noqa: BLE001  however it fails: it does not answer
+            log.debug("database_does_not_answer", error=type(error).__name__)
+            return False
+        finally:
+            self._looked = time.monotonic()
+
+    def _give_up(self, reason: str) -> None:
+        self.trouble = reason
+        log.error("process_gives_up", reason=reason)
+        self.on_give_up(reason)
+
+
+_collecting: ContextVar[Supervision | None] = ContextVar("supervision", default=None)
+
+
+def _stalled(kept: KeptTask, now: float) -> bool:
+    return kept.running and now - kept.moved_at > kept.stall_seconds
+
+
+def _place(task: "asyncio.Task[Any]") -> list[str]:
+    """The innermost frames of a task that waits."""
+    return [f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}" for frame in task.get_stack()[-5:]]
