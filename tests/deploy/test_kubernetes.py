@@ -1,5 +1,6 @@
 """The manifests hold against Kubernetes' own schemas, and against the strictest standard for pods."""
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,17 @@ def test_one_job_migrates_with_the_image_of_the_servers() -> None:
     assert pod["restartPolicy"] == "Never"
     assert {only(one)[1]["image"] for one in WITH_PODS} == {"localhost/agent-service:dev"}
     assert KUSTOMIZATION["images"][0]["name"] == "localhost/agent-service"
+
+
+def test_the_network_policy_lets_https_out_to_public_addresses_alone() -> None:
+    rules = found("NetworkPolicy")["spec"]["egress"]
+    blocks = [to["ipBlock"] for rule in rules for to in rule.get("to", ()) if "ipBlock" in to]
+    kept_out = [ip_network(one) for block in blocks for one in block["except"]]
+    assert {block["cidr"] for block in blocks} == {"0.0.0.0/0", "::/0"}
+    for private in ("10.1.2.3", "172.31.0.1", "192.168.1.1", "127.0.0.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
+                    "::1", "fd00:ec2::254", "fe80::1", "::ffff:10.0.0.1"):  # fmt: skip
+        address = ip_address(private)
+        assert any(address in network for network in kept_out if network.version == address.version), private
+    for public in ("1.1.1.1", "172.32.0.1", "192.169.0.1", "2606:4700::1111"):
+        address = ip_address(public)
+        assert not any(address in network for network in kept_out if network.version == address.version), public

@@ -41,6 +41,15 @@ def test_every_package_that_is_shipped_has_a_licence_that_is_allowed() -> None:
     assert audit.refused([strange], RULES, shipped=True) == [f"strange {strange.version}: GPL-3.0-only"]
 
 
+def test_every_package_of_the_development_environment_has_a_licence_that_is_allowed_there() -> None:
+    packages = [
+        audit.with_licence(package, RULES)
+        for name in audit.LOCKS
+        for package in audit.pinned((ROOT / "requirements" / name).read_text())
+    ]
+    assert audit.refused(packages, RULES, shipped=False) == []
+
+
 def test_the_bill_of_materials_names_every_package_with_its_version_and_hashes() -> None:
     packages = audit.pinned((ROOT / "requirements" / "runtime.txt").read_text())
     bill = json.loads(json.dumps(audit.bill(packages, "1.2.3")))
