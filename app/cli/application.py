@@ -9,6 +9,7 @@ from app.base.crashes import arm
 from app.base.errors import StartError
 from app.db.revisions import HEAD
 from app.lifespan import close_house, drain_house, open_house
+from app.schema import metadata
 from app.serving.station import Station
 from app.serving.worker import connections, run
 from app.settings import Settings, load
@@ -34,12 +35,18 @@ class Service:
         self.metrics = MetricsAlone(self._house.metrics_page)
 
     async def open(self) -> None:
-        """Refuse a database that lacks migrations, then open the House."""
+        """Refuse a database that lacks migrations or parts of its schema, then open the House."""
         revision = await self._house.database.revision()
         if revision < HEAD:
             raise StartError(
                 f"the database lacks the migrations up to {HEAD} (it has {revision or 'none'}): run `agent-service "
                 f"migrate`, or set AGENT_MIGRATE_ON_START=1"
+            )
+        if revision == HEAD and (missing := await self._house.database.missing_parts(metadata)):
+            named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            raise StartError(
+                f"the database's schema is not whole: {len(missing)} parts are missing ({named}). Restore the backup "
+                f"again, into an empty database that has the extension vector (docs/operations/backup.md)"
             )
         await open_house(self._house)
 

@@ -6,21 +6,29 @@ import asyncio
 from app.base.errors import UsageError
 
 
-def declare(_: argparse.ArgumentParser) -> None:
-    """No arguments: the database is that of the environment."""
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The database is that of the environment."""
+    parser.add_argument(
+        "--roles-only", action="store_true", help="make the database roles and stop: before a backup is restored"
+    )
 
 
-def run(_: argparse.Namespace) -> int:
-    """Apply what is pending and say what it was."""
+def run(arguments: argparse.Namespace) -> int:
+    """Make the roles that are missing, apply what is pending and print what it was."""
     from app.db.migrate import head, pending, upgrade
+    from app.db.roles import ROLES, ensure_roles
     from app.settings import load
 
     owner = load().database.owner_url
     if owner is None:
         raise UsageError("set MIGRATE_DATABASE_URL (its owner's) or DATABASE_URL to the database to migrate")
     url = owner.reveal()
-    lacking = asyncio.run(pending(url))
-    if lacking:
+    missing = asyncio.run(pending(url))
+    asyncio.run(ensure_roles(url))
+    if arguments.roles_only:
+        print(f"the roles are there: {', '.join(ROLES)}")
+        return 0
+    if missing:
         upgrade(url)
-    print(f"applied {', '.join(lacking)}" if lacking else "nothing to do", f"(schema {head()})")
+    print(f"applied {', '.join(missing)}" if missing else "nothing to do", f"(schema {head()})")
     return 0

@@ -19,6 +19,7 @@ from sqlalchemy.sql.base import Executable
 
 from app.base.errors import StartError, Unavailable
 from app.db.pool import MeasuredPool, Turns
+from app.db.schema_check import missing_parts
 from app.db.session import Reader, Snapshot, Writer
 from app.db.tracing import trace_statements
 from app.db.url import to_sqlalchemy
@@ -274,6 +275,12 @@ class Database:
             raise StartError(f"the database refuses ({type(error.orig).__name__}): check DATABASE_URL") from error
         except (OSError, TimeoutError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
             raise StartError(f"the database cannot be reached ({type(error).__name__}): check DATABASE_URL") from error
+
+    async def missing_parts(self, metadata: sa.MetaData) -> list[str]:
+        """Name what the database lacks of the schema ``metadata`` (``app.db.schema_check``). Raises ``Unavailable``."""
+        with reachable():
+            async with self._probe.connect() as connection:
+                return await missing_parts(connection, metadata)
 
     async def check(self) -> None:
         """Refuse to start with roles that row level security would not bind. Raises ``StartError``."""
