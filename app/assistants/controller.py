@@ -23,6 +23,8 @@ from app.idempotency.header import key_in
 from app.web.params import AnyRequest, page_headers, project
 
 Id = FromPath[UUID]
+Named = FromPath[str]
+"""An assistant's id, or the name of its agent: as elsewhere that stands for the agent's system assistant."""
 Who = NamedDependency[Principal]
 Service = NamedDependency[AssistantService]
 
@@ -53,9 +55,9 @@ class AssistantsController(Controller):
         return await assistants.count(principal, data)
 
     @get("/{assistant_id:str}", opt=READS, summary="One assistant")
-    async def get_one(self, assistant_id: Id, principal: Who, assistants: Service) -> Assistant:
+    async def get_one(self, assistant_id: Named, principal: Who, assistants: Service) -> Assistant:
         """Its latest version."""
-        return await assistants.get(principal, assistant_id)
+        return await assistants.get(principal, assistants.id_of(assistant_id))
 
     @patch("/{assistant_id:str}", summary="Change an assistant")
     async def change(
@@ -78,33 +80,33 @@ class AssistantsController(Controller):
         opt=READS,
         summary="An assistant's subgraphs",
     )
-    async def subgraphs(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
+    async def subgraphs(self, assistant_id: Named, principal: Who, assistants: Service) -> dict[str, Any]:
         """Namespace → schemas; the agents of this version have none."""
-        await assistants.get(principal, assistant_id)
+        await assistants.get(principal, assistants.id_of(assistant_id))
         return {}
 
     @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
-    async def schemas(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
+    async def schemas(self, assistant_id: Named, principal: Who, assistants: Service) -> dict[str, Any]:
         """Of its input, output, state, configuration and context."""
-        agent, name = await assistants.agent(principal, str(assistant_id))
+        agent, name = await assistants.agent(principal, assistant_id)
         return {"graph_id": name, **agent.schemas()}
 
     @get("/{assistant_id:str}/graph", opt=READS, summary="An assistant drawn")
-    async def graph(self, assistant_id: Id, principal: Who, assistants: Service) -> dict[str, Any]:
+    async def graph(self, assistant_id: Named, principal: Who, assistants: Service) -> dict[str, Any]:
         """Its nodes and edges."""
-        agent, _ = await assistants.agent(principal, str(assistant_id))
+        agent, _ = await assistants.agent(principal, assistant_id)
         return agent.graph()
 
     @post("/{assistant_id:str}/versions", status_code=200, opt=READS, summary="Versions of an assistant")
     async def versions(
         self,
-        assistant_id: Id,
+        assistant_id: Named,
         data: JSONBody[VersionSearch],
         principal: Who,
         assistants: Service,
     ) -> list[AssistantVersion]:
         """Newest first."""
-        return await assistants.versions(principal, assistant_id, data)
+        return await assistants.versions(principal, assistants.id_of(assistant_id), data)
 
     @post("/{assistant_id:str}/latest", status_code=200, summary="Go to a version")
     async def latest(

@@ -80,14 +80,7 @@ class AssistantService:
         await self.ensure_system(tenant_id)
         if self._agents.get(named) is not None:
             return agent_id(named), named
-        try:
-            assistant_id = UUID(named)
-        except ValueError as error:
-            raise Invalid(
-                f"Invalid assistant: {named[:200]!r}. Must be either:\n- A valid assistant UUID, or\n"
-                f"- One of the registered graphs: {', '.join(self._agents.names())}",
-                (("/assistant_id", "unknown"),),
-            ) from error
+        assistant_id = self.id_of(named)
         if assistant_id in self._system:
             return assistant_id, self._system[assistant_id]
         async with self._database.reading(tenant_id, owned) as session:
@@ -95,6 +88,19 @@ class AssistantService:
         if row is None:
             raise NotFound("Thread or assistant not found.")
         return assistant_id, row.graph_id
+
+    def id_of(self, named: str) -> UUID:
+        """The id of an assistant, given by its UUID or by its agent's name. Raises ``Invalid`` for what is neither."""
+        if self._agents.get(named) is not None:
+            return agent_id(named)
+        try:
+            return UUID(named)
+        except ValueError as error:
+            raise Invalid(
+                f"Invalid assistant: {named[:200]!r}. Must be either:\n- A valid assistant UUID, or\n"
+                f"- One of the registered graphs: {', '.join(self._agents.names())}",
+                (("/assistant_id", "unknown"),),
+            ) from error
 
     async def create(self, who: Principal, body: AssistantCreate, key: Key | None = None) -> Assistant | msgspec.Raw:
         """Make an assistant, once for a ``key``.

@@ -6,7 +6,7 @@ from uuid_utils.compat import uuid7
 
 AGENT_NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
-__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "task_id"]
+__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "origin_id", "task_id"]
 
 
 def new_id() -> uuid.UUID:
@@ -22,3 +22,8 @@ def agent_id(name: str) -> uuid.UUID:
 def task_id(checkpoint_id: uuid.UUID, node: str) -> uuid.UUID:
     """The id of the task that ``node`` has from ``checkpoint_id`` on."""
     return uuid.uuid5(checkpoint_id, node)
+
+
+def origin_id(thread_id: uuid.UUID) -> uuid.UUID:
+    """The id of the empty checkpoint that precedes a thread's first: derived, as no row holds it."""
+    return uuid.uuid5(thread_id, "__start__")

@@ -8,6 +8,9 @@ from app.base.ids import new_id
 from app.checkpoints.codec import pack_head, ranges_of
 from app.domain.state import State
 
+FIRST_STEP = -1
+"""The step number of a thread's first checkpoint."""
+
 
 class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint to write; ``head`` is its stored form, the ranges are the log items it names."""

@@ -11,7 +11,7 @@ from app.access.structs import Note, Owned, Principal
 from app.agents.port import END_NODE, Agent, Agents
 from app.assistants.service import AssistantService
 from app.base.errors import BadRequest, Invalid, NotFound
-from app.base.ids import agent_id, new_id
+from app.base.ids import agent_id, new_id, origin_id
 from app.db.engine import Database
 from app.domain.lifecycle import RunStatus
 from app.egress.addresses import Allowed, check_url
@@ -127,7 +127,7 @@ class Creation:
         """The answers that ``body`` brings, by interrupt id, and the run that asked."""
         async with self._database.reading(tenant_id, owned) as session:
             row = await queries.waiting(session, tenant_id, thread_id, fork)
-        if row is None or (fork is not None and not row.forks):
+        if row is None or not (fork is None or row.forks or fork == origin_id(thread_id)):
             if row is None and body.if_not_exists == "create" and fork is None:
                 return {}, None
             raise NotFound(

@@ -7,16 +7,15 @@ import msgspec
 
 from app.agents.port import UNLIMITED, RunConfig
 from app.base.errors import NotFound
+from app.base.ids import origin_id
 from app.checkpoints.cache import StateCache
+from app.checkpoints.entry import FIRST_STEP
 from app.checkpoints.snapshot import COLUMNS, ITEMS, read
 from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
 from app.runs.structs import RunRequest
 from app.tools.caller import AUTH_NAMES
-
-FIRST_STEP = -1
-"""The step number of a thread's first checkpoint."""
 
 
 class Loaded(msgspec.Struct, kw_only=True):
@@ -64,6 +63,7 @@ async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -
 async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
     request = msgspec.json.decode(claimed.request, type=RunRequest)
     fork = request.checkpoint_id
+    start = fork == origin_id(claimed.thread_id)
     if claimed.head is None:
         return Loaded(request=request, state=State(claimed.last_number))
     kept = cache.take(claimed.tenant_id, claimed.thread_id, claimed.head)
@@ -72,6 +72,8 @@ async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Load
     async with database.engine_connection() as connection:
         row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, claimed.head)
         if fork is not None and row["run_id"] != claimed.run_id:
+            if start:
+                return Loaded(request=request, state=State(claimed.last_number))
             row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, fork)
     if row is None:
         raise NotFound(f"Checkpoint {fork} is no longer there.")

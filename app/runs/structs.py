@@ -29,12 +29,18 @@ class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How to continue a thread: an answer to what waits, values to write first, nodes to go to.
 
     ``resume`` is the answer to the one question that waits, or an object of interrupt id → answer. ``goto`` is a node's
-    name, ``{"node": name}``, or a list of those.
+    name, ``{"node": name}``, or a list of those. Clients send every member: an empty ``update`` or ``goto`` is none.
     """
 
     resume: Any | msgspec.UnsetType = msgspec.UNSET
     update: Any = None
     goto: Any = None
+
+    def __post_init__(self) -> None:
+        if self.goto in ([], ""):
+            self.goto = None
+        if self.update in ([], {}):
+            self.update = None
 
     def check(self) -> None:
         """Raises ``Invalid`` for a ``goto`` that names no node."""

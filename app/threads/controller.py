@@ -11,6 +11,7 @@ from app.access.guard import READS, WRITES
 from app.access.structs import Principal
 from app.idempotency.header import key_in
 from app.threads.service import ThreadService
+from app.threads.states import has_checkpoint_id
 from app.threads.structs import (
     CheckpointQuery,
     HistoryQuery,
@@ -108,7 +109,9 @@ class ThreadsController(Controller):
     async def state_at_checkpoint(
         self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: Who, threads: Service
     ) -> ThreadState:
-        """The checkpoint is given by its reference."""
+        """The checkpoint is given by its reference; without an id it is the latest."""
+        if not has_checkpoint_id(data.checkpoint):
+            return await threads.state(principal, thread_id)
         return await threads.state_at(principal, thread_id, data.checkpoint)
 
     @get("/{thread_id:str}/history", opt=READS, summary="A thread's states")

@@ -110,7 +110,7 @@ async def count(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> int:
 
 
 _STATE = f"""
-select t.error, t.interrupts, t.head is not distinct from c.checkpoint_id as latest, t.last_number,
+select t.error, t.interrupts, t.head is not distinct from c.checkpoint_id as latest, t.last_number, t.created_at,
   r.metadata as run_metadata, {COLUMNS}
 from threads t
 """

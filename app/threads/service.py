@@ -10,7 +10,7 @@ import msgspec
 from app.access.structs import Owned, Principal
 from app.agents.port import Agents
 from app.base.errors import Conflict, Invalid, NotFound
-from app.base.ids import new_id
+from app.base.ids import new_id, origin_id
 from app.db.engine import Database
 from app.db.session import Reader, Writer
 from app.idempotency.once import once
@@ -32,7 +32,7 @@ from app.threads.structs import (
     ThreadState,
     lifetime,
 )
-from app.threads.views import extracted, fresh, shown, state_of, storage_of
+from app.threads.views import extracted, fresh, origin_of, parent_of, shown, state_of, storage_of
 
 MOST = 1000
 MOST_CANDIDATES = 10_000
@@ -248,6 +248,12 @@ class ThreadService:
         """A thread's state at a checkpoint, given by its id or its reference. Raises ``NotFound``, ``Invalid``."""
         checkpoint_id = checkpoint_id_of(checkpoint)
         owned = await who.permit("threads", "read", thread_id=thread_id)
+        if checkpoint_id == origin_id(thread_id):
+            async with self._database.reading(who.tenant_id, owned) as session:
+                row = await queries.latest_state(session, who.tenant_id, thread_id)
+            if row is None:
+                raise _unknown(thread_id)
+            return origin_of(thread_id, row.created_at)
         async with self._database.reading(who.tenant_id, owned) as session:
             row = await queries.state_at(session, who.tenant_id, thread_id, checkpoint_id)
         if row is None:
@@ -268,10 +274,18 @@ class ThreadService:
                 at=checkpoint_id_of(wanted.checkpoint) if (wanted.checkpoint or {}).get("checkpoint_id") else None,
                 metadata=encode(wanted.metadata).decode() if wanted.metadata else None,
             )
-            rows = await queries.history(session, who.tenant_id, thread_id, span)
-            if not rows and await queries.latest_state(session, who.tenant_id, thread_id) is None:
+            origin = origin_id(thread_id)
+            rows = [] if span.before == origin else await queries.history(session, who.tenant_id, thread_id, span)
+            last = rows[-1] if rows else await queries.latest_state(session, who.tenant_id, thread_id)
+            if last is None:
                 raise _unknown(thread_id)
-        return [state_of(thread_id, row) for row in rows]
+            if not rows and span.before is not None:
+                last = await queries.state_at(session, who.tenant_id, thread_id, span.before) or last
+        states = [state_of(thread_id, row) for row in rows]
+        begins = last.checkpoint_id is not None and parent_of(thread_id, last) == origin
+        if span.at == origin or (span.at is None and span.metadata is None and begins and len(rows) < wanted.limit):
+            states.append(origin_of(thread_id, last.created_at))
+        return states
 
 
 def _unknown(thread_id: UUID) -> NotFound:

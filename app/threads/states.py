@@ -8,16 +8,17 @@ import msgspec
 
 from app.agents.port import END_NODE, START_NODE, Agent, Agents
 from app.base.errors import BadRequest, Conflict, Invalid, NotFound
-from app.base.ids import new_id
+from app.base.ids import new_id, origin_id
 from app.checkpoints.codec import pack
-from app.checkpoints.entry import CheckpointEntry
+from app.checkpoints.entry import FIRST_STEP, CheckpointEntry
 from app.checkpoints.snapshot import read
 from app.db.session import Writer
 from app.domain.state import State
 from app.threads import queries
 from app.threads.structs import CheckpointRef, NodeUpdate, StateUpdate, StateUpdated, Superstep
 
-FIRST_STEP = -1
+INPUT_NODE = "__input__"
+"""What LangGraph's clients call the input where they write a state: ``__start__`` is its other name."""
 
 
 class Base(msgspec.Struct, kw_only=True):
@@ -60,7 +61,7 @@ class StateWriter:
             raise Conflict("A run lives on this thread, or waits for its turn: its state can be written when they end.")
         agent = self._agent(thread.metadata)
         base = Base(state=State(thread.last_number))
-        if at is not None or thread.head is not None:
+        if at != origin_id(thread_id) and (at is not None or thread.head is not None):
             base = await self._base(session, tenant_id, thread_id, at or thread.head, thread.last_number)
         return await self._write(session, (tenant_id, thread_id), agent, base, updates)
 
@@ -95,8 +96,9 @@ class StateWriter:
         self, session: Writer, place: tuple[UUID, UUID], agent: Agent, base: Base, updates: Sequence[NodeUpdate]
     ) -> UUID:
         following = base.next
+        given = [START_NODE if update.as_node == INPUT_NODE else update.as_node for update in updates]
         for number, update in enumerate(updates):
-            node = update.as_node or (START_NODE if base.node is None else base.node)
+            node = given[number] or (START_NODE if base.node is None else base.node)
             if node not in {*agent.nodes, START_NODE, END_NODE}:
                 raise BadRequest(f"Node {node[:100]} does not exist; this agent has {', '.join(agent.nodes)}.")
             if update.command is not None:
@@ -107,11 +109,15 @@ class StateWriter:
                     base.state.apply(understand(values, new_id()))
             if update.values is not None or update.as_node is not None:
                 following = () if node == END_NODE else agent.after(node, base.state)
-        forks = all(update.values is None and update.as_node is None for update in updates)
+        source = "update"
+        if updates and all(update.as_node == INPUT_NODE for update in updates):
+            source = "input"
+        elif all(update.values is None and update.as_node is None for update in updates):
+            source = "fork"
         entry = CheckpointEntry.of(
             base.state,
             parent_id=base.checkpoint_id,
-            source="fork" if forks else "update",
+            source=source,
             step=base.step + 1,
             following=following,
         )
@@ -120,11 +126,20 @@ class StateWriter:
         return entry.checkpoint_id
 
 
+def _named(reference: dict[str, Any]) -> Any:
+    inner = reference.get("configurable") or reference
+    return inner.get("checkpoint_id") if isinstance(inner, dict) else None
+
+
+def has_checkpoint_id(reference: dict[str, Any]) -> bool:
+    """Whether ``reference`` names a checkpoint: one that names its thread alone stands for the latest."""
+    return _named(reference) is not None
+
+
 def checkpoint_id_of(value: Any) -> UUID:
     """The checkpoint id in any of the forms that clients send. Raises ``Invalid``."""
     if isinstance(value, dict):
-        inner = value.get("configurable") or value
-        value = inner.get("checkpoint_id") if isinstance(inner, dict) else None
+        value = _named(value)
     try:
         return UUID(str(value))
     except ValueError as error:

@@ -7,8 +7,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
-from app.base.ids import task_id
+from app.agents.port import START_NODE
+from app.base.ids import origin_id, task_id
 from app.checkpoints.codec import unpack_head
+from app.checkpoints.entry import FIRST_STEP
 from app.checkpoints.snapshot import Snapshot, read
 from app.threads.looking import Path, at
 from app.threads.structs import KEEP_LATEST, CheckpointRef, Thread, ThreadState
@@ -66,7 +68,7 @@ def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
         )
     snapshot = read(row, row.last_number)
     waiting = [one for many in (row.interrupts or {}).values() for one in many] if row.latest else []
-    parent = snapshot.parent_id
+    parent = parent_of(thread_id, row)
     return ThreadState(
         values=msgspec.Raw(snapshot.state.json()),
         next=list(snapshot.next),
@@ -89,14 +91,44 @@ def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
     )
 
 
+def parent_of(thread_id: UUID, row: Row[Any]) -> UUID | None:
+    """The checkpoint before the one in ``row``: the origin before a first one, none where the past was pruned."""
+    if row.parent_id is not None:
+        parent: UUID = row.parent_id
+        return parent
+    return origin_id(thread_id) if row.step == FIRST_STEP else None
+
+
+def origin_of(thread_id: UUID, created_at: datetime) -> ThreadState:
+    """The state before a thread's first input, for clients that start again from there (``origin_id``)."""
+    checkpoint_id = origin_id(thread_id)
+    return ThreadState(
+        values=EMPTY,
+        next=[START_NODE],
+        tasks=[_shown_task(checkpoint_id, START_NODE)],
+        metadata={"run_id": None, "thread_id": thread_id, "source": "input", "step": FIRST_STEP - 1, "parents": {}},
+        created_at=created_at,
+        checkpoint=CheckpointRef(checkpoint_id=checkpoint_id, thread_id=thread_id),
+        parent_checkpoint=None,
+        interrupts=[],
+        checkpoint_id=checkpoint_id,
+        parent_checkpoint_id=None,
+    )
+
+
 def _task(snapshot: Snapshot, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
     error = row.error if row.latest else None
+    said = f"{error['error']}({error['message']!r})" if error else None
+    return {**_shown_task(snapshot.checkpoint_id, node), "error": said, "interrupts": waiting}
+
+
+def _shown_task(checkpoint_id: UUID, node: str) -> dict[str, Any]:
     return {
-        "id": task_id(snapshot.checkpoint_id, node),
+        "id": task_id(checkpoint_id, node),
         "name": node,
         "path": ["__pregel_pull", node],
-        "error": f"{error['error']}({error['message']!r})" if error else None,
-        "interrupts": waiting,
+        "error": None,
+        "interrupts": [],
         "checkpoint": None,
         "state": None,
         "result": None,

@@ -86,7 +86,7 @@ async def threads(sdk: Spoken) -> None:
     assert len(await sdk("threads", "search", metadata=mark)) == await sdk("threads", "count", metadata=mark) == 1
     assert len((await sdk("threads", "get_state", thread_id))["values"]["messages"]) == 2
     assert (await sdk("threads", "update_state", thread_id, {"x": 1}))["checkpoint"]
-    assert len(await sdk("threads", "get_history", thread_id)) == 3
+    assert len(await sdk("threads", "get_history", thread_id)) == 4
     assert len(await sdk.first(4, "threads", "join_stream", thread_id, last_event_id="-1")) == 4
     await sdk("threads", "copy", thread_id)
     assert await sdk("threads", "count", metadata=mark) == 2

@@ -48,11 +48,11 @@ async def test_a_tool_using_conversation_streams_and_is_checkpointed(client: Lan
     assert state["next"] == []
     assert contents(state["values"])[2] == "84"
     history: Any = await client.threads.get_history(thread["thread_id"])
-    assert [entry["metadata"]["step"] for entry in history] == [2, 1, 0, -1]
-    assert [entry["next"] for entry in history] == [[], ["agent"], ["tools"], ["agent"]]
+    assert [entry["metadata"]["step"] for entry in history] == [2, 1, 0, -1, -2]
+    assert [entry["next"] for entry in history] == [[], ["agent"], ["tools"], ["agent"], ["__start__"]]
     for newer, older in pairwise(history):
         assert newer["parent_checkpoint"]["checkpoint_id"] == older["checkpoint"]["checkpoint_id"]
-    old = await client.threads.get_state(thread["thread_id"], checkpoint=history[-1]["checkpoint"])
+    old = await client.threads.get_state(thread["thread_id"], checkpoint=history[-2]["checkpoint"])
     assert contents(old["values"]) == ["what is 12*(3+4)?"]
 
 

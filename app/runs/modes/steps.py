@@ -6,7 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from app.base.ids import task_id
+from app.base.ids import origin_id, task_id
+from app.checkpoints.entry import FIRST_STEP
 from app.domain.events import Event, Failed, InputApplied, Interrupted, Move, RunStarted, StepCommitted
 from app.runs.modes.view import Piece
 
@@ -89,9 +90,10 @@ class StepsView:
         return self._say("tasks", "task_result", step, move.at, task)
 
     def _checkpoint(self, checkpoint_id: str, move: Move, values: bytes) -> list[Piece]:
+        parent = move.parent_id or (str(origin_id(UUID(self._run.thread_id))) if move.step == FIRST_STEP else "")
         payload: dict[str, Any] = {
             "config": self._config(checkpoint_id),
-            "parent_config": self._config(move.parent_id) if move.parent_id else None,
+            "parent_config": self._config(parent) if parent else None,
             "values": msgspec.Raw(values),
             "metadata": {"source": move.source, "step": move.step, "parents": {}},
             "next": move.next,
