@@ -38,7 +38,7 @@ BLOCKS = {
 GAPS = ["", " ", "\t", "\n", "\n\n"]
 """What can stand between two texts: of several, the last one does."""
 _SPACE = re.compile(r"[ \t\n\r\f\v\u00a0]+")
-_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*+=\s*+[\"']?+\s*+([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 
 
 class Refused(Exception):

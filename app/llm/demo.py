@@ -17,10 +17,14 @@ EXAMPLES = {
 RESULT_CHARACTERS = 500
 
 TIME = re.compile(r"\b(time|date|clock|today|day is it|hour)\b", re.IGNORECASE)
-LIST_NOTES = re.compile(r"\b(list|show|read|what are)\b[^.?!]*\bnotes\b", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[.?!]")
+LIST = re.compile(r"\b(?:list|show|read|what are)\b", re.IGNORECASE)
+NOTES = re.compile(r"\bnotes\b", re.IGNORECASE)
 NEW_NOTE = re.compile(r"\b(?:note|remember)\b(?:\s+(?:that|down|to)\b)?[\s:,]+(?P<text>[^\n.?!]+)", re.IGNORECASE)
-NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
-ARITHMETIC = re.compile(rf"[-+(\s]*{NUMBER}[\s)]*(?:(?:\*\*|//|[-+*/%])[-+(\s]*{NUMBER}[\s)]*)+")
+NUMBER = r"(?:\d++(?:\.\d++)?|\.\d++)"
+ARITHMETIC = re.compile(rf"[-+(\s]*+{NUMBER}[\s)]*+(?:(?:\*\*|//|[-+*/%])[-+(\s]*+{NUMBER}[\s)]*+)+")
+MAX_TEXT = 2000
+"""Characters of a question that the script looks at."""
 
 
 def perform(request: ModelRequest) -> tuple[str, list[ToolCall]]:
@@ -30,7 +34,7 @@ def perform(request: ModelRequest) -> tuple[str, list[ToolCall]]:
         shown = " ".join(f"The tool {name} answered: {text}" for name, text in results)
         return f"{SCRIPT} {shown}", []
     asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
-    text = "" if asked is None else text_of(asked.content)
+    text = "" if asked is None else text_of(asked.content)[:MAX_TEXT]
     tools = {tool.name: tool for tool in request.tools}
     wanted = [(name, args) for name, args in _wishes(text) if name in tools]
     if not wanted:
@@ -42,7 +46,7 @@ def perform(request: ModelRequest) -> tuple[str, list[ToolCall]]:
 
 def expression_in(text: str) -> str:
     """The first arithmetic expression in ``text``, with balanced parentheses; empty where there is none."""
-    for found in ARITHMETIC.finditer(text[:2000]):
+    for found in ARITHMETIC.finditer(text[:MAX_TEXT]):
         expression = found.group().strip()
         while expression.count("(") > expression.count(")") and expression.startswith("("):
             expression = expression[1:].strip()
@@ -53,9 +57,15 @@ def expression_in(text: str) -> str:
     return ""
 
 
+def _asks_for_notes(text: str) -> bool:
+    """Whether one sentence of ``text`` asks to list and then names notes."""
+    sentences = SENTENCE_END.split(text)
+    return any((verb := LIST.search(one)) and NOTES.search(one, verb.end()) for one in sentences)
+
+
 def _wishes(text: str) -> list[tuple[str, dict[str, Any]]]:
     wishes: list[tuple[str, dict[str, Any]]] = []
-    if LIST_NOTES.search(text):
+    if _asks_for_notes(text):
         wishes.append(("notes", {"action": "list"}))
     elif note := NEW_NOTE.search(text):
         wishes.append(("notes", {"action": "add", "text": note["text"].strip()}))

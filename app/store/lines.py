@@ -15,12 +15,12 @@ import msgspec
 
 from app.base.errors import AgentServiceError, Invalid
 from app.base.ids import new_id
+from app.base.json_scan import check
 from app.store.accepting import Accepted, accepted
 from app.store.indexing import Fields, texts_in
 from app.store.structs import ItemPut
 from app.store.texts import MOST_TEXTS, words_of
 from app.store.versions import Space, Version
-from app.web.bodies import check
 
 LONGEST_LINE = 4 << 20
 """Bytes: a value, and sixteen vectors of the widest kind."""
@@ -72,12 +72,12 @@ _decode = msgspec.json.Decoder(Line).decode
 def read(raw: bytes) -> Line:
     """The line in ``raw``. Raises ``AgentServiceError`` with what is wrong with it."""
     try:
-        check(raw)
+        check(raw, "The line")
         return _decode(raw)
     except msgspec.DecodeError as error:
         raise Invalid(f"{str(error).replace(' - at `$', ' at `').replace('`.', '`')}.") from error
     except AgentServiceError as error:
-        raise Invalid(str(error).replace("The body", "The line")) from error
+        raise Invalid(str(error)) from error
 
 
 def loaded(line: Line, ttl: float, serving: Version, building: Version | None) -> Loaded:

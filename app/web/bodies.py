@@ -1,23 +1,19 @@
 """Request bodies: read whole within a deadline and a size, refused when they are no JSON text that we can keep.
 
-The check is by bytes, before any parser sees them: a parser recurses and stops for nobody, and PostgreSQL takes neither
-NUL nor half a surrogate pair. A body is read when a handler asks for it, so a request without a valid key never has its
-body read.
+The check is by bytes, before any parser sees them (``app.base.json_scan``). A body is read when a handler asks for it,
+so a request without a valid key never has its body read.
 """
 
 import asyncio
-import codecs
 import re
-from collections.abc import Callable, Iterator
-from itertools import accumulate
+from collections.abc import Callable
 from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.base.errors import BadRequest, Invalid
-from app.web.decoding import INVALID_JSON
+from app.base.json_scan import scan
 
 MOST = 1024 * 1024
 MOST_MESSAGES = 32 * 1024 * 1024
@@ -26,28 +22,11 @@ SECONDS = 10.0
 """For the whole body to arrive."""
 NOTHING = b"{}"
 """What a request without a body reads as, so that a body whose fields are all optional can be left out."""
-DEEPEST = 64
-"""Levels of arrays and objects."""
-MOST_PARTS = 250_000
-MOST_VALUES = 2_000_000
-"""Arrays and objects in a body, and values: what a parser takes a tenth of a second for."""
-PIECE = 1 << 18
-"""Bytes that are looked through before others have their turn."""
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _FILES = re.compile(r"/documents/?$")
 _MESSAGES = re.compile(r"/(?:runs|state)(?:/|$)|/threads/?$")
 _JSON = re.compile(rb"application/(?:[^;,\s]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
-
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},'))
-_AS_STEPS = bytes.maketrans(b"[]{}", b"\1\0\1\0")
-UP = b"\1"
-_STEPS = (-1, 1)
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-_KEPT = re.compile(
-    rb"(?:[^\\]++|\\[^u]|\\u(?!0000|[dD][89a-fA-F])(?=....)|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)++", re.DOTALL
-)
-"""Whatever may stand in a text. It looks four bytes ahead, so that it stops before an escape that a piece cuts."""
 
 
 def takes_messages(path: str) -> bool:
@@ -59,97 +38,6 @@ def has_whole_body(scope: Any) -> bool:
     """Whether a request may have a body that is read whole: a POST that brings a file has none (``app.web.files``)."""
     method = scope["method"]
     return method not in WITHOUT_BODY and not (method == "POST" and _FILES.search(scope["path"]))
-
-
-def check(body: bytes) -> None:
-    """Refuse bytes that are no JSON text that we can keep. Raises ``BadRequest``, or ``Invalid`` for unequal brackets.
-
-    Cost: 1 µs for a small body, 2 to 5 ms a MB for text, 20 ms a MB for nothing but brackets.
-    """
-    for _ in checked(body):
-        pass
-
-
-def checked(body: bytes) -> Iterator[None]:
-    """``check`` piece by piece: a large body must not keep others waiting."""
-    if not body.isascii():
-        yield from _check_characters(body)
-    if b"\x00" in body:
-        raise BadRequest("The body has a NUL byte, which cannot be stored.")
-    if b"\\" in body and any(escape in body for escape in (b"\\u0000", b"\\ud", b"\\uD")):
-        yield from _check_escapes(body)
-    if len(body) > PIECE:
-        yield
-    if body.count(b"[") + body.count(b"{") > DEEPEST or (len(body) > MOST_VALUES and body.count(b",") > MOST_VALUES):
-        yield from _check_structure(body)
-
-
-def _check_characters(body: bytes) -> Iterator[None]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for at in range(0, len(body), PIECE):
-        held = len(decoder.getstate()[0])  # the beginning of a character, at the end of the piece before
-        try:
-            decoder.decode(body[at : at + PIECE], final=at + PIECE >= len(body))
-        except UnicodeDecodeError as error:
-            raise BadRequest(f"The body is not UTF-8 (byte {at - held + error.start}).") from error
-        if at + PIECE < len(body):
-            yield
-
-
-def _check_escapes(body: bytes) -> Iterator[None]:
-    """Refuse escapes that stand for no character that can be stored. An escaped backslash before a ``u`` is none."""
-    at = 0
-    while (match := _KEPT.match(body, at, at + PIECE)) is not None and match.end() > at:
-        at = match.end()
-        if at < len(body):
-            yield
-    if body.startswith(b"\\u0000", at):
-        raise BadRequest("The body has the escape \\u0000, which cannot be stored.")
-    if _HALF.match(body, at):
-        raise BadRequest("The body has half a surrogate pair (\\ud800 to \\udfff), which is no character.")
-
-
-def _check_structure(body: bytes) -> Iterator[None]:
-    """Find how deep the brackets nest, and how many there are, without walking through the text between them.
-
-    Of each piece, escapes and all but quotes, brackets and commas are dropped; the rest is cut at the quotes: every
-    second part is inside a string. (Two neighbouring quotes can go first: that changes nothing for what follows.)
-    """
-    inside = False
-    depth = opened = values = at = 0
-    while at < len(body):
-        piece = body[at : at + PIECE]
-        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
-            piece = body[at : at + PIECE + 1]  # a backslash and what it escapes stay together
-        at += len(piece)
-        if b"\\" in piece:
-            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
-        plain = piece.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
-        parts = plain.split(b'"')
-        outside = b"".join(parts[inside::2])
-        inside ^= len(parts) % 2 == 0
-        brackets = outside.translate(_AS_STEPS, b",")
-        values += len(outside) - len(brackets)
-        opened += brackets.count(UP)
-        depth = _nested(brackets, depth)
-        if opened > MOST_PARTS or values > MOST_VALUES:
-            raise BadRequest(f"The body has more than {MOST_PARTS:,} arrays and objects, or {MOST_VALUES:,} values.")
-        if at < len(body):
-            yield
-    if depth:
-        raise Invalid(f"{INVALID_JSON}: brackets are left open or closed twice.")
-
-
-def _nested(brackets: bytes, depth: int) -> int:
-    """The depth after ``brackets``, that before being ``depth``. Raises as ``check`` does."""
-    if not brackets:
-        return depth
-    levels = list(accumulate(map(_STEPS.__getitem__, brackets), initial=depth))
-    if max(levels) > DEEPEST:
-        raise BadRequest(f"The body nests deeper than {DEEPEST} levels.")
-    if min(levels) < 0:
-        raise Invalid(f"{INVALID_JSON}: brackets are left open or closed twice.")
-    return levels[-1]
 
 
 class Bodies:
@@ -209,7 +97,7 @@ class _Reader:
             if kind is not None and kind != b"application/json" and not _JSON.fullmatch(kind):
                 said = kind.decode("latin-1")[:80]
                 raise HTTPException(f"Send the body as application/json, not as {said}.", status_code=415)
-            for _ in checked(body):
+            for _ in scan(body):
                 await asyncio.sleep(0)
         return {"type": "http.request", "body": body or NOTHING, "more_body": False}
 

@@ -15,11 +15,11 @@ from litestar.typing import FieldDefinition
 from msgspec import inspect
 
 from app.base.errors import Invalid
+from app.base.json_scan import INVALID_JSON
 
 T = TypeVar("T")
 Path = list[str]
 
-INVALID_JSON = "Invalid JSON in request body"
 _WHERE = re.compile(r"(?s)(.*?) - at (?:`key` in )?`\$([^`]*)`")
 _PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")

@@ -14,8 +14,9 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, Serial
 from litestar.types import Receive, Scope, Send
 
 from app.base.errors import AgentServiceError, Invalid, ModelError, NotBuilt, Unavailable
+from app.base.json_scan import INVALID_JSON
 from app.telemetry import context
-from app.web.decoding import INVALID_JSON, sentence_of
+from app.web.decoding import sentence_of
 
 log = structlog.get_logger(__name__)
 

@@ -1,9 +1,12 @@
 """What a model sends is untrusted: it becomes a message that can be kept, whatever it holds."""
 
+import time
+
 import pytest
 
 from app.agents.testing import Rehearsal
 from app.agents.toolloop.answer import Answer
+from app.agents.toolloop.arguments import MAX_BYTES, read_object
 from app.llm.port import ToolCallDelta
 
 
@@ -32,3 +35,21 @@ def test_a_call_whose_id_or_name_holds_what_a_database_refuses_gets_others() -> 
     (call,) = message.tool_calls
     assert "\x00" not in call.id + call.name
     assert call.id
+
+
+@pytest.mark.parametrize("text", ['"' + '\\"' * 90_000, '{"a": "' + "\\\\" * 90_000, "[" * 180_000, '{"a":' * 30_000])
+def test_hostile_arguments_are_refused_in_linear_time(text: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(ValueError):
+        read_object(text)
+    assert time.thread_time() - began < 0.1
+
+
+def test_arguments_of_more_than_a_megabyte_are_an_invalid_call() -> None:
+    with pytest.raises(ValueError, match="more than 1,048,576"):
+        read_object('{"a": "' + "x" * MAX_BYTES + '"}')
+
+
+def test_arguments_that_cannot_be_stored_are_an_invalid_call() -> None:
+    with pytest.raises(ValueError, match="u0000"):
+        read_object('{"a": "\\u0000"}')

@@ -1,9 +1,12 @@
 """Arguments of a call that is still being written are read as far as they go."""
 
+import time
 from typing import Any
 
 import pytest
 
+from app.domain.events import MessageDelta
+from app.runs.modes.messages import Growing
 from app.runs.modes.partial_json import read_partial
 
 
@@ -35,3 +38,13 @@ def test_every_beginning_of_an_object_reads_as_an_object() -> None:
     text = '{"name": "a \\"b\\" c", "list": [1, [2, {"x": null}]], "deep": {"y": {"z": true}}}'
     for end in range(len(text)):
         assert isinstance(read_partial(text[:end]), dict)
+
+
+def test_long_arguments_in_small_pieces_are_read_in_linear_time() -> None:
+    growing = Growing()
+    began = time.thread_time()
+    for _ in range(4000):
+        piece = {"index": 0, "id": "c", "name": "t", "args": "x" * 50}
+        growing.add(MessageDelta("m", "agent", 1, tool_call=piece))
+        growing.message("m")
+    assert time.thread_time() - began < 2.0

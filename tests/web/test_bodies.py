@@ -10,8 +10,9 @@ from litestar import post
 from litestar.params import JSONBody
 
 from app.base.errors import BadRequest
+from app.base.json_scan import MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_VALUES, SLICE, check, scan
 from app.telemetry.meters import Meters
-from app.web.bodies import DEEPEST, MOST, MOST_PARTS, MOST_VALUES, PIECE, Bodies, check, checked, takes_messages
+from app.web.bodies import MOST, Bodies, takes_messages
 from app.web.headers import Envelope
 from tests.web.serving import application, scope, serving
 
@@ -52,13 +53,19 @@ HOSTILE = {
     "a high surrogate before another escape": (b'{"a": "\\uD83D\\u0041"}', 400, "surrogate"),
     "surrogates in the wrong order": (b'{"a": "\\ude00\\ud83d"}', 400, "surrogate"),
     "a half around a whole pair": (b'{"a": "\\ud83d\\ud83d\\ude00\\ude00"}', 400, "surrogate"),
-    "deep arrays": (b'{"a": ' + nested(DEEPEST) + b"}", 400, "64 levels"),
+    "deep arrays": (b'{"a": ' + nested(MAX_DEPTH) + b"}", 400, "64 levels"),
     "deep objects": (nested(200, b'{"a":', b"}").replace(b":}", b":1}"), 400, "64 levels"),
     "very deep": (nested(20_000), 400, "64 levels"),
     "deep and never closed": (b"[" * 300_000, 400, "64 levels"),
     "deep after a closed string": (b'{"b": "\\\\", "a": ' + nested(100) + b"}", 400, "64 levels"),
-    "more arrays than a parser should make": (b'{"a": [' + b"[]," * MOST_PARTS + b"1]}", 400, "250,000 arrays"),
-    "more values than a parser should make": (b'{"b": [' + b"0," * (MOST_VALUES + 1) + b"1]}", 400, "2,000,000 values"),
+    "more arrays than a parser should make": (b'{"a": [' + b"[]," * MAX_MEMBERS + b"1]}", 400, "100,000 arrays"),
+    "more members than a parser should make": (b'{"a": {' + b'"": 1,' * MAX_MEMBERS + b"}}", 400, "100,000 arrays"),
+    "more values than a parser should make": (b'{"b": [' + b"0," * (MAX_VALUES + 1) + b"1]}", 400, "500,000 values"),
+    "more escapes than a parser should read": (
+        b'{"b": "' + b"\\n" * (MAX_ESCAPES + 1) + b'"}',
+        400,
+        "2,000,000 escapes",
+    ),
     "many left open": (b"[]" * 60 + b"[" * 10, 422, "Invalid JSON"),
     "no JSON": (b"{bad", 422, "Invalid JSON"),
     "cut off": (b'{"a": "x', 422, "Invalid JSON"),
@@ -96,7 +103,7 @@ GOOD = {
     "brackets in strings": b'{"a": "' + b"[{" * 1000 + b'"}',
     "quotes and brackets in strings": b'{"a": "' + b'\\"[' * 1000 + b'"}',
     "strings that end in an escaped backslash": b'{"a": [' + b'"[\\\\", ' * 100 + b"1]}",
-    "as deep as allowed": b'{"a": ' + nested(DEEPEST - 1) + b"}",
+    "as deep as allowed": b'{"a": ' + nested(MAX_DEPTH - 1) + b"}",
     "wide": b'{"a": [' + b"[], " * 5000 + b"{}]}",
     "an integer of 30 digits": b'{"a": ' + b"1" * 30 + b"}",
     "the same field twice": b'{"a": 1, "a": 2}',
@@ -248,7 +255,7 @@ async def test_the_problem_of_a_body_names_the_request() -> None:
     ],
 )
 def test_what_stands_where_a_piece_ends_is_read_whole(before: int, text: bytes, sentence: str) -> None:
-    body = b"[" + b" " * (PIECE - 1 - before) + text + b',"' + b"[" * PIECE + b'"]'
+    body = b"[" + b" " * (SLICE - 1 - before) + text + b',"' + b"[" * SLICE + b'"]'
     body = body if b"[[" not in text else body[1:-1]
     found = ""
     try:
@@ -260,4 +267,4 @@ def test_what_stands_where_a_piece_ends_is_read_whole(before: int, text: bytes, 
 
 def test_others_have_their_turn_while_a_large_body_is_looked_through() -> None:
     body = b'{"a": ["' + b"\\ud83d\\ude00" * 80_000 + b'", [' + b'"[", {}, ' * 80_000 + b"1]]}"
-    assert sum(1 for _ in checked(body)) >= 2 * (len(body) // PIECE)
+    assert sum(1 for _ in scan(body)) >= 2 * (len(body) // SLICE)

@@ -19,6 +19,10 @@ class _Identity(msgspec.Struct):
 _identity = msgspec.json.Decoder(_Identity).decode
 
 
+REREAD = 4096
+"""Characters of arguments that are read again with every piece; longer ones each time they have grown by an eighth."""
+
+
 class Growing:
     """A message while its pieces arrive."""
 
@@ -32,7 +36,9 @@ class Growing:
         self._text += delta.text
         self._reasoning += delta.reasoning
         if delta.tool_call is not None:
-            call = self._calls.setdefault(delta.tool_call["index"], {"id": "", "name": "", "args": ""})
+            call = self._calls.setdefault(
+                delta.tool_call["index"], {"id": "", "name": "", "args": "", "length": 0, "read": {}}
+            )
             call["id"] = delta.tool_call.get("id") or call["id"]
             call["name"] = delta.tool_call.get("name") or call["name"]
             call["args"] += delta.tool_call.get("args") or ""
@@ -44,10 +50,19 @@ class Growing:
             id=message_id,
             additional_kwargs={"reasoning_content": self._reasoning} if self._reasoning else {},
             tool_calls=[
-                ToolCall(name=call["name"], args=read_partial(call["args"]), id=call["id"])
-                for _, call in sorted(self._calls.items())
+                ToolCall(name=call["name"], args=_read(call), id=call["id"]) for _, call in sorted(self._calls.items())
             ],
         )
+
+
+def _read(call: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``call`` so far; reading long ones with every piece would take quadratic time."""
+    length = len(call["args"])
+    if length <= REREAD or length * 8 >= call["length"] * 9:
+        call["read"] = read_partial(call["args"])
+        call["length"] = length
+    found: dict[str, Any] = call["read"]
+    return found
 
 
 class MessagesView:

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.base.errors import BadRequest, Invalid
-from app.web.bodies import DEEPEST, check
+from app.base.json_scan import MAX_DEPTH, check
 
 
 def slowly(body: bytes) -> str:
@@ -38,7 +38,7 @@ def slowly(body: bytes) -> str:
         at += 1
     if _bad_unit(units):
         return "escape"
-    if deepest > DEEPEST:
+    if deepest > MAX_DEPTH:
         return "deep"
     return "unequal" if depth or closed_before_open else "ok"
 

@@ -1,0 +1,156 @@
+"""One linear scan for every JSON text that comes from outside, before a parser sees it.
+
+A parser recurses, allocates without bound and lets no other task run. PostgreSQL takes neither NUL nor half a surrogate
+pair. So the bytes are checked first: the characters, the escapes, the depth, and how much a parser would have to build.
+The scan works on slices of ``SLICE`` bytes, each a few calls into C, and gives way between them.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+
+from app.base.errors import BadRequest, Invalid
+
+INVALID_JSON = "Invalid JSON in request body"
+MAX_DEPTH = 64
+"""Levels of arrays and objects."""
+MAX_MEMBERS = 100_000
+"""Arrays, objects and members of objects in one text: a parser builds them in about 50 ms."""
+MAX_VALUES = 500_000
+"""Values in one text, numbers and strings in arrays above all."""
+MAX_ESCAPES = 2_000_000
+"""Backslashes in one text: each escape costs a parser and an encoder ten times as much as a plain character."""
+SLICE = 1 << 18
+"""Bytes that are scanned before other tasks run."""
+
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:'))
+_AS_STEPS = bytes.maketrans(b"[]{}", b"\1\0\1\0")
+_UP = b"\1"
+_STEPS = (-1, 1)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_STORABLE = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?!0000|[dD][89a-fA-F])(?=....)|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)++", re.DOTALL
+)
+"""Whatever may stand in a text. It looks four bytes ahead, so that it stops before an escape that a slice cuts."""
+
+
+def check(text: bytes, subject: str = "The body") -> None:
+    """Refuse bytes that are not a JSON text that can be parsed cheaply and stored; ``subject`` begins the sentences.
+
+    Raises ``BadRequest``, or ``Invalid`` for unbalanced brackets. Cost: 1 µs for a small text, 2 to 6 ms a MB.
+    """
+    for _ in scan(text, subject):
+        pass
+
+
+def scan(text: bytes, subject: str = "The body") -> Iterator[None]:
+    """``check`` slice by slice: it yields where other tasks may run."""
+    if len(text) <= SLICE:
+        if not text.isascii():
+            yield from _check_characters(text, subject)
+        if b"\x00" in text:
+            raise BadRequest(f"{subject} has a NUL byte, which cannot be stored.")
+    else:
+        yield from _check_characters(text, subject)
+    if b"\\" in text:
+        yield from _check_escapes(text, subject)
+    if len(text) > SLICE or text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        yield from _check_structure(text, subject)
+
+
+def _check_characters(text: bytes, subject: str) -> Iterator[None]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for at in range(0, len(text), SLICE):
+        piece = text[at : at + SLICE]
+        held = len(decoder.getstate()[0])  # the beginning of a character, at the end of the slice before
+        if held or not piece.isascii():
+            try:
+                decoder.decode(piece, final=at + SLICE >= len(text))
+            except UnicodeDecodeError as error:
+                raise BadRequest(f"{subject} is not UTF-8 (byte {at - held + error.start}).") from error
+        if b"\x00" in piece:
+            raise BadRequest(f"{subject} has a NUL byte, which cannot be stored.")
+        if at + SLICE < len(text):
+            yield
+
+
+def _check_escapes(text: bytes, subject: str) -> Iterator[None]:
+    """Refuse too many escapes, and those for no character that can be stored."""
+    escapes = 0
+    unicode_escapes = False
+    for at in range(0, len(text), SLICE):
+        piece = text[at : at + SLICE + 2]
+        escapes += piece.count(b"\\", 0, SLICE)
+        if escapes > MAX_ESCAPES:
+            raise BadRequest(f"{subject} has more than {MAX_ESCAPES:,} escapes.")
+        unicode_escapes = unicode_escapes or any(start in piece for start in (b"\\u0", b"\\ud", b"\\uD"))
+        if at + SLICE < len(text):
+            yield
+    if unicode_escapes:
+        yield from _check_unicode_escapes(text, subject)
+
+
+def _check_unicode_escapes(text: bytes, subject: str) -> Iterator[None]:
+    """An escaped backslash before a ``u`` is no such escape, so the text is walked from its beginning."""
+    at = 0
+    while (match := _STORABLE.match(text, at, at + SLICE)) is not None and match.end() > at:
+        at = match.end()
+        if at < len(text):
+            yield
+    if text.startswith(b"\\u0000", at):
+        raise BadRequest(f"{subject} has the escape \\u0000, which cannot be stored.")
+    if _HALF.match(text, at):
+        raise BadRequest(f"{subject} has half a surrogate pair (\\ud800 to \\udfff), which is no character.")
+
+
+def _check_structure(text: bytes, subject: str) -> Iterator[None]:
+    """Find how deep the brackets nest, and how much there is, without walking through the strings.
+
+    Of each slice, escapes and all but quotes, brackets, commas and colons are dropped; the rest is cut at the quotes:
+    every second part is inside a string. (Two neighbouring quotes can go first: that changes nothing for what follows.)
+    """
+    inside = False
+    depth = members = values = at = 0
+    while at < len(text):
+        piece = text[at : at + SLICE]
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            piece = text[at : at + SLICE + 1]  # a backslash and what it escapes stay together
+        at += len(piece)
+        if b"\\" in piece:
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        plain = piece.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+        parts = plain.split(b'"')
+        outside = b"".join(parts[inside::2])
+        inside ^= len(parts) % 2 == 0
+        brackets = outside.translate(_AS_STEPS, b",:")
+        colons = outside.count(b":")
+        values += len(outside) - len(brackets) - colons
+        depth = _nested(brackets, depth, subject)
+        members += brackets.count(_UP) + colons
+        if members > MAX_MEMBERS or values > MAX_VALUES:
+            raise BadRequest(
+                f"{subject} has more than {MAX_MEMBERS:,} arrays, objects and members of objects, or "
+                f"{MAX_VALUES:,} values."
+            )
+        if at < len(text):
+            yield
+    if depth:
+        raise _unbalanced(subject)
+
+
+def _nested(brackets: bytes, depth: int, subject: str) -> int:
+    """The depth after ``brackets``, that before being ``depth``. Raises as ``check`` does."""
+    if not brackets:
+        return depth
+    levels = list(accumulate(map(_STEPS.__getitem__, brackets), initial=depth))
+    if max(levels) > MAX_DEPTH:
+        raise BadRequest(f"{subject} nests deeper than {MAX_DEPTH} levels.")
+    if min(levels) < 0:
+        raise _unbalanced(subject)
+    return levels[-1]
+
+
+def _unbalanced(subject: str) -> Invalid:
+    text = INVALID_JSON if subject == "The body" else f"{subject} is not valid JSON"
+    return Invalid(f"{text}: brackets are left open or closed twice.")
