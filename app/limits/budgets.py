@@ -20,6 +20,7 @@ from app.base.clock import now
 from app.base.errors import BudgetSpent, Limited, Unavailable
 from app.base.tasks import Tasks
 from app.db.engine import Database
+from app.domain.messages import Usage
 from app.limits.buckets import Take
 from app.limits.prices import MILLION, Prices
 from app.limits.service import COST, QUEUED, RUNS, TOKENS, Limiter
@@ -252,9 +253,27 @@ class Account:
             reserved = Reserved(budgets.today(), 0, 0.0)
         self._left = reserved
         self._owed = 0.0
+        self._charged_input = self._charged_output = 0
+
+    def charge(self, model: str, usage: Usage, *, in_step: bool) -> None:
+        """Charge a model call when it ends (``app.llm.billing.Payer``): a step may never come of it."""
+        if in_step:
+            self._charged_input += usage.input_tokens
+            self._charged_output += usage.output_tokens
+        self.spend(model, usage.input_tokens, usage.output_tokens)
+
+    def spend_step(self, model: str, usage: Usage) -> None:
+        """Charge what a step reports beyond the calls that were charged when they ended."""
+        known_input = min(self._charged_input, usage.input_tokens)
+        known_output = min(self._charged_output, usage.output_tokens)
+        self._charged_input -= known_input
+        self._charged_output -= known_output
+        self.spend(model, usage.input_tokens - known_input, usage.output_tokens - known_output)
 
     def spend(self, model: str, input_tokens: int, output_tokens: int) -> None:
         """Keep that ``model`` has used tokens."""
+        if not input_tokens and not output_tokens:
+            return
         left = self._left
         cost = self._budgets.prices.cost(model, input_tokens, output_tokens)
         used = Reserved(left.day, input_tokens + output_tokens, cost)
@@ -279,4 +298,5 @@ class Account:
         """The run has ended here for good."""
         if self._limited:
             self._budgets.release(self._tenant_id, self._left)
+        self._left = Reserved(self._left.day, 0, 0.0)  # a call that ends later is charged, and covered by nothing
         self._limited = False

@@ -125,12 +125,18 @@ class AnthropicParser:
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         self.complete = False
         self.ended = False
+        self.usage_reported = False
         self._endpoint = endpoint
         self._model = model
         self._reason = ""
         self._usage: UsagePart | None = None
         self._calls: dict[int, Call] = {}
         self._ids: set[str] = set()
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage that was reported so far."""
+        return None if self._usage is None else usage_of(self._usage)
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
         """The events in one event's data. Raises ``ModelError``."""
@@ -147,6 +153,7 @@ class AnthropicParser:
             self._count(None if event.message is None else event.message.usage)
         elif kind == "message_delta":
             self._count(event.usage)
+            self.usage_reported = self.usage_reported or event.usage is not None
             if event.delta is not None and event.delta.stop_reason:
                 self._reason = event.delta.stop_reason
                 self.complete = True
@@ -162,10 +169,12 @@ class AnthropicParser:
             ToolCallDelta(call.ordinal, args="{}") for call in self._calls.values() if not call.given
         ]
         reason = REASONS.get(self._reason, self._reason)
-        usage = None if self._usage is None else usage_of(self._usage)
         events.append(
             Finished(
-                reason=clean(reason, REASON_CHARACTERS), model=self._model, vendor=self._endpoint.vendor, usage=usage
+                reason=clean(reason, REASON_CHARACTERS),
+                model=self._model,
+                vendor=self._endpoint.vendor,
+                usage=self.usage,
             )
         )
         return events

@@ -170,12 +170,18 @@ class OpenAIParser:
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         self.complete = False
         self.ended = False
+        self.usage_reported = False
         self._endpoint = endpoint
         self._model = model
         self._reason = ""
         self._usage: UsagePart | None = None
         self._calls: list[Call] = []
         self._by_index: dict[int, Call] = {}
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage that was reported so far."""
+        return None if self._usage is None else usage_of(self._usage)
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
         """The events in one chunk. Raises ``ModelError``."""
@@ -190,6 +196,7 @@ class OpenAIParser:
             raise self._failure(chunk.error)
         if chunk.usage is not None:
             self._usage = chunk.usage
+            self.usage_reported = True
         events: list[ModelEvent] = []
         for choice in chunk.choices or ():
             if choice.index:
@@ -218,7 +225,7 @@ class OpenAIParser:
                 reason=clean(reason, REASON_CHARACTERS),
                 model=self._model,
                 vendor=self._endpoint.vendor,
-                usage=None if self._usage is None else usage_of(self._usage),
+                usage=self.usage,
             )
         )
         return events

@@ -1,5 +1,6 @@
 """What the adapters of HTTP providers share: opening a stream, and driving a parser over its events."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -7,9 +8,11 @@ import msgspec
 import structlog
 
 from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRejected
+from app.domain.messages import Usage
+from app.llm.billing import CallBill
 from app.llm.faults import clean
 from app.llm.http import Endpoint, EventStream, HttpClient
-from app.llm.port import ModelEvent, ModelRequest
+from app.llm.port import Finished, ModelEvent, ModelRequest
 
 TAIL_SECONDS = 5.0
 """How long an answer that said why it stopped may still take to name its usage."""
@@ -19,6 +22,9 @@ MAX_CALLS = 128
 
 REASON_CHARACTERS = 40
 
+MAX_TOKENS = 1_000_000_000
+"""Tokens of one answer that are believed: more than any model takes, and far from the bounds of the database."""
+
 log = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
@@ -26,10 +32,19 @@ _Answer = TypeVar("_Answer")
 
 
 class Parser(Protocol):
-    """Reads one answer. ``complete``: it has said why it stopped. ``ended``: nothing of worth can follow."""
+    """Reads one answer. ``complete``: it has said why it stopped. ``ended``: nothing of worth can follow.
+
+    ``usage`` is what the provider has reported so far; ``usage_reported``: that is its final figure.
+    """
 
     complete: bool
     ended: bool
+    usage_reported: bool
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage that was reported so far."""
+        ...
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
         """The events in the data of one server-sent event. Raises ``ModelError``."""
@@ -60,12 +75,18 @@ class WireModel:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Ask and yield the answer's events (``app.llm.port.Model``)."""
-        stream, parser = await self._ask(request)
+        bill = CallBill(f"{self.vendor}:{self.name}", request)
+        try:
+            stream, parser = await self._ask(request)
+        except asyncio.CancelledError:
+            bill.abort(None)  # the request was sent: the provider answers it all the same
+            raise
         try:
             try:
                 while not parser.ended and (payloads := await stream.next()):
                     for payload in payloads:
                         for event in parser.feed(payload):
+                            bill.add(event)
                             yield event
                     if parser.complete:
                         stream.end_within(TAIL_SECONDS)
@@ -76,10 +97,19 @@ class WireModel:
             if not parser.complete:
                 raise ModelProtocol(f"{self.vendor} ended its answer before it was complete", vendor=self.vendor)
             for event in parser.close():
-                yield event
+                yield event if not isinstance(event, Finished) else self._billed(bill, parser, event)
             await stream.drain()
+        except ModelError:
+            if not bill.streamed and parser.usage is None:
+                bill.void()  # the provider failed before it answered
+            raise
         finally:
             stream.close()
+            bill.abort(parser.usage)
+
+    def _billed(self, bill: CallBill, parser: Parser, event: Finished) -> Finished:
+        usage = bill.finish(parser.usage if parser.usage_reported else None)
+        return event if event.usage == usage else msgspec.structs.replace(event, usage=usage)
 
     async def _post(self, path: str, body: dict[str, Any]) -> EventStream:
         try:
@@ -138,10 +168,10 @@ def unreadable(vendor: str, error: Exception) -> ModelProtocol:
 
 
 def count(value: int | None) -> int:
-    """A provider's count of tokens, never negative."""
-    return max(0, value or 0)
+    """A provider's count of tokens, never negative and never beyond reason."""
+    return min(max(0, value or 0), MAX_TOKENS)
 
 
 def details(**counts: int | None) -> dict[str, int]:
     """The counts that are there and not zero."""
-    return {name: value for name, value in counts.items() if value and value > 0}
+    return {name: count(value) for name, value in counts.items() if value and value > 0}

@@ -186,7 +186,7 @@ class Execution:
         if step is not None and step.usage is not None:
             self.usage = self.usage.plus(step.usage)
             if self.account is not None:
-                self.account.spend(step.model, step.usage.input_tokens, step.usage.output_tokens)
+                self.account.spend_step(step.model, step.usage)
 
     async def _pause(self, step: Step | None = None) -> NoReturn:
         await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, Ending(), Outcome(step=step))

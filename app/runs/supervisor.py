@@ -20,6 +20,7 @@ from app.checkpoints.cache import StateCache
 from app.db.engine import Database
 from app.domain.lifecycle import Reason
 from app.limits.budgets import Account, Budgets
+from app.llm.billing import payer
 from app.runs.admission import account_of
 from app.runs.cancels import REASONS, Cancels
 from app.runs.claims import Claims
@@ -188,6 +189,7 @@ class Supervisor:
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
             execution.draining, execution.trace = self.draining, trace
             execution.account = account = account_of(self._budgets, claimed, execution.request)
+            payer.set(account)  # this task is the run's own, and so is its context
             await self._execute(live, execution)
             status = execution.status.value
         except HandOver:

@@ -11,12 +11,12 @@ from app.agents.toolloop import memory as memories
 from app.agents.toolloop.agent import Limits, Manner, ToolLoop
 from app.agents.toolloop.calls import Toolbox
 from app.agents.toolloop.memory import CHANNEL, Memory, MemorySpec
-from app.agents.toolloop.weights import PICTURE, shortened, weight_of, weight_of_text
 from app.base.errors import ModelUnavailable, TokenLimit
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolCall, ToolMessage, text_of
 from app.domain.state import MESSAGES, State
 from app.llm.port import ModelRequest
 from app.llm.scripted import ScriptedModel, Turn
+from app.llm.token_estimate import PICTURE, shortened, weight_of, weight_of_text
 from app.tools.function import FunctionTool
 
 LONG = "word " * 60

@@ -16,6 +16,7 @@ from app.domain.messages import (
     ToolMessage,
     Usage,
 )
+from app.llm.billing import ESTIMATED
 from app.llm.http import HttpClient
 from app.llm.openai_request import body_of, messages_of
 from app.llm.port import ModelRequest, ToolCallDelta
@@ -44,7 +45,9 @@ async def test_calls_without_index_or_id_and_with_arguments_as_an_object_are_und
     ]
     assert len({identity for identity, _, _ in heard.calls}) == 2
     assert heard.finished.reason == "tool_calls"
-    assert heard.finished.usage is None
+    usage = heard.finished.usage
+    assert usage is not None
+    assert usage.input_token_details == {ESTIMATED: usage.input_tokens}, "the server reports no usage"
 
 
 async def test_calls_that_all_have_index_0_are_told_apart_by_their_ids(
@@ -81,11 +84,14 @@ async def test_the_reason_is_one_of_ours_or_the_providers_own_printable_word(
     assert heard.finished.reason == reason
 
 
-async def test_counts_that_make_no_sense_are_zero(provider: FakeProvider, http: HttpClient) -> None:
+async def test_counts_that_make_no_sense_are_estimated_instead(provider: FakeProvider, http: HttpClient) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":null}}\n\n'
     provider.plan(Replay(data=opening(OPENAI) + usage + closing(OPENAI).replace(b'"usage"', b'"no_usage"')))
     heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
-    assert heard.finished.usage == Usage(0, 0, 0)
+    usage = heard.finished.usage
+    assert usage is not None
+    assert (usage.output_tokens, usage.input_token_details) == (0, {ESTIMATED: usage.input_tokens})
+    assert usage.input_tokens > 0
 
 
 async def test_a_parameter_that_a_server_refuses_is_left_out_from_then_on(

@@ -16,11 +16,11 @@ from app.agents.port import RunContext, Step
 from app.agents.toolloop import transcript
 from app.agents.toolloop.conversation import calls_of
 from app.agents.toolloop.drawing import MEMORY_NODE, MODEL_NODE
-from app.agents.toolloop.weights import shortened, weight_of, weight_of_json, weight_of_text
 from app.base.errors import ModelError, UsageError
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolMessage
 from app.domain.state import HIDDEN, State
 from app.llm.port import Finished, Model, ModelRequest, TextDelta, ToolSpec
+from app.llm.token_estimate import shortened, weight_of, weight_of_json, weight_of_text
 
 CHANNEL = f"{HIDDEN}summary"
 LARGEST_SHARE = 2_000

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from app.agents.toolloop.conversation import calls_of
-from app.agents.toolloop.weights import shortened
 from app.domain.messages import AIMessage, Content, HumanMessage, Message, SystemMessage, ToolMessage
 from app.llm.port import ModelRequest
+from app.llm.token_estimate import shortened
 
 INSTRUCTIONS = """\
 You keep the memory of a conversation between a person and an assistant. You are given what you remember so far, if \

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from app.agents.toolloop.conversation import calls_of
-from app.domain.messages import AIMessage, Message, ToolMessage
+from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage
 
 ENVELOPE = 4
 """What a message takes beside its content: its role and its borders."""
@@ -39,7 +38,8 @@ def weight_of(message: Message) -> int:
             text = block.get("text") if block.get("type") == "text" else None
             weight += weight_of_text(text) if isinstance(text, str) else PICTURE
     if isinstance(message, AIMessage):
-        for call in calls_of(message):
+        calls: list[ToolCall | InvalidToolCall] = [*message.tool_calls, *message.invalid_tool_calls]
+        for call in calls:
             weight += ENVELOPE + weight_of_text(call.name) + weight_of_json(call.args)
     elif isinstance(message, ToolMessage):
         weight += ENVELOPE
