@@ -48,6 +48,7 @@ BROAD_EXCEPTS = {
     "app/tools/threads.py": 1,  # what a sync tool raises is raised where the call was made
     "app/serving/parent.py": 1,  # what a worker raises while it starts is told by the parent
     "app/documents/extractor.py": 1,  # a page breaks in more ways than can be named; the others still say something
+    "app/limits/budgets.py": 1,  # whatever the driver raises, what was spent is written later
     "app/runs/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
     "app/webhooks/dispatcher.py": 1,  # whatever making a call raises, it counts as an attempt that failed
     "app/web/headers.py": 1,  # whatever a request raises becomes a 500 problem

@@ -178,6 +178,17 @@ class Budgets:
         changes, self._changes = self._changes, {}
         if not changes:
             return
+        failed = await self._write(changes)
+        if failed is not None and isinstance(failed, asyncpg.DataError):  # one tenant's figures stop no other's
+            for key, change in changes.items():
+                if await self._write({key: change}) is not None:
+                    self._put_back(key, change)
+        elif failed is not None:
+            for key, change in changes.items():
+                self._put_back(key, change)
+
+    async def _write(self, changes: dict[tuple[UUID, date], Change]) -> Exception | None:
+        """Write ``changes`` in one statement and settle their tokens; the error if the database did not take them."""
         rows = [
             (tenant_id, day, dollars(one.reserved), dollars(one.spent), one.tokens)
             for (tenant_id, day), one in changes.items()
@@ -185,20 +196,30 @@ class Budgets:
         try:
             async with self._database.engine_connection() as connection:
                 await connection.execute(_SPEND, *(list(column) for column in zip(*rows, strict=True)))
-        except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except Exception as error:  # noqa: BLE001  the edge: whatever the driver raises, nothing that was spent is forgotten
             log.warning("spending_waits", tenants=len(rows), error=type(error).__name__)
-            for (tenant_id, day), one in changes.items():
-                change = self._change(tenant_id, day)
-                change.reserved += one.reserved
-                change.spent += one.spent
-                change.tokens += one.tokens
-                change.owed += one.owed
-            return
-        for (tenant_id, _), one in changes.items():
-            if one.owed:
-                per_minute, _ = self._limits(await self.own(tenant_id))
-                if per_minute:
-                    await self._limiter.charge(_tokens(tenant_id, per_minute, one.owed))
+            return error
+        for (tenant_id, day), one in changes.items():
+            if one.owed and not await self._settle(tenant_id, one.owed):
+                self._change(tenant_id, day).owed += one.owed
+        return None
+
+    async def _settle(self, tenant_id: UUID, owed: float) -> bool:
+        """Take the tokens that a tenant owes from its minute; False if its limits cannot be read now."""
+        try:
+            per_minute, _ = self._limits(await self.own(tenant_id))
+        except Unavailable:
+            return False
+        if per_minute:
+            await self._limiter.charge(_tokens(tenant_id, per_minute, owed))
+        return True
+
+    def _put_back(self, key: tuple[UUID, date], one: Change) -> None:
+        change = self._change(*key)
+        change.reserved += one.reserved
+        change.spent += one.spent
+        change.tokens += one.tokens
+        change.owed += one.owed
 
     def _limits(self, own: Own) -> tuple[int, float]:
         return self._limiter.limit(own, "tokens_per_minute"), self._limiter.limit(own, "cost_per_day")

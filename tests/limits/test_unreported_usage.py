@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.access.structs import tenant_id_of
+from app.limits.structs import Reserved
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
 from tests.llm.wires import ANTHROPIC, OPENAI, closing, opening, text_event
@@ -185,3 +186,24 @@ async def test_a_usage_beyond_all_reason_stops_no_records(
         assert "messages" in (await post(service, innocent, "/runs/wait", body_of(vendor))).json()
         assert (await spent(service, "innocent"))[1] == 9
         assert (await spent(service, "absurd"))[1] >= 10**9
+
+
+async def test_figures_that_the_database_refuses_stop_no_other_tenant_s(
+    fresh_database_url: str, settings: dict[str, Any]
+) -> None:
+    async with serving(fresh_database_url, **settings) as service:
+        await service.key("absurd")
+        await service.key("innocent")
+        budgets = service.house.engine.budgets
+        for tenant, tokens in (("absurd", 2**63 - 1), ("innocent", 5)):
+            budgets.spend(
+                tenant_id_of(tenant), Reserved(budgets.today(), tokens, 0.0), reserved=Reserved(budgets.today(), 0, 0.0)
+            )
+        await budgets.flush()
+        assert (await spent(service, "innocent"))[1] == 5
+        for tenant, tokens in (("absurd", 1), ("innocent", 5)):
+            budgets.spend(
+                tenant_id_of(tenant), Reserved(budgets.today(), tokens, 0.0), reserved=Reserved(budgets.today(), 0, 0.0)
+            )
+        assert (await spent(service, "innocent"))[1] == 10, "although the sum of the other is beyond the column"
+        budgets._changes.clear()

@@ -88,10 +88,10 @@ async def test_counts_that_make_no_sense_are_estimated_instead(provider: FakePro
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":null}}\n\n'
     provider.plan(Replay(data=opening(OPENAI) + usage + closing(OPENAI).replace(b'"usage"', b'"no_usage"')))
     heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
-    usage = heard.finished.usage
-    assert usage is not None
-    assert (usage.output_tokens, usage.input_token_details) == (0, {ESTIMATED: usage.input_tokens})
-    assert usage.input_tokens > 0
+    estimated = heard.finished.usage
+    assert estimated is not None
+    assert (estimated.output_tokens, estimated.input_token_details) == (0, {ESTIMATED: estimated.input_tokens})
+    assert estimated.input_tokens > 0
 
 
 async def test_a_parameter_that_a_server_refuses_is_left_out_from_then_on(
