@@ -29,6 +29,9 @@ def free_port() -> int:
 class Served:
     """A running ``agent-service serve``."""
 
+    source: Path | None = None
+    """The folder of the program, where it is not the one under test."""
+
     def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
         self.port = int(environment.get("PORT", 0)) or free_port()
         self.base = f"http://127.0.0.1:{self.port}/api/v1"
@@ -43,7 +46,7 @@ class Served:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"], env=self.environment, stdout=log, stderr=log
+                [sys.executable, "-m", "app", "serve"], cwd=self.source, env=self.environment, stdout=log, stderr=log
             )
 
     def wait_until_ready(self) -> "Served":

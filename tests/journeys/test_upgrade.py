@@ -1,0 +1,245 @@
+"""An upgrade from the version before: what waited goes on, and both versions serve one database during a roll."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+from tests.database import create, drop
+from tests.journeys.conftest import Served
+
+ROOT = Path(__file__).parents[2]
+
+VERSION_BEFORE = "8b396f3"
+"""The commit that people upgrade from: its program runs out of the repository's own history."""
+
+AGENTS = """
+[agents.careful]
+model = "scripted:demo"
+tools = ["calculator"]
+approve = { tools = ["calculator"] }
+
+[agents.curious]
+model = "scripted:demo"
+tools = ["./code.py:notes"]
+
+[agents.clerk]
+function = "./code.py:clerk"
+
+[agents.walker]
+function = "./code.py:walker"
+"""
+
+CODE = '''
+import asyncio
+from pathlib import Path
+
+from app.agents.function import Context
+from app.tools import ToolContext
+
+LEDGER = Path(__file__).with_name("ledger")
+
+
+def note(line: str) -> None:
+    with LEDGER.open("a") as ledger:
+        ledger.write(line + "\\n")
+
+
+async def notes(action: str, context: ToolContext, text: str = "") -> str:
+    """Note something, once a person has said where and when."""
+    where = context.interrupt({"question": "where?"})
+    when = context.interrupt({"question": "when?"})
+    return f"{action} {text} {where} {when}"
+
+
+async def clerk(context: Context) -> str:
+    """Do one thing, ask, then say the answer."""
+
+    async def prepare() -> str:
+        note(f"prepare {context.run.thread_id}")
+        return "prepared"
+
+    done = await context.step("prepare", prepare)
+    answer = await context.interrupt("go on?", str)
+    return f"{done}, {answer}"
+
+
+async def walker(context: Context) -> str:
+    """Many short steps, so that a run is somewhere in its middle whenever its server stops."""
+    for number in range(30):
+
+        async def walk(number: int = number) -> int:
+            await asyncio.sleep(0.1)
+            return number
+
+        await context.step(f"walk-{number}", walk)
+    return "arrived"
+'''
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source of the version before."""
+    folder = tmp_path_factory.mktemp("before")
+    wanted = ["app", "migrations", "alembic.ini"]
+    archive = subprocess.run(["git", "archive", VERSION_BEFORE, *wanted], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode != 0:
+        pytest.skip(f"NO COMMIT {VERSION_BEFORE} HERE: a clone with its history is needed to try an upgrade")
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Path:
+    (tmp_path / "code.py").write_text(CODE)
+    (tmp_path / "agents.toml").write_text(AGENTS)
+    return tmp_path
+
+
+class Roll:
+    """One database under servers of both versions."""
+
+    def __init__(self, url: str, folder: Path, before: Path) -> None:
+        self.url, self.folder, self.before = url, folder, before
+        self.servers: list[Served] = []
+        self.migrated_by(before)
+
+    def migrated_by(self, source: Path) -> None:
+        environment = {**os.environ, "DATABASE_URL": self.url}
+        words = [sys.executable, "-m", "app", "migrate"]
+        done = subprocess.run(words, cwd=source, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def served(self, source: Path) -> Served:
+        settings = {"AGENT_CONFIG": str(self.folder / "agents.toml"), "AGENT_LEASE_SECONDS": "5"}
+        version = type("Version", (Served,), {"source": source})
+        server: Served = version(self.url, self.folder, **settings)
+        server.wait_until_ready()
+        self.servers.append(server)
+        return server
+
+    def old(self) -> Served:
+        return self.served(self.before)
+
+    def new(self) -> Served:
+        return self.served(ROOT)
+
+    def ledger(self) -> list[str]:
+        path = self.folder / "ledger"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def end(self) -> None:
+        for server in self.servers:
+            server.process.kill()
+            server.process.wait(10)
+
+
+@pytest.fixture
+def roll(server_url: str, agents: Path, before: Path) -> Iterator[Roll]:
+    url = asyncio.run(create(server_url))
+    roll = Roll(url, agents, before)
+    yield roll
+    roll.end()
+    asyncio.run(drop(server_url, url))
+
+
+async def begun(client: LangGraphClient, agent: str, text: str, **more: Any) -> tuple[str, list[Any]]:
+    thread_id = (await client.threads.create())["thread_id"]
+    values: Any = await client.runs.wait(thread_id, agent, input={"messages": text}, **more)
+    return thread_id, values.get("__interrupt__", [])
+
+
+async def answered(client: LangGraphClient, thread_id: str, agent: str, resume: Any) -> Any:
+    return await client.runs.wait(thread_id, agent, command={"resume": resume})
+
+
+def last(values: Any) -> str:
+    return str(values["messages"][-1]["content"])
+
+
+@pytest.mark.timeout(180)
+async def test_what_waited_for_a_person_before_the_upgrade_is_answered_after_it(roll: Roll) -> None:
+    old = roll.old()
+    async with get_client(url=old.base) as client:
+        approval, (asked,) = await begun(client, "careful", "what is 12*(3+4)?")
+        questions, (first,) = await begun(client, "curious", "note buy milk")
+        assert first["value"]["question"] == "where?"
+        second: Any = await answered(client, questions, "curious", "kitchen")
+        assert second["__interrupt__"][0]["value"]["question"] == "when?"
+        function, _ = await begun(client, "clerk", "hello")
+        pause, _ = await begun(client, "careful", "hello", interrupt_before=["agent"])
+    assert old.stop() == 0
+    roll.migrated_by(ROOT)
+    new = roll.new()
+    async with get_client(url=new.base) as client:
+        thread: Any = await client.threads.get(approval)
+        ((shown,),) = thread["interrupts"].values()
+        assert (shown["id"], thread["status"]) == (asked["id"], "interrupted")
+        assert "84" in last(await answered(client, approval, "careful", True))
+        assert "kitchen noon" in last(await answered(client, questions, "curious", "noon"))
+        assert last(await answered(client, function, "clerk", "yes")) == "prepared, yes"
+        assert roll.ledger() == [f"prepare {function}"]
+        paused: Any = await client.runs.wait(pause, "careful", input=None)
+        assert "__interrupt__" not in paused
+        assert paused["messages"][-1]["type"] == "ai"
+
+
+@pytest.mark.timeout(180)
+async def test_both_versions_serve_one_database_during_a_roll(roll: Roll) -> None:
+    """Threads, runs, questions and answers change between them; what one begins the other continues."""
+    old = roll.old()
+    roll.migrated_by(ROOT)
+    new = roll.new()
+    async with get_client(url=old.base) as at_old, get_client(url=new.base) as at_new:
+        for here, there in ((at_old, at_new), (at_new, at_old)):
+            thread_id, (_,) = await begun(here, "careful", "what is 12*(3+4)?")
+            assert "84" in last(await answered(there, thread_id, "careful", {"action": "approve"}))
+            values = await client_says(here, thread_id, "hello")
+            seen_there: Any = await there.threads.get_state(thread_id)
+            assert values == seen_there["values"]
+            function, _ = await begun(there, "clerk", "hello")
+            assert last(await answered(here, function, "clerk", "yes")) == "prepared, yes"
+        assert [line for line in roll.ledger() if roll.ledger().count(line) > 1] == []
+    async with httpx.AsyncClient() as http:
+        for server in (old, new):
+            assert (await http.get(f"{server.base}/health")).json()["status"] == "healthy"
+
+
+async def client_says(client: LangGraphClient, thread_id: str, text: str) -> Any:
+    return await client.runs.wait(thread_id, "careful", input={"messages": text})
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("first", ["old", "new"])
+async def test_a_run_is_handed_from_one_version_to_the_other(roll: Roll, first: str) -> None:
+    """Forth in a roll, back in a rollback, and its one stream is whole."""
+    leaving = roll.old() if first == "old" else None
+    roll.migrated_by(ROOT)
+    leaving = leaving or roll.new()
+    async with get_client(url=leaving.base) as client:
+        thread_id = (await client.threads.create())["thread_id"]
+        run = await client.runs.create(thread_id, "walker", input={"messages": "go"}, stream_mode=["updates"])
+        async for part in client.runs.join_stream(thread_id, run["run_id"]):
+            if part.event == "updates":
+                break  # it has committed a step
+    staying = roll.new() if first == "old" else roll.old()
+    assert await asyncio.to_thread(leaving.stop) == 0
+    async with get_client(url=staying.base) as client:
+        values: Any = await client.runs.join(thread_id, run["run_id"])
+        assert last(values) == "arrived"
+        events = [part async for part in replay(client, thread_id, run["run_id"])]
+        assert [event.event for event in events][-1] == "end"
+        assert len({event.id for event in events}) == len(events)
+
+
+async def replay(client: LangGraphClient, thread_id: str, run_id: str) -> AsyncIterator[Any]:
+    async for part in client.runs.join_stream(thread_id, run_id, last_event_id="-1"):
+        yield part
