@@ -64,10 +64,21 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
 
 def layers(house: House) -> Envelope:
     """All that a request passes through: from the outside in, the envelope, names and origins, bodies, the routes."""
-    server = house.settings.server
-    prefix = server.root_path
-    inner = Browsers(Bodies(litestar(house)), server.allowed_hosts, server.cors_origins, prefix)
+    prefix = house.settings.server.root_path
+    inner = behind_names(Bodies(litestar(house)), house)
     return Envelope(inner, house.meters, tracer=house.tracer, prefix=prefix)
+
+
+def behind_names(app: Any, house: House) -> Browsers:
+    """``app``, served to the hosts and origins that the settings allow."""
+    server, entrance = house.settings.server, house.entrance
+    return Browsers(
+        app,
+        server.allowed_hosts,
+        server.cors_origins,
+        server.root_path,
+        authenticated=entrance.authenticator is not None or entrance.people is not None,
+    )
 
 
 def dependencies(house: House) -> dict[str, Provide]:

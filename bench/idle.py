@@ -37,7 +37,7 @@ async def opened(port: int, paths: Sequence[str], count: int, until: bytes) -> S
     streams = []
     for number in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET {paths[number % len(paths)]} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {paths[number % len(paths)]} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         streams.append((reader, writer))
         if number % 50 == 49:
             await asyncio.sleep(0)

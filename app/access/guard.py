@@ -25,6 +25,7 @@ from app.access.structs import (
     Records,
 )
 from app.base.errors import AgentServiceError, Forbidden, Refused, Unauthenticated, Unavailable
+from app.web.bodies import only_json
 
 OPEN: dict[str, Any] = {"permission": None}
 """A handler's ``opt`` that lets everybody in. No key is looked at, so nothing is asked of the database."""
@@ -101,7 +102,7 @@ class Guard:
         elif opt.get("shows_more"):
             with contextlib.suppress(Unauthenticated, Unavailable):
                 scope["user"] = await self._access.authenticate(key_in(scope["headers"]))
-        await self._app(scope, receive, send)
+        await self._app(scope, await only_json(scope, receive), send)
 
     async def _enter(self, entry: Entry, scope: Scope, receive: Receive) -> Receive:
         opt = scope["route_handler"].opt

@@ -28,7 +28,7 @@ from app.base.errors import Forbidden, StartError, Unauthenticated
 from app.db.engine import Database
 from app.limits.structs import Own
 from app.tools.caller import Caller
-from app.web.bodies import has_whole_body
+from app.web.bodies import has_whole_body, repeated
 
 BELIEVED_SECONDS = 4.0
 """How long the limits of a tenant count without being asked for again."""
@@ -216,14 +216,5 @@ async def _nothing() -> Any:
 
 
 def _again(body: bytes, rest: Receive) -> Receive:
-    """What gives ``body`` once more, and then the ``rest``."""
-    told = False
-
-    async def receive() -> Any:
-        nonlocal told
-        if not told:
-            told = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await rest()
-
-    return receive
+    """Receive ``body`` once more, and then from ``rest``."""
+    return repeated({"type": "http.request", "body": body, "more_body": False}, rest)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from app.asgi import layers
+from app.asgi import behind_names, layers
 from app.base.crashes import arm
 from app.base.errors import StartError
 from app.db.revisions import HEAD
@@ -32,7 +32,7 @@ class Service:
         self._house = build(settings, streams=connections() * 5 // 6, boards=boards, number=number)
         self._house.loop_lag.also(self._count_dropped)
         self.asgi = layers(self._house)
-        self.metrics = MetricsAlone(self._house.metrics_page)
+        self.metrics = behind_names(MetricsAlone(self._house.metrics_page), self._house)
 
     async def open(self) -> None:
         """Refuse a database that lacks migrations or parts of its schema, then open the House."""

@@ -74,7 +74,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_ALLOWED_HOSTS",
-            "Names in Host that are served, with commas between them; *.example.com takes all below. Unset: all.",
+            "Names in Host that are served, with commas between them; *.example.com takes all below. Unset: all; "
+            "without authentication: loopback names alone.",
             examples=["agents.example.com,*.internal"],
         ),
     ] = ""
@@ -82,7 +83,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_CORS_ORIGINS",
-            "Exact origins of browsers that may read answers, with commas between them. Unset: none.",
+            "Exact origins of browsers that may read answers, with commas between them. Unset: none; without "
+            "authentication: those on loopback names.",
             examples=["https://app.example.com"],
         ),
     ] = ""

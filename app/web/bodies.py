@@ -85,7 +85,7 @@ class _Reader:
         self._read = True
         limits = self._limits
         most = limits.most_large if limits.large(self._scope["path"]) else limits.most
-        kind = self._look_at_headers(most)
+        self._check_headers(most)
         try:
             async with asyncio.timeout(limits.seconds):
                 body = await self._collect(most)
@@ -94,24 +94,22 @@ class _Reader:
                 f"The body did not arrive within {limits.seconds:g} seconds.", status_code=408
             ) from None
         if body:
-            if kind is not None and kind != b"application/json" and not _JSON.fullmatch(kind):
-                said = kind.decode("latin-1")[:80]
-                raise HTTPException(f"Send the body as application/json, not as {said}.", status_code=415)
+            _check_type(_type_of(self._scope))
             for _ in scan(body):
                 await asyncio.sleep(0)
         return {"type": "http.request", "body": body or NOTHING, "more_body": False}
 
-    def _look_at_headers(self, most: int) -> bytes | None:
-        """The content type, if one is given. Raises 413 and 415 for what the headers alone rule out."""
-        kind = None
+    def _check_headers(self, most: int) -> None:
+        """Refuse, by 413 and 415, what the headers alone rule out."""
         for name, value in self._scope["headers"]:
-            if name == b"content-type":
-                kind = value
-            elif name == b"content-length" and value.isdigit() and int(value) > most:
-                raise _too_large(most)
+            if name == b"content-length" and value.isdigit():
+                length = int(value)
+                if length > most:
+                    raise _too_large(most)
+                if length:
+                    _check_type(_type_of(self._scope))
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise HTTPException("Send the body without a Content-Encoding.", status_code=415)
-        return kind
 
     async def _collect(self, most: int) -> bytes:
         chunks: list[bytes] = []
@@ -128,6 +126,51 @@ class _Reader:
             chunks.append(chunk)
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _type_of(scope: Any) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == b"content-type"), None)
+
+
+def _is_json(kind: bytes | None) -> bool:
+    return kind == b"application/json" or (kind is not None and _JSON.fullmatch(kind) is not None)
+
+
+def _check_type(kind: bytes | None) -> None:
+    if not _is_json(kind):
+        given = "without a Content-Type" if not kind else f"as {kind.decode('latin-1')[:80]}"
+        raise HTTPException(f"Send the body as application/json, not {given}.", status_code=415)
+
+
+async def only_json(scope: Scope, receive: Receive) -> Receive:
+    """Refuse a body of another type, whether the route reads it or not. Returns what to receive from then on.
+
+    A browser sends a body of a simple type to any site without asking first. Raises 415, and what reading raises.
+    """
+    if not has_whole_body(scope) or not _may_have_body(scope) or _is_json(_type_of(scope)):
+        return receive
+    return repeated(await receive(), receive)
+
+
+def _may_have_body(scope: Any) -> bool:
+    return scope["http_version"] not in ("1.0", "1.1") or any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+def repeated(message: Any, rest: Receive) -> Receive:
+    """Receive ``message`` once more, and then from ``rest``."""
+    given = False
+
+    async def receive() -> Any:
+        nonlocal given
+        if not given:
+            given = True
+            return message
+        return await rest()
+
+    return receive
 
 
 def _too_large(most: int) -> HTTPException:

@@ -40,7 +40,7 @@ def sdk(service: Service, token: str) -> LangGraphClient:
     """The real client, without a network."""
     client = httpx.AsyncClient(
         transport=client_of(service.house)._transport,
-        base_url=f"http://test{API}",
+        base_url=f"http://localhost{API}",
         headers={"authorization": f"Bearer {token}"},
     )
     return LangGraphClient(client)

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.cli.health import ask
@@ -28,6 +30,8 @@ def test_one_command_serves_until_ctrl_c_and_leaves_nothing_running(start: Start
     answer = subprocess.run(["bash", "-c", printed], capture_output=True, text=True, timeout=30, check=True).stdout
     assert answer.startswith("event: metadata")
     assert "84" in answer
+    a_front_end_of_this_machine_may_use_it_and_a_foreign_page_may_not(port)
+    assert "https://evil.example" in server.printed(r"origin_refused.*\n").group()
 
     other = ran(tmp_path, "dev", "--port", str(port))
     assert (other.returncode, only_line(other)) == (
@@ -38,6 +42,40 @@ def test_one_command_serves_until_ctrl_c_and_leaves_nothing_running(start: Start
     os.killpg(server.process.pid, signal.SIGINT)  # what a terminal does
     assert server.process.wait(30) == 0
     assert not is_alive(postgres)
+
+
+def a_front_end_of_this_machine_may_use_it_and_a_foreign_page_may_not(port: int) -> None:
+    base = f"http://127.0.0.1:{port}/api/v1"
+    for origin, status in (("http://localhost:3000", 200), ("https://evil.example", 403), ("null", 403)):
+        answer = httpx.post(f"{base}/threads", json={}, headers={"Origin": origin}, timeout=20)
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (
+            status,
+            origin if status == 200 else None,
+        )
+        wanted = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        assert httpx.options(f"{base}/threads", headers=wanted, timeout=20).status_code == (
+            204 if status == 200 else 403
+        )
+        assert (handshake(port, Origin=origin) == "HTTP/1.1 403 Forbidden\n") is (status == 403)
+    assert httpx.post(f"{base}/threads", content=b"{}", timeout=20).status_code == 415
+    assert httpx.post(f"{base}/threads", json={}, headers={"Host": "evil.example"}, timeout=20).status_code == 400
+    assert handshake(port, Host="evil.example") == "HTTP/1.1 400 Bad Request\n"
+
+
+def handshake(port: int, **headers: str) -> str:
+    """The status line that answers a WebSocket handshake."""
+    sent = {
+        "Host": f"localhost:{port}",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        **headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"GET /api/v1/threads/x/stream HTTP/1.1\r\n{lines}\r\n".encode())
+        return connection.makefile().readline()
 
 
 def test_a_second_server_on_the_same_data_is_refused_and_a_killed_one_is_forgotten(

@@ -162,7 +162,8 @@ async def test_a_document_that_is_deleted_while_it_is_ingested_leaves_nothing(ou
 async def test_a_client_that_goes_away_in_the_middle_of_an_upload_leaves_nothing(
     database_url: str, tmp_path: Path
 ) -> None:
-    head = b"POST /api/v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9000000\r\n\r\n"
+    head = b"POST /api/v1/documents HTTP/1.1\r\nHost: localhost\r\n"
+    head += b"Content-Type: text/plain\r\nContent-Length: 9000000\r\n\r\n"
     connection = await asyncpg.connect(database_url)
     with served_on(database_url, tmp_path) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -52,7 +52,7 @@ def built(url: str, **settings: str) -> House:
 def client_of(house: House) -> httpx.AsyncClient:
     """A client that talks to the layers of ``house`` without a network."""
     app: Any = layers(house)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ class Program(msgspec.Struct):
     async def client(self, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
         """A client of the API that sends ``headers``."""
         transport = httpx.ASGITransport(self.app)
-        base = f"http://test{API}"
+        base = f"http://localhost{API}"
         async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers, timeout=60) as http:
             yield http
 

@@ -20,8 +20,8 @@ def cors(answer: Any) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control")}
 
 
-async def test_no_page_of_another_origin_may_read_unless_it_is_named(database_url: str) -> None:
-    async with serving(database_url, AGENT_AUTH="none") as service:
+async def test_with_authentication_no_page_may_read_unless_its_origin_is_listed(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key") as service:
         assert cors(await ask(service, origin=PAGE)) == {}
         asked = await ask(service, "OPTIONS", origin=PAGE, access_control_request_method="POST")
         assert cors(asked) == {}
@@ -69,9 +69,14 @@ async def test_a_named_origin_may_read_every_answer_refusals_too(database_url: s
     ],
 )
 async def test_an_origin_that_is_almost_a_named_one_may_not(database_url: str, origin: str) -> None:
-    async with serving(database_url, AGENT_AUTH="none", AGENT_CORS_ORIGINS=PAGE) as service:
-        assert cors(await ask(service, origin=origin)) == {}
-        assert cors(await ask(service, "OPTIONS", origin=origin, access_control_request_method="POST")) == {}
+    for mode in ("none", "api_key"):
+        async with serving(database_url, AGENT_AUTH=mode, AGENT_CORS_ORIGINS=PAGE) as service:
+            answers = [
+                await ask(service, origin=origin),
+                await ask(service, "OPTIONS", origin=origin, access_control_request_method="POST"),
+            ]
+        assert [cors(answer) for answer in answers] == [{}, {}]
+        assert [answer.status_code for answer in answers] == ([403, 403] if mode == "none" else [200, 204])
 
 
 @pytest.mark.parametrize(
@@ -92,14 +97,14 @@ async def test_an_origin_that_is_almost_a_named_one_may_not(database_url: str, o
 )
 async def test_other_names_are_refused_but_probes_need_none(database_url: str, host: str, served: bool) -> None:
     async with serving(
-        database_url, AGENT_AUTH="none", AGENT_ALLOWED_HOSTS="agents.example.com, *.internal"
+        database_url, AGENT_AUTH="api_key", AGENT_ALLOWED_HOSTS="agents.example.com, *.internal"
     ) as service:
         answer = await ask(service, host=host)
         assert answer.status_code == (200 if served else 400)
         if not served:
             assert answer.headers["content-type"] == "application/problem+json"
             assert host not in answer.text or not host
-        assert (await ask(service, path="/livez", host=host)).status_code == 200
+        assert (await ask(service, path="/livez", host=host)).status_code == (400 if "@" in host else 200)
 
 
 @pytest.mark.parametrize(
