@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from app.cli.doctor.leaks import is_ordinary
 from app.cli.health import ask
 from tests.cli.commands import Running, ran
 from tests.database import execute
@@ -102,6 +103,12 @@ def test_a_sound_deployment_holds_and_each_way_to_break_it_is_named(
     assert (code, failing(rows)) == (1, {"secrets: none in logs"})
     assert rows["secrets: none in logs"]["seen"] == "AGENT_KEY_PEPPER in line 2"
     assert PEPPER not in json.dumps(rows)
+
+    worded = deployment.settings["DATABASE_URL"].replace("@", ":agents@", 1)
+    log.write_text('{"event": "started", "agents": 3}\n')
+    code, rows = deployment.looked("--log", str(log), DATABASE_URL=worded)
+    assert failing(rows) == set()
+    assert "because a random one is needed: DATABASE_URL" in rows["secrets: none in answers"]["seen"]
 
     log.write_text("")
     code, rows = deployment.looked("--log", str(log))
@@ -253,3 +260,12 @@ def test_make_is_ended_when_it_takes_too_long(tmp_path: Path) -> None:
 
     assert bounded(["sleep", "60"], 0.2) == (False, "not done after 0.2 s")
     assert subprocess.run(["pgrep", "-P", str(os.getpid()), "sleep"], check=False).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "secret, ordinary",
+    [("agents", True), ("postgres-16", True), ("Password2024", True), ("12345678", True), ("abc", True),
+     ("k3Yx9-pQ2", False), ("0f" * 16, False), ("correct-horse-battery-staple", False)],
+)  # fmt: skip
+def test_an_ordinary_word_is_not_searched_for(secret: str, ordinary: bool) -> None:
+    assert is_ordinary(secret) is ordinary

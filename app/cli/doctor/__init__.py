@@ -41,13 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not any((url, folder, arguments.container, arguments.log, arguments.rules)):
         raise UsageError("there is nothing to look at: pass --url, --source or --container, or set DATABASE_URL")
     sheet = Sheet(arguments.skip, (lambda _: None) if arguments.json else lambda row: print(shown(row), flush=True))
-    secrets = leaks.known(settings, key)
+    secrets, ordinary = leaks.known(settings, key)
     site = Site(url, key) if url else None
     metrics = Site(arguments.metrics_url or _metrics_url(site, settings.server.metrics_port)) if site else None
     if site is not None and metrics is not None:
         open_to_all = configured and settings.auth.mode == "none" and is_loopback(site.host)
         server.look(sheet, site, metrics, open_to_all=open_to_all)
-        leaks.in_answers(sheet, site, metrics, secrets)
+        leaks.in_answers(sheet, site, metrics, secrets, ordinary)
     else:
         sheet.leave(server.AREA, "health", "no --url, and DATABASE_URL is not set")
     leaks.in_logs(sheet, arguments.log, secrets)

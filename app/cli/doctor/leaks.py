@@ -12,14 +12,25 @@ from app.cli.doctor.site import Site
 from app.settings import Settings, variables
 
 AREA = "secrets"
-SHORTEST = 6
-"""Characters of a secret that can be looked for: a shorter one would be found everywhere."""
+MIN_LENGTH = 6
+"""Characters of a secret that can be searched for: a shorter one would be found everywhere."""
+MAX_WORD_LENGTH = 20
+"""Letters of a secret that may be an ordinary word, which pages and logs contain anyway."""
 OUR_KEY = re.compile(r"as_[0-9A-Za-z-]{8,}_[0-9A-Za-z_-]{20,}")
 _PASSWORD = re.compile(r"^[a-z]+://[^/@:]*:([^@]*)@")
 
 
-def known(settings: Settings, key: str) -> dict[str, str]:
-    """The secrets of this environment, by the names of their variables; of addresses the password."""
+def is_ordinary(text: str) -> bool:
+    """Whether a secret is too short, or too much like a word ("agents", "postgres-16"), to be told from other text."""
+    word = text.rstrip("0123456789").translate({ord(separator): None for separator in "-_. "})
+    return len(text) < MIN_LENGTH or (len(text) < MAX_WORD_LENGTH and (word.isalpha() or text.isdecimal()))
+
+
+def known(settings: Settings, key: str) -> tuple[dict[str, str], list[str]]:
+    """The secrets of this environment that can be searched for, by variable, and the variables whose secret cannot.
+
+    Of an address the password counts.
+    """
     found = {"--key-file": key.rpartition("_")[2]} if key else {}
     for variable in variables():
         if variable.is_secret and (secret := settings.read_secret(variable.name)):
@@ -28,7 +39,12 @@ def known(settings: Settings, key: str) -> dict[str, str]:
                 match = _PASSWORD.match(text)
                 text = match[1] if match else ""
             found[variable.name] = text
-    return {name: text for name, text in found.items() if len(text) >= SHORTEST}
+    ordinary = [name for name, text in found.items() if text and is_ordinary(text)]
+    return {name: text for name, text in found.items() if not is_ordinary(text)}, ordinary
+
+
+def _left_out(ordinary: list[str]) -> str:
+    return f"; not searched for, because a random one is needed: {', '.join(ordinary)}" if ordinary else ""
 
 
 def forms(secrets: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -38,7 +54,7 @@ def forms(secrets: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield name, form
 
 
-def in_answers(sheet: Sheet, site: Site, metrics: Site, secrets: Mapping[str, str]) -> None:
+def in_answers(sheet: Sheet, site: Site, metrics: Site, secrets: Mapping[str, str], ordinary: list[str]) -> None:
     """The row about what anybody may read."""
 
     def look() -> tuple[bool, str]:
@@ -46,10 +62,11 @@ def in_answers(sheet: Sheet, site: Site, metrics: Site, secrets: Mapping[str, st
         for path in server.PAGES:
             text = (metrics if path == "/metrics" else site).ask(path).text
             found += [f"{name} in {path}" for name, form in forms(secrets) if form in text]
-        return not found, ", ".join(sorted(set(found))) or f"none of {len(secrets)} in {len(server.PAGES)} answers"
+        seen = ", ".join(sorted(set(found))) or f"none of {len(secrets)} in {len(server.PAGES)} answers"
+        return not found, seen + _left_out(ordinary)
 
     if not secrets:
-        sheet.leave(AREA, "none in answers", "this environment knows no secret")
+        sheet.leave(AREA, "none in answers", f"this environment knows no secret{_left_out(ordinary)}")
         return
     name = next(iter(secrets))
     command = f'{metrics.curl("/metrics")} | grep -cF "${name}"' if name[0] != "-" else metrics.curl("/metrics")
