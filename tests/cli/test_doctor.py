@@ -69,6 +69,7 @@ def failing(rows: dict[str, Any]) -> set[str]:
     return {name for name, row in rows.items() if row["status"] == "fail"}
 
 
+@pytest.mark.timeout(180)  # some thirty starts of the command
 def test_a_sound_deployment_holds_and_each_way_to_break_it_is_named(
     deployment: Deployment, empty_database_url: str, database_url: str, tmp_path: Path
 ) -> None:

@@ -104,11 +104,12 @@ def main() -> int:
         podman = Podman()
         look_for_images(podman)
         print(f"podman {podman.version}; {podman.compose_version}", flush=True)
-        for name in ("clone", "stack", "nginx"):
+        for name in ("clone", "stack", "nginx", "extended"):
             (folder / name).mkdir()
         if not sheet.step("build", lambda: build(podman, folder / "clone")):
             return 1
         sheet.step("image", lambda: checks.image(podman, IMAGE))
+        sheet.step("extended", lambda: checks.extended(podman, IMAGE, folder / "extended"))
         stack = Stack(podman, folder / "stack", IMAGE)
         try:
             through(sheet, stack, folder / "nginx")

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,23 @@ def image(podman: Podman, name: str) -> str:
     expect(parts > 20, f"the bill of materials names {parts} packages")
     expect(told["Size"] < MOST_BYTES, f"the image has {told['Size'] / 1e6:.0f} MB")
     return f"{told['Size'] / 1e6:.0f} MB, uid 10001, health check kept, {parts} packages in its bill of materials"
+
+
+def extended(podman: Podman, base: str, folder: Path) -> str:
+    """An image with a package of somebody's agents: it imports, and a package that contradicts ours fails the build."""
+    example = ROOT / "deploy" / "example" / "agents"
+    shutil.copytree(example, folder / "agents", ignore=shutil.ignore_patterns("__pycache__"))
+    wanted = folder / "agents" / "requirements.txt"
+    words = ("build", "--network", "host", "--format", "docker", "--quiet", "--build-arg", f"APP_IMAGE={base}")
+    wanted.write_text("humanize\n")
+    podman(*words, "--tag", f"{base}-extended", "agents", folder=folder)
+    script = "import app, humanize; print(humanize.intcomma(1234567))"
+    run = ("--rm", "--network", "none", "--read-only", "--no-healthcheck", "--entrypoint", "python")
+    said = podman("run", *run, f"{base}-extended", "-c", script).strip()
+    expect(said.endswith("1,234,567"), f"the package of the agents says {said}")
+    wanted.write_text("msgspec<0.19\n")
+    expect(not podman.holds(*words, str(folder / "agents")), "a package that contradicts ours was built in")
+    return "a package of its own imports; one that contradicts ours is refused"
 
 
 def contained(stack: Stack) -> str:
