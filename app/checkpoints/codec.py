@@ -33,6 +33,13 @@ def unpack(stored: bytes) -> bytes:
     return stored
 
 
+def unpacked_size(stored: bytes) -> int:
+    """Bytes of the JSON that ``stored`` holds, without unpacking it."""
+    if stored[:1] and stored[0] == _ZSTD:
+        return max(len(stored), zstandard.frame_content_size(stored))
+    return len(stored)
+
+
 def pack_head(head: Head) -> bytes:
     """The stored form of ``head``."""
     return msgspec.json.encode(head)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.checkpoints.codec import unpack, unpack_head
+from app.checkpoints.codec import unpack, unpack_head, unpacked_size
 from app.domain.state import State
 
 COLUMNS = """
@@ -55,6 +55,12 @@ def read(row: Any, last_number: int) -> Snapshot:
         created_at=get("checkpoint_created_at"),
         state=State.load(unpack_head(get("head")), items(get("numbers"), get("bodies")), last_number),
     )
+
+
+def size_of(row: Any) -> int:
+    """About how many bytes of JSON the state in ``row`` takes, without unpacking it."""
+    get = row.__getitem__ if not hasattr(row, "_mapping") else row._mapping.__getitem__  # noqa: SLF001
+    return sum(map(unpacked_size, get("bodies") or ()), len(get("head") or b""))
 
 
 def items(numbers: Sequence[int] | None, bodies: Sequence[bytes] | None) -> Mapping[int, bytes]:

@@ -11,8 +11,15 @@ from typing import Any
 
 import msgspec
 
+from app.base.errors import Invalid
+
 INLINE_BYTES = 512
 """A value whose JSON is at most this long is kept in the head itself."""
+
+MAX_CHANNELS = 1000
+"""Channels of one state: each is encoded, stored in every head and shown in every answer."""
+MAX_ELEMENTS = 10_000
+"""A longer list (but for the messages) is kept as one value: as elements it would be as many rows."""
 
 MESSAGES = "messages"
 HIDDEN = "__"
@@ -155,7 +162,26 @@ class State:
 
     def json(self) -> bytes:
         """The values that clients see as one JSON object. Nothing is encoded again: the channels' bytes are joined."""
-        return b"{" + b",".join(encode(name) + b":" + c.json() for name, c in shown(self.channels).items()) + b"}"
+        return b"".join(self.pieces())
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of ``json`` in pieces that the channels hold anyway: large values are not copied."""
+        found = [b"{"]
+        for name, channel in shown(self.channels).items():
+            found += (encode(name), b":")
+            if isinstance(channel, ListChannel):
+                found.append(b"[")
+                for element in channel.elements:
+                    found += (element, b",")
+                if channel.elements:
+                    found.pop()
+                found += (b"]", b",")
+            else:
+                found += (channel.value, b",")
+        if len(found) > 1:
+            found.pop()
+        found.append(b"}")
+        return found
 
     def size(self) -> int:
         """About how many bytes of JSON this state holds."""
@@ -184,12 +210,15 @@ class State:
     def set(self, name: str, value: Any) -> None:
         """Overwrite the channel ``name``; None takes a hidden one away.
 
-        A list keeps the log items of the elements it shares with its old value.
+        A list keeps the log items of the elements it shares with its old value. Raises ``Invalid`` for a channel too
+        many.
         """
         if value is None and name.startswith(HIDDEN):
             self.channels.pop(name, None)
             return
-        if isinstance(value, list):
+        if name not in self.channels and len(self.channels) >= MAX_CHANNELS:
+            raise Invalid(f"A thread has at most {MAX_CHANNELS:,} values at its top level: put them into one object.")
+        if isinstance(value, list) and len(value) <= MAX_ELEMENTS:
             self._set_list(name, [encode(element) for element in value])
             return
         encoded = encode(value)

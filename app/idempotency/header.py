@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Request
 
 from app.access.structs import Principal
+from app.base.bulk import offload
 from app.base.errors import Invalid
 from app.idempotency.structs import Key
 
@@ -17,7 +18,9 @@ async def key_in(request: Request[Any, Any, Any]) -> Key | None:
     key = bare_key_in(request)
     if key is None:
         return None
-    return Key(key.route, key.key, hashlib.sha256(await request.body()).digest())
+    body = await request.body()
+    fingerprint = await offload(len(body), hashlib.sha256, body)
+    return Key(key.route, key.key, fingerprint.digest())
 
 
 def bare_key_in(request: Request[Any, Any, Any]) -> Key | None:

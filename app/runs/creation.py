@@ -10,6 +10,7 @@ import msgspec
 from app.access.structs import Note, Owned, Principal
 from app.agents.port import END_NODE, Agent, Agents
 from app.assistants.service import AssistantService
+from app.base.bulk import body_bytes, offload
 from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id, origin_id
 from app.db.engine import Database
@@ -94,18 +95,19 @@ class Creation:
         run_id = new_id()
         agent = self._agents.get(agent_name)
         if agent is not None:
-            _check(body, agent, run_id)
+            await offload(body_bytes.get(), _check, body, agent, run_id)
         answers: dict[str, Any] = {}
         parent_id: UUID | None = None
         if thread_id is not None and (fork is not None or _resumes(body)):
             answers, parent_id = await self._continued(tenant_id, thread_id, body, fork, by.owned)
         temporary = thread_id is None and body.on_completion != "keep"
+        request = RunRequest.of(body, temporary=temporary, fork=fork, answers=answers, user=by.user)
         return Accept(
             tenant_id=tenant_id,
             thread_id=thread_id or new_id(),
             run_id=run_id,
             assistant_id=assistant_id,
-            request=encode(RunRequest.of(body, temporary=temporary, fork=fork, answers=answers, user=by.user)),
+            request=await offload(body_bytes.get(), encode, request),
             metadata=encode(body.metadata or {}),
             strategy=body.multitask_strategy or "enqueue",
             create_thread=thread_id is None or body.if_not_exists == "create",

@@ -1,13 +1,15 @@
 """One run under one owner: its state, its steps, its end. What an agent sees of it is ``RunContext``."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, ParamSpec, TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
 
 from app.agents.port import Agent, Outcome, Step, ToolIntent
+from app.base.bulk import BULK, offload
 from app.base.crashes import crash_point
 from app.base.lease import Lease
 from app.base.tasks import Tasks, to_the_end
@@ -27,6 +29,9 @@ from app.runs.frames import Renderer
 from app.runs.journal import Journal
 from app.runs.loading import Loaded, settings_of
 from app.runs.tracing import Untraced
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
 
 encode = msgspec.json.Encoder().encode
 
@@ -63,6 +68,7 @@ class Execution:
         self.ended = False
         self.gone = False
         self.queued = 0
+        self._bytes = len(claimed.request) + loaded.state.size()
         self._draft = Draft(claimed, loaded)
         self.state = self._draft.state
         self.next = loaded.next
@@ -117,18 +123,31 @@ class Execution:
             return
         before = self.head
         source = beginning.source_of(self.request, self.head)
-        self.state.apply(beginning.update_of(self.request, agent, self.run_id))
-        self.next = following = beginning.nodes(self.request, source, agent, self._draft)
+        self.next = following = await self._apart(self._take_input, agent, source)
         if source:
-            self._draft.checkpoint(source, following)
             # a run that ends at once commits its input with its only step; any other soon waits for something,
             # and then the input becomes visible without waiting for the step
             asyncio.get_running_loop().call_soon(self._commit_input)
         pauses = source == "input" and self.request.pauses((), following)
         if self.head is not None:
-            self._say(InputApplied(str(self.head), self._move(before, source, () if pauses else following)))
+            applied = InputApplied(str(self.head), self._move(before, source, () if pauses else following))
+            self._events.append(applied)
+            self._feed.push(await self._apart(self._render, applied))
         if pauses:
             await self._pause()
+
+    async def _apart(self, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
+        """Call ``work``, which no cancellation interrupts, where it keeps nothing waiting."""
+        if self._bytes < BULK:
+            return work(*args, **named)
+        return await to_the_end(offload(self._bytes, work, *args, **named))
+
+    def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
+        self.state.apply(beginning.update_of(self.request, agent, self.run_id))
+        following = beginning.nodes(self.request, source, agent, self._draft)
+        if source:
+            self._draft.checkpoint(source, following)
+        return following
 
     def _move(self, parent: UUID | None, source: str, starts: tuple[str, ...]) -> Move | None:
         """Where the newest checkpoint stands, for those who watch steps."""
@@ -145,7 +164,12 @@ class Execution:
 
     def _commit_input(self) -> None:
         if self._draft.pending and not self.ended and self._held is None:
-            self._input_written = self._tasks.start(self._journal.write(self._draft.entry([])), name="input")
+            large = self._bytes >= BULK
+            write = self._write_input() if large else self._journal.write(self._draft.entry([]))
+            self._input_written = self._tasks.start(write, name="input")
+
+    async def _write_input(self) -> int:
+        return await self._journal.write(await offload(self._bytes, self._draft.entry, []))
 
     def emit(self, event: Event) -> None:
         """Say ``event`` at once; while a step commits it is said right after that step."""
@@ -248,6 +272,12 @@ class Execution:
 
     async def _write(self, step: Step | None, end: EndEntry | None) -> None:
         self._lease.check()
+        self._held = []
+        await to_the_end(self._commit(step, end))
+        self.trace.step_ends(step, self.step - 1)
+
+    def _prepare(self, step: Step | None, end: EndEntry | None) -> tuple[JournalEntry, list[Frame]]:
+        """What to write, and the frames to show when it is written."""
         announced: list[Event] = []
         if step is not None:
             number, parent = self.step, self.head
@@ -269,13 +299,14 @@ class Execution:
         if self._renderer.seq >= self._first_seq:  # the key of the row: events without a frame wait for the next
             stored.append((self._first_seq, pack(encode(self._events))))
             self._events, self._first_seq = [], self._renderer.seq + 1
-        entry = self._draft.entry(stored, end)
-        self._held = []
-        await to_the_end(self._commit(entry, frames))
-        self.trace.step_ends(step, self.step - 1)
+        self._bytes += sum(len(body) for _, body in self.state.pending)
+        return self._draft.entry(stored, end), frames
 
-    async def _commit(self, entry: JournalEntry, frames: list[Frame]) -> None:
+    async def _commit(self, step: Step | None, end: EndEntry | None) -> None:
         try:
+            if self._bytes >= BULK:
+                await self.settle_input()
+            entry, frames = await offload(self._bytes, self._prepare, step, end)
             if self._input_written is not None:
                 await self._input_written
                 self._input_written = None
@@ -291,8 +322,11 @@ class Execution:
 
     def _say(self, event: Event) -> None:
         self._events.append(event)
+        self._feed.push(self._render(event))
+
+    def _render(self, event: Event) -> list[Frame]:
         values = self.state.json() if self._renderer.needs_values(event) else b""
-        self._feed.push(self._renderer.render(event, values))
+        return self._renderer.render(event, values)
 
     def result(self) -> bytes:
         """What ``wait`` and ``join`` answer: the values, or the error, as JSON."""

@@ -6,11 +6,12 @@ from uuid import UUID
 import msgspec
 
 from app.agents.port import UNLIMITED, RunConfig
+from app.base.bulk import offload
 from app.base.errors import NotFound
 from app.base.ids import origin_id
 from app.checkpoints.cache import StateCache
 from app.checkpoints.entry import FIRST_STEP
-from app.checkpoints.snapshot import COLUMNS, ITEMS, read
+from app.checkpoints.snapshot import COLUMNS, ITEMS, read, size_of
 from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
@@ -61,7 +62,7 @@ async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -
 
 
 async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
-    request = msgspec.json.decode(claimed.request, type=RunRequest)
+    request = await offload(len(claimed.request), msgspec.json.decode, claimed.request, type=RunRequest)
     fork = request.checkpoint_id
     start = fork == origin_id(claimed.thread_id)
     if claimed.head is None:
@@ -77,7 +78,7 @@ async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Load
             row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, fork)
     if row is None:
         raise NotFound(f"Checkpoint {fork} is no longer there.")
-    snapshot = read(row, claimed.last_number)
+    snapshot = await offload(size_of(row), read, row, claimed.last_number)
     return Loaded(
         request=request,
         state=snapshot.state,

@@ -25,7 +25,7 @@ class ReadyRequest(Request[Any, Any, Any]):
                     raise HTTPException("The connection closed before the whole body came.", status_code=400)
                 pieces.append(message["body"])
                 more = message.get("more_body", False)
-            self._body = self._connection_state.body = b"".join(pieces)
+            self._body = self._connection_state.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self._body
 
 

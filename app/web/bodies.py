@@ -13,6 +13,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from app.base.bulk import body_bytes
 from app.base.json_scan import scan
 
 MOST = 1024 * 1024
@@ -97,6 +98,7 @@ class _Reader:
             _check_type(_type_of(self._scope))
             for _ in scan(body):
                 await asyncio.sleep(0)
+            body_bytes.set(len(body))
         return {"type": "http.request", "body": body or NOTHING, "more_body": False}
 
     def _check_headers(self, most: int) -> None:
@@ -111,21 +113,24 @@ class _Reader:
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise HTTPException("Send the body without a Content-Encoding.", status_code=415)
 
-    async def _collect(self, most: int) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
+    async def _collect(self, most: int) -> bytes | bytearray:
+        body: bytes | bytearray = b""
         more = True
         while more:
             message: Any = await self._receive()
             if message["type"] == "http.disconnect":
                 raise HTTPException("The connection closed before the whole body came.", status_code=400)
             chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > most:
+            if len(body) + len(chunk) > most:
                 raise _too_large(most)
-            chunks.append(chunk)
             more = message.get("more_body", False)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if not body:
+                body = chunk
+            elif chunk:
+                if isinstance(body, bytes):
+                    body = bytearray(body)
+                body += chunk
+        return body
 
 
 def _type_of(scope: Any) -> bytes | None:

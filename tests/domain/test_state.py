@@ -1,10 +1,12 @@
 """A thread's values: kept as JSON, written once, described by small heads."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.state import INLINE_BYTES, Head, State
+from app.base.errors import Invalid
+from app.domain.state import INLINE_BYTES, MAX_CHANNELS, MAX_ELEMENTS, Head, State
 
 
 def message(id_: str, text: str = "x") -> bytes:
@@ -105,3 +107,27 @@ def test_merging_agrees_with_the_plain_definition(moves: list[tuple[str, str]]) 
         state = reloaded(state, log)
     assert {m["id"]: m["content"] for m in (state.get("messages") or [])} == plain
     assert [m["id"] for m in (state.get("messages") or [])] == list(plain)
+
+
+def test_a_state_has_a_bounded_number_of_channels() -> None:
+    state = State()
+    state.apply({f"k{n}": n for n in range(MAX_CHANNELS)})
+    state.apply({"k0": "again"})
+    with pytest.raises(Invalid, match="at most 1,000 values"):
+        state.apply({"one more": 1})
+
+
+def test_a_very_long_list_is_kept_as_one_value() -> None:
+    state = State()
+    state.set("long", list(range(MAX_ELEMENTS + 1)))
+    assert len(state.take_items()) == 1
+    assert state.get("long") == list(range(MAX_ELEMENTS + 1))
+    state.set("long", [1, 2])
+    assert state.get("long") == [1, 2]
+
+
+def test_the_json_of_a_state_is_its_pieces() -> None:
+    state = State()
+    assert b"".join(state.pieces()) == state.json() == b"{}"
+    state.apply({"empty": [], "list": [1, "two"], "value": {"a": 1}, "__hidden": 3})
+    assert state.json() == b'{"empty":[],"list":[1,"two"],"value":{"a":1}}'

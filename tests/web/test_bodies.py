@@ -10,7 +10,7 @@ from litestar import post
 from litestar.params import JSONBody
 
 from app.base.errors import BadRequest
-from app.base.json_scan import MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_VALUES, SLICE, check, scan
+from app.base.json_scan import MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_NOT_ASCII, MAX_VALUES, SLICE, check, scan
 from app.telemetry.meters import Meters
 from app.web.bodies import MOST, Bodies, takes_messages
 from app.web.headers import Envelope
@@ -66,6 +66,11 @@ HOSTILE = {
         400,
         "2,000,000 escapes",
     ),
+    "more text beyond ASCII than a parser should convert": (
+        b'{"b": "' + "é".encode() * (MAX_NOT_ASCII // 2) + b'"}',
+        400,
+        "bytes of text beyond ASCII",
+    ),
     "many left open": (b"[]" * 60 + b"[" * 10, 422, "Invalid JSON"),
     "no JSON": (b"{bad", 422, "Invalid JSON"),
     "cut off": (b'{"a": "x', 422, "Invalid JSON"),
@@ -87,7 +92,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_body_is_refused_with_a_sentence(name: str) -> None:
     body, status, sentence = HOSTILE[name]
-    async with serving(things, most=8 * MOST) as client:
+    async with serving(things, most=32 * MOST) as client:
         response = await client.post("/things", content=body, headers=JSON)
     problem = response.json()
     assert (response.status_code, problem["status"]) == (status, status)

@@ -18,7 +18,7 @@ from app.domain.messages import (
     ToolMessage,
     Usage,
 )
-from app.domain.state import MESSAGES
+from app.domain.state import MAX_CHANNELS, MESSAGES
 
 ROLES = {
     "user": "human",
@@ -31,7 +31,7 @@ ROLES = {
     "tool": "tool",
     "remove": "remove",
 }
-MOST_MESSAGES = 10_000
+MOST_MESSAGES = 2_500
 
 
 def read_input(value: Any, run_id: UUID) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def read_input(value: Any, run_id: UUID) -> dict[str, Any]:
         return {MESSAGES: _messages(value, "/input", run_id)}
     if not isinstance(value, dict):
         raise _invalid("/input", "must be an object with messages, a list of messages, or a text")
+    if len(value) > MAX_CHANNELS:
+        raise _invalid("/input", f"has more than {MAX_CHANNELS:,} members")
     for name in value:
         if name.startswith("__"):
             raise _invalid(f"/input/{name.replace('~', '~0').replace('/', '~1')}", "has a name that is reserved")
