@@ -47,6 +47,7 @@ async def open_house(house: House) -> None:
     house.loop_lag.start()
     house.prober.also(Stock(house.database, house.meters).look)
     house.prober.start()
+    house.supervision.start()
     house.readiness.ready()
     log.info("started", agents=len(house.catalog.names()))
 
@@ -102,6 +103,7 @@ async def _within(house: House, seconds: float, work: Coroutine[Any, Any, None],
 
 
 async def _close(house: House) -> None:
+    await house.supervision.aclose()
     await house.prober.aclose()
     await house.waiting.aclose()
     house.loop_lag.stop()

@@ -14,7 +14,7 @@ from app.assistants.service import AssistantService
 from app.audit.service import AuditService
 from app.base.errors import UsageError
 from app.base.ids import new_id
-from app.base.tasks import Tasks
+from app.base.tasks import Supervision, Tasks
 from app.bus.postgres_relay import PostgresCarrier
 from app.bus.relay import Carrier, Outlet
 from app.bus.signals import Signals
@@ -22,7 +22,6 @@ from app.cache.caches import Caches, caches_of
 from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.db.engine import Database
-from app.db.revisions import HEAD
 from app.documents.beginning import Beginning
 from app.documents.building import OWN, Building
 from app.documents.service import DocumentService
@@ -95,6 +94,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     metrics_page: MetricsPage
     loop_lag: LoopLag
     background: Tasks
+    supervision: Supervision
     readiness: Readiness
     database: Database
     caches: Caches
@@ -128,7 +128,14 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
 
     ``streams``: answers open at once. ``boards``: what the workers count on; this one is the worker ``number``.
     """
-    boards = boards or Boards()
+    supervision = Supervision()
+    with supervision.collecting():
+        house = _build(settings, streams, boards or Boards(), number, supervision)
+    supervision.database_answers = house.database.answers
+    return house
+
+
+def _build(settings: Settings, streams: int, boards: Boards, number: int, supervision: Supervision) -> House:
     meters, readiness = Meters(boards.of(number), latest=settings.telemetry.opts_in(OPT_IN)), Readiness()
     push, telling = exporting(settings, meters, version())
     vault, database, audit = kept = _kept(settings, telling)
@@ -156,6 +163,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         metrics_page=MetricsPage(meters, boards, version()),
         loop_lag=LoopLag(meters, Vitals(meters).sample, database.sample),
         background=Tasks("background"),
+        supervision=supervision,
         readiness=readiness,
         database=database,
         caches=caches,
@@ -181,7 +189,7 @@ def build(settings: Settings, *, streams: int = MOST, boards: Boards | None = No
         dispatcher=dispatcher,
         streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
         prober=prober,
-        system=SystemService(prober, readiness, models, redis, HEAD, cache=caches.shared),
+        system=SystemService(prober, readiness, models, redis, supervision, cache=caches.shared),
     )
 
 

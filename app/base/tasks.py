@@ -34,7 +34,8 @@ STALL_SECONDS = 90.0
 """A task that makes no progress for so long is stalled: longer than any statement or connection attempt may take."""
 
 MAX_FAILURES = 8
-"""Failures in a row, all while the database answers, after which the process gives up (some 15 s of back-off)."""
+FAILING_SECONDS = 15.0
+"""Failures in a row, over so long and all while the database answers, after which the process gives up."""
 
 LOOK_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
@@ -85,6 +86,7 @@ class KeptTask:
         self.stall_seconds = stall_seconds
         self.moved_at = time.monotonic()
         self.failures = 0
+        self.failing_since = 0.0
         self.error = ""
         self.task: asyncio.Task[Any] | None = None
         self.closed = False
@@ -104,6 +106,8 @@ class KeptTask:
     def ended(self, error: BaseException | None) -> float:
         """Record that the task has ended (None: it returned); the seconds until it is to be started again."""
         self.task = None
+        if not self.failures:
+            self.failing_since = time.monotonic()
         self.failures += 1
         self._attempts += 1
         self.error = "returned" if error is None else type(error).__name__
@@ -244,10 +248,11 @@ def _log_only(reason: str) -> None:
 class Supervision:
     """Watches the essential tasks of one process, and gives up where a new process is the only remedy.
 
-    It gives up when an essential task fails ``MAX_FAILURES`` times in a row or stalls, **while the database answers a
-    fresh connection**: as long as the database is away all tasks try again for ever, and nothing is held against them.
-    Giving up sets ``trouble`` (the process is not live any more) and calls ``on_give_up`` once with a sentence; what
-    that does is up to whoever serves: a worker drains and ends, and its parent replaces it.
+    It gives up when an essential task stalls, or fails again and again (``MAX_FAILURES`` in a row, for at least
+    ``FAILING_SECONDS``), **while the database answers a fresh connection**: as long as the database is away all tasks
+    try again for ever, and nothing is held against them. Giving up sets ``trouble`` (the process is not live any more)
+    and calls ``on_give_up`` once with a sentence; what that does is up to whoever serves: a worker drains and ends, and
+    its parent replaces it.
 
     ``database_answers`` opens a connection of its own, and may raise. Set both callbacks before ``start``.
     """
@@ -306,7 +311,7 @@ class Supervision:
                 kept.failures, kept.moved_at = 0, time.monotonic()
             return
         for kept in suspects:
-            if kept.failures >= MAX_FAILURES:
+            if kept.failures >= MAX_FAILURES and now - kept.failing_since >= FAILING_SECONDS:
                 self._give_up(f"The task {kept.name} failed {kept.failures} times in a row ({kept.error}).")
                 return
             if kept.task is not None and _stalled(kept, now):

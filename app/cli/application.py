@@ -1,5 +1,7 @@
 """What ``serve`` and ``dev`` have their workers do. Imported in workers alone: it brings the whole program."""
 
+import os
+import signal
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -30,6 +32,7 @@ class Service:
         self._dropped = 0
         # health checks and other requests find a connection while all streams are open
         self._house = build(settings, streams=connections() * 5 // 6, boards=boards, number=number)
+        self._house.supervision.on_give_up = _leave
         self._house.loop_lag.also(self._count_dropped)
         self.asgi = layers(self._house)
         self.metrics = behind_names(MetricsAlone(self._house.metrics_page), self._house)
@@ -70,6 +73,11 @@ class Service:
         """The default model and why it is that, and the agents."""
         model, reason = self._house.models.default()
         return {"model": f"{model} ({reason})", "agents": ", ".join(self._house.catalog.names())}
+
+
+def _leave(_reason: str) -> None:
+    """Let the parent put another worker in the place of this one, which drains first."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def work(station: Station, boards: Boards, overrides: Mapping[str, str], defaults: Mapping[str, str]) -> int:

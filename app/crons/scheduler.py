@@ -99,19 +99,15 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to look for crons that are due."""
-        self._tasks.repeat(self._turn, PAUSE_SECONDS, name="scheduler")
+        self._tasks.repeat(self._turn, PAUSE_SECONDS, name="scheduler", essential=True)
 
     async def aclose(self) -> None:
         """Make no more runs; one that is being made is made."""
         await self._tasks.aclose()
 
     async def _turn(self) -> None:
-        seconds = LOOK_SECONDS
-        try:
-            failed = await self.fire_due()
-            seconds = await to_the_end(self._until_next(failed))
-        except Unavailable as error:
-            log.warning("crons_wait", error=str(error))
+        failed = await self.fire_due()
+        seconds = await to_the_end(self._until_next(failed))
         await asyncio.sleep(seconds - PAUSE_SECONDS)
 
     async def _until_next(self, without: list[UUID]) -> float:

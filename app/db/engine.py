@@ -6,6 +6,7 @@ statements name the tenant in every predicate.
 """
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, cast
 from uuid import UUID
@@ -13,11 +14,13 @@ from uuid import UUID
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.base import Executable
 
-from app.base.errors import StartError, Unavailable
+from app.base.errors import AgentServiceError, StartError, Unavailable
 from app.db.pool import MeasuredPool, Turns
 from app.db.schema_check import missing_parts
 from app.db.session import Reader, Snapshot, Writer
@@ -46,6 +49,12 @@ and always the index."""
 _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
+_WRITE = """
+insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
+values ('00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 0, 0, 0, $1)
+"""
+WRITTEN_BYTES = 65_536
+"""More than the free space of pages that a table has already."""
 
 Addresses = Callable[[], Sequence[str]]
 """The addresses of one database, which differ in user and password: the first that lets us in counts."""
@@ -53,17 +62,18 @@ Addresses = Callable[[], Sequence[str]]
 REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
-def _open(addresses: Addresses, role: str, size: int, wire: Wire) -> AsyncEngine:
+def _open(addresses: Addresses, role: str, size: int | None, wire: Wire) -> AsyncEngine:
+    """A pool of ``size`` connections; None: every block gets a connection of its own, which ends with it."""
     address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
     if role == ENGINE_ROLE:
         settings |= ENGINE_PLANS
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if size is not None:
+        pool = {"poolclass": MeasuredPool, "pool_size": size, "max_overflow": 0, "pool_timeout": 10}
     engine = create_async_engine(
         address,
-        poolclass=MeasuredPool,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=10,
+        **pool,
         hide_parameters=True,
         connect_args={**connect_args, "timeout": 5, "command_timeout": 60, "server_settings": settings},
     )
@@ -88,37 +98,10 @@ def _open(addresses: Addresses, role: str, size: int, wire: Wire) -> AsyncEngine
         raise failure
 
     event.listen(engine.sync_engine, "checkout", refuse_dead)
+    event.listen(engine.sync_engine, "handle_error", _leave_stale)
     event.listen(engine.sync_engine, "do_connect", connect)
     event.listen(engine.sync_engine, "connect", wire.opened)
     return engine
-
-
-@contextlib.contextmanager
-def reachable() -> Iterator[None]:
-    """Turn the ways in which a database can be away into ``Unavailable``."""
-    try:
-        yield
-    except AWAY as error:
-        raise Unavailable("The database cannot be reached.", retry_after=2) from error
-    except DBAPIError as error:
-        # SQLAlchemy wraps what the driver raises, also while a connection is being made
-        if not error.connection_invalidated and not isinstance(getattr(error.orig, "__cause__", None), AWAY):
-            raise
-        raise Unavailable("The database connection broke.", retry_after=2) from error
-
-
-@contextlib.asynccontextmanager
-async def _driver(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
-    with reachable():
-        async with engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver = raw.driver_connection
-            assert driver is not None
-            try:
-                yield driver
-            finally:
-                if driver.is_closed():
-                    await connection.invalidate()
 
 
 AWAY = (
@@ -127,10 +110,84 @@ AWAY = (
     sa.exc.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.DatabaseDroppedError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
+"""Errors after which the database cannot be used now, or not by this connection. What they have in common cannot be
+listed completely: where a connection is known, that it is closed counts too."""
+
+DISK_FULL = "The database's disk is full: nothing can be written until there is room. Reading works."
+
+
+def _leave_stale(context: ExceptionContext) -> None:
+    """A server that became read-only is a standby now: none of the connections to it is of use (an event)."""
+    if isinstance(getattr(context.original_exception, "__cause__", None), asyncpg.ReadOnlySQLTransactionError):
+        context.is_disconnect = True
+
+
+def unavailable(error: BaseException) -> Unavailable | None:
+    """What a caller is to learn where ``error`` shows that the database cannot be used now; None where it does not."""
+    cause: BaseException | None = error
+    if isinstance(error, DBAPIError):
+        # SQLAlchemy wraps what the driver raises, also while a connection is being made
+        cause = getattr(error.orig, "__cause__", None)
+    if isinstance(cause, asyncpg.DiskFullError):
+        return Unavailable(DISK_FULL, retry_after=30)
+    if cause is error and isinstance(cause, AWAY):
+        return Unavailable("The database cannot be reached.", retry_after=2)
+    if isinstance(cause, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+        return Unavailable("The database connection broke.", retry_after=2)
+    return None
+
+
+class Disk:
+    """Whether the database has room to write, as far as statements have shown."""
+
+    full = False
+
+    def notice(self, error: BaseException) -> None:
+        """Remember that ``error`` spoke of a full disk, if it did."""
+        cause = getattr(error.orig, "__cause__", None) if isinstance(error, DBAPIError) else error
+        self.full = self.full or isinstance(cause, asyncpg.DiskFullError)
+
+
+@contextlib.contextmanager
+def reachable(disk: Disk) -> Iterator[None]:
+    """Turn the ways in which a database can be away into ``Unavailable``."""
+    try:
+        yield
+    except Exception as error:
+        disk.notice(error)
+        if (away := unavailable(error)) is not None:
+            raise away from error
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _driver(engine: AsyncEngine, disk: Disk) -> AsyncIterator[asyncpg.Connection]:
+    with reachable(disk):
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            driver = raw.driver_connection
+            assert driver is not None
+            try:
+                yield driver
+            except AWAY as error:
+                if not isinstance(error, asyncpg.InsufficientResourcesError):
+                    driver.terminate()  # in which state it is, nobody can say: the next one gets a new one
+                raise
+            except Exception as error:
+                if driver.is_closed() and not isinstance(error, AgentServiceError):
+                    raise Unavailable("The database connection broke.", retry_after=2) from error
+                raise
+            finally:
+                if driver.is_closed():
+                    await connection.invalidate()
 
 
 def _always(url: str | Addresses) -> Addresses:
@@ -152,8 +209,8 @@ class Database:
         self._turns = Turns(cast("MeasuredPool", self._requests.sync_engine.pool))
         self._engine = _open(every, ENGINE_ROLE, engine, wire)
         self._probe = _open(every, APP_ROLE, 1, wire)
-        # as many as ask: one, but in tests
-        self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, 0, wire)
+        self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, None, wire)
+        self.disk = Disk()
 
     def abort(self) -> None:
         """Cut every connection: what waits for the database fails at once, and what asks it from now on too."""
@@ -184,7 +241,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
-        with reachable():
+        with reachable(self.disk):
             async with self._turns, self._requests.begin() as connection:
                 await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
                 yield connection
@@ -207,7 +264,7 @@ class Database:
 
         ``settings`` are statements ``set local …;`` and go out with the first round trip, which names the tenant.
         """
-        async with _driver(self._requests) as connection:
+        async with _driver(self._requests, self.disk) as connection:
             try:
                 await connection.execute(f"begin; set local app.tenant = '{tenant_id}'; {settings}")
                 yield connection
@@ -223,7 +280,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:
         """A transaction that reads one moment of the tenant's data, for as long as the block takes."""
-        with reachable():
+        with reachable(self.disk):
             async with self._turns, self._requests.connect() as plain:
                 connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 async with connection.begin():
@@ -233,7 +290,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def looking_up(self, key_id: str) -> AsyncIterator[Reader]:
         """A transaction before the tenant is known: it sees the API key ``key_id`` and nothing else."""
-        with reachable():
+        with reachable(self.disk):
             async with self._turns, self._requests.begin() as connection:
                 await connection.execute(_SET_KEY, {"key": key_id})
                 yield Reader(connection)
@@ -244,13 +301,13 @@ class Database:
 
         For the hot path alone, where one prepared statement over arrays is the whole transaction.
         """
-        async with _driver(self._engine) as connection:
+        async with _driver(self._engine, self.disk) as connection:
             yield connection
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncpg.Connection]:
         """A driver connection to keep, on which LISTEN works."""
-        async with _driver(self._direct) as connection:
+        async with _driver(self._direct, self.disk) as connection:
             try:
                 yield connection
             finally:
@@ -258,9 +315,28 @@ class Database:
 
     async def probe(self, statement: Executable) -> str:
         """One round trip on a connection that traffic cannot use up: the first value. Raises ``Unavailable``."""
-        with reachable():
+        with reachable(self.disk):
             async with self._probe.connect() as connection:
                 return str((await connection.execute(statement)).scalar())
+
+    async def answers(self) -> bool:
+        """Whether a connection that is made now, past every pool, can be used; a full disk counts as not.
+
+        It raises whatever keeps it from knowing.
+        """
+        async with self.listening() as connection:
+            return bool(await connection.fetchval("select 1")) and not self.disk.full
+
+    async def look_for_room(self) -> None:
+        """Find out, by a write that is rolled back, whether a disk that was full has room. Raises ``Unavailable``."""
+        async with self.listening() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                await connection.execute(_WRITE, os.urandom(WRITTEN_BYTES))
+            finally:
+                await transaction.rollback()
+        self.disk.full = False
 
     async def revision(self) -> str:
         """The revision of the schema, which grows; empty for an empty database. Raises ``StartError`` without one."""
@@ -278,7 +354,7 @@ class Database:
 
     async def missing_parts(self, metadata: sa.MetaData) -> list[str]:
         """Name what the database lacks of the schema ``metadata`` (``app.db.schema_check``). Raises ``Unavailable``."""
-        with reachable():
+        with reachable(self.disk):
             async with self._probe.connect() as connection:
                 return await missing_parts(connection, metadata)
 

@@ -87,7 +87,7 @@ class Budgets:
 
     def start(self) -> None:
         """Begin to write."""
-        self._tasks.repeat(self.flush, FLUSH_SECONDS, name="flush")
+        self._tasks.repeat(self.flush, FLUSH_SECONDS, name="flush", essential=True)
 
     async def aclose(self) -> None:
         """Write what is left, and stop."""

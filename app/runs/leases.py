@@ -11,14 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-import structlog
-
-from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.runs.claims import Claims
 from app.runs.live import Live
-
-log = structlog.get_logger(__name__)
 
 MARGIN = 0.1
 """The part of a lease that is left when its run is stopped for want of a heartbeat."""
@@ -40,34 +35,29 @@ class Leases:
             # Run before any callback of the loop that became ready during the pause: a task that is cancelled now does
             # not take one more step, so what it was about to send is not sent.
             signal.signal(signal.SIGCONT, lambda *_: self._fence_all())
-        self._tasks.repeat(self._renew, seconds / 3, name="renew")
-        self._tasks.repeat(self._fence, seconds / 60, name="fence")
+        self._tasks.repeat(self._renew, seconds / 3, name="renew", essential=True, back_off=seconds / 30)
+        self._tasks.repeat(self._fence, seconds / 60, name="fence", essential=True, back_off=seconds / 60)
 
     async def aclose(self) -> None:
         """Renew no more."""
         await self._tasks.aclose()
 
     async def _renew(self) -> None:
-        """One heartbeat; after an error at once again, until the fence falls."""
-        seconds = self._claims.lease_seconds
-        while self._live:
-            held = dict(self._live)
-            until = time.monotonic() + seconds
-            try:
-                async with asyncio.timeout(seconds / 3):
-                    ours = await self._claims.extend(list(held))
-            except (Unavailable, TimeoutError) as error:
-                log.warning("lease_heartbeat_failed", error=type(error).__name__, runs=len(held))
-                await asyncio.sleep(seconds / 30)
-                continue
-            for run_id, live in held.items():
-                if run_id not in ours:
-                    self._lose(run_id, live)
-                    continue
-                live.lease.renew(until)
-                if (action := ours[run_id]) is not None:
-                    live.cancel(action)
+        """One heartbeat; after whatever error at once again, until the fence falls."""
+        if not self._live:
             return
+        seconds = self._claims.lease_seconds
+        held = dict(self._live)
+        until = time.monotonic() + seconds
+        async with asyncio.timeout(seconds / 3):
+            ours = await self._claims.extend(list(held))
+        for run_id, live in held.items():
+            if run_id not in ours:
+                self._lose(run_id, live)
+                continue
+            live.lease.renew(until)
+            if (action := ours[run_id]) is not None:
+                live.cancel(action)
 
     async def _fence(self) -> None:
         self._fence_all()

@@ -1,24 +1,21 @@
 """Takes up runs that wait: woken when there are some, and looking now and then for those whose owner has died."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from uuid import UUID
 
-import structlog
-
-from app.base.errors import Unavailable
-from app.base.tasks import Tasks
+from app.base.tasks import Tasks, wait_for
 from app.bus.signals import Signal, Signals
 from app.runs.cancels import Cancels
 from app.runs.claims import Claims
 from app.runs.entries import Claimed
 from app.runs.sweeps import Sweeps
 
-log = structlog.get_logger(__name__)
-
 REAP_SECONDS = 5.0
 """How often runs whose lease has ended are looked for, and due runs of which no signal came."""
+
+CLAIM_BACK_OFF = 1.0
+"""The longest pause between two tries to claim while the database is away."""
 
 SWEEP_SECONDS = 30.0
 """How often what is over is swept away."""
@@ -56,8 +53,8 @@ class Pickup:
         """Begin to claim."""
         self._signals.listen(self._hear)
         self._wake.set()
-        self._tasks.repeat(self._claim, 0, name="claim")
-        self._tasks.repeat(self._reap, REAP_SECONDS, name="reap")
+        self._tasks.repeat(self._claim, 0, name="claim", essential=True, back_off=CLAIM_BACK_OFF)
+        self._tasks.repeat(self._reap, REAP_SECONDS, name="reap", essential=True)
         self._tasks.repeat(self._sweep, SWEEP_SECONDS, name="sweep")
 
     async def aclose(self) -> None:
@@ -91,9 +88,7 @@ class Pickup:
             self._wake.set()
 
     async def _claim(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REAP_SECONDS):
-                await self._wake.wait()
+        await wait_for(self._wake, REAP_SECONDS)
         self._wake.clear()
         try:
             while (room := self._room()) > 0:
@@ -105,21 +100,15 @@ class Pickup:
                     self._full = False
                     return
             self._full = True
-        except Unavailable as error:
-            log.warning("claim_failed", error=str(error))
-            await asyncio.sleep(1)
+        except BaseException:  # what it was woken for is still to be claimed
+            self._wake.set()
+            raise
 
     async def _reap(self) -> None:
-        try:
-            ended = await self._cancels.finish_expired()
-            if await self._claims.release_expired() or ended:
-                self._wake.set()
-                self._signals.queue()
-        except Unavailable as error:
-            log.warning("reap_failed", error=str(error))
+        ended = await self._cancels.finish_expired()
+        if await self._claims.release_expired() or ended:
+            self._wake.set()
+            self._signals.queue()
 
     async def _sweep(self) -> None:
-        try:
-            await self._sweeps.all(KEEP_TEMPORARY_SECONDS)
-        except Unavailable as error:
-            log.warning("sweep_failed", error=str(error))
+        await self._sweeps.all(KEEP_TEMPORARY_SECONDS)

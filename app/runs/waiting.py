@@ -1,14 +1,8 @@
 """How many runs wait for their turn, and for how long the oldest has; which of those under way nobody works on."""
 
-import asyncpg
-import structlog
-
-from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.db.engine import Database
 from app.telemetry.meters import Meters
-
-log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 5.0
 MOST = 10_000
@@ -45,13 +39,9 @@ class Waiting:
 
     async def look(self) -> None:
         """Look once."""
-        try:
-            async with self._database.engine_connection() as connection:
-                queue = await connection.fetchrow(_QUEUE, MOST)
-                under_way = await connection.fetchrow(_UNDER_WAY, ORPHANED_SECONDS)
-        except (Unavailable, asyncpg.PostgresError) as error:
-            log.warning("queue_unknown", error=type(error).__name__)
-            return
+        async with self._database.engine_connection() as connection:
+            queue = await connection.fetchrow(_QUEUE, MOST)
+            under_way = await connection.fetchrow(_UNDER_WAY, ORPHANED_SECONDS)
         self._meters.queue_depth.set(queue["depth"])
         self._meters.queue_age.set(queue["age"])
         self._meters.runs_orphaned.set(under_way["orphaned"])

@@ -15,7 +15,7 @@ import structlog
 
 from app.agents.config import AgentsFile
 from app.agents.memory import Index, index_for, indexes_of
-from app.base.errors import AgentServiceError, StartError, Unavailable
+from app.base.errors import AgentServiceError, StartError
 from app.base.tasks import Tasks
 from app.db.engine import Database
 from app.embed.port import Embedder
@@ -94,7 +94,7 @@ class Versions:
         async with self._database.engine_connection() as connection:
             await self._declare(connection)
         await self.look()
-        self._tasks.repeat(self._look_again, LOOK_SECONDS, name="look")
+        self._tasks.repeat(self.look, LOOK_SECONDS, name="look")
 
     @property
     def widths(self) -> list[int]:
@@ -134,12 +134,6 @@ class Versions:
                 self._known[row["version"]] = Version(row["version"], indexes, self._find)
         self.serving = self._known[served]
         self.building = self._known[newest] if newest > served else None
-
-    async def _look_again(self) -> None:
-        try:
-            await self.look()
-        except (Unavailable, asyncpg.PostgresError) as error:
-            log.warning("store_versions_unseen", error=type(error).__name__)
 
 
 def versions_of(database: Database, agents: AgentsFile, find: FindEmbedder) -> Versions:

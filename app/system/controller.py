@@ -48,9 +48,12 @@ class SystemController(Controller):
         return Response({"status": "ready"})
 
     @get("/health/live", summary="Whether the process lives")
-    async def live(self) -> dict[str, str]:
-        """Touches no dependency."""
-        return {"status": "alive"}
+    async def live(self, system: Service) -> Response[dict[str, str]]:
+        """503 when an essential task does not go on although the database works. It asks no dependency."""
+        reason = system.stalled()
+        if reason:
+            return Response({"status": "stalled", "reason": reason}, status_code=503)
+        return Response({"status": "alive"})
 
 
 class MetricsController(Controller):

@@ -1,15 +1,14 @@
 """Looks at the database in the background, so that a readiness probe answers at once and from fresh news."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-import asyncpg
 import msgspec
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.base.clock import now
 from app.base.errors import Unavailable
@@ -24,8 +23,13 @@ EVERY = 0.3
 DEADLINE = 0.7
 """Seconds between looks, and for one: together the age that news can have, which is at most one second."""
 
+FULL = "the database's disk is full"
+
 EVERY_OTHER = 5.0
 """Seconds between the calls of what else is looked at."""
+
+ROOM_SECONDS = 1.0
+"""Between two looks whether a full disk has room again."""
 
 _REVISION = sa.text("select coalesce(max(version_num), '') from alembic_version")
 
@@ -66,7 +70,8 @@ class Prober:
 
     def start(self) -> None:
         """Begin to look."""
-        self._tasks.repeat(self.look, EVERY, name="database")
+        self._tasks.repeat(self.look, EVERY, name="database", essential=True, back_off=EVERY)
+        self._tasks.repeat(self.look_for_room, ROOM_SECONDS, name="room")
         for other in self._others:
             self._tasks.repeat(other, EVERY_OTHER, name="other")
 
@@ -79,13 +84,18 @@ class Prober:
         began = time.perf_counter()
         asking = self._tasks.start(self._ask(), name="look")
         await asyncio.wait((asking,), timeout=DEADLINE)
-        if asking.done():
-            revision, reason = asking.result()
-        else:
+        revision, reason = "", ""
+        if not asking.done():
             asking.cancel()  # not waited for: a connection on which nobody answers takes seconds to be given up
-            revision, reason = "", "TimeoutError"
+            reason = "TimeoutError"
+        elif asking.cancelled():
+            reason = "CancelledError"
+        else:
+            revision, reason = asking.result()
         latency = round((time.perf_counter() - began) * 1000, 2)
         trouble = "the database cannot be reached" if reason else ""
+        if not reason and self._database.disk.full:
+            trouble = FULL
         lacking = () if reason else self._lacking(revision)
         if lacking:
             trouble = f"the database lacks the migrations {', '.join(lacking)}"
@@ -93,11 +103,18 @@ class Prober:
         self.database_state = DatabaseState(latency, now(), revision, lacking)
         self._readiness.report(trouble)
 
+    async def look_for_room(self) -> None:
+        """While the disk counts as full: try to write. What it finds is kept by the database."""
+        if self._database.disk.full:
+            with contextlib.suppress(Unavailable):
+                await self._database.look_for_room()
+                log.info("disk_has_room")
+
     async def _ask(self) -> tuple[str, str]:
         """The revision of the schema and an empty text, or the name of the error that kept it from us."""
         try:
             return await self._database.probe(_REVISION), ""
-        except (Unavailable, SQLAlchemyError, asyncpg.PostgresError) as error:
+        except Exception as error:  # noqa: BLE001  whatever keeps us from its revision, it is of no use
             return "", type(error).__name__
 
     def _lacking(self, revision: str) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ import time
 from functools import cache
 from typing import Any, Protocol
 
+from app.base.tasks import Supervision
+from app.db.revisions import HEAD
 from app.llm.registry import Registry
 from app.system.prober import Prober
 from app.system.state import Readiness
@@ -40,8 +42,8 @@ class Lossless(Dispensable, Protocol):
 class SystemService:
     """What a process knows of itself.
 
-    ``redis`` is its way to other processes, if it has one, and ``cache`` what it shares with them; ``head`` is the
-    revision of the schema that it wants.
+    ``redis`` is its way to other processes, if it has one, and ``cache`` what it shares with them; ``supervision``
+    knows whether its essential tasks make progress.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class SystemService:
         readiness: Readiness,
         models: Registry,
         redis: Dispensable | None,
-        head: str,
+        supervision: Supervision,
         *,
         cache: Dispensable | None = None,
     ) -> None:
@@ -59,11 +61,15 @@ class SystemService:
         self._models = models
         self._redis = redis
         self._cache = cache
-        self._head = head
+        self._supervision = supervision
 
     def obstacle(self) -> str:
         """Why this process is not ready; empty when it is."""
-        return self._readiness.obstacle
+        return self._supervision.trouble or self._readiness.obstacle
+
+    def stalled(self) -> str:
+        """Why this process has to be replaced; empty while its essential tasks move, or wait for the database."""
+        return self._supervision.trouble
 
     def health(self, *, details: bool) -> Health:
         """Every dependency. A dead database is unhealthy; a failing provider only degrades."""
@@ -98,7 +104,7 @@ class SystemService:
         if state.lacking:
             known["migration"] = "lacks " + ", ".join(state.lacking)
         elif state.revision:
-            known["migration"] = "head" if state.revision == self._head else f"ahead: {state.revision}"
+            known["migration"] = "head" if state.revision == HEAD else f"ahead: {state.revision}"
         return known
 
     def _llm(self) -> dict[str, Any]:
@@ -115,6 +121,8 @@ class SystemService:
 
     def _workers(self) -> dict[str, Any]:
         phase = self._readiness.phase
+        if self._supervision.trouble:
+            return {"status": "unhealthy", "phase": phase, "reason": self._supervision.trouble}
         return {"status": "healthy" if phase == "ready" else "degraded", "phase": phase}
 
 

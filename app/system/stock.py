@@ -3,14 +3,8 @@
 import time
 from collections.abc import Callable
 
-import asyncpg
-import structlog
-
-from app.base.errors import Unavailable
 from app.db.engine import Database
 from app.telemetry.meters import Meters
-
-log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 60.0
 
@@ -46,11 +40,7 @@ class Stock:
         if self._clock() < self._due:
             return
         self._due = self._clock() + EVERY_SECONDS
-        try:
-            async with self._database.engine_connection() as connection:
-                sizes = await connection.fetch(_SIZES, "database", list(PARTS), list(PARTS.values()))
-        except (Unavailable, asyncpg.PostgresError) as error:
-            log.warning("storage_unknown", error=type(error).__name__)
-            return
+        async with self._database.engine_connection() as connection:
+            sizes = await connection.fetch(_SIZES, "database", list(PARTS), list(PARTS.values()))
         for row in sizes:
             self._meters.storage_size.set(row["bytes"], row["part"])

@@ -5,7 +5,6 @@ the middle of a call leaves it to the others when the time for that call is over
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ import structlog
 
 from app.base.clock import now
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks
+from app.base.tasks import Tasks, wait_for
 from app.checkpoints.snapshot import read
 from app.db.engine import Database
 from app.egress.addresses import RefusedAddress
@@ -90,7 +89,7 @@ class Dispatcher:
         """Begin to deliver."""
         self._meters.webhooks.add(0, "dead")  # a series that begins with its first event never grows by it
         self._wake.set()
-        self._tasks.repeat(self._turn, 0, name="dispatcher")
+        self._tasks.repeat(self._turn, 0, name="dispatcher", essential=True)
         self._tasks.repeat(self._sweep, 3600, name="sweep")
 
     async def aclose(self) -> None:
@@ -102,13 +101,7 @@ class Dispatcher:
         self._wake.set()
 
     async def _turn(self) -> None:
-        try:
-            seconds = await self._take_all()
-        except Unavailable:
-            seconds = LOOK_SECONDS
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
+        await wait_for(self._wake, await self._take_all())
         self._wake.clear()
 
     async def _take_all(self) -> float:
@@ -193,9 +186,8 @@ class Dispatcher:
         return kept
 
     async def _sweep(self) -> None:
-        with contextlib.suppress(Unavailable):
-            async with self._database.engine_connection() as connection:
-                await connection.execute(OLD)
+        async with self._database.engine_connection() as connection:
+            await connection.execute(OLD)
 
 
 def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Database:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_BACK_OFF", 0.001)
+    monkeypatch.setattr(module, "FAILING_SECONDS", 0)
 
 
 @pytest.fixture
@@ -109,6 +110,10 @@ async def test_a_task_that_keeps_failing_while_the_database_answers_ends_the_pro
     await supervision.look()
     assert given_up == [], "a few failures are no reason"
     await reached(tasks, supervision, module.MAX_FAILURES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FAILING_SECONDS", 60)
+        await supervision.look()
+        assert given_up == [], "nor are many in no time"
     await supervision.look()
     await supervision.look()
     assert len(given_up) == 1, "it gives up once"

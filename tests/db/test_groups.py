@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from app.db.engine import Database
+from app.base.errors import Unavailable
+from app.db import groups
+from app.db.engine import DISK_FULL, Database
 from app.db.groups import MOST, Groups
 
 LANES = 2
@@ -21,6 +23,8 @@ class Numbers:
         self.begun: asyncio.Queue[int] = asyncio.Queue()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.failure: BaseException | None = None
+        self.database = database
         self._groups: Groups[str, int] = Groups("numbers", database, self._read, key=lambda entry: entry, lanes=LANES)
         self._groups.start()
         self.submit, self.aclose = self._groups.submit, self._groups.aclose
@@ -29,6 +33,8 @@ class Numbers:
         self.groups.append(list(entries))
         self.served_by.append(connection)
         self.begun.put_nowait(len(entries))
+        if self.failure is not None:
+            raise self.failure
         await self.may_answer.wait()
         rows = await connection.fetch("select e::int as number from unnest($1::text[]) as e", list(entries))
         return [row["number"] for row in rows]
@@ -98,3 +104,94 @@ async def test_a_connection_that_broke_while_it_had_nothing_to_do_fails_nobody(n
     broken.terminate()
     assert await numbers.submit("2") == 2
     assert numbers.served_by[-1] is not broken
+
+
+def lane_tasks() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("numbers.lane")]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        asyncpg.InternalClientError("got result for unknown protocol state 3"),
+        asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        asyncpg.CrashShutdownError("terminating connection because of crash of another server process"),
+        ConnectionResetError(),
+        RuntimeError("whatever"),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_whatever_ends_a_lane_its_entries_fail_and_the_next_one_is_sent(
+    numbers: Numbers, failure: BaseException
+) -> None:
+    numbers.failure = failure
+    with pytest.raises(Unavailable):
+        await numbers.submit("1")
+    numbers.failure = None
+    assert await numbers.submit("2") == 2
+    broken = numbers.served_by[0]
+    assert broken.is_closed()
+    assert numbers.served_by[-1] is not broken
+
+
+async def test_a_lane_that_ends_when_it_was_called_loses_no_wake_up(numbers: Numbers) -> None:
+    """All lanes are ended between the call and the moment in which the called one would go on."""
+    for text in ("1", "2"):
+        entry = numbers.submit(text)
+        for lane in lane_tasks():
+            lane.cancel()
+        assert await asyncio.wait_for(entry, 10) == int(text)
+
+
+async def test_without_a_database_an_entry_fails_soon_and_hangs_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(groups, "LOOK_SECONDS", 0.05)
+    numbers = Numbers(Database("postgresql://nobody@/nothing?host=/nowhere", requests=1, engine=LANES))
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await asyncio.wait_for(numbers.submit("1"), 10)
+    await numbers.aclose()
+    with pytest.raises(Unavailable, match="stopping"):
+        await numbers.submit("2")
+
+
+async def test_a_group_that_never_ends_is_given_up(numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "SEND_SECONDS", 0.1)
+
+    async def never(connection: asyncpg.Connection, _: Sequence[str]) -> list[int]:
+        await connection.execute("select pg_sleep(3600)")
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(numbers._groups, "_execute", never)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(numbers.submit("1"), 10)
+    monkeypatch.setattr(groups, "SEND_SECONDS", 20)
+    assert await asyncio.wait_for(numbers.submit("2"), 10) == 2
+
+
+async def test_a_full_disk_fails_the_group_with_its_own_words_and_ends_no_lane(numbers: Numbers) -> None:
+    before = lane_tasks()
+    numbers.failure = asyncpg.DiskFullError("could not extend file")
+    with pytest.raises(Unavailable) as caught:
+        await numbers.submit("1")
+    assert str(caught.value) == DISK_FULL
+    assert numbers.database.disk.full
+    assert await numbers.database.answers() is False, "while it is full, nothing is held against a task"
+    numbers.failure = None
+    assert await numbers.submit("2") == 2
+    assert lane_tasks() == before
+    await numbers.database.look_for_room()
+    assert await numbers.database.answers()
+
+
+async def test_a_canary_goes_the_way_of_the_entries_and_writes_nothing(
+    numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "CANARY_SECONDS", -1)
+    await numbers._groups._canary()
+    assert numbers.groups == []
+    for lane in lane_tasks():
+        lane.cancel()
+    await numbers._groups._canary()
