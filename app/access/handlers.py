@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from app.access.structs import NoRecords, Note, Owned, Principal, Records
+from app.base.containment import contained, root_of
 from app.base.errors import AgentServiceError, Forbidden, Refused, StartError, Unauthenticated
 
 log = structlog.get_logger(__name__)
@@ -171,13 +172,13 @@ async def _called(
 ) -> Any:
     """What ``handler`` gives. An assertion that does not hold is a ``refusal``; an HTTP exception, what it says."""
     try:
-        return await handler(**arguments)
+        return await contained(handler(**arguments))
     except AssertionError:
         raise refusal from None
     except Exception as error:  # noqa: BLE001  whatever code of the operator raises is no crash of the server
         status, detail = getattr(error, "status_code", None), getattr(error, "detail", None)
         if not isinstance(status, int) or not 400 <= status <= 599:
-            raise _failed(name, type(error).__name__, _place(error)) from None
+            raise _failed(name, type(root_of(error)).__name__, _place(error)) from None
         raise _refused(status)(str(detail or ""), _headers(error)) from None
 
 

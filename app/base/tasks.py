@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from app.base.containment import contained, location_of, root_of
 from app.base.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -58,11 +59,36 @@ async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
         raise
 
 
+def run_through(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value]) -> Value:
+    """Run ``loop`` until ``work`` has ended, whatever other tasks and callbacks raise meanwhile.
+
+    ``KeyboardInterrupt`` and ``SystemExit`` stop a loop wherever they are raised; they are no one's word that this
+    process shall end, so it goes on. Who awaits the task that raised them gets them.
+    """
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if task.done():
+                raise
+            log.warning("event_loop_goes_on", error=type(error).__name__, at=location_of(error))
+
+
 async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Run ``works`` at the same time until all have ended; when one fails, or the caller is cancelled, end them all."""
-    async with asyncio.TaskGroup() as group:
-        for work in works:
-            group.create_task(work)
+    """Run ``works`` at the same time until all have ended; when one fails, or the caller is cancelled, end them all.
+
+    They bear the name of the caller's task, which tells the run that a task belongs to. Raises what one of them
+    raised, be it an ``Exception`` or not; a group where several have failed.
+    """
+    task = asyncio.current_task()
+    name = None if task is None else task.get_name()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(contained(work), name=name)
+    except BaseExceptionGroup as error:
+        raise root_of(error) from None
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
@@ -222,6 +248,10 @@ class Tasks:
             return True
         _, pending = await asyncio.wait(set(self._tasks), timeout=timeout)
         return not pending
+
+    def release(self, task: asyncio.Task[Any]) -> None:
+        """Leave ``task`` to itself: the owner neither waits for it nor cancels it any more."""
+        self._tasks.discard(task)
 
     async def aclose(self) -> None:
         """Cancel the tasks that still run and wait until they have ended."""

@@ -51,7 +51,10 @@ def shown(interrupts: Sequence[Interrupt]) -> bytes:
 
 def failure(error: BaseException) -> Failed:
     """What a client may know of ``error``: our own errors speak for themselves, an agent's are shown bounded."""
-    words = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
+    try:
+        words = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
+    except Exception:  # noqa: BLE001  an error whose text cannot be made still has a class
+        words = ""
     # neither a zero byte nor half a surrogate pair can be stored
     sayable = words.encode(errors="replace").decode().replace("\x00", "\ufffd")
     return Failed(error=type(error).__name__, message=sayable or type(error).__name__)

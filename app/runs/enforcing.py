@@ -23,12 +23,22 @@ TOGETHER_SECONDS = 0.25
 
 
 class Enforcing:
-    """Looks after cancels. ``live`` are the runs of this process; ``ended`` is called when threads have become free."""
+    """Looks after cancels. ``live`` are the runs of this process; ``ended`` is called when threads have become free.
 
-    def __init__(self, cancels: Cancels, live: Mapping[UUID, Live], ended: Callable[[], None]) -> None:
+    ``leave`` is called with a run whose code does not react, once the run has ended without it.
+    """
+
+    def __init__(
+        self,
+        cancels: Cancels,
+        live: Mapping[UUID, Live],
+        ended: Callable[[], None],
+        leave: Callable[[Live], None] = Live.leave,
+    ) -> None:
         self._cancels = cancels
         self._live = live
         self._ended = ended
+        self._leave = leave
         self._tasks = Tasks("enforcing")
         self._last = -1
 
@@ -56,5 +66,6 @@ class Enforcing:
         for live in list(self._live.values()):
             if live.asked and not live.finishing and time.monotonic() - live.asked >= GRACE_SECONDS:
                 live.fence()
+                self._leave(live)
         if ended:
             self._ended()

@@ -11,6 +11,7 @@ import msgspec
 from app.agents.port import Agent, Outcome, Step, ToolIntent
 from app.base.bulk import BULK, offload
 from app.base.crashes import crash_point
+from app.base.errors import LeaseLost
 from app.base.lease import Lease
 from app.base.tasks import Tasks, to_the_end
 from app.bus.feed import Feed, Frame
@@ -67,6 +68,8 @@ class Execution:
         self.status = RunStatus.RUNNING
         self.ended = False
         self.gone = False
+        self._sealed = False
+        self._settled: asyncio.Future[None] | None = None
         self.queued = 0
         self._bytes = len(claimed.request) + loaded.state.size()
         self._draft = Draft(claimed, loaded)
@@ -171,8 +174,19 @@ class Execution:
     async def _write_input(self) -> int:
         return await self._journal.write(await offload(self._bytes, self._draft.entry, []))
 
+    def seal(self) -> None:
+        """Refuse whatever the agent still wants: its run ends without it, by what the engine calls here."""
+        self._sealed = True
+        self.check_lease = self._check_sealed
+
+    def _check_sealed(self) -> None:
+        if self._sealed:
+            raise LeaseLost("The run went on without this code, which did not stop in time.")
+
     def emit(self, event: Event) -> None:
         """Say ``event`` at once; while a step commits it is said right after that step."""
+        if self._sealed:
+            return
         if self._held is not None:
             self._held.append(event)
         elif self._renderer.wants(event):
@@ -189,12 +203,14 @@ class Execution:
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
         """Make durable that these calls may start now."""
+        self._check_sealed()
         if intents:
             self._draft.intend(intents, self.step)
             await self._write(None, None)
 
     async def commit(self, step: Step) -> None:
         """Make ``step`` durable, then announce it."""
+        self._check_sealed()
         if self.request.pauses((step.node,), step.next):
             await self._pause(step)
         self._count(step)
@@ -248,9 +264,16 @@ class Execution:
         self.ended = self.gone = True
 
     async def settle_input(self) -> None:
-        """Wait until nothing of this run is on its way to the database."""
+        """Wait until the input is not on its way to the database."""
         if self._input_written is not None:
             await asyncio.wait([self._input_written])
+
+    async def settle(self) -> None:
+        """Wait until nothing of this run is on its way to the database."""
+        await self.settle_input()
+        if self._held is not None:
+            self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
 
     async def _finish(self, status: RunStatus, reason: Reason, ending: Ending, outcome: Outcome = Outcome()) -> None:
         self._ending = ending
@@ -315,6 +338,8 @@ class Execution:
             crash_point("after_commit" if entry.end is None else "after_end")
         finally:
             held, self._held = self._held or [], None
+            if self._settled is not None:
+                self._settled.set_result(None)
         self._feed.push(frames)
         self._feed.stored(self._renderer.seq)
         for event in held:

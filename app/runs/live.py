@@ -7,10 +7,11 @@ from app.base.lease import Lease
 from app.bus.feed import Feed
 from app.runs.entries import Claimed
 from app.runs.execution import Execution
+from app.runs.tracing import Untraced
 
 
 class Live:
-    """``done`` is set once the run has ended or was given up."""
+    """``done`` is set once the run has ended or was given up; ``left``: its code goes on without it."""
 
     def __init__(self, claimed: Claimed, feed: Feed) -> None:
         self.claimed = claimed
@@ -24,6 +25,11 @@ class Live:
         self.asked = 0.0
         self.finishing = False
         self.lost = False
+        self.cut = False
+        self.left = False
+        self.settled = False
+        self.trace = Untraced()
+        self.started = time.monotonic()
 
     def cancel(self, action: str) -> None:
         """Stop at once, on a client's word (``app.runs.cancels``); without effect on a run that is ending anyway."""
@@ -37,6 +43,23 @@ class Live:
         if self.task is not None and not self.finishing:
             self.lost = True
             self.task.cancel()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the engine has cancelled the run's task; else a ``CancelledError`` is one that its code raised."""
+        return bool(self.action) or self.lost or self.cut
+
+    def interrupt_step(self) -> None:
+        """Stop at once, in the middle of a step: the process ends, and another one goes on with the run."""
+        self.cut = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def leave(self) -> None:
+        """Go on without the code of the run, which does not stop: it may neither write nor say anything from now on."""
+        self.left = self.finishing = True
+        if self.execution is not None:
+            self.execution.seal()
 
     def fence(self) -> None:
         """The run was ended in our place: nothing of it starts or is written any more; its readers ask the database."""

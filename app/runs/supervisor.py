@@ -12,14 +12,15 @@ import msgspec
 import structlog
 
 from app.agents.port import Agent, Agents
-from app.base.errors import LeaseLost, ModelError, NotFound, Unavailable
+from app.base.containment import location_of, root_of, stack_of
+from app.base.errors import LeaseLost, NotFound, Unavailable
 from app.base.tasks import Tasks, to_the_end
 from app.bus.relay import Outlet
 from app.bus.signals import Signal, Signals
 from app.checkpoints.cache import StateCache
 from app.db.engine import Database
 from app.domain.lifecycle import Reason
-from app.limits.budgets import Account, Budgets
+from app.limits.budgets import Budgets
 from app.llm.billing import payer
 from app.runs.admission import account_of
 from app.runs.cancels import REASONS, Cancels
@@ -38,6 +39,9 @@ from app.runs.tracing import RunTrace
 from app.telemetry.tracing import Telling
 
 log = structlog.get_logger(__name__)
+
+LEAVE_SECONDS = 1.0
+"""How long the code of a run may take to stop once it is asked to, before its run goes on without it."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +98,8 @@ class Supervisor:
         self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
         sweeps = Sweeps(parts.database)
         self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self.launch, self._room)
-        self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued)
+        self._left: set[asyncio.Task[None]] = set()
+        self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)
         self.draining = False
 
     def start(self) -> None:
@@ -126,6 +131,7 @@ class Supervisor:
         # the feed opens now, so that a reader who comes first waits for it and asks no database
         feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
         self._live[claimed.run_id] = live = Live(claimed, feed)
+        self._meters.runs_active.add(1)
         live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
         return live
 
@@ -166,13 +172,21 @@ class Supervisor:
                 self._outlet.ask(live.claimed.tenant_id, run_id, live.feed)
 
     async def drain(self, seconds: float) -> None:
-        """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs."""
+        """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs.
+
+        Code that does not stop even then is left behind: its run goes on elsewhere, from its last committed step.
+        """
         self.draining = True
         await self._pickup.aclose()
         for live in list(self._live.values()):
             if live.execution is not None:
                 live.execution.draining = True
         await self._tasks.wait(seconds)
+        for live in list(self._live.values()):
+            live.interrupt_step()
+        await self._tasks.wait(LEAVE_SECONDS)
+        lives = [live for live in self._live.values() if not live.finishing]
+        await asyncio.gather(*(self._leave(live, "handover") for live in lives))
         await self._tasks.aclose()
         await self._leases.aclose()
         await self._enforcing.aclose()
@@ -180,36 +194,33 @@ class Supervisor:
 
     async def _run(self, live: Live) -> None:
         claimed = live.claimed
-        self._meters.runs_active.add(1)
-        trace, started = RunTrace(self._tracer, claimed), time.monotonic()
+        live.trace = trace = RunTrace(self._tracer, claimed)
         status = "lost"
-        account: Account | None = None
         try:
             loaded = await load_thread(self._database, self._cache, claimed)
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
             execution.draining, execution.trace = self.draining, trace
-            execution.account = account = account_of(self._budgets, claimed, execution.request)
-            payer.set(account)  # this task is the run's own, and so is its context
+            execution.account = account_of(self._budgets, claimed, execution.request)
+            payer.set(execution.account)  # this task is the run's own, and so is its context
             await self._execute(live, execution)
             status = execution.status.value
         except HandOver:
             status = "handover"
+            live.finishing = True
             await self._hand_over(live, Reason.HANDOVER)
         except asyncio.CancelledError:
+            if live.left:
+                raise
             status = "lost" if live.lost else "handover"
+            live.finishing = True
             await to_the_end(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
             if not live.lost:
                 raise
         except (LeaseLost, Unavailable) as error:
-            log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
+            if not live.left:
+                log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
         finally:
-            if account is not None:
-                account.close()
-            self._settle(live)
-            self._meters.runs_active.add(-1)
-            self._meters.runs.add(1, status, claimed.agent)
-            self._meters.run_duration.record(time.monotonic() - started, status, claimed.agent)
-            trace.end(status, None if live.execution is None else live.execution.usage)
+            self._settle(live, status)
 
     async def _hand_over(self, live: Live, reason: Reason) -> None:
         try:
@@ -219,7 +230,7 @@ class Supervisor:
         self._signals.queue()
 
     async def _execute(self, live: Live, execution: Execution) -> None:
-        limit = asyncio.timeout(None)
+        limit, overdue = asyncio.timeout(None), None
         execution.announce()
         try:
             if live.action:
@@ -227,32 +238,85 @@ class Supervisor:
                 await self._stop(live, execution)
                 return
             agent = self._agent(live.claimed.agent)
+            overdue = asyncio.get_running_loop().call_later(agent.seconds + LEAVE_SECONDS, self._overdue, live)
             limit = asyncio.timeout(agent.seconds)
             async with limit:
                 await execution.begin(agent)
                 outcome = await agent.run(execution)
+                if live.left:
+                    return
                 live.finishing = True
             await execution.end(outcome)
-        except (HandOver, LeaseLost):
-            raise
-        except Paused:
-            live.finishing = True
-        except asyncio.CancelledError:
-            if not live.action:
-                raise
-            live.finishing = True
+        except BaseException as error:  # noqa: BLE001  the edge: whatever an agent raises ends its run, not the process
+            await self._raised(live, execution, root_of(error), timed_out=limit.expired())
+        finally:
+            if overdue is not None:
+                overdue.cancel()
+
+    async def _raised(self, live: Live, execution: Execution, error: BaseException, *, timed_out: bool) -> None:
+        """End the run by what its agent raised. Raises ``error`` again where that does not end it."""
+        cancelled = isinstance(error, asyncio.CancelledError) and live.stopped
+        if isinstance(error, HandOver | LeaseLost) or live.left or (cancelled and not live.action):
+            raise error
+        if isinstance(error, GeneratorExit) and asyncio.current_task() is not live.task:
+            raise error  # the interpreter takes this coroutine down
+        live.finishing = True
+        if isinstance(error, Paused):
+            return
+        if cancelled:
             await self._stop(live, execution)
-        except Exception as error:  # the edge: whatever an agent raises ends its run, not the process
-            live.finishing = True
-            if execution.ended:
-                return
-            if isinstance(error, TimeoutError) and limit.expired():
-                await execution.time_out()
+        elif execution.ended:
+            return
+        elif isinstance(error, TimeoutError) and timed_out:
+            await execution.time_out()
+        else:
+            # the words of an error may repeat a prompt or a secret: its client reads them, the log does not
+            run_id, agent, kind = str(live.claimed.run_id), live.claimed.agent, type(error).__name__
+            log.info("run_failed", run_id=run_id, agent=agent, error=kind, at=location_of(error))
+            await execution.fail(error)
+
+    def _overdue(self, live: Live) -> None:
+        """The run's time is over, and its code was asked to stop a while ago."""
+        if not live.finishing and not live.lost:
+            self._tasks.start(self._leave(live, "timeout"), name="leave")
+
+    async def _leave(self, live: Live, status: str) -> None:
+        """End the run, or hand it over, without its code, which does not stop."""
+        execution = live.execution
+        self._leave_code(live)
+        try:
+            if execution is None or status == "handover":
+                await self._hand_over(live, Reason.CUT)
             else:
-                # a provider's words may repeat the prompt: its client reads them, the log does not
-                cause = None if isinstance(error, ModelError) else error
-                log.info("run_failed", run_id=str(live.claimed.run_id), error=type(error).__name__, exc_info=cause)
-                await execution.fail(error)
+                await execution.settle()
+                await execution.time_out()
+        except (LeaseLost, Unavailable) as error:
+            log.warning("lease_lost", run_id=str(live.claimed.run_id), error=type(error).__name__)
+            status = "lost"
+        finally:
+            self._settle(live, status)
+
+    def _leave_code(self, live: Live) -> None:
+        """Leave the run's task to itself: from now on it can neither write nor say anything."""
+        live.leave()
+        task, claimed = live.task, live.claimed
+        if task is None or task.done():
+            return
+        self._tasks.release(task)
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        self._meters.runs_left.add(1, claimed.agent)
+        log.error("run_left_behind", run_id=str(claimed.run_id), agent=claimed.agent, at=self._stacks_of(task))
+
+    @staticmethod
+    def _stacks_of(task: "asyncio.Task[None]") -> list[str]:
+        name = task.get_name()
+        return [stack_of(one) for one in asyncio.all_tasks() if one.get_name() == name]
+
+    def _cancelled_elsewhere(self, live: Live) -> None:
+        """The run was cancelled and has ended in the database, while its code goes on here."""
+        self._leave_code(live)
+        self._settle(live, "interrupted")
 
     async def _stop(self, live: Live, execution: Execution) -> None:
         if execution.ended:
@@ -260,7 +324,7 @@ class Supervisor:
         if live.action != "rollback":
             await execution.cancelled(REASONS[live.action])
             return
-        await execution.settle_input()
+        await execution.settle()
         queued = await self._cancels.roll_back(live.claimed)
         if queued is None:
             raise LeaseLost("The run has another owner.")
@@ -272,9 +336,14 @@ class Supervisor:
             raise NotFound(f"Agent {name!r} is not configured here: add it to the agents file.")
         return agent
 
-    def _settle(self, live: Live) -> None:
+    def _settle(self, live: Live, status: str) -> None:
+        """The run lives here no more: it has ended with ``status``, or another process goes on with it."""
+        if live.settled:
+            return
+        live.settled = True
         claimed, execution = live.claimed, live.execution
-        self._live.pop(claimed.run_id, None)
+        if self._live.get(claimed.run_id) is live:
+            del self._live[claimed.run_id]
         self.feeds.settle(claimed.run_id, live.feed, finished=execution is not None and execution.ended)
         result = None
         if execution is not None and execution.ended:
@@ -286,8 +355,18 @@ class Supervisor:
             if execution.queued:
                 self._turn_over((claimed.tenant_id, claimed.thread_id))
         self._pickup.has_room_again()
+        self._count_end(live, status)
         if not live.done.done():
             live.done.set_result(result)
+
+    def _count_end(self, live: Live, status: str) -> None:
+        execution, agent = live.execution, live.claimed.agent
+        if execution is not None and execution.account is not None:
+            execution.account.close()
+        self._meters.runs_active.add(-1)
+        self._meters.runs.add(1, status, agent)
+        self._meters.run_duration.record(time.monotonic() - live.started, status, agent)
+        live.trace.end(status, None if execution is None else execution.usage)
 
     def _turn_over(self, thread: tuple[UUID, UUID]) -> None:
         """Runs wait for the thread's turn, which has come: take the next here, or let others do so."""

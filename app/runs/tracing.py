@@ -33,6 +33,9 @@ class Untraced:
     def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
         """``step``, which has the ``number``, is durable; None: only something between two steps."""
 
+    def end(self, status: str, usage: Usage | None) -> None:
+        """The run has ended, or goes on elsewhere."""
+
 
 class RunTrace(Untraced):
     """Where ``claimed`` is told of; without a sampled trace it does nothing."""

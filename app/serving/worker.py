@@ -20,7 +20,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from app.base.errors import AgentServiceError
-from app.base.tasks import Tasks
+from app.base.tasks import Tasks, run_through
 from app.serving.listening import BACKLOG
 from app.serving.port import Application, AsgiApp
 from app.serving.station import Station
@@ -51,7 +51,7 @@ def run(create: Callable[[], Application], station: Station) -> int:
     """Serve what ``create`` makes until SIGTERM; the exit code. Raises whatever prevents it."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(_serve(create, station))
+            return run_through(runner.get_loop(), _serve(create, station))
         except AgentServiceError:
             raise
         except Exception as error:

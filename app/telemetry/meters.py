@@ -220,6 +220,13 @@ class Meters(StandingMeters):
         self.run_duration = TracedHistogram(
             board, "agent.run.duration", "s", "Start to end of a run.", (of.RUN_STATUS, "assistant"), RUN_SECONDS
         )
+        self.runs_left = Counter(
+            board,
+            "agent.runs.left_behind",
+            "{run}",
+            "Runs that ended while their code went on: it did not stop when its time was over or it was cancelled.",
+            ("assistant",),
+        )
         self.runs_active = Gauge(board, "agent.runs.active", "{run}", "Runs that are worked on now.")
         self.queue_depth = Gauge(
             board,

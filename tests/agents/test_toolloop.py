@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.agents.port import RunConfig
 from app.agents.testing import Rehearsal
@@ -254,3 +255,43 @@ async def test_the_scripted_double_drives_it_too() -> None:
     run = Rehearsal()
     await run.play(agent(ScriptedModel(["hello"])), "hi")
     assert run.messages()[-1].content == "hello"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_tool_that_raises_what_is_no_exception_ends_the_run_and_not_the_event_loop(
+    error: type[BaseException], sync: bool
+) -> None:
+    async def bad() -> str:
+        """Bad."""
+        raise error
+
+    def bad_in_a_thread() -> str:
+        """Bad."""
+        raise error
+
+    async def good() -> str:
+        """Good."""
+        await asyncio.Event().wait()
+        return ""
+
+    function = bad_in_a_thread if sync else bad
+    asks = [call("good", id_="a"), call(function.__name__, id_="b", index=1)]
+    with pytest.raises(error):
+        await Rehearsal().play(agent(Turns(list(asks)), good, function), "go")
+
+
+async def test_a_tool_that_raises_leaves_a_line_in_the_log_without_its_words() -> None:
+    async def pay(card: str) -> str:
+        """Pay."""
+        raise LookupError(f"no account for {card}")
+
+    run = Rehearsal()
+    with capture_logs() as lines:
+        await run.play(agent(Turns([call("pay", '{"card": "4111-1111"}')], [TextDelta("ok")]), pay), "go")
+    (line,) = [line for line in lines if line["event"] == "tool_failed"]
+    assert (line["log_level"], line["tool"], line["run_id"]) == ("warning", "pay", str(run.run_id))
+    assert line["error"] == "LookupError"
+    assert "test_toolloop.py" in line["at"]
+    assert "4111" not in str(lines)
+    assert "4111" in str(run.messages()[2].content)

@@ -1,10 +1,12 @@
 """Background tasks have an owner."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
-from app.base.tasks import Tasks, to_the_end
+from app.base.tasks import Tasks, run_through, to_the_end, together
 
 
 async def test_what_is_repeated_goes_on_after_a_failure() -> None:
@@ -58,4 +60,44 @@ async def test_what_must_end_is_not_left_alone_however_often_its_caller_is_cance
     may.set()
     with pytest.raises(asyncio.CancelledError):
         await caller
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_event_loop_goes_on_whatever_its_tasks_and_callbacks_raise(
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def raising(error: type[BaseException]) -> None:
+        raise error
+
+    def call() -> None:
+        raise SystemExit
+
+    async def work() -> str:
+        with pytest.raises(KeyboardInterrupt):
+            await asyncio.gather(asyncio.Event().wait(), raising(KeyboardInterrupt))
+        called = asyncio.Event()
+        for callback in (call, called.set):
+            asyncio.get_running_loop().call_soon(callback)
+        await called.wait()
+        return "done"
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert run_through(runner.get_loop(), work()) == "done"
+
+
+async def test_what_one_of_several_raised_comes_out_as_it_is_and_its_siblings_are_ended() -> None:
+    ended = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def stop() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await together(wait(), stop())
     assert ended.is_set()

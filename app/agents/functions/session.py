@@ -82,6 +82,8 @@ class Session:
             return here
         branch = here.child(task)
         self._tasks.add(task)
+        if self.root.task is not None:
+            task.set_name(self.root.task.get_name())  # which tells the run that it belongs to
         current.set(branch)
         return branch
 

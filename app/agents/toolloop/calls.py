@@ -8,6 +8,7 @@ from uuid import uuid5
 
 import jsonschema_rs
 import msgspec
+import structlog
 
 from app.agents.port import Interrupt, RunContext
 from app.agents.toolloop.approval import Approve, Decision, approval_id, decide, question
@@ -16,6 +17,7 @@ from app.agents.toolloop.conversation import Asked, Call
 from app.agents.toolloop.results import checked
 from app.agents.toolloop.review import SAFE_TO_REPEAT, judge, review, review_id
 from app.agents.toolloop.voice import Voice
+from app.base.containment import location_of
 from app.base.crashes import crash_point
 from app.base.errors import ReviewAborted, StartError
 from app.base.ids import new_id
@@ -23,6 +25,8 @@ from app.base.tasks import together
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
 from app.telemetry.tools import Begin, untold
 from app.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
+
+log = structlog.get_logger(__name__)
 
 LONGEST_ERROR = 2000
 MOST_PROBLEMS = 10
@@ -200,6 +204,7 @@ class Toolbox:
                     found = await tool.lookup(key)
                 return None if found is None else checked(found)
             except Exception as error:  # noqa: BLE001  whatever keeps the look-up from deciding, a person decides
+                log_failed(call.name, asking, error)
                 problem = f"The look-up did not tell: {type(error).__name__}: {error}"[:LONGEST_ERROR]
         id_ = review_id(asking.message_id, call, attempt)
         if id_ in asking.context.answers:
@@ -235,12 +240,10 @@ class Toolbox:
                 crash_point("after_tool")
             except NeedsAnswer:
                 return Waiting(asking.open)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
-                # the edge: whatever it is, the model is told
-                if isinstance(error, asyncio.CancelledError) and _being_cancelled():
-                    raise
+            except Exception as error:  # noqa: BLE001  the edge: the model reads what went wrong
                 if isinstance(error, TimeoutError) and limit.expired():
                     return self._failed(name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
+                log_failed(name, asking, error)
                 return self._failed(name, "error", f"{type(error).__name__}: {error}")
         self._count(name, result.status)
         return result
@@ -263,10 +266,10 @@ def _trouble(result: ToolResult | Waiting | None) -> str:
     return "tool_error" if isinstance(result, ToolResult) and result.status == "error" else ""
 
 
-def _being_cancelled() -> bool:
-    """Whether somebody cancels this task; else a ``CancelledError`` is just what a tool let out."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+def log_failed(tool: str, asking: Asking, error: Exception) -> None:
+    """Leave a line in the log: neither the arguments nor the error's text, which may repeat them."""
+    kind, at = type(error).__name__, location_of(error)
+    log.warning("tool_failed", tool=tool, run_id=str(asking.context.run_id), error=kind, at=at)
 
 
 def _context(asking: Asking, voice: Voice, changed: Mapping[str, Any]) -> ToolContext:

@@ -1,0 +1,164 @@
+"""Code of users that raises what is no ``Exception``, or does not stop: it costs its own run and nothing else."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.agents.port import Outcome, RunContext
+from app.base.errors import LeaseLost
+from app.base.tasks import together
+from app.db.engine import Database
+from app.domain.events import MessageDelta
+from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
+
+
+class Odd(BaseException):
+    """Of a user's own making."""
+
+
+class Mute(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+ERRORS = [KeyboardInterrupt, SystemExit, Odd, asyncio.CancelledError, GeneratorExit, Mute]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("inside", ["the agent", "a group", "a group of two"])
+async def test_whatever_an_agent_raises_ends_its_run_at_once(
+    database: Database, error: type[BaseException], inside: str
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    async def work(_: RunContext) -> Outcome:
+        if inside == "the agent":
+            await fail()
+        await together(fail(), *([wait()] if inside == "a group of two" else []))
+        return Outcome()
+
+    async with engine_on(database, SteeredAgent("steered", work)) as engine:
+        run = await engine.begin("x", agent="steered")
+        result = await engine.result(run)
+    assert result["__error__"]["error"] == error.__name__
+    (row,) = await fetch(database, "select status, reason, attempts from runs")
+    assert row == {"status": "error", "reason": "failed", "attempts": 1}
+
+
+async def test_the_log_names_the_class_and_the_place_of_an_error_and_not_its_text(database: Database) -> None:
+    async def work(_: RunContext) -> Outcome:
+        raise RuntimeError("the secret of the prompt")
+
+    with capture_logs() as lines:
+        async with engine_on(database, SteeredAgent("steered", work)) as engine:
+            run = await engine.begin("x", agent="steered")
+            await engine.result(run)
+    (line,) = [line for line in lines if line["event"] == "run_failed"]
+    assert line["error"] == "RuntimeError"
+    assert line["run_id"] == str(run.run_id)
+    assert "test_isolation.py" in line["at"]
+    assert "secret" not in str(lines)
+
+
+class Stubborn:
+    """An agent that swallows every cancellation until it is let go, and then still wants to write and to speak."""
+
+    def __init__(self) -> None:
+        self.began, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.refused = 0
+
+    async def work(self, context: RunContext) -> Outcome:
+        self.began.set()
+        while not self.may_end.is_set():
+            try:
+                await self.may_end.wait()
+            except asyncio.CancelledError:
+                continue
+        context.emit(MessageDelta(message_id="m", node="agent", step=context.step, text="too late"))
+        late: list[Callable[[], Any]] = [lambda: context.commit(step("late")), lambda: context.intend(())]
+        for write in late:
+            try:
+                await write()
+            except LeaseLost:
+                self.refused += 1
+        try:
+            context.check_lease()
+        except LeaseLost:
+            self.refused += 1
+        self.ended.set()
+        return Outcome(step=step("never"))
+
+    async def let_go(self) -> None:
+        self.may_end.set()
+        async with asyncio.timeout(10):
+            await self.ended.wait()
+        assert self.refused == 3
+
+
+def left_behind(engine: Engine) -> int:
+    return sum(int(value) for _, value in engine.meters.runs_left.series.items())
+
+
+async def test_a_run_ends_when_its_time_is_over_whatever_its_code_swallows(database: Database) -> None:
+    stubborn = Stubborn()
+    with capture_logs() as lines:
+        async with engine_on(database, SteeredAgent("steered", stubborn.work, seconds=0.2)) as engine:
+            run = await engine.begin("x", agent="steered", modes=["values", "messages-tuple"])
+            result = await engine.result(run)
+            assert result["__error__"]["error"] == "RunTimeout"
+            assert engine.supervisor.active == 0
+            stream = await engine.stream(run)
+            await stubborn.let_go()
+            assert await engine.stream(run) == stream
+            assert b"event: end" in stream
+            assert left_behind(engine) == 1
+            assert (await engine.accept("y", agent="steered", thread=run.thread_id)).started
+    (line,) = [line for line in lines if line["event"] == "run_left_behind"]
+    assert (line["run_id"], line["agent"]) == (str(run.run_id), "steered")
+    assert any("Stubborn.work" in place for place in line["at"])
+    (row, *_) = await fetch(database, "select status, reason from runs order by created_at")
+    assert row == {"status": "timeout", "reason": "deadline"}
+    assert await fetch(database, "select from steps") == []
+
+
+async def test_a_cancelled_run_whose_code_swallows_it_is_left_behind(database: Database) -> None:
+    stubborn = Stubborn()
+    async with engine_on(database, SteeredAgent("steered", stubborn.work), sweeping=True) as engine:
+        run = await engine.begin("x", agent="steered")
+        await stubborn.began.wait()
+        await engine.supervisor.cancel(TENANT, [run.run_id], "interrupt")
+        async with asyncio.timeout(20):
+            await engine.streams.ended(TENANT, run.thread_id, run.run_id)
+        async with asyncio.timeout(10):
+            while engine.supervisor.active:  # noqa: ASYNC110  the row ends before the process forgets the run
+                await asyncio.sleep(0.01)
+        assert left_behind(engine) == 1
+        await stubborn.let_go()
+    (row,) = await fetch(database, "select status, reason from runs")
+    assert row == {"status": "interrupted", "reason": "cancelled"}
+
+
+async def test_a_drain_ends_in_time_whatever_code_swallows_and_the_run_goes_on_elsewhere(database: Database) -> None:
+    stubborn = Stubborn()
+    first = Engine(database, SteeredAgent("steered", stubborn.work))
+    await first.start(sweeping=True)
+    run = await first.begin("x", agent="steered")
+    await stubborn.began.wait()
+    async with asyncio.timeout(10):
+        await first.supervisor.drain(0.1)
+    assert left_behind(first) == 1
+    (row,) = await fetch(database, "select status, reason, attempts from runs")
+    assert row == {"status": "pending", "reason": "cut", "attempts": 1}
+    async with engine_on(database, SteeredAgent("steered", echo), sweeping=True) as second:
+        assert (await second.result(run))["messages"][-1]["content"] == "echo: x"
+        await stubborn.let_go()
+    await first.parts.aclose()
