@@ -10,6 +10,7 @@ from litestar.di import NamedDependency, Provide
 
 from app.access.guard import OPEN, Guard, principal_of
 from app.access.rates import Rates
+from app.access.slowdown import Slowdown
 from app.base.lean import without
 from app.options import ServerSettings
 from app.routes import BASE_PATH, controllers_of, root_controllers_of
@@ -46,6 +47,7 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
                 access=house.entrance.authenticator,
                 records=house.entrance.audit,
                 entry=house.entrance.people,
+                slowdown=Slowdown(house.proxies),
             ),
             functools.partial(Rates, limiter=house.limiter, proxies=house.proxies, meters=house.meters),
         ],

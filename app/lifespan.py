@@ -118,6 +118,7 @@ async def _close(house: House) -> None:
         await house.entrance.token_keys.aclose()
     await house.limiter.aclose()
     await house.vault.aclose()
+    await house.entrance.keys.aclose()
     await house.entrance.audit.aclose()
     await house.caches.aclose()
     await house.models.aclose()

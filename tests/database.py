@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID, uuid4
@@ -134,8 +134,8 @@ class RolledBack(Database):
             yield connection
 
     @contextlib.asynccontextmanager
-    async def looking_up(self, key_id: str) -> AsyncIterator[Reader]:
-        async with self._scoped(key=key_id) as connection:
+    async def looking_up(self, key_ids: Sequence[str]) -> AsyncIterator[Reader]:
+        async with self._scoped(key=",".join(key_ids)) as connection:
             yield Reader(connection)
 
     def engine_connection(self) -> NoReturn:

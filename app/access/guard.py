@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from app.access.slowdown import Slowdown
 from app.access.structs import (
     ADMIN,
     DEFAULT_TENANT,
@@ -69,7 +70,7 @@ class Guard:
     """Litestar middleware around every route, for Litestar's own guards copy the handler each time (15 µs).
 
     Without ``access`` and ``entry`` authentication is off: everybody is the one tenant, whatever key is sent.
-    ``records`` keeps who was refused.
+    ``records`` keeps who was refused; ``slowdown`` answers floods of bad credentials later.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Guard:
         access: Authenticator | None,
         records: Records = NoRecords(),
         entry: Entry | None = None,
+        slowdown: Slowdown | None = None,
     ) -> None:
         self._app = app
         self._access = access
         self._records = records
         self._entry = entry
+        self._slowdown = slowdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through with its principal in ``scope["user"]``.
@@ -111,7 +114,7 @@ class Guard:
             try:
                 scope["user"], receive = await entry.admit(scope, receive, needed)
             except (Unauthenticated, Refused):
-                self._records.heard(Note(SERVICE, "request.unauthenticated", "anonymous", _route(scope)))
+                await self._on_refusal(scope)
                 raise
             self._check(scope["user"], scope, needed)
         elif opt.get("shows_more"):
@@ -123,10 +126,15 @@ class Guard:
         try:
             principal = await access.authenticate(key_in(scope["headers"]))
         except Unauthenticated:
-            self._records.heard(Note(SERVICE, "request.unauthenticated", "anonymous", _route(scope)))
+            await self._on_refusal(scope)
             raise
         self._check(principal, scope, needed)
         return principal
+
+    async def _on_refusal(self, scope: Scope) -> None:
+        self._records.heard(Note(SERVICE, "request.unauthenticated", "anonymous", _route(scope)))
+        if self._slowdown is not None:
+            await self._slowdown.wait(scope)
 
     def _check(self, principal: Principal, scope: Scope, needed: str) -> None:
         if needed not in principal.scopes:

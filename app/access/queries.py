@@ -7,7 +7,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.access.tables import api_keys, tenants
 from app.db.session import Reader, Writer
@@ -22,6 +22,7 @@ _VALID = sa.and_(
 
 _LIVE = (
     sa.select(
+        api_keys.c.key_id,
         api_keys.c.digest,
         sa.case((api_keys.c.previous_until > sa.func.now(), api_keys.c.previous_digest)).label("previous_digest"),
         api_keys.c.tenant_id,
@@ -30,7 +31,7 @@ _LIVE = (
         tenants.c.limits,
     )
     .join_from(api_keys, tenants, api_keys.c.tenant_id == tenants.c.tenant_id)
-    .where(api_keys.c.key_id == sa.bindparam("key_id"), _VALID)
+    .where(api_keys.c.key_id == sa.any_(sa.bindparam("key_ids", type_=ARRAY(sa.Text))), _VALID)
 )
 
 
@@ -96,9 +97,9 @@ async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
     )
 
 
-async def live(session: Reader, key_id: str) -> Row[Any] | None:
-    """The digests, tenant and rights of a key that is neither revoked nor expired, by the database's clock."""
-    return await session.first(_LIVE, {"key_id": key_id})
+async def live(session: Reader, key_ids: Sequence[str]) -> dict[str, Row[Any]]:
+    """By id the digests, tenants and rights of keys that are neither revoked nor expired by the database's clock."""
+    return {row.key_id: row for row in await session.all(_LIVE, {"key_ids": list(key_ids)})}
 
 
 async def move(session: Writer, tenant_id: UUID, key_id: str, column: str, digests: tuple[bytes, bytes]) -> None:

@@ -11,9 +11,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import Row
 
 from app.access import queries
 from app.access.structs import (
@@ -173,10 +175,18 @@ class AccessService:
             raise Unauthenticated(REFUSED)
         return principal
 
-    async def _look_up(self, key_id: str, digests: bytes) -> Principal | None:
+    async def aclose(self) -> None:
+        """End look-ups that are under way."""
+        await self._verdicts.aclose()
+
+    async def _look_up(self, keys: Sequence[tuple[str, bytes]]) -> list[Principal | None]:
+        key_ids = list({key_id for key_id, _ in keys})
+        async with self._database.looking_up(key_ids) as session:
+            rows = await queries.live(session, key_ids)
+        return [await self._judge(rows.get(key_id), key_id, digests) for key_id, digests in keys]
+
+    async def _judge(self, row: Row[Any] | None, key_id: str, digests: bytes) -> Principal | None:
         candidates = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
-        async with self._database.looking_up(key_id) as session:
-            row = await queries.live(session, key_id)
         # an unknown id is compared too, so that it takes as long as a wrong secret
         stored, before = (row.digest, row.previous_digest) if row is not None else (_NO_DIGEST, None)
         same = [hmac.compare_digest(stored, one) for one in candidates]

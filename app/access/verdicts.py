@@ -1,45 +1,61 @@
-"""What the database said of keys lately: believed for a few seconds, asked for once at a time."""
+"""What the database said about keys lately: believed for a few seconds, asked for in batches."""
 
 import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from app.access.structs import Principal
 from app.base.errors import Unavailable
+from app.base.tasks import Tasks
 
 BELIEVED_SECONDS = 4.0
 LOOK_UP_SECONDS = 2.0
 """How long an answer counts, from the moment its question is put, and how long it may take to come. Both are below
 five: a revoked key is refused everywhere within five seconds."""
 
+WAIT_SECONDS = 4.0
+"""How long a request waits for its answer, with the questions that are put before its own."""
+
 MOST_GOOD = 10_000
 MOST_BAD = 1_000
 """Keys that are remembered, the valid apart from the others: a flood of bad keys pushes out bad ones alone."""
 
-STRANGERS = 2
-"""Connections that keys without a good answer so far may use at once. A flood of bad keys waits for them in line; keys
-that were good a while ago, and everybody's requests, have the rest of the pool."""
+BATCH = 500
+"""Keys that one statement looks up. A worker's connections cannot send more invented keys than a few batches hold, so a
+valid key that is new to the process waits for a few statements, never for one per invented key."""
 
-Ask = Callable[[str, bytes], Awaitable[Principal | None]]
+MAX_WAITING = 20_000
+"""Keys that may wait for a statement; further ones are refused at once."""
+
+TOO_SLOW = "The database takes too long to check the API key."
+
+Key = tuple[str, bytes]
+Ask = Callable[[Sequence[Key]], Awaitable[Sequence[Principal | None]]]
 
 
 class Verdicts:
-    """Answers by the digest of a key. ``ask`` (key id, digest) finds out; ``clock`` counts seconds."""
+    """Answers by the digest of a key. ``ask`` (key ids with digests) finds out; ``clock`` counts seconds.
+
+    Keys that were good a while ago wait in a line of their own: each line uses one connection at a time.
+    """
 
     def __init__(self, ask: Ask, clock: Callable[[], float]) -> None:
-        self._ask = ask
         self._clock = clock
         self._good: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
         self._bad: OrderedDict[bytes, float] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Future[Principal | None]] = {}
-        self._strangers = asyncio.Semaphore(STRANGERS)
+        self._tasks = Tasks("keys")
+        self._known = _Line(ask, self._tasks, clock, self._keep)
+        self._strangers = _Line(ask, self._tasks, clock, self._keep)
 
     def __len__(self) -> int:
         return len(self._good) + len(self._bad)
 
+    async def aclose(self) -> None:
+        """End look-ups that are under way: those that wait for them are refused."""
+        await self._tasks.aclose()
+
     async def of(self, key_id: str, digest: bytes) -> Principal | None:
-        """Who the key stands for; None where it is no valid one.
+        """The principal of a key; None for an invalid one.
 
         Raises what ``ask`` raises, which is not kept, and ``Unavailable`` when it takes too long.
         """
@@ -49,37 +65,13 @@ class Verdicts:
             return known[1]
         if self._bad.get(digest, moment) > moment:
             return None
-        while (asking := self._asking.get(digest)) is not None:
-            await asyncio.wait((asking,))
-            if not asking.cancelled():  # the request that asked went away: this one asks
-                return asking.result()
-        return await self._find_out(key_id, digest)
-
-    async def _find_out(self, key_id: str, digest: bytes) -> Principal | None:
-        asking = self._asking[digest] = asyncio.get_running_loop().create_future()
-        until = self._clock() + BELIEVED_SECONDS
+        line = self._strangers if known is None else self._known
+        answer = line.add(key_id, digest)
         try:
-            principal = await self._ask_in_time(key_id, digest)
-        except asyncio.CancelledError:
-            asking.cancel()
-            raise
-        except BaseException as error:
-            asking.set_exception(error)
-            asking.exception()  # perhaps nobody waits for it
-            raise
-        finally:
-            del self._asking[digest]
-        asking.set_result(principal)
-        self._keep(digest, until, principal)
-        return principal
-
-    async def _ask_in_time(self, key_id: str, digest: bytes) -> Principal | None:
-        line = contextlib.nullcontext() if digest in self._good else self._strangers
-        try:
-            async with asyncio.timeout(LOOK_UP_SECONDS), line:
-                return await self._ask(key_id, digest)
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await asyncio.shield(answer)
         except TimeoutError as error:
-            raise Unavailable("The database takes too long to check the API key.") from error
+            raise Unavailable(TOO_SLOW) from error
 
     def _keep(self, digest: bytes, until: float, principal: Principal | None) -> None:
         self._good.pop(digest, None)
@@ -92,3 +84,68 @@ class Verdicts:
             self._good[digest] = until, principal
             if len(self._good) > MOST_GOOD:
                 self._good.popitem(last=False)
+
+
+class _Line:
+    """Keys that wait to be looked up, the same key once; ``keep`` gets each answer and until when it counts."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        tasks: Tasks,
+        clock: Callable[[], float],
+        keep: Callable[[bytes, float, Principal | None], None],
+    ) -> None:
+        self._ask = ask
+        self._tasks = tasks
+        self._clock = clock
+        self._keep = keep
+        self._waiting: dict[bytes, tuple[str, asyncio.Future[Principal | None]]] = {}
+        self._asking: dict[bytes, tuple[str, asyncio.Future[Principal | None]]] = {}
+        self._active = False
+
+    def add(self, key_id: str, digest: bytes) -> "asyncio.Future[Principal | None]":
+        """The answer to come. Raises ``Unavailable`` when too many wait."""
+        place = self._asking.get(digest) or self._waiting.get(digest)
+        if place is None:
+            if len(self._waiting) >= MAX_WAITING:
+                raise Unavailable("Too many API keys wait to be checked.")
+            place = self._waiting[digest] = key_id, asyncio.get_running_loop().create_future()
+            if not self._active:
+                self._active = True
+                self._tasks.start(self._empty(), name="look_up")
+        return place[1]
+
+    async def _empty(self) -> None:
+        try:
+            while self._waiting:
+                first = list(self._waiting)[:BATCH]
+                self._asking = {digest: self._waiting.pop(digest) for digest in first}
+                await self._answer(self._asking)
+        finally:
+            self._active = False
+            for _, answer in (*self._asking.values(), *self._waiting.values()):
+                if not answer.done():
+                    _fail(answer, Unavailable("API keys cannot be checked now."))
+            self._asking, self._waiting = {}, {}
+
+    async def _answer(self, batch: dict[bytes, tuple[str, "asyncio.Future[Principal | None]"]]) -> None:
+        until = self._clock() + BELIEVED_SECONDS
+        keys = [(key_id, digest) for digest, (key_id, _) in batch.items()]
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                (found,) = await asyncio.gather(self._ask(keys), return_exceptions=True)
+        except TimeoutError:
+            found = Unavailable(TOO_SLOW)
+        if isinstance(found, BaseException):
+            for _, answer in batch.values():
+                _fail(answer, found)
+            return
+        for (digest, (_, answer)), principal in zip(batch.items(), found, strict=True):
+            self._keep(digest, until, principal)
+            answer.set_result(principal)
+
+
+def _fail(answer: "asyncio.Future[Principal | None]", error: BaseException) -> None:
+    answer.set_exception(error)
+    answer.exception()  # perhaps no request waits for it any more

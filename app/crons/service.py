@@ -66,7 +66,11 @@ class CronService:
             enabled=body.enabled is not False,
         )
         asked = {name: getattr(body, name) for name in Payload.__struct_fields__}
-        payload = Kept(**asked, langgraph_auth_user=None if principal.rules is None else principal.rules.user)
+        payload = Kept(
+            **asked,
+            langgraph_auth_user=None if principal.rules is None else principal.rules.user,
+            langgraph_auth_user_id=principal.user_id if principal.rules is None else "",
+        )
         keeps = None if thread_id is not None else body.on_run_completed or "delete"
         cron_id = new_id()
         metadata, by = await self._stamped(principal, cron_id, thread_id, body)

@@ -54,6 +54,7 @@ class Kept(Payload, kw_only=True, omit_defaults=True):
     """The same as it is stored: with the person who made the cron, on whose behalf its runs are."""
 
     langgraph_auth_user: dict[str, Any] | None = None
+    langgraph_auth_user_id: str = ""
 
 
 class CronCreate(Payload, kw_only=True):

@@ -288,11 +288,11 @@ class Database:
                     yield Snapshot(connection)
 
     @contextlib.asynccontextmanager
-    async def looking_up(self, key_id: str) -> AsyncIterator[Reader]:
-        """A transaction before the tenant is known: it sees the API key ``key_id`` and nothing else."""
+    async def looking_up(self, key_ids: Sequence[str]) -> AsyncIterator[Reader]:
+        """A transaction before the tenant is known: it sees the API keys ``key_ids``, with their tenants, alone."""
         with reachable(self.disk):
             async with self._turns, self._requests.begin() as connection:
-                await connection.execute(_SET_KEY, {"key": key_id})
+                await connection.execute(_SET_KEY, {"key": ",".join(key_ids)})
                 yield Reader(connection)
 
     @contextlib.asynccontextmanager

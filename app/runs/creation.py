@@ -27,11 +27,15 @@ encode = msgspec.json.Encoder().encode
 
 
 class Asker(NamedTuple):
-    """Who asks for a run, where the operator's handlers tell: what is ``owned`` of threads and of assistants."""
+    """Who asks for a run, where the operator's handlers tell: what is ``owned`` of threads and of assistants.
+
+    ``user_id``: the person whom an API key or a token names.
+    """
 
     owned: Owned = None
     user: dict[str, Any] | None = None
     assistants: Owned = None
+    user_id: str = ""
 
 
 NOBODY = Asker()
@@ -59,7 +63,7 @@ class Creation:
     async def reach(self, who: Principal, thread_id: UUID | None, body: RunCreate) -> tuple[Asker, RunCreate]:
         """Who asks for a run and how far he reaches, and what he asks for then. Raises ``Forbidden``, ``Refused``."""
         if who.rules is None:
-            return NOBODY, body
+            return Asker(user_id=who.user_id), body
         about = {
             "thread_id": thread_id,
             "assistant_id": self._named(body.assistant_id),
@@ -101,7 +105,7 @@ class Creation:
         if thread_id is not None and (fork is not None or _resumes(body)):
             answers, parent_id = await self._continued(tenant_id, thread_id, body, fork, by.owned)
         temporary = thread_id is None and body.on_completion != "keep"
-        request = RunRequest.of(body, temporary=temporary, fork=fork, answers=answers, user=by.user)
+        request = RunRequest.of(body, temporary=temporary, fork=fork, answers=answers, user=by.user, user_id=by.user_id)
         return Accept(
             tenant_id=tenant_id,
             thread_id=thread_id or new_id(),

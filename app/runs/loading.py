@@ -16,7 +16,7 @@ from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
 from app.runs.structs import RunRequest
-from app.tools.caller import AUTH_NAMES
+from app.tools.caller import AUTH_NAMES, AUTH_USER_ID
 
 
 class Loaded(msgspec.Struct, kw_only=True):
@@ -98,6 +98,8 @@ def settings_of(claimed: Claimed, request: RunRequest) -> tuple[RunConfig, dict[
         configurable.pop(name, None)
     if (user := request.langgraph_auth_user) is not msgspec.UNSET:
         configurable |= dict(zip(AUTH_NAMES, (user, user["identity"], user["permissions"]), strict=True))
+    elif (user_id := request.langgraph_auth_user_id) is not msgspec.UNSET:
+        configurable[AUTH_USER_ID] = user_id
     limit = own.get("recursion_limit") or assistant.get("recursion_limit") or UNLIMITED
     config = RunConfig(configurable=configurable, recursion_limit=limit, tags=own.get("tags") or [])
     return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}

@@ -8,7 +8,7 @@ import msgspec
 
 from app.base.errors import BadRequest, Invalid
 from app.limits.structs import Reserved
-from app.tools.caller import AUTH_USER
+from app.tools.caller import AUTH_USER, AUTH_USER_ID
 
 StreamMode = Literal[
     "values",
@@ -159,6 +159,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
     """What a run was asked for, as it is stored and, but for the person, shown (``kwargs`` on the wire).
 
     ``langgraph_auth_user``: who asked, where the operator's handlers tell; it may hold what only agents are to know.
+    ``langgraph_auth_user_id``: the person whom the API key or token of the request names, where there are no handlers.
     """
 
     input: Any = None
@@ -178,6 +179,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
     durability: str = "async"
     reserved: Reserved | msgspec.UnsetType = msgspec.UNSET
     langgraph_auth_user: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    langgraph_auth_user_id: str | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(
@@ -188,6 +190,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
         fork: UUID | None = None,
         answers: dict[str, Any] | None = None,
         user: dict[str, Any] | None = None,
+        user_id: str = "",
     ) -> "RunRequest":
         """The part of ``body`` that outlives the request; ``answers`` are those of its command, by interrupt id."""
         return cls(
@@ -207,6 +210,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
             resumable=bool(body.stream_resumable),
             durability=body.durability or "async",
             langgraph_auth_user=msgspec.UNSET if user is None else user,
+            langgraph_auth_user_id=user_id or msgspec.UNSET,
         )
 
     def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
@@ -224,6 +228,7 @@ def kwargs_of(request: bytes) -> msgspec.Raw:
         return msgspec.Raw(request)
     members = msgspec.json.decode(request, type=dict[str, msgspec.Raw])
     members.pop(AUTH_USER, None)
+    members.pop(AUTH_USER_ID, None)
     return msgspec.Raw(msgspec.json.encode(members))
 
 

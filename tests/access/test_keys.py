@@ -60,7 +60,7 @@ async def test_of_the_secret_only_an_hmac_under_the_pepper_is_stored(
     access: AccessService, database: Database, tenant: str
 ) -> None:
     key_id, key = await made(access, tenant)
-    async with database.looking_up(key_id) as session:
+    async with database.looking_up([key_id]) as session:
         row = await session.first(sa.text("select * from api_keys"))
     assert row is not None
     assert row.digest == hmac.digest(PEPPER.encode(), key.removeprefix("as_").encode(), "sha256")
@@ -143,17 +143,21 @@ async def test_another_tenants_keys_are_not_there(access: AccessService, databas
     await access.authenticate(key)
 
 
-async def test_looking_up_a_key_shows_that_key_alone_and_changes_nothing(
+async def test_looking_up_keys_shows_those_alone_and_changes_nothing(
     access: AccessService, database: Database, tenant: str
 ) -> None:
     key_id, _ = await made(access, tenant)
     await made(access, tenant)
-    async with database.looking_up(key_id) as session:
+    others, _ = await made(access, f"{tenant} too")
+    async with database.looking_up([key_id, others, "0123456789abcdef"]) as session:
+        assert await session.scalar(COUNT) == 2
+        assert await session.scalar(sa.text("select count(*) from tenants")) == 2
+    async with database.looking_up([key_id]) as session:
         assert await session.scalar(COUNT) == 1
         assert await session.scalar(sa.text("select name from tenants")) == tenant
         changed = await session._connection.execute(sa.text("update api_keys set revoked_at = now()"))
         assert changed.rowcount == 0
-    async with database.looking_up("0123456789abcdef") as session:
+    async with database.looking_up(["0123456789abcdef"]) as session:
         assert await session.scalar(COUNT) == 0
 
 

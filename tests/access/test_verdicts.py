@@ -1,13 +1,14 @@
 """The memory of keys: quick, small, never wrong for long, and never open."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from uuid import UUID
 
 import pytest
 
 from app.access import verdicts
 from app.access.structs import Principal
-from app.access.verdicts import Verdicts
+from app.access.verdicts import Key, Verdicts
 from app.base.errors import Unavailable
 from tests.access.clock import Clock
 
@@ -21,12 +22,14 @@ class Asked:
     def __init__(self) -> None:
         self.times = 0
         self.running = 0
+        self.largest = 0
         self.free = asyncio.Event()
         self.free.set()
         self.failure: Exception | None = None
 
-    async def __call__(self, key_id: str, digest: bytes) -> Principal | None:
+    async def __call__(self, keys: Sequence[Key]) -> list[Principal | None]:
         self.times += 1
+        self.largest = max(self.largest, len(keys))
         self.running += 1
         try:
             await self.free.wait()
@@ -34,7 +37,7 @@ class Asked:
             self.running -= 1
         if self.failure is not None:
             raise self.failure
-        return SOMEBODY if digest == GOOD else None
+        return [SOMEBODY if digest == GOOD else None for _, digest in keys]
 
 
 @pytest.fixture
@@ -43,8 +46,10 @@ def asked() -> Asked:
 
 
 @pytest.fixture
-def memory(asked: Asked, clock: Clock) -> Verdicts:
-    return Verdicts(asked, clock)
+async def memory(asked: Asked, clock: Clock) -> AsyncIterator[Verdicts]:
+    memory = Verdicts(asked, clock)
+    yield memory
+    await memory.aclose()
 
 
 @pytest.mark.parametrize("digest, verdict", [(GOOD, SOMEBODY), (b"bad", None)])
@@ -65,7 +70,7 @@ async def test_belief_counts_from_the_question_and_not_from_a_late_answer(
 ) -> None:
     asked.free.clear()
     first = asyncio.ensure_future(memory.of("1", GOOD))
-    await asyncio.sleep(0)
+    await until(lambda: asked.running == 1)
     clock.seconds += verdicts.BELIEVED_SECONDS
     asked.free.set()
     assert await first == SOMEBODY
@@ -90,7 +95,7 @@ async def test_a_request_that_goes_away_while_it_asks_takes_no_other_along(memor
     await asyncio.wait([first])
     asked.free.set()
     assert await asyncio.gather(*others) == [SOMEBODY] * 4
-    assert asked.times == 2
+    assert asked.times == 1
 
 
 async def test_a_request_that_goes_away_while_it_waits_leaves_the_question_alone(
@@ -145,20 +150,62 @@ async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
     clock.seconds += verdicts.BELIEVED_SECONDS
     asked.free.clear()
     flood = [asyncio.ensure_future(memory.of("1", number.to_bytes(8))) for number in range(100)]
-    await asyncio.sleep(0)
-    assert asked.running == verdicts.STRANGERS
+    await until(lambda: asked.running == 1)
     known = asyncio.ensure_future(memory.of("1", GOOD))
-    await asyncio.sleep(0)
-    assert asked.running == verdicts.STRANGERS + 1
+    await until(lambda: asked.running == 2)
     asked.free.set()
     assert await known == SOMEBODY
     assert await asyncio.gather(*flood) == [None] * 100
 
 
+async def test_a_valid_key_that_is_new_waits_for_few_statements_whatever_the_flood(
+    memory: Verdicts, asked: Asked
+) -> None:
+    asked.free.clear()
+    flood = [asyncio.ensure_future(memory.of(str(number), number.to_bytes(8))) for number in range(1500)]
+    await until(lambda: asked.running == 1)
+    valid = asyncio.ensure_future(memory.of("valid", GOOD))
+    await asyncio.sleep(0)
+    asked.free.set()
+    assert await valid == SOMEBODY
+    assert await asyncio.gather(*flood) == [None] * 1500
+    assert (asked.times, asked.largest) == (1500 // verdicts.BATCH + 1, verdicts.BATCH)
+
+
+async def test_more_keys_than_may_wait_are_refused_at_once(
+    memory: Verdicts, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "MAX_WAITING", 3)
+    asked.free.clear()
+    first = asyncio.ensure_future(memory.of("1", b"first"))
+    await until(lambda: asked.running == 1)
+    waiting = [asyncio.ensure_future(memory.of("1", number.to_bytes(8))) for number in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await memory.of("1", b"one too many")
+    asked.free.set()
+    assert await asyncio.gather(first, *waiting) == [None] * 4
+
+
+async def test_closing_refuses_those_that_wait(memory: Verdicts, asked: Asked) -> None:
+    asked.free.clear()
+    waiting = asyncio.ensure_future(memory.of("1", GOOD))
+    await until(lambda: asked.running == 1)
+    await memory.aclose()
+    with pytest.raises(Unavailable):
+        await waiting
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(0)
+
+
 async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(memory: Verdicts, asked: Asked) -> None:
     await memory.of("1", GOOD)
-    for number in range(3 * verdicts.MOST_BAD):
-        await memory.of("1", number.to_bytes(8))
+    await asyncio.gather(*(memory.of("1", number.to_bytes(8)) for number in range(3 * verdicts.MOST_BAD)))
     assert len(memory) == verdicts.MOST_BAD + 1
     before = asked.times
     await memory.of("1", GOOD)
@@ -166,8 +213,8 @@ async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(me
 
 
 async def test_good_keys_are_bounded_as_well(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def everybody(key_id: str, digest: bytes) -> Principal:
-        return SOMEBODY
+    async def everybody(keys: Sequence[Key]) -> list[Principal]:
+        return [SOMEBODY] * len(keys)
 
     monkeypatch.setattr(verdicts, "MOST_GOOD", 3)
     memory = Verdicts(everybody, clock)

@@ -55,9 +55,9 @@ def memory_tool(store: LongTerm | None) -> FunctionTool:
 
 
 def namespace_of(configurable: dict[str, Any]) -> list[str]:
-    """Where the memories of a person lie; those that all of a tenant share, where the caller names nobody.
+    """The namespace of a person's memories; the one that a whole tenant shares, where no person is named.
 
-    Where the server knows who asks, that counts, and not what a caller says.
+    The person whom the credential of the request names comes before the one that a client names.
     """
     whose = str(configurable.get(AUTH_USER_ID) or configurable.get(WHOSE) or "")
     # a label has no dot, and an address of a person may
