@@ -85,7 +85,10 @@ class Feed:
 
     def stored(self, seq: int) -> None:
         """The event log has the frames up to ``seq`` now, so they may be forgotten here."""
-        self.in_log = max(seq, self.in_log)
+        if seq > self.in_log:
+            self.in_log = seq
+            if self.outlet is not None:
+                self.outlet()
 
     def close(self, *, finished: bool) -> None:
         """No more frames will come from this owner; ``finished`` tells whether the run has ended."""

@@ -1,16 +1,20 @@
 """Chunks of frames by way of a table: written down by the owner, announced by a signal, read by who wants them."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
-from app.bus.relay import Chunk, Readers
+from app.bus.relay import IDLE_SECONDS, PAUSE_SECONDS, PUBLISH_SECONDS, Chunk, Readers
 from app.bus.signals import Signal, Signals
 from app.db.engine import Database
+
+log = structlog.get_logger(__name__)
 
 PUBLISH = """
 insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
@@ -72,18 +76,26 @@ class PostgresCarrier:
         if signal.frames:
             self._announced.update(signal.frames)
             self._wake.set()
+        if signal.is_empty:
+            self._readers.missed()
 
     async def _fetch(self) -> None:
-        await self._wake.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._wake.wait()
         self._wake.clear()
         announced, self._announced = self._announced, set()
         places = self._readers.places(announced)
         if not places:
             return
         try:
-            async with self._database.engine_connection() as connection:
+            async with asyncio.timeout(PUBLISH_SECONDS), self._database.engine_connection() as connection:
                 rows = await connection.fetch(FETCH, *map(list, zip(*places, strict=True)))
-        except Unavailable:
-            return  # the readers find the gap
+        except (Unavailable, TimeoutError) as error:
+            log.warning("frames_not_fetched", error=type(error).__name__, runs=len(announced))
+            self._announced |= announced
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._wake.set()
+            return
         for row in rows:
             self._readers.receive(_unpack(row["body"]))

@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ResponseError
 
-from app.base.tasks import Tasks
+from app.base.ids import new_id
+from app.base.tasks import Tasks, together
 from app.bus.redis_address import FAILURES, LOOK_SECONDS, SECONDS, RedisAddress, Urls, opened
 from app.bus.relay import Carrier, Chunk, Readers
 from app.secrets.secret import Secret
@@ -25,6 +26,12 @@ log = structlog.get_logger(__name__)
 
 REST_SECONDS = 1.0
 """How long Redis is left alone after it has failed."""
+
+BEAT_SECONDS = 2.0
+"""Between two messages of a process to itself, by which it knows that its subscriptions work."""
+
+DEAF_SECONDS = 5.0
+"""After so long without any message the connection is given up for a new one."""
 
 _PREFIX = b"agent-service:frames:"
 _pack = msgspec.msgpack.Encoder().encode
@@ -42,6 +49,7 @@ class RedisCarrier:
         self._address = RedisAddress(url)
         self._open()
         self._otherwise = otherwise
+        self._own = b"agent-service:beat:" + new_id().bytes
         self._wanted: set[UUID] = set()
         self._changed = asyncio.Event()
         self._resting_until = 0.0
@@ -126,16 +134,25 @@ class RedisCarrier:
     async def _connected(self) -> None:
         try:
             async with self._listener.pubsub() as pubsub:
-                await pubsub.subscribe(_PREFIX)  # there must always be one
-                follower = self._tasks.start(self._subscribe(pubsub), name="subscribe")
-                try:
-                    async for message in pubsub.listen():
-                        if message["type"] == "message" and message["channel"] != _PREFIX:
-                            self._readers.receive(_unpack(message["data"]))
-                finally:
-                    follower.cancel()
-        except FAILURES as error:
-            self._rest(error)
+                async with asyncio.timeout(DEAF_SECONDS):
+                    await pubsub.subscribe(self._own)  # there must always be one
+                await together(self._listen(pubsub), self._subscribe(pubsub), self._beat())
+        except* FAILURES as failed:
+            self._rest(failed.exceptions[0])
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(DEAF_SECONDS) as deadline:
+            async for message in pubsub.listen():
+                deadline.reschedule(now() + DEAF_SECONDS)
+                if message["type"] == "message" and message["channel"] != self._own:
+                    self._readers.receive(_unpack(message["data"]))
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            with contextlib.suppress(*FAILURES):  # without it the listener gives up
+                await self._redis.publish(self._own, b"")
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Keep the subscriptions as they are wanted."""
@@ -146,6 +163,8 @@ class RedisCarrier:
                 await pubsub.subscribe(*map(_channel, new))
             if old := has - wanted:
                 await pubsub.unsubscribe(*map(_channel, old))
+            if not has:
+                self._readers.missed()  # before this connection
             has = wanted
             await self._changed.wait()
             self._changed.clear()

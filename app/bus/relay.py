@@ -13,13 +13,25 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.bus.feed import Feed, Frame
 
+log = structlog.get_logger(__name__)
+
 ASKED_SECONDS = 15.0
 """How long frames go out after they were asked for the last time."""
+
+PUBLISH_SECONDS = 5.0
+"""How long it may take to bring chunks on their way, before they are sent again."""
+
+PAUSE_SECONDS = 0.5
+"""Before they are."""
+
+IDLE_SECONDS = 30.0
+"""How long the outlet sleeps while there is nothing to send."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
@@ -64,6 +76,10 @@ class Readers(Protocol):
         """Frames have come."""
         ...
 
+    def missed(self) -> None:
+        """Frames may have been lost: compare with the event log."""
+        ...
+
 
 class Carrier(Protocol):
     """Takes chunks to other processes and brings theirs."""
@@ -105,22 +121,39 @@ class Outlet:
     async def aclose(self) -> None:
         """Send what waits and stop."""
         await self._tasks.aclose()
-        with contextlib.suppress(Unavailable):
-            await self._flush()
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(1):
+                await self._flush()
 
-    def ask(self, tenant_id: UUID, run_id: UUID, feed: Feed) -> None:
-        """Somebody elsewhere reads ``feed``, the one of the live run ``run_id``."""
+    def ask(self, tenant_id: UUID, run_id: UUID, feed: Feed, *, again: bool = False) -> None:
+        """Somebody elsewhere reads ``feed``, the one of the live run ``run_id``.
+
+        ``again``: frames were lost on the way, so send those that the event log does not hold once more.
+        """
         watched = self._open.get(run_id)
         if watched is None or watched.feed is not feed:
             watched = self._open[run_id] = Watched(tenant_id, run_id, feed)
             feed.outlet = self._wake.set
             self._wake.set()
+        elif again:
+            watched.rewind()
+            self._wake.set()
         watched.until = time.monotonic() + ASKED_SECONDS
 
     async def _send(self) -> None:
-        await self._wake.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._wake.wait()
         self._wake.clear()
-        await self._flush()
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await self._flush()
+        except (Unavailable, TimeoutError) as error:
+            log.warning("frames_not_sent", error=type(error).__name__, runs=len(self._open))
+            for watched in self._open.values():
+                watched.rewind()
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._wake.set()
 
     async def _flush(self) -> None:
         now = time.monotonic()
@@ -144,16 +177,20 @@ class Watched:
         self.feed = feed
         self.until = 0.0
         self._tenant_id = tenant_id
-        self._sent = feed.in_log
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Send everything once more that the event log does not hold."""
+        self._sent = self._known = self.feed.in_log
         self._first = True
 
     def next(self) -> Chunk | None:
-        """What has not gone out yet."""
-        first, frames = self.feed.after(self._sent)
-        if not (frames or self._first or self.feed.closed):
-            return None
-        self._sent, self._first = first + len(frames), False
+        """What has not gone out yet: frames, or that the event log holds more of them."""
         feed = self.feed
+        first, frames = feed.after(self._sent)
+        if not (frames or self._first or feed.closed or feed.in_log > self._known):
+            return None
+        self._sent, self._known, self._first = first + len(frames), feed.in_log, False
         return Chunk(
             self._tenant_id, self.run_id, feed.epoch, first + 1, frames, feed.in_log, feed.closed, feed.finished
         )

@@ -1,13 +1,15 @@
 """Wake-ups between the processes of one database: PostgreSQL's NOTIFY, coalesced, with ids only.
 
 A signal may be lost (a connection breaks) and never carries what matters: who hears it looks at the database, and
-everybody looks now and then without one. NOTIFY takes a lock of the whole database at commit, so signals are sent
+everybody looks now and then without one. The connection proves every few seconds that it is alive: an echo, which the
+process sends to itself, must come back by it. NOTIFY takes a lock of the whole database at commit, so signals are sent
 outside every other transaction, and what gathers while one is on its way goes out as the next one.
 https://www.postgresql.org/docs/current/sql-notify.html
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
@@ -25,29 +27,37 @@ log = structlog.get_logger(__name__)
 CHANNEL = "agent_service"
 """The one channel: everybody hears everything, and takes what concerns it."""
 
+ECHO_CHANNEL = "agent_service_echo"
+"""Where a process hears that its connection works; what others send there is none of its business."""
+
 MOST_IDS = 150
 """Ids in one signal: a payload has 8,000 bytes at the most."""
 
 PAUSE_SECONDS = 0.5
 """Between two tries to reach the database."""
 
-PULSE_SECONDS = 10.0
-"""Between two looks whether the connection is still there."""
+ECHO_SECONDS = 2.0
+"""Between two echoes."""
+
+ANSWER_SECONDS = 5.0
+"""How long connecting, a statement or an echo may take: then the connection is given up for a new one."""
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one process tells the others.
 
     ``queue``: runs wait to be claimed. ``cancel``: run id → the action recorded for it. ``watch``: runs whose frames a
-    reader of the sender wants; ``frames``: runs of which frames were written down for such readers. ``follow``: threads
-    of which a reader wants to know when a run starts; ``news``: such threads on which one has, or that are gone.
-    ``erased``: tenants whose data were deleted, all of them.
+    reader of the sender wants; ``again``: those of them whose frames it wants again from where the event log ends,
+    because some were lost on the way; ``frames``: runs of which frames were written down for such readers.
+    ``follow``: threads of which a reader wants to know when a run starts; ``news``: such threads on which one has, or
+    that are gone. ``erased``: tenants whose data were deleted, all of them.
     """
 
     sender: UUID
     queue: bool = False
     cancel: dict[UUID, str] = {}
     watch: list[UUID] = []
+    again: list[UUID] = []
     frames: list[UUID] = []
     follow: list[UUID] = []
     news: list[UUID] = []
@@ -56,8 +66,14 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_empty(self) -> bool:
         """Whether this is the one after a new connection: anything may have been missed."""
-        return not (self.queue or self.cancel or self.watch or self.frames or self.follow or self.news or self.erased)
+        return not (self.queue or self.cancel or any(getattr(self, kind) for kind in KINDS))
 
+
+KINDS = ("watch", "again", "frames", "follow", "news", "erased")
+"""The members that are lists of ids."""
+
+
+NOTIFY = "select pg_notify($1, payload) from unnest($2::text[]) payload"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Signal).decode
@@ -80,12 +96,14 @@ class Signals:
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()
         self._sent.set()
+        self._echoes = 0
+        self._echo = asyncio.Event()
         self._clear()
 
     def _clear(self) -> None:
         self._queue = False
         self._cancel: dict[UUID, str] = {}
-        self._sets: dict[str, set[UUID]] = {kind: set() for kind in ("watch", "frames", "follow", "news", "erased")}
+        self._sets: dict[str, set[UUID]] = {kind: set() for kind in KINDS}
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` for every signal; it must not wait for anything."""
@@ -114,7 +132,7 @@ class Signals:
             self._waits()
 
     def tell(self, kind: str, ids: Iterable[UUID]) -> None:
-        """Add ``ids`` to the signal's member ``kind``: watch, frames, follow, news or erased."""
+        """Add ``ids`` to the signal's member ``kind``, one of ``KINDS``."""
         waiting = self._sets[kind]
         for one in ids:
             waiting.add(one)
@@ -126,28 +144,57 @@ class Signals:
 
     async def _connected(self) -> None:
         try:
-            async with self._database.listening() as connection:
-                await connection.add_listener(CHANNEL, self._hear)
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    connection = await stack.enter_async_context(self._database.listening())
+                    await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
+                    await connection.add_listener(CHANNEL, self._hear)
+                    await connection.add_listener(ECHO_CHANNEL, self._hear_echo)
                 self._call(Signal(self._sender))
                 while True:
                     await self._send(connection)
-        except (Unavailable, asyncpg.PostgresError) as error:
+                    await self._prove(connection)
+        except (Unavailable, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.warning("signals_reconnect", error=type(error).__name__)
 
     async def _send(self, connection: asyncpg.Connection) -> None:
-        try:
-            async with asyncio.timeout(PULSE_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            await connection.execute("select 1")
-            return
-        payloads = [_encode(signal).decode() for signal in self._take()]
-        try:
-            await connection.execute("select pg_notify($1, payload) from unnest($2::text[]) payload", CHANNEL, payloads)
-        finally:
+        """Send what gathers until the next echo is due; what fails to go out waits for the next connection."""
+        due = time.monotonic() + ECHO_SECONDS
+        while (left := due - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            if not self._wake.is_set():
+                return
+            signals = self._take()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await connection.execute(NOTIFY, CHANNEL, [_encode(signal).decode() for signal in signals])
+            except BaseException:
+                self._put_back(signals)
+                raise
             if not (self._queue or self._cancel or any(self._sets.values())):
                 self._wake.clear()
                 self._sent.set()
+
+    async def _prove(self, connection: asyncpg.Connection) -> None:
+        """Send an echo and wait until it has come back. Raises ``TimeoutError`` when it does not."""
+        self._echoes += 1
+        self._echo.clear()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await connection.execute(NOTIFY, ECHO_CHANNEL, [f"{self._sender} {self._echoes}"])
+            await self._echo.wait()
+
+    def _hear_echo(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        if payload == f"{self._sender} {self._echoes}":
+            self._echo.set()
+
+    def _put_back(self, signals: list[Signal]) -> None:
+        for signal in signals:
+            self._queue = self._queue or signal.queue
+            self._cancel = {**signal.cancel, **self._cancel}
+            for kind, waiting in self._sets.items():
+                waiting.update(getattr(signal, kind))
 
     def _take(self) -> list[Signal]:
         """What waits, in signals that fit."""

@@ -16,6 +16,7 @@ from app.runs.frames import with_member
 encode = msgspec.json.Encoder().encode
 
 ROLLED_BACK = Failed(error="RolledBack", message="The run was rolled back: the thread is as it was before.")
+REMOVED = Failed(error="RunRemoved", message="The run was removed: rolled back, or deleted with its thread.")
 OUT_OF_TIME = Failed(error="RunTimeout", message="The run took longer than its agent's limits.seconds.")
 
 

@@ -112,7 +112,7 @@ class Execution:
             self._say(RunStarted(run_id, attempt))
         if self.claimed.torn:
             step = self.step if self._continues else self.step + 1  # the input takes one
-            began = [self._message_id(epoch, step, 0) for epoch in range(1, self.claimed.epoch)]
+            began = [first_message_id(self.run_id, epoch, step) for epoch in range(1, self.claimed.epoch)]
             self._say(Retracted(message_ids=began, step=step))
 
     async def begin(self, agent: Agent) -> None:
@@ -196,10 +196,7 @@ class Execution:
         """As ``RunContext.message_id``; made from the attempt's epoch, so that the next owner can withdraw it."""
         step, count = self._spoken
         self._spoken = (self.step, count + 1 if step == self.step else 0)
-        return self._message_id(self.claimed.epoch, *self._spoken)
-
-    def _message_id(self, epoch: int, step: int, count: int) -> str:
-        return f"run--{uuid5(self.run_id, f'{epoch} {step} {count}')}"
+        return _message_id(self.run_id, self.claimed.epoch, *self._spoken)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
         """Make durable that these calls may start now."""
@@ -253,6 +250,11 @@ class Execution:
     async def cancelled(self, reason: Reason) -> None:
         """End the run because a client asked for it; what it has committed stays."""
         await self._finish(RunStatus.INTERRUPTED, reason, Ending())
+
+    @property
+    def said_more(self) -> bool:
+        """Whether readers were sent frames that the event log does not hold."""
+        return self._renderer.seq >= self._first_seq
 
     def rolled_back(self, queued: int) -> None:
         """The run is gone, and with it all that it did: tell its readers. ``queued`` runs wait for the thread."""
@@ -326,6 +328,8 @@ class Execution:
         return self._draft.entry(stored, end), frames
 
     async def _commit(self, step: Step | None, end: EndEntry | None) -> None:
+        """Write ``step`` and ``end``, then announce them; what readers were sent stays for the log if that fails."""
+        sent = list(self._events), self._first_seq, self._renderer.seq
         try:
             if self._bytes >= BULK:
                 await self.settle_input()
@@ -336,6 +340,9 @@ class Execution:
             crash_point("before_commit" if entry.end is None else "before_end")
             self.queued = await self._journal.write(entry)
             crash_point("after_commit" if entry.end is None else "after_end")
+        except BaseException:
+            self._events, self._first_seq, self._renderer.seq = sent
+            raise
         finally:
             held, self._held = self._held or [], None
             if self._settled is not None:
@@ -356,3 +363,12 @@ class Execution:
     def result(self) -> bytes:
         """What ``wait`` and ``join`` answer: the values, or the error, as JSON."""
         return self._ending.result(self.state)
+
+
+def first_message_id(run_id: UUID, epoch: int, step: int) -> str:
+    """The id of the first message that the owner of ``epoch`` begins in ``step``."""
+    return _message_id(run_id, epoch, step, 0)
+
+
+def _message_id(run_id: UUID, epoch: int, step: int, count: int) -> str:
+    return f"run--{uuid5(run_id, f'{epoch} {step} {count}')}"

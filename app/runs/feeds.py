@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable
 from uuid import UUID
 
-from app.base.errors import Unavailable
 from app.base.tasks import Tasks
-from app.bus.feed import Feed
+from app.bus.feed import START, EventId, Feed
 from app.bus.relay import ASKED_SECONDS, Carrier, Chunk, Place
 from app.bus.signals import Signal, Signals
 from app.db.engine import Database
@@ -16,12 +15,31 @@ from app.domain.lifecycle import RunStatus
 from app.runs.watches import ThreadKey, Watch, Watches
 
 LOOK_SECONDS = 1.0
-"""How often runs elsewhere that are read here are looked up, all in one statement: their owner may have died."""
+"""How often runs elsewhere that are read here are looked up, all in one statement: their owner may have died, and
+frames or the signal of an end may have been lost."""
 
-MISSED_SECONDS = 60.0
+MISSED_SECONDS = 3.0
 """How often threads that are followed here are looked up: a signal of their next run may have been lost."""
 
-STATES = "select run_id, status, epoch from runs where run_id = any($1)"
+IDLE_SECONDS = 30.0
+"""How long the look-up sleeps while no run elsewhere is read here."""
+
+ANSWER_SECONDS = 5.0
+"""How long one look-up may take: a connection that is dead without knowing it is given up then."""
+
+ASK_AGAIN_SECONDS = 0.5
+"""The shortest time between two requests to an owner to send again what the event log does not hold."""
+
+STATES = """
+select r.run_id, r.status, r.epoch, l.epoch as log_epoch, l.seq as log_seq
+from runs r left join lateral (
+  select e.epoch, e.seq from events e
+  where e.tenant_id = r.tenant_id and e.run_id = r.run_id
+  order by e.tenant_id desc, e.run_id desc, e.epoch desc, e.seq desc limit 1
+) l on true
+where r.run_id = any($1)
+"""
+"""Who may own each run, and the newest row of its event log."""
 
 
 class Followed:
@@ -33,6 +51,11 @@ class Followed:
         self.readers = 0
         self.local = False
         self.wanted = False
+        self.logged = START
+        """The newest row of the event log that readers here are known to have read or been sent."""
+        self._awaited = START
+        self._unanswered = 0
+        self._asked_at = 0.0
         self._feed = Feed()
 
     @property
@@ -42,11 +65,40 @@ class Followed:
             self._feed = Feed()
         return self._feed
 
+    def owns_another(self, feed: Feed) -> bool:
+        """Whether the run, lost here under ``feed``, lives here again under a later epoch."""
+        return self.local and self._feed is not feed and self._feed.epoch > feed.epoch
+
     def renew(self) -> Feed:
         """Give up what the feed holds: its readers go on from the event log."""
         if self._feed.epoch:
             self._feed.close(finished=False)
         return self.feed
+
+    def is_behind(self, newest: EventId) -> bool:
+        """Whether the frames of ``newest``, a row of the event log, have not come since the look before this one."""
+        if newest <= self.logged:
+            return False
+        if self.feed.epoch == newest.epoch and self.feed.in_log >= newest.seq:
+            self.logged = newest
+        elif self._awaited == newest:
+            self.logged = newest
+            return True
+        self._awaited = newest
+        return False
+
+    def is_unanswered(self) -> bool:
+        """Whether its owner, asked at the look before, has sent nothing; called once a look."""
+        self._unanswered = 0 if self.feed.epoch else self._unanswered + 1
+        return self._unanswered > 1
+
+    def may_ask(self) -> bool:
+        """Whether its owner may be asked to send again; True not too often."""
+        now = time.monotonic()
+        if now - self._asked_at < ASK_AGAIN_SECONDS:
+            return False
+        self._asked_at = now
+        return True
 
 
 class Following:
@@ -116,7 +168,7 @@ class Feeds:
         """The run lives here no more; ``finished``: because it has ended."""
         feed.close(finished=finished)
         followed = self._followed.get(run_id)
-        if followed is not None:
+        if followed is not None and not followed.owns_another(feed):
             followed.local = False
             if not followed.readers:
                 del self._followed[run_id]
@@ -132,17 +184,22 @@ class Feeds:
             if self._followed.get(followed.run_id) is followed:
                 del self._followed[followed.run_id]
 
-    async def changed(self, followed: Followed) -> None:
-        """Wait for news of a run that may live in any process: an owner, frames, an end."""
-        feed = followed.feed
-        if self._closing:
-            return
-        if not followed.local and not followed.wanted:
+    async def changed(self, followed: Followed, feed: Feed) -> None:
+        """Wait for news of a run that may live in any process: an owner, frames, an end. ``feed`` is still open."""
+        if not followed.local:
+            if self._closing:
+                feed.close(finished=False)
+                return
+            self._want(followed)
+        await feed.changed()
+
+    def _want(self, followed: Followed) -> None:
+        """Ask for frames of a run elsewhere, and look it up from now on."""
+        if not followed.wanted:
             followed.wanted = True
             self._carrier.want(followed.run_id)
             self._signals.tell("watch", [followed.run_id])
             self._wake.set()
-        await feed.changed()
 
     def places(self, run_ids: Iterable[UUID]) -> list[Place]:
         """As ``Readers.places``."""
@@ -162,14 +219,23 @@ class Feeds:
         feed = followed.feed
         if chunk.epoch < feed.epoch:
             return
-        if feed.epoch and (chunk.epoch > feed.epoch or chunk.seq > feed.last.seq + 1):
+        if chunk.epoch > feed.epoch > 0:
             feed = followed.renew()
-        if not feed.epoch:
+        if not feed.epoch or chunk.seq > feed.last.seq + 1:
+            if chunk.seq - 1 > chunk.in_log:  # what comes before it is lost, and not in the log yet
+                if followed.may_ask():
+                    self._signals.tell("again", [chunk.run_id])
+                return
+            feed = followed.renew()
             feed.open(chunk.epoch, chunk.seq - 1)
         feed.push(chunk.frames[feed.last.seq + 1 - chunk.seq :])
         feed.stored(chunk.in_log)
         if chunk.closed:
             feed.close(finished=chunk.finished)
+
+    def missed(self) -> None:
+        """As ``Readers.missed``."""
+        self._wake.set()
 
     def watching(self, thread: ThreadKey, ordinal: int) -> Watch:
         """A block with a future that is done when run number ``ordinal`` of ``thread`` is taken up, in any process."""
@@ -180,10 +246,9 @@ class Feeds:
 
     async def look_for_missed(self) -> None:
         """Wake those who follow a thread whose next run is there without a signal."""
-        with contextlib.suppress(Unavailable):
-            if self._watches.threads():
-                async with self._database.engine_connection() as connection:
-                    await self._watches.look(connection)
+        if self._watches.threads():
+            async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
+                await self._watches.look(connection)
 
     def tell(self, tenant_id: UUID, thread_id: UUID) -> None:
         """A run of the thread was taken up, or the thread is gone: tell those who follow it, in any process."""
@@ -208,13 +273,10 @@ class Feeds:
 
     async def _look(self) -> None:
         """Look up the runs elsewhere that are read here, and ask for their frames again in time."""
-        wanted = [followed for followed in self._followed.values() if followed.wanted]
-        if not wanted and not self._watches.threads():
-            await self._wake.wait()
-        else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._wake.wait()
+        idle = not self._watches.threads() and not any(followed.wanted for followed in self._followed.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS if idle else LOOK_SECONDS):
+                await self._wake.wait()
         self._wake.clear()
         now = time.monotonic()
         again = now - self._asked_at > ASKED_SECONDS / 3
@@ -226,20 +288,27 @@ class Feeds:
             await self._compare(wanted, ask=again)
 
     async def _compare(self, wanted: list[Followed], *, ask: bool) -> None:
-        try:
-            async with self._database.engine_connection() as connection:
-                rows = await connection.fetch(STATES, [followed.run_id for followed in wanted])
-        except Unavailable:
-            return
-        states = {row["run_id"]: (row["status"], row["epoch"]) for row in rows}
-        asking = []
+        """Compare what readers have been sent of runs elsewhere with what the database says of them."""
+        run_ids = [followed.run_id for followed in wanted]
+        async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
+            rows = await connection.fetch(STATES, run_ids)
+        states = {row["run_id"]: row for row in rows}
+        watch, again = [], []
         for followed in wanted:
-            status, epoch = states.get(followed.run_id, ("", 0))
-            feed = followed.feed
-            if status not in {RunStatus.PENDING, RunStatus.RUNNING}:
+            row, feed = states.get(followed.run_id), followed.feed
+            if followed.local:
+                continue  # it was taken up here meanwhile
+            if row is None or row["status"] not in {RunStatus.PENDING, RunStatus.RUNNING}:
                 feed.close(finished=False)  # its readers find the end in the database
-            elif feed.epoch and (epoch > feed.epoch or status == RunStatus.PENDING):
-                followed.renew()
-            elif status == RunStatus.RUNNING and (ask or not feed.epoch):
-                asking.append(followed.run_id)
-        self._signals.tell("watch", asking)
+                continue
+            newest = START if row["log_epoch"] is None else EventId(row["log_epoch"], row["log_seq"])
+            running = row["status"] == RunStatus.RUNNING
+            behind = followed.is_behind(newest)
+            if behind or (feed.epoch and (row["epoch"] > feed.epoch or not running)):
+                feed.close(finished=False)  # they read the log
+            if running and (ask or not feed.epoch):
+                watch.append(followed.run_id)
+            if (followed.is_unanswered() or behind) and running and followed.may_ask():
+                again.append(followed.run_id)
+        self._signals.tell("watch", watch)
+        self._signals.tell("again", again)

@@ -161,6 +161,20 @@ async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: int) -> 
     )
 
 
+_LAST_STEP = sa.text("""
+    select coalesce(
+      (select max(s.step) from steps s where s.tenant_id = :tenant and s.run_id = :run),
+      (select max(c.step) from checkpoints c
+       where c.tenant_id = :tenant and c.thread_id = :thread and c.run_id = :run))
+""")
+
+
+async def last_step(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> int | None:
+    """The number of the last step that a run has committed, its input counted; None when there is none."""
+    found: int | None = await session.scalar(_LAST_STEP, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+    return found
+
+
 _AT = sa.text(
     f"select {COLUMNS} from checkpoints c {ITEMS}"
     " where c.tenant_id = :tenant and c.thread_id = :thread and c.checkpoint_id = :checkpoint"

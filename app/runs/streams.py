@@ -15,10 +15,12 @@ from app.bus.feed import Behind, EventId, Feed, Frame
 from app.checkpoints.codec import unpack
 from app.checkpoints.snapshot import read
 from app.db.engine import Database
-from app.domain.events import Ended, Event, Failed, InputApplied, Interrupted, StepCommitted
+from app.db.session import Reader
+from app.domain.events import Ended, Event, Failed, InputApplied, Interrupted, Retracted, StepCommitted
 from app.domain.lifecycle import TERMINAL, RunStatus
 from app.runs import queries
-from app.runs.ending import shown
+from app.runs.ending import REMOVED, shown
+from app.runs.execution import first_message_id
 from app.runs.frames import Renderer, with_member
 from app.runs.structs import RunRequest
 from app.runs.supervisor import Supervisor
@@ -28,6 +30,14 @@ BREATH = 16
 
 RETRY = b"retry: 1000\r\n\r\n"
 """Ends a stream of a draining process: the client comes back in a second, to whoever serves then."""
+
+READ_SECONDS = 5.0
+"""How long one read of the log may take at first: a connection that is dead without knowing it is given up then."""
+
+MAX_READ_SECONDS = 60.0
+
+PAUSE_SECONDS = 0.5
+"""Between two tries to read the log while the database is away."""
 
 _events = msgspec.json.Decoder(list[Event])
 
@@ -42,11 +52,19 @@ class RunStreams:
     async def follow(
         self, tenant_id: UUID, run_id: UUID, *, after: EventId, modes: Collection[str] | None
     ) -> AsyncIterator[bytes]:
-        """Chunks of frames after ``after`` until the run ends; ``modes`` narrows them (None: all the run's)."""
+        """Chunks of frames after ``after`` until the run ends; ``modes`` narrows them (None: all the run's).
+
+        A reader that has had something waits until the database is back; any other gets ``Unavailable``.
+        """
         place = after
-        with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
+        failures = 0
+        feeds = self._supervisor.feeds
+        with feeds.follow(tenant_id, run_id) as followed:
             while True:
                 feed = followed.feed
+                # all that owners before this one have committed is in the log when it is read now, but not what
+                # owners before one that comes meanwhile will have
+                owned = feed.epoch
                 with contextlib.suppress(Behind):
                     while _covers(feed, place):
                         if (fresh := feed.take(place, modes)) is not None:
@@ -59,43 +77,67 @@ class RunStreams:
                         elif feed.closed:
                             break
                         else:
-                            await feed.changed()
+                            await feeds.changed(followed, feed)
                 if self._supervisor.draining:
                     yield RETRY
                     return
-                ended, replay = await self._replay(tenant_id, run_id, place, modes)
-                async for reached, chunk in replay:
-                    place = max(place, reached)  # a reader may know more of an unfinished step than the log
-                    if chunk:
-                        yield chunk
-                    del chunk
+                try:
+                    ended, replay = await self._replay(tenant_id, run_id, place, modes, failures)
+                    async for reached, chunk in replay:
+                        place = max(place, reached)  # a reader may know more of an unfinished step than the log
+                        if chunk:
+                            yield chunk
+                        del chunk
+                except Unavailable:
+                    if place == after:
+                        raise
+                    failures += 1
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
+                failures = 0
                 if ended:
                     return
-                if feed.epoch > place.epoch and not feed.closed:
-                    place = EventId(feed.epoch, 0)
-                elif not feed.epoch:
-                    await self._supervisor.feeds.changed(followed)
+                if owned > place.epoch:
+                    place = EventId(owned, 0)
+                elif not feed.epoch and not feed.closed:
+                    await feeds.changed(followed, feed)
+                while feed.epoch < place.epoch and not feed.closed:  # nothing that this owner says is wanted
+                    await feeds.changed(followed, feed)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
-        """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON."""
+        """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON.
+
+        Raises ``Unavailable`` if the database is away at first; who has waited waits until it is back.
+        """
+        failures = 0
+        waited = False
         with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
             while True:
                 live = self._supervisor.live(run_id)
                 if live is not None and live.claimed.tenant_id == tenant_id:
-                    live.awaited = True
+                    live.awaited = waited = True
                     if (result := await asyncio.shield(live.done)) is not None:
                         return result
-                async with self._database.reading(tenant_id) as session:
-                    row = await queries.ending(session, tenant_id, thread_id, run_id)
+                feed = followed.feed  # one that closes while the database is asked has news
+                try:
+                    async with self._reading(tenant_id, failures) as session:
+                        row = await queries.ending(session, tenant_id, thread_id, run_id)
+                except Unavailable:
+                    if not waited or self._supervisor.draining:
+                        raise
+                    failures += 1
+                    await asyncio.sleep(PAUSE_SECONDS)
+                    continue
+                failures = 0
                 if row is None:
                     raise NotFound("The run was deleted.")
                 if RunStatus(row.status) in TERMINAL:
                     return _result(row)
                 if self._supervisor.draining:
                     raise Unavailable("The server is stopping; join the run again.", retry_after=1)
-                feed = followed.feed
                 while not feed.closed and self._supervisor.live(run_id) is None:
-                    await self._supervisor.feeds.changed(followed)
+                    waited = True
+                    await self._supervisor.feeds.changed(followed, feed)
 
     async def ended(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> None:
         """Return once the run has ended, or is gone."""
@@ -103,15 +145,25 @@ class RunStreams:
             await self.result(tenant_id, thread_id, run_id)
 
     async def _replay(
-        self, tenant_id: UUID, run_id: UUID, after: EventId, modes: Collection[str] | None
+        self, tenant_id: UUID, run_id: UUID, after: EventId, modes: Collection[str] | None, failures: int
     ) -> tuple[bool, AsyncIterator[tuple[EventId, bytes]]]:
-        async with self._database.reading(tenant_id) as session:
+        async with self._reading(tenant_id, failures) as session:
             run = await queries.ending(session, tenant_id, None, run_id)
             if run is None:
-                return True, _nothing()
+                return True, _removed(run_id, after)
             rows = await queries.logged(session, tenant_id, run_id, after.epoch)
         ended = RunStatus(run.status) in TERMINAL
         return ended, self._rendered(tenant_id, run, list(rows), after, modes)
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, tenant_id: UUID, failures: int = 0) -> AsyncIterator[Reader]:
+        """A transaction that reads, in a time that grows with the ``failures`` before it. Raises ``Unavailable``."""
+        try:
+            async with asyncio.timeout(min(READ_SECONDS * 2**failures, MAX_READ_SECONDS)):
+                async with self._database.reading(tenant_id) as session:
+                    yield session
+        except TimeoutError as error:
+            raise Unavailable("The database did not answer in time.", retry_after=2) from error
 
     async def _rendered(
         self, tenant_id: UUID, run: Row[Any], rows: list[Row[Any]], after: EventId, modes: Collection[str] | None
@@ -140,7 +192,9 @@ class RunStreams:
                 if number % BREATH == 0:
                     await asyncio.sleep(0)
         if RunStatus(run.status) in TERMINAL and not isinstance(event, Ended):
-            reached, frames = _closing(run, request)
+            async with self._reading(tenant_id) as session:
+                step = await queries.last_step(session, tenant_id, run.thread_id, run.ended_run)
+            reached, frames = _closing(run, request, step)
             wanted = [
                 frame.data
                 for seq, frame in enumerate(frames, 1)
@@ -150,7 +204,7 @@ class RunStreams:
 
     async def _values(self, tenant_id: UUID, thread_id: UUID, event: Event) -> bytes:
         assert isinstance(event, InputApplied | StepCommitted | Interrupted)
-        async with self._database.reading(tenant_id) as session:
+        async with self._reading(tenant_id) as session:
             row = await queries.checkpoint(session, tenant_id, thread_id, UUID(event.checkpoint_id))
         return b"{}" if row is None else read(row, 0).state.json()
 
@@ -159,19 +213,29 @@ def _covers(feed: Feed, place: EventId) -> bool:
     return feed.epoch > 0 and (place.epoch == feed.epoch or (place.epoch == 0 and feed.epoch == 1))
 
 
-def _closing(run: Row[Any], request: RunRequest) -> tuple[EventId, list[Frame]]:
-    """The last frames of a run that ended without an owner to say so, under the epoch of the next one."""
+def _closing(run: Row[Any], request: RunRequest, step: int | None) -> tuple[EventId, list[Frame]]:
+    """The last frames of a run that ended without an owner to say so, under the epoch of the next one.
+
+    ``step`` is the last that was committed (None: no step was). What its owners said after it is withdrawn.
+    """
     renderer = Renderer(request.stream_mode, run.last_epoch + 1)
     frames: list[Frame] = []
+    if run.last_epoch:
+        began = (
+            [] if step is None else [first_message_id(run.ended_run, n + 1, step + 1) for n in range(run.last_epoch)]
+        )
+        frames += renderer.render(Retracted(message_ids=began, step=0 if step is None else step + 1), b"")
     if run.error is not None:
         frames += renderer.render(Failed(error=run.error["error"], message=run.error["message"]), b"")
     frames += renderer.render(Ended(run_id=str(run.ended_run), status=run.status), b"")
     return EventId(run.last_epoch + 1, renderer.seq), frames
 
 
-async def _nothing() -> AsyncIterator[tuple[EventId, bytes]]:
-    return
-    yield  # an empty generator
+async def _removed(run_id: UUID, after: EventId) -> AsyncIterator[tuple[EventId, bytes]]:
+    """The last frames of a run that is gone with its log, for a reader that saw no end of it."""
+    renderer = Renderer((), after.epoch + 1)
+    frames = [*renderer.render(REMOVED), *renderer.render(Ended(run_id=str(run_id), status=RunStatus.INTERRUPTED))]
+    yield EventId(after.epoch + 1, renderer.seq), b"".join(frame.data for frame in frames)
 
 
 def _result(row: Row[Any]) -> bytes:

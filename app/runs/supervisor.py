@@ -167,9 +167,9 @@ class Supervisor:
             if (live := self._live.get(run_id)) is not None:
                 live.cancel(action)
                 self._enforcing.soon()
-        for run_id in signal.watch:
+        for run_id in (*signal.watch, *signal.again):
             if (live := self._live.get(run_id)) is not None:
-                self._outlet.ask(live.claimed.tenant_id, run_id, live.feed)
+                self._outlet.ask(live.claimed.tenant_id, run_id, live.feed, again=run_id in signal.again)
 
     async def drain(self, seconds: float) -> None:
         """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs.
@@ -207,7 +207,8 @@ class Supervisor:
         except HandOver:
             status = "handover"
             live.finishing = True
-            await self._hand_over(live, Reason.HANDOVER)
+            cut = live.execution is not None and live.execution.said_more  # the next owner withdraws that
+            await self._hand_over(live, Reason.CUT if cut else Reason.HANDOVER)
         except asyncio.CancelledError:
             if live.left:
                 raise
@@ -342,7 +343,7 @@ class Supervisor:
             return
         live.settled = True
         claimed, execution = live.claimed, live.execution
-        if self._live.get(claimed.run_id) is live:
+        if self._live.get(claimed.run_id) is live:  # it may have been lost, and taken up here again
             del self._live[claimed.run_id]
         self.feeds.settle(claimed.run_id, live.feed, finished=execution is not None and execution.ended)
         result = None

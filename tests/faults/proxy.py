@@ -33,6 +33,8 @@ class Trouble(enum.Enum):
     """Answers end after 300 bytes in the middle of whatever they say, by a reset."""
     DEAF = enum.auto()
     """What the server is asked for it does; no answer comes back. Connections are reset when the trouble ends."""
+    HALF_OPEN = enum.auto()
+    """The connections that were open when it began say and hear nothing any more, for good; new ones work."""
     LOST_COMMITS = enum.auto()
     """One answer of three that would say that a transaction is committed is lost, by a reset."""
 
@@ -47,6 +49,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._calm = asyncio.Event()
         self._calm.set()
+        self._open = 0
+        self._dead = 0
         self.trouble = Trouble.NONE
         self.lost = 0
         """Answers to a commit that never came."""
@@ -77,6 +81,8 @@ class Proxy:
         """The way has this trouble meanwhile."""
         self.trouble = trouble
         self._calm.clear()
+        if trouble is Trouble.HALF_OPEN:
+            self._dead = self._open
         if trouble is Trouble.REFUSE:
             self._reset()
         try:
@@ -93,15 +99,17 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._open += 1
+        number = self._open
         there: asyncio.StreamWriter | None = None
         try:
             if self.trouble is Trouble.REFUSE:
                 return
             back, there = await self._connect()
             self._writers.add(there)
-            asking = asyncio.ensure_future(self._questions(reader, there))
+            asking = asyncio.ensure_future(self._questions(reader, there, number))
             try:
-                await self._answers(back, writer)
+                await self._answers(back, writer, number)
             finally:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
@@ -120,17 +128,21 @@ class Proxy:
             return await asyncio.open_unix_connection(f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}")
         return await asyncio.open_connection(parts.hostname, parts.port)
 
-    async def _questions(self, reader: asyncio.StreamReader, there: asyncio.StreamWriter) -> None:
+    async def _questions(self, reader: asyncio.StreamReader, there: asyncio.StreamWriter, number: int) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(PIECE):
+                if number <= self._dead:
+                    continue
                 await self._delay(piece)
                 there.write(piece)
                 await there.drain()
         there.transport.abort()  # the server sees the end; its answers have nowhere to go
 
-    async def _answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         room = 300
         while piece := await back.read(PIECE):
+            if number <= self._dead:
+                continue
             await self._delay(piece)
             if self.trouble is Trouble.CUT:
                 writer.write(piece[:room])

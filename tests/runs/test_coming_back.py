@@ -43,10 +43,10 @@ async def test_a_run_that_ended_without_an_owner_has_an_end_for_its_readers(data
             await engine.claims.release_expired()
             await engine.claims.claim(5)
         whole = await engine.stream(run)
-        assert re.findall(rb"event: (\w+)", whole) == [b"error", b"end"]
+        assert re.findall(rb"event: (\w+)", whole) == [b"retracted", b"error", b"end"]
         assert b"PoisonError" in whole
-        assert re.findall(rb"id: ([0-9-]+)", whole) == [b"6-1", b"6-2"]
-        rest = [chunk async for chunk in engine.streams.follow(TENANT, run.run_id, after=EventId(6, 1), modes=None)]
+        assert re.findall(rb"id: ([0-9-]+)", whole) == [b"6-1", b"6-2", b"6-3"]
+        rest = [chunk async for chunk in engine.streams.follow(TENANT, run.run_id, after=EventId(6, 2), modes=None)]
         assert re.findall(rb"event: (\w+)", b"".join(rest)) == [b"end"]
-        over = [chunk async for chunk in engine.streams.follow(TENANT, run.run_id, after=EventId(6, 2), modes=None)]
+        over = [chunk async for chunk in engine.streams.follow(TENANT, run.run_id, after=EventId(6, 3), modes=None)]
         assert b"".join(over) == b""

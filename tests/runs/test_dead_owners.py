@@ -48,7 +48,7 @@ async def test_a_run_whose_owner_is_dead_is_cancelled_long_before_its_lease_ends
         {"status": "interrupted", "reason": "cancelled"}
     ]
     assert await fetch(database, "select status, live_run from threads") == [{"status": "idle", "live_run": None}]
-    assert re.findall(rb"event: (\w+)", await reader.whole()) == [b"end"]
+    assert re.findall(rb"event: (\w+)", await reader.whole()) == [b"retracted", b"end"]
 
 
 async def test_a_dead_owners_run_is_rolled_back_long_before_its_lease_ends(database: Database, api: Engine) -> None:
@@ -99,7 +99,7 @@ async def test_an_owner_that_does_not_listen_loses_the_run_and_writes_nothing_mo
         reader = Heard(engine.streams.follow(TENANT, run.run_id, after=START, modes=None))
         await engine.supervisor.cancel(TENANT, [run.run_id], "interrupt")
         await asyncio.wait_for(engine.streams.ended(TENANT, run.thread_id, run.run_id), 20)
-        assert (await reader.whole()).endswith(b"id: 2-1\r\n\r\n")
+        assert (await reader.whole()).endswith(b"id: 2-2\r\n\r\n")
         may_end.set()
         await asyncio.wait_for(ended.wait(), 10)
         assert await fetch(database, "select step from steps") == []

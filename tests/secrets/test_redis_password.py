@@ -77,6 +77,9 @@ class Readers:
     def receive(self, chunk: Chunk) -> None:
         self.heard.put_nowait(chunk)
 
+    def missed(self) -> None:
+        pass
+
 
 async def new_password(told: Any, urls: Urls, *, file_first: bool, follow: object) -> None:
     """Rotate, and have the program look in the middle and at the end, as it does every five seconds."""
