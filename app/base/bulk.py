@@ -16,6 +16,9 @@ Value = TypeVar("Value")
 BULK = 256 * 1024
 """Bytes from which on work is worth a thread: below, it takes less than a millisecond."""
 
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Bytes of JSON after which a list of states, threads or runs is cut; what is left, the next page has."""
+
 body_bytes: ContextVar[int] = ContextVar("body_bytes", default=0)
 """Bytes of the body of the request that is being served; set where it is read."""
 

@@ -27,6 +27,17 @@ ITEMS = """
 """Joins the log items of the checkpoint ``c``: the whole state in the same round trip."""
 
 
+STORED = """
+    left join lateral (
+      select sum(octet_length(i.body)) as stored
+      from unnest(c.first_items, c.last_items) as r(first, last)
+      join checkpoint_items i
+        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
+    ) s on true
+"""
+"""Joins the bytes that the state of the checkpoint ``c`` takes as stored; the items themselves are not read."""
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint of a thread. ``next`` names the nodes that would run from here."""
 

@@ -24,7 +24,7 @@ from app.threads.structs import (
     ThreadSearch,
     ThreadState,
 )
-from app.web.params import AnyRequest, Limit, choices, page_headers, project
+from app.web.params import NEXT_PAGE, AnyRequest, Limit, choices, page_headers, project
 
 Id = FromPath[UUID]
 Who = NamedDependency[Principal]
@@ -122,16 +122,16 @@ class ThreadsController(Controller):
         threads: Service,
         limit: Limit = 10,
         before: FromQuery[str | None] = None,
-    ) -> list[ThreadState]:
-        """Newest first."""
-        return await threads.history(principal, thread_id, HistoryQuery(limit=limit, before=before))
+    ) -> Response[list[ThreadState]]:
+        """Newest first; an answer cut because it grew large names in ``X-Pagination-Next`` the next ``before``."""
+        return _page(*await threads.history(principal, thread_id, HistoryQuery(limit=limit, before=before)))
 
     @post("/{thread_id:str}/history", status_code=200, opt=READS, summary="A thread's states")
     async def search_history(
         self, thread_id: Id, data: JSONBody[HistoryQuery], principal: Who, threads: Service
-    ) -> list[ThreadState]:
-        """Newest first, as many as are asked for."""
-        return await threads.history(principal, thread_id, data)
+    ) -> Response[list[ThreadState]]:
+        """Newest first; an answer cut because it grew large names in ``X-Pagination-Next`` the next ``before``."""
+        return _page(*await threads.history(principal, thread_id, data))
 
     @post("/{thread_id:str}/copy", status_code=200, summary="Copy a thread")
     async def copy(self, thread_id: Id, principal: Who, threads: Service, request: AnyRequest) -> Response[Any]:
@@ -142,3 +142,7 @@ class ThreadsController(Controller):
     async def prune(self, data: JSONBody[Prune], principal: Who, threads: Service) -> Pruned:
         """Remove threads, or all but their newest checkpoints; those with a live run are left alone."""
         return await threads.prune(principal, data)
+
+
+def _page(states: list[ThreadState], following: UUID | None) -> Response[list[ThreadState]]:
+    return Response(states, status_code=200, headers={} if following is None else {NEXT_PAGE: str(following)})

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import JSONB
 
+from app.base.bulk import MAX_ANSWER_BYTES
 from app.checkpoints.entry import CheckpointEntry
-from app.checkpoints.snapshot import COLUMNS, ITEMS
+from app.checkpoints.snapshot import COLUMNS, ITEMS, STORED
 from app.checkpoints.tables import checkpoint_items, checkpoints
 from app.db.session import Owned, Reader, Writer
 from app.threads.structs import ThreadSearch
@@ -86,9 +87,9 @@ def _ordered(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> sa.Selec
 
 
 async def search(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[Row[Any]]:
-    """A page of threads with their latest states: one query for the page, one for all its states."""
+    """A page of threads with their latest states: one query for the page, one for its states (``states_within``)."""
     page = await session.all(_ordered(session, tenant_id, wanted).limit(wanted.limit).offset(wanted.offset))
-    return await with_states(session, tenant_id, [row.thread_id for row in page])
+    return await states_within(session, tenant_id, [row.thread_id for row in page])
 
 
 async def candidates(session: Reader, tenant_id: UUID, wanted: ThreadSearch, most: int) -> list[UUID]:
@@ -100,6 +101,31 @@ async def with_states(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list
     """The threads ``ids`` with their latest states, in this order."""
     rows = {row.thread_id: row for row in await session.all(_WITH_STATES, {"tenant": tenant_id, "ids": ids})}
     return [rows[thread_id] for thread_id in ids if thread_id in rows]
+
+
+_STATES_WITHIN = sa.text(
+    "with page as ("
+    "  select c.*, wanted.place, t.thread_id as of_thread"
+    "  from unnest(cast(:ids as uuid[])) with ordinality as wanted(thread_id, place)"
+    "  join threads t on t.tenant_id = :tenant and t.thread_id = wanted.thread_id"
+    "  left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head"
+    "), sized as ("
+    "  select c.of_thread, c.place, row_number() over wanted as number,"
+    "   sum(coalesce(octet_length(c.head), 0) + coalesce(s.stored, 0)) over wanted as stored"
+    f"  from page c {STORED} window wanted as (order by c.place)"
+    f") select {_THREAD}, {COLUMNS}, sized.place from sized"
+    f" join threads t on t.tenant_id = :tenant and t.thread_id = sized.of_thread {_HEAD}"
+    " where sized.number = 1 or sized.stored <= :stored order by sized.place"
+)
+
+
+async def states_within(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list[Row[Any]]:
+    """The first of the threads ``ids`` with their latest states, as many as take bounded bytes as stored.
+
+    ``place`` in a row counts from 1. A thread that is no longer there has no row.
+    """
+    which = {"tenant": tenant_id, "ids": ids, "stored": MAX_ANSWER_BYTES}
+    return list(await session.all(_STATES_WITHIN, which)) if ids else []
 
 
 async def count(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> int:
@@ -127,18 +153,31 @@ _STATE_AT = Owned(
     _OWN,
 )
 _HISTORY = Owned(
-    _STATE
-    + f"join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id {ITEMS}"
+    "with page as ("
+    "  select c.tenant_id, c.thread_id, c.checkpoint_id, c.head, c.first_items, c.last_items from threads t"
+    "  join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
     + _RUN
     + _WHERE
-    + " and (cast(:before as uuid) is null or c.checkpoint_id < :before)"
-    " and (cast(:at as uuid) is null or c.checkpoint_id = :at)"
-    " and (cast(:metadata as jsonb) is null or"
-    "  coalesce(r.metadata, '{}') || jsonb_build_object('source', c.source, 'step', c.step, 'run_id', c.run_id)"
-    "  @> cast(:metadata as jsonb))"
-    " order by c.checkpoint_id desc limit :limit",
+    + "  and (cast(:before as uuid) is null or c.checkpoint_id < :before)"
+    "  and (cast(:at as uuid) is null or c.checkpoint_id = :at)"
+    "  and (cast(:metadata as jsonb) is null or"
+    "   coalesce(r.metadata, '{}') || jsonb_build_object('source', c.source, 'step', c.step, 'run_id', c.run_id)"
+    "   @> cast(:metadata as jsonb))"
+    "  order by c.checkpoint_id desc limit :limit"
+    "), sized as ("
+    "  select c.checkpoint_id, row_number() over newest as place,"
+    "   sum(octet_length(c.head) + coalesce(s.stored, 0)) over newest as stored"
+    f"  from page c {STORED} window newest as (order by c.checkpoint_id desc)"
+    ")"
+    + _STATE.replace("select", "select (select count(*) from page) as matched,", 1)
+    + " join sized on sized.place = 1 or sized.stored <= :stored"
+    " join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
+    f" and c.checkpoint_id = sized.checkpoint_id {ITEMS}"
+    + _RUN
+    + " where t.tenant_id = :tenant and t.thread_id = :thread order by c.checkpoint_id desc",
     _OWN,
 )
+"""The newest states of a page whose stored bytes together are not too many, and how many the page has (``matched``)."""
 
 
 async def latest_state(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
@@ -161,8 +200,9 @@ class Span(NamedTuple):
 
 
 async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: Span) -> Sequence[Row[Any]]:
-    """States of a thread, newest first, in one query."""
-    return await session.all(_HISTORY, {"tenant": tenant_id, "thread": thread_id, **span._asdict()})
+    """States of a thread, newest first, in one query; fewer than ``span.limit`` where they are large."""
+    which = {"tenant": tenant_id, "thread": thread_id, "stored": MAX_ANSWER_BYTES, **span._asdict()}
+    return await session.all(_HISTORY, which)
 
 
 _LOCK = Owned(

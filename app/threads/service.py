@@ -1,23 +1,27 @@
 """What clients do with threads."""
 
+import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import Row
 
 from app.access.structs import Owned, Principal
 from app.agents.port import Agents
+from app.base.bulk import MAX_ANSWER_BYTES, offload
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id, origin_id
+from app.checkpoints.snapshot import size_of
 from app.db.engine import Database
 from app.db.session import Reader, Writer
 from app.idempotency.once import once
 from app.idempotency.structs import Key
 from app.threads import keeping, queries
 from app.threads.creation import NewThread, ThreadCreation, create
-from app.threads.looking import contains, read_paths
+from app.threads.looking import Match, Path, read_paths
 from app.threads.states import StateWriter, checkpoint_id_of
 from app.threads.structs import (
     HistoryQuery,
@@ -193,7 +197,10 @@ class ThreadService:
         return storage_of(thread_id, list(heads), list(items))
 
     async def search(self, who: Principal, wanted: ThreadSearch) -> tuple[list[Thread], int]:
-        """A page of threads, and how many match on all pages. Raises ``Invalid``."""
+        """A page of threads, shorter where their values are large, and how many match on all pages.
+
+        Raises ``Invalid``.
+        """
         if not 1 <= wanted.limit <= MOST or not 0 <= wanted.offset < 2**31:
             raise Invalid(f"limit must be from 1 to {MOST} and offset at least 0.", (("/limit", "out of range"),))
         paths = read_paths(wanted.extract or {})
@@ -202,15 +209,12 @@ class ThreadService:
             if wanted.values:
                 matching = await self._matching(session, who.tenant_id, wanted)
                 page = matching[wanted.offset : wanted.offset + wanted.limit]
-                rows, total = await queries.with_states(session, who.tenant_id, page), len(matching)
+                rows, total = await queries.states_within(session, who.tenant_id, page), len(matching)
             else:
                 rows = await queries.search(session, who.tenant_id, wanted)
                 total = await queries.count(session, who.tenant_id, wanted)
-        found = [shown(row) for row in rows]
-        if paths:
-            for thread in found:
-                thread.extracted = extracted(thread, paths)
-        return found, total
+        fitting, size = _within(rows)
+        return await offload(size, _found, fitting, paths), total
 
     async def count(self, who: Principal, wanted: ThreadSearch) -> int:
         """How many threads match. Raises ``Invalid``."""
@@ -229,10 +233,16 @@ class ThreadService:
                 "status or ids.",
                 (("/values", "too many threads"),),
             )
+        assert wanted.values is not None
+        match = Match(wanted.values)
         found: list[UUID] = []
-        for start in range(0, len(ids), LOOK_AT_ONCE):
-            rows = await queries.with_states(session, tenant_id, ids[start : start + LOOK_AT_ONCE])
-            found += [row.thread_id for row in rows if contains(msgspec.json.decode(shown(row).values), wanted.values)]
+        at = 0
+        while at < len(ids):
+            part = ids[at : at + LOOK_AT_ONCE]
+            rows = await queries.states_within(session, tenant_id, part)
+            matching = await asyncio.to_thread(lambda rows: list(map(match.look_into, rows)), rows)
+            found += [row.thread_id for row, matches in zip(rows, matching, strict=True) if matches]
+            at += rows[-1].place if rows else len(part)
         return found
 
     async def state(self, who: Principal, thread_id: UUID) -> ThreadState:
@@ -242,7 +252,7 @@ class ThreadService:
             row = await queries.latest_state(session, who.tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
-        return state_of(thread_id, row)
+        return await offload(size_of(row), state_of, thread_id, row)
 
     async def state_at(self, who: Principal, thread_id: UUID, checkpoint: Any) -> ThreadState:
         """A thread's state at a checkpoint, given by its id or its reference. Raises ``NotFound``, ``Invalid``."""
@@ -260,10 +270,15 @@ class ThreadService:
             raise _unknown(thread_id)
         if row.checkpoint_id is None:
             raise NotFound(f"Checkpoint {checkpoint_id} not found in thread {thread_id}")
-        return state_of(thread_id, row)
+        return await offload(size_of(row), state_of, thread_id, row)
 
-    async def history(self, who: Principal, thread_id: UUID, wanted: HistoryQuery) -> list[ThreadState]:
-        """States of a thread, newest first. Raises ``NotFound``."""
+    async def history(
+        self, who: Principal, thread_id: UUID, wanted: HistoryQuery
+    ) -> tuple[list[ThreadState], UUID | None]:
+        """States of a thread, newest first, and the checkpoint before which the next page begins.
+
+        There is one only where this page was cut because its states are large. Raises ``NotFound``.
+        """
         if not 1 <= wanted.limit <= MOST:
             raise Invalid(f"limit must be from 1 to {MOST}.", (("/limit", "out of range"),))
         owned = await who.permit("threads", "read", thread_id=thread_id)
@@ -281,11 +296,42 @@ class ThreadService:
                 raise _unknown(thread_id)
             if not rows and span.before is not None:
                 last = await queries.state_at(session, who.tenant_id, thread_id, span.before) or last
-        states = [state_of(thread_id, row) for row in rows]
+        matched = rows[0].matched if rows else 0
+        rows, size = _within(rows)
+        states = await offload(size, _states, thread_id, rows)
+        if len(rows) < matched:
+            return states, rows[-1].checkpoint_id
         begins = last.checkpoint_id is not None and parent_of(thread_id, last) == origin
         if span.at == origin or (span.at is None and span.metadata is None and begins and len(rows) < wanted.limit):
             states.append(origin_of(thread_id, last.created_at))
-        return states
+        return states, None
+
+
+ROW_BYTES = 1024
+"""What a row costs beside its values."""
+
+
+def _within(rows: Sequence[Row[Any]]) -> tuple[Sequence[Row[Any]], int]:
+    """The first of ``rows``, one at least, whose states together are no larger than an answer may be; their bytes."""
+    total = 0
+    for count, row in enumerate(rows):
+        size = size_of(row) + ROW_BYTES
+        if count and total + size > MAX_ANSWER_BYTES:
+            return rows[:count], total
+        total += size
+    return rows, total
+
+
+def _states(thread_id: UUID, rows: Sequence[Row[Any]]) -> list[ThreadState]:
+    return [state_of(thread_id, row) for row in rows]
+
+
+def _found(rows: Sequence[Row[Any]], paths: dict[str, Path]) -> list[Thread]:
+    found = [shown(row) for row in rows]
+    if paths:
+        for thread in found:
+            thread.extracted = extracted(thread, paths)
+    return found
 
 
 def _unknown(thread_id: UUID) -> NotFound:

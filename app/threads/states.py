@@ -7,11 +7,12 @@ from uuid import UUID
 import msgspec
 
 from app.agents.port import END_NODE, START_NODE, Agent, Agents
+from app.base.bulk import body_bytes, offload
 from app.base.errors import BadRequest, Conflict, Invalid, NotFound
 from app.base.ids import new_id, origin_id
 from app.checkpoints.codec import pack
 from app.checkpoints.entry import FIRST_STEP, CheckpointEntry
-from app.checkpoints.snapshot import read
+from app.checkpoints.snapshot import read, size_of
 from app.db.session import Writer
 from app.domain.state import State
 from app.threads import queries
@@ -89,7 +90,7 @@ class StateWriter:
         row = await queries.base(session, tenant_id, thread_id, at)
         if row is None:
             raise NotFound(f"Checkpoint {at} not found in thread {thread_id}")
-        snapshot = read(row, last_number)
+        snapshot = await offload(size_of(row), read, row, last_number)
         return Base(state=snapshot.state, checkpoint_id=at, step=snapshot.step, next=snapshot.next, node=row.node)
 
     async def _write(
@@ -106,7 +107,8 @@ class StateWriter:
             for values in update.values if isinstance(update.values, list) else [update.values]:
                 if values is not None:
                     understand = agent.read_input if node == START_NODE else agent.read_update
-                    base.state.apply(understand(values, new_id()))
+                    changed = await offload(body_bytes.get(), understand, values, new_id())
+                    await offload(body_bytes.get(), base.state.apply, changed)
             if update.values is not None or update.as_node is not None:
                 following = () if node == END_NODE else agent.after(node, base.state)
         source = "update"
@@ -121,7 +123,7 @@ class StateWriter:
             step=base.step + 1,
             following=following,
         )
-        items = [(number, pack(body)) for number, body in base.state.take_items()]
+        items = await offload(body_bytes.get(), _packed, base.state.take_items())
         await queries.add_checkpoint(session, place, entry, items, base.state.last_number)
         return entry.checkpoint_id
 
@@ -134,6 +136,10 @@ def _named(reference: dict[str, Any]) -> Any:
 def has_checkpoint_id(reference: dict[str, Any]) -> bool:
     """Whether ``reference`` names a checkpoint: one that names its thread alone stands for the latest."""
     return _named(reference) is not None
+
+
+def _packed(items: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    return [(number, pack(body)) for number, body in items]
 
 
 def checkpoint_id_of(value: Any) -> UUID:

@@ -35,11 +35,14 @@ def page_of(limit: Limit = 10, offset: Offset = 0) -> Page:
     return Page(limit, offset)
 
 
+NEXT_PAGE = "X-Pagination-Next"
+
+
 def page_headers(total: int, offset: int, count: int) -> dict[str, str]:
     """Headers of a page of ``count`` things from ``offset`` on, out of ``total``; a next offset only if more follow."""
     headers = {"X-Pagination-Total": str(total)}
     if count and offset + count < total:
-        headers["X-Pagination-Next"] = str(offset + count)
+        headers[NEXT_PAGE] = str(offset + count)
     return headers
 
 
