@@ -1,0 +1,120 @@
+"""A server under attack, in processes of its own, and what the attack costs it and others."""
+
+import contextlib
+import http.client
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.journeys.conftest import PEPPER, Served
+
+AGENTS = Path(__file__).parent / "agents" / "agents.toml"
+LAYOUT = struct.Struct("=dq")
+MB = 1 << 20
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Cost(NamedTuple):
+    """What an attack took: seconds that the event loop stood still, bytes above what the worker had before."""
+
+    blocked: float
+    memory: int
+
+
+class Attacked(Served):
+    """A running ``agent-service serve`` with two tenants, whose event loop is watched from inside."""
+
+    def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
+        self._shared = folder / "probe"
+        self._shared.write_bytes(bytes(LAYOUT.size))
+        settings = {
+            "AGENT_AUTH": "api_key",
+            "AGENT_KEY_PEPPER": PEPPER,
+            "AGENT_CONFIG": str(AGENTS),
+            "AGENT_RATE_PER_MINUTE": "0",
+            "ABUSE_PROBE": str(self._shared),
+        }
+        super().__init__(database_url, folder, **{**settings, **environment})
+        self.attacker = self.key("attacker")
+        self.other = self.key("other")
+
+    def key(self, tenant: str, role: str = "member") -> str:
+        command = [sys.executable, "-m", "app", "keys", "create", "--name", "test", "--tenant", tenant, "--role", role]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def ask(
+        self, method: str, path: str, body: Any = None, key: str | None = None, seconds: float = 60.0, **headers: str
+    ) -> Answer:
+        """The answer to one request below the base path; bytes are sent as they are."""
+        text = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        try:
+            given = {"x-api-key": key or self.attacker, "content-type": "application/json", **headers}
+            connection.request(method, f"/api/v1{path}", body=text, headers=given)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), {n.lower(): v for n, v in answer.getheaders()})
+        finally:
+            connection.close()
+
+    def worker(self) -> int:
+        return int(LAYOUT.unpack(self._shared.read_bytes())[1])
+
+    def memory(self, field: str = "VmRSS") -> int:
+        text = Path(f"/proc/{self.worker()}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(field))
+
+    def blocked(self) -> float:
+        return float(LAYOUT.unpack(self._shared.read_bytes())[0])
+
+    def reset(self) -> None:
+        """Forget the longest delay and the greatest memory so far."""
+        with self._shared.open("r+b") as file:
+            file.write(struct.pack("=d", 0.0))
+        Path(f"/proc/{self.worker()}/clear_refs").write_text("5")
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[list[Cost]]:
+        """What happened in the block, in the list that it is given."""
+        costs: list[Cost] = []
+        self.reset()
+        before = self.memory()
+        yield costs
+        costs.append(Cost(self.blocked(), self.memory("VmHWM") - before))
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait(20)
+
+
+def latency(server: Attacked, path: str, key: str, seconds: float) -> list[float]:
+    """How long GETs of ``path`` took, one after the other for ``seconds``."""
+    took: list[float] = []
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    end = time.monotonic() + seconds
+    with contextlib.closing(connection):
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            connection.request("GET", f"/api/v1{path}", headers={"x-api-key": key})
+            connection.getresponse().read()
+            took.append(time.perf_counter() - began)
+    return took
