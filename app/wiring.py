@@ -147,7 +147,7 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
     limiter, budgets = _limits(database, settings, vault, meters, catalog)
-    engine = _engine(budgets, database, settings.runs, signals, carrier, telling)
+    engine = _engine(_charging(budgets, models, building), database, settings.runs, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
@@ -250,6 +250,13 @@ def _limits(
         limiter = Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
     limiter.rejected = lambda name: meters.ratelimit_rejected.add(1, name)
     return limiter, Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
+
+
+def _charging(budgets: Budgets, models: Registry, building: Building) -> Budgets:
+    """``budgets``, which embeddings are charged to and bounded by from now on."""
+    models.charge_to = budgets.charge
+    building.store.indexing.admit = budgets.admit
+    return budgets
 
 
 def _memory(

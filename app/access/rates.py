@@ -7,16 +7,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.access.structs import Principal
 from app.base.errors import Limited
 from app.limits.buckets import Take, Verdict
-from app.limits.service import KEY, LLM, Limiter
+from app.limits.service import BYTES, KEY, LLM, Limiter
 from app.telemetry.meters import Meters
 from app.web.proxies import Proxies
 
-WORDS = {LLM: "This key may start {} runs a minute", KEY: "This key may make {} requests a minute"}
+WORDS = {
+    LLM: "This key may start {} runs a minute",
+    KEY: "This key may make {} requests a minute",
+    BYTES: "This tenant may send {} bytes a minute",
+}
+_STARTS = "run_starts"
 OTHER_WORDS = "This tenant may make {} requests a minute"
 
 
@@ -38,15 +44,22 @@ class Rates:
             return
         who = principal.key_id or principal.user_id or self._proxies.client(scope)
         takes = self._limiter.takes(principal.tenant_id, who, principal.limits, llm=opt.get("llm", False))
+        length = _length(scope)
+        sized = self._limiter.take_bytes(principal.tenant_id, principal.limits, length or 0) if length != 0 else []
+        takes += sized
         if not takes:
             await self._app(scope, receive, send)
             return
         verdict = await self._limiter.take(takes)
         headers = headers_of(takes, verdict)
+        if takes[0].name == LLM:
+            scope["state"][_STARTS] = RunStarts(self._limiter, takes, verdict, headers)
         if verdict.refused is not None:
             take = takes[verdict.refused]
             self._rejected.add(1, take.name)
             words = WORDS.get(take.name, OTHER_WORDS).format(int(take.limit))
+            if take.weight > take.limit:
+                raise Limited(f"{words}, and this one has {int(take.weight)}: send less.", verdict.wait, headers)
             raise Limited(f"{words}: try again in {math.ceil(verdict.wait)} s.", verdict.wait, headers)
 
         async def telling(message: Any) -> None:
@@ -55,7 +68,63 @@ class Rates:
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
+        if length is None and sized:
+            receive = self._counting(receive, sized[0])
         await self._app(scope, receive, telling)
+
+    def _counting(self, receive: Receive, one: Take) -> Receive:
+        """``receive`` of a body that does not say how long it is: each piece is charged when it has come."""
+
+        async def counted() -> Any:
+            message = await receive()
+            body = message.get("body", b"")
+            if isinstance(body, bytes) and (size := len(body)):
+                await self._limiter.charge(msgspec.structs.replace(one, weight=size))
+            return message
+
+        return counted
+
+
+class RunStarts:
+    """The starts of runs that a request was counted for, and the ``headers`` of its answer."""
+
+    def __init__(self, limiter: Limiter, takes: Sequence[Take], verdict: Verdict, headers: dict[str, str]) -> None:
+        self._limiter = limiter
+        self._takes = takes
+        self._verdict = verdict
+        self._headers = headers
+
+    async def add(self, count: int) -> None:
+        """Count ``count`` starts more. Raises ``Limited``, and the request has taken nothing then."""
+        one = self._takes[0]
+        verdict = await self._limiter.take([msgspec.structs.replace(one, weight=count)])
+        left, reset = (verdict.left[0], *self._verdict.left[1:]), (verdict.reset[0], *self._verdict.reset[1:])
+        self._headers.update(headers_of(self._takes, Verdict(left, reset)))
+        if verdict.refused is None:
+            return
+        await self._limiter.charge(msgspec.structs.replace(one, weight=-one.weight))
+        self._limiter.rejected(one.name)
+        total = count + int(one.weight)
+        advice = "send it in parts" if total > one.limit else f"try again in {math.ceil(verdict.wait)} s"
+        words = WORDS[LLM].format(int(one.limit))
+        raise Limited(f"{words}, and this request has {total}: {advice}.", verdict.wait, self._headers)
+
+
+async def count_runs(scope: Scope, count: int) -> None:
+    """Count a request that starts ``count`` runs as so many. Raises ``Limited``."""
+    starts: RunStarts | None = scope["state"].get(_STARTS)
+    if starts is not None and count > 1:
+        await starts.add(count - 1)
+
+
+def _length(scope: Scope) -> int | None:
+    """The bytes of the body, None if the request does not say."""
+    chunked = False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+        chunked = chunked or name == b"transfer-encoding"
+    return None if chunked else 0
 
 
 def headers_of(takes: Sequence[Take], verdict: Verdict) -> dict[str, str]:

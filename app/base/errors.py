@@ -163,15 +163,21 @@ class Refused(AgentServiceError):
 
 
 class ModelError(AgentServiceError):
-    """A provider failed. ``retryable`` tells whether the same request may succeed on another try."""
+    """A provider failed. ``retryable`` tells whether the same request may succeed on another try.
+
+    ``provoked``: a prompt can bring it about, so it says nothing about the provider (an answer that is too long).
+    """
 
     title = "Model error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, detail: str, *, vendor: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self, detail: str, *, vendor: str = "", retry_after: float | None = None, provoked: bool = False
+    ) -> None:
         super().__init__(detail)
         self.vendor = vendor
         self.retry_after = retry_after
+        self.provoked = provoked
 
 
 class ModelUnavailable(ModelError):

@@ -39,14 +39,15 @@ _DUE = """
 select tenant_id, cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, payload,
   metadata::text as metadata, next_run_date as slot
 from crons
-where next_run_date <= $1 and cron_id <> all($2::uuid[])
+where next_run_date <= $1 and cron_id <> all($2::uuid[]) and tenant_id <> all($3::uuid[])
 order by next_run_date
 limit 1
 for no key update skip locked
 """
 
 _NEXT = """
-select next_run_date from crons where next_run_date is not null and cron_id <> all($1::uuid[])
+select next_run_date from crons
+where next_run_date is not null and cron_id <> all($1::uuid[]) and tenant_id <> all($2::uuid[])
 order by next_run_date limit 1
 """
 
@@ -95,6 +96,8 @@ class Scheduler:
         self._creation = creation
         self._runs = runs
         self._clock = clock
+        self._limited: dict[UUID, float] = {}
+        """Tenants that have started as many runs as they may now: the seconds until they may start another."""
         self._tasks = Tasks("crons")
 
     def start(self) -> None:
@@ -108,12 +111,13 @@ class Scheduler:
     async def _turn(self) -> None:
         failed = await self.fire_due()
         seconds = await to_the_end(self._until_next(failed))
+        seconds = min([seconds, *self._limited.values()])
         await asyncio.sleep(seconds - PAUSE_SECONDS)
 
     async def _until_next(self, without: list[UUID]) -> float:
         """Seconds until a cron is due, within the limits of a look."""
         async with self._database.engine_connection() as connection:
-            slot: datetime | None = await connection.fetchval(_NEXT, without)
+            slot: datetime | None = await connection.fetchval(_NEXT, without, list(self._limited))
         if slot is None:
             return LOOK_SECONDS
         return max(PAUSE_SECONDS, min((slot - self._clock()).total_seconds(), LOOK_SECONDS))
@@ -126,6 +130,7 @@ class Scheduler:
         at = self._clock()
         seen: list[UUID] = []
         failed: list[UUID] = []
+        self._limited = {}
         async with self._database.engine_connection() as connection:
             more = True
             while more:
@@ -145,9 +150,12 @@ class Scheduler:
         """See to one cron that is due and not ``seen``, which grows by it; whether there was one."""
         made = None
         async with connection.transaction():
-            cron = await connection.fetchrow(_DUE, at, seen)
+            cron = await connection.fetchrow(_DUE, at, seen, list(self._limited))
             if cron is None:
                 return False
+            if wait := await self._runs.admission.count_cron(cron["tenant_id"]):
+                self._limited[cron["tenant_id"]] = wait  # it stays due
+                return True
             seen.append(cron["cron_id"])
             thread = cron["thread_id"]
             if thread is None or await connection.fetchval(_HOLD_THREAD, cron["tenant_id"], thread):

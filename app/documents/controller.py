@@ -12,7 +12,7 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, 
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from app.access.guard import READS, WRITES
+from app.access.guard import READS, STARTS_RUNS, WRITES
 from app.access.structs import Principal
 from app.documents.service import DocumentService
 from app.documents.structs import Chunk, Document, FoundPassages, PassageSearch
@@ -60,7 +60,7 @@ class DocumentsController(Controller):
     opt = WRITES
     dependencies = {"page": Provide(page_of, sync_to_thread=False)}  # noqa: RUF012  as the framework declares it
 
-    @post(status_code=202, operation_class=Upload, summary="Upload a document")
+    @post(status_code=202, operation_class=Upload, opt=STARTS_RUNS, summary="Upload a document")
     async def upload(
         self,
         principal: Who,

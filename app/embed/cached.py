@@ -38,10 +38,10 @@ class CachedEmbedder:
             self._shelf.key(owner, self._place, self.name, self.dimensions, text)
             for owner, text in zip(owners, texts, strict=True)
         ]
-        vectors = await self._vectors(dict(zip(keys, texts, strict=True)))
+        vectors = await self._vectors(dict(zip(keys, zip(texts, owners, strict=True), strict=True)))
         return [vectors[key] for key in keys]
 
-    async def _vectors(self, texts: Mapping[bytes, str]) -> dict[bytes, Vector]:
+    async def _vectors(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, Vector]:
         vectors: dict[bytes, Vector] = {}
         sought = [key for key in texts if key not in self._coming]
         if sought:
@@ -64,7 +64,7 @@ class CachedEmbedder:
                 vectors[key] = await asyncio.shield(future)
         return vectors
 
-    def _begin(self, texts: Mapping[bytes, str]) -> dict[bytes, "asyncio.Future[Vector]"]:
+    def _begin(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, "asyncio.Future[Vector]"]:
         """Ask for ``texts``, for all who want them: it goes on when whoever began it is cancelled."""
         loop = asyncio.get_running_loop()
         begun: dict[bytes, asyncio.Future[Vector]] = {key: loop.create_future() for key in texts}
@@ -74,11 +74,13 @@ class CachedEmbedder:
         self._shelf.tasks.start(self._ask(dict(texts), begun), name="embed")
         return begun
 
-    async def _ask(self, texts: Mapping[bytes, str], futures: Mapping[bytes, "asyncio.Future[Vector]"]) -> None:
+    async def _ask(
+        self, texts: Mapping[bytes, tuple[str, UUID]], futures: Mapping[bytes, "asyncio.Future[Vector]"]
+    ) -> None:
         error: ModelError = ModelUnavailable("The embedder was not waited for: this process stops.")
         made: dict[bytes, Vector] = {}
         try:
-            made = dict(zip(texts, await self._embedder.embed(list(texts.values())), strict=True))
+            made = dict(zip(texts, await self._embedder.embed(*zip(*texts.values(), strict=True)), strict=True))
             for key, vector in made.items():
                 futures[key].set_result(vector)
             await self._shelf.keep({key: written(vector) for key, vector in made.items()})

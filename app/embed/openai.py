@@ -10,7 +10,8 @@ import msgspec
 
 from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRejected
 from app.embed.port import Vector
-from app.llm.vendor import Vendor
+from app.llm.token_estimate import weight_of_text
+from app.llm.vendor import Scope, Vendor
 
 if TYPE_CHECKING:  # loads aiohttp
     from app.llm.http import Endpoint, HttpClient
@@ -37,9 +38,19 @@ class _Answer(msgspec.Struct):
 
 
 class OpenAIEmbedder:
-    """A model behind ``/embeddings``. ``connect`` gives the client and the endpoint when they are first needed."""
+    """A model behind ``/embeddings``. ``connect`` gives the client and the endpoint when they are first needed.
 
-    def __init__(self, model: str, dimensions: int, connect: "Connect") -> None:
+    ``charged`` is called with the owner of texts that were embedded, the model's name and their (estimated) tokens.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dimensions: int,
+        connect: "Connect",
+        charged: Callable[[UUID, str, int], None] = lambda *_: None,
+    ) -> None:
+        self._charged = charged
         self.name = f"{VENDOR}:{model}"
         self.dimensions = dimensions
         self._model = model
@@ -50,43 +61,54 @@ class OpenAIEmbedder:
         """In requests of up to 64 texts each. Raises ``ModelError``."""
         found: list[Vector] = []
         for start in range(0, len(texts), MOST_TEXTS):
-            found += await self._patiently([text[:LONGEST] for text in texts[start : start + MOST_TEXTS]])
+            batch = [text[:LONGEST] for text in texts[start : start + MOST_TEXTS]]
+            tenants = set(owners[start : start + MOST_TEXTS])
+            scope = Scope(str(tenants.pop())) if len(tenants) == 1 else Scope()
+            found += await self._patiently(batch, scope)
+            self._charge(batch, owners[start : start + MOST_TEXTS])
         return found
 
-    async def _patiently(self, texts: list[str]) -> list[Vector]:
+    def _charge(self, texts: Sequence[str], owners: Sequence[UUID]) -> None:
+        tokens: dict[UUID, int] = {}
+        for text, owner in zip(texts, owners, strict=False):
+            tokens[owner] = tokens.get(owner, 0) + weight_of_text(text)
+        for owner, count in tokens.items():
+            self._charged(owner, self.name, count)
+
+    async def _patiently(self, texts: list[str], scope: Scope) -> list[Vector]:
         """With either key; where both are refused, with those that are there by now, if they are others."""
         try:
-            return await self._with_either(texts)
+            return await self._with_either(texts, scope)
         except ModelCredentials:
             if not self._connect()[1].keys.refresh():
                 raise
-        return await self._with_either(texts)
+        return await self._with_either(texts, scope)
 
-    async def _with_either(self, texts: list[str]) -> list[Vector]:
+    async def _with_either(self, texts: list[str], scope: Scope) -> list[Vector]:
         client, endpoint = self._connect()
         try:
-            return await self._twice(client, endpoint, texts)
+            return await self._twice(client, endpoint, texts, scope)
         except ModelCredentials:
             if endpoint.spare_key is None:
                 raise
         other = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
-        return await self._twice(client, other, texts)
+        return await self._twice(client, other, texts, scope._replace(key="spare"))
 
-    async def _twice(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str]) -> list[Vector]:
+    async def _twice(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str], scope: Scope) -> list[Vector]:
         """Ask once more where that may help at once."""
         try:
-            return await self._ask(client, endpoint, texts)
+            return await self._ask(client, endpoint, texts, scope)
         except ModelError as error:
             if not error.retryable or (error.retry_after or 0) > 1:
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
-        return await self._ask(client, endpoint, texts)
+        return await self._ask(client, endpoint, texts, scope)
 
-    async def _ask(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str]) -> list[Vector]:
+    async def _ask(self, client: "HttpClient", endpoint: "Endpoint", texts: list[str], scope: Scope) -> list[Vector]:
         body: dict[str, object] = {"model": self._model, "input": texts}
         if NATIVE.get(self._model, self.dimensions) != self.dimensions:
             body["dimensions"] = self.dimensions
-        attempt = self._vendor.begin()
+        attempt = self._vendor.begin(scope)
         try:
             answer = await client.fetch(endpoint, "/embeddings", SECONDS, msgspec.json.encode(body))
             found = self._read(answer, len(texts))

@@ -17,6 +17,11 @@ LOCAL = {hashing.NAME: hashing.DIMENSIONS, minilm.NAME: minilm.DIMENSIONS}
 """The embedders that work in this process, and how many dimensions they have of their own."""
 
 
+def is_paid(name: str) -> bool:
+    """Whether the embedder ``name`` is a vendor's, whose tokens are charged."""
+    return ":" in name
+
+
 def dimensions_of(name: str, given: int) -> int:
     """How many dimensions the embedder ``name`` has; ``given`` 0 asks for its own. Raises ``UsageError``."""
     vendor, _, model = name.partition(":")
@@ -53,5 +58,8 @@ def embedder_of(name: str, dimensions: int, models: Registry, shelf: Shelf | Non
         embedder, place = MiniLMEmbedder(), ""
     else:
         models.check_openai(name)
-        embedder, place = OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai), models.openai_url
+        embedder, place = (
+            OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai, models.charge),
+            models.openai_url,
+        )
     return embedder if shelf is None else CachedEmbedder(embedder, shelf, place)

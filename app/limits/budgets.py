@@ -6,6 +6,7 @@ had not written when it was killed (a second at most) is not counted as spent, b
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -23,13 +24,15 @@ from app.db.engine import Database
 from app.domain.messages import Usage
 from app.limits.buckets import Take
 from app.limits.prices import MILLION, Prices
-from app.limits.service import COST, QUEUED, RUNS, TOKENS, Limiter
+from app.limits.service import COST, CRONS, LLM, QUEUED, RUNS, TOKENS, Limiter
 from app.limits.structs import Own, Reserved
 from app.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 1.0
+OWN_SECONDS = 5.0
+MAX_OWNS = 10_000
 
 _RESERVE = """
 insert into spending as s (tenant_id, day, reserved) select $1, $2, $3::numeric where $3::numeric <= $4::numeric
@@ -44,6 +47,7 @@ on conflict (tenant_id, day) do update
 set reserved = greatest(s.reserved + excluded.reserved, 0), spent = s.spent + excluded.spent,
   tokens = s.tokens + excluded.tokens
 """
+_SPENT = "select (spent + reserved)::float8 from spending where tenant_id = $1 and day = $2"
 _OWN = sa.text("select limits::text from tenants where tenant_id = :tenant")
 _TURN = "select pg_advisory_xact_lock(hashtextextended('runs of ' || $1::uuid, 0))"
 _RUNS = """
@@ -83,6 +87,7 @@ class Budgets:
         self._model_of = model_of
         self._clock = clock
         self._changes: dict[tuple[UUID, date], Change] = {}
+        self._owns: dict[UUID, tuple[float, Own]] = {}
         self._tasks = Tasks("budgets")
 
     def start(self) -> None:
@@ -117,10 +122,7 @@ class Budgets:
             reserved.cost = tokens * max(price) / MILLION
             if not await self._reserve_cost(tenant_id, reserved, per_day):
                 self._limiter.rejected(COST)
-                raise Limited(
-                    f"This tenant has spent its {per_day:g} dollars of today: try again tomorrow.",
-                    self._until_tomorrow(),
-                )
+                raise Limited(self._spent_today(per_day), self._until_tomorrow())
         if per_minute:
             verdict = await self._limiter.take([_tokens(tenant_id, per_minute, tokens)])
             if verdict.refused is not None:
@@ -153,6 +155,44 @@ class Budgets:
         change.tokens += used.tokens
         change.reserved -= reserved.cost
         change.owed += used.tokens - reserved.tokens
+
+    async def count_cron(self, tenant_id: UUID) -> float:
+        """Count a run that a cron of the tenant starts: 0, or the seconds to wait where it has none left now."""
+        verdict = await self._limiter.take_runs(tenant_id, CRONS, await self.own_lately(tenant_id), 1)
+        if verdict is None or verdict.refused is None:
+            return 0.0
+        self._limiter.rejected(LLM)
+        return verdict.wait
+
+    async def admit(self, tenant_id: UUID) -> None:
+        """Before a call outside of a run that ``charge`` will count. Raises ``Limited`` where the budget is spent."""
+        per_minute, per_day = self._limits(await self.own_lately(tenant_id))
+        if per_minute:
+            verdict = await self._limiter.take([_tokens(tenant_id, per_minute, 0)])
+            if verdict.refused is not None:
+                self._limiter.rejected(TOKENS)
+                raise Limited(f"This tenant has used its {per_minute} tokens a minute.", verdict.wait)
+        if per_day:
+            async with self._database.engine_connection() as connection:
+                spent = await connection.fetchval(_SPENT, tenant_id, self.today())
+            if spent is not None and spent >= per_day:
+                self._limiter.rejected(COST)
+                raise Limited(self._spent_today(per_day), self._until_tomorrow())
+
+    async def own_lately(self, tenant_id: UUID) -> Own:
+        """A tenant's own limits as they were within the last seconds."""
+        known = self._owns.get(tenant_id)
+        if known is None or time.monotonic() - known[0] > OWN_SECONDS:
+            if len(self._owns) >= MAX_OWNS:
+                self._owns.clear()
+            known = self._owns[tenant_id] = (time.monotonic(), await self.own(tenant_id))
+        return known[1]
+
+    def charge(self, tenant_id: UUID, model: str, tokens: int) -> None:
+        """Charge for tokens that were used outside of a run, as by embeddings (``app.llm.registry``)."""
+        day = self.today()
+        used = Reserved(day, tokens, self.prices.cost(model, tokens, 0))
+        self.spend(tenant_id, used, reserved=Reserved(day, 0, 0.0), model=model)
 
     @contextlib.asynccontextmanager
     async def room(self, tenant_id: UUID, own: Own, count: int = 1) -> AsyncIterator[None]:
@@ -241,6 +281,9 @@ class Budgets:
         """The day in UTC."""
         return self._clock().astimezone(UTC).date()
 
+    def _spent_today(self, per_day: float) -> str:
+        return f"This tenant has spent its {per_day:g} dollars of today: try again tomorrow."
+
     def _until_tomorrow(self) -> float:
         moment = self._clock().astimezone(UTC)
         midnight = datetime.combine(moment.date() + timedelta(days=1), datetime.min.time(), UTC)
@@ -268,6 +311,7 @@ class Account:
     ) -> None:
         self._budgets = budgets
         self._tenant_id = tenant_id
+        self.tenant = str(tenant_id)
         self._limited = reserved is not None
         self._chunk = reserved.cost if reserved is not None else 0.0
         if reserved is None or continued:

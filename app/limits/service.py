@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # loads Redis, and with it the OpenTelemetry SDK: 40 MB
 
 LLM = "llm"
 """The name of the limit on requests that start runs, a key."""
+CRONS = "crons"
+"""Who starts the runs of a tenant's crons."""
+BYTES = "bytes"
+"""The name of the limit on the bytes of request bodies, a tenant."""
 KEY = "key"
 TENANT = "tenant"
 TOKENS = "tokens"
@@ -63,6 +67,16 @@ class Limiter:
         if rate := self.limit(own, "tenant_requests_per_minute"):
             takes.append(Take(TENANT, f"{TENANT}:{tenant_id}", rate))
         return takes
+
+    def take_bytes(self, tenant_id: UUID, own: Own, count: int) -> list[Take]:
+        """What a body of ``count`` bytes takes. Empty where bytes are not limited."""
+        rate = self.limit(own, "bytes_per_minute")
+        return [Take(BYTES, f"{BYTES}:{tenant_id}", rate, weight=count)] if rate else []
+
+    async def take_runs(self, tenant_id: UUID, who: str, own: Own, count: int) -> Verdict | None:
+        """Take ``count`` starts of runs of ``who``, all or none. None where they are not limited."""
+        rate = self.limit(own, "rate_per_minute")
+        return None if not rate else await self.take([Take(LLM, f"{LLM}:{tenant_id}:{who}", rate, weight=count)])
 
     def limit(self, own: Own, name: str) -> Any:
         """The tenant's own limit ``name``, or that of the settings; 0 is none."""

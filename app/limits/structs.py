@@ -14,6 +14,7 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     rate_per_minute: int | None = None
     requests_per_minute: int | None = None
     tenant_requests_per_minute: int | None = None
+    bytes_per_minute: int | None = None
     tokens_per_minute: int | None = None
     cost_per_day: float | None = None
     runs: int | None = None

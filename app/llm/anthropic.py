@@ -201,9 +201,13 @@ class AnthropicParser:
             return ()
         vendor = self._endpoint.vendor
         if not block.name or index in self._calls:
-            raise ModelProtocol(f"{vendor} sent a tool call without a name or a place of its own", vendor=vendor)
+            raise ModelProtocol(
+                f"{vendor} sent a tool call without a name or a place of its own", vendor=vendor, provoked=True
+            )
         if len(self._calls) == MAX_CALLS:
-            raise ModelProtocol(f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor)
+            raise ModelProtocol(
+                f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor, provoked=True
+            )
         identity = block.id if block.id and block.id not in self._ids else f"call_{new_id().hex}"
         self._ids.add(identity)
         call = self._calls[index] = Call(len(self._calls), given=bool(block.input))

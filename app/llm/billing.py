@@ -17,7 +17,9 @@ ESTIMATED = "estimated"
 
 
 class Payer(Protocol):
-    """Who pays for model calls."""
+    """Who pays for model calls. ``tenant`` is the id of its tenant."""
+
+    tenant: str
 
     def charge(self, model: str, usage: Usage, *, in_step: bool) -> None:
         """Charge ``usage`` of ``model`` (vendor:model). ``in_step``: the step of this call reports it again."""

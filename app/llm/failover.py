@@ -10,8 +10,9 @@ import msgspec
 import structlog
 
 from app.base.errors import ModelCredentials, ModelError
+from app.llm.billing import payer
 from app.llm.port import Finished, Model, ModelEvent, ModelRequest
-from app.llm.vendor import Clock, Vendor
+from app.llm.vendor import Clock, RetryBudget, Scope, Vendor
 from app.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,10 @@ class Link(msgspec.Struct, frozen=True):
 
     model: Model
     vendor: Vendor
+
+    def scope(self, tenant: str) -> Scope:
+        """Whose breaker a call of ``tenant`` counts for: adapters of paid models tell which provider key they use."""
+        return Scope(tenant, getattr(self.model, "key_name", ""))
 
 
 class Failover:
@@ -66,12 +71,14 @@ class Failover:
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Ask the models in turn (``app.llm.port.Model``)."""
-        plan = Plan(self._links, self._rules, self._clock, self._draw, self._left)
+        paying = payer.get()
+        tenant = request.tenant or ("" if paying is None else paying.tenant)
+        plan = Plan(self._links, self._rules, tenant, clock=self._clock, draw=self._draw, left=self._left)
         while True:
             link = plan.link
             begun = False
             try:
-                attempt = link.vendor.begin()
+                attempt = link.vendor.begin(link.scope(tenant))
             except ModelError as refusal:
                 plan.skip(refusal)
                 continue
@@ -120,11 +127,14 @@ class Plan:
         self,
         links: Sequence[Link],
         rules: RetryRules,
+        tenant: str,
+        *,
         clock: Clock,
         draw: Callable[[], float],
         left: Callable[[Model], None],
     ) -> None:
         self._left = left
+        self._tenant = tenant
         self._links = links
         self._rules = rules
         self._clock = clock
@@ -141,7 +151,11 @@ class Plan:
     def asking(self) -> None:
         """Count the call that goes out now as traffic, unless it is a retry."""
         if self._tried == 1:
-            self.link.vendor.budget.first_try()
+            self._budget.first_try()
+
+    @property
+    def _budget(self) -> RetryBudget:
+        return self.link.vendor.circuit(self.link.scope(self._tenant)).budget
 
     def after(self, error: ModelError) -> float:
         """Seconds to wait before ``link`` is asked. Raises where nothing is left to try."""
@@ -187,7 +201,7 @@ class Plan:
                 return None
             pause = error.retry_after + pause
         late = self._clock() + pause - self._begun > rules.patience
-        if not error.retryable or self._tried >= rules.tries or late or not self.link.vendor.budget.take():
+        if not error.retryable or self._tried >= rules.tries or late or not self._budget.take():
             return None
         return pause
 

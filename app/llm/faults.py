@@ -32,6 +32,8 @@ CODES: dict[str, type[ModelError]] = {
     "api_error": ModelUnavailable,
     "authentication_error": ModelCredentials,
     "billing_error": ModelCredentials,
+    "content_filter": ModelRejected,
+    "content_policy_violation": ModelRejected,
     "context_length_exceeded": ModelRejected,
     "insufficient_quota": ModelCredentials,
     "invalid_api_key": ModelCredentials,
@@ -43,7 +45,9 @@ CODES: dict[str, type[ModelError]] = {
     "rate_limit_exceeded": ModelRateLimited,
     "request_too_large": ModelRejected,
     "server_error": ModelUnavailable,
+    "string_above_max_length": ModelRejected,
     "timeout_error": ModelTimeout,
+    "tool_use_failed": ModelRejected,
 }
 """Codes and types of errors in OpenAI's and Anthropic's wires. Used inside streams, where there is no HTTP status."""
 

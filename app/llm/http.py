@@ -163,13 +163,17 @@ class EventStream:
             while data := await reader.readany():
                 self._left -= len(data)
                 if self._left < 0:
-                    raise ModelProtocol(f"{self._vendor} sent more than the cap of an answer", vendor=self._vendor)
+                    raise ModelProtocol(
+                        f"{self._vendor} sent more than the cap of an answer", vendor=self._vendor, provoked=True
+                    )
                 if events := self._sse.feed(data):
                     self._first = None
                     return events
             return []
         except LineTooLong:
-            raise ModelProtocol(f"{self._vendor} sent a line above the cap of a line", vendor=self._vendor) from None
+            raise ModelProtocol(
+                f"{self._vendor} sent a line above the cap of a line", vendor=self._vendor, provoked=True
+            ) from None
         except LOST as error:
             raise self._broken(error) from None
         finally:
@@ -202,7 +206,7 @@ class EventStream:
         moment = self._loop.time()
         if moment >= self._end:
             # Where data always waits already, no read ever waits for the timer.
-            raise ModelTimeout(f"{self._vendor} {TOO_LONG}", vendor=self._vendor)
+            raise ModelTimeout(f"{self._vendor} {TOO_LONG}", vendor=self._vendor, provoked=self._first is None)
         due = moment + self._gap if self._first is None else self._first
         self._due = due = min(due, self._end)
         timer = self._timer
@@ -235,7 +239,8 @@ class EventStream:
             cause = "sent no data before the deadline for the first token"
         else:
             cause = f"sent no data for {self._gap:g} s in the middle of its answer"
-        return ModelTimeout(f"{self._vendor} {cause}", vendor=self._vendor)
+        provoked = cause is TOO_LONG and self._first is None  # a long answer, not a slow provider
+        return ModelTimeout(f"{self._vendor} {cause}", vendor=self._vendor, provoked=provoked)
 
 
 def _unanswered(vendor: str, error: Exception, seconds: float) -> ModelError:

@@ -214,7 +214,7 @@ class OpenAIParser:
         for call in self._calls:
             if not call.named:
                 vendor = self._endpoint.vendor
-                raise ModelProtocol(f"{vendor} sent a tool call without a name", vendor=vendor)
+                raise ModelProtocol(f"{vendor} sent a tool call without a name", vendor=vendor, provoked=True)
             if not call.given:
                 events.append(ToolCallDelta(call.ordinal, args="{}"))
         reason = REASONS.get(self._reason, self._reason)
@@ -270,7 +270,9 @@ class OpenAIParser:
             return self._calls[-1]
         if len(self._calls) == MAX_CALLS:
             vendor = self._endpoint.vendor
-            raise ModelProtocol(f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor)
+            raise ModelProtocol(
+                f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor, provoked=True
+            )
         taken = {known.id for known in self._calls}
         identity = part.id if part.id and part.id not in taken else f"call_{new_id().hex}"
         call = Call(len(self._calls), identity, [])

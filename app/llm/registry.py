@@ -1,8 +1,9 @@
 """Names → models: ``vendor:model``, with what all models of a vendor share. The only place that picks adapters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import msgspec
 
@@ -66,6 +67,12 @@ class Registry:
         self._adapters: dict[str, WireModel] = {}
         self._rings: dict[str, Ring] = {}
         self._http: HttpClient | None = None
+        self.charge_to: Callable[[UUID, str, int], None] = lambda *_: None
+        """Called with a tenant, a model's name and the tokens of a call outside of runs, as of embeddings."""
+
+    def charge(self, tenant: UUID, model: str, tokens: int) -> None:
+        """Charge a tenant for tokens of ``model`` (vendor:model)."""
+        self.charge_to(tenant, model, tokens)
 
     def default(self) -> tuple[str, str]:
         """The model of agents that name none, and why it is that one.
@@ -122,7 +129,7 @@ class Registry:
 
     def breakers(self) -> dict[str, bool]:
         """Of each vendor in use, whether it is not asked at the moment."""
-        return {name: vendor.breaker.open for name, vendor in self._vendors.items()}
+        return {name: vendor.open for name, vendor in self._vendors.items()}
 
     async def probe(self) -> None:
         """Ask each vendor in use that was not heard of for a minute to list its models, which costs nothing.

@@ -1,9 +1,14 @@
-"""What this process knows of one vendor: its circuit breaker, its budget of retries, and how it did lately."""
+"""What this process knows of one vendor: its circuit breakers, its budgets of retries, and how it did lately.
+
+Each tenant and provider key has a breaker and a retry budget of its own: what one tenant provokes costs no other. The
+vendor has one more breaker, for its outages, which only failures of several tenants in a row open.
+"""
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -20,12 +25,21 @@ class BreakerRules(msgspec.Struct, frozen=True):
     """When a breaker opens: after ``consecutive`` failures, or when ``ratio`` of the last ``window`` calls failed.
 
     It stays open for ``seconds``; then one call may probe, and its outcome closes the breaker or opens it again.
+    ``sources``: how many different tenants must have failed since the last success.
     """
 
     consecutive: int = 5
     window: int = 20
     ratio: float = 0.5
     seconds: float = 15.0
+    sources: int = 1
+
+
+OUTAGE = BreakerRules(consecutive=10, ratio=1.0, sources=3)
+"""When a vendor is taken to be down for all: ten failures in a row, of three tenants or more."""
+
+MAX_CIRCUITS = 1000
+"""Breakers of tenants and keys that are kept for one vendor; the least recently used one goes first."""
 
 
 class Breaker:
@@ -36,6 +50,7 @@ class Breaker:
         self._clock = clock
         self._outcomes: deque[bool] = deque(maxlen=rules.window)
         self._row = 0
+        self._sources: set[str] = set()
         self._opened: float | None = None
         self._probing = False
 
@@ -68,15 +83,19 @@ class Breaker:
             self._outcomes.clear()
         self._probing = False
         self._row = 0
+        self._sources.clear()
         self._outcomes.append(True)
 
-    def failed(self) -> None:
-        """The call failed in a way that speaks against the provider."""
+    def failed(self, source: str = "") -> None:
+        """The call of ``source`` failed in a way that speaks against the provider."""
         self._row += 1
         self._outcomes.append(False)
         rules = self._rules
+        if len(self._sources) < rules.sources:
+            self._sources.add(source)
         full = len(self._outcomes) == rules.window
         tripped = self._row >= rules.consecutive or (full and self._outcomes.count(False) >= rules.ratio * rules.window)
+        tripped = tripped and len(self._sources) >= rules.sources
         if self._probing or (tripped and self._opened is None):
             self._opened = self._clock()
         self._probing = False
@@ -130,24 +149,68 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Scope(NamedTuple):
+    """Who sees a vendor's failures: a tenant (its id) by a provider key (a name of it, never the key)."""
+
+    tenant: str = ""
+    key: str = ""
+
+
+class Circuit:
+    """What one scope has seen of a vendor. ``error`` names its last failure."""
+
+    def __init__(self, rules: BreakerRules, clock: Clock) -> None:
+        self.breaker = Breaker(rules, clock)
+        self.budget = RetryBudget(clock=clock)
+        self.error = ""
+
+
 class Vendor:
     """One vendor as this process sees it. Shared by all its models."""
 
     def __init__(self, name: str, clock: Clock = time.monotonic, rules: BreakerRules = BreakerRules()) -> None:
         self.name = name
         self.clock = clock
-        self.breaker = Breaker(rules, clock)
-        self.budget = RetryBudget(clock=clock)
+        self.outage = Breaker(OUTAGE, clock)
         self.observation = Observation()
         self.observed: float | None = None
+        self._rules = rules
+        self._circuits: OrderedDict[Scope, Circuit] = OrderedDict()
 
-    def begin(self) -> "Attempt":
-        """Open an attempt. Raises ``ModelUnavailable`` while the breaker is open."""
-        if self.breaker.allow():
-            return Attempt(self)
-        wait = max(1.0, self.breaker.wait())
-        error = self.observation.error or "failures"
-        raise ModelUnavailable(
+    @property
+    def open(self) -> bool:
+        """Whether the vendor is not asked at the moment, for all or for some tenant."""
+        return self.outage.open or any(circuit.breaker.open for circuit in self._circuits.values())
+
+    def circuit(self, scope: Scope) -> Circuit:
+        """The breaker and the retry budget of ``scope``."""
+        circuit = self._circuits.get(scope)
+        if circuit is None:
+            circuit = self._circuits[scope] = Circuit(self._rules, self.clock)
+            if len(self._circuits) > MAX_CIRCUITS:
+                self._circuits.popitem(last=False)
+        else:
+            self._circuits.move_to_end(scope)
+        return circuit
+
+    def reset(self) -> None:
+        """Close every breaker."""
+        self.outage = Breaker(OUTAGE, self.clock)
+        self._circuits.clear()
+
+    def begin(self, scope: Scope = Scope()) -> "Attempt":
+        """Open an attempt. Raises ``ModelUnavailable`` while a breaker is open."""
+        circuit = self.circuit(scope)
+        if not circuit.breaker.allow():
+            raise self._refusal(circuit.breaker, circuit.error)
+        if not self.outage.allow():
+            circuit.breaker.unknown()
+            raise self._refusal(self.outage, self.observation.error or "failures")
+        return Attempt(self, scope, circuit)
+
+    def _refusal(self, breaker: Breaker, error: str) -> ModelUnavailable:
+        wait = max(1.0, breaker.wait())
+        return ModelUnavailable(
             f"{self.name} is not asked for the next {wait:.0f} s, because it failed repeatedly ({error})",
             vendor=self.name,
             retry_after=wait,
@@ -164,8 +227,11 @@ class Vendor:
 class Attempt:
     """One call to a vendor, from its start to its outcome. An attempt without an outcome must be ``abandoned``."""
 
-    def __init__(self, vendor: Vendor) -> None:
+    def __init__(self, vendor: Vendor, scope: Scope, circuit: Circuit) -> None:
         self._vendor = vendor
+        self._scope = scope
+        self._circuit = circuit
+        self._breakers = (circuit.breaker, vendor.outage)
         self._begun = vendor.clock()
         self._latency: float | None = None
         self._over = False
@@ -177,30 +243,43 @@ class Attempt:
     def succeeded(self) -> None:
         """The answer is complete."""
         self._over = True
-        if self._vendor.breaker.open:
-            log.info("model_breaker_closed", vendor=self._vendor.name)
-        self._vendor.breaker.succeeded()
+        for breaker in self._breakers:
+            was_open = breaker.open
+            breaker.succeeded()
+            if was_open and not breaker.open:
+                log.info("model_breaker_closed", vendor=self._vendor.name, tenant_id=self._of(breaker))
         self._vendor.observe("healthy", self._latency)
 
     def failed(self, error: ModelError) -> None:
-        """The call failed. A refused request speaks for the provider, a refused key or rate neither for nor against."""
+        """The call failed. A refused request speaks for the provider, a refused key or rate neither for nor against.
+
+        What a prompt can provoke is as a refused request: the provider has answered.
+        """
         self._over = True
-        breaker = self._vendor.breaker
-        if isinstance(error, ModelRejected):
-            breaker.succeeded()
+        if isinstance(error, ModelRejected) or error.provoked:
+            for breaker in self._breakers:
+                breaker.succeeded()
             self._vendor.observe("healthy")
             return
         self._vendor.observe("degraded", error=error)
         if isinstance(error, ModelRateLimited | ModelCredentials):
-            breaker.unknown()
+            for breaker in self._breakers:
+                breaker.unknown()
             return
-        was_open = breaker.open
-        breaker.failed()
-        if breaker.open and not was_open:
-            log.warning("model_breaker_opened", vendor=self._vendor.name, error=type(error).__name__)
+        name = self._circuit.error = type(error).__name__
+        for breaker in self._breakers:
+            was_open = breaker.open
+            breaker.failed(self._scope.tenant)
+            if breaker.open and not was_open:
+                log.warning("model_breaker_opened", vendor=self._vendor.name, error=name, tenant_id=self._of(breaker))
 
     def abandoned(self) -> None:
         """Give the attempt up, if it has no outcome yet."""
         if not self._over:
             self._over = True
-            self._vendor.breaker.unknown()
+            for breaker in self._breakers:
+                breaker.unknown()
+
+    def _of(self, breaker: Breaker) -> str:
+        """The tenant that ``breaker`` is for; empty for the one of all."""
+        return self._scope.tenant if breaker is self._circuit.breaker else ""

@@ -65,6 +65,13 @@ class WireModel:
         self._endpoint = endpoint
         self._keys = endpoint.keys
         self._version = self._keys.version
+        self._first_key = endpoint.key
+        self._first_key = endpoint.key
+
+    @property
+    def key_name(self) -> str:
+        """A name of the key that is used now, which tells nothing of it: it differs when the key does."""
+        return f"{self._version}{'' if self._endpoint.key == self._first_key else ' spare'}"
 
     async def _ask(self, request: ModelRequest) -> tuple[EventStream, Parser]:
         raise NotImplementedError
@@ -157,13 +164,15 @@ class WireModel:
         if self._version != self._keys.version:
             key, spare = self._keys.pair()
             self._endpoint = msgspec.structs.replace(self._endpoint, key=key, spare_key=spare)
+            self._first_key = key
             self._version = self._keys.version
 
 
 def unreadable(vendor: str, error: Exception) -> ModelProtocol:
     """The error for data that cannot be decoded; only the place of a wrong shape is told, no data."""
     if isinstance(error, msgspec.ValidationError):
-        return ModelProtocol(f"{vendor} sent JSON of a wrong shape: {clean(str(error), 120)}", vendor=vendor)
+        shape = clean(str(error), 120)
+        return ModelProtocol(f"{vendor} sent JSON of a wrong shape: {shape}", vendor=vendor, provoked=True)
     return ModelProtocol(f"{vendor} sent something that is no JSON", vendor=vendor)
 
 

@@ -84,7 +84,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_RATE_PER_MINUTE",
-            "Requests that start runs, of one key, a minute (0: no limit). With AGENT_AUTH=none only if it is set.",
+            "Runs that one key starts a minute (0: no limit): a batch counts each of its runs, an upload the one that "
+            "reads it; a tenant's crons together count as one key. With AGENT_AUTH=none only if it is set.",
             ge=0,
             le=1_000_000_000,
         ),
@@ -93,6 +94,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     tenant_requests_per_minute: Annotated[
         int, rate("AGENT_TENANT_REQUESTS_PER_MINUTE", "All requests of one tenant")
     ] = 0
+    bytes_per_minute: Annotated[int, rate("AGENT_BYTES_PER_MINUTE", "Bytes of request bodies of one tenant")] = 0
     tokens_per_minute: Annotated[int, rate("AGENT_TOKENS_PER_MINUTE", "Tokens of models that one tenant uses")] = 0
     reserve_tokens: Annotated[
         int,

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 import msgspec
 
@@ -17,6 +18,10 @@ class Admission:
 
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
+
+    async def count_cron(self, tenant_id: UUID) -> float:
+        """Count a run that a cron of the tenant starts: 0, or the seconds to wait where it has none left now."""
+        return await self._budgets.count_cron(tenant_id)
 
     @contextlib.asynccontextmanager
     async def admitted(self, entries: Sequence[Accept], own: Own | None) -> AsyncIterator[list[Accept]]:

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.access.guard import READS, STARTS_RUNS, WRITES, may
+from app.access.rates import count_runs
 from app.access.structs import WRITE, Principal
 from app.base.errors import Forbidden
 from app.bus.feed import START, EventId
@@ -120,6 +121,7 @@ class RunsController(Controller):
         self, data: JSONBody[list[RunCreate]], principal: Who, runs: Service, request: AnyRequest
     ) -> Response[Any]:
         """All of them, or none; each as by itself."""
+        await count_runs(request.scope, len(data))
         return Response(await runs.create_batch(principal, data, await key_in(request)))
 
     @post("/runs/cancel", status_code=204, summary="Stop many runs")

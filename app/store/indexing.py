@@ -1,6 +1,6 @@
 """Items and questions → what the index holds of them: words and vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import structlog
 
 from app.base.errors import ModelError
 from app.embed.port import Vector as Numbers
+from app.embed.registry import is_paid
 from app.store.texts import MOST_TEXTS, texts_of, words_of
 from app.store.versions import Space, Version, Versions
 from app.store.writing import Vector
@@ -40,6 +41,15 @@ class Indexing:
 
     def __init__(self, versions: Versions) -> None:
         self._versions = versions
+        self.admit: Callable[[UUID], Awaitable[None]] | None = None
+        """Raises ``Limited`` for a tenant that may have no more embedded by an embedder that costs money."""
+
+    async def _admit(self, owner: UUID | None, versions: Iterable[Version | None], path: str) -> None:
+        if owner is None or self.admit is None:
+            return
+        embedders = [space.embedder for version in versions if version is not None for space in version.spaces(path)]
+        if any(embedder is not None and is_paid(embedder.name) for embedder in embedders):
+            await self.admit(owner)
 
     async def item(self, path: str, value: dict[str, Any], fields: Fields, owner: UUID | None = None) -> Indexed:
         """What is stored beside one item of the tenant ``owner``."""
@@ -49,10 +59,14 @@ class Indexing:
     async def items(
         self, path: str, values: Sequence[dict[str, Any]], fields: Fields, owner: UUID | None = None
     ) -> list[Indexed]:
-        """Words, and the vectors of the version that serves and of the one that is on its way; embedded together."""
+        """Words, and the vectors of the version that serves and of the one that is on its way; embedded together.
+
+        Raises ``Limited`` where the owner's budget is spent.
+        """
         serving, building = self._versions.serving, self._versions.building
         if fields is False:
             return [Indexed(None, (building or serving).number, []) for _ in values]
+        await self._admit(owner, (serving, building), path)
         newest = 0
         vectors: list[list[Vector]] = [[] for _ in values]
         for version in (serving, building):
@@ -73,9 +87,10 @@ class Indexing:
     async def question(self, path: str, text: str, owner: UUID | None = None) -> list[Near]:
         """Where items at or below ``path`` that are like ``text`` lie; nowhere while the embedder fails.
 
-        ``owner`` is the tenant who asks.
+        ``owner`` is the tenant who asks. Raises ``Limited`` where its budget is spent.
         """
         found: list[Near] = []
+        await self._admit(owner, (self._versions.serving,), path)
         for space in self._versions.serving.spaces(path):
             try:
                 (numbers,) = await embedded(space, [text], [owner])

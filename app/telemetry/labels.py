@@ -41,7 +41,7 @@ STEP_TROUBLE = OneOf("error.type", "", CANCELLED, LeaseLost.__name__, Unavailabl
 
 RUN_STATUS = OneOf("status", "success", "error", "timeout", "interrupted", "handover", "lost")
 WEBHOOK = OneOf("outcome", "delivered", "retried", "dead")
-LIMIT = OneOf("limit", "llm", "key", "tenant", "tokens", "cost", "runs", "queued", "streams")
+LIMIT = OneOf("limit", "llm", "key", "tenant", "bytes", "tokens", "cost", "runs", "queued", "streams")
 SECRET = OneOf("outcome", "rotated", "refused")
 TOOL = OneOf(
     "outcome",

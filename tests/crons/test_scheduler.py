@@ -262,7 +262,7 @@ async def test_it_sleeps_until_the_next_cron_is_due_and_never_long(replica: Repl
 
 
 async def test_the_next_cron_is_found_by_the_index_of_due_times(database: Database) -> None:
-    for statement, parameters in ((module._DUE, "('2026-01-01', '{}')"), (module._NEXT, "('{}')")):
+    for statement, parameters in ((module._DUE, "('2026-01-01', '{}', '{}')"), (module._NEXT, "('{}', '{}')")):
         async with database.engine_connection() as connection:
             await connection.execute(f"prepare look as {statement}")
             plan = await connection.fetch(f"explain execute look{parameters}")

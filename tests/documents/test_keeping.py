@@ -60,7 +60,7 @@ async def test_an_embedder_that_is_down_stops_no_ingestion(
         server.down = False
         versions = library.service.house.store._versions
         for space in versions.serving.spaces(""):
-            space.embedder._embedder._vendor.breaker._opened = None  # type: ignore[union-attr]
+            space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         while await library.count("store_vectors_384") == 0:
             await Backfill(library.service.house.database, versions).work()
         assert [one["title"] for one in await ours.search("automobile")] == ["drive"]

@@ -82,7 +82,7 @@ async def test_an_embedder_that_is_down_stops_neither_puts_nor_searches_and_is_m
         server.down = False
         versions = versions_of(store)
         for space in versions.serving.spaces(""):
-            space.embedder._embedder._vendor.breaker._opened = None  # type: ignore[union-attr]
+            space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         database = store.service.house.database
 
         async def made_up_for() -> bool:
@@ -109,7 +109,7 @@ async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
         assert len(await ours.keys("notes", query="automobile")) == 5  # by the vectors of the version that is complete
         server.down = False
         for space in versions.building.spaces(""):
-            space.embedder._embedder._vendor.breaker._opened = None  # type: ignore[union-attr]
+            space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         await complete(store)
         assert set((await ours.keys("notes", query="automobile"))[:2]) == {"drive", "late"}
         await Backfill(store.service.house.database, versions, settled=0).work()

@@ -1,0 +1,148 @@
+"""A breaker opens for the tenant and the provider key that saw the failures, and for all only in an outage."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.base.errors import ModelUnavailable
+from app.llm.failover import Failover, Link, RetryRules
+from app.llm.http import HttpClient
+from app.llm.vendor import MAX_CIRCUITS, OUTAGE, BreakerRules, Scope, Vendor
+from app.secrets.ring import Ring
+from tests.llm.asking import HTTP_VENDORS, Heard, adapter, ask, endpoint, hear
+from tests.llm.conftest import SHORT, SMALL
+from tests.llm.fake_provider import FakeProvider
+from tests.llm.faults import Fault, Replay
+from tests.llm.wires import OPENAI
+
+TRIES = BreakerRules().consecutive
+PROVOKED = [
+    Fault.MANY_CALLS,
+    Fault.NAMELESS_CALL,
+    Fault.WRONG_SHAPE,
+    Fault.BROKEN_ARGUMENTS,
+    Fault.LONG_LINE,
+    Fault.HUGE_TOTAL,
+    Fault.DRIP_TOKENS,
+    Fault.BAD_REQUEST,
+]
+"""What a prompt can bring about."""
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[HttpClient]:
+    client = HttpClient(SHORT, SMALL)
+    yield client
+    await client.aclose()
+
+
+class Desk:
+    """One vendor, asked by tenants, each call once."""
+
+    def __init__(self, http: HttpClient, provider: FakeProvider, vendor: str = OPENAI) -> None:
+        self.vendor = Vendor(vendor)
+        self.model = adapter(vendor, http, endpoint(provider, vendor))
+        self._chain = Failover([Link(self.model, self.vendor)], RetryRules(tries=1))
+
+    async def ask(self, tenant: str) -> Heard:
+        return await hear(self._chain, ask(tenant=tenant))
+
+
+def is_refused(heard: Heard) -> bool:
+    return isinstance(heard.error, ModelUnavailable) and "is not asked for the next" in str(heard.error)
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_a_breaker_opens_for_the_tenant_that_saw_the_failures_and_no_other(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    desk = Desk(http, provider, vendor)
+    provider.plan(*[Fault.SERVER_ERROR] * TRIES)
+    for _ in range(TRIES):
+        await desk.ask("hostile")
+    assert is_refused(await desk.ask("hostile"))
+    assert (await desk.ask("innocent")).text == "Hello there"
+    assert desk.vendor.open
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+@pytest.mark.parametrize("fault", PROVOKED)
+async def test_what_a_prompt_can_provoke_opens_no_breaker(
+    provider: FakeProvider, hasty: HttpClient, vendor: str, fault: Fault
+) -> None:
+    desk = Desk(hasty, provider, vendor)
+    provider.plan(*[fault] * TRIES)
+    for _ in range(TRIES):
+        await desk.ask("hostile")
+    assert not desk.vendor.open
+    assert desk.vendor.observation.status == "healthy", "nothing is said of the provider"
+    assert (await desk.ask("hostile")).text == "Hello there"
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded", "tool_use_failed"])
+async def test_a_refusal_inside_a_stream_opens_no_breaker(provider: FakeProvider, http: HttpClient, code: str) -> None:
+    desk = Desk(http, provider)
+    body = b'data: {"error":{"message":"no","type":"x","code":"%s"}}\n\n' % code.encode()
+    provider.plan(*[Replay(data=body)] * TRIES)
+    for _ in range(TRIES):
+        await desk.ask("hostile")
+    assert not desk.vendor.open
+
+
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.HANG_BEFORE_HEADERS, Fault.HTML])
+async def test_failures_of_several_tenants_in_a_row_are_an_outage_for_all(
+    provider: FakeProvider, hasty: HttpClient, fault: Fault
+) -> None:
+    desk = Desk(hasty, provider)
+    provider.plan(*[fault] * OUTAGE.consecutive)
+    for number in range(OUTAGE.consecutive):
+        assert not is_refused(await desk.ask(f"tenant {number % OUTAGE.sources}"))
+    asked = len(provider.requests)
+    assert is_refused(await desk.ask("a tenant that has not asked before"))
+    assert len(provider.requests) == asked
+
+
+async def test_failures_of_one_tenant_alone_are_no_outage_however_many(
+    provider: FakeProvider, http: HttpClient
+) -> None:
+    desk = Desk(http, provider)
+    failure = ModelUnavailable("down", vendor=OPENAI)
+    for number in range(100):  # by other keys, whose breakers are closed
+        desk.vendor.begin(Scope("hostile", str(number))).failed(failure)
+    assert (await desk.ask("innocent")).text == "Hello there"
+
+
+async def test_one_success_between_them_says_that_the_provider_is_there() -> None:
+    vendor = Vendor(OPENAI)
+    failure = ModelUnavailable("down", vendor=OPENAI)
+    for _ in range(3):
+        for number in range(OUTAGE.consecutive - 1):
+            vendor.begin(Scope(f"tenant {number % OUTAGE.sources}", str(number))).failed(failure)
+        assert not vendor.outage.open
+        vendor.begin(Scope("healthy")).succeeded()
+
+
+async def test_breakers_are_bounded_in_number() -> None:
+    vendor = Vendor(OPENAI)
+    for number in range(MAX_CIRCUITS * 2):
+        vendor.begin(Scope(f"tenant {number}")).abandoned()
+    assert len(vendor._circuits) == MAX_CIRCUITS
+
+
+async def test_another_provider_key_has_a_breaker_of_its_own(provider: FakeProvider, http: HttpClient) -> None:
+    desk = Desk(http, provider)
+    provider.plan(*[Fault.SERVER_ERROR] * TRIES)
+    for _ in range(TRIES):
+        await desk.ask("ours")
+    assert is_refused(await desk.ask("ours"))
+    desk.model._keys = Ring()
+    desk.model._version = desk.model._keys.version + 1
+    assert (await desk.ask("ours")).text == "Hello there"
+
+
+async def test_retries_of_one_tenant_use_up_no_other_s(provider: FakeProvider) -> None:
+    vendor = Vendor(OPENAI)
+    greedy, other = vendor.circuit(Scope("greedy")).budget, vendor.circuit(Scope("other")).budget
+    while greedy.take():
+        pass
+    assert other.take()
