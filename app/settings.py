@@ -28,6 +28,7 @@ from app.options import (
     LlmSettings,
     ObjectiveSettings,
     RedisSettings,
+    RetentionSettings,
     RunSettings,
     ServerSettings,
     TelemetrySettings,
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    retention: RetentionSettings = RetentionSettings()
     redis: RedisSettings = RedisSettings()
     documents: DocumentSettings = DocumentSettings()
     llm: LlmSettings = LlmSettings()

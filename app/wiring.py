@@ -32,7 +32,6 @@ from app.limits.budgets import Budgets
 from app.limits.prices import Prices
 from app.limits.service import Limiter
 from app.llm.registry import Registry
-from app.options import RunSettings
 from app.routes import BASE_PATH
 from app.runs.admission import Admission
 from app.runs.claims import Claims
@@ -147,7 +146,7 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
     limiter, budgets = _limits(database, settings, vault, meters, catalog)
-    engine = _engine(_charging(budgets, models, building), database, settings.runs, signals, carrier, telling)
+    engine = _engine(_charging(budgets, models, building), database, settings, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
@@ -288,16 +287,17 @@ def _supervisor(
 
 
 def _engine(
-    budgets: Budgets, database: Database, settings: RunSettings, signals: Signals, carrier: Carrier, telling: Telling
+    budgets: Budgets, database: Database, settings: Settings, signals: Signals, carrier: Carrier, telling: Telling
 ) -> Parts:
     return Parts(
         database=database,
-        claims=Claims(database, new_id(), settings.lease_seconds, telling.tracer),
-        journal=Journal(database, patience=settings.lease_seconds, telling=telling),
+        claims=Claims(database, new_id(), settings.runs.lease_seconds, telling.tracer),
+        journal=Journal(database, patience=settings.runs.lease_seconds, telling=telling),
         signals=signals,
         feeds=Feeds(database, signals, carrier),
         outlet=Outlet(carrier),
         budgets=budgets,
+        retention=settings.retention,
     )
 
 

@@ -20,8 +20,6 @@ update api_keys set last_used_at = date_trunc('minute', now())
 where key_id = any($1) and (last_used_at is null or last_used_at < date_trunc('minute', now()))
 """
 
-PRUNE = "delete from audit_log where at < now() - make_interval(days => $1)"
-
 _SHOWN = [column for column in audit_log.c if column.name != "tenant_id"]
 
 

@@ -7,13 +7,11 @@ the last second before it was killed is lost.
 from collections import Counter
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from app.access.structs import Note
 from app.audit import queries
 from app.audit.structs import Entry
-from app.base.errors import Unavailable
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.db.engine import Database
@@ -21,8 +19,6 @@ from app.db.engine import Database
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 1.0
-PRUNE_SECONDS = 3600.0
-KEEP_DAYS = 90
 
 MOST = 1_000
 """Different notes between two writes. A flood beyond it is counted under one name for each action."""
@@ -46,7 +42,6 @@ class AuditService:
     def start(self) -> None:
         """Begin to write."""
         self._tasks.repeat(self.flush, FLUSH_SECONDS, name="flush")
-        self._tasks.repeat(self._prune, PRUNE_SECONDS, name="prune")
 
     async def aclose(self) -> None:
         """Write what is left, and stop."""
@@ -75,21 +70,17 @@ class AuditService:
                     await connection.execute(queries.USED, list(used))
                 if notes:
                     await connection.execute(queries.WRITE, *_columns(notes))
-        except (Unavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("audit_waits", notes=len(notes), error=type(error).__name__)
+        except BaseException:  # whatever it was: the next try writes them too
             self._used |= used
             for note, count in notes.items():
                 self.heard(note, count)
+            raise
 
     async def entries(self, tenant_id: UUID, limit: int, before: UUID | None = None) -> list[Entry]:
         """A tenant's entries, the newest first, older than ``before``."""
         async with self._database.reading(tenant_id) as session:
             rows = await queries.entries(session, tenant_id, limit, before)
         return [Entry(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
-
-    async def _prune(self) -> None:
-        async with self._database.engine_connection() as connection:
-            await connection.execute(queries.PRUNE, KEEP_DAYS)
 
 
 def _columns(notes: "Counter[Note]") -> list[list[object]]:

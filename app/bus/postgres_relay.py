@@ -29,7 +29,12 @@ join live_frames f on f.tenant_id = w.tenant_id and f.run_id = w.run_id
 order by f.run_id, f.epoch, f.seq
 """
 
-SWEEP = "delete from live_frames where created_at < now() - interval '1 minute'"
+SWEEP = """
+delete from live_frames f using (
+  select tenant_id, run_id, epoch, seq from live_frames where created_at < now() - interval '1 minute'
+  order by created_at limit 1000) o
+where f.tenant_id = o.tenant_id and f.run_id = o.run_id and f.epoch = o.epoch and f.seq = o.seq
+"""
 """Who still wants an older one finds a gap and reads the event log."""
 
 _pack = msgspec.msgpack.Encoder().encode

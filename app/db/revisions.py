@@ -1,6 +1,21 @@
 """The migrations that this program brings, known without loading Alembic (8 MB of every worker)."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 """As in ``migrations/versions``, oldest first; a test compares them."""
 
 HEAD = REVISIONS[-1]

@@ -10,8 +10,13 @@ from app.db.session import Writer
 from app.idempotency.structs import HOURS, Key, Made
 from app.idempotency.tables import idempotency_keys as keys
 
-PRUNE = f"delete from idempotency_keys where created_at < now() - interval '{HOURS} hours'"
-"""For the engine, over all tenants."""
+PRUNE = f"""
+delete from idempotency_keys k using (
+  select tenant_id, route, key from idempotency_keys where created_at < now() - interval '{HOURS} hours'
+  order by created_at limit 2000) o
+where k.tenant_id = o.tenant_id and k.route = o.route and k.key = o.key
+"""
+"""For the engine, over all tenants, some at a time."""
 
 
 def _of(tenant_id: UUID, key: Key) -> sa.ColumnElement[bool]:

@@ -3,7 +3,7 @@
 from app.options.access import AuthSettings, LimitSettings
 from app.options.outside import EgressSettings, LlmSettings
 from app.options.server import AgentSettings, RunSettings, ServerSettings
-from app.options.storage import DatabaseSettings, DocumentSettings, RedisSettings
+from app.options.storage import DatabaseSettings, DocumentSettings, RedisSettings, RetentionSettings
 from app.options.telemetry import ObjectiveSettings, TelemetrySettings
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LlmSettings",
     "ObjectiveSettings",
     "RedisSettings",
+    "RetentionSettings",
     "RunSettings",
     "ServerSettings",
     "TelemetrySettings",

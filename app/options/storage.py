@@ -39,6 +39,58 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.migrate_url or self.url
 
 
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Retention"""
+
+    events_hours: Annotated[
+        int,
+        is_(
+            "AGENT_KEEP_EVENTS_HOURS", "Hours for which the stream of an ended run can be read again.", ge=1, le=87_600
+        ),
+    ] = 24
+    transitions_days: Annotated[
+        int,
+        is_(
+            "AGENT_KEEP_TRANSITIONS_DAYS",
+            "Days for which the status history of a deleted run is kept (0: for ever). At least 1 day in any case.",
+            ge=0,
+            le=36_500,
+        ),
+    ] = 7
+    audit_days: Annotated[
+        int, is_("AGENT_KEEP_AUDIT_DAYS", "Days for which the audit log is kept (0: for ever).", ge=0, le=36_500)
+    ] = 90
+    threads_days: Annotated[
+        int,
+        is_(
+            "AGENT_KEEP_THREADS_DAYS",
+            "Days without activity after which a thread without a TTL of its own is deleted with its runs and states "
+            "(0: never).",
+            ge=0,
+            le=36_500,
+        ),
+    ] = 0
+    history_days: Annotated[
+        int,
+        is_(
+            "AGENT_KEEP_HISTORY_DAYS",
+            "Days without activity after which a thread keeps its newest state alone (0: all states stay).",
+            ge=0,
+            le=36_500,
+        ),
+    ] = 0
+    runs_days: Annotated[
+        int,
+        is_(
+            "AGENT_KEEP_RUNS_DAYS",
+            "Days after its end for which a run and its steps are kept; the newest run of a thread and all states stay "
+            "(0: for ever).",
+            ge=0,
+            le=36_500,
+        ),
+    ] = 0
+
+
 class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Redis"""
 

@@ -18,7 +18,7 @@ CLAIM_BACK_OFF = 1.0
 """The longest pause between two tries to claim while the database is away."""
 
 SWEEP_SECONDS = 30.0
-"""How often what is over is swept away."""
+"""Between two sweeps; each goes on until nothing is due."""
 
 KEEP_TEMPORARY_SECONDS = 600.0
 """How long a stateless run can be joined, and its stream read again, after its end."""
@@ -55,7 +55,8 @@ class Pickup:
         self._wake.set()
         self._tasks.repeat(self._claim, 0, name="claim", essential=True, back_off=CLAIM_BACK_OFF)
         self._tasks.repeat(self._reap, REAP_SECONDS, name="reap", essential=True)
-        self._tasks.repeat(self._sweep, SWEEP_SECONDS, name="sweep")
+        for name, sweep in self._sweeps.kinds(KEEP_TEMPORARY_SECONDS).items():
+            self._tasks.repeat(sweep, SWEEP_SECONDS, name=f"sweep-{name}")
 
     async def aclose(self) -> None:
         """Claim no more."""
@@ -109,6 +110,3 @@ class Pickup:
         if await self._claims.release_expired() or ended:
             self._wake.set()
             self._signals.queue()
-
-    async def _sweep(self) -> None:
-        await self._sweeps.all(KEEP_TEMPORARY_SECONDS)

@@ -9,7 +9,6 @@ from sqlalchemy import Row
 
 from app.checkpoints.snapshot import COLUMNS, ITEMS
 from app.db.session import Owned, Reader, Writer
-from app.runs.sweeps import LOG_KEPT
 from app.runs.tables import events, runs, steps, tool_intents
 from app.threads.tables import threads
 
@@ -64,8 +63,8 @@ async def listed(
 
 
 _LOG = Owned(
-    f"""
-    select coalesce(ended_at < now() - {LOG_KEPT}, false) as over from runs
+    """
+    select coalesce(ended_at < now() - make_interval(hours => :hours), false) as over from runs
     where tenant_id = :tenant and thread_id = :thread
       and (run_id = cast(:run as uuid) or ordinal = cast(:ordinal as int))<owned>
     """,
@@ -74,10 +73,16 @@ _LOG = Owned(
 
 
 async def log_over(
-    session: Reader, tenant_id: UUID, thread_id: UUID, *, run_id: UUID | None = None, ordinal: int | None = None
+    session: Reader,
+    tenant_id: UUID,
+    thread_id: UUID,
+    hours: int,
+    *,
+    run_id: UUID | None = None,
+    ordinal: int | None = None,
 ) -> bool | None:
-    """Whether the event log of a run of the thread may be forgotten by now; None for an unknown run."""
-    named = {"tenant": tenant_id, "thread": thread_id, "run": run_id, "ordinal": ordinal}
+    """Whether a run of the thread ended more than ``hours`` ago: its event log may be gone. None: unknown run."""
+    named = {"tenant": tenant_id, "thread": thread_id, "hours": hours, "run": run_id, "ordinal": ordinal}
     found: bool | None = await session.scalar(_LOG, named)
     return found
 

@@ -49,6 +49,7 @@ class RunService:
         self._creation = creation
         self.admission = admission
         self._records = records
+        self._kept_hours = supervisor.retention.events_hours
         self._streams = RunStreams(database, supervisor)
         self._thread_streams = ThreadStreams(database, supervisor, self._streams)
 
@@ -163,11 +164,14 @@ class RunService:
         """Raise ``NotFound`` for an unknown run, ``Gone`` for one whose stream is not kept any more."""
         owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
-            over = await queries.log_over(session, principal.tenant_id, thread_id, run_id=run_id)
+            over = await queries.log_over(session, principal.tenant_id, thread_id, self._kept_hours, run_id=run_id)
         if over is None:
             raise NotFound(f"Run with ID {run_id} not found")
         if over:
-            raise Gone("The run ended more than 24 hours ago: its stream is gone. Read the thread's state instead.")
+            raise Gone(
+                f"The run ended more than {self._kept_hours} hours ago: its stream is gone. Read the thread's state "
+                f"instead."
+            )
 
     def stream(
         self,
@@ -190,8 +194,9 @@ class RunService:
             raise NotFound(f"Thread with ID {thread_id} not found")
         if after is not None:
             async with self._database.reading(principal.tenant_id) as session:
-                if await queries.log_over(session, principal.tenant_id, thread_id, ordinal=after.ordinal):
-                    raise Gone("That run ended more than 24 hours ago: follow the thread without Last-Event-ID.")
+                hours = self._kept_hours
+                if await queries.log_over(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
+                    raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
         return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes)
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:

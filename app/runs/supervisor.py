@@ -22,6 +22,7 @@ from app.db.engine import Database
 from app.domain.lifecycle import Reason
 from app.limits.budgets import Budgets
 from app.llm.billing import payer
+from app.options.storage import RetentionSettings
 from app.runs.admission import account_of
 from app.runs.cancels import REASONS, Cancels
 from app.runs.claims import Claims
@@ -54,6 +55,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     feeds: Feeds
     outlet: Outlet
     budgets: Budgets
+    retention: RetentionSettings = RetentionSettings()
 
     def start(self) -> None:
         """Start all."""
@@ -96,7 +98,8 @@ class Supervisor:
         self._tasks = Tasks("runs")
         self._live: dict[UUID, Live] = {}
         self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
-        sweeps = Sweeps(parts.database)
+        self.retention = parts.retention
+        sweeps = Sweeps(parts.database, parts.retention)
         self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self.launch, self._room)
         self._left: set[asyncio.Task[None]] = set()
         self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)

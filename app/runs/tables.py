@@ -103,3 +103,13 @@ events = sa.Table(
     timestamp("created_at"),
     sa.Index("events_created_at_idx", "created_at", postgresql_using="brin"),
 )
+
+retention_marks = sa.Table(
+    "retention_marks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="which walk (app.runs.sweeps)"),
+    sa.Column("place", sa.Text, nullable=False, server_default=sa.text("''"), comment="the last key it looked at"),
+    sa.Column("done", sa.Boolean, nullable=False, server_default=sa.text("false"), comment="it came to the end"),
+    sa.Column("started_at", Timestamp, nullable=False, server_default=sa.func.now()),
+)
+"""Of the server, not of a tenant: how far retention has come."""

@@ -10,7 +10,9 @@ EVERY_SECONDS = 60.0
 
 PARTS = {
     "checkpoints": "^checkpoint",
-    "runs": "^(runs|run_transitions|steps|tool_intents)$",
+    "runs": "^(runs|steps|tool_intents)$",
+    "transitions": "^run_transitions$",
+    "records": "^(audit_log|idempotency_keys|webhook_deliveries)$",
     "events": "^(events|live_frames)$",
     "store": "^store_",
 }

@@ -30,7 +30,7 @@ SIGNAL = OneOf("signal", "traces", "metrics")
 SLO = OneOf("slo", "availability", "first_token", "runs", "checkpoints")
 USE = OneOf("use", "bus", "cache")
 STATE = OneOf("state", "used", "limit")
-PART = OneOf("part", "database", "checkpoints", "runs", "events", "store")
+PART = OneOf("part", "database", "checkpoints", "runs", "transitions", "records", "events", "store")
 BUDGET = OneOf("budget", "cost")
 
 OPERATION = OneOf("gen_ai.operation.name", "chat")

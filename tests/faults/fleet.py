@@ -58,6 +58,7 @@ class Fleet:
             "AGENT_CONFIG": str(AGENTS),
             "AGENT_LEASE_SECONDS": str(LEASE_SECONDS),
             "AGENT_DRAIN_SECONDS": "2",
+            "AGENT_KEEP_TRANSITIONS_DAYS": "0",  # the checker reads them all
             "FAULTS_LEDGER": witness.url,
             "OPENAI_BASE_URL": witness.model,
             "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -3,9 +3,14 @@
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from app.base.ids import new_id
 from app.db.engine import Database
+from app.options.storage import RetentionSettings
+from app.runs import sweeps as module
 from app.runs.sweeps import Sweeps
-from tests.database import age
+from tests.database import age, execute
 from tests.runs.engine import Engine, fetch
 
 
@@ -104,7 +109,130 @@ async def test_the_log_of_a_run_is_kept_for_a_day_after_its_end(
     await engine.result(old)
     await engine.result(young)
     await fetch(database, "update events set created_at = now() - interval '25 hours'")
-    assert await Sweeps(database).events() == 0
+    before = new_id()
+    assert await Sweeps(database).events(before) == 0
     await age(fresh_database_url, str(old.run_id))
-    assert await Sweeps(database).events() > 0
+    await a_walk_later(database)
+    assert await Sweeps(database).events() == 0, "the walk stays behind runs that may not have ended"
+    await a_walk_later(database)
+    assert await Sweeps(database).events(before) > 0
     assert {row["run_id"] for row in await fetch(database, "select run_id from events")} == {young.run_id}
+
+
+async def a_walk_later(database: Database) -> None:
+    """It is so much later that all walks begin again."""
+    await fetch(database, "update retention_marks set started_at = started_at - interval '7 hours'")
+
+
+async def asleep(url: str, *statements: str) -> None:
+    """Change what no role may: with the guards of the tables asleep."""
+    await execute(url, "set session_replication_role = replica", *statements)
+
+
+async def test_sweeps_go_on_until_nothing_is_due(
+    engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(module, "ROWS", 3)
+    for number in range(10):
+        await engine.result(await engine.begin(str(number), temporary=True))
+    assert await Sweeps(database).temporary(0) == 10
+    assert await fetch(database, "select 1 from threads") == []
+
+
+async def test_the_transitions_of_deleted_runs_go_after_a_week_and_those_of_others_stay(
+    engine: Engine, database: Database, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS", 2)
+    kept = await engine.begin("kept")
+    await engine.result(kept)
+    for number in range(5):
+        await engine.result(await engine.begin(str(number), temporary=True))
+    assert await Sweeps(database).temporary(0) == 5
+    assert await Sweeps(database).transitions() == 0
+    await asleep(fresh_database_url, "update run_transitions set at = at - interval '8 days'")
+    assert await Sweeps(database, RetentionSettings(transitions_days=30)).transitions() == 0
+    await a_walk_later(database)
+    assert await Sweeps(database).transitions() == 5 * 3
+    assert {row["run_id"] for row in await fetch(database, "select run_id from run_transitions")} == {kept.run_id}
+    assert "transitions" not in Sweeps(database, RetentionSettings(transitions_days=0)).kinds(0)
+
+
+async def test_what_users_own_stays_unless_a_setting_says_otherwise(database: Database) -> None:
+    assert set(Sweeps(database).kinds(0)) == {
+        "temporary",
+        "expired",
+        "rested",
+        "keys",
+        "frames",
+        "events",
+        "transitions",
+        "audit",
+    }
+    all_of_them = RetentionSettings(threads_days=1, history_days=1, runs_days=1)
+    assert set(Sweeps(database, all_of_them).kinds(0)) >= {"threads", "history", "runs"}
+
+
+async def test_old_runs_go_but_for_the_newest_of_a_thread(
+    engine: Engine, database: Database, fresh_database_url: str
+) -> None:
+    first = await engine.begin("one")
+    await engine.result(first)
+    second = await engine.begin("two", thread=first.thread_id)
+    await engine.result(second)
+    await asleep(fresh_database_url, "update runs set ended_at = ended_at - interval '3 days'")
+    sweeps = Sweeps(database, RetentionSettings(runs_days=2))
+    assert await sweeps.runs(new_id()) == 1
+    assert [row["run_id"] for row in await fetch(database, "select run_id from runs")] == [second.run_id]
+    assert {row["run_id"] for row in await fetch(database, "select run_id from steps")} == {second.run_id}
+    values = await engine.result(await engine.begin("three", thread=first.thread_id))
+    assert [message["content"] for message in values["messages"]][::2] == ["one", "two", "three"]
+
+
+async def test_idle_threads_and_their_past_go_when_a_setting_says_so(engine: Engine, database: Database) -> None:
+    threads: dict[str, UUID] = {}
+    for name in ("idle", "own", "young"):
+        run = await engine.begin(name)
+        await engine.result(run)
+        threads[name] = run.thread_id
+    await fetch(
+        database,
+        "update threads set updated_at = now() - interval '3 days' where thread_id = any($1)",
+        [threads["idle"], threads["own"]],
+    )
+    await fetch(
+        database, "update threads set ttl_minutes = 100000, keep_minutes = 100000 where thread_id = $1", threads["own"]
+    )
+    sweeps = Sweeps(database, RetentionSettings(threads_days=2, history_days=2))
+    assert await sweeps.history() == 1
+    assert len((await past(database, threads["idle"]))[0]) == 1
+    assert len((await past(database, threads["young"]))[0]) > 1
+    assert await sweeps.threads() == 1
+    left = {row["thread_id"] for row in await fetch(database, "select thread_id from threads")}
+    assert left == {threads["own"], threads["young"]}
+
+
+async def test_a_walk_goes_on_where_it_was_and_one_process_walks_at_a_time(
+    engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        await engine.result(await engine.begin(str(number)))
+    monkeypatch.setattr(module, "ROWS", 2)
+    sweeps = Sweeps(database)
+    await sweeps.events(new_id())
+    (mark,) = await fetch(database, "select place, done from retention_marks where name = 'events'")
+    newest = await fetch(database, "select run_id from runs order by run_id desc limit 1")
+    assert (mark["place"].split()[0], mark["done"]) == (str(newest[0]["run_id"]), True)
+    async with database.engine_connection() as other, other.transaction():
+        await other.fetch("select 1 from retention_marks where name = 'events' for update")
+        assert await sweeps.events(new_id()) == 0
+
+
+async def test_the_audit_log_is_kept_for_as_long_as_the_setting_says(database: Database) -> None:
+    rows = f"select '{UUID(int=0)}', gen_random_uuid(), now() - n * interval '30 days', 'a', 'b', 'c'"
+    await fetch(
+        database,
+        f"insert into audit_log (tenant_id, entry_id, at, action, actor, subject) {rows} from generate_series(0, 5) n",
+    )
+    assert await Sweeps(database).audit() == 3
+    assert len(await fetch(database, "select 1 from audit_log")) == 3
