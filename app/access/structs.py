@@ -22,6 +22,9 @@ READ = "read"
 WRITE = "write"
 """Run agents, and change what belongs to the tenant."""
 
+APPROVE = "approve"
+"""Approve calls of tools, and say what became of calls whose outcome is not known."""
+
 MONITOR = "monitor"
 """See the details of ``GET /health``."""
 
@@ -33,9 +36,10 @@ ADMIN = "admin"
 
 ROLES: dict[str, frozenset[str]] = {
     "read-only": frozenset({READ, MONITOR}),
-    "member": frozenset({READ, WRITE, MONITOR}),
-    "operator": frozenset({READ, WRITE, MONITOR, OPERATE}),
-    "admin": frozenset({READ, WRITE, MONITOR, OPERATE, ADMIN}),
+    "runner": frozenset({READ, WRITE, MONITOR}),
+    "member": frozenset({READ, WRITE, APPROVE, MONITOR}),
+    "operator": frozenset({READ, WRITE, APPROVE, MONITOR, OPERATE}),
+    "admin": frozenset({READ, WRITE, APPROVE, MONITOR, OPERATE, ADMIN}),
 }
 """Scopes that people are given together."""
 
@@ -44,13 +48,13 @@ SCOPES = ROLES["admin"]
 """Everything that a key can allow."""
 
 _USE = "use"
-"""What keys of older versions have in place of READ and WRITE."""
+"""What keys of older versions have in place of READ, WRITE and APPROVE."""
 
 
 def granted(scopes: Iterable[str]) -> frozenset[str]:
     """The scopes of a key as they are stored."""
     given = frozenset(scopes)
-    return given - {_USE} | {READ, WRITE} if _USE in given else given
+    return given - {_USE} | {READ, WRITE, APPROVE} if _USE in given else given
 
 
 def tenant_id_of(name: str) -> UUID:

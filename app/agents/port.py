@@ -5,7 +5,7 @@ asked for), takes steps, and hands each finished step to ``RunContext.commit``. 
 ``run`` again with the state of the last committed step, and the agent goes on from there.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID, uuid5
 
 import msgspec
@@ -18,6 +18,8 @@ from app.tools.port import ToolClass
 UNLIMITED = 2**31
 
 START_NODE = "__start__"
+RESUME_NODE = "__resume__"
+"""Stands for an answer where nothing is left to go on with: agents that must not begin again name no node after it."""
 END_NODE = "__end__"
 _INTERRUPTS = UUID("8f9c2c57-6c0b-5d0e-9a41-0d5b0f6a2f11")
 
@@ -58,18 +60,30 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     intents: tuple[ToolIntent, ...] = ()
 
 
+QuestionKind = Literal["question", "approval", "review"]
+"""What is asked: approvals of calls and reviews of their outcome need the scope ``approve``."""
+
+
 class Interrupt(msgspec.Struct, frozen=True):
-    """A question to a person: ``id`` names it when it is answered (``interrupt_id``), ``value`` is any JSON."""
+    """A question to a person about ``id`` (``interrupt_id``); ``value``, any JSON, is what the person is shown.
+
+    ``call_id`` is the tool call that waits for it, ``expects`` the JSON Schema of an answer. With ``others_only`` the
+    person who began the work may not answer. The engine gives each asking an id of its own, which clients answer by.
+    """
 
     id: str
     value: Any
+    kind: QuestionKind = "question"
+    call_id: str = ""
+    expects: dict[str, Any] | None = None
+    others_only: bool = False
 
 
 def interrupt_id(*what: Any) -> str:
-    """The id of the question about ``what`` (JSON values): 32 hexadecimal digits, the same whenever it is asked again.
+    """The key of the question about ``what`` (JSON values): 32 hexadecimal digits, the same whenever it is asked again.
 
-    Put in everything that an answer is good for (a call's id and its arguments, say): an answer is found by the id, so
-    it can never count for anything else.
+    Put in everything that an answer is good for (a call's id and its arguments, say): an agent finds an answer by this
+    key, so it can never count for anything else.
     """
     return uuid5(_INTERRUPTS, msgspec.json.encode(what, order="sorted").decode()).hex
 
@@ -77,8 +91,8 @@ def interrupt_id(*what: Any) -> str:
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended well: its last step, which the engine commits together with the end, and what it waits for.
 
-    ``answered`` are answers (interrupt id → answer) that went into work which could not be finished: the run that
-    continues here finds them in its ``answers`` again.
+    ``answered`` are answers (by question key) that went into work which could not be finished: the run that continues
+    here finds them in its ``answers`` again.
     """
 
     step: Step | None = None
@@ -86,13 +100,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, Any] = {}
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """A call that an earlier ``attempt`` may have made, on ``thread_id`` (this one, or one it was copied with).
+
+    ``key`` is the call's idempotency key there.
+    """
+
+    attempt: str
+    thread_id: UUID
+    key: str
+
+
 class RunContext(Protocol):
     """What a running agent sees of its run.
 
     ``state`` already holds the input. ``step`` is the number of the step the agent is about to finish; ``commit``
     raises it. ``next`` are the nodes whose turn it is: those that the thread's last checkpoint named, or those that
-    the caller sends the run to. ``answers`` maps the ids of interrupts to what people answered. ``doubtful`` are calls
-    that an attempt before this one may have made and of which no answer was committed: call id → a name of the attempt.
+    the caller sends the run to. ``answers`` maps the keys of questions to what people answered. ``doubtful`` are calls
+    that an attempt before this one, or another branch or copy of the thread, may have made: call id → the attempts,
+    oldest first.
     """
 
     tenant_id: UUID
@@ -104,7 +130,7 @@ class RunContext(Protocol):
     context: dict[str, Any]
     answers: dict[str, Any]
     next: tuple[str, ...]
-    doubtful: dict[str, str]
+    doubtful: dict[str, list[Doubt]]
 
     @property
     def step(self) -> int:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import START_NODE, Agent, Outcome, RunConfig, Step, ToolIntent
+from app.agents.port import START_NODE, Agent, Doubt, Outcome, RunConfig, Step, ToolIntent
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
@@ -27,7 +27,7 @@ class Rehearsal:
         self.context: dict[str, Any] = {}
         self.answers: dict[str, Any] = {}
         self.next: tuple[str, ...] = ()
-        self.doubtful: dict[str, str] = {}
+        self.doubtful: dict[str, list[Doubt]] = {}
         self.step = 0
         self.events: list[Event] = []
         self.steps: list[Step] = []

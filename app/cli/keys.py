@@ -25,7 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--expires", metavar="TIME", help="how long it lives: a number and m, h, d or w (default: for ever)"
     )
-    create.add_argument("--role", default="member", help="read-only, member (default), operator or admin")
+    create.add_argument("--role", default="member", help="read-only, runner, member (default), operator or admin")
     create.add_argument("--user", default="", help="the person on whose behalf it acts inside the tenant")
     listing = sub_command(actions, "list", "list a tenant's keys, without their secrets", "keys list --tenant acme")
     revoke = sub_command(actions, "revoke", "void a key, everywhere within 5 seconds", "keys revoke 1f0c…")

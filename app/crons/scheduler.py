@@ -193,7 +193,7 @@ class Scheduler:
         payload = msgspec.json.decode(cron["payload"], type=Kept)
         metadata = {**msgspec.json.decode(cron["metadata"]), "cron_id": cron_id}
         run = run_of(payload, str(cron["assistant_id"]), metadata, cron["on_run_completed"])
-        by = Asker(user=payload.langgraph_auth_user, user_id=payload.langgraph_auth_user_id)
+        by = Asker(user=payload.langgraph_auth_user, user_id=payload.langgraph_auth_user_id, actor=payload.requested_by)
         asked = await self._creation.entry(tenant_id, cron["thread_id"], run, by)
         async with self._runs.admission.admitted([asked], None) as (entry,):
             (claimed,) = await self._claims.accept_on(connection, [entry])

@@ -19,7 +19,7 @@ from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch, Kept, Pay
 from app.db.engine import Database
 from app.idempotency.once import once
 from app.idempotency.structs import Key
-from app.runs.creation import NOBODY, Asker, Creation
+from app.runs.creation import Asker, Creation
 from app.runs.structs import RunCreate, kwargs_of
 
 TIMES = {"schedule", "timezone", "end_time", "enabled"}
@@ -70,6 +70,7 @@ class CronService:
             **asked,
             langgraph_auth_user=None if principal.rules is None else principal.rules.user,
             langgraph_auth_user_id=principal.user_id if principal.rules is None else "",
+            requested_by=principal.actor,
         )
         keeps = None if thread_id is not None else body.on_run_completed or "delete"
         cron_id = new_id()
@@ -104,7 +105,7 @@ class CronService:
     ) -> tuple[dict[str, Any], Asker]:
         """The metadata of a new cron, and who asks for its runs. Raises ``Forbidden``, ``Refused``."""
         if principal.rules is None:
-            return body.metadata or {}, NOBODY
+            return body.metadata or {}, Asker()
         about = {name: getattr(body, name) for name in ("schedule", "end_time", "timezone", "enabled", "assistant_id")}
         payload = {"input": body.input, "metadata": body.metadata or {}}
         _, metadata = await principal.stamp(

@@ -55,6 +55,7 @@ class Kept(Payload, kw_only=True, omit_defaults=True):
 
     langgraph_auth_user: dict[str, Any] | None = None
     langgraph_auth_user_id: str = ""
+    requested_by: str = ""
 
 
 class CronCreate(Payload, kw_only=True):

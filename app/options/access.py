@@ -68,7 +68,8 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_JWT_ROLES_CLAIM",
-            "The claim (dots lead into objects) that lists roles: read-only, member, operator, admin. Unset: member.",
+            "The claim (dots lead into objects) that lists roles: read-only, runner, member, operator, admin. "
+            "Unset: member.",
             examples=["realm_access.roles"],
         ),
     ] = ""

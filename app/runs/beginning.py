@@ -3,7 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-from app.agents.port import END_NODE, START_NODE, Agent
+from msgspec import UNSET
+
+from app.agents.port import END_NODE, RESUME_NODE, START_NODE, Agent
 from app.runs.draft import Draft
 from app.runs.structs import RunRequest, goto_nodes
 
@@ -29,6 +31,9 @@ def nodes(request: RunRequest, source: str, agent: Agent, draft: Draft) -> tuple
     command = request.command
     if command is not None and command.goto is not None:
         return tuple(node for node in goto_nodes(command.goto) if node != END_NODE)
-    if source == "input" or (command is not None and not draft.next):
+    if source == "input":
         return agent.after(START_NODE, draft.state)
+    if command is not None and not draft.next:
+        only_answers = command.resume is not UNSET and command.update is None
+        return agent.after(RESUME_NODE if only_answers else START_NODE, draft.state)
     return draft.next

@@ -93,6 +93,12 @@ with thread as (
     updated_at = now(), state_updated_at = now()
   from gone g where t.tenant_id = g.tenant_id and t.thread_id = g.thread_id and t.live_run = g.run_id
   returning t.queued
+), reopened as (
+  update questions q set closed_at = null, closed_by = null
+  from gone g where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.closed_by = g.run_id
+), no_questions as (
+  delete from questions q using gone g
+  where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.run_id = g.run_id
 ), no_steps as (
   delete from steps x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
 ), no_intents as (

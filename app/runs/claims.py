@@ -19,7 +19,17 @@ from app.idempotency.structs import Key, Made
 from app.runs.cancels import supersede
 from app.runs.creation import created
 from app.runs.entries import Accept, Claimed
-from app.runs.turns import ACCEPT, ACCEPT_OWNED, CLAIM, CLAIM_NEXT, EXTEND, HAND_OVER, OWN_THREAD, RELEASE_EXPIRED
+from app.runs.turns import (
+    ACCEPT,
+    ACCEPT_ANSWERS,
+    ACCEPT_OWNED,
+    CLAIM,
+    CLAIM_NEXT,
+    EXTEND,
+    HAND_OVER,
+    OWN_THREAD,
+    RELEASE_EXPIRED,
+)
 from app.telemetry.tracing import NO_TRACER, Tracer
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
@@ -150,6 +160,13 @@ class Claims:
         if any(e.stamped or e.owned is not None for e in entries):
             statement = ACCEPT_OWNED
             columns += [[e.owned for e in entries], [e.stamped for e in entries]]
+        if any(e.answering is not None for e in entries):
+            columns += [] if statement is ACCEPT_OWNED else [[None] * len(entries), [False] * len(entries)]
+            columns += [
+                [None if e.answering is None else ",".join(e.answering) for e in entries],
+                [e.ends_pause for e in entries],
+            ]
+            statement = ACCEPT_ANSWERS
         until = time.monotonic() + self.lease_seconds
         rows = await connection.fetch(statement, *columns, self.lease_seconds)
         found = {row["n"]: row for row in rows}
@@ -204,7 +221,10 @@ def _outcome(entry: Accept, row: asyncpg.Record, until: float) -> Claimed | Exce
         return NotFound("Thread or assistant not found.")
     if row["status"] is None:
         if entry.strict and (row["has_thread"] or entry.create_thread):
-            return Conflict("Nothing on this thread waits for an answer: leave out strict_resume to run it anyway.")
+            return Conflict(
+                "No question that this answers is open on the thread: it was answered, or left behind. Read the "
+                "thread's interrupts, or send strict_resume: false to run it anyway."
+            )
         if row["has_thread"]:
             return Conflict(
                 "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."

@@ -1,13 +1,12 @@
 """A request for a run → the entry to accept, with everything in it checked."""
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from app.access.structs import Note, Owned, Principal
+from app.access.structs import APPROVE, Note, Owned, Principal
 from app.agents.port import END_NODE, Agent, Agents
 from app.assistants.service import AssistantService
 from app.base.bulk import body_bytes, offload
@@ -18,28 +17,42 @@ from app.domain.lifecycle import RunStatus
 from app.egress.addresses import Allowed, check_url
 from app.runs import queries
 from app.runs.entries import Accept, Claimed
+from app.runs.questions import OpenQuestion, answers_of
 from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes, kwargs_of
 from app.telemetry.context import here
 
-_INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
+KNOWN_ACTIONS = {"approve", "edit", "reject", "respond", "retry", "done", "failed", "abort"}
+"""What the audit log says of an answer: a person's own words stay out of it."""
 
 encode = msgspec.json.Encoder().encode
 
 
 class Asker(NamedTuple):
-    """Who asks for a run, where the operator's handlers tell: what is ``owned`` of threads and of assistants.
+    """Who asks for a run: how the audit log names them (``actor``), and whether they may approve calls.
 
-    ``user_id``: the person whom an API key or a token names.
+    Where the operator's handlers tell: what is ``owned`` of threads and of assistants. ``user_id``: the person whom an
+    API key or a token names.
     """
 
     owned: Owned = None
     user: dict[str, Any] | None = None
     assistants: Owned = None
     user_id: str = ""
+    actor: str = ""
+    approves: bool = False
 
 
-NOBODY = Asker()
-"""Where everything of the tenant is in reach."""
+class Continued(msgspec.Struct, frozen=True):
+    """What a run goes on with: its ``answers`` by key, the questions that it closes, who asked for it first.
+
+    ``fork`` is the checkpoint that it starts from, where that is not the newest.
+    """
+
+    fork: UUID | None = None
+    answers: dict[str, Any] = {}
+    closes: tuple[str, ...] = ()
+    asked_by: UUID | None = None
+    requested_by: str | None = None
 
 
 class Creation:
@@ -62,8 +75,9 @@ class Creation:
 
     async def reach(self, who: Principal, thread_id: UUID | None, body: RunCreate) -> tuple[Asker, RunCreate]:
         """Who asks for a run and how far he reaches, and what he asks for then. Raises ``Forbidden``, ``Refused``."""
+        actor, approves = who.actor, APPROVE in who.scopes
         if who.rules is None:
-            return Asker(user_id=who.user_id), body
+            return Asker(user_id=who.user_id, actor=actor, approves=approves), body
         about = {
             "thread_id": thread_id,
             "assistant_id": self._named(body.assistant_id),
@@ -77,7 +91,9 @@ class Creation:
         }
         owned, metadata = await who.stamp("threads", "create_run", body.metadata, **about)
         assistants = await self._assistants.reach(who, body.assistant_id)
-        return Asker(owned, who.rules.user, assistants), msgspec.structs.replace(body, metadata=metadata)
+        return Asker(owned, who.rules.user, assistants, actor=actor, approves=approves), msgspec.structs.replace(
+            body, metadata=metadata
+        )
 
     def _named(self, assistant: str) -> UUID | str:
         if self._agents.get(assistant) is not None:
@@ -87,8 +103,11 @@ class Creation:
         except ValueError:
             return assistant
 
-    async def entry(self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate, by: Asker = NOBODY) -> Accept:
-        """The run to accept. Raises ``BadRequest``, ``Invalid``, ``NotFound``; nothing is written."""
+    async def entry(self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate, by: Asker = Asker()) -> Accept:
+        """The run to accept; nothing is written.
+
+        Raises ``BadRequest``, ``Invalid``, ``NotFound``, and ``Forbidden`` for an answer that ``by`` may not give.
+        """
         body.check()
         if body.webhook is not None:
             _check_webhook(body.webhook, self._allowed)
@@ -100,26 +119,34 @@ class Creation:
         agent = self._agents.get(agent_name)
         if agent is not None:
             await offload(body_bytes.get(), _check, body, agent, run_id)
-        answers: dict[str, Any] = {}
-        parent_id: UUID | None = None
-        if thread_id is not None and (fork is not None or _resumes(body)):
-            answers, parent_id = await self._continued(tenant_id, thread_id, body, fork, by.owned)
-        temporary = thread_id is None and body.on_completion != "keep"
-        request = RunRequest.of(body, temporary=temporary, fork=fork, answers=answers, user=by.user, user_id=by.user_id)
+        goes_on = Continued(fork)
+        if thread_id is not None and (fork is not None or body.resumes):
+            goes_on = await self._continued(tenant_id, thread_id, body, fork, by)
+        kept = RunRequest.of(
+            body,
+            temporary=thread_id is None and body.on_completion != "keep",
+            fork=goes_on.fork,
+            answers=goes_on.answers,
+            user=by.user,
+            user_id=by.user_id,
+        )
+        kept.requested_by = goes_on.requested_by or by.actor or msgspec.UNSET
         return Accept(
             tenant_id=tenant_id,
             thread_id=thread_id or new_id(),
             run_id=run_id,
             assistant_id=assistant_id,
-            request=await offload(body_bytes.get(), encode, request),
+            request=await offload(body_bytes.get(), encode, kept),
             metadata=encode(body.metadata or {}),
             strategy=body.multitask_strategy or "enqueue",
             create_thread=thread_id is None or body.if_not_exists == "create",
-            temporary=temporary,
+            temporary=kept.temporary,
             owner=self._owner(),
             delay=body.after_seconds or 0.0,
-            parent_id=parent_id,
-            strict=bool(body.strict_resume) and _resumes(body),
+            parent_id=goes_on.asked_by,
+            answering=goes_on.closes if body.resumes else None,
+            ends_pause=goes_on.fork is None,
+            strict=body.resumes and body.strict_resume is not False,
             webhook=body.webhook,
             agent=agent_name,
             traceparent=None if (place := here.get()) is None else place.traceparent,
@@ -128,49 +155,54 @@ class Creation:
         )
 
     async def _continued(
-        self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None, owned: Owned
-    ) -> tuple[dict[str, Any], UUID | None]:
-        """The answers that ``body`` brings, by interrupt id, and the run that asked."""
-        async with self._database.reading(tenant_id, owned) as session:
+        self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None, by: Asker
+    ) -> Continued:
+        """What ``body`` goes on with. A fork's questions are its own: answers to those of the newest state are none."""
+        async with self._database.reading(tenant_id, by.owned) as session:
             row = await queries.waiting(session, tenant_id, thread_id, fork)
         if row is None or not (fork is None or row.forks or fork == origin_id(thread_id)):
             if row is None and body.if_not_exists == "create" and fork is None:
-                return {}, None
+                return Continued()
             raise NotFound(
                 f"Thread with ID {thread_id} not found"
                 if row is None
                 else f"Checkpoint {fork} not found in thread {thread_id}"
             )
-        if not _resumes(body):
-            return {}, None
+        if not body.resumes:
+            return Continued(fork)
         assert body.command is not None
-        waiting = [one["id"] for many in (row.interrupts or {}).values() for one in many]
-        return answers_of(body.command.resume, waiting), row.last_run if waiting else None
-
-
-def answers_of(resume: Any, waiting: list[str]) -> dict[str, Any]:
-    """Interrupt id → answer. Raises ``Invalid`` for one answer to several questions.
-
-    An object whose members are all named by ids is taken as answers by id; ids that do not wait are kept, as they are
-    good for their own question alone.
-    """
-    if isinstance(resume, dict) and resume and all(_INTERRUPT_ID.fullmatch(key) for key in resume):
-        return resume
-    if len(waiting) > 1:
-        raise Invalid(
-            f"{len(waiting)} interrupts wait: answer each by its id, as {{id: answer}}. They are {', '.join(waiting)}.",
-            (("/command/resume", "needs ids"),),
+        if fork is not None and fork != row.head:
+            return Continued(fork)
+        waiting = msgspec.convert(row.questions or [], list[OpenQuestion])
+        given = answers_of(body.command.resume, waiting)
+        for question, answer, at in given:
+            question.check(answer, by.actor, by.approves, at)
+        return Continued(
+            answers={question.key: answer for question, answer, _ in given},
+            closes=tuple(question.id for question, _, _ in given),
+            asked_by=next((one.run_id or row.last_run for one, _, _ in given), None),
+            requested_by=next((one.requested_by for one, _, _ in given), None),
         )
-    return {waiting[0]: resume} if waiting else {}
 
 
 def answer_of(who: Principal, asked_by: UUID, body: RunCreate) -> Note:
     """For the audit log: who answered the questions of which run, and how, where the answer has a name for it."""
     resume = body.command.resume if body.command is not None else None
-    answers = list(resume.values()) if isinstance(resume, dict) and "action" not in resume else [resume]
-    words = [one.get("action") or one.get("type") for one in answers if isinstance(one, dict)]
-    named = sorted({word for word in words if isinstance(word, str) and word.isidentifier() and len(word) <= 20})
+    answers: list[Any] = [resume]
+    if isinstance(resume, dict) and not {"action", "type", "decisions"} & resume.keys():
+        answers = list(resume.values())
+    named = sorted({word for answer in answers for word in _words(answer)})
     return Note(who.tenant_id, "review.answered", who.actor, " ".join([f"run {asked_by}", *named]))
+
+
+def _words(answer: Any) -> list[str]:
+    """The actions that an answer names, in any of its forms."""
+    given = answer.get("decisions") if isinstance(answer, dict) else None
+    if not isinstance(given, list):
+        given = [answer]
+    found = [one.get("action") or one.get("type") if isinstance(one, dict) else one for one in given]
+    found = ["approve" if one is True else "reject" if one is False else one for one in found]
+    return [one for one in found if isinstance(one, str) and one in KNOWN_ACTIONS]
 
 
 def created(claimed: Claimed) -> Run:
@@ -193,10 +225,6 @@ def _check_webhook(url: str, allowed: Allowed) -> None:
         check_url(url, allowed)
     except ValueError as error:
         raise Invalid(f"The webhook cannot be called: {error}.", (("/webhook", "cannot be called"),)) from error
-
-
-def _resumes(body: RunCreate) -> bool:
-    return body.command is not None and body.command.resume is not msgspec.UNSET
 
 
 def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:

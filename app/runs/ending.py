@@ -47,7 +47,7 @@ class Ending(NamedTuple):
 
 def shown(interrupts: Sequence[Interrupt]) -> bytes:
     """The JSON of what waits, as clients read it under ``__interrupt__``."""
-    return encode([{"value": i.value, "id": i.id, "response_schema": None} for i in interrupts])
+    return encode([{"value": i.value, "id": i.id, "response_schema": i.expects} for i in interrupts])
 
 
 def failure(error: BaseException) -> Failed:

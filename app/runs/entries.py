@@ -15,9 +15,10 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes).
 
     Without an ``owner`` it waits in line for a process that runs it. ``parent_id`` is the run whose question it
-    answers; with ``strict`` it is refused where no question waits. ``reserved``: its part of the tenant's budget.
-    ``traceparent``: where in a trace it was asked for. ``owned``: JSON that the thread's metadata must contain if it is
-    there; ``stamped``: the metadata of the run are also those of a thread that is made for it.
+    answers, ``answering`` the ids of the questions that it closes (None: it brings no answer). Where none of them is
+    open, ``strict`` refuses it, unless it ``ends_pause`` of a thread that rests at one. ``reserved``: its part of the
+    tenant's budget. ``traceparent``: where in a trace it was asked for. ``owned``: JSON that the thread's metadata must
+    contain if it is there; ``stamped``: the metadata of the run are also those of a thread that is made for it.
     """
 
     tenant_id: UUID
@@ -32,6 +33,8 @@ class Accept(msgspec.Struct, frozen=True, kw_only=True):
     owner: UUID | None
     delay: float
     parent_id: UUID | None = None
+    answering: tuple[str, ...] | None = None
+    ends_pause: bool = False
     strict: bool = False
     webhook: str | None = None
     agent: str = ""
@@ -100,7 +103,10 @@ class IntentEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a run. ``error``, ``interrupts``, ``answered`` and ``usage`` are JSON or None; ``task`` asks."""
+    """The end of a run. ``error``, ``interrupts``, ``questions``, ``answered`` and ``usage`` are JSON or None.
+
+    ``task`` asks; ``questions`` are the rows of ``interrupts``.
+    """
 
     status: RunStatus
     reason: Reason
@@ -108,6 +114,7 @@ class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     interrupts: str | None = None
     task: str | None = None
+    questions: str | None = None
     answered: str | None = None
     usage: str | None = None
 

@@ -29,6 +29,7 @@ from app.runs.entries import Claimed, EndEntry, JournalEntry
 from app.runs.frames import Renderer
 from app.runs.journal import Journal
 from app.runs.loading import Loaded, settings_of
+from app.runs.questions import named, recorded
 from app.runs.tracing import Untraced
 
 P = ParamSpec("P")
@@ -61,7 +62,9 @@ class Execution:
         self.assistant_id = claimed.assistant_id
         self.request = loaded.request
         self.config, self.context = settings_of(claimed, self.request)
-        self.answers: dict[str, Any] = {**claimed.answered, **self.request.answers}
+        earlier = claimed.answered if self.request.checkpoint_id is None else {}
+        self.answers: dict[str, Any] = {**earlier, **loaded.past.answers}
+        self._past = loaded.past
         self.draining = False
         self.usage = Usage()
         self.account: Account | None = None
@@ -75,7 +78,7 @@ class Execution:
         self._draft = Draft(claimed, loaded)
         self.state = self._draft.state
         self.next = loaded.next
-        self.doubtful = loaded.doubtful
+        self.doubtful = loaded.past.doubtful
         self._continues = loaded.run_id == claimed.run_id
         self._journal = journal
         self._feed = feed
@@ -199,10 +202,10 @@ class Execution:
         return _message_id(self.run_id, self.claimed.epoch, *self._spoken)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Make durable that these calls may start now."""
+        """Make durable that these calls, which an earlier step asked for, may start now."""
         self._check_sealed()
         if intents:
-            self._draft.intend(intents, self.step)
+            self._draft.intend(intents, self.step - 1)
             await self._write(None, None)
 
     async def commit(self, step: Step) -> None:
@@ -232,8 +235,8 @@ class Execution:
     async def end(self, outcome: Outcome) -> None:
         """Commit the last step together with the end of the run."""
         if outcome.interrupts:
-            asks = Ending(None, outcome.interrupts)
-            reviewed = any(isinstance(i.value, dict) and i.value.get("type") == "tool_review" for i in asks.interrupts)
+            asks = Ending(None, named(outcome.interrupts, self.run_id, self._past))
+            reviewed = any(one.kind == "review" for one in outcome.interrupts)
             reason = Reason.REVIEW if reviewed else Reason.INPUT_REQUIRED
             await self._finish(RunStatus.INTERRUPTED, reason, asks, outcome)
         else:
@@ -288,6 +291,9 @@ class Execution:
             thread_status=thread_status(status, reason),
             error=None if failed is None else encode({"error": failed.error, "message": failed.message}).decode(),
             interrupts=encode(asked).decode() if asked else None,
+            questions=recorded(outcome.interrupts, ending.interrupts, self.request.requested_by or None)
+            if asked
+            else None,
             answered=encode(outcome.answered).decode() if outcome.answered else None,
             usage=encode(self.usage).decode() if self.usage.total_tokens else None,
         )

@@ -102,6 +102,27 @@ A plan is made once for a connection, perhaps while the tables are empty: then e
 looks as good as the primary key, and would be walked whole. ``is not distinct from`` compares the tenant without
 offering it to an index. Only a running run has an owner; its status is not asked for, for the same reason."""
 
+COMMIT_ASKING = COMMIT.replace(
+    "\n)\nselect o.n,",
+    """
+), new_questions as (
+  insert into questions (tenant_id, thread_id, question_id, run_id, key, kind, call_id, expects, others_only,
+    requested_by)
+  select o.tenant_id, o.thread_id, q.id, o.run_id, q.key, q.kind, q.call_id, q.expects, q.others_only, q.requested_by
+  from unnest($43::bigint[], $44::jsonb[]) as a(n, asked)
+  join owned o on o.n = a.n
+  cross join lateral jsonb_to_recordset(a.asked)
+    as q(id text, key text, kind text, call_id text, expects jsonb, others_only boolean, requested_by text)
+  on conflict (tenant_id, thread_id, question_id) do update set closed_at = null, closed_by = null
+  where questions.closed_at is not null and not exists (
+    select from runs r where r.tenant_id = questions.tenant_id and r.run_id = questions.closed_by
+      and r.status in ('pending', 'running'))
+)
+select o.n,""",
+)
+"""The same for a group in which a run ends with questions: their rows too. One that is asked again is open again,
+unless a run that brings its answer waits for its turn."""
+
 _END = ("status", "reason", "thread_status", "error", "interrupts", "task", "answered", "usage")
 
 
@@ -137,7 +158,11 @@ def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
 
 
 async def _commit(connection: asyncpg.Connection, entries: Sequence[JournalEntry]) -> list[int | None]:
-    rows = await connection.fetch(COMMIT, *_parameters(entries))
+    asking = [(n, e.end.questions) for n, e in enumerate(entries, 1) if e.end is not None and e.end.questions]
+    if asking:
+        rows = await connection.fetch(COMMIT_ASKING, *_parameters(entries), *_columns(asking, 2))
+    else:
+        rows = await connection.fetch(COMMIT, *_parameters(entries))
     queued: dict[int, int] = {row["n"]: row["queued"] for row in rows}
     return [queued.get(n) for n in range(1, len(entries) + 1)]
 

@@ -15,12 +15,16 @@ from app.checkpoints.snapshot import COLUMNS, ITEMS, read, size_of
 from app.db.engine import Database
 from app.domain.state import State
 from app.runs.entries import Claimed
+from app.runs.questions import Past, load_past
 from app.runs.structs import RunRequest
 from app.tools.caller import AUTH_NAMES, AUTH_USER_ID
 
 
 class Loaded(msgspec.Struct, kw_only=True):
-    """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread)."""
+    """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread).
+
+    ``written``: a client wrote that checkpoint, not a run.
+    """
 
     request: RunRequest
     state: State
@@ -28,7 +32,8 @@ class Loaded(msgspec.Struct, kw_only=True):
     run_id: UUID | None = None
     step: int = FIRST_STEP - 1
     next: tuple[str, ...] = ()
-    doubtful: dict[str, str] = {}
+    written: bool = False
+    past: Past = Past()
 
 
 SNAPSHOT = (
@@ -36,28 +41,17 @@ SNAPSHOT = (
 )
 
 
-DOUBTFUL = """
-select i.call_id, i.run_id::text as attempt
-from runs r join tool_intents i on i.tenant_id = r.tenant_id and i.run_id = r.run_id
-where r.tenant_id = $1 and r.thread_id = $2
-  and ((r.run_id = $3 and $4) or (r.run_id <> $3 and (
-    r.status in ('error', 'timeout') or r.reason in ('cancelled', 'superseded', 'review'))))
-order by i.created_at
-"""
-"""Calls that may have been made by an owner that died, or by a run that was stopped in the middle of a step."""
-
-
 async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
     """The state that the run goes on from, from the cache or in one round trip.
 
     It is that of the thread's head; for a run that forks and has not left its fork yet, that of the fork. A run that
-    goes on with work of another attempt also learns what that attempt may have done.
+    goes on with earlier work also learns what was asked and answered, and what may have been done.
     """
     loaded = await _load(database, cache, claimed)
-    if claimed.torn or (loaded.next and loaded.run_id != claimed.run_id):
-        async with database.engine_connection() as connection:
-            rows = await connection.fetch(DOUBTFUL, claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.torn)
-        loaded.doubtful = {row["call_id"]: row["attempt"] for row in rows}
+    request = loaded.request
+    if claimed.torn or request.answers or (loaded.next and loaded.run_id != claimed.run_id):
+        branches = loaded.written or request.checkpoint_id is not None
+        loaded.past = await load_past(database, claimed, request.answers, branches=branches)
     return loaded
 
 
@@ -84,6 +78,7 @@ async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Load
         state=snapshot.state,
         checkpoint_id=snapshot.checkpoint_id,
         run_id=snapshot.run_id,
+        written=snapshot.run_id is None,
         step=snapshot.step,
         next=snapshot.next,
     )

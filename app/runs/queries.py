@@ -89,7 +89,15 @@ async def log_over(
 
 _WAITING = Owned(
     """
-    select t.interrupts,
+    select t.head,
+      (select jsonb_agg(jsonb_build_object('id', i->>'id', 'key', coalesce(q.key, i->>'id'), 'run_id', q.run_id,
+          'expects', q.expects, 'others_only', coalesce(q.others_only, false), 'requested_by', q.requested_by,
+          'kind', coalesce(q.kind, case i->'value'->>'type'
+            when 'tool_approval' then 'approval' when 'tool_review' then 'review' else 'question' end)))
+       from jsonb_path_query(case when t.live_run is null then t.interrupts
+         when (t.before->>'answering')::boolean then t.before->'interrupts' end, '$.*[*]') as i
+       left join questions q on q.tenant_id = t.tenant_id and q.thread_id = t.thread_id and q.question_id = i->>'id'
+       where q.closed_at is null) as questions,
       (select r.run_id from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
        order by r.ordinal desc limit 1) as last_run,
       exists (select from checkpoints c
@@ -101,7 +109,7 @@ _WAITING = Owned(
 
 
 async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID | None) -> Row[Any] | None:
-    """What waits for an answer on a thread, its newest run, and whether it has the checkpoint ``fork``."""
+    """What waits for an answer on a thread, its head and newest run, and whether it has the checkpoint ``fork``."""
     return await session.first(_WAITING, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
 
 

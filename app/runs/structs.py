@@ -120,6 +120,11 @@ class RunCreate(msgspec.Struct, kw_only=True):
         if self.command is not None:
             self.command.check()
 
+    @property
+    def resumes(self) -> bool:
+        """Whether it brings an answer."""
+        return self.command is not None and self.command.resume is not msgspec.UNSET
+
     def fork(self, thread_id: UUID | None) -> UUID | None:
         """The checkpoint that the run starts from in place of the thread's newest. Raises ``Invalid``."""
         place = self.checkpoint or (self.config and self.config.configurable) or {}
@@ -160,6 +165,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
 
     ``langgraph_auth_user``: who asked, where the operator's handlers tell; it may hold what only agents are to know.
     ``langgraph_auth_user_id``: the person whom the API key or token of the request names, where there are no handlers.
+    ``requested_by``: the person or key that began the work; an answer does not change it.
     """
 
     input: Any = None
@@ -180,6 +186,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
     reserved: Reserved | msgspec.UnsetType = msgspec.UNSET
     langgraph_auth_user: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     langgraph_auth_user_id: str | msgspec.UnsetType = msgspec.UNSET
+    requested_by: str | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(
@@ -192,7 +199,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
         user: dict[str, Any] | None = None,
         user_id: str = "",
     ) -> "RunRequest":
-        """The part of ``body`` that outlives the request; ``answers`` are those of its command, by interrupt id."""
+        """The part of ``body`` that outlives the request; ``answers`` are those of its command, by question key."""
         return cls(
             input=body.input,
             command=body.command,

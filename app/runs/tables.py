@@ -87,6 +87,30 @@ tool_intents = sa.Table(
     timestamp("created_at"),
 )
 
+questions = sa.Table(
+    "questions",
+    metadata,
+    tenant(),
+    sa.Column("thread_id", UUIDType, primary_key=True),
+    sa.Column("question_id", sa.Text, primary_key=True, comment="what clients answer by"),
+    sa.Column("run_id", UUIDType, comment="the run that asked; none: asked by an older version"),
+    sa.Column("key", sa.Text, nullable=False, comment="what is asked about: agents find the answer by it"),
+    sa.Column("kind", sa.Text, comment="question, approval or review; none: asked by an older version"),
+    sa.Column("call_id", sa.Text, comment="the tool call that waits for the answer"),
+    sa.Column("expects", JSONB, comment="JSON Schema of the answer"),
+    sa.Column("others_only", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    sa.Column("requested_by", sa.Text, comment="the person who began the work"),
+    timestamp("asked_at"),
+    sa.Column("closed_at", Timestamp, comment="none: open, while the thread lists it"),
+    sa.Column("closed_by", UUIDType, comment="the run that brings the answer"),
+    sa.ForeignKeyConstraint(
+        ["thread_id", "tenant_id"],
+        ["threads.thread_id", "threads.tenant_id"],
+        name="questions_thread_id_fkey",
+        ondelete="CASCADE",
+    ),
+)
+
 events = sa.Table(
     "events",
     metadata,

@@ -21,7 +21,7 @@ with entry as (
     jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
   from entry e
   join assistants a on a.assistant_id = e.assistant_id and a.tenant_id = e.tenant_id
-), born as (
+<closing>), born as (
   insert into threads (tenant_id, thread_id, metadata, status, live_run, runs, queued, temporary)
   select tenant_id, thread_id, <birth>, case when starts then 'busy' else 'idle' end,
     case when starts then run_id end, 1, (delay = 0 and not starts)::int, temporary
@@ -33,16 +33,15 @@ with entry as (
     runs = t.runs + 1,
     queued = t.queued + case when k.delay > 0 or (k.starts and t.live_run is null and t.queued = 0) then 0 else 1 end,
     live_run = case when k.starts and t.live_run is null and t.queued = 0 then k.run_id else t.live_run end,
-    status = case when k.starts and t.live_run is null and t.queued = 0 then 'busy' else t.status end,
+    status = case when k.starts and t.live_run is null and t.queued = 0 then 'busy'<rests> else t.status end,
     error = case when k.starts and t.live_run is null and t.queued = 0 then null else t.error end,
     interrupts = case when k.starts and t.live_run is null and t.queued = 0 then null else t.interrupts end,
     before = case when k.starts and t.live_run is null and t.queued = 0 then <before> else t.before end,
     metadata = case when t.metadata @> k.mark then t.metadata else t.metadata || k.mark end,
     updated_at = now()
-  from known k
+  from known k<decided>
   where t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
-    and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))
-    and not (k.strict and t.status <> 'interrupted')<turned>
+    and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))<turned>
   returning t.tenant_id, t.thread_id, t.head, t.last_number, t.runs as ordinal, t.metadata, t.live_run, t.answered
 ), placed as (
   select * from born union all select * from turned
@@ -73,7 +72,34 @@ from entry e
 left join known k on k.n = e.n
 left join placed p on p.tenant_id = e.tenant_id and p.thread_id = e.thread_id and k.n is not null
 left join made m on m.tenant_id = e.tenant_id and m.run_id = e.run_id
-""".replace("<before>", BEFORE)
+"""
+
+_CLOSING = """
+), standing as (
+  select k.n, k.tenant_id, k.thread_id, k.run_id, k.answering,
+    case when t.live_run is null then t.interrupts
+      when (t.before->>'answering')::boolean then t.before->'interrupts' end as asked,
+    k.ends_pause and t.live_run is null and t.status = 'interrupted' and t.interrupts is null as paused
+  from known k join threads t on t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
+  where k.answering is not null and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))
+    and (k.owned is null or t.metadata @> k.owned)
+  for no key update of t
+), closed as (
+  insert into questions (tenant_id, thread_id, question_id, key, closed_at, closed_by)
+  select s.tenant_id, s.thread_id, a.id, a.id, now(), s.run_id
+  from standing s cross join lateral string_to_table(s.answering, ',') as a(id)
+  where exists (select from jsonb_path_query(s.asked, '$.*[*].id') as waits where waits #>> '{}' = a.id)
+  on conflict (tenant_id, thread_id, question_id) do update set closed_at = now(), closed_by = excluded.closed_by
+  where questions.closed_at is null
+  returning tenant_id, thread_id
+), decided as materialized (
+  select s.n, s.paused, s.paused or exists (
+    select from closed c where c.tenant_id = s.tenant_id and c.thread_id = s.thread_id) as waits
+  from standing s
+""".lstrip("\n")
+"""The thread is locked first, so that of two answers to one question the second sees what the first has done. A live
+run that brings an answer itself leaves the questions beside it open; any other leaves none. A pause is closed by the
+thread's status."""
 
 
 def _filled(text: str, **parts: str) -> str:
@@ -82,18 +108,40 @@ def _filled(text: str, **parts: str) -> str:
     return text
 
 
-ACCEPT = _filled(_ACCEPT, arrays="", columns="", birth="mark", turned="", lease="16", seen="")
+_PLAIN = {"closing": "", "decided": "", "rests": "", "before": BEFORE}
+
+ACCEPT = _filled(_ACCEPT, arrays="", columns="", birth="mark", turned="", lease="16", seen="", **_PLAIN)
+
+_BIRTH = "case when stamped then metadata || mark else mark end"
+_REACH = "\n    and (k.owned is null or t.metadata @> k.owned)"
+_SEEN = " and (e.owned is null or t.metadata @> e.owned)"
 
 ACCEPT_OWNED = _filled(
     _ACCEPT,
     arrays=", $16::jsonb[], $17::bool[]",
     columns=", owned, stamped",
-    birth="case when stamped then metadata || mark else mark end",
-    turned="\n    and (k.owned is null or t.metadata @> k.owned)",
+    birth=_BIRTH,
+    turned=_REACH,
     lease="18",
-    seen=" and (e.owned is null or t.metadata @> e.owned)",
+    seen=_SEEN,
+    **_PLAIN,
 )
 """The same where somebody reaches only the threads that are his own: another's are not there."""
+
+ACCEPT_ANSWERS = _filled(
+    _ACCEPT,
+    arrays=", $16::jsonb[], $17::bool[], $18::text[], $19::bool[]",
+    columns=", owned, stamped, answering, ends_pause",
+    birth=_BIRTH,
+    turned=_REACH + "\n    and (k.answering is null or not k.strict or d.waits)",
+    lease="20",
+    seen=_SEEN,
+    closing=_CLOSING,
+    decided=" left join decided d on d.n = k.n",
+    rests=" when d.paused then 'idle'",
+    before=f"{BEFORE} || jsonb_build_object('answering', k.answering is not null)",
+)
+"""The same for runs that bring answers: the questions are closed by it, or (if strict) the run is refused."""
 
 OWN_THREAD = "select true from threads where tenant_id = $1 and thread_id = $2 and metadata @> $3::jsonb"
 
@@ -145,7 +193,8 @@ _CLAIM = """
 <due>, turned as (
   update threads t set live_run = d.run_id, status = 'busy', error = null, interrupts = null,
     queued = greatest(t.queued - case when r.reason = 'scheduled' then 0 else 1 end, 0), updated_at = now(),
-    before = case when r.epoch > 0 then t.before else <before> end
+    before = case when r.epoch > 0 then t.before else
+      <before> || jsonb_build_object('answering', r.parent_id is not null) end
   from due d join runs r on r.run_id = d.run_id and r.tenant_id is not distinct from d.tenant_id
   where t.thread_id = d.thread_id and t.tenant_id is not distinct from d.tenant_id and t.live_run is null
   returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.answered, r.reason as was

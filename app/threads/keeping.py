@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Row
 
+from app.base.ids import new_id
 from app.db.session import Owned, Reader, Writer
 from app.threads.queries import lock
 from app.threads.structs import KEEP_LATEST, Ttl
 from app.threads.tables import threads
+
+encode = msgspec.json.Encoder().encode
 
 _FREE = Owned(
     "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary"
@@ -59,11 +63,12 @@ async def keep_latest(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUI
 
 
 _COPY = (
-    """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, answered, head,
-         last_number, runs, ttl_minutes, keep_minutes)
+    """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, head, last_number, runs,
+         ttl_minutes, keep_minutes, lineage)
        select tenant_id, :copy, metadata || cast(:metadata as jsonb), config,
          case when live_run is null then status else 'idle' end,
-         error, interrupts, answered, head, last_number, runs, ttl_minutes, keep_minutes
+         error, cast(:interrupts as jsonb), head, last_number, runs, ttl_minutes, keep_minutes,
+         coalesce(lineage, thread_id)
        from threads where tenant_id = :tenant and thread_id = :thread and not temporary""",
     """insert into checkpoints (tenant_id, thread_id, checkpoint_id, parent_id, run_id, source, step, next, head,
          first_items, last_items, metadata, created_at)
@@ -72,20 +77,37 @@ _COPY = (
        from checkpoints where tenant_id = :tenant and thread_id = :thread""",
     """insert into checkpoint_items (tenant_id, thread_id, number, body)
        select tenant_id, :copy, number, body from checkpoint_items where tenant_id = :tenant and thread_id = :thread""",
+    """insert into questions (tenant_id, thread_id, question_id, run_id, key, kind, call_id, expects, others_only,
+         requested_by)
+       select :tenant, :copy, i.new, q.run_id, coalesce(q.key, i.old), q.kind, q.call_id, q.expects,
+         coalesce(q.others_only, false), q.requested_by
+       from jsonb_each_text(cast(:ids as jsonb)) as i(old, new)
+       left join questions q on q.tenant_id = :tenant and q.thread_id = :thread and q.question_id = i.old""",
 )
 
 
 async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID, metadata: str = "{}") -> bool:
     """Make the thread ``copy_id`` with the values and checkpoints of another; whether that one was there.
 
-    ``metadata`` (JSON) is merged into that of the copy.
+    ``metadata`` (JSON) is merged into that of the copy. What waits is asked there under ids of its own.
     """
-    which = {"tenant": tenant_id, "thread": thread_id, "copy": copy_id}
-    if await lock(session, tenant_id, thread_id) is None:
+    thread = await lock(session, tenant_id, thread_id)
+    if thread is None:
         return False
-    for statement in _COPY:
-        more = {"metadata": metadata} if ":metadata" in statement else {}
-        await session.execute(sa.text(statement), {**which, **more})
+    ids = {one["id"]: new_id().hex for many in (thread.interrupts or {}).values() for one in many}
+    waiting = {
+        task: [{**one, "id": ids[one["id"]]} for one in many] for task, many in (thread.interrupts or {}).items()
+    }
+    given = {
+        "tenant": tenant_id,
+        "thread": thread_id,
+        "copy": copy_id,
+        "metadata": metadata,
+        "interrupts": encode(waiting).decode() if waiting else None,
+        "ids": encode(ids).decode(),
+    }
+    for statement in map(sa.text, _COPY):
+        await session.execute(statement, {name: given[name] for name in statement.compile().params})
     return True
 
 

@@ -206,7 +206,7 @@ async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: Span)
 
 
 _LOCK = Owned(
-    "select live_run, queued, metadata, head, last_number from threads t"
+    "select live_run, queued, metadata, interrupts, head, last_number from threads t"
     " where tenant_id = :tenant and thread_id = :thread and not temporary<owned> for update",
     _OWN,
 )

@@ -1,10 +1,11 @@
 """A call of which a crash has hidden whether it happened: its class decides, or a person."""
 
+import uuid
 from typing import Any
 
 import pytest
 
-from app.agents.port import Outcome
+from app.agents.port import Doubt, Outcome
 from app.agents.testing import Rehearsal
 from app.agents.toolloop.agent import ToolLoop
 from app.agents.toolloop.calls import Toolbox
@@ -53,6 +54,10 @@ def nothing_made() -> None:
     made.clear()
 
 
+def doubt(run: Rehearsal, attempt: str, message_id: str = "m") -> Doubt:
+    return Doubt(attempt, run.thread_id, str(uuid.uuid5(run.thread_id, f"{message_id} c1")))
+
+
 async def recovered(name: str, run: Rehearsal | None = None) -> tuple[Rehearsal, Outcome]:
     """A run that goes on where a process died in the middle of a call of the tool ``name``."""
     call = ToolCall(name=name, args={"amount": 4}, id="c1")
@@ -62,7 +67,7 @@ async def recovered(name: str, run: Rehearsal | None = None) -> tuple[Rehearsal,
             {MESSAGES: [HumanMessage(content="go", id="h"), AIMessage(content="", id="m", tool_calls=[call])]}
         )
         run.next = ("tools",)
-        run.doubtful = {"c1": "first attempt"}
+        run.doubtful = {"c1": [doubt(run, "first attempt")]}
     agent = ToolLoop("test", ScriptedModel(["The end."]), Toolbox([FunctionTool(f) for f in (pay, put, book)], count))
     return run, await run.play(agent)
 
@@ -123,7 +128,7 @@ async def test_an_answer_that_says_nothing_clear_is_asked_again() -> None:
 async def test_an_answer_is_good_for_one_attempt() -> None:
     run, outcome = await recovered("pay")
     run.answers = {outcome.interrupts[0].id: "retry"}
-    run.doubtful = {"c1": "second attempt"}
+    run.doubtful = {"c1": [doubt(run, "first attempt"), doubt(run, "second attempt")]}
     _, again = await recovered("pay", run)
     assert again.interrupts[0].id != outcome.interrupts[0].id
     assert made == []

@@ -151,8 +151,10 @@ async def test_a_question_is_copied_with_its_thread(client: LangGraphClient, ste
         body = {"assistant_id": "careful", "input": SUM}
         asked = (await http.post(f"/threads/{thread_id}/runs/wait", json=body)).json()["__interrupt__"]
         copy_id = (await http.post(f"/threads/{thread_id}/copy")).json()["thread_id"]
-        answer = {"assistant_id": "careful", "command": {"resume": {asked[0]["id"]: "approve"}}, "strict_resume": True}
-        for one in (copy_id, thread_id):
+        (copied,) = next(iter((await http.get(f"/threads/{copy_id}")).json()["interrupts"].values()))
+        assert (copied["value"], copied["id"] != asked[0]["id"]) == (asked[0]["value"], True)
+        for one, id_ in ((copy_id, copied["id"]), (thread_id, asked[0]["id"])):
+            answer = {"assistant_id": "careful", "command": {"resume": {id_: "approve"}}}
             values = (await http.post(f"/threads/{one}/runs/wait", json=answer)).json()
             assert contents(values)[-2] == "84"
 

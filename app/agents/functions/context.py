@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from app.agents.functions.asking import Asking
-from app.agents.functions.conversion import convert, to_builtins
+from app.agents.functions.conversion import convert, expected, to_builtins
 from app.agents.functions.messages import structs
 from app.agents.functions.session import Session
 from app.agents.functions.steps import returned_by, run_step
@@ -93,7 +93,8 @@ class Context:
         """Ask a person ``question`` (any JSON); the answer, as a ``kind``.
 
         Until the answer is there the run ends here, as interrupted; the run that brings it begins the function again.
-        Ask the same each time. Raises ``ValueError`` for an answer that is no ``kind``: ask again where that may be.
+        Ask the same each time. An answer that does not fit the schema of ``kind`` is refused when it is sent, and the
+        question stays open; ``ValueError`` is raised for one that fits the schema and is still no ``kind``.
         """
         session = self._session
         branch, at = session.enter()
@@ -106,7 +107,7 @@ class Context:
             answer = session.answer(id_)
             session.journal.later(place.entry(msgspec.json.encode(answer)))
         else:
-            raise session.ask([Interrupt(id_, value)], branch)
+            raise session.ask([Interrupt(id_, value, expects=expected(kind))], branch)
         try:
             return convert(answer, kind)
         except ValueError as error:

@@ -94,6 +94,16 @@ def schema_of(kind: Any, what: str) -> dict[str, Any]:
     return {**own, "$defs": components} if refers else own
 
 
+def expected(kind: Any) -> dict[str, Any] | None:
+    """The JSON Schema of an answer that is a ``kind``; None where any will do, or where none describes it."""
+    if kind is Any or kind is None:
+        return None
+    try:
+        return schema_of(kind, "the answer")
+    except StartError:
+        return None
+
+
 def _problems(error: ValueError, kind: Any) -> list[tuple[str, str]]:
     """(JSON pointer, sentence) for each thing that is wrong."""
     details = getattr(error, "errors", None)  # pydantic's

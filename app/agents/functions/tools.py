@@ -121,7 +121,7 @@ class Tools:
             )
             for call in asked.calls
             if self._toolbox.tool_class(call.name) is not ToolClass.READ_ONLY
-            and self._toolbox.may_start(call, asked.message_id, self._run.answers)
+            and self._toolbox.may_start(call, asked.message_id, self._run)
         )
 
     def _calls(self, calls: AIMessage | Sequence[Wanted], at: str) -> list[Call]:

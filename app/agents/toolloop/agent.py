@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import START_NODE, Outcome, RunContext, Step, ToolIntent
+from app.agents.port import RESUME_NODE, START_NODE, Outcome, RunContext, Step, ToolIntent
 from app.agents.toolloop.answer import Answer, answered_by
 from app.agents.toolloop.calls import Toolbox, key_of
 from app.agents.toolloop.conversation import Asked, call_ids, calls_of, paired, unanswered
@@ -82,7 +82,7 @@ class ToolLoop:
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
         """The tools where the last message asks for them; else the model, or after it the end."""
-        if node not in {START_NODE, *self.nodes}:
+        if node not in {START_NODE, RESUME_NODE, *self.nodes}:
             return ()
         if unanswered(map(_decode, reversed(state.elements(MESSAGES)))):
             return (TOOLS_NODE,)
@@ -173,7 +173,7 @@ class ToolLoop:
                 args=encode(call.args),
             )
             for call in asked.calls
-            if self._toolbox.may_start(call, asked.message_id, context.answers)
+            if self._toolbox.may_start(call, asked.message_id, context)
         )
 
     async def _run_tools(self, asked: Asked, messages: list[Message], context: RunContext) -> Outcome | None:

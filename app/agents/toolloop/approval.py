@@ -1,6 +1,6 @@
 """Which calls a person approves before they run, how they are asked, and what their answers mean."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,14 +10,20 @@ from app.tools.port import ToolClass
 
 ACTIONS = ("approve", "edit", "reject", "respond")
 
+_encode = msgspec.json.Encoder().encode
+
 _ALIASES = {"accept": "approve", "ignore": "reject", "response": "respond"}
 
 
 class Approve(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Calls that wait for a person: of these tools (``*``: of all), and of every tool of these classes."""
+    """Calls that wait for a person: of these tools (``*``: of all), and of every tool of these classes.
+
+    ``by`` tells who may approve them: anyone with the scope, or only another person than the one who began the work.
+    """
 
     tools: list[str] = []
     classes: list[ToolClass] = []
+    by: Literal["anyone", "other"] = "anyone"
 
     def covers(self, name: str, tool_class: ToolClass) -> bool:
         """Whether calls of the tool ``name`` wait."""
@@ -34,13 +40,26 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def approval_id(message_id: str, call: ToolCall) -> str:
-    """The id of the question about ``call``: another call, or the same with other arguments, is another question."""
+    """The key of the question about ``call``: another call, or the same with other arguments, is another question."""
     return interrupt_id("approval", message_id, call.id, call.name, call.args)
 
 
 def question(call: ToolCall, tool_class: ToolClass, problem: str = "") -> dict[str, Any]:
-    """The value of the interrupt; ``problem`` says what was wrong with the answer before."""
+    """The value of the interrupt; ``problem`` says what was wrong with the answer before.
+
+    ``action_requests`` and ``review_configs`` are the form of LangChain's ``HITLRequest``, by which front ends know
+    an approval and show buttons for it; the other members are this server's own.
+    """
+    description = f"Tool execution requires approval\n\nTool: {call.name}\nArgs: {_encode(call.args).decode()}"
     asked: dict[str, Any] = {
+        "action_requests": [
+            {
+                "name": call.name,
+                "args": call.args,
+                "description": f"{description}\n\nThe last answer did not count: {problem}" if problem else description,
+            }
+        ],
+        "review_configs": [{"action_name": call.name, "allowed_decisions": list(ACTIONS)}],
         "type": "tool_approval",
         "tool": call.name,
         "args": call.args,
@@ -51,12 +70,15 @@ def question(call: ToolCall, tool_class: ToolClass, problem: str = "") -> dict[s
     return {**asked, "problem": problem} if problem else asked
 
 
-def decide(answer: Any) -> Decision:
-    """Read a person's answer. Raises ``ValueError`` for one that says nothing clear: it must not count as a yes.
+def decide(answer: Any, tool: str) -> Decision:
+    """Read a person's answer about a call of ``tool``.
+
+    Raises ``ValueError`` for one that says nothing clear: it must not count as a yes.
 
     ``true``, ``"approve"``, ``{"action": "approve"}``; ``false``, ``"reject"``, ``{"action": "reject", "reason": …}``;
-    ``{"action": "edit", "args": {…}}``; ``{"action": "respond", "result": …}``. ``type`` may stand for ``action``, and
-    one decision may come as ``{"decisions": […]}``, as the approval forms of agent chat clients send it.
+    ``{"action": "edit", "args": {…}}``; ``{"action": "respond", "result": …}``. Or LangChain's ``HITLResponse``:
+    ``{"decisions": [{"type": "approve"}]}``, with ``edited_action`` for an edit and ``message`` for a rejection or a
+    response.
     """
     if isinstance(answer, dict) and isinstance(answer.get("decisions"), list):
         answer = answer["decisions"]
@@ -75,15 +97,21 @@ def decide(answer: Any) -> Decision:
     reason = answer.get("reason", answer.get("message"))
     return Decision(
         action=action,
-        args=_edited(answer) if action == "edit" else {},
-        result=answer.get("result", answer.get("args")) if action == "respond" else None,
+        args=_edited(answer, tool) if action == "edit" else {},
+        result=_response(answer) if action == "respond" else None,
         reason=reason if isinstance(reason, str) else "",
     )
 
 
-def _edited(answer: dict[str, Any]) -> dict[str, Any]:
-    args = answer.get("args", answer.get("edited_action"))
+def _response(answer: dict[str, Any]) -> Any:
+    return next((answer[name] for name in ("result", "args", "message") if name in answer), None)
+
+
+def _edited(answer: dict[str, Any], tool: str) -> dict[str, Any]:
+    args = answer.get("edited_action", answer.get("args"))
     if isinstance(args, dict) and isinstance(args.get("args"), dict):  # {"name": …, "args": {…}}
+        if args.get("name", tool) != tool:
+            raise ValueError(f"An edit changes the arguments of {tool!r}: it cannot call another tool.")
         args = args["args"]
     if not isinstance(args, dict):
         raise ValueError("An edit needs args: the object that the tool is to be called with.")  # noqa: TRY004

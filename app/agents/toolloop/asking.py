@@ -43,5 +43,5 @@ class Asking:
         if id_ in self.context.answers:
             answer = self.used[id_] = self.context.answers[id_]
             return answer
-        self.open.append(Interrupt(id_, msgspec.json.decode(msgspec.json.encode(value))))
+        self.open.append(Interrupt(id_, msgspec.json.decode(msgspec.json.encode(value)), call_id=call.id))
         raise NeedsAnswer(value)

@@ -4,13 +4,13 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 import jsonschema_rs
 import msgspec
 import structlog
 
-from app.agents.port import Interrupt, RunContext
+from app.agents.port import Doubt, Interrupt, RunContext
 from app.agents.toolloop.approval import Approve, Decision, approval_id, decide, question
 from app.agents.toolloop.asking import Asking, Waiting
 from app.agents.toolloop.conversation import Asked, Call
@@ -90,13 +90,15 @@ class Toolbox:
         found = self._tools.get(name)
         return ToolClass.READ_ONLY if found is None else found.tool.tool_class
 
-    def may_start(self, call: Call, message_id: str, answers: Mapping[str, Any]) -> bool:
-        """Whether ``call`` runs now: it needs no approval, or a person has answered."""
+    def may_start(self, call: Call, message_id: str, context: RunContext) -> bool:
+        """Whether ``call`` runs now: it needs neither approval nor review, or a person has answered."""
         if isinstance(call, InvalidToolCall) or call.name not in self._tools:
             return False
-        return not self._approve.covers(call.name, self.tool_class(call.name)) or (
-            approval_id(message_id, call) in answers
-        )
+        tool_class = self.tool_class(call.name)
+        doubt = doubt_of(context, message_id, call) if tool_class is ToolClass.UNSAFE else None
+        if doubt is not None:
+            return review_id(message_id, call, doubt.attempt) in context.answers
+        return not self._approve.covers(call.name, tool_class) or approval_id(message_id, call) in context.answers
 
     async def run(self, asked: Asked, context: RunContext) -> Answers:
         """Run the calls that may run; their answers are in the order of the calls.
@@ -146,7 +148,7 @@ class Toolbox:
             return self._failed(call.name, "invalid", f"The call was not run: {call.error}.")
         if words := found.problems(call.args):
             return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
-        if not self._approve.covers(call.name, found.tool.tool_class):
+        if not self._approve.covers(call.name, found.tool.tool_class) or self._left_to_review(found.tool, asking, call):
             return await self._call(found.tool, asking, call, changed)
         decision = self._decision(found, asking, call)
         if isinstance(decision, Waiting):
@@ -162,28 +164,37 @@ class Toolbox:
             asking.edited = decision.args
         return await self._call(found.tool, asking, call, changed)
 
+    def _left_to_review(self, tool: Tool, asking: Asking, call: ToolCall) -> bool:
+        """Whether a review takes the place of the approval: of an unsafe call that may have been made before."""
+        return (
+            tool.tool_class is ToolClass.UNSAFE
+            and approval_id(asking.message_id, call) not in asking.context.answers
+            and doubt_of(asking.context, asking.message_id, call) is not None
+        )
+
     def _decision(self, found: CheckedTool, asking: Asking, call: ToolCall) -> Decision | Waiting:
         id_ = approval_id(asking.message_id, call)
         answers = asking.context.answers
         problem = ""
         if id_ in answers:
             try:
-                decision = decide(answers[id_])
+                decision = decide(answers[id_], call.name)
                 problem = found.problems(decision.args) if decision.action == "edit" else ""
                 if not problem:
                     asking.used[id_] = answers[id_]
                     return decision
             except ValueError as error:
                 problem = str(error)
-        return Waiting([Interrupt(id_, question(call, found.tool.tool_class, problem))])
+        value = question(call, found.tool.tool_class, problem)
+        return Waiting([Interrupt(id_, value, "approval", call.id, others_only=self._approve.by == "other")])
 
     async def _call(
         self, tool: Tool, asking: Asking, call: ToolCall, changed: Mapping[str, Any]
     ) -> ToolResult | Waiting:
         args = call.args if asking.edited is None else asking.edited
-        attempt = asking.context.doubtful.get(call.id)
-        if attempt is not None and tool.tool_class not in SAFE_TO_REPEAT:
-            settled = await self._settle(tool, asking, call, args, attempt)
+        doubt = doubt_of(asking.context, asking.message_id, call)
+        if doubt is not None and tool.tool_class not in SAFE_TO_REPEAT:
+            settled = await self._settle(tool, asking, call, args, doubt)
             if settled is not None:
                 return settled
         ended, result = self._begin(tool.spec.name, asking.call.id, args), None
@@ -194,10 +205,10 @@ class Toolbox:
         return result
 
     async def _settle(
-        self, tool: Tool, asking: Asking, call: ToolCall, args: dict[str, Any], attempt: str
+        self, tool: Tool, asking: Asking, call: ToolCall, args: dict[str, Any], doubt: Doubt
     ) -> ToolResult | Waiting | None:
         """What became of a call that may have happened; None when it shall run (again)."""
-        key, problem = key_of(asking.context, asking.message_id, call), ""
+        key, problem = doubt.key, ""
         if tool.tool_class is ToolClass.RECONCILABLE:
             try:
                 async with asyncio.timeout(tool.timeout):
@@ -206,7 +217,7 @@ class Toolbox:
             except Exception as error:  # noqa: BLE001  whatever keeps the look-up from deciding, a person decides
                 log_failed(call.name, asking, error)
                 problem = f"The look-up did not tell: {type(error).__name__}: {error}"[:LONGEST_ERROR]
-        id_ = review_id(asking.message_id, call, attempt)
+        id_ = review_id(asking.message_id, call, doubt.attempt)
         if id_ in asking.context.answers:
             answer = asking.context.answers[id_]
             try:
@@ -224,7 +235,9 @@ class Toolbox:
                 return (
                     None if verdict.action == "retry" else ToolResult(content=words if result is not None else "done")
                 )
-        return Waiting([Interrupt(id_, review(call, args, tool.tool_class, key, problem))])
+        others_only = self._approve.by == "other" and self._approve.covers(call.name, tool.tool_class)
+        value = review(call, args, tool.tool_class, key, problem)
+        return Waiting([Interrupt(id_, value, "review", call.id, others_only=others_only)])
 
     async def _run(
         self, tool: Tool, asking: Asking, args: dict[str, Any], changed: Mapping[str, Any]
@@ -256,7 +269,17 @@ class Toolbox:
 
 def key_of(context: RunContext, message_id: str, call: Call) -> str:
     """The idempotency key of a call: the same for every attempt of it, in later runs of the thread too."""
-    return str(uuid5(context.thread_id, f"{message_id} {call.id}"))
+    return _key_on(context.thread_id, message_id, call)
+
+
+def _key_on(thread_id: UUID, message_id: str, call: Call) -> str:
+    return str(uuid5(thread_id, f"{message_id} {call.id}"))
+
+
+def doubt_of(context: RunContext, message_id: str, call: Call) -> Doubt | None:
+    """The latest attempt that may have made ``call``; another message's call of the same id is another call."""
+    doubts = reversed(context.doubtful.get(call.id, ()))
+    return next((one for one in doubts if one.key == _key_on(one.thread_id, message_id, call)), None)
 
 
 def _trouble(result: ToolResult | Waiting | None) -> str:

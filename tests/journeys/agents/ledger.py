@@ -1,0 +1,28 @@
+"""Effects that nothing takes back: every one is a line of the file that the call names."""
+
+import asyncio
+from pathlib import Path
+
+from app.agents.function import Context
+
+
+async def notes(action: str, text: str = "") -> str:
+    """Write a line to the file at ``text``: of no class, so unsafe to repeat."""
+    await asyncio.to_thread(write, text, action)
+    return "written"
+
+
+def write(path: str, line: str) -> str:
+    """Write a line to the file at ``path``."""
+    with Path(path).open("a") as file:
+        file.write(f"{line}\n")
+    return line
+
+
+async def confirming(context: Context) -> str:
+    """Do something, ask whether to go on, do something else."""
+    path = str(context.messages[-1].content)
+    await context.step("before", write, path, "before")
+    sure = await context.interrupt({"question": "sure?"}, bool)
+    await context.step("after", write, path, f"after {sure}")
+    return "done"
