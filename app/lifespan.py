@@ -64,19 +64,27 @@ def _standing(house: House) -> Standing:
     return Standing(house.meters, house.prober, house.readiness, watched)
 
 
-async def drain_house(house: House) -> None:
-    """Unready, no new runs; running steps finish or are handed over; then open answers end. Bounded by the settings."""
+async def retire_house(house: House) -> None:
+    """Unready, no new runs; running steps finish or are handed over. Open answers go on. Bounded by the settings."""
     if house.supervisor.draining:
         return
     house.readiness.drain()
     log.info("draining", runs=house.supervisor.active, streams=len(house.streams))
     await _within(house, house.settings.runs.drain_seconds + HAND_OVER_SECONDS, _let_go(house), "drain")
-    house.streams.drain()
+
+
+async def drain_house(house: House) -> None:
+    """Do as ``retire_house``, then end open answers."""
+    house.supervisor.closing = True
+    await retire_house(house)
+    if not house.streams.draining:
+        house.supervisor.feeds.drain()
+        house.streams.drain()
 
 
 async def _let_go(house: House) -> None:
     await house.scheduler.aclose()
-    await house.supervisor.drain(house.settings.runs.drain_seconds)
+    await house.supervisor.retire(house.settings.runs.drain_seconds)
 
 
 async def close_house(house: House) -> None:

@@ -40,6 +40,8 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.Future[Answer] | None = None
+        self.closes = False
+        """The server closes the connection after the answer that came last."""
         self._clear()
 
     def _clear(self) -> None:
@@ -94,6 +96,7 @@ class Connection(asyncio.Protocol):
         head = bytes(self._input[:end]).lower()
         self._status = int(head[9:12])
         self._chunked = b"\r\ntransfer-encoding: chunked" in head
+        self.closes = b"\r\nconnection: close" in head
         if not self._chunked:
             _, found, length = head.partition(b"\r\ncontent-length:")
             self._left = int(length.split(b"\r\n", 1)[0]) if found else 0

@@ -1,5 +1,6 @@
 """What ``serve`` and ``dev`` have their workers do. Imported in workers alone: it brings the whole program."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -10,13 +11,14 @@ from app.asgi import behind_names, layers
 from app.base.crashes import arm
 from app.base.errors import StartError
 from app.db.revisions import HEAD
-from app.lifespan import close_house, drain_house, open_house
+from app.lifespan import close_house, drain_house, open_house, retire_house
 from app.schema import metadata
 from app.serving.station import Station
 from app.serving.worker import connections, run
 from app.settings import Settings, load
 from app.system.scraping import MetricsAlone
 from app.telemetry.board import Boards
+from app.telemetry.context import request, run_id
 from app.telemetry.lines import Lines
 from app.telemetry.logs import set_up
 from app.wiring import build
@@ -57,6 +59,10 @@ class Service:
         """Read the secrets anew."""
         self._house.vault.look()
 
+    async def retire(self) -> None:
+        """Hand over what runs; open streams go on, from what other processes commit."""
+        await retire_house(self._house)
+
     async def drain(self) -> None:
         """Hand over what runs, end open streams."""
         await drain_house(self._house)
@@ -68,6 +74,12 @@ class Service:
     def _count_dropped(self) -> None:
         dropped, self._dropped = self._lines.dropped - self._dropped, self._lines.dropped
         self._house.meters.lines_dropped.add(dropped)
+
+    def busy(self) -> str:
+        """The run and the request for which code runs right now, and its task."""
+        task = asyncio.current_task()
+        words = {"run": run_id.get(), "request": request.get(), "task": task.get_name() if task is not None else ""}
+        return ", ".join(f"{name} {text}" for name, text in words.items() if text)
 
     def about(self) -> dict[str, str]:
         """The default model and why it is that, and the agents."""

@@ -15,7 +15,7 @@ from app.db.embedded import EmbeddedDatabase
 from app.serving.changes import Changes
 from app.serving.events import sayer
 from app.serving.listening import listen
-from app.serving.parent import Parent
+from app.serving.parent import SPARE_NUMBERS, Parent
 from app.serving.station import Station
 from app.settings import Settings, is_loopback, load
 from app.telemetry.board import Boards
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides |= {"DATABASE_URL": url, "MIGRATE_DATABASE_URL": url}
         apart(lambda: _migrate(url))
 
-        boards = Boards()
+        boards = Boards(1 + SPARE_NUMBERS)
 
         def work(station: Station) -> int:
             with without("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB

@@ -8,7 +8,7 @@ from app.base.lean import without
 from app.cli.apart import apart
 from app.serving.events import sayer
 from app.serving.listening import listen
-from app.serving.parent import Parent
+from app.serving.parent import SPARE_NUMBERS, Parent
 from app.serving.renewal import Renewal
 from app.serving.station import Station
 from app.telemetry.board import Boards
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
     listeners = listen(host, port, plan["workers"])
     metrics = listen(host, plan["metrics_port"])[0] if plan["metrics_port"] not in {0, port} else None
-    boards = Boards(plan["workers"])
+    boards = Boards(plan["workers"] + SPARE_NUMBERS)
 
     def work(station: Station) -> int:
         with without("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
@@ -52,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     parent.renewal = Renewal(**plan["renewal"])
     parent.reloads = True
     parent.on_end = boards.left
-    parent.on_ready = lambda about: say("info", "serving", host=host, port=port, **about)
+    parent.on_ready = lambda about: say(
+        "info", "serving", host=host, port=port, model=about.get("model", ""), agents=about.get("agents", "")
+    )
     return parent.run()
 
 

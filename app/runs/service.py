@@ -78,7 +78,7 @@ class RunService:
 
     def check_open(self) -> None:
         """Raise ``Unavailable`` when this process takes no more runs."""
-        if self._supervisor.draining:
+        if self._supervisor.closing:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
 
     def launch(self, entry: Accept, claimed: Claimed) -> None:

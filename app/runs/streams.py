@@ -78,7 +78,7 @@ class RunStreams:
                             break
                         else:
                             await feeds.changed(followed, feed)
-                if self._supervisor.draining:
+                if self._supervisor.closing:
                     yield RETRY
                     return
                 try:
@@ -123,7 +123,7 @@ class RunStreams:
                     async with self._reading(tenant_id, failures) as session:
                         row = await queries.ending(session, tenant_id, thread_id, run_id)
                 except Unavailable:
-                    if not waited or self._supervisor.draining:
+                    if not waited or self._supervisor.closing:
                         raise
                     failures += 1
                     await asyncio.sleep(PAUSE_SECONDS)
@@ -133,7 +133,7 @@ class RunStreams:
                     raise NotFound("The run was deleted.")
                 if RunStatus(row.status) in TERMINAL:
                     return _result(row)
-                if self._supervisor.draining:
+                if self._supervisor.closing:
                     raise Unavailable("The server is stopping; join the run again.", retry_after=1)
                 while not feed.closed and self._supervisor.live(run_id) is None:
                     waited = True

@@ -37,6 +37,7 @@ from app.runs.loading import load_thread
 from app.runs.pickup import Pickup
 from app.runs.sweeps import Sweeps
 from app.runs.tracing import RunTrace
+from app.telemetry import context
 from app.telemetry.tracing import Telling
 
 log = structlog.get_logger(__name__)
@@ -104,6 +105,9 @@ class Supervisor:
         self._left: set[asyncio.Task[None]] = set()
         self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)
         self.draining = False
+        """Runs are not executed here any more; they are accepted, and read, for other processes."""
+        self.closing = False
+        """Nor are they accepted, and their readers come back to another process."""
 
     def start(self) -> None:
         """Begin to keep leases, to hear of others, and to take up runs that wait."""
@@ -175,6 +179,12 @@ class Supervisor:
                 self._outlet.ask(live.claimed.tenant_id, run_id, live.feed, again=run_id in signal.again)
 
     async def drain(self, seconds: float) -> None:
+        """Do as ``retire``, and end what is read here of runs elsewhere."""
+        self.closing = True
+        await self.retire(seconds)
+        self.feeds.drain()
+
+    async def retire(self, seconds: float) -> None:
         """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs.
 
         Code that does not stop even then is left behind: its run goes on elsewhere, from its last committed step.
@@ -193,10 +203,10 @@ class Supervisor:
         await self._tasks.aclose()
         await self._leases.aclose()
         await self._enforcing.aclose()
-        self.feeds.drain()
 
     async def _run(self, live: Live) -> None:
         claimed = live.claimed
+        context.run_id.set(str(claimed.run_id))
         live.trace = trace = RunTrace(self._tracer, claimed)
         status = "lost"
         try:

@@ -68,7 +68,7 @@ class ThreadStreams:
         """
         shown = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
         place = after
-        while not self._supervisor.draining:
+        while not self._supervisor.closing:
             with self._supervisor.feeds.watching((tenant_id, thread_id), place.ordinal) as news:
                 turn = await self._turn(tenant_id, thread_id, place.ordinal)
                 if turn is None:

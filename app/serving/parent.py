@@ -1,11 +1,13 @@
-"""The parent of the workers: starts them, hears them, replaces them, and ends them in order.
+"""The parent of the workers: starts them, listens to them, replaces them, and ends them in order.
 
 It imports next to nothing and has no threads, so that it stays small and may fork at any time: each worker imports the
-application anew (docs/decisions/0004-server-process.md).
+application again (docs/decisions/0004-server-process.md).
 """
 
 import contextlib
 import faulthandler
+import io
+import math
 import os
 import select
 import signal
@@ -16,10 +18,10 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from app.base.errors import AgentServiceError, StartError, UsageError
-from app.serving.child import TELL_STACKS, Worker
+from app.serving.child import TELL_STACKS, Message, Worker
 from app.serving.events import Say
 from app.serving.renewal import LOOK_SECONDS, Renewal
-from app.serving.station import Station, first_words
+from app.serving.station import ADOPT, RELEASE, Pipes, Station, first_words
 
 INTERRUPTED = 130
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -27,17 +29,21 @@ LONGEST_BACK_OFF = 30.0
 YOUNG = 10.0
 """A worker that lived for fewer seconds makes its successor wait, longer each time."""
 
+SPARE_NUMBERS = 4
+"""How many workers there may be beyond those that serve: successors, and predecessors whose clients have not left."""
+
 Work = Callable[[Station], int]
 """What a worker does, from its birth to its exit code."""
 
 
 class Parent:
-    """Keeps one worker alive for each of ``listeners``.
+    """Keeps one worker serving for each of ``listeners``: its slot.
 
-    ``grace``: seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker tells
-    of itself when it is ready, ``on_end`` with the number of one that has ended. ``changed`` gives the path of a source
-    that changed, or an empty text: workers are replaced then, and one that fails to start waits to be mended. With
-    ``reloads`` SIGHUP is handed on to the workers, who read their secrets anew; without, it ends them.
+    ``grace``: seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker says
+    of itself when it is ready, ``on_end`` with the number of one that has ended: at most ``SPARE_NUMBERS`` more than
+    there are slots. ``changed`` gives the path of a source that changed, or an empty text: workers are replaced then,
+    and one that fails to start leaves its predecessor in place until the next change. With ``reloads`` SIGHUP is handed
+    on to the workers, who read their secrets again; without, it ends them.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], work: Work, *, grace: float, say: Say) -> None:
@@ -47,11 +53,12 @@ class Parent:
         self.renewal = Renewal()
         self.reloads = False
         self._listeners = list(listeners)
+        self._slots = range(1, len(self._listeners) + 1)
         self._work = work
         self._grace = grace
         self._say = say
-        self._workers: dict[int, Worker] = {}
-        self._due: dict[int, float] = {}  # when a missing worker is started again
+        self._workers: dict[int, Worker] = {}  # by number
+        self._due: dict[int, float] = {}  # when a worker is started, by slot
         self._back_off: dict[int, float] = {}
         self._signals: list[int] = []
         self._served = False
@@ -71,7 +78,7 @@ class Parent:
             if number != signal.SIGHUP or self.reloads or before[number] != signal.SIG_IGN:  # nohup(1) means it
                 signal.signal(number, self._note)
         try:
-            self._due = dict.fromkeys(range(1, len(self._listeners) + 1), 0.0)
+            self._due = dict.fromkeys(self._slots, 0.0)
             while self._due or self._workers:
                 self._turn()
         finally:
@@ -91,9 +98,8 @@ class Parent:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        for number in [number for number, due in self._due.items() if due <= now]:
-            del self._due[number]
-            self._start(number)
+        for slot in [slot for slot, due in self._startable().items() if due <= now]:
+            self._start(slot)
         self._sleep()
         while self._signals:
             self._signalled(self._signals.pop(0))
@@ -103,45 +109,74 @@ class Parent:
         if self._deadline and time.monotonic() > self._deadline:
             self._kill()
         elif self.changed is not None and not self._deadline and (path := self.changed()):
-            self._replace(path)
-        if self.renewal.active and not self._deadline:
-            self._renew()
+            self._reload(path)
+        if not self._deadline:
+            self._watch()
+            self._cover()
 
     def _sleep(self) -> None:
-        """Until somebody says something, ends, or is due."""
+        """Until a worker says something or ends, a signal comes, or something is due."""
+        now = time.monotonic()
         poll = select.poll()
-        for end in (self._wakeup[0], *(worker.link for worker in self._workers.values())):
-            poll.register(end, select.POLLIN)
-        dues = [*self._due.values(), *([self._deadline] if self._deadline else [])]
+        poll.register(self._wakeup[0], select.POLLIN)
+        dues = [self._deadline] if self._deadline else []
+        if self._number():
+            dues += self._startable().values()
+        for worker in self._workers.values():
+            if worker.quiet_until > now:
+                dues.append(worker.quiet_until)
+            elif worker.link_open:
+                poll.register(worker.link, select.POLLIN)
         if self.changed is not None:
-            dues.append(time.monotonic() + 0.2)
-        if self.renewal.active:
-            dues.append(time.monotonic() + LOOK_SECONDS)
-        wait = max(0.0, min(dues) - time.monotonic()) * 1000 + 1 if dues else None
-        poll.poll(wait)
+            dues.append(now + 0.2)
+        if self.renewal.active or any(worker.leaving for worker in self._workers.values()):
+            dues.append(now + LOOK_SECONDS)
+        poll.poll(max(0.0, min(dues) - now) * 1000 + 1 if dues else None)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup[0], 4096)
 
-    def _start(self, number: int) -> None:
-        (heard, link), (stacks, dump) = os.pipe(), os.pipe()
-        for end in (heard, stacks, dump):  # a dump that is too long is cut, and holds nobody up
+    def _startable(self) -> dict[int, float]:
+        """When a worker is to be started, by slot, where none is starting."""
+        starting = {worker.slot for worker in self._workers.values() if not worker.ready}
+        return {slot: due for slot, due in self._due.items() if slot not in starting}
+
+    def _number(self) -> int:
+        """A number that no worker has; 0 when there is none."""
+        numbers = range(1, len(self._listeners) + SPARE_NUMBERS + 1)
+        return next((number for number in numbers if number not in self._workers), 0)
+
+    def _start(self, slot: int) -> None:
+        number = self._number()
+        if not number:
+            self._make_room()
+            return
+        del self._due[slot]
+        (link_out, link), (stacks, dump), (control, control_in) = os.pipe(), os.pipe(), os.pipe()
+        for end in (link_out, stacks, dump, control_in):  # a dump that is too long is cut, and holds up no process
             os.set_blocking(end, False)
         sys.stdout.flush()
         sys.stderr.flush()
-        # a signal between the fork and the child's own handlers would be noted by nobody
+        # a signal between the fork and the child's own handlers would be lost
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         pid = os.fork()
         if pid == 0:
-            for end in (heard, stacks):
+            for end in (link_out, stacks, control_in):
                 os.close(end)
+            signal.signal(TELL_STACKS, signal.SIG_IGN)  # where the worker chains a handler of its own to the dump
             faulthandler.register(TELL_STACKS, file=dump, all_threads=True)
-            self._become(number, link)
+            self._become(number, slot, Pipes(link, control, self._lifeline[0], dump))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        for end in (link, dump):
+        for end in (link, dump, control):
             os.close(end)
-        self._workers[number] = Worker(number, pid, heard, stacks)
+        self._workers[number] = Worker(number, slot, pid, (link_out, stacks, control_in))
 
-    def _become(self, number: int, link: int) -> None:
+    def _make_room(self) -> None:
+        """Have a worker that only waits for its clients to leave end now."""
+        leaving = [worker for worker in self._workers.values() if worker.leaving]
+        if leaving and not any(worker.stopped for worker in leaving):
+            min(leaving, key=lambda worker: worker.leaves_by).stop(self._grace)
+
+    def _become(self, number: int, slot: int, pipes: Pipes) -> None:
         """Be the worker. Never returns: what the parent has open and has to clean up is the parent's."""
         code = 1
         try:
@@ -156,60 +191,92 @@ class Parent:
                 os.close(end)
             for other in self._workers.values():
                 other.close()
-            for place, listener in enumerate(self._listeners, 1):
-                if place != number:
-                    listener.close()
-            station = Station(number, self._listeners[number - 1], link, self._lifeline[0], self._grace)
-            code = _worked(self._work, station)
+            for stream in (sys.stdout, sys.stderr):  # what an agent prints is there at once, also in a file or a pipe
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(line_buffering=True)
+            code = _worked(self._work, Station(number, slot, self._listeners, pipes, self._grace))
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError, ValueError):  # the reader is gone, or the user's code has closed them
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(code)
 
-    def _listen_to(self, worker: Worker) -> None:
-        for message in worker.hear():
-            if "alive" in message:
-                worker.heard = time.monotonic()
-            elif "ready" in message:
-                worker.ready = self._served = True
-                worker.heard = time.monotonic()
-                self.on_ready(message["ready"])  # type: ignore[arg-type]
-            else:
-                kind = UsageError if message["usage"] else StartError
-                worker.failure = kind(str(message["failed"]))
+    def _listen_to(self, worker: Worker, *, last: bool = False) -> None:
+        ignored = worker.ignored
+        for message in worker.messages(last=last):
+            self._said(worker, message)
+        if worker.ignored and not ignored:
+            self._say("warning", "worker_message_ignored", worker=worker.slot)
+
+    def _said(self, worker: Worker, message: Message) -> None:
+        if message.kind == "busy":
+            worker.busy = message.text
+        elif message.kind == "alive":
+            worker.last_beat = time.monotonic()
+        elif message.kind == "leaving":
+            self._replace(worker, "signal")
+        elif message.kind == "failed":
+            worker.failure = (UsageError if message.usage else StartError)(message.text)
+        elif message.kind == "ready" and not worker.ready and not self._deadline:
+            worker.ready = self._served = True
+            worker.last_beat = time.monotonic()
+            self._due.pop(worker.slot, None)
+            for other in self._workers.values():
+                if other is not worker and other.slot == worker.slot and other.ready:
+                    other.retire(self._grace)
+            self.on_ready(message.about)
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        """Start a successor; ``worker`` serves until that one does."""
+        if not worker.going and not self._deadline:
+            worker.going = True
+            self._due.setdefault(worker.slot, 0.0)
+            self._say("info", "worker_renewed", worker=worker.slot, reason=reason)
 
     def _reap(self, worker: Worker) -> None:
         pid, status = os.waitpid(worker.pid, os.WNOHANG)
         if not pid:
             return
-        self._listen_to(worker)  # what it said last
+        self._listen_to(worker, last=True)
         worker.close()
         del self._workers[worker.number]
         self.on_end(worker.number)
         code = os.waitstatus_to_exitcode(status)
         if self._deadline:
             self._code = self._code or int(code != 0 and worker.ready)
-        elif worker.leaving:
-            self._due[worker.number] = 0.0
-        else:
+        elif worker.abandoned:
+            self._due[worker.slot] = 0.0
+        elif not worker.leaving:
             self._lost(worker, code)
 
     def _lost(self, worker: Worker, code: int) -> None:
         failure = worker.failure or StartError(f"a worker ended by itself ({_words(code)}) before it was ready")
         if self.changed is not None and not worker.ready:
             self._say("error", "waiting_for_a_change", reason=str(failure))
-            self._due[worker.number] = float("inf")
+            self._due[worker.slot] = math.inf
         elif not self._served:
             self._failure = failure
             self._end()
+        elif not worker.ready and (old := self._serving(worker.slot)) is not None:
+            wait = self._pause(worker)
+            old.going = True
+            self._say("error", "successor_failed", worker=worker.slot, reason=str(failure), again_in=wait)
         else:
-            lived = time.monotonic() - worker.born
-            shorter = self._back_off.get(worker.number, 0.0)
-            wait = 0.0 if lived > YOUNG else min(LONGEST_BACK_OFF, shorter * 2 or 0.5)
-            self._back_off[worker.number] = wait
-            self._due[worker.number] = time.monotonic() + wait
-            reason = str(worker.failure or _words(code))
-            self._say("error", "worker_lost", worker=worker.number, reason=reason, lived=round(lived, 1), again_in=wait)
+            lived, reason = time.monotonic() - worker.born, str(worker.failure or _words(code))
+            wait = self._pause(worker)
+            self._say("error", "worker_lost", worker=worker.slot, reason=reason, lived=round(lived, 1), again_in=wait)
+
+    def _pause(self, worker: Worker) -> float:
+        """Plan the next start for the slot of ``worker``, which has ended by itself; seconds until then."""
+        shorter = self._back_off.get(worker.slot, 0.0)
+        lived = time.monotonic() - worker.born
+        wait = 0.0 if worker.ready and lived > YOUNG else min(LONGEST_BACK_OFF, shorter * 2 or 0.5)
+        self._back_off[worker.slot] = wait
+        self._due[worker.slot] = time.monotonic() + wait
+        return wait
+
+    def _serving(self, slot: int) -> Worker | None:
+        return next((worker for worker in self._workers.values() if worker.slot == slot and worker.serves), None)
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP and self.reloads:
@@ -222,51 +289,73 @@ class Parent:
             self._kill()
 
     def _end(self) -> None:
-        """Begin the end: nobody new, everybody leaves."""
+        """Begin the end: no new workers, all end in order."""
         self._deadline = time.monotonic() + self._grace
         self._due.clear()
         for listener in self._listeners:
             listener.close()  # the workers have theirs until they have drained
         for worker in self._workers.values():
-            worker.signal(signal.SIGTERM)
+            worker.stop(self._grace)
 
     def _kill(self) -> None:
         for worker in self._workers.values():
-            worker.signal(signal.SIGKILL)
+            worker.kill()
             os.waitpid(worker.pid, 0)
             worker.close()
-            self._say("error", "worker_killed", worker=worker.number)
+            self._say("error", "worker_killed", worker=worker.slot)
             self._code = self._code or 1
         self._workers.clear()
 
-    def _replace(self, path: str) -> None:
+    def _reload(self, path: str) -> None:
         self._say("info", "source_changed", path=path)
-        for number in self._due:
-            self._due[number] = 0.0
-        for worker in self._workers.values():
-            worker.leave(self._grace)
+        for slot in self._slots:
+            starting = [worker for worker in self._workers.values() if worker.slot == slot and not worker.ready]
+            for worker in starting:  # it has read what is old by now
+                worker.abandoned = True
+                worker.kill()
+            if not starting:
+                self._due[slot] = 0.0
 
-    def _renew(self) -> None:
-        """Kill who is stuck, and say where it was; let one at a time go in order whose time is over."""
+    def _watch(self) -> None:
+        """Kill the worker that is stuck, and log where it was; replace one at a time whose time is over."""
         now = time.monotonic()
-        workers = [worker for worker in self._workers.values() if worker.ready]
+        workers = [worker for worker in self._workers.values() if worker.ready and not worker.killed]
         paused = self.renewal.was_paused()
         for worker in workers:
-            worker.heard = now if paused else worker.heard
+            worker.last_beat = now if paused else worker.last_beat
             if not self.renewal.is_stuck(worker) and not (worker.leaving and now > worker.leaves_by):
                 worker.goes_on()
             elif worker.has_told_stacks():
-                self._say("error", "worker_stuck", worker=worker.number, silent=round(now - worker.heard, 1))
-                for thread in worker.stacks():
-                    self._say("error", "worker_stack", worker=worker.number, stack=thread)
-                worker.signal(signal.SIGKILL)
-        if len(workers) < len(self._listeners) or any(worker.leaving for worker in workers):
+                self._log_stuck(worker, now)
+                worker.kill()
+        if any(self._serving(slot) is None for slot in self._slots) or any(worker.going for worker in workers):
             return
         for worker in workers:
-            if reason := self.renewal.reason(worker):
-                self._say("info", "worker_renewed", worker=worker.number, reason=reason)
-                worker.leave(self._grace)
+            if not worker.leaving and (reason := self.renewal.reason(worker)):
+                self._replace(worker, reason)
                 return
+
+    def _log_stuck(self, worker: Worker, now: float) -> None:
+        fields = {"work": worker.busy} if worker.busy else {}
+        silent = round(now - worker.last_beat, 1)
+        self._say("error", "worker_stuck", worker=worker.slot, silent=silent, **fields)
+        for thread in worker.stacks():
+            self._say("error", "worker_stack", worker=worker.slot, stack=thread)
+
+    def _cover(self) -> None:
+        """Have another worker accept the connections of a slot whose own has died, until the successor serves."""
+        free = {slot for slot in self._slots if self._serving(slot) is None}
+        for worker in self._workers.values():
+            if worker.serves:
+                for slot in worker.adopted - free:
+                    worker.ask(RELEASE, slot)
+                worker.adopted &= free
+                free -= worker.adopted
+        serving = [worker for worker in self._workers.values() if worker.serves]
+        for slot in free if serving else ():
+            adopter = min(serving, key=lambda worker: len(worker.adopted))
+            adopter.adopted.add(slot)
+            adopter.ask(ADOPT, slot)
 
 
 def _worked(work: Work, station: Station) -> int:
@@ -274,7 +363,7 @@ def _worked(work: Work, station: Station) -> int:
         return work(station)
     except AgentServiceError as error:
         station.failed(str(error), usage=isinstance(error, UsageError))
-    except Exception as error:  # noqa: BLE001  the edge: the parent has the words
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  the edge: the parent has the words
         station.failed(first_words(error))
     return 1
 

@@ -10,7 +10,7 @@ class Application(Protocol):
     """An ASGI application (HTTP alone, no lifespan events) and the life around it, one object a worker.
 
     ``asgi`` answers requests from the end of ``open`` until ``drain`` has returned, and is given a few seconds more to
-    end what it has begun; ``close`` comes last.
+    end what it has begun; ``close`` comes last. ``retire`` comes before ``drain`` where a successor serves already.
     """
 
     @property
@@ -31,12 +31,20 @@ class Application(Protocol):
         """Read anew what may change while the program runs: its secrets."""
         ...
 
+    async def retire(self) -> None:
+        """Take no new work, end or hand over what runs; open answers go on. Bounds itself in time."""
+        ...
+
     async def drain(self) -> None:
-        """Take no new work, end or hand over what runs, end open streams. Bounds itself in time."""
+        """Do what ``retire`` does, unless that is done; then end open streams. Bounds itself in time."""
         ...
 
     async def close(self) -> None:
         """Give everything back."""
+        ...
+
+    def busy(self) -> str:
+        """What the running code works for: the run, the request. Called when the event loop hangs there."""
         ...
 
     def about(self) -> dict[str, str]:

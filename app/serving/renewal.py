@@ -17,7 +17,7 @@ PAUSED_SECONDS = 5.0
 
 
 class Process(Protocol):
-    """A worker: ``heard`` is when its event loop turned last, ``born`` when it began (monotonic seconds).
+    """A worker: ``last_beat`` is when its event loop turned last, ``born`` when it began (monotonic seconds).
 
     ``spread``, a random number up to 1, is its own share of what lifetimes differ by.
     """
@@ -25,7 +25,7 @@ class Process(Protocol):
     pid: int
     number: int
     born: float
-    heard: float
+    last_beat: float
     spread: float
 
 
@@ -51,7 +51,7 @@ class Renewal:
 
     def is_stuck(self, worker: Process) -> bool:
         """Whether its event loop does not turn any more."""
-        return bool(self._stuck) and time.monotonic() - worker.heard > self._stuck
+        return bool(self._stuck) and time.monotonic() - worker.last_beat > self._stuck
 
     def reason(self, worker: Process) -> str:
         """Why it shall go in order now; empty when it may stay."""

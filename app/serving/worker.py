@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -21,9 +25,10 @@ from granian.server.embed import Server
 
 from app.base.errors import AgentServiceError
 from app.base.tasks import Tasks, run_through
+from app.serving.child import TELL_STACKS
 from app.serving.listening import BACKLOG
 from app.serving.port import Application, AsgiApp
-from app.serving.station import Station
+from app.serving.station import ADOPT, LINGER_SECONDS, RELEASE, RETIRE, Station
 
 log = structlog.get_logger(__name__)
 
@@ -43,50 +48,195 @@ BEAT_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 """How long requests that do not stream may take to end once the application has drained."""
 
+LAST_SECONDS = 4.0
+"""What is left of the time of an end for what comes after the servers: closing the application, the last lines."""
+
+LEAVE_SECONDS = 0.5
+"""How long tasks may take to end once all is closed, before they are left behind."""
+
+LOOK_SECONDS = 0.1
+"""How often a worker that has a successor looks whether its clients have left."""
+
 QUIET = {"version": 1, "formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}
 """Granian's own lines go where all others go (``app.telemetry.logs``)."""
 
 
 def run(create: Callable[[], Application], station: Station) -> int:
-    """Serve what ``create`` makes until SIGTERM; the exit code. Raises whatever prevents it."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return run_through(runner.get_loop(), _serve(create, station))
-        except AgentServiceError:
-            raise
-        except Exception as error:
-            log.debug("worker_failed", exc_info=error)
-            raise
+    """Serve what ``create`` makes until the parent ends it; the exit code. Raises whatever prevents it.
+
+    The process must end next: a task that refuses to end is left behind on the loop.
+    """
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return run_through(loop, _serve(create, station))
+    except AgentServiceError:
+        raise
+    except Exception as error:
+        log.debug("worker_failed", exc_info=error)
+        raise
 
 
 async def _serve(create: Callable[[], Application], station: Station) -> int:
     application = create()
     await application.open()
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, application.reload)
-    threading.Thread(target=_end_with_parent, args=(station, loop, stop), daemon=True).start()
+    worker = _Worker(application, station)
+    worker.listen_to_parent()
     _settle()
-    tasks = Tasks("worker")
-    server = Granian(application.asgi, station.listener)
-    serving = tasks.start(server.serve(), name="granian")
-    if station.metrics is not None:
-        tasks.start(Granian(application.metrics, station.metrics.dup()).serve(), name="metrics")
-    stopping = tasks.start(stop.wait(), name="stop")
+    worker.accept()
     station.ready(application.about())
-
-    async def beat() -> None:
-        station.alive()
-
-    tasks.repeat(beat, BEAT_SECONDS, name="alive")
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    worker.tasks.repeat(worker.beat, BEAT_SECONDS, name="alive")
+    await worker.told_to_leave()
+    if not worker.stopping.is_set():
+        await worker.make_way()
+    by = time.monotonic() + station.seconds - LAST_SECONDS
     await application.drain()
-    server.stop()  # type: ignore[no-untyped-call]
-    # a connection that has sent half a head keeps Granian waiting for the rest
-    await asyncio.wait({serving}, timeout=CLOSE_SECONDS)
+    await worker.close(by)
     await application.close()
-    await tasks.aclose()
-    return 0 if stop.is_set() else 1
+    await _leave_behind()
+    return 0 if worker.asked else 1
+
+
+class _Worker:
+    """One application, its servers, and what its parent asks."""
+
+    def __init__(self, application: Application, station: Station) -> None:
+        self.tasks = Tasks("worker")
+        self.stopping = asyncio.Event()
+        self.asked = False
+        self._application = application
+        self._station = station
+        self._front = Front(application.asgi)
+        self._leaving = asyncio.Event()
+        self._servers: dict[int, Granian] = {}  # by slot
+        self._metrics: Granian | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+
+    def listen_to_parent(self) -> None:
+        """Handle signals, and what the parent asks."""
+        loop, station = asyncio.get_running_loop(), self._station
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, station.leave)
+        loop.add_signal_handler(signal.SIGHUP, self._application.reload)
+        loop.add_reader(station.pipes.control, self._on_request)
+        threading.Thread(target=_end_with_parent, args=(station, loop, self._stop), daemon=True).start()
+        faulthandler.unregister(TELL_STACKS)
+        signal.signal(TELL_STACKS, lambda *_: station.busy(self._application.busy()))
+        faulthandler.register(TELL_STACKS, file=station.pipes.stacks, all_threads=True, chain=True)
+
+    def accept(self) -> None:
+        """Accept connections."""
+        self._servers[self._station.slot] = self._start(Granian(self._front, self._station.listener))
+        if self._station.metrics is not None:
+            self._metrics = self._start(Granian(self._application.metrics, self._station.metrics))
+
+    async def beat(self) -> None:
+        """Show that the event loop turns."""
+        self._station.alive()
+
+    async def told_to_leave(self) -> None:
+        """Wait until the parent asks this worker to end, or its server has ended by itself."""
+        leaving = self.tasks.start(self._leaving.wait(), name="leaving")
+        await asyncio.wait({leaving, *self._serving}, return_when=asyncio.FIRST_COMPLETED)
+
+    async def make_way(self) -> None:
+        """A successor serves: give up the socket, hand over what runs, and wait for the clients to leave.
+
+        Each of their connections is closed with its next answer. One that lies idle is closed by Granian, in the time
+        that clients know of, or by the client.
+        """
+        self._front.closing = True
+        for server in (*self._servers.values(), *([self._metrics] if self._metrics else [])):
+            server.stop_accepting()
+        await self._application.retire()
+        deadline = time.monotonic() + LINGER_SECONDS
+        port = self._station.listener.getsockname()[1]
+        while client_connections(port) and time.monotonic() < deadline and not self.stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self.stopping.wait()
+
+    async def close(self, by: float) -> None:
+        """End the servers; what still answers has until ``by``, and ``CLOSE_SECONDS`` at most."""
+        self._front.closing = True
+        for server in (*self._servers.values(), *([self._metrics] if self._metrics else [])):
+            server.stop()  # type: ignore[no-untyped-call]
+        # a connection that has sent half a head keeps Granian waiting for the rest
+        seconds = max(0.1, min(CLOSE_SECONDS, by - time.monotonic()))
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=seconds)
+
+    def _start(self, server: "Granian") -> "Granian":
+        task = self.tasks.start(server.serve(), name="granian")
+        self._serving.add(task)
+        return server
+
+    def _on_request(self) -> None:
+        for request, slot in self._station.requests():
+            if request == ADOPT:
+                self._adopt(slot)
+            elif request == RELEASE:
+                self._release(slot)
+            elif request == RETIRE:
+                self.asked = True
+                self._leaving.set()
+            else:
+                self._stop()
+
+    def _stop(self) -> None:
+        self.asked = True
+        asyncio.get_running_loop().remove_reader(self._station.pipes.control)
+        for slot, listener in enumerate(self._station.listeners, 1):
+            if slot != self._station.slot:
+                listener.close()  # its own worker decides how long it is open
+        self.stopping.set()
+        self._leaving.set()
+
+    def _adopt(self, slot: int) -> None:
+        """Accept the connections of ``slot``; each for one request, so that none lies idle when this ends."""
+        if slot not in self._servers and not self._leaving.is_set():
+            front = Front(self._application.asgi)
+            front.closing = True
+            self._servers[slot] = Granian(front, self._station.listeners[slot - 1])
+            task = self.tasks.start(self._servers[slot].serve(), name="granian")
+            task.add_done_callback(lambda _: self._servers.pop(slot, None))
+
+    def _release(self, slot: int) -> None:
+        if slot in self._servers and slot != self._station.slot:
+            self._servers.pop(slot).stop()  # type: ignore[no-untyped-call]
+
+
+class Front:
+    """An ASGI application whose answers, while it is ``closing``, each close their connection."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self.closing = False
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """Pass the request on."""
+        return self._app(scope, receive, _closing(send) if self.closing else send)
+
+
+def _closing(send: Any) -> Any:
+    def wrapped(message: Any) -> Any:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        return send(message)
+
+    return wrapped
+
+
+async def _leave_behind() -> None:
+    """Cancel all tasks and wait a moment; count and name those that refuse to end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
+    if tasks:
+        names = sorted(task.get_name() for task in tasks)
+        log.warning("tasks_left_behind", count=len(names), tasks=names[:10])
 
 
 def _settle() -> None:
@@ -95,13 +245,35 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _end_with_parent(station: Station, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _end_with_parent(station: Station, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
     """Drain when the parent is gone, however it went; a thread, because the loop may be stuck just then."""
-    os.read(station.lifeline, 1)
+    os.read(station.pipes.lifeline, 1)
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(stop)
     time.sleep(station.seconds)
     os._exit(1)
+
+
+def client_connections(port: int) -> int:
+    """Connections to ``port`` that clients of this process hold open; 0 where there is no ``/proc``."""
+    found = 0
+    for descriptor in _descriptors("socket:"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
+            if one.family in {socket.AF_INET, socket.AF_INET6}:
+                listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                found += not listens and one.getsockname()[1] == port
+    return found
+
+
+def _descriptors(kind: str) -> list[int]:
+    """The file descriptors of this process that name something of ``kind``."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(entry.readlink()).startswith(kind):
+                    found.append(int(entry.name))
+    return found
 
 
 def connections() -> int:
@@ -133,7 +305,21 @@ class Granian(Server):
             log_dictconfig=QUIET,
             log_access=False,
         )
-        self._listener = listener
+        self._listener = listener.dup()
+        self._inode = os.fstat(listener.fileno()).st_ino
+
+    def stop_accepting(self) -> None:
+        """Take no more connections, and keep those there are (``stop`` closes idle ones): others have the socket too.
+
+        Granian cannot do that, so the socket is taken out of whatever waits for it (epoll(7)). Where that cannot be
+        done, on other systems than Linux, connections go on to be taken until ``stop``.
+        """
+        for epoll in _descriptors("anon_inode:[eventpoll]"):
+            for line in Path(f"/proc/self/fdinfo/{epoll}").read_text().splitlines():
+                words = line.replace("tfd:", "").split()
+                if line.startswith("tfd:") and f"ino:{self._inode:x}" in words:
+                    with select.epoll.fromfd(os.dup(epoll)) as waiting:
+                        waiting.unregister(int(words[0]))
 
     def _init_shared_socket(self) -> None:
         self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)  # type: ignore[call-arg,assignment]

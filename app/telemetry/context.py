@@ -13,6 +13,9 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})(
 request: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that is served; empty outside of one."""
 
+run_id: ContextVar[str] = ContextVar("run_id", default="")
+"""The id of the run that is executed; empty outside of one."""
+
 
 def parse_traceparent(text: str) -> tuple[str, str]:
     """(trace id, parent span id) of a ``traceparent`` header, or two empty texts: https://www.w3.org/TR/trace-context/

@@ -1,14 +1,18 @@
 """A server of the tests' own, ``python -m tests.serving.program``: the real parent and workers, a tiny application.
 
 Its argument is JSON: ``port``, ``workers``, ``grace``, ``drain``, ``close`` and ``idle`` (seconds), a ``source`` to
-watch, and what should go wrong: ``fails`` (a sentence), ``raises``, ``hangs``.
+watch, and what should go wrong: ``fails`` (a sentence), ``raises``, ``hangs``, and while the file of that name is
+there ``broken`` and ``slow``. ``says``: the kind of garbage that ``/say`` writes on the pipes to its parent.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import threading
+import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,13 @@ from app.serving.parent import Parent
 from app.serving.renewal import Renewal
 from app.serving.station import Station
 
+path: ContextVar[str] = ContextVar("path", default="")
+
 
 class Tiny:
     """``/pid`` answers, ``/stream`` ends when drained, ``/exit`` ends the worker.
 
-    ``/stuck`` and ``/held`` block it for good.
+    ``/stuck`` and ``/held`` block it for good, ``/refuse`` starts a task that does not end, ``/print`` prints.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -38,11 +44,19 @@ class Tiny:
             raise StartError(reason)
         if self._broken:
             raise StartError("the source is broken")
+        if is_there(self._options.get("broken")):
+            raise StartError("the configuration is broken")
+        if is_there(self._options.get("slow")):
+            say("opening")
+            await asyncio.to_thread(wait_for_removal, self._options["slow"])
         if self._options.get("raises"):
             raise ZeroDivisionError("of this kind")
 
     def reload(self) -> None:
         say("reload")
+
+    async def retire(self) -> None:
+        say("retire")
 
     async def drain(self) -> None:
         say("drain")
@@ -55,6 +69,9 @@ class Tiny:
     async def close(self) -> None:
         say("close")
 
+    def busy(self) -> str:
+        return path.get()
+
     def about(self) -> dict[str, str]:
         return {"pid": str(os.getpid())}
 
@@ -63,6 +80,7 @@ class Tiny:
 
     async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+        path.set(scope["path"])
         if scope["path"] == "/exit":
             os._exit(7)
         if scope["path"] == "/stuck":
@@ -71,14 +89,51 @@ class Tiny:
                 pass
         if scope["path"] == "/held":
             hold()
+        if scope["path"] == "/say":
+            for pipe in self._options["pipes"]:
+                threading.Thread(target=garble, args=(pipe, self._options["says"]), daemon=True).start()
+        if scope["path"] == "/refuse":
+            self._refusing = asyncio.create_task(refuse(), name="refuses")
+            await asyncio.sleep(0)
+        if scope["path"] == "/print":
+            print("printed")  # noqa: T201
         await send(start)
         if scope["path"] == "/stream":
             await send({"type": "http.response.body", "body": b"event: first\r\n\r\n", "more_body": True})
             await self._drained.wait()
             await send({"type": "http.response.body", "body": b"retry: 1000\r\n\r\n"})
             return
-        body = {"pid": os.getpid(), "parent": os.getppid(), "draining": self._draining}
+        body = {"pid": os.getpid(), "parent": os.getppid(), "draining": self._draining, "said": True}
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+async def refuse() -> None:
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
+GARBAGE = {
+    "nonsense": b"\xff\x00{]\n",
+    "lines": b'null\n"x"\n[]\n3\n{}\n\n{"ready": 1}\n{"failed": {}}\n{"alive": "x"}\n{"busy": [1]}\n',
+    "flood": b"x" * 60_000,
+    "deep": b"[" * 15_000 + b"\n",
+    "types": b'{"ready": {"level": 1, "a b": "x", "event": "\\u001b[2J\\ud800"}}\n{"failed": "\\n\\n", "usage": 7}\n',
+}
+
+
+def garble(pipe: int, kind: str) -> None:
+    for _ in range(4 if kind == "flood" else 40):  # a flood is let through slowly
+        os.write(pipe, GARBAGE[kind])
+
+
+def is_there(file: str | None) -> bool:
+    return file is not None and Path(file).exists()
+
+
+def wait_for_removal(file: str) -> None:
+    while is_there(file):
+        time.sleep(0.01)
 
 
 def hold() -> None:
@@ -91,6 +146,7 @@ def say(line: str) -> None:
 
 def main(options: dict[str, Any]) -> int:
     def work(station: Station) -> int:
+        options["pipes"] = (station.pipes.link, station.pipes.stacks)
         from app.serving import worker
         from app.telemetry.logs import set_up
 

@@ -52,7 +52,7 @@ def test_a_worker_that_somebody_ends_drains_and_is_replaced(start: Start) -> Non
     [first] = program.workers()
     os.kill(first, signal.SIGTERM)
     assert program.workers(2)[1] != first
-    assert program.said().count("close") == 1
+    until(lambda: program.said().count("close") == 1)
 
 
 def test_what_prevents_the_start_is_one_line(start: Start) -> None:

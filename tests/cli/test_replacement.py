@@ -1,0 +1,141 @@
+"""Workers of ``serve`` are replaced under load: no request fails, no run is lost."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from app.cli.health import ask
+from bench.client import Answer, Connection, Failed, request
+from tests.cli.commands import PEPPER, Running
+from tests.serving.processes import is_alive, until
+
+pytestmark = pytest.mark.timeout(600)
+
+REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "5"))
+"""How many workers are replaced. The long form: ``REPLACEMENTS=100 pytest -n 0 -s tests/cli/test_replacement.py``."""
+
+CLIENTS = 6
+INPUT = {"assistant_id": "echo", "input": {"messages": [{"role": "user", "content": "hello"}]}}
+REQUESTS = (
+    (request("GET", "/api/v1/ok"), b"true"),
+    (request("POST", "/api/v1/runs/wait", INPUT), b"echo: hello"),
+    (request("POST", "/api/v1/runs/stream", {**INPUT, "stream_mode": "values"}), b"echo: hello"),
+)
+
+
+class Load:
+    """Clients that ask in turn for each of ``REQUESTS``, on connections that they keep as long as the server does.
+
+    ``failures`` are sentences; ``opened`` the seconds in which a new connection got its first answer to ``/ok``.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.failures: list[str] = []
+        self.opened: list[float] = []
+        self.answered = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Ask until the block ends."""
+        self._ends = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CLIENTS):
+                group.create_task(self._keep_asking())
+            try:
+                yield
+            finally:
+                self._ends.set()
+        await asyncio.sleep(0)  # the last connections close with the next turn of the loop
+
+    async def _keep_asking(self) -> None:
+        while not self._ends.is_set():
+            began, first = time.perf_counter(), True
+            _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", self._port)
+            while not connection.closes and not self._ends.is_set():
+                for ready, wanted in REQUESTS:
+                    if connection.closes:
+                        break
+                    await self._ask(connection, ready, wanted)
+                    if first:
+                        self.opened.append(time.perf_counter() - began)
+                        first = False
+            connection.close()
+
+    async def _ask(self, connection: Connection, ready: bytes, wanted: bytes) -> None:
+        try:
+            answer: Answer = await connection.ask(ready)
+        except Failed as error:
+            self.failures.append(f"{ready[:30]!r}: {error}")
+            connection.closes = True
+            return
+        self.answered += 1
+        if answer.status != 200 or wanted not in answer.body:
+            self.failures.append(f"{ready[:30]!r}: {answer.status} {answer.body[-200:]!r}")
+
+
+def ready_workers(server: Running) -> list[int]:
+    """The worker processes, in the order in which they were started."""
+    path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    return [int(word) for word in path.read_text().split()]
+
+
+def serving(server: Running) -> int:
+    """How often a worker has got ready so far."""
+    return server.output().count('"event": "serving"')
+
+
+async def under_load(port: int, server: Running, number: signal.Signals) -> Load:
+    """Replace the oldest worker again and again, by ``number``, while clients ask."""
+    load = Load(port)
+    async with load.running():
+        for _ in range(REPLACEMENTS):
+            old, before = ready_workers(server)[0], serving(server)
+            os.kill(old, number)
+            await asyncio.to_thread(until, lambda: serving(server) > before and not is_alive(old), 60)  # noqa: B023
+    return load
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_request_fails_while_workers_are_replaced_under_load(
+    start: Callable[..., Running], port: int, database_url: str, workers: int
+) -> None:
+    server = started(start, port, database_url, workers)
+    load = asyncio.run(under_load(port, server, signal.SIGTERM))
+    report(f"{REPLACEMENTS} replacements of {workers}", load)
+    assert load.failures == []
+    assert "worker_lost" not in server.output()
+
+
+def test_a_killed_worker_costs_the_requests_in_flight_alone(
+    start: Callable[..., Running], port: int, database_url: str
+) -> None:
+    server = started(start, port, database_url, 2)
+    load = asyncio.run(under_load(port, server, signal.SIGKILL))
+    report(f"{REPLACEMENTS} kills", load)
+    assert len(load.failures) <= CLIENTS * REPLACEMENTS  # what a client had in flight, once a kill
+    assert all("connection was closed" in failure for failure in load.failures)
+
+
+def started(start: Callable[..., Running], port: int, database_url: str, workers: int) -> Running:
+    """A server that answers, all its workers ready."""
+    settings = {"DATABASE_URL": database_url, "AGENT_AUTH": "none", "AGENT_KEY_PEPPER": PEPPER, "LOG_FORMAT": "json"}
+    server = start("serve", "--port", str(port), "--workers", str(workers), **settings)
+    until(lambda: serving(server) == workers and not ask("127.0.0.1", port), 60)
+    return server
+
+
+def report(what: str, load: Load) -> None:
+    """The figures, for who asks to see them (``-s``)."""
+    slowest = max(load.opened) * 1000
+    median = sorted(load.opened)[len(load.opened) // 2] * 1000
+    print(  # noqa: T201
+        f"{what}: {load.answered} answers, {len(load.failures)} failed; {len(load.opened)} new connections answered in "
+        f"{median:.0f} ms (median), {slowest:.0f} ms (slowest)"
+    )
