@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.health import ask
-from bench.client import Answer, Connection, Failed, request
+from bench.client import Answer, Connection, Failed, connect, request
 from tests.cli.commands import PEPPER, Running
 from tests.serving.processes import is_alive, until
 
@@ -32,7 +33,7 @@ REQUESTS = (
 class Load:
     """Clients that ask in turn for each of ``REQUESTS``, on connections that they keep as long as the server does.
 
-    ``failures`` are sentences; ``opened`` the seconds in which a new connection got its first answer to ``/ok``.
+    ``failures`` are sentences; ``opened`` the seconds in which a new connection got its first answer.
     """
 
     def __init__(self, port: int) -> None:
@@ -55,29 +56,27 @@ class Load:
         await asyncio.sleep(0)  # the last connections close with the next turn of the loop
 
     async def _keep_asking(self) -> None:
+        turns = itertools.cycle(REQUESTS)
         while not self._ends.is_set():
-            began, first = time.perf_counter(), True
-            _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", self._port)
-            while not connection.closes and not self._ends.is_set():
-                for ready, wanted in REQUESTS:
-                    if connection.closes:
-                        break
-                    await self._ask(connection, ready, wanted)
-                    if first:
-                        self.opened.append(time.perf_counter() - began)
-                        first = False
+            began = time.perf_counter()
+            connection = await connect(self._port)
+            keeps = await self._ask(connection, *next(turns))
+            self.opened.append(time.perf_counter() - began)
+            while keeps and not self._ends.is_set():
+                keeps = await self._ask(connection, *next(turns))
             connection.close()
 
-    async def _ask(self, connection: Connection, ready: bytes, wanted: bytes) -> None:
+    async def _ask(self, connection: Connection, ready: bytes, wanted: bytes) -> bool:
+        """Ask once; whether the connection may be used again."""
         try:
             answer: Answer = await connection.ask(ready)
         except Failed as error:
             self.failures.append(f"{ready[:30]!r}: {error}")
-            connection.closes = True
-            return
+            return False
         self.answered += 1
         if answer.status != 200 or wanted not in answer.body:
             self.failures.append(f"{ready[:30]!r}: {answer.status} {answer.body[-200:]!r}")
+        return not connection.closes
 
 
 def ready_workers(server: Running) -> list[int]:
