@@ -93,7 +93,7 @@ async def _serve(create: Callable[[], Application], station: Station) -> int:
     await application.drain()
     await worker.close(by)
     await application.close()
-    await _leave_behind()
+    await _leave_behind(worker.tasks)
     return 0 if worker.asked else 1
 
 
@@ -227,8 +227,11 @@ def _closing(send: Any) -> Any:
     return wrapped
 
 
-async def _leave_behind() -> None:
-    """Cancel all tasks and wait a moment; count and name those that refuse to end."""
+async def _leave_behind(own: Tasks) -> None:
+    """Cancel all tasks, the worker's ``own`` first, and wait a moment; count and name those that refuse to end."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await own.aclose()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

@@ -14,7 +14,7 @@ import pytest
 from app.cli.health import ask
 from bench.client import Answer, Connection, Failed, connect, request
 from tests.cli.commands import PEPPER, Running
-from tests.serving.processes import is_alive, until
+from tests.serving.processes import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -60,11 +60,13 @@ class Load:
         while not self._ends.is_set():
             began = time.perf_counter()
             connection = await connect(self._port)
-            keeps = await self._ask(connection, *next(turns))
-            self.opened.append(time.perf_counter() - began)
-            while keeps and not self._ends.is_set():
+            try:
                 keeps = await self._ask(connection, *next(turns))
-            connection.close()
+                self.opened.append(time.perf_counter() - began)
+                while keeps and not self._ends.is_set():
+                    keeps = await self._ask(connection, *next(turns))
+            finally:
+                connection.close()
 
     async def _ask(self, connection: Connection, ready: bytes, wanted: bytes) -> bool:
         """Ask once; whether the connection may be used again."""
@@ -79,8 +81,8 @@ class Load:
         return not connection.closes
 
 
-def ready_workers(server: Running) -> list[int]:
-    """The worker processes, in the order in which they were started."""
+def worker_pids(server: Running) -> list[int]:
+    """The worker processes, in the order in which they were started, until the parent has reaped them."""
     path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     return [int(word) for word in path.read_text().split()]
 
@@ -95,9 +97,9 @@ async def under_load(port: int, server: Running, number: signal.Signals) -> Load
     load = Load(port)
     async with load.running():
         for _ in range(REPLACEMENTS):
-            old, before = ready_workers(server)[0], serving(server)
+            old, before = worker_pids(server)[0], serving(server)
             os.kill(old, number)
-            await asyncio.to_thread(until, lambda: serving(server) > before and not is_alive(old), 60)  # noqa: B023
+            await asyncio.to_thread(until, lambda: serving(server) > before and old not in worker_pids(server), 60)  # noqa: B023
     return load
 
 
