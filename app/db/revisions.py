@@ -15,6 +15,7 @@ REVISIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 """As in ``migrations/versions``, oldest first; a test compares them."""
 

@@ -3,16 +3,16 @@
 A process of the version before, which runs while this is applied, writes no questions: theirs are recorded by the
 answer that closes them. Every key that could write could approve, so it keeps both.
 
-Revision ID: 0014
-Revises: 0013
+Revision ID: 0015
+Revises: 0014
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0014"
-down_revision = "0013"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
