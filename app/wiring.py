@@ -1,5 +1,7 @@
 """The composition root: settings in, the House out. The only place that picks adapters and connects rooms."""
 
+import os
+import socket
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +15,7 @@ from app.agents.config import AgentsFile, read
 from app.assistants.service import AssistantService
 from app.audit.service import AuditService
 from app.base.errors import UsageError
-from app.base.ids import new_id
+from app.base.ids import new_id, owner_id
 from app.base.tasks import Supervision, Tasks
 from app.bus.postgres_relay import PostgresCarrier
 from app.bus.relay import Carrier, Outlet
@@ -289,9 +291,10 @@ def _supervisor(
 def _engine(
     budgets: Budgets, database: Database, settings: Settings, signals: Signals, carrier: Carrier, telling: Telling
 ) -> Parts:
+    owner = owner_id(f"{socket.gethostname()} {os.getppid()}")
     return Parts(
         database=database,
-        claims=Claims(database, new_id(), settings.runs.lease_seconds, telling.tracer),
+        claims=Claims(database, owner, settings.runs.lease_seconds, telling.tracer),
         journal=Journal(database, patience=settings.runs.lease_seconds, telling=telling),
         signals=signals,
         feeds=Feeds(database, signals, carrier),

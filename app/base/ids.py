@@ -1,17 +1,24 @@
 """Identifiers: UUIDv7 (RFC 9562), so that new rows land at the end of their index, and the fixed names of agents."""
 
+import hashlib
+import secrets
 import uuid
 
 from uuid_utils.compat import uuid7
 
 AGENT_NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
-__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "origin_id", "task_id"]
+__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "origin_id", "owner_id", "task_id"]
 
 
 def new_id() -> uuid.UUID:
     """A new time-ordered id."""
     return uuid7()
+
+
+def owner_id(server: str) -> uuid.UUID:
+    """A fresh token of a process of ``server``: the first 48 bits are the server's, the others are random."""
+    return uuid.UUID(bytes=hashlib.blake2b(server.encode(), digest_size=6).digest() + secrets.token_bytes(10))
 
 
 def agent_id(name: str) -> uuid.UUID:

@@ -16,6 +16,7 @@ REVISIONS = (
     "0013",
     "0014",
     "0015",
+    "0016",
 )
 """As in ``migrations/versions``, oldest first; a test compares them."""
 

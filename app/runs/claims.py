@@ -23,12 +23,15 @@ from app.runs.turns import (
     ACCEPT,
     ACCEPT_ANSWERS,
     ACCEPT_OWNED,
+    ACQUIT,
     CLAIM,
     CLAIM_NEXT,
+    CLAIM_SUSPECT,
     EXTEND,
     HAND_OVER,
     OWN_THREAD,
     RELEASE_EXPIRED,
+    RESERVE_SUSPECT,
 )
 from app.telemetry.tracing import NO_TRACER, Tracer
 
@@ -37,6 +40,9 @@ TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 
 MOST_ATTEMPTS = 5
 """Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
+
+LEFT_TO_OTHERS = 5.0
+"""Seconds for which a server that died with a run leaves it to others, and idle ones have before busy ones make way."""
 
 ACCEPTING = query("accept runs")
 
@@ -180,6 +186,21 @@ class Claims:
         """Claim the next due run of ``thread`` (tenant, thread), if there is one and the thread is free."""
         return await self._claim(CLAIM_NEXT, *thread)
 
+    async def claim_suspect(self, attempts: int) -> list[Claimed]:
+        """Claim a suspect that was claimed ``attempts`` times at most, if there is one that may run here."""
+        return await self._claim(CLAIM_SUSPECT, attempts, LEFT_TO_OTHERS)
+
+    async def reserve_suspect(self, seconds: float) -> bool:
+        """Whether this process shall make way for a suspect within ``seconds``; no other one does so meanwhile."""
+        async with self._database.engine_connection() as connection:
+            done: str = await connection.execute(RESERVE_SUSPECT, seconds, LEFT_TO_OTHERS)
+        return done.endswith(" 1")
+
+    async def acquit(self, claimed: Claimed) -> None:
+        """Forget the attempts of a suspect that has shown to be harmless."""
+        async with self._database.engine_connection() as connection:
+            await connection.execute(ACQUIT, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
+
     async def _claim(self, statement: str, *which: object) -> list[Claimed]:
         until = time.monotonic() + self.lease_seconds
         async with self._database.engine_connection() as connection:
@@ -263,4 +284,5 @@ def _claimed(
         behind=behind,
         traceparent=get("traceparent") or "",
         torn=isinstance(of, asyncpg.Record) and of["torn"],
+        suspect=isinstance(of, asyncpg.Record) and of["suspect"],
     )

@@ -49,7 +49,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
     ``answered`` maps interrupt ids to answers that earlier runs of the thread got and could not finish with. The lease
     holds until ``held_until`` on this process's monotonic clock; without one the run waits for its turn, ``behind`` the
-    thread's live one if there is one. ``torn``: its last owner stopped in the middle of a step.
+    thread's live one if there is one. ``torn``: its last owner stopped in the middle of a step. ``suspect``: that
+    owner's process died, perhaps because of this run.
     """
 
     tenant_id: UUID
@@ -74,6 +75,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, Any] = {}
     behind: UUID | None = None
     torn: bool = False
+    suspect: bool = False
     traceparent: str = ""
 
     @property

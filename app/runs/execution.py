@@ -71,6 +71,7 @@ class Execution:
         self.status = RunStatus.RUNNING
         self.ended = False
         self.gone = False
+        self.on_step: Callable[[], None] | None = None
         self._sealed = False
         self._settled: asyncio.Future[None] | None = None
         self.queued = 0
@@ -215,6 +216,9 @@ class Execution:
             await self._pause(step)
         self._count(step)
         await self._write(step, None)
+        if self.on_step is not None:
+            self.on_step()
+            self.on_step = None
         self.trace.step_begins()
         self.next = step.next
         if self.account is not None:

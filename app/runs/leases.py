@@ -27,6 +27,7 @@ class Leases:
         self._live = live
         self._lost = lost
         self._tasks = Tasks("leases")
+        self._away = False
 
     def start(self) -> None:
         """Begin to renew."""
@@ -49,8 +50,13 @@ class Leases:
         seconds = self._claims.lease_seconds
         held = dict(self._live)
         until = time.monotonic() + seconds
-        async with asyncio.timeout(seconds / 3):
-            ours = await self._claims.extend(list(held))
+        try:
+            async with asyncio.timeout(seconds / 3):
+                ours = await self._claims.extend(list(held))
+        except BaseException:
+            self._away = True
+            raise
+        self._away = False
         for run_id, live in held.items():
             if run_id not in ours:
                 self._lose(run_id, live)
@@ -70,5 +76,5 @@ class Leases:
 
     def _lose(self, run_id: UUID, live: Live) -> None:
         if self._live.get(run_id) is live and not live.finishing and not live.lost:
-            live.lose()
+            live.lose(away=self._away)
             self._lost()

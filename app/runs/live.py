@@ -24,7 +24,7 @@ class Live:
         self.action = ""
         self.asked = 0.0
         self.finishing = False
-        self.lost = False
+        self.lost = self.away = False
         self.cut = False
         self.left = False
         self.settled = False
@@ -38,10 +38,10 @@ class Live:
         if self.task is not None and self.execution is not None and not self.finishing:
             self.task.cancel()  # one that has not begun looks at ``action`` first
 
-    def lose(self) -> None:
-        """Stop at once, because another process may own the run by now."""
+    def lose(self, *, away: bool = False) -> None:
+        """Stop at once, because another process may own the run by now; ``away``: for want of the database alone."""
         if self.task is not None and not self.finishing:
-            self.lost = True
+            self.lost, self.away = True, away
             self.task.cancel()
 
     @property

@@ -1,7 +1,7 @@
 """Takes up runs that wait: woken when there are some, and looking now and then for those whose owner has died."""
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
 
 from app.base.tasks import Tasks, wait_for
@@ -9,6 +9,7 @@ from app.bus.signals import Signal, Signals
 from app.runs.cancels import Cancels
 from app.runs.claims import Claims
 from app.runs.entries import Claimed
+from app.runs.quarantine import Quarantine
 from app.runs.sweeps import Sweeps
 
 REAP_SECONDS = 5.0
@@ -27,8 +28,20 @@ AT_ONCE = 32
 """Runs claimed in one statement."""
 
 
+class Host(Protocol):
+    """What executes the runs that are claimed."""
+
+    def launch(self, claimed: Claimed) -> object:
+        """Begin with ``claimed``."""
+        ...
+
+    def room(self) -> int:
+        """How many more runs may begin now."""
+        ...
+
+
 class Pickup:
-    """Claims for ``launch`` as long as there is ``room`` for more runs."""
+    """Claims for ``host`` as long as it has room for more runs; suspects first, as ``quarantine`` lets them."""
 
     def __init__(
         self,
@@ -36,15 +49,15 @@ class Pickup:
         cancels: Cancels,
         sweeps: Sweeps,
         signals: Signals,
-        launch: Callable[[Claimed], object],
-        room: Callable[[], int],
+        quarantine: Quarantine,
+        host: Host,
     ) -> None:
         self._claims = claims
         self._cancels = cancels
         self._sweeps = sweeps
         self._signals = signals
-        self._launch = launch
-        self._room = room
+        self._quarantine = quarantine
+        self._host = host
         self._tasks = Tasks("pickup")
         self._wake = asyncio.Event()
         self._full = False
@@ -61,6 +74,7 @@ class Pickup:
     async def aclose(self) -> None:
         """Claim no more."""
         await self._tasks.aclose()
+        await self._quarantine.aclose()
 
     def wake(self) -> None:
         """There may be something to claim."""
@@ -68,7 +82,10 @@ class Pickup:
 
     def has_room_again(self) -> None:
         """A run ended: if some wait for want of room, one of them can be taken."""
-        if self._full:
+        if self._quarantine.closed:
+            self._quarantine.look_again()
+            self._wake.set()
+        elif self._full:
             self._wake.set()
 
     def wake_in(self, seconds: float) -> None:
@@ -77,9 +94,9 @@ class Pickup:
 
     async def claim_next(self, thread: tuple[UUID, UUID]) -> None:
         """Take up the next run of a thread whose turn has become free here."""
-        if self._room() > 0:
+        if self._host.room() > 0:
             for claimed in await self._claims.claim_next(thread):
-                self._launch(claimed)
+                self._host.launch(claimed)
         else:
             self._full = True
             self._signals.queue()
@@ -92,11 +109,13 @@ class Pickup:
         await wait_for(self._wake, REAP_SECONDS)
         self._wake.clear()
         try:
-            while (room := self._room()) > 0:
+            if (suspect := await self._quarantine.claim()) is not None:
+                self._host.launch(suspect)
+            while (room := self._host.room()) > 0:
                 most = min(room, AT_ONCE)
                 claims = await self._claims.claim(most)
                 for claimed in claims:
-                    self._launch(claimed)
+                    self._host.launch(claimed)
                 if len(claims) < most:
                     self._full = False
                     return
@@ -108,5 +127,6 @@ class Pickup:
     async def _reap(self) -> None:
         ended = await self._cancels.finish_expired()
         if await self._claims.release_expired() or ended:
+            self._quarantine.look_again()
             self._wake.set()
             self._signals.queue()

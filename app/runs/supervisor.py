@@ -4,6 +4,7 @@ A run belongs to its supervisor, never to the response that asked for it.
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -35,6 +36,7 @@ from app.runs.leases import Leases
 from app.runs.live import Live
 from app.runs.loading import load_thread
 from app.runs.pickup import Pickup
+from app.runs.quarantine import Quarantine
 from app.runs.sweeps import Sweeps
 from app.runs.tracing import RunTrace
 from app.telemetry import context
@@ -44,6 +46,10 @@ log = structlog.get_logger(__name__)
 
 LEAVE_SECONDS = 1.0
 """How long the code of a run may take to stop once it is asked to, before its run goes on without it."""
+
+VOUCH_SECONDS = 120.0
+VOUCH_PAUSE = 0.5
+"""How long, and how often, a process tries to hand over what it lost while the database was away."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +107,8 @@ class Supervisor:
         self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
         self.retention = parts.retention
         sweeps = Sweeps(parts.database, parts.retention)
-        self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self.launch, self._room)
+        self._quarantine = Quarantine(parts.claims, self._live, wake=self._wake)
+        self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
         self._left: set[asyncio.Task[None]] = set()
         self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)
         self.draining = False
@@ -128,10 +135,14 @@ class Supervisor:
     @property
     def owner(self) -> UUID | None:
         """Under which token a run that is accepted now lives here; None when there is no room for it."""
-        return self._claims.owner if self._room() > 0 else None
+        return self._claims.owner if self.room() > 0 else None
 
-    def _room(self) -> int:
-        return 0 if self.draining else self._most - len(self._live)
+    def _wake(self) -> None:
+        self._pickup.wake()
+
+    def room(self) -> int:
+        """How many more runs may begin here now."""
+        return 0 if self.draining or self._quarantine.closed else self._most - len(self._live)
 
     def launch(self, claimed: Claimed) -> Live:
         """Run ``claimed`` in a task of its own."""
@@ -139,6 +150,8 @@ class Supervisor:
         feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
         self._live[claimed.run_id] = live = Live(claimed, feed)
         self._meters.runs_active.add(1)
+        if claimed.suspect:
+            self._quarantine.launched(live)
         live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
         return live
 
@@ -213,6 +226,8 @@ class Supervisor:
             loaded = await load_thread(self._database, self._cache, claimed)
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
             execution.draining, execution.trace = self.draining, trace
+            if claimed.suspect:
+                execution.on_step = functools.partial(self._quarantine.committed, live)
             execution.account = account_of(self._budgets, claimed, execution.request)
             payer.set(execution.account)  # this task is the run's own, and so is its context
             await self._execute(live, execution)
@@ -227,7 +242,10 @@ class Supervisor:
                 raise
             status = "lost" if live.lost else "handover"
             live.finishing = True
-            await to_the_end(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
+            if live.away:
+                self._tasks.start(self._vouch(live), name="vouch")
+            else:
+                await to_the_end(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
             if not live.lost:
                 raise
         except (LeaseLost, Unavailable) as error:
@@ -242,6 +260,21 @@ class Supervisor:
         except Unavailable:
             return  # its lease ends by itself
         self._signals.queue()
+
+    async def _vouch(self, live: Live) -> None:
+        """Hand over a run that was lost for want of the database, once that is back: its process lives.
+
+        Nothing is held against the run then (``app.runs.quarantine``).
+        """
+        deadline = time.monotonic() + VOUCH_SECONDS
+        while not self.draining and time.monotonic() < deadline:
+            try:
+                await self._claims.hand_over(live.claimed, Reason.CUT)
+            except Unavailable:
+                await asyncio.sleep(VOUCH_PAUSE)
+                continue
+            self._signals.queue()
+            return
 
     async def _execute(self, live: Live, execution: Execution) -> None:
         limit, overdue = asyncio.timeout(None), None
@@ -368,6 +401,8 @@ class Supervisor:
                 self._cache.put(claimed.tenant_id, claimed.thread_id, execution.kept(execution.head))
             if execution.queued:
                 self._turn_over((claimed.tenant_id, claimed.thread_id))
+        if claimed.suspect:
+            self._quarantine.settled(live)
         self._pickup.has_room_again()
         self._count_end(live, status)
         if not live.done.done():

@@ -25,6 +25,7 @@ runs = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False, comment="raised by every claim"),
     sa.Column("attempts", sa.Integer, nullable=False, comment="claims that count against a poison run"),
     sa.Column("owner", UUIDType, comment="random token of the claim"),
+    sa.Column("last_owner", UUIDType, comment="the owner that died with it, or lost it"),
     sa.Column("lease_until", Timestamp),
     sa.Column("cancel", sa.Text, comment="interrupt or rollback, once asked for"),
     sa.Column("available_at", Timestamp, nullable=False, server_default=sa.func.now()),

@@ -145,6 +145,9 @@ ACCEPT_ANSWERS = _filled(
 
 OWN_THREAD = "select true from threads where tenant_id = $1 and thread_id = $2 and metadata @> $3::jsonb"
 
+_SUSPECT = "(r.reason = 'recovered' or r.reason = 'cut' and r.attempts > 1)"
+"""A run that waits again because its process died with it, and perhaps because of it."""
+
 _DUE_OF_ALL = """
 with recursive tenant as (
   (select tenant_id from runs where status = 'pending' order by tenant_id limit 1)
@@ -157,6 +160,7 @@ with recursive tenant as (
     select r.tenant_id, r.run_id, r.available_at, row_number() over (order by r.available_at) as turn
     from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
     where r.status = 'pending' and r.tenant_id = n.tenant_id and r.available_at <= now() and t.live_run is null
+      and not <suspect>
     order by r.available_at limit $3
   ) w
   where n.tenant_id is not null
@@ -175,11 +179,25 @@ _DUE_OF_THREAD = """
 with due as (
   select r.tenant_id, r.run_id, r.thread_id
   from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
-  where r.tenant_id = $3 and r.thread_id = $4 and <free>
+  where r.tenant_id = $3 and r.thread_id = $4 and <free> and not <suspect>
   limit 1
   for no key update of r, t skip locked
 )
 """
+
+_DUE_SUSPECT = """
+with due as (
+  select r.tenant_id, r.run_id, r.thread_id
+  from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
+  where <free> and <suspect> and r.attempts <= $3
+    and (r.last_owner is null or left(r.last_owner::text, 13) <> left($1::uuid::text, 13)
+      or r.updated_at < now() - make_interval(secs => $4))
+  order by r.attempts, r.available_at
+  limit 1
+  for no key update of r, t skip locked
+)
+"""
+"""A server that died with the run leaves it to others for $4 seconds: owners of one server begin alike."""
 
 _FREE = """
 r.status = 'pending' and r.available_at <= now() and t.live_run is null
@@ -207,18 +225,41 @@ _CLAIM = """
   where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
   returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts, r.request,
     r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
-    r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as torn
+    r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as torn,
+    (t.was = 'recovered' or t.was = 'cut' and r.attempts > 1) as suspect
 )
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,
   coalesce(a.context, '{}')::text as assistant_context
 from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assistant_id = c.assistant_id
 """.replace("<before>", BEFORE)
 
-CLAIM = _CLAIM.replace("<due>", _DUE_OF_ALL.strip()).replace("<free>", _FREE)
-"""Up to $3 runs, for the owner $1 and $2 seconds."""
+CLAIM = _filled(_CLAIM, due=_DUE_OF_ALL.strip(), free=_FREE, suspect=_SUSPECT)
+"""Up to $3 runs, for the owner $1 and $2 seconds. Suspects are none of them (app.runs.quarantine)."""
 
-CLAIM_NEXT = _CLAIM.replace("<due>", _DUE_OF_THREAD.strip()).replace("<free>", _FREE)
+CLAIM_NEXT = _filled(_CLAIM, due=_DUE_OF_THREAD.strip(), free=_FREE, suspect=_SUSPECT)
 """The next run of a thread."""
+
+CLAIM_SUSPECT = _filled(_CLAIM, due=_DUE_SUSPECT.strip(), free=_FREE, suspect=_SUSPECT)
+"""A suspect of at most $3 attempts: those of few attempts first, so that a bad run keeps none waiting."""
+
+RESERVE_SUSPECT = """
+with one as (
+  select r.tenant_id, r.run_id from runs r
+  where r.status = 'pending' and <suspect> and r.updated_at < now() - make_interval(secs => $2)
+    and not exists (select from runs r where r.status = 'pending' and <suspect> and r.lease_until > now())
+    and not exists (select from runs o where o.status = 'running' and o.attempts > 1 and o.lease_until > now())
+  limit 1 for no key update skip locked
+)
+update runs r set lease_until = now() + make_interval(secs => $1)
+from one where r.tenant_id = one.tenant_id and r.run_id = one.run_id
+"""
+RESERVE_SUSPECT = RESERVE_SUSPECT.replace("<suspect>", _SUSPECT)
+"""A suspect has waited for $2 seconds and none is taken care of: a busy process makes way for it, one at a time."""
+
+ACQUIT = """
+update runs set attempts = 1 where tenant_id = $1 and run_id = $2 and epoch = $3 and owner = $4 and status = 'running'
+"""
+"""A suspect has finished a step: the deaths before were not its doing."""
 
 RELEASE_EXPIRED = """
 with lost as (
@@ -234,7 +275,7 @@ with lost as (
     queued = t.queued + (not l.poison)::int
   from lost l where t.tenant_id = l.tenant_id and t.thread_id = l.thread_id and t.live_run = l.run_id
 )
-update runs r set owner = null, lease_until = null, updated_at = now(),
+update runs r set owner = null, last_owner = r.owner, lease_until = null, updated_at = now(),
   status = case when l.poison then 'error' else 'pending' end,
   reason = case when l.poison then 'poison' else 'recovered' end,
   error = case when l.poison then l.error else r.error end,
@@ -248,7 +289,8 @@ with thread as (
   select tenant_id, thread_id, live_run from threads
   where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
 ), freed as (
-  update runs r set status = 'pending', reason = $6, owner = null, lease_until = null, updated_at = now()
+  update runs r set status = 'pending', reason = $6, owner = null, lease_until = null, updated_at = now(),
+    last_owner = case when $6 = 'recovered' then r.owner end
   from thread t
   where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.epoch = $3 and r.owner = $4 and r.status = 'running'
     and r.cancel is null

@@ -3,6 +3,7 @@
 import re
 
 from app.agents.port import Outcome, RunContext
+from app.base.ids import new_id
 from app.bus.feed import START, EventId
 from app.db.engine import Database
 from tests.runs.engine import TENANT, SteeredAgent, echo, engine_on, fetch, step
@@ -41,7 +42,8 @@ async def test_a_run_that_ended_without_an_owner_has_an_end_for_its_readers(data
         for _ in range(5):
             await fetch(database, "update runs set lease_until = now() - interval '1 second'")
             await engine.claims.release_expired()
-            await engine.claims.claim(5)
+            engine.claims.owner = new_id()  # of another server
+            await engine.claims.claim_suspect(5)
         whole = await engine.stream(run)
         assert re.findall(rb"event: (\w+)", whole) == [b"retracted", b"error", b"end"]
         assert b"PoisonError" in whole

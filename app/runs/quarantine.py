@@ -1,0 +1,141 @@
+"""Lets suspects go on alone: runs whose process died with them, perhaps because of one of them.
+
+A suspect runs where no other run does but former suspects. While it is unproven the process takes nothing else: other
+processes do. It is proven by a step that it commits or by some seconds for which the process survives it, more with
+each attempt; one that has often failed stays alone until its end, which its agent's ``limits.seconds`` bounds.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+import structlog
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.runs.claims import MOST_ATTEMPTS, Claims
+from app.runs.entries import Claimed
+from app.runs.live import Live
+
+log = structlog.get_logger(__name__)
+
+PROOF_SECONDS = 1.0
+PROOF_FACTOR = 5
+"""What proves a suspect on its second attempt; with each further one it takes so many times longer."""
+
+CLOSED_SECONDS = 15.0
+MAX_CLOSED_SECONDS = 600.0
+"""How long a process takes no other runs for the sake of suspects, and then takes them again: twice as long each time
+that no suspect could begin."""
+
+LOOK_SECONDS = 1.0
+"""Suspects are looked for no more often, as long as none are found."""
+
+
+class Quarantine:
+    """The suspects of one process; ``live`` are its runs, ``wake`` has suspects and other runs claimed."""
+
+    def __init__(self, claims: Claims, live: Mapping[UUID, Live], wake: Callable[[], None]) -> None:
+        self._claims = claims
+        self._live = live
+        self._wake = wake
+        self._tasks = Tasks("quarantine")
+        self._unproven: UUID | None = None
+        self._closed_until = self._open_until = self._look_at = 0.0
+        self._seconds = CLOSED_SECONDS
+        self._began = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether no other run may begin here now."""
+        return self._unproven is not None or (self._closed_until > 0 and time.monotonic() < self._closed_until)
+
+    async def aclose(self) -> None:
+        """Let what is on its way end."""
+        await self._tasks.aclose()
+
+    async def claim(self) -> Claimed | None:
+        """The next suspect, if one may begin here now."""
+        now = time.monotonic()
+        if self._unproven is not None or now < self._look_at:
+            return None
+        self._end_period(now)
+        most = self._most_attempts()
+        if most and (self._closed_until or not self._live or now >= self._open_until):
+            for claimed in await self._claims.claim_suspect(most):
+                self._begin(claimed, now)
+                return claimed
+            if not self._live:
+                self._open()
+        elif not self._closed_until and now >= self._open_until and await self._claims.reserve_suspect(self._seconds):
+            self._make_way(now)
+        self._look_at = now + LOOK_SECONDS
+        return None
+
+    def launched(self, live: Live) -> None:
+        """A suspect lives here now: it proves itself by surviving for long enough."""
+        attempt = live.claimed.attempt
+        if attempt < MOST_ATTEMPTS:
+            seconds = PROOF_SECONDS * PROOF_FACTOR ** max(0, attempt - 2)
+            asyncio.get_running_loop().call_later(seconds, self.settled, live)
+
+    def committed(self, live: Live) -> None:
+        """A suspect has finished a step, so it is none."""
+        self._tasks.start(self._acquit(live.claimed), name="acquit")
+        self.settled(live)
+
+    def settled(self, live: Live) -> None:
+        """A suspect is proven, or has ended: the next one may begin."""
+        if self._unproven == live.claimed.run_id:
+            self._unproven = None
+            self._look_at = 0.0
+            self._wake()
+
+    def look_again(self) -> None:
+        """A run has ended here, or there are new suspects."""
+        self._look_at = 0.0
+
+    def _most_attempts(self) -> int:
+        """How often a suspect may have been claimed to begin beside what lives here; 0: none may."""
+        if not self._live:
+            return MOST_ATTEMPTS
+        return 1 if all(live.claimed.suspect for live in self._live.values()) else 0
+
+    def _begin(self, claimed: Claimed, now: float) -> None:
+        log.info("suspect_goes_on_alone", run_id=str(claimed.run_id), attempt=claimed.attempt)
+        self._unproven = claimed.run_id
+        self._began = True
+        if not self._closed_until:
+            self._closed_until = now + self._seconds
+
+    def _make_way(self, now: float) -> None:
+        """Take no more runs, and hand over at their next step those that live here."""
+        log.info("making_way_for_suspects", runs=len(self._live), seconds=self._seconds)
+        self._closed_until = now + self._seconds
+        self._began = False
+        self._hand_over(draining=True)
+
+    def _end_period(self, now: float) -> None:
+        """After some time other runs have their turn, whether suspects wait or not."""
+        if self._closed_until and now >= self._closed_until:
+            self._seconds = CLOSED_SECONDS if self._began else min(self._seconds * 2, MAX_CLOSED_SECONDS)
+            self._open_until = now + CLOSED_SECONDS
+            self._closed_until = 0.0
+            self._hand_over(draining=False)
+
+    def _open(self) -> None:
+        """No suspect waits for this process."""
+        self._closed_until = 0.0
+        self._seconds = CLOSED_SECONDS
+
+    def _hand_over(self, *, draining: bool) -> None:
+        for live in self._live.values():
+            if live.execution is not None and not live.claimed.suspect:
+                live.execution.draining = draining
+
+    async def _acquit(self, claimed: Claimed) -> None:
+        try:
+            await self._claims.acquit(claimed)
+        except Unavailable as error:
+            log.warning("acquit_failed", run_id=str(claimed.run_id), error=type(error).__name__)

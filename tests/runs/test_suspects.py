@@ -1,0 +1,194 @@
+"""Runs whose process died go on alone until they are proven, and hold up neither each other nor healthy runs."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from app.agents.port import Outcome, RunContext
+from app.base.ids import new_id, owner_id
+from app.db.engine import Database
+from app.runs import claims, pickup, quarantine
+from app.runs.entries import Claimed
+from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
+
+LEASE = 600.0
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickup, "REAP_SECONDS", 0.05)
+    monkeypatch.setattr(quarantine, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "LEFT_TO_OTHERS", 0.0)
+
+
+class Gated:
+    """Runs that wait to be let go, and how many were under way at once."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+        self.live: set[str] = set()
+        self.crowds: list[int] = []
+        self.changed = asyncio.Condition()
+
+    async def work(self, context: RunContext) -> Outcome:
+        name = context.state.elements()[0].decode().partition('"content":"')[2].partition('"')[0]
+        self.live.add(name)
+        self.crowds.append(len(self.live))
+        try:
+            async with self.changed:
+                self.changed.notify_all()
+            await self.gates.setdefault(name, asyncio.Event()).wait()
+            await context.commit(step("half", following=("agent",)))
+            await self.gates.setdefault(f"{name}.end", asyncio.Event()).wait()
+        finally:
+            self.live.discard(name)
+        return Outcome(step=step(name))
+
+    def let_go(self, *names: str) -> None:
+        for name in names:
+            self.gates.setdefault(name, asyncio.Event()).set()
+            self.gates.setdefault(f"{name}.end", asyncio.Event()).set()
+
+    async def until(self, *names: str) -> None:
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: self.live >= set(names))
+
+
+async def died_with(database: Database, engine: Engine, *texts: str, owner: object = None) -> list[Claimed]:
+    """Runs whose owner was lost with all of them."""
+    runs = [await engine.accept(text, agent="steered", owner=owner or new_id()) for text in texts]
+    await fetch(database, "update runs set lease_until = now() - interval '1 second' where status = 'running'")
+    assert await engine.claims.release_expired() == len(runs)
+    return runs
+
+
+async def ended(engine: Engine, runs: Iterable[Claimed]) -> None:
+    for run in runs:
+        assert "__error__" not in await engine.result(run)
+
+
+async def test_suspects_go_on_one_after_the_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated, names = Gated(), [f"run {n}" for n in range(5)]
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        runs = await died_with(database, engine, *names)
+        gated.let_go(*names)
+        engine.supervisor.start()
+        await ended(engine, runs)
+    assert gated.crowds == [1] * 5
+
+
+async def test_a_suspect_that_finishes_a_step_is_acquitted_and_others_may_begin(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        (suspect,) = await died_with(database, engine, "suspect")
+        engine.supervisor.start()
+        await gated.until("suspect")
+        assert await fetch(database, "select attempts from runs") == [{"attempts": 2}]
+        gated.gates["suspect"].set()
+        async with asyncio.timeout(20):
+            while await fetch(database, "select 1 from runs where attempts > 1"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        healthy = await engine.begin("healthy", agent="steered", owner=None)
+        await gated.until("suspect", "healthy")
+        gated.let_go("suspect", "healthy")
+        await ended(engine, [suspect, healthy])
+
+
+async def test_a_suspect_that_takes_long_is_proven_by_time_and_lets_others_begin(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 0.05)
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        suspects = await died_with(database, engine, "one", "two")
+        engine.supervisor.start()
+        await gated.until("one", "two")
+        healthy = await engine.begin("healthy", agent="steered", owner=None)
+        await gated.until("one", "two", "healthy")
+        gated.let_go("one", "two", "healthy")
+        await ended(engine, [*suspects, healthy])
+
+
+async def test_while_a_suspect_is_unproven_other_processes_do_the_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated = Gated()
+    agents = SteeredAgent("steered", gated.work), SteeredAgent("echo", echo)
+    async with engine_on(database, *agents, lease=LEASE) as alone:
+        (suspect,) = await died_with(database, alone, "suspect")
+        alone.supervisor.start()
+        await gated.until("suspect")
+        assert alone.supervisor.owner is None
+        async with engine_on(database, *agents, lease=LEASE, sweeping=True) as other:
+            for _ in range(5):
+                run = await alone.begin("hello")
+                await ended(other, [run])
+        assert gated.crowds == [1]
+        gated.let_go("suspect")
+        await ended(alone, [suspect])
+        async with asyncio.timeout(20):
+            while alone.supervisor.owner is None:  # noqa: ASYNC110  until it has found that no other suspect waits
+                await asyncio.sleep(0.01)
+
+
+async def test_a_busy_process_makes_way_for_a_suspect_at_the_next_steps_of_its_runs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE, sweeping=True) as engine:
+        healthy = await engine.begin("healthy", agent="steered")
+        await gated.until("healthy")
+        suspect = await engine.accept("suspect", agent="steered", owner=new_id())
+        await fetch(
+            database, "update runs set lease_until = now() - interval '1 second' where run_id = $1", suspect.run_id
+        )
+        async with asyncio.timeout(20):
+            while engine.supervisor.owner is not None:  # noqa: ASYNC110  until it takes no more runs
+                await asyncio.sleep(0.01)
+        gated.gates["healthy"].set()
+        await gated.until("suspect")
+        assert gated.live == {"suspect"}
+        gated.let_go("suspect", "healthy")
+        await ended(engine, [suspect, healthy])
+    row, *_ = await fetch(database, "select attempts from runs where run_id = $1", healthy.run_id)
+    assert row == {"attempts": 1}
+
+
+async def test_a_server_leaves_the_run_that_it_died_with_to_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LEFT_TO_OTHERS", 3600.0)
+    async with engine_on(database, SteeredAgent("steered", echo), lease=LEASE, most=0) as engine:
+        mine, other = owner_id("this server"), owner_id("another one")
+        await died_with(database, engine, "x", owner=mine)
+        engine.claims.owner = owner_id("this server")
+        assert engine.claims.owner != mine
+        assert await engine.claims.claim_suspect(5) == []
+        engine.claims.owner = other
+        (claimed,) = await engine.claims.claim_suspect(5)
+        assert (claimed.suspect, claimed.torn, claimed.attempt) == (True, True, 2)
+
+
+async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_the_database(database: Database) -> None:
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        run = await engine.begin("x", agent="steered")
+        await gated.until("x")
+        live = engine.supervisor.live(run.run_id)
+        assert live is not None
+        live.lose(away=True)
+        await live.done
+        async with asyncio.timeout(20):
+            while await fetch(database, "select 1 from runs where status = 'running'"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        (row,) = await fetch(database, "select reason, attempts from runs")
+        assert row == {"reason": "cut", "attempts": 1}
+        (claimed,) = await engine.claims.claim(1)
+        assert (claimed.suspect, claimed.torn, claimed.attempt) == (False, True, 1)
