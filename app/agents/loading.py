@@ -60,6 +60,9 @@ def _importing(work: Any, place: str, folder: Path) -> None:
         work()
     except SyntaxError as error:
         raise StartError(f"{error.filename or place}, line {error.lineno}: {error.msg}") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        # it may not end the process that imports it, and Ctrl-C does not reach workers
+        raise StartError(f"{place!r} cannot be imported: it raised {error!r}{_where(error)}") from error
     except Exception as error:
         raise StartError(f"{place!r} cannot be imported: {type(error).__name__}: {error}{_where(error)}") from error
 

@@ -25,6 +25,9 @@ DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5"}
 
 READY_SECONDS = 10.0
 
+DEFAULT_FILE = "agents.toml"
+"""As ``app.agents.config`` has it, which would weigh on the parent."""
+
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Where, with which data and agents."""
@@ -34,7 +37,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--data-dir", metavar="FOLDER", help="where the database lives (default: AGENT_DATA_DIR, or .data)"
     )
     parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
-    parser.add_argument("--reload", action="store_true", help="start anew when a source or the agents file changes")
+    parser.add_argument(
+        "--reload", action="store_true", help="replace the worker when a Python file, the agents file or .env changes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
             listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=sayer(server.log_format)
         )
         if arguments.reload:
-            parent.changed = Changes(_folders(settings)).found
+            agents = Path(settings.agents.config or DEFAULT_FILE)
+            parent.changed = Changes({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
         parent.on_end = boards.left
         parent.on_ready = _Screen(settings, began).show
         return parent.run()
@@ -88,10 +94,6 @@ def _migrate(url: str) -> None:
     upgrade(url)
 
 
-def _folders(settings: Settings) -> set[Path]:
-    return {Path.cwd(), Path(settings.agents.config).resolve().parent if settings.agents.config else Path.cwd()}
-
-
 class _Screen:
     """What a person sees once the server answers, and after each reload."""
 
@@ -102,16 +104,16 @@ class _Screen:
 
     def show(self, about: dict[str, str]) -> None:
         """Called when a worker is ready."""
+        if self._shown:
+            print(f"  {styled('ready again', GREEN)}: {about.get('agents', '')}\n", flush=True)
+            return
         server = self._settings.server
         deadline = time.monotonic() + READY_SECONDS
         while trouble := ask(server.host, server.port):
             if time.monotonic() > deadline:
                 raise StartError(f"the server started and does not answer ({trouble}): look at its log above")
             time.sleep(0.02)
-        if self._shown:
-            print(f"  {styled('ready again', GREEN)}: {about['agents']}\n", flush=True)
-        else:
-            print(first_screen(self._settings, about, time.monotonic() - self._began), flush=True)
+        print(first_screen(self._settings, about, time.monotonic() - self._began), flush=True)
         self._shown = True
 
 

@@ -52,6 +52,10 @@ OPTIONS = {
     "log_error_verbosity": "terse",  # the details of an error quote rows
 }
 
+PASSING = (2, 1)
+"""Linux capabilities that let a process pass through closed folders: CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where a
+container has that one alone. It is the database of ``dev`` that runs with it, next to agents that run as root."""
+
 ACCEPTING, REJECTING = 0, 1
 """What pg_isready ends with when a server answers."""
 
@@ -82,6 +86,7 @@ class EmbeddedDatabase:
         self._wheel = wheel()
         self._lock = FolderLock(self._folder)
         self._account: pwd.struct_passwd | None = None
+        self._capability = ""
         self._server: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
 
@@ -122,7 +127,8 @@ class EmbeddedDatabase:
         self._lock.take()
         if os.geteuid() == 0:
             self._account = _account(self._data)
-            self._make_reachable()
+            self._capability = self._needed_capability(self._account)
+            self._make_executable()
         if not (self._data / "PG_VERSION").exists():
             self._initialize()
         found = (self._data / "PG_VERSION").read_text().strip()
@@ -136,11 +142,24 @@ class EmbeddedDatabase:
             self._sockets = self._socket_folder()
             self._launch(self._sockets)
 
-    def _make_reachable(self) -> None:
-        # the server's own user must pass through the folders above its programs and its data; it need not read them
+    def _needed_capability(self, account: pwd.struct_passwd) -> str:
+        """The capability with which ``account`` passes through folders that are closed to it; empty if none is.
+
+        The folders above the programs and the data belong to others, and stay as they are.
+        """
         for place in (self._wheel, *self._wheel.parents, self._folder, *self._folder.parents):
-            if not place.stat().st_mode & 0o001:
-                place.chmod(place.stat().st_mode | 0o001)
+            found = place.stat()
+            mine = found.st_uid == account.pw_uid and found.st_mode & 0o100
+            if not mine and not found.st_mode & 0o001:
+                if capability := _own_capability(PASSING):
+                    return capability
+                raise StartError(
+                    f"PostgreSQL runs as the user {account.pw_name}, who may not enter {place}: pass a --data-dir that "
+                    f"all users may enter, such as /var/lib/agent-service, or start as an ordinary user"
+                )
+        return ""
+
+    def _make_executable(self) -> None:
         if not self._program("postgres").stat().st_mode & 0o001:  # installed under a strict umask
             for root in (self._wheel, self._wheel.with_name(f"{WHEEL}.libs")):
                 for place in root.rglob("*"):
@@ -199,7 +218,7 @@ class EmbeddedDatabase:
         settings = {**self._options, "unix_socket_directories": str(sockets)}
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         while True:
-            with self._log.open("ab") as log:
+            with open(self._log, "ab", opener=_private) as log:
                 before = log.tell()
                 # a session of its own: Ctrl-C in the terminal is for the program, which then stops the server in order
                 self._server = subprocess.Popen(
@@ -253,14 +272,11 @@ class EmbeddedDatabase:
 
     def _tied(self, program: str, *arguments: str) -> list[str]:
         uid, gid = (str(self._account.pw_uid), str(self._account.pw_gid)) if self._account else ("", "")
-        python = [sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), uid, gid]
+        python = [sys.executable, "-I", "-S", "-c", TIED, str(os.getpid()), uid, gid, self._capability]
         return [*python, str(self._program(program)), *arguments]
 
     def _run(self, program: str, *arguments: str) -> int:
-        command = [str(self._program(program)), *arguments]
-        who = self._account
-        identity: dict[str, Any] = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []} if who else {}
-        return subprocess.run(command, capture_output=True, check=False, **identity, **_QUIET).returncode
+        return subprocess.run(self._tied(program, *arguments), capture_output=True, check=False, **_QUIET).returncode
 
 
 _QUIET: dict[str, Any] = {
@@ -276,6 +292,22 @@ def _last_words(output: str) -> str:
     complaints = [line for line in lines if re.search(r"(error|FATAL|PANIC): ", line)]
     words = (complaints or lines or ["it gave no reason"])[-1]
     return re.sub(r"^.*?(error|FATAL|PANIC):\s+", "", words)
+
+
+def _own_capability(wanted: tuple[int, ...]) -> str:
+    """The first of ``wanted`` that this process has; empty when it has none, or does not run on Linux."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text()
+        mask = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+        return next((str(number) for number in wanted if mask >> number & 1), "")
+    return ""
+
+
+def _private(path: str, flags: int) -> int:
+    """Open ``path`` so that only its owner may read it: an error of the server may quote a statement."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _account(data: Path) -> pwd.struct_passwd:

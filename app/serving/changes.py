@@ -1,12 +1,12 @@
 """Sources that change, found by looking at their times: no thread, nothing to install."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-SUFFIXES = (".py", ".toml")
-NAMES = frozenset({".env"})
+SUFFIX = ".py"
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
 LEAST = 0.4
 """Seconds between two looks, at least."""
@@ -15,10 +15,11 @@ SHARE = 20
 
 
 class Changes:
-    """The Python and TOML files below ``folders``, and ``.env`` files; hidden folders are left out."""
+    """The Python files below ``folders``, hidden folders left out, and ``files``, whether they are there yet or not."""
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    def __init__(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
         self._folders = sorted({folder.resolve() for folder in folders})
+        self._files = sorted({str(file.absolute()) for file in files})
         self._known = self._look()
 
     def found(self) -> str:
@@ -32,6 +33,9 @@ class Changes:
     def _look(self) -> dict[str, int]:
         began = time.monotonic()
         seen = dict(entry for folder in self._folders for entry in _times(str(folder)))
+        for file in self._files:
+            with contextlib.suppress(OSError):
+                seen[file] = os.stat(file).st_mtime_ns  # noqa: PTH116  as cheap as the looks above
         now = time.monotonic()
         self.due = now + max(LEAST, (now - began) * SHARE)
         return seen
@@ -47,7 +51,7 @@ def _times(folder: str) -> Iterator[tuple[str, int]]:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith(".") and entry.name not in SKIPPED:
                     yield from _times(entry.path)
-            elif entry.name.endswith(SUFFIXES) or entry.name in NAMES:
+            elif entry.name.endswith(SUFFIX):
                 yield entry.path, entry.stat().st_mtime_ns
         except OSError:
             continue

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.commands import only_line, ran
 
 GOOD = """
@@ -54,3 +56,15 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         done = ran(tmp_path, "agents", action)
         assert done.returncode == 1
         assert only_line(done) == "agents.toml, line 2: agent 'x': unknown key 'modle'; did you mean 'model'?"
+
+
+@pytest.mark.parametrize("way", ["import sys\nsys.exit(3)", "raise SystemExit('enough')", "raise KeyboardInterrupt"])
+def test_a_module_that_ends_the_program_is_an_agent_that_does_not_load(tmp_path: Path, way: str) -> None:
+    (tmp_path / "agents.toml").write_text(GOOD)
+    (tmp_path / "tools.py").write_text(f"{way}\n")
+    done = ran(tmp_path, "agents", "check")
+    assert done.returncode == 1
+    failed = done.stdout.splitlines()[-1]
+    assert failed.startswith("failed  greeter: ")
+    assert "tools.py" in failed
+    assert f"line {len(way.splitlines())}" in failed

@@ -104,9 +104,12 @@ def test_reload_takes_up_changes_and_waits_for_what_is_broken_to_be_mended(
     agents = tmp_path / "agents.toml"
     agents.write_text("[agents.late]\nmodel = 'scripted:echo'\ntools = ['fly']\n")
     server.printed(r"waiting_for_a_change.*agents.toml.*'fly'")
+    assert ask("127.0.0.1", port) == ""  # the worker that was there serves on
+    (tmp_path / "pyproject.toml").write_text("[project]\n")  # is no source of an agent
     agents.write_text("[agents.late]\nmodel = 'scripted:echo'\n")
     server.printed(r"ready again.*late")
     assert postgres_of(tmp_path) == postgres
+    assert "pyproject.toml" not in server.output()
     assert server.ended(signal.SIGINT) == 0
 
 

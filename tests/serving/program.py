@@ -162,7 +162,7 @@ def main(options: dict[str, Any]) -> int:
         listeners = listen("127.0.0.1", options["port"], options.get("workers", 1))
         parent = Parent(listeners, work, grace=options.get("grace", 10), say=sayer("json"))
         if source := options.get("source"):
-            parent.changed = Changes([Path(source).parent]).found
+            parent.changed = Changes([Path(source).parent], [Path(source)]).found
         parent.renewal = Renewal(**options.get("renewal", {}))
         parent.on_ready = lambda about: say(f"ready {about['pid']}")
         return parent.run()

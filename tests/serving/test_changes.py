@@ -24,7 +24,7 @@ def touched(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["agents.toml", "tools.py", "deep/er/tools.py", ".env"])
 def test_a_source_that_is_written_or_removed_has_changed_once(tmp_path: Path, name: str) -> None:
-    watched = Changes([tmp_path])
+    watched = Changes([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
     assert not watched.found()
     ways: list[Callable[[Path], None]] = [touched, Path.unlink]
     for way in ways:
@@ -33,9 +33,15 @@ def test_a_source_that_is_written_or_removed_has_changed_once(tmp_path: Path, na
         assert not watched.found()
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".data/x.py", ".git/x.py", "__pycache__/x.py", "v/site-packages/x.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt", "pyproject.toml", "other/agents.toml", "other/.env", ".data/x.py", ".git/x.py", "__pycache__/x.py",
+        "v/site-packages/x.py",
+    ],
+)  # fmt: skip
 def test_other_files_have_not(tmp_path: Path, name: str) -> None:
-    watched = Changes([tmp_path])
+    watched = Changes([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
     touched(tmp_path / name)
     assert not watched.found()
 
