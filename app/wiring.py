@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.access.guard import Authenticator
+from app.access.open_streams import OpenStreamAccess
 from app.access.people import People, acting_of, people_of
 from app.access.service import AccessService
 from app.access.structs import SERVICE, Acting, Note
@@ -156,6 +157,9 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
     runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets), audit)
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
+    open_streams = Streams(meters, most=streams, most_each=settings.runs.streams_per_key)
+    if entrance.authenticator is not None and entrance.people is None:
+        open_streams.access = OpenStreamAccess(entrance.authenticator)
     return House(
         settings=settings,
         meters=meters,
@@ -188,7 +192,7 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
         documents=building.service(Beginning(engine.claims, creation, runs, assistants)),
         webhooks=WebhookService(database, dispatcher),
         dispatcher=dispatcher,
-        streams=Streams(meters, most=streams, most_each=settings.runs.streams_per_key),
+        streams=open_streams,
         prober=prober,
         system=SystemService(prober, readiness, models, redis, supervision, cache=caches.shared),
     )

@@ -102,6 +102,12 @@ async def live(session: Reader, key_ids: Sequence[str]) -> dict[str, Row[Any]]:
     return {row.key_id: row for row in await session.all(_LIVE, {"key_ids": list(key_ids)})}
 
 
+async def key_is_valid(session: Reader, tenant_id: UUID, key_id: str) -> bool:
+    """Whether a key of the tenant is neither revoked nor expired."""
+    which = api_keys.c.tenant_id == tenant_id, api_keys.c.key_id == key_id
+    return await session.scalar(sa.select(sa.literal(1)).where(*which, _VALID)) is not None
+
+
 async def move(session: Writer, tenant_id: UUID, key_id: str, column: str, digests: tuple[bytes, bytes]) -> None:
     """Put the second of ``digests`` in place of the first, unless the key has another secret by now."""
     was, digest = digests

@@ -13,8 +13,9 @@ import asyncpg
 import msgspec
 import structlog
 
+from app.access.queries import key_is_valid
 from app.base.clock import now
-from app.base.errors import AgentServiceError, Unavailable
+from app.base.errors import AgentServiceError, Unauthenticated, Unavailable
 from app.base.tasks import Tasks, to_the_end
 from app.crons.schedule import next_slot
 from app.crons.structs import Kept, run_of
@@ -31,6 +32,9 @@ LOOK_SECONDS = 5.0
 
 PAUSE_SECONDS = 0.2
 """The shortest."""
+
+KEY_VOID = "The API key that made this cron was revoked or has expired: enable the cron with another key."
+"""Why a cron is paused."""
 
 PUNCTUAL = timedelta(minutes=1)
 """A time found later than this was missed; one that was missed is not made up once the cron has ended."""
@@ -66,6 +70,8 @@ update cron_slots set run_id = $4, problem = $5 where tenant_id = $1 and cron_id
 """
 
 _ADVANCE = "update crons set next_run_date = $3 where tenant_id = $1 and cron_id = $2"
+
+_PAUSE = "update crons set enabled = false, next_run_date = null where tenant_id = $1 and cron_id = $2"
 
 _MARK_THREAD = """
 update threads set metadata = metadata || jsonb_build_object('cron_id', $3::text)
@@ -182,6 +188,8 @@ class Scheduler:
             raise
         except AgentServiceError as error:
             problem = str(error)
+            if isinstance(error, Unauthenticated):
+                await connection.execute(_PAUSE, tenant_id, cron_id)
             log.warning("cron_skipped", cron_id=str(cron_id), slot=slot.isoformat(), reason=problem)
         run_id = None if made is None else made.entry.run_id
         await connection.execute(_KEEP_SLOT, tenant_id, cron_id, slot, run_id, problem)
@@ -191,6 +199,10 @@ class Scheduler:
         """The run of ``cron``, accepted on ``connection``. Raises what ``Creation`` and ``Claims`` raise."""
         tenant_id, cron_id = cron["tenant_id"], str(cron["cron_id"])
         payload = msgspec.json.decode(cron["payload"], type=Kept)
+        if payload.key_id:
+            async with self._database.reading(tenant_id) as session:
+                if not await key_is_valid(session, tenant_id, payload.key_id):
+                    raise Unauthenticated(KEY_VOID)
         metadata = {**msgspec.json.decode(cron["metadata"]), "cron_id": cron_id}
         run = run_of(payload, str(cron["assistant_id"]), metadata, cron["on_run_completed"])
         by = Asker(user=payload.langgraph_auth_user, user_id=payload.langgraph_auth_user_id, actor=payload.requested_by)

@@ -71,6 +71,7 @@ class CronService:
             langgraph_auth_user=None if principal.rules is None else principal.rules.user,
             langgraph_auth_user_id=principal.user_id if principal.rules is None else "",
             requested_by=principal.actor,
+            key_id=principal.key_id or "",
         )
         keeps = None if thread_id is not None else body.on_run_completed or "delete"
         cron_id = new_id()
@@ -139,7 +140,7 @@ class CronService:
             row = await queries.get(session, tenant_id, cron_id)
         if row is None:
             raise _unknown(cron_id)
-        changes = self._changes(row, body)
+        changes = self._changes(row, body, principal)
         if "payload" in changes:  # before the transaction, which would hold one connection and ask for another
             payload = msgspec.json.decode(changes["payload"], type=Kept)
             run = run_of(payload, str(row.assistant_id), {}, row.on_run_completed)
@@ -148,10 +149,13 @@ class CronService:
             row = await queries.lock(session, tenant_id, cron_id)
             if row is None:
                 raise _unknown(cron_id)
-            return _shown(await queries.change(session, tenant_id, cron_id, self._changes(row, body)))
+            return _shown(await queries.change(session, tenant_id, cron_id, self._changes(row, body, principal)))
 
-    def _changes(self, row: Row[Any], body: CronPatch) -> dict[str, Any]:
-        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``."""
+    def _changes(self, row: Row[Any], body: CronPatch, principal: Principal) -> dict[str, Any]:
+        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``.
+
+        A cron that is enabled depends on the key that did so from then on.
+        """
         given = body.given()
         check_completion(row.thread_id, given.get("on_run_completed"))
         changes: dict[str, Any] = {}
@@ -159,7 +163,10 @@ class CronService:
             changes["on_run_completed"] = given["on_run_completed"]
         if "metadata" in given:
             changes["metadata"] = {**row.metadata, **given["metadata"]}
-        if asked := {name: given[name] for name in Payload.__struct_fields__ if name in given}:
+        asked = {name: given[name] for name in Payload.__struct_fields__ if name in given}
+        if given.get("enabled"):
+            asked["key_id"] = principal.key_id or ""
+        if asked:
             payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=Kept), **asked)
             run_of(payload, str(row.assistant_id), {}, row.on_run_completed).check()
             changes["payload"] = encode(payload)
@@ -266,4 +273,7 @@ def _unknown(cron_id: UUID) -> NotFound:
 
 def _shown(row: Row[Any]) -> Cron:
     shown = dict(row._mapping)  # noqa: SLF001  public by documentation
-    return Cron(**{**shown, "payload": kwargs_of(row.payload)})
+    payload = msgspec.json.decode(row.payload, type=Kept)
+    if payload.key_id:
+        shown["payload"] = encode(msgspec.structs.replace(payload, key_id=""))
+    return Cron(**{**shown, "payload": kwargs_of(shown["payload"])})

@@ -51,11 +51,12 @@ class Payload(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Kept(Payload, kw_only=True, omit_defaults=True):
-    """The same as it is stored: with the person who made the cron, on whose behalf its runs are."""
+    """The same as it is stored: with the person who made the cron, on whose behalf its runs are, and with which key."""
 
     langgraph_auth_user: dict[str, Any] | None = None
     langgraph_auth_user_id: str = ""
     requested_by: str = ""
+    key_id: str = ""
 
 
 class CronCreate(Payload, kw_only=True):

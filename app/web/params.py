@@ -18,7 +18,9 @@ from app.bus.feed import FROM_THE_START, START, EventId
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many to give at most.")]
 Offset = Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="How many to leave out first.")]
 
-_EVENT_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+_EVENT_ID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
+MAX_EVENT_NUMBER = 2**31 - 1
+"""The largest epoch, and the largest number of a frame in one."""
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -54,7 +56,7 @@ def last_event_id(request: AnyRequest) -> EventId | None:
     if text in FROM_THE_START:
         return START
     match = _EVENT_ID.fullmatch(text)
-    if match is None:
+    if match is None or int(match[1]) > MAX_EVENT_NUMBER or int(match[2]) > MAX_EVENT_NUMBER:
         raise Invalid("Invalid Last-Event-ID: send an id of this stream (epoch-seq), or -1 for all of it.")
     return EventId(int(match[1]), int(match[2]))
 

@@ -8,20 +8,29 @@ layer, once all others have returned, and its request is forgotten when its head
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping
 from typing import Any
 
+import msgspec
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 from litestar.types import Receive, Scope, Send
 
-from app.base.errors import BadRequest, Invalid
+from app.base.errors import BadRequest, Invalid, Unauthenticated
 from app.web.outside import Outside, forget, outside_of
 from app.web.problems import answer_error
 from app.web.streams import Streams
 
 YIELD_EVERY = 16
 """Chunks after which a stream lets others run even if neither its source nor its reader ever waits."""
+
+LAST_WORDS_SECONDS = 1.0
+"""How long a stream that ends for a reason of the server's waits for its reader to take the last frame."""
+
+REVOKED = "The API key was revoked, or the credential has expired: send another one."
+_NO_ACCESS = {"error": "Unauthenticated", "message": REVOKED}
+
+encode = msgspec.json.Encoder().encode
 
 Gone = Callable[[], Awaitable[None]]
 
@@ -45,7 +54,7 @@ class _Open:
 
     __slots__ = (
         "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_over", "_receive", "_scope",
-        "_send", "_sending", "_streams", "_task", "_watcher", "holder",
+        "_send", "_sending", "_streams", "_task", "_watcher", "credential", "holder",
     )  # fmt: skip
     kind = b""
     caching = b"no-store"
@@ -57,9 +66,10 @@ class _Open:
         self._streams = streams
         self._outside: Outside | None = None
         self.holder = holder
+        self.credential = ""
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
-        self._ended = ""  # why it was stopped: gone, stuck or drain
+        self._ended = ""  # why it was stopped: gone, stuck, drain or revoked
         self._begun = False
         self._over = False
         self._sending = False
@@ -73,6 +83,7 @@ class _Open:
         self._receive = receive
         self._send = send
         self._outside = outside_of(scope)
+        self.credential = self._streams.access.credential(scope)
         if self._outside is None:
             await self.serve()
         else:
@@ -100,8 +111,10 @@ class _Open:
         finally:
             self._streams.closed(self)
             await self._leave()
+        if self._ended == "revoked":
+            await self._last_words(self._revoked())
         if self._ended == "drain":
-            await self._drained()
+            await self._last_words(self._drained())
         elif self._ended and self._on_disconnect is not None:
             await self._on_disconnect()
 
@@ -128,10 +141,19 @@ class _Open:
             if asyncio.iscoroutine(sent) or hasattr(sent, "add_done_callback"):  # it could not go at once
                 self._beat = self._streams.tasks.start(self._sent(sent), name="heartbeat")
 
+    async def _last_words(self, words: Coroutine[Any, Any, None]) -> None:
+        """Say ``words`` to a reader that reads."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await words
+
     async def _serve(self) -> None:
         raise NotImplementedError
 
     async def _drained(self) -> None:
+        raise NotImplementedError
+
+    async def _revoked(self) -> None:
         raise NotImplementedError
 
     async def _begin(self, *more: tuple[bytes, bytes]) -> None:
@@ -256,12 +278,19 @@ class EventStream(_Open):
             await close()
 
     async def _drained(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                if not self._begun:
-                    await self._begin()
-                await self._put(self.come_back)
-                await self._put(b"", more=False)
+        await self._finish(self.come_back)
+
+    async def _revoked(self) -> None:
+        if not self._begun:
+            await self.refuse(Unauthenticated(REVOKED))
+            return
+        await self._finish(b"event: error\r\ndata: %b\r\n\r\n" % encode(_NO_ACCESS))
+
+    async def _finish(self, chunk: bytes) -> None:
+        if not self._begun:
+            await self._begin()
+        await self._put(chunk)
+        await self._put(b"", more=False)
 
 
 class JsonWait(_Open):
@@ -298,3 +327,9 @@ class JsonWait(_Open):
     async def _drained(self) -> None:
         if not self._begun:  # the run is accepted: the client must hear where it is
             await self._keep_alive()
+
+    async def _revoked(self) -> None:
+        if not self._begun:
+            await self.refuse(Unauthenticated(REVOKED))
+            return
+        await self._put(encode({"__error__": _NO_ACCESS}), more=False)

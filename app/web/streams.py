@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Protocol
 
+from litestar.types import Scope
+
 from app.base.errors import Limited, Unavailable
 from app.base.tasks import Tasks
 from app.telemetry.meters import Meters
@@ -17,13 +19,46 @@ STUCK = 60.0
 MOST = 10_000
 
 
+CHECK_TICKS = 2
+"""Ticks between two checks of the credentials of open streams: with the seconds for which a check counts
+(``app.access.verdicts``) below five seconds."""
+
+CHECKS_AT_ONCE = 8
+"""Credentials that are checked at the same time."""
+
+
+class Access(Protocol):
+    """Knows whether the credential that a stream was opened with is still good."""
+
+    def credential(self, scope: Scope) -> str:
+        """The credential of a request; empty where none is checked."""
+        ...
+
+    async def is_valid(self, credential: str) -> bool:
+        """Whether it is still good; True as long as that cannot be found out."""
+        ...
+
+
+class Unchecked:
+    """Implements ``Access`` where authentication is off."""
+
+    def credential(self, scope: Scope) -> str:
+        """None is checked."""
+        return ""
+
+    async def is_valid(self, credential: str) -> bool:
+        """Any."""
+        return True
+
+
 class Open(Protocol):
-    """An answer that is open, of whose share ``holder`` tells."""
+    """An answer that is open: ``holder`` is whose share it takes, ``credential`` what it was opened with."""
 
     holder: Hashable
+    credential: str
 
-    def stop(self, why: str) -> None:
-        """End it: the process drains."""
+    def stop(self, reason: str) -> None:
+        """End it: the process drains, or its credential is not good any more."""
         ...
 
     def look(self, now: int) -> None:
@@ -45,6 +80,7 @@ class Streams:
         stuck: float = STUCK,
     ) -> None:
         self.tasks = Tasks("streams")
+        self.access: Access = Unchecked()
         self.draining = False
         self.now = 0
         self.beat_ticks = max(1, round(heartbeat / tick))
@@ -57,6 +93,8 @@ class Streams:
         self._rejected = meters.ratelimit_rejected
         meters.streams_limit.set(most)
         self._open: set[Open] = set()
+        self._by_credential: dict[str, set[Open]] = {}
+        self._checking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -81,6 +119,8 @@ class Streams:
     def opened(self, stream: Open) -> None:
         """Look after ``stream`` from now on."""
         self._open.add(stream)
+        if stream.credential:
+            self._by_credential.setdefault(stream.credential, set()).add(stream)
         self._held[stream.holder] += 1
         self._gauge.add(1)
         if self._timer is None:
@@ -89,6 +129,11 @@ class Streams:
     def closed(self, stream: Open) -> None:
         """``stream`` has ended."""
         self._open.discard(stream)
+        if stream.credential:
+            same = self._by_credential[stream.credential]
+            same.discard(stream)
+            if not same:
+                del self._by_credential[stream.credential]
         self._held[stream.holder] -= 1
         if not self._held[stream.holder]:
             del self._held[stream.holder]
@@ -98,5 +143,17 @@ class Streams:
         self.now += 1
         for stream in self._open:
             stream.look(self.now)
+        if self.now % CHECK_TICKS == 0 and self._by_credential and (self._checking is None or self._checking.done()):
+            self._checking = self.tasks.start(self._check(), name="check")
         again = asyncio.get_running_loop().call_later
         self._timer = again(self._tick, self._look) if self._open else None
+
+    async def _check(self) -> None:
+        """End the streams whose credential was revoked or has expired."""
+        credentials = list(self._by_credential)
+        for at in range(0, len(credentials), CHECKS_AT_ONCE):
+            part = credentials[at : at + CHECKS_AT_ONCE]
+            valid = await asyncio.gather(*map(self.access.is_valid, part))
+            for credential, good in zip(part, valid, strict=True):
+                for stream in () if good else list(self._by_credential.get(credential, ())):
+                    stream.stop("revoked")
