@@ -37,6 +37,11 @@ class Server(EmbeddedDatabase):
         self.stop()
         self.begin()
 
+    def restart(self) -> None:
+        """A fast stop, which ends every connection, and a new start; ``url`` may be another."""
+        self.stop()
+        self.begin()
+
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(FileNotFoundError):
             first = int((self._data / "postmaster.pid").read_text().split()[0])

@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import asyncpg
 import msgspec
+from redis.asyncio import Redis
 
 from app.db import migrate
 from tests.faults import checker
@@ -25,6 +27,7 @@ from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
 from tests.faults.programs import Program, programs
 from tests.faults.proxy import Proxy, Trouble
 from tests.outages import Server
+from tests.redis import RedisServer
 
 SERVERS = 3
 
@@ -35,7 +38,9 @@ FAULTS = {
     "roll": 2,
     "terminate_backends": 2,
     "crash_database": 1,
+    "restart_database": 1,
     "network": 4,
+    "redis": 3,
 }
 """What may go wrong, and how often in comparison."""
 
@@ -54,6 +59,8 @@ class Report(msgspec.Struct):
     commits_unheard: int
     reviews: int
     recovered: int
+    readers: int
+    latest_end: float
     violations: list[str]
     log: list[tuple[float, float, str]] = []
 
@@ -64,9 +71,11 @@ class Ground:
     def __init__(self, folder: Path, seed: int) -> None:
         self.database = Server(folder / "database", {"fsync": "off"})
         self._seed = seed
+        self._folder = folder
         self.proxies: list[Proxy] = []
 
     async def __aenter__(self) -> Self:
+        self.redis = await asyncio.to_thread(RedisServer, self._folder)
         await asyncio.to_thread(self.database.begin)
         await asyncio.to_thread(migrate.upgrade, self.database.url)
         self.proxies = [await Proxy(self.database.url, self._seed).__aenter__() for _ in range(SERVERS)]
@@ -76,10 +85,18 @@ class Ground:
         for proxy in self.proxies:
             await proxy.__aexit__()
         await asyncio.to_thread(self.database.stop)
+        await asyncio.to_thread(self.redis.stop)
 
     async def crash(self) -> None:
         """The database stops as if its machine had, and comes back."""
-        await asyncio.to_thread(self.database.crash)
+        await self._again(self.database.crash)
+
+    async def restart(self) -> None:
+        """The database stops in order, and comes back."""
+        await self._again(self.database.restart)
+
+    async def _again(self, how: Callable[[], None]) -> None:
+        await asyncio.to_thread(how)
         for proxy in self.proxies:
             proxy.aim(self.database.url)
 
@@ -93,12 +110,13 @@ class Chaos:
         self._dice = random.Random(seed)
         self._every = every
         self._stop = asyncio.Event()
+        self.faults = FAULTS
         self.done: Counter[str] = Counter()
         self.log: list[tuple[float, float, str]] = []
         """When each began and was over, by the clock of this machine that effects are told in."""
 
     async def run(self) -> None:
-        names, weights = list(FAULTS), list(FAULTS.values())
+        names, weights = list(self.faults), list(self.faults.values())
         while not await self._stopped(self._every):
             (fault,) = self._dice.choices(names, weights)
             place, began = self._dice.randrange(len(self._fleet.servers)), time.monotonic()
@@ -106,8 +124,12 @@ class Chaos:
                 await self._terminate()
             elif fault == "crash_database":
                 await self._ground.crash()
+            elif fault == "restart_database":
+                await self._ground.restart()
             elif fault == "network":
                 fault = await self._network(place)
+            elif fault == "redis":
+                fault = await self._redis()
             elif fault == "freeze":
                 await asyncio.to_thread(self._fleet.freeze, place, LEASE_SECONDS * 1.5)
             else:
@@ -120,6 +142,27 @@ class Chaos:
         async with self._ground.proxies[place].having(trouble):
             await self._stopped(self._dice.uniform(0.5, LEASE_SECONDS * 1.5))
         return f"network {trouble.name.lower()}"
+
+    async def _redis(self) -> str:
+        redis = self._ground.redis
+        trouble = self._dice.choice(["restart", "freeze", "flush", "cut", "slow"])
+        if trouble == "restart":
+            await asyncio.to_thread(redis.stop)
+            await self._stopped(self._dice.uniform(0.0, 3.0))
+            await asyncio.to_thread(redis.start)
+        elif trouble == "freeze":
+            redis.freeze()
+            await self._stopped(self._dice.uniform(0.5, 6.0))
+            redis.thaw()
+        else:
+            async with Redis.from_url(redis.url) as client:
+                if trouble == "flush":
+                    await client.flushall()
+                elif trouble == "cut":
+                    await client.client_kill_filter(_type="pubsub")
+                else:
+                    await client.client_pause(1500)
+        return f"redis {trouble}"
 
     async def _terminate(self) -> None:
         connection = await asyncpg.connect(self._ground.database.url)
@@ -141,19 +184,25 @@ class Chaos:
         self._stop.set()
 
 
-async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float) -> Report:
-    """``size`` threads and turns each, at most 24 at once, on three servers; one fault after ``every`` seconds."""
+async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float, faults: str = "") -> Report:
+    """``size`` threads and turns each, at most 24 at once, on three servers; one fault after ``every`` seconds.
+
+    ``faults``: the names of those that happen, with commas between; all of them when it is empty. Every second campaign
+    has a Redis.
+    """
     threads = programs(seed, *size)
     async with Ground(folder, seed) as ground, contextlib.AsyncExitStack() as undo:
         witness = Witness(folder, REFUSED)
         undo.push_async_callback(asyncio.to_thread, witness.close)
+        redis = {"REDIS_URL": ground.redis.url} if seed % 2 else {}
         fleet = Fleet(ground.database.url, folder, witness, 0)
         undo.push_async_callback(asyncio.to_thread, fleet.close)
         for proxy in ground.proxies:
-            await asyncio.to_thread(fleet.add, DATABASE_URL=proxy.url)
+            await asyncio.to_thread(fleet.add, DATABASE_URL=proxy.url, **redis)
         driver = Driver(fleet.bases, witness.effects)
         undo.push_async_callback(driver.aclose)
         chaos = Chaos(fleet, ground, seed, every)
+        chaos.faults = {name: often for name, often in FAULTS.items() if not faults or name in faults.split(",")}
         began = time.monotonic()
         violations = await worked(driver, chaos, threads)
         violations += await checked(driver, witness, threads, ground.database.url)
@@ -167,6 +216,8 @@ async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float)
             commits_unheard=sum(proxy.lost for proxy in ground.proxies),
             reviews=driver.reviews,
             recovered=recovered,
+            readers=len(driver.watched),
+            latest_end=round(max((one.late for one in driver.watched), default=0.0), 1),
             violations=violations,
             log=chaos.log if violations else [],
         )
@@ -195,7 +246,8 @@ async def checked(driver: Driver, witness: Witness, threads: list[list[Program]]
     """Every promise that was broken."""
     says = await asyncio.to_thread(witness.says)
     everything = [program for turns in threads for program in turns]
-    wrong = [words for told in driver.told for words in checker.streams(told)]
+    wrong = [words for told in (*driver.told, *driver.watched) for words in checker.streams(told)]
+    wrong += [words for told in driver.told for words in checker.failed(told)]
     wrong += checker.effects(everything, says)
     wrong += checker.questions(says, everything)
     wrong += await checker.transitions(database_url, driver.told)
@@ -203,8 +255,8 @@ async def checked(driver: Driver, witness: Witness, threads: list[list[Program]]
     thread_of = {program.id: driver.thread_ids[n] for n, turns in enumerate(threads) for program in turns}
     for told in driver.told:
         again = await driver.replay(thread_of[told.program], told)
-        if checker.settled(again) != checker.settled(told.frames):
-            wrong.append(f"run {told.run_id}: the replay differs from what was streamed")
+        for one in (told, *(one for one in driver.watched if one.run_id == told.run_id)):
+            wrong += [*checker.repeated(one, again), *checker.ends(one)]
     return wrong
 
 
@@ -215,10 +267,13 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults")
+    parser.add_argument("--faults", default="", help=f"some of {','.join(FAULTS)} (all)")
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(campaign(Path(folder), given.seed, (given.threads, given.turns), given.every))
+        report = asyncio.run(
+            campaign(Path(folder), given.seed, (given.threads, given.turns), given.every, given.faults)
+        )
     sys.stdout.write(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
     return 1 if report.violations else 0
 

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, RunStatus
-from tests.faults.driver import Driver, Told
+from tests.faults.driver import END_SECONDS, Driver, Told
 from tests.faults.programs import Program
 
 TRANSITIONS_OF_ALL = """
@@ -33,10 +33,32 @@ def streams(told: Told) -> Iterable[str]:
         yield f"run {told.run_id}: {len(ends)} ends"
 
 
-def settled(told: Sequence[tuple[str, str, bytes]]) -> list[tuple[str, str, bytes]]:
-    """What a replay must repeat: all but the frames of an owner that was lost, of which a step may be missing."""
-    newest = max(numbers(frame_id)[0] for frame_id, _, _ in told)
-    return [frame for frame in told if numbers(frame[0])[0] == newest]
+def repeated(told: Told, replay: Sequence[tuple[str, str, bytes]]) -> Iterable[str]:
+    """The stream is its replay, id by id and byte by byte; what the log does not have was withdrawn later."""
+    logged = {frame_id: frame for frame_id, _, frame in replay}
+    withdrawn = max((numbers(one)[0] for one, event, _ in told.frames if event == "retracted"), default=0)
+    for frame_id, event, frame in told.frames:
+        if frame_id not in logged:
+            if numbers(frame_id)[0] >= withdrawn:
+                yield f"run {told.run_id}: {frame_id} ({event}) is not in the replay and was not withdrawn"
+        elif logged[frame_id] != frame:
+            yield f"run {told.run_id}: {frame_id} ({event}) is another in the replay"
+    missing = logged.keys() - {frame_id for frame_id, _, _ in told.frames}
+    if missing:
+        yield f"run {told.run_id}: {sorted(missing, key=numbers)} never came, at {told.connections} connections"
+
+
+def failed(told: Told) -> Iterable[str]:
+    """No program fails by itself."""
+    if told.status in {"error", "timeout"}:
+        words = [frame.decode() for _, event, frame in told.frames if event == "error"]
+        yield f"run {told.run_id} of {told.program} ended as {told.status}: {words}"
+
+
+def ends(told: Told) -> Iterable[str]:
+    """A reader has the end of its run soon after any other."""
+    if told.late > END_SECONDS:
+        yield f"run {told.run_id}: a reader had to wait {told.late:.1f} s for its end"
 
 
 def effects(programs: Iterable[Program], says: dict[str, list[dict[str, Any]]]) -> Iterable[str]:

@@ -16,6 +16,9 @@ SPACE = UUID("5a1dbb1e-27cf-4f59-9b0b-4c1a7a2a1b0e")
 PATIENCE = 90.0
 """Seconds after which a run that has not ended is stuck."""
 
+END_SECONDS = 20.0
+"""Seconds after the end of a run in which every reader of it has its end, whatever its server goes through."""
+
 
 class Told(msgspec.Struct):
     """What a client has heard of one run: every frame as (id, event, bytes), and how it says that it ended."""
@@ -24,6 +27,9 @@ class Told(msgspec.Struct):
     program: str
     frames: list[tuple[str, str, bytes]] = []
     status: str = ""
+    late: float = 0.0
+    """Seconds from the end of the run, as its first reader was given it, to the end of this stream."""
+    connections: int = 0
 
 
 class Stuck(AssertionError):
@@ -39,6 +45,8 @@ class Driver:
         self._turn = itertools.count()
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(15, connect=2))
         self.told: list[Told] = []
+        self.watched: list[Told] = []
+        """What readers that stay with one server have got, of every run one at each server."""
         self.thread_ids: dict[int, str] = {}
         self.reviews = 0
 
@@ -65,23 +73,45 @@ class Driver:
         made = await self._ask("POST", f"/threads/{thread_id}/runs", body, headers)
         told = Told(run_id=made["run_id"], program=program.id)
         self.told.append(told)
+        readers = [asyncio.ensure_future(self._watch(place, thread_id, told)) for place in range(len(self._bases()))]
+        try:
+            await self._read_to_the_end(thread_id, told)
+            ended = time.monotonic()
+            for reader in readers:
+                watched = await reader
+                watched.late = max(0.0, watched.late - ended)
+        finally:
+            for reader in readers:
+                reader.cancel()
+        return told
+
+    async def _read_to_the_end(self, thread_id: str, told: Told, place: int | None = None) -> None:
         deadline = time.monotonic() + PATIENCE
         while not told.status:
             if time.monotonic() > deadline:
-                raise Stuck(f"run {told.run_id} of {program.id} does not end")
+                raise Stuck(f"run {told.run_id} of {told.program} does not end")
             try:
-                await self._read(thread_id, told)
+                await self._read(thread_id, told, place)
             except (httpx.HTTPError, OSError):
                 await asyncio.sleep(0.05)
-        return told
 
-    async def _read(self, thread_id: str, told: Told) -> None:
+    async def _watch(self, place: int, thread_id: str, of: Told) -> Told:
+        """Read the stream of a run at one server, on one connection for as long as that is not cut."""
+        watched = Told(run_id=of.run_id, program=of.program)
+        self.watched.append(watched)
+        await self._read_to_the_end(thread_id, watched, place)
+        watched.late = time.monotonic()
+        return watched
+
+    async def _read(self, thread_id: str, told: Told, place: int | None = None) -> None:
         last = told.frames[-1][0] if told.frames else "-1"
-        url = f"{self._base()}/threads/{thread_id}/runs/{told.run_id}/stream"
+        base = self._base() if place is None else self._bases()[place]
+        url = f"{base}/threads/{thread_id}/runs/{told.run_id}/stream"
         async with self._http.stream("GET", url, headers={"Last-Event-ID": last}) as answer:
             if answer.status_code != 200:
                 await asyncio.sleep(0.05)
                 return
+            told.connections += 1
             rest = b""
             async for piece in answer.aiter_bytes():
                 *frames, rest = (rest + piece).split(b"\r\n\r\n")
