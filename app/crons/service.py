@@ -274,6 +274,6 @@ def _unknown(cron_id: UUID) -> NotFound:
 def _shown(row: Row[Any]) -> Cron:
     shown = dict(row._mapping)  # noqa: SLF001  public by documentation
     payload = msgspec.json.decode(row.payload, type=Kept)
-    if payload.key_id:
-        shown["payload"] = encode(msgspec.structs.replace(payload, key_id=""))
+    if payload.key_id or payload.requested_by:
+        shown["payload"] = encode(msgspec.structs.replace(payload, key_id="", requested_by=""))
     return Cron(**{**shown, "payload": kwargs_of(shown["payload"])})
