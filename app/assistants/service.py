@@ -72,12 +72,17 @@ class AssistantService:
             return None
         return await who.permit("assistants", "read", assistant_id=assistant_id)
 
-    async def resolve(self, tenant_id: UUID, named: str, owned: Owned = None) -> tuple[UUID, str]:
+    async def resolve(
+        self, tenant_id: UUID, named: str, owned: Owned = None, *, internal: bool = False
+    ) -> tuple[UUID, str]:
         """The id and the agent of an assistant, given by its UUID or by its agent's name; one that is ``owned``.
 
-        System assistants take no query. Raises ``Invalid`` for an unknown name, ``NotFound`` for an unknown UUID.
+        System assistants take no query. ``internal``: the service itself asks, which may use agents of its own. Raises
+        ``Invalid`` for an unknown name, ``NotFound`` for an unknown UUID.
         """
         await self.ensure_system(tenant_id)
+        if not internal and named in self._own.values():
+            raise _unknown(named)
         if self._agents.get(named) is not None:
             return agent_id(named), named
         assistant_id = self.id_of(named)
@@ -85,8 +90,8 @@ class AssistantService:
             return assistant_id, self._system[assistant_id]
         async with self._database.reading(tenant_id, owned) as session:
             row = await queries.get(session, tenant_id, assistant_id)
-        if row is None:
-            raise NotFound("Thread or assistant not found.")
+        if row is None or row.graph_id in self._own.values():
+            raise _unknown(assistant_id)
         return assistant_id, row.graph_id
 
     def id_of(self, named: str) -> UUID:
@@ -129,7 +134,7 @@ class AssistantService:
                     row = await queries.get(session, who.tenant_id, assistant_id)
                 if row is None:
                     raise Conflict(f"Assistant {assistant_id} already exists")
-                return _shown(row)
+                return self._shown(row)
 
             return await once(session, who.tenant_id, key, make)
 
@@ -141,7 +146,7 @@ class AssistantService:
             row = await queries.get(session, who.tenant_id, assistant_id)
         if row is None:
             raise _unknown(assistant_id)
-        return _shown(row)
+        return self._shown(row)
 
     async def patch(self, who: Principal, assistant_id: UUID, body: AssistantPatch) -> Assistant:
         """Change an assistant: a new version, the latest from now on. Raises ``NotFound``."""
@@ -153,14 +158,14 @@ class AssistantService:
         owned, metadata = await who.stamp("assistants", "update", given, assistant_id=assistant_id, **values)
         async with self._database.writing(who.tenant_id, owned) as session:
             old = await queries.get(session, who.tenant_id, assistant_id)
-            if old is None:
+            if old is None or old.graph_id in self._own.values():
                 raise _unknown(assistant_id)
             if metadata is not None:
                 values["metadata"] = {**old.metadata, **metadata}
             row = await queries.change(session, who.tenant_id, assistant_id, values)
             assert row is not None
             await queries.add_version(session, who.tenant_id, row)
-        return _shown(row)
+        return self._shown(row)
 
     async def delete(self, who: Principal, assistant_id: UUID) -> None:
         """Remove an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
@@ -182,7 +187,7 @@ class AssistantService:
         async with self._database.reading(who.tenant_id, owned) as session:
             rows = await queries.search(session, who.tenant_id, wanted)
             total = await queries.count(session, who.tenant_id, wanted)
-        return [_shown(row) for row in rows], total
+        return [self._shown(row) for row in rows], total
 
     async def count(self, who: Principal, wanted: AssistantSearch) -> int:
         """How many assistants match."""
@@ -207,7 +212,7 @@ class AssistantService:
             )
             if not rows and await queries.get(session, who.tenant_id, assistant_id) is None:
                 raise _unknown(assistant_id)
-        return [AssistantVersion(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
+        return [AssistantVersion(**self._described(row)) for row in rows]
 
     async def set_latest(self, who: Principal, assistant_id: UUID, number: int) -> Assistant:
         """Go to an older or newer version. Raises ``NotFound``."""
@@ -219,7 +224,7 @@ class AssistantService:
             values = {name: getattr(version, name) for name in queries.VERSIONED}
             row = await queries.change(session, who.tenant_id, assistant_id, values, number)
         assert row is not None
-        return _shown(row)
+        return self._shown(row)
 
     async def agent(self, who: Principal, named: str) -> tuple[Agent, str]:
         """The agent of an assistant and its name. Raises ``NotFound`` where this server does not have it."""
@@ -231,8 +236,19 @@ class AssistantService:
             raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
         return agent, name
 
+    def _shown(self, row: Row[Any]) -> Assistant:
+        return Assistant(**self._described(row))
+
+    def _described(self, row: Row[Any]) -> dict[str, Any]:
+        """The columns of an assistant or version; what describes its agent describes a system assistant as well."""
+        shown = dict(row._mapping)  # noqa: SLF001  public by documentation
+        name = self._system.get(shown["assistant_id"])
+        if name is not None and shown["description"] is None and (agent := self._agents.get(name)) is not None:
+            shown["description"] = agent.description or None
+        return shown
+
     def _check_agent(self, name: str) -> None:
-        if self._agents.get(name) is None:
+        if self._agents.get(name) is None or name in self._own.values():
             raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
 
 
@@ -244,12 +260,8 @@ def check_page(limit: int, offset: int) -> None:
         raise Invalid("offset must be at least 0.", (("/offset", "out of range"),))
 
 
-def _unknown(assistant_id: UUID) -> NotFound:
+def _unknown(assistant_id: UUID | str) -> NotFound:
     return NotFound(f"Assistant with ID {assistant_id} not found")
-
-
-def _shown(row: Row[Any]) -> Assistant:
-    return Assistant(**row._mapping)  # noqa: SLF001  public by documentation
 
 
 async def _sought(who: Principal, wanted: AssistantSearch) -> tuple[Owned, AssistantSearch]:

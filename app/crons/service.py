@@ -92,7 +92,7 @@ class CronService:
             if most and not await queries.has_room(session, tenant_id, most):
                 raise Conflict(f"This tenant has {most} crons, as many as it may have: delete one first.")
             if not await queries.hold_assistant(session, tenant_id, entry.assistant_id):
-                raise NotFound("Thread or assistant not found.")
+                raise NotFound(f"Assistant with ID {entry.assistant_id} not found")
             session.owned = by.owned
             if thread_id is not None and not await queries.hold_thread(session, tenant_id, thread_id):
                 raise NotFound(f"Thread with ID {thread_id} not found")

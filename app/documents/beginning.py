@@ -12,7 +12,7 @@ from app.assistants.service import AssistantService
 from app.db.session import Writer
 from app.documents.ingest import DOCUMENT_ID, INGEST
 from app.runs.claims import Claims
-from app.runs.creation import Creation
+from app.runs.creation import Asker, Creation
 from app.runs.entries import Accept, Claimed
 from app.runs.service import RunService
 from app.runs.structs import RunCreate, RunRequest, StreamMode
@@ -41,7 +41,7 @@ class Beginning:
             metadata={**metadata, DOCUMENT_ID: str(document_id)},
             stream_mode=list(MODES),
         )
-        asked = await self._creation.entry(principal.tenant_id, None, body)
+        asked = await self._creation.entry(principal.tenant_id, None, body, Asker(internal=True))
         async with self._runs.admission.admitted([asked], principal.limits) as (entry,):
             yield entry
 

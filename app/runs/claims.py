@@ -239,7 +239,7 @@ async def _in_reach(connection: asyncpg.Connection, entry: Accept) -> bool:
 
 def _outcome(entry: Accept, row: asyncpg.Record, until: float) -> Claimed | Exception:
     if not row["has_assistant"]:
-        return NotFound("Thread or assistant not found.")
+        return NotFound(f"Assistant with ID {entry.assistant_id} not found")
     if row["status"] is None:
         if entry.strict and (row["has_thread"] or entry.create_thread):
             return Conflict(
@@ -250,7 +250,7 @@ def _outcome(entry: Accept, row: asyncpg.Record, until: float) -> Claimed | Exce
             return Conflict(
                 "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
             )
-        return NotFound("Thread or assistant not found.")
+        return NotFound(f"Thread with ID {entry.thread_id} not found")
     if row["status"] == "running":
         return _claimed(row, entry, until)
     return _claimed(row, entry, behind=row["live_run"])

@@ -31,7 +31,7 @@ class Asker(NamedTuple):
     """Who asks for a run: how the audit log names them (``actor``), and whether they may approve calls.
 
     Where the operator's handlers tell: what is ``owned`` of threads and of assistants. ``user_id``: the person whom an
-    API key or a token names.
+    API key or a token names. ``internal``: the service itself asks.
     """
 
     owned: Owned = None
@@ -40,6 +40,7 @@ class Asker(NamedTuple):
     user_id: str = ""
     actor: str = ""
     approves: bool = False
+    internal: bool = False
 
 
 class Continued(msgspec.Struct, frozen=True):
@@ -114,7 +115,9 @@ class Creation:
         if thread_id is None and body.command is not None:
             raise BadRequest("You must provide a thread_id when resuming.")
         fork = body.fork(thread_id)
-        assistant_id, agent_name = await self._assistants.resolve(tenant_id, body.assistant_id, by.assistants)
+        assistant_id, agent_name = await self._assistants.resolve(
+            tenant_id, body.assistant_id, by.assistants, internal=by.internal
+        )
         run_id = new_id()
         agent = self._agents.get(agent_name)
         if agent is not None:

@@ -204,14 +204,20 @@ async def test_the_event_loop_is_free_while_a_pdf_is_read(ours: Tenant) -> None:
     assert answered > 3
 
 
-async def test_nobody_else_can_start_the_agent_that_ingests_on_a_document(ours: Tenant) -> None:
+async def test_clients_cannot_run_the_agent_that_ingests(ours: Tenant) -> None:
     document = await ours.upload(BOOK)
-    for given, status in ((None, 422), ({"document_id": "x"}, 422), ("hello", 422)):
-        answer = await ours.http.post("/runs/wait", json={"assistant_id": "_ingest", "input": given or {}})
-        assert answer.status_code == status
-    body = {"assistant_id": "_ingest", "input": {"document_id": document["document_id"]}}
-    answer = await ours.http.post("/runs/wait", json=body)
-    assert "another run's" in answer.json()["__error__"]["message"]
+    thread_id = (await ours.http.post("/threads", json={})).json()["thread_id"]
+    given = {"document_id": document["document_id"]}
+    for named in ("_ingest", str(agent_id("_ingest"))):
+        body = {"assistant_id": named, "input": given}
+        for path in ("/runs/wait", "/runs", "/runs/stream", "/runs/crons", f"/threads/{thread_id}/runs"):
+            answer = await ours.http.post(path, json={**body, "schedule": "0 0 1 1 *"})
+            assert (answer.status_code, path) == (404, path)
+        answer = await ours.http.post("/runs/batch", json=[body])
+        assert answer.status_code == 404
+        assert (await ours.http.get(f"/assistants/{named}/schemas")).status_code == 404
+        assert (await ours.http.patch(f"/assistants/{named}", json={"config": {}})).status_code in (404, 422)
+    assert (await ours.http.post("/assistants", json={"graph_id": "_ingest"})).status_code == 404
     assert (await ours.get(document["document_id"]))["status"] == "ready"
     listed = await ours.http.post("/assistants/search", json={"limit": 100})
     assert "_ingest" not in {one["graph_id"] for one in listed.json()}

@@ -167,8 +167,13 @@ async def test_what_is_unknown_or_wrong_is_said_in_a_sentence(client: LangGraphC
     thread_id = (await client.threads.create())["thread_id"]
     with pytest.raises(UnprocessableEntityError, match="One of the registered graphs: assistant, echo"):
         await client.runs.create(thread_id, "nope", input=HELLO)
-    with pytest.raises(NotFoundError, match="Thread or assistant not found"):
-        await client.runs.create(str(uuid.uuid4()), "echo", input=HELLO)
+    unknown = str(uuid.uuid4())
+    with pytest.raises(NotFoundError, match=f"Thread with ID {unknown} not found"):
+        await client.runs.create(unknown, "echo", input=HELLO)
+    with pytest.raises(NotFoundError, match=f"Assistant with ID {unknown} not found"):
+        await client.runs.create(thread_id, unknown, input=HELLO)
+    with pytest.raises(NotFoundError, match=f"Thread with ID {unknown} not found"):
+        await client.crons.create_for_thread(unknown, "echo", schedule="0 0 1 1 *", input=HELLO)
     with pytest.raises(UnprocessableEntityError, match="stream_mode"):
         await client.runs.create(thread_id, "echo", input=HELLO, stream_mode="bogus")  # type: ignore[arg-type]
     with pytest.raises(UnprocessableEntityError, match="role"):
