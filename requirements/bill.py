@@ -1,4 +1,4 @@
-"""The bill of materials (CycloneDX) of what is installed here of ``runtime.txt``: the image has its own inside.
+"""The bill of materials (CycloneDX) of what is installed here of the image's lock file: the image has its own inside.
 
 Usage, from the environment whose licences it shall tell: python -m requirements.bill FILE
 """

@@ -9,7 +9,7 @@ from app.settings import Settings, check_serving, is_loopback, load, variables
 from docs.configuration import PAGE, render
 
 NOWHERE = Path("no-such-file")
-PEPPER = "p" * 32
+PEPPER = "0123456789abcdef" * 2
 
 
 def read(**environ: str) -> Settings:
@@ -213,3 +213,27 @@ def test_serving_is_allowed_with_keys_everywhere_and_without_only_on_loopback() 
 def test_the_page_of_the_settings_is_fresh() -> None:
     """docs/configuration.md is what `make docs-config` writes."""
     assert PAGE.read_text(encoding="utf-8") == render()
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"AGENT_KEY_PEPPER": "a" * 32}, "AGENT_KEY_PEPPER is not random; set it to the output of: openssl rand"),
+        ({"AGENT_KEY_PEPPER": "abcabcab" * 8}, "AGENT_KEY_PEPPER is not random"),
+        ({"AGENT_WEBHOOK_SECRET": "x"}, "AGENT_WEBHOOK_SECRET is short or not random; set it to the output of"),
+        ({"AGENT_WEBHOOK_SECRET": "0123456789abcdef"}, "AGENT_WEBHOOK_SECRET is short"),
+        ({"AGENT_WEBHOOK_SECRET": "whsec_" + "A" * 32}, "AGENT_WEBHOOK_SECRET is short or not random"),
+        ({"AGENT_KEY_PEPPER_SECONDARY": "a" * 32}, ""),  # until the rotation away from it is done
+        ({"AGENT_WEBHOOK_SECRET_SECONDARY": "x"}, ""),
+        ({}, ""),
+    ],
+)
+def test_secrets_that_can_be_guessed_stop_the_start(given: dict[str, str], words: str) -> None:
+    strong = {"AGENT_KEY_PEPPER": "0123456789abcdef" * 2, "AGENT_WEBHOOK_SECRET": "0123456789abcdef" * 2}
+    settings = read(DATABASE_URL="postgresql://h/d", **{**strong, **given})
+    if not words:
+        check_serving(settings)
+        return
+    with pytest.raises(UsageError) as caught:
+        check_serving(settings)
+    assert str(caught.value).startswith(words)

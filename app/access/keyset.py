@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
@@ -16,6 +17,7 @@ import structlog
 
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
+from app.settings import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +79,8 @@ class KeySet:
         try:
             keys = await self._fetch()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            log.warning("token_keys_unavailable", error=type(error).__name__, kept=len(self._keys))
+            reason = str(error) if type(error) is ValueError else ""
+            log.warning("token_keys_unavailable", error=type(error).__name__, reason=reason, kept=len(self._keys))
             return
         if [one._jwk_data for one in keys] != [one._jwk_data for one in self._keys]:  # noqa: SLF001
             self._keys = keys
@@ -89,15 +92,27 @@ class KeySet:
             url = self._url
             if not url:
                 about = await _json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-                url = str(about["jwks_uri"])
+                if about.get("issuer") != self._issuer:
+                    raise ValueError("the discovery document is another issuer's")
+                url = str(about.get("jwks_uri"))
+                if not _is_safe(url):
+                    raise ValueError("jwks_uri has neither https nor a loopback address")
             found = await _json(session, url)
         keys = []
-        for one in found["keys"]:
+        listed = found.get("keys")
+        for one in listed if isinstance(listed, list) else ():
             with contextlib.suppress(jwt.PyJWTError):  # a kind of key that is not known here
-                keys.append(jwt.PyJWK.from_dict(one))
+                keys.append(jwt.PyJWK.from_dict(one if isinstance(one, dict) else {}))
         if not keys:
             raise ValueError("no usable key")
         return keys
+
+
+def _is_safe(url: str) -> bool:
+    """Whether keys from ``url`` are the issuer's: anybody on the way could replace those that come without TLS."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def _fits(key: jwt.PyJWK, algorithm: str) -> bool:

@@ -33,6 +33,9 @@ from app.web.bodies import has_whole_body, repeated
 BELIEVED_SECONDS = 4.0
 """How long the limits of a tenant count without being asked for again."""
 
+SDK = "langgraph_sdk"
+"""What handlers are written with; the extra ``auth`` installs it."""
+
 LONGEST_NAME = 100
 LONGEST_IDENTITY = 255
 
@@ -142,6 +145,12 @@ def people_of(
     try:
         handlers = Handlers(load(agents.auth.path, agents.folder), agents.auth.path)
     except StartError as error:
+        missing = getattr(error.__cause__, "name", None)
+        if isinstance(error.__cause__, ModuleNotFoundError) and str(missing).partition(".")[0] == SDK:
+            raise StartError(
+                f"{agents.source}: auth: {agents.auth.path} imports {SDK}, which is not installed: install the extra "
+                "auth, as in pip install 'agent-service[auth]' (the image has it)"
+            ) from error
         raise StartError(f"{agents.source}: auth: {error}") from error
     return People(handlers, database, tenant=agents.auth.tenant, base=base, keys=keys, records=records)
 

@@ -24,6 +24,10 @@ from app.options import AuthSettings
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """What may be allowed: signatures by a private key alone, never a shared secret, never none."""
 
+TIMES = ("exp", "nbf", "iat")
+LATEST = 253_402_300_799
+"""The last second of the year 9999."""
+
 LARGEST = 8192
 """Characters of a token."""
 
@@ -82,7 +86,8 @@ class TokenService:
                 leeway=self._settings.jwt_leeway,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            _check_times(claims)
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Unauthenticated(REFUSED) from error
         return claims
 
@@ -109,6 +114,14 @@ def algorithms_of(text: str) -> frozenset[str]:
         if name not in ALGORITHMS or name[:2] not in FAMILIES:
             raise UsageError(f"AGENT_JWT_ALGORITHMS names {name!r}; use some of {', '.join(ALGORITHMS)}")
     return frozenset(named)
+
+
+def _check_times(claims: dict[str, Any]) -> None:
+    """Refuse times that are not numbers (RFC 7519, NumericDate). Raises ``ValueError``."""
+    for name in TIMES:
+        moment = claims.get(name, 0)
+        if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment <= LATEST:
+            raise ValueError(f"{name} is not a time")
 
 
 def _claim(claims: Any, path: str) -> Any:

@@ -3,7 +3,7 @@
     AgentServiceError
     ├─ StartError              the process cannot start: one line, exit 1
     │  └─ UsageError           the command line or a setting is wrong: one line, exit 2
-    ├─ BadRequest 400          bytes that are no JSON text, contradicting fields
+    ├─ BadRequest 400          bytes that cannot be a JSON text, contradicting fields
     ├─ Unauthenticated 401
     ├─ Forbidden 403
     ├─ NotFound 404            unknown, or another tenant's

@@ -10,10 +10,34 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last four bytes
 _UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291: all of IPv6 that the internet routes
-_NOWHERE = (
-    ipaddress.ip_network("192.88.99.0/24"),  # RFC 7526: relays of 6to4, given up
-    ipaddress.ip_network("3fff::/20"),  # RFC 9637: documentation, which Python 3.11 does not know yet
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private use
+            "100.64.0.0/10",  # shared by providers with their customers
+            "127.0.0.0/8",  # loopback
+            "169.254.0.0/16",  # link local, metadata services of clouds
+            "172.16.0.0/12",  # private use
+            "192.0.0.0/24",  # IETF protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4, deprecated
+            "192.168.0.0/16",  # private use
+            "198.18.0.0/15",  # benchmarking
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, and the broadcast address
+            "2001::/23",  # IETF protocol assignments: Teredo, benchmarking, ORCHID
+            "2001:db8::/32",  # documentation
+            "3fff::/20",  # documentation
+        ),
+    )
 )
+"""Networks that the internet does not route or that lead elsewhere, of the IANA registries of special-purpose addresses
+(https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry, RFC 6890), written out
+because the table in Python's ``ipaddress`` differs by its version."""
 _ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")  # RFC 5214: an IPv4 address follows, whatever the network
 _LONGEST_URL = 2048
 
@@ -54,10 +78,9 @@ class Allowed:
 
 
 def _is_public(address: Address) -> bool:
-    """IPv6 is public where the internet routes it: what Python knows of special networks differs by its version."""
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST and address not in _NAT64:
         return False
-    return address.is_global and not address.is_multicast and not any(address in network for network in _NOWHERE)
+    return not any(address in network for network in _SPECIAL)
 
 
 def _inside(address: Address) -> list[Address]:

@@ -1,10 +1,11 @@
 """What a provider says when it fails, turned into the tree of errors.
 
-A provider's own message is untrusted: it is bounded, stripped of control characters, and dropped where it could show
-the key. Answers of 401 and 403 never quote it, because vendors repeat parts of the key there.
+A provider's own message is untrusted: it is bounded, stripped of control characters, and words that could show a part
+of the key are taken out. Answers of 401 and 403 never quote it, because vendors repeat parts of the key there.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,8 +24,10 @@ from app.base.errors import (
 from app.secrets.secret import Secret
 
 MESSAGE_CHARACTERS = 200
-CODE_CHARACTERS = 60
-KEY_CHARACTERS = 8
+FRAGMENT_CHARACTERS = 4
+"""So many characters of a key in a row, from any place in it, are a part of it that must not be shown."""
+
+REDACTED = "[redacted]"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding a provider's JSON can raise."""
 
@@ -68,6 +71,10 @@ class ErrorBody(msgspec.Struct):
     detail: str | list[msgspec.Raw] | None = None
 
 
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
+"""A word that may stand for a kind of error. One that holds a part of the key is not shown."""
+_PUBLIC_BEGINNING = re.compile(r"(?:sk|pk)-(?:(?:proj|svcacct|admin|ant|api\d{1,3}|or|v\d{1,2})-){0,3}")
+
 _error_body = msgspec.json.Decoder(ErrorBody).decode
 
 
@@ -78,10 +85,38 @@ def clean(text: str, limit: int = MESSAGE_CHARACTERS) -> str:
 
 
 def quote(text: str | None, key: Secret | None) -> str:
-    """``text`` made fit to be shown, or nothing where it holds the key or its first characters."""
-    if not text or (key and key.reveal()[:KEY_CHARACTERS] in text):
+    """``text`` made fit to be shown: words that hold a part of the key, or hide one, are taken out."""
+    if not text:
         return ""
-    return clean(text)
+    # cleaned first: a control character must not cut a part of the key in two
+    words = clean(text, MESSAGE_CHARACTERS * 2).split(" ")
+    fragments = _fragments(key)
+    return clean(" ".join(REDACTED if _may_show(word, fragments) else word for word in words))
+
+
+def _may_show(word: str, fragments: frozenset[str]) -> bool:
+    if "**" in word:
+        return True
+    letters = "".join(filter(_in_keys, word)).lower()
+    return any(
+        letters[at : at + FRAGMENT_CHARACTERS] in fragments for at in range(len(letters) - FRAGMENT_CHARACTERS + 1)
+    )
+
+
+def _fragments(key: Secret | None) -> frozenset[str]:
+    """Every run of ``FRAGMENT_CHARACTERS`` characters of the key behind its public beginning (``sk-…-``)."""
+    if key is None:
+        return frozenset()
+    secret = key.reveal()
+    known = _PUBLIC_BEGINNING.match(secret)
+    letters = "".join(filter(_in_keys, secret[known.end() if known else 0 :])).lower()
+    return frozenset(
+        letters[at : at + FRAGMENT_CHARACTERS] for at in range(max(1, len(letters) - FRAGMENT_CHARACTERS + 1))
+    )
+
+
+def _in_keys(character: str) -> bool:
+    return character.isalnum() or character in "-_"
 
 
 def complaint_of(body: bytes) -> Complaint | None:
@@ -175,7 +210,7 @@ def _sentence(
     kind: type[ModelError], vendor: str, complaint: Complaint, key: Secret | None, status: int | None = None
 ) -> str:
     words = dict.fromkeys(word for word in (complaint.type, complaint.code) if isinstance(word, str))
-    causes = [clean(shown, CODE_CHARACTERS) for word in words if (shown := quote(word, key))]
+    causes = [word for word in words if word in CODES or (_CODE.fullmatch(word) and quote(word, key) == word)]
     causes.insert(0, f"HTTP {status}" if status else "in its stream")
     if status and 300 <= status < 400:
         causes.append("a redirect, which is not followed: check the base URL")

@@ -119,5 +119,12 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         float, is_("AGENT_LEASE_SECONDS", "How long a worker owns a run without renewing its lease.", ge=3, le=3600)
     ] = 30
     request_seconds: Annotated[
-        float, is_("AGENT_REQUEST_SECONDS", "How long a request that does not stream may take.", ge=1, le=3600)
+        float,
+        is_(
+            "AGENT_REQUEST_SECONDS",
+            "Seconds until the answer to a request must begin; then it gets 503. Not for streams, waits for a run, and "
+            "uploads, which have deadlines of their own.",
+            ge=1,
+            le=3600,
+        ),
     ] = 120

@@ -1,6 +1,7 @@
 """What an item may be, whichever way it comes: over HTTP, from an agent, or out of a file. Pure."""
 
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,9 @@ from app.store.texts import check_fields
 
 LARGEST = 512 * 1024
 """Bytes of a value, as JSON."""
+
+_UNUSUAL_NUMBER = re.compile(rb"[0-9][eE][+-]?[0-9]{4}|[0-9]{1000}")
+"""A number that PostgreSQL may not hold: such a value is stored as its parsed form, as other readers see it."""
 
 LONGEST_TTL = 10 * 366 * 24 * 60
 """Minutes."""
@@ -32,6 +36,7 @@ def accepted(body: ItemPut, ttl: float) -> Accepted:
     """``body``, checked. ``ttl``: minutes that it stays where it does not say; 0: for ever. Raises ``Invalid``."""
     path, key = place_of(body.namespace), key_of(body.key)
     value = _value_in(body.value)
+    raw = bytes(body.value)
     if body.index is True:
         raise Invalid("`index` is false, a list of fields, or null.", (("/index", "true is the default"),))
     if isinstance(body.index, list):
@@ -40,7 +45,7 @@ def accepted(body: ItemPut, ttl: float) -> Accepted:
         path=path,
         key=key,
         value=value,
-        text=bytes(body.value).decode(),
+        text=(msgspec.json.encode(value) if _UNUSUAL_NUMBER.search(raw) else raw).decode(),
         index=None if body.index is None else msgspec.json.encode(body.index).decode(),
         ttl_minutes=_ttl((ttl or None) if body.ttl is msgspec.UNSET else body.ttl),
     )

@@ -37,8 +37,12 @@ def takes_messages(path: str) -> bool:
 
 def has_whole_body(scope: Any) -> bool:
     """Whether a request may have a body that is read whole: a POST that brings a file has none (``app.web.files``)."""
-    method = scope["method"]
-    return method not in WITHOUT_BODY and not (method == "POST" and _FILES.search(scope["path"]))
+    return scope["method"] not in WITHOUT_BODY and not brings_file(scope)
+
+
+def brings_file(scope: Any) -> bool:
+    """Whether a request uploads a file."""
+    return scope["method"] == "POST" and _FILES.search(scope["path"]) is not None
 
 
 class Bodies:

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 SORRY = "Something failed inside the service. Try again; if it stays, tell who runs it the request_id."
+WHERE = "The routes of the API begin with /api/v1, like /api/v1/threads; /docs lists them."
 MODEL_SORRY = "The model behind this agent failed. Try again; if it stays, tell who runs the service the request_id."
 
 
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    400: Kind("bad-request", "Bad request", "Send well-formed JSON in UTF-8, at most 64 levels deep, without NUL."),
+    400: Kind("bad-request", "Bad request", "Send text in UTF-8, at most 64 levels deep, without NUL."),
     401: Kind("not-authenticated", "Not authenticated", "Send `Authorization: Bearer KEY` or `X-Api-Key: KEY`."),
     403: Kind("not-allowed", "Not allowed", "Use a key whose scopes allow this."),
     404: Kind(
@@ -52,7 +53,7 @@ KINDS = {
         "Unsupported media type",
         "Send `Content-Type: application/json`, or a document of a type that is taken; not compressed.",
     ),
-    422: Kind("not-acceptable", "Not acceptable", "The JSON is invalid or does not fit; `errors` point to each place."),
+    422: Kind("not-acceptable", "Not acceptable", "Send valid JSON that fits the route; `errors` point to each place."),
     429: Kind("limited", "Too many requests", "Wait as long as `Retry-After` says."),
     500: Kind("internal", "Internal error", "Try again; if it stays, report the `request_id`."),
     501: Kind("not-built", "Not built yet", "This version does not serve it."),
@@ -150,7 +151,7 @@ def of_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Respon
     if status >= 500:
         return of_unknown(request, error)
     if status == 404:
-        detail = f"Nothing is at {request.scope['path']}; /docs lists every route."
+        detail = f"No route matches {request.scope['path']}. {WHERE}"
     if status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
     return _answer(request, status, detail or KINDS.get(status, OTHER).remedy, headers=headers)

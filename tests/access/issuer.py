@@ -41,6 +41,7 @@ class Issuer:
             {"kty": "something new", "kid": "new"},
             jwk(RSA["next"], "encrypting", use="enc"),
         ]
+        self.about: dict[str, Any] = {}
         self.down = False
         self.asked = 0
         self.url = ""
@@ -59,7 +60,8 @@ class Issuer:
         await self._runner.cleanup()
 
     async def _about(self, _: web.Request) -> web.Response:
-        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"}, status=500 if self.down else 200)
+        about = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.about}
+        return web.json_response(about, status=500 if self.down else 200)
 
     async def _keys(self, _: web.Request) -> web.Response:
         self.asked += 1

@@ -1,6 +1,7 @@
 """The part ``[auth]`` of the agents file: what does not start, and what counts as authentication."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,29 @@ def test_a_file_without_usable_handlers_does_not_start(tmp_path: Path, code: str
     with pytest.raises(StartError, match=complaint) as raised:
         built("postgresql://nobody@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
     assert str(tmp_path / "agents.toml") in str(raised.value)
+
+
+def test_without_the_package_of_the_handlers_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "who.py").write_text("from langgraph_sdk import Auth\nauth = Auth()\n")
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./who.py:auth"\n')
+    monkeypatch.setattr(sys, "meta_path", [Without("langgraph_sdk"), *sys.meta_path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "langgraph_sdk"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(StartError, match=r"imports langgraph_sdk, which is not installed: install the extra auth"):
+        built("postgresql://nobody@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
+
+
+class Without:
+    """An import hook: the package is not installed."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] == self._package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def test_tokens_and_handlers_at_once_are_refused() -> None:

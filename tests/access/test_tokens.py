@@ -1,10 +1,13 @@
 """Tokens of an issuer: who gets in, as whom, and the many ways in which nobody does."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+import structlog
 
 from app.access.keyset import KeySet
 from app.access.structs import DEFAULT_TENANT, ROLES, tenant_id_of
@@ -170,3 +173,81 @@ async def test_an_algorithm_that_shares_its_secret_cannot_be_allowed(database_ur
     with pytest.raises(UsageError, match="AGENT_JWT_ALGORITHMS names 'HS256'"):
         async with serving(database_url, **settings(issuer, AGENT_JWT_ALGORITHMS="RS256, HS256")):
             pass
+
+
+ODD: list[Any] = [
+    "1",
+    "inf",
+    True,
+    False,
+    [],
+    {},
+    [1],
+    1e308,
+    -1,
+    -1e308,
+    10**400,
+    2**63,
+    float("inf"),
+    float("nan"),
+    "",
+]
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+async def test_times_of_the_wrong_kind_or_size_are_401(service: Service, issuer: Issuer, claim: str) -> None:
+    for odd in [*ODD, str(2**40), str(2.0**40)]:
+        header, body, key = {"alg": "RS256", "kid": "rsa"}, {**issuer.claims(org="acme"), claim: odd}, RSA["rsa"]
+        token = jwt.api_jws.encode(json.dumps(body).encode(), key, "RS256", headers=header)
+        assert (await search(service, token), claim, odd) == (401, claim, odd)
+
+
+@pytest.mark.parametrize("claim", ["aud", "iss", "sub", "org", "realm"])
+async def test_other_claims_of_any_kind_fail_no_request(service: Service, issuer: Issuer, claim: str) -> None:
+    for odd in [
+        *ODD,
+        None,
+        ["a", 1],
+        [[AUDIENCE]],
+        {"roles": {"member": 1}},
+        {"roles": [{}, [], None]},
+        "\ud800",
+        "x" * 5000,
+    ]:
+        header, body, key = {"alg": "RS256", "kid": "rsa"}, {**issuer.claims(org="acme"), claim: odd}, RSA["rsa"]
+        token = jwt.api_jws.encode(json.dumps(body).encode(), key, "RS256", headers=header)
+        status = await search(service, token)
+        assert status in ({401, 403} if claim != "realm" else {401, 403, 200}), (claim, odd, status)
+
+
+@pytest.mark.parametrize(
+    "changed, reason",
+    [
+        ({"jwks_uri": "http://keys.example/keys"}, "jwks_uri"),
+        ({"jwks_uri": "ftp://127.0.0.1/keys"}, "jwks_uri"),
+        ({"jwks_uri": "//127.0.0.1/keys"}, "jwks_uri"),
+        ({"jwks_uri": None}, "jwks_uri"),
+        ({"issuer": "https://elsewhere.example"}, "another issuer"),
+        ({"issuer": None}, "another issuer"),
+    ],
+)
+async def test_a_discovery_document_that_leads_to_other_keys_is_not_followed(
+    issuer: Issuer, changed: dict[str, Any], reason: str
+) -> None:
+    issuer.about = changed
+    keys = KeySet(issuer.url, "")
+    with structlog.testing.capture_logs() as logged:
+        await keys._refresh()
+    assert [line["event"] for line in logged] == ["token_keys_unavailable"]
+    assert reason in logged[0]["reason"]
+    assert issuer.asked == 0
+
+
+async def test_a_key_set_of_any_shape_leaves_the_known_keys(issuer: Issuer) -> None:
+    keys = KeySet(issuer.url, "")
+    await keys._refresh()
+    shapes: list[Any] = [None, {}, "x", [], [1, None, "x", []], [{"kty": "RSA", "n": 1}]]
+    for odd in shapes:
+        issuer.keys = odd
+        await keys._refresh()
+        assert await keys.key("rsa", "RS256") is not None

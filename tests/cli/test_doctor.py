@@ -94,7 +94,10 @@ def test_a_sound_deployment_holds_and_each_way_to_break_it_is_named(
     assert failing(deployment.looked(DATABASE_URL=database_url)[1]) == {"database: login role"}
     assert failing(deployment.looked(OPENAI_API_KEY="")[1]) == {"settings: provider key"}
     assert failing(deployment.looked(APP_ENV="development")[1]) == {"settings: production"}
-    assert failing(deployment.looked(AGENT_KEY_PEPPER="ab" * 16)[1]) == {"settings: pepper"}
+    assert failing(deployment.looked(AGENT_KEY_PEPPER="ab" * 16)[1]) == {
+        "settings: pepper",
+        "settings: serve would start",
+    }
     assert failing(deployment.looked(AGENT_KEY_PEPER="x")[1]) == {"settings: names known"}
     assert failing(deployment.looked(REDIS_URL="redis://127.0.0.1:1/0")[1]) == {"redis: reachable"}
     assert "settings: serve would start" in failing(deployment.looked(HOST="0.0.0.0", AGENT_AUTH="none")[1])

@@ -21,7 +21,7 @@ from app.secrets.secret import Secret
 from tests.llm.asking import HTTP_VENDORS, KEY, PROMPT, Heard, adapter, endpoint, hear
 from tests.llm.conftest import ROOMY
 from tests.llm.fake_provider import FakeProvider
-from tests.llm.faults import Fault, Replay, error
+from tests.llm.faults import Fault, Replay
 from tests.llm.wires import OPENAI, opening, text_event
 
 EXPECTED: dict[Fault, tuple[type[ModelError], str]] = {
@@ -204,11 +204,18 @@ async def test_an_error_body_that_says_nothing_leaves_the_status(
     assert str(heard.error) == "openai cannot serve the request now (HTTP 503)"
 
 
-async def test_a_message_that_holds_the_key_is_dropped(provider: FakeProvider, http: HttpClient) -> None:
-    answer = error(OPENAI, 400, f"What is {KEY[:12]} doing here?")
-    replay = Replay(data=json.dumps(answer["data"]).encode(), status=400, content_type="application/json")
-    heard = await meet(provider, http, OPENAI, replay)
-    assert str(heard.error) == "openai refuses the request (HTTP 400, invalid_request_error)"
+@pytest.mark.parametrize(
+    "piece", [KEY, KEY[:12], KEY[-4:], KEY[5:9], f"sk-...{KEY[-4:]}", "sk-proj-****1a", KEY[-6:].upper()]
+)
+async def test_no_part_of_the_key_in_a_message_or_a_code_is_shown(
+    provider: FakeProvider, http: HttpClient, piece: str
+) -> None:
+    for status, shown in ((400, ": Incorrect key: [redacted] Try again."), (401, "")):
+        body = {"error": {"message": f"Incorrect key: ({piece}). Try again.", "type": "oops", "code": f"bad_{piece}"}}
+        replay = Replay(data=json.dumps(body).encode(), status=status, content_type="application/json")
+        heard = await meet(provider, http, OPENAI, replay)
+        assert str(heard.error).endswith(f"(HTTP {status}, oops){shown}")
+        assert KEY[-4:] not in str(heard.error)
 
 
 async def test_a_refused_connection_is_unavailability(http: HttpClient) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
+
 from app.store.accepting import LARGEST
 from tests.store.conftest import Store, Tenant
 
@@ -177,3 +179,44 @@ async def test_texts_of_any_script_and_length_can_be_stored_beside_one_another(o
     puts = (ours.put("a", str(number), {"text": text}) for number, text in enumerate(texts))
     await asyncio.gather(*puts, ours.put("a", "small", {"text": "small"}))
     assert len(await ours.keys("a", query="small")) == len(texts) + 1
+
+
+@pytest.mark.parametrize(
+    "number, read",
+    [
+        ("1e-20000", 0.0),
+        ("-1e-20000", 0.0),
+        ("0." + "0" * 20_000 + "1", 0.0),
+        ("1E-0020000", 0.0),
+        ("-0", 0),
+        ("-0.0", 0.0),
+        ("1e308", 1e308),
+        ("123456789012345678901234567890", 123456789012345678901234567890),
+        ("5e-324", 5e-324),
+    ],
+)
+async def test_numbers_at_the_edges_are_stored_as_they_read(ours: Tenant, number: str, read: float) -> None:
+    body = f'{{"namespace": ["edges"], "key": "k", "value": {{"n": {number}, "text": "1e-20000"}}}}'
+    answer = await ours.http.put("/store/items", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 204, answer.text
+    found = await ours.http.get("/store/items", params={"namespace": "edges", "key": "k"})
+    value = found.json()["value"]
+    assert (float(value["n"]), value["text"]) == (float(read), "1e-20000")
+
+
+@pytest.mark.parametrize(
+    "number", ["1e400", "-1e400", "1e99999", "1" + "0" * 200_000, "NaN", "Infinity", "-", "01", "1e"]
+)
+async def test_numbers_that_no_reader_can_hold_are_422_on_every_route(ours: Tenant, number: str) -> None:
+    thread_id = (await ours.http.post("/threads", json={})).json()["thread_id"]
+    for method, path, body in (
+        ("PUT", "/store/items", '{"namespace": ["edges"], "key": "k", "value": {"n": N}}'),
+        ("POST", "/store/items/search", '{"namespace_prefix": ["edges"], "filter": {"n": N}}'),
+        ("POST", "/threads", '{"metadata": {"n": N}}'),
+        ("POST", "/threads/search", '{"values": {"n": N}}'),
+        ("POST", f"/threads/{thread_id}/state", '{"values": {"messages": [], "n": N}, "as_node": "model"}'),
+        ("POST", f"/threads/{thread_id}/runs", '{"assistant_id": "echo", "input": {"n": N}}'),
+    ):
+        content = body.replace("N", number)
+        answer = await ours.http.request(method, path, content=content, headers={"content-type": "application/json"})
+        assert (answer.status_code, path) == (422, path), answer.text

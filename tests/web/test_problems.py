@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from structlog.typing import EventDict
 
 from app.base import errors
-from app.web.problems import KINDS
+from app.web.problems import KINDS, WHERE
 from tests.web.serving import serving
 
 SECRET = "SELECT key FROM secrets"
@@ -155,7 +155,7 @@ async def test_errors_of_a_client_write_no_log_line() -> None:
 async def test_an_unknown_path_is_404() -> None:
     async with serving(draw) as client:
         problem = (await client.get("/nope")).json()
-    assert (problem["status"], problem["detail"]) == (404, "Nothing is at /nope; /docs lists every route.")
+    assert (problem["status"], problem["detail"]) == (404, f"No route matches /nope. {WHERE}")
 
 
 async def test_a_wrong_method_is_told_the_right_ones() -> None:

@@ -7,11 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from app.base.errors import AgentServiceError
 from app.cli.doctor.rows import Sheet
-from app.settings import Settings, check_serving, is_loopback
+from app.settings import MIN_DISTINCT, Settings, check_serving, distinct_characters, is_loopback
 
 AREA = "settings"
-FEWEST_CHARACTERS = 10
-"""Different characters of a pepper that is random: of 32 hexadecimal ones there are hardly ever fewer."""
 SECURE = ("require", "verify-ca", "verify-full")
 LEAST_FREE = 0.1
 
@@ -29,7 +27,7 @@ def look(sheet: Sheet, settings: Settings) -> None:
         sheet.leave(AREA, "pepper", f"AGENT_KEY_PEPPER is not set (AGENT_AUTH={settings.auth.mode})")
     else:
         pepper = settings.auth.key_pepper.reveal()
-        few = len(set(pepper))
+        few = distinct_characters(settings.auth.key_pepper)
         command = "openssl rand -hex 32 > secrets/key_pepper  # makes one"
         sheet.ask(AREA, "pepper", command, "at random", lambda: _pepper(len(pepper), few))
     _model(sheet, settings)
@@ -50,7 +48,7 @@ def _is(seen: str, wanted: str) -> tuple[bool, str]:
 
 
 def _pepper(length: int, few: int) -> tuple[bool, str]:
-    return few >= FEWEST_CHARACTERS, f"{length} characters, {few} different ones"
+    return few >= MIN_DISTINCT, f"{length} characters, {few} different ones"
 
 
 def _model(sheet: Sheet, settings: Settings) -> None:
