@@ -1,14 +1,25 @@
 """States of threads that ran here lately, so that the next turn need not load and decode them again."""
 
+import contextlib
+import ctypes
+import time
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 from uuid import UUID
 
+from app.base.tasks import Tasks
 from app.domain.state import State
 
 MOST_BYTES = 64 * 1024 * 1024
-"""JSON bytes of all kept states together."""
+"""Memory of all kept states together."""
+
+IDLE_SECONDS = 300.0
+"""A state that was not used for so long is given up, and its memory goes back to the system."""
+LOOK_SECONDS = 30.0
+
+_ENTRY_BYTES = 600
+"""What an entry takes beside its state: ids, tuples, its place among the others."""
 
 
 class Kept(NamedTuple):
@@ -20,6 +31,12 @@ class Kept(NamedTuple):
     state: State
 
 
+class _Entry(NamedTuple):
+    kept: Kept
+    size: int
+    put_at: float
+
+
 class StateCache:
     """Least recently used states, each valid for exactly one checkpoint.
 
@@ -28,27 +45,60 @@ class StateCache:
     """
 
     def __init__(self) -> None:
-        self._states: OrderedDict[tuple[UUID, UUID], Kept] = OrderedDict()
-        self._bytes = 0
+        self._entries: OrderedDict[tuple[UUID, UUID], _Entry] = OrderedDict()
+        self._tasks = Tasks("state-cache")
+        self.size = 0
+        """Bytes of memory that the entries take."""
+
+    def start(self) -> None:
+        """Begin to give up what is idle."""
+        self._tasks.repeat(self._look, LOOK_SECONDS, name="idle")
+
+    async def aclose(self) -> None:
+        """Give up no more."""
+        await self._tasks.aclose()
 
     def take(self, tenant_id: UUID, thread_id: UUID, head: UUID) -> Kept | None:
         """The state at checkpoint ``head``, no longer kept here; None when it is not."""
-        found = self._states.pop((tenant_id, thread_id), None)
-        if found is None:
-            return None
-        self._bytes -= found.state.size()
-        return found if found.head == head else None
+        kept = self._drop((tenant_id, thread_id))
+        return kept if kept is not None and kept.head == head else None
 
     def put(self, tenant_id: UUID, thread_id: UUID, kept: Kept) -> None:
         """Keep a state; its run must not change it any more."""
-        self.take(tenant_id, thread_id, kept.head)
-        self._states[tenant_id, thread_id] = kept
-        self._bytes += kept.state.size()
-        while self._bytes > MOST_BYTES and self._states:
-            _, dropped = self._states.popitem(last=False)
-            self._bytes -= dropped.state.size()
+        key = (tenant_id, thread_id)
+        self._drop(key)
+        size = _ENTRY_BYTES + kept.state.memory()
+        self._entries[key] = _Entry(kept, size, time.monotonic())
+        self.size += size
+        while self.size > MOST_BYTES and self._entries:
+            self._drop(next(iter(self._entries)))
 
     def forget(self, tenants: Collection[UUID]) -> None:
         """Keep nothing of these tenants."""
-        for tenant_id, thread_id in [place for place in self._states if place[0] in tenants]:
-            self._bytes -= self._states.pop((tenant_id, thread_id)).state.size()
+        for key in [key for key in self._entries if key[0] in tenants]:
+            self._drop(key)
+
+    def release_idle(self, now: float) -> int:
+        """Give up what was put here ``IDLE_SECONDS`` before ``now`` and not used since; how many states."""
+        idle = [key for key, entry in self._entries.items() if now - entry.put_at > IDLE_SECONDS]
+        for key in idle:
+            self._drop(key)
+        if idle:
+            trim_memory()
+        return len(idle)
+
+    async def _look(self) -> None:
+        self.release_idle(time.monotonic())
+
+    def _drop(self, key: tuple[UUID, UUID]) -> Kept | None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return None
+        self.size -= entry.size
+        return entry.kept
+
+
+def trim_memory() -> None:
+    """Give free memory back to the system, where the C library can: glibc, else nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -120,6 +120,7 @@ class Supervisor:
         """Begin to keep leases, to hear of others, and to take up runs that wait."""
         self._signals.listen(self._hear)
         if self._most:
+            self._cache.start()
             self._leases.start()
             self._pickup.start()
 
@@ -214,6 +215,7 @@ class Supervisor:
         lives = [live for live in self._live.values() if not live.finishing]
         await asyncio.gather(*(self._leave(live, "handover") for live in lives))
         await self._tasks.aclose()
+        await self._cache.aclose()
         await self._leases.aclose()
         await self._enforcing.aclose()
 

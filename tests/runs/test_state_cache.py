@@ -1,0 +1,80 @@
+"""The cache of states takes no more memory than it says, whatever its states look like, and gives it back."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app.base.ids import new_id
+from app.checkpoints import cache
+from app.checkpoints.cache import Kept, StateCache
+from app.domain.state import State
+
+FILL = """
+import gc
+from pathlib import Path
+from uuid import UUID
+from app.base.ids import new_id
+from app.checkpoints import cache
+from app.checkpoints.cache import Kept, StateCache
+from app.domain.state import State
+
+messages, length, channels = {messages}, {length}, {channels}
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+tenant, states = new_id(), StateCache()
+head = new_id()
+
+def made():
+    state = State()
+    for number in range(messages):
+        state.merge_messages([b'{{"id":"%s","type":"human","content":"%s"}}' % (new_id().hex.encode(), b"x" * length)])
+    for number in range(channels):
+        state.set(f"channel {{number}}", {{"value": number}})
+    state.take_items()
+    return Kept(new_id(), 1, ("agent",), state)
+
+states.put(tenant, new_id(), made())
+gc.collect()
+before = resident()
+turns = 0
+while states.size < cache.MOST_BYTES * 0.98 or turns < 10:
+    states.put(tenant, new_id(), made())
+    turns += 1
+full = resident() - before
+states.release_idle(float("inf"))
+gc.collect()
+cache.trim_memory()
+print(full, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux' /proc")
+@pytest.mark.parametrize("messages, length, channels", [(2, 20, 0), (2, 20, 20), (200, 60, 2), (4, 20_000, 1)])
+def test_a_full_cache_takes_the_memory_that_it_says_and_gives_it_back(
+    messages: int, length: int, channels: int
+) -> None:
+    code = FILL.format(messages=messages, length=length, channels=channels)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+    full, after = map(int, done.stdout.split())
+    assert 0.6 * cache.MOST_BYTES < full < 1.15 * cache.MOST_BYTES
+    assert after < 0.3 * full
+
+
+def test_what_is_not_used_for_a_while_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[bool] = []
+    monkeypatch.setattr(cache, "trim_memory", lambda: trimmed.append(True))
+    states, tenant, idle, used = StateCache(), new_id(), new_id(), new_id()
+    kept = [Kept(new_id(), 1, (), State()) for _ in range(2)]
+    states.put(tenant, idle, kept[0])
+    now = time.monotonic() + cache.IDLE_SECONDS
+    assert states.release_idle(now - 1.0) == 0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    states.put(tenant, used, kept[1])
+    assert trimmed == []
+    assert states.release_idle(now + 1.0) == 1
+    assert trimmed == [True]
+    assert states.take(tenant, idle, kept[0].head) is None
+    assert states.take(tenant, used, kept[1].head) == kept[1]
+    assert states.size == 0
