@@ -59,8 +59,10 @@ bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
 soak: $(READY)  ## mixed load with faults, then what is left: memory, descriptors, tasks, runs (ARGS="--minutes 30")
 	$(PY) -m bench.soak $(ARGS)
 
-faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills every two seconds (ARGS="--threads 1000")
-	$(if $(FULL),$(PY) -m tests.faults.campaign --threads 100 --turns 5 $(ARGS),$(PY) -m pytest tests/faults $(PYTEST_ARGS))
+faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (ARGS="--threads 1000"); ROUNDS=500: ended connections
+	$(if $(ROUNDS),$(PY) -m tests.faults.rounds --rounds $(ROUNDS))
+	$(if $(FULL),$(PY) -m tests.faults.campaign --threads 100 --turns 5 $(ARGS))
+	$(if $(FULL)$(ROUNDS),,$(PY) -m pytest tests/faults $(PYTEST_ARGS))
 
 docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
 	$(PY) -m docs.configuration

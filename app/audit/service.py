@@ -7,16 +7,12 @@ the last second before it was killed is lost.
 from collections import Counter
 from uuid import UUID
 
-import structlog
-
 from app.access.structs import Note
 from app.audit import queries
 from app.audit.structs import Entry
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.db.engine import Database
-
-log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 1.0
 

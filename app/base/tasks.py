@@ -228,7 +228,7 @@ class Tasks:
         if kept.closed:
             return
         wait = kept.ended(error)
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable | OSError):  # TimeoutError among them: no traceback tells more
             log.warning("task_restarts", task=kept.name, error=kept.error, reason=str(error), again_in=wait)
         else:
             log.error("task_restarts", task=kept.name, error=kept.error, again_in=wait, exc_info=error)

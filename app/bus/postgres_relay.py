@@ -1,20 +1,15 @@
 """Chunks of frames by way of a table: written down by the owner, announced by a signal, read by who wants them."""
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
-import structlog
 
-from app.base.errors import Unavailable
-from app.base.tasks import Tasks
+from app.base.tasks import Tasks, wait_for
 from app.bus.relay import IDLE_SECONDS, PAUSE_SECONDS, PUBLISH_SECONDS, Chunk, Readers
 from app.bus.signals import Signal, Signals
 from app.db.engine import Database
-
-log = structlog.get_logger(__name__)
 
 PUBLISH = """
 insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
@@ -55,7 +50,7 @@ class PostgresCarrier:
         """Begin to read what is announced and wanted."""
         self._readers = readers
         self._signals.listen(self._hear)
-        self._tasks.repeat(self._fetch, 0, name="fetch")
+        self._tasks.repeat(self._fetch, 0, name="fetch", essential=True, back_off=PAUSE_SECONDS)
 
     async def aclose(self) -> None:
         """Stop."""
@@ -85,9 +80,7 @@ class PostgresCarrier:
             self._readers.missed()
 
     async def _fetch(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS):
-                await self._wake.wait()
+        await wait_for(self._wake, IDLE_SECONDS)
         self._wake.clear()
         announced, self._announced = self._announced, set()
         places = self._readers.places(announced)
@@ -96,11 +89,9 @@ class PostgresCarrier:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS), self._database.engine_connection() as connection:
                 rows = await connection.fetch(FETCH, *map(list, zip(*places, strict=True)))
-        except (Unavailable, TimeoutError) as error:
-            log.warning("frames_not_fetched", error=type(error).__name__, runs=len(announced))
+        except BaseException:  # the next try fetches them
             self._announced |= announced
-            await asyncio.sleep(PAUSE_SECONDS)
             self._wake.set()
-            return
+            raise
         for row in rows:
             self._readers.receive(_unpack(row["body"]))

@@ -13,13 +13,10 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
-import structlog
 
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks
+from app.base.tasks import Tasks, wait_for
 from app.bus.feed import Feed, Frame
-
-log = structlog.get_logger(__name__)
 
 ASKED_SECONDS = 15.0
 """How long frames go out after they were asked for the last time."""
@@ -116,7 +113,7 @@ class Outlet:
 
     def start(self) -> None:
         """Begin to send."""
-        self._tasks.repeat(self._send, 0, name="send")
+        self._tasks.repeat(self._send, 0, name="send", essential=True, back_off=PAUSE_SECONDS)
 
     async def aclose(self) -> None:
         """Send what waits and stop."""
@@ -141,19 +138,16 @@ class Outlet:
         watched.until = time.monotonic() + ASKED_SECONDS
 
     async def _send(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS):
-                await self._wake.wait()
+        await wait_for(self._wake, IDLE_SECONDS)
         self._wake.clear()
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._flush()
-        except (Unavailable, TimeoutError) as error:
-            log.warning("frames_not_sent", error=type(error).__name__, runs=len(self._open))
+        except BaseException:  # the next try sends them
             for watched in self._open.values():
                 watched.rewind()
-            await asyncio.sleep(PAUSE_SECONDS)
             self._wake.set()
+            raise
 
     async def _flush(self) -> None:
         now = time.monotonic()

@@ -17,9 +17,8 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.base.errors import Unavailable
 from app.base.ids import new_id
-from app.base.tasks import Tasks
+from app.base.tasks import Beat, Tasks
 from app.db.engine import Database
 
 log = structlog.get_logger(__name__)
@@ -111,7 +110,7 @@ class Signals:
 
     def start(self) -> None:
         """Begin to hear and to send."""
-        self._tasks.repeat(self._connected, PAUSE_SECONDS, name="connection")
+        self._tasks.keep(self._connected, name="connection", essential=True, back_off=PAUSE_SECONDS)
 
     async def aclose(self) -> None:
         """Send what waits, if that goes at once, and stop."""
@@ -142,20 +141,18 @@ class Signals:
         self._wake.set()
         self._sent.clear()
 
-    async def _connected(self) -> None:
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    connection = await stack.enter_async_context(self._database.listening())
-                    await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
-                    await connection.add_listener(CHANNEL, self._hear)
-                    await connection.add_listener(ECHO_CHANNEL, self._hear_echo)
-                self._call(Signal(self._sender))
-                while True:
-                    await self._send(connection)
-                    await self._prove(connection)
-        except (Unavailable, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("signals_reconnect", error=type(error).__name__)
+    async def _connected(self, beat: Beat) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                connection = await stack.enter_async_context(self._database.listening())
+                await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
+                await connection.add_listener(CHANNEL, self._hear)
+                await connection.add_listener(ECHO_CHANNEL, self._hear_echo)
+            self._call(Signal(self._sender))
+            while True:
+                await self._send(connection)
+                await self._prove(connection)
+                beat()
 
     async def _send(self, connection: asyncpg.Connection) -> None:
         """Send what gathers until the next echo is due; what fails to go out waits for the next connection."""

@@ -138,8 +138,8 @@ class Feeds:
         """Begin to follow runs elsewhere."""
         self._signals.listen(self._hear)
         self._carrier.start(self)
-        self._tasks.repeat(self._look, 0, name="look")
-        self._tasks.repeat(self.look_for_missed, MISSED_SECONDS, name="missed")
+        self._tasks.repeat(self._look, 0, name="look", essential=True, back_off=LOOK_SECONDS)
+        self._tasks.repeat(self.look_for_missed, MISSED_SECONDS, name="missed", essential=True)
 
     async def aclose(self) -> None:
         """Stop."""

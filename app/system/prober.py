@@ -28,6 +28,9 @@ FULL = "the database's disk is full"
 EVERY_OTHER = 5.0
 """Seconds between the calls of what else is looked at."""
 
+GIVEN_UP_SECONDS = 2.5
+"""After so long a question that has no answer is given up, and asked on another connection."""
+
 ROOM_SECONDS = 1.0
 """Between two looks whether a full disk has room again."""
 
@@ -56,6 +59,8 @@ class Prober:
         self._tasks = Tasks("prober")
         self._known = REVISIONS
         self._trouble: str | None = None
+        self._asking: asyncio.Task[tuple[str, str]] | None = None
+        self._asked_at = 0.0
         self.database_state = DatabaseState(0.0, now())
 
     @property
@@ -82,16 +87,24 @@ class Prober:
     async def look(self) -> None:
         """Look once, now."""
         began = time.perf_counter()
-        asking = self._tasks.start(self._ask(), name="look")
+        asking = self._asking
+        if asking is None:
+            self._asked_at = began
+            asking = self._asking = self._tasks.start(self._ask(), name="look")
         await asyncio.wait((asking,), timeout=DEADLINE)
         revision, reason = "", ""
         if not asking.done():
-            asking.cancel()  # not waited for: a connection on which nobody answers takes seconds to be given up
+            # the next look goes on with it: to connect may take longer than a look under load
             reason = "TimeoutError"
-        elif asking.cancelled():
-            reason = "CancelledError"
+            if began - self._asked_at > GIVEN_UP_SECONDS:
+                asking.cancel()  # not waited for: a connection on which nobody answers takes seconds to be given up
+                self._asking = None
         else:
-            revision, reason = asking.result()
+            self._asking = None
+            if asking.cancelled():
+                reason = "CancelledError"
+            else:
+                revision, reason = asking.result()
         latency = round((time.perf_counter() - began) * 1000, 2)
         trouble = "the database cannot be reached" if reason else ""
         if not reason and self._database.disk.full:

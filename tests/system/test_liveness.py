@@ -1,0 +1,145 @@
+"""Life is evidence of motion: a worker whose essential tasks cannot go on says so, unless the database is away."""
+
+import asyncio
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.base import tasks as module
+from app.base.tasks import Tasks
+from app.db import groups
+from app.db.engine import DISK_FULL
+from tests.database import execute
+from tests.journeys.conftest import Served
+from tests.outages import children_of
+from tests.system.house import Service, serving
+
+RUN = {"assistant_id": "assistant", "input": {"messages": [{"role": "user", "content": "Hello"}]}}
+WITHOUT = "revoke all on runs from agent_engine"
+WITH = "grant select, insert, update, delete on runs to agent_engine"
+
+ESSENTIAL = {
+    "accept.lane-0",
+    "accept.lane-1",
+    "budgets.flush",
+    "crons.scheduler",
+    "feeds.look",
+    "feeds.missed",
+    "journal.canary",
+    "journal.lane-0",
+    "journal.lane-1",
+    "journal.look",
+    "leases.fence",
+    "leases.renew",
+    "outlet.send",
+    "pickup.claim",
+    "pickup.reap",
+    "postgres_relay.fetch",
+    "prober.database",
+    "signals.connection",
+    "takeover.lane-0",
+    "webhooks.dispatcher",
+}
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures count from the first second on."""
+    monkeypatch.setattr(module, "FAILING_SECONDS", 1.0)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(30):
+        while not await condition():  # noqa: ASYNC110  what it asks about is another program
+            await asyncio.sleep(0.05)
+
+
+async def test_every_kept_task_of_a_process_is_known_and_the_essential_ones_are_these(fresh_database_url: str) -> None:
+    async with serving(fresh_database_url, AGENT_AUTH="none") as service:
+        supervision = service.house.supervision
+        assert set(supervision.names(essential=True)) >= ESSENTIAL
+        known = {*supervision.names(essential=True), *supervision.names(essential=False)}
+        owners = [one for one in gc.get_objects() if isinstance(one, Tasks) and one is not supervision._tasks]
+        kept = {kept.name for owner in owners for kept in owner._kept if owner._supervision is supervision}
+        assert kept == known
+        outside = {kept.name for owner in owners for kept in owner._kept if owner._supervision is None}
+        assert outside == set(), "made after the process was built: nobody watches it"
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_process_that_cannot_go_on_while_the_database_works_is_not_live(fresh_database_url: str) -> None:
+    async with serving(fresh_database_url, AGENT_AUTH="none") as service:
+        given_up: list[str] = []
+        service.house.supervision.on_give_up = given_up.append
+        assert (await service.get("/health/live")).status_code == 200
+        await execute(fresh_database_url, WITHOUT)
+
+        async def is_dead() -> bool:
+            return (await service.get("/health/live")).status_code == 503
+
+        await until(is_dead)
+        assert len(given_up) == 1
+        assert "times in a row" in given_up[0]
+        assert (await service.get("/health/ready")).status_code == 503
+        assert (await service.get("/health")).json()["status"] == "unhealthy"
+        await execute(fresh_database_url, WITH)
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_that_cannot_go_on_is_replaced_by_its_parent(fresh_database_url: str, tmp_path: Path) -> None:
+    """It loses the right to run anything for some time: a new process gets it back with the right."""
+    server = await asyncio.to_thread(Served(fresh_database_url, tmp_path, AGENT_DRAIN_SECONDS="0").wait_until_ready)
+    try:
+        before = children_of(server.process.pid)
+        await execute(fresh_database_url, WITHOUT)
+
+        async def replaced() -> bool:
+            return "process_gives_up" in server.log.read_text()
+
+        async with asyncio.timeout(60):
+            while not await replaced():  # noqa: ASYNC110  another program's log
+                await asyncio.sleep(0.1)
+        await execute(fresh_database_url, WITH)
+        async with asyncio.timeout(40):
+            while server.get("/api/v1/health/live") != 200 or set(children_of(server.process.pid)) & set(before):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert server.process.poll() is None
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_full_disk_is_named_and_is_no_reason_to_end(
+    fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database raises what it raises when its disk is full (53100), for every new run and every try to write."""
+    fail = """create function full_disk() returns trigger language plpgsql as
+      $$ begin raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$"""
+    triggers = [
+        f"create trigger full_disk before insert on {table} for each row execute function full_disk()"
+        for table in ("runs", "live_frames")
+    ]
+    monkeypatch.setattr(groups, "CANARY_SECONDS", 0.1)
+    async with serving(fresh_database_url, AGENT_AUTH="none") as service:
+        await execute(fresh_database_url, fail, *triggers)
+        for path in ("/runs/wait", "/runs"):
+            answer = await service.client.post(f"/api/v1{path}", json=RUN)
+            assert answer.status_code == 503
+            assert answer.json()["detail"] == DISK_FULL
+            assert int(answer.headers["retry-after"]) >= 1
+        await until(lambda: says(service, "unhealthy"))
+        health = (await service.get("/health")).json()
+        assert health["checks"]["checkpoint_db"]["reason"] == "the database's disk is full"
+        assert (await service.get("/health/ready")).status_code == 503
+        assert (await service.get("/health/live")).status_code == 200
+        await execute(fresh_database_url, *(f"drop trigger full_disk on {table}" for table in ("runs", "live_frames")))
+        await until(lambda: says(service, "healthy"))
+        began = time.monotonic()
+        assert (await service.client.post("/api/v1/runs/wait", json=RUN)).status_code == 200
+        assert time.monotonic() - began < 10
+
+
+async def says(service: Service, status: str) -> bool:
+    return bool((await service.get("/health")).json()["status"] == status)
