@@ -15,7 +15,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults lock minilm docs-config docs-metrics observability image up e2e clean
+.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse lock minilm docs-config docs-metrics observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (A
 	$(if $(ROUNDS),$(PY) -m tests.faults.rounds --rounds $(ROUNDS))
 	$(if $(FULL),$(PY) -m tests.faults.campaign --threads 100 --turns 5 $(ARGS))
 	$(if $(FULL)$(ROUNDS),,$(PY) -m pytest tests/faults $(PYTEST_ARGS))
+
+abuse: $(READY)  ## requests made to be expensive, of every route and kind; FULL=1: all of them, and long attacks
+	FULL=$(FULL) $(PY) -m pytest tests/abuse -n 0 $(ARGS)
 
 docs-config: $(READY)  ## write docs/configuration.md anew from app/settings.py
 	$(PY) -m docs.configuration

@@ -6,9 +6,12 @@ release the interpreter, as compression and hashing do).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
+
+from app.base.errors import Limited, Unavailable
 
 P = ParamSpec("P")
 Value = TypeVar("Value")
@@ -31,3 +34,71 @@ async def offload(size: int, work: Callable[P, Value], *args: P.args, **named: P
     if size < BULK:
         return work(*args, **named)
     return await asyncio.to_thread(work, *args, **named)
+
+
+class ByteBudget:
+    """Bytes that may be held at once: ``total`` by all, ``each`` by one holder (a key). What is over waits its turn.
+
+    A reservation larger than a limit counts as the limit, so that it passes alone.
+    """
+
+    def __init__(self, total: int, each: int) -> None:
+        self._total = total
+        self._each = each
+        self._used = 0
+        self._held: Counter[Hashable] = Counter()
+        self._waiting: dict[asyncio.Future[None], tuple[Hashable, int]] = {}
+
+    async def acquire(self, holder: Hashable, size: int, seconds: float) -> int:
+        """Reserve ``size`` bytes within ``seconds``; what to release, which is no more than a limit.
+
+        Raises ``Limited`` where the holder's own share stays full, ``Unavailable`` where that of all does.
+        """
+        size = min(size, self._total, self._each)
+        if not self._waiting and self._fits(holder, size):
+            self._take(holder, size)
+            return size
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = (holder, size)
+        self._serve()
+        granted = False
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+            granted = True
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.pop(turn, None)
+            if not granted and turn.done() and not turn.cancelled():  # its turn came in the same moment
+                self.release(holder, size)
+        if granted:
+            return size
+        if self._held[holder] + size > self._each:
+            raise Limited("Large requests of this key are being read; send them one after the other.", 1)
+        raise Unavailable("Too many large requests are being read; try again.", retry_after=1)
+
+    def release(self, holder: Hashable, size: int) -> None:
+        """Give back what ``acquire`` returned."""
+        self._used -= size
+        self._held[holder] -= size
+        if not self._held[holder]:
+            del self._held[holder]
+        self._serve()
+
+    def _fits(self, holder: Hashable, size: int) -> bool:
+        return self._used + size <= self._total and self._held[holder] + size <= self._each
+
+    def _take(self, holder: Hashable, size: int) -> None:
+        self._used += size
+        self._held[holder] += size
+
+    def _serve(self) -> None:
+        """Let those go whose turn it is: in order, but past those whose own share is full."""
+        for turn, (holder, size) in list(self._waiting.items()):
+            if self._fits(holder, size):
+                self._take(holder, size)
+                del self._waiting[turn]
+                turn.set_result(None)
+            elif self._held[holder] + size <= self._each:
+                return

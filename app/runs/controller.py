@@ -23,7 +23,7 @@ from app.runs.frames import MODES
 from app.runs.service import RunService
 from app.runs.structs import Action, BulkCancel, Run, RunCreate
 from app.runs.thread_streams import THREAD_MODES, read_place
-from app.web.params import AnyRequest, Page, last_event_id, page_of, project, select_fields, stream_modes
+from app.web.params import NEXT_PAGE, AnyRequest, Page, last_event_id, page_of, project, select_fields, stream_modes
 from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait
 from app.web.streams import Streams
 
@@ -144,11 +144,14 @@ class RunsController(Controller):
         request: AnyRequest,
         page: NamedDependency[Page],
         status: FromQuery[RunStatus | None] = None,
-    ) -> list[Any]:
-        """Newest first; ``select`` (repeated) names the fields to show."""
+    ) -> Response[list[Any]]:
+        """Newest first; ``select`` (repeated) names the fields to show.
+
+        A page cut because it grew large names in ``X-Pagination-Next`` the offset that goes on.
+        """
         fields = select_fields(request, Run.__struct_fields__)
-        found = await runs.list(principal, thread_id, status=status, limit=page.limit, offset=page.offset)
-        return project(found, fields)
+        found, following = await runs.list(principal, thread_id, status=status, limit=page.limit, offset=page.offset)
+        return Response(project(found, fields), headers={} if following is None else {NEXT_PAGE: str(following)})
 
     @get("/threads/{thread_id:str}/runs/{run_id:str}", opt=READS, summary="One run")
     async def get_run(self, thread_id: Id, run_id: Id, principal: Who, runs: Service) -> Run:

@@ -7,6 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Row
 
+from app.base.bulk import MAX_ANSWER_BYTES
 from app.checkpoints.snapshot import COLUMNS, ITEMS
 from app.db.session import Owned, Reader, Writer
 from app.runs.tables import events, runs, steps, tool_intents
@@ -54,12 +55,23 @@ async def get(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -
 async def listed(
     session: Reader, tenant_id: UUID, thread_id: UUID, *, status: str | None, limit: int, offset: int
 ) -> Sequence[Row[Any]]:
-    """The runs of a thread, newest first."""
+    """The runs of a thread, newest first; fewer than the ``matched`` ones of the page where they are large."""
     which = runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id
     chosen = sa.select(*_SHOWN).where(*which, *_on_own(session, tenant_id, thread_id))
     if status is not None:
         chosen = chosen.where(runs.c.status == status)
-    return await session.all(chosen.order_by(runs.c.ordinal.desc()).limit(limit).offset(offset))
+    size = sa.func.octet_length(runs.c.request).label("size")
+    page = chosen.add_columns(runs.c.ordinal, size).order_by(runs.c.ordinal.desc()).limit(limit).offset(offset)
+    page_of = page.subquery()
+    newest = page_of.c.ordinal.desc()
+    sized = sa.select(
+        page_of,
+        sa.func.count().over().label("matched"),
+        sa.func.row_number().over(order_by=newest).label("place"),
+        sa.func.sum(page_of.c.size).over(order_by=newest).label("total"),
+    ).subquery()
+    fits = sa.or_(sized.c.place == 1, sized.c.total <= MAX_ANSWER_BYTES)
+    return await session.all(sa.select(sized).where(fits).order_by(sized.c.ordinal.desc()))
 
 
 _LOG = Owned(

@@ -145,8 +145,11 @@ class RunService:
 
     async def list(
         self, principal: Principal, thread_id: UUID, *, status: str | None, limit: int, offset: int
-    ) -> list[Run]:
-        """The runs of a thread, newest first. Raises ``NotFound`` for an unknown thread."""
+    ) -> tuple[list[Run], int | None]:
+        """The runs of a thread, newest first, and the offset that goes on where large ones cut the page short.
+
+        Raises ``NotFound`` for an unknown thread.
+        """
         owned = await principal.permit("threads", "search", thread_id=thread_id, limit=limit, offset=offset)
         async with self._database.reading(principal.tenant_id, owned) as session:
             rows = await queries.listed(
@@ -154,7 +157,8 @@ class RunService:
             )
             if not rows and not await queries.thread_exists(session, principal.tenant_id, thread_id):
                 raise NotFound(f"Thread with ID {thread_id} not found")
-        return [_shown(row) for row in rows]
+        cut = rows and len(rows) < rows[0].matched
+        return [_shown(row) for row in rows], offset + len(rows) if cut else None
 
     async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> bytes:
         """The run's final values (or its error) as JSON, once it has ended."""

@@ -6,19 +6,23 @@ so a request without a valid key never has its body read.
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.base.bulk import body_bytes
+from app.base.bulk import ByteBudget, body_bytes
 from app.base.json_scan import scan
 
 MOST = 1024 * 1024
 MOST_MESSAGES = 32 * 1024 * 1024
 """Bytes for the routes that take messages: these may carry images."""
+MAX_IN_FLIGHT = 48 * 1024 * 1024
+"""Bytes of large bodies (above ``MOST``) that this process reads and serves at once."""
+MAX_WAIT_SECONDS = 10.0
+"""For the turn of a large body."""
 SECONDS = 10.0
 """For the whole body to arrive."""
 NOTHING = b"{}"
@@ -65,24 +69,43 @@ class Bodies:
         self.most = most
         self.most_large = most_large
         self.seconds = seconds
+        self.in_flight = ByteBudget(max(MAX_IN_FLIGHT, most_large), each=most_large)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == ScopeType.HTTP and has_whole_body(scope):
-            receive = _Reader(scope, receive, self)
-        await self.app(scope, receive, send)
+        if scope["type"] != ScopeType.HTTP or not has_whole_body(scope):
+            await self.app(scope, receive, send)
+            return
+        reader = _Reader(scope, receive, self)
+        try:
+            await self.app(scope, reader, send)
+        finally:
+            reader.release()
 
 
 class _Reader:
     """``receive`` of one request: the whole body first, then what the server says."""
 
-    __slots__ = ("_limits", "_read", "_receive", "_scope")
+    __slots__ = ("_holder", "_limits", "_read", "_receive", "_reserved", "_scope")
 
     def __init__(self, scope: Any, receive: Receive, limits: Bodies) -> None:
         self._scope = scope
         self._receive = receive
         self._limits = limits
         self._read = False
+        self._holder: Hashable = None
+        self._reserved = 0
+
+    def release(self) -> None:
+        """The request is served: give back what its body was allowed to take."""
+        if self._reserved:
+            self._limits.in_flight.release(self._holder, self._reserved)
+            self._reserved = 0
+
+    async def _reserve(self, size: int) -> None:
+        """Wait for the turn of a large body. Raises ``Limited``, ``Unavailable``."""
+        self._holder = getattr(self._scope.get("user"), "holder", None)
+        self._reserved = await self._limits.in_flight.acquire(self._holder, size, MAX_WAIT_SECONDS)
 
     async def __call__(self) -> Any:
         if self._read:
@@ -90,7 +113,9 @@ class _Reader:
         self._read = True
         limits = self._limits
         most = limits.most_large if limits.large(self._scope["path"]) else limits.most
-        self._check_headers(most)
+        length = self._check_headers(most)
+        if length > limits.most:
+            await self._reserve(length)
         try:
             async with asyncio.timeout(limits.seconds):
                 body = await self._collect(most)
@@ -105,8 +130,9 @@ class _Reader:
             body_bytes.set(len(body))
         return {"type": "http.request", "body": body or NOTHING, "more_body": False}
 
-    def _check_headers(self, most: int) -> None:
-        """Refuse, by 413 and 415, what the headers alone rule out."""
+    def _check_headers(self, most: int) -> int:
+        """Refuse, by 413 and 415, what the headers alone rule out; the length that they announce, if they do."""
+        length = 0
         for name, value in self._scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 length = int(value)
@@ -116,6 +142,7 @@ class _Reader:
                     _check_type(_type_of(self._scope))
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 raise HTTPException("Send the body without a Content-Encoding.", status_code=415)
+        return length
 
     async def _collect(self, most: int) -> bytes | bytearray:
         body: bytes | bytearray = b""
@@ -128,6 +155,8 @@ class _Reader:
             if len(body) + len(chunk) > most:
                 raise _too_large(most)
             more = message.get("more_body", False)
+            if not self._reserved and len(body) + len(chunk) > self._limits.most:
+                await self._reserve(most)
             if not body:
                 body = chunk
             elif chunk:

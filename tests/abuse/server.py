@@ -71,6 +71,14 @@ class Attacked(Served):
         finally:
             connection.close()
 
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document that the server gives of itself."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/openapi.json")
+            found: dict[str, Any] = json.loads(connection.getresponse().read())
+        return found
+
     def worker(self) -> int:
         return int(LAYOUT.unpack(self._shared.read_bytes())[1])
 

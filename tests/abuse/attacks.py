@@ -1,0 +1,121 @@
+"""What is sent: bodies that cost a parser, an encoder, a matcher or the database more than they look."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from app.web.bodies import MOST, MOST_MESSAGES
+
+UNKNOWN = "00000000-0000-4000-8000-000000000001"
+
+
+class Attack(NamedTuple):
+    """One request, and the statuses that may answer it."""
+
+    name: str
+    method: str
+    path: str
+    body: bytes
+    statuses: tuple[int, ...] = ()
+
+
+def run(content: bytes, assistant: bytes = b"echo") -> bytes:
+    """A run whose one message has the JSON string ``content``."""
+    return b'{"assistant_id":"%b","input":{"messages":[{"role":"user","content":"%b"}]}}' % (assistant, content)
+
+
+def run_with(values: bytes) -> bytes:
+    """A run whose input is the JSON ``values``."""
+    return b'{"assistant_id":"echo","input":%b}' % values
+
+
+def with_arguments(text: str) -> list[dict[str, Any]]:
+    """Messages with a tool call whose arguments are ``text``."""
+    call = {"id": "c", "type": "function", "function": {"name": "t", "arguments": text}}
+    return [{"role": "assistant", "content": "", "tool_calls": [call]}]
+
+
+def members(count: int) -> bytes:
+    return b"{%b}" % b",".join(b'"k%d":1' % n for n in range(count))
+
+
+def numbers(count: int) -> bytes:
+    return b"[%b]" % b",".join([b"1"] * count)
+
+
+def messages(count: int) -> bytes:
+    return run_with(b'{"messages":[%b]}' % b",".join([b'"x"'] * count))
+
+
+LARGE = MOST_MESSAGES - 1024 * 1024
+ARGUMENTS = '"' + '\\"' * 90_000
+
+RUNS = [
+    Attack(
+        "unterminated arguments of escaped quotes",
+        "POST",
+        "/runs",
+        json.dumps({"assistant_id": "echo", "input": {"messages": with_arguments(ARGUMENTS)}}).encode(),
+        (422,),
+    ),
+    Attack(
+        "a text that a pattern walks again and again", "POST", "/runs/wait", run(b"list " * 20_000, b"demo"), (200,)
+    ),
+    Attack("2,000,000 numbers", "POST", "/runs/wait", run_with(b'{"a":%b}' % numbers(2_000_000)), (400,)),
+    Attack("400,000 numbers", "POST", "/runs/wait", run_with(b'{"a":%b}' % numbers(400_000)), (200,)),
+    Attack("900,000 channels", "POST", "/runs/wait", run_with(members(900_000)), (400,)),
+    Attack("90,000 channels", "POST", "/runs/wait", run_with(members(90_000)), (422,)),
+    Attack("1,000 channels", "POST", "/runs/wait", run_with(members(999)), (200,)),
+    Attack("10,000 messages", "POST", "/runs/wait", messages(10_000), (422,)),
+    Attack("2,500 messages", "POST", "/runs/wait", messages(2_500), (200,)),
+    Attack("32 MB of escaped quotes", "POST", "/runs/wait", run(b'\\"' * (LARGE // 2)), (400,)),
+    Attack("32 MB of backslashes", "POST", "/runs/wait", run(b"\\\\" * (LARGE // 2)), (400,)),
+    Attack("32 MB beyond ASCII", "POST", "/runs/wait", run("é".encode() * (LARGE // 2)), (400,)),
+    Attack("4 MB of escaped quotes", "POST", "/runs/wait", run(b'\\"' * 1_900_000), (200,)),
+]
+
+
+def deep(count: int) -> bytes:
+    return b'{"x":' + b"[" * count + b"]" * count + b"}"
+
+
+SHAPES: dict[str, Callable[[int], bytes]] = {
+    "oversize": lambda most: b'{"x":"%b"}' % (b"x" * most),
+    "deep": lambda most: deep(min(most, 400_000) // 2 - 8),
+    "just deep enough": lambda _: deep(60),
+    "many values": lambda most: b'{"x":%b}' % numbers(most // 2 - 8),
+    "many members": lambda most: b'{"x":%b}' % members(most // 12),
+    "one member again and again": lambda most: b"{%b}" % b",".join([b'"metadata":{}'] * (most // 16)),
+    "many strings": lambda most: b'{"x":[%b]}' % b",".join([b'"a"'] * (most // 4 - 8)),
+    "escapes": lambda most: b'{"x":"%b"}' % (b'\\"' * (most // 2 - 8)),
+    "unicode escapes": lambda most: b'{"x":"%b"}' % (b"\\ud83d\\ude00" * (most // 12 - 2)),
+    "never closed": lambda most: b'{"x":"' + b'\\"' * (most // 2 - 8),
+    "white space": lambda most: b" " * (most - 2) + b"{}",
+    "long number": lambda most: b'{"x":1%b}' % (b"0" * (most - 16)),
+    "not UTF-8": lambda most: b'{"x":"%b"}' % (b"\xc3\x28" * (most // 2 - 8)),
+    "an array": lambda _: b"[" + b"{}," * 1000 + b"{}]",
+    "a number": lambda _: b"1",
+    "a string": lambda most: b'"%b"' % (b"x" * (most - 8)),
+    "null": lambda _: b"null",
+}
+
+
+def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Method, path (its parameters filled in) and operation of every route below the base path."""
+    for template, operations in document["paths"].items():
+        if not template.startswith("/api/v1/"):
+            continue
+        path = "/".join(
+            UNKNOWN if part.startswith("{") else part for part in template.removeprefix("/api/v1").split("/")
+        )
+        for method, operation in operations.items():
+            if method in {"get", "post", "put", "patch", "delete"}:
+                yield method.upper(), path, operation
+
+
+def generated(document: dict[str, Any]) -> Iterator[Attack]:
+    """Every route that takes JSON, times every shape, as large as a route without messages takes."""
+    for method, path, operation in routes(document):
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
+            for shape, make in SHAPES.items():
+                yield Attack(f"{method} {path}: {shape}", method, path, make(MOST))

@@ -1,0 +1,82 @@
+"""What one tenant does costs another little: the latency of small requests while large ones are served."""
+
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.abuse.attacks import RUNS, numbers, run, run_with
+from tests.abuse.conftest import FULL
+from tests.abuse.server import MB, Attacked, latency
+
+SECONDS = 20.0 if FULL else 2.0
+FLOOR = 0.05
+"""Seconds below which twice the latency is no matter: a busy machine takes as much by itself."""
+SLOWEST = 0.5
+"""Seconds that any request may take meanwhile."""
+ATTEMPTS = 3
+SLOW = pytest.mark.timeout(240)
+
+
+def percentile(took: list[float], share: float) -> float:
+    return statistics.quantiles(took, n=100)[round(share * 100) - 1]
+
+
+def under(attack: Callable[[], object], measure: Callable[[], list[float]]) -> list[float]:
+    """What ``measure`` gives while ``attack`` is made once."""
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    try:
+        return measure()
+    finally:
+        attacker.join()
+
+
+def attacks_of(server: Attacked) -> Iterator[tuple[str, Callable[[], object]]]:
+    large = run(b"x" * (8 * MB))
+    wide = run_with(b'{"a":%b}' % numbers(400_000))
+    refused = next(attack for attack in RUNS if attack.name == "32 MB of escaped quotes")
+    yield "large bodies", lambda: server.ask("POST", "/runs/wait", large)
+    yield "wide bodies", lambda: server.ask("POST", "/runs/wait", wide)
+    yield "refused bodies", lambda: server.ask("POST", "/runs/wait", refused.body)
+
+
+@SLOW
+def test_one_large_request_of_another_tenant_is_hardly_noticed(attacked: Attacked) -> None:
+    thread = attacked.ask("POST", "/threads", {}, attacked.other).json()["thread_id"]
+
+    def measure() -> list[float]:
+        return latency(attacked, f"/threads/{thread}", attacked.other, SECONDS)
+
+    for name, attack in attacks_of(attacked):
+        assert any(max(under(attack, measure)) <= SLOWEST for _ in range(ATTEMPTS)), name
+        if FULL:
+            bound = max(2 * percentile(measure(), 0.99), FLOOR)
+            assert any(percentile(under(attack, measure), 0.99) <= bound for _ in range(ATTEMPTS)), name
+
+
+@SLOW
+def test_bodies_that_drip_are_given_up_and_keep_no_other_waiting(attacked: Attacked) -> None:
+    thread = attacked.ask("POST", "/threads", {}, attacked.other).json()["thread_id"]
+    slow: list[socket.socket] = []
+    head = (
+        f"POST /api/v1/threads HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked.attacker}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    ).encode()
+    try:
+        for _ in range(100 if FULL else 30):
+            connection = socket.create_connection(("127.0.0.1", attacked.port), 30)
+            connection.sendall(head)
+            slow.append(connection)
+        took = latency(attacked, f"/threads/{thread}", attacked.other, 1.0)
+        assert percentile(took, 0.99) <= 1.0
+        deadline = time.monotonic() + 60
+        for connection in slow:
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+    finally:
+        for connection in slow:
+            connection.close()

@@ -1,0 +1,69 @@
+"""Large values: work on them leaves the loop free, and how many bytes are held at once is bounded."""
+
+import asyncio
+import threading
+
+import pytest
+
+from app.base.bulk import BULK, ByteBudget, offload
+from app.base.errors import Limited, Unavailable
+
+
+async def test_large_work_is_done_in_a_thread_and_small_work_here() -> None:
+    here = threading.get_ident()
+    assert await offload(BULK - 1, threading.get_ident) == here
+    assert await offload(BULK, threading.get_ident) != here
+
+
+async def test_what_fits_is_let_in_at_once_and_the_rest_in_its_turn() -> None:
+    budget = ByteBudget(total=10, each=10)
+    assert await budget.acquire("a", 6, 1) == 6
+    assert await budget.acquire("b", 4, 1) == 4
+    waiting = [asyncio.ensure_future(budget.acquire(holder, 6, 5)) for holder in "cd"]
+    await asyncio.sleep(0)
+    budget.release("b", 4)
+    await asyncio.sleep(0)
+    assert [turn.done() for turn in waiting] == [False, False]
+    budget.release("a", 6)
+    assert await waiting[0] == 6
+    assert not waiting[1].done()
+    budget.release("c", 6)
+    assert await waiting[1] == 6
+
+
+async def test_a_holder_whose_share_is_full_keeps_no_other_waiting() -> None:
+    budget = ByteBudget(total=10, each=5)
+    await budget.acquire("a", 5, 1)
+    greedy = asyncio.ensure_future(budget.acquire("a", 5, 5))
+    await asyncio.sleep(0)
+    assert await budget.acquire("b", 5, 1) == 5
+    budget.release("a", 5)
+    assert await greedy == 5
+
+
+async def test_waiting_ends_with_a_refusal_that_says_whose_share_is_full() -> None:
+    budget = ByteBudget(total=8, each=5)
+    await budget.acquire("a", 5, 1)
+    with pytest.raises(Limited):
+        await budget.acquire("a", 1, 0.01)
+    with pytest.raises(Unavailable):
+        await budget.acquire("b", 4, 0.01)
+    budget.release("a", 5)
+    assert await budget.acquire("b", 4, 0.01) == 4
+
+
+async def test_a_request_larger_than_its_share_passes_alone() -> None:
+    budget = ByteBudget(total=8, each=5)
+    assert await budget.acquire("a", 100, 1) == 5
+
+
+async def test_a_cancelled_wait_holds_nothing() -> None:
+    budget = ByteBudget(total=5, each=5)
+    await budget.acquire("a", 5, 1)
+    waiting = asyncio.ensure_future(budget.acquire("b", 5, 5))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    budget.release("a", 5)
+    assert await budget.acquire("c", 5, 0.01) == 5
