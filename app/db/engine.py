@@ -21,6 +21,8 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.base import Executable
 
 from app.base.errors import AgentServiceError, StartError, Unavailable
+from app.db.connect_errors import reason
+from app.db.migrate import OLDEST_SERVER
 from app.db.pool import MeasuredPool, Turns
 from app.db.schema_check import missing_parts
 from app.db.session import Reader, Snapshot, Writer
@@ -203,7 +205,7 @@ class Database:
     def __init__(
         self, url: str | Addresses, *, direct: str | Addresses = "", requests: int = 10, engine: int = 10
     ) -> None:
-        every = _always(url)
+        self._addresses = every = _always(url)
         self._wire = wire = Wire()
         self._requests = _open(every, APP_ROLE, requests, wire)
         self._turns = Turns(cast("MeasuredPool", self._requests.sync_engine.pool))
@@ -342,15 +344,18 @@ class Database:
         """The revision of the schema, which grows; empty for an empty database. Raises ``StartError`` without one."""
         try:
             async with self._probe.connect() as connection:
+                server = connection.dialect.server_version_info or ()
+                if server < (OLDEST_SERVER,):
+                    raise StartError(f"the database is PostgreSQL {server[0]}; needed is {OLDEST_SERVER} or later")
                 if await connection.scalar(sa.text("select to_regclass('alembic_version')")) is None:
                     return ""
                 return str(await connection.scalar(sa.text("select version_num from alembic_version")) or "")
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", "") == NO_SUCH_ROLE:
                 return ""
-            raise StartError(f"the database refuses ({type(error.orig).__name__}): check DATABASE_URL") from error
+            raise StartError(reason(error, self._addresses()[0])) from error
         except (OSError, TimeoutError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
-            raise StartError(f"the database cannot be reached ({type(error).__name__}): check DATABASE_URL") from error
+            raise StartError(reason(error, self._addresses()[0])) from error
 
     async def missing_parts(self, metadata: sa.MetaData) -> list[str]:
         """Name what the database lacks of the schema ``metadata`` (``app.db.schema_check``). Raises ``Unavailable``."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.base.errors import StartError
+from app.db.connect_errors import reason
 from app.db.revisions import REVISIONS
 from app.db.url import to_sqlalchemy
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 OLDEST_SERVER = 16
 
+INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
@@ -64,6 +66,11 @@ def upgrade(url: str) -> None:
     try:
         command.upgrade(configuration(url), "head")
     except (OSError, SQLAlchemyError, CommandError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", "") == INSUFFICIENT_PRIVILEGE:
+            raise StartError(
+                f"the user of the migrations lacks a right ({_reason(error)}): set MIGRATE_DATABASE_URL to the owner "
+                f"of the database, who needs CREATEROLE, and CREATE in its schema public"
+            ) from error
         raise StartError(f"the migrations could not be applied ({_reason(error)})") from error
 
 
@@ -98,7 +105,7 @@ async def current(url: str) -> str | None:
             version: str | None = await connection.scalar(VERSION)
             return version
     except (OSError, SQLAlchemyError) as error:
-        raise StartError(f"the database cannot be reached ({_reason(error)}): check DATABASE_URL") from error
+        raise StartError(reason(error, url)) from error
     finally:
         await engine.dispose()
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from app.base.errors import StartError, UsageError
-from app.db import migrate
+from app.db import engine, migrate
 from app.db.revisions import REVISIONS
 from app.schema import metadata
 from tests.database import at, execute, name_of
@@ -152,9 +152,24 @@ async def test_an_old_server_is_refused(fresh_database_url: str, monkeypatch: py
 async def test_a_database_that_is_not_there_is_one_sentence_without_the_password(
     server_url: str, does: Callable[[str], Awaitable[Any]]
 ) -> None:
-    for url in (at(server_url, "nowhere"), "postgresql://user:hunter-2@127.0.0.1:1/db"):
-        with pytest.raises(StartError, match=r"the database cannot be reached .* check DATABASE_URL") as caught:
+    for url, sentence in (
+        (at(server_url, "nowhere"), r"the server has no database 'nowhere': create it, .* DATABASE_URL"),
+        ("postgresql://user:hunter-2@127.0.0.1:1/db", r"the database cannot be reached .* check DATABASE_URL"),
+    ):
+        with pytest.raises(StartError, match=sentence) as caught:
             await does(url)
         assert "hunter-2" not in str(caught.value)
     with pytest.raises(UsageError):
         await does("mysql://user:hunter-2@host/db")
+
+
+async def test_serving_on_an_old_server_is_refused_as_migrating_is(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "OLDEST_SERVER", 99)
+    database = engine.Database(database_url)
+    try:
+        with pytest.raises(StartError, match=r"the database is PostgreSQL 18; needed is 99 or later"):
+            await database.revision()
+    finally:
+        await database.aclose()
