@@ -147,8 +147,13 @@ class AccessService:
         async with self._database.reading(tenant_id) as session:
             limits = await queries.limits_of(session, tenant_id)
         if limits is None:
-            raise NotFound(f"Tenant {tenant!r} not found.")
+            raise NotFound(f"Tenant {tenant!r} not found: no key was made for it. Check the name.")
         return msgspec.convert(limits, Own)
+
+    async def check_tenant(self, tenant: str) -> None:
+        """Raise ``NotFound`` for a tenant that has neither keys nor limits of its own, ``default`` aside."""
+        if tenant != DEFAULT_TENANT_NAME:
+            await self.limits_of(tenant)
 
     async def spending(self, tenant: str) -> list[Spent]:
         """What the tenant has spent on models, the newest day first, 31 at most."""

@@ -48,12 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it and print what came of it."""
     tenant = arguments.tenant
     if arguments.action == "create":
-        _show(with_access(_creation(arguments)), tenant)
+        made, is_new = with_access(_creation(arguments))
+        if is_new:
+            print(f"tenant {tenant!r} is new: it begins with this key", file=sys.stderr)
+        _show(made, tenant)
     elif arguments.action == "rotate":
         keep = timedelta() if arguments.keep == "0" else time_span("--keep", arguments.keep)
         _show(with_access(lambda access: access.rotate_key(arguments.key_id, keep, tenant)), tenant)
     elif arguments.action == "list":
-        rows = [_row(info) for info in with_access(lambda access: access.list_keys(tenant))]
+        rows = [_row(info) for info in with_access(lambda access: _listed(access, tenant))]
         print(table(("ID", "NAME", "ROLE", "CREATED", "USED", "STATE"), rows))
     else:
         with_access(lambda access: access.revoke_key(arguments.key_id, tenant))
@@ -67,13 +70,34 @@ def _creation(arguments: argparse.Namespace) -> Callable[[Any], Awaitable[Any]]:
     if arguments.role not in ROLES:
         raise UsageError(f"--role must be one of {', '.join(ROLES)}, not {arguments.role!r}")
     lifetime = None if arguments.expires is None else time_span("--expires", arguments.expires)
-    return lambda access: access.create_key(
-        arguments.name,
-        tenant=arguments.tenant,
-        expires_in=lifetime,
-        scopes=ROLES[arguments.role],
-        user_id=arguments.user,
-    )
+
+    async def create(access: Any) -> tuple[Any, bool]:
+        is_new = not await _is_known(access, arguments.tenant)
+        made = await access.create_key(
+            arguments.name,
+            tenant=arguments.tenant,
+            expires_in=lifetime,
+            scopes=ROLES[arguments.role],
+            user_id=arguments.user,
+        )
+        return made, is_new
+
+    return create
+
+
+async def _is_known(access: Any, tenant: str) -> bool:
+    from app.base.errors import NotFound
+
+    try:
+        await access.check_tenant(tenant)
+    except NotFound:
+        return False
+    return True
+
+
+async def _listed(access: Any, tenant: str) -> Any:
+    await access.check_tenant(tenant)
+    return await access.list_keys(tenant)
 
 
 def _show(made: Any, tenant: str) -> None:

@@ -18,6 +18,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--set", action="append", default=[], metavar="NAME=NUMBER", help="in place of the setting; 0: no limit"
     )
+    limits.add_argument("--create", action="store_true", help="make the tenant, if it is new")
     limits.add_argument("--unset", action="append", default=[], metavar="NAME", help="as the setting says again")
     usage = sub_command(actions, "usage", "what a tenant has spent on models, by day", "tenants usage acme")
     for action in (limits, usage):
@@ -27,7 +28,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it and print how things stand."""
     if arguments.action == "usage":
-        days = with_access(lambda access: access.spending(arguments.tenant))
+        days = with_access(lambda access: _spending(access, arguments.tenant))
         spent = [(f"{day.day}", f"{day.spent:.4f}", f"{day.reserved:.4f}", str(day.tokens)) for day in days]
         print(table(("DAY (UTC)", "DOLLARS", "RESERVED", "TOKENS"), spent))
         return 0
@@ -37,17 +38,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+async def _spending(access: Any, tenant: str) -> Any:
+    await access.check_tenant(tenant)
+    return await access.spending(tenant)
+
+
 async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     import msgspec
 
+    from app.access.structs import DEFAULT_TENANT_NAME
     from app.base.errors import NotFound
     from app.limits.structs import Own
 
     try:
         own = msgspec.structs.asdict(await access.limits_of(arguments.tenant))
-    except NotFound:
-        if not arguments.set:
-            raise
+    except NotFound as error:
+        if arguments.tenant != DEFAULT_TENANT_NAME and not arguments.create:
+            raise NotFound(f"{error} Or make it with --create.") from error
         own = msgspec.structs.asdict(Own())
     changes: dict[str, Any] = dict.fromkeys(arguments.unset)
     for text in arguments.set:

@@ -28,7 +28,7 @@ def test_a_key_is_made_listed_and_revoked(tmp_path: Path, fresh_database_url: st
 
     assert ran(tmp_path, "keys", "revoke", key_id, **settings).returncode == 0
     assert ran(tmp_path, "keys", "list", **settings).stdout.splitlines()[1].endswith("revoked")
-    assert len(ran(tmp_path, "keys", "list", "--tenant", "acme", **settings).stdout.splitlines()) == 1
+    assert ran(tmp_path, "keys", "list", "--tenant", "acme", **settings).returncode == 1
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, fresh_database_url: str, empty_database_url: str) -> None:
