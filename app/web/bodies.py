@@ -5,6 +5,7 @@ so a request without a valid key never has its body read.
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -14,6 +15,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.bulk import ByteBudget, body_bytes
+from app.base.errors import Limited, Unavailable
 from app.base.json_scan import scan
 
 MOST = 1024 * 1024
@@ -105,7 +107,19 @@ class _Reader:
     async def _reserve(self, size: int) -> None:
         """Wait for the turn of a large body. Raises ``Limited``, ``Unavailable``."""
         self._holder = getattr(self._scope.get("user"), "holder", None)
-        self._reserved = await self._limits.in_flight.acquire(self._holder, size, MAX_WAIT_SECONDS)
+        try:
+            self._reserved = await self._limits.in_flight.acquire(self._holder, size, MAX_WAIT_SECONDS)
+        except (Limited, Unavailable):
+            await self._discard()
+            raise
+
+    async def _discard(self) -> None:
+        """Read the body and keep nothing: a client that is still sending would not see the answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.seconds):
+                message: Any = {"more_body": True}
+                while message.get("more_body", False):
+                    message = await self._receive()
 
     async def __call__(self) -> Any:
         if self._read:

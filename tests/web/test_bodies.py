@@ -12,6 +12,7 @@ from litestar.params import JSONBody
 from app.base.errors import BadRequest
 from app.base.json_scan import MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_NOT_ASCII, MAX_VALUES, SLICE, check, scan
 from app.telemetry.meters import Meters
+from app.web import bodies
 from app.web.bodies import MOST, Bodies, takes_messages
 from app.web.headers import Envelope
 from tests.web.serving import application, scope, serving
@@ -273,3 +274,25 @@ def test_what_stands_where_a_piece_ends_is_read_whole(before: int, text: bytes, 
 def test_others_have_their_turn_while_a_large_body_is_looked_through() -> None:
     body = b'{"a": ["' + b"\\ud83d\\ude00" * 80_000 + b'", [' + b'"[", {}, ' * 80_000 + b"1]]}"
     assert sum(1 for _ in scan(body)) >= 2 * (len(body) // SLICE)
+
+
+async def test_a_large_body_whose_turn_does_not_come_is_refused_when_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_WAIT_SECONDS", 0.01)
+    layer = Bodies(application(things), large=lambda _: True, most=10, most_large=100)
+    held = await layer.in_flight.acquire(None, 100, 1)
+    left = [piece(b'{"a": "'), piece(b"x" * 50), piece(b'"}', more=False)]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return left.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked = scope("POST", "/things", {**JSON, "content-length": "59"})
+    await Envelope(layer, Meters())(asked, receive, send)  # type: ignore[arg-type]
+    assert (sent[0]["status"], left) == (429, [])
+    assert (b"retry-after", b"1") in sent[0]["headers"]
+    layer.in_flight.release(None, held)
