@@ -61,11 +61,13 @@ _identity = msgspec.json.Decoder(_Identity).decode
 class ListChannel:
     """A list: the JSON of each element, and the ranges of log numbers that hold them, in order."""
 
-    __slots__ = ("_places", "elements", "ranges")
+    __slots__ = ("_places", "checked", "elements", "ranges")
 
     def __init__(self, elements: list[bytes] | None = None, ranges: list[int] | None = None) -> None:
         self.elements = [] if elements is None else elements
         self.ranges = [] if ranges is None else ranges
+        self.checked = 0
+        """Elements, from the first on, of which a reader knows already what it wanted to know."""
         self._places: dict[str | None, int] | None = None
 
     def append(self, element: bytes, number: int) -> None:
@@ -105,6 +107,7 @@ class ListChannel:
     def rebuild(self, elements: Sequence[tuple[bytes, int]]) -> None:
         """Hold exactly ``elements``, as (JSON, log number)."""
         self._places = None
+        self.checked = 0
         self.elements, self.ranges = [], []
         for element, number in elements:
             self.append(element, number)

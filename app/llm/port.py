@@ -1,6 +1,6 @@
 """The port to language models: what a provider adapter offers, and the events of one streamed answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``tenant`` is the id of the tenant that asks: an answer may be kept for it alone, and for nobody where it is empty.
     """
 
-    messages: list[Message]
+    messages: Sequence[Message]
     instructions: str = ""
     tools: list[ToolSpec] = []
     temperature: float | None = None

@@ -60,16 +60,17 @@ class ScriptedModel:
 
 
 class EchoModel:
-    """Says the last human text again, in one piece."""
+    """Says the last human text again, in one piece. It reads nothing else, and its tokens are those of that text."""
 
     vendor = VENDOR
     name = "echo"
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Say ``echo:`` and the text (``app.llm.port.Model``)."""
-        event = TextDelta("echo: " + last_human_text(request.messages))
+        text = last_human_text(request.messages)
+        event = TextDelta("echo: " + text)
         yield event
-        yield finish(self.name, request, (event,))
+        yield finish(self.name, msgspec.structs.replace(request, messages=[HumanMessage(content=text)]), (event,))
 
 
 class Stream100Model:

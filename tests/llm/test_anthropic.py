@@ -91,6 +91,7 @@ def test_each_model_gets_a_limit_it_takes(model: str, most: int) -> None:
 
 def test_system_messages_join_the_instructions() -> None:
     request = ask("hi", instructions="Be brief.")
+    assert isinstance(request.messages, list)
     request.messages.insert(0, SystemMessage(content="Be kind."))
     body = body_of("m", request, anthropic_profile("m"))
     assert body["system"] == "Be brief.\n\nBe kind."

@@ -88,6 +88,7 @@ async def test_the_demo_streams_words_and_says_the_same_every_time() -> None:
 async def test_calls_of_later_turns_have_ids_of_their_own() -> None:
     request = ask("what time is it?", tools=TOOLS)
     before = (await hear(DemoModel(), request)).calls[0][0]
+    assert isinstance(request.messages, list)
     request.messages.extend([AIMessage(content="noon"), HumanMessage(content="what time is it?")])
     assert (await hear(DemoModel(), request)).calls[0][0] != before
 

@@ -1,6 +1,7 @@
 """The loop: ask the model, run the tools it asks for, until it answers in words."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import msgspec
 from app.agents.port import RESUME_NODE, START_NODE, Outcome, RunContext, Step, ToolIntent
 from app.agents.toolloop.answer import Answer, answered_by
 from app.agents.toolloop.calls import Toolbox, key_of
-from app.agents.toolloop.conversation import Asked, call_ids, calls_of, paired, unanswered
+from app.agents.toolloop.conversation import Asked, Conversation, call_ids, calls_of, paired, unanswered
 from app.agents.toolloop.drawing import MEMORY_NODE, MODEL_NODE, SCHEMAS, TOOLS_NODE, drawn
 from app.agents.toolloop.inputs import read_input
 from app.agents.toolloop.memory import Memory, Recollection
@@ -90,7 +91,7 @@ class ToolLoop:
 
     async def run(self, context: RunContext) -> Outcome:
         """Go on with the nodes whose turn it is: the tools that the last message asks for, or the model."""
-        messages = [_decode(element) for element in context.state.elements(MESSAGES)]
+        messages = Conversation.of(context.state)
         asked = unanswered(reversed(messages)) if TOOLS_NODE in context.next else None
         if asked is None and MODEL_NODE not in context.next and TOOLS_NODE not in context.next:
             return Outcome()
@@ -118,7 +119,7 @@ class ToolLoop:
             if not step.next:
                 return Outcome(step=step)
             await context.commit(step)
-            messages.append(message)
+            messages.extend([message])
             asked = unanswered(reversed(messages))
 
     def _check_steps(self, steps: int, context: RunContext) -> None:
@@ -134,7 +135,7 @@ class ToolLoop:
                 "limits.tokens."
             )
 
-    async def _ask_model(self, messages: list[Message], told: list[Message], context: RunContext) -> AIMessage:
+    async def _ask_model(self, messages: Sequence[Message], told: Sequence[Message], context: RunContext) -> AIMessage:
         """Ask with what is ``told`` of the conversation's ``messages``."""
         request = ModelRequest(
             messages=paired(told),
@@ -176,7 +177,7 @@ class ToolLoop:
             if self._toolbox.may_start(call, asked.message_id, context)
         )
 
-    async def _run_tools(self, asked: Asked, messages: list[Message], context: RunContext) -> Outcome | None:
+    async def _run_tools(self, asked: Asked, messages: Conversation, context: RunContext) -> Outcome | None:
         """Run the calls and add what they answer to ``messages``; an outcome when some of them wait for a person."""
         answers = await self._toolbox.run(asked, context)
         new: list[Message] = [*_revised(messages, asked.message_id, answers.edited), *answers.messages]
@@ -188,7 +189,7 @@ class ToolLoop:
             await context.commit(step)
         for message in answers.messages:
             context.emit(MessageAdded(node=TOOLS_NODE, step=number, message=msgspec.Raw(encode(message))))
-        messages += answers.messages
+        messages.extend(answers.messages)
         if not answers.interrupts:
             return None
         return Outcome(
@@ -198,7 +199,7 @@ class ToolLoop:
         )
 
 
-def _revised(messages: list[Message], message_id: str, edited: dict[str, dict[str, Any]]) -> list[Message]:
+def _revised(messages: Conversation, message_id: str, edited: dict[str, dict[str, Any]]) -> list[Message]:
     """The message that asked, with the calls that people edited: what was run is what the model reads it asked for."""
     if not edited:
         return []
@@ -206,5 +207,5 @@ def _revised(messages: list[Message], message_id: str, edited: dict[str, dict[st
     message = messages[place]
     assert isinstance(message, AIMessage)
     calls = [msgspec.structs.replace(c, args=edited[c.id]) if c.id in edited else c for c in message.tool_calls]
-    messages[place] = msgspec.structs.replace(message, tool_calls=calls)
+    messages.replace(place, msgspec.structs.replace(message, tool_calls=calls))
     return [messages[place]]

@@ -1,14 +1,77 @@
 """What a conversation holds of tool calls: which wait for an answer, which ids are taken, which pairs are broken."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import msgspec
 
 from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage
+from app.domain.state import MESSAGES, ListChannel, State
 
 Call = ToolCall | InvalidToolCall
 
 LOST = "This call has no answer: the run ended before the tool did."
+
+
+_decode = msgspec.json.Decoder(Message).decode
+
+
+class Conversation(Sequence[Message]):
+    """The messages of a thread, each decoded when it is read: a turn of a long thread needs few of them.
+
+    ``plain``: no message asks for a tool, and none is a tool's answer, so all calls and answers are paired.
+    """
+
+    def __init__(self, elements: Sequence[bytes], *, plain: bool = False) -> None:
+        self.plain = plain
+        self._elements = elements[:]
+        self._decoded: list[Message | None] = [None] * len(elements)
+
+    @classmethod
+    def of(cls, state: State) -> "Conversation":
+        """The conversation in ``state``. What is plain is found out once for each message, not once a run."""
+        channel = state.channels.get(MESSAGES)
+        if not isinstance(channel, ListChannel):
+            return cls([], plain=True)
+        checked, elements = channel.checked, channel.elements
+        while checked < len(elements) and _is_plain(_decode(elements[checked])):
+            checked += 1
+        channel.checked = checked
+        return cls(elements, plain=checked == len(elements))
+
+    def __len__(self) -> int:
+        return len(self._decoded)
+
+    @overload
+    def __getitem__(self, at: int) -> Message: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Message]: ...
+
+    def __getitem__(self, at: int | slice) -> Any:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        found = self._decoded[at]
+        if found is None:
+            found = self._decoded[at] = _decode(self._elements[at if at >= 0 else at + len(self)])
+        return found
+
+    def __iter__(self) -> Iterator[Message]:
+        return (self[place] for place in range(len(self)))
+
+    def replace(self, place: int, message: Message) -> None:
+        """Put ``message`` in the place of another."""
+        self._decoded[place] = message
+        self.plain = self.plain and _is_plain(message)
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Add ``messages`` at the end."""
+        for message in messages:
+            self._decoded.append(message)
+            self.plain = self.plain and _is_plain(message)
+
+
+def _is_plain(message: Message) -> bool:
+    return not isinstance(message, ToolMessage) and not (isinstance(message, AIMessage) and calls_of(message))
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -42,13 +105,15 @@ def call_ids(messages: Iterable[Message]) -> set[str]:
     return {call.id for message in messages if isinstance(message, AIMessage) for call in calls_of(message)}
 
 
-def paired(messages: Iterable[Message]) -> list[Message]:
+def paired(messages: Iterable[Message]) -> Sequence[Message]:
     """``messages`` as a provider takes them: every call is answered right after the message that asks for it.
 
     A person may speak after a run that was cancelled between the two, or take one of them out; providers refuse such a
     conversation, and would for ever. A call without an answer gets one that says so; an answer without a call is left
     out.
     """
+    if isinstance(messages, Conversation) and messages.plain:
+        return messages
     told: list[Message] = []
     places: dict[str, int] = {}
     for message in messages:
