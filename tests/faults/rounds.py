@@ -63,6 +63,9 @@ class Scene:
         self.http = httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=httpx.Limits(max_connections=None))
         self.report = Report()
         self._still = asyncio.Event()
+        self._slowest = 0.0
+        self.slack = 0.0
+        """What a busy machine adds to every deadline: some of what runs took just before the fault."""
 
     async def aclose(self) -> None:
         await self.http.aclose()
@@ -84,6 +87,7 @@ class Scene:
             return 0
         took = time.monotonic() - began
         self.report.slowest_answer = max(self.report.slowest_answer, round(took, 2))
+        self._slowest = max(self._slowest, took)
         self.report.answers[answer.status_code] += 1
         self.report.runs += answer.status_code == 200
         if answer.status_code not in {200, 503} or (answer.status_code == 200 and b"__error__" in answer.content):
@@ -110,12 +114,13 @@ class Scene:
     async def finishes_a_run(self) -> None:
         """A run finishes in time; a 503 may be asked again, as its ``Retry-After`` says."""
         began = time.monotonic()
-        while (status := await self.ask()) != 200 and time.monotonic() - began < RUN_SECONDS:  # noqa: ASYNC110
+        seconds = RUN_SECONDS + self.slack
+        while (status := await self.ask()) != 200 and time.monotonic() - began < seconds:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         took = time.monotonic() - began
         self.report.slowest_run = max(self.report.slowest_run, round(took, 2))
-        if status != 200 or took > RUN_SECONDS:
-            self.wrong(f"a run took {took:.1f} s after the round ({status})")
+        if status != 200 or took > seconds:
+            self.wrong(f"a run took {took:.1f} s of {seconds:.1f} s after the round ({status})")
 
     async def health(self, probe: str) -> int:
         try:
@@ -125,12 +130,12 @@ class Scene:
 
     async def becomes(self, ready: int) -> None:
         """Readiness follows the database; liveness does not."""
-        seconds = RUN_SECONDS if ready == 200 else NOTICE_SECONDS
+        seconds = (RUN_SECONDS if ready == 200 else NOTICE_SECONDS) + self.slack
         deadline = time.monotonic() + seconds
         while (found := await self.health("ready")) != ready and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if found != ready:
-            self.wrong(f"ready says {found} and not {ready} after {seconds} s")
+            self.wrong(f"ready says {found} and not {ready} after {seconds:.1f} s")
         if (live := await self.health("live")) != 200:
             self.wrong(f"live says {live}")
 
@@ -155,11 +160,13 @@ class Scene:
     async def round(self, fault: str, clients: int) -> None:
         self.report.rounds += 1
         async with self.clients(clients):
-            if clients:
-                runs = self.report.runs
-                deadline = time.monotonic() + ANSWER_SECONDS
-                while self.report.runs < runs + clients and time.monotonic() < deadline:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            self._slowest, runs = 0.0, self.report.runs
+            deadline = time.monotonic() + ANSWER_SECONDS
+            if not clients:
+                await self.ask()
+            while self.report.runs < runs + clients and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            self.slack = 4 * self._slowest
             await self.fault(fault)
             await self.becomes(200)
             await self.finishes_a_run()

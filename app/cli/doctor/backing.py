@@ -36,9 +36,17 @@ FACTS = {
         " where c.relkind in ('r', 'p') and c.relnamespace = current_schema()::regnamespace"
         " and a.attname = 'tenant_id' and not a.attisdropped and c.relrowsecurity and c.relforcerowsecurity"
     ),
+    "growth": (
+        "select string_agg(relname || ' ' || pg_size_pretty(pg_total_relation_size(oid)), ', '"
+        " order by pg_total_relation_size(oid) desc) from pg_class"
+        " where relkind = 'r' and relnamespace = current_schema()::regnamespace and relname in"
+        " ('audit_log', 'checkpoint_items', 'checkpoints', 'events', 'run_transitions', 'runs', 'steps')"
+    ),
     "clock": "select extract(epoch from clock_timestamp())::float8",
 }
 """What is asked, by name; each gives one value."""
+
+CHECKS = ("PostgreSQL", "pgvector", "migrations", "login role", "roles", "row level security")
 
 
 def psql(statement: str) -> str:
@@ -68,7 +76,16 @@ def _database(sheet: Sheet, url: str) -> None:
         return True, f"answered in {facts['took'] * 1000:.0f} ms"
 
     if not sheet.ask(AREA, "reachable", psql("select 1"), "an answer", ask):
-        for check in ("PostgreSQL", "pgvector", "migrations", "login role", "roles", "row level security", "clock"):
+        for check in (
+            "PostgreSQL",
+            "pgvector",
+            "migrations",
+            "login role",
+            "roles",
+            "row level security",
+            "growth",
+            "clock",
+        ):
             sheet.leave(AREA, check, "the database does not answer")
         return
     lacking, head = facts["lacking"], facts["head"]
@@ -98,6 +115,8 @@ def _database(sheet: Sheet, url: str) -> None:
         open_to = facts["open"]
         seen = f"not on {open_to}" if open_to else f"forced on {facts['bound']} tables"
         row("row level security", "open", "forced on every table of tenants", holds=not open_to, seen=seen)
+    sizes = facts["growth"] or "no tables yet"
+    row("growth", "growth", "what retention bounds (AGENT_KEEP_…), with its size", holds=True, seen=sizes)
     skew = facts["skew"]
     row(
         "clock", "clock", f"within {MOST_SKEW:g} s of this machine", holds=skew <= MOST_SKEW, seen=f"{skew:.3f} s apart"
