@@ -229,13 +229,22 @@ def _names(wanted: NodeNames | None, nodes: tuple[str, ...]) -> bool:
     return bool(nodes) and (wanted == "*" or any(node in nodes for node in wanted or ()))
 
 
+_REQUESTED_BY = b',"requested_by":"'
+
+
 def kwargs_of(request: bytes) -> msgspec.Raw:
-    """A stored request as clients see it: without the person, in whom the operator's code may have put anything."""
-    if AUTH_USER.encode() not in request:
+    """A stored request as clients see it: without the person, in whom the operator's code may have put anything.
+
+    Nor the key or person that began the work: the last member, which is cut off where that is plain to see.
+    """
+    at = request.rfind(_REQUESTED_BY)
+    if at >= 0 and request.find(b'"', at + len(_REQUESTED_BY)) == len(request) - len(b'"}'):
+        request, at = request[:at] + b"}", -1
+    if at < 0 and AUTH_USER.encode() not in request:
         return msgspec.Raw(request)
     members = msgspec.json.decode(request, type=dict[str, msgspec.Raw])
-    members.pop(AUTH_USER, None)
-    members.pop(AUTH_USER_ID, None)
+    for name in (AUTH_USER, AUTH_USER_ID, "requested_by"):
+        members.pop(name, None)
     return msgspec.Raw(msgspec.json.encode(members))
 
 

@@ -85,6 +85,8 @@ async def test_another_person_approves_where_the_agent_asks_for_that(
             refused = await posted(one, thread_id, "foureyes", command={"resume": True})
             assert refused.status_code == 403
             assert "another person" in refused.json()["detail"]
+        (run,) = (await ben.get(f"{API}/threads/{thread_id}/runs")).json()
+        assert "requested_by" not in run["kwargs"]
         (again,) = (await said(ben, thread_id, "foureyes", input=None))["__interrupt__"]
         assert (await posted(ann, thread_id, "foureyes", command={"resume": {again["id"]: True}})).status_code == 403
         await said(ben, thread_id, "foureyes", command={"resume": {again["id"]: True}})
