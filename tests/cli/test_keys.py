@@ -47,7 +47,7 @@ def test_a_role_and_a_time_that_do_not_exist_are_one_line(tmp_path: Path, fresh_
     role = ran(tmp_path, "keys", "create", "--name", "ci", "--role", "root", **settings)
     assert (role.returncode, only_line(role)) == (
         2,
-        "--role must be one of read-only, member, operator, admin, not 'root'",
+        "--role must be one of read-only, runner, member, operator, admin, not 'root'",
     )
     keep = ran(tmp_path, "keys", "rotate", "0123456789abcdef", "--keep", "soon", **settings)
     assert (keep.returncode, only_line(keep)) == (2, "--keep must be a number and m, h, d or w, like 90d, not 'soon'")
