@@ -23,6 +23,8 @@ WIDEST = 128
 SCRATCH = SIZE // CELL - WIDEST
 """Cells that nobody reads: where a board that is full counts."""
 
+_dumps = json.dumps  # this very function, whatever the user's code makes of the module's
+
 Labels = tuple[str, ...]
 
 
@@ -71,18 +73,21 @@ class Board:
 
     def look(self) -> list[Row]:
         """All rows, those among them that another process has added."""
-        named = int(self.cells[_NAMED])
+        size = self.cells[_NAMED]
+        named = int(size) if self._read <= size <= _FIRST_CELL - _FIRST_NAME else self._read
         text = self._memory[_FIRST_NAME + self._read : _FIRST_NAME + named]
-        self._read = named
-        for line in text.splitlines():
-            name, width, *labels = json.loads(line)
-            self._rows.append(Row(name, tuple(labels), self._next(), width))
+        for line in text.splitlines(keepends=True):
+            row = _row(line, self._next())
+            if row is None:  # where the rows after it begin cannot be known
+                break
+            self._rows.append(row)
+            self._read += len(line)
         return self._rows
 
     def add(self, name: str, labels: Labels, width: int, spare: int = 0) -> int:
         """The first of ``width`` new cells; ``SCRATCH`` where fewer than ``spare`` bytes would be left."""
         at = self._next()
-        line = json.dumps([name, width, *labels]).encode() + b"\n"
+        line = _dumps([name, width, *labels]).encode() + b"\n"
         end = _FIRST_NAME + self._read + len(line)
         if end > _FIRST_CELL - spare or at + width > SCRATCH - spare // CELL:
             return SCRATCH
@@ -94,6 +99,18 @@ class Board:
 
     def _next(self) -> int:
         return self._rows[-1].at + self._rows[-1].width if self._rows else _FIRST_CELL // CELL
+
+
+def _row(line: bytes, at: int) -> Row | None:
+    """The row that ``line`` names; None where it names none: it is another process that has written it."""
+    try:
+        name, width, *labels = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = [name, *labels]
+    if not all(isinstance(text, str) for text in texts) or type(width) is not int or not 0 < width <= WIDEST:
+        return None
+    return Row(name, tuple(labels), at, width) if at + width <= SCRATCH else None
 
 
 class Boards:

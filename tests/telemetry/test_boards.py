@@ -212,3 +212,19 @@ class Reread:
 
     def rows(self) -> list[boards_module.Row]:
         return self._board.look()
+
+
+@pytest.mark.parametrize("garbage", [b"null\n", b"{\n", b'["a"]\n', b'["a", "b"]\n', b'["a", 99999]\n', b"[" * 9000])
+def test_what_another_worker_has_spoilt_is_left_out_and_spoils_no_page(garbage: bytes) -> None:
+    board = Board()
+    board.add("good", ("x",), 1)
+    used = int(board.cells[0])
+    board.bytes[64 + used : 64 + used + len(garbage)] = garbage
+    board.cells[0] = used + len(garbage)
+    reader = Board()
+    reader.bytes[:] = board.bytes
+    assert [row.name for row in reader.look()] == ["good"]
+    assert [row.name for row in reader.look()] == ["good"]
+    for size in (-1.0, 1e300, float("nan")):
+        reader.cells[0] = size
+        assert [row.name for row in reader.look()] == ["good"]
