@@ -1,7 +1,6 @@
 """What an item may be, whichever way it comes: over HTTP, from an agent, or out of a file. Pure."""
 
 import math
-import re
 from typing import Any
 
 import msgspec
@@ -14,8 +13,9 @@ from app.store.texts import check_fields
 LARGEST = 512 * 1024
 """Bytes of a value, as JSON."""
 
-_UNUSUAL_NUMBER = re.compile(rb"[0-9][eE][+-]?[0-9]{4}|[0-9]{1000}")
-"""A number that PostgreSQL may not hold: such a value is stored as its parsed form, as other readers see it."""
+_AS_DIGITS = bytes.maketrans(b"123456789E-", b"000000000e+")
+_UNUSUAL_NUMBERS = (b"e0000", b"e+0000", b"0" * 1000)
+"""Exponents and lengths of numbers that PostgreSQL may not hold: such a value is stored as it is parsed."""
 
 LONGEST_TTL = 10 * 366 * 24 * 60
 """Minutes."""
@@ -45,10 +45,16 @@ def accepted(body: ItemPut, ttl: float) -> Accepted:
         path=path,
         key=key,
         value=value,
-        text=(msgspec.json.encode(value) if _UNUSUAL_NUMBER.search(raw) else raw).decode(),
+        text=(msgspec.json.encode(value) if _has_unusual_number(raw) else raw).decode(),
         index=None if body.index is None else msgspec.json.encode(body.index).decode(),
         ttl_minutes=_ttl((ttl or None) if body.ttl is msgspec.UNSET else body.ttl),
     )
+
+
+def _has_unusual_number(raw: bytes) -> bool:
+    """Whether there may be one; by plain searches, which take a millisecond for the largest value."""
+    digits = raw.translate(_AS_DIGITS)
+    return any(number in digits for number in _UNUSUAL_NUMBERS)
 
 
 def _value_in(raw: msgspec.Raw) -> dict[str, Any]:
