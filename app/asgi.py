@@ -12,6 +12,7 @@ from app.access.guard import OPEN, Guard, principal_of
 from app.access.rates import Rates
 from app.access.slowdown import Slowdown
 from app.base.lean import without
+from app.idempotency.duplicates import DuplicateRequests
 from app.options import ServerSettings
 from app.routes import BASE_PATH, controllers_of, root_controllers_of
 from app.system.service import version
@@ -51,6 +52,7 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
                 slowdown=Slowdown(house.proxies),
             ),
             functools.partial(Rates, limiter=house.limiter, proxies=house.proxies, meters=house.meters),
+            DuplicateRequests,
         ],
         dependencies=dependencies(house),
         dto=JsonBody,

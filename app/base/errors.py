@@ -86,10 +86,14 @@ class NotFound(AgentServiceError):
 
 
 class Conflict(AgentServiceError):
-    """The state of the thing does not allow it now."""
+    """The state of the thing does not allow it now. ``retry_after``: seconds after which it may."""
 
     status = 409
     title = "Conflict"
+
+    def __init__(self, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(*([detail] if detail else []))
+        self.retry_after = retry_after
 
 
 class Gone(AgentServiceError):

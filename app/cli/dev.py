@@ -20,8 +20,8 @@ from app.serving.station import Station
 from app.settings import Settings, is_loopback, load
 from app.telemetry.board import Boards
 
-DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5"}
-"""A developer is alone, and waits less for a stop than an operator."""
+DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5", "AGENT_EGRESS_ALLOW": "localhost,127.0.0.0/8,::1"}
+"""A developer is alone, waits less for a stop than an operator, and receives webhooks on the same machine."""
 
 READY_SECONDS = 10.0
 

@@ -23,7 +23,7 @@ from sqlalchemy.sql.base import Executable
 from app.base.errors import AgentServiceError, StartError, Unavailable
 from app.db.connect_errors import reason
 from app.db.migrate import OLDEST_SERVER
-from app.db.pool import MeasuredPool, Turns
+from app.db.pool import MeasuredPool, PoolGate
 from app.db.schema_check import missing_parts
 from app.db.session import Reader, Snapshot, Writer
 from app.db.tracing import trace_statements
@@ -48,6 +48,9 @@ ENGINE_PLANS = {
 than running them, and a plan made while the tables were empty must still be right when they have grown: so one plan,
 and always the index."""
 
+LOCK_TIMEOUT = "3s"
+"""How long a statement of a request waits for a lock, and holds a connection meanwhile."""
+
 _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
@@ -68,8 +71,7 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: Wire) -> Asyn
     """A pool of ``size`` connections; None: every block gets a connection of its own, which ends with it."""
     address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
-    if role == ENGINE_ROLE:
-        settings |= ENGINE_PLANS
+    settings |= ENGINE_PLANS if role == ENGINE_ROLE else {"lock_timeout": LOCK_TIMEOUT}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if size is not None:
         pool = {"poolclass": MeasuredPool, "pool_size": size, "max_overflow": 0, "pool_timeout": 10}
@@ -138,6 +140,8 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if isinstance(error, DBAPIError):
         # SQLAlchemy wraps what the driver raises, also while a connection is being made
         cause = getattr(error.orig, "__cause__", None)
+    if isinstance(cause, asyncpg.LockNotAvailableError):
+        return Unavailable("Other requests are changing the same data: try again.", retry_after=1)
     if isinstance(cause, asyncpg.DiskFullError):
         return Unavailable(DISK_FULL, retry_after=30)
     if cause is error and isinstance(cause, AWAY):
@@ -145,6 +149,11 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if isinstance(cause, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return Unavailable("The database connection broke.", retry_after=2)
     return None
+
+
+def is_lock_timeout(error: DBAPIError) -> bool:
+    """Whether ``error`` says that a lock did not come in time."""
+    return isinstance(getattr(error.orig, "__cause__", None), asyncpg.LockNotAvailableError)
 
 
 class Disk:
@@ -208,7 +217,7 @@ class Database:
         self._addresses = every = _always(url)
         self._wire = wire = Wire()
         self._requests = _open(every, APP_ROLE, requests, wire)
-        self._turns = Turns(cast("MeasuredPool", self._requests.sync_engine.pool))
+        self._gate = PoolGate(cast("MeasuredPool", self._requests.sync_engine.pool))
         self._engine = _open(every, ENGINE_ROLE, engine, wire)
         self._probe = _open(every, APP_ROLE, 1, wire)
         self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, None, wire)
@@ -244,9 +253,15 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
         with reachable(self.disk):
-            async with self._turns, self._requests.begin() as connection:
+            async with self._gate.slot(tenant_id), self._requests.begin() as connection:
                 await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, tenant_id: UUID) -> AsyncIterator[None]:
+        with reachable(self.disk):
+            async with self._gate.slot(tenant_id):
+                yield
 
     @contextlib.asynccontextmanager
     async def reading(self, tenant_id: UUID, owned: str | None = None) -> AsyncIterator[Reader]:
@@ -266,7 +281,7 @@ class Database:
 
         ``settings`` are statements ``set local …;`` and go out with the first round trip, which names the tenant.
         """
-        async with _driver(self._requests, self.disk) as connection:
+        async with self._slot(tenant_id), _driver(self._requests, self.disk) as connection:
             try:
                 await connection.execute(f"begin; set local app.tenant = '{tenant_id}'; {settings}")
                 yield connection
@@ -283,7 +298,7 @@ class Database:
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:
         """A transaction that reads one moment of the tenant's data, for as long as the block takes."""
         with reachable(self.disk):
-            async with self._turns, self._requests.connect() as plain:
+            async with self._gate.slot(tenant_id), self._requests.connect() as plain:
                 connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 async with connection.begin():
                     await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
@@ -293,7 +308,7 @@ class Database:
     async def looking_up(self, key_ids: Sequence[str]) -> AsyncIterator[Reader]:
         """A transaction before the tenant is known: it sees the API keys ``key_ids``, with their tenants, alone."""
         with reachable(self.disk):
-            async with self._turns, self._requests.begin() as connection:
+            async with self._gate.slot(_SET_KEY), self._requests.begin() as connection:
                 await connection.execute(_SET_KEY, {"key": ",".join(key_ids)})
                 yield Reader(connection)
 

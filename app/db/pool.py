@@ -9,9 +9,13 @@ from typing import Any
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from app.base.fair_slots import FairSlots, Waiter
 from app.telemetry.meters import ServerMeters
 
 TAKEN = "taken"
+
+SPARE_PART = 5
+"""Of a pool a fifth is kept for tenants that hold no connection yet."""
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
@@ -73,24 +77,18 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         super()._do_return_conn(record)
 
 
-class Turns:
-    """A block for whose length a connection of ``pool`` is free for who is in it.
+class PoolGate(FairSlots):
+    """Shares the connections of ``pool`` fairly between tenants: in the block of a slot, a connection is free.
 
     SQLAlchemy waits as well, but in a greenlet for each who waits: ten and more kilobytes, a fraction of one here.
-    Entering raises ``TimeoutError`` after as long as the pool would wait.
+    A wait raises ``TimeoutError`` after as long as the pool would wait.
     """
 
     def __init__(self, pool: MeasuredPool) -> None:
+        super().__init__(pool.size(), spare=pool.size() // SPARE_PART)
         self._pool = pool
-        self._free = asyncio.Semaphore(pool.size())
 
-    async def __aenter__(self) -> None:
-        if not self._free.locked():
-            await self._free.acquire()
-            return
+    async def _until(self, waiter: Waiter) -> None:
         with self._pool.waited():
             async with asyncio.timeout(self._pool.timeout()):
-                await self._free.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._free.release()
+                await waiter

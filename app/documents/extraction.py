@@ -10,17 +10,21 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Literal, get_args
+from uuid import UUID
 
 import msgspec
 
 from app.base.errors import Unreadable
+from app.base.fair_slots import FairSlots
 from app.base.tasks import Tasks
 from app.documents import extractor
 
-SECONDS = 90.0
-"""Of the clock, for one document; its process has a bound of its own on processor time."""
-AT_ONCE = 2
-"""Processes at once, for uploads and for ingestions each; more documents wait."""
+SECONDS = 30.0
+SECONDS_A_MIB = 4.0
+MAX_SECONDS = 90.0
+"""Of the clock, for one document: more for a larger one. Its process has a bound of its own on processor time."""
+AT_ONCE = 3
+"""Processes at once, for uploads and for ingestions each; more documents wait, tenant by tenant."""
 LONGEST_LINE = 1024 * 1024
 END_SECONDS = 5.0
 
@@ -39,19 +43,21 @@ class Line(msgspec.Struct):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A document to read: its content in pieces, and what it is."""
+    """A document to read: its content in pieces, and what it is. ``tenant`` is whose it is, ``size`` its bytes."""
 
     content: AsyncIterator[bytes]
     content_type: str
     charset: str = ""
+    tenant: UUID | None = None
+    size: int = 0
 
 
 class Extraction:
-    """Runs extractors."""
+    """Runs extractors, whose number tenants share fairly. ``seconds`` bounds a small document."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        self._turns = {mode: asyncio.Semaphore(AT_ONCE) for mode in get_args(Mode)}
+        self._slots = {mode: FairSlots(AT_ONCE, spare=1) for mode in get_args(Mode)}
         self._tasks = Tasks("extraction")
 
     async def check(self, source: Source) -> Line:
@@ -61,7 +67,8 @@ class Extraction:
 
     async def lines(self, source: Source, mode: Mode = "text") -> AsyncGenerator[Line, None]:
         """What is in ``source``, the end last. Raises ``Unreadable``."""
-        async with self._turns[mode]:
+        seconds = min(MAX_SECONDS, self._seconds + SECONDS_A_MIB * source.size / 2**20)
+        async with self._slots[mode].slot(source.tenant):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", str(Path(extractor.__file__)), source.content_type, source.charset, mode),
                 stdin=asyncio.subprocess.PIPE,
@@ -73,7 +80,7 @@ class Extraction:
             assert process.stdin is not None
             feeding = self._tasks.start(_feed(process.stdin, source.content), name="feed")
             try:
-                async for line in self._read(process):
+                async for line in self._read(process, seconds):
                     yield line
             finally:
                 feeding.cancel()
@@ -82,16 +89,16 @@ class Extraction:
                     process.kill()
                 await process.wait()
 
-    async def _read(self, process: asyncio.subprocess.Process) -> AsyncGenerator[Line, None]:
+    async def _read(self, process: asyncio.subprocess.Process, seconds: float) -> AsyncGenerator[Line, None]:
         assert process.stdout is not None
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._seconds
+        until = loop.time() + seconds
         while True:
             try:
                 async with asyncio.timeout_at(until):
                     raw = await process.stdout.readline()
             except TimeoutError:
-                raise Unreadable(f"The document took more than {self._seconds:g} seconds to read.") from None
+                raise Unreadable(f"The document took more than {seconds:g} seconds to read.") from None
             except ValueError:
                 raise Unreadable("The document cannot be read.") from None
             if not raw.endswith(b"\n"):

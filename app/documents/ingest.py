@@ -150,7 +150,7 @@ class Ingest:
         """Take the text out of the document; parts that an attempt before has stored are the same."""
         _say(context, now, EXTRACT)
         content = queries.stored(self._database, now.tenant_id, now.document_id, CONTENT)
-        source = Source(content, now.content_type, now.charset or "")
+        source = Source(content, now.content_type, now.charset or "", now.tenant_id, now.size)
         number = characters = 0
         pages: list[int] = []
         title = ""

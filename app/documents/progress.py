@@ -8,8 +8,8 @@ import msgspec
 from app.db.engine import Database
 
 _LOAD = """
-select document_id, collection, namespace, status, content_type, charset, run_id, characters, pages::text as pages,
-  position, chunks, title
+select document_id, collection, namespace, status, content_type, charset, size, run_id, characters,
+  pages::text as pages, position, chunks, title
 from documents where tenant_id = $1 and document_id = $2 and status <> 'receiving'
 """
 _MINE = "where tenant_id = $1 and document_id = $2 and run_id = $3 and status = 'accepted'"
@@ -37,6 +37,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     content_type: str
     charset: str | None
+    size: int
     run_id: UUID | None
     characters: int | None
     pages: list[int]

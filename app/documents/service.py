@@ -83,7 +83,8 @@ class DocumentService:
         if uploaded.format.parsed:
             content = queries.stored(self._database, tenant_id, uploaded.document_id, CONTENT)
             try:
-                await self._extraction.check(Source(content, uploaded.format.content_type, uploaded.charset or ""))
+                kind, charset = uploaded.format.content_type, uploaded.charset or ""
+                await self._extraction.check(Source(content, kind, charset, tenant_id, uploaded.size))
             except Unreadable as error:
                 raise Invalid(str(error), (("/file", "cannot be read"),)) from error
 

@@ -8,6 +8,8 @@ cookies; time and size are bounded.
 import asyncio
 import socket
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -15,15 +17,17 @@ import aiohttp
 from app.egress.addresses import Allowed, host_of
 
 CONNECT_SECONDS = 5.0
+MAX_DIGITS = 9
 LARGEST_ANSWER = 64 * 1024
 """Bytes of an answer that are read; what follows is not waited for."""
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """What came back. ``retry_after``: the seconds that its header of this name asks to wait (RFC 9110, 10.2.3)."""
 
     status: int
     body: bytes
+    retry_after: float | None = None
 
 
 class Egress:
@@ -66,4 +70,17 @@ class Egress:
                 ) as session,
                 session.post(url, data=body, headers=headers, allow_redirects=False) as response,
             ):
-                return Answer(response.status, await response.content.read(LARGEST_ANSWER))
+                wait = seconds_of(response.headers.get("Retry-After", ""))
+                return Answer(response.status, await response.content.read(LARGEST_ANSWER), wait)
+
+
+def seconds_of(text: str) -> float | None:
+    """The seconds that a ``Retry-After`` asks to wait: a number of them, or a date; None for neither."""
+    text = text.strip()
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -4,8 +4,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 
-from app.base.errors import Invalid
+from app.base.errors import Conflict, Invalid
+from app.db.engine import is_lock_timeout
 from app.db.session import Writer
 from app.idempotency.structs import HOURS, Key, Made
 from app.idempotency.tables import idempotency_keys as keys
@@ -19,6 +21,9 @@ where k.tenant_id = o.tenant_id and k.route = o.route and k.key = o.key
 """For the engine, over all tenants, some at a time."""
 
 
+UNDER_WAY = "A request with this Idempotency-Key is under way: try again for its answer."
+
+
 def _of(tenant_id: UUID, key: Key) -> sa.ColumnElement[bool]:
     return sa.and_(keys.c.tenant_id == tenant_id, keys.c.route == key.route, keys.c.key == key.key)
 
@@ -26,9 +31,19 @@ def _of(tenant_id: UUID, key: Key) -> sa.ColumnElement[bool]:
 async def take(session: Writer, tenant_id: UUID, key: Key) -> Made | None:
     """Take ``key`` for what this transaction makes; what it has made already if it is taken.
 
-    While another transaction takes it, this one waits for its end. Raises ``Invalid`` for a key that came with another
-    body before.
+    While a transaction of another process takes it, this one waits for a moment (requests of one process wait without
+    a connection, ``app.idempotency.duplicates``). Raises ``Conflict`` when that does not end, ``Invalid`` for a key
+    that came with another body before.
     """
+    try:
+        return await _take(session, tenant_id, key)
+    except DBAPIError as error:
+        if is_lock_timeout(error):
+            raise Conflict(UNDER_WAY, retry_after=1) from error
+        raise
+
+
+async def _take(session: Writer, tenant_id: UUID, key: Key) -> Made | None:
     old = keys.c.created_at < sa.func.now() - sa.text(f"interval '{HOURS} hours'")
     await session.execute(sa.delete(keys).where(_of(tenant_id, key), old))
     new = insert(keys).values(tenant_id=tenant_id, route=key.route, key=key.key, fingerprint=key.fingerprint)

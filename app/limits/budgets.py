@@ -5,12 +5,14 @@ are kept in the database, a row a tenant and day: nothing that happens to a proc
 had not written when it was killed (a second at most) is not counted as spent, but its reservation stays for the day.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 import msgspec
@@ -87,6 +89,7 @@ class Budgets:
         self._model_of = model_of
         self._clock = clock
         self._changes: dict[tuple[UUID, date], Change] = {}
+        self._rooms: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._owns: dict[UUID, tuple[float, Own]] = {}
         self._tasks = Tasks("budgets")
 
@@ -201,7 +204,10 @@ class Budgets:
         if not most and not most_queued:
             yield
             return
-        async with self._database.engine_connection() as connection, connection.transaction():
+        lock = self._rooms.setdefault(
+            tenant_id, asyncio.Lock()
+        )  # so that one waits for the tenant's turn in the database
+        async with lock, self._database.engine_connection() as connection, connection.transaction():
             await connection.execute(_TURN, tenant_id)
             row = await connection.fetchrow(_RUNS, tenant_id)
             assert row is not None

@@ -249,20 +249,23 @@ async def base(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id:
     return await session.first(_BASE, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
 
 
-async def add_checkpoint(
-    session: Writer,
-    place: tuple[UUID, UUID],
-    entry: CheckpointEntry,
-    items: Sequence[tuple[int, bytes]],
-    last_number: int,
-) -> None:
-    """Write a checkpoint, with the log items that are new in it, as the newest of its thread (tenant, thread)."""
+class Checkpoint(NamedTuple):
+    """A checkpoint to write, the log items that are new in it, and the number of the thread's last item then."""
+
+    entry: CheckpointEntry
+    items: Sequence[tuple[int, bytes]]
+    last_number: int
+
+
+async def add_checkpoints(session: Writer, place: tuple[UUID, UUID], past: Sequence[Checkpoint]) -> None:
+    """Write checkpoints, the last one as the newest of its thread (tenant, thread): three statements for all."""
     where = {"tenant_id": place[0], "thread_id": place[1]}
-    if items:
-        rows = [{**where, "number": number, "body": body} for number, body in items]
+    rows = [{**where, "number": number, "body": body} for one in past for number, body in one.items]
+    if rows:
         await session.execute(sa.insert(checkpoint_items), rows)
-    values = {**msgspec.structs.asdict(entry), "next": list(entry.next)}
-    await session.execute(sa.insert(checkpoints).values(**where, **values))
+    heads = [{**where, **msgspec.structs.asdict(one.entry), "next": list(one.entry.next)} for one in past]
+    await session.execute(sa.insert(checkpoints), heads)
+    entry, last_number = past[-1].entry, past[-1].last_number
     await session.execute(
         sa.update(threads)
         .where(threads.c.tenant_id == place[0], threads.c.thread_id == place[1])

@@ -22,6 +22,7 @@ from app.idempotency.structs import Key
 from app.threads import keeping, queries
 from app.threads.creation import NewThread, ThreadCreation, create
 from app.threads.looking import Match, Path, read_paths
+from app.threads.queries import Checkpoint
 from app.threads.states import StateWriter, checkpoint_id_of
 from app.threads.structs import (
     HistoryQuery,
@@ -68,33 +69,44 @@ class ThreadService:
         body = msgspec.structs.replace(body, thread_id=thread_id, metadata=metadata)
         if key is None and not body.supersteps and body.ttl is None:
             return await self._create(who.tenant_id, body, owned)
+        past = await self._states.past(metadata or {}, body.supersteps) if body.supersteps else []
         async with self._database.writing(who.tenant_id) as session:
 
             async def make() -> Thread:
-                return await self._create(who.tenant_id, body, owned, session)
+                return await self._create_in(session, (who.tenant_id, thread_id), body, owned, past)
 
             return await once(session, who.tenant_id, key, make)
 
-    async def _create(self, tenant_id: UUID, body: ThreadCreate, owned: Owned, session: Writer | None = None) -> Thread:
+    async def _create(self, tenant_id: UUID, body: ThreadCreate, owned: Owned) -> Thread:
         thread_id = body.thread_id or new_id()
         metadata = body.metadata or {}
         new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
-        if session is None:
-            created = await self._creation.create(new)
-        else:
-            (created,) = await create(await session.driver(), [new])
-        if created is None:
-            if body.if_exists == "do_nothing":
-                return await self._get(tenant_id, thread_id, owned)
-            raise Conflict(f"Thread with ID {thread_id} already exists")
-        if session is None:
+        created = await self._creation.create(new)
+        if created is not None:
             return fresh(thread_id, metadata, created)
-        if (ttl := lifetime(body.ttl)) is not None:
-            await keeping.set_ttl(session, tenant_id, thread_id, ttl)
-        if body.supersteps:
-            await self._states.replay(session, tenant_id, thread_id, metadata, body.supersteps)
+        if body.if_exists == "do_nothing":
+            return await self._get(tenant_id, thread_id, owned)
+        raise Conflict(f"Thread with ID {thread_id} already exists")
+
+    async def _create_in(
+        self, session: Writer, place: tuple[UUID, UUID], body: ThreadCreate, owned: Owned, past: Sequence[Checkpoint]
+    ) -> Thread:
+        """Create the thread at ``place`` (tenant, thread) in a transaction, with its lifetime and its past."""
+        tenant_id, thread_id = place
+        new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(body.metadata or {}).decode())
+        (created,) = await create(await session.driver(), [new])
+        if created is None:
+            if body.if_exists != "do_nothing":
+                raise Conflict(f"Thread with ID {thread_id} already exists")
+            session.owned = owned
+        else:
+            if (ttl := lifetime(body.ttl)) is not None:
+                await keeping.set_ttl(session, tenant_id, thread_id, ttl)
+            if past:
+                await queries.add_checkpoints(session, place, past)
         row = await queries.get(session, tenant_id, thread_id)
-        assert row is not None
+        if row is None:
+            raise _unknown(thread_id)
         return shown(row)
 
     async def get(self, who: Principal, thread_id: UUID, *, ttl: bool = False) -> Thread:

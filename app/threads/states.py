@@ -1,5 +1,6 @@
 """Writing a thread's state from outside: as one of its nodes would, as a fork, as the import of a past."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ import msgspec
 
 from app.agents.port import END_NODE, START_NODE, Agent, Agents
 from app.base.bulk import body_bytes, offload
-from app.base.errors import BadRequest, Conflict, Invalid, NotFound
+from app.base.errors import BadRequest, Conflict, Invalid, NotFound, TooLarge
 from app.base.ids import new_id, origin_id
 from app.checkpoints.codec import pack
 from app.checkpoints.entry import FIRST_STEP, CheckpointEntry
@@ -16,10 +17,17 @@ from app.checkpoints.snapshot import read, size_of
 from app.db.session import Writer
 from app.domain.state import State
 from app.threads import queries
+from app.threads.queries import Checkpoint
 from app.threads.structs import CheckpointRef, NodeUpdate, StateUpdate, StateUpdated, Superstep
 
 INPUT_NODE = "__input__"
 """What LangGraph's clients call the input where they write a state: ``__start__`` is its other name."""
+
+
+MAX_SUPERSTEPS = 1000
+MAX_PAST_UPDATES = 5000
+MAX_PAST_BYTES = 64 << 20
+"""What a thread may be created with: supersteps, updates in all of them, bytes that their checkpoints take."""
 
 
 class Base(msgspec.Struct, kw_only=True):
@@ -66,15 +74,30 @@ class StateWriter:
             base = await self._base(session, tenant_id, thread_id, at or thread.head, thread.last_number)
         return await self._write(session, (tenant_id, thread_id), agent, base, updates)
 
-    async def replay(
-        self, session: Writer, tenant_id: UUID, thread_id: UUID, metadata: dict[str, Any], past: Sequence[Superstep]
-    ) -> None:
-        """Give a new thread the checkpoints of ``past``, one for each superstep. Raises as ``update`` does."""
+    async def past(self, metadata: dict[str, Any], supersteps: Sequence[Superstep]) -> list[Checkpoint]:
+        """The checkpoints of a new thread, one for each superstep. Raises as ``update`` does, and ``TooLarge``."""
+        updates = sum(len(superstep.updates) for superstep in supersteps)
+        if len(supersteps) > MAX_SUPERSTEPS or updates > MAX_PAST_UPDATES:
+            raise Invalid(
+                f"A thread is created with at most {MAX_SUPERSTEPS} supersteps and {MAX_PAST_UPDATES} updates in them; "
+                "write the others with POST /threads/{thread_id}/state.",
+                (("/supersteps", "too many"),),
+            )
         agent = self._agent(metadata)
         base = Base(state=State())
-        for superstep in past:
-            checkpoint_id = await self._write(session, (tenant_id, thread_id), agent, base, superstep.updates)
-            base = msgspec.structs.replace(base, checkpoint_id=checkpoint_id, step=base.step + 1)
+        made: list[Checkpoint] = []
+        size = 0
+        for superstep in supersteps:
+            checkpoint = await self._checkpoint(agent, base, superstep.updates)
+            made.append(checkpoint)
+            size += len(checkpoint.entry.head) + sum(len(body) for _, body in checkpoint.items)
+            if size > MAX_PAST_BYTES:
+                most = MAX_PAST_BYTES >> 20
+                raise TooLarge(f"The past of this thread takes more than {most} MiB: create it with fewer supersteps.")
+            base = msgspec.structs.replace(base, checkpoint_id=checkpoint.entry.checkpoint_id, step=base.step + 1)
+            if len(made) % 10 == 0:
+                await asyncio.sleep(0)  # others have their turn
+        return made
 
     def _agent(self, metadata: dict[str, Any]) -> Agent:
         name = metadata.get("graph_id")
@@ -96,6 +119,11 @@ class StateWriter:
     async def _write(
         self, session: Writer, place: tuple[UUID, UUID], agent: Agent, base: Base, updates: Sequence[NodeUpdate]
     ) -> UUID:
+        checkpoint = await self._checkpoint(agent, base, updates)
+        await queries.add_checkpoints(session, place, [checkpoint])
+        return checkpoint.entry.checkpoint_id
+
+    async def _checkpoint(self, agent: Agent, base: Base, updates: Sequence[NodeUpdate]) -> Checkpoint:
         following = base.next
         given = [START_NODE if update.as_node == INPUT_NODE else update.as_node for update in updates]
         for number, update in enumerate(updates):
@@ -124,8 +152,7 @@ class StateWriter:
             following=following,
         )
         items = await offload(body_bytes.get(), _packed, base.state.take_items())
-        await queries.add_checkpoint(session, place, entry, items, base.state.last_number)
-        return entry.checkpoint_id
+        return Checkpoint(entry, items, base.state.last_number)
 
 
 def _named(reference: dict[str, Any]) -> Any:

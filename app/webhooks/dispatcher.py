@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -33,14 +34,21 @@ log = structlog.get_logger(__name__)
 
 BACK_OFF = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 43200.0)
 """Seconds to the next attempt; after the last ones always the last."""
+MAX_RETRY_AFTER = 86_400.0
+"""Seconds that a receiver's Retry-After is honoured for."""
 GIVE_UP_SECONDS = 3 * 86_400.0
 LOOK_SECONDS = 5.0
 """The longest time between two looks: what another process has left is seen after it."""
 LEASE_SECONDS = 60.0
 """Longer than any call."""
 AT_ONCE = 32
-AT_ONCE_A_HOST = 4
-"""Calls of one process: a slow receiver holds up none but itself."""
+AT_ONCE_A_HOST = 16
+AT_ONCE_A_TENANT_AND_HOST = 4
+AT_ONCE_SLOW = 8
+"""Calls of one process. Tenants share them fairly, and no tenant can fill a receiver's part that others call too."""
+SLOW_SECONDS = 300.0
+"""How long a host counts as slow after it did not answer in time: calls to slow hosts have a part of their own."""
+MAX_SLOW_HOSTS = 10_000
 GONE = 410
 """The answer of a receiver that wants no more."""
 LONGEST_PROBLEM = 300
@@ -52,12 +60,60 @@ encode = msgspec.json.Encoder().encode
 class Outcome(NamedTuple):
     """What came of an attempt: the receiver's status code if it answered, and what went wrong if something did.
 
-    ``over``: whatever the time, it is not tried again.
+    ``over``: whatever the time, it is not tried again. ``wait``: the seconds that the receiver asks to wait.
+    ``late``: it did not answer in time.
     """
 
     answer: int | None
     problem: str | None
     over: bool = False
+    wait: float = 0.0
+    late: bool = False
+
+
+class Busy:
+    """The calls under way in one process, by tenant and host, and the hosts that were slow lately."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._calls: Counter[tuple[UUID, str]] = Counter()
+        self._slow: dict[str, float] = {}
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self._calls.total()
+
+    def begin(self, tenant_id: UUID, host: str) -> None:
+        """A call begins."""
+        self._calls[tenant_id, host] += 1
+
+    def end(self, tenant_id: UUID, host: str, *, late: bool) -> None:
+        """A call has ended; ``late``: without an answer in time."""
+        self._calls[tenant_id, host] -= 1
+        self._calls += Counter()  # forgets those without a call
+        if not late:
+            self._slow.pop(host, None)
+            return
+        if len(self._slow) >= MAX_SLOW_HOSTS:
+            self._slow.clear()
+        self._slow[host] = self._clock() + SLOW_SECONDS
+
+    def full(self) -> tuple[list[str], list[UUID], list[UUID], list[str]]:
+        """What has its share: hosts; tenants; and pairs of both, as two lists."""
+        hosts: Counter[str] = Counter()
+        tenants: Counter[UUID] = Counter()
+        for (tenant_id, host), calls in self._calls.items():
+            hosts[host] += calls
+            tenants[tenant_id] += calls
+        share = max(2, AT_ONCE // (len(tenants) + 1))
+        pairs = [pair for pair, calls in self._calls.items() if calls >= AT_ONCE_A_TENANT_AND_HOST]
+        full = [host for host, calls in hosts.items() if calls >= AT_ONCE_A_HOST]
+        slow = {host for host, until in self._slow.items() if until > self._clock()}
+        if sum(hosts[host] for host in slow) >= AT_ONCE_SLOW:
+            full += slow
+        busy = [tenant_id for tenant_id, calls in tenants.items() if calls >= share]
+        return full, busy, [tenant_id for tenant_id, _ in pairs], [host for _, host in pairs]
 
 
 class Dispatcher:
@@ -76,7 +132,7 @@ class Dispatcher:
         self._keys = keys
         self._meters = meters
         self._spread = spread
-        self._busy: Counter[str] = Counter()
+        self._busy = Busy()
         self._wake = asyncio.Event()
         self._tasks = Tasks("webhooks")
 
@@ -107,12 +163,11 @@ class Dispatcher:
     async def _take_all(self) -> float:
         """Begin everything that is due and has a place; seconds to the next look."""
         async with self._database.engine_connection() as connection:
-            while self._busy.total() < AT_ONCE:
-                full = [host for host, calls in self._busy.items() if calls >= AT_ONCE_A_HOST]
-                row = await connection.fetchrow(TAKE, LEASE_SECONDS, full)
+            while self._busy.total < AT_ONCE:
+                row = await connection.fetchrow(TAKE, LEASE_SECONDS, *self._busy.full())
                 if row is None:
                     break
-                self._busy[row["host"]] += 1
+                self._busy.begin(row["tenant_id"], row["host"])
                 self._tasks.start(self._deliver(row), name=f"run-{row['run_id']}")
             following: float | None = await connection.fetchval(NEXT)
         if following is None or following <= 0:  # what is due and was not taken waits for a place: its end wakes us
@@ -120,13 +175,15 @@ class Dispatcher:
         return min(following, LOOK_SECONDS)
 
     async def _deliver(self, row: asyncpg.Record) -> None:
+        late = False
         try:
-            await self._settle(row, await self._attempt(row))
+            outcome = await self._attempt(row)
+            late = outcome.late
+            await self._settle(row, outcome)
         except Unavailable:
             return  # tried again when its lease is over
         finally:
-            self._busy[row["host"]] -= 1
-            self._busy += Counter()  # forgets the hosts without a call
+            self._busy.end(row["tenant_id"], row["host"], late=late)
             self._wake.set()
 
     async def _attempt(self, row: asyncpg.Record) -> Outcome:
@@ -150,15 +207,18 @@ class Dispatcher:
         except (OSError, aiohttp.ClientError, ValueError) as error:
             words = "It did not answer in time." if isinstance(error, TimeoutError) else str(error)
             refused = next((e for e in _causes(error) if isinstance(e, RefusedAddress)), None)
-            return Outcome(None, str(refused or words or type(error).__name__)[:LONGEST_PROBLEM])
+            problem = str(refused or words or type(error).__name__)[:LONGEST_PROBLEM]
+            return Outcome(None, problem, late=isinstance(error, TimeoutError))
         if 200 <= answer.status < 300:
             return Outcome(answer.status, None)
-        return Outcome(answer.status, f"It answered {answer.status}.", over=answer.status == GONE)
+        wait = answer.retry_after or 0.0
+        return Outcome(answer.status, f"It answered {answer.status}.", over=answer.status == GONE, wait=wait)
 
     async def _settle(self, row: asyncpg.Record, outcome: Outcome) -> None:
-        answer, problem, over = outcome
+        answer, problem, over = outcome.answer, outcome.problem, outcome.over
         attempt = row["attempts"]
         wait = BACK_OFF[min(attempt, len(BACK_OFF)) - 1] * (0.8 + 0.4 * self._spread())
+        wait = max(wait, min(outcome.wait, MAX_RETRY_AFTER))
         status = "pending"
         if problem is None:
             status = "delivered"

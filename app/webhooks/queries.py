@@ -13,7 +13,9 @@ from app.webhooks.tables import webhook_deliveries as deliveries
 TAKE = """
 with due as (
   select tenant_id, run_id from webhook_deliveries
-  where status = 'pending' and due_at <= now() and host <> all($2::text[])
+  where status = 'pending' and due_at <= now() and host <> all($2::text[]) and tenant_id <> all($3::uuid[])
+    and not exists (select from unnest($4::uuid[], $5::text[]) as f(tenant_id, host)
+      where f.tenant_id = webhook_deliveries.tenant_id and f.host = webhook_deliveries.host)
   order by due_at limit 1 for no key update skip locked
 )
 update webhook_deliveries d set attempts = d.attempts + 1, due_at = now() + make_interval(secs => $1)
@@ -21,7 +23,7 @@ from due where d.tenant_id = due.tenant_id and d.run_id = due.run_id
 returning d.tenant_id, d.run_id, d.thread_id, d.url, d.host, d.attempts, d.body, d.created_at,
   extract(epoch from now() - d.created_at)::float8 as age
 """
-"""One that is due, for $1 seconds; none of the hosts $2, which have enough to do."""
+"""One that is due, for $1 seconds; not to hosts $2, of tenants $3, of tenants $4 to hosts $5: they have their share."""
 
 NEXT = "select extract(epoch from min(due_at) - now())::float8 from webhook_deliveries where status = 'pending'"
 
