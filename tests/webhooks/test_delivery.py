@@ -132,12 +132,12 @@ async def test_both_secrets_sign_while_one_takes_over_from_the_other(fresh_datab
 async def test_a_slow_receiver_holds_up_none_but_itself(fresh_database_url: str) -> None:
     async with receiving() as slow, receiving() as quick, serving(fresh_database_url, **HERE) as service:
         slow.slow = asyncio.Event()
-        for _ in range(dispatcher.AT_ONCE_A_HOST + 3):
+        for _ in range(dispatcher.AT_ONCE_A_TENANT_AND_HOST + 3):
             await begin(service, slow.url)
-        await slow.until(dispatcher.AT_ONCE_A_HOST)
+        await slow.until(dispatcher.AT_ONCE_A_TENANT_AND_HOST)
         await begin(service, quick.url)
         await quick.until(1)
-        assert len(slow.calls) == dispatcher.AT_ONCE_A_HOST
+        assert len(slow.calls) == dispatcher.AT_ONCE_A_TENANT_AND_HOST
 
 
 async def test_another_tenant_sees_nothing_of_it(fresh_database_url: str) -> None:
