@@ -26,6 +26,7 @@ class Receiver:
     def __init__(self, *plan: int) -> None:
         self.calls: list[Call] = []
         self.plan = list(plan)
+        self.headers: dict[str, str] = {}
         self.slow: asyncio.Event | None = None
         self._came = asyncio.Condition()
 
@@ -56,7 +57,7 @@ class Receiver:
             self._came.notify_all()
         if self.slow is not None:
             await self.slow.wait()
-        return web.Response(status=status)
+        return web.Response(status=status, headers=self.headers)
 
     async def _away(self, request: web.Request) -> web.Response:
         return web.Response(status=307, headers={"Location": "/hook"})
