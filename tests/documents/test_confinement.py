@@ -17,7 +17,7 @@ from app.documents import extractor
 from app.documents.extraction import AT_ONCE, Extraction, Source
 from tests.documents.samples import pdf
 
-ALWAYS = {"environment", "writing", "descriptors", "memory"}
+ALWAYS = {"writing", "descriptors", "memory"}
 """What holds wherever the program runs."""
 FILE = str(Path(extractor.__file__))
 HOSTILE, INNOCENT = UUID(int=1), UUID(int=2)
