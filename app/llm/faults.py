@@ -206,6 +206,17 @@ SAYINGS: dict[type[ModelError], str] = {
 }
 
 
+VARIABLES = {"openai": "OPENAI", "anthropic": "ANTHROPIC"}
+"""How the environment variables of vendors begin."""
+
+
+def address_hint(vendor: str) -> str:
+    """What to look at where a server answers, but not as a provider does."""
+    if vendor == "openai":
+        return "check OPENAI_BASE_URL: does it end in /v1?"
+    return f"check {VARIABLES.get(vendor, vendor.upper())}_BASE_URL"
+
+
 def _sentence(
     kind: type[ModelError], vendor: str, complaint: Complaint, key: Secret | None, status: int | None = None
 ) -> str:
@@ -214,6 +225,10 @@ def _sentence(
     causes.insert(0, f"HTTP {status}" if status else "in its stream")
     if status and 300 <= status < 400:
         causes.append("a redirect, which is not followed: check the base URL")
+    if status == 404 and not words and complaint.message is None:  # not even an error of a provider
+        causes.append(address_hint(vendor))
     sentence = f"{vendor} {SAYINGS[kind]} ({', '.join(causes)})"
+    if kind is ModelCredentials and vendor in VARIABLES:
+        return f"{sentence}: check {VARIABLES[vendor]}_API_KEY"
     message = "" if kind is ModelCredentials else quote(complaint.message, key)
     return f"{sentence}: {message}" if message else sentence

@@ -8,7 +8,7 @@ import aiohttp
 import msgspec
 
 from app.base.errors import ModelError, ModelProtocol, ModelTimeout, ModelUnavailable
-from app.llm.faults import clean, complaint_of, status_error, stream_error
+from app.llm.faults import address_hint, clean, complaint_of, status_error, stream_error
 from app.llm.options import Caps, Deadlines
 from app.llm.sse import LineTooLong, SseReader
 from app.secrets.ring import Ring
@@ -282,7 +282,8 @@ async def _no_stream(endpoint: Endpoint, response: aiohttp.ClientResponse) -> Mo
         if complaint := complaint_of(body):
             return stream_error(endpoint.vendor, complaint, endpoint.key)
     kind = clean(response.content_type, 60)
-    return ModelProtocol(f"{endpoint.vendor} sent {kind} instead of an event stream", vendor=endpoint.vendor)
+    sentence = f"{endpoint.vendor} sent {kind} instead of an event stream: {address_hint(endpoint.vendor)}"
+    return ModelProtocol(sentence, vendor=endpoint.vendor)
 
 
 async def _read(endpoint: Endpoint, response: aiohttp.ClientResponse, cap: int, seconds: float) -> bytes:

@@ -5,6 +5,7 @@ import json
 import re
 
 import aiohttp
+import msgspec
 import pytest
 
 from app.base.errors import (
@@ -214,7 +215,7 @@ async def test_no_part_of_the_key_in_a_message_or_a_code_is_shown(
         body = {"error": {"message": f"Incorrect key: ({piece}). Try again.", "type": "oops", "code": f"bad_{piece}"}}
         replay = Replay(data=json.dumps(body).encode(), status=status, content_type="application/json")
         heard = await meet(provider, http, OPENAI, replay)
-        assert str(heard.error).endswith(f"(HTTP {status}, oops){shown}")
+        assert f"(HTTP {status}, oops){shown}" in str(heard.error)
         assert KEY[-4:] not in str(heard.error)
 
 
@@ -269,3 +270,19 @@ async def test_text_in_the_same_packet_as_garbage_is_heard_first(provider: FakeP
     heard = await meet(provider, http, OPENAI, Replay(data=data))
     assert heard.text == "Hello"
     assert type(heard.error) is ModelProtocol
+
+
+@pytest.mark.parametrize("vendor", HTTP_VENDORS)
+async def test_a_refused_key_names_the_variable_that_holds_it(
+    provider: FakeProvider, http: HttpClient, vendor: str
+) -> None:
+    heard = await meet(provider, http, vendor, Fault.UNAUTHORIZED)
+    assert str(heard.error).endswith(f": check {vendor.upper()}_API_KEY")
+
+
+@pytest.mark.parametrize("path", ["", "/v2"])
+async def test_a_base_url_without_its_end_is_asked_about(provider: FakeProvider, http: HttpClient, path: str) -> None:
+    place = msgspec.structs.replace(endpoint(provider, OPENAI), base_url=provider.url + path)
+    heard = await hear(adapter(OPENAI, http, place))
+    assert isinstance(heard.error, ModelRejected)
+    assert "check OPENAI_BASE_URL: does it end in /v1?" in str(heard.error)
