@@ -13,6 +13,10 @@ MOST_BYTES = 4 * 1024 * 1024
 """Bytes of frames that a feed keeps for readers that come late or read slowly."""
 
 
+CHUNK_BYTES = 256 * 1024
+"""Bytes of frames that a reader is given at once; a frame that has more is given by itself."""
+
+
 class EventId(NamedTuple):
     """The id of a frame, ordered: ``epoch`` of the owner, ``seq`` within it (docs/decisions/0001)."""
 
@@ -121,6 +125,15 @@ class Feed:
         finally:
             self._readers.discard(reader)
 
+    def _next(self, at: int) -> list[Frame]:
+        """The frames from ``at`` on that make one chunk: small ones together, a large one by itself, uncopied."""
+        size = 0
+        for end in range(at, len(self._frames)):
+            size += len(self._frames[end].data)
+            if size > CHUNK_BYTES:
+                return self._frames[at : max(end, at + 1)]
+        return self._frames[at:]
+
     def take(self, after: EventId, modes: Collection[str] | None = None) -> tuple[EventId, bytes] | None:
         """What follows ``after``: (id of the newest frame in it, chunk); None when nothing does.
 
@@ -130,7 +143,7 @@ class Feed:
         place = after.seq if after.epoch == self.epoch else 0
         if place < self._forgotten:
             raise Behind
-        fresh = self._frames[place - self._forgotten :]
+        fresh = self._next(place - self._forgotten)
         if not fresh:
             return None
         if modes is None:

@@ -44,7 +44,7 @@ class Renderer:
         self._views = _views(modes)
         self.detailed = bool(self._views)
         self.moves = any(view.moves for view in self._views)
-        self._epoch = epoch
+        self.epoch = epoch
         self.seq = seq
         self._delta_key: tuple[str, str, int] | None = None
         self._delta_middle = b""
@@ -107,7 +107,7 @@ class Renderer:
     def _piece(self, piece: Piece) -> Frame:
         self.seq += 1
         data = b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n"
-        return Frame(piece.mode, data % (piece.event.encode(), piece.data, self._epoch, self.seq))
+        return Frame(piece.mode, data % (piece.event.encode(), piece.data, self.epoch, self.seq))
 
     def _interrupted(self, event: Interrupted, values: bytes) -> list[Frame]:
         frames = []
@@ -141,11 +141,11 @@ class Renderer:
     def _frame(self, mode: str, data: bytes) -> Frame:
         self.seq += 1
         name = b"messages" if mode == "messages-tuple" else mode.encode()
-        return Frame(mode, b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name, data, self._epoch, self.seq))
+        return Frame(mode, b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name, data, self.epoch, self.seq))
 
     def _control(self, name: str, data: bytes) -> Frame:
         self.seq += 1
-        return Frame("", b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name.encode(), data, self._epoch, self.seq))
+        return Frame("", b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name.encode(), data, self.epoch, self.seq))
 
 
 def _views(modes: Sequence[str]) -> list[View]:

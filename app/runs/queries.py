@@ -1,6 +1,6 @@
 """SQL of runs, for requests: as one tenant. What the engine writes is in ``claims`` and ``journal``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 
 from app.base.bulk import MAX_ANSWER_BYTES
+from app.bus.feed import EventId
 from app.checkpoints.snapshot import COLUMNS, ITEMS
 from app.db.session import Owned, Reader, Writer
 from app.runs.tables import events, runs, steps, tool_intents
@@ -177,13 +178,40 @@ async def ending(session: Reader, tenant_id: UUID, thread_id: UUID | None, run_i
     return await session.first(_ENDING, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
 
 
-async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: int) -> Sequence[Row[Any]]:
-    """The event log of a run from epoch ``after`` on, in order: epoch, seq of the first frame, body."""
-    return await session.all(
-        sa.select(events.c.epoch, events.c.seq, events.c.body)
-        .where(events.c.tenant_id == tenant_id, events.c.run_id == run_id, events.c.epoch >= after)
-        .order_by(events.c.epoch, events.c.seq)
-    )
+_STANDING = sa.text("""
+    select thread_id, status, error, request, run_id as ended_run, epoch as last_epoch
+    from runs where tenant_id = :tenant and run_id = :run
+""")
+
+
+async def standing(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """A run's status and what it was asked for, without any state."""
+    return await session.first(_STANDING, {"tenant": tenant_id, "run": run_id})
+
+
+PAGE_ROWS = 256
+PAGE_BYTES = 512 * 1024
+"""Rows of the event log that are read at once: this many, or those in which these bytes are passed."""
+
+_LOGGED = sa.text(f"""
+    select epoch, seq, body from (
+      select epoch, seq, body, sum(octet_length(body)) over (order by epoch, seq) - octet_length(body) as before
+      from events
+      where tenant_id = :tenant and run_id = :run and epoch >= :epoch and (epoch, seq) > (:epoch, :seq)
+      order by epoch, seq limit {PAGE_ROWS}
+    ) page where before < {PAGE_BYTES} order by epoch, seq
+""")
+
+
+async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: EventId) -> Sequence[Row[Any]]:
+    """A page of the event log of a run after the row ``after``, in order: epoch, seq of the first frame, body."""
+    named = {"tenant": tenant_id, "run": run_id, "epoch": after.epoch, "seq": after.seq}
+    return await session.all(_LOGGED, named)
+
+
+def has_more(page: Collection[Row[Any]]) -> bool:
+    """Whether another page of the event log may follow ``page``."""
+    return len(page) == PAGE_ROWS or sum(len(row.body) for row in page) >= PAGE_BYTES
 
 
 _LAST_STEP = sa.text("""

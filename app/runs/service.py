@@ -186,7 +186,7 @@ class RunService:
         modes: Collection[str] | None = None,
     ) -> AsyncIterator[bytes]:
         """The run's frames after ``after``, until it ends."""
-        return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes)
+        return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes, holder=principal.holder)
 
     async def thread_stream(
         self, principal: Principal, thread_id: UUID, *, after: Place | None, modes: Collection[str]
@@ -201,7 +201,7 @@ class RunService:
                 hours = self._kept_hours
                 if await queries.log_over(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
                     raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
-        return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes)
+        return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes, holder=principal.holder)
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
         """Stop a run; with ``wait``, return once it has ended. Raises ``NotFound`` when it is unknown or has ended."""

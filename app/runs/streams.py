@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
-from typing import Any
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -21,7 +22,9 @@ from app.domain.lifecycle import TERMINAL, RunStatus
 from app.runs import queries
 from app.runs.ending import REMOVED, shown
 from app.runs.execution import first_message_id
+from app.runs.feeds import Followed
 from app.runs.frames import Renderer, with_member
+from app.runs.outflow import SMALL, Outflow
 from app.runs.structs import RunRequest
 from app.runs.supervisor import Supervisor
 
@@ -48,12 +51,20 @@ class RunStreams:
     def __init__(self, database: Database, supervisor: Supervisor) -> None:
         self._database = database
         self._supervisor = supervisor
+        self.outflow = Outflow()
 
     async def follow(
-        self, tenant_id: UUID, run_id: UUID, *, after: EventId, modes: Collection[str] | None
-    ) -> AsyncIterator[bytes]:
+        self,
+        tenant_id: UUID,
+        run_id: UUID,
+        *,
+        after: EventId,
+        modes: Collection[str] | None,
+        holder: Hashable = None,
+    ) -> AsyncGenerator[bytes, None]:
         """Chunks of frames after ``after`` until the run ends; ``modes`` narrows them (None: all the run's).
 
+        ``holder``: whose share of the memory for large chunks they take.
         A reader that has had something waits until the database is back; any other gets ``Unavailable``.
         """
         place = after
@@ -82,12 +93,13 @@ class RunStreams:
                     yield RETRY
                     return
                 try:
-                    ended, replay = await self._replay(tenant_id, run_id, place, modes, failures)
-                    async for reached, chunk in replay:
-                        place = max(place, reached)  # a reader may know more of an unfinished step than the log
-                        if chunk:
-                            yield chunk
-                        del chunk
+                    ended, chunks = await self._replay(tenant_id, run_id, Replay(place, modes, holder), failures)
+                    async with contextlib.aclosing(chunks):
+                        async for reached, chunk in chunks:
+                            place = max(place, reached)  # a reader may know more of an unfinished step than the log
+                            if chunk:
+                                yield chunk
+                            del chunk
                 except Unavailable:
                     if place == after:
                         raise
@@ -99,10 +111,15 @@ class RunStreams:
                     return
                 if owned > place.epoch:
                     place = EventId(owned, 0)
-                elif not feed.epoch and not feed.closed:
-                    await feeds.changed(followed, feed)
-                while feed.epoch < place.epoch and not feed.closed:  # nothing that this owner says is wanted
-                    await feeds.changed(followed, feed)
+                else:
+                    await self._wait_for_owner(followed, feed, place)
+
+    async def _wait_for_owner(self, followed: Followed, feed: Feed, place: EventId) -> None:
+        """Wait for an owner whose frames may follow ``place``, or for other news of the run."""
+        if not feed.epoch and not feed.closed:
+            await self._supervisor.feeds.changed(followed, feed)
+        while feed.epoch < place.epoch and not feed.closed:
+            await self._supervisor.feeds.changed(followed, feed)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
         """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON.
@@ -145,15 +162,15 @@ class RunStreams:
             await self.result(tenant_id, thread_id, run_id)
 
     async def _replay(
-        self, tenant_id: UUID, run_id: UUID, after: EventId, modes: Collection[str] | None, failures: int
-    ) -> tuple[bool, AsyncIterator[tuple[EventId, bytes]]]:
+        self, tenant_id: UUID, run_id: UUID, replay: "Replay", failures: int
+    ) -> tuple[bool, AsyncGenerator[tuple[EventId, bytes], None]]:
         async with self._reading(tenant_id, failures) as session:
-            run = await queries.ending(session, tenant_id, None, run_id)
+            run = await queries.standing(session, tenant_id, run_id)
             if run is None:
-                return True, _removed(run_id, after)
-            rows = await queries.logged(session, tenant_id, run_id, after.epoch)
+                return True, _removed(run_id, replay.after)
+            rows = await queries.logged(session, tenant_id, run_id, EventId(replay.after.epoch, 0))
         ended = RunStatus(run.status) in TERMINAL
-        return ended, self._rendered(tenant_id, run, list(rows), after, modes)
+        return ended, self._rendered(tenant_id, run, deque(rows), replay)
 
     @contextlib.asynccontextmanager
     async def _reading(self, tenant_id: UUID, failures: int = 0) -> AsyncIterator[Reader]:
@@ -166,47 +183,81 @@ class RunStreams:
             raise Unavailable("The database did not answer in time.", retry_after=2) from error
 
     async def _rendered(
-        self, tenant_id: UUID, run: Row[Any], rows: list[Row[Any]], after: EventId, modes: Collection[str] | None
-    ) -> AsyncIterator[tuple[EventId, bytes]]:
+        self, tenant_id: UUID, run: Row[Any], rows: deque[Row[Any]], replay: "Replay"
+    ) -> AsyncGenerator[tuple[EventId, bytes], None]:
         request = msgspec.json.decode(run.request, type=RunRequest)
-        renderer = None
-        epoch = 0
-        event: Event | None = None
-        for row in rows:
-            if renderer is None or row.epoch != epoch:
-                epoch = row.epoch
-                renderer = Renderer(request.stream_mode, epoch)
-            renderer.seq = row.seq - 1
-            for number, event in enumerate(_events.decode(unpack(row.body))):
-                values = b""
-                if renderer.needs_values(event):
-                    values = await self._values(tenant_id, run.thread_id, event)
-                start = renderer.seq
-                frames = renderer.render(event, values)
-                wanted = [
-                    frame.data
-                    for seq, frame in enumerate(frames, start + 1)
-                    if (row.epoch, seq) > after and (modes is None or not frame.mode or frame.mode in modes)
-                ]
-                yield EventId(row.epoch, renderer.seq), b"".join(wanted)
-                if number % BREATH == 0:
-                    await asyncio.sleep(0)
-        if RunStatus(run.status) in TERMINAL and not isinstance(event, Ended):
+        renderer = Renderer(request.stream_mode, 0)
+        ended = False
+        epoch = seq = 0
+        while rows:
+            more = queries.has_more(rows)
+            while rows:
+                row = rows.popleft()
+                epoch, seq, body = row.epoch, row.seq, unpack(row.body)
+                if epoch != renderer.epoch:
+                    renderer = Renderer(request.stream_mode, epoch)
+                renderer.seq = seq - 1
+                events = deque(_events.decode(body))
+                size = len(body)
+                del row, body  # a reader that waits holds on to little
+                while events:
+                    event = events.popleft()
+                    ended = isinstance(event, Ended)
+                    if renderer.needs_values(event) or size > SMALL:
+                        async with self.outflow.room(replay.holder) as room:
+                            values = await self._values(tenant_id, run, renderer, event)
+                            if not room.fits(max(size, len(values))):
+                                del values
+                                await room.wait()
+                                values = await self._values(tenant_id, run, renderer, event)
+                            chunk = replay.chosen(renderer, event, values)
+                            del values
+                            room.made(len(chunk) + (size if size > SMALL else 0))
+                            del event
+                            yield EventId(epoch, renderer.seq), chunk
+                            del chunk
+                    else:
+                        chunk = replay.chosen(renderer, event, b"")
+                        yield EventId(epoch, renderer.seq), chunk
+                    if len(events) % BREATH == 0:
+                        await asyncio.sleep(0)
+            if more:
+                async with self._reading(tenant_id) as session:
+                    rows.extend(await queries.logged(session, tenant_id, run.ended_run, EventId(epoch, seq)))
+        if RunStatus(run.status) in TERMINAL and not ended:
             async with self._reading(tenant_id) as session:
                 step = await queries.last_step(session, tenant_id, run.thread_id, run.ended_run)
             reached, frames = _closing(run, request, step)
-            wanted = [
-                frame.data
-                for seq, frame in enumerate(frames, 1)
-                if (reached.epoch, seq) > after and (modes is None or not frame.mode or frame.mode in modes)
-            ]
-            yield reached, b"".join(wanted)
+            yield reached, replay.narrowed(reached.epoch, 0, frames)
 
-    async def _values(self, tenant_id: UUID, thread_id: UUID, event: Event) -> bytes:
+    async def _values(self, tenant_id: UUID, run: Row[Any], renderer: Renderer, event: Event) -> bytes:
+        if not renderer.needs_values(event):
+            return b""
         assert isinstance(event, InputApplied | StepCommitted | Interrupted)
         async with self._reading(tenant_id) as session:
-            row = await queries.checkpoint(session, tenant_id, thread_id, UUID(event.checkpoint_id))
+            row = await queries.checkpoint(session, tenant_id, run.thread_id, UUID(event.checkpoint_id))
         return b"{}" if row is None else read(row, 0).state.json()
+
+
+class Replay(NamedTuple):
+    """What of a run's log a reader wants: what follows ``after`` in ``modes``; ``holder`` as in ``follow``."""
+
+    after: EventId
+    modes: Collection[str] | None
+    holder: Hashable
+
+    def chosen(self, renderer: Renderer, event: Event, values: bytes) -> bytes:
+        """The frames of ``event`` that are wanted."""
+        start = renderer.seq
+        return self.narrowed(renderer.epoch, start, renderer.render(event, values))
+
+    def narrowed(self, epoch: int, start: int, frames: Sequence[Frame]) -> bytes:
+        """Those of ``frames`` that are wanted; they follow number ``start`` of ``epoch``."""
+        return b"".join(
+            frame.data
+            for seq, frame in enumerate(frames, start + 1)
+            if (epoch, seq) > self.after and (self.modes is None or not frame.mode or frame.mode in self.modes)
+        )
 
 
 def _covers(feed: Feed, place: EventId) -> bool:
@@ -231,7 +282,7 @@ def _closing(run: Row[Any], request: RunRequest, step: int | None) -> tuple[Even
     return EventId(run.last_epoch + 1, renderer.seq), frames
 
 
-async def _removed(run_id: UUID, after: EventId) -> AsyncIterator[tuple[EventId, bytes]]:
+async def _removed(run_id: UUID, after: EventId) -> AsyncGenerator[tuple[EventId, bytes], None]:
     """The last frames of a run that is gone with its log, for a reader that saw no end of it."""
     renderer = Renderer((), after.epoch + 1)
     frames = [*renderer.render(REMOVED), *renderer.render(Ended(run_id=str(run_id), status=RunStatus.INTERRUPTED))]

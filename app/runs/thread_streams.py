@@ -4,8 +4,9 @@ Ids are the run's place among the thread's runs in front of the frame's own id, 
 becomes ``metadata`` with ``run_done``, because the stream goes on.
 """
 
+import contextlib
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Hashable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -60,7 +61,7 @@ class ThreadStreams:
         return None if row is None else Place(row.open or row.runs + 1, START)
 
     async def follow(
-        self, tenant_id: UUID, thread_id: UUID, after: Place, modes: Collection[str]
+        self, tenant_id: UUID, thread_id: UUID, after: Place, modes: Collection[str], *, holder: Hashable = None
     ) -> AsyncIterator[bytes]:
         """Chunks of frames after ``after``, until the thread is deleted.
 
@@ -78,11 +79,15 @@ class ThreadStreams:
                     await news
                     continue
             started = place.event if ordinal == place.ordinal else START
-            async for chunk in self._runs.follow(tenant_id, run_id, after=started, modes=shown):
-                if chunk == RETRY:
-                    break
-                yield _renumbered(chunk, ordinal, run_id)
-                del chunk  # a reader that waits holds on to nothing
+            chunks = self._runs.follow(tenant_id, run_id, after=started, modes=shown, holder=holder)
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    if chunk == RETRY:
+                        break
+                    numbered = _renumbered(chunk, ordinal, run_id)
+                    del chunk  # a reader that waits holds on to nothing
+                    yield numbered
+                    del numbered
             place = Place(ordinal + 1, START)
         yield RETRY
 

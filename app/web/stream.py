@@ -19,7 +19,7 @@ from litestar.types import Receive, Scope, Send
 from app.base.errors import BadRequest, Invalid, Unauthenticated
 from app.web.outside import Outside, forget, outside_of
 from app.web.problems import answer_error
-from app.web.streams import Streams
+from app.web.streams import SLICE, Streams
 
 YIELD_EVERY = 16
 """Chunks after which a stream lets others run even if neither its source nor its reader ever waits."""
@@ -175,6 +175,13 @@ class _Open:
             self._beat = None
 
     async def _put(self, chunk: bytes, more: bool = True) -> None:
+        if len(chunk) <= SLICE:
+            await self._put_slice(chunk, more)
+            return
+        for at in range(0, len(chunk), SLICE):
+            await self._put_slice(chunk[at : at + SLICE], more or at + SLICE < len(chunk))
+
+    async def _put_slice(self, chunk: bytes, more: bool) -> None:
         self._last = self._streams.now
         self._sending = True
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})

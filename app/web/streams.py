@@ -14,8 +14,10 @@ from app.telemetry.meters import Meters
 TICK = 0.25
 """Seconds between two looks at the open streams."""
 HEARTBEAT = 5.0
-STUCK = 60.0
-"""Seconds that one ``send`` may take before its reader is given up."""
+STUCK = 10.0
+"""Seconds that one ``send`` (a slice at most) may take before its reader is given up."""
+SLICE = 64 * 1024
+"""Bytes that are sent at once."""
 MOST = 10_000
 
 

@@ -16,8 +16,9 @@ SPACE = UUID("5a1dbb1e-27cf-4f59-9b0b-4c1a7a2a1b0e")
 PATIENCE = 90.0
 """Seconds after which a run that has not ended is stuck."""
 
-END_SECONDS = 20.0
-"""Seconds after the end of a run in which every reader of it has its end, whatever its server goes through."""
+END_SECONDS = 45.0
+"""Seconds after the end of a run in which every reader of it has its end, whatever its server goes through: that it is
+killed and starts again on a busy machine among that."""
 
 
 class Told(msgspec.Struct):
@@ -78,8 +79,8 @@ class Driver:
             await self._read_to_the_end(thread_id, told)
             ended = time.monotonic()
             for reader in readers:
-                watched = await reader
-                watched.late = max(0.0, watched.late - ended)
+                watched, at = await reader
+                watched.late = max(0.0, at - ended)
         finally:
             for reader in readers:
                 reader.cancel()
@@ -95,13 +96,12 @@ class Driver:
             except (httpx.HTTPError, OSError):
                 await asyncio.sleep(0.05)
 
-    async def _watch(self, place: int, thread_id: str, of: Told) -> Told:
-        """Read the stream of a run at one server, on one connection for as long as that is not cut."""
+    async def _watch(self, place: int, thread_id: str, of: Told) -> tuple[Told, float]:
+        """Read the stream of a run at one server, on one connection while that lasts; what came, and when it ended."""
         watched = Told(run_id=of.run_id, program=of.program)
         self.watched.append(watched)
         await self._read_to_the_end(thread_id, watched, place)
-        watched.late = time.monotonic()
-        return watched
+        return watched, time.monotonic()
 
     async def _read(self, thread_id: str, told: Told, place: int | None = None) -> None:
         last = told.frames[-1][0] if told.frames else "-1"

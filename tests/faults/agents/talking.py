@@ -12,3 +12,8 @@ async def run(context: Context) -> str:
         context.emit({"word": number, "rest": "." * 100})
         await asyncio.sleep(0.005)
     return "That is all."
+
+
+async def hoard(context: Context) -> str:
+    """As many bytes as the last message says."""
+    return "x" * int(text_of(context.messages[-1].content))
