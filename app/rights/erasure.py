@@ -15,7 +15,7 @@ import asyncpg
 
 from app.base.errors import StartError
 from app.bus.signals import Signals
-from app.db.engine import Database
+from app.db.engine import APP_ROLE, Database
 from app.rights import queries
 from app.rights.answers import forget_answers
 from app.rights.queries import ROOTS, Column, Table
@@ -59,7 +59,7 @@ class Erasure:
         """The tables, in the order in which they are emptied. Raises ``StartError`` when some must not be."""
         async with self._database.writing(self._whose.tenant_id) as session:
             tables = await queries.tables(await session.driver())
-            rights = [table.eraser for table in tables if table.eraser not in {None, *queries.ROLES[:2]}]
+            rights = [table.eraser for table in tables if table.eraser == queries.ERASER]
             user = str(await (await session.driver()).fetchval("select session_user"))
             for role in set(rights):
                 if not await (await session.driver()).fetchval("select pg_has_role($1, $2, 'set')", user, role):
@@ -124,7 +124,7 @@ class Erasure:
     async def _delete(self, connection: asyncpg.Connection, table: Table, statement: str, *values: Any) -> int:
         await connection.execute(f"set local role {table.eraser}")
         rows = _rows(await connection.execute(statement, *values))
-        await connection.execute(f"set local role {queries.ROLES[0]}")
+        await connection.execute(f"set local role {APP_ROLE}")
         self.counts[table.name] += rows
         return rows
 
@@ -141,7 +141,7 @@ class Erasure:
         while True:
             async with self._database.writing(self._whose.tenant_id) as session:
                 driver = await session.driver()
-                if table.eraser == queries.ROLES[0]:
+                if table.eraser == APP_ROLE:
                     statement = table.delete(condition, ROWS)
                     rows = await self._delete(driver, table, statement, *self._whose.parameters())
                 else:

@@ -13,8 +13,10 @@ from app.rights.structs import Whose
 
 Column = Literal["thread_id", "run_id", "cron_id", "assistant_id", "item_id", "document_id"]
 
-ROLES = ("agent_app", "agent_engine", "agent_eraser")
-"""Who may delete, the first that may. The last one is for the transitions of runs, which no server rewrites."""
+ERASER = "agent_eraser"
+"""The role for the transitions of runs: the server's own roles may delete none that are younger than a day."""
+ROLES = (ERASER, "agent_app", "agent_engine")
+"""Who may delete, the first that may."""
 
 OF_TENANT = {"tenants", "spending"}
 """Tables that say nothing of one person; every other one has a column that leads to somebody."""

@@ -82,7 +82,7 @@ async def test_what_cannot_be_is_refused_when_it_is_made_and_when_it_is_changed(
 async def test_an_assistant_and_a_thread_must_be_there(replica: Replica) -> None:
     with pytest.raises(Invalid, match="Invalid assistant: 'nobody'"):
         await replica.crons.create(Principal(TENANT), None, CronCreate(assistant_id="nobody", schedule="* * * * *"))
-    with pytest.raises(NotFound, match="assistant not found"):
+    with pytest.raises(NotFound, match=r"Assistant with ID .* not found"):
         await replica.crons.create(
             Principal(TENANT), None, CronCreate(assistant_id=str(new_id()), schedule="* * * * *")
         )
