@@ -63,5 +63,6 @@ class DuplicateRequests:
         try:
             await self._app(scope, receive, started)
         finally:
-            if held:
+            if held:  # a stream begins to answer after this, when the run is committed
+                held = False
                 lock.release()
