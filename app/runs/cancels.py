@@ -24,7 +24,7 @@ _DEAF = f"(r.lease_until < now() or r.updated_at < now() - interval '{GRACE_SECO
 
 _PENDING = """
 with waiting as (
-  select tenant_id, run_id, thread_id, reason from runs
+  select tenant_id, run_id, thread_id, reason, epoch from runs
   where tenant_id = $1 and status = 'pending' and {which}
   for no key update
 ), counted as (
@@ -33,8 +33,14 @@ with waiting as (
 ), freed as (
   update threads t set queued = greatest(t.queued - c.queued, 0), updated_at = now()
   from counted c where t.tenant_id = c.tenant_id and t.thread_id = c.thread_id
+), reopened as (
+  update questions q set closed_at = null, closed_by = null
+  from waiting w
+  where w.epoch = 0 and q.tenant_id = w.tenant_id and q.thread_id = w.thread_id and q.closed_by = w.run_id
 )
 """
+"""A run that never began has answered nothing: the questions that it closed when it was accepted are open again."""
+
 _END_PENDING = (
     _PENDING
     + """

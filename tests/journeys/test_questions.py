@@ -264,6 +264,41 @@ async def test_an_answer_whose_run_was_stopped_can_be_given_again(http: httpx.As
     assert tools(values) == ["84"]
 
 
+@pytest.mark.parametrize("action", ["interrupt", "rollback"])
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_question_whose_answer_is_cancelled_before_it_runs_is_answered_again(
+    http: httpx.AsyncClient, action: str, bulk: bool
+) -> None:
+    thread_id, (question,) = await asked(http, "careful", SUM)
+    answer = {"command": {"resume": {question["id"]: True}}}
+    late = {"assistant_id": "careful", **answer, "after_seconds": 3600}
+    for _ in range(2):
+        scheduled = (await http.post(f"/threads/{thread_id}/runs", json=late)).json()
+        assert (await posted(http, thread_id, "careful", **answer)).status_code == 409
+        if bulk:
+            body = {"thread_id": thread_id, "run_ids": [scheduled["run_id"]]}
+            await http.post("/runs/cancel", json=body, params={"action": action})
+        else:
+            run = f"/threads/{thread_id}/runs/{scheduled['run_id']}"
+            await http.post(f"{run}/cancel", params={"wait": True, "action": action})
+    values = await said(http, thread_id, "careful", **answer)
+    assert tools(values) == ["84"]
+    assert (await posted(http, thread_id, "careful", **answer)).status_code == 409
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_question_whose_answer_another_run_takes_over_keeps_its_id(
+    http: httpx.AsyncClient, strategy: str
+) -> None:
+    thread_id, (question,) = await asked(http, "careful", SUM)
+    answer = {"command": {"resume": {question["id"]: True}}}
+    late = {"assistant_id": "careful", **answer, "after_seconds": 3600}
+    assert (await http.post(f"/threads/{thread_id}/runs", json=late)).status_code == 200
+    (again,) = (await said(http, thread_id, "careful", input=None, multitask_strategy=strategy))["__interrupt__"]
+    assert again["id"] == question["id"]
+    assert tools(await said(http, thread_id, "careful", **answer)) == ["84"]
+
+
 async def test_a_copy_asks_under_ids_of_its_own(http: httpx.AsyncClient, ledger: Path) -> None:
     thread_id, (question,) = await asked(http, "paying", f"note {ledger}")
     copies = [(await http.post(f"/threads/{thread_id}/copy")).json() for _ in range(2)]
