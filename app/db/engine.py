@@ -5,6 +5,7 @@ one. The engine (journal, claims) runs as ``agent_engine``, which sees the run t
 statements name the tenant in every predicate.
 """
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -51,6 +52,9 @@ and always the index."""
 LOCK_TIMEOUT = "3s"
 """How long a statement of a request waits for a lock, and holds a connection meanwhile."""
 
+ROLLBACK_SECONDS = 5.0
+"""How long a rollback may take before its connection is given up."""
+
 _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
@@ -84,6 +88,8 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: Wire) -> Asyn
 
     def refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
         # asyncpg knows at once when the server closed the connection: cheaper than a ping before every use
+        if wire.is_doubted(connection.driver_connection):
+            connection.driver_connection.terminate()
         if connection.driver_connection.is_closed():
             raise DisconnectionError
 
@@ -201,6 +207,19 @@ async def _driver(engine: AsyncEngine, disk: Disk) -> AsyncIterator[asyncpg.Conn
                     await connection.invalidate()
 
 
+async def _roll_back(connection: asyncpg.Connection) -> None:
+    """End the transaction; without an answer in time, also to a statement that was cancelled, the connection."""
+    done = False
+    try:
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                await connection.execute("rollback")
+            done = True
+    finally:
+        if not done:
+            connection.terminate()
+
+
 def _always(url: str | Addresses) -> Addresses:
     return (lambda: [url]) if isinstance(url, str) else url
 
@@ -287,12 +306,8 @@ class Database:
                 yield connection
                 await connection.execute("commit")
             except BaseException:
-                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await connection.execute("rollback")
+                await _roll_back(connection)
                 raise
-            finally:
-                if connection.is_in_transaction():  # not even the rollback came through: nobody may get it like this
-                    connection.terminate()
 
     @contextlib.asynccontextmanager
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:
@@ -319,7 +334,17 @@ class Database:
         For the hot path alone, where one prepared statement over arrays is the whole transaction.
         """
         async with _driver(self._engine, self.disk) as connection:
-            yield connection
+            try:
+                yield connection
+            except Exception:
+                raise
+            except BaseException:  # a statement may be under way: the pool must not wait for its answer
+                connection.terminate()
+                raise
+
+    def doubt(self) -> None:
+        """Replace every connection that is open now at its next checkout: its server may be gone without a word."""
+        self._wire.doubt()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncpg.Connection]:

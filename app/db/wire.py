@@ -11,11 +11,20 @@ class Wire:
 
     def __init__(self) -> None:
         self._open: WeakSet[asyncpg.Connection] = WeakSet()
+        self._doubted: WeakSet[asyncpg.Connection] = WeakSet()
         self.cut = False
 
     def opened(self, connection: Any, _record: Any) -> None:
         """Remember a connection (an event of the pool)."""
         self._open.add(connection.driver_connection)
+
+    def doubt(self) -> None:
+        """Mark every connection that is open now as one that may lead nowhere."""
+        self._doubted |= self._open
+
+    def is_doubted(self, connection: asyncpg.Connection) -> bool:
+        """Whether ``connection`` was open when there was doubt."""
+        return connection in self._doubted
 
     def abort(self) -> None:
         """Cut them all, whatever they do; who wants another gets none."""

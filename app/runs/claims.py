@@ -213,6 +213,10 @@ class Claims:
             rows = await connection.fetch(EXTEND, self.owner, self.lease_seconds, run_ids)
         return {row["run_id"]: row["cancel"] for row in rows}
 
+    def doubt(self) -> None:
+        """Use no connection again that is open now."""
+        self._database.doubt()
+
     async def release_expired(self) -> int:
         """Put runs whose lease has ended back in line, or give them up after too many attempts; how many."""
         async with self._database.engine_connection() as connection:

@@ -18,6 +18,9 @@ from app.runs.live import Live
 MARGIN = 0.1
 """The part of a lease that is left when its run is stopped for want of a heartbeat."""
 
+BEAT_SECONDS = 10.0
+"""How long one heartbeat may take, however long the lease is."""
+
 
 class Leases:
     """The heartbeat of one process."""
@@ -51,10 +54,12 @@ class Leases:
         held = dict(self._live)
         until = time.monotonic() + seconds
         try:
-            async with asyncio.timeout(seconds / 3):
+            async with asyncio.timeout(min(seconds / 3, BEAT_SECONDS)):
                 ours = await self._claims.extend(list(held))
-        except BaseException:
+        except BaseException as error:
             self._away = True
+            if isinstance(error, TimeoutError):  # perhaps a server that is gone: the next one uses a new connection
+                self._claims.doubt()
             raise
         self._away = False
         for run_id, live in held.items():
