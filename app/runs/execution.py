@@ -281,8 +281,8 @@ class Execution:
         """Wait until nothing of this run is on its way to the database."""
         await self.settle_input()
         if self._held is not None:
-            self._settled = asyncio.get_running_loop().create_future()
-            await self._settled
+            self._settled = self._settled or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._settled])  # which no cancelled caller cancels for the others
 
     async def _finish(self, status: RunStatus, reason: Reason, ending: Ending, outcome: Outcome = Outcome()) -> None:
         self._ending = ending
@@ -302,8 +302,6 @@ class Execution:
             usage=encode(self.usage).decode() if self.usage.total_tokens else None,
         )
         await self._write(step, end)
-        self.status = status
-        self.ended = True
 
     async def _write(self, step: Step | None, end: EndEntry | None) -> None:
         self._lease.check()
@@ -349,14 +347,17 @@ class Execution:
                 self._input_written = None
             crash_point("before_commit" if entry.end is None else "before_end")
             self.queued = await self._journal.write(entry)
+            if end is not None:  # set here, where no cancellation of the caller gets between
+                self.status, self.ended = end.status, True
             crash_point("after_commit" if entry.end is None else "after_end")
         except BaseException:
             self._events, self._first_seq, self._renderer.seq = sent
             raise
         finally:
             held, self._held = self._held or [], None
-            if self._settled is not None:
-                self._settled.set_result(None)
+            settled, self._settled = self._settled, None
+            if settled is not None:
+                settled.set_result(None)
         self._feed.push(frames)
         self._feed.stored(self._renderer.seq)
         for event in held:

@@ -254,7 +254,8 @@ class Supervisor:
             if not live.left:
                 log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
         finally:
-            self._settle(live, status)
+            if not live.left:  # who left the code behind settles the run, once its end is written
+                self._settle(live, status)
 
     async def _hand_over(self, live: Live, reason: Reason) -> None:
         try:
@@ -338,7 +339,9 @@ class Supervisor:
                 await self._hand_over(live, Reason.CUT)
             else:
                 await execution.settle()
-                await execution.time_out()
+                if not execution.ended:
+                    await execution.time_out()
+                status = execution.status.value
         except (LeaseLost, Unavailable) as error:
             log.warning("lease_lost", run_id=str(live.claimed.run_id), error=type(error).__name__)
             status = "lost"
