@@ -1,5 +1,6 @@
 """States of threads that ran here lately, so that the next turn need not load and decode them again."""
 
+import asyncio
 import contextlib
 import ctypes
 import time
@@ -83,12 +84,11 @@ class StateCache:
         idle = [key for key, entry in self._entries.items() if now - entry.put_at > IDLE_SECONDS]
         for key in idle:
             self._drop(key)
-        if idle:
-            trim_memory()
         return len(idle)
 
     async def _look(self) -> None:
-        self.release_idle(time.monotonic())
+        if self.release_idle(time.monotonic()):
+            await asyncio.to_thread(trim_memory)  # walks the whole heap, which takes long where it is large
 
     def _drop(self, key: tuple[UUID, UUID]) -> Kept | None:
         entry = self._entries.pop(key, None)

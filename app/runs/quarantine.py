@@ -25,9 +25,9 @@ PROOF_FACTOR = 5
 """What proves a suspect on its second attempt; with each further one it takes so many times longer."""
 
 CLOSED_SECONDS = 15.0
-MAX_CLOSED_SECONDS = 600.0
-"""How long a process takes no other runs for the sake of suspects, and then takes them again: twice as long each time
-that no suspect could begin."""
+"""How long a process takes no other runs for the sake of suspects. Then it takes them again for at least as long."""
+MAX_OPEN_SECONDS = 600.0
+"""A process in which no suspect could begin stays open for twice as long each time, up to this."""
 
 LOOK_SECONDS = 1.0
 """Suspects are looked for no more often, as long as none are found."""
@@ -41,15 +41,21 @@ class Quarantine:
         self._live = live
         self._wake = wake
         self._tasks = Tasks("quarantine")
-        self._unproven: UUID | None = None
-        self._closed_until = self._open_until = self._look_at = 0.0
-        self._seconds = CLOSED_SECONDS
+        self._unproven: tuple[UUID, int] | None = None
+        self._closed_at = self._closed_until = self._open_until = self._look_at = 0.0
+        self._open_seconds = CLOSED_SECONDS
         self._began = False
+        self._making_way = False
 
     @property
     def closed(self) -> bool:
         """Whether no other run may begin here now."""
         return self._unproven is not None or (self._closed_until > 0 and time.monotonic() < self._closed_until)
+
+    @property
+    def making_way(self) -> bool:
+        """Whether runs that begin only now shall be handed over at their next step, as those that live here."""
+        return self._making_way and self.closed
 
     async def aclose(self) -> None:
         """Let what is on its way end."""
@@ -68,7 +74,7 @@ class Quarantine:
                 return claimed
             if not self._live:
                 self._open()
-        elif not self._closed_until and now >= self._open_until and await self._claims.reserve_suspect(self._seconds):
+        elif not self._closed_until and now >= self._open_until and await self._claims.reserve_suspect(CLOSED_SECONDS):
             self._make_way(now)
         self._look_at = now + LOOK_SECONDS
         return None
@@ -87,7 +93,7 @@ class Quarantine:
 
     def settled(self, live: Live) -> None:
         """A suspect is proven, or has ended: the next one may begin."""
-        if self._unproven == live.claimed.run_id:
+        if self._unproven == (live.claimed.run_id, live.claimed.epoch):
             self._unproven = None
             self._look_at = 0.0
             self._wake()
@@ -104,32 +110,40 @@ class Quarantine:
 
     def _begin(self, claimed: Claimed, now: float) -> None:
         log.info("suspect_goes_on_alone", run_id=str(claimed.run_id), attempt=claimed.attempt)
-        self._unproven = claimed.run_id
-        self._began = True
+        self._unproven = claimed.run_id, claimed.epoch
         if not self._closed_until:
-            self._closed_until = now + self._seconds
+            self._close(now)
+        self._began = True
 
     def _make_way(self, now: float) -> None:
         """Take no more runs, and hand over at their next step those that live here."""
-        log.info("making_way_for_suspects", runs=len(self._live), seconds=self._seconds)
-        self._closed_until = now + self._seconds
-        self._began = False
+        log.info("making_way_for_suspects", runs=len(self._live), seconds=CLOSED_SECONDS)
+        self._close(now)
         self._hand_over(draining=True)
 
+    def _close(self, now: float) -> None:
+        self._closed_at, self._closed_until = now, now + CLOSED_SECONDS
+        self._began = False
+
     def _end_period(self, now: float) -> None:
-        """After some time other runs have their turn, whether suspects wait or not."""
+        """After some time other runs have their turn for at least as long, whether suspects wait or not."""
         if self._closed_until and now >= self._closed_until:
-            self._seconds = CLOSED_SECONDS if self._began else min(self._seconds * 2, MAX_CLOSED_SECONDS)
-            self._open_until = now + CLOSED_SECONDS
+            if self._began:
+                self._open_seconds = CLOSED_SECONDS
+            self._open_until = now + max(self._open_seconds, now - self._closed_at)
+            if not self._began:
+                self._open_seconds = min(self._open_seconds * 2, MAX_OPEN_SECONDS)
             self._closed_until = 0.0
             self._hand_over(draining=False)
 
     def _open(self) -> None:
         """No suspect waits for this process."""
         self._closed_until = 0.0
-        self._seconds = CLOSED_SECONDS
+        self._open_seconds = CLOSED_SECONDS
+        self._making_way = False
 
     def _hand_over(self, *, draining: bool) -> None:
+        self._making_way = draining
         for live in self._live.values():
             if live.execution is not None and not live.claimed.suspect:
                 live.execution.draining = draining

@@ -227,7 +227,8 @@ class Supervisor:
         try:
             loaded = await load_thread(self._database, self._cache, claimed)
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
-            execution.draining, execution.trace = self.draining, trace
+            execution.draining = self.draining or (self._quarantine.making_way and not claimed.suspect)
+            execution.trace = trace
             if claimed.suspect:
                 execution.on_step = functools.partial(self._quarantine.committed, live)
             execution.account = account_of(self._budgets, claimed, execution.request)

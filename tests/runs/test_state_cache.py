@@ -1,7 +1,9 @@
 """The cache of states takes no more memory than it says, whatever its states look like, and gives it back."""
 
+import asyncio
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -63,8 +65,6 @@ def test_a_full_cache_takes_the_memory_that_it_says_and_gives_it_back(
 
 
 def test_what_is_not_used_for_a_while_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    trimmed: list[bool] = []
-    monkeypatch.setattr(cache, "trim_memory", lambda: trimmed.append(True))
     states, tenant, idle, used = StateCache(), new_id(), new_id(), new_id()
     kept = [Kept(new_id(), 1, (), State()) for _ in range(2)]
     states.put(tenant, idle, kept[0])
@@ -72,9 +72,29 @@ def test_what_is_not_used_for_a_while_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert states.release_idle(now - 1.0) == 0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     states.put(tenant, used, kept[1])
-    assert trimmed == []
     assert states.release_idle(now + 1.0) == 1
-    assert trimmed == [True]
     assert states.take(tenant, idle, kept[0].head) is None
     assert states.take(tenant, used, kept[1].head) == kept[1]
     assert states.size == 0
+
+
+async def test_memory_goes_back_to_the_system_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes long where the heap is large."""
+    trimming, seen = threading.Event(), threading.Event()
+
+    def trim() -> None:
+        trimming.set()
+        assert seen.wait(20), "the event loop waits for it"
+
+    monkeypatch.setattr(cache, "trim_memory", trim)
+    monkeypatch.setattr(cache, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(cache, "LOOK_SECONDS", 0.01)
+    states = StateCache()
+    states.put(new_id(), new_id(), Kept(new_id(), 1, (), State()))
+    states.start()
+    async with asyncio.timeout(30):
+        while not trimming.is_set():  # noqa: ASYNC110  a thread sets it
+            await asyncio.sleep(0.01)
+    assert not seen.is_set()
+    seen.set()
+    await states.aclose()

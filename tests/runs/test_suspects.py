@@ -7,9 +7,13 @@ import pytest
 
 from app.agents.port import Outcome, RunContext
 from app.base.ids import new_id, owner_id
+from app.bus.feed import Feed
+from app.checkpoints.cache import StateCache
 from app.db.engine import Database
-from app.runs import claims, pickup, quarantine
+from app.runs import claims, pickup, quarantine, supervisor
 from app.runs.entries import Claimed
+from app.runs.live import Live
+from app.runs.loading import Loaded, load_thread
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 
 LEASE = 600.0
@@ -192,3 +196,89 @@ async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_th
         assert row == {"reason": "cut", "attempts": 1}
         (claimed,) = await engine.claims.claim(1)
         assert (claimed.suspect, claimed.torn, claimed.attempt) == (False, True, 1)
+
+
+class Clock:
+    """The time as the quarantine reads it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_a_suspect_beside_a_long_step_holds_up_new_runs_for_a_small_part_of_the_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, gated = Clock(), Gated()
+    monkeypatch.setattr(quarantine, "time", clock)
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        healthy = await engine.begin("healthy", agent="steered")
+        await gated.until("healthy")
+        suspect = await engine.accept("suspect", agent="steered", owner=new_id())
+        await fetch(
+            database, "update runs set lease_until = now() - interval '1 second' where run_id = $1", suspect.run_id
+        )
+        assert await engine.claims.release_expired() == 1
+        closed: list[bool] = []
+        for _ in range(600):  # seconds
+            assert await engine.supervisor._quarantine.claim() is None
+            closed.append(engine.supervisor.room() == 0)
+            clock.now += 1.0
+            await fetch(database, "update runs set lease_until = null where status = 'pending'")  # its second is over
+        lengths = [len(part) for part in "".join("x" if one else " " for one in closed).split()]
+        assert len(lengths) > 2, "it tries again and again"
+        assert max(lengths) <= quarantine.CLOSED_SECONDS + 1
+        assert sum(lengths) < len(closed) / 5
+        gated.let_go("healthy")
+        await ended(engine, [healthy])
+
+
+async def test_a_run_that_is_still_loading_makes_way_at_its_next_step_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated, loading, may_load = Gated(), asyncio.Event(), asyncio.Event()
+
+    async def slow_load(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
+        if not claimed.suspect and not loading.is_set():
+            loading.set()
+            await may_load.wait()
+        return await load_thread(database, cache, claimed)
+
+    monkeypatch.setattr(supervisor, "load_thread", slow_load)
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE, sweeping=True) as engine:
+        healthy = await engine.begin("healthy", agent="steered")
+        await asyncio.wait_for(loading.wait(), 20)
+        suspect = await engine.accept("suspect", agent="steered", owner=new_id())
+        await fetch(
+            database, "update runs set lease_until = now() - interval '1 second' where run_id = $1", suspect.run_id
+        )
+        async with asyncio.timeout(20):
+            while engine.supervisor.owner is not None:  # noqa: ASYNC110  until it takes no more runs
+                await asyncio.sleep(0.01)
+        may_load.set()
+        await gated.until("healthy")
+        gated.gates["healthy"].set()  # for one step
+        await gated.until("suspect")
+        gated.let_go("suspect", "healthy")
+        await ended(engine, [suspect, healthy])
+
+
+async def test_the_proof_of_an_earlier_attempt_proves_nothing_about_the_next_one(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("steered", echo), lease=LEASE) as engine:
+        ward = engine.supervisor._quarantine
+        await died_with(database, engine, "x")
+        first = await ward.claim()
+        assert first is not None
+        ward.settled(Live(first, Feed()))  # lost again
+        await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+        assert await engine.claims.release_expired() == 1
+        second = await ward.claim()
+        assert second is not None
+        assert (first.run_id, first.epoch + 1) == (second.run_id, second.epoch)
+        ward.settled(Live(first, Feed()))  # the timer of its proof
+        assert ward._unproven is not None
+        ward.settled(Live(second, Feed()))
+        assert ward._unproven is None
