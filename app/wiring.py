@@ -203,10 +203,9 @@ def _entrance(kept: tuple[Vault, Database, AuditService], given: Settings, agent
     peppers = vault.ring("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
     access = AccessService(database, peppers if settings.key_pepper else Secret(""), records=audit)
     if agents.auth is not None:
-        if settings.mode == "jwt":
-            raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both tell who asks: keep one of them")
         known = access if settings.mode == "api_key" and settings.key_pepper else None
-        people = people_of(agents, database, f"{given.server.root_path}{BASE_PATH}", keys=known, records=audit)
+        base = f"{given.server.root_path}{BASE_PATH}"
+        people = people_of(agents, database, base, keys=known, records=audit, mode=settings.mode)
         return Entrance(audit, access, known, people=people)
     if settings.mode != "jwt":
         return Entrance(audit, access, access if settings.mode == "api_key" else None)

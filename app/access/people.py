@@ -24,7 +24,7 @@ from app.access.structs import (
 )
 from app.agents.config import AgentsFile
 from app.agents.loading import load
-from app.base.errors import Forbidden, StartError, Unauthenticated
+from app.base.errors import Forbidden, StartError, Unauthenticated, UsageError
 from app.db.engine import Database
 from app.limits.structs import Own
 from app.tools.caller import Caller
@@ -138,12 +138,25 @@ class People:
 
 
 def people_of(
-    agents: AgentsFile, database: Database, base: str, *, keys: Authenticator | None, records: Records
+    agents: AgentsFile, database: Database, base: str, *, keys: Authenticator | None, records: Records, mode: str = ""
 ) -> People:
-    """Those whom the handlers of the agents file know. Raises ``StartError``, which names the file."""
+    """Those whom the handlers of the agents file know. Raises as ``handlers_of``."""
+    handlers = handlers_of(agents, mode)
     assert agents.auth is not None
+    return People(handlers, database, tenant=agents.auth.tenant, base=base, keys=keys, records=records)
+
+
+def handlers_of(agents: AgentsFile, mode: str) -> Handlers:
+    """The handlers that the ``[auth]`` of the agents file names, next to the ``AGENT_AUTH`` that ``mode`` is.
+
+    Raises ``UsageError`` for a mode that cannot be combined with handlers, ``StartError``, which names the file, for
+    handlers that do not load.
+    """
+    assert agents.auth is not None
+    if mode == "jwt":
+        raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both tell who asks: keep one of them")
     try:
-        handlers = Handlers(load(agents.auth.path, agents.folder), agents.auth.path)
+        return Handlers(load(agents.auth.path, agents.folder), agents.auth.path)
     except StartError as error:
         missing = getattr(error.__cause__, "name", None)
         if isinstance(error.__cause__, ModuleNotFoundError) and str(missing).partition(".")[0] == SDK:
@@ -152,7 +165,6 @@ def people_of(
                 "auth, as in pip install 'agent-service[auth]' (the image has it)"
             ) from error
         raise StartError(f"{agents.source}: auth: {error}") from error
-    return People(handlers, database, tenant=agents.auth.tenant, base=base, keys=keys, records=records)
 
 
 def acting_of(people: People | None) -> Acting:

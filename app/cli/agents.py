@@ -24,21 +24,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    from app.access.handlers import Handlers
-    from app.agents.catalog import build
     from app.agents.config import read
-    from app.agents.loading import load as find
+    from app.cli.agent_checks import agent_checks
     from app.llm.registry import Registry
     from app.settings import load
     from app.telemetry.meters import Meters
-    from app.telemetry.tools import ToolCalls
-    from app.telemetry.tracing import NO_TRACER
 
     settings = load()
     file = read(arguments.agents or settings.agents.config)
     meters = Meters()
     models = Registry(settings.llm, meters)
-    calls = ToolCalls(meters, NO_TRACER)
     try:
         if arguments.action == "list":
             default = models.default()[0]
@@ -53,12 +48,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             ]
             print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))
             return 0
-        found = [
-            _loads(name, lambda name=name, spec=spec: build(name, spec, file, models.model, calls))  # type: ignore[misc]
-            for name, spec in file.agents.items()
-        ]
-        if (auth := file.auth) is not None:
-            found.append(_loads("[auth]", lambda: Handlers(find(auth.path, file.folder), auth.path)))
+        found = [_loads(name, check) for name, check in agent_checks(settings, file, models, meters)]
         return 0 if all(found) else 1
     finally:
         await models.aclose()

@@ -137,7 +137,12 @@ class Versions:
 
 
 def versions_of(database: Database, agents: AgentsFile, find: FindEmbedder) -> Versions:
-    """The versions by the agents file. Raises ``StartError`` for an embedder that cannot be had, or no fields."""
+    """The versions by the agents file. Raises ``StartError`` as ``checked_indexes``."""
+    return Versions(database, checked_indexes(agents, find), find)
+
+
+def checked_indexes(agents: AgentsFile, find: FindEmbedder) -> list[Index]:
+    """The indexes of the agents file. Raises ``StartError`` for an embedder that is not available, or bad fields."""
     indexes = indexes_of(agents.store)
     try:
         for index in indexes:
@@ -145,7 +150,7 @@ def versions_of(database: Database, agents: AgentsFile, find: FindEmbedder) -> V
             find(index.embedder, index.dimensions)
     except AgentServiceError as error:
         raise StartError(f"{agents.source}: store: {error}") from error
-    return Versions(database, indexes, find)
+    return indexes
 
 
 def _found(find: FindEmbedder, name: str, dimensions: int) -> Any:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from app.base.errors import AgentServiceError
+from app.settings import load
+from app.wiring import build
 from tests.cli.commands import only_line, ran
 
 GOOD = """
@@ -16,6 +19,18 @@ def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
 '''
+AUTH = """
+from langgraph_sdk import Auth
+
+auth = Auth()
+
+
+@auth.authenticate
+async def authenticate(authorization: str) -> str:
+    return authorization
+"""
+NO_DATABASE = "postgresql://user@127.0.0.1:1/none"
+"""Never connected to."""
 
 
 def test_list_names_each_agent_with_its_model_and_tools(tmp_path: Path) -> None:
@@ -68,3 +83,42 @@ def test_a_module_that_ends_the_program_is_an_agent_that_does_not_load(tmp_path:
     assert failed.startswith("failed  greeter: ")
     assert "tools.py" in failed
     assert f"line {len(way.splitlines())}" in failed
+
+
+PAID_STORE = '[store]\nembedder = "openai:text-embedding-3-small"\n'
+PAID_INDEX = '[[store.index]]\nprefix = ["docs"]\nembedder = "openai:text-embedding-3-small"\n'
+HANDLERS = '[auth]\npath = "./auth.py:auth"\n'
+
+
+@pytest.mark.parametrize(
+    "text, settings, part, words",
+    [
+        (PAID_STORE, {}, "[store]", "OPENAI_API_KEY"),
+        (PAID_INDEX, {}, "[store]", "OPENAI_API_KEY"),
+        ('[store]\nfields = ["parts[["]\n', {}, "[store]", "parts[["),
+        (HANDLERS, {"AGENT_AUTH": "jwt"}, "[auth]", "AGENT_AUTH=jwt"),
+        ('[auth]\npath = "./auth.py:nothing"\n', {}, "[auth]", "nothing"),
+    ],
+)
+def test_check_refuses_what_a_server_refuses_and_says_the_same(
+    tmp_path: Path, text: str, settings: dict[str, str], part: str, words: str
+) -> None:
+    (tmp_path / "agents.toml").write_text(text)
+    (tmp_path / "auth.py").write_text(AUTH)
+    done = ran(tmp_path, "agents", "check", **settings)
+    assert done.returncode == 1, done.stdout
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    assert line.startswith(f"failed  {part}: ")
+    assert words in line
+    given = load(overrides={"DATABASE_URL": NO_DATABASE, "AGENT_CONFIG": str(tmp_path / "agents.toml"), **settings})
+    with pytest.raises(AgentServiceError) as refused:
+        build(given)
+    assert str(refused.value).replace(str(tmp_path / "agents.toml"), "agents.toml") in line
+
+
+def test_check_names_store_and_handlers_that_load(tmp_path: Path) -> None:
+    (tmp_path / "agents.toml").write_text('[store]\nfields = ["title"]\n' + HANDLERS)
+    (tmp_path / "auth.py").write_text(AUTH)
+    done = ran(tmp_path, "agents", "check")
+    assert done.returncode == 0, done.stdout
+    assert [line.split() for line in done.stdout.splitlines()][-2:] == [["ok", "[store]"], ["ok", "[auth]"]]

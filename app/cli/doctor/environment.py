@@ -69,19 +69,17 @@ def _model(sheet: Sheet, settings: Settings) -> None:
 
 
 async def _agents(settings: Settings) -> tuple[bool, str]:
-    from app.agents.catalog import build
     from app.agents.config import read
+    from app.cli.agent_checks import agent_checks
     from app.llm.registry import Registry
     from app.telemetry.meters import Meters
-    from app.telemetry.tools import ToolCalls
-    from app.telemetry.tracing import NO_TRACER
 
     file = read(settings.agents.config)
     meters = Meters()
     models = Registry(settings.llm, meters)
     try:
-        for name, spec in file.agents.items():
-            build(name, spec, file, models.model, ToolCalls(meters, NO_TRACER))
+        for _, check in agent_checks(settings, file, models, meters):
+            check()
     except AgentServiceError as error:
         return False, str(error)
     finally:
