@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app.base.containment import contained, location_of, root_of
+from app.base.containment import contained, location_of, root_of, stack_of
 from app.base.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -345,7 +345,7 @@ class Supervision:
                 self._give_up(f"The task {kept.name} failed {kept.failures} times in a row ({kept.error}).")
                 return
             if kept.task is not None and _stalled(kept, now):
-                log.error("task_stalled", task=kept.name, at=_place(kept.task))
+                log.error("task_stalled", task=kept.name, at=stack_of(kept.task))
                 self._give_up(f"The task {kept.name} has made no progress for {now - kept.moved_at:.0f} s.")
                 return
 
@@ -370,8 +370,3 @@ _collecting: ContextVar[Supervision | None] = ContextVar("supervision", default=
 
 def _stalled(kept: KeptTask, now: float) -> bool:
     return kept.running and now - kept.moved_at > kept.stall_seconds
-
-
-def _place(task: "asyncio.Task[Any]") -> list[str]:
-    """The innermost frames of a task that waits."""
-    return [f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}" for frame in task.get_stack()[-5:]]

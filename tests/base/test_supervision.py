@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.base import tasks as module
 from app.base.errors import Unavailable
@@ -147,10 +148,14 @@ async def test_while_the_database_is_away_nothing_is_held_against_a_task(
 async def test_a_task_that_stalls_ends_the_process_only_while_the_database_answers(
     tasks: Tasks, supervision: Supervision, database: Database, given_up: list[str]
 ) -> None:
+    standing = asyncio.Event()
+
     async def stall(beat: Beat) -> None:
+        standing.set()
         await asyncio.Event().wait()
 
     tasks.keep(stall, name="stalling", essential=True, stall_seconds=0.01)
+    await standing.wait()
     (kept,) = supervision._kept
     database.up = False
     kept.moved_at -= 1
@@ -160,8 +165,12 @@ async def test_a_task_that_stalls_ends_the_process_only_while_the_database_answe
     await supervision.look()
     assert given_up == [], "it begins to count when the database is back"
     kept.moved_at = time.monotonic() - 1
-    await supervision.look()
+    with capture_logs() as lines:
+        await supervision.look()
     assert "test.stalling has made no progress" in given_up[0]
+    (where,) = [line["at"] for line in lines if line["event"] == "task_stalled"]
+    assert "in Event.wait < " in where
+    assert "<locals>.stall < " in where
     await tasks.aclose()
 
 
