@@ -4,8 +4,8 @@ While one group is on its way, the next gathers; there is no timer, so a lone ca
 round trips and syncs (measured: limits in docs/performance.md). The lane that was busy last is the first to go on, so
 that whoever writes one thing after the other finds the same connection, its caches still warm.
 
-Every future is resolved: with its result, with the error that its entry provoked, or with ``Unavailable`` when its
-connection broke or it waited for too long. Lanes are essential tasks: whatever ends one, it is started again.
+Every future is resolved: with its result, with the error that the server gave for its entry, or with ``Unavailable``
+when its connection broke or it waited for too long. Lanes are essential tasks: whatever ends one, it is started again.
 """
 
 import asyncio
@@ -58,8 +58,8 @@ class Groups(Generic[Entry, Result]):
     """Sends entries in groups over ``lanes`` connections.
 
     ``execute`` writes one group in one transaction and returns one result per entry, in order. Entries with equal
-    ``key`` keep their order and never share a group. When a group fails for a reason that lies in an entry, each of
-    its entries is sent alone, so that only the guilty one fails.
+    ``key`` keep their order and never share a group. When the server refuses a group over a connection that goes on to
+    work, each of its entries is sent alone, so that only the guilty one fails.
     """
 
     def __init__(
@@ -207,7 +207,9 @@ class Groups(Generic[Entry, Result]):
             if len(entries) < len(group):
                 await connection.fetchval("select 1")
             results = await self._execute(connection, [item.entry for item in entries]) if entries else ()
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.DeadlockDetectedError) as error:
+        except asyncpg.PostgresError as error:
+            if connection.is_closed() or unavailable(error) is not None:
+                raise
             if len(group) == 1:
                 _fail(group[0].future, error)
                 return

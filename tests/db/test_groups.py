@@ -98,6 +98,24 @@ async def test_of_a_group_the_guilty_entry_alone_fails(numbers: Numbers) -> None
         await bad
 
 
+async def test_an_entry_that_exceeds_a_limit_of_the_server_fails_alone_and_ends_no_lane(numbers: Numbers) -> None:
+    before = lane_tasks()
+
+    async def measure(connection: asyncpg.Connection, entries: Sequence[str]) -> list[int]:
+        rows = await connection.fetch("select length(repeat('x', e::int)) as n from unnest($1::text[]) e", entries)
+        return [row["n"] for row in rows]
+
+    occupying = await numbers.all_lanes_busy()
+    one, huge, two = (numbers.submit(text) for text in ("1", "2000000000", "2"))
+    numbers._groups._execute = measure
+    numbers.may_answer.set()
+    await asyncio.gather(*occupying)
+    assert (await one, await two) == (1, 2)
+    with pytest.raises(asyncpg.ProgramLimitExceededError):
+        await huge
+    assert lane_tasks() == before
+
+
 async def test_a_connection_that_broke_while_it_had_nothing_to_do_fails_nobody(numbers: Numbers) -> None:
     assert await numbers.submit("1") == 1
     broken = numbers.served_by[-1]
