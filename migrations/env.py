@@ -7,7 +7,7 @@ from alembic import context
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.base.errors import StartError, UsageError
 from app.db.url import to_sqlalchemy
@@ -16,6 +16,8 @@ from app.settings import load
 from app.store.tables import HalfVector
 
 LOCK = 0x6167656E74  # "agent": the advisory lock that lets one migrate while others wait
+WAIT_SECONDS = 900.0
+POLL_SECONDS = 0.2
 
 
 ischema_names["halfvec"] = HalfVector  # so that a database tells of it
@@ -45,6 +47,21 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
+async def take_turn(connection: AsyncConnection) -> None:
+    """Wait until no other process migrates; for one that is stuck not for ever.
+
+    Asked again and again: a statement that waited inside the database would hold a snapshot, for which a concurrent
+    build of an index waits in its turn.
+    """
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not await connection.scalar(sa.text("select pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+                await connection.commit()
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError as error:
+        raise StartError("another process migrates; try again when it is done") from error
+
+
 async def online() -> None:
     """Take the lock, then migrate."""
     url, arguments = to_sqlalchemy(address())
@@ -52,10 +69,9 @@ async def online() -> None:
     engine = create_async_engine(url, connect_args={**arguments, "timeout": 5, "server_settings": named})
     try:
         async with engine.connect() as connection:
-            # a long migration is not cut off; waiting for one that is stuck ends some time
+            # a long migration is not cut off
             await connection.execute(sa.text("set statement_timeout = 0"))
-            await connection.execute(sa.text("set lock_timeout = '15min'"))
-            await connection.execute(sa.text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
+            await take_turn(connection)
             # a statement that cannot have its lock soon must not hold up the traffic behind it
             await connection.execute(sa.text("set lock_timeout = '10s'"))
             await connection.commit()

@@ -17,6 +17,7 @@ REVISIONS = (
     "0014",
     "0015",
     "0016",
+    "0017",
 )
 """As in ``migrations/versions``, oldest first; a test compares them."""
 

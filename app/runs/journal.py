@@ -123,6 +123,8 @@ select o.n,""",
 """The same for a group in which a run ends with questions: their rows too. One that is asked again is open again,
 unless a run that brings its answer waits for its turn."""
 
+assert COMMIT_ASKING != COMMIT, "questions would be lost"
+
 _END = ("status", "reason", "thread_status", "error", "interrupts", "task", "answered", "usage")
 
 

@@ -44,6 +44,12 @@ runs = sa.Table(
     sa.Index("runs_thread_idx", "tenant_id", "thread_id", "ordinal"),
     sa.Index("runs_live_key", "tenant_id", "thread_id", unique=True, postgresql_where=sa.text("status = 'running'")),
     sa.Index("runs_pending_idx", "tenant_id", "available_at", postgresql_where=sa.text("status = 'pending'")),
+    sa.Index(
+        "runs_suspect_idx",
+        "attempts",
+        "available_at",
+        postgresql_where=sa.text("status = 'pending' and (reason = 'recovered' or reason = 'cut' and attempts > 1)"),
+    ),
     postgresql_with={"fillfactor": "80"},
 )
 

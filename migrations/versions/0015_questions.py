@@ -71,15 +71,11 @@ def upgrade() -> None:
     op.execute("create policy questions_engine on questions to agent_engine using (true) with check (true)")
     meaning = "of a copy: the thread that it and the copies beside it began as"
     op.add_column("threads", sa.Column("lineage", sa.UUID(), nullable=True, comment=meaning))
-    op.create_index(
-        "threads_lineage_idx", "threads", ["tenant_id", "lineage"], postgresql_where=sa.text("lineage is not null")
-    )
     change_keys(GRANT_APPROVE)
 
 
 def downgrade() -> None:
     """Take it all away; keys that may write may approve again."""
     change_keys(TAKE_APPROVE)
-    op.drop_index("threads_lineage_idx", "threads")
     op.drop_column("threads", "lineage")
     op.drop_table("questions")

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from alembic import command
 
 from app.base.errors import StartError, UsageError
 from app.db import engine, migrate
@@ -65,13 +66,16 @@ async def test_an_empty_database_lacks_everything_and_an_upgraded_one_nothing(em
 
 
 async def test_of_processes_that_start_at_once_one_migrates_and_the_others_wait(empty_database_url: str) -> None:
-    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid"
+    waiting = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and application_name = 'agent-service migrate' and query ~* '^(select pg_try_advisory_lock|commit)'"
+    )
     async with connected(empty_database_url) as connection:
         await connection.execute("select pg_advisory_lock($1)", LOCK)
         processes = [asyncio.create_task(ran(empty_database_url, "-m", "app", "migrate")) for _ in range(3)]
         async with asyncio.timeout(30):
-            waits = f"{waiting} from pg_database where datname = current_database())"
-            while await connection.fetchval(waits) != 3:  # noqa: ASYNC110  other processes set none of our events
+            # other processes set none of our events
+            while await connection.fetchval(waiting) != 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert await tables(empty_database_url) == set()
         await connection.execute("select pg_advisory_unlock($1)", LOCK)
@@ -129,6 +133,58 @@ async def test_a_database_ahead_of_this_program_lacks_nothing_and_is_not_migrate
     assert await migrate.pending(fresh_database_url) == []
     with pytest.raises(StartError, match="at revision 9999, which this program does not know"):
         await upgrade(fresh_database_url)
+
+
+@contextlib.asynccontextmanager
+async def migrating(url: str, processes: int) -> AsyncIterator[None]:
+    """Within it so many processes migrate; at its end all must have succeeded."""
+    async with connected(url) as connection, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ran(url, "-m", "app", "migrate")) for _ in range(processes)]
+        there = "select count(*) from pg_stat_activity where application_name = 'agent-service migrate'"
+        waits = "datname = current_database() and wait_event_type = 'Lock' and query ilike 'create index%'"
+        async with asyncio.timeout(60):
+            while (  # noqa: ASYNC110  other processes set none of our events
+                await connection.fetchval(f"{there} and datname = current_database()") < processes
+                or await connection.fetchval(f"{there} and {waits}") != 1
+            ):
+                await asyncio.sleep(0.02)
+        yield
+    assert [(code, output) for task in tasks for code, output in [task.result()] if code != 0] == []
+
+
+async def downgrade(url: str, to: str) -> None:
+    await asyncio.to_thread(command.downgrade, migrate.configuration(url), to)
+
+
+@pytest.mark.parametrize("table", ["threads", "runs"])
+async def test_an_index_is_built_beside_the_traffic_and_beside_processes_that_wait_to_migrate(
+    fresh_database_url: str, table: str
+) -> None:
+    await downgrade(fresh_database_url, "0016")
+    async with connected(fresh_database_url) as early, connected(fresh_database_url) as late:
+        written = early.transaction()
+        await written.start()
+        await early.execute(f"lock table {table} in row exclusive mode")
+        async with migrating(fresh_database_url, 3):
+            async with late.transaction():
+                await late.execute(f"lock table {table} in row exclusive mode nowait")
+            await written.rollback()
+    assert await migrate.pending(fresh_database_url) == []
+
+
+async def test_an_index_whose_build_failed_is_built_again(fresh_database_url: str) -> None:
+    await downgrade(fresh_database_url, "0016")
+    invalid = "select count(*) from pg_index where not indisvalid"
+    await execute(
+        fresh_database_url,
+        "create index threads_lineage_idx on threads (thread_id)",
+        "update pg_index set indisvalid = false where indexrelid = 'threads_lineage_idx'::regclass",
+    )
+    await upgrade(fresh_database_url)
+    async with connected(fresh_database_url) as connection:
+        assert await connection.fetchval(invalid) == 0
+        definition = await connection.fetchval("select pg_get_indexdef('threads_lineage_idx'::regclass)")
+    assert definition.endswith("(tenant_id, lineage) WHERE (lineage IS NOT NULL)")
 
 
 async def test_who_may_only_take_the_role_of_requests_sees_the_version(
