@@ -1,11 +1,14 @@
 """Takes up runs that wait: woken when there are some, and looking now and then for those whose owner has died."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Protocol
 from uuid import UUID
 
-from app.base.tasks import Tasks, wait_for
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks, to_the_end, wait_for
 from app.bus.signals import Signal, Signals
+from app.domain.lifecycle import Reason
 from app.runs.cancels import Cancels
 from app.runs.claims import Claims
 from app.runs.entries import Claimed
@@ -61,6 +64,7 @@ class Pickup:
         self._tasks = Tasks("pickup")
         self._wake = asyncio.Event()
         self._full = False
+        self._closing = False
 
     def start(self) -> None:
         """Begin to claim."""
@@ -72,7 +76,8 @@ class Pickup:
             self._tasks.repeat(sweep, SWEEP_SECONDS, name=f"sweep-{name}")
 
     async def aclose(self) -> None:
-        """Claim no more."""
+        """Claim no more; what a claim under way still brings is given back."""
+        self._closing = True
         await self._tasks.aclose()
         await self._quarantine.aclose()
 
@@ -95,8 +100,7 @@ class Pickup:
     async def claim_next(self, thread: tuple[UUID, UUID]) -> None:
         """Take up the next run of a thread whose turn has become free here."""
         if self._host.room() > 0:
-            for claimed in await self._claims.claim_next(thread):
-                self._host.launch(claimed)
+            await to_the_end(self._take(self._claims.claim_next(thread)))
         else:
             self._full = True
             self._signals.queue()
@@ -109,20 +113,41 @@ class Pickup:
         await wait_for(self._wake, REAP_SECONDS)
         self._wake.clear()
         try:
-            if (suspect := await self._quarantine.claim()) is not None:
-                self._host.launch(suspect)
+            await to_the_end(self._take_suspect())
             while (room := self._host.room()) > 0:
                 most = min(room, AT_ONCE)
-                claims = await self._claims.claim(most)
-                for claimed in claims:
-                    self._host.launch(claimed)
-                if len(claims) < most:
+                if await to_the_end(self._take(self._claims.claim(most))) < most:
                     self._full = False
                     return
             self._full = True
         except BaseException:  # what it was woken for is still to be claimed
             self._wake.set()
             raise
+
+    async def _take(self, claiming: Awaitable[list[Claimed]]) -> int:
+        """Launch what ``claiming`` brings, or give it back when the process leaves meanwhile; how many."""
+        claims = await claiming
+        for claimed in claims:
+            await self._begin(claimed)
+        return len(claims)
+
+    async def _take_suspect(self) -> None:
+        if (suspect := await self._quarantine.claim()) is not None:
+            await self._begin(suspect)
+
+    async def _begin(self, claimed: Claimed) -> None:
+        if self._closing:
+            await self._give_back(claimed)
+        else:
+            self._host.launch(claimed)
+
+    async def _give_back(self, claimed: Claimed) -> None:
+        """Put a run that did not begin here back in line as it was: it was not at fault, and a suspect stays one."""
+        try:
+            await self._claims.hand_over(claimed, Reason.CUT if claimed.torn else Reason.HANDOVER)
+        except Unavailable:
+            return  # its lease ends by itself
+        self._signals.queue()
 
     async def _reap(self) -> None:
         ended = await self._cancels.finish_expired()

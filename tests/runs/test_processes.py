@@ -18,6 +18,8 @@ from app.base.ids import agent_id, new_id
 from app.bus.feed import START, EventId
 from app.db.engine import Database
 from app.domain.events import MessageDelta
+from app.runs import claims
+from app.runs.entries import Claimed
 from app.runs.thread_streams import Place, ThreadStreams
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
 
@@ -266,6 +268,45 @@ async def test_what_a_drained_process_leaves_is_taken_up_at_once(database: Datab
     assert result["messages"][-1]["content"] == "word "
     (row,) = await fetch(database, "select attempts, epoch from runs")
     assert row == {"attempts": 1, "epoch": 2}
+
+
+@pytest.mark.parametrize("suspects", [False, True], ids=["ordinary runs", "a suspect"])
+async def test_what_a_drained_process_claims_at_its_end_is_given_back_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch, suspects: bool
+) -> None:
+    """The statement was executed, and its answer comes only when the process is told to leave."""
+    leaving, claimed, answered = Engine(database, SteeredAgent("echo", echo)), asyncio.Event(), asyncio.Event()
+    name = "claim_suspect" if suspects else "claim"
+    claim = getattr(leaving.claims, name)
+
+    async def slow(*which: Any) -> list[Claimed]:
+        found: list[Claimed] = await claim(*which)
+        if found:
+            claimed.set()
+            await answered.wait()
+        return found
+
+    monkeypatch.setattr(claims, "LEFT_TO_OTHERS", 0.0)
+    monkeypatch.setattr(leaving.claims, name, slow)
+    async with engine_on(database, SteeredAgent("echo", echo)) as other:
+        runs = [await other.accept(str(n), owner=new_id() if suspects else None) for n in range(1 if suspects else 3)]
+        if suspects:
+            await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+            assert await other.claims.release_expired() == 1
+        await leaving.start(sweeping=True)
+        await asyncio.wait_for(claimed.wait(), 20)
+        stopping = asyncio.create_task(leaving.supervisor.drain(0))
+        async with asyncio.timeout(20):
+            while not leaving.supervisor.draining:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        answered.set()
+        await stopping
+        await leaving.parts.aclose()
+        rows = await fetch(database, "select status, reason, attempts from runs")
+        expected = ("cut", 2) if suspects else ("handover", 1)
+        assert rows == [{"status": "pending", "reason": expected[0], "attempts": expected[1]}] * len(runs)
+        again = await (other.claims.claim_suspect(2) if suspects else other.claims.claim(10))
+        assert [(one.attempt, one.suspect) for one in again] == [(expected[1], suspects)] * len(runs)
 
 
 async def test_a_process_that_wakes_up_after_its_lease_takes_not_one_more_step(database: Database) -> None:
