@@ -13,6 +13,7 @@ import msgspec
 from app.base.errors import StartError
 from app.llm.port import ToolSpec
 from app.tools.docstring import describe
+from app.tools.json_types import ALLOWED_TYPES, is_json, type_name
 from app.tools.port import ToolClass, ToolContext, ToolResult
 from app.tools.threads import Threads
 
@@ -76,7 +77,8 @@ class FunctionTool:
             raise StartError(f"tool {name!r}: a name has letters, digits, - and _; give one with @tool(name=...)")
         described = describe(function.__doc__)
         self._arguments, self._context_name = _arguments(function, name, described.parameters)
-        self.spec = ToolSpec(name=name, description=described.summary, parameters=_schema(self._arguments, name))
+        parameters = _schema(self._arguments, f"tool {name!r}{_place(function)}")
+        self.spec = ToolSpec(name=name, description=described.summary, parameters=parameters)
         self.tool_class = declared.tool_class
         self.timeout = declared.timeout
         if (declared.lookup is None) == (self.tool_class is ToolClass.RECONCILABLE):
@@ -123,7 +125,7 @@ def _arguments(function: Callable[..., Any], name: str, described: dict[str, str
         hints = typing.get_type_hints(function, include_extras=True)
         signature = inspect.signature(function)
     except (NameError, AttributeError, TypeError, ValueError, SyntaxError) as error:
-        raise StartError(f"tool {name!r}: its annotations cannot be read: {error}") from error
+        raise StartError(f"tool {name!r}{_place(function)}: its annotations cannot be read: {error}") from error
     fields: list[Any] = []
     context_name = ""
     for parameter in signature.parameters.values():
@@ -132,7 +134,9 @@ def _arguments(function: Callable[..., Any], name: str, described: dict[str, str
             context_name = parameter.name
             continue
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
-            raise StartError(f"tool {name!r}: parameter {parameter.name!r} must be an ordinary or keyword one")
+            raise StartError(
+                f"tool {name!r}{_place(function)}: parameter {parameter.name!r} must be an ordinary or keyword one"
+            )
         if parameter.name in described and not _has_description(kind):
             kind = Annotated[kind, msgspec.Meta(description=described[parameter.name])]
         if parameter.default is parameter.empty:
@@ -142,7 +146,13 @@ def _arguments(function: Callable[..., Any], name: str, described: dict[str, str
     try:
         return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True), context_name
     except TypeError as error:
-        raise StartError(f"tool {name!r}: its parameters cannot be read: {error}") from error
+        raise StartError(f"tool {name!r}{_place(function)}: its parameters cannot be read: {error}") from error
+
+
+def _place(function: Callable[..., Any]) -> str:
+    """Where the function is defined, in brackets; empty for a callable without code of its own."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else f" ({code.co_filename}, line {code.co_firstlineno}, function {code.co_name})"
 
 
 def _has_description(kind: Any) -> bool:
@@ -156,12 +166,21 @@ def _default(value: Any) -> Any:
     return value
 
 
-def _schema(arguments: type[msgspec.Struct], name: str) -> dict[str, Any]:
-    """One schema that stands alone: the types that it refers to are in its ``$defs``."""
+def _schema(arguments: type[msgspec.Struct], what: str) -> dict[str, Any]:
+    """One schema that stands alone: the types that it refers to are in its ``$defs``.
+
+    Raises ``StartError`` that begins with ``what`` and names the parameter whose type JSON does not have.
+    """
+    for field in msgspec.structs.fields(arguments):
+        if not is_json(field.type):
+            raise StartError(
+                f"{what}: parameter {field.name!r} has the type {type_name(field.type)}, which cannot be described as "
+                f"JSON; use {ALLOWED_TYPES}"
+            )
     try:
         (schema,), components = msgspec.json.schema_components([arguments])
-    except TypeError as error:
-        raise StartError(f"tool {name!r}: its parameters cannot be described as JSON: {error}") from error
+    except TypeError as error:  # types that are described one by one and not together
+        raise StartError(f"{what}: its parameters cannot be described as JSON: {error}") from error
     own: dict[str, Any] = components.pop(schema["$ref"].rpartition("/")[2])
     del own["title"]
     return {**own, "$defs": components} if components else own

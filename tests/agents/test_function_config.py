@@ -95,7 +95,7 @@ def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp
         ("./greeter.py:other", "must take the context first"),
         ("./greeter.py:many", "takes 3 parameters, more than the context and one input"),
         ("./greeter.py:named", "parameter 'a' must be an ordinary one"),
-        ("./greeter.py:odd", "its parameter 'a' cannot be described as JSON"),
+        ("./greeter.py:odd", "its parameter 'a' has the type complex, which cannot be described as JSON; use str, int"),
         ("./greeter.py:unknown", "its annotations cannot be read: name 'Nowhere' is not defined"),
         ("./greeter.py:thing", "is no function but of type int"),
     ],

@@ -1,5 +1,6 @@
 """``agents list`` and ``agents check``: what is configured and whether it loads, without any database."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,43 @@ def test_check_names_store_and_handlers_that_load(tmp_path: Path) -> None:
     done = ran(tmp_path, "agents", "check")
     assert done.returncode == 0, done.stdout
     assert [line.split() for line in done.stdout.splitlines()][-2:] == [["ok", "[store]"], ["ok", "[auth]"]]
+
+
+ODD_TOOLS = '''
+from datetime import date
+
+
+class Customer:
+    pass
+
+
+def fine(day: date | None = None, tags: set[str] = frozenset()) -> str:
+    return "fine"
+
+
+def odd(number: int, customer: %s) -> str:
+    """Find.
+
+    Args:
+        customer: whose
+    """
+    return "never"
+'''
+
+
+@pytest.mark.parametrize("kind", ["Customer", "list[Customer]", "complex", "date | str", "int | list[int] | set[int]"])
+def test_check_names_file_function_parameter_and_the_types_that_a_tool_may_have(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "tools.py").write_text(ODD_TOOLS % kind)
+    (tmp_path / "agents.toml").write_text('[agents.a]\ntools = ["./tools.py:fine", "./tools.py:odd"]\n')
+    done = ran(tmp_path, "agents", "check")
+    assert done.returncode == 1
+    failed = done.stdout.splitlines()[-1]
+    assert failed.startswith(
+        f"failed  a: agents.toml: agent 'a': tool 'odd' ({tmp_path}/tools.py, line 13, function odd)"
+    )
+    assert "parameter 'customer' has the type " in failed
+    assert re.search(
+        f"{kind.replace('|', '.').split('[')[0].split()[0]}[^;]*, which cannot be described as JSON", failed
+    )
+    assert "; use str, int, float, bool, None, Literal, Enum" in failed
+    assert "msgspec.Struct" in failed

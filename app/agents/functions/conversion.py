@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from app.base.errors import Invalid, StartError
+from app.tools.json_types import ALLOWED_TYPES, type_name
 
 _WHERE = re.compile(r"(?s)(.*?) - at (?:`key` in )?`\$([^`]*)`")
 _PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
@@ -87,8 +88,10 @@ def schema_of(kind: Any, what: str) -> dict[str, Any]:
     try:
         (schema,), components = msgspec.json.schema_components([kind], schema_hook=_described)
     except (TypeError, NotImplementedError) as error:
-        words = str(error).partition("\n")[0]
-        raise StartError(f"{what} cannot be described as JSON: {words}") from error
+        raise StartError(
+            f"{what} has the type {type_name(kind)}, which cannot be described as JSON; use {ALLOWED_TYPES}; or a "
+            "pydantic model"
+        ) from error
     own: dict[str, Any] = components.pop(schema["$ref"].rpartition("/")[2], schema) if "$ref" in schema else schema
     refers = any(f'"#/$defs/{name}"'.encode() in msgspec.json.encode([own, components]) for name in components)
     return {**own, "$defs": components} if refers else own

@@ -1,0 +1,44 @@
+"""Which types of Python have a form in JSON, for errors about the annotations of tools and function agents."""
+
+import typing
+from typing import Annotated, Any
+
+import msgspec
+
+ALLOWED_TYPES = (
+    "str, int, float, bool, None, Literal, Enum, datetime, date, time, timedelta, UUID, Decimal, bytes, Any; list, set,"
+    " tuple, dict, TypedDict, NamedTuple, dataclass and msgspec.Struct of these; unions of at most one of them that"
+    " JSON writes as text, one array and one object"
+)
+"""Of parameters, to end the sentence 'use …'."""
+
+_VALUES: tuple[Any, ...] = (None, True, 0, 0.0, "", [], {})
+"""One of each kind that JSON has."""
+
+
+def type_name(kind: Any) -> str:
+    """``kind`` as its author wrote it, without what ``Annotated`` adds."""
+    while typing.get_origin(kind) is Annotated:
+        kind = typing.get_args(kind)[0]
+    return kind.__qualname__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+
+
+def is_json(kind: Any) -> bool:
+    """Whether some JSON can be converted to ``kind``, and a schema describes which."""
+    try:
+        msgspec.json.schema_components([kind])
+        return not _is_foreign(msgspec.inspect.type_info(kind), set())
+    except TypeError:
+        return False
+
+
+def _is_foreign(part: Any, seen: set[int]) -> bool:
+    """Whether ``part`` has a class that JSON is never converted to: msgspec describes even that, once annotated."""
+    if isinstance(part, msgspec.inspect.CustomType):
+        return not any(isinstance(value, part.cls) for value in _VALUES)
+    if isinstance(part, tuple):
+        return any(_is_foreign(one, seen) for one in part)
+    if not isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field) or id(part) in seen:
+        return False
+    seen.add(id(part))  # types may contain themselves
+    return any(_is_foreign(getattr(part, name), seen) for name in part.__struct_fields__)
