@@ -59,9 +59,10 @@ _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
 _WRITE = """
-insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
-values ('00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 0, 0, 0, $1)
+insert into events (tenant_id, run_id, epoch, seq, body)
+values ('00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 0, 0, $1)
 """
+"""Into a logged table: the write-ahead log may have a disk of its own."""
 WRITTEN_BYTES = 65_536
 """More than the free space of pages that a table has already."""
 
