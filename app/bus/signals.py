@@ -1,9 +1,10 @@
 """Wake-ups between the processes of one database: PostgreSQL's NOTIFY, coalesced, with ids only.
 
 A signal may be lost (a connection breaks) and never carries what matters: who hears it looks at the database, and
-everybody looks now and then without one. The connection proves every few seconds that it is alive: an echo, which the
-process sends to itself, must come back by it. NOTIFY takes a lock of the whole database at commit, so signals are sent
-outside every other transaction, and what gathers while one is on its way goes out as the next one.
+everybody looks now and then without one. What arrives proves that the connection is alive; where nothing does, an echo
+must come back by it, which the process sends to itself on a channel of its own. NOTIFY takes a lock of the whole
+database at commit, so signals are sent outside every other transaction, and what gathers while one is on its way goes
+out as the next one.
 https://www.postgresql.org/docs/current/sql-notify.html
 """
 
@@ -26,8 +27,8 @@ log = structlog.get_logger(__name__)
 CHANNEL = "agent_service"
 """The one channel: everybody hears everything, and takes what concerns it."""
 
-ECHO_CHANNEL = "agent_service_echo"
-"""Where a process hears that its connection works; what others send there is none of its business."""
+ECHO_CHANNEL = "agent_service_echo_"
+"""The channel on which a process alone hears that its connection works, with the id of the process behind it."""
 
 MOST_IDS = 150
 """Ids in one signal: a payload has 8,000 bytes at the most."""
@@ -36,7 +37,10 @@ PAUSE_SECONDS = 0.5
 """Between two tries to reach the database."""
 
 ECHO_SECONDS = 2.0
-"""Between two echoes."""
+"""How long nothing may arrive before an echo is sent."""
+
+PROOF_SECONDS = 10.0
+"""Between two echoes while signals arrive: that they do says little about the other direction."""
 
 ANSWER_SECONDS = 5.0
 """How long connecting, a statement or an echo may take: then the connection is given up for a new one."""
@@ -95,7 +99,9 @@ class Signals:
         self._wake = asyncio.Event()
         self._sent = asyncio.Event()
         self._sent.set()
+        self._echo_channel = f"{ECHO_CHANNEL}{self._sender.hex}"
         self._echoes = 0
+        self._arrived_at = self._proved_at = -PROOF_SECONDS
         self._echo = asyncio.Event()
         self._clear()
 
@@ -147,11 +153,13 @@ class Signals:
                 connection = await stack.enter_async_context(self._database.listening())
                 await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
                 await connection.add_listener(CHANNEL, self._hear)
-                await connection.add_listener(ECHO_CHANNEL, self._hear_echo)
+                await connection.add_listener(self._echo_channel, self._hear_echo)
+            self._arrived_at = self._proved_at = time.monotonic()
             self._call(Signal(self._sender))
             while True:
                 await self._send(connection)
-                await self._prove(connection)
+                if self._needs_proof():
+                    await self._prove(connection)
                 beat()
 
     async def _send(self, connection: asyncpg.Connection) -> None:
@@ -174,16 +182,21 @@ class Signals:
                 self._wake.clear()
                 self._sent.set()
 
+    def _needs_proof(self) -> bool:
+        now = time.monotonic()
+        return now - self._arrived_at >= ECHO_SECONDS or now - self._proved_at >= PROOF_SECONDS
+
     async def _prove(self, connection: asyncpg.Connection) -> None:
         """Send an echo and wait until it has come back. Raises ``TimeoutError`` when it does not."""
         self._echoes += 1
         self._echo.clear()
         async with asyncio.timeout(ANSWER_SECONDS):
-            await connection.execute(NOTIFY, ECHO_CHANNEL, [f"{self._sender} {self._echoes}"])
+            await connection.execute(NOTIFY, self._echo_channel, [str(self._echoes)])
             await self._echo.wait()
+        self._arrived_at = self._proved_at = time.monotonic()
 
     def _hear_echo(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        if payload == f"{self._sender} {self._echoes}":
+        if payload == str(self._echoes):
             self._echo.set()
 
     def _put_back(self, signals: list[Signal]) -> None:
@@ -206,6 +219,7 @@ class Signals:
         return signals
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._arrived_at = time.monotonic()
         try:
             signal = _decode(str(payload))
         except msgspec.MsgspecError:

@@ -58,11 +58,53 @@ async def test_a_signal_that_a_dead_connection_swallowed_goes_out_by_the_next(
             pass
 
 
-async def test_an_echo_is_no_signal_to_anyone(fresh_database_url: str) -> None:
+async def echoed(ear: Ear, times: int) -> None:
+    """Wait until ``ear`` has sent so many echoes, and the last but one has come back."""
+    echoes = ear.signals._echoes + times
+    async with asyncio.timeout(60):
+        while ear.signals._echoes < echoes:  # noqa: ASYNC110  nothing else is told of an echo
+            await asyncio.sleep(0.05)
+
+
+async def test_an_echo_reaches_the_process_alone_that_sent_it(fresh_database_url: str) -> None:
     async with listening(fresh_database_url) as ear, listening(fresh_database_url) as other:
-        for _ in range(2):  # as many echoes as that takes
-            echoes = other.signals._echoes
-            async with asyncio.timeout(30):
-                while other.signals._echoes == echoes:  # noqa: ASYNC110  an echo is told to nobody
-                    await asyncio.sleep(0.05)
+        async with ear.database.listening() as connection:
+            heard: list[object] = []
+            await connection.add_listener("agent_service_echo", lambda *given: heard.append(given))
+            channels = {one.signals._echo_channel for one in (ear, other)}
+            assert len(channels) == 2
+            await connection.add_listener(min(channels), lambda _c, _p, channel, _: heard.append(channel))
+            await asyncio.gather(echoed(ear, 2), echoed(other, 2))
+            await connection.fetchval("select 1")
+            assert set(heard) == {min(channels)}
         assert ear.got.empty()
+
+
+async def test_signals_that_arrive_stand_for_echoes(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.bus.signals.PROOF_SECONDS", 3600.0)
+    async with listening(fresh_database_url) as busy, listening(fresh_database_url) as quiet:
+
+        async def speak() -> None:
+            while True:
+                quiet.signals.queue()
+                await busy.next()
+
+        # what one says arrives at both, and neither needs an echo
+        speaking = asyncio.ensure_future(speak())
+        try:
+            monkeypatch.setattr("app.bus.signals.ECHO_SECONDS", 1.0)
+            sends = []
+            send = busy.signals._send
+
+            async def counted(connection: object) -> None:
+                await send(connection)
+                sends.append(busy.signals._echoes)
+
+            monkeypatch.setattr(busy.signals, "_send", counted)
+            async with asyncio.timeout(60):
+                while len(sends) < 4:  # noqa: ASYNC110  nothing is told of it
+                    await asyncio.sleep(0.05)
+            assert set(sends[1:]) == {sends[1]}
+        finally:
+            speaking.cancel()
+        await echoed(busy, 1)
