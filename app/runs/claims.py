@@ -41,6 +41,9 @@ TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
 MOST_ATTEMPTS = 5
 """Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
 
+MOST_DEATHS = 25
+"""Deaths of its process after which a run is given up even if it committed steps between them."""
+
 LEFT_TO_OTHERS = 5.0
 """Seconds for which a server that died with a run leaves it to others, and idle ones have before busy ones make way."""
 
@@ -220,7 +223,7 @@ class Claims:
     async def release_expired(self) -> int:
         """Put runs whose lease has ended back in line, or give them up after too many attempts; how many."""
         async with self._database.engine_connection() as connection:
-            return int((await connection.execute(RELEASE_EXPIRED, MOST_ATTEMPTS)).rpartition(" ")[2])
+            return int((await connection.execute(RELEASE_EXPIRED, MOST_ATTEMPTS, MOST_DEATHS)).rpartition(" ")[2])
 
     async def hand_over(self, claimed: Claimed, reason: Reason) -> None:
         """Give ``claimed`` back, so that any process may go on with it from its last step.

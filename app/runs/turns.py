@@ -259,14 +259,21 @@ RESERVE_SUSPECT = RESERVE_SUSPECT.replace("<suspect>", _SUSPECT)
 ACQUIT = """
 update runs set attempts = 1 where tenant_id = $1 and run_id = $2 and epoch = $3 and owner = $4 and status = 'running'
 """
-"""A suspect has finished a step: the deaths before were not its doing."""
+"""A suspect has finished a step: it may try as often again. Its transitions still count all deaths."""
 
 RELEASE_EXPIRED = """
 with lost as (
-  select r.tenant_id, r.run_id, r.thread_id, r.attempts >= $1 as poison,
-    jsonb_build_object('error', 'PoisonError', 'message', format(
-      'The run was taken up %s times and its process died each time; it is not tried again.', r.attempts)) as error
+  select r.tenant_id, r.run_id, r.thread_id, r.attempts >= $1 or d.deaths >= $2 as poison,
+    jsonb_build_object('error', 'PoisonError', 'message', case
+      when r.attempts >= $1 then format(
+        'The run was taken up %s times and its process died each time; it is not tried again.', r.attempts)
+      else format('The process of the run died %s times, after some of its steps; it is not tried again.', d.deaths)
+    end) as error
   from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
+  cross join lateral (
+    select 1 + count(*) as deaths from run_transitions x
+    where x.tenant_id = r.tenant_id and x.run_id = r.run_id and x.reason = 'recovered'
+  ) d
   where r.status = 'running' and r.lease_until < now() and r.cancel is null
   limit 100 for no key update of t, r skip locked
 ), freed as (
@@ -282,7 +289,9 @@ update runs r set owner = null, last_owner = r.owner, lease_until = null, update
   ended_at = case when l.poison then now() end
 from lost l where r.tenant_id = l.tenant_id and r.run_id = l.run_id
 """
-"""Back in line, or ended after $1 attempts. A run that kills its process must not kill them all."""
+"""Back in line, or ended after $1 attempts, or $2 deaths whatever it committed between them.
+
+A run that kills its process must not kill them all."""
 
 HAND_OVER = """
 with thread as (

@@ -178,6 +178,42 @@ async def test_a_run_that_kills_every_process_is_given_up(database: Database) ->
     assert row == {"status": "error", "reason": "poison", "thread": "error", "live_run": None, "queued": 0}
 
 
+async def test_a_run_that_commits_a_step_and_then_kills_its_process_is_given_up_too(database: Database) -> None:
+    """Each step clears its attempts; its deaths are counted all the same."""
+    committed = 0
+
+    async def work(context: RunContext) -> Outcome:
+        nonlocal committed
+        await context.commit(step(f"step {context.step}", following=("agent",)))
+        committed += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    deaths = 0
+    async with engine_on(database, SteeredAgent("steered", work), most=0) as reader:
+        run = await reader.accept("x", agent="steered", owner=None)
+        while not await fetch(database, "select 1 from runs where ended_at is not null"):
+            assert deaths < 40
+            engine = Engine(database, SteeredAgent("steered", work))
+            await engine.start()
+            (claimed,) = await (engine.claims.claim_suspect(5) if deaths else engine.claims.claim(1))
+            live, before = engine.supervisor.launch(claimed), committed
+            async with asyncio.timeout(20):
+                while committed == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                while await fetch(database, "select 1 from runs where attempts > 1"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            live.fence()  # as if the process had died: it writes nothing any more
+            await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+            assert await engine.claims.release_expired() == 1
+            deaths += 1
+            await engine.stop()
+        result = await reader.result(run)
+    assert result["__error__"]["error"] == "PoisonError"
+    assert str(deaths) in result["__error__"]["message"]
+    assert (deaths, committed) == (claims.MOST_DEATHS, claims.MOST_DEATHS)
+
+
 async def test_claims_are_fair_between_tenants(database: Database) -> None:
     async with engine_on(database, SteeredAgent("echo", echo), most=0) as engine:
         for n in range(6):
