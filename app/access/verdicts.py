@@ -132,10 +132,12 @@ class _Line:
     async def _answer(self, batch: dict[bytes, tuple[str, "asyncio.Future[Principal | None]"]]) -> None:
         until = self._clock() + BELIEVED_SECONDS
         keys = [(key_id, digest) for digest, (key_id, _) in batch.items()]
-        try:
-            async with asyncio.timeout(LOOK_UP_SECONDS):
-                (found,) = await asyncio.gather(self._ask(keys), return_exceptions=True)
-        except TimeoutError:
+        asking = self._tasks.start(self._found(keys), name="ask")
+        await asyncio.wait({asking}, timeout=LOOK_UP_SECONDS)
+        if asking.done():
+            found = asking.result()
+        else:
+            asking.cancel()  # its connection may take seconds to give up: no request joins a question that has failed
             found = Unavailable(TOO_SLOW)
         if isinstance(found, BaseException):
             for _, answer in batch.values():
@@ -144,6 +146,10 @@ class _Line:
         for (digest, (_, answer)), principal in zip(batch.items(), found, strict=True):
             self._keep(digest, until, principal)
             answer.set_result(principal)
+
+    async def _found(self, keys: Sequence[Key]) -> Sequence[Principal | None] | BaseException:
+        (found,) = await asyncio.gather(self._ask(keys), return_exceptions=True)
+        return found
 
 
 def _fail(answer: "asyncio.Future[Principal | None]", error: BaseException) -> None:

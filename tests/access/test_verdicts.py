@@ -143,6 +143,34 @@ async def test_an_answer_that_does_not_come_in_time_is_a_failure(
         await memory.of("1", GOOD)
 
 
+async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver takes seconds to give up a connection that gets no answer; the database is back by then."""
+    given_up, may_end = asyncio.Event(), asyncio.Event()
+
+    async def ask(_: Sequence[Key]) -> list[Principal | None]:
+        if given_up.is_set():
+            return [SOMEBODY]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+            await may_end.wait()
+        return []
+
+    memory = Verdicts(ask, clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(verdicts, "LOOK_UP_SECONDS", 0.01)
+        first = asyncio.ensure_future(memory.of("1", GOOD))
+        await given_up.wait()
+    assert await asyncio.wait_for(memory.of("1", GOOD), 30) == SOMEBODY
+    with pytest.raises(Unavailable):
+        await first
+    may_end.set()
+    await memory.aclose()
+
+
 async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
     memory: Verdicts, asked: Asked, clock: Clock
 ) -> None:
