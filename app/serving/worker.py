@@ -54,8 +54,8 @@ LAST_SECONDS = 4.0
 LEAVE_SECONDS = 0.5
 """How long tasks may take to end once all is closed, before they are left behind."""
 
-LOOK_SECONDS = 0.1
-"""How often a worker that has a successor looks whether its clients have left."""
+LOOK_SECONDS = 1.0
+"""How often a worker that has a successor looks whether its clients have left: several system calls for each client."""
 
 QUIET = {"version": 1, "formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}
 """Granian's own lines go where all others go (``app.telemetry.logs``)."""
@@ -151,7 +151,9 @@ class _Worker:
         await self._application.retire()
         deadline = time.monotonic() + LINGER_SECONDS
         port = self._station.listener.getsockname()[1]
-        while client_connections(port) and time.monotonic() < deadline and not self.stopping.is_set():
+        while not self.stopping.is_set() and time.monotonic() < deadline:
+            if not await asyncio.to_thread(client_connections, port):
+                break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self.stopping.wait()

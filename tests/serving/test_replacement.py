@@ -3,13 +3,16 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from app.serving import worker
 from tests.serving.processes import Program, is_alive, read_all, until
 
 Start = Callable[..., Program]
@@ -215,3 +218,24 @@ def test_what_an_agent_prints_is_there_at_once(start: Start) -> None:
     program.workers()
     program.get("/print")
     until(lambda: "printed" in program.said())
+
+
+async def test_a_worker_looks_for_its_clients_beside_its_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of streams open a look takes long, and the streams go on meanwhile."""
+    looked_in: list[int] = []
+
+    def look(port: int) -> int:
+        assert port == listener.getsockname()[1]
+        looked_in.append(threading.get_ident())
+        return 3 - len(looked_in)
+
+    async def retire() -> None:
+        pass
+
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "client_connections", look)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        application, station = SimpleNamespace(asgi=None, retire=retire), SimpleNamespace(listener=listener)
+        await worker._Worker(application, station).make_way()  # type: ignore[arg-type]
+    assert len(looked_in) == 3
+    assert threading.get_ident() not in looked_in
