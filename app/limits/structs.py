@@ -5,10 +5,11 @@ from datetime import date
 import msgspec
 
 
-class Own(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Own(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tenant's own limits, in place of the settings; None: as the settings say, 0: none at all.
 
-    Rates are a minute, ``cost_per_day`` is in dollars.
+    Rates are a minute, ``cost_per_day`` is in dollars. Limits of a later version, whose processes run next to this one
+    during a roll, are ignored.
     """
 
     rate_per_minute: int | None = None

@@ -9,6 +9,7 @@ import pytest
 from app.base.errors import UsageError
 from app.limits.structs import Own
 from app.web.proxies import Proxies
+from tests.database import execute
 from tests.redis import RedisServer
 from tests.system.house import API, Service, serving
 
@@ -60,6 +61,15 @@ async def test_a_tenant_has_limits_of_its_own_in_place_of_the_settings(database_
         await access.set_limits("strict", Own(requests_per_minute=1))
         assert [(await post(service, "/runs", rich)).status_code for _ in range(3)] == [200] * 3
         assert [(await post(service, "/threads/search", strict)).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_a_limit_of_a_later_version_shuts_no_tenant_out_during_a_roll(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key") as service:
+        key = await service.key("rolled")
+        await service.house.entrance.keys.set_limits("rolled", Own(requests_per_minute=1))
+        later = """update tenants set limits = limits || '{"limit_of_a_later_version": 5}' where name = 'rolled'"""
+        await execute(database_url, later)
+        assert [(await post(service, "/threads/search", key)).status_code for _ in range(2)] == [200, 429]
 
 
 async def test_without_keys_runs_have_a_rate_only_if_it_is_set(database_url: str) -> None:
