@@ -145,7 +145,7 @@ with candidates as (
   where (run_id, tenant_id) > ($1::uuid, $2::uuid) and run_id < $4::uuid
   order by run_id, tenant_id limit <batch>
 ), old as (
-  select c.tenant_id, c.run_id from candidates c join threads t using (tenant_id, thread_id)
+  select c.tenant_id, c.run_id, c.thread_id from candidates c join threads t using (tenant_id, thread_id)
   where c.ended_at < now() - make_interval(days => $3) and t.runs > c.ordinal
     and not exists (
       select from webhook_deliveries d where d.tenant_id = c.tenant_id and d.run_id = c.run_id and d.status = 'pending')
@@ -155,11 +155,15 @@ with candidates as (
   delete from tool_intents x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
 ), no_events as (
   delete from events x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
+), no_questions as (
+  delete from questions q using old o
+  where q.tenant_id = o.tenant_id and q.thread_id = o.thread_id and q.closed_by = o.run_id
 ), removed as (
   delete from runs r using old o where r.tenant_id = o.tenant_id and r.run_id = o.run_id returning 1
 )
 <seen>"""
-"""The newest run of a thread stays: it may have asked something that is still open."""
+"""The newest run of a thread stays: it may have asked something that is still open. A closed question goes with the run
+that answered it."""
 
 TRANSITIONS = """
 with candidates as (

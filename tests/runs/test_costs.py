@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from app.agents.port import Outcome, RunContext
+from app.base.ids import new_id
 from app.db.engine import Database
 from app.runs import journal, turns
-from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
+from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 from tests.statements import sent_by
 
 
@@ -91,3 +92,23 @@ async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_t
     for scan, condition in of_rows:
         assert condition.startswith("Index Cond:"), scan
         assert "thread_id" in condition or "run_id" in condition, (scan, condition)
+
+
+@pytest.mark.parametrize("statement", [turns.CLAIM_SUSPECT, turns.RESERVE_SUSPECT], ids=["claim", "reserve"])
+async def test_suspects_are_looked_for_without_a_look_at_every_run_that_waits(
+    engine: Engine, database: Database, statement: str
+) -> None:
+    waiting = await engine.accept("x", delay=600.0)
+    await fetch(
+        database,
+        "insert into runs select (jsonb_populate_record(r, jsonb_build_object('run_id', gen_random_uuid()))).*"
+        " from runs r, generate_series(1, 5000) where r.run_id = $1",
+        waiting.run_id,
+    )
+    await fetch(database, "analyze runs")
+    given = {turns.CLAIM_SUSPECT: (new_id(), 30.0, 3, 5.0), turns.RESERVE_SUSPECT: (30.0, 5.0)}[statement]
+    async with database.engine_connection() as connection, connection.transaction():
+        rows = await connection.fetch(f"explain (analyze, costs off, timing off) {statement}", *given)
+    filtered = [int(row[0].rpartition(" ")[2]) for row in rows if "Rows Removed by" in row[0]]
+    assert sum(filtered) < 100, "\n".join(row[0] for row in rows)
+    assert any("runs_suspect_idx" in row[0] for row in rows)

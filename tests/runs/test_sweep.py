@@ -189,6 +189,24 @@ async def test_old_runs_go_but_for_the_newest_of_a_thread(
     assert [message["content"] for message in values["messages"]][::2] == ["one", "two", "three"]
 
 
+async def test_a_closed_question_goes_with_the_run_that_answered_it(
+    engine: Engine, database: Database, fresh_database_url: str
+) -> None:
+    runs = [await engine.begin("one")]
+    await engine.result(runs[0])
+    for text in ("two", "three"):
+        runs.append(await engine.begin(text, thread=runs[0].thread_id))
+        await engine.result(runs[-1])
+    columns = "(tenant_id, thread_id, question_id, key, run_id, closed_by)"
+    closed = f"insert into questions {columns} values ($1, $2, $3, '', $4, $5)"
+    for name, answered in (("old", runs[1].run_id), ("newest", runs[2].run_id), ("open", None)):
+        await fetch(database, closed, runs[0].tenant_id, runs[0].thread_id, name, runs[0].run_id, answered)
+    await asleep(fresh_database_url, "update runs set ended_at = ended_at - interval '3 days'")
+    assert await Sweeps(database, RetentionSettings(runs_days=2)).runs(new_id()) == 2
+    left = await fetch(database, "select question_id from questions order by question_id")
+    assert [row["question_id"] for row in left] == ["newest", "open"]
+
+
 async def test_idle_threads_and_their_past_go_when_a_setting_says_so(engine: Engine, database: Database) -> None:
     threads: dict[str, UUID] = {}
     for name in ("idle", "own", "young"):
