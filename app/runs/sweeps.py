@@ -37,15 +37,16 @@ _FREE = """t.live_run is null and not exists (
 
 TEMPORARY = """
 candidates as (
-  select tenant_id, thread_id, created_at as place from threads
-  where temporary and created_at > $1 and created_at < now() - make_interval(secs => $2)
-  order by created_at fetch first <batch> rows with ties
+  select tenant_id, thread_id, created_at as at from threads
+  where temporary and created_at >= $1 and (created_at, thread_id, tenant_id) > ($1, $2::uuid, $3::uuid)
+    and created_at < now() - make_interval(secs => $4)
+  order by created_at, thread_id, tenant_id limit <batch>
 ), old as (
   select t.tenant_id, t.thread_id from threads t join candidates c using (tenant_id, thread_id)
   where t.live_run is null
     and not exists (
       select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
-        and (r.status in ('pending', 'running') or r.ended_at > now() - make_interval(secs => $2)))
+        and (r.status in ('pending', 'running') or r.ended_at > now() - make_interval(secs => $4)))
     and not exists (
       select from webhook_deliveries d
       where d.tenant_id = t.tenant_id and d.thread_id = t.thread_id and d.status = 'pending' and d.body is null)
@@ -56,8 +57,9 @@ candidates as (
 
 EXPIRED = """
 candidates as (
-  select tenant_id, thread_id, updated_at as place from threads
-  where ttl_minutes is not null and updated_at > $1 order by updated_at fetch first <batch> rows with ties
+  select tenant_id, thread_id, updated_at as at from threads
+  where ttl_minutes is not null and updated_at >= $1 and (updated_at, thread_id, tenant_id) > ($1, $2::uuid, $3::uuid)
+  order by updated_at, thread_id, tenant_id limit <batch>
 ), old as (
   select t.tenant_id, t.thread_id from threads t join candidates c using (tenant_id, thread_id)
   where t.updated_at < now() - make_interval(secs => 60 * t.ttl_minutes) and <free>
@@ -66,8 +68,9 @@ candidates as (
 
 RESTED = """
 candidates as (
-  select tenant_id, thread_id, updated_at as place from threads
-  where keep_minutes is not null and updated_at > $1 order by updated_at fetch first <batch> rows with ties
+  select tenant_id, thread_id, updated_at as at from threads
+  where keep_minutes is not null and updated_at >= $1 and (updated_at, thread_id, tenant_id) > ($1, $2::uuid, $3::uuid)
+  order by updated_at, thread_id, tenant_id limit <batch>
 ), old as (
   select t.tenant_id, t.thread_id, t.head from threads t join candidates c using (tenant_id, thread_id)
   where t.updated_at < now() - make_interval(secs => 60 * t.keep_minutes) and <free>
@@ -103,6 +106,13 @@ HISTORY = """<threads>, old as (
 _SEEN = """
 select (select count(*) from removed) as removed, count(*) as seen, max(place) as place from candidates
 """
+
+_SEEN_ALONG = """
+select (select count(*) from removed) as removed, count(*) as seen,
+  (array_agg(row(at, thread_id, tenant_id) order by at desc, thread_id desc, tenant_id desc))[1] as place
+from candidates
+"""
+"""As ``_SEEN``, for candidates along an index by time. Many rows may have one time, so the place is the whole key."""
 
 _REMOVE = """
 with <which>, ended as (
@@ -305,14 +315,15 @@ class Sweeps:
         return removed
 
     async def _along_index(self, statement: str, since: datetime, *parameters: object) -> int:
-        statement, removed = _complete(statement, BATCH), 0
+        statement, removed = _complete(statement.replace("<seen>", _SEEN_ALONG), BATCH), 0
+        place: tuple[object, ...] = (since, FIRST, FIRST)
         async with self._database.engine_connection() as connection:
             while True:
-                batch = await _swept(connection, statement, since, *parameters)
+                batch = await _swept(connection, statement, *place, *parameters)
                 removed += batch.removed
                 if batch.seen < BATCH:
                     return removed
-                since = batch.place
+                place = tuple(batch.place)
 
     async def _walk(self, name: str, statement: str, size: int, *parameters: object) -> int:
         """Walk from the mark to the end; nothing while another process does, or when the walk was done lately."""

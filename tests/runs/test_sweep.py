@@ -140,6 +140,29 @@ async def test_sweeps_go_on_until_nothing_is_due(
     assert await fetch(database, "select 1 from threads") == []
 
 
+async def test_threads_of_one_moment_go_a_batch_at_a_time(
+    engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import gives thousands of threads the same time."""
+    for number in range(7):
+        await engine.result(await engine.begin(str(number)))
+    moment = "2020-01-01T00:00:00Z"
+    await fetch(database, f"update threads set updated_at = '{moment}', created_at = '{moment}', ttl_minutes = 60")
+    monkeypatch.setattr(module, "BATCH", 3)
+    seen = []
+    swept = module._swept
+
+    async def counted(*given: Any) -> module.Batch:
+        batch = await swept(*given)
+        seen.append(batch.seen)
+        return batch
+
+    monkeypatch.setattr(module, "_swept", counted)
+    assert await Sweeps(database).expired() == 7
+    assert seen == [3, 3, 1]
+    assert await fetch(database, "select 1 from threads") == []
+
+
 async def test_the_transitions_of_deleted_runs_go_after_a_week_and_those_of_others_stay(
     engine: Engine, database: Database, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
