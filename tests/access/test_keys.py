@@ -196,8 +196,8 @@ async def test_a_database_that_is_away_opens_nothing(clock: Clock) -> None:
         ({"name": "x" * 101}, "name of the key"),
         ({"name": "a\nb"}, "name of the key"),
         ({"tenant": ""}, "name of the tenant"),
-        ({"scopes": frozenset()}, "scopes admin, monitor, operate, read, write"),
-        ({"scopes": frozenset({"root"})}, "scopes admin, monitor, operate, read, write"),
+        ({"scopes": frozenset()}, "scopes admin, approve, monitor, operate, read, write"),
+        ({"scopes": frozenset({"root"})}, "scopes admin, approve, monitor, operate, read, write"),
         ({"expires_in": timedelta(0)}, "in the future"),
     ],
 )

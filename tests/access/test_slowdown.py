@@ -28,7 +28,7 @@ async def test_many_refusals_of_one_address_are_answered_later(monkeypatch: pyte
 
     for _ in range(slowdown.FREE):
         await slow.wait(asked("192.0.2.1"))
-    assert await seconds("192.0.2.1") >= 0.05
+    assert await seconds("192.0.2.1") >= 0.045  # the loop's clock is coarser than ours
     await slow.wait(asked("192.0.2.2"))
     assert slow._count("192.0.2.2") == 2, "another address counts apart"
     clock.seconds += slowdown.WINDOW_SECONDS

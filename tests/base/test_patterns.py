@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {"compile", "search", "match", "fullmatch", "findall", "finditer", "split", "sub"}
 LENGTH = 20_000
-SECONDS = 0.05
+SECONDS = 0.25
 """CPU time for one text: twenty times what a linear pattern takes, a twentieth of what a quadratic one does."""
 
 OWN_TEXT = {
@@ -191,7 +191,10 @@ def worst(pattern: Pattern, length: int = LENGTH) -> tuple[float, str]:
     for size in (*range(20, 60, 8), length // 100, length // 10, length):
         for attack in attacks(pattern.compiled, size):
             text = attack.encode("latin-1", "replace") if isinstance(pattern.compiled.pattern, bytes) else attack
-            slowest = max(slowest, (seconds(pattern, text), attack[:60]))
+            took = seconds(pattern, text)
+            if took > SECONDS:  # a busy machine may have slowed it down once, but not each time
+                took = min(took, *(seconds(pattern, text) for _ in range(2)))
+            slowest = max(slowest, (took, attack[:60]))
             if slowest[0] > SECONDS:
                 return slowest
     return slowest
