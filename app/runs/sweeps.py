@@ -59,6 +59,7 @@ EXPIRED = """
 candidates as (
   select tenant_id, thread_id, updated_at as at from threads
   where ttl_minutes is not null and updated_at >= $1 and (updated_at, thread_id, tenant_id) > ($1, $2::uuid, $3::uuid)
+    and updated_at < now() - make_interval(secs => 60 * ttl_minutes)
   order by updated_at, thread_id, tenant_id limit <batch>
 ), old as (
   select t.tenant_id, t.thread_id from threads t join candidates c using (tenant_id, thread_id)
@@ -70,6 +71,7 @@ RESTED = """
 candidates as (
   select tenant_id, thread_id, updated_at as at from threads
   where keep_minutes is not null and updated_at >= $1 and (updated_at, thread_id, tenant_id) > ($1, $2::uuid, $3::uuid)
+    and updated_at < now() - make_interval(secs => 60 * keep_minutes)
   order by updated_at, thread_id, tenant_id limit <batch>
 ), old as (
   select t.tenant_id, t.thread_id, t.head from threads t join candidates c using (tenant_id, thread_id)
