@@ -273,7 +273,10 @@ def _unknown(cron_id: UUID) -> NotFound:
 
 def _shown(row: Row[Any]) -> Cron:
     shown = dict(row._mapping)  # noqa: SLF001  public by documentation
-    payload = msgspec.json.decode(row.payload, type=Kept)
+    try:
+        payload = msgspec.json.decode(row.payload, type=Kept)
+    except msgspec.MsgspecError:  # its runs cannot be made either; it is shown, so that it can be deleted
+        return Cron(**{**shown, "payload": {}})
     if payload.key_id or payload.requested_by:
         shown["payload"] = encode(msgspec.structs.replace(payload, key_id="", requested_by=""))
     return Cron(**{**shown, "payload": kwargs_of(shown["payload"])})

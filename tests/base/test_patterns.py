@@ -185,10 +185,19 @@ def seconds(pattern: Pattern, text: str | bytes) -> float:
     return time.thread_time() - began
 
 
+def sizes(length: int) -> Iterator[int]:
+    """Lengths up to ``length``, so close together that even exponential time grows by a small factor at each."""
+    size = 12.0
+    while size < length:
+        yield int(size)
+        size += 2 if size < 60 else size * 0.3
+    yield length
+
+
 def worst(pattern: Pattern, length: int = LENGTH) -> tuple[float, str]:
     """The longest time that a text takes, and the beginning of that text. Short texts go first: some grow fast."""
     slowest = (0.0, "")
-    for size in (*range(20, 60, 8), length // 100, length // 10, length):
+    for size in sizes(length):
         for attack in attacks(pattern.compiled, size):
             text = attack.encode("latin-1", "replace") if isinstance(pattern.compiled.pattern, bytes) else attack
             took = seconds(pattern, text)

@@ -101,7 +101,8 @@ async def test_a_question_and_a_failure_end_their_task(client: LangGraphClient, 
         body = {"assistant_id": "careful", "input": SUM, "stream_mode": ["tasks"]}
         text = (await http.post("/runs/stream", json=body)).text
     assert text.count('"name":"tools"') == 2
-    assert '"interrupts":[{"value":{"type":"tool_approval"' in text
+    assert '"interrupts":[{"value":{"action_requests":[{"name":"calculator"' in text
+    assert '"type":"tool_approval"' in text
     failed = [p.data for p in await streamed(client, "tasks", config={"recursion_limit": 1}) if "id" in p.data]
     assert failed[-1]["name"] == "tools"
     assert failed[-1]["error"].startswith("StepLimit(")

@@ -51,11 +51,13 @@ def test_other_prefixes_are_unknown(below: Served, path: str) -> None:
     assert below.get(path) == 404
 
 
-def test_those_who_look_after_the_server_need_no_name_below_a_path_either(below: Served) -> None:
-    strange = {"Host": "10.0.0.7"}
-    assert below.get("/agents/healthz", strange) == below.get("/readyz", strange) == 200
-    assert below.get("/agents/metrics", strange) == 200
-    assert below.get("/agents/api/v1/info", strange) == 400
+def test_probes_are_served_below_a_path_and_at_the_root(below: Served) -> None:
+    assert below.get("/agents/healthz") == below.get("/readyz") == below.get("/agents/metrics") == 200
+
+
+def test_without_authentication_a_foreign_name_is_refused_below_a_path_too(below: Served) -> None:
+    foreign = {"Host": "10.0.0.7"}
+    assert below.get("/agents/healthz", foreign) == below.get("/agents/api/v1/info", foreign) == 400
 
 
 def test_pages_lead_to_where_the_proxy_serves_them_even_if_it_takes_the_prefix_away(below: Served) -> None:

@@ -47,7 +47,7 @@ async def test_a_copy_of_ten_thousand_checkpoints_takes_no_more_statements_than_
     _, few = await copied(threads, fresh_database_url, 3)
     copy_id, many = await copied(threads, fresh_database_url, LONG)
     assert many == few
-    assert len(many) <= 6  # the tenant, the lock, threads, checkpoints, items, and what is shown
+    assert len(many) <= 7  # the tenant, the lock, threads, checkpoints, items, questions, and what is shown
     (newest, _, before), _ = await threads.history(WHO, copy_id, HistoryQuery(limit=3))
     assert (newest.metadata or {})["step"] == LONG - 2
     assert before.parent_checkpoint_id == UUID(int=LONG - 3)
