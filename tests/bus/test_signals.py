@@ -24,7 +24,8 @@ class Ear:
         self.signals.listen(self.got.put_nowait)
 
     async def next(self) -> Signal:
-        return await asyncio.wait_for(self.got.get(), 40)
+        async with asyncio.timeout(40):  # wait_for may swallow a cancellation
+            return await self.got.get()
 
 
 @contextlib.asynccontextmanager
