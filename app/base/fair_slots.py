@@ -1,4 +1,4 @@
-"""A number of places that several parties share fairly: nobody waits for long behind another party's crowd."""
+"""A number of places that several parties share fairly: no party waits for long behind another's crowd."""
 
 import asyncio
 import contextlib

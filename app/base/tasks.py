@@ -281,7 +281,7 @@ class Supervision:
     It gives up when an essential task stalls, or fails again and again (``MAX_FAILURES`` in a row, for at least
     ``FAILING_SECONDS``), **while the database answers a fresh connection**: as long as the database is away all tasks
     try again for ever, and nothing is held against them. Giving up sets ``trouble`` (the process is not live any more)
-    and calls ``on_give_up`` once with a sentence; what that does is up to whoever serves: a worker drains and ends, and
+    and calls ``on_give_up`` once with a sentence; what that does is up to the server: a worker drains and ends, and
     its parent replaces it.
 
     ``database_answers`` opens a connection of its own, and may raise. Set both callbacks before ``start``.

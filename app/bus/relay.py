@@ -123,7 +123,7 @@ class Outlet:
                 await self._flush()
 
     def ask(self, tenant_id: UUID, run_id: UUID, feed: Feed, *, again: bool = False) -> None:
-        """Somebody elsewhere reads ``feed``, the one of the live run ``run_id``.
+        """Record that another process reads ``feed``, the one of the live run ``run_id``.
 
         ``again``: frames were lost on the way, so send those that the event log does not hold once more.
         """

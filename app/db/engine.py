@@ -197,7 +197,7 @@ async def _driver(engine: AsyncEngine, disk: Disk) -> AsyncIterator[asyncpg.Conn
                 yield driver
             except AWAY as error:
                 if not isinstance(error, asyncpg.InsufficientResourcesError):
-                    driver.terminate()  # in which state it is, nobody can say: the next one gets a new one
+                    driver.terminate()  # its state is unknown: the next caller gets a new one
                 raise
             except Exception as error:
                 if driver.is_closed() and not isinstance(error, AgentServiceError):

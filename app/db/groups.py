@@ -158,7 +158,7 @@ class Groups(Generic[Entry, Result]):
                     beat()
                 raise Unavailable("The database connection broke.")
             except BaseException:
-                connection.terminate()  # what it was in the middle of, nobody knows
+                connection.terminate()  # what it was in the middle of is unknown
                 raise
             finally:
                 self._connected -= 1

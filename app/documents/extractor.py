@@ -217,7 +217,7 @@ def _page(page: Any) -> str:
     """The text of one page; of one that cannot be read, none: the others still say something."""
     try:
         return str(page.extract_text()).strip()
-    except (MemoryError, KeyboardInterrupt, ImportError):  # what is not imported by now is ours to mend, not the page's
+    except (MemoryError, KeyboardInterrupt, ImportError):  # what is not imported by now is ours to fix, not the page's
         raise
     except Exception:  # noqa: BLE001  fonts and streams break in more ways than can be named
         return ""

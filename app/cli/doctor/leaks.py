@@ -21,7 +21,7 @@ _PASSWORD = re.compile(r"^[a-z]+://[^/@:]*:([^@]*)@")
 
 
 def is_ordinary(text: str) -> bool:
-    """Whether a secret is too short, or too much like a word ("agents", "postgres-16"), to be told from other text."""
+    """Whether a secret is too short, or too much like a word ("agents", "postgres-16"), to be found by a search."""
     word = text.rstrip("0123456789").translate({ord(separator): None for separator in "-_. "})
     return len(text) < MIN_LENGTH or (len(text) < MAX_WORD_LENGTH and (word.isalpha() or text.isdecimal()))
 
