@@ -66,13 +66,7 @@ class CronService:
             enabled=body.enabled is not False,
         )
         asked = {name: getattr(body, name) for name in Payload.__struct_fields__}
-        payload = Kept(
-            **asked,
-            langgraph_auth_user=None if principal.rules is None else principal.rules.user,
-            langgraph_auth_user_id=principal.user_id if principal.rules is None else "",
-            requested_by=principal.actor,
-            key_id=principal.key_id or "",
-        )
+        payload = Kept(**asked, **_author(principal))
         keeps = None if thread_id is not None else body.on_run_completed or "delete"
         cron_id = new_id()
         metadata, by = await self._stamped(principal, cron_id, thread_id, body)
@@ -129,7 +123,10 @@ class CronService:
         return _shown(row)
 
     async def patch(self, principal: Principal, cron_id: UUID, body: CronPatch) -> Cron:
-        """Change a cron; its next run follows what it says now. Raises as ``create`` does."""
+        """Change a cron; its next run follows what it says now, for the person who said last what it runs.
+
+        Raises as ``create`` does.
+        """
         tenant_id = principal.tenant_id
         given = body.given().get("metadata")
         about = {"cron_id": cron_id, "schedule": body.given().get("schedule")}
@@ -145,16 +142,28 @@ class CronService:
             payload = msgspec.json.decode(changes["payload"], type=Kept)
             run = run_of(payload, str(row.assistant_id), {}, row.on_run_completed)
             await self._creation.entry(tenant_id, row.thread_id, run)
+            await self._check_reach(principal, row.thread_id, run)
         async with self._database.writing(tenant_id, owned) as session:
             row = await queries.lock(session, tenant_id, cron_id)
             if row is None:
                 raise _unknown(cron_id)
             return _shown(await queries.change(session, tenant_id, cron_id, self._changes(row, body, principal)))
 
+    async def _check_reach(self, principal: Principal, thread_id: UUID | None, run: RunCreate) -> None:
+        """Refuse a change by a person who could not start the run. Raises ``Forbidden``, ``Refused``, ``NotFound``."""
+        if principal.rules is None:
+            return
+        by, _ = await self._creation.reach(principal, thread_id, run)
+        await self._assistants.resolve(principal.tenant_id, run.assistant_id, by.assistants)
+        if thread_id is not None:
+            async with self._database.writing(principal.tenant_id, by.owned) as session:
+                if not await queries.hold_thread(session, principal.tenant_id, thread_id):
+                    raise NotFound(f"Thread with ID {thread_id} not found")
+
     def _changes(self, row: Row[Any], body: CronPatch, principal: Principal) -> dict[str, Any]:
         """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``.
 
-        A cron that is enabled depends on the key that did so from then on.
+        A cron acts for the person who changed what it runs, and depends on the key that did so or enabled it.
         """
         given = body.given()
         check_completion(row.thread_id, given.get("on_run_completed"))
@@ -164,7 +173,9 @@ class CronService:
         if "metadata" in given:
             changes["metadata"] = {**row.metadata, **given["metadata"]}
         asked = {name: given[name] for name in Payload.__struct_fields__ if name in given}
-        if given.get("enabled"):
+        if asked:
+            asked |= _author(principal)
+        elif given.get("enabled"):
             asked["key_id"] = principal.key_id or ""
         if asked:
             payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=Kept), **asked)
@@ -265,6 +276,16 @@ def _end(given: datetime | None, at: datetime) -> datetime | None:
     if end <= at:
         raise Invalid(f"end_time {end.isoformat()} is in the past.", (("/end_time", "in the past"),))
     return end
+
+
+def _author(principal: Principal) -> dict[str, Any]:
+    """The members of ``Kept`` that say for whom runs are made."""
+    return {
+        "langgraph_auth_user": None if principal.rules is None else principal.rules.user,
+        "langgraph_auth_user_id": principal.user_id if principal.rules is None else "",
+        "requested_by": principal.actor,
+        "key_id": principal.key_id or "",
+    }
 
 
 def _unknown(cron_id: UUID) -> NotFound:

@@ -18,7 +18,7 @@ from app.egress.addresses import Allowed, check_url
 from app.runs import queries
 from app.runs.entries import Accept, Claimed
 from app.runs.questions import OpenQuestion, answers_of
-from app.runs.structs import NodeNames, Run, RunCreate, RunRequest, goto_nodes, kwargs_of
+from app.runs.structs import CommandBody, NodeNames, Run, RunCreate, RunRequest, goto_nodes, kwargs_of
 from app.telemetry.context import here
 
 KNOWN_ACTIONS = {"approve", "edit", "reject", "respond", "retry", "done", "failed", "abort"}
@@ -184,8 +184,13 @@ class Creation:
             answers={question.key: answer for question, answer, _ in given},
             closes=tuple(question.id for question, _, _ in given),
             asked_by=next((one.run_id or row.last_run for one, _, _ in given), None),
-            requested_by=next((one.requested_by for one, _, _ in given), None),
+            requested_by=None if _brings_work(body.command) else next((one.requested_by for one, _, _ in given), None),
         )
+
+
+def _brings_work(command: CommandBody) -> bool:
+    """Whether an answer also changes the state or the node: it begins work of its sender's."""
+    return command.update is not None or (command.goto is not None and bool(goto_nodes(command.goto)))
 
 
 def answer_of(who: Principal, asked_by: UUID, body: RunCreate) -> Note:

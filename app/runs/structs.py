@@ -165,7 +165,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
 
     ``langgraph_auth_user``: who asked, where the operator's handlers tell; it may hold what only agents are to know.
     ``langgraph_auth_user_id``: the person whom the API key or token of the request names, where there are no handlers.
-    ``requested_by``: the person or key that began the work; an answer does not change it.
+    ``requested_by``: the person or key that began the work; an answer alone does not change it.
     """
 
     input: Any = None

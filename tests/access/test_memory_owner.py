@@ -105,6 +105,27 @@ async def test_the_person_of_a_run_is_kept_by_crons_and_shown_by_no_route(fresh_
             state = (await service.client.get(f"{API}/threads/{thread}/state", headers=carol)).json()
 
 
+async def test_a_cron_acts_for_the_person_who_said_last_what_it_runs(fresh_database_url: str, agents: str) -> None:
+    async with serving(fresh_database_url, AGENT_AUTH="api_key", AGENT_CONFIG=agents) as service:
+        ann, bob = await key(service, "owners", "ann"), await key(service, "owners", "bob")
+        await say(service, "remember the secret of ann", ann)
+        thread = (await service.client.post(f"{API}/threads", json={}, headers=ann)).json()["thread_id"]
+        asked = {"assistant_id": "memories", "input": {"messages": [{"role": "user", "content": "x"}]}}
+        made = await service.client.post(
+            f"{API}/threads/{thread}/runs/crons", json={**asked, "schedule": "0 0 1 1 *"}, headers=ann
+        )
+        cron = f"{API}/runs/crons/{made.json()['cron_id']}"
+        taken = {"input": {"messages": [{"role": "user", "content": "what is remembered?"}]}}
+        assert (await service.client.patch(cron, json=taken, headers=bob)).status_code == 200
+        await due_now(fresh_database_url)
+        state: dict[str, Any] = {}
+        while '"user": ' not in str(state.get("values")):
+            await service.house.scheduler.fire_due()
+            state = (await service.client.get(f"{API}/threads/{thread}/state", headers=bob)).json()
+        assert '"user": "bob"' in str(state["values"])
+        assert "secret of ann" not in str(state["values"])
+
+
 async def due_now(url: str) -> None:
     connection = await asyncpg.connect(url)
     try:
