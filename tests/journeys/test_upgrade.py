@@ -13,6 +13,7 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
+from app.db.migrate import upgrade
 from tests.database import create, drop
 from tests.journeys.conftest import Served
 
@@ -74,7 +75,7 @@ async def clerk(context: Context) -> str:
 
 async def walker(context: Context) -> str:
     """Many short steps, so that a run is somewhere in its middle whenever its server stops."""
-    for number in range(30):
+    for number in range(25):
 
         async def walk(number: int = number) -> int:
             await asyncio.sleep(0.1)
@@ -110,13 +111,14 @@ class Roll:
     def __init__(self, url: str, folder: Path, before: Path) -> None:
         self.url, self.folder, self.before = url, folder, before
         self.servers: list[Served] = []
-        self.migrated_by(before)
-
-    def migrated_by(self, source: Path) -> None:
         environment = {**os.environ, "DATABASE_URL": self.url}
         words = [sys.executable, "-m", "app", "migrate"]
-        done = subprocess.run(words, cwd=source, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, cwd=before, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+    async def migrate(self) -> None:
+        """Bring the database to the newest revision."""
+        await asyncio.to_thread(upgrade, self.url)
 
     def served(self, source: Path) -> Served:
         settings = {"AGENT_CONFIG": str(self.folder / "agents.toml"), "AGENT_LEASE_SECONDS": "5"}
@@ -166,71 +168,71 @@ def last(values: Any) -> str:
 
 
 @pytest.mark.timeout(180)
-async def test_what_waited_for_a_person_before_the_upgrade_is_answered_after_it(roll: Roll) -> None:
+async def test_an_upgrade_a_roll_and_a_rollback_lose_nothing(roll: Roll) -> None:
+    """One database: questions of the version before, both versions side by side, runs handed forth and back."""
     old = roll.old()
     async with get_client(url=old.base) as client:
-        approval, (asked,) = await begun(client, "careful", "what is 12*(3+4)?")
-        questions, (first,) = await begun(client, "curious", "note buy milk")
-        assert first["value"]["question"] == "where?"
-        second: Any = await answered(client, questions, "curious", "kitchen")
-        assert second["__interrupt__"][0]["value"]["question"] == "when?"
-        function, _ = await begun(client, "clerk", "hello")
-        pause, _ = await begun(client, "careful", "hello", interrupt_before=["agent"])
-    assert old.stop() == 0
-    roll.migrated_by(ROOT)
-    new = roll.new()
-    async with get_client(url=new.base) as client:
-        thread: Any = await client.threads.get(approval)
-        ((shown,),) = thread["interrupts"].values()
-        assert (shown["id"], thread["status"]) == (asked["id"], "interrupted")
-        assert "84" in last(await answered(client, approval, "careful", True))
-        assert "kitchen noon" in last(await answered(client, questions, "curious", "noon"))
-        assert last(await answered(client, function, "clerk", "yes")) == "prepared, yes"
-        assert roll.ledger() == [f"prepare {function}"]
-        paused: Any = await client.runs.wait(pause, "careful", input=None)
-        assert "__interrupt__" not in paused
-        assert paused["messages"][-1]["type"] == "ai"
-
-
-@pytest.mark.timeout(180)
-async def test_both_versions_serve_one_database_during_a_roll(roll: Roll) -> None:
-    """Threads, runs, questions and answers change between them; what one begins the other continues."""
-    old = roll.old()
-    roll.migrated_by(ROOT)
+        asked_before = await questions_are_asked(client)
+    await roll.migrate()
     new = roll.new()
     async with get_client(url=old.base) as at_old, get_client(url=new.base) as at_new:
-        for here, there in ((at_old, at_new), (at_new, at_old)):
-            thread_id, (_,) = await begun(here, "careful", "what is 12*(3+4)?")
-            assert "84" in last(await answered(there, thread_id, "careful", {"action": "approve"}))
-            values = await client_says(here, thread_id, "hello")
-            seen_there: Any = await there.threads.get_state(thread_id)
-            assert values == seen_there["values"]
-            function, _ = await begun(there, "clerk", "hello")
-            assert last(await answered(here, function, "clerk", "yes")) == "prepared, yes"
-        assert [line for line in roll.ledger() if roll.ledger().count(line) > 1] == []
+        await questions_are_answered(at_new, asked_before)
+        assert roll.ledger() == [f"prepare {asked_before['clerk'][0]}"]
+        await asyncio.gather(each_continues_the_other(at_old, at_new), each_continues_the_other(at_new, at_old))
+    assert [line for line in roll.ledger() if roll.ledger().count(line) > 1] == []
     async with httpx.AsyncClient() as http:
         for server in (old, new):
             assert (await http.get(f"{server.base}/health")).json()["status"] == "healthy"
+    await a_run_is_handed_over(old, new)
+    await a_run_is_handed_over(new, roll.old())
 
 
-async def client_says(client: LangGraphClient, thread_id: str, text: str) -> Any:
-    return await client.runs.wait(thread_id, "careful", input={"messages": text})
+async def questions_are_asked(client: LangGraphClient) -> dict[str, tuple[str, list[Any]]]:
+    """Leave one thread for each kind of question: its id and what it asks."""
+    curious, (first,) = await begun(client, "curious", "note buy milk")
+    assert first["value"]["question"] == "where?"
+    second: Any = await answered(client, curious, "curious", "kitchen")
+    assert second["__interrupt__"][0]["value"]["question"] == "when?"
+    return {
+        "careful": await begun(client, "careful", "what is 12*(3+4)?"),
+        "curious": (curious, second["__interrupt__"]),
+        "clerk": await begun(client, "clerk", "hello"),
+        "pause": await begun(client, "careful", "hello", interrupt_before=["agent"]),
+    }
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("first", ["old", "new"])
-async def test_a_run_is_handed_from_one_version_to_the_other(roll: Roll, first: str) -> None:
-    """Forth in a roll, back in a rollback, and its one stream is whole."""
-    leaving = roll.old() if first == "old" else None
-    roll.migrated_by(ROOT)
-    leaving = leaving or roll.new()
+async def questions_are_answered(client: LangGraphClient, asked: dict[str, tuple[str, list[Any]]]) -> None:
+    approval, (question,) = asked["careful"]
+    thread: Any = await client.threads.get(approval)
+    ((shown,),) = thread["interrupts"].values()
+    assert (shown["id"], thread["status"]) == (question["id"], "interrupted")
+    assert "84" in last(await answered(client, approval, "careful", True))
+    assert "kitchen noon" in last(await answered(client, asked["curious"][0], "curious", "noon"))
+    assert last(await answered(client, asked["clerk"][0], "clerk", "yes")) == "prepared, yes"
+    paused: Any = await client.runs.wait(asked["pause"][0], "careful", input=None)
+    assert "__interrupt__" not in paused
+    assert paused["messages"][-1]["type"] == "ai"
+
+
+async def each_continues_the_other(here: LangGraphClient, there: LangGraphClient) -> None:
+    """Threads, runs, questions and answers change between them; what one begins the other continues."""
+    thread_id, (_,) = await begun(here, "careful", "what is 12*(3+4)?")
+    assert "84" in last(await answered(there, thread_id, "careful", {"action": "approve"}))
+    values = await here.runs.wait(thread_id, "careful", input={"messages": "hello"})
+    seen_there: Any = await there.threads.get_state(thread_id)
+    assert values == seen_there["values"]
+    function, _ = await begun(there, "clerk", "hello")
+    assert last(await answered(here, function, "clerk", "yes")) == "prepared, yes"
+
+
+async def a_run_is_handed_over(leaving: Served, staying: Served) -> None:
+    """As in a roll, or in a rollback: the other version ends the run, and its one stream is whole."""
     async with get_client(url=leaving.base) as client:
         thread_id = (await client.threads.create())["thread_id"]
         run = await client.runs.create(thread_id, "walker", input={"messages": "go"}, stream_mode=["updates"])
         async for part in client.runs.join_stream(thread_id, run["run_id"]):
             if part.event == "updates":
                 break  # it has committed a step
-    staying = roll.new() if first == "old" else roll.old()
     assert await asyncio.to_thread(leaving.stop) == 0
     async with get_client(url=staying.base) as client:
         values: Any = await client.runs.join(thread_id, run["run_id"])
