@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -60,9 +61,14 @@ async def age(url: str, run_id: str) -> None:
 
 
 @contextlib.contextmanager
-def hasty_server() -> Iterator[str]:
-    """A server of its own that is quick and not durable; nothing is left of it. Gives the superuser's address."""
+def hasty_server(origin: Path | None = None) -> Iterator[str]:
+    """A server of its own that is quick and not durable; nothing is left of it. Gives the superuser's address.
+
+    It begins as a copy of the folder ``origin`` of a stopped server, if one is given.
+    """
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
+    if origin is not None:
+        subprocess.run(["cp", "-a", f"{origin}/.", str(folder)], check=True)
     server = EmbeddedDatabase(folder, HASTE)
     try:
         yield server.start()
