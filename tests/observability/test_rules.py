@@ -49,7 +49,9 @@ def needed_rules(test_file: Path, folder: Path) -> Path:
     promtool evaluates every rule at every interval; the whole files cost ten times what the alerts under test do.
     """
     tests = yaml.load(test_file.read_text(), yaml.CSafeLoader)
-    wanted = {ALERT_NAME.search(one["expr"])[1] for case in tests["tests"] for one in case["promql_expr_test"]}
+    wanted = {
+        name for case in tests["tests"] for one in case["promql_expr_test"] for name in ALERT_NAME.findall(one["expr"])
+    }
     groups = [group for place in RULES for group in yaml.load(place.read_text(), yaml.CSafeLoader)["groups"]]
     recorded: dict[str, list[str]] = {}
     for rule in (rule for group in groups for rule in group["rules"]):
