@@ -52,10 +52,26 @@ and always the index."""
 LOCK_TIMEOUT = "3s"
 """How long a statement of a request waits for a lock, and holds a connection meanwhile."""
 
+COMMAND_SECONDS = 60.0
+"""How long any statement may take."""
+
+FIRST_SECONDS = 5.0
+"""How long the first statement of a transaction may take. It waits for no lock, so without an answer in time the
+connection is dead."""
+
+IDLE_IN_TRANSACTION = "15s"
+IDLE_IN_SNAPSHOT = "10min"
+"""After how long without a statement PostgreSQL ends a transaction: its client may be gone without closing the
+connection, and others wait for the locks. A snapshot holds no row lock, and waits for the reader of an export."""
+
 ROLLBACK_SECONDS = 5.0
 """How long a rollback may take before its connection is given up."""
 
 _SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
+_SET_TENANT_OF_SNAPSHOT = sa.text(
+    "select set_config('app.tenant', :tenant, true),"
+    f" set_config('idle_in_transaction_session_timeout', '{IDLE_IN_SNAPSHOT}', true)"
+)
 _SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
 _WRITE = """
@@ -76,6 +92,7 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: Wire) -> Asyn
     """A pool of ``size`` connections; None: every block gets a connection of its own, which ends with it."""
     address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
+    settings |= {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION}
     settings |= ENGINE_PLANS if role == ENGINE_ROLE else {"lock_timeout": LOCK_TIMEOUT}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if size is not None:
@@ -84,7 +101,7 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: Wire) -> Asyn
         address,
         **pool,
         hide_parameters=True,
-        connect_args={**connect_args, "timeout": 5, "command_timeout": 60, "server_settings": settings},
+        connect_args={**connect_args, "timeout": 5, "command_timeout": COMMAND_SECONDS, "server_settings": settings},
     )
 
     def refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
@@ -112,6 +129,7 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: Wire) -> Asyn
     event.listen(engine.sync_engine, "handle_error", _leave_stale)
     event.listen(engine.sync_engine, "do_connect", connect)
     event.listen(engine.sync_engine, "connect", wire.opened)
+    event.listen(engine.sync_engine, "close", wire.closing)
     return engine
 
 
@@ -273,9 +291,49 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
         with reachable(self.disk):
-            async with self._gate.slot(tenant_id), self._requests.begin() as connection:
-                await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
+            values = {"tenant": str(tenant_id)}
+            async with (
+                self._gate.slot(tenant_id),
+                self._requests.begin() as connection,
+                self._opened(connection, _SET_TENANT, values),
+            ):
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, connection: AsyncConnection, first: Executable, values: dict[str, str]
+    ) -> AsyncIterator[None]:
+        """A transaction that begins with the statement ``first``.
+
+        A block that is given up, by a timeout or a cancellation, gives up the connection: its rollback could wait for
+        the answer to a statement that never comes.
+        """
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        try:
+            with self._promptly(driver):
+                await connection.execute(first, values)
+            yield
+        except (TimeoutError, asyncio.CancelledError) as error:
+            driver.terminate()
+            if isinstance(error, TimeoutError):
+                self.doubt()
+            await connection.invalidate()
+            raise
+
+    @contextlib.contextmanager
+    def _promptly(self, driver: asyncpg.Connection) -> Iterator[None]:
+        """A block in which ``driver`` must answer within ``FIRST_SECONDS``."""
+        late = asyncio.get_running_loop().call_later(FIRST_SECONDS, self._give_up, driver)
+        try:
+            yield
+        finally:
+            late.cancel()
+
+    def _give_up(self, driver: asyncpg.Connection) -> None:
+        """End a connection that gave no answer; all that are as old may lead nowhere too."""
+        driver.terminate()
+        self.doubt()
 
     @contextlib.asynccontextmanager
     async def _slot(self, tenant_id: UUID) -> AsyncIterator[None]:
@@ -303,7 +361,8 @@ class Database:
         """
         async with self._slot(tenant_id), _driver(self._requests, self.disk) as connection:
             try:
-                await connection.execute(f"begin; set local app.tenant = '{tenant_id}'; {settings}")
+                with self._promptly(connection):
+                    await connection.execute(f"begin; set local app.tenant = '{tenant_id}'; {settings}")
                 yield connection
                 await connection.execute("commit")
             except BaseException:
@@ -316,16 +375,20 @@ class Database:
         with reachable(self.disk):
             async with self._gate.slot(tenant_id), self._requests.connect() as plain:
                 connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-                async with connection.begin():
-                    await connection.execute(_SET_TENANT, {"tenant": str(tenant_id)})
+                values = {"tenant": str(tenant_id)}
+                async with connection.begin(), self._opened(connection, _SET_TENANT_OF_SNAPSHOT, values):
                     yield Snapshot(connection)
 
     @contextlib.asynccontextmanager
     async def looking_up(self, key_ids: Sequence[str]) -> AsyncIterator[Reader]:
         """A transaction before the tenant is known: it sees the API keys ``key_ids``, with their tenants, alone."""
         with reachable(self.disk):
-            async with self._gate.slot(_SET_KEY), self._requests.begin() as connection:
-                await connection.execute(_SET_KEY, {"key": ",".join(key_ids)})
+            values = {"key": ",".join(key_ids)}
+            async with (
+                self._gate.slot(_SET_KEY),
+                self._requests.begin() as connection,
+                self._opened(connection, _SET_KEY, values),
+            ):
                 yield Reader(connection)
 
     @contextlib.asynccontextmanager
@@ -337,6 +400,9 @@ class Database:
         async with _driver(self._engine, self.disk) as connection:
             try:
                 yield connection
+            except TimeoutError:
+                self.doubt()
+                raise
             except Exception:
                 raise
             except BaseException:  # a statement may be under way: the pool must not wait for its answer

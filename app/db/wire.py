@@ -22,6 +22,11 @@ class Wire:
         """Mark every connection that is open now as one that may lead nowhere."""
         self._doubted |= self._open
 
+    def closing(self, connection: Any, _record: Any) -> None:
+        """Wait for no farewell of a server that may be gone (an event of the pool)."""
+        if self.is_doubted(connection.driver_connection):
+            connection.driver_connection.terminate()
+
     def is_doubted(self, connection: asyncpg.Connection) -> bool:
         """Whether ``connection`` was open when there was doubt."""
         return connection in self._doubted

@@ -47,6 +47,9 @@ MOST_DEATHS = 25
 LEFT_TO_OTHERS = 5.0
 """Seconds for which a server that died with a run leaves it to others, and idle ones have before busy ones make way."""
 
+CLAIM_SECONDS = 10.0
+"""How long a claim may take, which waits for no lock: then its connection is dead, and the next one uses another."""
+
 ACCEPTING = query("accept runs")
 
 _decode = msgspec.json.decode
@@ -207,7 +210,7 @@ class Claims:
     async def _claim(self, statement: str, *which: object) -> list[Claimed]:
         until = time.monotonic() + self.lease_seconds
         async with self._database.engine_connection() as connection:
-            rows = await connection.fetch(statement, self.owner, self.lease_seconds, *which)
+            rows = await connection.fetch(statement, self.owner, self.lease_seconds, *which, timeout=CLAIM_SECONDS)
         return [_claimed(row, row, until) for row in rows]
 
     async def extend(self, run_ids: list[UUID]) -> dict[UUID, str | None]:

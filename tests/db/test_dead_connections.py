@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.access.structs import DEFAULT_TENANT
+from app.base.errors import Unavailable
 from app.db.engine import Database
+from app.idempotency import queries
+from app.idempotency.structs import Key
 from tests.faults.proxy import Proxy, Trouble
 
 pytestmark = pytest.mark.timeout(90)
@@ -70,3 +73,58 @@ async def test_connections_in_doubt_are_replaced_and_their_successors_kept(datab
     second = await backend()
     assert second != first
     assert await backend() == second
+
+
+async def test_a_key_is_free_again_soon_after_its_client_was_lost_in_the_middle(
+    proxy: Proxy, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing closes the connection: the lost process does not know, and neither does PostgreSQL."""
+    monkeypatch.setattr("app.db.engine.IDLE_IN_TRANSACTION", "500ms")
+    key, taken, lost = Key("POST /threads/1/runs", "k", b"f"), asyncio.Event(), asyncio.Event()
+    lame, well = Database(proxy.url), Database(fresh_database_url)
+
+    async def accept() -> None:
+        async with lame.writing(DEFAULT_TENANT) as session:
+            await queries.take(session, DEFAULT_TENANT, key)
+            taken.set()
+            await lost.wait()
+            await (await session.driver()).execute("select 1")
+
+    accepting = asyncio.ensure_future(accept())
+    try:
+        await taken.wait()
+        async with proxy.having(Trouble.HALF_OPEN):
+            lost.set()
+            async with asyncio.timeout(20), well.writing(DEFAULT_TENANT) as session:
+                assert await queries.take(session, DEFAULT_TENANT, key) is None
+    finally:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        for one in (lame, well):
+            one.abort()
+            await one.aclose()
+
+
+async def test_a_transaction_that_cannot_begin_shows_that_all_connections_are_dead(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request has to wait for that, and not one for each connection of the pool."""
+    monkeypatch.setattr("app.db.engine.FIRST_SECONDS", 0.5)
+    database, size = Database(proxy.url, requests=5), 4  # of five one is kept for others
+
+    async def ask(together: asyncio.Barrier | None = None) -> None:
+        async with database.reading(DEFAULT_TENANT):
+            if together is not None:
+                await together.wait()
+
+    try:
+        together = asyncio.Barrier(size)
+        await asyncio.gather(*(ask(together) for _ in range(size)))
+        async with proxy.having(Trouble.HALF_OPEN):
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(ask(), 20)
+            for _ in range(size):
+                await asyncio.wait_for(ask(), 20)
+    finally:
+        database.abort()
+        await database.aclose()

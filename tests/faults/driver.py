@@ -160,17 +160,21 @@ class Driver:
         return bases[next(self._turn) % len(bases)]
 
     async def _ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-        """An answer of 2xx, from whichever server gives one."""
+        """An answer of 2xx, from whichever server gives one. Raises ``Stuck`` with the last word of each server."""
         deadline = time.monotonic() + PATIENCE
+        last: dict[str, str] = {}
         while True:
+            base, began = self._base(), time.monotonic()
             try:
-                answer = await self._http.request(method, self._base() + path, json=body, headers=headers)
+                answer = await self._http.request(method, base + path, json=body, headers=headers)
                 if answer.is_success:
                     return answer.json()
                 if answer.status_code < 500 and answer.status_code != 409:
                     raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
-            except (httpx.HTTPError, OSError):
-                pass
+                said = f"{answer.status_code} {answer.text[:300]}"
+            except (httpx.HTTPError, OSError) as error:
+                said = repr(error)
+            last[base] = f"{said} (after {time.monotonic() - began:.1f} s)"
             if time.monotonic() > deadline:
-                raise Stuck(f"no server answers {method} {path}")
+                raise Stuck(f"no server answers {method} {path} with {headers}; their last answers: {last}")
             await asyncio.sleep(0.05)
