@@ -13,6 +13,7 @@ from app.base.bulk import MAX_ANSWER_BYTES
 from app.checkpoints.entry import CheckpointEntry
 from app.checkpoints.snapshot import COLUMNS, ITEMS, STORED
 from app.checkpoints.tables import checkpoint_items, checkpoints
+from app.db.base import UUIDType
 from app.db.session import Owned, Reader, Writer
 from app.threads.structs import ThreadSearch
 from app.threads.tables import threads
@@ -70,7 +71,8 @@ def _matching(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[sa
     if wanted.status is not None:
         conditions.append(threads.c.status == wanted.status)
     if wanted.ids:
-        conditions.append(threads.c.thread_id.in_(wanted.ids))
+        # one array: a parameter for each would be compiled for each, which holds the loop
+        conditions.append(threads.c.thread_id == sa.any_(sa.cast(wanted.ids, sa.ARRAY(UUIDType))))
     return conditions
 
 

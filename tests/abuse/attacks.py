@@ -100,6 +100,41 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
 }
 
 
+def ids(count: int) -> bytes:
+    return b"[%b]" % b",".join(b'"00000000-0000-4000-8000-%012d"' % n for n in range(count))
+
+
+def answers(count: int) -> bytes:
+    return b"{%b}" % b",".join(b'"%032d":1' % n for n in range(count))
+
+
+WIDE = members(60_000)
+FIELDS = [
+    Attack("threads by 25,000 ids", "POST", "/threads/search", b'{"ids":%b}' % ids(25_000), (200,)),
+    Attack("a count of 25,000 ids", "POST", "/threads/count", b'{"ids":%b}' % ids(25_000), (200,)),
+    Attack("wide metadata", "POST", "/threads", b'{"metadata":%b}' % WIDE, (200,)),
+    Attack("threads by wide metadata", "POST", "/threads/search", b'{"metadata":%b}' % WIDE, (200,)),
+    Attack("threads by wide values", "POST", "/threads/search", b'{"values":%b}' % WIDE, (200, 422)),
+    Attack("a wide config", "POST", "/assistants", b'{"graph_id":"echo","config":{"configurable":%b}}' % WIDE, (200,)),
+    Attack("assistants by wide metadata", "POST", "/assistants/search", b'{"metadata":%b}' % WIDE, (200,)),
+    Attack(
+        "a cancel of 25,000 runs",
+        "POST",
+        "/runs/cancel",
+        b'{"thread_id":"%b","run_ids":%b}' % (UNKNOWN.encode(), ids(25_000)),
+        (404,),
+    ),
+    Attack(
+        "25,000 answers",
+        "POST",
+        f"/threads/{UNKNOWN}/runs",
+        b'{"assistant_id":"echo","if_not_exists":"create","command":{"resume":%b}}' % answers(25_000),
+        (409,),
+    ),
+]
+"""What the shapes of ``generated`` do not reach: fields that a route knows, as wide as a body can make them."""
+
+
 def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Method, path (its parameters filled in) and operation of every route below the base path."""
     for template, operations in document["paths"].items():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from app.base.bulk import MAX_ANSWER_BYTES
-from tests.abuse.attacks import ARGUMENTS, RUNS, Attack, generated, numbers, run, run_with, with_arguments
+from tests.abuse.attacks import ARGUMENTS, FIELDS, RUNS, Attack, generated, numbers, run, run_with, with_arguments
 from tests.abuse.conftest import FULL
 from tests.abuse.server import MB, Answer, Attacked, Cost
 
@@ -47,6 +47,14 @@ def sent(server: Attacked, attack: Attack, key: str | None = None) -> Answer:
 def test_a_run_made_to_be_expensive_blocks_nothing(attacked: Attacked, attack: Attack) -> None:
     cost = cheapest(attacked, lambda: sent(attacked, attack))
     assert cost.blocked <= BLOCKED
+
+
+@SLOW
+@pytest.mark.parametrize("attack", FIELDS, ids=lambda attack: attack.name)
+def test_a_field_as_wide_as_a_body_blocks_nothing(attacked: Attacked, attack: Attack) -> None:
+    cost = cheapest(attacked, lambda: sent(attacked, attack))
+    assert cost.blocked <= BLOCKED
+    assert cost.memory <= len(attack.body) + 64 * MB
 
 
 @SLOW
