@@ -158,8 +158,8 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
     runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets), audit)
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     open_streams = Streams(meters, most=streams, most_each=settings.runs.streams_per_key)
-    if entrance.authenticator is not None and entrance.people is None:
-        open_streams.access = OpenStreamAccess(entrance.authenticator)
+    if entrance.authenticator is not None or entrance.people is not None:
+        open_streams.access = OpenStreamAccess(entrance.authenticator, entrance.people, open_streams.tasks)
     return House(
         settings=settings,
         meters=meters,

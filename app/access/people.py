@@ -1,7 +1,7 @@
 """Requests → people, by handlers of the operator's (``app.access.handlers``)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +35,12 @@ BELIEVED_SECONDS = 4.0
 
 SDK = "langgraph_sdk"
 """What handlers are written with; the extra ``auth`` installs it."""
+
+KEPT = (
+    "type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "root_path", "query_string", "headers",
+    "client", "server", "path_params", "path_template", "app", "route_handler",
+)  # fmt: skip
+"""What is kept of the scope of a request while its stream is open."""
 
 LONGEST_NAME = 100
 LONGEST_IDENTITY = 255
@@ -88,7 +94,7 @@ class People:
 
         Raises ``Unauthenticated``, ``Refused``, ``Forbidden``, ``HandlerFailed``, ``Unavailable``.
         """
-        if self._keys is not None and (key := _own_key(scope)):
+        if self._keys is not None and (key := self.own_key(scope)):
             return await self._keys.authenticate(key), receive
         wanted = self._handlers.wanted
         body = b""
@@ -97,6 +103,31 @@ class People:
             receive = _again(body, receive)
         shown = await self._handlers.authenticate(_Given(scope, body, self._base, needed))
         return await self._principal(shown), receive
+
+    def own_key(self, scope: Scope) -> str:
+        """The API key of this service that came with a request, where such keys count; empty without one."""
+        return _own_key(scope) if self._keys is not None else ""
+
+    def readmission(self, scope: Scope) -> Callable[[], Awaitable[None]] | None:
+        """How to ask the handler again about a request that it has let in; None where it reads bodies, which are gone.
+
+        What it gives raises as ``admit`` does, and ``Unauthenticated`` for another person than the first time.
+        """
+        wanted = self._handlers.wanted
+        if ("body" in wanted or "request" in wanted) and has_whole_body(scope):
+            return None
+        given: Any = scope
+        first: Principal = given["user"]
+        needed: str = given["route_handler"].opt["permission"]
+        kept: Any = {name: given[name] for name in KEPT if name in given} | {"state": {}}
+
+        async def again() -> None:
+            shown = await self._handlers.authenticate(_Given(kept, b"", self._base, needed))
+            person = await self._principal(shown)
+            if (person.tenant_id, person.user_id) != (first.tenant_id, first.user_id):
+                raise Unauthenticated("The credential stands for another person now.")
+
+        return again
 
     async def _principal(self, shown: Shown) -> Principal:
         identity = shown["identity"]

@@ -66,7 +66,7 @@ class _Open:
         self._streams = streams
         self._outside: Outside | None = None
         self.holder = holder
-        self.credential = ""
+        self.credential: Hashable = None
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
         self._ended = ""  # why it was stopped: gone, stuck, drain or revoked

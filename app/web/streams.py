@@ -32,11 +32,15 @@ CHECKS_AT_ONCE = 8
 class Access(Protocol):
     """Knows whether the credential that a stream was opened with is still good."""
 
-    def credential(self, scope: Scope) -> str:
-        """The credential of a request; empty where none is checked."""
+    def credential(self, scope: Scope) -> Hashable:
+        """The credential of a request; None where none is checked."""
         ...
 
-    async def is_valid(self, credential: str) -> bool:
+    def is_due(self, credential: Hashable) -> bool:
+        """Whether it is time to ask ``is_valid``."""
+        ...
+
+    async def is_valid(self, credential: Hashable) -> bool:
         """Whether it is still good; True as long as that cannot be found out."""
         ...
 
@@ -44,11 +48,15 @@ class Access(Protocol):
 class Unchecked:
     """Implements ``Access`` where authentication is off."""
 
-    def credential(self, scope: Scope) -> str:
+    def credential(self, scope: Scope) -> Hashable:
         """None is checked."""
-        return ""
+        return None
 
-    async def is_valid(self, credential: str) -> bool:
+    def is_due(self, credential: Hashable) -> bool:
+        """Never."""
+        return False
+
+    async def is_valid(self, credential: Hashable) -> bool:
         """Any."""
         return True
 
@@ -57,7 +65,7 @@ class Open(Protocol):
     """An answer that is open: ``holder`` is whose share it takes, ``credential`` what it was opened with."""
 
     holder: Hashable
-    credential: str
+    credential: Hashable
 
     def stop(self, reason: str) -> None:
         """End it: the process drains, or its credential is not good any more."""
@@ -95,7 +103,7 @@ class Streams:
         self._rejected = meters.ratelimit_rejected
         meters.streams_limit.set(most)
         self._open: set[Open] = set()
-        self._by_credential: dict[str, set[Open]] = {}
+        self._by_credential: dict[Hashable, set[Open]] = {}
         self._checking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -121,7 +129,7 @@ class Streams:
     def opened(self, stream: Open) -> None:
         """Look after ``stream`` from now on."""
         self._open.add(stream)
-        if stream.credential:
+        if stream.credential is not None:
             self._by_credential.setdefault(stream.credential, set()).add(stream)
         self._held[stream.holder] += 1
         self._gauge.add(1)
@@ -131,7 +139,7 @@ class Streams:
     def closed(self, stream: Open) -> None:
         """``stream`` has ended."""
         self._open.discard(stream)
-        if stream.credential:
+        if stream.credential is not None:
             same = self._by_credential[stream.credential]
             same.discard(stream)
             if not same:
@@ -152,7 +160,7 @@ class Streams:
 
     async def _check(self) -> None:
         """End the streams whose credential was revoked or has expired."""
-        credentials = list(self._by_credential)
+        credentials = [one for one in self._by_credential if self.access.is_due(one)]
         for at in range(0, len(credentials), CHECKS_AT_ONCE):
             part = credentials[at : at + CHECKS_AT_ONCE]
             valid = await asyncio.gather(*map(self.access.is_valid, part))

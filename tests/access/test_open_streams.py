@@ -1,13 +1,15 @@
 """A stream ends soon after the credential that it was opened with does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from litestar.types import Scope
 
+from app.access import open_streams
 from app.access.open_streams import OpenStreamAccess
 from app.access.verdicts import BELIEVED_SECONDS
 from app.base.errors import Unavailable
@@ -18,7 +20,7 @@ from tests.access.test_tokens import good, settings
 from tests.database import clone, drop
 from tests.journeys.conftest import AGENTS, PEPPER, Served
 from tests.journeys.test_keys import http, keys
-from tests.system.house import serving
+from tests.system.house import Service, serving
 from tests.web.serving import Connection, Flag, fast_streams
 
 
@@ -28,10 +30,13 @@ class Switch:
     def __init__(self) -> None:
         self.good = True
 
-    def credential(self, scope: Scope) -> str:
+    def credential(self, scope: Scope) -> Hashable:
         return "key"
 
-    async def is_valid(self, credential: str) -> bool:
+    def is_due(self, credential: Hashable) -> bool:
+        return True
+
+    async def is_valid(self, credential: Hashable) -> bool:
         return self.good
 
 
@@ -126,3 +131,82 @@ def test_a_revoked_key_loses_its_open_streams_and_no_other_does(server_url: str,
     finally:
         server.stop()
         asyncio.run(drop(server_url, url))
+
+
+HANDLERS = """
+from pathlib import Path
+from langgraph_sdk import Auth
+
+auth = Auth()
+revoked = Path(__file__).parent / "revoked"
+
+
+@auth.authenticate
+async def authenticate(headers: dict, path: str) -> str:
+    token = headers.get("x-api-key", b"").decode()
+    assert token and path.startswith("/threads")
+    if revoked.exists() and token in revoked.read_text().split():
+        raise Auth.exceptions.HTTPException(status_code=401, detail="no")
+    if (revoked.parent / "away").exists():
+        raise Auth.exceptions.HTTPException(status_code=503, detail="The directory of people is away.")
+    return token
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Handlers that ask a file who is revoked, and are asked again at once."""
+    monkeypatch.setattr(open_streams, "RECHECK_SECONDS", 0.0)
+    (tmp_path / "auth.py").write_text(HANDLERS)
+    (tmp_path / "agents.toml").write_text("[auth]\npath = './auth.py:auth'\n")
+    return tmp_path
+
+
+async def stream_of(service: Service, token: str) -> "asyncio.Task[httpx.Response]":
+    """The whole stream of a new thread, which ends by nothing that the test does not do."""
+    headers = {"x-api-key": token}
+    thread = (await service.client.post("/api/v1/threads", json={}, headers=headers)).json()["thread_id"]
+    before = len(service.house.streams)
+    asking = asyncio.create_task(service.client.get(f"/api/v1/threads/{thread}/stream", headers=headers))
+    while len(service.house.streams) == before:
+        assert not asking.done(), asking.result().text
+        await asyncio.sleep(0)
+    return asking
+
+
+async def test_a_person_whom_the_handler_refuses_by_now_loses_the_streams_that_are_open(
+    database_url: str, folder: Path
+) -> None:
+    async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(folder / "agents.toml")) as service:
+        leaver, stayer = await stream_of(service, "leaver"), await stream_of(service, "stayer")
+        (folder / "away").touch()  # a handler that cannot tell ends no stream
+        (folder / "revoked").write_text("leaver")
+        answer = await asyncio.wait_for(leaver, 30)
+        assert b'event: error\r\ndata: {"error":"Unauthenticated"' in answer.content
+        assert not stayer.done()
+        (folder / "revoked").write_text("stayer")
+        await asyncio.wait_for(stayer, 30)
+
+
+async def test_a_revoked_key_beside_handlers_loses_its_open_streams(database_url: str, folder: Path) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(folder / "agents.toml")) as service:
+        key = await service.key("default")
+        stream = await stream_of(service, key)
+        await service.house.entrance.keys.revoke_key(key.split("_")[1])
+        answer = await asyncio.wait_for(stream, 30)
+        assert b"event: error" in answer.content
+
+
+async def test_a_handler_that_reads_bodies_is_not_asked_again_about_a_request_that_had_one(
+    database_url: str, folder: Path
+) -> None:
+    code = HANDLERS.replace("headers: dict, path", "headers: dict, body: object, path")
+    (folder / "auth.py").write_text(code)
+    async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(folder / "agents.toml")) as service:
+        people = service.house.entrance.people
+        assert people is not None
+        post: Any = {"method": "POST", "path": "/api/v1/runs/stream", "headers": []}
+        assert people.readmission(post) is None
+        stream = await stream_of(service, "reader")
+        (folder / "revoked").write_text("reader")
+        await asyncio.wait_for(stream, 30)
