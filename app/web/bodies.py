@@ -23,8 +23,13 @@ MOST_MESSAGES = 32 * 1024 * 1024
 """Bytes for the routes that take messages: these may carry images."""
 MAX_IN_FLIGHT = 48 * 1024 * 1024
 """Bytes of large bodies (above ``MOST``) that this process reads and serves at once."""
+MAX_ARRIVING = 64 * 1024 * 1024
+MAX_ARRIVING_EACH = 16 * 1024 * 1024
+"""Bytes of smaller bodies that have come in part, and of uploads, each: of all keys and of one."""
+UPLOAD = 2 * 1024 * 1024
+"""Bytes that an upload holds while it comes, whatever its size (``app.documents.uploads``)."""
 MAX_WAIT_SECONDS = 10.0
-"""For the turn of a large body."""
+"""For the turn of a body."""
 SECONDS = 10.0
 """For the whole body to arrive."""
 NOTHING = b"{}"
@@ -72,43 +77,52 @@ class Bodies:
         self.most_large = most_large
         self.seconds = seconds
         self.in_flight = ByteBudget(max(MAX_IN_FLIGHT, most_large), each=most_large)
+        self.arriving = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH)
+        self.uploads = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP or not has_whole_body(scope):
+        if scope["type"] != ScopeType.HTTP or not (has_whole_body(scope) or brings_file(scope)):
             await self.app(scope, receive, send)
             return
-        reader = _Reader(scope, receive, self)
+        reader = (_Reader if has_whole_body(scope) else _Upload)(scope, receive, self)
         try:
             await self.app(scope, reader, send)
         finally:
             reader.release()
 
 
-class _Reader:
-    """``receive`` of one request: the whole body first, then what the server says."""
+class _Reserving:
+    """``receive`` of one request, which holds bytes of budgets until it is served."""
 
-    __slots__ = ("_holder", "_limits", "_read", "_receive", "_reserved", "_scope")
+    __slots__ = ("_limits", "_read", "_receive", "_reserved", "_scope")
 
     def __init__(self, scope: Any, receive: Receive, limits: Bodies) -> None:
         self._scope = scope
         self._receive = receive
         self._limits = limits
         self._read = False
-        self._holder: Hashable = None
-        self._reserved = 0
+        self._reserved: list[tuple[ByteBudget, Hashable, int]] = []
+
+    async def __call__(self) -> Any:
+        raise NotImplementedError
 
     def release(self) -> None:
-        """The request is served: give back what its body was allowed to take."""
-        if self._reserved:
-            self._limits.in_flight.release(self._holder, self._reserved)
-            self._reserved = 0
+        """Give back what the body was allowed to take."""
+        for budget, *_ in list(self._reserved):
+            self._release(budget)
 
-    async def _reserve(self, size: int) -> None:
-        """Wait for the turn of a large body. Raises ``Limited``, ``Unavailable``."""
-        self._holder = getattr(self._scope.get("user"), "holder", None)
+    def _release(self, of: ByteBudget) -> None:
+        for budget, holder, size in self._reserved:
+            if budget is of:
+                budget.release(holder, size)
+        self._reserved = [one for one in self._reserved if one[0] is not of]
+
+    async def _reserve(self, budget: ByteBudget, size: int) -> None:
+        """Wait for the turn of a body. Raises ``Limited``, ``Unavailable``."""
+        holder = getattr(self._scope.get("user"), "holder", None)
         try:
-            self._reserved = await self._limits.in_flight.acquire(self._holder, size, MAX_WAIT_SECONDS)
+            self._reserved.append((budget, holder, await budget.acquire(holder, size, MAX_WAIT_SECONDS)))
         except (Limited, Unavailable):
             await self._discard()
             raise
@@ -121,6 +135,27 @@ class _Reader:
                 while message.get("more_body", False):
                     message = await self._receive()
 
+
+class _Upload(_Reserving):
+    """Bounds how many uploads arrive at once; their bytes are passed on as they come."""
+
+    __slots__ = ()
+
+    async def __call__(self) -> Any:
+        if not self._read:
+            self._read = True
+            await self._reserve(self._limits.uploads, UPLOAD)
+        message: Any = await self._receive()
+        if not message.get("more_body", False):
+            self.release()
+        return message
+
+
+class _Reader(_Reserving):
+    """The whole body first, then what the server says."""
+
+    __slots__ = ()
+
     async def __call__(self) -> Any:
         if self._read:
             return await self._receive()
@@ -129,14 +164,15 @@ class _Reader:
         most = limits.most_large if limits.large(self._scope["path"]) else limits.most
         length = self._check_headers(most)
         if length > limits.most:
-            await self._reserve(length)
+            await self._reserve(limits.in_flight, length)
         try:
-            async with asyncio.timeout(limits.seconds):
-                body = await self._collect(most)
+            async with asyncio.timeout(limits.seconds) as timer:
+                body = await self._collect(most, length, timer)
         except TimeoutError:
             raise HTTPException(
                 f"The body did not arrive within {limits.seconds:g} seconds.", status_code=408
             ) from None
+        self._release(limits.arriving)  # of a body that has come, only a large one counts until it is served
         if body:
             _check_type(_type_of(self._scope))
             for _ in scan(body):
@@ -158,8 +194,9 @@ class _Reader:
                 raise HTTPException("Send the body without a Content-Encoding.", status_code=415)
         return length
 
-    async def _collect(self, most: int) -> bytes | bytearray:
+    async def _collect(self, most: int, length: int, timer: asyncio.Timeout) -> bytes | bytearray:
         body: bytes | bytearray = b""
+        bounded = length > self._limits.most
         more = True
         while more:
             message: Any = await self._receive()
@@ -169,8 +206,11 @@ class _Reader:
             if len(body) + len(chunk) > most:
                 raise _too_large(most)
             more = message.get("more_body", False)
-            if not self._reserved and len(body) + len(chunk) > self._limits.most:
-                await self._reserve(most)
+            if not bounded and len(body) + len(chunk) > self._limits.most:
+                bounded = True
+                await self._pause(timer, self._limits.in_flight, most)
+            elif more and not self._reserved:
+                await self._pause(timer, self._limits.arriving, length or self._limits.most)
             if not body:
                 body = chunk
             elif chunk:
@@ -178,6 +218,12 @@ class _Reader:
                     body = bytearray(body)
                 body += chunk
         return body
+
+    async def _pause(self, timer: asyncio.Timeout, budget: ByteBudget, size: int) -> None:
+        """Wait for the turn of a body that is coming; the time does not count as its client's."""
+        timer.reschedule(None)
+        await self._reserve(budget, size)
+        timer.reschedule(asyncio.get_running_loop().time() + self._limits.seconds)
 
 
 def _type_of(scope: Any) -> bytes | None:

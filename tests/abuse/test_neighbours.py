@@ -1,5 +1,7 @@
 """What one tenant does costs another little: the latency of small requests while large ones are served."""
 
+import contextlib
+import random
 import socket
 import statistics
 import threading
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from app.web.bodies import MAX_ARRIVING_EACH
 from tests.abuse.attacks import RUNS, numbers, run, run_with
 from tests.abuse.conftest import FULL
 from tests.abuse.server import MB, Attacked, latency
@@ -79,4 +82,36 @@ def test_bodies_that_drip_are_given_up_and_keep_no_other_waiting(attacked: Attac
             assert connection.recv(100).startswith(b"HTTP/1.1 408")
     finally:
         for connection in slow:
+            connection.close()
+
+
+@SLOW
+@pytest.mark.parametrize(
+    "path, kind, body, count",
+    [
+        ("/threads/search", "application/json", b'{"x":"' + b"a" * (MB - 100), 150),
+        ("/documents", "application/pdf", b"%PDF-1.7" + random.Random(1).randbytes(MB + MB // 4), 80),
+    ],
+)
+def test_bodies_of_one_key_that_stop_half_way_take_a_bounded_part_of_the_memory(
+    attacked: Attacked, path: str, kind: str, body: bytes, count: int
+) -> None:
+    open_ones: list[socket.socket] = []
+    head = (
+        f"POST /api/v1{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked.attacker}\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(body) + 9}\r\n\r\n"
+    ).encode()
+    try:
+        with attacked.measured() as costs:
+            for _ in range(count):
+                connection = socket.create_connection(("127.0.0.1", attacked.port), 30)
+                open_ones.append(connection)
+                connection.settimeout(0.2)
+                with contextlib.suppress(TimeoutError):
+                    connection.sendall(head + body)
+            assert attacked.ask("POST", "/threads/search", b"{}", attacked.other).status == 200
+            latency(attacked, "/ok", attacked.other, 1.0)
+        assert costs[0].memory <= MAX_ARRIVING_EACH + 64 * MB
+    finally:
+        for connection in open_ones:
             connection.close()
