@@ -26,7 +26,7 @@ from app.web.openapi import openapi_config
 from app.web.problems import exception_handlers
 from app.wiring import House
 
-AFTER = {"streams": "runs", "document_most": "documents"}
+AFTER = {"streams": "runs", "document_most": "documents", "quota": "threads"}
 """Parts that a handler asks for beside another one."""
 
 
@@ -51,7 +51,9 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
                 entry=house.entrance.people,
                 slowdown=Slowdown(house.proxies),
             ),
-            functools.partial(Rates, limiter=house.limiter, proxies=house.proxies, meters=house.meters),
+            functools.partial(
+                Rates, limiter=house.limiter, proxies=house.proxies, meters=house.meters, quota=house.quota
+            ),
             DuplicateRequests,
         ],
         dependencies=dependencies(house),
@@ -111,6 +113,7 @@ def dependencies(house: House) -> dict[str, Provide]:
         "audit": house.entrance.audit,
         "vault": house.vault,
         "streams": house.streams,
+        "quota": house.quota,
     }
     for name, part in parts.items():
         provided[name] = Provide(_giving(part, after=AFTER.get(name, "principal")), sync_to_thread=False)

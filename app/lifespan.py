@@ -28,6 +28,7 @@ async def open_house(house: House) -> None:
     house.vault.start()
     house.entrance.audit.start()
     house.limiter.start()
+    house.quota.start()
     if house.entrance.token_keys is not None:
         house.entrance.token_keys.start()
     house.caches.start()
@@ -42,6 +43,7 @@ async def open_house(house: House) -> None:
             log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
         house.dispatcher.start()
         house.keeping.start()
+        house.quota.sweep.start()
         house.documents.removing.start()
     house.loop_lag.also(_standing(house).sample)
     house.loop_lag.start()
@@ -58,6 +60,7 @@ def _standing(house: House) -> Standing:
         models=house.models,
         vault=house.vault,
         budgets=house.engine.budgets,
+        quota=house.quota,
         redis=house.redis,
         cache=house.caches.shared,
     )
@@ -118,12 +121,14 @@ async def _close(house: House) -> None:
     await house.streams.tasks.aclose()
     await house.documents.removing.aclose()
     await house.keeping.aclose()
+    await house.quota.sweep.aclose()
     await house.dispatcher.aclose()
     await house.store.aclose()
     await house.threads.aclose()
     await house.engine.aclose()
     if house.entrance.token_keys is not None:
         await house.entrance.token_keys.aclose()
+    await house.quota.aclose()
     await house.limiter.aclose()
     await house.vault.aclose()
     await house.entrance.keys.aclose()

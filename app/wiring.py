@@ -34,6 +34,7 @@ from app.embed.registry import embedder_of
 from app.limits.budgets import Budgets
 from app.limits.prices import Prices
 from app.limits.service import Limiter
+from app.limits.storage import StorageQuota
 from app.llm.registry import Registry
 from app.routes import BASE_PATH
 from app.runs.admission import Admission
@@ -109,6 +110,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     waiting: Waiting
     entrance: Entrance
     limiter: Limiter
+    quota: StorageQuota
     proxies: Proxies
     assistants: AssistantService
     threads: ThreadService
@@ -148,14 +150,14 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
     building, keeping = _memory(database, agents, models, caches, acting_of(entrance.people))
     catalog = Catalog(agents, models.model, ToolCalls(*telling), building.library, building.agents)
     signals, carrier, redis = _carriers(settings, vault, database)
-    limiter, budgets = _limits(database, settings, vault, meters, catalog)
+    limiter, budgets, quota = _limits(database, settings, vault, meters, catalog)
     engine = _engine(_charging(budgets, models, building), database, settings, signals, carrier, telling)
     allowed = Allowed(settings.egress.allow.split(","))
     dispatcher = _dispatcher(database, vault, allowed, meters)
     supervisor = _supervisor(settings, engine, catalog, telling, dispatcher)
     assistants = _assistants(database, catalog, signals)
     creation = Creation(database, assistants, catalog, lambda: supervisor.owner, allowed)
-    runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets), audit)
+    runs = RunService(database, engine.claims, supervisor, creation, Admission(budgets, quota), audit)
     prober = Prober(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     open_streams = Streams(meters, most=streams, most_each=settings.runs.streams_per_key)
     if entrance.authenticator is not None or entrance.people is not None:
@@ -181,6 +183,7 @@ def _build(settings: Settings, streams: int, boards: Boards, number: int, superv
         waiting=Waiting(database, meters),
         entrance=entrance,
         limiter=limiter,
+        quota=quota,
         proxies=Proxies(settings.server.trusted_proxies.split(",")),
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.feeds.tell),
@@ -246,14 +249,15 @@ def _dispatcher(database: Database, vault: Vault, allowed: Allowed, meters: Mete
 
 def _limits(
     database: Database, settings: Settings, vault: Vault, meters: Meters, catalog: Catalog
-) -> tuple[Limiter, Budgets]:
+) -> tuple[Limiter, Budgets, StorageQuota]:
     limiter = Limiter(settings.limits, share=1 / settings.server.workers)
     if settings.redis.url is not None:
         from app.limits.shared import SharedBuckets
 
         limiter = Limiter(settings.limits, SharedBuckets(vault.ring("REDIS_URL").good, str(new_id())))
     limiter.rejected = lambda name: meters.ratelimit_rejected.add(1, name)
-    return limiter, Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
+    budgets = Budgets(database, limiter, Prices(settings.limits.prices), catalog.model_of, meters)
+    return limiter, budgets, StorageQuota(database, limiter)
 
 
 def _charging(budgets: Budgets, models: Registry, building: Building) -> Budgets:

@@ -37,9 +37,13 @@ OPEN_SHOWS_MORE = {**OPEN, "shows_more": True}
 READS = {"permission": READ}
 WRITES = {"permission": WRITE}
 STARTS_RUNS = {**WRITES, "llm": True}
+ADDS_NOTHING = {**WRITES, "stores": False}
 OPERATES = {"permission": OPERATE}
 ADMINISTERS = {"permission": ADMIN}
-"""The ``opt`` of handlers that need a principal with that scope; those that start runs have a rate of their own."""
+"""The ``opt`` of handlers that need a principal with that scope; those that start runs have a rate of their own.
+
+What writes (POST, PUT, PATCH) is refused for a tenant whose storage is full, unless the handler ``ADDS_NOTHING``.
+"""
 
 UNDECLARED = "?"
 """The scope of routes that declare no permission, which nobody has."""

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from app.access.tables import api_keys, tenants
 from app.db.session import Reader, Writer
-from app.limits.tables import spending
+from app.limits.tables import spending, storage_usage
 
 _SHOWN = [column for column in api_keys.c if column.name not in {"digest", "previous_digest"}]
 
@@ -55,6 +55,13 @@ async def spending_of(session: Reader, tenant_id: UUID) -> Sequence[Row[Any]]:
     shown = [column for column in spending.c if column.name != "tenant_id"]
     statement = sa.select(*shown).where(spending.c.tenant_id == tenant_id)
     return await session.all(statement.order_by(spending.c.day.desc()).limit(31))
+
+
+async def stored_of(session: Reader, tenant_id: UUID) -> Row[Any] | None:
+    """What the tenant stores, as last measured; None if it was not."""
+    shown = storage_usage.c.bytes, storage_usage.c.by_kind, storage_usage.c.measured_at
+    of_tenant = storage_usage.c.tenant_id == tenant_id, storage_usage.c.measured_at.is_not(None)
+    return await session.first(sa.select(*shown).where(*of_tenant))
 
 
 async def add(session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, **shown: Any) -> Row[Any]:

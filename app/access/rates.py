@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from app.access.structs import Principal
+from app.access.structs import WRITE, Principal
 from app.base.errors import Limited
 from app.limits.buckets import Take, Verdict
 from app.limits.service import BYTES, KEY, LLM, Limiter
+from app.limits.storage import StorageQuota
 from app.telemetry.meters import Meters
 from app.web.proxies import Proxies
 
@@ -23,15 +24,18 @@ WORDS = {
     BYTES: "This tenant may send {} bytes a minute",
 }
 _STARTS = "run_starts"
+ADDING = frozenset({"POST", "PUT", "PATCH"})
+"""Methods by which a client stores something, where the route does not say otherwise."""
 OTHER_WORDS = "This tenant may make {} requests a minute"
 
 
 class Rates:
     """Litestar middleware behind the guard. Open routes are not limited; who has no key counts by its address."""
 
-    def __init__(self, app: ASGIApp, limiter: Limiter, proxies: Proxies, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, limiter: Limiter, proxies: Proxies, meters: Meters, quota: StorageQuota) -> None:
         self._app = app
         self._limiter = limiter
+        self._quota = quota
         self._proxies = proxies
         self._rejected = meters.ratelimit_rejected
 
@@ -42,6 +46,8 @@ class Rates:
         if principal is None or opt.get("permission") is None:
             await self._app(scope, receive, send)
             return
+        if opt["permission"] == WRITE and scope.get("method") in ADDING and opt.get("stores", True):
+            self._quota.check(principal.tenant_id)
         who = principal.key_id or principal.user_id or self._proxies.client(scope)
         takes = self._limiter.takes(principal.tenant_id, who, principal.limits, llm=opt.get("llm", False))
         length = _length(scope)

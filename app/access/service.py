@@ -34,7 +34,7 @@ from app.access.verdicts import Verdicts
 from app.base.clock import now
 from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from app.db.engine import Database
-from app.limits.structs import Own, Spent
+from app.limits.structs import Own, Spent, Stored
 from app.secrets.secret import Secret
 
 PREFIX = "as"
@@ -160,6 +160,13 @@ class AccessService:
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
             return [Spent(**row._mapping) for row in await queries.spending_of(session, tenant_id)]  # noqa: SLF001
+
+    async def stored(self, tenant: str) -> Stored | None:
+        """What the tenant stores; None if that was not measured, as of a tenant without a limit on it."""
+        tenant_id = tenant_id_of(tenant)
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.stored_of(session, tenant_id)
+        return None if row is None else Stored(**row._mapping)  # noqa: SLF001  public by documentation
 
     async def revoke_key(self, key_id: str, tenant: str = DEFAULT_TENANT_NAME) -> None:
         """Void a key, felt everywhere within five seconds. Raises ``NotFound``."""

@@ -7,7 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from app.access.guard import READS, WRITES
+from app.access.guard import ADDS_NOTHING, READS, WRITES
 from app.access.structs import Principal
 from app.assistants.service import AssistantService
 from app.assistants.structs import (
@@ -108,7 +108,7 @@ class AssistantsController(Controller):
         """Newest first."""
         return await assistants.versions(principal, assistants.id_of(assistant_id), data)
 
-    @post("/{assistant_id:str}/latest", status_code=200, summary="Go to a version")
+    @post("/{assistant_id:str}/latest", status_code=200, opt=ADDS_NOTHING, summary="Go to a version")
     async def latest(
         self,
         assistant_id: Id,

@@ -18,9 +18,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--set", action="append", default=[], metavar="NAME=NUMBER", help="in place of the setting; 0: no limit"
     )
+    limits.add_argument("--bytes", metavar="SIZE", help="what it may store, like 10GiB; the same as --set bytes=SIZE")
     limits.add_argument("--create", action="store_true", help="make the tenant, if it is new")
     limits.add_argument("--unset", action="append", default=[], metavar="NAME", help="as the setting says again")
-    usage = sub_command(actions, "usage", "what a tenant has spent on models, by day", "tenants usage acme")
+    usage = sub_command(
+        actions, "usage", "what a tenant has spent on models, by day, and what it stores", "tenants usage acme"
+    )
     for action in (limits, usage):
         action.add_argument("tenant", metavar="TENANT", help="its name, as keys create has it")
 
@@ -28,19 +31,48 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it and print how things stand."""
     if arguments.action == "usage":
-        days = with_access(lambda access: _spending(access, arguments.tenant))
+        days, stored, limit = with_access(lambda access: _usage(access, arguments.tenant))
         spent = [(f"{day.day}", f"{day.spent:.4f}", f"{day.reserved:.4f}", str(day.tokens)) for day in days]
         print(table(("DAY (UTC)", "DOLLARS", "RESERVED", "TOKENS"), spent))
+        if stored is not None:
+            _show_stored(stored, limit)
         return 0
     own = with_access(lambda access: _changed(access, arguments))
-    rows = [(name, "as the setting says" if value is None else f"{value:g}") for name, value in own.items()]
+    rows = [(name, "as the setting says" if value is None else _shown(name, value)) for name, value in own.items()]
     print(table(("LIMIT", "VALUE"), rows))
     return 0
 
 
-async def _spending(access: Any, tenant: str) -> Any:
+def _shown(name: str, value: float) -> str:
+    from app.limits.sizes import show_size
+
+    return f"{value} ({show_size(value)})" if name == "bytes" and value else f"{value:g}"
+
+
+def _show_stored(stored: Any, limit: int) -> None:
+    """Print what a tenant stores by kind, the largest first, and of how much."""
+    from app.limits.sizes import show_size
+
+    kinds = sorted(stored.by_kind.items(), key=lambda one: -one[1])
+    used = f"{show_size(stored.bytes)} of {show_size(limit)} ({stored.bytes / limit:.0%})" if limit else "no limit"
+    rows = [*((kind, show_size(count)) for kind, count in kinds), ("all", used)]
+    print()
+    print(table((f"STORED ({stored.measured_at:%Y-%m-%d %H:%M} UTC)", "SIZE"), rows))
+
+
+async def _usage(access: Any, tenant: str) -> Any:
+    """What the tenant has spent, what it stores, and how much it may store (0: no limit)."""
+    from app.base.errors import NotFound
+    from app.limits.structs import Own
+    from app.settings import load
+
     await access.check_tenant(tenant)
-    return await access.spending(tenant)
+    try:
+        own = await access.limits_of(tenant)
+    except NotFound:  # the tenant default, of which nothing was set
+        own = Own()
+    limit = load().limits.bytes if own.bytes is None else own.bytes
+    return await access.spending(tenant), await access.stored(tenant), limit
 
 
 async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -48,6 +80,7 @@ async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]
 
     from app.access.structs import DEFAULT_TENANT_NAME
     from app.base.errors import NotFound
+    from app.limits.sizes import parse_size
     from app.limits.structs import Own
 
     try:
@@ -57,7 +90,7 @@ async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]
             raise NotFound(f"{error} Or make it with --create.") from error
         own = msgspec.structs.asdict(Own())
     changes: dict[str, Any] = dict.fromkeys(arguments.unset)
-    for text in arguments.set:
+    for text in [*arguments.set, *([f"bytes={arguments.bytes}"] if arguments.bytes is not None else [])]:
         name, given, value = text.partition("=")
         if not given:
             raise UsageError(f"--set must be NAME=NUMBER, not {text!r}")
@@ -65,11 +98,14 @@ async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]
     if unknown := sorted(changes.keys() - own.keys()):
         raise UsageError(f"there is no limit {unknown[0]!r}: use {', '.join(own)}")
     try:
+        if changes.get("bytes"):
+            changes["bytes"] = parse_size(changes["bytes"])
         limits = msgspec.convert(own | changes, Own, strict=False)
         if any(not 0 <= (value or 0) < float("inf") for value in msgspec.structs.astuple(limits)):
             raise ValueError("a limit is never below 0")
     except (ValueError, msgspec.ValidationError) as error:
-        raise UsageError(f"--set: {error}") from error
+        option = "--bytes" if arguments.bytes is not None and not arguments.set else "--set"
+        raise UsageError(f"{option}: {error}") from error
     if changes:
         await access.set_limits(arguments.tenant, limits)
     return msgspec.structs.asdict(limits)

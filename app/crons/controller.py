@@ -7,7 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from app.access.guard import READS, WRITES
+from app.access.guard import ADDS_NOTHING, READS, WRITES
 from app.access.structs import Principal
 from app.crons.service import CronService
 from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
@@ -55,7 +55,7 @@ class CronsController(Controller):
         """With the time of its next run."""
         return await crons.get(principal, cron_id)
 
-    @patch("/runs/crons/{cron_id:str}", summary="Change a cron")
+    @patch("/runs/crons/{cron_id:str}", opt=ADDS_NOTHING, summary="Change a cron")
     async def change(self, cron_id: Id, data: JSONBody[CronPatch], principal: Who, crons: Service) -> Cron:
         """What is left out stays; an ``end_time`` of null takes the end away."""
         return await crons.patch(principal, cron_id, data)

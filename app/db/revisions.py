@@ -18,6 +18,7 @@ REVISIONS = (
     "0015",
     "0016",
     "0017",
+    "0018",
 )
 """As in ``migrations/versions``, oldest first; a test compares them."""
 

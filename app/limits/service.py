@@ -24,6 +24,8 @@ TOKENS = "tokens"
 COST = "cost"
 RUNS = "runs"
 QUEUED = "queued"
+STORAGE = "storage"
+"""The name of the limit on the bytes that a tenant stores."""
 
 
 class Limiter:

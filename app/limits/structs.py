@@ -1,6 +1,6 @@
 """What a tenant may use."""
 
-from datetime import date
+from datetime import date, datetime
 
 import msgspec
 
@@ -8,8 +8,8 @@ import msgspec
 class Own(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tenant's own limits, in place of the settings; None: as the settings say, 0: none at all.
 
-    Rates are a minute, ``cost_per_day`` is in dollars. Limits of a later version, whose processes run next to this one
-    during a roll, are ignored.
+    Rates are a minute, ``cost_per_day`` is in dollars, ``bytes`` are those stored. Limits of a later version, whose
+    processes run next to this one during a roll, are ignored.
     """
 
     rate_per_minute: int | None = None
@@ -21,6 +21,7 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True):
     runs: int | None = None
     queued_runs: int | None = None
     crons: int | None = None
+    bytes: int | None = None
 
 
 class Reserved(msgspec.Struct):
@@ -38,3 +39,11 @@ class Spent(msgspec.Struct, frozen=True):
     spent: float
     reserved: float
     tokens: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What a tenant stores, as last measured (``measured_at``): bytes of each kind, and of all."""
+
+    bytes: int
+    by_kind: dict[str, int]
+    measured_at: datetime

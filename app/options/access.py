@@ -128,3 +128,13 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     crons: Annotated[
         int, is_("AGENT_CRONS_PER_TENANT", "Crons that one tenant may have (0: no limit).", ge=0, le=1_000_000)
     ] = 1000
+    bytes: Annotated[
+        int,
+        is_(
+            "AGENT_TENANT_BYTES",
+            "Bytes that one tenant may store: threads with their runs and events, assistants, the store, documents "
+            "(0: no limit, and nothing is measured).",
+            ge=0,
+            le=2**60,
+        ),
+    ] = 0

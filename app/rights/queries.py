@@ -18,7 +18,7 @@ ERASER = "agent_eraser"
 ROLES = (ERASER, "agent_app", "agent_engine")
 """Who may delete, the first that may."""
 
-OF_TENANT = {"tenants", "spending"}
+OF_TENANT = {"tenants", "spending", "storage_usage"}
 """Tables that say nothing of one person; every other one has a column that leads to somebody."""
 
 TABLES = """

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from app.limits.budgets import Account, Budgets
+from app.limits.storage import StorageQuota
 from app.limits.structs import Own, Reserved
 from app.runs.entries import Accept, Claimed
 from app.runs.frames import with_member
@@ -16,8 +17,9 @@ from app.runs.structs import RunRequest
 class Admission:
     """Reserves for runs, and gives back what was reserved for those that were not accepted."""
 
-    def __init__(self, budgets: Budgets) -> None:
+    def __init__(self, budgets: Budgets, quota: StorageQuota) -> None:
         self._budgets = budgets
+        self._quota = quota
 
     async def count_cron(self, tenant_id: UUID) -> float:
         """Count a run that a cron of the tenant starts: 0, or the seconds to wait where it has none left now."""
@@ -33,6 +35,7 @@ class Admission:
             yield []
             return
         tenant_id = entries[0].tenant_id
+        self._quota.check(tenant_id)  # crons have passed no door before
         limits = own if own is not None else await self._budgets.own(tenant_id)
         admitted: list[Accept] = []
         async with self._budgets.room(tenant_id, limits, len(entries)):

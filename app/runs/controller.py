@@ -9,7 +9,7 @@ from litestar import Controller, Response, delete, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.access.guard import READS, STARTS_RUNS, WRITES, may
+from app.access.guard import ADDS_NOTHING, READS, STARTS_RUNS, WRITES, may
 from app.access.rates import count_runs
 from app.access.structs import WRITE, Principal
 from app.base.errors import Forbidden
@@ -124,7 +124,7 @@ class RunsController(Controller):
         await count_runs(request.scope, len(data))
         return Response(await runs.create_batch(principal, data, await key_in(request)))
 
-    @post("/runs/cancel", status_code=204, summary="Stop many runs")
+    @post("/runs/cancel", status_code=204, opt=ADDS_NOTHING, summary="Stop many runs")
     async def cancel_many(
         self,
         data: JSONBody[BulkCancel],
@@ -234,7 +234,7 @@ class RunsController(Controller):
         frames = await runs.thread_stream(principal, thread_id, after=after, modes=modes)
         return EventStream(streams, frames, holder=principal.holder)
 
-    @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", summary="Stop a run")
+    @post("/threads/{thread_id:str}/runs/{run_id:str}/cancel", opt=ADDS_NOTHING, summary="Stop a run")
     async def cancel(
         self,
         thread_id: Id,

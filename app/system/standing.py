@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from app.limits.budgets import Budgets
-from app.limits.service import COST
+from app.limits.service import COST, STORAGE
+from app.limits.storage import StorageQuota
 from app.llm.registry import Registry
 from app.secrets.ring import Vault
 from app.settings import Settings
@@ -27,6 +28,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     models: Registry
     vault: Vault
     budgets: Budgets
+    quota: StorageQuota
     redis: Lossless | None
     cache: Dispensable | None
 
@@ -54,6 +56,7 @@ class Standing:
         for vendor, is_open in self._watched.models.breakers().items():
             meters.breaker_open.set(1 if is_open else 0, vendor)
         meters.budget_used.set(self._watched.budgets.fullest, COST)
+        meters.budget_used.set(self._watched.quota.fullest, STORAGE)
         self._look_at_secrets()
         if (cache := self._watched.cache) is not None:
             meters.redis_connected.set(0 if cache.trouble else 1, CACHE)

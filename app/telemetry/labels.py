@@ -31,7 +31,7 @@ SLO = OneOf("slo", "availability", "first_token", "runs", "checkpoints")
 USE = OneOf("use", "bus", "cache")
 STATE = OneOf("state", "used", "limit")
 PART = OneOf("part", "database", "checkpoints", "runs", "transitions", "records", "events", "store")
-BUDGET = OneOf("budget", "cost")
+BUDGET = OneOf("budget", "cost", "storage")
 
 OPERATION = OneOf("gen_ai.operation.name", "chat")
 TOKEN_TYPE = OneOf("gen_ai.token.type", "input", "output")
@@ -41,7 +41,7 @@ STEP_TROUBLE = OneOf("error.type", "", CANCELLED, LeaseLost.__name__, Unavailabl
 
 RUN_STATUS = OneOf("status", "success", "error", "timeout", "interrupted", "handover", "lost")
 WEBHOOK = OneOf("outcome", "delivered", "retried", "dead")
-LIMIT = OneOf("limit", "llm", "key", "tenant", "bytes", "tokens", "cost", "runs", "queued", "streams")
+LIMIT = OneOf("limit", "llm", "key", "tenant", "bytes", "tokens", "cost", "runs", "queued", "streams", "storage")
 SECRET = OneOf("outcome", "rotated", "refused")
 TOOL = OneOf(
     "outcome",

@@ -123,7 +123,7 @@ class StandingMeters(ServerMeters):
             board,
             "agent.budget.used",
             "1",
-            "The part of today's budget that is spent or reserved, of the tenant nearest to its end.",
+            "The part used of today's dollars, or of the bytes that may be stored, by the tenant nearest to its limit.",
             (of.BUDGET,),
             greatest=True,
         )

@@ -7,9 +7,10 @@ from litestar import Controller, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.access.guard import READS, WRITES
+from app.access.guard import ADDS_NOTHING, READS, WRITES
 from app.access.structs import Principal
 from app.idempotency.header import key_in
+from app.limits.storage import StorageQuota
 from app.threads.service import ThreadService
 from app.threads.states import has_checkpoint_id
 from app.threads.structs import (
@@ -62,16 +63,19 @@ class ThreadsController(Controller):
         wanted = choices(request, ("include",), "include", ("ttl",)) or ()
         return await threads.get(principal, thread_id, ttl="ttl" in wanted)
 
-    @patch("/{thread_id:str}", summary="Change a thread's metadata")
+    @patch("/{thread_id:str}", opt=ADDS_NOTHING, summary="Change a thread's metadata")
     async def change(
         self,
         thread_id: Id,
         data: JSONBody[ThreadPatch],
         principal: Who,
         threads: Service,
+        quota: NamedDependency[StorageQuota],
         request: Request[Any, Any, Any],
     ) -> Response[Thread | None]:
         """Merged into what is there. ``Prefer: return=minimal`` is answered with 204."""
+        if data.metadata:  # a TTL frees storage, so it may be set when that is full
+            quota.check(principal.tenant_id)
         thread = await threads.patch(principal, thread_id, data)
         if "return=minimal" in request.headers.get("prefer", ""):
             return Response(None, status_code=204)
@@ -138,7 +142,7 @@ class ThreadsController(Controller):
         """Its values and its history, not its runs. Takes an ``Idempotency-Key``."""
         return Response(await threads.copy(principal, thread_id, await key_in(request)), status_code=200)
 
-    @post("/prune", status_code=200, summary="Prune threads")
+    @post("/prune", status_code=200, opt=ADDS_NOTHING, summary="Prune threads")
     async def prune(self, data: JSONBody[Prune], principal: Who, threads: Service) -> Pruned:
         """Remove threads, or all but their newest checkpoints; those with a live run are left alone."""
         return await threads.prune(principal, data)

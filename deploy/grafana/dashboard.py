@@ -204,7 +204,7 @@ ROWS: dict[str, list[Panel]] = {
     "Limits": [
         Panel("Refused a second", "reqps", [(total("agent_ratelimit_rejected_total", "limit"), "{{limit}}")]),
         Panel(
-            "Budget of the tenant nearest to its end",
+            "Dollars and storage used by the tenant nearest to its limit",
             "percentunit",
             [(most("agent_budget_used", "budget"), "{{budget}}")],
         ),

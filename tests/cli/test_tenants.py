@@ -1,7 +1,14 @@
 """``tenants``: limits of their own, and what was spent."""
 
+import asyncio
+import json
 from pathlib import Path
 
+import asyncpg
+import pytest
+
+from app.access.structs import tenant_id_of
+from app.limits.sizes import parse_size, show_size
 from tests.cli.commands import PEPPER, only_line, ran
 
 
@@ -67,3 +74,54 @@ def test_a_mistyped_tenant_is_neither_listed_nor_limited_and_a_new_one_is_named(
     ]
     for words in known:
         assert ran(tmp_path, *words, **settings).returncode == 0
+
+
+async def _measured(url: str, share: float) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "insert into storage_usage (tenant_id, bytes, by_kind, share, measured_at)"
+        """ values ($1, 10737418240 * $2::float8, '{"threads": 1024, "store": 5368709120}', $2, now())"""
+        " on conflict (tenant_id) do update set bytes = excluded.bytes, share = excluded.share",
+        tenant_id_of("acme"),
+        share,
+    )
+    await connection.close()
+
+
+def test_a_limit_on_stored_bytes_is_set_shown_and_watched(tmp_path: Path, fresh_database_url: str) -> None:
+    settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
+    done = ran(tmp_path, "tenants", "limits", "acme", "--create", "--bytes", "10GiB", **settings)
+    assert done.returncode == 0, done.stderr
+    assert ["bytes", "10737418240", "(10", "GiB)"] in [line.split() for line in done.stdout.splitlines()]
+    asyncio.run(_measured(fresh_database_url, 0.5))
+    usage = ran(tmp_path, "tenants", "usage", "acme", **settings).stdout.splitlines()
+    assert usage[2].startswith("STORED (")
+    assert [" ".join(line.split()) for line in usage[3:]] == [
+        "store 5 GiB",
+        "threads 1 KiB",
+        "all 5 GiB of 10 GiB (50%)",
+    ]
+    asyncio.run(_measured(fresh_database_url, 0.95))
+    document = json.loads(ran(tmp_path, "doctor", "--json", "--quick", **settings).stdout)
+    [row] = [row for row in document["rows"] if row["check"] == "storage of tenants"]
+    assert (row["status"], row["seen"]) == ("fail", "acme: 9.5 GiB of 10 GiB")
+
+
+@pytest.mark.parametrize(
+    "text, count, shown",
+    [
+        ("1048576", 1024**2, "1 MiB"),
+        ("10GiB", 10 * 1024**3, "10 GiB"),
+        ("1.5 mib", 1024**2 * 3 // 2, "1.5 MiB"),
+        ("2kb", 2000, "1.95 KiB"),
+        ("0", 0, "0 bytes"),
+    ],
+)
+def test_sizes_are_read_and_written_as_people_do(text: str, count: int, shown: str) -> None:
+    assert (parse_size(text), show_size(count)) == (count, shown)
+
+
+def test_what_is_no_size_is_refused_with_an_example() -> None:
+    for text in ("10 elephants", "-1", "GiB", ""):
+        with pytest.raises(ValueError, match="like 10GiB or 500MB"):
+            parse_size(text)

@@ -15,6 +15,9 @@ from app.crons.scheduler import Scheduler
 from app.crons.service import CronService
 from app.crons.structs import Cron, CronCreate, CronPatch
 from app.db.engine import Database
+from app.limits.service import Limiter
+from app.limits.storage import StorageQuota
+from app.options import LimitSettings
 from app.runs.admission import Admission
 from app.runs.creation import Creation
 from app.runs.service import RunService
@@ -43,9 +46,9 @@ class Replica:
         self.engine = Engine(database, agent)
         assistants = AssistantService(database, Agents(agent))
         creation = Creation(database, assistants, Agents(agent), lambda: self.engine.supervisor.owner)
-        self.runs = RunService(
-            database, self.engine.claims, self.engine.supervisor, creation, Admission(self.engine.parts.budgets)
-        )
+        self.quota = StorageQuota(database, Limiter(LimitSettings()))
+        admission = Admission(self.engine.parts.budgets, self.quota)
+        self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation, admission)
         self.crons = CronService(database, assistants, creation, clock, most=most)
         self.scheduler = Scheduler(database, self.engine.claims, creation, self.runs, clock)
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from app.cli.doctor.rows import Sheet
+from app.cli.doctor.rows import Sheet, Unseen
 from app.settings import Settings
 
 AREA = "database"
@@ -59,7 +59,13 @@ def look(sheet: Sheet, settings: Settings) -> None:
     if settings.database.url is None:
         sheet.leave(AREA, "reachable", "DATABASE_URL is not set")
     else:
-        _database(sheet, settings.database.url.reveal())
+        url = settings.database.url.reveal()
+        if _database(sheet, url):
+            default, command = settings.limits.bytes, "agent-service tenants usage NAME"
+            expected = "no tenant over 90 % of what it may store"
+            sheet.ask(AREA, "storage of tenants", command, expected, lambda: asyncio.run(_nearly_full(url, default)))
+        else:
+            sheet.leave(AREA, "storage of tenants", "the database does not answer, or lacks migrations")
     if settings.redis.url is None:
         sheet.leave("redis", "reachable", "REDIS_URL is not set")
     else:
@@ -68,7 +74,8 @@ def look(sheet: Sheet, settings: Settings) -> None:
     sheet.leave(AREA, "backup", "nobody can see one from here: docs/operations/backup.md")
 
 
-def _database(sheet: Sheet, url: str) -> None:
+def _database(sheet: Sheet, url: str) -> bool:
+    """Every row about the database; whether it answers and has all migrations."""
     facts: dict[str, Any] = {}
 
     def ask() -> tuple[bool, str]:
@@ -87,7 +94,7 @@ def _database(sheet: Sheet, url: str) -> None:
             "clock",
         ):
             sheet.leave(AREA, check, "the database does not answer")
-        return
+        return False
     lacking, head = facts["lacking"], facts["head"]
 
     def row(check: str, fact: str, expected: str, *, holds: bool, seen: str) -> None:
@@ -121,6 +128,26 @@ def _database(sheet: Sheet, url: str) -> None:
     row(
         "clock", "clock", f"within {MOST_SKEW:g} s of this machine", holds=skew <= MOST_SKEW, seen=f"{skew:.3f} s apart"
     )
+    return not lacking
+
+
+async def _nearly_full(url: str, default: int) -> tuple[bool, str]:
+    """Whether no tenant has used more than 90 % of its limit on stored bytes; ``default`` is that of the settings."""
+    from app.db.engine import Database
+    from app.limits.queries import FULLEST, NEARLY_FULL
+    from app.limits.sizes import show_size
+
+    database = Database(url, requests=1, engine=1)
+    try:
+        async with asyncio.timeout(2 * SECONDS), database.engine_connection() as connection:
+            rows = [row for row in await connection.fetch(NEARLY_FULL, default) if row["most"]]
+            fullest = await connection.fetchval(FULLEST)
+    except TimeoutError as error:
+        raise Unseen("no answer in time") from error
+    finally:
+        await database.aclose()
+    found = [f"{row['name']}: {show_size(row['bytes'])} of {show_size(row['most'])}" for row in rows]
+    return not found, "; ".join(found) or f"at most {fullest:.0%}"
 
 
 async def _facts(url: str) -> dict[str, Any]:
