@@ -29,9 +29,11 @@ from app.runs.turns import (
     CLAIM_SUSPECT,
     EXTEND,
     HAND_OVER,
+    HAS_SUSPECTS,
     OWN_THREAD,
     RELEASE_EXPIRED,
     RESERVE_SUSPECT,
+    VOUCH,
 )
 from app.telemetry.tracing import NO_TRACER, Tracer
 
@@ -192,9 +194,14 @@ class Claims:
         """Claim the next due run of ``thread`` (tenant, thread), if there is one and the thread is free."""
         return await self._claim(CLAIM_NEXT, *thread)
 
-    async def claim_suspect(self, attempts: int) -> list[Claimed]:
-        """Claim a suspect that was claimed ``attempts`` times at most, if there is one that may run here."""
-        return await self._claim(CLAIM_SUSPECT, attempts, LEFT_TO_OTHERS)
+    async def claim_suspects(self, attempts: int, limit: int = 1) -> list[Claimed]:
+        """Claim up to ``limit`` suspects that were claimed ``attempts`` times at most and may run here."""
+        return await self._claim(CLAIM_SUSPECT, attempts, LEFT_TO_OTHERS, limit)
+
+    async def has_suspects(self) -> bool:
+        """Whether suspects wait, for this process or another."""
+        async with self._database.engine_connection() as connection:
+            return bool(await connection.fetchval(HAS_SUSPECTS))
 
     async def reserve_suspect(self, seconds: float) -> bool:
         """Whether this process shall make way for a suspect within ``seconds``; no other one does so meanwhile."""
@@ -237,6 +244,15 @@ class Claims:
         key = (claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id)
         async with self._database.engine_connection() as connection:
             await connection.execute(HAND_OVER, *key, reason)
+
+    async def vouch(self, claimed: Claimed) -> None:
+        """Give ``claimed``, lost for want of the database, back: its process lives, so nothing is held against it.
+
+        Also where another process has found its lease ended meanwhile.
+        """
+        await self.hand_over(claimed, Reason.CUT)
+        async with self._database.engine_connection() as connection:
+            await connection.execute(VOUCH, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
 
 
 async def _in_reach(connection: asyncpg.Connection, entry: Accept) -> bool:

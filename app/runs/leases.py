@@ -18,6 +18,9 @@ from app.runs.live import Live
 MARGIN = 0.1
 """The part of a lease that is left when its run is stopped for want of a heartbeat."""
 
+STOOD_STILL = 0.2
+"""The part of a lease by which the fence is late when not the database, but this process stood still."""
+
 BEAT_SECONDS = 10.0
 """How long one heartbeat may take, however long the lease is."""
 
@@ -31,10 +34,12 @@ class Leases:
         self._lost = lost
         self._tasks = Tasks("leases")
         self._away = False
+        self._fenced_at = 0.0
 
     def start(self) -> None:
         """Begin to renew."""
         seconds = self._claims.lease_seconds
+        self._fenced_at = time.monotonic()
         with contextlib.suppress(ValueError):  # not in the main thread: nobody stops a thread
             # Run before any callback of the loop that became ready during the pause: a task that is cancelled now does
             # not take one more step, so what it was about to send is not sent.
@@ -74,7 +79,10 @@ class Leases:
         self._fence_all()
 
     def _fence_all(self) -> None:
-        least = self._claims.lease_seconds * MARGIN
+        now, least = time.monotonic(), self._claims.lease_seconds * MARGIN
+        if now - self._fenced_at > self._claims.lease_seconds * STOOD_STILL:
+            self._away = False  # perhaps a run blocked the event loop, and the heartbeat failed because of that
+        self._fenced_at = now
         for run_id, live in list(self._live.items()):
             if live.lease.seconds < least:
                 self._lose(run_id, live)

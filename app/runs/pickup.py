@@ -10,7 +10,7 @@ from app.base.tasks import Tasks, to_the_end, wait_for
 from app.bus.signals import Signal, Signals
 from app.domain.lifecycle import Reason
 from app.runs.cancels import Cancels
-from app.runs.claims import Claims
+from app.runs.claims import LEFT_TO_OTHERS, Claims
 from app.runs.entries import Claimed
 from app.runs.quarantine import Quarantine
 from app.runs.sweeps import Sweeps
@@ -113,16 +113,23 @@ class Pickup:
         await wait_for(self._wake, REAP_SECONDS)
         self._wake.clear()
         try:
-            await to_the_end(self._take_suspect())
-            while (room := self._host.room()) > 0:
-                most = min(room, AT_ONCE)
-                if await to_the_end(self._take(self._claims.claim(most))) < most:
-                    self._full = False
-                    return
-            self._full = True
+            others_first = self._quarantine.others_first
+            if not others_first:
+                await to_the_end(self._take(self._quarantine.claim()))
+            await self._take_others()
+            if others_first:
+                await to_the_end(self._take(self._quarantine.claim()))
         except BaseException:  # what it was woken for is still to be claimed
             self._wake.set()
             raise
+
+    async def _take_others(self) -> None:
+        while (room := self._host.room()) > 0:
+            most = min(room, AT_ONCE)
+            if await to_the_end(self._take(self._claims.claim(most))) < most:
+                self._full = False
+                return
+        self._full = True
 
     async def _take(self, claiming: Awaitable[list[Claimed]]) -> int:
         """Launch what ``claiming`` brings, or give it back when the process leaves meanwhile; how many."""
@@ -130,10 +137,6 @@ class Pickup:
         for claimed in claims:
             await self._begin(claimed)
         return len(claims)
-
-    async def _take_suspect(self) -> None:
-        if (suspect := await self._quarantine.claim()) is not None:
-            await self._begin(suspect)
 
     async def _begin(self, claimed: Claimed) -> None:
         if self._closing:
@@ -151,7 +154,10 @@ class Pickup:
 
     async def _reap(self) -> None:
         ended = await self._cancels.finish_expired()
-        if await self._claims.release_expired() or ended:
+        released = await self._claims.release_expired()
+        if released:
+            self.wake_in(LEFT_TO_OTHERS)
+        if released or ended:
             self._quarantine.look_again()
             self._wake.set()
             self._signals.queue()

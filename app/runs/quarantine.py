@@ -1,13 +1,15 @@
-"""Lets suspects go on alone: runs whose process died with them, perhaps because of one of them.
+"""Lets suspects go on apart: runs whose process died with them, perhaps because of one of them.
 
-A suspect runs where no other run does but former suspects. While it is unproven the process takes nothing else: other
-processes do. It is proven by a step that it commits or by some seconds for which the process survives it, more with
-each attempt; one that has often failed stays alone until its end, which its agent's ``limits.seconds`` bounds.
+A suspect runs where no other run does but former suspects. On their second attempt some begin together: most ends of
+processes are no run's fault. If their process dies again, each goes on alone. While one is unproven the process takes
+nothing else: other processes do. It is proven by a step that it commits or by some seconds for which the process
+survives it, more with each attempt; one that has often failed stays alone until its end, which its agent's
+``limits.seconds`` bounds.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import structlog
@@ -29,28 +31,38 @@ CLOSED_SECONDS = 15.0
 MAX_OPEN_SECONDS = 600.0
 """A process in which no suspect could begin stays open for twice as long each time, up to this."""
 
+GROUP = 8
+"""Suspects that begin together on their second attempt. If one of them is bad, so many have to go on alone."""
+
 LOOK_SECONDS = 1.0
 """Suspects are looked for no more often, as long as none are found."""
 
 
 class Quarantine:
-    """The suspects of one process; ``live`` are its runs, ``wake`` has suspects and other runs claimed."""
+    """The suspects of one process, which has room for ``most`` runs; ``wake`` has suspects and other runs claimed."""
 
-    def __init__(self, claims: Claims, live: Mapping[UUID, Live], wake: Callable[[], None]) -> None:
+    def __init__(self, claims: Claims, live: Mapping[UUID, Live], most: int, wake: Callable[[], None]) -> None:
         self._claims = claims
         self._live = live
+        self._most = most
         self._wake = wake
         self._tasks = Tasks("quarantine")
-        self._unproven: tuple[UUID, int] | None = None
+        self._unproven: set[tuple[UUID, int]] = set()
         self._closed_at = self._closed_until = self._open_until = self._look_at = 0.0
         self._open_seconds = CLOSED_SECONDS
         self._began = False
         self._making_way = False
+        self._looks = False
 
     @property
     def closed(self) -> bool:
         """Whether no other run may begin here now."""
-        return self._unproven is not None or (self._closed_until > 0 and time.monotonic() < self._closed_until)
+        return bool(self._unproven) or (self._closed_until > 0 and time.monotonic() < self._closed_until)
+
+    @property
+    def others_first(self) -> bool:
+        """Whether other runs have their turn now, before suspects."""
+        return not self._unproven and time.monotonic() < self._open_until
 
     @property
     def making_way(self) -> bool:
@@ -61,23 +73,46 @@ class Quarantine:
         """Let what is on its way end."""
         await self._tasks.aclose()
 
-    async def claim(self) -> Claimed | None:
-        """The next suspect, if one may begin here now."""
+    async def claim(self) -> list[Claimed]:
+        """The next suspects, if some may begin here now."""
         now = time.monotonic()
-        if self._unproven is not None or now < self._look_at:
-            return None
+        if self._unproven:
+            return []
+        if now < self._look_at:
+            self._look_in(self._look_at - now)
+            return []
         self._end_period(now)
-        most = self._most_attempts()
-        if most and (self._closed_until or not self._live or now >= self._open_until):
-            for claimed in await self._claims.claim_suspect(most):
-                self._begin(claimed, now)
-                return claimed
-            if not self._live:
-                self._open()
-        elif not self._closed_until and now >= self._open_until and await self._claims.reserve_suspect(CLOSED_SECONDS):
-            self._make_way(now)
+        if self._closed_until or not self._live or now >= self._open_until:
+            if group := await self._next_group():
+                self._begin(group, now)
+                return group
+            if self._closed_until:
+                if not self._live or not await self._claims.has_suspects():
+                    self._open()
+            elif self._live and await self._claims.reserve_suspect(CLOSED_SECONDS):
+                self._make_way(now)
         self._look_at = now + LOOK_SECONDS
-        return None
+        return []
+
+    async def _next_group(self) -> list[Claimed]:
+        """Some that are suspects for the first time, or one that was one before, in a process of its own."""
+        room = min(GROUP, self._most - len(self._live))
+        if room < 1 or not all(live.claimed.suspect for live in self._live.values()):
+            return []
+        group = await self._claims.claim_suspects(1, room)
+        if not group and not self._live:
+            group = await self._claims.claim_suspects(MOST_ATTEMPTS)
+        return group
+
+    def _look_in(self, seconds: float) -> None:
+        """Look again then: what a look now is for has not been seen to."""
+        if not self._looks:
+            self._looks = True
+            asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        self._wake()
 
     def launched(self, live: Live) -> None:
         """A suspect lives here now: it proves itself by surviving for long enough."""
@@ -92,25 +127,21 @@ class Quarantine:
         self.settled(live)
 
     def settled(self, live: Live) -> None:
-        """A suspect is proven, or has ended: the next one may begin."""
-        if self._unproven == (live.claimed.run_id, live.claimed.epoch):
-            self._unproven = None
-            self._look_at = 0.0
-            self._wake()
+        """A suspect is proven, or has ended: when all are, the next ones may begin."""
+        if self._unproven:
+            self._unproven.discard((live.claimed.run_id, live.claimed.epoch))
+            if not self._unproven:
+                self._look_at = 0.0
+                self._wake()
 
     def look_again(self) -> None:
         """A run has ended here, or there are new suspects."""
         self._look_at = 0.0
 
-    def _most_attempts(self) -> int:
-        """How often a suspect may have been claimed to begin beside what lives here; 0: none may."""
-        if not self._live:
-            return MOST_ATTEMPTS
-        return 1 if all(live.claimed.suspect for live in self._live.values()) else 0
-
-    def _begin(self, claimed: Claimed, now: float) -> None:
-        log.info("suspect_goes_on_alone", run_id=str(claimed.run_id), attempt=claimed.attempt)
-        self._unproven = claimed.run_id, claimed.epoch
+    def _begin(self, group: Sequence[Claimed], now: float) -> None:
+        for claimed in group:
+            log.info("suspect_goes_on_apart", run_id=str(claimed.run_id), attempt=claimed.attempt, together=len(group))
+        self._unproven = {(claimed.run_id, claimed.epoch) for claimed in group}
         if not self._closed_until:
             self._close(now)
         self._began = True
@@ -140,7 +171,7 @@ class Quarantine:
         """No suspect waits for this process."""
         self._closed_until = 0.0
         self._open_seconds = CLOSED_SECONDS
-        self._making_way = False
+        self._hand_over(draining=False)
 
     def _hand_over(self, *, draining: bool) -> None:
         self._making_way = draining

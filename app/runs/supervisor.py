@@ -107,7 +107,7 @@ class Supervisor:
         self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
         self.retention = parts.retention
         sweeps = Sweeps(parts.database, parts.retention)
-        self._quarantine = Quarantine(parts.claims, self._live, wake=self._wake)
+        self._quarantine = Quarantine(parts.claims, self._live, most, wake=self._wake)
         self._pickup = Pickup(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
         self._left: set[asyncio.Task[None]] = set()
         self._enforcing = Enforcing(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)
@@ -273,7 +273,7 @@ class Supervisor:
         deadline = time.monotonic() + VOUCH_SECONDS
         while not self.draining and time.monotonic() < deadline:
             try:
-                await self._claims.hand_over(live.claimed, Reason.CUT)
+                await self._claims.vouch(live.claimed)
             except Unavailable:
                 await asyncio.sleep(VOUCH_PAUSE)
                 continue

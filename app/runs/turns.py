@@ -193,7 +193,7 @@ with due as (
     and (r.last_owner is null or left(r.last_owner::text, 13) <> left($1::uuid::text, 13)
       or r.updated_at < now() - make_interval(secs => $4))
   order by r.attempts, r.available_at
-  limit 1
+  limit $5
   for no key update of r, t skip locked
 )
 """
@@ -240,14 +240,18 @@ CLAIM_NEXT = _filled(_CLAIM, due=_DUE_OF_THREAD.strip(), free=_FREE, suspect=_SU
 """The next run of a thread."""
 
 CLAIM_SUSPECT = _filled(_CLAIM, due=_DUE_SUSPECT.strip(), free=_FREE, suspect=_SUSPECT)
-"""A suspect of at most $3 attempts: those of few attempts first, so that a bad run keeps none waiting."""
+"""Up to $5 suspects of at most $3 attempts: those of few attempts first, so that a bad run keeps none waiting."""
+
+HAS_SUSPECTS = "select exists (select from runs r where r.status = 'pending' and <suspect>)"
+HAS_SUSPECTS = HAS_SUSPECTS.replace("<suspect>", _SUSPECT)
 
 RESERVE_SUSPECT = """
 with one as (
   select r.tenant_id, r.run_id from runs r
   where r.status = 'pending' and <suspect> and r.updated_at < now() - make_interval(secs => $2)
     and not exists (select from runs r where r.status = 'pending' and <suspect> and r.lease_until > now())
-    and not exists (select from runs o where o.status = 'running' and o.attempts > 1 and o.lease_until > now())
+    and not exists (select from runs o where o.status = 'running' and o.attempts > 1 and o.lease_until > now()
+      and o.updated_at > now() - make_interval(secs => $1))
   limit 1 for no key update skip locked
 )
 update runs r set lease_until = now() + make_interval(secs => $1)
@@ -309,6 +313,12 @@ update threads t set live_run = null, status = 'idle', queued = t.queued + 1, up
 from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t.live_run = f.run_id
 """
 """A run that was cancelled meanwhile has no next owner: it is ended where it stands (``app.runs.cancels``)."""
+
+VOUCH = """
+update runs set reason = 'cut', updated_at = now()
+where tenant_id = $1 and run_id = $2 and epoch = $3 and last_owner = $4 and status = 'pending' and reason = 'recovered'
+"""
+"""Its process did not die: it could not reach the database while others found the lease ended."""
 
 EXTEND = """
 update runs set lease_until = now() + make_interval(secs => $2)

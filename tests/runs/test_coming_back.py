@@ -43,7 +43,7 @@ async def test_a_run_that_ended_without_an_owner_has_an_end_for_its_readers(data
             await fetch(database, "update runs set lease_until = now() - interval '1 second'")
             await engine.claims.release_expired()
             engine.claims.owner = new_id()  # of another server
-            await engine.claims.claim_suspect(5)
+            await engine.claims.claim_suspects(5)
         whole = await engine.stream(run)
         assert re.findall(rb"event: (\w+)", whole) == [b"retracted", b"error", b"end"]
         assert b"PoisonError" in whole

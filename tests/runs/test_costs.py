@@ -106,7 +106,7 @@ async def test_suspects_are_looked_for_without_a_look_at_every_run_that_waits(
         waiting.run_id,
     )
     await fetch(database, "analyze runs")
-    given = {turns.CLAIM_SUSPECT: (new_id(), 30.0, 3, 5.0), turns.RESERVE_SUSPECT: (30.0, 5.0)}[statement]
+    given = {turns.CLAIM_SUSPECT: (new_id(), 30.0, 3, 5.0, 8), turns.RESERVE_SUSPECT: (30.0, 5.0)}[statement]
     async with database.engine_connection() as connection, connection.transaction():
         rows = await connection.fetch(f"explain (analyze, costs off, timing off) {statement}", *given)
     filtered = [int(row[0].rpartition(" ")[2]) for row in rows if "Rows Removed by" in row[0]]

@@ -169,7 +169,7 @@ async def test_a_run_that_kills_every_process_is_given_up(database: Database) ->
             assert await engine.claims.release_expired() == 1
             engine.claims.owner = new_id()  # of another server
             assert await engine.claims.claim(5) == []
-            assert len(await engine.claims.claim_suspect(5)) == (attempt < 5)
+            assert len(await engine.claims.claim_suspects(5)) == (attempt < 5)
         result = await engine.result(run)
     assert result["__error__"]["error"] == "PoisonError"
     (row,) = await fetch(
@@ -196,7 +196,7 @@ async def test_a_run_that_commits_a_step_and_then_kills_its_process_is_given_up_
             assert deaths < 40
             engine = Engine(database, SteeredAgent("steered", work))
             await engine.start()
-            (claimed,) = await (engine.claims.claim_suspect(5) if deaths else engine.claims.claim(1))
+            (claimed,) = await (engine.claims.claim_suspects(5) if deaths else engine.claims.claim(1))
             live, before = engine.supervisor.launch(claimed), committed
             async with asyncio.timeout(20):
                 while committed == before:  # noqa: ASYNC110
@@ -312,7 +312,7 @@ async def test_what_a_drained_process_claims_at_its_end_is_given_back_at_once(
 ) -> None:
     """The statement was executed, and its answer comes only when the process is told to leave."""
     leaving, claimed, answered = Engine(database, SteeredAgent("echo", echo)), asyncio.Event(), asyncio.Event()
-    name = "claim_suspect" if suspects else "claim"
+    name = "claim_suspects" if suspects else "claim"
     claim = getattr(leaving.claims, name)
 
     async def slow(*which: Any) -> list[Claimed]:
@@ -341,7 +341,7 @@ async def test_what_a_drained_process_claims_at_its_end_is_given_back_at_once(
         rows = await fetch(database, "select status, reason, attempts from runs")
         expected = ("cut", 2) if suspects else ("handover", 1)
         assert rows == [{"status": "pending", "reason": expected[0], "attempts": expected[1]}] * len(runs)
-        again = await (other.claims.claim_suspect(2) if suspects else other.claims.claim(10))
+        again = await (other.claims.claim_suspects(2) if suspects else other.claims.claim(10))
         assert [(one.attempt, one.suspect) for one in again] == [(expected[1], suspects)] * len(runs)
 
 

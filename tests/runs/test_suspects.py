@@ -1,6 +1,7 @@
-"""Runs whose process died go on alone until they are proven, and hold up neither each other nor healthy runs."""
+"""Runs whose process died go on apart until they are proven, and hold up neither each other nor healthy runs."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -72,15 +73,74 @@ async def ended(engine: Engine, runs: Iterable[Claimed]) -> None:
         assert "__error__" not in await engine.result(run)
 
 
-async def test_suspects_go_on_one_after_the_other(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_suspects_of_one_death_go_on_together(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
     gated, names = Gated(), [f"run {n}" for n in range(5)]
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         runs = await died_with(database, engine, *names)
+        engine.supervisor.start()
+        await gated.until(*names)
+        gated.let_go(*names)
+        await ended(engine, runs)
+
+
+async def test_suspects_of_two_deaths_go_on_one_after_the_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated, names = Gated(), [f"run {n}" for n in range(5)]
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        runs = await died_with(database, engine, *names)
+        await fetch(database, "update runs set attempts = 2")
         gated.let_go(*names)
         engine.supervisor.start()
         await ended(engine, runs)
     assert gated.crowds == [1] * 5
+
+
+async def test_no_more_than_a_group_begins_before_it_is_proven(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated, names = Gated(), [f"run {n}" for n in range(quarantine.GROUP + 3)]
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        runs = await died_with(database, engine, *names)
+        engine.supervisor.start()
+        async with asyncio.timeout(20):
+            while len(gated.live) < quarantine.GROUP:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await engine.supervisor._quarantine.claim() == []
+        assert len(gated.live) == quarantine.GROUP
+        gated.let_go(*names)
+        await ended(engine, runs)
+    assert max(gated.crowds) <= quarantine.GROUP + 3
+
+
+async def test_forty_suspects_in_long_steps_are_under_way_again_after_a_few_proofs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 0.2)
+    monkeypatch.setattr(quarantine, "LOOK_SECONDS", 3600.0)  # a proof has the next ones begin, and not a look
+    gated, names = Gated(), [f"run {n}" for n in range(40)]
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        runs = await died_with(database, engine, *names)
+        engine.supervisor.start()
+        await gated.until(*names)
+        gated.let_go(*names)
+        await ended(engine, runs)
+
+
+async def test_a_process_that_is_open_takes_other_runs_before_suspects(database: Database) -> None:
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        (suspect,) = await died_with(database, engine, "suspect")
+        healthy = await engine.accept("healthy", agent="steered", owner=None)
+        engine.supervisor._quarantine._open_until = time.monotonic() + 3600.0
+        engine.supervisor.start()
+        await gated.until("healthy")
+        gated.let_go("healthy", "suspect")
+        await ended(engine, [healthy, suspect])
+    assert gated.crowds == [1, 1]
 
 
 async def test_a_suspect_that_finishes_a_step_is_acquitted_and_others_may_begin(
@@ -107,6 +167,7 @@ async def test_a_suspect_that_takes_long_is_proven_by_time_and_lets_others_begin
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 0.05)
+    monkeypatch.setattr(quarantine, "CLOSED_SECONDS", 3600.0)  # it opens because no suspect waits
     gated = Gated()
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         suspects = await died_with(database, engine, "one", "two")
@@ -174,9 +235,9 @@ async def test_a_server_leaves_the_run_that_it_died_with_to_others(
         await died_with(database, engine, "x", owner=mine)
         engine.claims.owner = owner_id("this server")
         assert engine.claims.owner != mine
-        assert await engine.claims.claim_suspect(5) == []
+        assert await engine.claims.claim_suspects(5) == []
         engine.claims.owner = other
-        (claimed,) = await engine.claims.claim_suspect(5)
+        (claimed,) = await engine.claims.claim_suspects(5)
         assert (claimed.suspect, claimed.torn, claimed.attempt) == (True, True, 2)
 
 
@@ -196,6 +257,41 @@ async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_th
         assert row == {"reason": "cut", "attempts": 1}
         (claimed,) = await engine.claims.claim(1)
         assert (claimed.suspect, claimed.torn, claimed.attempt) == (False, True, 1)
+
+
+async def test_nothing_is_held_against_them_where_another_process_has_found_their_leases_ended(
+    database: Database,
+) -> None:
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        run = await engine.begin("x", agent="steered")
+        await gated.until("x")
+        await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+        assert await engine.claims.release_expired() == 1
+        live = engine.supervisor.live(run.run_id)
+        assert live is not None
+        live.lose(away=True)
+        await live.done
+        async with asyncio.timeout(20):
+            while await fetch(database, "select 1 from runs where reason = 'recovered'"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        (claimed,) = await engine.claims.claim(1)
+        assert (claimed.suspect, claimed.torn, claimed.attempt) == (False, True, 1)
+
+
+async def test_a_process_that_stood_still_does_not_blame_the_database(database: Database) -> None:
+    """Its heartbeat has failed as well, but a run of its own may be why."""
+    gated = Gated()
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        run = await engine.begin("x", agent="steered")
+        await gated.until("x")
+        live, leases = engine.supervisor.live(run.run_id), engine.supervisor._leases
+        assert live is not None
+        leases._away, leases._fenced_at = True, time.monotonic() - LEASE
+        live.lease.end()
+        leases._fence_all()
+        await live.done
+        assert (live.lost, live.away) == (True, False)
 
 
 class Clock:
@@ -223,7 +319,7 @@ async def test_a_suspect_beside_a_long_step_holds_up_new_runs_for_a_small_part_o
         assert await engine.claims.release_expired() == 1
         closed: list[bool] = []
         for _ in range(600):  # seconds
-            assert await engine.supervisor._quarantine.claim() is None
+            assert await engine.supervisor._quarantine.claim() == []
             closed.append(engine.supervisor.room() == 0)
             clock.now += 1.0
             await fetch(database, "update runs set lease_until = null where status = 'pending'")  # its second is over
@@ -270,15 +366,13 @@ async def test_the_proof_of_an_earlier_attempt_proves_nothing_about_the_next_one
     async with engine_on(database, SteeredAgent("steered", echo), lease=LEASE) as engine:
         ward = engine.supervisor._quarantine
         await died_with(database, engine, "x")
-        first = await ward.claim()
-        assert first is not None
+        (first,) = await ward.claim()
         ward.settled(Live(first, Feed()))  # lost again
         await fetch(database, "update runs set lease_until = now() - interval '1 second'")
         assert await engine.claims.release_expired() == 1
-        second = await ward.claim()
-        assert second is not None
+        (second,) = await ward.claim()
         assert (first.run_id, first.epoch + 1) == (second.run_id, second.epoch)
         ward.settled(Live(first, Feed()))  # the timer of its proof
-        assert ward._unproven is not None
+        assert ward._unproven
         ward.settled(Live(second, Feed()))
-        assert ward._unproven is None
+        assert not ward._unproven
