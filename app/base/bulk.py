@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+import msgspec
+
 from app.base.errors import Limited, Unavailable
 
 P = ParamSpec("P")
@@ -18,6 +20,9 @@ Value = TypeVar("Value")
 
 BULK = 256 * 1024
 """Bytes from which on work is worth a thread: below, it takes less than a millisecond."""
+
+NODE_BYTES = 32
+"""What ``rough_size`` counts for each value beside its text, so that it ends soon: few take so many."""
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """Bytes of JSON after which a list of states, threads or runs is cut; what is left, the next page has."""
@@ -34,6 +39,26 @@ async def offload(size: int, work: Callable[P, Value], *args: P.args, **named: P
     if size < BULK:
         return work(*args, **named)
     return await asyncio.to_thread(work, *args, **named)
+
+
+def rough_size(value: object) -> int:
+    """About how many bytes ``value`` takes as JSON, for ``offload``. The walk ends where that is ``BULK``."""
+    found = 0
+    left = [value]
+    while left and found < BULK:
+        one = left.pop()
+        found += NODE_BYTES
+        if isinstance(one, str | bytes | msgspec.Raw):
+            found += len(one)
+        elif isinstance(one, dict | list | tuple):
+            if len(one) * NODE_BYTES >= BULK:
+                return BULK
+            left += one
+            if isinstance(one, dict):
+                left += one.values()
+        elif isinstance(one, msgspec.Struct):
+            left += [getattr(one, name) for name in one.__struct_fields__]
+    return found
 
 
 class ByteBudget:

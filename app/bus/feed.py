@@ -6,8 +6,11 @@ once for all that is there and get it as one chunk; a slow reader costs nothing 
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
+
+from app.base.bulk import BULK, offload
+from app.domain.state import Values
 
 MOST_BYTES = 4 * 1024 * 1024
 """Bytes of frames that a feed keeps for readers that come late or read slowly."""
@@ -40,6 +43,54 @@ class Frame(NamedTuple):
     mode: str
     data: bytes
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.data)
+
+
+class DeferredFrame:
+    """A frame with ``values`` in it, which ``make`` encodes once a reader wants it: most runs have no such reader."""
+
+    __slots__ = ("_data", "_lock", "_make", "mode", "size", "values")
+
+    def __init__(self, mode: str, values: Values, make: Callable[[], bytes]) -> None:
+        self.mode = mode
+        self.values: Values | None = values
+        self.size = values.size
+        self._make: Callable[[], bytes] | None = make
+        self._data = b""
+        self._lock: asyncio.Lock | None = None
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes, encoded the first time."""
+        if self._make is not None:
+            self._encoded(self._make())
+        return self._data
+
+    async def encode(self) -> None:
+        """Encode it, beside the event loop if it is large; once, however many readers ask."""
+        if self._make is None or self.size < BULK:
+            return
+        self._lock = self._lock or asyncio.Lock()
+        async with self._lock:
+            if self._make is not None:
+                self._encoded(await offload(self.size, self._make))
+
+    def _encoded(self, data: bytes) -> None:
+        self._data, self._make, self.values = data, None, None
+
+
+AnyFrame = Frame | DeferredFrame
+
+
+async def encode_large(frames: Iterable[AnyFrame]) -> None:
+    """Encode those of ``frames`` whose ``data`` would keep the event loop waiting."""
+    for frame in frames:
+        if isinstance(frame, DeferredFrame):
+            await frame.encode()
+
 
 class Behind(Exception):
     """The frames after this reader's place are forgotten here: read them from the event log."""
@@ -58,7 +109,9 @@ class Feed:
         self.finished = False
         self.in_log = 0
         self.outlet: Callable[[], None] | None = None
-        self._frames: list[Frame] = []
+        self.has_large = False
+        """Whether there may be frames for ``encode_next``."""
+        self._frames: list[AnyFrame] = []
         self._forgotten = 0
         self._bytes = 0
         self._readers: set[asyncio.Future[None]] = set()
@@ -74,15 +127,18 @@ class Feed:
         self.in_log = self._forgotten = seq
         self._wake()
 
-    def after(self, seq: int) -> tuple[int, list[Frame]]:
+    def after(self, seq: int) -> tuple[int, list[AnyFrame]]:
         """The frames after number ``seq`` that are still here, and the number before the first of them."""
         first = max(seq, self._forgotten)
         return first, self._frames[first - self._forgotten :]
 
-    def push(self, frames: Collection[Frame]) -> None:
+    def push(self, frames: Collection[AnyFrame]) -> None:
         """Add ``frames`` in order and wake the readers."""
         self._frames.extend(frames)
-        self._bytes += sum(len(frame.data) for frame in frames)
+        for frame in frames:
+            self._bytes += frame.size
+            if frame.size >= BULK:
+                self.has_large = True
         if self._bytes > MOST_BYTES:
             self._forget()
         self._wake()
@@ -103,7 +159,7 @@ class Feed:
     def _forget(self) -> None:
         drop = 0
         while self._bytes > MOST_BYTES // 2 and self._forgotten + drop < self.in_log:
-            self._bytes -= len(self._frames[drop].data)
+            self._bytes -= self._frames[drop].size
             drop += 1
         del self._frames[:drop]
         self._forgotten += drop
@@ -125,11 +181,19 @@ class Feed:
         finally:
             self._readers.discard(reader)
 
-    def _next(self, at: int) -> list[Frame]:
+    async def encode_next(self, after: EventId, modes: Collection[str] | None = None) -> None:
+        """Encode the large frames of what ``take`` would give, beside the event loop."""
+        fresh = self._next(max(self._place(after) - self._forgotten, 0))
+        await encode_large(frame for frame in fresh if modes is None or frame.mode in modes)
+
+    def _place(self, after: EventId) -> int:
+        return after.seq if after.epoch == self.epoch else 0
+
+    def _next(self, at: int) -> list[AnyFrame]:
         """The frames from ``at`` on that make one chunk: small ones together, a large one by itself, uncopied."""
         size = 0
         for end in range(at, len(self._frames)):
-            size += len(self._frames[end].data)
+            size += self._frames[end].size
             if size > CHUNK_BYTES:
                 return self._frames[at : max(end, at + 1)]
         return self._frames[at:]
@@ -140,7 +204,7 @@ class Feed:
         With ``modes``, only frames of these modes and those for everybody; the chunk may then be empty.
         Raises ``Behind`` when frames after ``after`` were forgotten.
         """
-        place = after.seq if after.epoch == self.epoch else 0
+        place = self._place(after)
         if place < self._forgotten:
             raise Behind
         fresh = self._next(place - self._forgotten)

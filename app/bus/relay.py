@@ -16,7 +16,7 @@ import msgspec
 
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks, wait_for
-from app.bus.feed import Feed, Frame
+from app.bus.feed import Feed, Frame, encode_large
 
 ASKED_SECONDS = 15.0
 """How long frames go out after they were asked for the last time."""
@@ -156,7 +156,7 @@ class Outlet:
             if watched.until < now or watched.feed.closed:
                 watched.feed.outlet = None
                 del self._open[watched.run_id]
-            chunk = watched.next()
+            chunk = await watched.next()
             if chunk is not None:
                 chunks.append(chunk)
         if chunks:
@@ -178,13 +178,14 @@ class Watched:
         self._sent = self._known = self.feed.in_log
         self._first = True
 
-    def next(self) -> Chunk | None:
+    async def next(self) -> Chunk | None:
         """What has not gone out yet: frames, or that the event log holds more of them."""
         feed = self.feed
         first, frames = feed.after(self._sent)
         if not (frames or self._first or feed.closed or feed.in_log > self._known):
             return None
         self._sent, self._known, self._first = first + len(frames), feed.in_log, False
-        return Chunk(
-            self._tenant_id, self.run_id, feed.epoch, first + 1, frames, feed.in_log, feed.closed, feed.finished
-        )
+        state = feed.in_log, feed.closed, feed.finished
+        await encode_large(frames)
+        ready = [Frame(frame.mode, frame.data) for frame in frames]
+        return Chunk(self._tenant_id, self.run_id, feed.epoch, first + 1, ready, *state)

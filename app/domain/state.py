@@ -7,10 +7,11 @@ that names them: for a list its sequence numbers as ranges, for a large value on
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from app.base.bulk import rough_size
 from app.base.errors import Invalid
 
 INLINE_BYTES = 512
@@ -58,14 +59,25 @@ class _Identity(msgspec.Struct):
 _identity = msgspec.json.Decoder(_Identity).decode
 
 
+def _identity_of(message: Any) -> tuple[Any, Any]:
+    """The id and the type of a message as an update holds it: JSON, an object or a struct."""
+    if isinstance(message, dict):
+        return message.get("id"), message.get("type")
+    known = _identity(message) if isinstance(message, msgspec.Raw) else message
+    return getattr(known, "id", None), getattr(known, "type", None)
+
+
 class ListChannel:
     """A list: the JSON of each element, and the ranges of log numbers that hold them, in order."""
 
-    __slots__ = ("_places", "checked", "elements", "ranges")
+    __slots__ = ("_places", "checked", "elements", "ranges", "size")
 
     def __init__(self, elements: list[bytes] | None = None, ranges: list[int] | None = None) -> None:
         self.elements = [] if elements is None else elements
+        """Only ever appended to: what is changed otherwise becomes another list, so that a ``View`` keeps its own."""
         self.ranges = [] if ranges is None else ranges
+        self.size = sum(map(len, self.elements))
+        """Bytes of its elements."""
         self.checked = 0
         """Elements, from the first on, of which a reader knows already what it wanted to know."""
         self._places: dict[str | None, int] | None = None
@@ -73,6 +85,7 @@ class ListChannel:
     def append(self, element: bytes, number: int) -> None:
         """Add ``element``, which the log holds under ``number``."""
         self.elements.append(element)
+        self.size += len(element)
         if self.ranges and self.ranges[-1] == number - 1:
             self.ranges[-1] = number
         else:
@@ -104,11 +117,17 @@ class ListChannel:
         """Whether the index of ids is in memory."""
         return self._places is not None
 
+    def only_grows_by(self, messages: Iterable[Any]) -> bool:
+        """Whether merging ``messages`` is known to append them alone, without a look at what is there."""
+        return self._places is not None and not any(
+            kind == "remove" or id_ in self._places for id_, kind in map(_identity_of, messages)
+        )
+
     def rebuild(self, elements: Sequence[tuple[bytes, int]]) -> None:
         """Hold exactly ``elements``, as (JSON, log number)."""
         self._places = None
         self.checked = 0
-        self.elements, self.ranges = [], []
+        self.elements, self.ranges, self.size = [], [], 0
         for element, number in elements:
             self.append(element, number)
 
@@ -131,6 +150,62 @@ class ValueChannel:
         return self.value
 
 
+def _size_of(channel: ListChannel | ValueChannel) -> int:
+    return channel.size if isinstance(channel, ListChannel) else len(channel.value)
+
+
+class Values(Protocol):
+    """The values of a thread at one checkpoint, to be encoded when a reader wants them."""
+
+    size: int
+    """About how many bytes of JSON they are."""
+
+    def json(self) -> bytes:
+        """The values as one JSON object."""
+        ...
+
+
+class View:
+    """The values of a state at one moment, whatever becomes of it later (``Values``). Taking one copies no value."""
+
+    __slots__ = ("_channels", "size")
+
+    def __init__(self, channels: Mapping[str, ListChannel | ValueChannel]) -> None:
+        self._channels = [
+            (name, channel.elements, len(channel.elements))
+            if isinstance(channel, ListChannel)
+            else (name, channel.value, -1)
+            for name, channel in shown(channels).items()
+        ]
+        self.size = sum(map(_size_of, channels.values()))
+
+    def json(self) -> bytes:
+        """As ``State.json``."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> list[bytes]:
+        """As ``State.pieces``."""
+        found = [b"{"]
+        for name, value, count in self._channels:
+            found += (encode(name), b":")
+            if isinstance(value, bytes):
+                found += (value, b",")
+                continue
+            found.append(b"[")
+            for element in value[:count]:
+                found += (element, b",")
+            if count:
+                found.pop()
+            found += (b"]", b",")
+        if len(found) > 1:
+            found.pop()
+        found.append(b"}")
+        return found
+
+
+NO_VALUES = View({})
+
+
 class State:
     """The values of one thread as its one live run sees and changes them.
 
@@ -150,9 +225,8 @@ class State:
         """The state that ``head`` describes; ``items`` holds at least the log items it names. Raises ``KeyError``."""
         state = cls(last_number)
         for name, ranges in head.lists.items():
-            channel = ListChannel(ranges=list(ranges))
-            channel.elements = [items[number] for number in channel.numbers()]
-            state.channels[name] = channel
+            elements = [items[number] for number in ListChannel(ranges=ranges).numbers()]
+            state.channels[name] = ListChannel(elements, list(ranges))
         for name, number in head.items.items():
             state.channels[name] = ValueChannel(items[number], number)
         for name, raw in head.inline.items():
@@ -176,34 +250,30 @@ class State:
         items, self.pending = self.pending, []
         return items
 
+    def pending_size(self) -> int:
+        """Bytes of the log items that ``take_items`` would give."""
+        return sum(len(body) for _, body in self.pending)
+
     def json(self) -> bytes:
         """The values that clients see as one JSON object. Nothing is encoded again: the channels' bytes are joined."""
         return b"".join(self.pieces())
 
     def pieces(self) -> list[bytes]:
         """The bytes of ``json`` in pieces that the channels hold anyway: large values are not copied."""
-        found = [b"{"]
-        for name, channel in shown(self.channels).items():
-            found += (encode(name), b":")
-            if isinstance(channel, ListChannel):
-                found.append(b"[")
-                for element in channel.elements:
-                    found += (element, b",")
-                if channel.elements:
-                    found.pop()
-                found += (b"]", b",")
-            else:
-                found += (channel.value, b",")
-        if len(found) > 1:
-            found.pop()
-        found.append(b"}")
-        return found
+        return self.view().pieces()
 
-    def size(self) -> int:
-        """About how many bytes of JSON this state holds."""
-        return sum(
-            sum(map(len, c.elements)) if isinstance(c, ListChannel) else len(c.value) for c in self.channels.values()
-        )
+    def view(self) -> View:
+        """The values as they are now, to be encoded when they are asked for."""
+        return View(self.channels)
+
+    def effort(self, update: Mapping[str, Any]) -> int:
+        """About how many bytes of JSON ``apply(update)`` handles: those of ``update`` and of the lists it must read."""
+        found = rough_size(update)
+        for name, value in update.items():
+            channel = self.channels.get(name)
+            if isinstance(channel, ListChannel) and not (name == MESSAGES and channel.only_grows_by(value)):
+                found += channel.size
+        return found
 
     def memory(self) -> int:
         """About how many bytes of memory this state takes, its objects included (CPython, 64 bits)."""
@@ -211,8 +281,7 @@ class State:
         for channel in self.channels.values():
             if isinstance(channel, ListChannel):
                 each = ELEMENT_BYTES + (PLACE_BYTES if channel.indexed else 0)
-                found += LIST_BYTES + len(channel.elements) * each + len(channel.ranges) * 40
-                found += sum(map(len, channel.elements))
+                found += LIST_BYTES + len(channel.elements) * each + len(channel.ranges) * 40 + channel.size
             else:
                 found += VALUE_BYTES + len(channel.value)
         return found

@@ -14,13 +14,13 @@ from app.base.crashes import crash_point
 from app.base.errors import LeaseLost
 from app.base.lease import Lease
 from app.base.tasks import Tasks, to_the_end
-from app.bus.feed import Feed, Frame
+from app.bus.feed import AnyFrame, Feed
 from app.checkpoints.cache import Kept
 from app.checkpoints.codec import pack
 from app.domain.events import Event, InputApplied, Move, Retracted, RunStarted, StepCommitted
 from app.domain.lifecycle import Reason, RunStatus, thread_status
 from app.domain.messages import Usage
-from app.domain.state import shown
+from app.domain.state import NO_VALUES, shown
 from app.limits.budgets import Account
 from app.runs import beginning
 from app.runs.draft import Draft
@@ -75,7 +75,6 @@ class Execution:
         self._sealed = False
         self._settled: asyncio.Future[None] | None = None
         self.queued = 0
-        self._bytes = len(claimed.request) + loaded.state.size()
         self._draft = Draft(claimed, loaded)
         self.state = self._draft.state
         self.next = loaded.next
@@ -89,6 +88,7 @@ class Execution:
         self._first_seq = 1
         self._held: list[Event] | None = None
         self._input_written: asyncio.Task[int] | None = None
+        self._input_in_thread = False
         self._ending = Ending()
         self.trace = Untraced()
 
@@ -130,7 +130,7 @@ class Execution:
             return
         before = self.head
         source = beginning.source_of(self.request, self.head)
-        self.next = following = await self._apart(self._take_input, agent, source)
+        self.next = following = await self._take_input(agent, source)
         if source:
             # a run that ends at once commits its input with its only step; any other soon waits for something,
             # and then the input becomes visible without waiting for the step
@@ -139,18 +139,17 @@ class Execution:
         if self.head is not None:
             applied = InputApplied(str(self.head), self._move(before, source, () if pauses else following))
             self._events.append(applied)
-            self._feed.push(await self._apart(self._render, applied))
+            self._feed.push(self._render(applied))
         if pauses:
             await self._pause()
 
-    async def _apart(self, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
-        """Call ``work``, which no cancellation interrupts, where it keeps nothing waiting."""
-        if self._bytes < BULK:
-            return work(*args, **named)
-        return await to_the_end(offload(self._bytes, work, *args, **named))
+    async def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
+        size = len(self.claimed.request)
+        update = await _uncut(size, beginning.update_of, self.request, agent, self.run_id)
+        return await _uncut(size + self.state.effort(update), self._merge_input, update, agent, source)
 
-    def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
-        self.state.apply(beginning.update_of(self.request, agent, self.run_id))
+    def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
+        self.state.apply(update)
         following = beginning.nodes(self.request, source, agent, self._draft)
         if source:
             self._draft.checkpoint(source, following)
@@ -171,12 +170,13 @@ class Execution:
 
     def _commit_input(self) -> None:
         if self._draft.pending and not self.ended and self._held is None:
-            large = self._bytes >= BULK
-            write = self._write_input() if large else self._journal.write(self._draft.entry([]))
+            size = self.state.pending_size()
+            self._input_in_thread = size >= BULK
+            write = self._write_input(size) if self._input_in_thread else self._journal.write(self._draft.entry([]))
             self._input_written = self._tasks.start(write, name="input")
 
-    async def _write_input(self) -> int:
-        return await self._journal.write(await offload(self._bytes, self._draft.entry, []))
+    async def _write_input(self, size: int) -> int:
+        return await self._journal.write(await offload(size, self._draft.entry, []))
 
     def seal(self) -> None:
         """Refuse whatever the agent still wants: its run ends without it, by what the engine calls here."""
@@ -309,7 +309,7 @@ class Execution:
         await to_the_end(self._commit(step, end))
         self.trace.step_ends(step, self.step - 1)
 
-    def _prepare(self, step: Step | None, end: EndEntry | None) -> tuple[JournalEntry, list[Frame]]:
+    def _prepare(self, step: Step | None, end: EndEntry | None) -> tuple[JournalEntry, list[AnyFrame]]:
         """What to write, and the frames to show when it is written."""
         announced: list[Event] = []
         if step is not None:
@@ -322,8 +322,8 @@ class Execution:
             announced += self._ending.last_words(self.run_id, self.head, end.status, self._move(None, "", ()))
             if end.interrupts is not None:
                 end = msgspec.structs.replace(end, task=task_of(self.head, self._draft.next))
-        values = self.state.json() if any(map(self._renderer.needs_values, announced)) else b""
-        frames: list[Frame] = []
+        values = self.state.view() if any(map(self._renderer.needs_values, announced)) else NO_VALUES
+        frames: list[AnyFrame] = []
         for event in announced:
             if self._renderer.wants(event):
                 self._events.append(event)
@@ -332,16 +332,16 @@ class Execution:
         if self._renderer.seq >= self._first_seq:  # the key of the row: events without a frame wait for the next
             stored.append((self._first_seq, pack(encode(self._events))))
             self._events, self._first_seq = [], self._renderer.seq + 1
-        self._bytes += sum(len(body) for _, body in self.state.pending)
         return self._draft.entry(stored, end), frames
 
     async def _commit(self, step: Step | None, end: EndEntry | None) -> None:
         """Write ``step`` and ``end``, then announce them; what readers were sent stays for the log if that fails."""
         sent = list(self._events), self._first_seq, self._renderer.seq
         try:
-            if self._bytes >= BULK:
+            if self._input_in_thread:
                 await self.settle_input()
-            entry, frames = await offload(self._bytes, self._prepare, step, end)
+            size = self.state.pending_size() + (0 if step is None else self.state.effort(step.update))
+            entry, frames = await offload(size, self._prepare, step, end)
             if self._input_written is not None:
                 await self._input_written
                 self._input_written = None
@@ -367,13 +367,20 @@ class Execution:
         self._events.append(event)
         self._feed.push(self._render(event))
 
-    def _render(self, event: Event) -> list[Frame]:
-        values = self.state.json() if self._renderer.needs_values(event) else b""
+    def _render(self, event: Event) -> list[AnyFrame]:
+        values = self.state.view() if self._renderer.needs_values(event) else NO_VALUES
         return self._renderer.render(event, values)
 
     def result(self) -> bytes:
         """What ``wait`` and ``join`` answer: the values, or the error, as JSON."""
         return self._ending.result(self.state)
+
+
+async def _uncut(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
+    """As ``offload``; no cancellation parts the caller from what ``work`` does."""
+    if size < BULK:
+        return work(*args, **named)
+    return await to_the_end(offload(size, work, *args, **named))
 
 
 def first_message_id(run_id: UUID, epoch: int, step: int) -> str:

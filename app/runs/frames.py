@@ -4,11 +4,10 @@ The same for a live run and for a replay from the event log: numbering is by fra
 created, decide its ids. Framing: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
-import msgspec
-
-from app.bus.feed import Frame
+from app.bus.feed import AnyFrame, DeferredFrame, Frame
 from app.domain.events import (
     Custom,
     Ended,
@@ -22,15 +21,14 @@ from app.domain.events import (
     RunStarted,
     StepCommitted,
 )
+from app.domain.state import NO_VALUES, Values
 from app.runs.modes.messages import MessagesView
 from app.runs.modes.steps import StepsView
 from app.runs.modes.traces import TracesView
-from app.runs.modes.view import Piece, View
+from app.runs.modes.view import Piece, View, encode
 
 MODES = ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events")
 """The stream modes a run can be created with."""
-
-encode = msgspec.json.Encoder().encode
 
 
 class Renderer:
@@ -71,8 +69,8 @@ class Renderer:
             return True
         return any(view.needs_values(event) for view in self._views)
 
-    def render(self, event: Event, values: bytes = b"") -> list[Frame]:
-        """The frames of ``event``; ``values`` is the JSON of the thread's values at its checkpoint."""
+    def render(self, event: Event, values: Values = NO_VALUES) -> list[AnyFrame]:
+        """The frames of ``event``; ``values`` are the thread's at its checkpoint, encoded when a reader wants them."""
         if not self._views:
             return self._plain(event, values)
         seen = [piece for view in self._views for piece in view.render(event, values)]
@@ -80,15 +78,15 @@ class Renderer:
             return [*map(self._piece, seen), *self._plain(event, values)]
         return [*self._plain(event, values), *map(self._piece, seen)]
 
-    def _plain(self, event: Event, values: bytes) -> list[Frame]:
+    def _plain(self, event: Event, values: Values) -> list[AnyFrame]:
         match event:
             case MessageDelta():
                 return [self._delta(event)] if self._messages else []
             case StepCommitted():
-                frames = [self._frame("updates", bytes(event.updates))] if self._updates else []
-                return [*frames, self._frame("values", values)] if self._values else frames
+                updates = [self._frame("updates", bytes(event.updates))] if self._updates else []
+                return [*updates, self._of_values(values, values.json)] if self._values else [*updates]
             case InputApplied():
-                return [self._frame("values", values)] if self._values else []
+                return [self._of_values(values, values.json)] if self._values else []
             case MessageAdded():
                 return [self._whole(event)] if self._messages else []
             case Custom():
@@ -104,18 +102,28 @@ class Renderer:
             case Ended():
                 return [self._control("end", encode({"run_id": event.run_id, "status": event.status}))]
 
-    def _piece(self, piece: Piece) -> Frame:
+    def _piece(self, piece: Piece) -> AnyFrame:
+        if piece.values is not None:
+            return self._deferred(piece.mode, piece.event, piece.values, functools.partial(encode, piece.payload))
         self.seq += 1
-        data = b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n"
-        return Frame(piece.mode, data % (piece.event.encode(), piece.data, self.epoch, self.seq))
+        return Frame(piece.mode, _framed(piece.event, encode(piece.payload), self.epoch, self.seq))
 
-    def _interrupted(self, event: Interrupted, values: bytes) -> list[Frame]:
-        frames = []
+    def _interrupted(self, event: Interrupted, values: Values) -> list[AnyFrame]:
+        frames: list[AnyFrame] = []
+        waiting = bytes(event.interrupts)
         if self._updates:
-            frames.append(self._frame("updates", b'{"__interrupt__":' + bytes(event.interrupts) + b"}"))
+            frames.append(self._frame("updates", b'{"__interrupt__":' + waiting + b"}"))
         if self._values:
-            frames.append(self._frame("values", with_member(values, "__interrupt__", bytes(event.interrupts))))
+            frames.append(self._of_values(values, lambda: with_member(values.json(), "__interrupt__", waiting)))
         return frames
+
+    def _of_values(self, values: Values, data: Callable[[], bytes]) -> AnyFrame:
+        return self._deferred("values", "values", values, data)
+
+    def _deferred(self, mode: str, event: str, values: Values, data: Callable[[], bytes]) -> AnyFrame:
+        self.seq += 1
+        epoch, seq = self.epoch, self.seq
+        return DeferredFrame(mode, values, lambda: _framed(event, data(), epoch, seq))
 
     def _delta(self, event: MessageDelta) -> Frame:
         key = (event.message_id, event.node, event.step)
@@ -140,12 +148,15 @@ class Renderer:
 
     def _frame(self, mode: str, data: bytes) -> Frame:
         self.seq += 1
-        name = b"messages" if mode == "messages-tuple" else mode.encode()
-        return Frame(mode, b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name, data, self.epoch, self.seq))
+        return Frame(mode, _framed("messages" if mode == "messages-tuple" else mode, data, self.epoch, self.seq))
 
     def _control(self, name: str, data: bytes) -> Frame:
         self.seq += 1
-        return Frame("", b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (name.encode(), data, self.epoch, self.seq))
+        return Frame("", _framed(name, data, self.epoch, self.seq))
+
+
+def _framed(event: str, data: bytes, epoch: int, seq: int) -> bytes:
+    return b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (event.encode(), data, epoch, seq)
 
 
 def _views(modes: Sequence[str]) -> list[View]:

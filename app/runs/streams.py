@@ -11,14 +11,16 @@ import msgspec
 from sqlalchemy import Row
 
 from app.agents.port import Interrupt
+from app.base.bulk import offload
 from app.base.errors import NotFound, Unavailable
-from app.bus.feed import Behind, EventId, Feed, Frame
+from app.bus.feed import AnyFrame, Behind, DeferredFrame, EventId, Feed
 from app.checkpoints.codec import unpack
-from app.checkpoints.snapshot import read
+from app.checkpoints.snapshot import read, size_of
 from app.db.engine import Database
 from app.db.session import Reader
 from app.domain.events import Ended, Event, Failed, InputApplied, Interrupted, Retracted, StepCommitted
 from app.domain.lifecycle import TERMINAL, RunStatus
+from app.domain.state import NO_VALUES, Values
 from app.runs import queries
 from app.runs.ending import REMOVED, shown
 from app.runs.execution import first_message_id
@@ -78,6 +80,8 @@ class RunStreams:
                 owned = feed.epoch
                 with contextlib.suppress(Behind):
                     while _covers(feed, place):
+                        if feed.has_large:
+                            await feed.encode_next(place, modes)
                         if (fresh := feed.take(place, modes)) is not None:
                             place, chunk = fresh
                             if chunk:
@@ -203,22 +207,23 @@ class RunStreams:
                 while events:
                     event = events.popleft()
                     ended = isinstance(event, Ended)
-                    if renderer.needs_values(event) or size > SMALL:
+                    values = _values_of(event) if renderer.needs_values(event) else NO_VALUES
+                    frames = replay.chosen(renderer, event, values)
+                    if any(isinstance(frame, DeferredFrame) for frame in frames) or size > SMALL:
                         async with self.outflow.room(replay.holder) as room:
-                            values = await self._values(tenant_id, run, renderer, event)
-                            if not room.fits(max(size, len(values))):
-                                del values
+                            read = await self._read_values(tenant_id, run, frames)
+                            if not room.fits(max(size, 0, *(one.size for one in read))):
+                                _put_away(read)
                                 await room.wait()
-                                values = await self._values(tenant_id, run, renderer, event)
-                            chunk = replay.chosen(renderer, event, values)
-                            del values
+                                read = await self._read_values(tenant_id, run, frames)
+                            chunk = _joined(frames)
+                            _put_away(read)
                             room.made(len(chunk) + (size if size > SMALL else 0))
-                            del event
+                            del event, frames
                             yield EventId(epoch, renderer.seq), chunk
                             del chunk
                     else:
-                        chunk = replay.chosen(renderer, event, b"")
-                        yield EventId(epoch, renderer.seq), chunk
+                        yield EventId(epoch, renderer.seq), _joined(frames)
                     if len(events) % BREATH == 0:
                         await asyncio.sleep(0)
             if more:
@@ -228,15 +233,52 @@ class RunStreams:
             async with self._reading(tenant_id) as session:
                 step = await queries.last_step(session, tenant_id, run.thread_id, run.ended_run)
             reached, frames = _closing(run, request, step)
-            yield reached, replay.narrowed(reached.epoch, 0, frames)
+            yield reached, _joined(replay.narrowed(reached.epoch, 0, frames))
 
-    async def _values(self, tenant_id: UUID, run: Row[Any], renderer: Renderer, event: Event) -> bytes:
-        if not renderer.needs_values(event):
-            return b""
-        assert isinstance(event, InputApplied | StepCommitted | Interrupted)
-        async with self._reading(tenant_id) as session:
-            row = await queries.checkpoint(session, tenant_id, run.thread_id, UUID(event.checkpoint_id))
-        return b"{}" if row is None else read(row, 0).state.json()
+    async def _read_values(self, tenant_id: UUID, run: Row[Any], frames: Sequence[AnyFrame]) -> "list[StoredValues]":
+        """Read the values that are not read yet and that ``frames`` hold, each once."""
+        deferred = [frame.values for frame in frames if isinstance(frame, DeferredFrame)]
+        found = list(dict.fromkeys(values for values in deferred if isinstance(values, StoredValues)))
+        for values in found:
+            async with self._reading(tenant_id) as session:
+                row = await queries.checkpoint(session, tenant_id, run.thread_id, values.checkpoint_id)
+            values.put(b"{}" if row is None else await offload(size_of(row), _json_of, row))
+        return found
+
+
+class StoredValues:
+    """The values at a checkpoint (``app.domain.state.Values``), which a replay reads only where its reader wants them.
+
+    Views keep them for later events, so what was read is put away as soon as it is sent.
+    """
+
+    __slots__ = ("_json", "checkpoint_id", "size")
+
+    def __init__(self, checkpoint_id: UUID) -> None:
+        self.checkpoint_id = checkpoint_id
+        self.put(b"")
+
+    def put(self, json: bytes) -> None:
+        """Hold ``json`` from now on."""
+        self._json, self.size = json, len(json)
+
+    def json(self) -> bytes:
+        """As ``Values.json``, once they are read."""
+        return self._json
+
+
+def _values_of(event: Event) -> StoredValues:
+    assert isinstance(event, InputApplied | StepCommitted | Interrupted)
+    return StoredValues(UUID(event.checkpoint_id))
+
+
+def _json_of(row: Row[Any]) -> bytes:
+    return read(row, 0).state.json()
+
+
+def _put_away(values: Sequence[StoredValues]) -> None:
+    for one in values:
+        one.put(b"")
 
 
 class Replay(NamedTuple):
@@ -246,39 +288,43 @@ class Replay(NamedTuple):
     modes: Collection[str] | None
     holder: Hashable
 
-    def chosen(self, renderer: Renderer, event: Event, values: bytes) -> bytes:
+    def chosen(self, renderer: Renderer, event: Event, values: Values) -> list[AnyFrame]:
         """The frames of ``event`` that are wanted."""
         start = renderer.seq
         return self.narrowed(renderer.epoch, start, renderer.render(event, values))
 
-    def narrowed(self, epoch: int, start: int, frames: Sequence[Frame]) -> bytes:
+    def narrowed(self, epoch: int, start: int, frames: Sequence[AnyFrame]) -> list[AnyFrame]:
         """Those of ``frames`` that are wanted; they follow number ``start`` of ``epoch``."""
-        return b"".join(
-            frame.data
+        return [
+            frame
             for seq, frame in enumerate(frames, start + 1)
             if (epoch, seq) > self.after and (self.modes is None or not frame.mode or frame.mode in self.modes)
-        )
+        ]
+
+
+def _joined(frames: Sequence[AnyFrame]) -> bytes:
+    return b"".join([frame.data for frame in frames])
 
 
 def _covers(feed: Feed, place: EventId) -> bool:
     return feed.epoch > 0 and (place.epoch == feed.epoch or (place.epoch == 0 and feed.epoch == 1))
 
 
-def _closing(run: Row[Any], request: RunRequest, step: int | None) -> tuple[EventId, list[Frame]]:
+def _closing(run: Row[Any], request: RunRequest, step: int | None) -> tuple[EventId, list[AnyFrame]]:
     """The last frames of a run that ended without an owner to say so, under the epoch of the next one.
 
     ``step`` is the last that was committed (None: no step was). What its owners said after it is withdrawn.
     """
     renderer = Renderer(request.stream_mode, run.last_epoch + 1)
-    frames: list[Frame] = []
+    frames: list[AnyFrame] = []
     if run.last_epoch:
         began = (
             [] if step is None else [first_message_id(run.ended_run, n + 1, step + 1) for n in range(run.last_epoch)]
         )
-        frames += renderer.render(Retracted(message_ids=began, step=0 if step is None else step + 1), b"")
+        frames += renderer.render(Retracted(message_ids=began, step=0 if step is None else step + 1))
     if run.error is not None:
-        frames += renderer.render(Failed(error=run.error["error"], message=run.error["message"]), b"")
-    frames += renderer.render(Ended(run_id=str(run.ended_run), status=run.status), b"")
+        frames += renderer.render(Failed(error=run.error["error"], message=run.error["message"]))
+    frames += renderer.render(Ended(run_id=str(run.ended_run), status=run.status))
     return EventId(run.last_epoch + 1, renderer.seq), frames
 
 
@@ -286,7 +332,7 @@ async def _removed(run_id: UUID, after: EventId) -> AsyncGenerator[tuple[EventId
     """The last frames of a run that is gone with its log, for a reader that saw no end of it."""
     renderer = Renderer((), after.epoch + 1)
     frames = [*renderer.render(REMOVED), *renderer.render(Ended(run_id=str(run_id), status=RunStatus.INTERRUPTED))]
-    yield EventId(after.epoch + 1, renderer.seq), b"".join(frame.data for frame in frames)
+    yield EventId(after.epoch + 1, renderer.seq), _joined(frames)
 
 
 def _result(row: Row[Any]) -> bytes:

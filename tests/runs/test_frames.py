@@ -3,6 +3,7 @@
 import msgspec
 
 from app.domain.events import Custom, Ended, Event, InputApplied, Interrupted, MessageDelta, RunStarted, StepCommitted
+from app.domain.state import State
 from app.runs.frames import Renderer
 
 RUN = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
@@ -49,7 +50,9 @@ def test_a_token_frame_carries_tool_calls_reasoning_and_the_last_mark() -> None:
 def test_a_step_makes_an_updates_frame_and_then_a_values_frame() -> None:
     renderer = Renderer(["values", "updates"], epoch=1)
     event = StepCommitted(step=0, checkpoint_id=RUN, updates=msgspec.Raw(b'{"agent":{}}'))
-    updates, values = renderer.render(event, b'{"messages":[]}')
+    state = State()
+    state.set("messages", [])
+    updates, values = renderer.render(event, state.view())
     assert lines(updates.data)["data"] == '{"agent":{}}'
     assert lines(values.data)["data"] == '{"messages":[]}'
     assert [updates.mode, values.mode] == ["updates", "values"]
@@ -72,7 +75,7 @@ def test_an_event_outside_the_modes_makes_no_frame_and_uses_no_number() -> None:
 def test_an_interrupt_is_a_member_of_updates_and_of_values() -> None:
     renderer = Renderer(["values", "updates"], epoch=1)
     event = Interrupted(checkpoint_id=RUN, interrupts=msgspec.Raw(b'[{"value":1,"id":"i"}]'))
-    updates, values = renderer.render(event, b"{}")
+    updates, values = renderer.render(event)
     assert lines(updates.data)["data"] == '{"__interrupt__":[{"value":1,"id":"i"}]}'
     assert lines(values.data)["data"] == '{"__interrupt__":[{"value":1,"id":"i"}]}'
 

@@ -6,10 +6,9 @@ import msgspec
 
 from app.domain.events import Event, MessageAdded, MessageDelta, RunStarted
 from app.domain.messages import AIMessage, ToolCall
+from app.domain.state import Values
 from app.runs.modes.partial_json import read_partial
 from app.runs.modes.view import Piece
-
-encode = msgspec.json.Encoder().encode
 
 
 class _Identity(msgspec.Struct):
@@ -82,13 +81,13 @@ class MessagesView:
         """Never."""
         return False
 
-    def render(self, event: Event, values: bytes) -> list[Piece]:
+    def render(self, event: Event, values: Values) -> list[Piece]:
         """As ``View.render``."""
         if isinstance(event, MessageDelta):
             return self._delta(event)
         if isinstance(event, MessageAdded):
             message_id = _identity(event.message).id or ""
-            whole = Piece("messages", "messages/complete", b"[" + bytes(event.message) + b"]")
+            whole = Piece("messages", "messages/complete", [event.message])
             return [self._metadata(message_id, event), whole]
         if isinstance(event, RunStarted):
             self._run = {"run_id": event.run_id, "thread_id": event.thread_id, "graph_id": event.agent}
@@ -101,9 +100,9 @@ class MessagesView:
             self._growing = {event.message_id: (growing := Growing())}  # one speaks at a time
             pieces.append(self._metadata(event.message_id, event))
         growing.add(event)
-        pieces.append(Piece("messages", "messages/partial", encode([growing.message(event.message_id)])))
+        pieces.append(Piece("messages", "messages/partial", [growing.message(event.message_id)]))
         return pieces
 
     def _metadata(self, message_id: str, event: MessageDelta | MessageAdded) -> Piece:
         where = {**self._run, "langgraph_node": event.node, "langgraph_step": event.step}
-        return Piece("messages", "messages/metadata", encode({message_id: {"metadata": where}}))
+        return Piece("messages", "messages/metadata", {message_id: {"metadata": where}})

@@ -9,9 +9,8 @@ import msgspec
 from app.base.ids import origin_id, task_id
 from app.checkpoints.entry import FIRST_STEP
 from app.domain.events import Event, Failed, InputApplied, Interrupted, Move, RunStarted, StepCommitted
+from app.domain.state import Values
 from app.runs.modes.view import Piece
-
-encode = msgspec.json.Encoder().encode
 
 NOTHING = msgspec.Raw(b"{}")
 
@@ -34,7 +33,7 @@ class StepsView:
         """Where a checkpoint is shown or a task begins."""
         return isinstance(event, InputApplied | StepCommitted)
 
-    def render(self, event: Event, values: bytes) -> list[Piece]:
+    def render(self, event: Event, values: Values) -> list[Piece]:
         """As ``View.render``."""
         match event:
             case RunStarted():
@@ -57,21 +56,21 @@ class StepsView:
             case _:
                 return []
 
-    def _starts(self, checkpoint_id: str, move: Move, values: bytes) -> list[Piece]:
+    def _starts(self, checkpoint_id: str, move: Move, values: Values) -> list[Piece]:
         pieces = []
         for node in move.starts:
             self._running[node] = task_id(UUID(checkpoint_id), node)
             task = {
                 "id": self._running[node],
                 "name": node,
-                "input": msgspec.Raw(values),
+                "input": values,
                 "triggers": [f"branch:to:{node}"],
                 "metadata": {"run_id": self._run.run_id, "graph_id": self._run.agent, "run_attempt": self._run.attempt},
             }
-            pieces += self._say("tasks", "task", move.step + 1, move.at, task)
+            pieces += self._say("tasks", "task", move.step + 1, move.at, task, values)
         return pieces
 
-    def _unannounced(self, node: str, move: Move, values: bytes) -> list[Piece]:
+    def _unannounced(self, node: str, move: Move, values: Values) -> list[Piece]:
         """A node that the agent put before those that were announced: they end with nothing, and begin anew."""
         if node in self._running or not move.parent_id:
             return []
@@ -89,12 +88,12 @@ class StepsView:
         task = {"id": id_, "name": node, "error": None, "result": changed, "interrupts": [], **how}
         return self._say("tasks", "task_result", step, move.at, task)
 
-    def _checkpoint(self, checkpoint_id: str, move: Move, values: bytes) -> list[Piece]:
+    def _checkpoint(self, checkpoint_id: str, move: Move, values: Values) -> list[Piece]:
         parent = move.parent_id or (str(origin_id(UUID(self._run.thread_id))) if move.step == FIRST_STEP else "")
         payload: dict[str, Any] = {
             "config": self._config(checkpoint_id),
             "parent_config": self._config(parent) if parent else None,
-            "values": msgspec.Raw(values),
+            "values": values,
             "metadata": {"source": move.source, "step": move.step, "parents": {}},
             "next": move.next,
             "tasks": [
@@ -102,16 +101,18 @@ class StepsView:
                 for node in move.next
             ],
         }
-        return self._say("checkpoints", "checkpoint", move.step, move.at, payload)
+        return self._say("checkpoints", "checkpoint", move.step, move.at, payload, values)
 
     def _config(self, checkpoint_id: str) -> dict[str, Any]:
         run = self._run
         place = {"checkpoint_ns": "", "thread_id": run.thread_id, "checkpoint_id": checkpoint_id}
         return {"configurable": {**place, "run_id": run.run_id, "graph_id": run.agent}}
 
-    def _say(self, mode: str, kind: str, step: int, at: str, payload: dict[str, Any]) -> list[Piece]:
-        pieces = [Piece(mode, mode, encode(payload))] if mode in self._modes else []
+    def _say(
+        self, mode: str, kind: str, step: int, at: str, payload: dict[str, Any], values: Values | None = None
+    ) -> list[Piece]:
+        pieces = [Piece(mode, mode, payload, values)] if mode in self._modes else []
         if "debug" in self._modes:
             debug = {"step": step, "timestamp": at, "type": kind, "payload": payload}
-            pieces.append(Piece("debug", "debug", encode(debug)))
+            pieces.append(Piece("debug", "debug", debug, values))
         return pieces

@@ -10,10 +10,9 @@ import msgspec
 
 from app.base.ids import task_id
 from app.domain.events import Ended, Event, Failed, InputApplied, MessageDelta, Move, RunStarted, StepCommitted
+from app.domain.state import NO_VALUES, Values
 from app.runs.modes.messages import Growing
 from app.runs.modes.view import Piece
-
-encode = msgspec.json.Encoder().encode
 
 MODEL = "ChatModel"
 
@@ -28,7 +27,7 @@ class TracesView:
         self._running: dict[str, UUID] = {}
         self._speaking = ""
         self._growing = Growing()
-        self._values = b"{}"
+        self._values: Values = NO_VALUES
         self._failed = False
 
     def wants(self, event: Event) -> bool:
@@ -39,7 +38,7 @@ class TracesView:
         """As the input of nodes, and in the end as the output."""
         return isinstance(event, InputApplied | StepCommitted)
 
-    def render(self, event: Event, values: bytes) -> list[Piece]:
+    def render(self, event: Event, values: Values) -> list[Piece]:
         """As ``View.render``."""
         match event:
             case RunStarted():
@@ -61,7 +60,7 @@ class TracesView:
                 self._failed = True
                 return []
             case Ended() if not self._failed:
-                return [self._agent("on_chain_end", {"output": msgspec.Raw(self._values)})]
+                return [self._agent("on_chain_end", {"output": self._values}, self._values)]
             case _:
                 return []
 
@@ -69,7 +68,7 @@ class TracesView:
         pieces = []
         for node in move.starts:
             self._running[node] = task_id(UUID(checkpoint_id), node)
-            pieces.append(self._node("on_chain_start", node, move.step + 1, {"input": msgspec.Raw(self._values)}))
+            pieces.append(self._node("on_chain_start", node, move.step + 1, {"input": self._values}, self._values))
         return pieces
 
     def _unannounced(self, node: str, move: Move) -> list[Piece]:
@@ -104,13 +103,13 @@ class TracesView:
             pieces.append(self._model("on_chat_model_end", event, {"output": output}))
         return pieces
 
-    def _agent(self, kind: str, data: dict[str, Any]) -> Piece:
-        return self._say(kind, self._run.agent, self._run.run_id, data, [], {})
+    def _agent(self, kind: str, data: dict[str, Any], values: Values | None = None) -> Piece:
+        return self._say(kind, self._run.agent, self._run.run_id, data, [], {})._replace(values=values)
 
-    def _node(self, kind: str, node: str, step: int, data: dict[str, Any]) -> Piece:
+    def _node(self, kind: str, node: str, step: int, data: dict[str, Any], values: Values | None = None) -> Piece:
         where = {"langgraph_node": node, "langgraph_step": step}
-        parents = [self._run.run_id]
-        return self._say(kind, node, str(self._running.get(node, "")), data, parents, where)
+        said = self._say(kind, node, str(self._running.get(node, "")), data, [self._run.run_id], where)
+        return said._replace(values=values)
 
     def _model(self, kind: str, event: MessageDelta, data: dict[str, Any]) -> Piece:
         where = {"langgraph_node": event.node, "langgraph_step": event.step, "ls_model_type": "chat"}
@@ -130,4 +129,4 @@ class TracesView:
             "metadata": {"run_id": run.run_id, "thread_id": run.thread_id, "graph_id": run.agent, **where},
             "parent_ids": parents,
         }
-        return Piece("events", "events", encode(event))
+        return Piece("events", "events", event)

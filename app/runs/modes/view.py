@@ -4,17 +4,32 @@ A view is asked in the order of the events, live and in a replay alike, and must
 remembers comes from the events alone. One view serves one owner's part of a run, from its first event on.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from app.domain.events import Event
+from app.domain.state import Values
+
+
+def _embedded(values: Values) -> msgspec.Raw:
+    return msgspec.Raw(values.json())
+
+
+encode = msgspec.json.Encoder(enc_hook=_embedded).encode
+"""Encodes a payload and the ``Values`` that it holds."""
 
 
 class Piece(NamedTuple):
-    """One frame to be: its stream mode, the name of the event on the wire, and its data as JSON."""
+    """One frame to be: its stream mode, the name of the event on the wire, and its data.
+
+    With the ``values`` that ``payload`` holds it is encoded when a reader wants it.
+    """
 
     mode: str
     event: str
-    data: bytes
+    payload: Any
+    values: Values | None = None
 
 
 class View(Protocol):
@@ -31,6 +46,6 @@ class View(Protocol):
         """Whether ``event`` takes the thread's values at its checkpoint."""
         ...
 
-    def render(self, event: Event, values: bytes) -> list[Piece]:
-        """The frames of ``event``; ``values`` is the JSON of the thread's values at its checkpoint."""
+    def render(self, event: Event, values: Values) -> list[Piece]:
+        """The frames of ``event``; ``values`` are the thread's at its checkpoint."""
         ...
