@@ -74,7 +74,7 @@ class ListChannel:
 
     def __init__(self, elements: list[bytes] | None = None, ranges: list[int] | None = None) -> None:
         self.elements = [] if elements is None else elements
-        """Only ever appended to: what is changed otherwise becomes another list, so that a ``View`` keeps its own."""
+        """Only ever appended to: what is changed otherwise becomes another list, so that a view keeps its own."""
         self.ranges = [] if ranges is None else ranges
         self.size = sum(map(len, self.elements))
         """Bytes of its elements."""
@@ -117,10 +117,13 @@ class ListChannel:
         """Whether the index of ids is in memory."""
         return self._places is not None
 
-    def only_grows_by(self, messages: Iterable[Any]) -> bool:
+    def only_grows_by(self, messages: Any) -> bool:
         """Whether merging ``messages`` is known to append them alone, without a look at what is there."""
-        return self._places is not None and not any(
-            kind == "remove" or id_ in self._places for id_, kind in map(_identity_of, messages)
+        places = self._places
+        return (
+            places is not None
+            and isinstance(messages, list)
+            and not any(kind == "remove" or id_ in places for id_, kind in map(_identity_of, messages))
         )
 
     def rebuild(self, elements: Sequence[tuple[bytes, int]]) -> None:
@@ -150,10 +153,6 @@ class ValueChannel:
         return self.value
 
 
-def _size_of(channel: ListChannel | ValueChannel) -> int:
-    return channel.size if isinstance(channel, ListChannel) else len(channel.value)
-
-
 class Values(Protocol):
     """The values of a thread at one checkpoint, to be encoded when a reader wants them."""
 
@@ -165,19 +164,21 @@ class Values(Protocol):
         ...
 
 
-class View:
+class StateView:
     """The values of a state at one moment, whatever becomes of it later (``Values``). Taking one copies no value."""
 
     __slots__ = ("_channels", "size")
 
     def __init__(self, channels: Mapping[str, ListChannel | ValueChannel]) -> None:
-        self._channels = [
-            (name, channel.elements, len(channel.elements))
-            if isinstance(channel, ListChannel)
-            else (name, channel.value, -1)
-            for name, channel in shown(channels).items()
-        ]
-        self.size = sum(map(_size_of, channels.values()))
+        self.size = 0
+        self._channels: list[tuple[str, list[bytes] | bytes, int]] = []
+        for name, channel in shown(channels).items():
+            if isinstance(channel, ListChannel):
+                self._channels.append((name, channel.elements, len(channel.elements)))
+                self.size += channel.size
+            else:
+                self._channels.append((name, channel.value, 0))
+                self.size += len(channel.value)
 
     def json(self) -> bytes:
         """As ``State.json``."""
@@ -203,7 +204,7 @@ class View:
         return found
 
 
-NO_VALUES = View({})
+NO_VALUES = StateView({})
 
 
 class State:
@@ -262,9 +263,9 @@ class State:
         """The bytes of ``json`` in pieces that the channels hold anyway: large values are not copied."""
         return self.view().pieces()
 
-    def view(self) -> View:
+    def view(self) -> StateView:
         """The values as they are now, to be encoded when they are asked for."""
-        return View(self.channels)
+        return StateView(self.channels)
 
     def effort(self, update: Mapping[str, Any]) -> int:
         """About how many bytes of JSON ``apply(update)`` handles: those of ``update`` and of the lists it must read."""

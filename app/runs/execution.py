@@ -145,8 +145,8 @@ class Execution:
 
     async def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
         size = len(self.claimed.request)
-        update = await _uncut(size, beginning.update_of, self.request, agent, self.run_id)
-        return await _uncut(size + self.state.effort(update), self._merge_input, update, agent, source)
+        update = await _shielded(size, beginning.update_of, self.request, agent, self.run_id)
+        return await _shielded(size + self.state.effort(update), self._merge_input, update, agent, source)
 
     def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
         self.state.apply(update)
@@ -376,8 +376,8 @@ class Execution:
         return self._ending.result(self.state)
 
 
-async def _uncut(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
-    """As ``offload``; no cancellation parts the caller from what ``work`` does."""
+async def _shielded(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
+    """As ``offload``; a cancelled caller waits until ``work`` is done, for it changes what the caller goes on with."""
     if size < BULK:
         return work(*args, **named)
     return await to_the_end(offload(size, work, *args, **named))

@@ -209,15 +209,15 @@ class RunStreams:
                     ended = isinstance(event, Ended)
                     values = _values_of(event) if renderer.needs_values(event) else NO_VALUES
                     frames = replay.chosen(renderer, event, values)
-                    if any(isinstance(frame, DeferredFrame) for frame in frames) or size > SMALL:
+                    if frames and (size > SMALL or any(isinstance(frame, DeferredFrame) for frame in frames)):
                         async with self.outflow.room(replay.holder) as room:
-                            read = await self._read_values(tenant_id, run, frames)
-                            if not room.fits(max(size, 0, *(one.size for one in read))):
-                                _put_away(read)
+                            stored = await self._read_values(tenant_id, run, frames)
+                            if not room.fits(max(size, 0, *(one.size for one in stored))):
+                                _put_away(stored)
                                 await room.wait()
-                                read = await self._read_values(tenant_id, run, frames)
+                                stored = await self._read_values(tenant_id, run, frames)
                             chunk = _joined(frames)
-                            _put_away(read)
+                            _put_away(stored)
                             room.made(len(chunk) + (size if size > SMALL else 0))
                             del event, frames
                             yield EventId(epoch, renderer.seq), chunk

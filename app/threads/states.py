@@ -136,7 +136,8 @@ class StateWriter:
                 if values is not None:
                     understand = agent.read_input if node == START_NODE else agent.read_update
                     changed = await offload(body_bytes.get(), understand, values, new_id())
-                    await offload(body_bytes.get(), base.state.apply, changed)
+                    size = max(body_bytes.get(), base.state.effort(changed))
+                    await offload(size, base.state.apply, changed)
             if update.values is not None or update.as_node is not None:
                 following = () if node == END_NODE else agent.after(node, base.state)
         source = "update"

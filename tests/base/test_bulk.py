@@ -3,9 +3,10 @@
 import asyncio
 import threading
 
+import msgspec
 import pytest
 
-from app.base.bulk import BULK, ByteBudget, offload
+from app.base.bulk import BULK, ByteBudget, offload, rough_size
 from app.base.errors import Limited, Unavailable
 
 
@@ -13,6 +14,21 @@ async def test_large_work_is_done_in_a_thread_and_small_work_here() -> None:
     here = threading.get_ident()
     assert await offload(BULK - 1, threading.get_ident) == here
     assert await offload(BULK, threading.get_ident) != here
+
+
+class Note(msgspec.Struct):
+    text: str
+    more: dict[str, list[bytes]]
+
+
+def test_the_rough_size_of_a_value_counts_all_text_in_it() -> None:
+    long = "x" * 10_000
+    for value in (long, long.encode(), msgspec.Raw(long.encode()), [[long]], {"a": (long,)}, {long: 1}, Note(long, {})):
+        assert 10_000 < rough_size(value) < 11_000
+    assert 20_000 < rough_size(Note(long, {"a": [long.encode()]})) < 21_000
+    assert rough_size(1) < 100
+    assert rough_size([None] * BULK) == BULK  # as many values take their time, too
+    assert rough_size(["x" * BULK] * 10) < 2 * BULK + 1000
 
 
 async def test_what_fits_is_let_in_at_once_and_the_rest_in_its_turn() -> None:

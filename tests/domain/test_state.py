@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.base.bulk import BULK
 from app.base.errors import Invalid
+from app.domain.messages import HumanMessage
 from app.domain.state import INLINE_BYTES, MAX_CHANNELS, MAX_ELEMENTS, Head, State
 
 
@@ -131,3 +133,42 @@ def test_the_json_of_a_state_is_its_pieces() -> None:
     assert b"".join(state.pieces()) == state.json() == b"{}"
     state.apply({"empty": [], "list": [1, "two"], "value": {"a": 1}, "__hidden": 3})
     assert state.json() == b'{"empty":[],"list":[1,"two"],"value":{"a":1}}'
+
+
+def test_a_view_stays_as_it_was_whatever_becomes_of_its_state() -> None:
+    state = State()
+    state.apply({"messages": [{"id": "a"}, {"id": "b"}], "list": [1], "value": 1, "gone": 2, "__hidden": 3})
+    view, before = state.view(), state.json()
+    state.apply({"messages": [{"id": "c"}], "list": [1, 2], "value": 2, "new": 1})
+    assert view.json() == before
+    state.apply({"messages": [{"id": "a", "type": "human"}, {"id": "b", "type": "remove"}], "list": []})
+    assert view.json() == before
+    assert state.view().json() == state.json() != before
+
+
+def test_a_state_knows_its_size_without_a_look_at_what_it_holds() -> None:
+    state = State()
+    log: dict[int, bytes] = {}
+    for update in (
+        {"messages": [{"id": "a"}, {"id": "b"}], "value": "x" * INLINE_BYTES},
+        {"messages": [{"id": "a", "content": "longer"}, {"id": "b", "type": "remove"}], "list": [1, "two"]},
+        {"list": ["three"], "value": 1},
+    ):
+        state.apply(update)
+        held = [*state.elements(), *state.elements("list"), msgspec.json.encode(state.get("value"))]
+        assert state.view().size == reloaded(state, log).view().size == sum(map(len, held))
+
+
+def test_the_effort_of_an_update_is_its_own_unless_it_changes_what_is_there() -> None:
+    state = State()
+    state.merge_messages([message(f"m{n}", "x" * 100) for n in range(BULK // 100)])
+    new = HumanMessage(content="hello", id="new")
+    for fresh in (new, {"id": "new"}, msgspec.Raw(message("new"))):
+        assert state.effort({"messages": [fresh]}) < 1000
+    assert state.effort({"messages": [HumanMessage(content="x" * BULK, id="new")]}) >= BULK
+    for known in (HumanMessage(content="", id="m1"), {"id": "m1", "type": "remove"}, msgspec.Raw(message("m1"))):
+        assert state.effort({"messages": [known]}) > BULK
+    again = State.load(state.head(), dict(state.take_items()), state.last_number)
+    assert again.effort({"messages": [new]}) > BULK  # the ids of what is there are not known yet
+    again.apply({"messages": [new]})
+    assert again.effort({"messages": [msgspec.structs.replace(new, id="newer")]}) < 1000

@@ -1,14 +1,22 @@
-"""What a run costs: two statements for an echo, one more for each further step, and bytes that grow with the thread."""
+"""What a run costs: two statements for an echo, one more for each further step, and bytes that grow with the thread.
 
+However long the thread is: of its values, a run encodes those that a reader asks for.
+"""
+
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from app.agents.port import Outcome, RunContext
+from app.base.bulk import BULK
 from app.base.ids import new_id
+from app.bus.feed import EventId
 from app.db.engine import Database
+from app.domain import state
 from app.runs import journal, turns
+from app.runs.entries import Claimed
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 from tests.statements import sent_by
 
@@ -52,6 +60,89 @@ async def test_the_next_turn_here_loads_nothing(database: Database) -> None:
         live.awaited = True
         await live.done
     assert named(sent) == ["accept", "commit"]
+
+
+class Encoded:
+    """Counts how often values are encoded, and what is done in a thread because it is large."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.views = self.threads = 0
+        pieces, to_thread = state.StateView.pieces, asyncio.to_thread
+
+        def counted(view: state.StateView) -> list[bytes]:
+            self.views += 1
+            return pieces(view)
+
+        async def beside(*args: Any, **named: Any) -> Any:
+            self.threads += 1
+            return await to_thread(*args, **named)
+
+        monkeypatch.setattr(state.StateView, "pieces", counted)
+        monkeypatch.setattr(asyncio, "to_thread", beside)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> Encoded:
+    return Encoded(monkeypatch)
+
+
+async def on_a_large_thread(engine: Engine, **changes: Any) -> Claimed:
+    """A run on a thread whose values take more than ``BULK`` bytes."""
+    first = await engine.begin("x" * (BULK + 1))
+    await engine.stream(first, modes=set())
+    return await engine.accept("hello", thread=first.thread_id, **changes)
+
+
+@pytest.mark.parametrize("mode", ["values", "updates", "messages-tuple", "tasks", "debug", "events"])
+async def test_an_echo_on_a_large_thread_costs_what_it_costs_on_a_small_one(
+    database: Database, encoded: Encoded, mode: str
+) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine, sent_by(database) as sent:
+        run = await on_a_large_thread(engine, modes=[mode])
+        sent.clear()
+        encoded.threads = 0
+        live = engine.supervisor.launch(run)
+        stream = await engine.stream(run, modes=set())
+        await live.done
+    assert b"event: end" in stream
+    assert named(sent) == ["commit"]
+    assert (encoded.views, encoded.threads) == (0, 0)
+
+
+async def test_values_are_encoded_once_for_all_readers(database: Database, encoded: Encoded) -> None:
+    """Two frames: after the input, and in the end."""
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        run = await on_a_large_thread(engine, modes=["values", "updates"])
+        encoded.views = 0
+        engine.supervisor.launch(run)
+        streams = await asyncio.gather(*(engine.stream(run) for _ in range(5)))
+    assert streams[0].count(b"event: values") == 2
+    assert set(streams) == {streams[0]}
+    assert encoded.views == 2
+
+
+async def test_a_replay_reads_the_values_that_its_reader_wants(database: Database) -> None:
+    async def work(context: RunContext) -> Outcome:
+        for _ in range(3):
+            await context.commit(step("thinking", following=("agent",)))
+        return Outcome(step=step("done"))
+
+    async with engine_on(database, SteeredAgent("steered", work)) as engine:
+        run = await engine.begin("x", agent="steered", modes=["values", "updates", "tasks"])
+        whole = await engine.stream(run)
+    ids = [line.partition(b": ")[2].decode() for line in whole.split(b"\r\n") if line.startswith(b"id: ")]
+    async with engine_on(database, SteeredAgent("steered", work)) as other, sent_by(database) as sent:
+        assert await other.stream(run) == whole
+        of_all = sum("checkpoint_items" in statement for statement in sent)
+        sent.clear()
+        assert b"event: updates" in await other.stream(run, modes={"updates"})
+        of_updates = sum("checkpoint_items" in statement for statement in sent)
+        sent.clear()
+        last = ids[-3].split("-")
+        assert whole.endswith(await other.stream(run, after=EventId(int(last[0]), int(last[1]))))
+        of_the_end = sum("checkpoint_items" in statement for statement in sent)
+    assert (of_all, of_updates) == (5, 0)
+    assert of_the_end <= 1
 
 
 async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> None:

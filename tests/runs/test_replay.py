@@ -1,11 +1,15 @@
 """What a reader gets later is what readers got at once."""
 
+import asyncio
+
 import msgspec
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import Outcome, RunContext, Step
+from app.bus.feed import EventId
 from app.db.engine import Database
 from app.domain.events import Custom
-from tests.runs.engine import SteeredAgent, engine_on, step
+from app.runs.frames import MODES
+from tests.runs.engine import SteeredAgent, engine_on, said, step
 
 
 async def test_steps_that_no_mode_shows_cost_a_replay_nothing(database: Database) -> None:
@@ -22,3 +26,34 @@ async def test_steps_that_no_mode_shows_cost_a_replay_nothing(database: Database
     assert b'"here"' in live
     async with engine_on(database, SteeredAgent("echo", unseen_steps)) as another:
         assert await another.stream(run) == live
+
+
+async def test_a_reader_that_comes_late_gets_the_values_of_each_step_not_those_of_now(database: Database) -> None:
+    """Frames of values are encoded when they are read, by when the state has grown, or was changed."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def changing(context: RunContext) -> Outcome:
+        draft = said("draft")
+        await context.commit(Step(node="agent", update={"messages": [draft]}, next=("agent",)))
+        await context.commit(Step(node="agent", update={"list": [1, 2], "topic": "one"}, next=("agent",)))
+        final = msgspec.structs.replace(draft, content="final")
+        await context.commit(Step(node="agent", update={"messages": [final, said("more")], "list": [2]}, next=()))
+        await context.commit(Step(node="agent", update={"topic": "two", "list": [2, 3]}, next=()))
+        reached.set()
+        await go_on.wait()
+        return Outcome(step=step("done"))
+
+    async with engine_on(database, SteeredAgent("steered", changing)) as engine:
+        run = await engine.begin("x", agent="steered", modes=list(MODES))
+        await reached.wait()
+        reader = asyncio.ensure_future(engine.stream(run))
+        await asyncio.sleep(0)
+        go_on.set()
+        live = await reader
+    ids = [line.partition(b": ")[2].decode() for line in live.split(b"\r\n") if line.startswith(b"id: ")]
+    async with engine_on(database, SteeredAgent("steered", changing)) as another:
+        assert await another.stream(run) == live
+        for place in ids[:-1]:
+            epoch, seq = map(int, place.split("-"))
+            assert live.endswith(rest := await another.stream(run, after=EventId(epoch, seq)))
+            assert rest.count(b"\r\nid: ") == len(ids) - seq
