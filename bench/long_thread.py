@@ -1,4 +1,4 @@
-"""Whether a run costs more the longer its thread is: ``python -m bench.long_thread`` (a minute).
+"""Whether a run costs more the longer its thread is: ``python -m bench.long_thread`` (some minutes).
 
 Two threads take turns: one of many runs, and short ones beside it, so that both meet the same machine. The clients ask
 for what a run adds, not for the thread's values, whose bytes grow with it.
