@@ -109,8 +109,7 @@ class Feed:
         self.finished = False
         self.in_log = 0
         self.outlet: Callable[[], None] | None = None
-        self.has_large = False
-        """Whether there may be frames for ``encode_next``."""
+        self._has_large = False
         self._frames: list[AnyFrame] = []
         self._forgotten = 0
         self._bytes = 0
@@ -138,7 +137,7 @@ class Feed:
         for frame in frames:
             self._bytes += frame.size
             if frame.size >= BULK:
-                self.has_large = True
+                self._has_large = True
         if self._bytes > MOST_BYTES:
             self._forget()
         self._wake()
@@ -183,6 +182,8 @@ class Feed:
 
     async def encode_next(self, after: EventId, modes: Collection[str] | None = None) -> None:
         """Encode the large frames of what ``take`` would give, beside the event loop."""
+        if not self._has_large:
+            return
         fresh = self._next(max(self._place(after) - self._forgotten, 0))
         await encode_large(frame for frame in fresh if modes is None or frame.mode in modes)
 

@@ -69,8 +69,7 @@ class RunStreams:
         ``holder``: whose share of the memory for large chunks they take.
         A reader that has had something waits until the database is back; any other gets ``Unavailable``.
         """
-        place = after
-        failures = 0
+        place, failures = after, 0
         feeds = self._supervisor.feeds
         with feeds.follow(tenant_id, run_id) as followed:
             while True:
@@ -80,8 +79,7 @@ class RunStreams:
                 owned = feed.epoch
                 with contextlib.suppress(Behind):
                     while _covers(feed, place):
-                        if feed.has_large:
-                            await feed.encode_next(place, modes)
+                        await feed.encode_next(place, modes)
                         if (fresh := feed.take(place, modes)) is not None:
                             place, chunk = fresh
                             if chunk:
