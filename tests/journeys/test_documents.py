@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -65,14 +64,20 @@ def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
     assert FunctionTool(load("./tools.py:find_order", tmp_path)).spec.parameters["required"] == ["number"]
 
 
-def test_the_example_of_the_page_on_documents_finds_what_it_has_uploaded(served: Served, tmp_path: Path) -> None:
-    (example,) = blocks("docs/documents.md", "python")
-    inside = textwrap.indent(example.replace("http://127.0.0.1:8000/api/v1", served.base), "    ")
+@pytest.mark.parametrize(
+    "page, printed",
+    [
+        ("docs/documents.md", "Boats 0 0 84 # Boats\n\nA sloop"),
+        ("docs/store.md", "['allergic to peanuts']\n"),
+    ],
+)
+def test_the_example_of_a_page_runs_as_it_stands(served: Served, tmp_path: Path, page: str, printed: str) -> None:
+    (example,) = blocks(page, "python")
     script = tmp_path / "example.py"
-    script.write_text(f"import asyncio\n\n\nasync def main():\n{inside}\n\nasyncio.run(main())\n")
+    script.write_text(example.replace("http://127.0.0.1:8000/api/v1", served.base))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Boats 0 0 84 # Boats\n\nA sloop")
+    assert done.stdout.startswith(printed)
 
 
 def test_the_curl_of_the_page_on_documents_uploads_a_pdf(served: Served, tmp_path: Path) -> None:
