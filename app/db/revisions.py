@@ -19,6 +19,7 @@ REVISIONS = (
     "0016",
     "0017",
     "0018",
+    "0019",
 )
 """As in ``migrations/versions``, oldest first; a test compares them."""
 

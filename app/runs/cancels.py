@@ -13,6 +13,7 @@ import asyncpg
 from app.db.engine import Database
 from app.domain.lifecycle import Reason
 from app.runs.entries import Claimed
+from app.runs.turns import ENDED_PAUSE
 
 REASONS = {"interrupt": Reason.CANCELLED, "supersede": Reason.SUPERSEDED}
 
@@ -31,15 +32,19 @@ with waiting as (
   select tenant_id, thread_id, count(*) filter (where reason <> 'scheduled') as queued
   from waiting group by tenant_id, thread_id
 ), freed as (
-  update threads t set queued = greatest(t.queued - c.queued, 0), updated_at = now()
+  update threads t set queued = greatest(t.queued - c.queued, 0), updated_at = now(),
+    status = case when t.live_run is null and exists (
+        select from waiting w where w.thread_id = t.thread_id and w.epoch = 0 and <ended_pause>)
+      then 'interrupted' else t.status end
   from counted c where t.tenant_id = c.tenant_id and t.thread_id = c.thread_id
 ), reopened as (
   update questions q set closed_at = null, closed_by = null
   from waiting w
   where w.epoch = 0 and q.tenant_id = w.tenant_id and q.thread_id = w.thread_id and q.closed_by = w.run_id
 )
-"""
-"""A run that never began has answered nothing: the questions that it closed when it was accepted are open again."""
+""".replace("<ended_pause>", ENDED_PAUSE.replace("<run>", "w.run_id"))
+"""A run that never began has answered nothing: the questions that it closed when it was accepted are open again, and
+the pause that it ended is one again."""
 
 _END_PENDING = (
     _PENDING
@@ -83,21 +88,14 @@ order by thread_id for no key update
 """
 """A thread is locked before its runs everywhere, so that two never wait for each other."""
 
-ROLL_BACK = """
-with thread as (
-  select tenant_id, thread_id, live_run from threads
-  where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
-), gone as (
-  delete from runs r using thread t where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running'
-    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and <deaf>)
-  returning r.tenant_id, r.run_id, r.thread_id
-), restored as (
+_ROLL_BACK = """
+with <gone>, restored as (
   update threads t set
     head = (t.before->>'head')::uuid, status = coalesce(t.before->>'status', 'idle'),
     error = nullif(t.before->'error', 'null'), interrupts = nullif(t.before->'interrupts', 'null'),
     answered = nullif(t.before->'answered', 'null'), before = null, live_run = null,
-    updated_at = now(), state_updated_at = now()
-  from gone g where t.tenant_id = g.tenant_id and t.thread_id = g.thread_id and t.live_run = g.run_id
+    queued = <queued>, updated_at = now(), state_updated_at = now()
+  from gone g where t.tenant_id = g.tenant_id and t.thread_id = g.thread_id and <is_on>
   returning t.queued
 ), reopened as (
   update questions q set closed_at = null, closed_by = null
@@ -108,7 +106,12 @@ with thread as (
 ), no_steps as (
   delete from steps x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
 ), no_intents as (
-  delete from tool_intents x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
+  delete from tool_intents x using gone g
+  where x.tenant_id = g.tenant_id and x.run_id = g.run_id and x.tool_class not in ('unsafe', 'reconcilable')
+), kept_intents as (
+  update tool_intents x set thread_id = g.thread_id
+  from gone g
+  where x.tenant_id = g.tenant_id and x.run_id = g.run_id and x.tool_class in ('unsafe', 'reconcilable')
 ), no_events as (
   delete from events x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
 ), no_items as (
@@ -120,8 +123,39 @@ with thread as (
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id and x.run_id = g.run_id
 )
 select queued from restored
+"""
+"""All parts see the thread as it was. Calls that cannot be repeated stay known: what they did is not undone."""
+
+_LIVE_GONE = """
+thread as (
+  select tenant_id, thread_id, live_run from threads
+  where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
+), gone as (
+  delete from runs r using thread t where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running'
+    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and <deaf>)
+  returning r.tenant_id, r.run_id, r.thread_id
+)
 """.replace("<deaf>", _DEAF)
-"""By its owner, or (without an epoch) by anybody once the owner had its time. All parts see the thread as it was."""
+
+_BEGUN_GONE = """
+gone as (
+  delete from runs r
+  where r.tenant_id = $1 and r.status = 'pending' and r.epoch > 0 and <which>
+  returning r.tenant_id, r.run_id, r.thread_id
+)
+"""
+
+
+def _roll_back(gone: str, queued: str, is_on: str) -> str:
+    statement = _ROLL_BACK.replace("<gone>", gone.strip()).replace("<queued>", queued)
+    return statement.replace("<is_on>", is_on)
+
+
+ROLL_BACK = _roll_back(_LIVE_GONE, "t.queued", "t.live_run = g.run_id")
+"""A live run; by its owner, or (without an epoch) by anybody once the owner had its time."""
+
+_ROLL_BACK_BEGUN = _roll_back(_BEGUN_GONE, "greatest(t.queued - 1, 0)", "t.live_run is null")
+"""A run that has run and waits for its next owner: its thread, which the caller has locked, has had no other since."""
 
 EXPIRED = """
 select tenant_id, run_id, thread_id, cancel from runs r
@@ -203,6 +237,7 @@ async def supersede(connection: asyncpg.Connection, tenant_id: UUID, thread_id: 
 
 async def _stop(connection: asyncpg.Connection, tenant_id: UUID, which: str, what: Any, action: str) -> None:
     if action == "rollback":
+        await connection.execute(_ROLL_BACK_BEGUN.replace("<which>", which), tenant_id, what)
         await connection.execute(_DROP_PENDING.format(which=which), tenant_id, what)
     else:
         await connection.execute(_END_PENDING.format(which=which), tenant_id, what, REASONS[action])

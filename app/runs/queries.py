@@ -240,11 +240,18 @@ async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoi
 
 
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
-    """Remove an ended run and what it left, but its transitions and the thread's checkpoints; whether it was there."""
+    """Remove an ended run and what it left; whether it was there.
+
+    Its transitions, the thread's checkpoints, and the calls that a fork from these must not repeat stay.
+    """
     gone = await session.execute(
         sa.delete(runs).where(*_of(session, tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running")))
     )
     if gone:
-        for table in (steps, tool_intents, events):
+        for table in (steps, events):
             await session.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id))
+        its = tool_intents.c.tenant_id == tenant_id, tool_intents.c.run_id == run_id
+        unrepeatable = tool_intents.c.tool_class.in_(("unsafe", "reconcilable"))
+        await session.execute(sa.delete(tool_intents).where(*its, ~unrepeatable))
+        await session.execute(sa.update(tool_intents).where(*its).values(thread_id=thread_id))
     return bool(gone)

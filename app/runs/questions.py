@@ -148,13 +148,17 @@ where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
           on q.tenant_id = $1 and q.thread_id = r.thread_id and q.question_id = a.asked->>'id'
         where q.kind is null or q.call_id = i.call_id))))
 union all
+select true, i.call_id, i.key, i.run_id, i.thread_id, false, i.created_at
+from family f join tool_intents i on i.tenant_id = $1 and i.thread_id = f.thread_id
+union all
 select false, n.id, coalesce(q.key, n.id), q.closed_by, null, q.closed_at is null, null
 from named n left join questions q on q.tenant_id = $1 and q.thread_id = $2 and q.question_id = n.id
 order by 7 nulls first
 """
 """Calls that may have been made: by an owner that died, by a run that was stopped in the middle of a step, and (of
 those that cannot be repeated) by any run of the thread and its copies that went on beyond them, unless it left them
-waiting for an answer. And the questions that waited when the run began, with those that it answers."""
+waiting for an answer, or by one that was removed. And the questions that waited when the run began, with those that it
+answers."""
 
 
 async def load_past(database: Database, claimed: Claimed, given: Mapping[str, Any], *, branches: bool) -> Past:

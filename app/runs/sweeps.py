@@ -124,6 +124,8 @@ with <which>, ended as (
   delete from steps x using ended e where x.tenant_id = e.tenant_id and x.run_id = e.run_id
 ), no_intents as (
   delete from tool_intents x using ended e where x.tenant_id = e.tenant_id and x.run_id = e.run_id
+), no_kept_intents as (
+  delete from tool_intents x using old o where x.tenant_id = o.tenant_id and x.thread_id = o.thread_id
 ), no_events as (
   delete from events x using ended e where x.tenant_id = e.tenant_id and x.run_id = e.run_id
 ), no_items as (

@@ -92,6 +92,8 @@ tool_intents = sa.Table(
     sa.Column("key", sa.Text, nullable=False, comment="the idempotency key, the same for every attempt"),
     sa.Column("args", sa.LargeBinary, nullable=False),
     timestamp("created_at"),
+    sa.Column("thread_id", UUIDType, comment="of a run that was removed: where its call must not be repeated"),
+    sa.Index("tool_intents_thread_idx", "tenant_id", "thread_id", postgresql_where=sa.text("thread_id is not null")),
 )
 
 questions = sa.Table(

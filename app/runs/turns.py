@@ -10,6 +10,11 @@ BEFORE = """
 """.strip()
 """The thread as a run finds it when its turn comes: what a rollback restores."""
 
+ENDED_PAUSE = """
+(t.before->>'ended_pause' = <run>::text and t.before->>'head' is not distinct from t.head::text)
+""".strip()
+"""Whether a run, which has not begun, has ended the pause of its thread ``t`` when it was accepted."""
+
 _ACCEPT = """
 with entry as (
   select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::jsonb[], $7::text[], $8::bool[],
@@ -36,7 +41,7 @@ with entry as (
     status = case when k.starts and t.live_run is null and t.queued = 0 then 'busy'<rests> else t.status end,
     error = case when k.starts and t.live_run is null and t.queued = 0 then null else t.error end,
     interrupts = case when k.starts and t.live_run is null and t.queued = 0 then null else t.interrupts end,
-    before = case when k.starts and t.live_run is null and t.queued = 0 then <before> else t.before end,
+    before = case when k.starts and t.live_run is null and t.queued = 0 then <before><pauses> else t.before end,
     metadata = case when t.metadata @> k.mark then t.metadata else t.metadata || k.mark end,
     updated_at = now()
   from known k<decided>
@@ -108,7 +113,7 @@ def _filled(text: str, **parts: str) -> str:
     return text
 
 
-_PLAIN = {"closing": "", "decided": "", "rests": "", "before": BEFORE}
+_PLAIN = {"closing": "", "decided": "", "rests": "", "pauses": "", "before": BEFORE}
 
 ACCEPT = _filled(_ACCEPT, arrays="", columns="", birth="mark", turned="", lease="16", seen="", **_PLAIN)
 
@@ -139,9 +144,12 @@ ACCEPT_ANSWERS = _filled(
     closing=_CLOSING,
     decided=" left join decided d on d.n = k.n",
     rests=" when d.paused then 'idle'",
+    pauses=f"\n      when d.paused then {BEFORE} || jsonb_build_object('ended_pause', k.run_id)",
     before=f"{BEFORE} || jsonb_build_object('answering', k.answering is not null)",
 )
-"""The same for runs that bring answers: the questions are closed by it, or (if strict) the run is refused."""
+"""The same for runs that bring answers: the questions are closed by it, or (if strict) the run is refused.
+
+A pause has no row that is closed: the thread keeps which of the runs that wait has ended it."""
 
 OWN_THREAD = "select true from threads where tenant_id = $1 and thread_id = $2 and metadata @> $3::jsonb"
 
@@ -212,7 +220,8 @@ _CLAIM = """
   update threads t set live_run = d.run_id, status = 'busy', error = null, interrupts = null,
     queued = greatest(t.queued - case when r.reason = 'scheduled' then 0 else 1 end, 0), updated_at = now(),
     before = case when r.epoch > 0 then t.before else
-      <before> || jsonb_build_object('answering', r.parent_id is not null) end
+      <before> || jsonb_build_object('answering', r.parent_id is not null)
+        || case when <ended_pause> then '{"status": "interrupted"}'::jsonb else '{}' end end
   from due d join runs r on r.run_id = d.run_id and r.tenant_id is not distinct from d.tenant_id
   where t.thread_id = d.thread_id and t.tenant_id is not distinct from d.tenant_id and t.live_run is null
   returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.answered, r.reason as was
@@ -231,7 +240,7 @@ _CLAIM = """
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,
   coalesce(a.context, '{}')::text as assistant_context
 from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assistant_id = c.assistant_id
-""".replace("<before>", BEFORE)
+""".replace("<before>", BEFORE).replace("<ended_pause>", ENDED_PAUSE.replace("<run>", "r.run_id"))
 
 CLAIM = _filled(_CLAIM, due=_DUE_OF_ALL.strip(), free=_FREE, suspect=_SUSPECT)
 """Up to $3 runs, for the owner $1 and $2 seconds. Suspects are none of them (app.runs.quarantine)."""

@@ -213,7 +213,7 @@ _LOCK = Owned(
     _OWN,
 )
 _OF_RUNS = ("steps", "tool_intents", "events")
-_OF_THREADS = ("runs", "checkpoint_items", "checkpoints", "threads")
+_OF_THREADS = ("runs", "tool_intents", "checkpoint_items", "checkpoints", "threads")
 
 
 async def lock(session: Writer, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:

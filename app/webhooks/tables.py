@@ -22,5 +22,6 @@ webhook_deliveries = sa.Table(
     sa.Column("ended_at", Timestamp),
     sa.CheckConstraint("status in ('pending', 'delivered', 'dead')", name="status"),
     sa.Index("webhook_deliveries_due_idx", "due_at", postgresql_where=sa.text("status = 'pending'")),
+    sa.Index("webhook_deliveries_turn_idx", "tenant_id", "due_at", postgresql_where=sa.text("status = 'pending'")),
     sa.Index("webhook_deliveries_tenant_idx", "tenant_id", "created_at"),
 )

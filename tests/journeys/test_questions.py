@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -393,3 +393,69 @@ async def test_a_rollback_opens_the_question_that_its_run_had_closed(steered: Se
         json={"assistant_id": "stopping", "command": {"resume": {question["id"]: {"action": "reject"}}}},
     )
     assert again.status_code == 200
+
+
+@pytest.mark.parametrize("way", ["cancel", "take over"])
+async def test_a_rollback_does_not_let_an_executed_call_be_repeated(
+    http: httpx.AsyncClient, ledger: Path, way: str
+) -> None:
+    thread_id, questions = await asked(http, "lasting", f"note {ledger}? what time is it?")
+    resume = {one["id"]: True for one in questions}
+    body = {"assistant_id": "lasting", "command": {"resume": resume}}
+    run = (await http.post(f"/threads/{thread_id}/runs", json=body)).json()
+    await eventually(lambda: lines(ledger) == ["add"])  # the clock goes on for ever
+    if way == "cancel":
+        cancel = f"/threads/{thread_id}/runs/{run['run_id']}/cancel"
+        await http.post(cancel, params={"action": "rollback", "wait": True})
+        reviews = (await said(http, thread_id, "lasting", command={"resume": resume}))["__interrupt__"]
+    else:
+        reviews = (await said(http, thread_id, "lasting", input=None, multitask_strategy="rollback"))["__interrupt__"]
+    assert [one["value"]["type"] for one in reviews] == ["tool_review", "tool_review"]
+    assert not {one["id"] for one in reviews} & resume.keys()
+    done = {one["id"]: {"action": "done", "result": "noon"} for one in reviews}
+    assert tools(await said(http, thread_id, "lasting", command={"resume": done})) == ["noon", "noon"]
+    assert lines(ledger) == ["add"]
+
+
+async def test_deleting_a_run_does_not_let_a_fork_repeat_its_call(http: httpx.AsyncClient, ledger: Path) -> None:
+    thread_id, _ = await asked(http, "hasty", f"note {ledger}")
+    history = (await http.get(f"/threads/{thread_id}/history")).json()
+    (before,) = [entry["checkpoint"] for entry in history if entry["next"] == ["tools"]]
+    (run,) = (await http.get(f"/threads/{thread_id}/runs")).json()
+    assert (await http.delete(f"/threads/{thread_id}/runs/{run['run_id']}")).status_code == 204
+    (review,) = (await said(http, thread_id, "hasty", input=None, checkpoint=before))["__interrupt__"]
+    assert review["value"]["type"] == "tool_review"
+    assert lines(ledger) == ["add"]
+
+
+@pytest.mark.parametrize("action", ["interrupt", "rollback"])
+async def test_a_pause_whose_resume_is_cancelled_before_it_runs_waits_again(
+    http: httpx.AsyncClient, action: str
+) -> None:
+    thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
+    await said(http, thread_id, "assistant", input=SUM, interrupt_before=["tools"])
+    later = {"assistant_id": "assistant", "command": {"resume": None}, "after_seconds": 3600}
+    for _ in range(2):
+        scheduled = (await http.post(f"/threads/{thread_id}/runs", json=later)).json()
+        cancel = f"/threads/{thread_id}/runs/{scheduled['run_id']}/cancel"
+        await http.post(cancel, params={"wait": True, "action": action})
+        assert (await http.get(f"/threads/{thread_id}")).json()["status"] == "interrupted"
+    assert tools(await said(http, thread_id, "assistant", command={"resume": None})) == ["84"]
+
+
+async def test_a_pause_whose_scheduled_resume_is_rolled_back_waits_again(http: httpx.AsyncClient) -> None:
+    thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
+    await said(http, thread_id, "slow", input="what time is it?", interrupt_before=["tools"])
+    later = {"assistant_id": "slow", "command": {"resume": None}, "after_seconds": 1}
+    run = f"/threads/{thread_id}/runs/" + (await http.post(f"/threads/{thread_id}/runs", json=later)).json()["run_id"]
+    async with asyncio.timeout(20):
+        while (await http.get(run)).json()["status"] != "running":  # noqa: ASYNC110  no signal says so here
+            await asyncio.sleep(0.05)
+    await http.post(f"{run}/cancel", params={"wait": True, "action": "rollback"})
+    assert (await http.get(f"/threads/{thread_id}")).json()["status"] == "interrupted"
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110  no signal comes from a file
+            await asyncio.sleep(0.02)

@@ -154,3 +154,33 @@ async def test_a_rollback_is_felt_in_another_process_and_puts_the_thread_back(da
             assert await fetch(database, f"select from {table}") == [], table
         (thread,) = await fetch(database, "select status, live_run, head from threads")
         assert thread == {"status": "idle", "live_run": None, "head": None}
+
+
+async def test_a_run_that_waits_for_its_next_owner_is_rolled_back_whole(database: Database, api: Engine) -> None:
+    """What it committed before its owner left is removed, and its thread is as the run had found it."""
+    row = "select status, head, last_number, queued, live_run, error, interrupts from threads"
+    began = asyncio.Event()
+
+    async def work(context: RunContext) -> Outcome:
+        if context.state.elements()[1:]:  # the thread's second run
+            await context.commit(step("so far", following=("agent",)))
+            began.set()
+            await asyncio.Event().wait()
+        return Outcome(step=step("first"))
+
+    async with engine_on(database, SteeredAgent("echo", work), lease=LEASE) as worker:
+        first = await worker.begin("x")
+        await worker.result(first)
+        before = await fetch(database, row)
+        run = await worker.begin("y", thread=first.thread_id)
+        await asyncio.wait_for(began.wait(), 10)
+    waiting = "select status, epoch from runs where run_id = $1"
+    assert await fetch(database, waiting, run.run_id) == [{"status": "pending", "epoch": 1}]
+    await api.supervisor.cancel(TENANT, [run.run_id], "rollback")
+    (found,), (wanted,) = await fetch(database, row), before
+    assert found == {**wanted, "last_number": found["last_number"]}
+    for table in ("runs", "steps", "checkpoints", "events"):
+        assert await fetch(database, f"select from {table} where run_id = $1", run.run_id) == [], table
+    async with engine_on(database, SteeredAgent("echo", echo), lease=LEASE) as worker:
+        values = await worker.result(await worker.begin("z", thread=first.thread_id))
+    assert [message["content"] for message in values["messages"]] == ["x", "first", "z", "echo: z"]
