@@ -48,13 +48,13 @@ async def rows_read(connection: asyncpg.Connection, statement: str, *parameters:
         plan = json.loads(await connection.fetchval(f"explain (analyze, format json) {statement}", *parameters))
     finally:
         await transaction.rollback()
-    return sum(node.get("Actual Loops", 0) * read for node in nodes(plan[0]["Plan"]) if (read := scanned(node)))
+    return sum(scanned(node) for node in nodes(plan[0]["Plan"]))
 
 
 def scanned(node: dict[str, Any]) -> float:
     if node.get("Relation Name") is None:
         return 0.0
-    return float(node["Actual Rows"]) + float(node.get("Rows Removed by Filter", 0))
+    return float(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
