@@ -72,7 +72,8 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
 def layers(house: House) -> Envelope:
     """All that a request passes through: from the outside in, the envelope, names and origins, time, bodies, routes."""
     prefix = house.settings.server.root_path
-    timed = Deadline(Bodies(litestar(house)), house.settings.runs.request_seconds)
+    runs = house.settings.runs
+    timed = Deadline(Bodies(litestar(house), most_large=runs.request_bytes), runs.request_seconds)
     inner = behind_names(timed, house)
     return Envelope(inner, house.meters, tracer=house.tracer, prefix=prefix)
 

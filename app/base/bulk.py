@@ -103,6 +103,29 @@ class ByteBudget:
             raise Limited("Large requests of this key are being read; send them one after the other.", 1)
         raise Unavailable("Too many large requests are being read; try again.", retry_after=1)
 
+    async def wait_for_turn(self, holder: Hashable, size: int, given_up: "asyncio.Future[None]") -> int:
+        """As ``acquire`` with no limit of time, until ``given_up`` is done: then 0."""
+        size = min(size, self._total, self._each)
+        if not self._waiting and self._fits(holder, size):
+            self._take(holder, size)
+            return size
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = (holder, size)
+        self._serve()
+        try:
+            await asyncio.wait({turn, given_up}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if turn.done():
+                self.release(holder, size)
+            raise
+        finally:
+            self._waiting.pop(turn, None)
+        return size if turn.done() else 0
+
+    def has_room(self, holder: Hashable, size: int) -> bool:
+        """Whether ``acquire`` would not have to wait now."""
+        return not self._waiting and self._fits(holder, min(size, self._total, self._each))
+
     def release(self, holder: Hashable, size: int) -> None:
         """Give back what ``acquire`` returned."""
         self._used -= size

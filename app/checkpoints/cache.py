@@ -1,14 +1,13 @@
 """States of threads that ran here lately, so that the next turn need not load and decode them again."""
 
 import asyncio
-import contextlib
-import ctypes
 import time
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 from uuid import UUID
 
+from app.base.memory import trim_memory
 from app.base.tasks import Tasks
 from app.domain.state import State
 
@@ -96,9 +95,3 @@ class StateCache:
             return None
         self.size -= entry.size
         return entry.kept
-
-
-def trim_memory() -> None:
-    """Give free memory back to the system, where the C library can: glibc, else nothing happens."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -112,6 +112,16 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     most: Annotated[
         int, is_("AGENT_WORKER_RUNS", "Runs that one worker process executes at once; others wait.", ge=1, le=100_000)
     ] = 1000
+    request_bytes: Annotated[
+        int,
+        is_(
+            "AGENT_REQUEST_BYTES",
+            "Bytes of a request that carries messages: a run, a state, a new thread. A run takes some eight times as "
+            "many of memory, and blocks others for some four milliseconds a megabyte.",
+            ge=1_048_576,
+            le=33_554_432,
+        ),
+    ] = 8 * 1024 * 1024
     streams_per_key: Annotated[
         int, is_("AGENT_STREAMS_PER_KEY", "Streams that one key may have open on one process.", ge=1, le=100_000)
     ] = 2000

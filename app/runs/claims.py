@@ -311,4 +311,5 @@ def _claimed(
         traceparent=get("traceparent") or "",
         torn=isinstance(of, asyncpg.Record) and of["torn"],
         suspect=isinstance(of, asyncpg.Record) and of["suspect"],
+        request_bytes=of["request_bytes"] if isinstance(of, asyncpg.Record) else len(of.request),
     )

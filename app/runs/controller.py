@@ -16,13 +16,14 @@ from app.base.errors import Forbidden
 from app.bus.feed import START, EventId
 from app.domain.lifecycle import RunStatus
 from app.idempotency.header import key_in
-from app.idempotency.structs import Made
+from app.idempotency.structs import Key, Made
 from app.runs.creation import created
 from app.runs.entries import Claimed
 from app.runs.frames import MODES
 from app.runs.service import RunService
 from app.runs.structs import Action, BulkCancel, Run, RunCreate
 from app.runs.thread_streams import THREAD_MODES, read_place
+from app.web.answers import ReadyRequest
 from app.web.params import NEXT_PAGE, AnyRequest, Page, last_event_id, page_of, project, select_fields, stream_modes
 from app.web.stream import EVENT_STREAM, EventStream, Gone, JsonWait
 from app.web.streams import Streams
@@ -64,7 +65,7 @@ class RunsController(Controller):
         self, thread_id: Id, data: Body, principal: Who, runs: Service, request: AnyRequest
     ) -> Response[Any]:
         """The run is accepted, and durable, when this answers."""
-        return _created(await runs.create(principal, thread_id, data, await key_in(request)))
+        return _created(await runs.create(principal, thread_id, data, await _key_of(request)))
 
     @post(
         "/threads/{thread_id:str}/runs/stream",
@@ -94,7 +95,7 @@ class RunsController(Controller):
     @post("/runs", status_code=200, opt=STARTS_RUNS, summary="Start a stateless run in the background")
     async def create_stateless(self, data: Body, principal: Who, runs: Service, request: AnyRequest) -> Response[Any]:
         """The run gets a thread of its own, which goes when it ends unless ``on_completion`` is ``keep``."""
-        return _created(await runs.create(principal, None, data, await key_in(request)))
+        return _created(await runs.create(principal, None, data, await _key_of(request)))
 
     @post(
         "/runs/stream",
@@ -255,6 +256,14 @@ def _headers(thread_id: UUID, run_id: UUID, verb: str) -> dict[str, str]:
     return {"Location": f"{place}/{verb}", "Content-Location": place}
 
 
+async def _key_of(request: AnyRequest) -> Key | None:
+    """The key that came with a request whose body is read: the body is let go of, as it may be large."""
+    key = await key_in(request)
+    if isinstance(request, ReadyRequest):
+        request.release_body()
+    return key
+
+
 def _created(accepted: Claimed | Made) -> Response[Any]:
     place = f"/threads/{accepted.thread_id}/runs/{accepted.run_id}"
     shown = created(accepted) if isinstance(accepted, Claimed) else msgspec.Raw(accepted.answer or b"null")
@@ -297,7 +306,7 @@ class Opening:
 
     async def _begin(self, thread_id: UUID | None, body: RunCreate) -> Claimed | Made:
         self._streams.admit(self._principal.holder)
-        return await self._runs.create(self._principal, thread_id, body, await key_in(self._request))
+        return await self._runs.create(self._principal, thread_id, body, await _key_of(self._request))
 
     def _on_disconnect(self, run_id: UUID, body: RunCreate) -> Gone | None:
         if body.on_disconnect != "cancel":

@@ -11,7 +11,7 @@ from app.base.errors import AgentServiceError
 from app.base.ids import task_id
 from app.domain.events import Ended, Event, Failed, Interrupted, Move
 from app.domain.state import State
-from app.runs.frames import with_member
+from app.runs.frames import with_last_member
 
 encode = msgspec.json.Encoder().encode
 
@@ -37,12 +37,12 @@ class Ending(NamedTuple):
             words.append(msgspec.structs.replace(self.failed, move=move))
         return [*words, Ended(run_id=str(run_id), status=status)]
 
-    def result(self, state: State) -> bytes:
-        """What ``wait`` and ``join`` answer: the values of ``state``, or the error, as JSON."""
+    def result(self, state: State) -> list[bytes]:
+        """What ``wait`` and ``join`` answer: the values of ``state``, or the error, as JSON in pieces."""
         if self.failed is not None:
-            return encode({"__error__": {"error": self.failed.error, "message": self.failed.message}})
-        values = state.json()
-        return with_member(values, "__interrupt__", shown(self.interrupts)) if self.interrupts else values
+            return [encode({"__error__": {"error": self.failed.error, "message": self.failed.message}})]
+        pieces = state.pieces()
+        return with_last_member(pieces, "__interrupt__", shown(self.interrupts)) if self.interrupts else pieces
 
 
 def shown(interrupts: Sequence[Interrupt]) -> bytes:

@@ -10,6 +10,9 @@ from app.checkpoints.entry import CheckpointEntry
 from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
 from app.limits.structs import Reserved
 
+LARGE_REQUEST = 1024 * 1024
+"""Bytes from which on a request is large: its run waits for its turn in memory (``app.runs.memory``)."""
+
 
 class Accept(msgspec.Struct, frozen=True, kw_only=True):
     """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes).
@@ -50,7 +53,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     ``answered`` maps interrupt ids to answers that earlier runs of the thread got and could not finish with. The lease
     holds until ``held_until`` on this process's monotonic clock; without one the run waits for its turn, ``behind`` the
     thread's live one if there is one. ``torn``: its last owner stopped in the middle of a step. ``suspect``: that
-    owner's process died, perhaps because of this run.
+    owner's process died, perhaps because of this run. ``request_bytes``: the size of its request, which is empty here
+    and still to be read where it is large and the run has to wait for its turn in memory.
     """
 
     tenant_id: UUID
@@ -77,6 +81,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     torn: bool = False
     suspect: bool = False
     traceparent: str = ""
+    request_bytes: int = 0
 
     @property
     def started(self) -> bool:

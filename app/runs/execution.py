@@ -37,6 +37,9 @@ Value = TypeVar("Value")
 
 encode = msgspec.json.Encoder().encode
 
+LARGE_UPDATE = 4 * 1024 * 1024
+"""Bytes of a step's update above which the event log has it only where the run's readers are shown updates."""
+
 
 class HandOver(Exception):
     """The process drains: the run stops at this step boundary and another owner goes on with it."""
@@ -144,13 +147,14 @@ class Execution:
             await self._pause()
 
     async def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
-        size = len(self.claimed.request)
+        size = self.claimed.request_bytes
         update = await _shielded(size, beginning.update_of, self.request, agent, self.run_id)
         return await _shielded(size + self.state.effort(update), self._merge_input, update, agent, source)
 
     def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
         self.state.apply(update)
         following = beginning.nodes(self.request, source, agent, self._draft)
+        self.request.input = None  # it is in the state now, and may be large
         if source:
             self._draft.checkpoint(source, following)
         return following
@@ -315,7 +319,9 @@ class Execution:
         if step is not None:
             number, parent = self.step, self.head
             checkpoint_id = self._draft.take(step)
-            updates = msgspec.Raw(encode({step.node: shown(step.update)}))
+            updates = msgspec.Raw(b"{}")  # a large one is written once, with the state, unless readers are shown it
+            if self._renderer.shows_updates or self.state.pending_size() <= LARGE_UPDATE:
+                updates = msgspec.Raw(encode({step.node: shown(step.update)}))
             move = self._move(parent, "loop", step.next if end is None else ())
             announced.append(StepCommitted(number, str(checkpoint_id), updates, step.node, move))
         if end is not None:
@@ -347,9 +353,11 @@ class Execution:
                 self._input_written = None
             crash_point("before_commit" if entry.end is None else "before_end")
             self.queued = await self._journal.write(entry)
+            written = entry.end is not None
+            del entry
             if end is not None:  # set here, where no cancellation of the caller gets between
                 self.status, self.ended = end.status, True
-            crash_point("after_commit" if entry.end is None else "after_end")
+            crash_point("after_end" if written else "after_commit")
         except BaseException:
             self._events, self._first_seq, self._renderer.seq = sent
             raise
@@ -371,8 +379,8 @@ class Execution:
         values = self.state.view() if self._renderer.needs_values(event) else NO_VALUES
         return self._renderer.render(event, values)
 
-    def result(self) -> bytes:
-        """What ``wait`` and ``join`` answer: the values, or the error, as JSON."""
+    def result(self) -> list[bytes]:
+        """What ``wait`` and ``join`` answer: the values, or the error, as JSON in pieces."""
         return self._ending.result(self.state)
 
 

@@ -48,6 +48,11 @@ class Renderer:
         self._delta_middle = b""
         self._delta_end = b""
 
+    @property
+    def shows_updates(self) -> bool:
+        """Whether any frame shows what a step changed."""
+        return self._updates or bool(self._views)
+
     def wants(self, event: Event) -> bool:
         """Whether ``event`` makes a frame in the run's modes; others need not be kept."""
         match event:
@@ -168,6 +173,12 @@ def _views(modes: Sequence[str]) -> list[View]:
     if "events" in modes:
         views.append(TracesView())
     return views
+
+
+def with_last_member(pieces: list[bytes], name: str, member: bytes) -> list[bytes]:
+    """The pieces of a JSON object with one more member, whose value is the JSON ``member``."""
+    comma = b"" if len(pieces) == 2 else b","  # the brackets alone
+    return [*pieces[:-1], comma + encode(name) + b":" + member + b"}"]
 
 
 def with_member(values: bytes, name: str, member: bytes) -> bytes:

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import msgspec
+
 from app.base.lease import Lease
 from app.bus.feed import Feed
 from app.runs.entries import Claimed
@@ -11,7 +13,10 @@ from app.runs.tracing import Untraced
 
 
 class Live:
-    """``done`` is set once the run has ended or was given up; ``left``: its code goes on without it."""
+    """``done`` is set once the run has ended or was given up; ``left``: its code goes on without it.
+
+    ``waiting``: it has not had its turn yet (``app.runs.memory``).
+    """
 
     def __init__(self, claimed: Claimed, feed: Feed) -> None:
         self.claimed = claimed
@@ -19,9 +24,10 @@ class Live:
         self.lease = Lease(claimed.held_until)
         self.execution: Execution | None = None
         self.task: asyncio.Task[None] | None = None
-        self.done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[bytes] | None] = asyncio.get_running_loop().create_future()
         self.awaited = False
         self.action = ""
+        self.waiting: asyncio.Future[None] | None = None
         self.asked = 0.0
         self.finishing = False
         self.lost = self.away = False
@@ -35,6 +41,8 @@ class Live:
         """Stop at once, on a client's word (``app.runs.cancels``); without effect on a run that is ending anyway."""
         self.action = self.action or action
         self.asked = self.asked or time.monotonic()
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
         if self.task is not None and self.execution is not None and not self.finishing:
             self.task.cancel()  # one that has not begun looks at ``action`` first
 
@@ -43,6 +51,11 @@ class Live:
         if self.task is not None and not self.finishing:
             self.lost, self.away = True, away
             self.task.cancel()
+
+    def read(self) -> Claimed:
+        """Its request was read: from now on the run is known without the request's bytes, which may be many."""
+        self.claimed = msgspec.structs.replace(self.claimed, request=b"")
+        return self.claimed
 
     @property
     def stopped(self) -> bool:

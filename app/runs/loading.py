@@ -41,6 +41,9 @@ SNAPSHOT = (
 )
 
 
+REQUEST = "select request from runs where tenant_id = $1 and run_id = $2"
+
+
 async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
     """The state that the run goes on from, from the cache or in one round trip.
 
@@ -56,7 +59,7 @@ async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -
 
 
 async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
-    request = await offload(len(claimed.request), msgspec.json.decode, claimed.request, type=RunRequest)
+    request = await _request(database, claimed)
     fork = request.checkpoint_id
     start = fork == origin_id(claimed.thread_id)
     if claimed.head is None:
@@ -82,6 +85,16 @@ async def _load(database: Database, cache: StateCache, claimed: Claimed) -> Load
         step=snapshot.step,
         next=snapshot.next,
     )
+
+
+async def _request(database: Database, claimed: Claimed) -> RunRequest:
+    text = claimed.request
+    if not text:
+        async with database.engine_connection() as connection:
+            text = await connection.fetchval(REQUEST, claimed.tenant_id, claimed.run_id)
+    if text is None:
+        raise NotFound("The run was deleted.")
+    return await offload(len(text), msgspec.json.decode, text, type=RunRequest)
 
 
 def settings_of(claimed: Claimed, request: RunRequest) -> tuple[RunConfig, dict[str, Any]]:

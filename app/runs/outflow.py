@@ -7,9 +7,10 @@ shows when its state is read: a small one never waits for room, a large one is d
 """
 
 import asyncio
+import functools
 from collections import Counter
-from collections.abc import Hashable
-from typing import Self
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple, Self
 
 MAX_BYTES = 96 * 1024 * 1024
 MAX_BYTES_EACH = 32 * 1024 * 1024
@@ -20,6 +21,13 @@ MAX_LOADS = 4
 
 SMALL = 64 * 1024
 """A piece below this is not counted: it fits into the buffers of a connection."""
+
+
+class Result(NamedTuple):
+    """What ``wait`` and ``join`` answer: JSON in pieces. Call ``release`` once they are sent, or nobody reads them."""
+
+    pieces: Sequence[bytes]
+    release: Callable[[], None] = lambda: None
 
 
 class Outflow:
@@ -63,9 +71,22 @@ class Outflow:
         finally:
             self.waiting -= 1
 
+    def take(self, holder: Hashable, pieces: Sequence[bytes]) -> Result | None:
+        """A result that is in memory already, counted until it is released; None where there is no room for it."""
+        size = sum(map(len, pieces))
+        if size <= SMALL:
+            return Result(pieces)
+        if not self.has_room(holder):
+            return None
+        self._count(holder, size)
+        return Result(pieces, functools.partial(self.sent, holder, size))
+
     def made(self, holder: Hashable, size: int) -> None:
         """A piece of ``size`` bytes is made: the next may be."""
         self._loads.release()
+        self._count(holder, size)
+
+    def _count(self, holder: Hashable, size: int) -> None:
         if size:
             self.bytes += size
             self.peak = max(self.peak, self.bytes)
@@ -116,8 +137,13 @@ class Room:
         self._size = size if size > SMALL else 0
         self._outflow.made(self._holder, self._size)
 
-    async def __aexit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """The piece is sent, or not made."""
         if self._making:
             self._outflow.made(self._holder, 0)
         if self._size:
             self._outflow.sent(self._holder, self._size)
+        self._making, self._size = False, 0
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

@@ -164,7 +164,7 @@ async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bo
 
 
 _ENDING = sa.text(
-    "select r.thread_id, r.status, r.reason, r.error, r.request, r.interrupts, t.last_number,"
+    "select r.thread_id, r.status, r.error, r.interrupts, t.last_number,"
     f" r.run_id as ended_run, r.epoch as last_epoch, {COLUMNS}"
     " from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id"
     " left join checkpoints c on c.tenant_id = r.tenant_id and c.thread_id = r.thread_id"

@@ -20,6 +20,7 @@ from app.runs.admission import Admission
 from app.runs.claims import TAKE_OVER, Claims
 from app.runs.creation import Creation, answer_of, created
 from app.runs.entries import Accept, Claimed
+from app.runs.outflow import Result
 from app.runs.streams import RunStreams
 from app.runs.structs import BulkCancel, Run, RunCreate, kwargs_of
 from app.runs.supervisor import Supervisor
@@ -63,8 +64,10 @@ class RunService:
         that the agent does not take, ``NotFound``, ``Conflict``, ``Unavailable``.
         """
         self.check_open()
+        given = body
         by, body = await self._creation.reach(principal, thread_id, body)
         asked = await self._creation.entry(principal.tenant_id, thread_id, body, by)
+        given.input = body.input = None  # the entry has it, and it may be large
         async with self.admission.admitted([asked], principal.limits) as (entry,):
             accepted = await (self._claims.accept(entry) if key is None else self._claims.accept_once(entry, key))
         if isinstance(accepted, Made):
@@ -160,9 +163,9 @@ class RunService:
         cut = rows and len(rows) < rows[0].matched
         return [_shown(row) for row in rows], offset + len(rows) if cut else None
 
-    async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> bytes:
+    async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> Result:
         """The run's final values (or its error) as JSON, once it has ended."""
-        return await self._streams.result(principal.tenant_id, thread_id, run_id)
+        return await self._streams.outcome(principal.tenant_id, thread_id, run_id, principal.holder)
 
     async def check_log(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Raise ``NotFound`` for an unknown run, ``Gone`` for one whose stream is not kept any more."""

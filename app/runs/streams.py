@@ -25,8 +25,8 @@ from app.runs import queries
 from app.runs.ending import REMOVED, shown
 from app.runs.execution import first_message_id
 from app.runs.feeds import Followed
-from app.runs.frames import Renderer, with_member
-from app.runs.outflow import SMALL, Outflow
+from app.runs.frames import Renderer, with_last_member
+from app.runs.outflow import SMALL, Outflow, Result
 from app.runs.structs import RunRequest
 from app.runs.supervisor import Supervisor
 
@@ -124,8 +124,15 @@ class RunStreams:
             await self._supervisor.feeds.changed(followed, feed)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
+        """What ``outcome`` gives, as one text."""
+        found = await self.outcome(tenant_id, thread_id, run_id)
+        found.release()
+        return b"".join(found.pieces)
+
+    async def outcome(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID, holder: Hashable = None) -> Result:
         """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON.
 
+        A large one waits until there is room for it in the share of ``holder``.
         Raises ``Unavailable`` if the database is away at first; who has waited waits until it is back.
         """
         failures = 0
@@ -135,12 +142,14 @@ class RunStreams:
                 live = self._supervisor.live(run_id)
                 if live is not None and live.claimed.tenant_id == tenant_id:
                     live.awaited = waited = True
-                    if (result := await asyncio.shield(live.done)) is not None:
+                    pieces = await asyncio.shield(live.done)
+                    if pieces is not None and (result := self.outflow.take(holder, pieces)) is not None:
                         return result
+                    del pieces
+                del live  # and with it what it holds of the run, while this waits
                 feed = followed.feed  # one that closes while the database is asked has news
                 try:
-                    async with self._reading(tenant_id, failures) as session:
-                        row = await queries.ending(session, tenant_id, thread_id, run_id)
+                    result = await self._read_result(tenant_id, thread_id, run_id, holder, failures)
                 except Unavailable:
                     if not waited or self._supervisor.closing:
                         raise
@@ -148,20 +157,45 @@ class RunStreams:
                     await asyncio.sleep(PAUSE_SECONDS)
                     continue
                 failures = 0
-                if row is None:
-                    raise NotFound("The run was deleted.")
-                if RunStatus(row.status) in TERMINAL:
-                    return _result(row)
+                if result is not None:
+                    return result
                 if self._supervisor.closing:
                     raise Unavailable("The server is stopping; join the run again.", retry_after=1)
                 while not feed.closed and self._supervisor.live(run_id) is None:
                     waited = True
                     await self._supervisor.feeds.changed(followed, feed)
 
+    async def _read_result(
+        self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID, holder: Hashable, failures: int
+    ) -> Result | None:
+        """The result of a run that has ended, from the database; None while it has not. Raises ``NotFound``."""
+        room = self.outflow.room(holder)
+        await room.__aenter__()
+        try:
+            while True:
+                async with self._reading(tenant_id, failures) as session:
+                    row = await queries.ending(session, tenant_id, thread_id, run_id)
+                if row is None:
+                    raise NotFound("The run was deleted.")
+                if RunStatus(row.status) not in TERMINAL:
+                    room.close()
+                    return None
+                size = size_of(row) if row.head is not None else 0
+                if room.fits(size):
+                    break
+                del row
+                await room.wait()
+            pieces = await offload(size, _result, row)
+            room.made(sum(map(len, pieces)))
+        except BaseException:
+            room.close()
+            raise
+        return Result(pieces, room.close)
+
     async def ended(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> None:
         """Return once the run has ended, or is gone."""
         with contextlib.suppress(NotFound):
-            await self.result(tenant_id, thread_id, run_id)
+            (await self.outcome(tenant_id, thread_id, run_id)).release()
 
     async def _replay(
         self, tenant_id: UUID, run_id: UUID, replay: "Replay", failures: int
@@ -240,7 +274,9 @@ class RunStreams:
         for values in found:
             async with self._reading(tenant_id) as session:
                 row = await queries.checkpoint(session, tenant_id, run.thread_id, values.checkpoint_id)
-            values.put(b"{}" if row is None else await offload(size_of(row), _json_of, row))
+            size, held = (0, []) if row is None else (size_of(row), [row])
+            del row
+            values.put(await offload(size, _json_of, held) if held else b"{}")
         return found
 
 
@@ -270,8 +306,10 @@ def _values_of(event: Event) -> StoredValues:
     return StoredValues(UUID(event.checkpoint_id))
 
 
-def _json_of(row: Row[Any]) -> bytes:
-    return read(row, 0).state.json()
+def _json_of(held: list[Row[Any]]) -> bytes:
+    """The values in the row that is taken out of ``held``: it goes before they are put together."""
+    state = read(held.pop(), 0).state
+    return state.json()
 
 
 def _put_away(values: Sequence[StoredValues]) -> None:
@@ -333,10 +371,11 @@ async def _removed(run_id: UUID, after: EventId) -> AsyncGenerator[tuple[EventId
     yield EventId(after.epoch + 1, renderer.seq), _joined(frames)
 
 
-def _result(row: Row[Any]) -> bytes:
+def _result(row: Row[Any]) -> list[bytes]:
     if row.error is not None:
-        return msgspec.json.encode({"__error__": row.error})
-    values = b"{}" if row.head is None else read(row, row.last_number).state.json()
+        return [msgspec.json.encode({"__error__": row.error})]
+    pieces = [b"{", b"}"] if row.head is None else read(row, row.last_number).state.pieces()
     if not row.interrupts:
-        return values
-    return with_member(values, "__interrupt__", shown([Interrupt(one["id"], one["value"]) for one in row.interrupts]))
+        return pieces
+    asked = shown([Interrupt(one["id"], one["value"]) for one in row.interrupts])
+    return with_last_member(pieces, "__interrupt__", asked)

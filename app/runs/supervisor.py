@@ -35,6 +35,7 @@ from app.runs.journal import Journal
 from app.runs.leases import Leases
 from app.runs.live import Live
 from app.runs.loading import load_thread
+from app.runs.memory import LargeRuns
 from app.runs.pickup import Pickup
 from app.runs.quarantine import Quarantine
 from app.runs.sweeps import Sweeps
@@ -102,6 +103,7 @@ class Supervisor:
         self._agents, self._most = agents, most
         self._meters, self._tracer = tell
         self._cache = StateCache()
+        self._large = LargeRuns()
         self._tasks = Tasks("runs")
         self._live: dict[UUID, Live] = {}
         self._leases = Leases(parts.claims, self._live, lost=lambda: tell.meters.leases_lost.add(1))
@@ -147,6 +149,7 @@ class Supervisor:
 
     def launch(self, claimed: Claimed) -> Live:
         """Run ``claimed`` in a task of its own."""
+        claimed = self._large.held(claimed)
         # the feed opens now, so that a reader who comes first waits for it and asks no database
         feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
         self._live[claimed.run_id] = live = Live(claimed, feed)
@@ -208,6 +211,8 @@ class Supervisor:
         for live in list(self._live.values()):
             if live.execution is not None:
                 live.execution.draining = True
+            elif live.waiting is not None:
+                live.interrupt_step()
         await self._tasks.wait(seconds)
         for live in list(self._live.values()):
             live.interrupt_step()
@@ -223,9 +228,11 @@ class Supervisor:
         claimed = live.claimed
         context.run_id.set(str(claimed.run_id))
         live.trace = trace = RunTrace(self._tracer, claimed)
-        status = "lost"
+        status, reserved = "lost", 0
         try:
+            reserved = await self._large.turn(live)
             loaded = await load_thread(self._database, self._cache, claimed)
+            claimed = live.read()
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
             execution.draining = self.draining or (self._quarantine.making_way and not claimed.suspect)
             execution.trace = trace
@@ -255,6 +262,7 @@ class Supervisor:
             if not live.left:
                 log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
         finally:
+            self._large.release(claimed, reserved)
             if not live.left:  # who left the code behind settles the run, once its end is written
                 self._settle(live, status)
 
@@ -400,7 +408,7 @@ class Supervisor:
         self.feeds.settle(claimed.run_id, live.feed, finished=execution is not None and execution.ended)
         result = None
         if execution is not None and execution.ended:
-            result = execution.result() if live.awaited else b""
+            result = execution.result() if live.awaited else []
             if execution.request.webhook is not None:
                 self._told()
             if execution.head is not None and not claimed.temporary and not execution.gone:

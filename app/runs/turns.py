@@ -4,6 +4,8 @@ A plan is made once for a connection, perhaps while the tables are empty: ``is n
 without offering it to an index (see ``app.runs.journal``).
 """
 
+from app.runs.entries import LARGE_REQUEST
+
 BEFORE = """
       jsonb_build_object('head', t.head, 'last_number', t.last_number, 'status', t.status, 'error', t.error,
         'interrupts', t.interrupts, 'answered', t.answered)
@@ -232,7 +234,9 @@ _CLAIM = """
     lease_until = now() + make_interval(secs => $2), updated_at = now(), started_at = coalesce(r.started_at, now())
   from turned t
   where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
-  returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts, r.request,
+  returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts,
+    case when octet_length(r.request) < <large> then r.request else '' end as request,
+    octet_length(r.request) as request_bytes,
     r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
     r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as torn,
     (t.was = 'recovered' or t.was = 'cut' and r.attempts > 1) as suspect
@@ -241,6 +245,7 @@ select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as
   coalesce(a.context, '{}')::text as assistant_context
 from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assistant_id = c.assistant_id
 """.replace("<before>", BEFORE).replace("<ended_pause>", ENDED_PAUSE.replace("<run>", "r.run_id"))
+_CLAIM = _CLAIM.replace("<large>", str(LARGE_REQUEST))
 
 CLAIM = _filled(_CLAIM, due=_DUE_OF_ALL.strip(), free=_FREE, suspect=_SUSPECT)
 """Up to $3 runs, for the owner $1 and $2 seconds. Suspects are none of them (app.runs.quarantine)."""

@@ -24,6 +24,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from app.base.errors import AgentServiceError
+from app.base.memory import return_large_blocks
 from app.base.tasks import Tasks, run_through
 from app.serving.child import TELL_STACKS
 from app.serving.listening import BACKLOG
@@ -66,6 +67,7 @@ def run(create: Callable[[], Application], station: Station) -> int:
 
     The process must end next: a task that refuses to end is left behind on the loop.
     """
+    return_large_blocks()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:

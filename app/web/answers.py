@@ -28,6 +28,11 @@ class ReadyRequest(Request[Any, Any, Any]):
             self._body = self._connection_state.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self._body
 
+    def release_body(self) -> None:
+        """Let go of the body, which was read and is not needed again: a large one would stay until the answer."""
+        if self._body is not Empty:
+            self._body = self._connection_state.body = b""
+
 
 class Answer(Response[Any]):
     """An answer; the one without content, headers and cookies is always the same."""

@@ -19,9 +19,9 @@ from app.base.errors import Limited, Unavailable
 from app.base.json_scan import scan
 
 MOST = 1024 * 1024
-MOST_MESSAGES = 32 * 1024 * 1024
-"""Bytes for the routes that take messages: these may carry images."""
-MAX_IN_FLIGHT = 48 * 1024 * 1024
+MOST_MESSAGES = 8 * 1024 * 1024
+"""Bytes for the routes that take messages, which may carry images: unless a setting says otherwise."""
+MAX_IN_FLIGHT = 16 * 1024 * 1024
 """Bytes of large bodies (above ``MOST``) that this process reads and serves at once."""
 MAX_ARRIVING = 64 * 1024 * 1024
 MAX_ARRIVING_EACH = 16 * 1024 * 1024
@@ -30,6 +30,9 @@ UPLOAD = 2 * 1024 * 1024
 """Bytes that an upload holds while it comes, whatever its size (``app.documents.uploads``)."""
 MAX_WAIT_SECONDS = 10.0
 """For the turn of a body."""
+DISCARD_SECONDS = 1.0
+MAX_DISCARDED = 2 * 1024 * 1024
+"""What is still read of a body that is too large, so that a client which sends before it reads sees the answer."""
 SECONDS = 10.0
 """For the whole body to arrive."""
 NOTHING = b"{}"
@@ -124,16 +127,17 @@ class _Reserving:
         try:
             self._reserved.append((budget, holder, await budget.acquire(holder, size, MAX_WAIT_SECONDS)))
         except (Limited, Unavailable):
-            await self._discard()
+            await self._discard(self._limits.seconds, self._limits.most_large)
             raise
 
-    async def _discard(self) -> None:
-        """Read the body and keep nothing: a client that is still sending would not see the answer."""
+    async def _discard(self, seconds: float, most: int) -> None:
+        """Read up to ``most`` bytes of the body and keep none: a client that still sends would not see the answer."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(seconds):
                 message: Any = {"more_body": True}
-                while message.get("more_body", False):
+                while message.get("more_body", False) and most > 0:
                     message = await self._receive()
+                    most -= len(message.get("body", b""))
 
 
 class _Upload(_Reserving):
@@ -162,12 +166,15 @@ class _Reader(_Reserving):
         self._read = True
         limits = self._limits
         most = limits.most_large if limits.large(self._scope["path"]) else limits.most
-        length = self._check_headers(most)
-        if length > limits.most:
-            await self._reserve(limits.in_flight, length)
         try:
+            length = self._check_headers(most)
+            if length > limits.most:
+                await self._reserve(limits.in_flight, length)
             async with asyncio.timeout(limits.seconds) as timer:
                 body = await self._collect(most, length, timer)
+        except _TooLarge:
+            await self._discard(DISCARD_SECONDS, MAX_DISCARDED)
+            raise
         except TimeoutError:
             raise HTTPException(
                 f"The body did not arrive within {limits.seconds:g} seconds.", status_code=408
@@ -187,7 +194,7 @@ class _Reader(_Reserving):
             if name == b"content-length" and value.isdigit():
                 length = int(value)
                 if length > most:
-                    raise _too_large(most)
+                    raise _TooLarge(most)
                 if length:
                     _check_type(_type_of(self._scope))
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
@@ -204,7 +211,7 @@ class _Reader(_Reserving):
                 raise HTTPException("The connection closed before the whole body came.", status_code=400)
             chunk = message.get("body", b"")
             if len(body) + len(chunk) > most:
-                raise _too_large(most)
+                raise _TooLarge(most)
             more = message.get("more_body", False)
             if not bounded and len(body) + len(chunk) > self._limits.most:
                 bounded = True
@@ -271,5 +278,6 @@ def repeated(message: Any, rest: Receive) -> Receive:
     return receive
 
 
-def _too_large(most: int) -> HTTPException:
-    return HTTPException(f"The body is larger than the {most} bytes that this route takes.", status_code=413)
+class _TooLarge(HTTPException):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The body is larger than the {most} bytes that this route takes.", status_code=413)

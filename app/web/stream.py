@@ -8,8 +8,8 @@ layer, once all others have returned, and its request is forgotten when its head
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from litestar.exceptions import HTTPException
@@ -47,6 +47,20 @@ def frame(event: str, data: bytes, event_id: str) -> bytes:
     if b"\n" in data or b"\r" in data:
         data = b"\r\ndata: ".join(data.splitlines())
     return b"event: %b\r\ndata: %b\r\nid: %b\r\n\r\n" % (event.encode(), data, event_id.encode())
+
+
+class Pieces(Protocol):
+    """A body in pieces, which are in memory until ``release`` is called."""
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """Its bytes."""
+        ...
+
+    @property
+    def release(self) -> Callable[[], None]:
+        """Call it when they are sent."""
+        ...
 
 
 class _Open:
@@ -180,6 +194,22 @@ class _Open:
             return
         for at in range(0, len(chunk), SLICE):
             await self._put_slice(chunk[at : at + SLICE], more or at + SLICE < len(chunk))
+            await asyncio.sleep(0)
+
+    async def _put_all(self, pieces: Sequence[bytes]) -> None:
+        """The rest of the answer: small pieces together, large ones without a copy of them."""
+        small: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            if size + len(piece) > SLICE and small:
+                await self._put(b"".join(small))
+                small, size = [], 0
+            if len(piece) > SLICE:
+                await self._put(piece)
+            else:
+                small.append(piece)
+                size += len(piece)
+        await self._put(b"".join(small), more=False)
 
     async def _put_slice(self, chunk: bytes, more: bool) -> None:
         self._last = self._streams.now
@@ -315,7 +345,7 @@ class JsonWait(_Open):
     def __init__(
         self,
         streams: Streams,
-        result: Awaitable[bytes],
+        result: Awaitable[bytes | Pieces],
         *,
         headers: Mapping[str, str] | None = None,
         on_disconnect: Gone | None = None,
@@ -326,10 +356,15 @@ class JsonWait(_Open):
 
     async def _serve(self) -> None:
         body = await self._result
-        await self._settle()
-        if not self._begun:
-            await self._begin((b"content-length", str(len(body)).encode()))
-        await self._put(body, more=False)
+        pieces = (body,) if isinstance(body, bytes) else body.pieces
+        try:
+            await self._settle()
+            if not self._begun:
+                await self._begin((b"content-length", str(sum(map(len, pieces))).encode()))
+            await self._put_all(pieces)
+        finally:
+            if not isinstance(body, bytes):
+                body.release()
 
     async def _drained(self) -> None:
         if not self._begun:  # the run is accepted: the client must hear where it is

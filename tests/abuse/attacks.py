@@ -63,14 +63,14 @@ RUNS = [
     ),
     Attack("2,000,000 numbers", "POST", "/runs/wait", run_with(b'{"a":%b}' % numbers(2_000_000)), (400,)),
     Attack("400,000 numbers", "POST", "/runs/wait", run_with(b'{"a":%b}' % numbers(400_000)), (200,)),
-    Attack("900,000 channels", "POST", "/runs/wait", run_with(members(900_000)), (400,)),
+    Attack("500,000 channels", "POST", "/runs/wait", run_with(members(500_000)), (400,)),
     Attack("90,000 channels", "POST", "/runs/wait", run_with(members(90_000)), (422,)),
     Attack("1,000 channels", "POST", "/runs/wait", run_with(members(999)), (200,)),
     Attack("10,000 messages", "POST", "/runs/wait", messages(10_000), (422,)),
     Attack("2,500 messages", "POST", "/runs/wait", messages(2_500), (200,)),
-    Attack("32 MB of escaped quotes", "POST", "/runs/wait", run(b'\\"' * (LARGE // 2)), (400,)),
-    Attack("32 MB of backslashes", "POST", "/runs/wait", run(b"\\\\" * (LARGE // 2)), (400,)),
-    Attack("32 MB beyond ASCII", "POST", "/runs/wait", run("é".encode() * (LARGE // 2)), (400,)),
+    Attack("7 MB of escaped quotes", "POST", "/runs/wait", run(b'\\"' * (LARGE // 2)), (400,)),
+    Attack("7 MB of backslashes", "POST", "/runs/wait", run(b"\\\\" * (LARGE // 2)), (400,)),
+    Attack("7 MB beyond ASCII", "POST", "/runs/wait", run("é".encode() * (LARGE // 2)), (200,)),
     Attack("4 MB of escaped quotes", "POST", "/runs/wait", run(b'\\"' * 1_900_000), (200,)),
 ]
 

@@ -65,7 +65,8 @@ class Attacked(Served):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             given = {"x-api-key": key or self.attacker, "content-type": "application/json", **headers}
-            connection.request(method, f"/api/v1{path}", body=text, headers=given)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
+                connection.request(method, f"/api/v1{path}", body=text, headers=given)
             answer = connection.getresponse()
             return Answer(answer.status, answer.read(), {n.lower(): v for n, v in answer.getheaders()})
         finally:

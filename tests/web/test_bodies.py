@@ -186,7 +186,7 @@ async def exchange(
 ) -> tuple[int, dict[str, Any]]:
     """What a POST gets whose body comes as ``messages``; after them nothing comes."""
     sent: list[dict[str, Any]] = []
-    left = list(messages)
+    left = messages
 
     async def receive() -> dict[str, Any]:
         if left:
@@ -217,9 +217,17 @@ async def test_a_length_that_lies_is_found_by_counting() -> None:
     assert status == 413
 
 
-async def test_an_announced_length_over_the_limit_is_refused_unread() -> None:
+async def test_an_announced_length_over_the_limit_is_refused_unkept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "DISCARD_SECONDS", 0.01)
     status, problem = await exchange([], {**JSON, "content-length": "101"}, most=100)
     assert (status, problem["detail"]) == (413, "The body is larger than the 100 bytes that this route takes.")
+
+
+async def test_a_body_that_is_too_large_is_read_on_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_DISCARDED", 150)
+    left = [piece(b" " * 60) for _ in range(10)]
+    status, _ = await exchange(left, JSON, most=100)
+    assert (status, len(left)) == (413, 5)  # two that were collected, and three that were thrown away
 
 
 async def test_a_client_that_leaves_within_its_body_is_no_server_error() -> None:

@@ -34,10 +34,15 @@ class Conversation(Sequence[Message]):
         if not isinstance(channel, ListChannel):
             return cls([], plain=True)
         checked, elements = channel.checked, channel.elements
-        while checked < len(elements) and _is_plain(_decode(elements[checked])):
+        message: Message | None = None
+        while checked < len(elements) and _is_plain(message := _decode(elements[checked])):
             checked += 1
         channel.checked = checked
-        return cls(elements, plain=checked == len(elements))
+        plain = checked == len(elements)
+        found = cls(elements, plain=plain)
+        if message is not None:  # the last one read, which may be large: it is not decoded again
+            found.replace(checked - 1 if plain else checked, message)
+        return found
 
     def __len__(self) -> int:
         return len(self._decoded)
