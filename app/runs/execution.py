@@ -149,12 +149,12 @@ class Execution:
     async def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
         size = self.claimed.request_bytes
         update = await _shielded(size, beginning.update_of, self.request, agent, self.run_id)
+        self.request.input = None  # what of it matters is in the update, and it may be large
         return await _shielded(size + self.state.effort(update), self._merge_input, update, agent, source)
 
     def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
         self.state.apply(update)
         following = beginning.nodes(self.request, source, agent, self._draft)
-        self.request.input = None  # it is in the state now, and may be large
         if source:
             self._draft.checkpoint(source, following)
         return following
