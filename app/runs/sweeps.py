@@ -166,7 +166,12 @@ with candidates as (
 ), no_steps as (
   delete from steps x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
 ), no_intents as (
-  delete from tool_intents x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
+  delete from tool_intents x using old o
+  where x.tenant_id = o.tenant_id and x.run_id = o.run_id and x.tool_class not in ('unsafe', 'reconcilable')
+), kept_intents as (
+  update tool_intents x set thread_id = o.thread_id
+  from old o
+  where x.tenant_id = o.tenant_id and x.run_id = o.run_id and x.tool_class in ('unsafe', 'reconcilable')
 ), no_events as (
   delete from events x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
 ), no_questions as (
@@ -177,7 +182,7 @@ with candidates as (
 )
 <seen>"""
 """The newest run of a thread stays: it may have asked something that is still open. A closed question goes with the run
-that answered it."""
+that answered it. Calls that a fork must not repeat stay with the thread."""
 
 TRANSITIONS = """
 with candidates as (

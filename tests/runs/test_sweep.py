@@ -215,6 +215,25 @@ async def test_old_runs_go_but_for_the_newest_of_a_thread(
     assert [message["content"] for message in values["messages"]][::2] == ["one", "two", "three"]
 
 
+async def test_a_call_that_must_not_be_repeated_stays_with_its_thread_when_its_run_goes(
+    engine: Engine, database: Database, fresh_database_url: str
+) -> None:
+    first = await engine.begin("one")
+    await engine.result(first)
+    await engine.result(await engine.begin("two", thread=first.thread_id))
+    columns = "(tenant_id, run_id, call_id, step, tool, tool_class, key, args)"
+    intent = f"insert into tool_intents {columns} values ($1, $2, $3, 1, 'refund', $3, 'key', '')"
+    for tool_class in ("unsafe", "reconcilable", "read_only", "idempotent"):
+        await fetch(database, intent, first.tenant_id, first.run_id, tool_class)
+    await asleep(fresh_database_url, "update runs set ended_at = ended_at - interval '3 days'")
+    assert await Sweeps(database, RetentionSettings(runs_days=2)).runs(new_id()) == 1
+    left = await fetch(database, "select call_id, thread_id from tool_intents order by call_id")
+    assert left == [
+        {"call_id": "reconcilable", "thread_id": first.thread_id},
+        {"call_id": "unsafe", "thread_id": first.thread_id},
+    ]
+
+
 async def test_a_closed_question_goes_with_the_run_that_answered_it(
     engine: Engine, database: Database, fresh_database_url: str
 ) -> None:
