@@ -2,7 +2,8 @@
 
 Two ways to find them. Threads with a time of their own stand in an index by that time. All else is found by walks along
 a primary key, whose place is kept in ``retention_marks``, so that the hot path pays for no index of its own: one batch
-at a time, by one process at a time, again from the start after ``AGAIN_SECONDS``. Every statement is short.
+at a time, again from the start after ``AGAIN_SECONDS``. Every statement is short, and each sweep is done by one
+process at a time.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from app.bus.postgres_relay import SWEEP
+from app.db.batches import in_batches, repeat_deletion
 from app.db.engine import Database
 from app.idempotency.queries import PRUNE
 from app.options.storage import RetentionSettings
@@ -248,7 +250,7 @@ class Sweeps:
             "expired": (True, self.expired),
             "rested": (True, self.rested),
             "keys": (True, self.keys),
-            "frames": (True, lambda: self._repeated(SWEEP)),
+            "frames": (True, self.frames),
             "events": (True, self.events),
             "transitions": (keep.transitions_days > 0, self.transitions),
             "audit": (keep.audit_days > 0, self.audit),
@@ -275,19 +277,23 @@ class Sweeps:
                 )
         else:
             self._full_at = now
-        return await self._along_index(_REMOVE.replace("<which>", TEMPORARY), since, keep_seconds)
+        return await self._along_index("temporary", _REMOVE.replace("<which>", TEMPORARY), since, keep_seconds)
 
     async def expired(self) -> int:
         """Remove threads on which nothing has happened for as long as they may rest."""
-        return await self._along_index(_REMOVE.replace("<which>", EXPIRED), LONG_AGO)
+        return await self._along_index("expired", _REMOVE.replace("<which>", EXPIRED), LONG_AGO)
 
     async def rested(self) -> int:
         """Take threads that have rested for long enough back to their newest checkpoint."""
-        return await self._along_index(_LATEST.replace("<which>", RESTED), LONG_AGO)
+        return await self._along_index("rested", _LATEST.replace("<which>", RESTED), LONG_AGO)
 
     async def keys(self) -> int:
         """Remove idempotency keys that have expired."""
-        return await self._repeated(PRUNE)
+        return await repeat_deletion(self._database, "keys", PRUNE)
+
+    async def frames(self) -> int:
+        """Remove frames on their way to other processes that are too old to be waited for."""
+        return await repeat_deletion(self._database, "frames", SWEEP)
 
     async def events(self, before: UUID | None = None) -> int:
         """Remove the event logs of runs that ended long ago; of runs that are older than the id ``before``."""
@@ -316,42 +322,35 @@ class Sweeps:
         """Remove all checkpoints but the newest of threads on which nothing has happened for long."""
         return await self._walk("history", _LATEST.replace("<which>", HISTORY), BATCH, self._keep.history_days)
 
-    async def _repeated(self, statement: str) -> int:
-        removed = 0
-        async with self._database.engine_connection() as connection:
-            while count := int((await connection.execute(statement)).rpartition(" ")[2]):
-                removed += count
-        return removed
-
-    async def _along_index(self, statement: str, since: datetime, *parameters: object) -> int:
-        statement, removed = _complete(statement.replace("<seen>", _SEEN_ALONG), BATCH), 0
+    async def _along_index(self, name: str, statement: str, since: datetime, *parameters: object) -> int:
+        statement = _complete(statement.replace("<seen>", _SEEN_ALONG), BATCH)
         place: tuple[object, ...] = (since, FIRST, FIRST)
-        async with self._database.engine_connection() as connection:
-            while True:
-                batch = await _swept(connection, statement, *place, *parameters)
-                removed += batch.removed
-                if batch.seen < BATCH:
-                    return removed
-                place = tuple(batch.place)
+
+        async def batch(connection: asyncpg.Connection) -> tuple[int, bool]:
+            nonlocal place
+            swept = await _swept(connection, statement, *place, *parameters)
+            place = tuple(swept.place or place)
+            return swept.removed, swept.seen == BATCH
+
+        return await in_batches(self._database, name, batch)
 
     async def _walk(self, name: str, statement: str, size: int, *parameters: object) -> int:
         """Walk from the mark to the end; nothing while another process does, or when the walk was done lately."""
-        statement, removed = _complete(statement, size), 0
+        statement = _complete(statement, size)
         width = 3 if name == "transitions" else 2
-        async with self._database.engine_connection() as connection:
-            while True:
-                async with connection.transaction():
-                    mark = await connection.fetchrow(_MARK, name, AGAIN_SECONDS)
-                    if mark is None:
-                        return removed
-                    begins = mark["again"] or not mark["place"]
-                    place = _place("" if mark["again"] else mark["place"], width)
-                    batch = await _swept(connection, statement, *place, *parameters)
-                    last = batch.place or ("" if begins else mark["place"])
-                    await connection.execute(_MOVE, name, last, batch.seen < size, begins)
-                removed += batch.removed
-                if batch.seen < size:
-                    return removed
+
+        async def batch(connection: asyncpg.Connection) -> tuple[int, bool]:
+            mark = await connection.fetchrow(_MARK, name, AGAIN_SECONDS)
+            if mark is None:
+                return 0, False
+            begins = mark["again"] or not mark["place"]
+            place = _place("" if mark["again"] else mark["place"], width)
+            swept = await _swept(connection, statement, *place, *parameters)
+            last = swept.place or ("" if begins else mark["place"])
+            await connection.execute(_MOVE, name, last, swept.seen < size, begins)
+            return swept.removed, swept.seen == size
+
+        return await in_batches(self._database, name, batch)
 
 
 def _complete(statement: str, size: int) -> str:

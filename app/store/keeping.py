@@ -1,6 +1,7 @@
 """What is done for the store of all tenants in the background: items whose time is over go, missing vectors come."""
 
 from app.base.tasks import Tasks
+from app.db.batches import repeat_deletion
 from app.db.engine import Database
 from app.store.backfill import Backfill
 from app.store.queries import SWEEP
@@ -25,8 +26,4 @@ class Keeping:
 
     async def sweep(self) -> int:
         """Remove items whose time is over; how many."""
-        removed = 0
-        async with self._database.engine_connection() as connection:
-            while count := int((await connection.execute(SWEEP)).rpartition(" ")[2]):
-                removed += count
-        return removed
+        return await repeat_deletion(self._database, "store items", SWEEP)

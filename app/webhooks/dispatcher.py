@@ -21,6 +21,7 @@ from app.base.clock import now
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks, wait_for
 from app.checkpoints.snapshot import read
+from app.db.batches import repeat_deletion
 from app.db.engine import Database
 from app.egress.addresses import RefusedAddress
 from app.egress.client import Egress
@@ -246,8 +247,7 @@ class Dispatcher:
         return kept
 
     async def _sweep(self) -> None:
-        async with self._database.engine_connection() as connection:
-            await connection.execute(OLD)
+        await repeat_deletion(self._database, "webhooks", OLD)
 
 
 def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:

@@ -59,7 +59,12 @@ update webhook_deliveries set status = $4, answer = $5, problem = $6,
 where tenant_id = $1 and run_id = $2 and attempts = $3 and status = 'pending'
 """
 
-OLD = "delete from webhook_deliveries where status <> 'pending' and ended_at < now() - interval '30 days'"
+OLD = """
+delete from webhook_deliveries d using (
+  select tenant_id, run_id from webhook_deliveries
+  where status <> 'pending' and ended_at < now() - interval '30 days' limit 5000) o
+where d.tenant_id = o.tenant_id and d.run_id = o.run_id
+"""
 
 RUN = """
 select r.run_id, r.thread_id, r.assistant_id, r.status, r.metadata::text as metadata, r.request, r.multitask_strategy,

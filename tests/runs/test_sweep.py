@@ -11,7 +11,7 @@ from app.options.storage import RetentionSettings
 from app.runs import sweeps as module
 from app.runs.sweeps import Sweeps
 from tests.database import age, execute
-from tests.runs.engine import Engine, fetch
+from tests.runs.engine import TENANT, Engine, fetch
 
 
 async def test_what_a_stateless_run_left_is_swept_once_it_is_old(engine: Engine, database: Database) -> None:
@@ -289,6 +289,23 @@ async def test_a_walk_goes_on_where_it_was_and_one_process_walks_at_a_time(
     async with database.engine_connection() as other, other.transaction():
         await other.fetch("select 1 from retention_marks where name = 'events' for update")
         assert await sweeps.events(new_id()) == 0
+
+
+async def test_one_process_at_a_time_does_a_sweep(engine: Engine, database: Database) -> None:
+    """The lock ends with its transaction: a process that dies holds up no sweep."""
+    await engine.result(await engine.begin("gone", temporary=True))
+    await fetch(
+        database,
+        f"insert into idempotency_keys (tenant_id, route, key, fingerprint, created_at)"
+        f" values ('{TENANT}', 'POST /x', 'old', '', now() - interval '25 hours')",
+    )
+    sweeps = Sweeps(database).kinds(0)
+    async with database.engine_connection() as other, other.transaction():
+        for name in ("temporary", "keys"):
+            await other.fetch("select pg_advisory_xact_lock(hashtextextended('batches ' || $1, 0))", name)
+        assert [await sweeps[name]() for name in ("temporary", "keys")] == [0, 0]
+        assert await sweeps["expired"]() == 0, "others go on"
+    assert [await sweeps[name]() for name in ("keys", "temporary")] == [1, 1]
 
 
 async def test_the_audit_log_is_kept_for_as_long_as_the_setting_says(database: Database) -> None:
