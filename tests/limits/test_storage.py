@@ -307,7 +307,7 @@ async def test_a_cron_of_a_full_tenant_is_skipped_and_says_why(replica: Replica)
 
 def test_a_process_that_does_not_know_the_limit_reads_the_others() -> None:
     class Before(msgspec.Struct, frozen=True, omit_defaults=True):
-        """The limits of the version before."""
+        """The limits of a process that ignores those of later versions."""
 
         runs: int | None = None
 
