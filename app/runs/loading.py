@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.open_calls import open_calls
 from app.agents.port import UNLIMITED, RunConfig
 from app.base.bulk import offload
 from app.base.errors import NotFound
@@ -54,7 +55,9 @@ async def load_thread(database: Database, cache: StateCache, claimed: Claimed) -
     request = loaded.request
     if claimed.torn or request.answers or (loaded.next and loaded.run_id != claimed.run_id):
         branches = loaded.written or request.checkpoint_id is not None
-        loaded.past = await load_past(database, claimed, request.answers, branches=branches)
+        changes = request.brings_values and loaded.run_id != claimed.run_id
+        calls = None if changes else open_calls(loaded.state)
+        loaded.past = await load_past(database, claimed, request.answers, calls, branches=branches)
     return loaded
 
 

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import jsonschema_rs
 import msgspec
 
+from app.agents.open_calls import OpenCalls
 from app.agents.port import Doubt, Interrupt, QuestionKind
 from app.base.errors import Forbidden, Invalid
 from app.db.engine import Database
@@ -137,6 +138,7 @@ select true as is_call, i.call_id as id, i.key, r.run_id, r.thread_id, false as 
 from family f
 join runs r on r.tenant_id = $1 and r.thread_id = f.thread_id
 join tool_intents i on i.tenant_id = r.tenant_id and i.run_id = r.run_id
+  and ($5::text[] is null or i.call_id = any($5) or r.run_id = $3 or r.run_id >= $6)
 where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
     r.status in ('running', 'error', 'timeout')
     or r.reason in ('recovered', 'cut', 'handover', 'cancelled', 'superseded', 'review')
@@ -150,6 +152,7 @@ where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
 union all
 select true, i.call_id, i.key, i.run_id, i.thread_id, false, i.created_at
 from family f join tool_intents i on i.tenant_id = $1 and i.thread_id = f.thread_id
+where $5::text[] is null or i.call_id = any($5) or i.run_id >= $6
 union all
 select false, n.id, coalesce(q.key, n.id), q.closed_by, null, q.closed_at is null, null
 from named n left join questions q on q.tenant_id = $1 and q.thread_id = $2 and q.question_id = n.id
@@ -157,18 +160,24 @@ order by 7 nulls first
 """
 """Calls that may have been made: by an owner that died, by a run that was stopped in the middle of a step, and (of
 those that cannot be repeated) by any run of the thread and its copies that went on beyond them, unless it left them
-waiting for an answer, or by one that was removed. And the questions that waited when the run began, with those that it
-answers."""
+waiting for an answer, or by one that was removed. Of these, the calls $5, those of this run, and those of runs from the
+id $6 on: what the run may make again; without $5 all. And the questions that waited when the run began, with those that
+it answers."""
 
 
-async def load_past(database: Database, claimed: Claimed, given: Mapping[str, Any], *, branches: bool) -> Past:
+async def load_past(
+    database: Database, claimed: Claimed, given: Mapping[str, Any], calls: OpenCalls | None, *, branches: bool
+) -> Past:
     """What is known of the work that ``claimed`` goes on with, in one statement; ``given`` are its answers.
 
-    They count for questions that this run closed when it was accepted; one that a process of an older version
+    Of calls that may have been made, those that are open in its state (None: any, as its input may open others).
+
+    Answers count for questions that this run closed when it was accepted; one that a process of an older version
     accepted closed none. One that ``branches`` off asks again under new ids.
     """
+    run = (claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.torn)
     async with database.engine_connection() as connection:
-        rows = await connection.fetch(_PAST, claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.torn)
+        rows = await connection.fetch(_PAST, *run, *(calls or (None, None)))
     answers: dict[str, Any] = {}
     asked: dict[str, str] = {}
     closed: set[str] = set()

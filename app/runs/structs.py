@@ -220,6 +220,11 @@ class RunRequest(msgspec.Struct, kw_only=True):
             langgraph_auth_user_id=user_id or msgspec.UNSET,
         )
 
+    @property
+    def brings_values(self) -> bool:
+        """Whether it changes the thread's values before its first node."""
+        return self.input is not None or (self.command is not None and self.command.update is not None)
+
     def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
         """Whether the caller wants the run to stop after the nodes ``done``, before those that follow."""
         return bool(following) and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))

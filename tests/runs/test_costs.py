@@ -7,16 +7,20 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import Doubt, Interrupt, Outcome, RunContext, Step, ToolIntent
 from app.base.bulk import BULK
 from app.base.ids import new_id
 from app.bus.feed import EventId
 from app.db.engine import Database
 from app.domain import state
+from app.domain.messages import AIMessage, ToolCall, ToolMessage
 from app.runs import journal, turns
 from app.runs.entries import Claimed
+from app.runs.structs import CommandBody, RunRequest
+from app.tools.port import ToolClass
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 from tests.statements import sent_by
 
@@ -143,6 +147,48 @@ async def test_a_replay_reads_the_values_that_its_reader_wants(database: Databas
         of_the_end = sum("checkpoint_items" in statement for statement in sent)
     assert (of_all, of_updates) == (5, 0)
     assert of_the_end <= 1
+
+
+def unsafe(call_id: str) -> ToolIntent:
+    return ToolIntent(call_id=call_id, tool="pay", tool_class=ToolClass.UNSAFE, key=f"key of {call_id}", args=b"{}")
+
+
+def asks(call_id: str) -> Step:
+    """A step whose message asks for a call, which then may start."""
+    message = AIMessage(content="", id=f"of {call_id}", tool_calls=[ToolCall(name="pay", args={}, id=call_id)])
+    return Step(node="agent", update={"messages": [message]}, next=("agent",), intents=(unsafe(call_id),))
+
+
+async def test_a_resume_reads_the_calls_that_are_open_not_all_that_were_ever_made(database: Database) -> None:
+    doubtful: list[dict[str, list[Doubt]]] = []
+
+    async def pays(context: RunContext) -> Outcome:
+        doubtful.append(context.doubtful)
+        await context.commit(asks(f"call {context.run_id}"))
+        answer = ToolMessage(content="paid", id=f"answer {context.run_id}", tool_call_id=f"call {context.run_id}")
+        await context.commit(Step(node="agent", update={"messages": [answer]}, next=("agent",)))
+        if len(doubtful) < 5:
+            return Outcome(step=step("done"))
+        await context.commit(asks("open"))
+        return Outcome(interrupts=(Interrupt("review", "was it paid?", "review", "open"),))
+
+    async with engine_on(database, SteeredAgent("steered", pays)) as engine:
+        run = await engine.begin("x", agent="steered")
+        await engine.result(run)
+        for _ in range(4):
+            last = await engine.begin("x", agent="steered", thread=run.thread_id)
+            assert ("__interrupt__" in await engine.result(last)) == (len(doubtful) == 5)
+        resume = RunRequest(command=CommandBody(resume="retry"), answers={"review": "retry"})
+        request = msgspec.json.encode(resume)
+        again = await engine.begin(agent="steered", thread=run.thread_id, request=request)
+        await engine.result(again)
+        edit = RunRequest(input=["x"], answers={"review": "retry"})
+        await engine.result(
+            await engine.begin(agent="steered", thread=run.thread_id, request=msgspec.json.encode(edit))
+        )
+    assert [set(seen) for seen in doubtful[:5]] == [set()] * 5
+    assert set(doubtful[5]) == {"open"}
+    assert len(doubtful[6]) > 5  # its input may open any of them again
 
 
 async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> None:

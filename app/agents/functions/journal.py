@@ -5,6 +5,7 @@ at each place where it did something before it gets the result from here.
 """
 
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -154,6 +155,12 @@ class Journal:
 def begin(agent: str, run: str, given: Any = msgspec.UNSET) -> dict[str, Any]:
     """The update of the state with which work begins anew."""
     return {JOURNAL: [msgspec.Raw(encode(Begun(agent=agent, run=run, input=given)))]}
+
+
+def begun_in(state: State) -> UUID | None:
+    """The run in which the unfinished work in ``state`` began, if there is some."""
+    elements = state.elements(JOURNAL)
+    return UUID(_begun(elements[0]).run) if elements else None
 
 
 def unfinished(state: State) -> bool:
