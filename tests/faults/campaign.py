@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 import asyncpg
+import httpx
 import msgspec
 from redis.asyncio import Redis
 
@@ -43,6 +44,9 @@ FAULTS = {
     "redis": 3,
 }
 """What may go wrong, and how often in comparison."""
+
+STARTING = 0.05
+"""The part of the faults that meet a server whether it has started or not."""
 
 REFUSED = 0.03
 """The part of the questions to the model that meet a provider in trouble."""
@@ -119,7 +123,7 @@ class Chaos:
         names, weights = list(self.faults), list(self.faults.values())
         while not await self._stopped(self._every):
             (fault,) = self._dice.choices(names, weights)
-            place, began = self._dice.randrange(len(self._fleet.servers)), time.monotonic()
+            place, began = await self._place(), time.monotonic()
             if fault == "terminate_backends":
                 await self._terminate()
             elif fault == "crash_database":
@@ -136,6 +140,21 @@ class Chaos:
                 await asyncio.to_thread(getattr(self._fleet, fault), place)
             self.done[fault] += 1
             self.log.append((round(began, 2), round(time.monotonic(), 2), f"{fault} {place}"))
+
+    async def _place(self) -> int:
+        """A server that answers, once there is one; at times any, so that some die while they start.
+
+        Else a busy machine, on which a start takes longer than the pause between two faults, would never have a server.
+        """
+        bases = self._fleet.bases()
+        async with httpx.AsyncClient(timeout=1.0) as http:
+            while not self._stop.is_set() and self._dice.random() > STARTING:
+                for place in self._dice.sample(range(len(bases)), len(bases)):
+                    with contextlib.suppress(httpx.HTTPError):
+                        if (await http.get(f"{bases[place]}/health/live")).is_success:
+                            return place
+                await self._stopped(0.1)
+        return self._dice.randrange(len(bases))
 
     async def _network(self, place: int) -> str:
         trouble = self._dice.choice([one for one in Trouble if one is not Trouble.NONE])
