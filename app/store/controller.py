@@ -1,6 +1,6 @@
 """HTTP routes of the store: long-term memory beside the threads."""
 
-from litestar import Controller, delete, get, post, put
+from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 
@@ -8,6 +8,7 @@ from app.access.guard import READS, WRITES
 from app.access.structs import Principal
 from app.store.service import StoreService
 from app.store.structs import FoundItems, FoundNamespaces, Item, ItemDelete, ItemPut, ItemSearch, NamespaceSearch
+from app.web.params import NEXT_PAGE
 
 Who = NamedDependency[Principal]
 Service = NamedDependency[StoreService]
@@ -43,9 +44,13 @@ class StoreController(Controller):
         await store.delete(principal, data.namespace, data.key)
 
     @post("/items/search", status_code=200, opt=READS, summary="Search items")
-    async def search(self, data: JSONBody[ItemSearch], principal: Who, store: Service) -> FoundItems:
-        """The newest first, or with a ``query`` the best first."""
-        return FoundItems(items=await store.search(principal, data))
+    async def search(self, data: JSONBody[ItemSearch], principal: Who, store: Service) -> Response[FoundItems]:
+        """The newest first, or with a ``query`` the best first.
+
+        A page cut because its items are large names in ``X-Pagination-Next`` the offset that goes on.
+        """
+        found, following = await store.search(principal, data)
+        return Response(FoundItems(items=found), headers={} if following is None else {NEXT_PAGE: str(following)})
 
     @post("/namespaces", status_code=200, opt=READS, summary="List namespaces")
     async def namespaces(self, data: JSONBody[NamespaceSearch], principal: Who, store: Service) -> FoundNamespaces:

@@ -48,7 +48,8 @@ class AgentStore:
         wanted = ItemSearch(
             namespace_prefix=prefix, query=query or None, filter=dict(filter) if filter else None, limit=limit
         )
-        return [_kept(item) for item in await self._store.search(self._acting(caller), wanted)]
+        found, _ = await self._store.search(self._acting(caller), wanted)
+        return [_kept(item) for item in found]
 
 
 def _kept(item: Item) -> Kept:

@@ -5,16 +5,18 @@ enough of them have passed (pgvector's iterative scan): without it a tenant that
 a twentieth of what it should. Should the walk end early, each vector is compared after all.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
+from app.base.bulk import MAX_ANSWER_BYTES
 from app.store.filters import Condition
 from app.store.indexing import Near
 from app.store.sizes import Size, Sizes, at_least
-from app.store.statements import EF_SEARCH, Place, comparison, page, walk
+from app.store.statements import EF_SEARCH, Asked, Place, comparison, page, walk
 from app.store.wording import Wanted, Wording
 
 DEEPEST = 1000
@@ -31,6 +33,9 @@ SPARE = 10
 
 FEW = 2
 """Items more than a page needs that are fetched at first."""
+
+AT_ONCE = 32
+"""Items read by one statement: with the largest values these are as many bytes as an answer may have."""
 
 RANK = 60
 """Of the fusion: how little a place more or less counts (https://doi.org/10.1145/1571941.1572114)."""
@@ -99,14 +104,19 @@ class Searching:
 
         ``connection`` is in a transaction of the tenant with ``SETTINGS``.
         """
+        found, _ = await self.page(connection, question)
+        return found
+
+    async def page(self, connection: asyncpg.Connection, question: Question) -> tuple[list[Found], bool]:
+        """The same, and whether the page was cut because its items are large."""
         conditions: Conditions = question.conditions or None
         rankings = await self._ranked(connection, question, conditions)
-        found, over = await _page(connection, question, fused(rankings))
+        found, over, cut = await _page(connection, question, fused(rankings))
         if conditions is None and question.lacks(rankings, over):
             # what is over has taken the places of what is not
             rankings = await self._ranked(connection, question, ())
-            found, _ = await _page(connection, question, fused(rankings))
-        return found
+            found, _, cut = await _page(connection, question, fused(rankings))
+        return found, cut
 
     async def _ranked(
         self, connection: asyncpg.Connection, question: Question, conditions: Conditions
@@ -166,21 +176,45 @@ def _ranked(rows: Sequence[asyncpg.Record]) -> list[UUID]:
     return list(dict.fromkeys(row["item_id"] for row in sorted(rows, key=lambda row: row["distance"])))
 
 
+async def fetch_page(
+    connection: asyncpg.Connection, ask: Callable[[int, int], Asked], limit: int, offset: int
+) -> tuple[list[asyncpg.Record], bool]:
+    """A page of items, and whether it was cut because they are large: one item always passes.
+
+    ``ask`` makes the statement for a limit and an offset. Of a long page few rows are read at once.
+    """
+    rows: list[asyncpg.Record] = []
+    total = 0
+    while len(rows) < limit:
+        count = min(limit - len(rows), AT_ONCE)
+        text, values = ask(count, offset + len(rows))
+        some = await connection.fetch(text, *values)
+        for row in some:
+            total += len(row["value"])
+            if rows and total > MAX_ANSWER_BYTES:
+                return rows, True
+            rows.append(row)
+        if len(some) < count:
+            break
+    return rows, False
+
+
 async def _page(
     connection: asyncpg.Connection, question: Question, ranked: Sequence[tuple[UUID, float]]
-) -> tuple[list[Found], int]:
-    """The rows of the page, and how many items above its end are over."""
+) -> tuple[list[Found], int, bool]:
+    """The rows of the page, how many items above its end are over, and whether it was cut because they are large."""
     scores = dict(ranked)
     items = list(scores)
     rows: Sequence[asyncpg.Record] = ()
+    cut = False
     for some in (items[: question.limit + question.offset + FEW], items):
-        text, values = page(question.place, some, question.limit, question.offset)
-        rows = await connection.fetch(text, *values)
-        if len(rows) == question.limit or len(some) == len(items):
+        ask = functools.partial(page, question.place, some)
+        rows, cut = await fetch_page(connection, ask, question.limit, question.offset)
+        if cut or len(rows) == question.limit or len(some) == len(items):
             break
-    full = len(rows) == question.limit
+    full = cut or len(rows) == question.limit
     passed = rows[-1]["place"] if full else len(some)
-    return [Found(row, scores[row["item_id"]]) for row in rows], passed - question.offset - len(rows)
+    return [Found(row, scores[row["item_id"]]) for row in rows], passed - question.offset - len(rows), cut
 
 
 def fused(rankings: Sequence[Sequence[UUID]]) -> list[tuple[UUID, float]]:

@@ -1,11 +1,13 @@
 """What clients do with the store."""
 
+import functools
 from collections.abc import Sequence
 
 import msgspec
 
 from app.access.structs import Principal
 from app.agents.memory import StoreSpec
+from app.base.bulk import offload
 from app.base.errors import Invalid
 from app.base.ids import new_id
 from app.db.engine import Database
@@ -14,7 +16,7 @@ from app.store.accepting import accepted
 from app.store.filters import Condition, conditions_of
 from app.store.indexing import Indexing
 from app.store.names import key_of, labels_of, path_of, place_of
-from app.store.searching import DEEPEST, Found, Question, Searching
+from app.store.searching import DEEPEST, Found, Question, Searching, fetch_page
 from app.store.statements import PLANNED_ANEW, SETTINGS, Place, newest
 from app.store.structs import FoundItem, Item, ItemPut, ItemSearch, NamespaceSearch
 from app.store.versions import Versions
@@ -95,8 +97,8 @@ class StoreService:
         async with self._database.writing(who.tenant_id) as session:
             await queries.delete(session, who.tenant_id, place, key)
 
-    async def search(self, who: Principal, wanted: ItemSearch) -> list[FoundItem]:
-        """A page of items. Raises ``Invalid``."""
+    async def search(self, who: Principal, wanted: ItemSearch) -> tuple[list[FoundItem], int | None]:
+        """A page of items, and the offset that goes on where large ones cut it short. Raises ``Invalid``."""
         tenant_id = who.tenant_id
         about = {name: getattr(wanted, name) for name in ("filter", "limit", "offset", "query")}
         prefix = await who.place("search", wanted.namespace_prefix, **about)
@@ -106,14 +108,16 @@ class StoreService:
         question = await self._question(place, wanted, conditions)
         async with self._database.tuned(tenant_id, SETTINGS if question else PLANNED_ANEW) as connection:
             if question is None:
-                text, values = newest(place, conditions, wanted.limit, wanted.offset)
-                found = [Found(row, None) for row in await connection.fetch(text, *values)]
+                ask = functools.partial(newest, place, conditions)
+                rows, cut = await fetch_page(connection, ask, wanted.limit, wanted.offset)
+                found = [Found(row, None) for row in rows]
             else:
-                found = await self._searching.search(connection, question)
+                found, cut = await self._searching.page(connection, question)
             lasting = [one.row["item_id"] for one in found if one.row["ttl_minutes"] is not None]
             if lasting and self._refreshes(wanted.refresh_ttl):
                 await connection.execute(queries.REFRESH, tenant_id, lasting)
-        return [_found(one) for one in found]
+        size = sum(len(one.row["value"]) for one in found)
+        return await offload(size, _shown, found), wanted.offset + len(found) if cut else None
 
     async def _question(self, place: Place, wanted: ItemSearch, conditions: Sequence[Condition]) -> Question | None:
         """What is asked; None without a ``query``. Raises ``Invalid``."""
@@ -158,6 +162,10 @@ def _check_page(limit: int, offset: int) -> None:
         raise Invalid(f"`limit` must be from 1 to {MOST}.", (("/limit", "out of range"),))
     if not 0 <= offset < 2**31:
         raise Invalid("`offset` must be at least 0.", (("/offset", "out of range"),))
+
+
+def _shown(found: Sequence[Found]) -> list[FoundItem]:
+    return [_found(one) for one in found]
 
 
 def _found(found: Found) -> FoundItem:

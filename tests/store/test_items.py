@@ -6,9 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.agents.config import read
 from app.agents.memory import indexes_of
-from app.store import backfill, queries, versions
+from app.store import backfill, queries, searching, versions
 from tests.statements import sent_by
 from tests.store.conftest import Store, Tenant
 
@@ -205,3 +207,33 @@ async def test_a_read_only_key_reads_and_changes_nothing(store: Store, ours: Ten
         answer = await ours.http.request(method, f"/store{path}", json=body, headers=key)
         assert answer.status_code == status, answer.text
     assert (await ours.get("a", "k"))["value"] == {"v": 1}
+
+
+@pytest.mark.parametrize("query", [{}, {"query": "violin"}])
+async def test_a_page_of_large_items_is_cut_and_goes_on(
+    ours: Tenant, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
+) -> None:
+    monkeypatch.setattr(searching, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(searching, "AT_ONCE", 4)
+    for n in range(7):
+        await ours.put("large", f"k{n}", {"text": "violin", "ballast": "x" * 300_000})
+    found: list[str] = []
+    sizes = []
+    offset = "0"
+    while offset:
+        body = {"namespace_prefix": ["large"], "limit": 1000, "offset": int(offset), **query}
+        if query:
+            body["limit"] = 1000 - int(offset)
+        answer = await ours.http.post("/store/items/search", json=body)
+        page = answer.json()["items"]
+        found += [one["key"] for one in page]
+        sizes.append(len(page))
+        offset = answer.headers.get("x-pagination-next", "")
+    assert sizes == [3, 3, 1]
+    assert sorted(found) == [f"k{n}" for n in range(7)]
+
+
+async def test_one_item_always_passes(ours: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "MAX_ANSWER_BYTES", 10)
+    await ours.put("large", "k", {"ballast": "x" * 100})
+    assert await ours.keys("large") == ["k"]
