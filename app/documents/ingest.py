@@ -17,7 +17,7 @@ import zstandard
 
 from app.agents.port import START_NODE, Outcome, RunContext, Step
 from app.base.crashes import crash_point
-from app.base.errors import AgentError, Invalid, Unreadable
+from app.base.errors import AgentError, BudgetSpent, Invalid, Limited, Unreadable
 from app.base.ids import new_id
 from app.base.tasks import to_the_end
 from app.db.engine import Database
@@ -31,7 +31,7 @@ from app.documents.structs import Chunk
 from app.documents.texts import Text
 from app.domain.events import Custom
 from app.domain.state import State
-from app.store.indexing import Indexing
+from app.store.indexing import Indexed, Indexing
 from app.store.writing import Put, put
 
 INGEST = "_ingest"
@@ -51,6 +51,8 @@ SAY_SECONDS = 0.5
 STEP_SECONDS = 2.0
 """After so long a batch also ends a step of the run: what was said is kept, and a drain finds its boundary."""
 SECONDS = 24 * 3600.0
+MAX_WAIT_SECONDS = 60.0
+"""How long an ingestion waits for the tokens of its tenant's next minute."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -133,6 +135,10 @@ class Ingest:
         except Unreadable as error:
             await self._write(progress.FAILED, *now.which, str(error))
             raise
+        except Limited as error:
+            words = f"{error} What is indexed stays; upload the document again to go on."
+            await self._write(progress.FAILED, *now.which, words)
+            raise BudgetSpent(words) from error
         if now.chunks >= MANY:
             await self._write(progress.ANALYZE, now.chunks)
         await self._write(progress.READY, *now.which, now.position)
@@ -226,7 +232,7 @@ class Cutting:
         """Commit ``chunks`` with the place that they reach; where somebody else has, go on from there."""
         now, reached = self._now, self._text.position
         values = [msgspec.to_builtins(one) for one in chunks]
-        indexed = await self._indexing.items(now.namespace, values, [FIELD], now.tenant_id) if chunks else []
+        indexed = await self._indexed(values) if chunks else []
         puts = [
             Put(
                 tenant_id=now.tenant_id,
@@ -251,6 +257,16 @@ class Cutting:
             self._now = msgspec.structs.replace(now, position=reached, chunks=now.chunks + len(chunks))
         else:
             await self._look_again()
+
+    async def _indexed(self, values: list[dict[str, Any]]) -> list[Indexed]:
+        """Waits while the tenant has used its tokens of the minute. Raises ``Limited`` once it has spent its budget."""
+        while True:
+            try:
+                return await self._indexing.items(self._now.namespace, values, [FIELD], self._now.tenant_id)
+            except Limited as error:
+                if error.retry_after > MAX_WAIT_SECONDS:
+                    raise
+                await asyncio.sleep(error.retry_after)
 
     async def _commit(self, puts: list[Put], reached: int) -> bool:
         """Store ``puts`` and the place that they reach, if the place is still where they begin; whether it was."""

@@ -178,7 +178,8 @@ class Budgets:
         if per_day:
             async with self._database.engine_connection() as connection:
                 spent = await connection.fetchval(_SPENT, tenant_id, self.today())
-            if spent is not None and spent >= per_day:
+            unwritten = self._changes.get((tenant_id, self.today()), Change()).spent
+            if float(spent or 0) + unwritten >= per_day:
                 self._limiter.rejected(COST)
                 raise Limited(self._spent_today(per_day), self._until_tomorrow())
 

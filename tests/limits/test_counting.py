@@ -1,5 +1,6 @@
 """Runs, tokens and bytes are counted wherever they begin: batches, uploads, crons, embeddings."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,6 +139,37 @@ async def test_embeddings_beyond_the_budget_of_a_tenant_are_429_and_of_another_a
             assert int(refused.headers["retry-after"]) > 0
         assert len(server.asked) == asked
         assert (await put(service, other, "one", "other words")).status_code < 300
+
+
+async def test_an_ingestion_stops_between_two_batches_once_the_budget_is_spent(
+    fresh_database_url: str, embedding: dict[str, Any], server: Embeddings
+) -> None:
+    text = "\n\n".join(f"Paragraph {number}: {'word ' * 300}" for number in range(400)).encode()
+    async with serving(fresh_database_url, **embedding, AGENT_RESERVE_TOKENS="1") as service:
+        key = await service.key("poor")
+        headers = {"x-api-key": key, "content-type": "text/plain"}
+        await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=0.05))
+        taken = await service.client.post(f"{API}/documents", content=text, headers=headers)
+        assert taken.status_code == 202, taken.text
+        document = taken.json()
+        of = f"{API}/threads/{document['thread_id']}/runs/{document['run_id']}"
+        await service.client.get(f"{of}/join", headers=headers, timeout=40)
+        run = (await service.client.get(of, headers=headers)).json()
+        found = (await service.client.get(f"{API}/documents/{document['document_id']}", headers=headers)).json()
+        assert run["status"] == "error"
+        assert found["status"] == "failed"
+        assert "has spent its 0.05 dollars of today" in found["error"]
+        assert 0 < found["chunks"] < 400, "what was indexed stays"
+        await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=1000))
+        at = f"{API}/documents/{document['document_id']}"
+        async with asyncio.timeout(40):
+            while found["status"] != "ready":  # new limits are in force after some seconds
+                await asyncio.sleep(0.5)
+                again = await service.client.post(f"{API}/documents", content=text, headers=headers)
+                if again.is_success:
+                    of = f"{API}/threads/{again.json()['thread_id']}/runs/{again.json()['run_id']}"
+                    await service.client.get(f"{of}/join", headers=headers, timeout=40)
+                found = (await service.client.get(at, headers=headers)).json()
 
 
 async def test_bytes_of_bodies_are_counted_also_of_those_that_do_not_say_how_long_they_are(
