@@ -22,6 +22,7 @@ from app.web.browsers import Browsers
 from app.web.deadline import Deadline
 from app.web.decoding import JsonBody
 from app.web.headers import Envelope
+from app.web.large_answers import LargeAnswers
 from app.web.openapi import openapi_config
 from app.web.problems import exception_handlers
 from app.wiring import House
@@ -70,10 +71,11 @@ def _routed(house: House, server: ServerSettings) -> Litestar:
 
 
 def layers(house: House) -> Envelope:
-    """All that a request passes through: from the outside in, the envelope, names and origins, time, bodies, routes."""
+    """All that a request passes: envelope, names and origins, time, bodies, large answers, routes."""
     prefix = house.settings.server.root_path
     runs = house.settings.runs
-    timed = Deadline(Bodies(litestar(house), most_large=runs.request_bytes), runs.request_seconds)
+    answering = LargeAnswers(litestar(house))
+    timed = Deadline(Bodies(answering, most_large=runs.request_bytes), runs.request_seconds)
     inner = behind_names(timed, house)
     return Envelope(inner, house.meters, tracer=house.tracer, prefix=prefix)
 

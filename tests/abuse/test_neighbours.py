@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from app.web import large_answers
 from app.web.bodies import MAX_ARRIVING_EACH, MOST_MESSAGES
 from tests.abuse.attacks import RUNS, numbers, run, run_with
 from tests.abuse.conftest import FULL
@@ -132,6 +133,31 @@ def test_bodies_of_one_key_that_stop_half_way_take_a_bounded_part_of_the_memory(
             assert attacked.ask("POST", "/threads/search", b"{}", attacked.other).status == 200
             latency(attacked, "/ok", attacked.other, 1.0)
         assert costs[0].memory <= MAX_ARRIVING_EACH + 64 * MB
+    finally:
+        for connection in open_ones:
+            connection.close()
+
+
+@SLOW
+def test_clients_that_do_not_read_their_large_answers_take_a_bounded_part_of_the_memory(attacked: Attacked) -> None:
+    thread = attacked.ask("POST", "/threads", {}).json()["thread_id"]
+    assert attacked.ask("POST", f"/threads/{thread}/runs/wait", run(b"x" * (6 * MB))).status == 200
+    ask = f"GET /api/v1/threads/{thread}/state HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked.attacker}\r\n\r\n"
+    open_ones: list[socket.socket] = []
+    try:
+        with attacked.measured() as costs:
+            for _ in range(80):
+                connection = socket.socket()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                open_ones.append(connection)
+                connection.connect(("127.0.0.1", attacked.port))
+                connection.sendall(ask.encode())
+            answered = [connection.recv(12) for connection in open_ones]
+        assert set(answered) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}
+        assert costs[0].memory <= 6 * large_answers.MAX_BYTES_EACH  # of 1 GB; those that are being made count too
+        deadline = time.monotonic() + 60
+        while attacked.ask("GET", f"/threads/{thread}/state").status == 429:  # those that do not read are given up
+            assert time.monotonic() < deadline
     finally:
         for connection in open_ones:
             connection.close()

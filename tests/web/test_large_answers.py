@@ -1,0 +1,88 @@
+"""Large answers arrive whole, in slices; those that are not read, or are too many at once, are given up."""
+
+import asyncio
+from typing import Any
+
+from app.web.large_answers import LARGE, LargeAnswers
+from app.web.streams import SLICE
+from tests.web.serving import application, scope
+
+BODY = bytes(range(256)) * (2 * LARGE // 256 + 1)
+
+
+async def answering(scope: Any, receive: Any, send: Any) -> None:
+    length = str(len(BODY)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": BODY, "more_body": False})
+
+
+async def nothing() -> Any:
+    raise AssertionError
+
+
+async def asked(layer: LargeAnswers, send: Any) -> None:
+    request = {**scope(), "app": application(), "state": {}}
+    await layer(request, nothing, send)  # type: ignore[arg-type]
+
+
+async def test_a_large_answer_arrives_whole_in_slices() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    layer = LargeAnswers(answering, max_bytes=LARGE, each=LARGE)
+    await asked(layer, send)
+    assert b"".join(message.get("body", b"") for message in sent) == BODY
+    assert max(len(message.get("body", b"")) for message in sent) == SLICE
+    assert [message["more_body"] for message in sent[1:]] == [True] * (len(sent) - 2) + [False]
+    assert not layer.waiting
+
+
+async def test_an_answer_that_comes_in_parts_takes_no_share() -> None:
+    async def parts(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9999999")]})
+        for part in (b"a", b"b"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    layer = LargeAnswers(parts, max_bytes=LARGE, each=LARGE)
+    await layer.budget.acquire(None, LARGE, 1)
+    await asked(layer, send)
+    assert [message.get("body") for message in sent] == [None, b"a", b"b", b""]
+
+
+async def test_an_answer_that_is_not_read_is_given_up_and_makes_room() -> None:
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    layer = LargeAnswers(answering, max_bytes=LARGE, each=LARGE, stuck=0.01)
+    for _ in range(2):
+        await asyncio.wait_for(asked(layer, send), 10)
+
+
+async def test_of_too_many_large_answers_the_last_are_refused() -> None:
+    statuses: list[int] = []
+    read, all_begun = asyncio.Event(), asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+            if len(statuses) == 5:
+                all_begun.set()
+        elif message.get("more_body"):
+            await read.wait()
+
+    layer = LargeAnswers(answering, max_bytes=2 * len(BODY), each=len(BODY))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(asked(layer, send))
+        await asyncio.wait_for(all_begun.wait(), 10)
+        read.set()
+    assert sorted(statuses) == [200, 429, 429, 429, 429]
