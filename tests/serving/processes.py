@@ -32,6 +32,13 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has reached every thread of the process: until then one may still accept a connection."""
+    return all(
+        status.read_text().rpartition(")")[2].split()[0] == "T" for status in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
+
+
 class Program:
     """A running server, its output, and connections to it."""
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.serving import worker
-from tests.serving.processes import Program, is_alive, read_all, until
+from tests.serving.processes import Program, is_alive, is_stopped, read_all, until
 
 Start = Callable[..., Program]
 
@@ -167,6 +167,7 @@ def test_what_waits_in_the_backlog_of_a_killed_worker_is_answered(start: Start) 
     both = program.workers(2)
     for pid in both:
         os.kill(pid, signal.SIGSTOP)
+        until(lambda pid=pid: is_stopped(pid))  # type: ignore[misc]
     waiting = [program.send(GET) for _ in range(12)]  # in both backlogs: nothing accepts
     os.kill(both[0], signal.SIGKILL)
     os.kill(both[1], signal.SIGCONT)
