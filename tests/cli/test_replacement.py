@@ -16,10 +16,10 @@ from bench.client import Answer, Connection, Failed, connect, request
 from tests.cli.commands import PEPPER, Running
 from tests.serving.processes import until
 
-pytestmark = pytest.mark.timeout(600)
-
 REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "5"))
 """How many workers are replaced. The long form: ``REPLACEMENTS=100 pytest -n 0 -s tests/cli/test_replacement.py``."""
+
+pytestmark = pytest.mark.timeout(540 + 12 * REPLACEMENTS)
 
 CLIENTS = 6
 INPUT = {"assistant_id": "echo", "input": {"messages": [{"role": "user", "content": "hello"}]}}

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import random
 import sys
 import tempfile
@@ -203,11 +204,13 @@ class Chaos:
         self._stop.set()
 
 
-async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float, faults: str = "") -> Report:
+async def campaign(
+    folder: Path, seed: int, size: tuple[int, int], every: float, faults: str = "", seconds: float = math.inf
+) -> Report:
     """``size`` threads and turns each, at most 24 at once, on three servers; one fault after ``every`` seconds.
 
-    ``faults``: the names of those that happen, with commas between; all of them when it is empty. Every second campaign
-    has a Redis.
+    ``faults``: the names of those that happen, with commas between; all of them when it is empty. After ``seconds`` no
+    more threads begin. Every second campaign has a Redis.
     """
     threads = programs(seed, *size)
     async with Ground(folder, seed) as ground, contextlib.AsyncExitStack() as undo:
@@ -223,7 +226,8 @@ async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float,
         chaos = Chaos(fleet, ground, seed, every)
         chaos.faults = {name: often for name, often in FAULTS.items() if not faults or name in faults.split(",")}
         began = time.monotonic()
-        violations = await worked(driver, chaos, threads)
+        violations = await worked(driver, chaos, threads, began + seconds)
+        threads = threads[: len(driver.thread_ids)]
         violations += await checked(driver, witness, threads, ground.database.url)
         recovered = sum(any(numbers[0] > 1 for numbers in map(epochs, one.frames)) for one in driver.told)
         return Report(
@@ -242,14 +246,15 @@ async def campaign(folder: Path, seed: int, size: tuple[int, int], every: float,
         )
 
 
-async def worked(driver: Driver, chaos: Chaos, threads: list[list[Program]]) -> list[str]:
-    """Run everything in the middle of the chaos; conversations that did not come to their end, in words."""
+async def worked(driver: Driver, chaos: Chaos, threads: list[list[Program]], until: float) -> list[str]:
+    """Run what begins before ``until`` in the middle of the chaos; conversations that did not end, in words."""
     trouble = asyncio.ensure_future(chaos.run())
     few = asyncio.Semaphore(24)
 
     async def one(number: int) -> None:
         async with few:
-            await driver.converse(number, threads[number])
+            if time.monotonic() < until:
+                await driver.converse(number, threads[number])
 
     results = await asyncio.gather(*map(one, range(len(threads))), return_exceptions=True)
     chaos.stop()
@@ -287,11 +292,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults")
     parser.add_argument("--faults", default="", help=f"some of {','.join(FAULTS)} (all)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no more threads after so long")
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         report = asyncio.run(
-            campaign(Path(folder), given.seed, (given.threads, given.turns), given.every, given.faults)
+            campaign(
+                Path(folder),
+                given.seed,
+                (given.threads, given.turns),
+                given.every,
+                given.faults,
+                given.minutes * 60,
+            )
         )
     sys.stdout.write(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
     return 1 if report.violations else 0
