@@ -16,11 +16,11 @@ from pathlib import Path
 
 import httpx
 
-from app.access.service import AccessService
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db import migrations
+from app.infra.db.embedded import EmbeddedDatabase
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import AccessService
 from bench.processes import Server
 from bench.serving import base, server
 from tests.redis import RedisServer
@@ -68,7 +68,7 @@ def main() -> int:
         database = EmbeddedDatabase(place / "data")
         url = database.start()
         stack.callback(database.stop)
-        migrate.upgrade(url)
+        migrations.upgrade(url)
         redis = RedisServer(place)
         stack.callback(redis.stop)
         servers = {

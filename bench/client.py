@@ -29,8 +29,8 @@ def request(method: str, path: str, value: Any = None, key: str = "") -> bytes:
     """The bytes of a request, its body JSON; ``key`` is the API key, if it needs one."""
     body = b"" if value is None else json.dumps(value).encode()
     kind = "content-type: application/json\r\n" if body else ""
-    whose = f"x-api-key: {key}\r\n" if key else ""
-    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{whose}{kind}content-length: {len(body)}\r\n\r\n"
+    key_header = f"x-api-key: {key}\r\n" if key else ""
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{key_header}{kind}content-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

@@ -20,10 +20,10 @@ import httpx
 import msgspec
 import uvloop
 
-from app.llm.http import Endpoint
-from app.llm.http import HttpClient as OurClient
-from app.llm.openai import Chunk, OpenAIModel
-from app.llm.port import ModelRequest
+from app.providers.llm.adapters.http_client import Endpoint
+from app.providers.llm.adapters.http_client import HttpClient as OurClient
+from app.providers.llm.adapters.openai import CompletionChunk, OpenAIModel
+from app.providers.llm.port import ModelRequest
 
 AT_ONCE, CHUNKS, ROUNDS = 16, 200, 3
 STREAMS = {"burst": 160, "paced": 32}
@@ -93,7 +93,7 @@ async def drive(read: Read, url: str) -> float:
     return used / sum(counts) * 1e6
 
 
-decode = msgspec.json.Decoder(Chunk).decode
+decode = msgspec.json.Decoder(CompletionChunk).decode
 
 
 def payloads(buffer: bytes) -> tuple[list[bytes], bytes]:

@@ -22,10 +22,10 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from app.access.structs import tenant_id_of
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
-from app.embed.hashing import hashed
+from app.infra.db import migrations
+from app.infra.db.embedded import EmbeddedDatabase
+from app.providers.embeddings.hashing import hashed
+from app.security.access.structs import tenant_id_of
 from bench.store_data import INDEX, WIDTH, sentence
 
 LIVE = 5
@@ -101,7 +101,7 @@ def measure(path: Path, items: int) -> dict[str, Any]:
         database = EmbeddedDatabase(folder)
         url = database.start()
         try:
-            migrate.upgrade(url)
+            migrations.upgrade(url)
             rows = folder / "rows"
             rows.write_text("".join(f"{number}\t{vector}\n" for number, vector in lines(path)))
             note("bare COPY of the vectors, no index", asyncio.run(bare(url, rows)))

@@ -21,10 +21,10 @@ import httpx
 import pytest
 from aiohttp import web
 
-from app.access.service import AccessService
-from app.db import migrate
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db import migrations
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import AccessService
 from bench.rotations import ROTATIONS, USER, Bench, fresh, tell_redis
 from bench.serving import base, server
 from tests.database import execute
@@ -149,7 +149,7 @@ async def bench_of(folder: Path, rate: float, seconds: float) -> dict[str, Any]:
     with contextlib.suppress(pytest.skip.Exception):
         redis = RedisServer(folder)
     try:
-        await asyncio.to_thread(migrate.upgrade, database.url)
+        await asyncio.to_thread(migrations.upgrade, database.url)
         async with FakeProvider() as provider:
             bench = Bench(folder, database, provider, redis)
             settings = await furnish(bench)

@@ -17,9 +17,9 @@ from typing import Any
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app.access.service import AccessService
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import AccessService
 from bench.processes import Server as Running
 from tests.database import execute
 from tests.llm.fake_provider import FakeProvider

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
+from app.infra.db import migrations
+from app.infra.db.embedded import EmbeddedDatabase
 from bench.processes import Server, free_port, serving
 from bench.starting import READY
 
@@ -38,7 +38,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     database = EmbeddedDatabase(folder)
     try:
         url = database.start()
-        migrate.upgrade(url)
+        migrations.upgrade(url)
         pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
         yield Postgres(url, pid, folder / "postgres.log")
     finally:

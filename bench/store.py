@@ -20,8 +20,8 @@ import aiohttp
 import uvloop
 
 from app.base.clock import now
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
+from app.infra.db import migrations
+from app.infra.db.embedded import EmbeddedDatabase
 from bench.__main__ import RESULTS
 from bench.load import Target
 from bench.processes import Server, free_port, serving
@@ -90,7 +90,7 @@ def main() -> None:
         database = EmbeddedDatabase(folder)
         url = database.start()
         stack.callback(database.stop)
-        migrate.upgrade(url)
+        migrations.upgrade(url)
         asyncio.run(prepare(url, count))
         with server(url, Path(place)) as (running, keys):
             parts = set(arguments.only or ("search", "put"))

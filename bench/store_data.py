@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from app.access.structs import tenant_id_of
 from app.base.ids import new_id
-from app.embed.hashing import hashed
-from app.store.indexing import written
+from app.features.store.index.indexing import written
+from app.providers.embeddings.hashing import hashed
+from app.security.access.structs import tenant_id_of
 
 WIDTH = 384
 SPACE = 16

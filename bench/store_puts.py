@@ -17,8 +17,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from app.access.structs import tenant_id_of
 from app.base.ids import new_id
+from app.security.access.structs import tenant_id_of
 from bench.client import Connection, connect, request
 from bench.load import Target
 from bench.store_data import sentence, vector

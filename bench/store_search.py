@@ -14,11 +14,11 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 
-from app.access.structs import tenant_id_of
-from app.db.engine import Database
-from app.store.indexing import Near
-from app.store.searching import Question, Searching
-from app.store.statements import EF_SEARCH, SETTINGS, Place
+from app.features.store.index.indexing import NeighbourQuery
+from app.features.store.search.hybrid_search import SearchQuery, StoreSearch
+from app.features.store.search.sql import EF_SEARCH, SETTINGS, SearchScope
+from app.infra.db.engine import Database
+from app.security.access.structs import tenant_id_of
 from bench.store_data import PATH, SHARES, SPACE, TEN, WIDTH, milliseconds, sentence, vector
 
 BARE = """
@@ -46,7 +46,7 @@ class Ways:
     def __init__(self, url: str, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self._database = Database(url, requests=10, engine=1)
-        self._searching = Searching()
+        self._searching = StoreSearch()
         self.aclose = self._database.aclose
 
     async def bare(self, tenant: UUID, text: str) -> set[UUID]:
@@ -59,10 +59,10 @@ class Ways:
         return await self._asked(tenant, text, text)
 
     async def _asked(self, tenant: UUID, words: str, text: str) -> set[UUID]:
-        question = Question(
-            place=Place(tenant, PATH),
+        question = SearchQuery(
+            place=SearchScope(tenant, PATH),
             text=words,
-            near=[Near(WIDTH, SPACE, vector(text))],
+            near=[NeighbourQuery(WIDTH, SPACE, vector(text))],
             conditions=[],
             limit=TEN,
             offset=0,

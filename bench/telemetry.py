@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.db import migrate
+from app.infra.db import migrations
 from bench.client import Connection, Failed, request
 from bench.figures import Load
 from bench.load import Target, closed
@@ -101,7 +101,7 @@ def measure(url: str, postgres: int, folder: Path, given: argparse.Namespace) ->
         for number, (name, own) in enumerate(VARIANTS.items()):
             database = at(url, f"telemetry_{number}")
             asyncio.run(execute(url, f"create database telemetry_{number}"))
-            migrate.upgrade(database)
+            migrations.upgrade(database)
             pushing = {"OTEL_EXPORTER_OTLP_ENDPOINT": address} if name != NOTHING else {}
             one = stack.enter_context(server(database, folder, AGENTS, **pushing, **own))
             targets[name] = Target(one.port, one.pid, postgres)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.db import migrate
+from app.infra.db import migrations
 from bench.figures import Load
 from bench.load import Target, closed
 from bench.operations import echo
@@ -30,7 +30,7 @@ def measure(url: str, postgres: int, folder: Path, *, rounds: int, seconds: floa
         for count in COUNTS:
             name = f"workers_{count}"
             asyncio.run(execute(url, f"create database {name}"))
-            migrate.upgrade(at(url, name))
+            migrations.upgrade(at(url, name))
             port = free_port()
             settings = {"DATABASE_URL": at(url, name), "AGENT_AUTH": "none", "LOG_LEVEL": "warning"}
             command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--workers", str(count)]

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the annotations of app/settings.py: `make docs-config`."""
+"""Writes docs/configuration.md from the annotations of app/infra/settings/environment.py: `make docs-config`."""
 
 import typing
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Literal
 
 import msgspec
 
-from app.settings import Settings, Variable, variables
+from app.infra.settings.environment import Settings, Variable, variables
 
 PAGE = Path(__file__).with_suffix(".md")
 
 _HEAD = """\
-<!-- Generated from app/settings.py by `make docs-config`: change it there. -->
+<!-- Generated from app/infra/settings/environment.py by `make docs-config`: change it there. -->
 # Configuration
 
 The environment is read once, at start. A file `.env` in the working folder is honoured, and the real environment wins

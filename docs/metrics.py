@@ -1,17 +1,17 @@
-"""Writes docs/metrics.md from the declarations in app/telemetry/meters.py: `make docs-metrics`."""
+"""Writes docs/metrics.md from the declarations in app/infra/telemetry/meters.py: `make docs-metrics`."""
 
 from pathlib import Path
 
-from app.telemetry.export import prometheus_name
-from app.telemetry.instruments import Counter, Gauge, Histogram
-from app.telemetry.labels import OneOf
-from app.telemetry.meters import LATEST, OPT_IN, Meters
+from app.infra.telemetry.instruments import Counter, Gauge, Histogram
+from app.infra.telemetry.labels import EnumLabel
+from app.infra.telemetry.meters import LATEST, OPT_IN, Meters
+from app.infra.telemetry.prometheus_page import prometheus_name
 
 MOST_VALUES = 15
 PAGE = Path(__file__).with_suffix(".md")
 
 _HEAD = """\
-<!-- Generated from app/telemetry/meters.py by `make docs-metrics`: change it there. -->
+<!-- Generated from app/infra/telemetry/meters.py by `make docs-metrics`: change it there. -->
 # Metrics
 
 `GET /metrics` answers with the totals of **all workers of one server**, whichever of them is asked: as Prometheus
@@ -57,7 +57,7 @@ def _row(part: Counter | Gauge | Histogram) -> str:
 
 def _label(label: str) -> str:
     """With its values, where they are known and few."""
-    if not isinstance(label, OneOf) or len(label.values) > MOST_VALUES:
+    if not isinstance(label, EnumLabel) or len(label.values) > MOST_VALUES:
         return f"`{label}`"
     return f"`{label}` ({', '.join(value or 'none' for value in label.values)})"
 

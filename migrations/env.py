@@ -10,10 +10,10 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.base.errors import StartError, UsageError
-from app.db.url import to_sqlalchemy
-from app.schema import metadata
-from app.settings import load
-from app.store.tables import HalfVector
+from app.features.store.tables import HalfVector
+from app.infra.db.url import to_sqlalchemy
+from app.infra.settings.environment import load
+from app.server.schema import metadata
 
 LOCK = 0x6167656E74  # "agent": the advisory lock that lets one migrate while others wait
 WAIT_SECONDS = 900.0

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.base.errors import StartError
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
-from app.db.engine import APP_ROLE, Database
-from app.db.folder_lock import FolderLock
-from app.db.session import Reader
-from app.db.url import to_sqlalchemy
+from app.infra.db import migrations
+from app.infra.db.embedded import EmbeddedDatabase
+from app.infra.db.engine import APP_ROLE, Database
+from app.infra.db.folder_lock import FolderLock
+from app.infra.db.session import Reader
+from app.infra.db.url import to_sqlalchemy
 
 TEMPLATE = "migrated"
 FOLDERS = "agent-tests-"
@@ -83,7 +83,7 @@ def server_with_template() -> Iterator[str]:
     remove_forgotten()
     with hasty_server() as url:
         asyncio.run(execute(url, f"create database {TEMPLATE}"))
-        migrate.upgrade(at(url, TEMPLATE))
+        migrations.upgrade(at(url, TEMPLATE))
         asyncio.run(execute(url, f"alter database {TEMPLATE} is_template true"))
         yield url
 

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from app.db.embedded import EmbeddedDatabase
+from app.infra.db.embedded import EmbeddedDatabase
 
 
 class Server(EmbeddedDatabase):

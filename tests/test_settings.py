@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.base.errors import UsageError
-from app.settings import Settings, check_serving, is_loopback, load, variables
+from app.infra.settings.environment import Settings, check_serving, is_loopback, load, variables
 from docs.configuration import PAGE, render
 
 NOWHERE = Path("no-such-file")

@@ -3,39 +3,39 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from app.agents.config import AgentsFile, AgentSpec
-from app.agents.functions.agent import Equipment, FunctionAgent
-from app.agents.loading import load
+from app.agents.config.agents_file import AgentsFile, AgentSpec
+from app.agents.functions.agent import FunctionAgent, FunctionResources
 from app.agents.port import Agent
-from app.agents.toolloop.agent import Manner, ToolLoop
-from app.agents.toolloop.calls import Toolbox
-from app.agents.toolloop.memory import Memory
+from app.agents.tool_loop.agent import ToolLoop, ToolLoopConfig
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tool_loop.conversation_window import SummaryMemory
+from app.agents.tools.port import LongTerm
+from app.agents.tools.registry import find_tool
+from app.base.code_loader import load
 from app.base.errors import AgentServiceError, StartError
-from app.llm.port import Model
-from app.telemetry.tools import ToolCalls
-from app.tools.port import LongTerm
-from app.tools.registry import find_tool
+from app.infra.telemetry.tool_calls import ToolCallRecorder
+from app.providers.llm.port import Model
 
 
 class FindModel(Protocol):
     """Finds models."""
 
-    def __call__(self, name: str, fallback: Sequence[str], keep: float = 0, /) -> Model:
+    def __call__(self, name: str, fallback: Sequence[str], cache_ttl: float = 0, /) -> Model:
         """The model of ``name`` (``vendor:model``, or empty for the default one), with its fallbacks.
 
-        ``keep``: the seconds that its answers are kept.
+        ``cache_ttl``: the seconds that its answers are kept.
         """
         ...
 
 
-class Catalog:
+class AgentCatalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
     def __init__(
         self,
         file: AgentsFile,
         find_model: FindModel,
-        calls: ToolCalls,
+        calls: ToolCallRecorder,
         store: LongTerm | None = None,
         own: Sequence[Agent] = (),
     ) -> None:
@@ -63,7 +63,7 @@ def build(
     spec: AgentSpec,
     file: AgentsFile,
     find_model: FindModel,
-    calls: ToolCalls,
+    calls: ToolCallRecorder,
     store: LongTerm | None = None,
 ) -> Agent:
     """One agent. Raises ``StartError`` that names the file and the agent."""
@@ -79,7 +79,7 @@ def build(
                     f"approve.tools names {tool!r}, which is none of its tools: {', '.join(names) or 'it has none'}"
                 )
         model = find_model(spec.model, spec.fallback, spec.cache.ttl if spec.cache else 0)
-        manner = Manner(
+        manner = ToolLoopConfig(
             instructions=spec.instructions,
             limits=spec.limits,
             temperature=spec.temperature,
@@ -93,14 +93,16 @@ def build(
                 "memory is of the built-in agent; a function agent chooses itself what it asks a model with"
             )
         function = load(spec.function, file.folder)
-        return FunctionAgent(name, spec.function, function, Equipment(model, toolbox, manner, store), spec.description)
+        return FunctionAgent(
+            name, spec.function, function, FunctionResources(model, toolbox, manner, store), spec.description
+        )
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
 
 
-def _memory(spec: AgentSpec, find_model: FindModel) -> Memory | None:
+def _memory(spec: AgentSpec, find_model: FindModel) -> SummaryMemory | None:
     """The agent's own model sums up where no other is named."""
     if spec.memory is None:
         return None
     named = spec.memory if spec.memory.model else spec
-    return Memory(spec.memory, find_model(named.model, named.fallback))
+    return SummaryMemory(spec.memory, find_model(named.model, named.fallback))

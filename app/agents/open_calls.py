@@ -5,8 +5,8 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.functions.journal import begun_in
-from app.agents.toolloop.conversation import unanswered
+from app.agents.functions.step_journal import begun_in
+from app.agents.tool_loop.conversation import unanswered
 from app.domain.messages import Message
 from app.domain.state import MESSAGES, State
 

@@ -10,10 +10,10 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from app.agents.tools.port import ToolClass
 from app.domain.events import Event
 from app.domain.messages import Usage
 from app.domain.state import State
-from app.tools.port import ToolClass
 
 UNLIMITED = 2**31
 
@@ -88,7 +88,7 @@ def interrupt_id(*what: Any) -> str:
     return uuid5(_INTERRUPTS, msgspec.json.encode(what, order="sorted").decode()).hex
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended well: its last step, which the engine commits together with the end, and what it waits for.
 
     ``answered`` are answers (by question key) that went into work which could not be finished: the run that continues
@@ -100,7 +100,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, Any] = {}
 
 
-class Doubt(msgspec.Struct, frozen=True):
+class UnresolvedCall(msgspec.Struct, frozen=True):
     """A call that an earlier ``attempt`` may have made, on ``thread_id`` (this one, or one it was copied with).
 
     ``key`` is the call's idempotency key there.
@@ -115,10 +115,10 @@ class RunContext(Protocol):
     """What a running agent sees of its run.
 
     ``state`` already holds the input. ``step`` is the number of the step the agent is about to finish; ``commit``
-    raises it. ``next`` are the nodes whose turn it is: those that the thread's last checkpoint named, or those that
-    the caller sends the run to. ``answers`` maps the keys of questions to what people answered. ``doubtful`` are calls
-    that an attempt before this one, or another branch or copy of the thread, may have made: call id → the attempts,
-    oldest first.
+    raises it. ``next`` are the nodes whose turn it is: those that the thread's last checkpoint named, or those that the
+    caller sends the run to. ``answers`` maps the keys of questions to what people answered. ``unresolved_calls`` are
+    calls that an attempt before this one, or another branch or copy of the thread, may have made: call id → the
+    attempts, oldest first.
     """
 
     tenant_id: UUID
@@ -130,7 +130,7 @@ class RunContext(Protocol):
     context: dict[str, Any]
     answers: dict[str, Any]
     next: tuple[str, ...]
-    doubtful: dict[str, list[Doubt]]
+    unresolved_calls: dict[str, list[UnresolvedCall]]
 
     @property
     def step(self) -> int:
@@ -187,7 +187,7 @@ class Agent(Protocol):
         """The nodes that come after ``node`` has brought about ``state``; ``__start__`` stands for the input."""
         ...
 
-    async def run(self, context: RunContext) -> Outcome:
+    async def run(self, context: RunContext) -> RunOutcome:
         """Take steps until the work is done or a person is asked. Raises on failure."""
         ...
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import START_NODE, Agent, Doubt, Outcome, RunConfig, Step, ToolIntent
+from app.agents.port import START_NODE, Agent, RunConfig, RunOutcome, Step, ToolIntent, UnresolvedCall
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
@@ -14,7 +14,7 @@ from app.domain.state import MESSAGES, State
 _decode = msgspec.json.Decoder(Message).decode
 
 
-class Rehearsal:
+class FakeRunContext:
     """A run in memory (``app.agents.port.RunContext``): its steps and events are kept in lists."""
 
     def __init__(self, state: State | None = None, config: RunConfig | None = None) -> None:
@@ -27,7 +27,7 @@ class Rehearsal:
         self.context: dict[str, Any] = {}
         self.answers: dict[str, Any] = {}
         self.next: tuple[str, ...] = ()
-        self.doubtful: dict[str, list[Doubt]] = {}
+        self.unresolved_calls: dict[str, list[UnresolvedCall]] = {}
         self.step = 0
         self.events: list[Event] = []
         self.steps: list[Step] = []
@@ -55,7 +55,7 @@ class Rehearsal:
         self.steps.append(step)
         self.step += 1
 
-    async def play(self, agent: Agent, value: Any = None) -> Outcome:
+    async def play(self, agent: Agent, value: Any = None) -> RunOutcome:
         """Give ``agent`` an input (None: go on) and run it to its end."""
         if value is not None:
             self.state.apply(agent.read_input(value, self.run_id))

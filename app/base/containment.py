@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 MAX_FRAMES = 5
 
 
-class Contained(Exception):
+class CarriedError(Exception):
     """Carries ``error``, which is no ``Exception``, out of a task."""
 
     def __init__(self, error: BaseException) -> None:
@@ -21,16 +21,16 @@ class Contained(Exception):
         self.error = error
 
 
-async def contained(work: Coroutine[Any, Any, Value]) -> Value:
-    """Await ``work`` in a task of its own kind. Raises ``Contained`` for what must not leave a task as it is."""
+async def containing(work: Coroutine[Any, Any, Value]) -> Value:
+    """Await ``work`` in a task of its own kind. Raises ``CarriedError`` for what must not leave a task as it is."""
     try:
         return await work
     except (KeyboardInterrupt, SystemExit) as error:
-        raise Contained(error) from error
+        raise CarriedError(error) from error
     except asyncio.CancelledError as error:
         if is_cancelled():
             raise
-        raise Contained(error) from error
+        raise CarriedError(error) from error
 
 
 def is_cancelled() -> bool:
@@ -40,9 +40,9 @@ def is_cancelled() -> bool:
 
 
 def root_of(error: BaseException) -> BaseException:
-    """What was raised in the first place: out of ``Contained``, and out of groups that hold one error alone."""
+    """What was raised in the first place: out of ``CarriedError``, and out of groups that hold one error alone."""
     while True:
-        if isinstance(error, Contained):
+        if isinstance(error, CarriedError):
             error = error.error
         elif isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]

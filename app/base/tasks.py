@@ -1,11 +1,11 @@
 """Owned tasks: every background task has an owner that keeps it running, learns of its failure and ends it.
 
-Two kinds. ``Tasks.start`` runs something once. ``Tasks.keep`` and ``Tasks.repeat`` run what must go on as long as the
-owner is open: however such a task ends (any exception, a plain return, a cancellation that its owner did not ask for),
-it is started again after a back-off. Nothing that it calls has to catch an error only in order to stay alive.
+Two kinds. ``Tasks.start`` runs something once. ``Tasks.supervise`` and ``Tasks.repeat`` run what must go on as long as
+the owner is open: however such a task ends (any exception, a plain return, a cancellation that its owner did not ask
+for), it is started again after a back-off. Nothing that it calls has to catch an error only in order to stay alive.
 
-Tasks made while a ``Supervision`` collects are known to it by name. Those that are ``essential`` decide whether the
-process is alive (see ``Supervision``); all others are restarted for ever and decide nothing.
+Tasks made while a ``TaskWatchdog`` collects are known to it by name. Those that are ``essential`` decide whether the
+process is alive (see ``TaskWatchdog``); all others are restarted for ever and decide nothing.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app.base.containment import contained, location_of, root_of, stack_of
+from app.base.containment import containing, location_of, root_of, stack_of
 from app.base.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
 
-AGAIN_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 """After this time a task that goes on is cancelled again."""
 
 FIRST_BACK_OFF = 0.1
-LONGEST_BACK_OFF = 5.0
+MAX_BACK_OFF = 5.0
 """Seconds before a task that ended is started again: twice as long each time, until it makes progress."""
 
 STALL_SECONDS = 90.0
@@ -86,7 +86,7 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
-                group.create_task(contained(work), name=name)
+                group.create_task(containing(work), name=name)
     except BaseExceptionGroup as error:
         raise root_of(error) from None
 
@@ -99,7 +99,7 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
-class KeptTask:
+class SupervisedTask:
     """A task that is started again whenever it ends, and the evidence of its progress.
 
     ``failures`` counts how often in a row it ended without progress. ``moved_at`` (monotonic seconds) is when it was
@@ -140,7 +140,7 @@ class KeptTask:
         return float(min(FIRST_BACK_OFF * 2 ** min(self._attempts - 1, 16), self._longest))
 
 
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 
 
 class Tasks:
@@ -153,7 +153,7 @@ class Tasks:
     def __init__(self, name: str) -> None:
         self.name = name
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._kept: list[KeptTask] = []
+        self._supervised: list[SupervisedTask] = []
         self._supervision = _collecting.get()
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
@@ -163,26 +163,28 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
-    def keep(
+    def supervise(
         self,
-        work: Callable[[Beat], Awaitable[object]],
+        work: Callable[[Heartbeat], Awaitable[object]],
         *,
         name: str,
         essential: bool = False,
         stall_seconds: float = STALL_SECONDS,
-        back_off: float = LONGEST_BACK_OFF,
+        back_off: float = MAX_BACK_OFF,
     ) -> None:
         """Run ``work``, which is not meant to end, and start it again whenever it does, until the owner closes.
 
         ``work`` is given a function to call for each unit of work done. One that is not called for ``stall_seconds``
         shows that the task is stalled: whatever waits for an event wakes up now and then to call it. ``back_off``
-        bounds the seconds between an end and the next start. What ``essential`` means says ``Supervision``.
+        bounds the seconds between an end and the next start. What ``essential`` means says ``TaskWatchdog``.
         """
-        kept = KeptTask(f"{self.name}.{name}", essential=essential, stall_seconds=stall_seconds, back_off=back_off)
-        self._kept.append(kept)
+        supervised = SupervisedTask(
+            f"{self.name}.{name}", essential=essential, stall_seconds=stall_seconds, back_off=back_off
+        )
+        self._supervised.append(supervised)
         if self._supervision is not None:
-            self._supervision.add(kept)
-        self._run(kept, work)
+            self._supervision.add(supervised)
+        self._run(supervised, work)
 
     def repeat(
         self,
@@ -191,7 +193,7 @@ class Tasks:
         *,
         name: str,
         essential: bool = False,
-        back_off: float = LONGEST_BACK_OFF,
+        back_off: float = MAX_BACK_OFF,
     ) -> None:
         """Call ``work`` again and again, ``seconds`` after it ended, until the owner closes.
 
@@ -199,40 +201,40 @@ class Tasks:
         none may wait for an event without a time limit (``wait_for``).
         """
 
-        async def calls(beat: Beat) -> None:
+        async def calls(beat: Heartbeat) -> None:
             while True:
                 await work()
                 beat()
                 await asyncio.sleep(seconds)
 
-        self.keep(calls, name=name, essential=essential, stall_seconds=STALL_SECONDS + seconds, back_off=back_off)
+        self.supervise(calls, name=name, essential=essential, stall_seconds=STALL_SECONDS + seconds, back_off=back_off)
 
-    def _run(self, kept: KeptTask, work: Callable[[Beat], Awaitable[object]]) -> None:
-        if kept.closed:
+    def _run(self, supervised: SupervisedTask, work: Callable[[Heartbeat], Awaitable[object]]) -> None:
+        if supervised.closed:
             return
 
         async def run() -> None:
-            await work(kept.beat)
+            await work(supervised.beat)
 
-        kept.moved_at = time.monotonic()
-        kept.task = task = asyncio.create_task(run(), name=kept.name)
+        supervised.moved_at = time.monotonic()
+        supervised.task = task = asyncio.create_task(run(), name=supervised.name)
         self._tasks.add(task)
         # a callback, so that no error and no cancellation can get by it; once the loop stops, it starts nothing
-        task.add_done_callback(lambda _: self._start_again(kept, work, task))
+        task.add_done_callback(lambda _: self._start_again(supervised, work, task))
 
     def _start_again(
-        self, kept: KeptTask, work: Callable[[Beat], Awaitable[object]], task: "asyncio.Task[Any]"
+        self, supervised: SupervisedTask, work: Callable[[Heartbeat], Awaitable[object]], task: "asyncio.Task[Any]"
     ) -> None:
         self._tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if kept.closed:
+        if supervised.closed:
             return
-        wait = kept.ended(error)
+        wait = supervised.ended(error)
         if isinstance(error, Unavailable | OSError):  # TimeoutError among them: no traceback tells more
-            log.warning("task_restarts", task=kept.name, error=kept.error, reason=str(error), again_in=wait)
+            log.warning("task_restarts", task=supervised.name, error=supervised.error, reason=str(error), again_in=wait)
         else:
-            log.error("task_restarts", task=kept.name, error=kept.error, again_in=wait, exc_info=error)
-        task.get_loop().call_later(wait, self._run, kept, work)
+            log.error("task_restarts", task=supervised.name, error=supervised.error, again_in=wait, exc_info=error)
+        task.get_loop().call_later(wait, self._run, supervised, work)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -255,16 +257,16 @@ class Tasks:
 
     async def aclose(self) -> None:
         """Cancel the tasks that still run and wait until they have ended."""
-        for kept in self._kept:
-            kept.closed = True
+        for supervised in self._supervised:
+            supervised.closed = True
             if self._supervision is not None:
-                self._supervision.discard(kept)
-        self._kept.clear()
+                self._supervision.discard(supervised)
+        self._supervised.clear()
         tasks = set(self._tasks)
         while tasks:
             for task in tasks:
                 task.cancel()
-            _, tasks = await asyncio.wait(tasks, timeout=AGAIN_SECONDS)  # a library may have swallowed the first
+            _, tasks = await asyncio.wait(tasks, timeout=RETRY_SECONDS)  # a library may have swallowed the first
 
 
 async def _always() -> bool:
@@ -275,7 +277,7 @@ def _log_only(reason: str) -> None:
     log.error("nothing_ends_this_process", reason=reason)
 
 
-class Supervision:
+class TaskWatchdog:
     """Watches the essential tasks of one process, and gives up where a new process is the only remedy.
 
     It gives up when an essential task stalls, or fails again and again (``MAX_FAILURES`` in a row, for at least
@@ -292,7 +294,7 @@ class Supervision:
         self.on_give_up: Callable[[str], None] = _log_only
         self.trouble = ""
         """Why this process is not live; empty while it is."""
-        self._kept: dict[KeptTask, None] = {}
+        self._supervised: dict[SupervisedTask, None] = {}
         self._looked = time.monotonic()
         self._tasks = Tasks("supervision")
 
@@ -305,48 +307,50 @@ class Supervision:
         finally:
             _collecting.reset(token)
 
-    def add(self, kept: KeptTask) -> None:
-        """Watch ``kept``."""
-        self._kept[kept] = None
+    def add(self, supervised: SupervisedTask) -> None:
+        """Watch ``supervised``."""
+        self._supervised[supervised] = None
 
-    def discard(self, kept: KeptTask) -> None:
-        """Watch ``kept`` no more: its owner closes."""
-        self._kept.pop(kept, None)
+    def discard(self, supervised: SupervisedTask) -> None:
+        """Watch ``supervised`` no more: its owner closes."""
+        self._supervised.pop(supervised, None)
 
     def names(self, *, essential: bool) -> list[str]:
         """The tasks that run now, by name: the essential ones, or the others."""
-        return sorted(kept.name for kept in self._kept if kept.essential is essential)
+        return sorted(supervised.name for supervised in self._supervised if supervised.essential is essential)
 
     def start(self) -> None:
         """Begin to watch."""
         self._looked = time.monotonic()
-        self._tasks.repeat(self.look, LOOK_SECONDS, name="look")
+        self._tasks.repeat(self.check_tasks, LOOK_SECONDS, name="look")
 
     async def aclose(self) -> None:
         """Watch no more."""
         await self._tasks.aclose()
 
-    async def look(self) -> None:
+    async def check_tasks(self) -> None:
         """Judge every essential task once, now."""
-        now, essential = time.monotonic(), [kept for kept in self._kept if kept.essential]
+        now, essential = time.monotonic(), [supervised for supervised in self._supervised if supervised.essential]
         paused, self._looked = now - self._looked > PAUSED_SECONDS, now
         if paused:
-            for kept in essential:
-                kept.moved_at = now
-        suspects = [kept for kept in essential if kept.failures or _stalled(kept, now)]
+            for supervised in essential:
+                supervised.moved_at = now
+        suspects = [supervised for supervised in essential if supervised.failures or _stalled(supervised, now)]
         if self.trouble or not suspects:
             return
         if not await self._database_answers():
-            for kept in suspects:  # what happened so far, the missing database explains
-                kept.failures, kept.moved_at = 0, time.monotonic()
+            for supervised in suspects:  # what happened so far, the missing database explains
+                supervised.failures, supervised.moved_at = 0, time.monotonic()
             return
-        for kept in suspects:
-            if kept.failures >= MAX_FAILURES and now - kept.failing_since >= FAILING_SECONDS:
-                self._give_up(f"The task {kept.name} failed {kept.failures} times in a row ({kept.error}).")
+        for supervised in suspects:
+            if supervised.failures >= MAX_FAILURES and now - supervised.failing_since >= FAILING_SECONDS:
+                self._give_up(
+                    f"The task {supervised.name} failed {supervised.failures} times in a row ({supervised.error})."
+                )
                 return
-            if kept.task is not None and _stalled(kept, now):
-                log.error("task_stalled", task=kept.name, at=stack_of(kept.task))
-                self._give_up(f"The task {kept.name} has made no progress for {now - kept.moved_at:.0f} s.")
+            if supervised.task is not None and _stalled(supervised, now):
+                log.error("task_stalled", task=supervised.name, at=stack_of(supervised.task))
+                self._give_up(f"The task {supervised.name} has made no progress for {now - supervised.moved_at:.0f} s.")
                 return
 
     async def _database_answers(self) -> bool:
@@ -365,8 +369,8 @@ class Supervision:
         self.on_give_up(reason)
 
 
-_collecting: ContextVar[Supervision | None] = ContextVar("supervision", default=None)
+_collecting: ContextVar[TaskWatchdog | None] = ContextVar("supervision", default=None)
 
 
-def _stalled(kept: KeptTask, now: float) -> bool:
-    return kept.running and now - kept.moved_at > kept.stall_seconds
+def _stalled(supervised: SupervisedTask, now: float) -> bool:
+    return supervised.running and now - supervised.moved_at > supervised.stall_seconds

@@ -3,28 +3,30 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from app.access.people import handlers_of
 from app.agents.catalog import build
-from app.agents.config import AgentsFile
-from app.agents.memory import StoreSpec
-from app.embed.registry import embedder_of
-from app.llm.registry import Registry
-from app.settings import Settings
-from app.store.versions import checked_indexes
-from app.telemetry.meters import Meters
-from app.telemetry.tools import ToolCalls
-from app.telemetry.tracing import NO_TRACER
+from app.agents.config.agents_file import AgentsFile
+from app.agents.config.store_index import StoreSpec
+from app.features.access.custom_auth import handlers_of
+from app.features.store.index.versions import checked_indexes
+from app.infra.settings.environment import Settings
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.tool_calls import ToolCallRecorder
+from app.infra.telemetry.tracing import NO_TRACER
+from app.providers.embeddings.registry import build_embedder
+from app.providers.llm.registry import ModelRegistry
 
 Check = Callable[[], object]
 """Builds one part. Raises ``AgentServiceError`` as the start of a server would."""
 
 
-def agent_checks(settings: Settings, file: AgentsFile, models: Registry, meters: Meters) -> Iterator[tuple[str, Check]]:
+def agent_checks(
+    settings: Settings, file: AgentsFile, models: ModelRegistry, meters: Meters
+) -> Iterator[tuple[str, Check]]:
     """Each agent of ``file`` by name, then ``[store]`` and ``[auth]`` where the file has them, with its check."""
-    calls = ToolCalls(meters, NO_TRACER)
+    calls = ToolCallRecorder(meters, NO_TRACER)
     for name, spec in file.agents.items():
         yield name, partial(build, name, spec, file, models.model, calls)
     if file.store != StoreSpec():
-        yield "[store]", lambda: checked_indexes(file, lambda name, size: embedder_of(name, size, models))
+        yield "[store]", lambda: checked_indexes(file, lambda name, size: build_embedder(name, size, models))
     if file.auth is not None:
         yield "[auth]", lambda: handlers_of(file, settings.auth.mode)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from app.base.errors import AgentServiceError
-from app.cli.output import GREEN, RED, styled, table
-from app.cli.parsing import sub_command
+from app.cli.terminal.output import GREEN, RED, styled, table
+from app.cli.terminal.parser import sub_command
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -24,16 +24,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    from app.agents.config import read
+    from app.agents.config.agents_file import read
     from app.cli.agent_checks import agent_checks
-    from app.llm.registry import Registry
-    from app.settings import load
-    from app.telemetry.meters import Meters
+    from app.infra.settings.environment import load
+    from app.infra.telemetry.meters import Meters
+    from app.providers.llm.registry import ModelRegistry
 
     settings = load()
     file = read(arguments.agents or settings.agents.config)
     meters = Meters()
-    models = Registry(settings.llm, meters)
+    models = ModelRegistry(settings.llm, meters)
     try:
         if arguments.action == "list":
             default = models.default()[0]

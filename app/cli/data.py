@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, BinaryIO
 
 from app.base.errors import StartError, UsageError
-from app.cli.files import new_file
-from app.cli.output import table
-from app.cli.parsing import sub_command
+from app.cli.terminal.data_files import new_file
+from app.cli.terminal.output import table
+from app.cli.terminal.parser import sub_command
 
 DELETED, EXPORTED = "data.deleted", "data.exported"
 
@@ -56,30 +56,30 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it and print how many rows of which table it was."""
-    from app.rights.structs import Whose
+    from app.features.data_rights.structs import DataSubject
 
     metadata = _metadata(arguments.metadata)
     if arguments.namespace and not metadata:
         raise UsageError("--namespace goes with --metadata: without it everything of the tenant is meant")
-    whose = Whose(
+    data_subject = DataSubject(
         tenant_id=_tenant(arguments.tenant),
         metadata=metadata,
         namespaces=tuple(tuple(place.strip(".").split(".")) for place in arguments.namespace),
     )
     if arguments.action == "export":
         with new_file(arguments.out, "--out") as out:
-            counts = _export(whose, arguments.tenant, out)
-        _tell(counts, "exported", sys.stderr)
+            counts = _export(data_subject, arguments.tenant, out)
+        _print_counts(counts, "exported", sys.stderr)
         return 0
     if not arguments.yes:
-        _tell(_found(whose), "would be deleted", sys.stdout)
+        _print_counts(_found(data_subject), "would be deleted", sys.stdout)
         raise UsageError("nothing was deleted: add --yes to delete it for good")
-    _tell(_delete(whose, arguments.wait), "deleted", sys.stdout)
+    _print_counts(_delete(data_subject, arguments.wait), "deleted", sys.stdout)
     return 0
 
 
 def _tenant(name: str) -> Any:
-    from app.access.structs import tenant_id_of
+    from app.security.access.structs import tenant_id_of
 
     return tenant_id_of(name)
 
@@ -104,45 +104,47 @@ def _metadata(given: list[str]) -> dict[str, Any]:
     return fields
 
 
-def _export(whose: Any, tenant: str, out: BinaryIO) -> Mapping[str, int]:
-    from app.rights.export import export
+def _export(data_subject: Any, tenant: str, out: BinaryIO) -> Mapping[str, int]:
+    from app.features.data_rights.export import export
 
-    return _with_database(whose, EXPORTED, lambda database: export(database, whose, tenant, out.write))
-
-
-def _found(whose: Any) -> Mapping[str, int]:
-    from app.rights.erasure import Erasure
-
-    return _with_database(whose, "", lambda database: Erasure(database, whose).found())
+    return _with_database(data_subject, EXPORTED, lambda database: export(database, data_subject, tenant, out.write))
 
 
-def _delete(whose: Any, seconds: float) -> Mapping[str, int]:
-    from app.rights.erasure import Erasure
+def _found(data_subject: Any) -> Mapping[str, int]:
+    from app.features.data_rights.erasure import Erasure
+
+    return _with_database(data_subject, "", lambda database: Erasure(database, data_subject).found())
+
+
+def _delete(data_subject: Any, seconds: float) -> Mapping[str, int]:
+    from app.features.data_rights.erasure import Erasure
 
     async def delete(database: Any) -> Mapping[str, int]:
-        erasure = Erasure(database, whose)
+        erasure = Erasure(database, data_subject)
         try:
             await erasure.run(seconds)
         except StartError:
-            _tell(erasure.counts, "deleted", sys.stdout)
+            _print_counts(erasure.counts, "deleted", sys.stdout)
             raise
-        if whose.whole:
-            from app.cache.caches import forget
-            from app.settings import load
+        if data_subject.whole:
+            from app.infra.cache.caches import forget
+            from app.infra.settings.environment import load
 
-            erasure.counts["(cache)"] = await forget(load().redis, whose.tenant_id)
+            erasure.counts["(cache)"] = await forget(load().redis, data_subject.tenant_id)
         return erasure.counts
 
-    return _with_database(whose, DELETED, delete)
+    return _with_database(data_subject, DELETED, delete)
 
 
-def _with_database(whose: Any, action: str, use: Callable[[Any], Awaitable[Mapping[str, int]]]) -> Mapping[str, int]:
+def _with_database(
+    data_subject: Any, action: str, use: Callable[[Any], Awaitable[Mapping[str, int]]]
+) -> Mapping[str, int]:
     """What ``use`` makes of the ``Database``, as the owner; the audit log keeps that ``action`` was done."""
-    from app.access.structs import SERVICE, Note
-    from app.audit.service import AuditService
-    from app.db.engine import Database
-    from app.db.migrate import pending
-    from app.settings import load
+    from app.infra.db.engine import Database
+    from app.infra.db.migrations import pending
+    from app.infra.settings.environment import load
+    from app.security.access.structs import SERVICE, AuditEvent
+    from app.security.audit.service import AuditService
 
     owner = load().database.owner_url
     if owner is None:
@@ -159,8 +161,12 @@ def _with_database(whose: Any, action: str, use: Callable[[Any], Awaitable[Mappi
             if action:
                 audit = AuditService(database)
                 # of a tenant that is gone nothing stays, so the service's own log keeps it; no person is named
-                tenant, subject = (SERVICE, str(whose.tenant_id)) if whose.whole else (whose.tenant_id, "one person")
-                audit.heard(Note(tenant, action, "operator", subject))
+                tenant, subject = (
+                    (SERVICE, str(data_subject.tenant_id))
+                    if data_subject.whole
+                    else (data_subject.tenant_id, "one person")
+                )
+                audit.record(AuditEvent(tenant, action, "operator", subject))
                 await audit.flush()
             return counts
         finally:
@@ -169,7 +175,7 @@ def _with_database(whose: Any, action: str, use: Callable[[Any], Awaitable[Mappi
     return asyncio.run(work())
 
 
-def _tell(counts: Mapping[str, int], what: str, out: Any) -> None:
+def _print_counts(counts: Mapping[str, int], what: str, out: Any) -> None:
     rows = [(name, str(count)) for name, count in sorted(counts.items()) if count]
     if rows:
         print(table(("TABLE", "ROWS"), rows), file=out)

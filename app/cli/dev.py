@@ -1,24 +1,80 @@
-"""``agent-service dev``: everything for one machine, started by one command."""
+"""``agent-service dev``: everything for one machine, started by one command.
+
+Sources that change, found by looking at their times: no thread, nothing to install.
+"""
 
 import argparse
+import contextlib
+import os
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from app.base.errors import StartError, UsageError
-from app.base.lean import without
-from app.cli.apart import apart
+from app.base.hide_modules import hide_modules
+from app.cli.child_process import run_in_child
 from app.cli.health import EVERY_ADDRESS, ask
-from app.cli.output import BOLD, DIM, GREEN, styled
 from app.cli.serve import GRACE_SECONDS, leave, words_of
-from app.db.embedded import EmbeddedDatabase
-from app.serving.changes import Changes
-from app.serving.events import sayer
-from app.serving.listening import listen
-from app.serving.parent import SPARE_NUMBERS, Parent
-from app.serving.station import Station
-from app.settings import Settings, is_loopback, load
-from app.telemetry.board import Boards
+from app.cli.terminal.output import BOLD, DIM, GREEN, styled
+from app.infra.db.embedded import EmbeddedDatabase
+from app.infra.settings.environment import Settings, is_loopback, load
+from app.infra.telemetry.shared_buffer import MetricsBuffers
+from app.server.parent import SPARE_NUMBERS, ParentProcess
+from app.server.parent_log import parent_logger
+from app.server.sockets import listen
+from app.server.worker_context import WorkerContext
+
+SUFFIX = ".py"
+SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
+LEAST = 0.4
+"""Seconds between two looks, at least."""
+SHARE = 20
+"""A look may take one part in so many of the time: large folders are looked at less often."""
+
+
+class SourceWatcher:
+    """The Python files below ``folders``, hidden folders left out, and ``files``, whether they are there yet or not."""
+
+    def __init__(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
+        self._folders = sorted({folder.resolve() for folder in folders})
+        self._files = sorted({str(file.absolute()) for file in files})
+        self._known = self._look()
+
+    def found(self) -> str:
+        """The path of a file that changed, came or went since the last time; empty when none did or it is too soon."""
+        if time.monotonic() < self.due:
+            return ""
+        before, self._known = self._known, self._look()
+        changed = before.items() ^ self._known.items()
+        return min(path for path, _ in changed) if changed else ""
+
+    def _look(self) -> dict[str, int]:
+        began = time.monotonic()
+        seen = dict(entry for folder in self._folders for entry in _times(str(folder)))
+        for file in self._files:
+            with contextlib.suppress(OSError):
+                seen[file] = os.stat(file).st_mtime_ns  # noqa: PTH116  as cheap as the looks above
+        now = time.monotonic()
+        self.due = now + max(LEAST, (now - began) * SHARE)
+        return seen
+
+
+def _times(folder: str) -> Iterator[tuple[str, int]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith(".") and entry.name not in SKIPPED:
+                    yield from _times(entry.path)
+            elif entry.name.endswith(SUFFIX):
+                yield entry.path, entry.stat().st_mtime_ns
+        except OSError:
+            continue
+
 
 DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5", "AGENT_EGRESS_ALLOW": "localhost,127.0.0.0/8,::1"}
 """A developer is alone, waits less for a stop than an operator, and receives webhooks on the same machine."""
@@ -26,7 +82,7 @@ DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5", "AGENT_EGRESS_ALLO
 READY_SECONDS = 10.0
 
 DEFAULT_FILE = "agents.toml"
-"""As ``app.agents.config`` has it, which would weigh on the parent."""
+"""As ``app.agents.config.agents_file`` has it, which would weigh on the parent."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -57,24 +113,24 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         url = database.start()
         overrides |= {"DATABASE_URL": url, "MIGRATE_DATABASE_URL": url}
-        apart(lambda: _migrate(url))
+        run_in_child(lambda: _migrate(url))
 
-        boards = Boards(1 + SPARE_NUMBERS)
+        boards = MetricsBuffers(1 + SPARE_NUMBERS)
 
-        def work(station: Station) -> int:
-            with without("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
-                from app.cli.application import work
+        def work(station: WorkerContext) -> int:
+            with hide_modules("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
+                from app.server.application import work
 
             return work(station, boards, overrides, DEFAULTS)
 
-        parent = Parent(
-            listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=sayer(server.log_format)
+        parent = ParentProcess(
+            listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=parent_logger(server.log_format)
         )
         if arguments.reload:
             agents = Path(settings.agents.config or DEFAULT_FILE)
-            parent.changed = Changes({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
+            parent.changed = SourceWatcher({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
         parent.on_end = boards.left
-        parent.on_ready = _Screen(settings, began).show
+        parent.on_ready = _StartupScreen(settings, began).show
         return parent.run()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,18 +139,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tells_who_asks(settings: Settings) -> bool:
-    from app.agents.config import read
+    from app.agents.config.agents_file import read
 
     return read(settings.agents.config).auth is not None
 
 
 def _migrate(url: str) -> None:
-    from app.db.migrate import upgrade
+    from app.infra.db.migrations import upgrade
 
     upgrade(url)
 
 
-class _Screen:
+class _StartupScreen:
     """What a person sees once the server answers, and after each reload."""
 
     def __init__(self, settings: Settings, began: float) -> None:
@@ -124,8 +180,8 @@ def first_screen(settings: Settings, about: dict[str, str], seconds: float) -> s
     key = " -H 'X-Api-Key: YOUR KEY'" if settings.auth.mode == "api_key" else ""
     body = '{"assistant_id": "assistant", "stream_mode": "updates", "input": "What time is it, and what is 12*(3+4)?"}'
     data = Path(settings.database.data_dir).resolve()
-    told = {name.capitalize(): text for name, text in about.items()}
-    rows = {"API": f"{base}/api/v1", "Docs": f"{base}/docs", **told, "Data": f"{data} (kept between starts)"}
+    details = {name.capitalize(): text for name, text in about.items()}
+    rows = {"API": f"{base}/api/v1", "Docs": f"{base}/docs", **details, "Data": f"{data} (kept between starts)"}
     lines = [
         f"\n  {styled('agent-service', BOLD)} is {styled('ready', GREEN)} in {seconds:.1f} s\n",
         *(f"  {styled(name.ljust(7), DIM)} {value}" for name, value in rows.items()),

@@ -8,7 +8,7 @@ import http.client
 import sys
 
 from app.base.errors import UsageError
-from app.settings import load
+from app.infra.settings.environment import load
 
 PATH = "/api/v1/health/ready"
 SECONDS = 3.0

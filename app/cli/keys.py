@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from app.base.errors import UsageError
-from app.cli.opened import with_access
-from app.cli.output import table
-from app.cli.parsing import sub_command
+from app.cli.database_access import with_access
+from app.cli.terminal.output import table
+from app.cli.terminal.parser import sub_command
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _creation(arguments: argparse.Namespace) -> Callable[[Any], Awaitable[Any]]:
-    from app.access.structs import ROLES
+    from app.security.access.structs import ROLES
 
     if arguments.role not in ROLES:
         raise UsageError(f"--role must be one of {', '.join(ROLES)}, not {arguments.role!r}")
@@ -117,8 +117,8 @@ def time_span(option: str, text: str) -> timedelta:
 
 def _row(info: Any) -> tuple[str, ...]:
     """``info`` is a ``KeyInfo``."""
-    from app.access.structs import ROLES, granted
     from app.base.clock import now
+    from app.security.access.structs import ROLES, granted
 
     state = "live"
     if info.revoked_at is not None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from app.base.errors import AgentServiceError, UsageError
-from app.cli.parsing import Parser, sub_command
+from app.cli.terminal.parser import CommandParser, sub_command
 
 VERBS = {
     "dev": ("start a server on an embedded PostgreSQL, for this machine", "dev --port 8001 --reload"),
@@ -32,9 +32,9 @@ VERBS = {
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
-def parser_for(arguments: Sequence[str]) -> Parser:
+def parser_for(arguments: Sequence[str]) -> CommandParser:
     """The parser of the command; only the verb that ``arguments`` name is imported."""
-    parser = Parser(
+    parser = CommandParser(
         prog="agent-service",
         description="A self-hosted production server for AI agents.",
         epilog="example: agent-service dev",
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:  # noqa: BLE001  the edge: whatever it was, a person gets a line
-        from app.cli.failing import unexpected
+        from app.cli.terminal.unexpected_errors import unexpected
 
         return _said(unexpected(error), FAILED)
 

@@ -15,9 +15,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the roles that are missing, apply what is pending and print what it was."""
-    from app.db.migrate import head, pending, upgrade
-    from app.db.roles import ROLES, ensure_roles
-    from app.settings import load
+    from app.infra.db.migrations import ROLES, ensure_roles, head, pending, upgrade
+    from app.infra.settings.environment import load
 
     owner = load().database.owner_url
     if owner is None:

@@ -4,14 +4,14 @@ import argparse
 import signal
 from typing import Any, NoReturn
 
-from app.base.lean import without
-from app.cli.apart import apart
-from app.serving.events import sayer
-from app.serving.listening import listen
-from app.serving.parent import SPARE_NUMBERS, Parent
-from app.serving.renewal import Renewal
-from app.serving.station import Station
-from app.telemetry.board import Boards
+from app.base.hide_modules import hide_modules
+from app.cli.child_process import run_in_child
+from app.infra.telemetry.shared_buffer import MetricsBuffers
+from app.server.parent import SPARE_NUMBERS, ParentProcess
+from app.server.parent_log import parent_logger
+from app.server.sockets import listen
+from app.server.worker_context import WorkerContext
+from app.server.worker_renewal import ReplacementPolicy
 
 ROLES = ("all", "api", "worker")
 
@@ -34,22 +34,22 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = words_of(
         arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents", AGENT_ROLE="role"
     )
-    plan = apart(lambda: prepare(overrides))
+    plan = run_in_child(lambda: prepare(overrides))
 
-    say, host, port = sayer(plan["log_format"]), plan["host"], plan["port"]
+    say, host, port = parent_logger(plan["log_format"]), plan["host"], plan["port"]
     listeners = listen(host, port, plan["workers"])
     metrics = listen(host, plan["metrics_port"])[0] if plan["metrics_port"] not in {0, port} else None
-    boards = Boards(plan["workers"] + SPARE_NUMBERS)
+    boards = MetricsBuffers(plan["workers"] + SPARE_NUMBERS)
 
-    def work(station: Station) -> int:
-        with without("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
-            from app.cli.application import work
+    def work(station: WorkerContext) -> int:
+        with hide_modules("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
+            from app.server.application import work
 
         station.metrics = metrics
         return work(station, boards, overrides, {})
 
-    parent = Parent(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=say)
-    parent.renewal = Renewal(**plan["renewal"])
+    parent = ParentProcess(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=say)
+    parent.renewal = ReplacementPolicy(**plan["renewal"])
     parent.reloads = True
     parent.on_end = boards.left
     parent.on_ready = lambda about: say(
@@ -71,13 +71,13 @@ def words_of(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
 
 def prepare(overrides: dict[str, str]) -> dict[str, Any]:
     """Check the settings, migrate when they say so, and pick what the parent needs: all this must not weigh on it."""
-    from app.agents.config import read
-    from app.settings import check_serving, load
+    from app.agents.config.agents_file import read
+    from app.infra.settings.environment import check_serving, load
 
     settings = load(overrides=overrides)
     check_serving(settings, handled=read(settings.agents.config).auth is not None)
     if settings.database.migrate_on_start and (owner := settings.database.owner_url) is not None:
-        from app.db.migrate import upgrade
+        from app.infra.db.migrations import upgrade
 
         upgrade(owner.reveal())
     server = settings.server

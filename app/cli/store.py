@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from app.base.errors import AgentServiceError, StartError, UsageError
-from app.cli.files import compressed, new_file, source
-from app.cli.parsing import sub_command
-from app.cli.progress import Progress, clock_time
+from app.cli.terminal.data_files import compressed, new_file, source
+from app.cli.terminal.parser import sub_command
+from app.cli.terminal.progress import ProgressLine, clock_time
 
 IMPORTED, EXPORTED = "store.imported", "store.exported"
-MOST_TOLD = 20
+MAX_REPORTED_LINES = 20
 """Bad lines that are told of one by one, where no file takes them."""
 
 
@@ -69,10 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from app.store.lines import LONGEST_LINE
+    from app.features.store.bulk.json_lines import MAX_LINE_BYTES
 
-    progress = Progress("items")
-    bad = BadLines(progress)
+    progress = ProgressLine("items")
+    bad = BadLineReport(progress)
     with contextlib.ExitStack() as stack:
         given = stack.enter_context(source(arguments.file))
         if arguments.report:
@@ -83,7 +83,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
         holder: list[Any] = []
         try:
-            asyncio.run(_load(arguments, given.lines(LONGEST_LINE), holder, bad.tell, told))
+            asyncio.run(_load(arguments, given.lines(MAX_LINE_BYTES), holder, bad.report_line, told))
         except AgentServiceError as error:
             progress.clear()
             kind = type(error) if isinstance(error, StartError) else StartError
@@ -100,16 +100,15 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], bad: Any, told: Any) -> None:
-    from app.access.structs import tenant_id_of
-    from app.agents.config import read
-    from app.settings import load
-    from app.store.importing import Import, Rules
-    from app.store.loading import Loader
-    from app.store.rebuilding import without_neighbours
+    from app.agents.config.agents_file import read
+    from app.features.store.bulk.bulk_copy import BulkLoader, without_neighbours
+    from app.features.store.bulk.importer import ImportOptions, ItemImporter
+    from app.infra.settings.environment import load
+    from app.security.access.structs import tenant_id_of
 
     settings = load()
     spec = read(settings.agents.config).store
-    rules = Rules(
+    rules = ImportOptions(
         policy=arguments.on_conflict,
         first=arguments.from_line,
         path=_path(arguments.prefix),
@@ -123,9 +122,9 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
         await versions.join()
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(database.engine_connection())
-            loader = Loader(connection, tenant_id, arguments.on_conflict)
+            loader = BulkLoader(connection, tenant_id, arguments.on_conflict)
             await loader.open()
-            holder.append(Import(loader, versions, rules, bad, told))
+            holder.append(ItemImporter(loader, versions, rules, bad, told))
             if arguments.rebuild_index:
                 owner = settings.database.owner_url
                 assert owner is not None
@@ -139,14 +138,14 @@ async def _opened(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]
     """The database of the settings and the versions of its index; the audit log keeps that ``action`` was done."""
     import structlog
 
-    from app.access.structs import Note
-    from app.agents.config import read
-    from app.agents.memory import indexes_of
-    from app.audit.service import AuditService
-    from app.db.engine import Database
-    from app.db.migrate import pending
-    from app.settings import load
-    from app.store.versions import Versions
+    from app.agents.config.agents_file import read
+    from app.agents.config.store_index import indexes_of
+    from app.features.store.index.versions import IndexVersions
+    from app.infra.db.engine import Database
+    from app.infra.db.migrations import pending
+    from app.infra.settings.environment import load
+    from app.security.access.structs import AuditEvent
+    from app.security.audit.service import AuditService
 
     settings = load()
     if settings.database.url is None:
@@ -163,16 +162,16 @@ async def _opened(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]
     try:
         await database.check()
         indexes = indexes_of(read(settings.agents.config).store)
-        yield database, Versions(database, indexes, lambda *_: None)
+        yield database, IndexVersions(database, indexes, lambda *_: None)
         audit = AuditService(database)
-        audit.heard(Note(tenant_id, action, "operator", "items of the store"))
+        audit.record(AuditEvent(tenant_id, action, "operator", "items of the store"))
         await audit.flush()
     finally:
         await database.aclose()
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    progress = Progress("items")
+    progress = ProgressLine("items")
     with new_file(arguments.file, "the file") as out, compressed(out, arguments.file) as packed:
         count = asyncio.run(
             _save(arguments, packed.write, lambda done, of: progress.show(done, done / of if of else None))
@@ -183,18 +182,18 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 async def _save(arguments: argparse.Namespace, write: Any, told: Any) -> int:
-    from app.access.structs import tenant_id_of
-    from app.store.exporting import Export
+    from app.features.store.bulk.exporter import ItemExporter
+    from app.security.access.structs import tenant_id_of
 
     tenant_id, path = tenant_id_of(arguments.tenant), _path(arguments.prefix)
     async with _opened(tenant_id, EXPORTED) as (database, versions):
         await versions.join()
         version = None if arguments.without_vectors else versions.serving
-        return await Export(database, tenant_id, path, version).run(write, told)
+        return await ItemExporter(database, tenant_id, path, version).run(write, told)
 
 
 def _path(prefix: str) -> str:
-    from app.store.names import path_of
+    from app.features.store.validation import path_of
 
     try:
         return path_of(prefix.split(".") if prefix else [], "--prefix")
@@ -202,29 +201,29 @@ def _path(prefix: str) -> str:
         raise UsageError(str(error)) from error
 
 
-class BadLines:
+class BadLineReport:
     """Tells of lines that are left out: into ``report``, or the first of them on the terminal."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressLine) -> None:
         self.report: Any = None
         self._progress = progress
         self._count = 0
 
-    def tell(self, number: int, what: str) -> None:
+    def report_line(self, number: int, what: str) -> None:
         """The line ``number`` is left out because of ``what``."""
         self._count += 1
         if self.report is not None:
             import msgspec
 
             self.report.write(msgspec.json.encode({"line": number, "error": what}) + b"\n")
-        elif self._count <= MOST_TOLD:
+        elif self._count <= MAX_REPORTED_LINES:
             self._progress.clear()
             _say(f"line {number}: {what}")
 
     def finish(self) -> None:
         """All lines have been read."""
-        if self.report is None and self._count > MOST_TOLD:
-            _say(f"and {self._count - MOST_TOLD:,} more bad lines; --report FILE has them all")
+        if self.report is None and self._count > MAX_REPORTED_LINES:
+            _say(f"and {self._count - MAX_REPORTED_LINES:,} more bad lines; --report FILE has them all")
 
 
 def _summary(counts: Any, arguments: argparse.Namespace, seconds: float) -> str:

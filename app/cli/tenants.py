@@ -4,9 +4,9 @@ import argparse
 from typing import Any
 
 from app.base.errors import UsageError
-from app.cli.opened import with_access
-from app.cli.output import table
-from app.cli.parsing import sub_command
+from app.cli.database_access import with_access
+from app.cli.terminal.output import table
+from app.cli.terminal.parser import sub_command
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _shown(name: str, value: float) -> str:
-    from app.limits.sizes import show_size
+    from app.base.byte_sizes import show_size
 
     return f"{value} ({show_size(value)})" if name == "bytes" and value else f"{value:g}"
 
 
 def _show_stored(stored: Any, limit: int) -> None:
     """Print what a tenant stores by kind, the largest first, and of how much."""
-    from app.limits.sizes import show_size
+    from app.base.byte_sizes import show_size
 
     kinds = sorted(stored.by_kind.items(), key=lambda one: -one[1])
     used = f"{show_size(stored.bytes)} of {show_size(limit)} ({stored.bytes / limit:.0%})" if limit else "no limit"
@@ -63,14 +63,14 @@ def _show_stored(stored: Any, limit: int) -> None:
 async def _usage(access: Any, tenant: str) -> Any:
     """What the tenant has spent, what it stores, and how much it may store (0: no limit)."""
     from app.base.errors import NotFound
-    from app.limits.structs import Own
-    from app.settings import load
+    from app.infra.settings.environment import load
+    from app.security.limits.structs import TenantLimits
 
     await access.check_tenant(tenant)
     try:
         own = await access.limits_of(tenant)
     except NotFound:  # the tenant default, of which nothing was set
-        own = Own()
+        own = TenantLimits()
     limit = load().limits.bytes if own.bytes is None else own.bytes
     return await access.spending(tenant), await access.stored(tenant), limit
 
@@ -78,17 +78,17 @@ async def _usage(access: Any, tenant: str) -> Any:
 async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     import msgspec
 
-    from app.access.structs import DEFAULT_TENANT_NAME
+    from app.base.byte_sizes import parse_size
     from app.base.errors import NotFound
-    from app.limits.sizes import parse_size
-    from app.limits.structs import Own
+    from app.security.access.structs import DEFAULT_TENANT_NAME
+    from app.security.limits.structs import TenantLimits
 
     try:
         own = msgspec.structs.asdict(await access.limits_of(arguments.tenant))
     except NotFound as error:
         if arguments.tenant != DEFAULT_TENANT_NAME and not arguments.create:
             raise NotFound(f"{error} Or make it with --create.") from error
-        own = msgspec.structs.asdict(Own())
+        own = msgspec.structs.asdict(TenantLimits())
     changes: dict[str, Any] = dict.fromkeys(arguments.unset)
     for text in [*arguments.set, *([f"bytes={arguments.bytes}"] if arguments.bytes is not None else [])]:
         name, given, value = text.partition("=")
@@ -100,7 +100,7 @@ async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]
     try:
         if changes.get("bytes"):
             changes["bytes"] = parse_size(changes["bytes"])
-        limits = msgspec.convert(own | changes, Own, strict=False)
+        limits = msgspec.convert(own | changes, TenantLimits, strict=False)
         if any(not 0 <= (value or 0) < float("inf") for value in msgspec.structs.astuple(limits)):
             raise ValueError("a limit is never below 0")
     except (ValueError, msgspec.ValidationError) as error:

@@ -1,7 +1,8 @@
 """Everything a run can say, as one tagged union.
 
 Events are what the engine keeps: compact, free of any stream mode, stored with the step that commits them. Frames (the
-bytes on a stream) are rendered from them (``app.runs.frames``), now or when somebody replays the run tomorrow.
+bytes on a stream) are rendered from them (``app.engine.streams.frames``), now or when somebody replays the run
+tomorrow.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True)
     input: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+class CheckpointPosition(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a checkpoint stands, for those who watch the steps of a run: said only when somebody does.
 
     ``parent_id`` is the checkpoint before it (none: the first), ``source`` what made it (none: it was there before),
@@ -38,7 +39,7 @@ class InputApplied(msgspec.Struct, frozen=True, tag="input", omit_defaults=True)
     """The input is merged into the thread's values: the state at ``checkpoint_id``."""
 
     checkpoint_id: str
-    move: Move | None = None
+    move: CheckpointPosition | None = None
 
 
 class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
@@ -77,7 +78,7 @@ class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True)
     checkpoint_id: str
     updates: msgspec.Raw
     node: str = ""
-    move: Move | None = None
+    move: CheckpointPosition | None = None
 
 
 class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=True):
@@ -85,7 +86,7 @@ class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=Tr
 
     checkpoint_id: str
     interrupts: msgspec.Raw
-    move: Move | None = None
+    move: CheckpointPosition | None = None
 
 
 class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
@@ -103,7 +104,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):
 
     error: str
     message: str
-    move: Move | None = None
+    move: CheckpointPosition | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.base.bulk import rough_size
 from app.base.errors import Invalid
+from app.base.offload import rough_size
 
 INLINE_BYTES = 512
 """A value whose JSON is at most this long is kept in the head itself."""

@@ -22,8 +22,8 @@ import asyncpg
 import msgspec
 from aiohttp import web
 
-from app.db import migrate
-from app.db.embedded import EmbeddedDatabase
+from app.infra.db import migrations
+from app.infra.db.embedded import EmbeddedDatabase
 from bench.processes import Server
 from bench.serving import base, server
 from bench.soak import samples, verdicts
@@ -161,7 +161,7 @@ def soaked(folder: Path) -> Iterator[tuple[str, RedisServer, Server]]:
         database = EmbeddedDatabase(folder)
         url = database.start()
         stack.callback(database.stop)
-        migrate.upgrade(url)
+        migrations.upgrade(url)
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         settings = {
@@ -186,8 +186,8 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / time.strftime("soak-%Y%m%dT%H%M%SZ.json", time.gmtime())
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-    told = {name: found[name] for name in ("done", "disturbed and done again", "faults", "wrong")}
-    print(f"{json.dumps(told, indent=2)}\n\n{verdicts.shown(rows)}\n\n{path}")
+    summary = {name: found[name] for name in ("done", "disturbed and done again", "faults", "wrong")}
+    print(f"{json.dumps(summary, indent=2)}\n\n{verdicts.shown(rows)}\n\n{path}")
     return 0 if all(row.holds for row in rows) else 1
 
 

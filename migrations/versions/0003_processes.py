@@ -28,7 +28,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False, comment="seq of the first frame"),
         sa.Column("last_seq", sa.Integer(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False, comment="app.bus.relay.Chunk as MessagePack"),
+        sa.Column("body", sa.LargeBinary(), nullable=False, comment="app.bus.relay.FrameBatch as MessagePack"),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "run_id", "epoch", "seq", name="live_frames_pkey"),
         prefixes=["UNLOGGED"],

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from app.web.bodies import MOST, MOST_MESSAGES
+from app.infra.http.request_bodies import MAX_BODY_BYTES, MAX_MESSAGES_BODY_BYTES
 
 UNKNOWN = "00000000-0000-4000-8000-000000000001"
 
@@ -47,7 +47,7 @@ def messages(count: int) -> bytes:
     return run_with(b'{"messages":[%b]}' % b",".join([b'"x"'] * count))
 
 
-LARGE = MOST_MESSAGES - 1024 * 1024
+LARGE = MAX_MESSAGES_BODY_BYTES - 1024 * 1024
 ARGUMENTS = '"' + '\\"' * 90_000
 
 RUNS = [
@@ -153,4 +153,4 @@ def generated(document: dict[str, Any]) -> Iterator[Attack]:
     for method, path, operation in routes(document):
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             for shape, make in SHAPES.items():
-                yield Attack(f"{method} {path}: {shape}", method, path, make(MOST))
+                yield Attack(f"{method} {path}: {shape}", method, path, make(MAX_BODY_BYTES))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.web import large_answers
-from app.web.bodies import MAX_ARRIVING_EACH, MOST_MESSAGES
+from app.infra.http import large_answers
+from app.infra.http.request_bodies import MAX_ARRIVING_EACH, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import RUNS, numbers, run, run_with
 from tests.abuse.conftest import FULL
 from tests.abuse.server import MB, Attacked, latency
@@ -48,7 +48,7 @@ def under(attack: Callable[[], object], measure: Callable[[], list[float]], *, a
 
 
 def attacks_of(server: Attacked) -> Iterator[tuple[str, Callable[[], object]]]:
-    large = run(b"x" * (MOST_MESSAGES - MB))
+    large = run(b"x" * (MAX_MESSAGES_BODY_BYTES - MB))
     wide = run_with(b'{"a":%b}' % numbers(400_000))
     refused = next(attack for attack in RUNS if attack.name == "7 MB of escaped quotes")
     yield "large bodies", lambda: server.ask("POST", "/runs/wait", large)

@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from app.base.bulk import MAX_ANSWER_BYTES
-from app.runs.memory import MAX_BYTES_EACH as MAX_RUN_BYTES_EACH
-from app.web.bodies import MAX_IN_FLIGHT, MOST_MESSAGES
+from app.base.offload import MAX_ANSWER_BYTES
+from app.engine.queue.memory_gate import MAX_BYTES_EACH as MAX_RUN_BYTES_EACH
+from app.infra.http.request_bodies import MAX_IN_FLIGHT, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import ARGUMENTS, FIELDS, RUNS, Attack, generated, numbers, run, run_with, with_arguments
 from tests.abuse.conftest import FULL
 from tests.abuse.server import MB, Answer, Attacked, Cost
 
 BLOCKED = 0.1
 """Seconds."""
-LARGEST = base64.b64encode(random.Random(1).randbytes((MOST_MESSAGES - 512) // 4 * 3))
+LARGEST = base64.b64encode(random.Random(1).randbytes((MAX_MESSAGES_BODY_BYTES - 512) // 4 * 3))
 """The text of the largest message that is taken, of the kind that compresses worst."""
 ATTEMPTS = 3
 SLOW = pytest.mark.timeout(240)

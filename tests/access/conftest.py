@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from app.access.service import AccessService
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import AccessService
 from tests.access.clock import Clock
 from tests.system.house import PEPPER, Service, serving
 

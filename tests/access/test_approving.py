@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.access.structs import ROLES
+from app.security.access.structs import ROLES
 from tests.journeys.conftest import AGENTS
 from tests.system.house import API, Service, client_of, serving
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from app.access.structs import ROLES
+from app.security.access.structs import ROLES
 from tests.access.test_handlers import FILE
 from tests.system.house import API, Service, serving
 

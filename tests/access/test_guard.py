@@ -8,8 +8,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
-from app.access.structs import DEFAULT_TENANT, MONITOR, READ, tenant_id_of
-from app.asgi import litestar
+from app.security.access.structs import DEFAULT_TENANT, MONITOR, READ, tenant_id_of
+from app.server.asgi import litestar
 from tests.system.house import API, NOWHERE, Service, built, client_of, serving
 
 OPEN_ROUTES = {

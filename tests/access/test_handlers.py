@@ -10,9 +10,9 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from app.access.structs import DEFAULT_TENANT
-from app.rights.export import export
-from app.rights.structs import Whose
+from app.features.data_rights.export import export
+from app.features.data_rights.structs import DataSubject
+from app.security.access.structs import DEFAULT_TENANT
 from tests.access.test_tenants import INPUT, UNKNOWN, fill, furnished, furnished_still, mixtures, operations, seen
 from tests.system.house import API, Service, client_of, serving
 
@@ -210,8 +210,8 @@ async def test_what_handlers_know_of_a_person_is_shown_to_no_client(service: Ser
     cron = await ask(service, ann, "POST", "/runs/crons", {**asked, "schedule": "0 0 1 1 *"})
     texts += [cron.text, (await ask(service, ann, "POST", "/runs/crons/search", {})).text]
     texts += [(await ask(service, ann, "GET", f"/threads/{thread}{part}")).text for part in ("", "/state", "/history")]
-    whose = Whose(tenant_id=DEFAULT_TENANT, metadata={"owner": ann})
-    await export(service.house.database, whose, "default", lambda line: texts.append(bytes(line).decode()))
+    data_subject = DataSubject(tenant_id=DEFAULT_TENANT, metadata={"owner": ann})
+    await export(service.house.database, data_subject, "default", lambda line: texts.append(bytes(line).decode()))
     assert len([text for text in texts if ann in text]) > 10
     assert not [text for text in texts if "PROVIDER-SECRET" in text]
 

@@ -12,7 +12,7 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import AuthenticationError, NotFoundError
 
 from app.base.errors import StartError, UsageError
-from app.settings import check_serving, load
+from app.infra.settings.environment import check_serving, load
 from tests.access.test_handlers import FILE
 from tests.journeys.conftest import Served
 from tests.journeys.test_documents import blocks

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.access.service import REFUSED, AccessService
-from app.access.structs import DEFAULT_TENANT, MEMBER, MONITOR, READ, tenant_id_of
 from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import REFUSED, AccessService
+from app.security.access.structs import DEFAULT_TENANT, MEMBER, MONITOR, READ, tenant_id_of
 from tests.access.clock import Clock
 from tests.system.house import NOWHERE, PEPPER
 

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.access.structs import MEMBER
+from app.security.access.structs import MEMBER
 from tests.access.issuer import Issuer
 from tests.access.test_tokens import good, settings
 from tests.system.house import API, Service, serving

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.access.service import AccessService
 from app.base.errors import Unauthenticated
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import AccessService
 from tests.access.clock import Clock
 from tests.system.house import API, PEPPER, serving
 
@@ -85,7 +85,7 @@ async def test_the_peppers_are_files_that_change_while_the_program_runs(
         for one, other in ((OLD, NEW), (NEW, OLD), (NEW, NEW)):
             first.write_text(one.reveal())
             second.write_text(other.reveal())
-            service.house.vault.look()
+            service.house.vault.refresh()
             assert await is_let_in()
         noted = await service.client.get(f"{API}/audit", headers={"x-api-key": key})
         assert noted.status_code == 200

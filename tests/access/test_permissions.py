@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from app.access.structs import ADMIN, MONITOR, OPERATE, READ, ROLES, WRITE
-from app.asgi import litestar
-from app.web.openapi import needs_of
+from app.infra.http.openapi import needs_of
+from app.security.access.structs import ADMIN, MONITOR, OPERATE, READ, ROLES, WRITE
+from app.server.asgi import litestar
 from tests.access.test_guard import OPEN_ROUTES
 from tests.system.house import API, Service
 

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from langgraph_sdk import Auth
 
-from app.access import people
-from app.access.handlers import HandlerFailed, Handlers, User
 from app.base.errors import Forbidden, Refused, Unauthenticated
-from app.db.engine import APP_ROLE
+from app.features.access import custom_auth
+from app.infra.db.engine import APP_ROLE
+from app.security.access.custom_auth_handlers import AuthHandlers, HandlerFailed, User
 from tests.access.test_tenants import INPUT
 from tests.statements import sent_by
 from tests.system.house import API, Service, serving
@@ -50,7 +50,7 @@ async def store(ctx, value):
 '''
 
 
-def registered(*places: tuple[str | None, str | None]) -> Handlers:
+def registered(*places: tuple[str | None, str | None]) -> AuthHandlers:
     """Handlers that give back where they are registered."""
     auth = Auth()
 
@@ -68,10 +68,10 @@ def registered(*places: tuple[str | None, str | None]) -> Handlers:
 
         decorator: Any = auth.on
         decorator(resources=resource, actions=action)(handler(f"{resource}.{action}"))
-    return Handlers(auth, "test")
+    return AuthHandlers(auth, "test")
 
 
-def answering(answer: Any) -> Handlers:
+def answering(answer: Any) -> AuthHandlers:
     auth = Auth()
 
     @auth.authenticate
@@ -84,7 +84,7 @@ def answering(answer: Any) -> Handlers:
             raise answer
         return answer
 
-    return Handlers(auth, "test")
+    return AuthHandlers(auth, "test")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ async def test_a_user_may_be_anything_with_an_identity(user: Any, permissions: l
     async def authenticate() -> Any:
         return user
 
-    shown = await Handlers(auth, "test").authenticate({})
+    shown = await AuthHandlers(auth, "test").authenticate({})
     assert (shown["identity"], shown["permissions"], shown.get("team")) == ("ann", permissions, team)
     seen = User(shown)
     assert (seen.identity, seen["identity"], "identity" in seen) == ("ann", "ann", True)
@@ -194,7 +194,7 @@ async def test_who_is_nobody_gets_401(user: Any) -> None:
         return user
 
     with pytest.raises(Unauthenticated):
-        await Handlers(auth, "test").authenticate({})
+        await AuthHandlers(auth, "test").authenticate({})
 
 
 async def test_filters_alone_bound_threads_by_lists_and_values(database_url: str, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ async def ask(service: Service, token: str, method: str, path: str, body: Any = 
 
 
 async def test_a_filter_costs_no_statement_of_its_own(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people, "BELIEVED_SECONDS", 600.0)
+    monkeypatch.setattr(custom_auth, "CACHE_TTL", 600.0)
     file = str(Path(__file__).parent / "handlers" / "agents.toml")
     told = []
     for config in ("", file):

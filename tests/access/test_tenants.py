@@ -9,8 +9,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.access.structs import ROLES
-from app.schema import metadata
+from app.security.access.structs import ROLES
+from app.server.schema import metadata
 from tests.system.house import API, Service
 
 UNKNOWN = UUID("0123456789ab4def8123456789abcdef")

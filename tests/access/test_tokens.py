@@ -9,10 +9,10 @@ import jwt
 import pytest
 import structlog
 
-from app.access.keyset import KeySet
-from app.access.structs import DEFAULT_TENANT, ROLES, tenant_id_of
 from app.base.errors import UsageError
-from app.settings import check_serving, load
+from app.infra.settings.environment import check_serving, load
+from app.security.access.jwks import JwksCache
+from app.security.access.structs import DEFAULT_TENANT, ROLES, tenant_id_of
 from tests.access.issuer import AUDIENCE, EC, ED, RSA, Issuer, jwk
 from tests.system.house import API, PEPPER, Service, serving
 
@@ -55,7 +55,7 @@ async def search(service: Service, token: str) -> int:
 async def refresh(service: Service) -> None:
     """What happens every five minutes."""
     keys = service.house.entrance.token_keys
-    assert isinstance(keys, KeySet)
+    assert isinstance(keys, JwksCache)
     await keys._refresh()
 
 
@@ -235,7 +235,7 @@ async def test_a_discovery_document_that_leads_to_other_keys_is_not_followed(
     issuer: Issuer, changed: dict[str, Any], reason: str
 ) -> None:
     issuer.about = changed
-    keys = KeySet(issuer.url, "")
+    keys = JwksCache(issuer.url, "")
     with structlog.testing.capture_logs() as logged:
         await keys._refresh()
     assert [line["event"] for line in logged] == ["token_keys_unavailable"]
@@ -244,7 +244,7 @@ async def test_a_discovery_document_that_leads_to_other_keys_is_not_followed(
 
 
 async def test_a_key_set_of_any_shape_leaves_the_known_keys(issuer: Issuer) -> None:
-    keys = KeySet(issuer.url, "")
+    keys = JwksCache(issuer.url, "")
     await keys._refresh()
     shapes: list[Any] = [None, {}, "x", [], [1, None, "x", []], [{"kty": "RSA", "n": 1}]]
     for odd in shapes:

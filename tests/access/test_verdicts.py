@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from app.access import verdicts
-from app.access.structs import Principal
-from app.access.verdicts import Key, Verdicts
 from app.base.errors import Unavailable
+from app.security.access import api_key_cache
+from app.security.access.api_key_cache import ApiKeyCache, KeyDigest
+from app.security.access.structs import Principal
 from tests.access.clock import Clock
 
 GOOD = b"good"
@@ -27,7 +27,7 @@ class Asked:
         self.free.set()
         self.failure: Exception | None = None
 
-    async def __call__(self, keys: Sequence[Key]) -> list[Principal | None]:
+    async def __call__(self, keys: Sequence[KeyDigest]) -> list[Principal | None]:
         self.times += 1
         self.largest = max(self.largest, len(keys))
         self.running += 1
@@ -46,39 +46,39 @@ def asked() -> Asked:
 
 
 @pytest.fixture
-async def memory(asked: Asked, clock: Clock) -> AsyncIterator[Verdicts]:
-    memory = Verdicts(asked, clock)
+async def memory(asked: Asked, clock: Clock) -> AsyncIterator[ApiKeyCache]:
+    memory = ApiKeyCache(asked, clock)
     yield memory
     await memory.aclose()
 
 
 @pytest.mark.parametrize("digest, verdict", [(GOOD, SOMEBODY), (b"bad", None)])
 async def test_an_answer_is_believed_for_less_than_five_seconds(
-    memory: Verdicts, asked: Asked, clock: Clock, digest: bytes, verdict: Principal | None
+    memory: ApiKeyCache, asked: Asked, clock: Clock, digest: bytes, verdict: Principal | None
 ) -> None:
     assert await memory.of("1", digest) == verdict
     assert await memory.of("1", digest) == verdict
     assert asked.times == 1
-    clock.seconds += verdicts.BELIEVED_SECONDS
+    clock.seconds += api_key_cache.CACHE_TTL
     assert await memory.of("1", digest) == verdict
     assert asked.times == 2
-    assert max(verdicts.BELIEVED_SECONDS, verdicts.LOOK_UP_SECONDS) < 5
+    assert max(api_key_cache.CACHE_TTL, api_key_cache.LOOK_UP_SECONDS) < 5
 
 
 async def test_belief_counts_from_the_question_and_not_from_a_late_answer(
-    memory: Verdicts, asked: Asked, clock: Clock
+    memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
     asked.free.clear()
     first = asyncio.ensure_future(memory.of("1", GOOD))
     await until(lambda: asked.running == 1)
-    clock.seconds += verdicts.BELIEVED_SECONDS
+    clock.seconds += api_key_cache.CACHE_TTL
     asked.free.set()
     assert await first == SOMEBODY
     await memory.of("1", GOOD)
     assert asked.times == 2
 
 
-async def test_many_requests_with_one_key_ask_once(memory: Verdicts, asked: Asked) -> None:
+async def test_many_requests_with_one_key_ask_once(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     waiting = [asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(50)]
     await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def test_many_requests_with_one_key_ask_once(memory: Verdicts, asked: Aske
     assert asked.times == 1
 
 
-async def test_a_request_that_goes_away_while_it_asks_takes_no_other_along(memory: Verdicts, asked: Asked) -> None:
+async def test_a_request_that_goes_away_while_it_asks_takes_no_other_along(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     first, *others = (asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(5))
     await asyncio.sleep(0)
@@ -99,7 +99,7 @@ async def test_a_request_that_goes_away_while_it_asks_takes_no_other_along(memor
 
 
 async def test_a_request_that_goes_away_while_it_waits_leaves_the_question_alone(
-    memory: Verdicts, asked: Asked
+    memory: ApiKeyCache, asked: Asked
 ) -> None:
     asked.free.clear()
     first, second = (asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(2))
@@ -111,7 +111,7 @@ async def test_a_request_that_goes_away_while_it_waits_leaves_the_question_alone
     assert asked.times == 1
 
 
-async def test_a_failure_reaches_all_who_wait_and_is_not_remembered(memory: Verdicts, asked: Asked) -> None:
+async def test_a_failure_reaches_all_who_wait_and_is_not_remembered(memory: ApiKeyCache, asked: Asked) -> None:
     asked.failure = Unavailable("away")
     asked.free.clear()
     waiting = [asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(5)]
@@ -125,19 +125,19 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_remembered(memory: Verd
 
 
 async def test_what_was_believed_once_counts_for_nothing_while_nobody_can_tell(
-    memory: Verdicts, asked: Asked, clock: Clock
+    memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
     await memory.of("1", GOOD)
     asked.failure = Unavailable("away")
-    clock.seconds += verdicts.BELIEVED_SECONDS
+    clock.seconds += api_key_cache.CACHE_TTL
     with pytest.raises(Unavailable):
         await memory.of("1", GOOD)
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_failure(
-    memory: Verdicts, asked: Asked, monkeypatch: pytest.MonkeyPatch
+    memory: ApiKeyCache, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdicts, "LOOK_UP_SECONDS", 0.01)
+    monkeypatch.setattr(api_key_cache, "LOOK_UP_SECONDS", 0.01)
     asked.free.clear()
     with pytest.raises(Unavailable):
         await memory.of("1", GOOD)
@@ -149,7 +149,7 @@ async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
     """The driver takes seconds to give up a connection that gets no answer; the database is back by then."""
     given_up, may_end = asyncio.Event(), asyncio.Event()
 
-    async def ask(_: Sequence[Key]) -> list[Principal | None]:
+    async def ask(_: Sequence[KeyDigest]) -> list[Principal | None]:
         if given_up.is_set():
             return [SOMEBODY]
         try:
@@ -159,9 +159,9 @@ async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
             await may_end.wait()
         return []
 
-    memory = Verdicts(ask, clock)
+    memory = ApiKeyCache(ask, clock)
     with monkeypatch.context() as patch:
-        patch.setattr(verdicts, "LOOK_UP_SECONDS", 0.01)
+        patch.setattr(api_key_cache, "LOOK_UP_SECONDS", 0.01)
         first = asyncio.ensure_future(memory.of("1", GOOD))
         await given_up.wait()
     assert await asyncio.wait_for(memory.of("1", GOOD), 30) == SOMEBODY
@@ -172,10 +172,10 @@ async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
 
 
 async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
-    memory: Verdicts, asked: Asked, clock: Clock
+    memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
     await memory.of("1", GOOD)
-    clock.seconds += verdicts.BELIEVED_SECONDS
+    clock.seconds += api_key_cache.CACHE_TTL
     asked.free.clear()
     flood = [asyncio.ensure_future(memory.of("1", number.to_bytes(8))) for number in range(100)]
     await until(lambda: asked.running == 1)
@@ -187,7 +187,7 @@ async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
 
 
 async def test_a_valid_key_that_is_new_waits_for_few_statements_whatever_the_flood(
-    memory: Verdicts, asked: Asked
+    memory: ApiKeyCache, asked: Asked
 ) -> None:
     asked.free.clear()
     flood = [asyncio.ensure_future(memory.of(str(number), number.to_bytes(8))) for number in range(1500)]
@@ -197,13 +197,13 @@ async def test_a_valid_key_that_is_new_waits_for_few_statements_whatever_the_flo
     asked.free.set()
     assert await valid == SOMEBODY
     assert await asyncio.gather(*flood) == [None] * 1500
-    assert (asked.times, asked.largest) == (1500 // verdicts.BATCH + 1, verdicts.BATCH)
+    assert (asked.times, asked.largest) == (1500 // api_key_cache.BATCH + 1, api_key_cache.BATCH)
 
 
 async def test_more_keys_than_may_wait_are_refused_at_once(
-    memory: Verdicts, asked: Asked, monkeypatch: pytest.MonkeyPatch
+    memory: ApiKeyCache, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdicts, "MAX_WAITING", 3)
+    monkeypatch.setattr(api_key_cache, "MAX_WAITING", 3)
     asked.free.clear()
     first = asyncio.ensure_future(memory.of("1", b"first"))
     await until(lambda: asked.running == 1)
@@ -215,7 +215,7 @@ async def test_more_keys_than_may_wait_are_refused_at_once(
     assert await asyncio.gather(first, *waiting) == [None] * 4
 
 
-async def test_closing_refuses_those_that_wait(memory: Verdicts, asked: Asked) -> None:
+async def test_closing_refuses_those_that_wait(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     waiting = asyncio.ensure_future(memory.of("1", GOOD))
     await until(lambda: asked.running == 1)
@@ -231,21 +231,25 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(memory: Verdicts, asked: Asked) -> None:
+async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(
+    memory: ApiKeyCache, asked: Asked
+) -> None:
     await memory.of("1", GOOD)
-    await asyncio.gather(*(memory.of("1", number.to_bytes(8)) for number in range(3 * verdicts.MOST_BAD)))
-    assert len(memory) == verdicts.MOST_BAD + 1
+    await asyncio.gather(
+        *(memory.of("1", number.to_bytes(8)) for number in range(3 * api_key_cache.MAX_CACHED_REJECTIONS))
+    )
+    assert len(memory) == api_key_cache.MAX_CACHED_REJECTIONS + 1
     before = asked.times
     await memory.of("1", GOOD)
     assert asked.times == before
 
 
 async def test_good_keys_are_bounded_as_well(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def everybody(keys: Sequence[Key]) -> list[Principal]:
+    async def everybody(keys: Sequence[KeyDigest]) -> list[Principal]:
         return [SOMEBODY] * len(keys)
 
-    monkeypatch.setattr(verdicts, "MOST_GOOD", 3)
-    memory = Verdicts(everybody, clock)
+    monkeypatch.setattr(api_key_cache, "MAX_CACHED_KEYS", 3)
+    memory = ApiKeyCache(everybody, clock)
     for number in range(10):
         await memory.of("1", number.to_bytes(8))
     assert len(memory) == 3

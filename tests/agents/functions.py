@@ -3,41 +3,43 @@
 from collections.abc import Callable
 from typing import Any
 
-from app.agents.functions.agent import Equipment, FunctionAgent
-from app.agents.port import Outcome, Step
-from app.agents.testing import Rehearsal
-from app.agents.toolloop.agent import Limits, Manner
-from app.agents.toolloop.approval import Approve
-from app.agents.toolloop.calls import Toolbox
+from app.agents.functions.agent import FunctionAgent, FunctionResources
+from app.agents.port import RunOutcome, Step
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.agent import RunLimits, ToolLoopConfig
+from app.agents.tool_loop.approval import ApprovalPolicy
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tools.function_tool import FunctionTool
 from app.base.ids import new_id
-from app.llm.port import Model
-from app.llm.scripted import ScriptedModel, Turn
-from app.tools.function import FunctionTool
+from app.providers.llm.port import Model
+from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 
 
 def agent(
     function: Callable[..., Any],
     *tools: Callable[..., Any],
     model: Model | None = None,
-    says: tuple[Turn, ...] = (),
-    approve: Approve = Approve(),
+    says: tuple[ScriptTurn, ...] = (),
+    approve: ApprovalPolicy = ApprovalPolicy(),
     **limits: Any,
 ) -> FunctionAgent:
     """An agent out of ``function`` whose model plays the turns it ``says``."""
     toolbox = Toolbox([FunctionTool(tool) for tool in tools], lambda *_: None, approve)
-    manner = Manner(instructions="Be kind.", limits=Limits(**limits))
-    return FunctionAgent("test", "./test.py:run", function, Equipment(model or ScriptedModel(says), toolbox, manner))
+    manner = ToolLoopConfig(instructions="Be kind.", limits=RunLimits(**limits))
+    return FunctionAgent(
+        "test", "./test.py:run", function, FunctionResources(model or ScriptedModel(says), toolbox, manner)
+    )
 
 
-def crashed(run: Rehearsal) -> Rehearsal:
+def crashed(run: FakeRunContext) -> FakeRunContext:
     """The same run, taken up by another owner from its last committed step."""
-    again = Rehearsal(run.state, run.config)
+    again = FakeRunContext(run.state, run.config)
     again.thread_id, again.run_id = run.thread_id, run.run_id
     again.next, again.step, again.answers = run.next, run.step, run.answers
     return again
 
 
-def resumed(run: Rehearsal, outcome: Outcome, *answers: Any) -> Rehearsal:
+def resumed(run: FakeRunContext, outcome: RunOutcome, *answers: Any) -> FakeRunContext:
     """The run that brings ``answers`` to the questions of ``outcome``, in their order."""
     again = crashed(run)
     again.run_id = new_id()
@@ -46,7 +48,7 @@ def resumed(run: Rehearsal, outcome: Outcome, *answers: Any) -> Rehearsal:
     return again
 
 
-def texts(run: Rehearsal) -> list[Any]:
+def texts(run: FakeRunContext) -> list[Any]:
     """What the messages of the thread say."""
     return [message.content for message in run.messages()]
 
@@ -55,7 +57,7 @@ class Crash(Exception):
     """The process is gone."""
 
 
-class Dying(Rehearsal):
+class Dying(FakeRunContext):
     """A run whose process dies once it has committed ``most`` steps."""
 
     most = 0

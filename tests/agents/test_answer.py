@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from app.agents.testing import Rehearsal
-from app.agents.toolloop.answer import Answer
-from app.agents.toolloop.arguments import MAX_BYTES, read_object
-from app.llm.port import ToolCallDelta
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.answer_stream import AnswerAssembler
+from app.agents.tool_loop.inputs import MAX_BYTES, read_object
+from app.providers.llm.port import ToolCallDelta
 
 
-def answered(*deltas: ToolCallDelta) -> Answer:
-    answer = Answer(Rehearsal(), "agent", set)
+def answered(*deltas: ToolCallDelta) -> AnswerAssembler:
+    answer = AnswerAssembler(FakeRunContext(), "agent", set)
     for delta in deltas:
         answer.take(delta)
     return answer

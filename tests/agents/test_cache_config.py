@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from app.agents.catalog import Catalog
-from app.agents.config import CacheSpec, read
+from app.agents.catalog import AgentCatalog
+from app.agents.config.agents_file import CacheSpec, read
 from app.base.errors import StartError
-from app.llm.scripted import EchoModel
-from app.telemetry.meters import Meters
-from app.telemetry.tools import ToolCalls
-from app.telemetry.tracing import NO_TRACER
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.tool_calls import ToolCallRecorder
+from app.infra.telemetry.tracing import NO_TRACER
+from app.providers.llm.scripted import EchoModel
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,6 @@ def test_only_an_agent_that_asks_for_it_has_its_answers_kept(tmp_path: Path) -> 
 
     caches = {"a": "cache = { ttl = 60 }", "b": "", "c": "cache = {}"}
     text = "".join(f'[agents.{name}]\nmodel = "x:{name}"\n{cache}\n' for name, cache in caches.items())
-    Catalog(read(written(tmp_path, text)), find, ToolCalls(Meters(), NO_TRACER))
+    AgentCatalog(read(written(tmp_path, text)), find, ToolCallRecorder(Meters(), NO_TRACER))
     kept = {name: keep for name, keep in asked if keep}
     assert kept == {"x:a": 60, "x:c": 3600}

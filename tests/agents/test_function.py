@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.agents.function import AIMessage, Context, HumanMessage, ModelError, ToolCall, ToolFailed, ToolMessage
-from app.agents.testing import Rehearsal
+from app.agents.testing import FakeRunContext
 from app.base.errors import ModelUnavailable
 from app.base.ids import new_id
 from app.domain.events import Custom, MessageAdded, MessageDelta
-from app.llm.scripted import ScriptedModel
+from app.providers.llm.scripted import ScriptedModel
 from app.tools import ToolContext, ToolResult, tool
 from tests.agents.functions import agent, texts
 
@@ -20,7 +20,7 @@ async def test_the_text_that_it_returns_is_the_agents_message() -> None:
     async def run(context: Context) -> str:
         return f"Hello, {context.messages[-1].content}!"
 
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(agent(run), "Ann")
     assert texts(play) == ["Ann", "Hello, Ann!"]
     assert isinstance(play.messages()[-1], AIMessage)
@@ -35,7 +35,7 @@ async def test_an_answer_of_the_model_streams_and_its_text_is_the_same_message()
         return await context.model.text(instructions="Greet.")
 
     model = ScriptedModel([["Hel", "lo"]])
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run, model=model), "hi")
     deltas = [event for event in play.events if isinstance(event, MessageDelta)]
     assert [delta.text for delta in deltas] == ["Hel", "lo", ""]
@@ -58,7 +58,7 @@ async def test_the_model_is_asked_with_a_text_messages_or_objects_and_the_agents
             await context.model.ask([{"content": "five"}])
 
     model = ScriptedModel(["a", "b", "c"])
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run, model=model), "hi")
     assert [[m.content for m in request.messages] for request in model.requests] == [
         ["one"],
@@ -78,7 +78,7 @@ async def test_a_failing_model_can_be_caught() -> None:
         except ModelError as error:
             return f"sorry: {error}"
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run, says=([ModelUnavailable("down")],)), "hi")
     assert texts(play)[-1] == "sorry: down"
 
@@ -96,7 +96,7 @@ async def test_a_tool_is_called_by_name_and_answers_with_its_text_or_a_value() -
             "sum": await context.tools.call("add", int, a=3, b=4),
         }
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run, add), "go")
     assert (play.state.get("text"), play.state.get("sum")) == ("3", 7)
     assert play.intents == []  # reading only: nothing a crash could hide
@@ -111,7 +111,7 @@ async def test_what_is_wrong_with_a_call_is_raised(name: str, args: dict[str, An
         await context.tools.call(name, **args)
 
     with pytest.raises(ToolFailed, match=words):
-        await Rehearsal().play(agent(run, add), "go")
+        await FakeRunContext().play(agent(run, add), "go")
 
 
 async def test_several_tools_run_at_the_same_time_and_answer_in_order() -> None:
@@ -128,7 +128,7 @@ async def test_several_tools_run_at_the_same_time_and_answer_in_order() -> None:
         context.state["found"] = [answer.content for answer in answers]
         return []
 
-    play = Rehearsal()
+    play = FakeRunContext()
     async with asyncio.timeout(5):
         await play.play(agent(run, search), "go")
     assert play.state.get("found") == ["a 36", "b 36"]
@@ -148,7 +148,7 @@ async def test_a_loop_of_model_and_tools_can_be_written_out() -> None:
         return answer
 
     model = ScriptedModel([[ToolCall("add", {"a": 1, "b": 2}, "c1")], "It is 3."])
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run, add, model=model), "1+2?")
     assert texts(play) == ["1+2?", "It is 3."]
     assert [spec.name for spec in model.requests[0].tools] == ["add"]
@@ -179,7 +179,7 @@ async def test_values_are_typed_and_committed_with_the_next_step() -> None:
             with pytest.raises(ValueError, match=r"reserved|say"):
                 context.state[name] = 1
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), "go")
     assert play.steps[0].update["ticket"] == {"title": "bug", "votes": 0}
     assert play.steps[0].node == "look"
@@ -192,7 +192,7 @@ async def test_memory_lasts_as_long_as_the_thread() -> None:
         await context.memory.set("name", context.messages[-1].content)
         return f"Hello, {name}."
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), "Ann")
     play.run_id = new_id()
     await play.play(agent(run), "Bob")
@@ -207,7 +207,7 @@ async def test_it_speaks_between_steps_and_emits_at_once() -> None:
         await context.step("look", dict)
         return "Done."
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), "go")
     assert texts(play) == ["go", "Looking.", "Done."]
     custom = [bytes(event.data) for event in play.events if isinstance(event, Custom)]
@@ -227,6 +227,6 @@ async def test_a_tool_sees_the_values_that_the_function_has_set_and_may_change_t
         await context.tools.call("bump")
         assert context.state["n"] == 2
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run, bump), "go")
     assert play.state.get("n") == 2

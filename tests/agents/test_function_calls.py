@@ -10,7 +10,7 @@ import pytest
 
 from app.agents.function import AIMessage, Context
 from app.agents.port import RunConfig
-from app.agents.testing import Rehearsal
+from app.agents.testing import FakeRunContext
 from app.base.errors import AgentError, Invalid, StepLimit, TokenLimit
 from app.base.ids import new_id
 from app.domain.state import State
@@ -46,7 +46,7 @@ async def test_a_typed_input_is_what_the_function_is_given(kind: Any) -> None:
 
     run.__annotations__ |= {"context": Context, "order": kind}
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(tested, {"number": "7", "amount": 3})
     assert (play.state.get("number"), play.state.get("amount")) == ("7", 3)
     with pytest.raises(Invalid) as caught:
@@ -69,7 +69,7 @@ async def test_messages_of_a_typed_input_join_the_conversation() -> None:
         return f"{ask['customer']}: {context.messages[-1].content}"
 
     run.__annotations__ |= {"ask": Ask}
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), {"messages": [{"role": "user", "content": "hi"}], "customer": "Ann"})
     assert texts(play) == ["hi", "Ann: hi"]
 
@@ -81,11 +81,11 @@ async def test_an_input_with_a_default_may_be_left_out_and_another_may_not() -> 
     async def needed(context: Context, n: int) -> None:
         pass
 
-    play = Rehearsal()
+    play = FakeRunContext()
     play.next = ("optional",)
     await play.play(agent(optional))
     assert play.state.get("n") == 5
-    play = Rehearsal()
+    play = FakeRunContext()
     play.next = ("needed",)
     with pytest.raises(AgentError, match="takes an input and the run has none"):
         await play.play(agent(needed))
@@ -105,7 +105,7 @@ async def test_an_answer_that_means_nothing_is_refused(value: Any, words: str) -
         return value
 
     with pytest.raises(AgentError, match=words):
-        await Rehearsal().play(agent(run), "go")
+        await FakeRunContext().play(agent(run), "go")
 
 
 async def test_an_object_may_bring_messages_and_values() -> None:
@@ -113,7 +113,7 @@ async def test_an_object_may_bring_messages_and_values() -> None:
         first = context.messages[0]
         return {"messages": [{"type": "remove", "id": first.id}, AIMessage(content="clean")], "done": True}
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), "go")
     assert texts(play) == ["clean"]
     assert play.state.get("done") is True
@@ -126,11 +126,11 @@ async def test_steps_and_tokens_are_bounded() -> None:
 
     says = ("one two three",) * 9
     with pytest.raises(StepLimit, match=r"took 3 steps.*limits\.steps"):
-        await Rehearsal().play(agent(run, says=says, steps=3), "go")
+        await FakeRunContext().play(agent(run, says=says, steps=3), "go")
     with pytest.raises(TokenLimit, match=r"limits\.tokens"):
-        await Rehearsal().play(agent(run, says=says, tokens=10), "go")
+        await FakeRunContext().play(agent(run, says=says, tokens=10), "go")
     with pytest.raises(StepLimit, match="recursion_limit"):
-        await Rehearsal(config=RunConfig(recursion_limit=2)).play(agent(run, says=says), "go")
+        await FakeRunContext(config=RunConfig(recursion_limit=2)).play(agent(run, says=says), "go")
 
 
 async def test_a_cancelled_run_ends_with_all_its_branches() -> None:
@@ -150,7 +150,7 @@ async def test_a_cancelled_run_ends_with_all_its_branches() -> None:
         await asyncio.Event().wait()
         return len(branches)
 
-    task = asyncio.create_task(Rehearsal().play(agent(run), "go"))
+    task = asyncio.create_task(FakeRunContext().play(agent(run), "go"))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -169,7 +169,7 @@ async def test_an_exception_of_the_function_is_raised_as_it_is() -> None:
         await context.step("pay", pay)
 
     with pytest.raises(TooDear):
-        await Rehearsal().play(agent(run), "go")
+        await FakeRunContext().play(agent(run), "go")
 
 
 async def test_what_outlives_the_run_can_do_nothing_more() -> None:
@@ -178,7 +178,7 @@ async def test_what_outlives_the_run_can_do_nothing_more() -> None:
     async def run(context: Context) -> None:
         kept.append(context)
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), "go")
     kept[0].emit("late")
     assert play.events == []
@@ -190,5 +190,5 @@ async def test_a_thread_that_has_ended_is_not_begun_again_without_an_input() -> 
     async def run(context: Context) -> str:
         return "again"
 
-    play = Rehearsal(State())
+    play = FakeRunContext(State())
     assert (await play.play(agent(run))).step is None

@@ -9,19 +9,19 @@ import msgspec
 import pytest
 
 from app.agents.catalog import build
-from app.agents.config import read
+from app.agents.config.agents_file import read
 from app.agents.function import Context
 from app.agents.functions.agent import FunctionAgent
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
-from app.llm.scripted import ScriptedModel
-from app.telemetry.meters import Meters
-from app.telemetry.tools import ToolCalls
-from app.telemetry.tracing import NO_TRACER
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.tool_calls import ToolCallRecorder
+from app.infra.telemetry.tracing import NO_TRACER
+from app.providers.llm.scripted import ScriptedModel
 from tests.agents.functions import agent
 from tests.cli.commands import ran
 
-UNCOUNTED = ToolCalls(Meters(), NO_TRACER)
+UNCOUNTED = ToolCallRecorder(Meters(), NO_TRACER)
 
 GREETER = """
 from app.agents.function import Context

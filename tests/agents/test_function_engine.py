@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from app.agents.function import Context
-from app.agents.functions.journal import JOURNAL
-from app.checkpoints.codec import unpack_head
-from app.db.engine import Database
+from app.agents.functions.step_journal import JOURNAL
+from app.engine.checkpoints.codec import unpack_head
+from app.infra.db.engine import Database
 from tests.agents.functions import agent
 from tests.runs.engine import SteeredAgent, add_assistants, engine_on, fetch
 

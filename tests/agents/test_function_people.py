@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from app.agents.function import Context, StepFailed
-from app.agents.functions.journal import JOURNAL
-from app.agents.testing import Rehearsal
-from app.agents.toolloop.approval import Approve
+from app.agents.functions.step_journal import JOURNAL
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.approval import ApprovalPolicy
 from app.tools import ToolContext
 from tests.agents.functions import agent, resumed, texts
 
@@ -29,7 +29,7 @@ async def test_it_waits_for_an_answer_and_goes_on_with_it() -> None:
         return decision.action
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     (question,) = outcome.interrupts
     assert question.value == {"refund": 50}
@@ -48,7 +48,7 @@ async def test_a_question_alone_leaves_no_step() -> None:
         return str(await context.interrupt("name?", str))
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     assert outcome.step is None
     again = resumed(play, outcome)
@@ -64,7 +64,7 @@ async def test_one_question_after_the_other_needs_each_answer_once() -> None:
         return f"{name} {town} {last}"
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     ids = set()
     for answer in ("Ann", "Rome", "Bob"):
@@ -99,7 +99,7 @@ async def test_questions_of_branches_are_asked_together_and_answered_in_any_orde
         return " ".join(await together(context))
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     assert [question.value for question in outcome.interrupts] == [{"ask": "a"}, {"ask": "b"}]
     assert [step.node for step in play.steps] == []
@@ -131,7 +131,7 @@ async def test_work_beside_a_question_is_finished_and_not_done_again() -> None:
         return f"{answer} {worked}"
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     assert done == ["slow", "then"]
     then = resumed(play, outcome, "yes")
@@ -154,7 +154,7 @@ async def test_a_branch_that_waits_for_another_one_does_not_hold_the_question_ba
         return found
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     async with asyncio.timeout(5):
         outcome = await play.play(tested, "go")
         then = resumed(play, outcome, "this")
@@ -172,7 +172,7 @@ async def test_an_answer_that_does_not_fit_can_be_asked_for_again() -> None:
                 question = {"ask": "how many?", "problem": str(error)}
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     play = resumed(play, outcome, "many")
     outcome = await play.play(tested)
@@ -189,7 +189,7 @@ async def test_an_answer_counts_for_its_own_place_question_and_work() -> None:
         return str(await context.interrupt({"refund": amount}))
 
     tested = agent(run)
-    first, other = Rehearsal(), Rehearsal()
+    first, other = FakeRunContext(), FakeRunContext()
     one = await first.play(tested, "50")
     two = await other.play(tested, "50")
     assert one.interrupts[0].id != two.interrupts[0].id
@@ -221,8 +221,8 @@ async def test_a_tool_that_asks_and_one_that_needs_approval_wait_and_the_rest_of
         answers = await context.tools.run([("book", {}), ("pay", {"amount": 5}), ("look", {})])
         return " ".join(str(answer.content) for answer in answers)
 
-    tested = agent(run, book, pay, look, approve=Approve(tools=["pay"]))
-    play = Rehearsal()
+    tested = agent(run, book, pay, look, approve=ApprovalPolicy(tools=["pay"]))
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     where, approval = outcome.interrupts
     assert (where.value, approval.value["tool"]) == ("where?", "pay")
@@ -248,7 +248,7 @@ async def test_a_question_inside_of_a_step_stops_it_and_is_no_failure() -> None:
             return "failed"
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     outcome = await play.play(tested, "go")
     play = resumed(play, outcome, "yes")
     await play.play(tested)
@@ -273,7 +273,7 @@ async def test_an_error_beside_a_question_fails_the_run() -> None:
     async def wrong() -> None:
         raise KeyError("gone")
 
-    assert len((await Rehearsal().play(agent(run), "go")).interrupts) == 1  # the group stopped the other branch
+    assert len((await FakeRunContext().play(agent(run), "go")).interrupts) == 1  # the group stopped the other branch
     with pytest.raises(ExceptionGroup) as caught:
-        await Rehearsal().play(agent(quick), "go")
+        await FakeRunContext().play(agent(quick), "go")
     assert caught.group_contains(KeyError)

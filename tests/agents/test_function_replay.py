@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from app.agents.function import Context
-from app.agents.functions.journal import JOURNAL
-from app.agents.testing import Rehearsal
+from app.agents.functions.step_journal import JOURNAL
+from app.agents.testing import FakeRunContext
 from app.base.errors import AgentServiceError, PathChanged
 from app.base.ids import new_id
 from app.domain.events import Custom, MessageAdded
 from app.domain.state import State
-from app.llm.scripted import ScriptedModel
+from app.providers.llm.scripted import ScriptedModel
 from app.tools import ToolContext, ToolResult, tool
 from tests.agents.functions import Crash, Dying, agent, crashed, texts
 
@@ -64,7 +64,7 @@ async def test_the_journal_is_hidden_and_goes_when_the_run_has_ended() -> None:
         assert JOURNAL not in play.state.json().decode()
         return "done"
 
-    play = Rehearsal()
+    play = FakeRunContext()
     await play.play(agent(run), "go")
     assert JOURNAL in play.steps[0].update
     assert play.steps[-1].update[JOURNAL] is None
@@ -175,7 +175,7 @@ async def test_a_new_input_begins_anew_and_a_change_of_the_values_does_not() -> 
         return context.state.get("note", str, "no note")
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     with pytest.raises(Crash):
         await play.play(tested, [{"role": "user", "content": "stop", "id": "m"}])
     changed = crashed(play)

@@ -7,10 +7,10 @@ import pytest
 
 from app.agents.function import Context, ModelError, StepFailed, step
 from app.agents.port import Step
-from app.agents.testing import Rehearsal
+from app.agents.testing import FakeRunContext
 from app.base.errors import AgentServiceError, JournalFull, LeaseLost, ModelUnavailable
 from app.base.ids import new_id
-from app.llm.scripted import ScriptedModel
+from app.providers.llm.scripted import ScriptedModel
 from tests.agents.functions import Crash, Dying, agent, crashed, texts
 
 
@@ -61,7 +61,7 @@ async def test_a_run_that_failed_goes_on_where_it_failed() -> None:
         return await context.step("flaky", flaky)
 
     tested = agent(run)
-    play = Rehearsal()
+    play = FakeRunContext()
     with pytest.raises(ConnectionError):
         await play.play(tested, "go")
     again = crashed(play)
@@ -132,18 +132,18 @@ async def test_results_are_bounded() -> None:
         await context.step("big", lambda: "x" * 2_000_000)
 
     with pytest.raises(JournalFull, match="'big' gave back 2000002 bytes"):
-        await Rehearsal().play(agent(run), "go")
+        await FakeRunContext().play(agent(run), "go")
 
     async def many(context: Context) -> None:
         for _ in range(20):
             await context.step("big", lambda: "x" * 900_000)
 
     with pytest.raises(JournalFull, match="together"):
-        await Rehearsal().play(agent(many), "go")
+        await FakeRunContext().play(agent(many), "go")
 
 
 async def test_what_ends_the_run_at_a_boundary_is_not_swallowed_by_the_function() -> None:
-    class Lost(Rehearsal):
+    class Lost(FakeRunContext):
         async def commit(self, step: Step) -> None:
             raise LeaseLost("gone")
 

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.agents.testing import Rehearsal
-from app.agents.toolloop.inputs import read_input
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.inputs import read_input
 from app.base.errors import Invalid
 
 MESSAGES: list[tuple[Any, str]] = [
@@ -23,14 +23,14 @@ MESSAGES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize("given,kind", MESSAGES)
 def test_messages_come_in_any_of_the_usual_forms(given: Any, kind: str) -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     run.state.apply(read_input({"messages": [given]}, run.run_id))
     assert run.state.get("messages")[0]["type"] == kind
     assert run.state.get("messages")[0]["id"]
 
 
 def test_an_image_passes_through_and_reading_twice_gives_the_same_ids() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     blocks = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
     once = read_input([{"role": "user", "content": blocks}], run.run_id)
     again = read_input([{"role": "user", "content": blocks}], run.run_id)
@@ -55,5 +55,5 @@ def test_an_image_passes_through_and_reading_twice_gives_the_same_ids() -> None:
 )
 def test_an_input_that_is_no_conversation_is_refused_with_its_place(given: Any, pointer: str) -> None:
     with pytest.raises(Invalid) as caught:
-        read_input(given, Rehearsal().run_id)
+        read_input(given, FakeRunContext().run_id)
     assert caught.value.errors[0][0] == pointer

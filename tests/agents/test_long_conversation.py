@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from app.agents.testing import Rehearsal
-from app.agents.toolloop import conversation
-from app.agents.toolloop.agent import ToolLoop
-from app.agents.toolloop.calls import Toolbox
-from app.agents.toolloop.conversation import Conversation, paired
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop import conversation
+from app.agents.tool_loop.agent import ToolLoop
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tool_loop.conversation import Conversation, paired
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
 from app.domain.state import MESSAGES, State
-from app.llm.scripted import EchoModel, last_human_text
+from app.providers.llm.scripted import EchoModel, last_human_text
 
 
 class Decoded:
@@ -45,9 +45,9 @@ def thread(turns: int) -> State:
 async def test_a_turn_decodes_as_much_of_a_long_thread_as_of_a_short_one(decoded: Decoded, turns: int) -> None:
     state = thread(turns)
     agent = ToolLoop("echo", EchoModel(), Toolbox([], lambda *_: None))
-    await Rehearsal(state).play(agent, [{"role": "user", "content": "first"}])
+    await FakeRunContext(state).play(agent, [{"role": "user", "content": "first"}])
     decoded.count = 0
-    run = Rehearsal(state)
+    run = FakeRunContext(state)
     await run.play(agent, [{"role": "user", "content": "second"}])
     assert decoded.count <= 6
     answer = run.messages()[-1]

@@ -6,18 +6,18 @@ import msgspec
 import pytest
 
 from app.agents.port import RunConfig
-from app.agents.testing import Rehearsal
-from app.agents.toolloop import memory as memories
-from app.agents.toolloop.agent import Limits, Manner, ToolLoop
-from app.agents.toolloop.calls import Toolbox
-from app.agents.toolloop.memory import CHANNEL, Memory, MemorySpec
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop import conversation_window as memories
+from app.agents.tool_loop.agent import RunLimits, ToolLoop, ToolLoopConfig
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tool_loop.conversation_window import CHANNEL, MemorySpec, SummaryMemory
+from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ModelUnavailable, TokenLimit
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolCall, ToolMessage, text_of
 from app.domain.state import MESSAGES, State
-from app.llm.port import ModelRequest
-from app.llm.scripted import ScriptedModel, Turn
-from app.llm.token_estimate import PICTURE, shortened, weight_of, weight_of_text
-from app.tools.function import FunctionTool
+from app.providers.llm.port import ModelRequest
+from app.providers.llm.scripted import ScriptedModel, ScriptTurn
+from app.providers.llm.token_estimate import PICTURE, shortened, weight_of, weight_of_text
 
 LONG = "word " * 60
 """75 tokens."""
@@ -26,32 +26,32 @@ LONG = "word " * 60
 class Summarizer(ScriptedModel):
     """Says what number of summary it makes."""
 
-    def __init__(self, *turns: Turn) -> None:
+    def __init__(self, *turns: ScriptTurn) -> None:
         super().__init__(turns or [f"summary {number}" for number in range(1, 50)], name="summarizer")
 
 
 def loop(
-    model: ScriptedModel, summarizer: ScriptedModel, *functions: Any, limits: Limits = Limits(), **spec: Any
+    model: ScriptedModel, summarizer: ScriptedModel, *functions: Any, limits: RunLimits = RunLimits(), **spec: Any
 ) -> ToolLoop:
-    memory = Memory(MemorySpec(**{"tokens": 400, "keep": 4, **spec}), summarizer)
+    memory = SummaryMemory(MemorySpec(**{"tokens": 400, "keep": 4, **spec}), summarizer)
     toolbox = Toolbox([FunctionTool(function) for function in functions], lambda *_: None)
-    return ToolLoop("test", model, toolbox, Manner(instructions="Be kind.", limits=limits), memory=memory)
+    return ToolLoop("test", model, toolbox, ToolLoopConfig(instructions="Be kind.", limits=limits), memory=memory)
 
 
-def conversation(turns: int, text: str = LONG) -> Rehearsal:
+def conversation(turns: int, text: str = LONG) -> FakeRunContext:
     """A thread of so many questions and answers, each of 75 tokens and more."""
-    run = Rehearsal()
+    run = FakeRunContext()
     for turn in range(turns):
         run.state.append(msgspec.json.encode(HumanMessage(content=f"q{turn} {text}", id=f"q{turn}")))
         run.state.append(msgspec.json.encode(AIMessage(content=f"a{turn} {text}", id=f"a{turn}")))
     return run
 
 
-def again(run: Rehearsal) -> Rehearsal:
+def again(run: FakeRunContext) -> FakeRunContext:
     """Another run on the thread as it is stored, read back from its head and its log."""
     run.items = {**getattr(run, "items", {}), **dict(run.state.take_items())}  # type: ignore[attr-defined]
     state = State.load(run.state.head(), run.items, run.state.last_number)  # type: ignore[attr-defined]
-    later = Rehearsal(state)
+    later = FakeRunContext(state)
     later.items = run.items  # type: ignore[attr-defined]
     return later
 
@@ -126,10 +126,10 @@ async def test_a_summary_of_messages_that_were_changed_since_counts_for_nothing(
     run = again(run)
     run.state.apply({MESSAGES: [msgspec.Raw(msgspec.json.encode(change))]})
     await run.play(loop(ScriptedModel(["fine"]), summarizer), "and now?")
-    anew = [text_of(request.messages[0].content) for request in summarizer.requests[made:]]
-    assert "<memory>" not in anew[0]
-    assert "person: q0" in anew[0]
-    assert not any(f"person: q1 {LONG}" in text for text in anew)
+    regenerated = [text_of(request.messages[0].content) for request in summarizer.requests[made:]]
+    assert "<memory>" not in regenerated[0]
+    assert "person: q0" in regenerated[0]
+    assert not any(f"person: q1 {LONG}" in text for text in regenerated)
 
 
 async def test_a_conversation_that_was_cut_short_is_asked_without_the_summary_of_the_rest() -> None:
@@ -160,11 +160,11 @@ def look(n: int) -> str:
 
 
 async def test_no_call_is_torn_from_its_answers_and_the_question_stays_through_a_long_work() -> None:
-    turns: list[Turn] = [
+    turns: list[ScriptTurn] = [
         [ToolCall(name="look", args={"n": n}, id=f"c{n}"), ToolCall(name="look", args={"n": -n}, id=f"d{n}")]
         for n in range(12)
     ]
-    model, summarizer, run = ScriptedModel([*turns, "done"]), Summarizer(), Rehearsal()
+    model, summarizer, run = ScriptedModel([*turns, "done"]), Summarizer(), FakeRunContext()
     await run.play(loop(model, summarizer, look, tokens=900), "What is there?")
     assert summarizer.requests
     for request in model.requests:
@@ -239,12 +239,12 @@ async def test_one_message_longer_than_the_budget_is_shown_to_the_summarizer_in_
 async def test_summaries_cost_the_run_its_tokens_and_none_of_its_steps() -> None:
     run, model = conversation(60), ScriptedModel(["fine"])
     run.config = RunConfig(recursion_limit=1)
-    await run.play(loop(model, Summarizer(), limits=Limits(steps=1)), "hi")
+    await run.play(loop(model, Summarizer(), limits=RunLimits(steps=1)), "hi")
     steps = [step for step in run.steps if step.node == "memory"]
     assert {step.model for step in steps} == {"scripted:summarizer"}
     assert all(step.usage and step.usage.total_tokens for step in steps)
     with pytest.raises(TokenLimit):
-        await conversation(60).play(loop(ScriptedModel(["fine"]), Summarizer(), limits=Limits(tokens=500)), "hi")
+        await conversation(60).play(loop(ScriptedModel(["fine"]), Summarizer(), limits=RunLimits(tokens=500)), "hi")
 
 
 async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +255,8 @@ async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyP
         return weight_of(message)
 
     monkeypatch.setattr(memories, "weight_of", counting)
-    turns: list[Turn] = [[ToolCall(name="look", args={"n": n}, id=f"c{n}")] for n in range(20)]
-    run = Rehearsal()
+    turns: list[ScriptTurn] = [[ToolCall(name="look", args={"n": n}, id=f"c{n}")] for n in range(20)]
+    run = FakeRunContext()
     await run.play(loop(ScriptedModel([*turns, "done"]), Summarizer(), look, tokens=3_000), "go")
     question = run.messages()[0].id
     assert len(run.steps) == 41

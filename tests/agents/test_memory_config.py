@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from app.agents.catalog import Catalog
-from app.agents.config import read
-from app.agents.toolloop.agent import Manner, ToolLoop
-from app.agents.toolloop.calls import Toolbox
-from app.agents.toolloop.memory import Memory, MemorySpec
+from app.agents.catalog import AgentCatalog
+from app.agents.config.agents_file import read
+from app.agents.tool_loop.agent import ToolLoop, ToolLoopConfig
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tool_loop.conversation_window import MemorySpec, SummaryMemory
 from app.base.errors import StartError, UsageError
-from app.llm.registry import Registry
-from app.llm.scripted import EchoModel
-from app.options import LlmSettings
-from app.telemetry.meters import Meters
-from app.telemetry.tools import ToolCalls
-from app.telemetry.tracing import NO_TRACER
+from app.infra.settings import LlmSettings
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.tool_calls import ToolCallRecorder
+from app.infra.telemetry.tracing import NO_TRACER
+from app.providers.llm.registry import ModelRegistry
+from app.providers.llm.scripted import EchoModel
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,14 @@ def test_a_mistake_in_the_file_is_told(tmp_path: Path, line: str, words: str) ->
     file = tmp_path / "agents.toml"
     file.write_text(f'[agents.a]\nmodel = "scripted:echo"\n{line}\n')
     with pytest.raises(StartError, match=words):
-        Catalog(read(str(file)), Registry(LlmSettings(), Meters()).model, ToolCalls(Meters(), NO_TRACER))
+        AgentCatalog(
+            read(str(file)), ModelRegistry(LlmSettings(), Meters()).model, ToolCallRecorder(Meters(), NO_TRACER)
+        )
 
 
 def test_a_budget_that_instructions_and_tools_fill_is_refused() -> None:
-    memory = Memory(MemorySpec(tokens=400), EchoModel())
+    memory = SummaryMemory(MemorySpec(tokens=400), EchoModel())
     with pytest.raises(UsageError, match=r"memory\.tokens must be at least 5"):
-        ToolLoop("test", EchoModel(), Toolbox([], lambda *_: None), Manner(instructions="x" * 1_000), memory=memory)
+        ToolLoop(
+            "test", EchoModel(), Toolbox([], lambda *_: None), ToolLoopConfig(instructions="x" * 1_000), memory=memory
+        )

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from app.agents.port import Doubt, Outcome
-from app.agents.testing import Rehearsal
-from app.agents.toolloop.agent import ToolLoop
-from app.agents.toolloop.calls import Toolbox
+from app.agents.port import RunOutcome, UnresolvedCall
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.agent import ToolLoop
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ReviewAborted, StartError
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
 from app.domain.state import MESSAGES
-from app.llm.scripted import ScriptedModel
+from app.providers.llm.scripted import ScriptedModel
 from app.tools import tool
-from app.tools.function import FunctionTool
 
 made: list[str] = []
 
@@ -54,20 +54,20 @@ def nothing_made() -> None:
     made.clear()
 
 
-def doubt(run: Rehearsal, attempt: str, message_id: str = "m") -> Doubt:
-    return Doubt(attempt, run.thread_id, str(uuid.uuid5(run.thread_id, f"{message_id} c1")))
+def doubt(run: FakeRunContext, attempt: str, message_id: str = "m") -> UnresolvedCall:
+    return UnresolvedCall(attempt, run.thread_id, str(uuid.uuid5(run.thread_id, f"{message_id} c1")))
 
 
-async def recovered(name: str, run: Rehearsal | None = None) -> tuple[Rehearsal, Outcome]:
+async def recovered(name: str, run: FakeRunContext | None = None) -> tuple[FakeRunContext, RunOutcome]:
     """A run that goes on where a process died in the middle of a call of the tool ``name``."""
     call = ToolCall(name=name, args={"amount": 4}, id="c1")
     if run is None:
-        run = Rehearsal()
+        run = FakeRunContext()
         run.state.apply(
             {MESSAGES: [HumanMessage(content="go", id="h"), AIMessage(content="", id="m", tool_calls=[call])]}
         )
         run.next = ("tools",)
-        run.doubtful = {"c1": [doubt(run, "first attempt")]}
+        run.unresolved_calls = {"c1": [doubt(run, "first attempt")]}
     agent = ToolLoop("test", ScriptedModel(["The end."]), Toolbox([FunctionTool(f) for f in (pay, put, book)], count))
     return run, await run.play(agent)
 
@@ -75,7 +75,7 @@ async def recovered(name: str, run: Rehearsal | None = None) -> tuple[Rehearsal,
 def count(*_: str) -> None: ...
 
 
-def answer_of(run: Rehearsal) -> ToolMessage:
+def answer_of(run: FakeRunContext) -> ToolMessage:
     (message,) = [message for message in run.messages() if isinstance(message, ToolMessage)]
     return message
 
@@ -128,7 +128,7 @@ async def test_an_answer_that_says_nothing_clear_is_asked_again() -> None:
 async def test_an_answer_is_good_for_one_attempt() -> None:
     run, outcome = await recovered("pay")
     run.answers = {outcome.interrupts[0].id: "retry"}
-    run.doubtful = {"c1": [doubt(run, "first attempt"), doubt(run, "second attempt")]}
+    run.unresolved_calls = {"c1": [doubt(run, "first attempt"), doubt(run, "second attempt")]}
     _, again = await recovered("pay", run)
     assert again.interrupts[0].id != outcome.interrupts[0].id
     assert made == []

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.agents.config import read
-from app.agents.memory import index_for, indexes_of
+from app.agents.config.agents_file import read
+from app.agents.config.store_index import index_for, indexes_of
 from app.base.errors import StartError
 
 GOOD = """

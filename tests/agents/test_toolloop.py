@@ -8,17 +8,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.agents.port import RunConfig
-from app.agents.testing import Rehearsal
-from app.agents.toolloop.agent import Limits, Manner, ToolLoop
-from app.agents.toolloop.calls import Toolbox
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.agent import RunLimits, ToolLoop, ToolLoopConfig
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tools.builtin.notes import notes
+from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ModelUnavailable, StepLimit, TokenLimit
 from app.domain.events import Custom, MessageAdded, MessageDelta
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage, Usage
-from app.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta, ToolCallDelta
-from app.llm.scripted import ScriptedModel
+from app.providers.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta, ToolCallDelta
+from app.providers.llm.scripted import ScriptedModel
 from app.tools import ToolContext, tool
-from app.tools.builtin.notes import notes
-from app.tools.function import FunctionTool
 
 
 def call(name: str, args: str = "{}", id_: str | None = "c1", index: int = 0) -> ToolCallDelta:
@@ -49,11 +49,11 @@ class Turns:
 
 def agent(model: Model, *functions: Any, **limits: Any) -> ToolLoop:
     tools = [FunctionTool(function) for function in functions]
-    return ToolLoop("test", model, Toolbox(tools, lambda *_: None), Manner(limits=Limits(**limits)))
+    return ToolLoop("test", model, Toolbox(tools, lambda *_: None), ToolLoopConfig(limits=RunLimits(**limits)))
 
 
 async def test_it_answers_in_words_and_streams_them() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     outcome = await run.play(agent(Turns([TextDelta("Hel"), TextDelta("lo")])), "hi")
     human, ai = run.messages()
     assert isinstance(human, HumanMessage)
@@ -68,7 +68,7 @@ async def test_it_answers_in_words_and_streams_them() -> None:
 
 
 async def test_it_commits_the_models_answer_before_any_tool_starts() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     steps_when_called: list[int] = []
 
     def look() -> str:
@@ -98,7 +98,7 @@ async def test_tools_of_one_answer_run_at_the_same_time_and_answer_in_order() ->
         await meet.wait()
         return "2"
 
-    run = Rehearsal()
+    run = FakeRunContext()
     asks = [call("first", id_="a"), call("second", id_="b", index=1)]
     async with asyncio.timeout(5):
         await run.play(agent(Turns(list(asks), [TextDelta("ok")]), first, second), "go")
@@ -119,7 +119,7 @@ async def test_a_sync_tool_does_not_block_the_loop() -> None:
         go_on.set()
         return "released"
 
-    run = Rehearsal()
+    run = FakeRunContext()
     asks = [call("slow", id_="a"), call("release", id_="b", index=1)]
     async with asyncio.timeout(5):
         await run.play(agent(Turns(list(asks), [TextDelta("ok")]), slow, release), "go")
@@ -157,7 +157,7 @@ def adds(a: int, b: int = 1) -> int:
     ],
 )
 async def test_what_goes_wrong_with_a_call_is_told_to_the_model(asked: ToolCallDelta, words: str) -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     model = Turns([asked], [TextDelta("I see")])
     await run.play(agent(model, hangs, raises, adds), "go")
     (answer,) = [m for m in run.messages() if isinstance(m, ToolMessage)]
@@ -167,7 +167,7 @@ async def test_what_goes_wrong_with_a_call_is_told_to_the_model(asked: ToolCallD
 
 
 async def test_calls_without_ids_of_their_own_get_some() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     asks = [
         call("adds", '{"a":1}', id_=None),
         call("adds", '{"a":2}', id_="x", index=1),
@@ -180,7 +180,7 @@ async def test_calls_without_ids_of_their_own_get_some() -> None:
 
 
 async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     run.next = ("tools",)
     asked = AIMessage(content="", id="m1", tool_calls=[ToolCall(name="adds", args={"a": 4}, id="c1")])
     run.state.apply({"messages": [HumanMessage(content="go", id="h1"), asked]})
@@ -191,7 +191,7 @@ async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() ->
 
 
 async def test_notes_of_one_answer_follow_each_other_and_change_the_threads_values() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     asks = [call("notes", f'{{"action":"add","text":"n{n}"}}', f"c{n}", n) for n in range(3)]
     await run.play(agent(Turns(list(asks), [TextDelta("ok")]), notes), "go")
     assert run.state.get("notes") == ["n0", "n1", "n2"]
@@ -203,7 +203,7 @@ async def test_a_tool_may_talk_to_its_clients() -> None:
         context.emit({"said": text, "by": context.configurable["user"]})
         return context.idempotency_key
 
-    run = Rehearsal(config=RunConfig(configurable={"user": "ann"}))
+    run = FakeRunContext(config=RunConfig(configurable={"user": "ann"}))
     await run.play(agent(Turns([call("talk", '{"text":"hey"}')], [TextDelta("ok")]), talk), "go")
     (said,) = [event for event in run.events if isinstance(event, Custom)]
     assert bytes(said.data) == b'{"said":"hey","by":"ann"}'
@@ -214,21 +214,21 @@ async def test_a_tool_may_talk_to_its_clients() -> None:
 async def test_more_steps_than_the_limit_fail_the_run() -> None:
     turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(StepLimit, match=r"limits\.steps"):
-        await Rehearsal().play(agent(Turns(*turns), adds, steps=5), "go")
+        await FakeRunContext().play(agent(Turns(*turns), adds, steps=5), "go")
     turns = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(StepLimit):
-        await Rehearsal(config=RunConfig(recursion_limit=2)).play(agent(Turns(*turns), adds), "go")
+        await FakeRunContext(config=RunConfig(recursion_limit=2)).play(agent(Turns(*turns), adds), "go")
 
 
 async def test_more_tokens_than_the_limit_fail_the_run() -> None:
     turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(TokenLimit, match=r"limits\.tokens"):
-        await Rehearsal().play(agent(Turns(*turns, tokens=60), adds, tokens=100), "go")
+        await FakeRunContext().play(agent(Turns(*turns, tokens=60), adds, tokens=100), "go")
 
 
 async def test_a_model_that_fails_fails_the_run() -> None:
     with pytest.raises(ModelUnavailable):
-        await Rehearsal().play(agent(Turns(ModelUnavailable("down"))), "go")
+        await FakeRunContext().play(agent(Turns(ModelUnavailable("down"))), "go")
 
 
 async def test_a_cancelled_run_cancels_its_tools() -> None:
@@ -243,7 +243,7 @@ async def test_a_cancelled_run_cancels_its_tools() -> None:
             ended.set()
         return ""
 
-    task = asyncio.ensure_future(Rehearsal().play(agent(Turns([call("waits")]), waits), "go"))
+    task = asyncio.ensure_future(FakeRunContext().play(agent(Turns([call("waits")]), waits), "go"))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -252,7 +252,7 @@ async def test_a_cancelled_run_cancels_its_tools() -> None:
 
 
 async def test_the_scripted_double_drives_it_too() -> None:
-    run = Rehearsal()
+    run = FakeRunContext()
     await run.play(agent(ScriptedModel(["hello"])), "hi")
     assert run.messages()[-1].content == "hello"
 
@@ -278,7 +278,7 @@ async def test_a_tool_that_raises_what_is_no_exception_ends_the_run_and_not_the_
     function = bad_in_a_thread if sync else bad
     asks = [call("good", id_="a"), call(function.__name__, id_="b", index=1)]
     with pytest.raises(error):
-        await Rehearsal().play(agent(Turns(list(asks)), good, function), "go")
+        await FakeRunContext().play(agent(Turns(list(asks)), good, function), "go")
 
 
 async def test_a_tool_that_raises_leaves_a_line_in_the_log_without_its_words() -> None:
@@ -286,7 +286,7 @@ async def test_a_tool_that_raises_leaves_a_line_in_the_log_without_its_words() -
         """Pay."""
         raise LookupError(f"no account for {card}")
 
-    run = Rehearsal()
+    run = FakeRunContext()
     with capture_logs() as lines:
         await run.play(agent(Turns([call("pay", '{"card": "4111-1111"}')], [TextDelta("ok")]), pay), "go")
     (line,) = [line for line in lines if line["event"] == "tool_failed"]

@@ -6,8 +6,8 @@ import threading
 import msgspec
 import pytest
 
-from app.base.bulk import BULK, ByteBudget, offload, rough_size
 from app.base.errors import Limited, Unavailable
+from app.base.offload import BULK, ByteBudget, offload, rough_size
 
 
 async def test_large_work_is_done_in_a_thread_and_small_work_here() -> None:

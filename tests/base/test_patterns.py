@@ -24,19 +24,19 @@ SECONDS = 0.25
 """CPU time for one text: twenty times what a linear pattern takes, a twentieth of what a quadratic one does."""
 
 OWN_TEXT = {
-    "app/agents/config.py": "the operator's agents file",
+    "app/agents/config/agents_file.py": "the operator's agents file",
     "app/cli/": "files and pages of the operator, read by a command of his",
-    "app/db/tracing.py": "our own SQL",
-    "app/db/embedded.py": "the log of our own database",
-    "app/db/folder_lock.py": "our own lock file",
-    "app/tools/docstring.py": "the source of the operator's tools",
-    "app/tools/function.py": "the source of the operator's tools",
+    "app/infra/db/statement_tracing.py": "our own SQL",
+    "app/infra/db/embedded.py": "the log of our own database",
+    "app/infra/db/folder_lock.py": "our own lock file",
+    "app/agents/tools/docstring.py": "the source of the operator's tools",
+    "app/agents/tools/function_tool.py": "the source of the operator's tools",
 }
 """Where patterns see no text from outside, and whose it is."""
 
 BOUNDED = {
-    "app/llm/demo.py": 2000,  # MAX_TEXT
-    "app/web/browsers.py": 16_000,  # a header: the server takes no longer ones
+    "app/providers/llm/demo.py": 2000,  # MAX_TEXT
+    "app/infra/http/host_and_cors.py": 16_000,  # a header: the server takes no longer ones
 }
 """Characters of the longest text that the patterns of a file see, where it is cut before."""
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from app.base import tasks as module
 from app.base.errors import Unavailable
-from app.base.tasks import Beat, Supervision, Tasks, wait_for
+from app.base.tasks import Heartbeat, Tasks, TaskWatchdog, wait_for
 
 
 class Database:
@@ -43,21 +43,21 @@ def given_up() -> list[str]:
 
 
 @pytest.fixture
-def supervision(database: Database, given_up: list[str]) -> Supervision:
-    supervision = Supervision(database.answers)
+def supervision(database: Database, given_up: list[str]) -> TaskWatchdog:
+    supervision = TaskWatchdog(database.answers)
     supervision.on_give_up = given_up.append
     return supervision
 
 
 @pytest.fixture
-def tasks(supervision: Supervision) -> Tasks:
+def tasks(supervision: TaskWatchdog) -> Tasks:
     with supervision.collecting():
         return Tasks("test")
 
 
-async def reached(tasks: Tasks, supervision: Supervision, failures: int) -> None:
+async def reached(tasks: Tasks, supervision: TaskWatchdog, failures: int) -> None:
     """Come back when the one essential task has failed so often."""
-    (kept,) = supervision._kept
+    (kept,) = supervision._supervised
     while kept.failures < failures:  # noqa: ASYNC110  what it counts is no event
         await asyncio.sleep(0.001)
 
@@ -66,7 +66,7 @@ async def reached(tasks: Tasks, supervision: Supervision, failures: int) -> None
 async def test_a_kept_task_is_started_again_however_it_ends(ending: str) -> None:
     tasks, started, enough = Tasks("test"), 0, asyncio.Event()
 
-    async def work(beat: Beat) -> None:
+    async def work(beat: Heartbeat) -> None:
         nonlocal started
         started += 1
         if started == 4:
@@ -83,7 +83,7 @@ async def test_a_kept_task_is_started_again_however_it_ends(ending: str) -> None
             task.cancel()
             await asyncio.Event().wait()
 
-    tasks.keep(work, name="ending")
+    tasks.supervise(work, name="ending")
     await asyncio.wait_for(enough.wait(), 10)
     await tasks.aclose()
     assert len(tasks) == 0
@@ -94,7 +94,7 @@ async def test_a_kept_task_is_started_again_however_it_ends(ending: str) -> None
 
 def test_the_pause_before_a_restart_grows_until_there_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_BACK_OFF", 0.1)
-    kept = module.KeptTask("one", essential=True, stall_seconds=1, back_off=1.0)
+    kept = module.SupervisedTask("one", essential=True, stall_seconds=1, back_off=1.0)
     assert [kept.ended(RuntimeError()) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert kept.failures == 6
     kept.beat()
@@ -102,21 +102,21 @@ def test_the_pause_before_a_restart_grows_until_there_is_progress(monkeypatch: p
 
 
 async def test_a_task_that_keeps_failing_while_the_database_answers_ends_the_process(
-    tasks: Tasks, supervision: Supervision, given_up: list[str]
+    tasks: Tasks, supervision: TaskWatchdog, given_up: list[str]
 ) -> None:
     async def fail() -> None:
         raise RuntimeError
 
     tasks.repeat(fail, 0, name="failing", essential=True, back_off=0.004)
-    await supervision.look()
+    await supervision.check_tasks()
     assert given_up == [], "a few failures are no reason"
     await reached(tasks, supervision, module.MAX_FAILURES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FAILING_SECONDS", 60)
-        await supervision.look()
+        await supervision.check_tasks()
         assert given_up == [], "nor are many in no time"
-    await supervision.look()
-    await supervision.look()
+    await supervision.check_tasks()
+    await supervision.check_tasks()
     assert len(given_up) == 1, "it gives up once"
     assert "test.failing" in given_up[0]
     assert supervision.trouble == given_up[0]
@@ -125,7 +125,7 @@ async def test_a_task_that_keeps_failing_while_the_database_answers_ends_the_pro
 
 @pytest.mark.parametrize("how", ["answers no", "raises"])
 async def test_while_the_database_is_away_nothing_is_held_against_a_task(
-    tasks: Tasks, supervision: Supervision, database: Database, given_up: list[str], how: str
+    tasks: Tasks, supervision: TaskWatchdog, database: Database, given_up: list[str], how: str
 ) -> None:
     database.up = how == "raises"
     database.raises = OSError() if how == "raises" else None
@@ -136,37 +136,37 @@ async def test_while_the_database_is_away_nothing_is_held_against_a_task(
     tasks.repeat(fail, 0, name="failing", essential=True, back_off=0.004)
     for _ in range(3):
         await reached(tasks, supervision, module.MAX_FAILURES + 1)
-        await supervision.look()
+        await supervision.check_tasks()
         assert supervision.trouble == ""
     database.up, database.raises = True, None
     await reached(tasks, supervision, module.MAX_FAILURES)
-    await supervision.look()
+    await supervision.check_tasks()
     assert len(given_up) == 1, "once the database is back, failures count"
     await tasks.aclose()
 
 
 async def test_a_task_that_stalls_ends_the_process_only_while_the_database_answers(
-    tasks: Tasks, supervision: Supervision, database: Database, given_up: list[str]
+    tasks: Tasks, supervision: TaskWatchdog, database: Database, given_up: list[str]
 ) -> None:
     standing = asyncio.Event()
 
-    async def stall(beat: Beat) -> None:
+    async def stall(beat: Heartbeat) -> None:
         standing.set()
         await asyncio.Event().wait()
 
-    tasks.keep(stall, name="stalling", essential=True, stall_seconds=0.01)
+    tasks.supervise(stall, name="stalling", essential=True, stall_seconds=0.01)
     await standing.wait()
-    (kept,) = supervision._kept
+    (kept,) = supervision._supervised
     database.up = False
     kept.moved_at -= 1
-    await supervision.look()
+    await supervision.check_tasks()
     assert given_up == []
     database.up = True
-    await supervision.look()
+    await supervision.check_tasks()
     assert given_up == [], "it begins to count when the database is back"
     kept.moved_at = time.monotonic() - 1
     with capture_logs() as lines:
-        await supervision.look()
+        await supervision.check_tasks()
     assert "test.stalling has made no progress" in given_up[0]
     (where,) = [line["at"] for line in lines if line["event"] == "task_stalled"]
     assert "in Event.wait < " in where
@@ -175,36 +175,36 @@ async def test_a_task_that_stalls_ends_the_process_only_while_the_database_answe
 
 
 async def test_a_process_that_was_paused_is_not_stalled(
-    tasks: Tasks, supervision: Supervision, given_up: list[str]
+    tasks: Tasks, supervision: TaskWatchdog, given_up: list[str]
 ) -> None:
-    async def wait(beat: Beat) -> None:
+    async def wait(beat: Heartbeat) -> None:
         await asyncio.Event().wait()
 
-    tasks.keep(wait, name="waiting", essential=True, stall_seconds=60)
-    (kept,) = supervision._kept
+    tasks.supervise(wait, name="waiting", essential=True, stall_seconds=60)
+    (kept,) = supervision._supervised
     kept.moved_at -= 1000
     supervision._looked -= 1000
-    await supervision.look()
+    await supervision.check_tasks()
     assert given_up == []
     await tasks.aclose()
 
 
 async def test_an_unessential_task_may_fail_as_often_as_it_likes(
-    tasks: Tasks, supervision: Supervision, database: Database, given_up: list[str]
+    tasks: Tasks, supervision: TaskWatchdog, database: Database, given_up: list[str]
 ) -> None:
     async def fail() -> None:
         raise RuntimeError
 
     tasks.repeat(fail, 0, name="failing", back_off=0.004)
     await reached(tasks, supervision, module.MAX_FAILURES + 1)
-    await supervision.look()
+    await supervision.check_tasks()
     assert (given_up, database.asked) == ([], 0)
     assert supervision.names(essential=False) == ["test.failing"]
     await tasks.aclose()
     assert supervision.names(essential=False) == []
 
 
-async def test_progress_forgets_the_failures_before_it(tasks: Tasks, supervision: Supervision) -> None:
+async def test_progress_forgets_the_failures_before_it(tasks: Tasks, supervision: TaskWatchdog) -> None:
     calls, done = 0, asyncio.Event()
 
     async def fail_twice() -> None:
@@ -217,7 +217,7 @@ async def test_progress_forgets_the_failures_before_it(tasks: Tasks, supervision
     tasks.repeat(fail_twice, 60, name="failing", essential=True)
     await asyncio.wait_for(done.wait(), 10)
     await asyncio.sleep(0)
-    (kept,) = supervision._kept
+    (kept,) = supervision._supervised
     assert kept.failures == 0
     await tasks.aclose()
 
@@ -226,10 +226,10 @@ def test_a_loop_that_stops_is_not_held_up_by_kept_tasks() -> None:
     """Whoever forgets to close an owner still gets an end: all tasks are cancelled, and none begins again."""
 
     async def main() -> None:
-        async def wait(beat: Beat) -> None:
+        async def wait(beat: Heartbeat) -> None:
             await asyncio.Event().wait()
 
-        Tasks("forgotten").keep(wait, name="one")
+        Tasks("forgotten").supervise(wait, name="one")
         await asyncio.sleep(0)
 
     asyncio.run(main())

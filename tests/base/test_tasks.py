@@ -28,7 +28,7 @@ async def test_what_is_repeated_goes_on_after_a_failure() -> None:
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.base.tasks.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("app.base.tasks.RETRY_SECONDS", 0.01)
     tasks = Tasks("test")
     cancelled = 0
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.bus.feed import MOST_BYTES, START, Behind, EventId, Feed, Frame
+from app.domain.event_id import START, EventId
+from app.engine.streams.feed import MAX_BYTES, Feed, FeedTruncated, Frame
 
 
 def frame(text: str, mode: str = "values") -> Frame:
@@ -72,12 +73,12 @@ async def test_a_reader_gets_the_modes_it_asked_for_and_what_is_for_everybody() 
 async def test_only_stored_frames_are_forgotten_and_a_reader_behind_them_is_told() -> None:
     feed = Feed()
     feed.open(1)
-    big = "x" * (MOST_BYTES // 4)
+    big = "x" * (MAX_BYTES // 4)
     feed.push([frame(big) for _ in range(6)])
     assert len(await collect_open(feed)) == len(big)  # a large frame is a chunk by itself
     feed.stored(6)
     feed.push([frame("last")])
-    with pytest.raises(Behind):
+    with pytest.raises(FeedTruncated):
         await anext(read(feed, START))
     assert await anext(read(feed, EventId(1, 6))) == (EventId(1, 7), b"last")
 

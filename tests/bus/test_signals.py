@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.base.ids import new_id
-from app.bus.signals import Signal, Signals
-from app.db.engine import Database
+from app.engine.streams.signals import Signal, Signals
+from app.infra.db.engine import Database
 from tests.faults.proxy import Proxy, Trouble
 
 pytestmark = pytest.mark.timeout(90)
@@ -44,7 +44,7 @@ async def test_a_connection_that_is_dead_without_knowing_it_is_replaced(fresh_da
     ears = listening(fresh_database_url, proxy.url), listening(fresh_database_url)
     async with ears[0] as ear, ears[1] as other, proxy.having(Trouble.HALF_OPEN):
         assert (await ear.next()).is_empty  # connected again, by itself
-        other.signals.tell("news", [thread := new_id()])
+        other.signals.notify("news", [thread := new_id()])
         while thread not in (await ear.next()).news:
             pass
 
@@ -54,7 +54,7 @@ async def test_a_signal_that_a_dead_connection_swallowed_goes_out_by_the_next(
 ) -> None:
     ears = listening(fresh_database_url, proxy.url), listening(fresh_database_url)
     async with ears[0] as ear, ears[1] as other, proxy.having(Trouble.HALF_OPEN):
-        ear.signals.tell("news", [thread := new_id()])
+        ear.signals.notify("news", [thread := new_id()])
         while thread not in (await other.next()).news:
             pass
 
@@ -82,7 +82,7 @@ async def test_an_echo_reaches_the_process_alone_that_sent_it(fresh_database_url
 
 
 async def test_signals_that_arrive_stand_for_echoes(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.bus.signals.PROOF_SECONDS", 3600.0)
+    monkeypatch.setattr("app.engine.streams.signals.PROOF_SECONDS", 3600.0)
     async with listening(fresh_database_url) as busy, listening(fresh_database_url) as quiet:
 
         async def speak() -> None:
@@ -93,7 +93,7 @@ async def test_signals_that_arrive_stand_for_echoes(fresh_database_url: str, mon
         # what one says arrives at both, and neither needs an echo
         speaking = asyncio.ensure_future(speak())
         try:
-            monkeypatch.setattr("app.bus.signals.ECHO_SECONDS", 1.0)
+            monkeypatch.setattr("app.engine.streams.signals.ECHO_SECONDS", 1.0)
             sends = []
             send = busy.signals._send
 

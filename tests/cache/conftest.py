@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.cache import redis as module
-from app.cache.local import LocalCache
-from app.cache.port import Cache
-from app.cache.redis import RedisCache
-from app.secrets.ring import Ring
-from app.secrets.secret import Secret
+from app.infra.cache import redis_cache as module
+from app.infra.cache.memory_cache import LocalCache
+from app.infra.cache.port import Cache
+from app.infra.cache.redis_cache import RedisCache
+from app.infra.secrets.rotating_secret import RotatingSecret
+from app.infra.secrets.secret import Secret
 from tests.redis import RedisServer
 
 PATIENCE = 2.0
@@ -34,7 +34,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 @contextlib.asynccontextmanager
 async def cache_on(*urls: str) -> AsyncIterator[RedisCache]:
     """A cache on the first of ``urls`` that lets it in."""
-    cache = RedisCache(Ring(*map(Secret, urls)))
+    cache = RedisCache(RotatingSecret(*map(Secret, urls)))
     cache.start()
     try:
         yield cache

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.cache.port import Cache
+from app.infra.cache.port import Cache
 
 
 async def test_what_was_put_is_there_and_what_was_not_is_nothing(cache: Cache) -> None:

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from app.cache.redis import RedisCache, misplaced
-from app.secrets.ring import Ring
-from app.secrets.secret import Secret
+from app.infra.cache.redis_cache import RedisCache, misplaced
+from app.infra.secrets.rotating_secret import RotatingSecret
+from app.infra.secrets.secret import Secret
 from tests.cache.conftest import PATIENCE, cache_on, until
 from tests.redis import RedisServer
 
@@ -22,7 +22,7 @@ async def asks(cache: RedisCache) -> list[bytes | None]:
 
 @pytest.mark.parametrize("trouble,mend", [("stop", "start"), ("freeze", "thaw")])
 async def test_without_its_redis_it_holds_nothing_at_once_and_is_back_by_itself(
-    redis: RedisServer, trouble: str, mend: str
+    redis: RedisServer, trouble: str, restore: str
 ) -> None:
     async with cache_on(redis.url) as cache:
         await cache.put({b"a": b"x"}, 60)
@@ -35,7 +35,7 @@ async def test_without_its_redis_it_holds_nothing_at_once_and_is_back_by_itself(
             while asked < 1000:
                 assert await asks(cache) == [None]
                 asked += 1
-        getattr(redis, mend)()
+        getattr(redis, restore)()
         await until(lambda: not cache.trouble)
         await cache.put({b"a": b"y"}, 60)
         assert await cache.get([b"a"]) == [b"y"]
@@ -120,7 +120,7 @@ async def test_one_that_answers_too_late_counts_as_lost_and_its_late_answers_are
 async def test_another_address_is_taken_up_while_it_runs(redis: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = RedisServer(tmp_path / "other")
-    ring = Ring(Secret(redis.url))
+    ring = RotatingSecret(Secret(redis.url))
     cache = RedisCache(ring)
     cache.start()
     try:
@@ -154,9 +154,9 @@ async def test_a_redis_without_a_cap_is_warned_of_at_the_start(redis: RedisServe
 
 
 async def test_the_redis_that_must_lose_nothing_is_warned_of(redis: RedisServer) -> None:
-    cache = RedisCache(Ring(Secret(redis.url)), Secret(redis.url.replace("/0", "/1")))
+    cache = RedisCache(RotatingSecret(Secret(redis.url)), Secret(redis.url.replace("/0", "/1")))
     with capture_logs() as logs:
-        await cache.look()
+        await cache.refresh()
     await cache.aclose()
     assert [line["event"] for line in logs] == ["cache_misplaced"]
     assert "the same Redis as REDIS_URL" in logs[0]["detail"]

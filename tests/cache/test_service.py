@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
-from app.access.structs import tenant_id_of
+from app.security.access.structs import tenant_id_of
 from tests.cache.conftest import until
 from tests.cli.commands import ran
 from tests.embed.server import Embeddings

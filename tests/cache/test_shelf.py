@@ -9,11 +9,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cache.codec import FORM, LARGEST, Envelope, seal, unseal
-from app.cache.local import LocalCache
-from app.cache.port import Cache
-from app.cache.shelf import Shelf, tenant_prefix
-from app.telemetry.meters import Meters
+from app.infra.cache.memory_cache import LocalCache
+from app.infra.cache.namespaces import FORM, MAX_VALUE_BYTES, CacheNamespace, CacheRecord, seal, tenant_prefix, unseal
+from app.infra.cache.port import Cache
+from app.infra.telemetry.meters import Meters
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
 KEY = b"key"
@@ -23,9 +22,9 @@ def text(body: bytes) -> str | None:
     return body.decode() if body.isascii() else None
 
 
-def shelf(cache: Cache) -> tuple[Shelf, Meters]:
+def shelf(cache: Cache) -> tuple[CacheNamespace, Meters]:
     meters = Meters()
-    return Shelf("things", cache, meters, 60), meters
+    return CacheNamespace("things", cache, meters, 60), meters
 
 
 async def test_a_key_is_a_digest_of_the_tenant_and_all_parts() -> None:
@@ -51,7 +50,7 @@ async def test_the_order_of_fields_in_an_object_does_not_matter() -> None:
 async def test_hits_and_misses_are_counted(cache: Cache) -> None:
     things, meters = shelf(cache)
     first, second = things.key(ONE, 1), things.key(ONE, 2)
-    await things.keep({first: b"kept"})
+    await things.save({first: b"kept"})
     assert await things.find([first, second], text) == {first: "kept"}
     assert meters.cache_requests.series == {("things", "hit"): 1, ("things", "miss"): 1}
 
@@ -59,7 +58,7 @@ async def test_hits_and_misses_are_counted(cache: Cache) -> None:
 async def test_long_values_are_compressed_and_come_back_whole(cache: Cache) -> None:
     things, _ = shelf(cache)
     key = things.key(ONE, 1)
-    await things.keep({key: b"word " * 10_000})
+    await things.save({key: b"word " * 10_000})
     (stored,) = await cache.get([key])
     assert stored is not None
     assert len(stored) < 1000
@@ -69,14 +68,14 @@ async def test_long_values_are_compressed_and_come_back_whole(cache: Cache) -> N
 async def test_a_value_that_is_too_large_is_not_kept(cache: Cache) -> None:
     things, _ = shelf(cache)
     key = things.key(ONE, 1)
-    await things.keep({key: b"x" * (LARGEST + 1)})
+    await things.save({key: b"x" * (MAX_VALUE_BYTES + 1)})
     assert await things.find([key], text) == {}
 
 
 async def test_what_another_has_put_there_is_as_if_it_were_not(cache: Cache) -> None:
     things, meters = shelf(cache)
     mine, theirs = things.key(ONE, 1), things.key(OTHER, 1)
-    await things.keep({theirs: b"secret"})
+    await things.save({theirs: b"secret"})
     (stored,) = await cache.get([theirs])
     assert stored is not None
     hostile = [stored, b"", b"\x80\x04]q\x00.", b"{}", b"\xc1", stored[:-1], b"\x94" + stored]
@@ -91,22 +90,22 @@ async def test_what_another_has_put_there_is_as_if_it_were_not(cache: Cache) -> 
 def bomb(claimed: int) -> bytes:
     """A frame of zeros; ``claimed`` 0: one that does not tell its size."""
     compressor = zstandard.ZstdCompressor(write_content_size=bool(claimed))
-    return compressor.compress(bytes(claimed or LARGEST * 4))
+    return compressor.compress(bytes(claimed or MAX_VALUE_BYTES * 4))
 
 
 @pytest.mark.parametrize(
     "envelope",
     [
-        Envelope(FORM, KEY, True, bomb(LARGEST + 1)),
-        Envelope(FORM, KEY, True, bomb(0)),
-        Envelope(FORM, KEY, True, b"no frame"),
-        Envelope(FORM, KEY, True, b""),
-        Envelope(FORM, b"other", False, b"x"),
-        Envelope(FORM + 1, KEY, False, b"x"),
-        Envelope(-1, KEY, False, b"x"),
+        CacheRecord(FORM, KEY, True, bomb(MAX_VALUE_BYTES + 1)),
+        CacheRecord(FORM, KEY, True, bomb(0)),
+        CacheRecord(FORM, KEY, True, b"no frame"),
+        CacheRecord(FORM, KEY, True, b""),
+        CacheRecord(FORM, b"other", False, b"x"),
+        CacheRecord(FORM + 1, KEY, False, b"x"),
+        CacheRecord(-1, KEY, False, b"x"),
     ],
 )
-def test_an_envelope_that_is_none_of_ours_holds_nothing(envelope: Envelope) -> None:
+def test_an_envelope_that_is_none_of_ours_holds_nothing(envelope: CacheRecord) -> None:
     assert unseal(KEY, msgspec.msgpack.encode(envelope)) is None
 
 

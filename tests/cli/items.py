@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from app.access.structs import tenant_id_of
-from app.embed.hashing import hashed
+from app.providers.embeddings.hashing import hashed
+from app.security.access.structs import tenant_id_of
 from tests.cli.commands import ran
 
 ITEMS = "select namespace, key, value::text, index::text, ttl_minutes, expires_at, created_at, updated_at, version"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.base.errors import AgentServiceError
-from app.settings import load
-from app.wiring import build
+from app.infra.settings.environment import load
+from app.server.composition.services import build
 from tests.cli.commands import only_line, ran
 
 GOOD = """

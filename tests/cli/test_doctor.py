@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.cli.doctor.leaks import is_ordinary
+from app.cli.doctor.secret_leaks import is_ordinary
 from app.cli.health import ask
 from tests.cli.commands import Running, ran
 from tests.database import execute
@@ -260,7 +260,7 @@ def test_rules_that_ask_for_what_nobody_measures_do_not_hold(
 
 
 def test_make_is_ended_when_it_takes_too_long(tmp_path: Path) -> None:
-    from app.cli.doctor.programs import ran as bounded
+    from app.cli.doctor.external_programs import ran as bounded
 
     assert bounded(["sleep", "60"], 0.2) == (False, "not done after 0.2 s")
     assert subprocess.run(["pgrep", "-P", str(os.getpid()), "sleep"], check=False).returncode != 0

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from app.cli.doctor.exposition import Page
+from app.cli.doctor.metrics_format import ParsedMetrics
 
 PAGE = '# TYPE a counter\na{b="c\\"d,e"} 1.0\n# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_count 1\nh_sum 0.5\n'
 
@@ -24,15 +24,15 @@ PAGE = '# TYPE a counter\na{b="c\\"d,e"} 1.0\n# TYPE h histogram\nh_bucket{le="+
     ],
 )
 def test_a_page_of_metrics_is_read_to_the_letter(more: str, fault: str) -> None:
-    page = Page(PAGE + more, openmetrics=False)
+    page = ParsedMetrics(PAGE + more, openmetrics=False)
     assert [one for one in page.faults if fault in one] if fault else not page.faults
     if not fault:
         assert page.series == sum(len(family.samples) for family in parse_text(PAGE + more))
 
 
 def test_openmetrics_ends_with_its_mark() -> None:
-    assert Page(PAGE, openmetrics=True).faults == ["# EOF is missing"]
-    assert Page(PAGE + "# EOF\n", openmetrics=True).faults == []
+    assert ParsedMetrics(PAGE, openmetrics=True).faults == ["# EOF is missing"]
+    assert ParsedMetrics(PAGE + "# EOF\n", openmetrics=True).faults == []
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,5 @@ def test_openmetrics_ends_with_its_mark() -> None:
 )
 def test_exemplars_are_read_too(line: str, openmetrics: bool, fault: str) -> None:
     """Where OpenMetrics has them: behind buckets and counters."""
-    page = Page(f"{PAGE}{line}\n# EOF\n", openmetrics=openmetrics)
+    page = ParsedMetrics(f"{PAGE}{line}\n# EOF\n", openmetrics=openmetrics)
     assert [one for one in page.faults if fault in one] if fault else not page.faults

@@ -40,10 +40,10 @@ PARENT_TOO = {
 }
 SETTINGS = "{'DATABASE_URL': 'postgresql:///x', 'AGENT_AUTH': 'none'}"
 WORKER = f"""
-from app.base.lean import without
-with without("rich"):
-    import app.cli.application, app.settings
-app.cli.application.layers(app.cli.application.build(app.settings.load({SETTINGS})))
+from app.base.hide_modules import hide_modules
+with hide_modules("rich"):
+    import app.server.application, app.infra.settings.environment
+app.server.application.layers(app.server.application.build(app.infra.settings.environment.load({SETTINGS})))
 """
 
 

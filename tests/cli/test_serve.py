@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.health import ask
-from app.db.revisions import HEAD
+from app.infra.db.revisions import HEAD
 from tests.cli.commands import PEPPER, Running, environment, only_line, ran
 from tests.serving.processes import until
 

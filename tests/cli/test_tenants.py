@@ -7,8 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.access.structs import tenant_id_of
-from app.limits.sizes import parse_size, show_size
+from app.base.byte_sizes import parse_size, show_size
+from app.security.access.structs import tenant_id_of
 from tests.cli.commands import PEPPER, only_line, ran
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.db.engine import Database
+from app.infra.db.engine import Database
 from tests.crons.replicas import Clock, Replica, replicas_on
 from tests.runs.engine import add_assistants
 

@@ -9,18 +9,18 @@ from uuid import UUID
 
 import msgspec
 
-from app.access.structs import Principal
-from app.assistants.service import AssistantService
-from app.crons.scheduler import Scheduler
-from app.crons.service import CronService
-from app.crons.structs import Cron, CronCreate, CronPatch
-from app.db.engine import Database
-from app.limits.service import Limiter
-from app.limits.storage import StorageQuota
-from app.options import LimitSettings
-from app.runs.admission import Admission
-from app.runs.creation import Creation
-from app.runs.service import RunService
+from app.engine.queue.claims import RunAdmission
+from app.features.assistants.service import AssistantService
+from app.features.crons.scheduler import CronScheduler
+from app.features.crons.service import CronService
+from app.features.crons.structs import Cron, CronCreate, CronPatch
+from app.features.runs.creation import RunFactory
+from app.features.runs.service import RunService
+from app.infra.db.engine import Database
+from app.infra.settings import LimitSettings
+from app.security.access.structs import Principal
+from app.security.limits.limiter import Limiter
+from app.security.limits.storage_quota import StorageQuota
 from tests.runs.engine import TENANT, Agents, Behaviour, Engine, SteeredAgent, echo, fetch
 
 WHO = Principal(TENANT)
@@ -45,12 +45,12 @@ class Replica:
         agent = SteeredAgent("echo", behaviour)
         self.engine = Engine(database, agent)
         assistants = AssistantService(database, Agents(agent))
-        creation = Creation(database, assistants, Agents(agent), lambda: self.engine.supervisor.owner)
+        creation = RunFactory(database, assistants, Agents(agent), lambda: self.engine.supervisor.owner)
         self.quota = StorageQuota(database, Limiter(LimitSettings()))
-        admission = Admission(self.engine.parts.budgets, self.quota)
+        admission = RunAdmission(self.engine.parts.budgets, self.quota)
         self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation, admission)
         self.crons = CronService(database, assistants, creation, clock, most=most)
-        self.scheduler = Scheduler(database, self.engine.claims, creation, self.runs, clock)
+        self.scheduler = CronScheduler(database, self.engine.claims, creation, self.runs, clock)
 
     async def create(
         self, schedule: str = "*/5 * * * *", thread_id: UUID | None = None, tenant: UUID = TENANT, **more: Any

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from app.access.structs import Principal
 from app.base.errors import Conflict
-from app.crons.structs import Cron, CronCreate, CronSearch
-from app.db.engine import Database
-from app.idempotency.structs import Key
-from app.limits.structs import Own
+from app.features.crons.structs import Cron, CronCreate, CronSearch
+from app.infra.db.engine import Database
+from app.security.access.structs import Principal
+from app.security.idempotency.structs import IdempotencyKey
+from app.security.limits.structs import TenantLimits
 from tests.crons.replicas import WHO, Clock, Replica
 from tests.runs.engine import TENANT
 
@@ -34,7 +34,7 @@ async def test_requests_at_once_to_two_processes_make_no_more_than_the_cap(datab
 
 async def test_a_deleted_cron_makes_room_and_a_request_sent_again_needs_none(database: Database, clock: Clock) -> None:
     replica = Replica(database, clock, most=1)
-    key = Key(route="POST /runs/crons", key="1", fingerprint=b"f")
+    key = IdempotencyKey(route="POST /runs/crons", key="1", fingerprint=b"f")
     cron = await replica.crons.create(Principal(TENANT), None, BODY, key)
     assert isinstance(cron, Cron)
     assert await replica.crons.create(Principal(TENANT), None, BODY, key) is not cron
@@ -47,9 +47,9 @@ async def test_a_deleted_cron_makes_room_and_a_request_sent_again_needs_none(dat
 async def test_a_tenants_own_cap_counts_and_zero_is_none(database: Database, clock: Clock) -> None:
     replica = Replica(database, clock, most=1)
     for _ in range(3):
-        await replica.crons.create(Principal(TENANT, limits=Own(crons=0)), None, BODY)
+        await replica.crons.create(Principal(TENANT, limits=TenantLimits(crons=0)), None, BODY)
     with pytest.raises(Conflict, match="has 2 crons"):
-        await replica.crons.create(Principal(TENANT, limits=Own(crons=2)), None, BODY)
+        await replica.crons.create(Principal(TENANT, limits=TenantLimits(crons=2)), None, BODY)
     free = Replica(database, clock)
     await free.create()
     assert await count(free) == 4

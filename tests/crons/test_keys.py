@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from app.access.structs import Principal
-from app.access.tables import api_keys, tenants
-from app.crons.scheduler import KEY_VOID
-from app.crons.structs import Cron, CronCreate, CronPatch
-from app.db.engine import Database
+from app.features.crons.scheduler import KEY_VOID
+from app.features.crons.structs import Cron, CronCreate, CronPatch
+from app.infra.db.engine import Database
+from app.security.access.structs import Principal
+from app.security.access.tables import api_keys, tenants
 from tests.crons.replicas import Replica, payload_of, slots_of
 from tests.runs.engine import TENANT, fetch
 

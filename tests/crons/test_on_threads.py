@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.errors import NotFound
-from app.db.engine import Database
+from app.infra.db.engine import Database
 from tests.crons.replicas import Clock, Replica, replicas_on, runs_of, slots_of, until
 from tests.runs.engine import fetch, step
 
@@ -59,11 +59,11 @@ async def test_a_busy_thread_is_met_as_the_strategy_says(
 ) -> None:
     started, free = asyncio.Event(), asyncio.Event()
 
-    async def slow_once(context: RunContext) -> Outcome:
+    async def slow_once(context: RunContext) -> RunOutcome:
         if not started.is_set():
             started.set()
             await free.wait()
-        return Outcome(step=step("done"))
+        return RunOutcome(step=step("done"))
 
     async with replicas_on(database, clock, 1, slow_once) as (replica,):
         live = await replica.engine.begin("slow")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.base.errors import Invalid
-from app.crons.schedule import first_slot, next_slot, zone_names
+from app.features.crons.schedule import first_slot, next_slot, zone_names
 
 BERLIN = "Europe/Berlin"
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.base.errors import NotFound, Unavailable
-from app.crons import scheduler as module
-from app.db.engine import Database
+from app.features.crons import scheduler as module
+from app.infra.db.engine import Database
 from tests.crons.replicas import WHO, Clock, Replica, replicas_on, runs_of, slots_of, until
 from tests.runs.engine import TENANT, fetch
 

@@ -7,11 +7,11 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from app.access.structs import Principal
 from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id
-from app.crons.structs import Cron, CronCreate, CronPatch, CronSearch
-from app.idempotency.structs import Key
+from app.features.crons.structs import Cron, CronCreate, CronPatch, CronSearch
+from app.security.access.structs import Principal
+from app.security.idempotency.structs import IdempotencyKey
 from tests.crons.replicas import WHO, Replica, payload_of, runs_of
 from tests.runs.engine import TENANT
 
@@ -185,7 +185,7 @@ async def test_each_tenants_runs_are_its_own(replica: Replica) -> None:
 
 
 async def test_a_request_that_is_sent_again_with_its_key_makes_one_cron(replica: Replica) -> None:
-    key = Key("POST /runs/crons", "k", b"body")
+    key = IdempotencyKey("POST /runs/crons", "k", b"body")
     body = CronCreate(assistant_id="echo", schedule="* * * * *", input=["x"])
     made = await replica.crons.create(Principal(TENANT), None, body, key)
     again = await replica.crons.create(Principal(TENANT), None, body, key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.db import migrate, revisions
+from app.infra.db import migrations, revisions
 
 SOURCE = """
 import sqlalchemy as sa
@@ -30,9 +30,9 @@ Later = Callable[..., None]
 @pytest.fixture
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Later:
     """Adds a migration that makes a table to a copy of the program's: ``later("fails", "raise ValueError")``."""
-    shutil.copytree(migrate.ROOT / "migrations", tmp_path / "migrations")
-    shutil.copy(migrate.ROOT / "alembic.ini", tmp_path)
-    monkeypatch.setattr(migrate, "ROOT", tmp_path)
+    shutil.copytree(migrations.ROOT / "migrations", tmp_path / "migrations")
+    shutil.copy(migrations.ROOT / "alembic.ini", tmp_path)
+    monkeypatch.setattr(migrations, "ROOT", tmp_path)
 
     known = [*revisions.REVISIONS]
 
@@ -40,6 +40,6 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Later:
         text = SOURCE.format(name=name, before=known[-1], more=more)
         known.append(name)
         (tmp_path / "migrations" / "versions" / f"{name}.py").write_text(text)
-        monkeypatch.setattr(migrate, "REVISIONS", tuple(known))
+        monkeypatch.setattr(migrations, "REVISIONS", tuple(known))
 
     return add

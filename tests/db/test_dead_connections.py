@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.access.structs import DEFAULT_TENANT
 from app.base.errors import Unavailable
-from app.db.engine import Database
-from app.idempotency import queries
-from app.idempotency.structs import Key
+from app.infra.db.engine import Database
+from app.security.access.structs import DEFAULT_TENANT
+from app.security.idempotency import queries
+from app.security.idempotency.structs import IdempotencyKey
 from tests.faults.proxy import Proxy, Trouble
 
 pytestmark = pytest.mark.timeout(90)
@@ -48,7 +48,7 @@ async def test_a_statement_that_was_given_up_takes_its_connection_along(database
 async def test_a_rollback_that_gets_no_answer_takes_its_connection_along(
     database: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.db.engine.ROLLBACK_SECONDS", 0.5)
+    monkeypatch.setattr("app.infra.db.engine.ROLLBACK_SECONDS", 0.5)
 
     async def search() -> int:
         async with database.tuned(DEFAULT_TENANT, "") as connection:
@@ -69,7 +69,7 @@ async def test_connections_in_doubt_are_replaced_and_their_successors_kept(datab
 
     first = await backend()
     assert await backend() == first
-    database.doubt()
+    database.suspect_connections()
     second = await backend()
     assert second != first
     assert await backend() == second
@@ -79,8 +79,8 @@ async def test_a_key_is_free_again_soon_after_its_client_was_lost_in_the_middle(
     proxy: Proxy, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing closes the connection: the lost process does not know, and neither does PostgreSQL."""
-    monkeypatch.setattr("app.db.engine.IDLE_IN_TRANSACTION", "500ms")
-    key, taken, lost = Key("POST /threads/1/runs", "k", b"f"), asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("app.infra.db.engine.IDLE_IN_TRANSACTION", "500ms")
+    key, taken, lost = IdempotencyKey("POST /threads/1/runs", "k", b"f"), asyncio.Event(), asyncio.Event()
     lame, well = Database(proxy.url), Database(fresh_database_url)
 
     async def accept() -> None:
@@ -109,7 +109,7 @@ async def test_a_transaction_that_cannot_begin_shows_that_all_connections_are_de
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request has to wait for that, and not one for each connection of the pool."""
-    monkeypatch.setattr("app.db.engine.FIRST_SECONDS", 0.5)
+    monkeypatch.setattr("app.infra.db.engine.FIRST_SECONDS", 0.5)
     database, size = Database(proxy.url, requests=5), 4  # of five one is kept for others
 
     async def ask(together: asyncio.Barrier | None = None) -> None:

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from app.base.errors import StartError
-from app.db import embedded
-from app.db.embedded import EmbeddedDatabase
+from app.infra.db import embedded
+from app.infra.db.embedded import EmbeddedDatabase
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the server runs as another user only when root starts it")
 

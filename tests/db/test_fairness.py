@@ -12,10 +12,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.access.structs import tenant_id_of
 from app.base.errors import Unavailable
-from app.base.fair_slots import FairSlots
-from app.db.engine import Database
+from app.base.fair_semaphore import FairSemaphore
+from app.infra.db.engine import Database
+from app.security.access.structs import tenant_id_of
 from tests.runs.engine import TENANT
 from tests.system.house import API, Service, serving
 
@@ -24,7 +24,7 @@ SHORT_ENOUGH = 2.0
 """Seconds of an innocent request on a machine that does much else; under attack it took ten, and was 503."""
 
 
-async def hold(slots: FairSlots, party: str, until: asyncio.Event, order: list[str]) -> None:
+async def hold(slots: FairSemaphore, party: str, until: asyncio.Event, order: list[str]) -> None:
     async with slots.slot(party):
         order.append(party)
         await until.wait()
@@ -36,7 +36,7 @@ async def settle() -> None:
 
 
 async def test_a_party_that_is_alone_holds_all_but_the_spare_and_others_still_find_a_slot() -> None:
-    slots, release, order = FairSlots(10, spare=2), asyncio.Event(), list[str]()
+    slots, release, order = FairSemaphore(10, spare=2), asyncio.Event(), list[str]()
     async with asyncio.TaskGroup() as group:
         for _ in range(30):
             group.create_task(hold(slots, "hostile", release, order))
@@ -52,7 +52,7 @@ async def test_a_party_that_is_alone_holds_all_but_the_spare_and_others_still_fi
 
 
 async def test_those_who_wait_are_served_party_by_party() -> None:
-    slots, order = FairSlots(1, spare=0), list[str]()
+    slots, order = FairSemaphore(1, spare=0), list[str]()
     first = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(hold(slots, "hostile", first, order))
@@ -70,7 +70,7 @@ async def test_those_who_wait_are_served_party_by_party() -> None:
 
 
 async def test_waits_that_are_given_up_leave_nothing_behind() -> None:
-    slots, release, order = FairSlots(2, spare=0), asyncio.Event(), list[str]()
+    slots, release, order = FairSemaphore(2, spare=0), asyncio.Event(), list[str]()
     holders = [asyncio.ensure_future(hold(slots, "a", release, order)) for _ in range(2)]
     waiters = [asyncio.ensure_future(hold(slots, party, release, order)) for party in "ababab"]
     await settle()

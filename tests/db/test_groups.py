@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 
 from app.base.errors import Unavailable
-from app.db import groups
-from app.db.engine import DISK_FULL, Database
-from app.db.groups import MOST, Groups
+from app.infra.db import group_commit
+from app.infra.db.engine import DISK_FULL, Database
+from app.infra.db.group_commit import MAX_GROUP_SIZE, GroupCommitter
 
 LANES = 2
 
@@ -25,7 +25,9 @@ class Numbers:
         self.may_answer.set()
         self.failure: BaseException | None = None
         self.database = database
-        self._groups: Groups[str, int] = Groups("numbers", database, self._read, key=lambda entry: entry, lanes=LANES)
+        self._groups: GroupCommitter[str, int] = GroupCommitter(
+            "numbers", database, self._read, key=lambda entry: entry, lanes=LANES
+        )
         self._groups.start()
         self.submit, self.aclose = self._groups.submit, self._groups.aclose
 
@@ -72,10 +74,10 @@ async def test_what_comes_while_every_lane_is_busy_goes_out_together(numbers: Nu
 
 async def test_what_is_too_much_for_one_group_goes_on_another_lane_at_once(numbers: Numbers) -> None:
     numbers.may_answer.clear()
-    asked = [numbers.submit(str(number)) for number in range(MOST + 3)]
-    assert [await numbers.begun.get() for _ in range(LANES)] == [MOST, 3]
+    asked = [numbers.submit(str(number)) for number in range(MAX_GROUP_SIZE + 3)]
+    assert [await numbers.begun.get() for _ in range(LANES)] == [MAX_GROUP_SIZE, 3]
     numbers.may_answer.set()
-    assert await asyncio.gather(*asked) == list(range(MOST + 3))
+    assert await asyncio.gather(*asked) == list(range(MAX_GROUP_SIZE + 3))
 
 
 async def test_who_writes_one_thing_after_the_other_finds_the_same_connection(numbers: Numbers) -> None:
@@ -164,8 +166,8 @@ async def test_a_lane_that_ends_when_it_was_called_loses_no_wake_up(numbers: Num
 
 
 async def test_without_a_database_an_entry_fails_soon_and_hangs_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "AWAY_SECONDS", 0.1)
-    monkeypatch.setattr(groups, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(group_commit, "UNREACHABLE_SECONDS", 0.1)
+    monkeypatch.setattr(group_commit, "LOOK_SECONDS", 0.05)
     numbers = Numbers(Database("postgresql://nobody@/nothing?host=/nowhere", requests=1, engine=LANES))
     with pytest.raises(Unavailable, match="cannot be reached"):
         await asyncio.wait_for(numbers.submit("1"), 10)
@@ -175,7 +177,7 @@ async def test_without_a_database_an_entry_fails_soon_and_hangs_for_nobody(monke
 
 
 async def test_a_group_that_never_ends_is_given_up(numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "SEND_SECONDS", 0.1)
+    monkeypatch.setattr(group_commit, "SEND_SECONDS", 0.1)
 
     async def never(connection: asyncpg.Connection, _: Sequence[str]) -> list[int]:
         await connection.execute("select pg_sleep(3600)")
@@ -185,7 +187,7 @@ async def test_a_group_that_never_ends_is_given_up(numbers: Numbers, monkeypatch
         patch.setattr(numbers._groups, "_execute", never)
         with pytest.raises(Unavailable):
             await asyncio.wait_for(numbers.submit("1"), 10)
-    monkeypatch.setattr(groups, "SEND_SECONDS", 20)
+    monkeypatch.setattr(group_commit, "SEND_SECONDS", 20)
     assert await asyncio.wait_for(numbers.submit("2"), 10) == 2
 
 
@@ -207,7 +209,7 @@ async def test_a_full_disk_fails_the_group_with_its_own_words_and_ends_no_lane(n
 async def test_a_canary_goes_the_way_of_the_entries_and_writes_nothing(
     numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "CANARY_SECONDS", -1)
+    monkeypatch.setattr(group_commit, "CANARY_SECONDS", -1)
     await numbers._groups._canary()
     assert numbers.groups == []
     for lane in lane_tasks():

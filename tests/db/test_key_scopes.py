@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 from alembic import command
 
-from app.db import migrate
+from app.infra.db import migrations
 from tests.database import at, execute, hasty_server
 
 BEFORE = "0014"
@@ -47,11 +47,11 @@ def test_keys_that_may_write_may_approve_after_the_upgrade() -> None:
         asyncio.run(execute(url, "create extension vector", "alter schema public owner to agents"))
         owner = url.replace("//postgres@", "//agents@")
         assert owner != url
-        command.upgrade(migrate.configuration(owner), BEFORE)
+        command.upgrade(migrations.configuration(owner), BEFORE)
         asyncio.run(keys_of_before(url))
-        migrate.upgrade(owner)
+        migrations.upgrade(owner)
         changed = {"writes", "operates"}
         expected = {name: [*given, "approve"] if name in changed else given for name, given in SCOPES.items()}
         assert asyncio.run(scopes(url)) == expected
-        command.downgrade(migrate.configuration(owner), BEFORE)
+        command.downgrade(migrations.configuration(owner), BEFORE)
         assert asyncio.run(scopes(url)) == SCOPES

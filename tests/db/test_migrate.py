@@ -13,14 +13,14 @@ import pytest
 from alembic import command
 
 from app.base.errors import StartError, UsageError
-from app.db import engine, migrate
-from app.db.revisions import REVISIONS
-from app.schema import metadata
+from app.infra.db import engine, migrations
+from app.infra.db.revisions import REVISIONS
+from app.server.schema import metadata
 from tests.database import at, execute, name_of
 from tests.db.conftest import Later
 
 LOCK = 0x6167656E74
-ALEMBIC = ("-m", "alembic", "-c", str(migrate.ROOT / "alembic.ini"))
+ALEMBIC = ("-m", "alembic", "-c", str(migrations.ROOT / "alembic.ini"))
 
 
 @contextlib.asynccontextmanager
@@ -39,14 +39,14 @@ async def tables(url: str) -> set[str]:
 
 
 async def upgrade(url: str) -> None:
-    await asyncio.to_thread(migrate.upgrade, url)
+    await asyncio.to_thread(migrations.upgrade, url)
 
 
 async def ran(url: str, *command: str) -> tuple[int | None, str]:
     """The exit code and the output of Python with ``command``, in a folder that has nothing to do with the program."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *command),
-        env={**os.environ, "MIGRATE_DATABASE_URL": url, "PYTHONPATH": str(migrate.ROOT)},
+        env={**os.environ, "MIGRATE_DATABASE_URL": url, "PYTHONPATH": str(migrations.ROOT)},
         cwd="/",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -56,11 +56,11 @@ async def ran(url: str, *command: str) -> tuple[int | None, str]:
 
 
 async def test_an_empty_database_lacks_everything_and_an_upgraded_one_nothing(empty_database_url: str) -> None:
-    assert await migrate.current(empty_database_url) is None
-    assert await migrate.pending(empty_database_url) == list(REVISIONS)
+    assert await migrations.current(empty_database_url) is None
+    assert await migrations.pending(empty_database_url) == list(REVISIONS)
     await upgrade(empty_database_url)
-    assert await migrate.current(empty_database_url) == migrate.head()
-    assert await migrate.pending(empty_database_url) == []
+    assert await migrations.current(empty_database_url) == migrations.head()
+    assert await migrations.pending(empty_database_url) == []
     assert {table.name for table in metadata.sorted_tables} < await tables(empty_database_url)
     await upgrade(empty_database_url)
 
@@ -80,7 +80,7 @@ async def test_of_processes_that_start_at_once_one_migrates_and_the_others_wait(
         assert await tables(empty_database_url) == set()
         await connection.execute("select pg_advisory_unlock($1)", LOCK)
         assert {code for code, _ in await asyncio.gather(*processes)} == {0}
-    assert await migrate.pending(empty_database_url) == []
+    assert await migrations.pending(empty_database_url) == []
 
 
 async def test_alembic_itself_does_the_same(empty_database_url: str) -> None:
@@ -89,9 +89,9 @@ async def test_alembic_itself_does_the_same(empty_database_url: str) -> None:
         "FAILED: set MIGRATE_DATABASE_URL or DATABASE_URL to the database to migrate\n",
     )
     assert await ran(empty_database_url, *ALEMBIC, "upgrade", "head") == (0, "")
-    assert await migrate.pending(empty_database_url) == []
+    assert await migrations.pending(empty_database_url) == []
     asked = await ran("", *ALEMBIC, "-x", f"url={empty_database_url}", "current")
-    assert asked == (0, f"{migrate.head()} (head)\n")
+    assert asked == (0, f"{migrations.head()} (head)\n")
 
 
 async def test_a_failing_migration_leaves_those_before_it_and_nothing_of_itself(
@@ -101,7 +101,7 @@ async def test_a_failing_migration_leaves_those_before_it_and_nothing_of_itself(
     later("fails", "op.execute('select 1 / 0')")
     with pytest.raises(StartError, match=r"could not be applied \(division by zero\)"):
         await upgrade(empty_database_url)
-    assert await migrate.pending(empty_database_url) == ["fails"]
+    assert await migrations.pending(empty_database_url) == ["fails"]
     found = await tables(empty_database_url)
     assert "made_by_first" in found
     assert "made_by_fails" not in found
@@ -114,7 +114,7 @@ async def test_a_table_in_use_stops_the_migration_instead_of_the_traffic(fresh_d
         with pytest.raises(StartError, match="lock timeout: something holds a table"):
             await upgrade(fresh_database_url)
     await upgrade(fresh_database_url)
-    assert await migrate.pending(fresh_database_url) == []
+    assert await migrations.pending(fresh_database_url) == []
 
 
 async def test_a_migration_waits_ten_seconds_for_a_table_and_works_as_long_as_it_takes(
@@ -130,7 +130,7 @@ async def test_a_migration_waits_ten_seconds_for_a_table_and_works_as_long_as_it
 
 async def test_a_database_ahead_of_this_program_lacks_nothing_and_is_not_migrated(fresh_database_url: str) -> None:
     await execute(fresh_database_url, "update alembic_version set version_num = '9999'")
-    assert await migrate.pending(fresh_database_url) == []
+    assert await migrations.pending(fresh_database_url) == []
     with pytest.raises(StartError, match="at revision 9999, which this program does not know"):
         await upgrade(fresh_database_url)
 
@@ -153,7 +153,7 @@ async def migrating(url: str, processes: int) -> AsyncIterator[None]:
 
 
 async def downgrade(url: str, to: str) -> None:
-    await asyncio.to_thread(command.downgrade, migrate.configuration(url), to)
+    await asyncio.to_thread(command.downgrade, migrations.configuration(url), to)
 
 
 @pytest.mark.parametrize("table", ["threads", "runs"])
@@ -169,7 +169,7 @@ async def test_an_index_is_built_beside_the_traffic_and_beside_processes_that_wa
             async with late.transaction():
                 await late.execute(f"lock table {table} in row exclusive mode nowait")
             await written.rollback()
-    assert await migrate.pending(fresh_database_url) == []
+    assert await migrations.pending(fresh_database_url) == []
 
 
 async def test_an_index_whose_build_failed_is_built_again(fresh_database_url: str) -> None:
@@ -193,18 +193,18 @@ async def test_who_may_only_take_the_role_of_requests_sees_the_version(
     user = f"login_{uuid4().hex[:8]}"
     await execute(server_url, f"create role {user} login", f"grant agent_app to {user} with inherit false")
     try:
-        assert await migrate.current(fresh_database_url.replace("postgres@", f"{user}@")) == migrate.head()
+        assert await migrations.current(fresh_database_url.replace("postgres@", f"{user}@")) == migrations.head()
     finally:
         await execute(server_url, f"drop role {user}")
 
 
 async def test_an_old_server_is_refused(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(migrations, "OLDEST_SERVER", 99)
     with pytest.raises(StartError, match="the database is PostgreSQL 18; needed is 99 or later"):
-        await migrate.current(fresh_database_url)
+        await migrations.current(fresh_database_url)
 
 
-@pytest.mark.parametrize("does", [upgrade, migrate.pending])
+@pytest.mark.parametrize("does", [upgrade, migrations.pending])
 async def test_a_database_that_is_not_there_is_one_sentence_without_the_password(
     server_url: str, does: Callable[[str], Awaitable[Any]]
 ) -> None:

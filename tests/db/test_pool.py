@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from app.base.errors import Unavailable
-from app.db.engine import Database
-from app.telemetry.meters import Meters
+from app.infra.db.engine import Database
+from app.infra.telemetry.meters import Meters
 from tests.runs.engine import TENANT
 
 

@@ -1,7 +1,7 @@
 """Whether a disk that was full has room is found out by a write that needs what other writes need."""
 
-from app.db import engine
-from app.db.engine import WRITTEN_BYTES, Database
+from app.infra.db import engine
+from app.infra.db.engine import WRITTEN_BYTES, Database
 
 RANDOM = f"select string_agg(uuid_send(gen_random_uuid()), '') from generate_series(0, {WRITTEN_BYTES // 16})"
 

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from app.base.ids import new_id
-from app.db import migrate
-from app.db.engine import Database
-from app.db.revisions import REVISIONS
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, RunStatus
-from app.schema import metadata
+from app.infra.db import migrations
+from app.infra.db.engine import Database
+from app.infra.db.revisions import REVISIONS
+from app.server.schema import metadata
 from tests.runs.engine import TENANT
 
 OTHER_TENANT = new_id()
@@ -139,4 +139,4 @@ async def test_start_up_checks_that_the_roles_are_bound(database: Database) -> N
 
 
 def test_the_program_knows_the_newest_revision_without_alembic() -> None:
-    assert tuple(migrate.revisions()) == REVISIONS == tuple(sorted(REVISIONS))
+    assert tuple(migrations.revisions()) == REVISIONS == tuple(sorted(REVISIONS))

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from app.db.engine import Database
-from app.db.schema_check import FUNCTIONS, TRIGGERS
-from app.schema import metadata
+from app.infra.db.engine import Database
+from app.infra.db.schema_check import FUNCTIONS, TRIGGERS
+from app.server.schema import metadata
 from tests.database import execute
 
 OURS = (

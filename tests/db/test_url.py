@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.base.errors import UsageError
-from app.db.url import to_sqlalchemy
+from app.infra.db.url import to_sqlalchemy
 
 SECRET = "hunter-2"
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from app.cli.serve import GRACE_SECONDS
-from app.lifespan import CLOSE_SECONDS, HAND_OVER_SECONDS
-from app.settings import variables
+from app.infra.settings.environment import variables
+from app.server.lifespan import CLOSE_SECONDS, HAND_OVER_SECONDS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from app.cli.serve import GRACE_SECONDS
-from app.lifespan import CLOSE_SECONDS, HAND_OVER_SECONDS
-from app.settings import variables
+from app.infra.settings.environment import variables
+from app.server.lifespan import CLOSE_SECONDS, HAND_OVER_SECONDS
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())

@@ -5,7 +5,15 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.documents.chunking import MOST, WINDOW, FindBreaks, Piece, breaks_of_markdown, breaks_of_text, next_piece
+from app.features.documents.chunking import (
+    MAX_CHUNK_BYTES,
+    WINDOW,
+    ChunkRange,
+    FindBreaks,
+    breaks_of_markdown,
+    breaks_of_text,
+    next_piece,
+)
 from tests.documents.samples import BOOK, MARKDOWN
 
 SEEN = 8 * WINDOW
@@ -31,7 +39,7 @@ WORDS = st.sampled_from(
 TEXTS = st.lists(WORDS, max_size=400).map(" ".join)
 
 
-def cut(text: str, find: FindBreaks = breaks_of_text, start: int = 0) -> list[tuple[int, Piece]]:
+def cut(text: str, find: FindBreaks = breaks_of_text, start: int = 0) -> list[tuple[int, ChunkRange]]:
     """(where it began to look, what it found) until the end."""
     found = []
     while start < len(text):
@@ -55,7 +63,7 @@ def test_every_character_that_is_no_space_lies_in_a_chunk_of_bounded_size(text: 
     for start, end in ranges(text, find):
         assert not text[reached:start].strip().strip("\ufeff")
         assert end > reached
-        assert len(text[start:end].encode("utf-8", "surrogatepass")) <= MOST
+        assert len(text[start:end].encode("utf-8", "surrogatepass")) <= MAX_CHUNK_BYTES
         assert text[start:end].strip()
         reached = end
     assert not text[reached:].strip().strip("\ufeff")

@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 
 from app.base.errors import Unreadable
-from app.documents import extractor
-from app.documents.extraction import AT_ONCE, Extraction, Source
+from app.features.documents import extractor
+from app.features.documents.extraction import AT_ONCE, DocumentSource, TextExtractor
 from tests.documents.samples import pdf
 
 ALWAYS = {"writing", "descriptors", "memory"}
@@ -75,20 +75,20 @@ async def never() -> AsyncIterator[bytes]:
     ],
 )
 async def test_a_confined_reader_reads_what_it_read_before(content: bytes, kind: str, charset: str, words: str) -> None:
-    lines = [line async for line in Extraction().lines(Source(content_of(content), kind, charset))]
+    lines = [line async for line in TextExtractor().lines(DocumentSource(content_of(content), kind, charset))]
     assert words in "".join(line.text for line in lines)
 
 
 async def test_documents_of_one_tenant_keep_no_other_s_waiting() -> None:
-    extraction = Extraction(seconds=45)
+    extraction = TextExtractor(seconds=45)
     crowd = [
-        asyncio.ensure_future(extraction.check(Source(never(), "text/html", "utf-8", HOSTILE)))
+        asyncio.ensure_future(extraction.check(DocumentSource(never(), "text/html", "utf-8", HOSTILE)))
         for _ in range(AT_ONCE * 4)
     ]
     try:
         await asyncio.sleep(0)
         began = time.monotonic()
-        await extraction.check(Source(content_of(b"<p>one line"), "text/html", "utf-8", INNOCENT))
+        await extraction.check(DocumentSource(content_of(b"<p>one line"), "text/html", "utf-8", INNOCENT))
         assert time.monotonic() - began < 30, "before any of the others has ended"
         assert not any(one.done() for one in crowd)
     finally:
@@ -99,6 +99,6 @@ async def test_documents_of_one_tenant_keep_no_other_s_waiting() -> None:
 
 async def test_a_small_document_has_less_time_than_a_large_one() -> None:
     with pytest.raises(Unreadable, match=r"took more than 0\.5 seconds"):
-        await Extraction(0.5).check(Source(never(), "text/html"))
+        await TextExtractor(0.5).check(DocumentSource(never(), "text/html"))
     with pytest.raises(Unreadable, match="took more than 2 seconds"):
-        await Extraction(0).check(Source(never(), "text/html", size=2**19))
+        await TextExtractor(0).check(DocumentSource(never(), "text/html", size=2**19))

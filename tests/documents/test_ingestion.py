@@ -14,7 +14,7 @@ import pytest
 from langgraph_sdk import get_client
 
 from app.base.ids import agent_id
-from app.documents.structs import ROOT
+from app.features.documents.structs import ROOT
 from tests.database import clone, drop
 from tests.documents.conftest import Library, Tenant
 from tests.documents.samples import BOOK, pdf

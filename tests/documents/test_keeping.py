@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.access.structs import tenant_id_of
-from app.rights.erasure import Erasure
-from app.rights.export import export
-from app.rights.structs import Whose
-from app.store.backfill import Backfill
+from app.features.data_rights.erasure import Erasure
+from app.features.data_rights.export import export
+from app.features.data_rights.structs import DataSubject
+from app.features.store.index.maintenance import VectorBackfill
+from app.security.access.structs import tenant_id_of
 from tests.documents.conftest import Library, Tenant, library_on
 from tests.documents.samples import BOOK, MARKDOWN, pdf
 from tests.embed.server import Embeddings
@@ -38,7 +38,7 @@ async def test_another_embedder_embeds_documents_anew_and_searches_go_on_meanwhi
         assert (await ours.search("the red car"))[0]["title"] == "drive"
         await ours.upload(b"a small cat", title="pet")
         house = library.service.house
-        backfill = Backfill(house.database, house.store._versions, settled=0)
+        backfill = VectorBackfill(house.database, house.store._versions, settled=0)
         while house.store._versions.building is not None:
             await backfill.work()
         assert (await ours.search("automobile"))[0]["title"] == "drive"
@@ -62,7 +62,7 @@ async def test_an_embedder_that_is_down_stops_no_ingestion(
         for space in versions.serving.spaces(""):
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         while await library.count("store_vectors_384") == 0:
-            await Backfill(library.service.house.database, versions).work()
+            await VectorBackfill(library.service.house.database, versions).work()
         assert [one["title"] for one in await ours.search("automobile")] == ["drive"]
 
 
@@ -72,14 +72,14 @@ async def test_a_persons_documents_are_read_out_and_deleted_with_all_that_they_h
     ada = await ours.upload(BOOK, metadata='{"user_id": "ada"}')
     bob = await ours.upload(pdf(["of bob"]), "application/pdf", metadata='{"user_id": "bob"}')
     database = library.service.house.database
-    whose = Whose(tenant_id=tenant_id_of("ours"), metadata={"user_id": "ada"})
+    data_subject = DataSubject(tenant_id=tenant_id_of("ours"), metadata={"user_id": "ada"})
     lines: list[bytes] = []
-    counts = await export(database, whose, "ours", lines.append)
+    counts = await export(database, data_subject, "ours", lines.append)
     rows: list[Any] = [msgspec.json.decode(line) for line in lines]
     assert [one["row"]["document_id"] for one in rows if one["kind"] == "documents"] == [ada["document_id"]]
     assert counts["store_items"] == ada["chunks"]
     assert counts["document_parts"] == 1
-    await Erasure(database, whose).run(30)
+    await Erasure(database, data_subject).run(30)
     assert (await ours.http.get(f"/documents/{ada['document_id']}")).status_code == 404
     assert (await ours.get(bob["document_id"]))["status"] == "ready"
     assert await library.count("store_items") == bob["chunks"] == 1

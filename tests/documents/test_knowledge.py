@@ -10,17 +10,17 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from app.access.structs import tenant_id_of
 from app.agents.function import Context
-from app.agents.functions.agent import Equipment, FunctionAgent
-from app.agents.loading import load
-from app.agents.toolloop.calls import Toolbox
+from app.agents.functions.agent import FunctionAgent, FunctionResources
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tools.port import LongTerm, Tool, ToolClass, ToolContext
+from app.agents.tools.registry import find_tool
+from app.base.code_loader import load
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
-from app.documents.building import Building
-from app.llm.scripted import ScriptedModel
-from app.tools.port import LongTerm, Tool, ToolClass, ToolContext
-from app.tools.registry import find_tool
+from app.providers.llm.scripted import ScriptedModel
+from app.security.access.structs import tenant_id_of
+from app.server.composition.documents import DocumentServices
 from tests.agents.functions import Crash, Dying, crashed, texts
 from tests.documents.conftest import Library, Tenant, library_on
 from tests.documents.samples import BOOK, pdf
@@ -31,7 +31,7 @@ BREAD = b"Bread needs flour, water, salt and time. Sourdough needs more time tha
 
 def longterm_of(library: Library) -> LongTerm:
     house = library.service.house
-    return Building(house.database, house.store).library
+    return DocumentServices(house.database, house.store).library
 
 
 def tool_of(library: Library, name: str = "knowledge") -> Tool:
@@ -181,7 +181,7 @@ async def test_a_function_searches_once_however_often_it_begins(ours: Tenant, li
             await context.documents.search("x", collection="a.b")
         return f"{found[0].title} {found[0].chunk} {found[0].start} {found[0].end} {found[0].document_id}"
 
-    equipment = Equipment(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm_of(library))
+    equipment = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm_of(library))
     tested = FunctionAgent("test", "./test.py:run", run, equipment)
     first = Dying()
     first.tenant_id, first.most = tenant_id_of("ours"), 1

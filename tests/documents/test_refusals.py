@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.base.errors import Unreadable
-from app.documents.extraction import Extraction, Source
+from app.features.documents.extraction import DocumentSource, TextExtractor
 from tests.documents.conftest import Library, Tenant, library_on
 from tests.documents.samples import HTML, MARKDOWN, pdf, written
 
@@ -163,7 +163,7 @@ async def content_of(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def read(content: bytes, kind: str, seconds: float = 60) -> str:
-    lines = [line async for line in Extraction(seconds).lines(Source(content_of(content), kind))]
+    lines = [line async for line in TextExtractor(seconds).lines(DocumentSource(content_of(content), kind))]
     assert lines[-1].end
     return "".join(line.text for line in lines)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.base.bulk import BULK
 from app.base.errors import Invalid
+from app.base.offload import BULK
 from app.domain.messages import HumanMessage
 from app.domain.state import INLINE_BYTES, MAX_CHANNELS, MAX_ELEMENTS, Head, State
 

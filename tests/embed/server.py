@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from app.embed.hashing import hashed
+from app.providers.embeddings.hashing import hashed
 
 SAME = {"automobile": "car", "vehicle": "car", "feline": "cat", "kitten": "cat", "physician": "doctor"}
 

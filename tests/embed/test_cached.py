@@ -7,16 +7,16 @@ from uuid import UUID
 import pytest
 
 from app.base.errors import ModelRejected, ModelUnavailable
-from app.cache.local import LocalCache
-from app.cache.shelf import Shelf
-from app.embed.cached import CachedEmbedder, written
-from app.embed.hashing import HashingEmbedder, hashed
-from app.embed.openai import OpenAIEmbedder
-from app.embed.port import Embedder, Vector
-from app.embed.registry import embedder_of
-from app.llm.registry import Registry
-from app.options import LlmSettings
-from app.telemetry.meters import Meters
+from app.infra.cache.memory_cache import LocalCache
+from app.infra.cache.namespaces import CacheNamespace
+from app.infra.settings import LlmSettings
+from app.infra.telemetry.meters import Meters
+from app.providers.embeddings.cached import CachedEmbedder, written
+from app.providers.embeddings.hashing import HashingEmbedder, hashed
+from app.providers.embeddings.openai import OpenAIEmbedder
+from app.providers.embeddings.port import Embedder, Vector
+from app.providers.embeddings.registry import build_embedder
+from app.providers.llm.registry import ModelRegistry
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
 WIDE = 16
@@ -58,7 +58,7 @@ class Desk:
     def __init__(self) -> None:
         self.cache = LocalCache()
         self.meters = Meters()
-        self.shelf = Shelf("embeddings", self.cache, self.meters, 60)
+        self.shelf = CacheNamespace("embeddings", self.cache, self.meters, 60)
 
     def over(self, embedder: Embedder, place: str = "https://here") -> CachedEmbedder:
         return CachedEmbedder(embedder, self.shelf, place)
@@ -173,7 +173,7 @@ async def test_bytes_that_are_no_vector_of_this_embedder_are_as_if_they_were_not
     asked = Asked()
     embedder = desk.over(asked)
     key = desk.shelf.key(ONE, "https://here", asked.name, WIDE, "a")
-    await desk.shelf.keep({key: body})
+    await desk.shelf.save({key: body})
     assert near((await embedder.embed(["a"], [ONE]))[0], hashed("a", WIDE))
     assert asked.batches == [["a"]]
     assert desk.count("unusable") == 1
@@ -181,8 +181,8 @@ async def test_bytes_that_are_no_vector_of_this_embedder_are_as_if_they_were_not
 
 async def test_an_embedder_that_computes_is_not_kept_one_that_is_asked_is(desk: Desk) -> None:
     """Hashing takes less time than a look into Redis."""
-    models = Registry(LlmSettings(openai_base_url="http://127.0.0.1:1/v1"), desk.meters)
-    assert isinstance(embedder_of("hashing", 0, models, desk.shelf), HashingEmbedder)
-    assert isinstance(embedder_of("openai:some", 64, models, desk.shelf), CachedEmbedder)
-    assert isinstance(embedder_of("openai:some", 64, models), OpenAIEmbedder)
+    models = ModelRegistry(LlmSettings(openai_base_url="http://127.0.0.1:1/v1"), desk.meters)
+    assert isinstance(build_embedder("hashing", 0, models, desk.shelf), HashingEmbedder)
+    assert isinstance(build_embedder("openai:some", 64, models, desk.shelf), CachedEmbedder)
+    assert isinstance(build_embedder("openai:some", 64, models), OpenAIEmbedder)
     await models.aclose()

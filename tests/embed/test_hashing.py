@@ -2,7 +2,7 @@
 
 import math
 
-from app.embed.hashing import IN_A_THREAD, HashingEmbedder, hashed
+from app.providers.embeddings.hashing import IN_A_THREAD, HashingEmbedder, hashed
 
 
 def alike(one: str, other: str, dimensions: int = 384) -> float:

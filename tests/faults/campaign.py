@@ -22,7 +22,7 @@ import httpx
 import msgspec
 from redis.asyncio import Redis
 
-from app.db import migrate
+from app.infra.db import migrations
 from tests.faults import checker
 from tests.faults.driver import Driver
 from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
@@ -82,7 +82,7 @@ class Ground:
     async def __aenter__(self) -> Self:
         self.redis = await asyncio.to_thread(RedisServer, self._folder)
         await asyncio.to_thread(self.database.begin)
-        await asyncio.to_thread(migrate.upgrade, self.database.url)
+        await asyncio.to_thread(migrations.upgrade, self.database.url)
         self.proxies = [await Proxy(self.database.url, self._seed).__aenter__() for _ in range(SERVERS)]
         return self
 

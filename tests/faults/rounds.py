@@ -21,7 +21,7 @@ import asyncpg
 import httpx
 import msgspec
 
-from app.db import migrate
+from app.infra.db import migrations
 from tests.faults.proxy import Proxy
 from tests.journeys.conftest import Served
 from tests.outages import Server, children_of
@@ -178,7 +178,7 @@ async def scene_on(folder: Path, way: str) -> AsyncIterator[Scene]:
     database = Server(folder / "db", {"fsync": "off"})
     await asyncio.to_thread(database.begin)
     try:
-        await asyncio.to_thread(migrate.upgrade, database.url)
+        await asyncio.to_thread(migrations.upgrade, database.url)
         async with Proxy(database.url) as proxy:
             scene = Scene(database, proxy, folder, way)
             try:

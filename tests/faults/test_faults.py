@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.base.crashes import POINTS
+from app.base.crash_points import POINTS
 from tests.cli.commands import only_line, ran
 from tests.database import clone, drop
 from tests.faults import checker

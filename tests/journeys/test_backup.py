@@ -19,7 +19,7 @@ import asyncpg
 import httpx
 import pytest
 
-from app.db.embedded import EmbeddedDatabase, wheel
+from app.infra.db.embedded import EmbeddedDatabase, wheel
 from tests.database import FOLDERS, HASTE, at, hasty_server
 from tests.journeys.conftest import AGENTS, Served
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.access.structs import SERVICE, tenant_id_of
+from app.security.access.structs import SERVICE, tenant_id_of
 from tests.database import clone, drop
 from tests.journeys.conftest import AGENTS, PEPPER, Served
 from tests.rights.rows import counts

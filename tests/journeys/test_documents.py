@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.agents.config import BUILT_IN, read
-from app.agents.loading import load
-from app.tools.function import FunctionTool
-from app.tools.registry import find_tool
+from app.agents.config.agents_file import BUILT_IN, read
+from app.agents.tools.function_tool import FunctionTool
+from app.agents.tools.registry import find_tool
+from app.base.code_loader import load
 from tests.documents.samples import pdf
 from tests.journeys.conftest import Served
 

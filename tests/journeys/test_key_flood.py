@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.access.service import AccessService
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.security.access.service import AccessService
 from tests.journeys.conftest import PEPPER, Served
 
 CONNECTIONS = 1500

@@ -219,6 +219,6 @@ async def test_an_edit_of_an_old_message_makes_the_summary_anew(served_long: Ser
         edit = {"messages": [{"role": "user", "content": "I am called Ada.", "id": "user0"}]}
         await client.threads.update_state(thread_id, edit, as_node="agent")
         await client.runs.wait(thread_id, "guide", input=question("and now?"))
-        anew = provider.asked("small")[made]["messages"][-1]["content"]
-        assert "person: I am called Ada." in anew
-        assert "<memory>" not in anew
+        regenerated = provider.asked("small")[made]["messages"][-1]["content"]
+        assert "person: I am called Ada." in regenerated
+        assert "<memory>" not in regenerated

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from app.runs.frames import MODES
+from app.engine.streams.frames import MODES
 from tests.journeys.conftest import Served
 
 SUM: Any = {"messages": [{"role": "user", "content": "what is 12*(3+4)?"}]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.db.embedded import wheel
+from app.infra.db.embedded import wheel
 from tests.database import at, clone, create, drop, execute, name_of
 from tests.journeys.conftest import AGENTS, Served
 

@@ -13,7 +13,7 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from app.db.migrate import upgrade
+from app.infra.db.migrations import upgrade
 from tests.database import create, drop
 from tests.journeys.conftest import Served
 

@@ -8,15 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from app.limits.buckets import LocalBuckets, Take, Verdict
-from app.limits.service import Limiter
-from app.limits.shared import SharedBuckets
-from app.options import LimitSettings
-from app.secrets.secret import Secret
+from app.infra.secrets.secret import Secret
+from app.infra.settings import LimitSettings
+from app.security.limits.limiter import Limiter
+from app.security.limits.redis_buckets import SharedBuckets
+from app.security.limits.token_buckets import BucketResult, BucketTake, LocalBuckets
 from tests.access.clock import Clock
 from tests.redis import RedisServer
 
-Taking = Callable[[Sequence[Take]], Awaitable[Verdict]]
+Taking = Callable[[Sequence[BucketTake]], Awaitable[BucketResult]]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def taking(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if request.param == "local":
         local = LocalBuckets(time.monotonic)
 
-        async def take(takes: Sequence[Take]) -> Verdict:
+        async def take(takes: Sequence[BucketTake]) -> BucketResult:
             return local.take(takes)
 
         yield take
@@ -38,7 +38,7 @@ async def taking(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     server = RedisServer(tmp_path)
     shared = SharedBuckets(Secret(server.url), "one")
 
-    async def take_shared(takes: Sequence[Take]) -> Verdict:
+    async def take_shared(takes: Sequence[BucketTake]) -> BucketResult:
         verdict = await shared.take(takes)
         assert verdict is not None
         return verdict
@@ -49,7 +49,7 @@ async def taking(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def test_a_bucket_gives_what_it_holds_and_no_more(taking: Taking) -> None:
-    take = Take("key", uuid4().hex, limit=10, window=3600)
+    take = BucketTake("key", uuid4().hex, limit=10, window=3600)
     verdicts = [await taking([take]) for _ in range(12)]
     assert [verdict.refused for verdict in verdicts] == [None] * 10 + [0, 0]
     assert [round(verdict.left[0]) for verdict in verdicts] == [*range(9, -1, -1), 0, 0]
@@ -58,7 +58,10 @@ async def test_a_bucket_gives_what_it_holds_and_no_more(taking: Taking) -> None:
 
 
 async def test_a_request_that_one_bucket_refuses_takes_nothing_from_the_others(taking: Taking) -> None:
-    small, large = Take("key", uuid4().hex, limit=1, window=3600), Take("tenant", uuid4().hex, limit=5, window=3600)
+    small, large = (
+        BucketTake("key", uuid4().hex, limit=1, window=3600),
+        BucketTake("tenant", uuid4().hex, limit=5, window=3600),
+    )
     assert (await taking([large, small])).refused is None
     for _ in range(3):
         assert (await taking([large, small])).refused == 1
@@ -67,15 +70,15 @@ async def test_a_request_that_one_bucket_refuses_takes_nothing_from_the_others(t
 
 async def test_a_weight_takes_several_units_at_once(taking: Taking) -> None:
     name = uuid4().hex
-    assert (await taking([Take("tokens", name, limit=100, window=3600, weight=60)])).refused is None
-    refused = await taking([Take("tokens", name, limit=100, window=3600, weight=60)])
+    assert (await taking([BucketTake("tokens", name, limit=100, window=3600, weight=60)])).refused is None
+    refused = await taking([BucketTake("tokens", name, limit=100, window=3600, weight=60)])
     assert refused.refused == 0
     assert 700 < refused.wait <= 720
-    assert (await taking([Take("tokens", name, limit=100, window=3600, weight=40)])).refused is None
+    assert (await taking([BucketTake("tokens", name, limit=100, window=3600, weight=40)])).refused is None
 
 
 async def test_a_bucket_fills_while_time_passes(taking: Taking) -> None:
-    take = Take("key", uuid4().hex, limit=2, window=0.2)
+    take = BucketTake("key", uuid4().hex, limit=2, window=0.2)
     assert [(await taking([take])).refused for _ in range(3)] == [None, None, 0]
     wait = (await taking([take])).wait
     assert 0 < wait <= 0.1
@@ -86,11 +89,11 @@ async def test_a_bucket_fills_while_time_passes(taking: Taking) -> None:
 def test_a_share_of_a_limit_fills_as_much_slower_and_gives_one_at_least() -> None:
     clock = Clock()
     buckets = LocalBuckets(lambda: clock.seconds)
-    take = Take("key", "a", limit=60)
+    take = BucketTake("key", "a", limit=60)
     assert sum(buckets.take([take], share=1 / 3).refused is None for _ in range(60)) == 20
     clock.seconds += 3
     assert sum(buckets.take([take], share=1 / 3).refused is None for _ in range(60)) == 1
-    rare = Take("key", "b", limit=1)
+    rare = BucketTake("key", "b", limit=1)
     assert [buckets.take([rare], share=1 / 3).refused for _ in range(2)] == [None, 0]
     clock.seconds += 180
     assert buckets.take([rare], share=1 / 3).refused is None
@@ -99,10 +102,10 @@ def test_a_share_of_a_limit_fills_as_much_slower_and_gives_one_at_least() -> Non
 def test_what_was_used_already_is_charged_whatever_is_there_and_given_back() -> None:
     clock = Clock()
     buckets = LocalBuckets(lambda: clock.seconds)
-    take = Take("tokens", "a", limit=60)
-    buckets.charge(Take("tokens", "a", limit=60, weight=90))
+    take = BucketTake("tokens", "a", limit=60)
+    buckets.charge(BucketTake("tokens", "a", limit=60, weight=90))
     assert buckets.take([take]).refused == 0
-    buckets.charge(Take("tokens", "a", limit=60, weight=-500))
+    buckets.charge(BucketTake("tokens", "a", limit=60, weight=-500))
     assert buckets.take([take]).refused is None, "more than full is full"
     assert sum(buckets.take([take]).refused is None for _ in range(100)) == 59
 
@@ -110,7 +113,7 @@ def test_what_was_used_already_is_charged_whatever_is_there_and_given_back() -> 
 async def test_processes_together_give_what_the_limit_says(redis: RedisServer) -> None:
     """Three of them, all at once: exactly as many as one alone would."""
     processes = [SharedBuckets(Secret(redis.url), str(number)) for number in range(3)]
-    take = Take("llm", "all", limit=300, window=3600)
+    take = BucketTake("llm", "all", limit=300, window=3600)
     try:
         verdicts = await asyncio.gather(*(one.take([take]) for _ in range(200) for one in processes))
         granted = [verdict for verdict in verdicts if verdict is not None and verdict.refused is None]
@@ -125,7 +128,7 @@ async def test_processes_together_give_what_the_limit_says(redis: RedisServer) -
 async def test_while_redis_is_away_each_process_gives_its_share(redis: RedisServer) -> None:
     """And all of it together again when it is back."""
     limiters = [Limiter(LimitSettings(), SharedBuckets(Secret(redis.url), str(number))) for number in range(3)]
-    take = Take("llm", "away", limit=30, window=3600)
+    take = BucketTake("llm", "away", limit=30, window=3600)
     for limiter in limiters:
         limiter.start()
     try:
@@ -150,7 +153,7 @@ async def test_while_redis_is_away_each_process_gives_its_share(redis: RedisServ
 
 async def test_a_redis_that_does_not_answer_costs_a_quarter_of_a_second_once(redis: RedisServer) -> None:
     shared = SharedBuckets(Secret(redis.url), "one")
-    take = Take("key", "frozen", limit=1000)
+    take = BucketTake("key", "frozen", limit=1000)
     assert await shared.take([take]) is not None
     redis.freeze()
     try:

@@ -10,10 +10,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.access.structs import tenant_id_of
 from app.base.errors import UsageError
-from app.limits.prices import Price, Prices
-from app.limits.structs import Own
+from app.security.access.structs import tenant_id_of
+from app.security.limits.prices import Price, Prices
+from app.security.limits.structs import TenantLimits
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.wires import Say
 from tests.system.house import API, Service, serving
@@ -103,7 +103,7 @@ async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
         assert await rejected(service, "cost") == 1
         assert (await run(service, other)).status_code == 200
-        await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=100))
+        await service.house.entrance.keys.set_limits("poor", TenantLimits(cost_per_day=100))
         assert (await run(service, await service.key("poor"))).status_code == 200
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app.access.structs import tenant_id_of
-from app.limits.service import Limiter
-from app.limits.structs import Own
-from app.options import LimitSettings
+from app.infra.settings import LimitSettings
+from app.security.access.structs import tenant_id_of
+from app.security.limits.limiter import Limiter
+from app.security.limits.structs import TenantLimits
 from tests.crons.conftest import clock, database, replica
 from tests.crons.replicas import Replica
 from tests.embed.server import Embeddings
@@ -124,9 +124,9 @@ async def test_embeddings_are_charged_to_the_tenant_whose_texts_they_are(
         assert row.spent > 0
 
 
-@pytest.mark.parametrize("limits", [Own(tokens_per_minute=400), Own(cost_per_day=0.005)])
+@pytest.mark.parametrize("limits", [TenantLimits(tokens_per_minute=400), TenantLimits(cost_per_day=0.005)])
 async def test_embeddings_beyond_the_budget_of_a_tenant_are_429_and_of_another_are_not(
-    fresh_database_url: str, embedding: dict[str, Any], server: Embeddings, limits: Own
+    fresh_database_url: str, embedding: dict[str, Any], server: Embeddings, limits: TenantLimits
 ) -> None:
     async with serving(fresh_database_url, **embedding) as service:
         key, other = await service.key("limited"), await service.key("other")
@@ -148,7 +148,7 @@ async def test_an_ingestion_stops_between_two_batches_once_the_budget_is_spent(
     async with serving(fresh_database_url, **embedding, AGENT_RESERVE_TOKENS="1") as service:
         key = await service.key("poor")
         headers = {"x-api-key": key, "content-type": "text/plain"}
-        await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=0.05))
+        await service.house.entrance.keys.set_limits("poor", TenantLimits(cost_per_day=0.05))
         taken = await service.client.post(f"{API}/documents", content=text, headers=headers)
         assert taken.status_code == 202, taken.text
         document = taken.json()
@@ -160,7 +160,7 @@ async def test_an_ingestion_stops_between_two_batches_once_the_budget_is_spent(
         assert found["status"] == "failed"
         assert "has spent its 0.05 dollars of today" in found["error"]
         assert 0 < found["chunks"] < 400, "what was indexed stays"
-        await service.house.entrance.keys.set_limits("poor", Own(cost_per_day=1000))
+        await service.house.entrance.keys.set_limits("poor", TenantLimits(cost_per_day=1000))
         at = f"{API}/documents/{document['document_id']}"
         async with asyncio.timeout(40):
             while found["status"] != "ready":  # new limits are in force after some seconds

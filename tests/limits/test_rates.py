@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from app.base.errors import UsageError
-from app.limits.structs import Own
-from app.web.proxies import Proxies
+from app.infra.http.client_address import TrustedProxies
+from app.security.limits.structs import TenantLimits
 from tests.database import execute
 from tests.redis import RedisServer
 from tests.system.house import API, Service, serving
@@ -57,8 +57,8 @@ async def test_a_tenant_has_limits_of_its_own_in_place_of_the_settings(database_
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="1") as service:
         access = service.house.entrance.keys
         rich, strict = await service.key("rich"), await service.key("strict")
-        await access.set_limits("rich", Own(rate_per_minute=0))
-        await access.set_limits("strict", Own(requests_per_minute=1))
+        await access.set_limits("rich", TenantLimits(rate_per_minute=0))
+        await access.set_limits("strict", TenantLimits(requests_per_minute=1))
         assert [(await post(service, "/runs", rich)).status_code for _ in range(3)] == [200] * 3
         assert [(await post(service, "/threads/search", strict)).status_code for _ in range(2)] == [200, 429]
 
@@ -66,7 +66,7 @@ async def test_a_tenant_has_limits_of_its_own_in_place_of_the_settings(database_
 async def test_a_limit_of_a_later_version_shuts_no_tenant_out_during_a_roll(database_url: str) -> None:
     async with serving(database_url, AGENT_AUTH="api_key") as service:
         key = await service.key("rolled")
-        await service.house.entrance.keys.set_limits("rolled", Own(requests_per_minute=1))
+        await service.house.entrance.keys.set_limits("rolled", TenantLimits(requests_per_minute=1))
         later = """update tenants set limits = limits || '{"limit_of_a_later_version": 5}' where name = 'rolled'"""
         await execute(database_url, later)
         assert [(await post(service, "/threads/search", key)).status_code for _ in range(2)] == [200, 429]
@@ -123,9 +123,9 @@ def test_the_last_address_that_is_no_trusted_proxy_asks(client: str, forwarded: 
         "client": (client, 1234),
         "headers": [(b"x-forwarded-for", text.encode()) for text in forwarded],
     }
-    assert Proxies(["10.0.0.0/8", "fd00::/8"]).client(scope) == address
+    assert TrustedProxies(["10.0.0.0/8", "fd00::/8"]).client(scope) == address
 
 
 def test_a_proxy_that_is_no_address_stops_the_start() -> None:
     with pytest.raises(UsageError, match="AGENT_TRUSTED_PROXIES names 'everybody'"):
-        Proxies(["everybody"])
+        TrustedProxies(["everybody"])

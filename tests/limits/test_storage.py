@@ -11,17 +11,17 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from app.access.guard import WRITES
-from app.access.structs import tenant_id_of
-from app.db.engine import Database
-from app.limits import queries, storage
-from app.limits.service import Limiter
-from app.limits.storage import StorageQuota, StorageSweep
-from app.limits.structs import Own
-from app.options import LimitSettings
-from app.routes import CONTROLLERS
-from app.schema import metadata
-from app.store.tables import WIDTHS
+from app.features.access.guard import WRITES
+from app.features.store.tables import WIDTHS
+from app.infra.db.engine import Database
+from app.infra.settings import LimitSettings
+from app.security.access.structs import tenant_id_of
+from app.security.limits import queries, storage_quota
+from app.security.limits.limiter import Limiter
+from app.security.limits.storage_quota import StorageQuota, StorageSweep
+from app.security.limits.structs import TenantLimits
+from app.server.routes import CONTROLLERS
+from app.server.schema import metadata
 from tests.crons.conftest import clock, database, replica
 from tests.crons.replicas import Replica
 from tests.runs.engine import TENANT
@@ -78,8 +78,8 @@ def keyed(**settings: str) -> dict[str, Any]:
 async def test_a_full_tenant_adds_nothing_reads_and_deletes_and_another_is_not_touched(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, **keyed()) as service:
         full, other = await tenant(service, "full"), await tenant(service, "other")
-        await service.house.entrance.keys.set_limits("full", Own(bytes=64 * KIB))
-        await service.house.entrance.keys.set_limits("other", Own(bytes=10**9))
+        await service.house.entrance.keys.set_limits("full", TenantLimits(bytes=64 * KIB))
+        await service.house.entrance.keys.set_limits("other", TenantLimits(bytes=10**9))
         thread = (await full.ask("POST", "/threads", {})).json()["thread_id"]
         cron = (await full.ask("POST", "/runs/crons", CRON)).json()["cron_id"]
         await full.fill()
@@ -130,7 +130,7 @@ async def test_runs_that_were_accepted_end_although_their_tenant_is_full(fresh_d
         one = await tenant(service, "one")
         await one.fill()
         run = (await one.ask("POST", "/runs", {**RUN, "after_seconds": 2, "on_completion": "keep"})).json()
-        await service.house.entrance.keys.set_limits("one", Own(bytes=KIB))
+        await service.house.entrance.keys.set_limits("one", TenantLimits(bytes=KIB))
         await settle(service)
         assert (await one.ask("POST", "/runs", RUN)).status_code == 429
         path = f"/threads/{run['thread_id']}/runs/{run['run_id']}"
@@ -164,7 +164,7 @@ async def test_the_setting_limits_every_tenant_and_a_limit_of_its_own_replaces_i
 ) -> None:
     async with serving(fresh_database_url, **keyed(AGENT_TENANT_BYTES=str(64 * KIB))) as service:
         tenants = [await tenant(service, name) for name in ("plain", "free", "small")]
-        await service.house.entrance.keys.set_limits("free", Own(bytes=0))
+        await service.house.entrance.keys.set_limits("free", TenantLimits(bytes=0))
         for one in tenants:
             await one.fill()
         await settle(service)
@@ -173,10 +173,10 @@ async def test_the_setting_limits_every_tenant_and_a_limit_of_its_own_replaces_i
             return [(await one.ask("POST", "/threads", {})).status_code for one in tenants]
 
         assert await statuses() == [429, 200, 429]
-        await service.house.entrance.keys.set_limits("small", Own(bytes=10**6))
+        await service.house.entrance.keys.set_limits("small", TenantLimits(bytes=10**6))
         await service.house.quota.refresh()
         assert await statuses() == [429, 200, 200], "more is felt without a measurement"
-        await service.house.entrance.keys.set_limits("small", Own(bytes=KIB))
+        await service.house.entrance.keys.set_limits("small", TenantLimits(bytes=KIB))
         await service.house.quota.sweep.find()
         await service.house.quota.refresh()
         assert await statuses() == [429, 200, 429], "so is less"
@@ -186,10 +186,10 @@ async def test_nothing_is_measured_of_tenants_without_a_limit(fresh_database_url
     async with serving(fresh_database_url, **keyed()) as service:
         one = await tenant(service, "one")
         await one.fill()
-        await service.house.entrance.keys.set_limits("one", Own(bytes=KIB))
+        await service.house.entrance.keys.set_limits("one", TenantLimits(bytes=KIB))
         await settle(service)
         assert await service.house.entrance.keys.stored("one") is not None
-        await service.house.entrance.keys.set_limits("one", Own())
+        await service.house.entrance.keys.set_limits("one", TenantLimits())
         await settle(service)
         assert await service.house.entrance.keys.stored("one") is None
         assert (await one.ask("POST", "/threads", {})).status_code == 200
@@ -241,7 +241,7 @@ async def test_a_measurement_goes_page_by_page_over_processes_and_counts_each_ro
     await insert_items(database, first, rows)
     await insert_items(database, second, 10)
     await both[0].find()
-    monkeypatch.setattr(storage, "SLICE_SECONDS", 1e-9)  # a page each
+    monkeypatch.setattr(storage_quota, "SLICE_SECONDS", 1e-9)  # a page each
     slices = 0
     while await both[slices % 2].measure_slice():
         slices += 1
@@ -294,7 +294,7 @@ async def test_a_tenant_sees_its_own_usage_alone(sweeps: tuple[Database, list[St
 
 async def test_a_cron_of_a_full_tenant_is_skipped_and_says_why(replica: Replica) -> None:
     cron = await replica.create()
-    replica.quota._full[TENANT] = storage.Full(2 * KIB, KIB)
+    replica.quota._full[TENANT] = storage_quota.OverQuota(2 * KIB, KIB)
     assert cron.next_run_date is not None
     assert await replica.at(cron.next_run_date) == 0
     async with replica.database.engine_connection() as connection:
@@ -311,10 +311,10 @@ def test_a_process_that_does_not_know_the_limit_reads_the_others() -> None:
 
         runs: int | None = None
 
-    written = msgspec.to_builtins(Own(runs=3, bytes=10))
+    written = msgspec.to_builtins(TenantLimits(runs=3, bytes=10))
     assert written == {"runs": 3, "bytes": 10}
     assert msgspec.convert(written, Before) == Before(runs=3)
-    assert msgspec.convert({"runs": 3}, Own) == Own(runs=3)
+    assert msgspec.convert({"runs": 3}, TenantLimits) == TenantLimits(runs=3)
 
 
 def test_every_column_of_any_length_is_counted() -> None:

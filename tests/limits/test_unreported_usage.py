@@ -10,8 +10,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from app.access.structs import tenant_id_of
-from app.limits.structs import Reserved
+from app.security.access.structs import tenant_id_of
+from app.security.limits.structs import BudgetReservation
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
 from tests.llm.wires import ANTHROPIC, OPENAI, closing, opening, text_event
@@ -197,13 +197,17 @@ async def test_figures_that_the_database_refuses_stop_no_other_tenant_s(
         budgets = service.house.engine.budgets
         for tenant, tokens in (("absurd", 2**63 - 1), ("innocent", 5)):
             budgets.spend(
-                tenant_id_of(tenant), Reserved(budgets.today(), tokens, 0.0), reserved=Reserved(budgets.today(), 0, 0.0)
+                tenant_id_of(tenant),
+                BudgetReservation(budgets.today(), tokens, 0.0),
+                reserved=BudgetReservation(budgets.today(), 0, 0.0),
             )
         await budgets.flush()
         assert (await spent(service, "innocent"))[1] == 5
         for tenant, tokens in (("absurd", 1), ("innocent", 5)):
             budgets.spend(
-                tenant_id_of(tenant), Reserved(budgets.today(), tokens, 0.0), reserved=Reserved(budgets.today(), 0, 0.0)
+                tenant_id_of(tenant),
+                BudgetReservation(budgets.today(), tokens, 0.0),
+                reserved=BudgetReservation(budgets.today(), 0, 0.0),
             )
         assert (await spent(service, "innocent"))[1] == 10, "although the sum of the other is beyond the column"
         budgets._changes.clear()

@@ -7,12 +7,21 @@ from typing import Any, cast
 import msgspec
 
 from app.domain.messages import HumanMessage
-from app.llm.anthropic import AnthropicModel
-from app.llm.http import Endpoint, HttpClient
-from app.llm.openai import OpenAIModel
-from app.llm.port import Finished, Model, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
-from app.llm.wire import WireModel
-from app.secrets.secret import Secret
+from app.infra.secrets.secret import Secret
+from app.providers.llm.adapters.anthropic import AnthropicModel
+from app.providers.llm.adapters.http_client import Endpoint, HttpClient
+from app.providers.llm.adapters.openai import OpenAIModel
+from app.providers.llm.adapters.streaming_model import HttpModel
+from app.providers.llm.port import (
+    Finished,
+    Model,
+    ModelEvent,
+    ModelRequest,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolSpec,
+)
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.wires import ANTHROPIC, OPENAI
 
@@ -87,7 +96,7 @@ def endpoint(provider: FakeProvider, vendor: str, key: str = KEY, spare: str = "
     )
 
 
-def adapter(vendor: str, http: HttpClient, place: Endpoint, name: str = "tiny-chat") -> WireModel:
+def adapter(vendor: str, http: HttpClient, place: Endpoint, name: str = "tiny-chat") -> HttpModel:
     """The adapter of ``vendor``."""
     return (AnthropicModel if vendor == ANTHROPIC else OpenAIModel)(name, http, place)
 

@@ -5,15 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from app.llm.http import HttpClient
-from app.llm.options import Caps, Deadlines
+from app.providers.llm.adapters.http_client import HttpClient, ModelTimeouts, SizeLimits
 from tests.llm.fake_provider import FakeProvider
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
-SHORT = Deadlines(connect=0.6, first_token=0.6, gap=0.6, total=2.0)
-ROOMY = Deadlines(connect=10, first_token=10, gap=10, total=20)
-SMALL = Caps(line=64 << 10, total=1 << 20)
+SHORT = ModelTimeouts(connect=0.6, first_token=0.6, gap=0.6, total=2.0)
+ROOMY = ModelTimeouts(connect=10, first_token=10, gap=10, total=20)
+SMALL = SizeLimits(line=64 << 10, total=1 << 20)
 
 
 @pytest.fixture

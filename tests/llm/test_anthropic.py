@@ -6,9 +6,9 @@ import pytest
 
 from app.base.errors import ModelProtocol
 from app.domain.messages import AIMessage, HumanMessage, InvalidToolCall, SystemMessage, ToolCall, ToolMessage, Usage
-from app.llm.anthropic_request import body_of, turns_of
-from app.llm.http import HttpClient
-from app.llm.profiles import anthropic_profile
+from app.providers.llm.adapters.anthropic_request import body_of, turns_of
+from app.providers.llm.adapters.http_client import HttpClient
+from app.providers.llm.profiles import anthropic_profile
 from tests.llm.asking import CLOCK, adapter, ask, endpoint, hear, recording
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Replay

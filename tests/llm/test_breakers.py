@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.base.errors import ModelUnavailable
-from app.llm.failover import Failover, Link, RetryRules
-from app.llm.http import HttpClient
-from app.llm.vendor import MAX_CIRCUITS, OUTAGE, BreakerRules, Scope, Vendor
-from app.secrets.ring import Ring
+from app.infra.secrets.rotating_secret import RotatingSecret
+from app.providers.llm.adapters.http_client import HttpClient
+from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
+from app.providers.llm.vendor_health import MAX_CIRCUITS, OUTAGE, BreakerRules, FailureScope, Vendor
 from tests.llm.asking import HTTP_VENDORS, Heard, adapter, ask, endpoint, hear
 from tests.llm.conftest import SHORT, SMALL
 from tests.llm.fake_provider import FakeProvider
@@ -42,7 +42,7 @@ class Desk:
     def __init__(self, http: HttpClient, provider: FakeProvider, vendor: str = OPENAI) -> None:
         self.vendor = Vendor(vendor)
         self.model = adapter(vendor, http, endpoint(provider, vendor))
-        self._chain = Failover([Link(self.model, self.vendor)], RetryRules(tries=1))
+        self._chain = FailoverModel([ModelLink(self.model, self.vendor)], RetryRules(tries=1))
 
     async def ask(self, tenant: str) -> Heard:
         return await hear(self._chain, ask(tenant=tenant))
@@ -108,7 +108,7 @@ async def test_failures_of_one_tenant_alone_are_no_outage_however_many(
     desk = Desk(http, provider)
     failure = ModelUnavailable("down", vendor=OPENAI)
     for number in range(100):  # by other keys, whose breakers are closed
-        desk.vendor.begin(Scope("hostile", str(number))).failed(failure)
+        desk.vendor.begin(FailureScope("hostile", str(number))).failed(failure)
     assert (await desk.ask("innocent")).text == "Hello there"
 
 
@@ -117,15 +117,15 @@ async def test_one_success_between_them_says_that_the_provider_is_there() -> Non
     failure = ModelUnavailable("down", vendor=OPENAI)
     for _ in range(3):
         for number in range(OUTAGE.consecutive - 1):
-            vendor.begin(Scope(f"tenant {number % OUTAGE.sources}", str(number))).failed(failure)
+            vendor.begin(FailureScope(f"tenant {number % OUTAGE.sources}", str(number))).failed(failure)
         assert not vendor.outage.open
-        vendor.begin(Scope("healthy")).succeeded()
+        vendor.begin(FailureScope("healthy")).succeeded()
 
 
 async def test_breakers_are_bounded_in_number() -> None:
     vendor = Vendor(OPENAI)
     for number in range(MAX_CIRCUITS * 2):
-        vendor.begin(Scope(f"tenant {number}")).abandoned()
+        vendor.begin(FailureScope(f"tenant {number}")).abandoned()
     assert len(vendor._circuits) == MAX_CIRCUITS
 
 
@@ -135,14 +135,14 @@ async def test_another_provider_key_has_a_breaker_of_its_own(provider: FakeProvi
     for _ in range(TRIES):
         await desk.ask("ours")
     assert is_refused(await desk.ask("ours"))
-    desk.model._keys = Ring()
+    desk.model._keys = RotatingSecret()
     desk.model._version = desk.model._keys.version + 1
     assert (await desk.ask("ours")).text == "Hello there"
 
 
 async def test_retries_of_one_tenant_use_up_no_other_s(provider: FakeProvider) -> None:
     vendor = Vendor(OPENAI)
-    greedy, other = vendor.circuit(Scope("greedy")).budget, vendor.circuit(Scope("other")).budget
+    greedy, other = vendor.circuit(FailureScope("greedy")).budget, vendor.circuit(FailureScope("other")).budget
     while greedy.take():
         pass
     assert other.take()

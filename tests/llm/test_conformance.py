@@ -11,9 +11,9 @@ import pytest
 
 from app.base.errors import ModelUnavailable
 from app.domain.messages import ToolCall, Usage
-from app.llm.http import HttpClient
-from app.llm.port import Finished, Model, ReasoningDelta, TextDelta, ToolCallDelta
-from app.llm.scripted import ScriptedModel, Turn
+from app.providers.llm.adapters.http_client import HttpClient
+from app.providers.llm.port import Finished, Model, ReasoningDelta, TextDelta, ToolCallDelta
+from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from tests.llm.asking import HTTP_VENDORS, adapter, ask, endpoint, hear, recording
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
@@ -22,7 +22,7 @@ from tests.llm.wires import Say
 HARBOUR = "The harbour café opens at 8:30 — bring a ☂️."
 PLACE, SUM = {"zone": "Europe/Lisbon"}, {"expression": "12*(3+4)"}
 
-SCRIPTS: dict[str, Turn] = {
+SCRIPTS: dict[str, ScriptTurn] = {
     "text": [
         "The harbour café opens",
         " at 8:30 — bring a ☂️.",

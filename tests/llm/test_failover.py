@@ -15,9 +15,9 @@ from app.base.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from app.llm.failover import Failover, Link, RetryRules
-from app.llm.scripted import ScriptedModel, Turn
-from app.llm.vendor import BreakerRules, Vendor
+from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
+from app.providers.llm.scripted import ScriptedModel, ScriptTurn
+from app.providers.llm.vendor_health import BreakerRules, Vendor
 from tests.llm.asking import ask, hear
 
 RETRYABLE = [ModelUnavailable, ModelTimeout, ModelProtocol, ModelRateLimited]
@@ -43,21 +43,21 @@ def time() -> Time:
     return Time()
 
 
-def fail(kind: type[ModelError] = ModelUnavailable, times: int = 1, **rest: Any) -> list[Turn]:
+def fail(kind: type[ModelError] = ModelUnavailable, times: int = 1, **rest: Any) -> list[ScriptTurn]:
     return [[kind("it failed", vendor="first", **rest)] for _ in range(times)]
 
 
-def chain(time: Time, *models: ScriptedModel, rules: RetryRules = RetryRules()) -> Failover:
+def chain(time: Time, *models: ScriptedModel, rules: RetryRules = RetryRules()) -> FailoverModel:
     """``models``, each of a vendor of its own; the drawn pause is always the longest."""
-    links = [Link(model, Vendor(model.vendor, time)) for model in models]
-    return Failover(links, rules, clock=time, sleep=time.sleep, draw=lambda: 1.0)
+    links = [ModelLink(model, Vendor(model.vendor, time)) for model in models]
+    return FailoverModel(links, rules, clock=time, sleep=time.sleep, draw=lambda: 1.0)
 
 
-def first(*turns: Turn) -> ScriptedModel:
+def first(*turns: ScriptTurn) -> ScriptedModel:
     return ScriptedModel(turns, name="one", vendor="first")
 
 
-def second(*turns: Turn) -> ScriptedModel:
+def second(*turns: ScriptTurn) -> ScriptedModel:
     return ScriptedModel(turns, name="two", vendor="second")
 
 
@@ -81,8 +81,8 @@ async def test_after_three_tries_the_error_is_the_callers(time: Time) -> None:
 async def test_a_pause_is_drawn_between_nothing_and_its_bound() -> None:
     clock = Time()
     rules = RetryRules(tries=6, longest=2.0)
-    links = [Link(first(*fail(times=5), "Hello"), Vendor("first", clock, BreakerRules(consecutive=9)))]
-    await hear(Failover(links, rules, clock=clock, sleep=clock.sleep, draw=lambda: 0.5))
+    links = [ModelLink(first(*fail(times=5), "Hello"), Vendor("first", clock, BreakerRules(consecutive=9)))]
+    await hear(FailoverModel(links, rules, clock=clock, sleep=clock.sleep, draw=lambda: 0.5))
     assert clock.pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
@@ -249,7 +249,7 @@ async def test_limits_keys_and_bad_requests_do_not_open_the_breaker(time: Time, 
 
 
 async def test_a_failure_inside_an_answer_counts_for_the_breaker(time: Time) -> None:
-    broken: Turn = ["Hel", ModelTimeout("it failed")]
+    broken: ScriptTurn = ["Hel", ModelTimeout("it failed")]
     model = first(*[broken] * 5, "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(6):
@@ -275,7 +275,7 @@ async def test_leaving_early_closes_the_models_stream(time: Time) -> None:
 
 async def test_an_observation_tells_how_the_vendor_did_last(time: Time) -> None:
     vendor = Vendor("first", time)
-    model = Failover([Link(first("Hello", *fail(ModelTimeout)), vendor)], RetryRules(tries=1), clock=time)
+    model = FailoverModel([ModelLink(first("Hello", *fail(ModelTimeout)), vendor)], RetryRules(tries=1), clock=time)
     assert vendor.observation.status == "unknown"
     await hear(model)
     good = vendor.observation

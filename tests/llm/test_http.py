@@ -7,8 +7,7 @@ from typing import Any, cast
 import pytest
 
 from app.base.errors import ModelCredentials, ModelTimeout, ModelUnavailable
-from app.llm.http import HttpClient
-from app.llm.options import Caps, Deadlines
+from app.providers.llm.adapters.http_client import HttpClient, ModelTimeouts, SizeLimits
 from tests.llm.asking import HTTP_VENDORS, KEY, adapter, ask, endpoint, hear
 from tests.llm.conftest import Until
 from tests.llm.fake_provider import FakeProvider
@@ -70,7 +69,7 @@ async def test_a_large_conversation_is_sent_whole(
 
 async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider: FakeProvider) -> None:
     provider.plan(Fault.HUGE_TOTAL)
-    client = HttpClient(Deadlines(total=0.3), Caps(total=1 << 40))
+    client = HttpClient(ModelTimeouts(total=0.3), SizeLimits(total=1 << 40))
     began = asyncio.get_running_loop().time()
     heard = await hear(adapter(OPENAI, client, endpoint(provider, OPENAI)))
     assert type(heard.error) is ModelTimeout
@@ -79,7 +78,7 @@ async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider
 
 
 async def test_the_time_that_the_reader_takes_is_not_the_providers(provider: FakeProvider, until: Until) -> None:
-    client, time = HttpClient(Deadlines(gap=0.3)), asyncio.get_running_loop().time
+    client, time = HttpClient(ModelTimeouts(gap=0.3)), asyncio.get_running_loop().time
     texts = 0
     async with aclosing(cast("Any", adapter(OPENAI, client, endpoint(provider, OPENAI)).stream(ask()))) as events:
         async for _ in events:

@@ -16,11 +16,11 @@ from app.domain.messages import (
     ToolMessage,
     Usage,
 )
-from app.llm.billing import ESTIMATED
-from app.llm.http import HttpClient
-from app.llm.openai_request import body_of, messages_of
-from app.llm.port import ModelRequest, ToolCallDelta
-from app.llm.profiles import OPENAI_URL, OpenAIProfile, openai_profile
+from app.providers.llm.adapters.http_client import HttpClient
+from app.providers.llm.adapters.openai_request import body_of, messages_of
+from app.providers.llm.billing import ESTIMATED
+from app.providers.llm.port import ModelRequest, ToolCallDelta
+from app.providers.llm.profiles import OPENAI_URL, OpenAIProfile, openai_profile
 from tests.llm.asking import CLOCK, adapter, ask, endpoint, hear, recording
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay

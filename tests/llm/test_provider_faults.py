@@ -17,8 +17,8 @@ from app.base.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from app.llm.http import Endpoint, HttpClient
-from app.secrets.secret import Secret
+from app.infra.secrets.secret import Secret
+from app.providers.llm.adapters.http_client import Endpoint, HttpClient
 from tests.llm.asking import HTTP_VENDORS, KEY, PROMPT, Heard, adapter, endpoint, hear
 from tests.llm.conftest import ROOMY
 from tests.llm.fake_provider import FakeProvider

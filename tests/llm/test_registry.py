@@ -8,25 +8,25 @@ from typing import Any
 import pytest
 
 from app.base.errors import Invalid, ModelError, ModelUnavailable, UsageError
-from app.llm.failover import RetryRules
-from app.llm.registry import Registry
-from app.options import LlmSettings
-from app.secrets.secret import Secret
-from app.telemetry.meters import Meters
+from app.infra.secrets.secret import Secret
+from app.infra.settings import LlmSettings
+from app.infra.telemetry.meters import Meters
+from app.providers.llm.failover import RetryRules
+from app.providers.llm.registry import ModelRegistry
 from tests.llm.asking import KEY, hear
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
 
-Make = Callable[..., Registry]
+Make = Callable[..., ModelRegistry]
 
 
 @pytest.fixture
 async def make() -> AsyncIterator[Make]:
-    made: list[Registry] = []
+    made: list[ModelRegistry] = []
 
-    def build(meters: Meters | None = None, **settings: Any) -> Registry:
+    def build(meters: Meters | None = None, **settings: Any) -> ModelRegistry:
         given: dict[str, Any] = {name: Secret(value) if "_key" in name else value for name, value in settings.items()}
-        made.append(Registry(LlmSettings(**given), meters or Meters(), RetryRules(base=0.0)))
+        made.append(ModelRegistry(LlmSettings(**given), meters or Meters(), RetryRules(base=0.0)))
         return made[-1]
 
     yield build
@@ -223,8 +223,8 @@ async def test_a_closed_registry_fails_with_a_typed_error(make: Make, provider: 
 
 def test_the_http_library_is_loaded_only_when_a_vendor_is_named() -> None:
     script = (
-        "import sys; from app.llm.registry import Registry; from app.options import LlmSettings; "
-        "from app.telemetry.meters import Meters; Registry(LlmSettings(), Meters()).model(''); "
+        "import sys; from app.providers.llm.registry import ModelRegistry; from app.infra.settings import LlmSettings; "
+        "from app.infra.telemetry.meters import Meters; ModelRegistry(LlmSettings(), Meters()).model(''); "
         "print('aiohttp' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from app.base.errors import ModelUnavailable
-from app.cache.local import LocalCache
-from app.cache.shelf import Shelf
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolCall, ToolMessage, Usage
-from app.llm.answers import FROM_CACHE, pack, question_of
-from app.llm.failover import Failover, Link, RetryRules
-from app.llm.port import Finished, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
-from app.llm.remembered import Flights, Remembered
-from app.llm.scripted import ScriptedModel, Turn
-from app.llm.vendor import Vendor
-from app.telemetry.meters import Meters
+from app.infra.cache.memory_cache import LocalCache
+from app.infra.cache.namespaces import CacheNamespace
+from app.infra.telemetry.meters import Meters
+from app.providers.llm.cached_answer import FROM_CACHE, pack, question_of
+from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
+from app.providers.llm.port import Finished, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
+from app.providers.llm.response_cache import CachedModel, SingleFlight
+from app.providers.llm.scripted import ScriptedModel, ScriptTurn
+from app.providers.llm.vendor_health import Vendor
 from tests.llm.asking import CLOCK, Heard, ask, hear
 
 ONE, OTHER = str(UUID(int=1)), str(UUID(int=2))
@@ -31,10 +31,12 @@ class Desk:
         self.now = 1000.0
         self.cache = LocalCache(clock=lambda: self.now)
         self.meters = Meters()
-        self.flights = Flights(Shelf("answers", self.cache, self.meters, 60), self.meters, clock=lambda: self.now)
+        self.flights = SingleFlight(
+            CacheNamespace("answers", self.cache, self.meters, 60), self.meters, clock=lambda: self.now
+        )
 
-    def over(self, model: Any, *identity: str, seconds: float = 60) -> Remembered:
-        return Remembered(model, self.flights, lambda: list(identity or ["test"]), seconds)
+    def over(self, model: Any, *identity: str, seconds: float = 60) -> CachedModel:
+        return CachedModel(model, self.flights, lambda: list(identity or ["test"]), seconds)
 
     def count(self, outcome: str) -> float:
         return self.meters.cache_requests.series.get(("answers", outcome), 0)
@@ -126,7 +128,7 @@ async def test_another_model_or_server_is_asked_anew(desk: Desk) -> None:
 
 
 async def test_while_it_is_not_known_which_model_answers_nothing_is_kept(desk: Desk) -> None:
-    remembered = Remembered(ScriptedModel("ab"), desk.flights, list, 60)
+    remembered = CachedModel(ScriptedModel("ab"), desk.flights, list, 60)
     assert [(await hear(remembered, question())).text for _ in range(2)] == ["a", "b"]
 
 
@@ -155,7 +157,7 @@ def test_which_answer_belongs_to_which_call_counts() -> None:
     assert question_of(ModelRequest(messages=[calls, *right])) != question_of(ModelRequest(messages=[calls, *wrong]))
 
 
-NOT_KEPT: list[Turn] = [
+NOT_KEPT: list[ScriptTurn] = [
     ["half", finished(reason="length")],
     ["bad", finished(reason="content_filter")],
     ["odd", finished(reason="who knows")],
@@ -170,7 +172,7 @@ NOT_KEPT: list[Turn] = [
 
 
 @pytest.mark.parametrize("turn", NOT_KEPT)
-async def test_what_is_no_whole_and_usable_answer_of_its_model_is_not_kept(desk: Desk, turn: Turn) -> None:
+async def test_what_is_no_whole_and_usable_answer_of_its_model_is_not_kept(desk: Desk, turn: ScriptTurn) -> None:
     remembered = desk.over(ScriptedModel([turn, "better"]))
     await hear(remembered, question())
     assert (await hear(remembered, question())).text == "better"
@@ -189,8 +191,8 @@ async def test_an_error_is_not_kept_and_neither_is_what_was_said_before_it(desk:
 async def test_a_fallback_s_answer_is_marked_by_the_chain_and_not_kept(desk: Desk) -> None:
     one = ScriptedModel([[ModelUnavailable("down")], "the first"], name="one", vendor="first")
     two = ScriptedModel(["the second"], name="two", vendor="second")
-    links = [Link(model, Vendor(model.vendor)) for model in (one, two)]
-    remembered = desk.over(Failover(links, RetryRules(tries=1)))
+    links = [ModelLink(model, Vendor(model.vendor)) for model in (one, two)]
+    remembered = desk.over(FailoverModel(links, RetryRules(tries=1)))
     first = await hear(remembered, question())
     assert (first.text, first.finished.instead) == ("the second", True)
     second = await hear(remembered, question())
@@ -210,12 +212,12 @@ async def test_an_answer_is_good_for_its_time_and_for_the_shorter_one_that_is_as
 @pytest.mark.parametrize("body", [b"", b"\x93", pack([TextDelta("x")], 1000.0), pack([finished(), finished()], 1000.0)])
 async def test_bytes_that_are_no_answer_are_as_if_they_were_not(desk: Desk, body: bytes) -> None:
     key = desk.flights.shelf.key(UUID(ONE), ["test"], question_of(question()))
-    await desk.flights.shelf.keep({key: body})
+    await desk.flights.shelf.save({key: body})
     assert (await hear(desk.over(ScriptedModel(["true"])), question())).text == "true"
     assert desk.count("unusable") == 1
 
 
-async def several(remembered: Remembered, count: int) -> list[asyncio.Task[Heard]]:
+async def several(remembered: CachedModel, count: int) -> list[asyncio.Task[Heard]]:
     """So many askers of the same, all of whom have begun to ask."""
     asking = [asyncio.ensure_future(hear(remembered, question())) for _ in range(count)]
     for _ in range(20):

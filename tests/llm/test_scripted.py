@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from app.agents.tools.function_tool import FunctionTool
+from app.agents.tools.registry import BUILTIN
 from app.base.errors import ModelRejected, ModelTimeout
 from app.domain.messages import AIMessage, HumanMessage, Message, ToolCall, ToolMessage, Usage
-from app.llm.demo import SCRIPT, expression_in
-from app.llm.port import Finished, ModelRequest, TextDelta, ToolSpec
-from app.llm.scripted import DemoModel, EchoModel, ScriptedModel, Stream100Model
-from app.tools.function import FunctionTool
-from app.tools.registry import BUILTIN
+from app.providers.llm.demo import SCRIPT, expression_in
+from app.providers.llm.port import Finished, ModelRequest, TextDelta, ToolSpec
+from app.providers.llm.scripted import DemoModel, EchoModel, ScriptedModel, Stream100Model
 from tests.llm.asking import ask, hear
 
 TOOLS = [FunctionTool(tool).spec for tool in BUILTIN.values()]

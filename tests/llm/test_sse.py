@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.llm.sse import LineTooLong, SseReader
+from app.providers.llm.adapters.sse import LineTooLong, SseReader
 
 STREAM = (
     b": a comment\n\n"

@@ -11,8 +11,8 @@ import promql_parser as promql
 import pytest
 import yaml
 
-from app.telemetry.export import plain_name, samples
-from app.telemetry.meters import Meters
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.prometheus_page import plain_name, samples
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = [DEPLOY / "prometheus" / name for name in ("rules.yml", "alerts.yml")]

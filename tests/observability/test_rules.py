@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.cli.doctor.alerts import OURS
-from app.cli.doctor.matching import known_values, strangers
+from app.cli.doctor.alert_rules import OURS
+from app.cli.doctor.label_values import known_values, unknown_values
 from deploy.grafana import dashboard
 from deploy.prometheus import rules as generated
 from tests.observability.asking import (
@@ -140,7 +140,7 @@ def test_every_name_and_label_of_a_query_is_declared(expression: str) -> None:
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_every_value_that_a_label_is_compared_with_is_one_that_is_counted(expression: str) -> None:
     """Else the rule never speaks, and nobody notices."""
-    assert strangers(expression, VALUES) == []
+    assert unknown_values(expression, VALUES) == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_every_value_that_a_label_is_compared_with_is_one_that_is_counted(expres
     ],
 )
 def test_a_value_that_is_never_counted_is_told(expression: str, wrong: str) -> None:
-    found = strangers(f"sum by (job) (rate({expression}[5m])) > 1", VALUES)
+    found = unknown_values(f"sum by (job) (rate({expression}[5m])) > 1", VALUES)
     assert [one for one in found if wrong in one] if wrong else found == []
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import variables
+from app.infra.settings.environment import variables
 from tests.cli.commands import ran
 from tests.database import execute
 from tests.observability.asking import DEPLOY

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from app.base.ids import new_id
-from app.db.engine import Database
-from app.rights.erasure import Erasure
-from app.rights.export import DERIVED, export
-from app.rights.queries import OF_TENANT
-from app.rights.structs import Whose
+from app.features.data_rights.erasure import Erasure
+from app.features.data_rights.export import DERIVED, export
+from app.features.data_rights.queries import OF_TENANT
+from app.features.data_rights.structs import DataSubject
+from app.infra.db.engine import Database
 from tests.rights.rows import counts, fill
 
 TENANT, OTHER = new_id(), new_id()
@@ -24,9 +24,9 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
     await database.aclose()
 
 
-async def lines(database: Database, whose: Whose) -> list[dict[str, Any]]:
+async def lines(database: Database, data_subject: DataSubject) -> list[dict[str, Any]]:
     written: list[bytes] = []
-    await export(database, whose, "acme", written.append)
+    await export(database, data_subject, "acme", written.append)
     return [msgspec.json.decode(line) for line in written]
 
 
@@ -37,7 +37,7 @@ async def test_a_deleted_tenant_has_no_row_in_any_table_and_the_others_have_all(
         await fill(fresh_database_url, tenant, "ada")
     before = await counts(fresh_database_url, OTHER)
     assert min(before.values()) > 0  # else this test would prove nothing of that table
-    erasure = Erasure(database, Whose(tenant_id=TENANT))
+    erasure = Erasure(database, DataSubject(tenant_id=TENANT))
     await erasure.run(30)
     assert {name: count for name, count in (await counts(fresh_database_url, TENANT)).items() if count} == {}
     assert await counts(fresh_database_url, OTHER) == before
@@ -54,7 +54,7 @@ async def test_a_deleted_person_has_no_row_in_any_table_and_the_others_have_all(
     await fill(fresh_database_url, TENANT, "ada")
     both = await counts(fresh_database_url, TENANT)
     assert {name for name, count in both.items() if count == before[0][name]} <= OF_TENANT
-    await Erasure(database, Whose(tenant_id=TENANT, metadata={"user_id": "ada"})).run(30)
+    await Erasure(database, DataSubject(tenant_id=TENANT, metadata={"user_id": "ada"})).run(30)
     after = await counts(fresh_database_url, TENANT)
     assert {name: after[name] for name in after if name not in OF_TENANT} == {
         name: count for name, count in before[0].items() if name not in OF_TENANT
@@ -67,10 +67,12 @@ async def test_what_is_exported_of_a_person_is_what_would_be_deleted(
 ) -> None:
     for person in ("ada", "bob"):
         await fill(fresh_database_url, TENANT, person)
-    whose = Whose(tenant_id=TENANT, metadata={"user_id": "ada"})
-    first, *rows, last = await lines(database, whose)
+    data_subject = DataSubject(tenant_id=TENANT, metadata={"user_id": "ada"})
+    first, *rows, last = await lines(database, data_subject)
     assert (first["kind"], first["row"]["metadata"], last["kind"]) == ("export", {"user_id": "ada"}, "end")
-    told = {name: n for name, n in (await Erasure(database, whose).found()).items() if not name.startswith(DERIVED)}
+    told = {
+        name: n for name, n in (await Erasure(database, data_subject).found()).items() if not name.startswith(DERIVED)
+    }
     assert last["row"]["rows"] == told
     assert {row["kind"] for row in rows} == set(told)
     assert "bob" not in str(rows)
@@ -80,7 +82,7 @@ async def test_an_export_holds_no_secret_of_a_key_and_no_answer_to_another_reque
     database: Database, fresh_database_url: str
 ) -> None:
     await fill(fresh_database_url, TENANT, "ada")
-    found = {line["kind"]: line["row"] for line in await lines(database, Whose(tenant_id=TENANT))}
+    found = {line["kind"]: line["row"] for line in await lines(database, DataSubject(tenant_id=TENANT))}
     assert not {"digest", "previous_digest"} & set(found["api_keys"])
     assert not {"answer", "fingerprint"} & set(found["idempotency_keys"])
     assert found["runs"]["metadata"] == {"user_id": "ada"}

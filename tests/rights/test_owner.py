@@ -7,10 +7,10 @@ import pytest
 
 from app.base.errors import StartError
 from app.base.ids import new_id
-from app.db import migrate
-from app.db.engine import Database
-from app.rights.erasure import Erasure
-from app.rights.structs import Whose
+from app.features.data_rights.erasure import Erasure
+from app.features.data_rights.structs import DataSubject
+from app.infra.db import migrations
+from app.infra.db.engine import Database
 from tests.database import execute, hasty_server
 from tests.rights.rows import counts, fill
 from tests.store.test_owner import OWNER, of_owner
@@ -23,7 +23,7 @@ SERVER = ("create role server login", "grant agent_app, agent_engine to server w
 def server() -> Iterator[str]:
     with hasty_server() as url:
         asyncio.run(execute(url, *OWNER, "create extension vector"))
-        migrate.upgrade(of_owner(url))
+        migrations.upgrade(of_owner(url))
         asyncio.run(execute(url, *SERVER))
         asyncio.run(fill(url, TENANT, "ada"))
         yield url
@@ -35,13 +35,13 @@ async def test_the_owner_deletes_and_the_user_of_the_server_cannot(server: str) 
     try:
         await database.check()
         with pytest.raises(StartError, match="server is not the owner: set MIGRATE_DATABASE_URL"):
-            await Erasure(database, Whose(tenant_id=TENANT)).run(30)
+            await Erasure(database, DataSubject(tenant_id=TENANT)).run(30)
     finally:
         await database.aclose()
     assert await counts(server, TENANT) == left
     database = Database(of_owner(server), requests=2, engine=2)
     try:
-        await Erasure(database, Whose(tenant_id=TENANT)).run(30)
+        await Erasure(database, DataSubject(tenant_id=TENANT)).run(30)
     finally:
         await database.aclose()
     assert set((await counts(server, TENANT)).values()) == {0}

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.db.engine import Database
+from app.infra.db.engine import Database
 from tests.runs.engine import Engine, SteeredAgent, add_assistants, echo, engine_on
 
 

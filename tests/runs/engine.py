@@ -9,37 +9,37 @@ from uuid import UUID, uuid5
 import msgspec
 import sqlalchemy as sa
 
-from app.agents.port import START_NODE, Agent, Outcome, RunContext, Step
-from app.assistants.tables import assistants
+from app.agents.port import START_NODE, Agent, RunContext, RunOutcome, Step
 from app.base.ids import agent_id, new_id
-from app.bus.feed import START, EventId
-from app.bus.postgres_relay import PostgresCarrier
-from app.bus.redis_relay import RedisCarrier
-from app.bus.relay import Carrier, Outlet
-from app.bus.signals import Signals
-from app.db.engine import Database
+from app.domain.event_id import START, EventId
 from app.domain.events import MessageDelta
 from app.domain.messages import AIMessage, HumanMessage
 from app.domain.state import State
-from app.limits.budgets import Budgets
-from app.limits.prices import Prices
-from app.limits.service import Limiter
-from app.options import LimitSettings
-from app.runs.claims import Claims
-from app.runs.entries import Accept, Claimed
-from app.runs.feeds import Feeds
-from app.runs.journal import Journal
-from app.runs.streams import RunStreams
-from app.runs.structs import RunRequest
-from app.runs.supervisor import Parts, Supervisor
-from app.secrets.secret import Secret
-from app.telemetry.meters import Meters
-from app.telemetry.tracing import NO_TRACER, Telling
+from app.engine.entries import AcceptEntry, ClaimedRun
+from app.engine.execution.journal import Journal
+from app.engine.queue.claims import RunQueue
+from app.engine.streams.feed_registry import FeedRegistry
+from app.engine.streams.frame_transport import FramePublisher, FrameTransport
+from app.engine.streams.postgres_transport import PostgresFrameTransport
+from app.engine.streams.redis_transport import RedisFrameTransport
+from app.engine.streams.signals import Signals
+from app.engine.structs import RunRequest
+from app.engine.supervisor import RunEngine, Supervisor
+from app.features.assistants.tables import assistants
+from app.features.runs.run_streams import RunStreams
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
+from app.infra.settings import LimitSettings
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.tracing import NO_TRACER, TraceRecorder
+from app.security.limits.budgets import Budgets
+from app.security.limits.limiter import Limiter
+from app.security.limits.prices import Prices
 
 TENANT = UUID(int=7)
 LEASE = 30.0
 
-Behaviour = Callable[[RunContext], Awaitable[Outcome]]
+Behaviour = Callable[[RunContext], Awaitable[RunOutcome]]
 
 
 def said(text: str) -> AIMessage:
@@ -52,13 +52,13 @@ def step(text: str, *, following: tuple[str, ...] = ()) -> Step:
     return Step(node="agent", update={"messages": [said(text)]}, next=following)
 
 
-async def echo(context: RunContext) -> Outcome:
+async def echo(context: RunContext) -> RunOutcome:
     """Answer at once, in two pieces."""
     asked = msgspec.json.decode(context.state.elements()[-1])["content"]
     answer = said(f"echo: {asked}")
     for piece in ("echo: ", asked):
         context.emit(MessageDelta(message_id=answer.id or "", node="agent", step=context.step, text=piece))
-    return Outcome(step=Step(node="agent", update={"messages": [answer]}))
+    return RunOutcome(step=Step(node="agent", update={"messages": [answer]}))
 
 
 class SteeredAgent:
@@ -84,7 +84,7 @@ class SteeredAgent:
         """Whatever comes, its only node has had its turn then."""
         return self.nodes[:1] if node == START_NODE else ()
 
-    async def run(self, context: RunContext) -> Outcome:
+    async def run(self, context: RunContext) -> RunOutcome:
         """Do it."""
         return await self._behaviour(context)
 
@@ -119,19 +119,19 @@ class Engine:
         self, database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000, redis: str = ""
     ) -> None:
         signals = Signals(database)
-        carrier: Carrier = PostgresCarrier(database, signals)
+        carrier: FrameTransport = PostgresFrameTransport(database, signals)
         if redis:
-            carrier = RedisCarrier(Secret(redis), carrier)
+            carrier = RedisFrameTransport(Secret(redis), carrier)
         self.database = database
         self.meters = Meters()
-        telling = Telling(self.meters, NO_TRACER)
-        self.parts = Parts(
+        telling = TraceRecorder(self.meters, NO_TRACER)
+        self.parts = RunEngine(
             database=database,
-            claims=Claims(database, new_id(), lease),
-            journal=Journal(database, patience=lease, telling=telling),
+            claims=RunQueue(database, new_id(), lease),
+            journal=Journal(database, timeout=lease, telling=telling),
             signals=signals,
-            feeds=Feeds(database, signals, carrier),
-            outlet=Outlet(carrier),
+            feeds=FeedRegistry(database, signals, carrier),
+            outlet=FramePublisher(carrier),
             budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: "", self.meters),
         )
         self.claims = self.parts.claims
@@ -149,7 +149,7 @@ class Engine:
         await self.supervisor.drain(0)
         await self.parts.aclose()
 
-    async def accept(self, *texts: str, agent: str = "echo", thread: UUID | None = None, **changes: Any) -> Claimed:
+    async def accept(self, *texts: str, agent: str = "echo", thread: UUID | None = None, **changes: Any) -> ClaimedRun:
         """Accept a run without starting it."""
         modes = changes.pop("modes", ["values"])
         entry = {
@@ -165,9 +165,9 @@ class Engine:
             "owner": self.supervisor.owner,
             "delay": 0.0,
         }
-        return await self.claims.accept(Accept(**{**entry, **changes}))
+        return await self.claims.accept(AcceptEntry(**{**entry, **changes}))
 
-    async def begin(self, *texts: str, **changes: Any) -> Claimed:
+    async def begin(self, *texts: str, **changes: Any) -> ClaimedRun:
         """Accept a run and start it if its turn has come."""
         claimed = await self.accept(*texts, **changes)
         if claimed.started:
@@ -176,12 +176,12 @@ class Engine:
             self.supervisor.queued()
         return claimed
 
-    async def result(self, claimed: Claimed) -> Any:
+    async def result(self, claimed: ClaimedRun) -> Any:
         """The run's result, decoded."""
         raw = await asyncio.wait_for(self.streams.result(TENANT, claimed.thread_id, claimed.run_id), 20)
         return msgspec.json.decode(raw)
 
-    async def stream(self, claimed: Claimed, after: EventId = START, modes: set[str] | None = None) -> bytes:
+    async def stream(self, claimed: ClaimedRun, after: EventId = START, modes: set[str] | None = None) -> bytes:
         """The whole stream after ``after``."""
         chunks = self.streams.follow(TENANT, claimed.run_id, after=after, modes=modes)
         async with asyncio.timeout(20):

@@ -2,30 +2,30 @@
 
 import re
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.ids import new_id
-from app.bus.feed import START, EventId
-from app.db.engine import Database
+from app.domain.event_id import START, EventId
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, SteeredAgent, echo, engine_on, fetch, step
-from tests.runs.test_processes import Heard, Speaker, two
+from tests.runs.test_processes import RecordingReader, Speaker, two
 
 
 async def test_a_reader_that_comes_back_in_the_middle_of_a_step_hears_nothing_twice(database: Database) -> None:
     """Its place is beyond what the log has of that owner, and the process that it comes to has heard nothing yet."""
     speaker = Speaker("one ", "two ", "three ")
 
-    async def two_steps(context: RunContext) -> Outcome:
+    async def two_steps(context: RunContext) -> RunOutcome:
         await context.commit(step("first"))
         return await speaker.work(context)
 
     async with two(database, SteeredAgent("steered", two_steps)) as (api, worker):
         run = await api.begin("x", agent="steered", modes=["messages-tuple", "values"])
-        there = Heard(worker.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        there = RecordingReader(worker.streams.follow(TENANT, run.run_id, after=START, modes=None))
         for word in (b"one ", b"two "):
             speaker.may.release()
             await there.until(word)
         last = re.findall(rb"id: (\d+)-(\d+)", there.text)[-1]
-        here = Heard(api.streams.follow(TENANT, run.run_id, after=EventId(*map(int, last)), modes=None))
+        here = RecordingReader(api.streams.follow(TENANT, run.run_id, after=EventId(*map(int, last)), modes=None))
         speaker.may.release()
         await here.until(b"three ")
         speaker.may.release()

@@ -10,23 +10,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.agents.port import Doubt, Interrupt, Outcome, RunContext, Step, ToolIntent
-from app.base.bulk import BULK
+from app.agents.port import Interrupt, RunContext, RunOutcome, Step, ToolIntent, UnresolvedCall
+from app.agents.tools.port import ToolClass
 from app.base.ids import new_id
-from app.bus.feed import EventId
-from app.db.engine import Database
+from app.base.offload import BULK
 from app.domain import state
+from app.domain.event_id import EventId
 from app.domain.messages import AIMessage, ToolCall, ToolMessage
-from app.runs import journal, turns
-from app.runs.entries import Claimed
-from app.runs.structs import CommandBody, RunRequest
-from app.tools.port import ToolClass
+from app.engine.entries import ClaimedRun
+from app.engine.execution import journal
+from app.engine.queue import sql
+from app.engine.structs import CommandBody, RunRequest
+from app.infra.db.engine import Database
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 from tests.statements import sent_by
 
 
 def named(statements: Iterable[str]) -> list[str]:
-    names = {turns.ACCEPT: "accept", journal.COMMIT: "commit"}
+    names = {sql.ACCEPT: "accept", journal.COMMIT: "commit"}
     return [names.get(statement, statement) for statement in statements]
 
 
@@ -41,10 +42,10 @@ async def test_an_echo_takes_two_statements(database: Database) -> None:
 
 
 async def test_each_further_step_takes_one_more(database: Database) -> None:
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         for _ in range(3):
             await context.commit(step("thinking", following=("agent",)))
-        return Outcome(step=step("done"))
+        return RunOutcome(step=step("done"))
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine, sent_by(database) as sent:
         await engine.result(await engine.begin("warm", agent="steered"))
@@ -90,7 +91,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Encoded:
     return Encoded(monkeypatch)
 
 
-async def on_a_large_thread(engine: Engine, **changes: Any) -> Claimed:
+async def on_a_large_thread(engine: Engine, **changes: Any) -> ClaimedRun:
     """A run on a thread whose values take more than ``BULK`` bytes."""
     first = await engine.begin("x" * (BULK + 1))
     await engine.stream(first, modes=set())
@@ -126,10 +127,10 @@ async def test_values_are_encoded_once_for_all_readers(database: Database, encod
 
 
 async def test_a_replay_reads_the_values_that_its_reader_wants(database: Database) -> None:
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         for _ in range(3):
             await context.commit(step("thinking", following=("agent",)))
-        return Outcome(step=step("done"))
+        return RunOutcome(step=step("done"))
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         run = await engine.begin("x", agent="steered", modes=["values", "updates", "tasks"])
@@ -160,24 +161,24 @@ def asks(call_id: str) -> Step:
 
 
 async def test_a_resume_reads_the_calls_that_are_open_not_all_that_were_ever_made(database: Database) -> None:
-    doubtful: list[dict[str, list[Doubt]]] = []
+    unresolved: list[dict[str, list[UnresolvedCall]]] = []
 
-    async def pays(context: RunContext) -> Outcome:
-        doubtful.append(context.doubtful)
+    async def pays(context: RunContext) -> RunOutcome:
+        unresolved.append(context.unresolved_calls)
         await context.commit(asks(f"call {context.run_id}"))
         answer = ToolMessage(content="paid", id=f"answer {context.run_id}", tool_call_id=f"call {context.run_id}")
         await context.commit(Step(node="agent", update={"messages": [answer]}, next=("agent",)))
-        if len(doubtful) < 5:
-            return Outcome(step=step("done"))
+        if len(unresolved) < 5:
+            return RunOutcome(step=step("done"))
         await context.commit(asks("open"))
-        return Outcome(interrupts=(Interrupt("review", "was it paid?", "review", "open"),))
+        return RunOutcome(interrupts=(Interrupt("review", "was it paid?", "review", "open"),))
 
     async with engine_on(database, SteeredAgent("steered", pays)) as engine:
         run = await engine.begin("x", agent="steered")
         await engine.result(run)
         for _ in range(4):
             last = await engine.begin("x", agent="steered", thread=run.thread_id)
-            assert ("__interrupt__" in await engine.result(last)) == (len(doubtful) == 5)
+            assert ("__interrupt__" in await engine.result(last)) == (len(unresolved) == 5)
         resume = RunRequest(command=CommandBody(resume="retry"), answers={"review": "retry"})
         request = msgspec.json.encode(resume)
         again = await engine.begin(agent="steered", thread=run.thread_id, request=request)
@@ -186,9 +187,9 @@ async def test_a_resume_reads_the_calls_that_are_open_not_all_that_were_ever_mad
         await engine.result(
             await engine.begin(agent="steered", thread=run.thread_id, request=msgspec.json.encode(edit))
         )
-    assert [set(seen) for seen in doubtful[:5]] == [set()] * 5
-    assert set(doubtful[5]) == {"open"}
-    assert len(doubtful[6]) > 5  # its input may open any of them again
+    assert [set(seen) for seen in unresolved[:5]] == [set()] * 5
+    assert set(unresolved[5]) == {"open"}
+    assert len(unresolved[6]) > 5  # its input may open any of them again
 
 
 async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> None:
@@ -210,14 +211,14 @@ async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> 
     assert sizes[1] < 1.5 * int(row["bytes"])
 
 
-@pytest.mark.parametrize("statement", [turns.ACCEPT, journal.COMMIT], ids=["accept", "commit"])
+@pytest.mark.parametrize("statement", [sql.ACCEPT, journal.COMMIT], ids=["accept", "commit"])
 async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_tables(
     database: Database, statement: str
 ) -> None:
     async with database.engine_connection() as connection:
         prepared = await connection.prepare(statement)
         values: list[Any] = [[] for _ in prepared.get_parameters()]
-        if statement is turns.ACCEPT:
+        if statement is sql.ACCEPT:
             values[-1] = 30.0
         rows = await connection.fetch(f"explain (costs off) {statement}", *values)
     lines = [row[0].strip() for row in rows]
@@ -231,7 +232,7 @@ async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_t
         assert "thread_id" in condition or "run_id" in condition, (scan, condition)
 
 
-@pytest.mark.parametrize("statement", [turns.CLAIM_SUSPECT, turns.RESERVE_SUSPECT], ids=["claim", "reserve"])
+@pytest.mark.parametrize("statement", [sql.CLAIM_SUSPECT, sql.RESERVE_SUSPECT], ids=["claim", "reserve"])
 async def test_suspects_are_looked_for_without_a_look_at_every_run_that_waits(
     engine: Engine, database: Database, statement: str
 ) -> None:
@@ -243,7 +244,7 @@ async def test_suspects_are_looked_for_without_a_look_at_every_run_that_waits(
         waiting.run_id,
     )
     await fetch(database, "analyze runs")
-    given = {turns.CLAIM_SUSPECT: (new_id(), 30.0, 3, 5.0, 8), turns.RESERVE_SUSPECT: (30.0, 5.0)}[statement]
+    given = {sql.CLAIM_SUSPECT: (new_id(), 30.0, 3, 5.0, 8), sql.RESERVE_SUSPECT: (30.0, 5.0)}[statement]
     async with database.engine_connection() as connection, connection.transaction():
         rows = await connection.fetch(f"explain (analyze, costs off, timing off) {statement}", *given)
     filtered = [int(row[0].rpartition(" ")[2]) for row in rows if "Rows Removed by" in row[0]]

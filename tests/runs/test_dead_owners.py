@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.ids import new_id
-from app.bus.feed import START
-from app.db.engine import Database
-from app.runs.entries import Claimed
+from app.domain.event_id import START
+from app.engine.entries import ClaimedRun
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
-from tests.runs.test_processes import Heard, Speaker, two
+from tests.runs.test_processes import RecordingReader, Speaker, two
 
 LEASE = 600.0
 
@@ -24,7 +24,7 @@ async def api(database: Database) -> AsyncIterator[Engine]:
         yield engine
 
 
-async def orphan(api: Engine, text: str) -> Claimed:
+async def orphan(api: Engine, text: str) -> ClaimedRun:
     """A run whose owner is gone: it took it and nothing more was heard of it."""
     run = await api.accept(text, owner=new_id())
     assert run.started
@@ -41,7 +41,7 @@ async def test_a_run_whose_owner_is_dead_is_cancelled_long_before_its_lease_ends
     database: Database, api: Engine
 ) -> None:
     run = await orphan(api, "x")
-    reader = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+    reader = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
     await api.supervisor.cancel(TENANT, [run.run_id], "interrupt")
     await asyncio.wait_for(api.streams.ended(TENANT, run.thread_id, run.run_id), 20)
     assert await fetch(database, "select status, reason from runs") == [
@@ -80,7 +80,7 @@ async def test_the_next_run_of_the_thread_has_its_turn_at_once(database: Databas
 async def test_an_owner_that_does_not_listen_loses_the_run_and_writes_nothing_more(database: Database) -> None:
     began, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def stubborn(context: RunContext) -> Outcome:
+    async def stubborn(context: RunContext) -> RunOutcome:
         began.set()
         while not may_end.is_set():
             try:
@@ -91,12 +91,12 @@ async def test_an_owner_that_does_not_listen_loses_the_run_and_writes_nothing_mo
             await context.commit(step("too late"))
         finally:
             ended.set()
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", stubborn), lease=LEASE, sweeping=True) as engine:
         run = await engine.begin("x", agent="steered")
         await asyncio.wait_for(began.wait(), 10)
-        reader = Heard(engine.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        reader = RecordingReader(engine.streams.follow(TENANT, run.run_id, after=START, modes=None))
         await engine.supervisor.cancel(TENANT, [run.run_id], "interrupt")
         await asyncio.wait_for(engine.streams.ended(TENANT, run.thread_id, run.run_id), 20)
         assert (await reader.whole()).endswith(b"id: 2-2\r\n\r\n")
@@ -119,12 +119,12 @@ async def test_a_cancel_that_was_only_written_down_ends_the_run_of_an_owner_that
     """The signal was lost: the run is not handed over, where another owner would take one more step."""
     began, steps = asyncio.Event(), 0
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         nonlocal steps
         steps += 1
         began.set()
         await asyncio.Event().wait()
-        return Outcome()
+        return RunOutcome()
 
     steered = SteeredAgent("steered", work)
     async with engine_on(database, steered, lease=LEASE, sweeping=True) as first:
@@ -139,13 +139,13 @@ async def test_a_cancel_that_was_only_written_down_ends_the_run_of_an_owner_that
 async def test_a_rollback_is_felt_in_another_process_and_puts_the_thread_back(database: Database) -> None:
     speaker = Speaker("never said to its end")
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         await context.commit(step("so far", following=("agent",)))
         return await speaker.work(context)
 
     async with two(database, SteeredAgent("steered", work)) as (api, _):
         run = await api.begin("x", agent="steered")
-        reader = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        reader = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
         await asyncio.wait_for(speaker.called.wait(), 10)
         await api.supervisor.cancel(TENANT, [run.run_id], "rollback")
         await asyncio.wait_for(api.streams.ended(TENANT, run.thread_id, run.run_id), 10)
@@ -161,12 +161,12 @@ async def test_a_run_that_waits_for_its_next_owner_is_rolled_back_whole(database
     row = "select status, head, last_number, queued, live_run, error, interrupts from threads"
     began = asyncio.Event()
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         if context.state.elements()[1:]:  # the thread's second run
             await context.commit(step("so far", following=("agent",)))
             began.set()
             await asyncio.Event().wait()
-        return Outcome(step=step("first"))
+        return RunOutcome(step=step("first"))
 
     async with engine_on(database, SteeredAgent("echo", work), lease=LEASE) as worker:
         first = await worker.begin("x")

@@ -5,11 +5,11 @@ import asyncio
 import msgspec
 import pytest
 
-from app.agents.port import Outcome, RunContext
-from app.db.engine import Database
-from app.runs import supervisor
-from app.runs.entries import JournalEntry
-from app.runs.structs import RunRequest
+from app.agents.port import RunContext, RunOutcome
+from app.engine import supervisor
+from app.engine.entries import JournalEntry
+from app.engine.structs import RunRequest
+from app.infra.db.engine import Database
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 
 
@@ -28,7 +28,7 @@ class SlowJournal:
         return await self._write(entry)
 
 
-async def one_step_and_more(context: RunContext) -> Outcome:
+async def one_step_and_more(context: RunContext) -> RunOutcome:
     await context.commit(step("slow", following=("agent",)))
     await asyncio.Event().wait()
     raise AssertionError

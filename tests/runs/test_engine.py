@@ -5,12 +5,12 @@ import asyncio
 import msgspec
 import pytest
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.errors import Conflict, NotFound
 from app.base.ids import new_id
-from app.bus.feed import EventId
-from app.db.engine import Database
+from app.domain.event_id import EventId
 from app.domain.messages import Usage
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, said, step
 
 
@@ -73,9 +73,9 @@ async def test_an_unknown_thread_or_assistant_is_not_found(engine: Engine) -> No
 async def test_reject_meets_a_busy_thread_with_a_conflict(database: Database) -> None:
     release = asyncio.Event()
 
-    async def wait(_: RunContext) -> Outcome:
+    async def wait(_: RunContext) -> RunOutcome:
         await release.wait()
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", wait)) as engine:
         first = await engine.begin("x", agent="steered")
@@ -89,13 +89,13 @@ async def test_fifty_runs_on_one_thread_run_one_after_the_other_in_order(databas
     live = 0
     most = 0
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         nonlocal live, most
         live += 1
         most = max(most, live)
         await context.commit(step("thinking", following=("agent",)))
         live -= 1
-        return Outcome(step=step("done"))
+        return RunOutcome(step=step("done"))
 
     async with engine_on(database, SteeredAgent("steered", work), sweeping=True) as engine:
         thread = new_id()
@@ -109,7 +109,7 @@ async def test_fifty_runs_on_one_thread_run_one_after_the_other_in_order(databas
 
 
 async def test_an_agent_that_raises_ends_its_run_with_error(database: Database) -> None:
-    async def fail(context: RunContext) -> Outcome:
+    async def fail(context: RunContext) -> RunOutcome:
         await context.commit(step("so far", following=("agent",)))
         raise ValueError("boom")
 
@@ -128,9 +128,9 @@ async def test_an_agent_that_raises_ends_its_run_with_error(database: Database) 
 
 
 async def test_a_run_over_its_time_ends_with_timeout(database: Database) -> None:
-    async def hang(_: RunContext) -> Outcome:
+    async def hang(_: RunContext) -> RunOutcome:
         await asyncio.Event().wait()
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", hang, seconds=0.05)) as engine:
         run = await engine.begin("x", agent="steered")
@@ -141,11 +141,11 @@ async def test_a_run_over_its_time_ends_with_timeout(database: Database) -> None
 async def test_a_cancelled_run_keeps_its_committed_steps(database: Database) -> None:
     committed = asyncio.Event()
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         await context.commit(step("kept", following=("agent",)))
         committed.set()
         await asyncio.Event().wait()
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         run = await engine.begin("x", agent="steered")
@@ -159,9 +159,9 @@ async def test_a_cancelled_run_keeps_its_committed_steps(database: Database) -> 
 async def test_a_run_waiting_for_its_turn_can_be_cancelled(database: Database) -> None:
     release = asyncio.Event()
 
-    async def wait(_: RunContext) -> Outcome:
+    async def wait(_: RunContext) -> RunOutcome:
         await release.wait()
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", wait)) as engine:
         first = await engine.begin("x", agent="steered")
@@ -181,14 +181,14 @@ async def test_a_draining_process_hands_its_runs_over_at_the_step_boundary(datab
     reached = asyncio.Event()
     go_on = asyncio.Event()
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         nonlocal asked
         if len(context.state.elements()) == 1:
             asked += 1
             reached.set()
             await go_on.wait()
             await context.commit(step("first", following=("agent",)))
-        return Outcome(step=step("second"))
+        return RunOutcome(step=step("second"))
 
     agent = SteeredAgent("steered", work)
     first, second = Engine(database, agent), Engine(database, agent)
@@ -223,13 +223,13 @@ async def test_a_run_whose_owner_died_goes_on_from_its_last_step(database: Datab
     hang = asyncio.Event()
     seen: list[int] = []
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         seen.append(len(context.state.elements()))
         if len(seen) == 1:
             await context.commit(step("first", following=("agent",)))
             hang.set()
             await asyncio.Event().wait()
-        return Outcome(step=step("second"))
+        return RunOutcome(step=step("second"))
 
     agent = SteeredAgent("steered", work)
     dead = Engine(database, agent)
@@ -249,13 +249,13 @@ async def test_an_owner_that_lost_its_lease_commits_nothing(database: Database) 
     go_on = asyncio.Event()
     failed = asyncio.Event()
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         await go_on.wait()
         try:
             await context.commit(step("never", following=("agent",)))
         finally:
             failed.set()
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         await engine.begin("x", agent="steered")
@@ -277,12 +277,12 @@ async def test_a_run_with_a_delay_waits_for_it_and_then_runs(database: Database)
 
 
 async def test_usage_of_all_steps_is_added_up(database: Database) -> None:
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         used = Usage(input_tokens=1, output_tokens=2, total_tokens=3)
         from app.agents.port import Step
 
         await context.commit(Step(node="agent", update={"messages": [said("a")]}, next=("agent",), usage=used))
-        return Outcome(step=Step(node="agent", update={"messages": [said("b")]}, usage=used))
+        return RunOutcome(step=Step(node="agent", update={"messages": [said("b")]}, usage=used))
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         await engine.result(await engine.begin("x", agent="steered"))

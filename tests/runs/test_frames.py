@@ -4,7 +4,7 @@ import msgspec
 
 from app.domain.events import Custom, Ended, Event, InputApplied, Interrupted, MessageDelta, RunStarted, StepCommitted
 from app.domain.state import State
-from app.runs.frames import Renderer
+from app.engine.streams.frames import FrameRenderer
 
 RUN = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
 
@@ -15,7 +15,7 @@ def lines(data: bytes) -> dict[str, str]:
 
 
 def test_a_run_begins_with_metadata_and_ends_with_end() -> None:
-    renderer = Renderer(["values"], epoch=2)
+    renderer = FrameRenderer(["values"], epoch=2)
     first = lines(renderer.render(RunStarted(run_id=RUN, attempt=1))[0].data)
     assert first == {"event": "metadata", "data": f'{{"run_id":"{RUN}","attempt":1}}', "id": "2-1"}
     last = lines(renderer.render(Ended(run_id=RUN, status="success"))[0].data)
@@ -23,7 +23,7 @@ def test_a_run_begins_with_metadata_and_ends_with_end() -> None:
 
 
 def test_a_token_frame_is_small_and_a_chunk_that_clients_can_join() -> None:
-    renderer = Renderer(["messages-tuple"], epoch=1)
+    renderer = FrameRenderer(["messages-tuple"], epoch=1)
     delta = MessageDelta(message_id=f"run--{RUN}", node="agent", step=12, text="tok99 ")
     (frame,) = renderer.render(delta)
     assert len(frame.data) < 300
@@ -35,7 +35,7 @@ def test_a_token_frame_is_small_and_a_chunk_that_clients_can_join() -> None:
 
 
 def test_a_token_frame_carries_tool_calls_reasoning_and_the_last_mark() -> None:
-    renderer = Renderer(["messages-tuple"], epoch=1)
+    renderer = FrameRenderer(["messages-tuple"], epoch=1)
     call = {"index": 0, "id": "c1", "name": "clock", "args": '{"zone"'}
     (frame,) = renderer.render(
         MessageDelta(message_id="100%", node="agent", step=1, tool_call=call, reasoning="so", last=True)
@@ -48,7 +48,7 @@ def test_a_token_frame_carries_tool_calls_reasoning_and_the_last_mark() -> None:
 
 
 def test_a_step_makes_an_updates_frame_and_then_a_values_frame() -> None:
-    renderer = Renderer(["values", "updates"], epoch=1)
+    renderer = FrameRenderer(["values", "updates"], epoch=1)
     event = StepCommitted(step=0, checkpoint_id=RUN, updates=msgspec.Raw(b'{"agent":{}}'))
     state = State()
     state.set("messages", [])
@@ -60,7 +60,7 @@ def test_a_step_makes_an_updates_frame_and_then_a_values_frame() -> None:
 
 
 def test_an_event_outside_the_modes_makes_no_frame_and_uses_no_number() -> None:
-    renderer = Renderer(["updates"], epoch=1)
+    renderer = FrameRenderer(["updates"], epoch=1)
     unwanted: list[Event] = [
         InputApplied(checkpoint_id=RUN),
         Custom(data=msgspec.Raw(b"1")),
@@ -73,7 +73,7 @@ def test_an_event_outside_the_modes_makes_no_frame_and_uses_no_number() -> None:
 
 
 def test_an_interrupt_is_a_member_of_updates_and_of_values() -> None:
-    renderer = Renderer(["values", "updates"], epoch=1)
+    renderer = FrameRenderer(["values", "updates"], epoch=1)
     event = Interrupted(checkpoint_id=RUN, interrupts=msgspec.Raw(b'[{"value":1,"id":"i"}]'))
     updates, values = renderer.render(event)
     assert lines(updates.data)["data"] == '{"__interrupt__":[{"value":1,"id":"i"}]}'
@@ -81,6 +81,6 @@ def test_an_interrupt_is_a_member_of_updates_and_of_values() -> None:
 
 
 def test_text_with_line_ends_stays_inside_its_frame() -> None:
-    renderer = Renderer(["messages-tuple"], epoch=1)
+    renderer = FrameRenderer(["messages-tuple"], epoch=1)
     (frame,) = renderer.render(MessageDelta(message_id="m", node="agent", step=0, text="a\r\n\r\nevent: end\n"))
     assert frame.data.count(b"\r\n\r\n") == 1

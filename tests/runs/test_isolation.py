@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.errors import LeaseLost
 from app.base.tasks import together
-from app.db.engine import Database
 from app.domain.events import MessageDelta
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
 
 
@@ -40,11 +40,11 @@ async def test_whatever_an_agent_raises_ends_its_run_at_once(
     async def wait() -> None:
         await asyncio.Event().wait()
 
-    async def work(_: RunContext) -> Outcome:
+    async def work(_: RunContext) -> RunOutcome:
         if inside == "the agent":
             await fail()
         await together(fail(), *([wait()] if inside == "a group of two" else []))
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         run = await engine.begin("x", agent="steered")
@@ -55,7 +55,7 @@ async def test_whatever_an_agent_raises_ends_its_run_at_once(
 
 
 async def test_the_log_names_the_class_and_the_place_of_an_error_and_not_its_text(database: Database) -> None:
-    async def work(_: RunContext) -> Outcome:
+    async def work(_: RunContext) -> RunOutcome:
         raise RuntimeError("the secret of the prompt")
 
     with capture_logs() as lines:
@@ -76,7 +76,7 @@ class Stubborn:
         self.began, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.refused = 0
 
-    async def work(self, context: RunContext) -> Outcome:
+    async def work(self, context: RunContext) -> RunOutcome:
         self.began.set()
         while not self.may_end.is_set():
             try:
@@ -95,7 +95,7 @@ class Stubborn:
         except LeaseLost:
             self.refused += 1
         self.ended.set()
-        return Outcome(step=step("never"))
+        return RunOutcome(step=step("never"))
 
     async def let_go(self) -> None:
         self.may_end.set()

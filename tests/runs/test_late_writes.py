@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.errors import Unavailable
-from app.db.engine import Database
-from app.runs import journal
-from app.runs.entries import JournalEntry
+from app.engine.entries import JournalEntry
+from app.engine.execution import journal
+from app.infra.db.engine import Database
 from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
 
 STATE = """
@@ -23,12 +23,12 @@ async def test_a_step_that_arrives_once_more_after_the_next_one_moves_nothing_ba
     written: list[JournalEntry] = []
     done, go_on = asyncio.Event(), asyncio.Event()
 
-    async def three_steps(context: RunContext) -> Outcome:
+    async def three_steps(context: RunContext) -> RunOutcome:
         await context.commit(step("one"))
         await context.commit(step("two"))
         done.set()
         await go_on.wait()
-        return Outcome(step=step("three"))
+        return RunOutcome(step=step("three"))
 
     async with engine_on(database, SteeredAgent("steered", three_steps)) as engine:
         write = engine.parts.journal.write

@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from app.agents.port import Outcome, RunContext, Step
-from app.bus.feed import START, EventId
-from app.bus.relay import Chunk
-from app.db.engine import Database
+from app.agents.port import RunContext, RunOutcome, Step
+from app.domain.event_id import START, EventId
 from app.domain.events import Custom, MessageDelta
-from app.runs.entries import Claimed
-from app.runs.thread_streams import Place, ThreadStreams
+from app.engine.entries import ClaimedRun
+from app.engine.streams.frame_transport import FrameBatch
+from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, step
-from tests.runs.test_processes import Heard, Speaker, two
+from tests.runs.test_processes import RecordingReader, Speaker, two
 
 
-def lose(chunk: Chunk) -> None:
-    """In place of ``Feeds.receive``: ``chunk`` never came."""
+def lose(chunk: FrameBatch) -> None:
+    """In place of ``FeedRegistry.receive``: ``chunk`` never came."""
 
 
 class Stepper:
@@ -30,16 +30,16 @@ class Stepper:
         self.may = asyncio.Semaphore(0)
         self.done = 0
 
-    async def work(self, context: RunContext) -> Outcome:
+    async def work(self, context: RunContext) -> RunOutcome:
         while self.done < self.steps - 1:
             await self.may.acquire()
             self.done += 1
             await context.commit(step(f"step {self.done}", following=("agent",)))
         await self.may.acquire()
-        return Outcome(step=step("the last"))
+        return RunOutcome(step=step("the last"))
 
 
-def reading(engine: Engine, run: Claimed, after: EventId = START) -> AsyncIterator[bytes]:
+def reading(engine: Engine, run: ClaimedRun, after: EventId = START) -> AsyncIterator[bytes]:
     return engine.streams.follow(TENANT, run.run_id, after=after, modes=None)
 
 
@@ -56,7 +56,7 @@ async def test_what_an_owner_committed_while_a_reader_replays_is_not_skipped_whe
     first = Engine(database, agent)
     await first.start(sweeping=True)
     run = await first.begin("x", agent="steered", modes=["values", "updates"])
-    there = Heard(reading(first, run))
+    there = RecordingReader(reading(first, run))
     stepper.may.release()
     await there.until(b"step 1")
     async with engine_on(database, agent, sweeping=True) as second:
@@ -81,7 +81,7 @@ async def test_a_step_whose_frames_were_lost_comes_from_the_log_while_its_owner_
     stepper = Stepper(3)
     async with two(database, SteeredAgent("steered", stepper.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["updates"])
-        live = Heard(reading(api, run))
+        live = RecordingReader(reading(api, run))
         stepper.may.release()
         await live.until(b"step 1")
         api.parts.feeds.receive = lose  # type: ignore[method-assign]
@@ -96,12 +96,12 @@ async def test_tokens_that_were_lost_on_the_way_are_sent_again(database: Databas
     speaker = Speaker("one ", "two ", "three ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-        live = Heard(reading(api, run))
+        live = RecordingReader(reading(api, run))
         speaker.may.release()
         await live.until(b"one ")
         receive, lost = api.parts.feeds.receive, asyncio.Event()
 
-        def lose_one(chunk: Chunk) -> None:
+        def lose_one(chunk: FrameBatch) -> None:
             lost.set()
 
         api.parts.feeds.receive = lose_one  # type: ignore[method-assign]
@@ -123,7 +123,7 @@ async def test_a_reader_whose_feed_began_by_itself_is_looked_after_too(database:
     agent = SteeredAgent("steered", speaker.work)
     async with two(database, agent) as (api, _), engine_on(database, agent, most=0, sweeping=True) as other:
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-        live = Heard(reading(api, run))
+        live = RecordingReader(reading(api, run))
         speaker.may.release()
         await live.until(b"one ")
         chunks = reading(other, run, EventId(1, 1))
@@ -133,7 +133,7 @@ async def test_a_reader_whose_feed_began_by_itself_is_looked_after_too(database:
             async with asyncio.timeout(10):
                 while not followed.feed.epoch:  # noqa: ASYNC110  nothing tells of frames that are not waited for
                     await asyncio.sleep(0.01)
-            waiting = Heard(chunks)
+            waiting = RecordingReader(chunks)
             await waiting.until(b"two ")
             other.parts.feeds.receive = lose  # type: ignore[method-assign]
             speaker.may.release()
@@ -144,9 +144,9 @@ async def test_what_was_said_beyond_the_last_step_of_a_hand_over_is_withdrawn(da
     """An agent speaks while its step commits; then the process drains, and the next owner says it again."""
     said, go_on = asyncio.Event(), asyncio.Event()
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         if context.step > 0:
-            return Outcome(step=step("done"))
+            return RunOutcome(step=step("done"))
 
         async def speak() -> None:
             context.emit(MessageDelta(message_id=context.message_id(), node="agent", step=context.step, text="early "))
@@ -158,14 +158,14 @@ async def test_what_was_said_beyond_the_last_step_of_a_hand_over_is_withdrawn(da
             await context.commit(step("first", following=("agent",)))
         finally:
             await speaking
-        return Outcome(step=step("never"))
+        return RunOutcome(step=step("never"))
 
     agent = SteeredAgent("steered", work)
     leaving = Engine(database, agent)
     await leaving.start(sweeping=True)
     run = await leaving.begin("x", agent="steered", modes=["messages-tuple", "updates"])
     async with engine_on(database, agent, sweeping=True) as worker:
-        live = Heard(reading(worker, run))
+        live = RecordingReader(reading(worker, run))
         async with asyncio.timeout(10):
             while (owned := leaving.supervisor.live(run.run_id)) is None or owned.execution is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -181,10 +181,10 @@ async def test_what_was_said_beyond_the_last_step_of_a_hand_over_is_withdrawn(da
 
 
 async def test_a_step_that_the_database_refuses_leaves_the_stream_as_its_replay(database: Database) -> None:
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         context.emit(Custom(data=msgspec.Raw(b'"shown"')))
         await context.commit(Step(node="no\x00node", update={}))
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:
         run = await engine.begin("x", agent="steered", modes=["custom", "updates"])
@@ -199,7 +199,7 @@ async def test_a_run_that_is_gone_has_an_end_for_its_readers_elsewhere(database:
     speaker = Speaker("one ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-        live = Heard(reading(api, run))
+        live = RecordingReader(reading(api, run))
         speaker.may.release()
         await live.until(b"one ")
         api.parts.feeds.receive = lose  # type: ignore[method-assign]
@@ -213,7 +213,9 @@ async def test_the_next_run_of_a_thread_is_found_though_no_signal_tells_of_it(da
         first = await api.begin("one")
         await api.result(first)
         threads = ThreadStreams(database, api.supervisor, api.streams)
-        heard = Heard(threads.follow(TENANT, first.thread_id, Place(2, START), frozenset({"run_modes"})))
+        heard = RecordingReader(
+            threads.follow(TENANT, first.thread_id, ThreadCursor(2, START), frozenset({"run_modes"}))
+        )
         api.parts.signals._listeners.clear()
         await worker.begin("two", thread=first.thread_id)
         await heard.until(b"echo: two")
@@ -226,7 +228,7 @@ async def test_a_place_that_no_frame_has_waits_for_the_end_without_asking_again(
     speaker = Speaker("one ")
     async with engine_on(database, SteeredAgent("steered", speaker.work)) as engine:
         run = await engine.begin("x", agent="steered", modes=["messages-tuple"])
-        waiting = Heard(reading(engine, run, place))
+        waiting = RecordingReader(reading(engine, run, place))
         for _ in range(2):
             speaker.may.release()
         await engine.result(run)

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
-from app.bus.feed import MOST_BYTES
-from app.db.engine import Database
-from app.runs.entries import LARGE_REQUEST
-from app.runs.memory import LargeRuns
-from app.runs.outflow import Outflow
+from app.agents.port import RunContext, RunOutcome
+from app.engine.entries import LARGE_REQUEST
+from app.engine.queue.memory_gate import LargeRuns
+from app.engine.streams.feed import MAX_BYTES
+from app.engine.streams.send_budget import SendBudget
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, step
 
 LARGE = "x" * LARGE_REQUEST
@@ -25,12 +25,12 @@ def open_gate() -> asyncio.Event:
 async def engine(
     database: Database, open_gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Engine]:
-    async def held(_: RunContext) -> Outcome:
+    async def held(_: RunContext) -> RunOutcome:
         await open_gate.wait()
-        return Outcome(step=step("done"))
+        return RunOutcome(step=step("done"))
 
     size = 2 * LARGE_REQUEST
-    monkeypatch.setattr("app.runs.supervisor.LargeRuns", lambda: LargeRuns(size, size))
+    monkeypatch.setattr("app.engine.supervisor.LargeRuns", lambda: LargeRuns(size, size))
     agents = SteeredAgent("steered", held), SteeredAgent("echo", echo)
     async with engine_on(database, *agents) as engine:
         yield engine
@@ -63,7 +63,7 @@ async def test_a_large_run_that_waits_can_be_cancelled(engine: Engine, open_gate
 
 
 async def test_large_values_are_the_same_in_a_live_stream_and_in_a_replay(engine: Engine) -> None:
-    text = "y" * (MOST_BYTES + 1)
+    text = "y" * (MAX_BYTES + 1)
     run = await engine.begin(text, modes=["values", "updates"])
     live = await engine.stream(run)
     assert live == await engine.stream(run)
@@ -74,7 +74,7 @@ async def test_large_values_are_the_same_in_a_live_stream_and_in_a_replay(engine
 async def test_a_large_result_waits_for_room_in_the_share_of_its_key(engine: Engine) -> None:
     run = await engine.begin("z" * 200_000)
     await engine.result(run)
-    engine.streams.outflow = Outflow(max_bytes=1_000_000, max_bytes_each=300_000, max_loads=1)
+    engine.streams.outflow = SendBudget(max_bytes=1_000_000, max_bytes_each=300_000, max_loads=1)
     first = await engine.streams.outcome(TENANT, run.thread_id, run.run_id, "one")
     waiting = asyncio.ensure_future(engine.streams.outcome(TENANT, run.thread_id, run.run_id, "one"))
     other = await engine.streams.outcome(TENANT, run.thread_id, run.run_id, "other")

@@ -6,13 +6,13 @@ import pytest
 
 from app.base.errors import LeaseLost
 from app.base.ids import new_id
-from app.db.engine import Database
-from app.runs import journal as module
-from app.runs.entries import JournalEntry
-from app.runs.journal import Journal
-from app.runs.waiting import Waiting
-from app.telemetry.meters import Meters
-from app.telemetry.tracing import NO_TRACER, Telling
+from app.engine.entries import JournalEntry
+from app.engine.execution import journal as module
+from app.engine.execution.journal import Journal
+from app.engine.queue.run_claimer import QueueMetrics
+from app.infra.db.engine import Database
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.tracing import NO_TRACER, TraceRecorder
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch
 from tests.system.house import NOWHERE
 
@@ -45,21 +45,21 @@ async def test_a_run_and_its_steps_are_counted(engine: Engine) -> None:
 
 async def test_runs_that_wait_are_told_of_with_the_age_of_the_oldest(database: Database) -> None:
     meters = Meters()
-    waiting = Waiting(database, meters)
-    await waiting.look()
+    waiting = QueueMetrics(database, meters)
+    await waiting.refresh()
     assert (meters.queue_depth.series, meters.queue_age.series) == ({(): 0}, {(): 0})
     async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
         for delay in (0.0, 0.0, 3600.0):
             await accepting.accept("a", delay=delay)
     await fetch(database, "update runs set available_at = now() - interval '90 seconds' where available_at < now()")
-    await waiting.look()
+    await waiting.refresh()
     assert meters.queue_depth.series == {(): 2}
     assert 90 <= meters.queue_age.series[()] < 120
 
 
 async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_the_oldest(database: Database) -> None:
     meters = Meters()
-    waiting = Waiting(database, meters)
+    waiting = QueueMetrics(database, meters)
     async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
         for thread in ("a", "b"):
             await accepting.accept(thread, delay=3600)
@@ -68,17 +68,17 @@ async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_t
         "update runs set status = 'running', reason = 'claimed', epoch = 1, owner = gen_random_uuid(),"
         " started_at = now() - interval '200 seconds', lease_until = now() + interval '60 seconds'",
     )
-    await waiting.look()
+    await waiting.refresh()
     assert meters.runs_orphaned.series == {(): 0}
     assert 200 <= meters.oldest_run.series[()] < 260
     await fetch(database, "update runs set lease_until = now() - interval '30 seconds'")
-    await waiting.look()
+    await waiting.refresh()
     assert meters.runs_orphaned.series == {(): 2}
 
 
 async def test_a_step_of_a_run_that_is_elsewhere_is_a_lost_lease(database: Database) -> None:
     meters = Meters()
-    journal = Journal(database, 60.0, Telling(meters, NO_TRACER))
+    journal = Journal(database, 60.0, TraceRecorder(meters, NO_TRACER))
     journal.start()
     with pytest.raises(LeaseLost):
         await journal.write(entry())
@@ -94,7 +94,7 @@ async def test_a_step_that_waited_for_the_database_in_vain_speaks_against_the_se
     monkeypatch.setattr(module, "VAIN_SECONDS", patience)
     meters = Meters()
     away = Database(NOWHERE, requests=1, engine=1)
-    journal = Journal(away, 60.0, Telling(meters, NO_TRACER))
+    journal = Journal(away, 60.0, TraceRecorder(meters, NO_TRACER))
     journal.start()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):

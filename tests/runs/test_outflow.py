@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
-from app.bus.feed import START
-from app.db.engine import Database
-from app.runs.entries import Claimed
-from app.runs.outflow import Outflow
+from app.agents.port import RunContext, RunOutcome
+from app.domain.event_id import START
+from app.engine.entries import ClaimedRun
+from app.engine.streams.send_budget import SendBudget
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, step
 
 LARGE = 1_000_000
@@ -18,8 +18,8 @@ LARGE = 1_000_000
 # The piece of a step has twice that: its values, and the update that the log keeps of it.
 
 
-async def hoard(_: RunContext) -> Outcome:
-    return Outcome(step=step("x" * LARGE))
+async def hoard(_: RunContext) -> RunOutcome:
+    return RunOutcome(step=step("x" * LARGE))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def engine(database: Database) -> AsyncIterator[Engine]:
         yield engine
 
 
-async def large_run(engine: Engine) -> Claimed:
+async def large_run(engine: Engine) -> ClaimedRun:
     run = await engine.begin("x", agent="steered", modes=["values"])
     await engine.result(run)
     return run
@@ -37,7 +37,7 @@ async def large_run(engine: Engine) -> Claimed:
 class Idle:
     """A reader that takes its chunks until the first large one, and then none."""
 
-    def __init__(self, engine: Engine, run: Claimed, holder: str) -> None:
+    def __init__(self, engine: Engine, run: ClaimedRun, holder: str) -> None:
         self.chunks = engine.streams.follow(TENANT, run.run_id, after=START, modes=None, holder=holder)
         self.has_large = asyncio.Event()
         self.task = asyncio.ensure_future(self._read())
@@ -62,7 +62,7 @@ async def some_have(count: int, readers: list[Idle]) -> None:
 
 async def test_readers_that_do_not_read_hold_no_more_than_the_share_of_their_key(engine: Engine) -> None:
     run = await large_run(engine)
-    engine.streams.outflow = outflow = Outflow(max_bytes=10 * LARGE, max_bytes_each=3 * LARGE, max_loads=1)
+    engine.streams.outflow = outflow = SendBudget(max_bytes=10 * LARGE, max_bytes_each=3 * LARGE, max_loads=1)
     readers = [Idle(engine, run, "one") for _ in range(12)]
     await some_have(2, readers)
     other = Idle(engine, run, "other")
@@ -88,7 +88,7 @@ async def test_readers_that_do_not_read_hold_no_more_than_the_share_of_their_key
 
 async def test_the_process_has_a_bound_for_all_keys(engine: Engine) -> None:
     run = await large_run(engine)
-    engine.streams.outflow = outflow = Outflow(max_bytes=5 * LARGE, max_bytes_each=5 * LARGE, max_loads=1)
+    engine.streams.outflow = outflow = SendBudget(max_bytes=5 * LARGE, max_bytes_each=5 * LARGE, max_loads=1)
     readers = [Idle(engine, run, f"key {number}") for number in range(8)]
     await some_have(3, readers)
     async with asyncio.timeout(10):

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.events import MessageDelta
-from app.runs.modes.messages import Growing
-from app.runs.modes.partial_json import read_partial
+from app.engine.streams.modes.messages import PartialMessage, read_partial
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_every_beginning_of_an_object_reads_as_an_object() -> None:
 
 
 def test_long_arguments_in_small_pieces_are_read_in_linear_time() -> None:
-    growing = Growing()
+    growing = PartialMessage()
     began = time.thread_time()
     for _ in range(4000):
         piece = {"index": 0, "id": "c", "name": "t", "args": "x" * 50}

@@ -11,16 +11,16 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from app.agents.port import Outcome, RunContext
-from app.assistants.tables import assistants
+from app.agents.port import RunContext, RunOutcome
 from app.base.errors import LeaseLost
 from app.base.ids import agent_id, new_id
-from app.bus.feed import START, EventId
-from app.db.engine import Database
+from app.domain.event_id import START, EventId
 from app.domain.events import MessageDelta
-from app.runs import claims
-from app.runs.entries import Claimed
-from app.runs.thread_streams import Place, ThreadStreams
+from app.engine.entries import ClaimedRun
+from app.engine.queue import claims
+from app.features.assistants.tables import assistants
+from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
+from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
 
 
@@ -33,7 +33,7 @@ class Speaker:
         self.calls = 0
         self.called = asyncio.Event()
 
-    async def work(self, context: RunContext) -> Outcome:
+    async def work(self, context: RunContext) -> RunOutcome:
         self.calls += 1
         self.called.set()
         message_id = context.message_id()
@@ -41,7 +41,7 @@ class Speaker:
             await self.may.acquire()
             context.emit(MessageDelta(message_id=message_id, node="agent", step=context.step, text=word))
         await self.may.acquire()
-        return Outcome(step=step("".join(self.words)))
+        return RunOutcome(step=step("".join(self.words)))
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +54,7 @@ async def two(database: Database, agent: SteeredAgent, lease: float = 30.0) -> A
         yield api, worker
 
 
-class Heard:
+class RecordingReader:
     """What a reader has got so far."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
@@ -95,11 +95,11 @@ async def test_tokens_reach_a_reader_in_another_process_before_their_step_commit
     speaker = Speaker("one ", "two ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, worker):
         run = await api.begin("x", agent="steered", modes=["messages-tuple", "values"])
-        live = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        live = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
         for word in (b"one ", b"two "):
             speaker.may.release()
             await live.until(word)
-        late = Heard(api.streams.follow(TENANT, run.run_id, after=EventId(1, 2), modes=None))
+        late = RecordingReader(api.streams.follow(TENANT, run.run_id, after=EventId(1, 2), modes=None))
         await late.until(b"two ")
         speaker.may.release()
         whole = await live.whole()
@@ -113,7 +113,7 @@ async def test_a_cancel_is_felt_in_another_process_at_once(database: Database) -
     speaker = Speaker("one ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-        live = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        live = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
         speaker.may.release()
         await live.until(b"one ")
         await api.supervisor.cancel(TENANT, [run.run_id], "interrupt")
@@ -128,8 +128,8 @@ async def test_the_stream_of_a_thread_hears_of_runs_that_start_elsewhere(databas
         first = await api.begin("one")
         await api.result(first)
         threads = ThreadStreams(database, api.supervisor, api.streams)
-        follow = threads.follow(TENANT, first.thread_id, Place(2, START), frozenset({"run_modes"}))
-        heard = Heard(follow)
+        follow = threads.follow(TENANT, first.thread_id, ThreadCursor(2, START), frozenset({"run_modes"}))
+        heard = RecordingReader(follow)
         for ordinal in (2, 3):
             await api.begin(f"number {ordinal}", thread=first.thread_id)
             await heard.until(b"echo: number %d" % ordinal)
@@ -142,7 +142,7 @@ async def test_a_reader_goes_on_with_the_next_owner_when_one_is_lost(database: D
         lost = Engine(database, SteeredAgent("steered", first.work), most=1)
         await lost.start(sweeping=True)
         run = await lost.begin("x", agent="steered", modes=["messages-tuple"])
-        live = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+        live = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
         first.may.release()
         await live.until(b"half ")
         await fetch(database, "update runs set lease_until = now() - interval '1 second'")
@@ -182,7 +182,7 @@ async def test_a_run_that_commits_a_step_and_then_kills_its_process_is_given_up_
     """Each step clears its attempts; its deaths are counted all the same."""
     committed = 0
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         nonlocal committed
         await context.commit(step(f"step {context.step}", following=("agent",)))
         committed += 1
@@ -211,7 +211,7 @@ async def test_a_run_that_commits_a_step_and_then_kills_its_process_is_given_up_
         result = await reader.result(run)
     assert result["__error__"]["error"] == "PoisonError"
     assert str(deaths) in result["__error__"]["message"]
-    assert (deaths, committed) == (claims.MOST_DEATHS, claims.MOST_DEATHS)
+    assert (deaths, committed) == (claims.MAX_CRASHES, claims.MAX_CRASHES)
 
 
 async def test_claims_are_fair_between_tenants(database: Database) -> None:
@@ -232,7 +232,7 @@ async def test_a_process_that_hung_past_its_lease_writes_nothing_and_starts_noth
     started = asyncio.Event()
     tried = asyncio.Event()
 
-    async def work(context: RunContext) -> Outcome:
+    async def work(context: RunContext) -> RunOutcome:
         started.set()
         await tried.wait()
         with pytest.raises(LeaseLost):
@@ -255,12 +255,12 @@ async def test_a_process_that_hung_past_its_lease_writes_nothing_and_starts_noth
 async def test_without_heartbeats_a_run_stops_before_its_lease_ends(database: Database) -> None:
     stopped = asyncio.Event()
 
-    async def work(_: RunContext) -> Outcome:
+    async def work(_: RunContext) -> RunOutcome:
         try:
             await asyncio.Event().wait()
         finally:
             stopped.set()
-        return Outcome()
+        return RunOutcome()
 
     engine = Engine(database, SteeredAgent("steered", work), lease=2.0)
     await engine.start(sweeping=True)
@@ -280,7 +280,7 @@ async def test_a_hundred_readers_elsewhere_cost_one_look(database: Database) -> 
     speaker = Speaker("word ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-        readers = [Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None)) for _ in range(100)]
+        readers = [RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None)) for _ in range(100)]
         speaker.may.release()
         for reader in readers:
             await reader.until(b"word ")
@@ -315,8 +315,8 @@ async def test_what_a_drained_process_claims_at_its_end_is_given_back_at_once(
     name = "claim_suspects" if suspects else "claim"
     claim = getattr(leaving.claims, name)
 
-    async def slow(*which: Any) -> list[Claimed]:
-        found: list[Claimed] = await claim(*which)
+    async def slow(*which: Any) -> list[ClaimedRun]:
+        found: list[ClaimedRun] = await claim(*which)
         if found:
             claimed.set()
             await answered.wait()
@@ -350,11 +350,11 @@ async def test_a_process_that_wakes_up_after_its_lease_takes_not_one_more_step(d
     started, ready = asyncio.Event(), asyncio.Event()
     sent: list[str] = []
 
-    async def work(_: RunContext) -> Outcome:
+    async def work(_: RunContext) -> RunOutcome:
         started.set()
         await ready.wait()
         sent.append("too late")
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", work), sweeping=True) as engine:
         run = await engine.begin("x", agent="steered")

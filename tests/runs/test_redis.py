@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.bus.feed import START
-from app.bus.redis_relay import RedisCarrier
-from app.db.engine import Database
-from app.secrets.secret import Secret
+from app.domain.event_id import START
+from app.engine.streams.redis_transport import RedisFrameTransport
+from app.infra.db.engine import Database
+from app.infra.secrets.secret import Secret
 from tests.redis import RedisServer
 from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, fetch
-from tests.runs.test_processes import Heard, Speaker
+from tests.runs.test_processes import RecordingReader, Speaker
 from tests.system.house import serving
 
 
@@ -34,9 +34,9 @@ async def two(database: Database, agent: SteeredAgent, redis: RedisServer) -> As
         yield api, worker
 
 
-async def follow(api: Engine, speaker: Speaker) -> tuple[Heard, object]:
+async def follow(api: Engine, speaker: Speaker) -> tuple[RecordingReader, object]:
     run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-    heard = Heard(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+    heard = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
     speaker.may.release()
     await heard.until(b"one ")
     return heard, run
@@ -85,7 +85,7 @@ async def test_without_its_redis_a_process_is_degraded_and_works(fresh_database_
 
         async def status() -> str:
             carrier = service.house.redis
-            assert isinstance(carrier, RedisCarrier)
+            assert isinstance(carrier, RedisFrameTransport)
             await carrier.probe()
             checks = (await service.get("/health")).json()["checks"]
             return str(checks["redis"]["status"])

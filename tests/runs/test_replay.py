@@ -4,21 +4,21 @@ import asyncio
 
 import msgspec
 
-from app.agents.port import Outcome, RunContext, Step
-from app.bus.feed import EventId
-from app.db.engine import Database
+from app.agents.port import RunContext, RunOutcome, Step
+from app.domain.event_id import EventId
 from app.domain.events import Custom
-from app.runs.frames import MODES
+from app.engine.streams.frames import MODES
+from app.infra.db.engine import Database
 from tests.runs.engine import SteeredAgent, engine_on, said, step
 
 
 async def test_steps_that_no_mode_shows_cost_a_replay_nothing(database: Database) -> None:
-    async def unseen_steps(context: RunContext) -> Outcome:
+    async def unseen_steps(context: RunContext) -> RunOutcome:
         for text in ("one", "two"):
             await context.commit(step(text))  # the first ends the node's task, the second belongs to none
         context.emit(Custom(data=msgspec.Raw(b'"here"')))
         await context.commit(step("three"))
-        return Outcome()
+        return RunOutcome()
 
     async with engine_on(database, SteeredAgent("echo", unseen_steps)) as engine:
         run = await engine.begin("x", modes=["tasks", "custom"])
@@ -32,7 +32,7 @@ async def test_a_reader_that_comes_late_gets_the_values_of_each_step_not_those_o
     """Frames of values are encoded when they are read, by when the state has grown, or was changed."""
     reached, go_on = asyncio.Event(), asyncio.Event()
 
-    async def changing(context: RunContext) -> Outcome:
+    async def changing(context: RunContext) -> RunOutcome:
         draft = said("draft")
         await context.commit(Step(node="agent", update={"messages": [draft]}, next=("agent",)))
         await context.commit(Step(node="agent", update={"list": [1, 2], "topic": "one"}, next=("agent",)))
@@ -41,7 +41,7 @@ async def test_a_reader_that_comes_late_gets_the_values_of_each_step_not_those_o
         await context.commit(Step(node="agent", update={"topic": "two", "list": [2, 3]}, next=()))
         reached.set()
         await go_on.wait()
-        return Outcome(step=step("done"))
+        return RunOutcome(step=step("done"))
 
     async with engine_on(database, SteeredAgent("steered", changing)) as engine:
         run = await engine.begin("x", agent="steered", modes=list(MODES))

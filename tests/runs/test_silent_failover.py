@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
-from app.db.engine import Database
+from app.agents.port import RunContext, RunOutcome
+from app.infra.db.engine import Database
 from tests.faults.proxy import Proxy, Trouble
 from tests.runs.engine import Engine, SteeredAgent, add_assistants
 
@@ -17,9 +17,9 @@ IDLE = 12
 
 @pytest.mark.timeout(120)
 async def test_heartbeats_outlive_a_pool_of_dead_connections(fresh_database_url: str) -> None:
-    async def work(_: RunContext) -> Outcome:
+    async def work(_: RunContext) -> RunOutcome:
         await asyncio.Event().wait()
-        return Outcome()
+        return RunOutcome()
 
     async with Proxy(fresh_database_url) as proxy:
         database = Database(proxy.url, requests=4, engine=30)

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from app.base.ids import new_id
-from app.checkpoints import cache
-from app.checkpoints.cache import Kept, StateCache
 from app.domain.state import State
+from app.engine.checkpoints import state_cache
+from app.engine.checkpoints.state_cache import CachedState, StateCache
 
 FILL = """
 import gc
 from pathlib import Path
 from uuid import UUID
 from app.base.ids import new_id
-from app.checkpoints import cache
-from app.checkpoints.cache import Kept, StateCache
+from app.engine.checkpoints import state_cache
+from app.engine.checkpoints.state_cache import CachedState, StateCache
 from app.domain.state import State
 
 messages, length, channels = {messages}, {length}, {channels}
@@ -35,19 +35,19 @@ def made():
     for number in range(channels):
         state.set(f"channel {{number}}", {{"value": number}})
     state.take_items()
-    return Kept(new_id(), 1, ("agent",), state)
+    return CachedState(new_id(), 1, ("agent",), state)
 
 states.put(tenant, new_id(), made())
 gc.collect()
 before = resident()
 turns = 0
-while states.size < cache.MOST_BYTES * 0.98 or turns < 10:
+while states.size < state_cache.MAX_BYTES * 0.98 or turns < 10:
     states.put(tenant, new_id(), made())
     turns += 1
 full = resident() - before
 states.release_idle(float("inf"))
 gc.collect()
-cache.trim_memory()
+state_cache.trim_memory()
 print(full, resident() - before)
 """
 
@@ -60,15 +60,15 @@ def test_a_full_cache_takes_the_memory_that_it_says_and_gives_it_back(
     code = FILL.format(messages=messages, length=length, channels=channels)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
     full, after = map(int, done.stdout.split())
-    assert 0.6 * cache.MOST_BYTES < full < 1.15 * cache.MOST_BYTES
+    assert 0.6 * state_cache.MAX_BYTES < full < 1.15 * state_cache.MAX_BYTES
     assert after < 0.3 * full
 
 
 def test_what_is_not_used_for_a_while_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     states, tenant, idle, used = StateCache(), new_id(), new_id(), new_id()
-    kept = [Kept(new_id(), 1, (), State()) for _ in range(2)]
+    kept = [CachedState(new_id(), 1, (), State()) for _ in range(2)]
     states.put(tenant, idle, kept[0])
-    now = time.monotonic() + cache.IDLE_SECONDS
+    now = time.monotonic() + state_cache.IDLE_SECONDS
     assert states.release_idle(now - 1.0) == 0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     states.put(tenant, used, kept[1])
@@ -86,11 +86,11 @@ async def test_memory_goes_back_to_the_system_beside_the_event_loop(monkeypatch:
         trimming.set()
         assert seen.wait(20), "the event loop waits for it"
 
-    monkeypatch.setattr(cache, "trim_memory", trim)
-    monkeypatch.setattr(cache, "IDLE_SECONDS", -1.0)
-    monkeypatch.setattr(cache, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(state_cache, "trim_memory", trim)
+    monkeypatch.setattr(state_cache, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(state_cache, "LOOK_SECONDS", 0.01)
     states = StateCache()
-    states.put(new_id(), new_id(), Kept(new_id(), 1, (), State()))
+    states.put(new_id(), new_id(), CachedState(new_id(), 1, (), State()))
     states.start()
     async with asyncio.timeout(30):
         while not trimming.is_set():  # noqa: ASYNC110  a thread sets it

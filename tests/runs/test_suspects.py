@@ -6,15 +6,16 @@ from collections.abc import Iterable
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
+from app.agents.port import RunContext, RunOutcome
 from app.base.ids import new_id, owner_id
-from app.bus.feed import Feed
-from app.checkpoints.cache import StateCache
-from app.db.engine import Database
-from app.runs import claims, pickup, quarantine, supervisor
-from app.runs.entries import Claimed
-from app.runs.live import Live
-from app.runs.loading import Loaded, load_thread
+from app.engine import supervisor
+from app.engine.checkpoints.state_cache import StateCache
+from app.engine.entries import ClaimedRun
+from app.engine.execution.run_state import LoadedThread, load_thread
+from app.engine.queue import claims, quarantine, run_claimer
+from app.engine.queue.owned_runs import OwnedRun
+from app.engine.streams.feed import Feed
+from app.infra.db.engine import Database
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 
 LEASE = 600.0
@@ -22,7 +23,7 @@ LEASE = 600.0
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickup, "REAP_SECONDS", 0.05)
+    monkeypatch.setattr(run_claimer, "REAP_SECONDS", 0.05)
     monkeypatch.setattr(quarantine, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(claims, "LEFT_TO_OTHERS", 0.0)
 
@@ -36,7 +37,7 @@ class Gated:
         self.crowds: list[int] = []
         self.changed = asyncio.Condition()
 
-    async def work(self, context: RunContext) -> Outcome:
+    async def work(self, context: RunContext) -> RunOutcome:
         name = context.state.elements()[0].decode().partition('"content":"')[2].partition('"')[0]
         self.live.add(name)
         self.crowds.append(len(self.live))
@@ -48,7 +49,7 @@ class Gated:
             await self.gates.setdefault(f"{name}.end", asyncio.Event()).wait()
         finally:
             self.live.discard(name)
-        return Outcome(step=step(name))
+        return RunOutcome(step=step(name))
 
     def let_go(self, *names: str) -> None:
         for name in names:
@@ -60,7 +61,7 @@ class Gated:
             await self.changed.wait_for(lambda: self.live >= set(names))
 
 
-async def died_with(database: Database, engine: Engine, *texts: str, owner: object = None) -> list[Claimed]:
+async def died_with(database: Database, engine: Engine, *texts: str, owner: object = None) -> list[ClaimedRun]:
     """Runs whose owner was lost with all of them."""
     runs = [await engine.accept(text, agent="steered", owner=owner or new_id()) for text in texts]
     await fetch(database, "update runs set lease_until = now() - interval '1 second' where status = 'running'")
@@ -68,7 +69,7 @@ async def died_with(database: Database, engine: Engine, *texts: str, owner: obje
     return runs
 
 
-async def ended(engine: Engine, runs: Iterable[Claimed]) -> None:
+async def ended(engine: Engine, runs: Iterable[ClaimedRun]) -> None:
     for run in runs:
         assert "__error__" not in await engine.result(run)
 
@@ -238,7 +239,7 @@ async def test_a_server_leaves_the_run_that_it_died_with_to_others(
         assert await engine.claims.claim_suspects(5) == []
         engine.claims.owner = other
         (claimed,) = await engine.claims.claim_suspects(5)
-        assert (claimed.suspect, claimed.torn, claimed.attempt) == (True, True, 2)
+        assert (claimed.suspect, claimed.crashed_mid_step, claimed.attempt) == (True, True, 2)
 
 
 async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_the_database(database: Database) -> None:
@@ -256,7 +257,7 @@ async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_th
         (row,) = await fetch(database, "select reason, attempts from runs")
         assert row == {"reason": "cut", "attempts": 1}
         (claimed,) = await engine.claims.claim(1)
-        assert (claimed.suspect, claimed.torn, claimed.attempt) == (False, True, 1)
+        assert (claimed.suspect, claimed.crashed_mid_step, claimed.attempt) == (False, True, 1)
 
 
 async def test_nothing_is_held_against_them_where_another_process_has_found_their_leases_ended(
@@ -276,7 +277,7 @@ async def test_nothing_is_held_against_them_where_another_process_has_found_thei
             while await fetch(database, "select 1 from runs where reason = 'recovered'"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         (claimed,) = await engine.claims.claim(1)
-        assert (claimed.suspect, claimed.torn, claimed.attempt) == (False, True, 1)
+        assert (claimed.suspect, claimed.crashed_mid_step, claimed.attempt) == (False, True, 1)
 
 
 async def test_a_process_that_stood_still_does_not_blame_the_database(database: Database) -> None:
@@ -337,7 +338,7 @@ async def test_a_run_that_is_still_loading_makes_way_at_its_next_step_too(
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
     gated, loading, may_load = Gated(), asyncio.Event(), asyncio.Event()
 
-    async def slow_load(database: Database, cache: StateCache, claimed: Claimed) -> Loaded:
+    async def slow_load(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
         if not claimed.suspect and not loading.is_set():
             loading.set()
             await may_load.wait()
@@ -367,12 +368,12 @@ async def test_the_proof_of_an_earlier_attempt_proves_nothing_about_the_next_one
         ward = engine.supervisor._quarantine
         await died_with(database, engine, "x")
         (first,) = await ward.claim()
-        ward.settled(Live(first, Feed()))  # lost again
+        ward.settled(OwnedRun(first, Feed()))  # lost again
         await fetch(database, "update runs set lease_until = now() - interval '1 second'")
         assert await engine.claims.release_expired() == 1
         (second,) = await ward.claim()
         assert (first.run_id, first.epoch + 1) == (second.run_id, second.epoch)
-        ward.settled(Live(first, Feed()))  # the timer of its proof
+        ward.settled(OwnedRun(first, Feed()))  # the timer of its proof
         assert ward._unproven
-        ward.settled(Live(second, Feed()))
+        ward.settled(OwnedRun(second, Feed()))
         assert not ward._unproven

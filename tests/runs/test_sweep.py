@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 
 from app.base.ids import new_id
-from app.db.engine import Database
-from app.options.storage import RetentionSettings
-from app.runs import sweeps as module
-from app.runs.sweeps import Sweeps
+from app.engine.queue import retention as module
+from app.engine.queue.retention import RetentionSweeper
+from app.infra.db.engine import Database
+from app.infra.settings.storage import RetentionSettings
 from tests.database import age, execute
 from tests.runs.engine import TENANT, Engine, fetch
 
@@ -20,8 +20,8 @@ async def test_what_a_stateless_run_left_is_swept_once_it_is_old(engine: Engine,
     later = await engine.accept("later", temporary=True, delay=600.0)
     await engine.result(kept)
     await engine.result(gone)
-    assert await Sweeps(engine.database).temporary(60) == 0
-    assert await Sweeps(engine.database).temporary(0) == 1
+    assert await RetentionSweeper(engine.database).temporary(60) == 0
+    assert await RetentionSweeper(engine.database).temporary(0) == 1
     threads = {row["thread_id"] for row in await fetch(database, "select thread_id from threads")}
     assert threads == {kept.thread_id, later.thread_id}
     for table in ("steps", "events"):
@@ -41,7 +41,7 @@ async def test_a_thread_whose_time_is_over_goes_unless_something_lives_there(
     hour_ago = "updated_at = now() - interval '61 minutes', ttl_minutes = 60"
     await fetch(database, f"update threads set {hour_ago} where thread_id = any($1)", [old.thread_id, busy.thread_id])
     await fetch(database, "update threads set ttl_minutes = 60 where thread_id = $1", young.thread_id)
-    assert await Sweeps(engine.database).expired() == 1
+    assert await RetentionSweeper(engine.database).expired() == 1
     left = {row["thread_id"] for row in await fetch(database, "select thread_id from threads")}
     assert left == {young.thread_id, busy.thread_id}
 
@@ -64,7 +64,7 @@ async def test_a_thread_that_has_rested_keeps_its_newest_state_and_goes_on_from_
         database, "update threads set updated_at = now() - interval '61 minutes' where thread_id = any($1)", aged
     )
     before = {name: await past(database, thread) for name, thread in threads.items()}
-    assert await Sweeps(database).rested() == 1
+    assert await RetentionSweeper(database).rested() == 1
     assert [await past(database, threads[name]) for name in threads if name != "old"] == [
         before[name] for name in threads if name != "old"
     ]
@@ -73,7 +73,7 @@ async def test_a_thread_that_has_rested_keeps_its_newest_state_and_goes_on_from_
     assert newest == {**before["old"][0][-1], "parent_id": None}
     assert len(items) == 4  # the messages that the newest state has
     assert len(await fetch(database, "select from runs where thread_id = $1", threads["old"])) == 2
-    assert await Sweeps(database).rested() == 0
+    assert await RetentionSweeper(database).rested() == 0
     values = await engine.result(await engine.begin("three", thread=threads["old"]))
     assert [message["content"] for message in values["messages"]][::2] == ["one", "two", "three"]
 
@@ -96,7 +96,7 @@ async def test_what_was_asked_for_with_a_key_stays_until_the_key_is_over(engine:
         run.run_id,
         run.thread_id,
     )
-    sweeps = Sweeps(engine.database)
+    sweeps = RetentionSweeper(engine.database)
     assert (await sweeps.temporary(0), await sweeps.keys()) == (0, 0)
     await fetch(database, "update idempotency_keys set created_at = now() - interval '25 hours'")
     assert (await sweeps.keys(), await sweeps.temporary(0)) == (1, 1)
@@ -110,12 +110,12 @@ async def test_the_log_of_a_run_is_kept_for_a_day_after_its_end(
     await engine.result(young)
     await fetch(database, "update events set created_at = now() - interval '25 hours'")
     before = new_id()
-    assert await Sweeps(database).events(before) == 0
+    assert await RetentionSweeper(database).events(before) == 0
     await age(fresh_database_url, str(old.run_id))
     await a_walk_later(database)
-    assert await Sweeps(database).events() == 0, "the walk stays behind runs that may not have ended"
+    assert await RetentionSweeper(database).events() == 0, "the walk stays behind runs that may not have ended"
     await a_walk_later(database)
-    assert await Sweeps(database).events(before) > 0
+    assert await RetentionSweeper(database).events(before) > 0
     assert {row["run_id"] for row in await fetch(database, "select run_id from events")} == {young.run_id}
 
 
@@ -136,7 +136,7 @@ async def test_sweeps_go_on_until_nothing_is_due(
     monkeypatch.setattr(module, "ROWS", 3)
     for number in range(10):
         await engine.result(await engine.begin(str(number), temporary=True))
-    assert await Sweeps(database).temporary(0) == 10
+    assert await RetentionSweeper(database).temporary(0) == 10
     assert await fetch(database, "select 1 from threads") == []
 
 
@@ -155,13 +155,13 @@ async def test_threads_of_one_moment_go_a_batch_at_a_time(
     seen = []
     swept = module._swept
 
-    async def counted(*given: Any) -> module.Batch:
+    async def counted(*given: Any) -> module.SweepBatch:
         batch = await swept(*given)
         seen.append(batch.seen)
         return batch
 
     monkeypatch.setattr(module, "_swept", counted)
-    assert await Sweeps(database).expired() == 7
+    assert await RetentionSweeper(database).expired() == 7
     assert seen == [3, 3, 1], "what is not due costs no batch"
     assert [row["thread_id"] for row in await fetch(database, "select thread_id from threads")] == [young.thread_id]
 
@@ -174,18 +174,18 @@ async def test_the_transitions_of_deleted_runs_go_after_a_week_and_those_of_othe
     await engine.result(kept)
     for number in range(5):
         await engine.result(await engine.begin(str(number), temporary=True))
-    assert await Sweeps(database).temporary(0) == 5
-    assert await Sweeps(database).transitions() == 0
+    assert await RetentionSweeper(database).temporary(0) == 5
+    assert await RetentionSweeper(database).transitions() == 0
     await asleep(fresh_database_url, "update run_transitions set at = at - interval '8 days'")
-    assert await Sweeps(database, RetentionSettings(transitions_days=30)).transitions() == 0
+    assert await RetentionSweeper(database, RetentionSettings(transitions_days=30)).transitions() == 0
     await a_walk_later(database)
-    assert await Sweeps(database).transitions() == 5 * 3
+    assert await RetentionSweeper(database).transitions() == 5 * 3
     assert {row["run_id"] for row in await fetch(database, "select run_id from run_transitions")} == {kept.run_id}
-    assert "transitions" not in Sweeps(database, RetentionSettings(transitions_days=0)).kinds(0)
+    assert "transitions" not in RetentionSweeper(database, RetentionSettings(transitions_days=0)).kinds(0)
 
 
 async def test_what_users_own_stays_unless_a_setting_says_otherwise(database: Database) -> None:
-    assert set(Sweeps(database).kinds(0)) == {
+    assert set(RetentionSweeper(database).kinds(0)) == {
         "temporary",
         "expired",
         "rested",
@@ -196,7 +196,7 @@ async def test_what_users_own_stays_unless_a_setting_says_otherwise(database: Da
         "audit",
     }
     all_of_them = RetentionSettings(threads_days=1, history_days=1, runs_days=1)
-    assert set(Sweeps(database, all_of_them).kinds(0)) >= {"threads", "history", "runs"}
+    assert set(RetentionSweeper(database, all_of_them).kinds(0)) >= {"threads", "history", "runs"}
 
 
 async def test_old_runs_go_but_for_the_newest_of_a_thread(
@@ -207,7 +207,7 @@ async def test_old_runs_go_but_for_the_newest_of_a_thread(
     second = await engine.begin("two", thread=first.thread_id)
     await engine.result(second)
     await asleep(fresh_database_url, "update runs set ended_at = ended_at - interval '3 days'")
-    sweeps = Sweeps(database, RetentionSettings(runs_days=2))
+    sweeps = RetentionSweeper(database, RetentionSettings(runs_days=2))
     assert await sweeps.runs(new_id()) == 1
     assert [row["run_id"] for row in await fetch(database, "select run_id from runs")] == [second.run_id]
     assert {row["run_id"] for row in await fetch(database, "select run_id from steps")} == {second.run_id}
@@ -226,7 +226,7 @@ async def test_a_call_that_must_not_be_repeated_stays_with_its_thread_when_its_r
     for tool_class in ("unsafe", "reconcilable", "read_only", "idempotent"):
         await fetch(database, intent, first.tenant_id, first.run_id, tool_class)
     await asleep(fresh_database_url, "update runs set ended_at = ended_at - interval '3 days'")
-    assert await Sweeps(database, RetentionSettings(runs_days=2)).runs(new_id()) == 1
+    assert await RetentionSweeper(database, RetentionSettings(runs_days=2)).runs(new_id()) == 1
     left = await fetch(database, "select call_id, thread_id from tool_intents order by call_id")
     assert left == [
         {"call_id": "reconcilable", "thread_id": first.thread_id},
@@ -247,7 +247,7 @@ async def test_a_closed_question_goes_with_the_run_that_answered_it(
     for name, answered in (("old", runs[1].run_id), ("newest", runs[2].run_id), ("open", None)):
         await fetch(database, closed, runs[0].tenant_id, runs[0].thread_id, name, runs[0].run_id, answered)
     await asleep(fresh_database_url, "update runs set ended_at = ended_at - interval '3 days'")
-    assert await Sweeps(database, RetentionSettings(runs_days=2)).runs(new_id()) == 2
+    assert await RetentionSweeper(database, RetentionSettings(runs_days=2)).runs(new_id()) == 2
     left = await fetch(database, "select question_id from questions order by question_id")
     assert [row["question_id"] for row in left] == ["newest", "open"]
 
@@ -266,7 +266,7 @@ async def test_idle_threads_and_their_past_go_when_a_setting_says_so(engine: Eng
     await fetch(
         database, "update threads set ttl_minutes = 100000, keep_minutes = 100000 where thread_id = $1", threads["own"]
     )
-    sweeps = Sweeps(database, RetentionSettings(threads_days=2, history_days=2))
+    sweeps = RetentionSweeper(database, RetentionSettings(threads_days=2, history_days=2))
     assert await sweeps.history() == 1
     assert len((await past(database, threads["idle"]))[0]) == 1
     assert len((await past(database, threads["young"]))[0]) > 1
@@ -281,7 +281,7 @@ async def test_a_walk_goes_on_where_it_was_and_one_process_walks_at_a_time(
     for number in range(4):
         await engine.result(await engine.begin(str(number)))
     monkeypatch.setattr(module, "ROWS", 2)
-    sweeps = Sweeps(database)
+    sweeps = RetentionSweeper(database)
     await sweeps.events(new_id())
     (mark,) = await fetch(database, "select place, done from retention_marks where name = 'events'")
     newest = await fetch(database, "select run_id from runs order by run_id desc limit 1")
@@ -299,7 +299,7 @@ async def test_one_process_at_a_time_does_a_sweep(engine: Engine, database: Data
         f"insert into idempotency_keys (tenant_id, route, key, fingerprint, created_at)"
         f" values ('{TENANT}', 'POST /x', 'old', '', now() - interval '25 hours')",
     )
-    sweeps = Sweeps(database).kinds(0)
+    sweeps = RetentionSweeper(database).kinds(0)
     async with database.engine_connection() as other, other.transaction():
         for name in ("temporary", "keys"):
             await other.fetch("select pg_advisory_xact_lock(hashtextextended('batches ' || $1, 0))", name)
@@ -314,5 +314,5 @@ async def test_the_audit_log_is_kept_for_as_long_as_the_setting_says(database: D
         database,
         f"insert into audit_log (tenant_id, entry_id, at, action, actor, subject) {rows} from generate_series(0, 5) n",
     )
-    assert await Sweeps(database).audit() == 3
+    assert await RetentionSweeper(database).audit() == 3
     assert len(await fetch(database, "select 1 from audit_log")) == 3

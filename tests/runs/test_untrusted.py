@@ -2,14 +2,14 @@
 
 import pytest
 
-from app.agents.port import Outcome, RunContext
-from app.db.engine import Database
+from app.agents.port import RunContext, RunOutcome
+from app.infra.db.engine import Database
 from tests.runs.engine import SteeredAgent, engine_on, fetch
 
 
 @pytest.mark.parametrize("words", ["zero \x00 byte", "half \ud800 pair", ""])
 async def test_an_error_that_no_database_takes_still_ends_the_run(database: Database, words: str) -> None:
-    async def fail(_: RunContext) -> Outcome:
+    async def fail(_: RunContext) -> RunOutcome:
         raise ValueError(words)
 
     async with engine_on(database, SteeredAgent("steered", fail)) as engine:

@@ -9,15 +9,15 @@ from uuid import UUID, uuid4
 import pytest
 from redis.asyncio import Redis
 
-from app.bus.redis_address import RedisAddress
-from app.bus.redis_relay import RedisCarrier
-from app.bus.relay import Chunk, Place
-from app.limits.buckets import Take
-from app.limits.shared import SharedBuckets
-from app.secrets.secret import Secret
+from app.engine.streams.frame_transport import FrameBatch, FramePosition
+from app.engine.streams.redis_transport import RedisFrameTransport
+from app.infra.redis.connection import RedisAddress
+from app.infra.secrets.secret import Secret
+from app.security.limits.redis_buckets import SharedBuckets
+from app.security.limits.token_buckets import BucketTake
 from tests.redis import RedisServer
 
-TAKE = Take(key="test", name="test", limit=1000, window=60.0)
+TAKE = BucketTake(key="test", name="test", limit=1000, window=60.0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ class Otherwise:
     """What is sent by the other way."""
 
     def __init__(self) -> None:
-        self.chunks: list[Chunk] = []
+        self.chunks: list[FrameBatch] = []
 
     def start(self, readers: object) -> None: ...
 
@@ -61,7 +61,7 @@ class Otherwise:
 
     def unwant(self, run_id: object) -> None: ...
 
-    async def publish(self, chunks: Sequence[Chunk]) -> None:
+    async def publish(self, chunks: Sequence[FrameBatch]) -> None:
         self.chunks += chunks
 
 
@@ -69,12 +69,12 @@ class Readers:
     """What is heard."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[Chunk] = asyncio.Queue()
+        self.heard: asyncio.Queue[FrameBatch] = asyncio.Queue()
 
-    def places(self, run_ids: Iterable[UUID]) -> list[Place]:
+    def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
         return []
 
-    def receive(self, chunk: Chunk) -> None:
+    def receive(self, chunk: FrameBatch) -> None:
         self.heard.put_nowait(chunk)
 
     def missed(self) -> None:
@@ -116,11 +116,13 @@ async def test_limits_go_on_while_the_password_is_rotated(server: RedisServer, t
 @pytest.mark.parametrize("file_first", [True, False])
 async def test_frames_go_on_while_the_password_is_rotated(server: RedisServer, told: Any, file_first: bool) -> None:
     urls, readers, otherwise = Urls(server), Readers(), Otherwise()
-    carrier = RedisCarrier(urls, otherwise)
+    carrier = RedisFrameTransport(urls, otherwise)
     carrier.start(readers)
     run_id = uuid4()
     carrier.want(run_id)
-    chunk = Chunk(tenant_id=uuid4(), run_id=run_id, epoch=1, seq=1, frames=[], in_log=0, closed=False, finished=False)
+    chunk = FrameBatch(
+        tenant_id=uuid4(), run_id=run_id, epoch=1, seq=1, frames=[], in_log=0, closed=False, finished=False
+    )
 
     async def arrives() -> None:
         """By Redis, once the subscription stands; what it does not bring goes the other way, and is not lost."""

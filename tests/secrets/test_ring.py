@@ -6,9 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.base.errors import UsageError
-from app.secrets.ring import Vault
-from app.secrets.secret import Secret
-from app.settings import load
+from app.infra.secrets.rotating_secret import SecretStore
+from app.infra.secrets.secret import Secret
+from app.infra.settings.environment import load
 
 
 class Told:
@@ -21,14 +21,14 @@ class Told:
         self.heard.append((name, outcome))
 
 
-def opened(folder: Path, **files: str) -> tuple[Vault, Told]:
+def opened(folder: Path, **files: str) -> tuple[SecretStore, Told]:
     """A vault over files as an operator mounts them: one for each variable."""
     environment = {}
     for name, text in files.items():
         (folder / name).write_text(text)
         environment[f"{name}_FILE"] = str(folder / name)
     told = Told()
-    return Vault(load(environment, dotenv=folder / "none").read_secret, told), told
+    return SecretStore(load(environment, dotenv=folder / "none").read_secret, told), told
 
 
 def test_a_file_that_is_swapped_is_taken_up_whole(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_a_file_that_is_swapped_is_taken_up_whole(tmp_path: Path) -> None:
     assert ring.values == (Secret("sk-first"), Secret("sk-spare"))
     (tmp_path / "new").write_text("sk-second\n")
     (tmp_path / "new").rename(tmp_path / "OPENAI_API_KEY")
-    assert vault.look() == ["OPENAI_API_KEY"]
+    assert vault.refresh() == ["OPENAI_API_KEY"]
     assert (ring.values, ring.version) == ((Secret("sk-second"), Secret("sk-spare")), 1)
     assert told.heard == [("OPENAI_API_KEY", "rotated")]
-    assert vault.look() == []
+    assert vault.refresh() == []
     assert ring.version == 1
 
 
@@ -51,11 +51,11 @@ def test_a_folder_that_is_swapped_by_its_link_is_taken_up_as_kubernetes_does_it(
     (tmp_path / "data").symlink_to(tmp_path / "1")
     (tmp_path / "key").symlink_to("data/key")
     settings = load({"OPENAI_API_KEY_FILE": str(tmp_path / "key")}, dotenv=tmp_path / "none")
-    vault = Vault(settings.read_secret, Told())
+    vault = SecretStore(settings.read_secret, Told())
     ring = vault.ring("OPENAI_API_KEY")
     (tmp_path / "new").symlink_to(tmp_path / "2")
     (tmp_path / "new").rename(tmp_path / "data")
-    assert vault.look() == ["OPENAI_API_KEY"]
+    assert vault.refresh() == ["OPENAI_API_KEY"]
     assert ring.values == (Secret("sk-2"),)
 
 
@@ -73,15 +73,15 @@ def test_a_bad_new_value_leaves_the_old_one_and_is_told_once(tmp_path: Path, nam
     ring = vault.ring(name)
     (tmp_path / name).write_text(bad)
     with capture_logs() as logged:
-        assert vault.look() == []
-        assert vault.look() == []
+        assert vault.refresh() == []
+        assert vault.refresh() == []
     assert ring.values == (Secret(good),)
     assert told.heard == [(name, "refused")]
     assert [line["event"] for line in logged] == ["secret_refused"]
     assert name in vault.refused[name]
     assert "mysql" not in str(logged)
     (tmp_path / name).write_text(good)
-    vault.look()
+    vault.refresh()
     assert vault.refused == {}
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_gone_leaves_the_old_value(tmp_path: Path) -> None:
     vault, told = opened(tmp_path, OPENAI_API_KEY="sk-first")
     ring = vault.ring("OPENAI_API_KEY")
     (tmp_path / "OPENAI_API_KEY").unlink()
-    assert vault.look() == []
+    assert vault.refresh() == []
     assert ring.values == (Secret("sk-first"),)
     assert told.heard == [("OPENAI_API_KEY", "refused")]
 
@@ -106,11 +106,11 @@ def test_a_ring_that_keeps_has_the_value_before_as_its_last(tmp_path: Path) -> N
 def test_what_is_not_there_at_the_start_may_come_later(tmp_path: Path) -> None:
     (tmp_path / "spare").write_text("sk-spare")
     environment = {"OPENAI_API_KEY": "sk-environment"}
-    vault = Vault(load(environment, dotenv=tmp_path / "none").read_secret, Told())
+    vault = SecretStore(load(environment, dotenv=tmp_path / "none").read_secret, Told())
     ring = vault.ring("OPENAI_API_KEY", "OPENAI_API_KEY_SECONDARY")
     assert ring.pair() == (Secret("sk-environment"), None)
     environment["OPENAI_API_KEY_SECONDARY_FILE"] = str(tmp_path / "spare")
-    assert vault.look() == ["OPENAI_API_KEY_SECONDARY"]
+    assert vault.refresh() == ["OPENAI_API_KEY_SECONDARY"]
     assert ring.pair() == (Secret("sk-environment"), Secret("sk-spare"))
 
 

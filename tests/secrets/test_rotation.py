@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.access.structs import ROLES
-from app.db import migrate
+from app.infra.db import migrations
+from app.security.access.structs import ROLES
 from tests.database import execute
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
@@ -118,7 +118,7 @@ async def test_the_databases_password_is_rotated_under_load(tmp_path: Path) -> N
     database = Server(tmp_path / "database", {"fsync": "off"})
     await asyncio.to_thread(database.begin)
     try:
-        await asyncio.to_thread(migrate.upgrade, database.url)
+        await asyncio.to_thread(migrations.upgrade, database.url)
         database.ask_for_passwords("rotating")
         await execute(
             database.url,

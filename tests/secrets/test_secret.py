@@ -9,7 +9,7 @@ import traceback
 import msgspec
 import pytest
 
-from app.secrets.secret import Secret
+from app.infra.secrets.secret import Secret
 
 CANARY = "canary-8842-zebra"
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from app.base.errors import AgentServiceError, StartError
-from app.serving.changes import Changes
-from app.serving.events import sayer
-from app.serving.listening import listen
-from app.serving.parent import Parent
-from app.serving.renewal import Renewal
-from app.serving.station import Station
+from app.cli.dev import SourceWatcher
+from app.server.parent import ParentProcess
+from app.server.parent_log import parent_logger
+from app.server.sockets import listen
+from app.server.worker_context import WorkerContext
+from app.server.worker_renewal import ReplacementPolicy
 
 path: ContextVar[str] = ContextVar("path", default="")
 
@@ -145,10 +145,10 @@ def say(line: str) -> None:
 
 
 def main(options: dict[str, Any]) -> int:
-    def work(station: Station) -> int:
+    def work(station: WorkerContext) -> int:
         options["pipes"] = (station.pipes.link, station.pipes.stacks)
-        from app.serving import worker
-        from app.telemetry.logs import set_up
+        from app.infra.telemetry.logs import set_up
+        from app.server import worker
 
         lines = set_up()
         worker.CLOSE_SECONDS = options.get("close", worker.CLOSE_SECONDS)
@@ -160,10 +160,10 @@ def main(options: dict[str, Any]) -> int:
 
     try:
         listeners = listen("127.0.0.1", options["port"], options.get("workers", 1))
-        parent = Parent(listeners, work, grace=options.get("grace", 10), say=sayer("json"))
+        parent = ParentProcess(listeners, work, grace=options.get("grace", 10), say=parent_logger("json"))
         if source := options.get("source"):
-            parent.changed = Changes([Path(source).parent], [Path(source)]).found
-        parent.renewal = Renewal(**options.get("renewal", {}))
+            parent.changed = SourceWatcher([Path(source).parent], [Path(source)]).found
+        parent.renewal = ReplacementPolicy(**options.get("renewal", {}))
         parent.on_ready = lambda about: say(f"ready {about['pid']}")
         return parent.run()
     except AgentServiceError as error:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from app.serving import changes
-from app.serving.changes import Changes
+from app.cli import dev
+from app.cli.dev import SourceWatcher
 
 
 @pytest.fixture(autouse=True)
 def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "LEAST", 0.0)
-    monkeypatch.setattr(changes, "SHARE", 0)
+    monkeypatch.setattr(dev, "LEAST", 0.0)
+    monkeypatch.setattr(dev, "SHARE", 0)
 
 
 def touched(path: Path) -> None:
@@ -24,7 +24,7 @@ def touched(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["agents.toml", "tools.py", "deep/er/tools.py", ".env"])
 def test_a_source_that_is_written_or_removed_has_changed_once(tmp_path: Path, name: str) -> None:
-    watched = Changes([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
+    watched = SourceWatcher([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
     assert not watched.found()
     ways: list[Callable[[Path], None]] = [touched, Path.unlink]
     for way in ways:
@@ -41,7 +41,7 @@ def test_a_source_that_is_written_or_removed_has_changed_once(tmp_path: Path, na
     ],
 )  # fmt: skip
 def test_other_files_have_not(tmp_path: Path, name: str) -> None:
-    watched = Changes([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
+    watched = SourceWatcher([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
     touched(tmp_path / name)
     assert not watched.found()
 
@@ -49,7 +49,7 @@ def test_other_files_have_not(tmp_path: Path, name: str) -> None:
 def test_a_folder_that_takes_long_to_look_at_is_looked_at_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "SHARE", 1e9)
-    watched = Changes([tmp_path])
+    monkeypatch.setattr(dev, "SHARE", 1e9)
+    watched = SourceWatcher([tmp_path])
     touched(tmp_path / "tools.py")
     assert not watched.found()

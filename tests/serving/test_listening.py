@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from app.base.errors import StartError
-from app.serving.listening import listen
+from app.server.sockets import listen
 from tests.serving.processes import Program
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app.serving.child import TELL_STACKS, Worker
-from app.serving.renewal import Renewal
+from app.server.worker_handle import TELL_STACKS, WorkerHandle
+from app.server.worker_renewal import ReplacementPolicy
 from tests.serving.processes import Program, is_alive, until
 
 Start = Callable[..., Program]
@@ -63,10 +63,10 @@ def test_a_parent_that_was_paused_with_its_workers_kills_none(start: Start) -> N
 
 
 def test_lifetimes_differ_at_random_by_a_fifth_at_most() -> None:
-    rules, ages = Renewal(lifetime=1000.0), (999.0, 1201.0)
+    rules, ages = ReplacementPolicy(lifetime=1000.0), (999.0, 1201.0)
     due = []
     for _ in range(64):
-        worker = Worker(1, 1, 1, (0, 0, 0))
+        worker = WorkerHandle(1, 1, 1, (0, 0, 0))
         reasons = []
         for age in (*ages, 1100.0):
             worker.born = time.monotonic() - age

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.serving import worker
+from app.server import worker
 from tests.serving.processes import Program, is_alive, is_stopped, read_all, until
 
 Start = Callable[..., Program]

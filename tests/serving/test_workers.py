@@ -104,7 +104,7 @@ def test_the_parent_imports_next_to_nothing() -> None:
     """It lives as long as the server does: what it imports is memory that serves nobody."""
     heavy = ("asyncio", "granian", "litestar", "logging", "msgspec", "sqlalchemy", "structlog", "uvloop")
     script = (
-        "import sys, app.serving.parent, app.serving.listening, app.serving.events, app.cli.serve; "
+        "import sys, app.server.parent, app.server.sockets, app.server.parent_log, app.cli.serve; "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

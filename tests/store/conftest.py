@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
-from app.documents.building import Building
-from app.tools.port import LongTerm
+from app.agents.tools.port import LongTerm
+from app.server.composition.documents import DocumentServices
 from tests.database import execute
 from tests.system.program import Program
 
@@ -58,7 +58,7 @@ store_on = Store.on
 
 def longterm_of(store: Store) -> LongTerm:
     """The long-term memory as agents of this program see it."""
-    return Building(store.service.house.database, store.service.house.store).library
+    return DocumentServices(store.service.house.database, store.service.house.store).library
 
 
 @pytest.fixture

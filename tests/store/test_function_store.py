@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 
-from app.access.structs import tenant_id_of
 from app.agents.function import Context
-from app.agents.functions.agent import Equipment, FunctionAgent
-from app.agents.toolloop.calls import Toolbox
+from app.agents.functions.agent import FunctionAgent, FunctionResources
+from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import Invalid
-from app.llm.scripted import ScriptedModel
+from app.providers.llm.scripted import ScriptedModel
+from app.security.access.structs import tenant_id_of
 from tests.agents.functions import Crash, Dying, crashed, texts
 from tests.store.conftest import Store, Tenant, longterm_of
 
 
 def agent_on(store: Store | None, function: Any) -> FunctionAgent:
     longterm = None if store is None else longterm_of(store)
-    equipment = Equipment(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm)
+    equipment = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm)
     return FunctionAgent("test", "./test.py:run", function, equipment)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.agents.config import read
-from app.agents.memory import indexes_of
-from app.store import backfill, queries, searching, versions
+from app.agents.config.agents_file import read
+from app.agents.config.store_index import indexes_of
+from app.features.store import queries
+from app.features.store.index import maintenance, versions
+from app.features.store.search import hybrid_search
 from tests.statements import sent_by
 from tests.store.conftest import Store, Tenant
 
@@ -162,7 +164,14 @@ async def test_a_tenant_knows_nothing_of_another_tenants_items(ours: Tenant, the
     assert [item["value"] for item in await theirs.items()] == [{"whose": "theirs"}]
 
 
-BESIDE = {queries.SWEEP, backfill._SERVED, backfill._MISSING, backfill._SERVE, backfill._BEFORE, versions._ALL}
+BESIDE = {
+    queries.SWEEP,
+    maintenance._SERVED,
+    maintenance._MISSING,
+    maintenance._SERVE,
+    maintenance._BEFORE,
+    versions._ALL,
+}
 """What the store does now and then by itself."""
 
 
@@ -213,8 +222,8 @@ async def test_a_read_only_key_reads_and_changes_nothing(store: Store, ours: Ten
 async def test_a_page_of_large_items_is_cut_and_goes_on(
     ours: Tenant, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(searching, "MAX_ANSWER_BYTES", 1_000_000)
-    monkeypatch.setattr(searching, "AT_ONCE", 4)
+    monkeypatch.setattr(hybrid_search, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(hybrid_search, "AT_ONCE", 4)
     for n in range(7):
         await ours.put("large", f"k{n}", {"text": "violin", "ballast": "x" * 300_000})
     found: list[str] = []
@@ -234,6 +243,6 @@ async def test_a_page_of_large_items_is_cut_and_goes_on(
 
 
 async def test_one_item_always_passes(ours: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching, "MAX_ANSWER_BYTES", 10)
+    monkeypatch.setattr(hybrid_search, "MAX_ANSWER_BYTES", 10)
     await ours.put("large", "k", {"ballast": "x" * 100})
     assert await ours.keys("large") == ["k"]

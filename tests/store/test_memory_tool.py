@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from app.access.structs import tenant_id_of
-from app.agents.loading import load
+from app.agents.tools.builtin.memory import namespace_of
+from app.agents.tools.port import Tool, ToolClass, ToolContext
+from app.agents.tools.registry import find_tool
+from app.base.code_loader import load
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
-from app.tools.builtin.memory import namespace_of
-from app.tools.port import Tool, ToolClass, ToolContext
-from app.tools.registry import find_tool
+from app.security.access.structs import tenant_id_of
 from tests.store.conftest import Store, Tenant, longterm_of
 
 

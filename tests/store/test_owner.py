@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.base.errors import StartError
-from app.db import migrate
-from app.store import searching
+from app.features.store.search import hybrid_search
+from app.infra.db import migrations
 from tests.database import execute, hasty_server
 from tests.statements import sent_by
 from tests.store.conftest import never, store_on
@@ -35,15 +35,15 @@ def of_owner(url: str) -> str:
 
 def test_without_pgvector_the_migration_says_what_is_missing(server: str) -> None:
     with pytest.raises(StartError, match="needs pgvector"):
-        migrate.upgrade(of_owner(server))
+        migrations.upgrade(of_owner(server))
 
 
 def test_a_store_made_by_its_owner_is_searched_by_words_and_vectors(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(execute(server, "create extension vector"))
-    migrate.upgrade(of_owner(server))
-    monkeypatch.setattr(searching, "compares", never)
+    migrations.upgrade(of_owner(server))
+    monkeypatch.setattr(hybrid_search, "compares", never)
 
     async def work() -> list[Any]:
         async with store_on(of_owner(server)) as store, store.tenant("ours") as ours, store.tenant("theirs") as theirs:

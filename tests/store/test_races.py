@@ -6,20 +6,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.base.ids import new_id
-from app.db.engine import Database
-from app.embed.hashing import hashed
-from app.store.indexing import written
-from app.store.service import StoreService
-from app.store.writing import Put, Vector, Writing
+from app.features.store.index.indexing import ItemVector, ItemWriter, PutEntry, written
+from app.features.store.service import StoreService
+from app.infra.db.engine import Database
+from app.providers.embeddings.hashing import hashed
 from tests.store.conftest import Store, Tenant
 
 TENANT = new_id()
 PROCESSES, ROUNDS, KEYS = 3, 40, 4
 
 
-def item(key: str, parts: int) -> Put:
+def item(key: str, parts: int) -> PutEntry:
     text = f"{key} {parts}"
-    return Put(
+    return PutEntry(
         tenant_id=TENANT,
         namespace="a.",
         key=key,
@@ -29,7 +28,7 @@ def item(key: str, parts: int) -> Put:
         words=text,
         version=1,
         ttl_minutes=None,
-        vectors=[Vector(384, 16, part, written(hashed(text, 384), 384)) for part in range(parts)],
+        vectors=[ItemVector(384, 16, part, written(hashed(text, 384), 384)) for part in range(parts)],
     )
 
 
@@ -42,11 +41,11 @@ async def databases(fresh_database_url: str) -> AsyncIterator[list[Database]]:
 
 
 async def test_every_item_has_the_vectors_of_its_value_alone(databases: list[Database]) -> None:
-    processes = [Writing(database) for database in databases]
+    processes = [ItemWriter(database) for database in databases]
     for process in processes:
         process.start()
 
-    async def work(process: Writing, seed: int) -> None:
+    async def work(process: ItemWriter, seed: int) -> None:
         for number in range(ROUNDS):
             await asyncio.gather(*(process.put(item(str(key), (number + key + seed) % 4)) for key in range(KEYS)))
 

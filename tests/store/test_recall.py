@@ -7,14 +7,22 @@ from uuid import UUID
 import pytest
 
 from app.base.ids import new_id
-from app.db.engine import Database
-from app.embed.hashing import hashed
-from app.store import searching
-from app.store.filters import Condition, conditions_of
-from app.store.indexing import Near, written
-from app.store.searching import Question, Searching
-from app.store.statements import PLANNED_ANEW, SETTINGS, Asked, Place, comparison, newest, page, walk
-from app.store.writing import Put, Vector, put
+from app.features.store.index.indexing import ItemVector, NeighbourQuery, PutEntry, put, written
+from app.features.store.search import hybrid_search
+from app.features.store.search.filters import FilterCondition, conditions_of
+from app.features.store.search.hybrid_search import SearchQuery, StoreSearch
+from app.features.store.search.sql import (
+    PLANNED_ANEW,
+    SETTINGS,
+    BoundSql,
+    SearchScope,
+    exact_scan,
+    hnsw_scan,
+    newest,
+    page,
+)
+from app.infra.db.engine import Database
+from app.providers.embeddings.hashing import hashed
 from tests.database import execute
 from tests.store.conftest import never
 
@@ -40,7 +48,7 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
     database = Database(fresh_database_url, requests=2, engine=2)
     dice = random.Random(7)
     items = [
-        Put(
+        PutEntry(
             tenant_id=SMALL if number % SHARE == 0 else LARGE,
             namespace="a." if number % 2 else "b.",
             key=str(number),
@@ -50,7 +58,7 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
             words=None,
             version=1,
             ttl_minutes=None,
-            vectors=[Vector(384, SPACE, 0, written(hashed(sentence(dice, 20), 384), 384))],
+            vectors=[ItemVector(384, SPACE, 0, written(hashed(sentence(dice, 20), 384), 384))],
         )
         for number in range(ROWS)
     ]
@@ -65,15 +73,15 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
 async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | None = None) -> float:
     """Which part of the ten nearest items a search finds, over several questions."""
     dice = random.Random(8)
-    search = Searching()
+    search = StoreSearch()
     only = "" if odd is None and not path else " and namespace = " + ("'a.'" if odd or path == "a." else "'b.'")
     found = 0
     for _ in range(QUESTIONS):
         vector = written(hashed(sentence(dice, 12), 384), 384)
-        question = Question(
-            place=Place(tenant, path),
+        question = SearchQuery(
+            place=SearchScope(tenant, path),
             text="?",
-            near=[Near(384, SPACE, vector)],
+            near=[NeighbourQuery(384, SPACE, vector)],
             conditions=conditions_of({} if odd is None else {"odd": odd}),
             limit=TEN,
             offset=0,
@@ -96,17 +104,17 @@ async def test_the_ten_nearest_are_found_for_a_tenant_with_a_hundredth_of_the_ro
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await recall(database, SMALL) == 1
-    monkeypatch.setattr(searching, "compares", never)
+    monkeypatch.setattr(hybrid_search, "compares", never)
     assert await recall(database, SMALL) >= 0.95
     assert await recall(database, LARGE) >= 0.95
 
 
-PLACE = Place(LARGE, "")
-NEAR = Near(384, SPACE, written(hashed("word1 topic2x3", 384), 384))
+PLACE = SearchScope(LARGE, "")
+NEAR = NeighbourQuery(384, SPACE, written(hashed("word1 topic2x3", 384), 384))
 FILTER = conditions_of({"odd": True, "n": {"$gt": 1}})
 
 
-async def plan(database: Database, asked: Asked, settings: str = SETTINGS) -> str:
+async def plan(database: Database, asked: BoundSql, settings: str = SETTINGS) -> str:
     """How a statement is done."""
     text, values = asked
     async with database.tuned(LARGE, settings) as connection:
@@ -115,19 +123,19 @@ async def plan(database: Database, asked: Asked, settings: str = SETTINGS) -> st
 
 @pytest.mark.parametrize("conditions", [None, (), FILTER], ids=["no condition", "time", "filter"])
 async def test_a_walk_goes_over_the_index_of_vectors_and_looks_at_items_by_key(
-    database: Database, conditions: Sequence[Condition] | None
+    database: Database, conditions: Sequence[FilterCondition] | None
 ) -> None:
-    found = await plan(database, walk(PLACE, NEAR, 20, conditions))
+    found = await plan(database, hnsw_scan(PLACE, NEAR, 20, conditions))
     assert "Index Scan using store_vectors_384_near_idx" in found
     assert "Sort" not in found
     assert ("Index Scan using store_items_id_idx" in found) == (conditions is not None)
 
 
 async def test_a_comparison_reads_what_lies_at_the_place_and_nothing_else(database: Database) -> None:
-    found = await plan(database, comparison(PLACE, NEAR, 20, None))
+    found = await plan(database, exact_scan(PLACE, NEAR, 20, None))
     assert "Index Scan using store_vectors_384_mine_idx" in found
     assert "near_idx" not in found
-    found = await plan(database, comparison(PLACE, NEAR, 20, FILTER))
+    found = await plan(database, exact_scan(PLACE, NEAR, 20, FILTER))
     assert "Index Scan using store_vectors_384_pkey" in found
     assert "near_idx" not in found
 
@@ -151,8 +159,8 @@ async def test_the_newest_of_many_items_are_found_by_their_index(database: Datab
 
 
 async def test_a_namespace_and_a_filter_cost_no_neighbours(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    for compares in (searching.compares, never):
-        monkeypatch.setattr(searching, "compares", compares)
+    for compares in (hybrid_search.compares, never):
+        monkeypatch.setattr(hybrid_search, "compares", compares)
         assert await recall(database, LARGE, "a.") >= 0.95
         assert await recall(database, LARGE, odd=True) >= 0.95
         assert await recall(database, SMALL, odd=False) >= 0.95

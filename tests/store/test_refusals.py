@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.store.accepting import LARGEST
+from app.features.store.validation import MAX_VALUE_BYTES
 from tests.store.conftest import Store, Tenant
 
 GOOD: dict[str, Any] = {"namespace": ["a"], "key": "k", "value": {"v": 1}}
@@ -27,7 +27,7 @@ PUTS: list[tuple[dict[str, Any], str, str]] = [
     ({"value": [1]}, "/value", "must be an object"),
     ({"value": "text"}, "/value", "must be an object"),
     ({"value": None}, "/value", "must be an object"),
-    ({"value": {"text": "x" * LARGEST}}, "/value", "larger than"),
+    ({"value": {"text": "x" * MAX_VALUE_BYTES}}, "/value", "larger than"),
     ({"index": "text"}, "/index", "must be"),
     ({"index": [1]}, "/index/0", "must be a string"),
     ({"index": True}, "/index", "false"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.store.backfill import Backfill
-from app.store.versions import Versions
+from app.features.store.index.maintenance import VectorBackfill
+from app.features.store.index.versions import IndexVersions
 from tests.embed.server import Embeddings
 from tests.store.conftest import Store, Tenant, store_on
 
@@ -39,7 +39,7 @@ async def fill(tenant: Tenant) -> None:
         await tenant.put("notes", key, {"text": text})
 
 
-def versions_of(store: Store) -> Versions:
+def versions_of(store: Store) -> IndexVersions:
     return store.service.house.store._versions
 
 
@@ -54,7 +54,7 @@ async def complete(store: Store) -> None:
     database, versions = store.service.house.database, versions_of(store)
 
     async def served() -> bool:
-        await Backfill(database, versions, settled=0).work()
+        await VectorBackfill(database, versions, settled=0).work()
         return versions.building is None
 
     await until(served)
@@ -86,12 +86,12 @@ async def test_an_embedder_that_is_down_stops_neither_puts_nor_searches_and_is_m
         database = store.service.house.database
 
         async def made_up_for() -> bool:
-            await Backfill(database, versions).work()
+            await VectorBackfill(database, versions).work()
             return await store.count("store_vectors_384") == 1
 
         await until(made_up_for)
         assert await ours.keys("notes", query="automobile") == ["drive"]
-        assert await Backfill(database, versions).work() == 0
+        assert await VectorBackfill(database, versions).work() == 0
 
 
 async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
@@ -112,7 +112,7 @@ async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         await complete(store)
         assert set((await ours.keys("notes", query="automobile"))[:2]) == {"drive", "late"}
-        await Backfill(store.service.house.database, versions, settled=0).work()
+        await VectorBackfill(store.service.house.database, versions, settled=0).work()
         assert await store.count("store_vectors_384") == 5
         assert await store.count("store_versions") == 1
         assert await store.count("store_items", f"version = {versions.serving.number}") == 5

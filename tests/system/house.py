@@ -10,14 +10,14 @@ import httpx
 import msgspec
 import pytest
 
-from app.access.structs import SCOPES
-from app.asgi import layers
-from app.lifespan import close_house, open_house
-from app.settings import load
-from app.system import prober
-from app.telemetry.instruments import OVERFLOW
-from app.telemetry.labels import OneOf
-from app.wiring import House, build
+from app.features.system import database_probe
+from app.infra.settings.environment import load
+from app.infra.telemetry.instruments import OVERFLOW
+from app.infra.telemetry.labels import EnumLabel
+from app.security.access.structs import SCOPES
+from app.server.asgi import layers
+from app.server.composition.services import AppServices, build
+from app.server.lifespan import close_services, open_services
 
 PEPPER = "0123456789abcdef" * 2
 API = "/api/v1"
@@ -30,7 +30,7 @@ PATIENCE = 10.0
 class Service(msgspec.Struct):
     """A House and a client of its whole stack."""
 
-    house: House
+    house: AppServices
     client: httpx.AsyncClient
 
     async def get(self, path: str, key: str = "") -> httpx.Response:
@@ -43,13 +43,13 @@ class Service(msgspec.Struct):
         return key.reveal()
 
 
-def built(url: str, **settings: str) -> House:
+def built(url: str, **settings: str) -> AppServices:
     """The House as ``serve`` builds it, not yet open."""
     chosen = {"DATABASE_URL": url, "AGENT_KEY_PEPPER": PEPPER, "AGENT_DRAIN_SECONDS": "0", **settings}
     return build(load(chosen, dotenv=Path(os.devnull)))
 
 
-def client_of(house: House) -> httpx.AsyncClient:
+def client_of(house: AppServices) -> httpx.AsyncClient:
     """A client that talks to the layers of ``house`` without a network."""
     app: Any = layers(house)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
@@ -60,30 +60,30 @@ async def serving(url: str, *, deadline: float = PATIENCE, **settings: str) -> A
     """An open House on the database at ``url``, which counts as lost when it says nothing for ``deadline`` seconds."""
     house = built(url, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prober, "DEADLINE", deadline)
+        patch.setattr(database_probe, "DEADLINE", deadline)
         async with opened(house) as service:
             yield service
 
 
 @asynccontextmanager
-async def opened(house: House) -> AsyncIterator[Service]:
+async def opened(house: AppServices) -> AsyncIterator[Service]:
     """``house`` open, and a client of it."""
-    await open_house(house)
-    await house.prober.look()
+    await open_services(house)
+    await house.prober.refresh()
     try:
         async with client_of(house) as client:
             yield Service(house, client)
     finally:
-        await close_house(house)
+        await close_services(house)
         assert undeclared(house) == []
 
 
-def undeclared(house: House) -> list[str]:
+def undeclared(house: AppServices) -> list[str]:
     """What was counted under values that the labels do not declare, on which rules would be silent."""
     return [
         f"{part.name}: {label} {value!r}"
         for part in house.meters.instruments()
         for values, _ in part.cells()
         for label, value in zip(part.labels, values, strict=True)
-        if isinstance(label, OneOf) and value not in {*label.values, OVERFLOW}
+        if isinstance(label, EnumLabel) and value not in {*label.values, OVERFLOW}
     ]

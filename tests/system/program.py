@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import msgspec
 
-from app.asgi import layers
+from app.server.asgi import layers
 from tests.system.house import API, Service, serving
 
 

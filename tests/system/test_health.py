@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-from app.access.structs import MONITOR, READ
+from app.security.access.structs import MONITOR, READ
 from tests.database import execute
 from tests.system.house import NOWHERE, Service, built, client_of, serving
 
@@ -108,13 +108,13 @@ async def test_a_failing_provider_degrades_and_leaves_the_process_ready(database
 async def test_a_schema_that_lacks_a_migration_is_not_ready_and_one_ahead_is(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         await execute(fresh_database_url, "update alembic_version set version_num = '9999'")
-        await service.house.prober.look()
+        await service.house.prober.refresh()
         health = await service.get("/health")
         assert (health.status_code, health.json()["checks"]["checkpoint_db"]["migration"]) == (200, "ahead: 9999")
         assert (await service.get("/health/ready")).status_code == 200
 
         await execute(fresh_database_url, "delete from alembic_version")
-        await service.house.prober.look()
+        await service.house.prober.refresh()
         ready = await service.get("/health/ready")
         assert (ready.status_code, ready.json()["reason"][:35]) == (503, "the database lacks the migrations 0")
         health = await service.get("/health")
@@ -122,5 +122,5 @@ async def test_a_schema_that_lacks_a_migration_is_not_ready_and_one_ahead_is(fre
         assert health.json()["checks"]["checkpoint_db"]["migration"].startswith("lacks 0001")
 
         await execute(fresh_database_url, "drop table alembic_version")
-        await service.house.prober.look()
+        await service.house.prober.refresh()
         assert (await service.get("/health/ready")).status_code == 503

@@ -10,8 +10,8 @@ import pytest
 
 from app.base import tasks as module
 from app.base.tasks import Tasks
-from app.db import groups
-from app.db.engine import DISK_FULL
+from app.infra.db import group_commit
+from app.infra.db.engine import DISK_FULL
 from tests.database import execute
 from tests.journeys.conftest import Served
 from tests.outages import children_of
@@ -63,9 +63,9 @@ async def test_every_kept_task_of_a_process_is_known_and_the_essential_ones_are_
         assert set(supervision.names(essential=True)) >= ESSENTIAL
         known = {*supervision.names(essential=True), *supervision.names(essential=False)}
         owners = [one for one in gc.get_objects() if isinstance(one, Tasks) and one is not supervision._tasks]
-        kept = {kept.name for owner in owners for kept in owner._kept if owner._supervision is supervision}
+        kept = {kept.name for owner in owners for kept in owner._supervised if owner._supervision is supervision}
         assert kept == known
-        outside = {kept.name for owner in owners for kept in owner._kept if owner._supervision is None}
+        outside = {kept.name for owner in owners for kept in owner._supervised if owner._supervision is None}
         assert outside == set(), "made after the process was built: nobody watches it"
 
 
@@ -121,7 +121,7 @@ async def test_a_full_disk_is_named_and_is_no_reason_to_end(
         f"create trigger full_disk before insert on {table} for each row execute function full_disk()"
         for table in ("runs", "live_frames")
     ]
-    monkeypatch.setattr(groups, "CANARY_SECONDS", 0.1)
+    monkeypatch.setattr(group_commit, "CANARY_SECONDS", 0.1)
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         await execute(fresh_database_url, fail, *triggers)
         for path in ("/runs/wait", "/runs"):

@@ -11,8 +11,8 @@ from sqlalchemy import QueuePool
 
 from app.base.errors import Unavailable
 from app.base.ids import new_id
-from app.db import migrate
-from app.system.prober import DEADLINE
+from app.features.system.database_probe import DEADLINE
+from app.infra.db import migrations
 from tests.outages import Server
 from tests.system.house import Service, serving
 
@@ -29,7 +29,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path, {"fsync": "off"})
     server.begin()
     try:
-        migrate.upgrade(server.url)
+        migrations.upgrade(server.url)
         yield server
     finally:
         server.thaw()
@@ -116,7 +116,7 @@ async def test_requests_that_take_every_connection_do_not_make_the_process_unrea
         while pool.checkedout() < pool.size():
             await held.enter_async_context(service.house.database.reading(new_id()))  # one tenant gets a part of them
         before = service.house.prober.database_state
-        await service.house.prober.look()
+        await service.house.prober.refresh()
         assert service.house.prober.database_state.observed_at > before.observed_at
         assert (await service.get("/health/ready")).status_code == 200
         assert (await service.get("/health")).json()["status"] == "healthy"

@@ -7,10 +7,10 @@ from datetime import datetime
 import pytest
 from structlog.testing import capture_logs
 
-from app.db.engine import Database
-from app.system import prober as module
-from app.system.prober import DEADLINE, EVERY, Prober
-from app.system.state import Readiness
+from app.features.system import database_probe as module
+from app.features.system.database_probe import DEADLINE, EVERY, DatabaseProbe
+from app.features.system.readiness import Readiness
+from app.infra.db.engine import Database
 from tests.system.house import NOWHERE
 
 
@@ -34,7 +34,7 @@ async def test_it_looks_again_and_again(database: Database, monkeypatch: pytest.
     monkeypatch.setattr(module, "EVERY", 0.001)
     readiness = Readiness()
     readiness.ready()
-    prober = Prober(database, readiness)
+    prober = DatabaseProbe(database, readiness)
     seen: set[datetime] = set()
     prober.start()
     async with asyncio.timeout(10):
@@ -47,13 +47,13 @@ async def test_it_looks_again_and_again(database: Database, monkeypatch: pytest.
 
 async def test_an_outage_is_logged_once_and_so_is_its_end(database: Database) -> None:
     away = Database(NOWHERE, requests=1, engine=1)
-    prober = Prober(away, Readiness())
+    prober = DatabaseProbe(away, Readiness())
     with capture_logs() as logged:
-        await prober.look()
-        await prober.look()
+        await prober.refresh()
+        await prober.refresh()
         prober._database = database
-        await prober.look()
-        await prober.look()
+        await prober.refresh()
+        await prober.refresh()
     await away.aclose()
     assert [entry["event"] for entry in logged] == ["database_lost", "database_found"]
     assert logged[0]["error"] == "Unavailable"
@@ -74,7 +74,7 @@ async def test_others_are_called_on_their_own(database: Database, monkeypatch: p
         hanging.set()
         await asyncio.Event().wait()
 
-    prober = Prober(database, Readiness(), hangs, other)
+    prober = DatabaseProbe(database, Readiness(), hangs, other)
     prober.start()
     await until(hanging)
     await until(twice)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from app.base.errors import ModelUnavailable
-from app.llm.failover import Failover, Link, RetryRules
-from app.llm.vendor import BreakerRules, Vendor
-from app.system.stock import Stock
-from app.telemetry.board import Board
-from app.telemetry.meters import Meters
+from app.features.system.collectors import StorageCollector
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.shared_buffer import SharedMetricsBuffer
+from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
+from app.providers.llm.vendor_health import BreakerRules, Vendor
 from tests.database import execute
 from tests.llm.asking import hear
 from tests.llm.test_failover import Time, first, second
@@ -19,7 +19,7 @@ from tests.system.house import PEPPER, Service, serving
 
 def told(service: Service, name: str) -> dict[tuple[str, ...], float]:
     """What the gauge ``name`` says after a look."""
-    [sample] = [s for s in service.house.loop_lag._samples if s.__qualname__ == "Standing.sample"]
+    [sample] = [s for s in service.house.loop_lag._samples if s.__qualname__ == "StatusCollector.sample"]
     sample()
     series: dict[tuple[str, ...], float] = getattr(service.house.meters, name).series
     return series
@@ -37,10 +37,10 @@ async def test_a_schema_that_is_behind_or_ahead_is_told(fresh_database_url: str)
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         assert (told(service, "migrations_lacking"), told(service, "migrations_ahead")) == ({(): 0}, {(): 0})
         await execute(fresh_database_url, "update alembic_version set version_num = '9999'")
-        await service.house.prober.look()
+        await service.house.prober.refresh()
         assert (told(service, "migrations_lacking"), told(service, "migrations_ahead")) == ({(): 0}, {(): 1})
         await execute(fresh_database_url, "update alembic_version set version_num = '0001'")
-        await service.house.prober.look()
+        await service.house.prober.refresh()
         assert told(service, "migrations_lacking")[()] > 5
         assert told(service, "migrations_ahead") == {(): 0}
 
@@ -69,7 +69,7 @@ async def test_secrets_tell_the_age_of_their_files_and_whether_a_new_value_was_r
         assert {("DATABASE_URL",), ("AGENT_WEBHOOK_SECRET",)} <= set(refused)
         assert not any(refused.values())
         secret.write_text("")
-        service.house.vault.look()
+        service.house.vault.refresh()
         assert told(service, "secret_refused")["DATABASE_URL",] == 1
         assert told(service, "secret_age")["DATABASE_URL",] < 60
         secret.unlink()
@@ -103,7 +103,7 @@ async def test_redis_tells_whether_it_is_there_and_how_full_it_is(fresh_database
 
 
 async def test_a_worker_that_ends_without_closing_is_counted_by_its_successor(database_url: str) -> None:
-    board = Board()
+    board = SharedMetricsBuffer()
     assert Meters(board).workers_lost.series == {(): 0}
     board.leave()
     killed = Meters(board)
@@ -119,8 +119,8 @@ async def test_a_worker_that_ends_without_closing_is_counted_by_its_successor(da
 async def test_tries_and_fallbacks_are_counted_by_provider() -> None:
     time, meters = Time(), Meters()
     failing = [[ModelUnavailable("it failed", vendor="first")] for _ in range(2)]
-    links = [Link(model, Vendor(model.vendor, time)) for model in (first(*failing), second("Hello"))]
-    chain = Failover(links, RetryRules(tries=2), clock=time, sleep=time.sleep, draw=lambda: 1.0, meters=meters)
+    links = [ModelLink(model, Vendor(model.vendor, time)) for model in (first(*failing), second("Hello"))]
+    chain = FailoverModel(links, RetryRules(tries=2), clock=time, sleep=time.sleep, draw=lambda: 1.0, meters=meters)
     await hear(chain)
     assert meters.model_attempts.series == {("first", "one", "ModelUnavailable"): 2, ("second", "two", ""): 1}
     assert meters.model_fallbacks.series == {("first", "one"): 1}
@@ -129,7 +129,7 @@ async def test_tries_and_fallbacks_are_counted_by_provider() -> None:
 async def test_the_size_of_the_database_and_of_its_parts_is_told(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         meters = Meters()
-        await Stock(service.house.database, meters).look()
+        await StorageCollector(service.house.database, meters).refresh()
         sizes = meters.storage_size.series
         assert {part for (part,) in sizes} >= {"database", "checkpoints", "runs", "events", "store"}
         assert all(size > 0 for size in sizes.values())

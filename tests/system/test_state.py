@@ -1,6 +1,6 @@
 """Readiness: what the lifespan and the prober say, and what silence means."""
 
-from app.system.state import STALE_SECONDS, Readiness
+from app.features.system.readiness import STALE_SECONDS, Readiness
 
 
 def test_a_process_is_ready_once_it_has_started_and_the_database_was_seen() -> None:

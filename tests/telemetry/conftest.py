@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.telemetry.context import here
+from app.infra.telemetry.trace_context import current_span
 
 
 @pytest.fixture(autouse=True)
 def nowhere() -> Iterator[None]:
     """A test is in no trace, and leaves none to the next."""
     yield
-    here.set(None)
+    current_span.set(None)

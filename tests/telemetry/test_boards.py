@@ -9,14 +9,14 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from app.telemetry import board as boards_module
-from app.telemetry import instruments
-from app.telemetry.board import SCRATCH, Board, Boards
-from app.telemetry.context import Place, here
-from app.telemetry.export import MetricsPage
-from app.telemetry.instruments import LONGEST_LABEL, OVERFLOW, Counter, Gauge, Histogram, TracedHistogram
-from app.telemetry.meters import Meters
-from app.telemetry.snapshot import Snapshots
+from app.infra.telemetry import instruments
+from app.infra.telemetry import shared_buffer as boards_module
+from app.infra.telemetry.instruments import MAX_LABEL_LENGTH, OVERFLOW, Counter, Gauge, Histogram, TracedHistogram
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.prometheus_page import MetricsPage
+from app.infra.telemetry.shared_buffer import SCRATCH, MetricsBuffers, SharedMetricsBuffer
+from app.infra.telemetry.snapshot import MetricsSnapshots
+from app.infra.telemetry.trace_context import SpanContext, current_span
 
 
 async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
@@ -30,7 +30,7 @@ async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
 
 
 async def test_the_sums_of_all_workers_are_on_the_page_of_each() -> None:
-    boards = Boards(2)
+    boards = MetricsBuffers(2)
     first, second = (Meters(board) for board in boards)
     pages = [MetricsPage(meters, boards, "1") for meters in (first, second)]
     first.runs.add(2, "success", "a")
@@ -51,7 +51,7 @@ async def test_the_sums_of_all_workers_are_on_the_page_of_each() -> None:
 
 
 async def test_series_that_come_after_a_scrape_are_on_the_next() -> None:
-    boards = Boards(2)
+    boards = MetricsBuffers(2)
     first, second = (Meters(board) for board in boards)
     page = MetricsPage(first, boards, "1")
     await page.render()
@@ -62,7 +62,7 @@ async def test_series_that_come_after_a_scrape_are_on_the_next() -> None:
 
 
 async def test_what_a_process_counts_is_seen_by_another_and_outlives_it() -> None:
-    boards = Boards(2)
+    boards = MetricsBuffers(2)
     page = MetricsPage(Meters(boards.of(1)), boards, "1")
     pid = os.fork()
     if pid == 0:
@@ -79,7 +79,7 @@ async def test_what_a_process_counts_is_seen_by_another_and_outlives_it() -> Non
 
 
 async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its_gauges() -> None:
-    boards = Boards()
+    boards = MetricsBuffers()
     before = Meters(boards.of(1))
     before.runs.add(3, "success", "a")
     before.run_duration.record(1, "success", "a")
@@ -96,14 +96,14 @@ async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its
 
 async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone() -> None:
     """It stays for a second at the least: then a newer value takes its place."""
-    boards = Boards(2)
+    boards = MetricsBuffers(2)
     first, second = (Meters(board) for board in boards)
     page = MetricsPage(first, boards, "1")
     for number, meters in enumerate((first, second), 1):
-        here.set(Place(bytes([number]) * 16, bytes([number]) * 8, sampled=True))
+        current_span.set(SpanContext(bytes([number]) * 16, bytes([number]) * 8, sampled=True))
         meters.run_duration.record(0.2, "success", "a")
         meters.run_duration.record(0.3, "success", "a")
-        here.set(Place(b"x" * 16, b"x" * 8, sampled=False))
+        current_span.set(SpanContext(b"x" * 16, b"x" * 8, sampled=False))
         meters.run_duration.record(700, "success", "a")
     body, _ = await page.render("application/openmetrics-text")
     found = {
@@ -118,7 +118,7 @@ async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone(
     assert exemplar.value == 0.2
     assert abs(float(exemplar.timestamp) - time.time()) < 60
     assert b"trace_id" not in (await page.render())[0]
-    taken = Snapshots(second, Resource({}), ("x", "1", "")).take()
+    taken = MetricsSnapshots(second, Resource({}), ("x", "1", "")).take()
     [point] = [
         point
         for metric in taken.resource_metrics[0].scope_metrics[0].metrics
@@ -130,21 +130,21 @@ async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone(
 
 
 def test_an_exemplar_that_is_being_written_is_none() -> None:
-    board = Board()
+    board = SharedMetricsBuffer()
     histogram = TracedHistogram(board, "h", "s", "")
-    here.set(Place(b"x" * 16, b"x" * 8, sampled=True))
+    current_span.set(SpanContext(b"x" * 16, b"x" * 8, sampled=True))
     histogram.record(1)
     [(labels, _)] = histogram.cells()
     [there] = histogram.examples_of(labels)
     assert (there.value, there.trace_id, there.span_id) == (1, b"x" * 16, b"x" * 8)
-    first = next(cell for cell in range(board.look()[0].at, SCRATCH) if board.cells[cell] == there.at)
+    first = next(cell for cell in range(board.refresh()[0].at, SCRATCH) if board.cells[cell] == there.at)
     board.cells[first] = 0
     assert not histogram.examples_of(labels)
 
 
 async def test_rows_of_other_declarations_are_left_alone() -> None:
     """A worker of ``dev --reload`` may have been another program."""
-    board = Board()
+    board = SharedMetricsBuffer()
     board.add("agent.runs", ("success",), 1)
     board.add("agent.run.duration", ("success", "a"), 3)
     board.add("agent.gone", (), 1)
@@ -156,7 +156,7 @@ async def test_rows_of_other_declarations_are_left_alone() -> None:
 
 
 async def test_of_what_all_workers_say_the_same_the_greatest_counts() -> None:
-    boards = Boards(2)
+    boards = MetricsBuffers(2)
     gauges = [Gauge(board, "agent.x", "{run}", "", greatest=True) for board in boards]
     for board, gauge, number in zip(boards, gauges, (5, 3), strict=True):
         board.occupy()
@@ -166,25 +166,27 @@ async def test_of_what_all_workers_say_the_same_the_greatest_counts() -> None:
         def instruments(self) -> list[Counter | Gauge | Histogram]:
             return [gauges[0]]
 
-    page = MetricsPage(Two(Board()), boards, "1")
+    page = MetricsPage(Two(SharedMetricsBuffer()), boards, "1")
     assert (await samples(page))["agent_x",] == 5
     boards.left(1)
     assert (await samples(page))["agent_x",] == 3
 
 
 async def test_a_label_is_cut_and_what_it_holds_cannot_break_the_page() -> None:
-    board = Board()
+    board = SharedMetricsBuffer()
     meters = Meters(board)
     nasty = 'a"b\\c\nd,}{ ' + "é" * 300
     for _ in range(2):
         meters.runs.add(1, "success", nasty)
-    assert meters.runs.series == {("success", nasty[:LONGEST_LABEL]): 2}
-    assert (await samples(MetricsPage(meters, [board], "1")))["agent_runs_total", "success", nasty[:LONGEST_LABEL]] == 2
+    assert meters.runs.series == {("success", nasty[:MAX_LABEL_LENGTH]): 2}
+    assert (await samples(MetricsPage(meters, [board], "1")))[
+        "agent_runs_total", "success", nasty[:MAX_LABEL_LENGTH]
+    ] == 2
 
 
 def test_a_full_board_goes_on_to_count_in_the_overflow_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instruments, "MOST_SERIES", 10**6)
-    board = Board()
+    monkeypatch.setattr(instruments, "MAX_SERIES", 10**6)
+    board = SharedMetricsBuffer()
     board.occupy()
     counter = Counter(board, "a" * 1000, "", "", ("id",))
     number = 0
@@ -200,31 +202,31 @@ def test_a_full_board_goes_on_to_count_in_the_overflow_and_harms_nobody(monkeypa
     assert SCRATCH in histograms[-1]._at.values()
     assert sum(counter.series.values()) == before
     assert board.lives
-    assert len(board.look()) == len({row.at for row in Reread(board).rows()})
+    assert len(board.refresh()) == len({row.at for row in Reread(board).rows()})
 
 
 class Reread:
     """``board`` as a process sees it that looks for the first time."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = Board()
+    def __init__(self, board: SharedMetricsBuffer) -> None:
+        self._board = SharedMetricsBuffer()
         self._board._memory, self._board.cells = board._memory, board.cells
 
-    def rows(self) -> list[boards_module.Row]:
-        return self._board.look()
+    def rows(self) -> list[boards_module.SeriesRow]:
+        return self._board.refresh()
 
 
 @pytest.mark.parametrize("garbage", [b"null\n", b"{\n", b'["a"]\n', b'["a", "b"]\n', b'["a", 99999]\n', b"[" * 9000])
 def test_what_another_worker_has_spoilt_is_left_out_and_spoils_no_page(garbage: bytes) -> None:
-    board = Board()
+    board = SharedMetricsBuffer()
     board.add("good", ("x",), 1)
     used = int(board.cells[0])
     board.bytes[64 + used : 64 + used + len(garbage)] = garbage
     board.cells[0] = used + len(garbage)
-    reader = Board()
+    reader = SharedMetricsBuffer()
     reader.bytes[:] = board.bytes
-    assert [row.name for row in reader.look()] == ["good"]
-    assert [row.name for row in reader.look()] == ["good"]
+    assert [row.name for row in reader.refresh()] == ["good"]
+    assert [row.name for row in reader.refresh()] == ["good"]
     for size in (-1.0, 1e300, float("nan")):
         reader.cells[0] = size
-        assert [row.name for row in reader.look()] == ["good"]
+        assert [row.name for row in reader.refresh()] == ["good"]

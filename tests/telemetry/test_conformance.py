@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from app.telemetry.board import Board
-from app.telemetry.export import MetricsPage
-from app.telemetry.instruments import Counter, Gauge, Histogram
-from app.telemetry.meters import Meters
+from app.infra.telemetry.instruments import Counter, Gauge, Histogram
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.prometheus_page import MetricsPage
+from app.infra.telemetry.shared_buffer import SharedMetricsBuffer
 
 VALUES = (0.0, 0.005, 0.3, 7, 10**6)
 
@@ -55,9 +55,9 @@ def families(text: str) -> dict[str, tuple[str, str, dict[Any, float]]]:
 
 
 @pytest.fixture
-def measured() -> tuple[Board, Meters, Reference]:
+def measured() -> tuple[SharedMetricsBuffer, Meters, Reference]:
     """Every instrument used, with odd labels too, here and in the SDK."""
-    board = Board()
+    board = SharedMetricsBuffer()
     meters = Meters(board)
     reference = Reference(meters)
     for place, part in enumerate(meters.instruments()):
@@ -74,7 +74,7 @@ def measured() -> tuple[Board, Meters, Reference]:
 
 
 async def test_names_kinds_words_and_numbers_are_those_of_the_exporter(
-    measured: tuple[Board, Meters, Reference],
+    measured: tuple[SharedMetricsBuffer, Meters, Reference],
 ) -> None:
     board, meters, reference = measured
     body, _ = await MetricsPage(meters, [board], "1").render()

@@ -10,14 +10,14 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from app.telemetry.lines import Lines, write_now
+from app.infra.telemetry.line_writer import LineWriter, write_now
 from tests.cli.commands import ROOT, environment
 from tests.serving.processes import until
 
 PROGRAM = """
 import asyncio, json, sys, time
 import structlog
-from app.telemetry.logs import set_up
+from app.infra.telemetry.logs import set_up
 
 async def work(lines):
     log, longest = structlog.get_logger("test"), 0.0
@@ -52,7 +52,7 @@ def read_some(end: int) -> list[str]:
 
 
 def test_lines_come_out_in_order(pipe: tuple[int, int]) -> None:
-    lines = Lines(pipe[1])
+    lines = LineWriter(pipe[1])
     for number in range(200):
         lines.write(f"{number}\n")
     lines.flush(10)
@@ -62,7 +62,7 @@ def test_lines_come_out_in_order(pipe: tuple[int, int]) -> None:
 
 def test_what_does_not_fit_is_dropped_and_told_of_once_somebody_reads_again(pipe: tuple[int, int]) -> None:
     reports: list[int] = []
-    lines = Lines(pipe[1], reports.append, most=10)
+    lines = LineWriter(pipe[1], reports.append, max_pending=10)
     long = "x" * 65_536 + "\n"
     began = time.monotonic()
     for _ in range(50):
@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_dropped_and_told_of_once_somebody_reads_again(pipe
 
 
 def test_the_end_waits_only_so_long_for_a_sink_that_takes_nothing(pipe: tuple[int, int]) -> None:
-    lines = Lines(pipe[1])
+    lines = LineWriter(pipe[1])
     lines.write("x" * 200_000 + "\n")
     began = time.monotonic()
     lines.flush(0.2)
@@ -94,7 +94,7 @@ def test_the_end_waits_only_so_long_for_a_sink_that_takes_nothing(pipe: tuple[in
 def test_a_reader_that_went_away_costs_lines_alone() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    lines = Lines(writer)
+    lines = LineWriter(writer)
     lines.write("a\n")
     lines.flush(10)
     assert lines.dropped == 1

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 
-from app.db.pool import MeasuredPool
-from app.telemetry.context import Place, here, parse_traceparent, request
-from app.telemetry.logs import HIDDEN, set_up
+from app.infra.db.pool import MeasuredPool
+from app.infra.telemetry.logs import HIDDEN, set_up
+from app.infra.telemetry.trace_context import SpanContext, current_span, parse_traceparent, request
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,13 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 def test_an_event_is_one_line_of_json_with_its_fields() -> None:
     out = io.StringIO()
     set_up("INFO", "json", out)
-    structlog.get_logger("app.runs").info("run_ended", status="success", values={"a": object})
+    structlog.get_logger("app.features.runs").info("run_ended", status="success", values={"a": object})
     [line] = lines(out)
     assert line.pop("time").endswith("Z")
     assert line == {
         "event": "run_ended",
         "level": "info",
-        "logger": "app.runs",
+        "logger": "app.features.runs",
         "status": "success",
         "values": {"a": "<class 'object'>"},
     }
@@ -49,10 +49,10 @@ def test_a_line_names_its_request_and_trace() -> None:
     set_up("INFO", "json", out)
     log = structlog.get_logger("app")
     request.set("r1")
-    here.set(Place(b"t" * 16, b"s" * 8, sampled=True))
+    current_span.set(SpanContext(b"t" * 16, b"s" * 8, sampled=True))
     log.info("one")
     request.set("r2")
-    here.set(None)
+    current_span.set(None)
     log.info("two")
     one, two = lines(out)
     assert (one["request_id"], one["trace_id"], one["span_id"]) == ("r1", "74" * 16, "73" * 8)

@@ -7,17 +7,17 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from app.telemetry.board import Board
-from app.telemetry.export import MetricsPage, prometheus_name
-from app.telemetry.instruments import MOST_SERIES, OVERFLOW, Counter, Histogram
-from app.telemetry.lag import LoopLag, Vitals
-from app.telemetry.meters import LATEST, Meters
+from app.infra.telemetry.instruments import MAX_SERIES, OVERFLOW, Counter, Histogram
+from app.infra.telemetry.meters import LATEST, Meters
+from app.infra.telemetry.process_metrics import LoopLag, ProcessCollector
+from app.infra.telemetry.prometheus_page import MetricsPage, prometheus_name
+from app.infra.telemetry.shared_buffer import SharedMetricsBuffer
 from docs.metrics import PAGE, render
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-def used(board: Board) -> Meters:
+def used(board: SharedMetricsBuffer) -> Meters:
     meters = Meters(board)
     meters.http_server_request_duration.record(0.02, "GET", "/api/v1/ok", "200")
     meters.runs.add(2, "success", "assistant")
@@ -32,7 +32,7 @@ def used(board: Board) -> Meters:
 
 
 def page(version: str) -> MetricsPage:
-    board = Board()
+    board = SharedMetricsBuffer()
     return MetricsPage(used(board), [board], version)
 
 
@@ -104,7 +104,7 @@ def test_the_page_of_metrics_is_current() -> None:
 
 async def test_a_process_tells_what_it_takes_of_its_machine() -> None:
     meters = Meters()
-    vitals = Vitals(meters)
+    vitals = ProcessCollector(meters)
     vitals.sample()
     before = sum(meters.cpu.series.values())
     sum(number * number for number in range(2_000_000))
@@ -116,24 +116,24 @@ async def test_a_process_tells_what_it_takes_of_its_machine() -> None:
 
 
 def test_a_value_on_a_bound_is_within_it() -> None:
-    histogram = Histogram(Board(), "x", "s", "", bounds=(1, 2))
+    histogram = Histogram(SharedMetricsBuffer(), "x", "s", "", bounds=(1, 2))
     for value in (0.5, 1, 1.5, 2, 2.5):
         histogram.record(value)
     assert histogram.series[()].counts == [2, 2, 1]
 
 
 def test_labels_without_bound_cannot_fill_the_memory() -> None:
-    counter = Counter(Board(), "x", "", "", ("id",))
-    histogram = Histogram(Board(), "x", "s", "", ("id",))
-    for number in range(MOST_SERIES + 10):
+    counter = Counter(SharedMetricsBuffer(), "x", "", "", ("id",))
+    histogram = Histogram(SharedMetricsBuffer(), "x", "s", "", ("id",))
+    for number in range(MAX_SERIES + 10):
         counter.add(1, str(number))
         histogram.record(1, str(number))
-    assert len(counter.series) == len(histogram.series) == MOST_SERIES + 1
+    assert len(counter.series) == len(histogram.series) == MAX_SERIES + 1
     assert counter.series[OVERFLOW,] == sum(histogram.series[OVERFLOW,].counts) == 10
 
 
 async def test_the_loop_is_measured_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.telemetry.lag.EVERY", 0.01)
+    monkeypatch.setattr("app.infra.telemetry.process_metrics.EVERY", 0.01)
     meters = Meters()
     lag = LoopLag(meters)
     lag.start()

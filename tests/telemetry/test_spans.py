@@ -7,16 +7,16 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Decoded
 
-from app.db.tracing import summary
-from app.telemetry.context import Place, here, place_of
-from app.telemetry.encoding import Envelope, encoded
-from app.telemetry.tracing import CLIENT, NO_TRACER, SERVER, Form, Sampler, Span, Tracer, Value
+from app.infra.db.statement_tracing import summary
+from app.infra.telemetry.otlp_encoding import OtlpEnvelope, encoded
+from app.infra.telemetry.trace_context import SpanContext, current_span, parse_span_context
+from app.infra.telemetry.tracing import CLIENT, NO_TRACER, SERVER, Sampler, Span, SpanTemplate, Tracer, Value
 from tests.cli.commands import ROOT, environment
 from tests.telemetry.collector import attributes_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-CALLER = Place(bytes.fromhex(TRACE), bytes.fromhex(SPAN), sampled=True)
-X = Form("x", SERVER)
+CALLER = SpanContext(bytes.fromhex(TRACE), bytes.fromhex(SPAN), sampled=True)
+X = SpanTemplate("x", SERVER)
 GIVEN: dict[str, Value] = {
     "text": "é\n", "empty": "", "yes": True, "no": False, "one": 1, "negative": -5, "big": 1 << 40, "half": 0.5,
     "many": ("a", "b"), "short": "x" * 95, "longer": "x" * 96, "long": "x" * 70_000, "not text": "\ud800",
@@ -25,7 +25,7 @@ GIVEN: dict[str, Value] = {
 
 def decoded(span: Span, longest: int = 0) -> Decoded:
     """``span`` as it arrives."""
-    envelope = Envelope({"service.name": "x", "n": 1}, "scope", "1.2", "https://schema")
+    envelope = OtlpEnvelope({"service.name": "x", "n": 1}, "scope", "1.2", "https://schema")
     request = ExportTraceServiceRequest.FromString(envelope.around([encoded(span, longest), encoded(span, longest)]))
     [of_resource] = request.resource_spans
     [of_scope] = of_resource.scope_spans
@@ -40,7 +40,7 @@ def decoded(span: Span, longest: int = 0) -> Decoded:
 def test_a_span_arrives_as_it_was_made() -> None:
     """Whatever it has of its form, and whatever of its own."""
     made: list[Span] = []
-    span = Tracer(made.append).receive(Form("chat gpt", CLIENT, *GIVEN.items()), CALLER)
+    span = Tracer(made.append).receive(SpanTemplate("chat gpt", CLIENT, *GIVEN.items()), CALLER)
     assert span is not None
     span.attributes = {f"own {key}": value for key, value in GIVEN.items()}
     span.end("ModelRejected")
@@ -60,7 +60,7 @@ def test_a_span_arrives_as_it_was_made() -> None:
 
 
 def test_texts_are_cut_where_somebody_wants_it() -> None:
-    span = Span(lambda _: None, Form("cut", CLIENT, ("given", "é" * 500)), CALLER)
+    span = Span(lambda _: None, SpanTemplate("cut", CLIENT, ("given", "é" * 500)), CALLER)
     span.attributes = {"own": "é" * 500}
     span.end()
     assert attributes_of(decoded(span, longest=100).attributes) == {"given": "é" * 100, "own": "é" * 100}
@@ -78,7 +78,7 @@ def test_a_span_that_says_nothing_of_its_own_and_has_no_parent_arrives_too() -> 
 
 def test_equal_values_of_other_kinds_are_not_mixed_up() -> None:
     for value in (True, 1, 1.0, False, 0, 0.0):
-        span = Span(lambda _: None, Form("x", SERVER, ("given", value)), CALLER)
+        span = Span(lambda _: None, SpanTemplate("x", SERVER, ("given", value)), CALLER)
         span.attributes = {"own": value}
         span.end()
         arrived = attributes_of(decoded(span).attributes)
@@ -88,7 +88,7 @@ def test_equal_values_of_other_kinds_are_not_mixed_up() -> None:
 
 def test_without_anybody_to_send_to_there_are_no_spans() -> None:
     assert NO_TRACER.receive(X, CALLER) is None
-    here.set(CALLER)
+    current_span.set(CALLER)
     assert NO_TRACER.start(X) is None
 
 
@@ -97,10 +97,10 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
     tracer = Tracer(made.append)
     assert tracer.start(X) is None
     for sampled in (True, False):
-        whole = tracer.receive(Form("whole", SERVER), CALLER._replace(sampled=sampled))
+        whole = tracer.receive(SpanTemplate("whole", SERVER), CALLER._replace(sampled=sampled))
         assert whole is not None
         whole.enter()
-        part = tracer.start(Form("part"))
+        part = tracer.start(SpanTemplate("part"))
         if part is not None:
             part.end()
         whole.leave()
@@ -121,7 +121,7 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
         (Sampler(1.0, asks=False), CALLER._replace(sampled=False), True),
     ],
 )
-def test_sampling_follows_the_caller_where_it_asks(sampler: Sampler, caller: Place | None, taken: bool) -> None:
+def test_sampling_follows_the_caller_where_it_asks(sampler: Sampler, caller: SpanContext | None, taken: bool) -> None:
     span = Tracer(lambda _: None, sampler).receive(X, caller)
     assert span is not None
     assert span.place.sampled is taken
@@ -139,10 +139,10 @@ def test_a_ratio_takes_its_part_and_the_same_trace_everywhere() -> None:
 
 
 def test_a_place_is_read_from_its_header_and_written_to_it() -> None:
-    assert place_of(f"00-{TRACE}-{SPAN}-01") == CALLER
-    assert place_of(f"00-{TRACE}-{SPAN}-00") == CALLER._replace(sampled=False)
-    assert place_of("rubbish") is None
-    assert place_of(CALLER.traceparent) == CALLER
+    assert parse_span_context(f"00-{TRACE}-{SPAN}-01") == CALLER
+    assert parse_span_context(f"00-{TRACE}-{SPAN}-00") == CALLER._replace(sampled=False)
+    assert parse_span_context("rubbish") is None
+    assert parse_span_context(CALLER.traceparent) == CALLER
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,8 @@ def test_a_statement_is_named_by_what_it_does_to_which_table(statement: str, nam
 
 def test_the_sdk_is_not_loaded_where_nothing_is_pushed() -> None:
     script = (
-        "import sys; from app.settings import load; from app.wiring import build; "
+        "import sys; from app.infra.settings.environment import load; "
+        "from app.server.composition.services import build; "
         "house = build(load({'DATABASE_URL': 'postgresql:///x', 'AGENT_AUTH': 'none', 'OTEL_SERVICE_NAME': 'x'})); "
         "print(house.push, house.tracer.active, [name for name in sys.modules if name.startswith('opentelemetry')])"
     )

@@ -8,13 +8,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from app.access.structs import Principal
-from app.base.bulk import MAX_ANSWER_BYTES
 from app.base.errors import Invalid
-from app.db.engine import Database
-from app.threads.looking import MAX_COMPARISONS, Match
-from app.threads.service import ThreadService
-from app.threads.structs import HistoryQuery, StateUpdate, ThreadCreate, ThreadSearch
+from app.base.offload import MAX_ANSWER_BYTES
+from app.features.threads.service import ThreadService
+from app.features.threads.structs import HistoryQuery, StateUpdate, ThreadCreate, ThreadSearch
+from app.features.threads.views import MAX_COMPARISONS, StateMatcher
+from app.infra.db.engine import Database
+from app.security.access.structs import Principal
 from tests.runs.engine import TENANT, Agents, SteeredAgent, echo
 
 WHO = Principal(TENANT)
@@ -99,7 +99,7 @@ async def test_a_search_by_values_finds_what_contains_them(threads: ThreadServic
 def test_lists_of_plain_values_are_compared_in_linear_time() -> None:
     value = list(range(100_000))
     began = time.thread_time()
-    assert Match({}).contains(value, value[::-1])
+    assert StateMatcher({}).contains(value, value[::-1])
     assert time.thread_time() - began < 1.0
 
 
@@ -107,7 +107,7 @@ def test_comparing_stops_where_it_would_take_too_long() -> None:
     value = [{"a": n} for n in range(5_000)]
     began = time.thread_time()
     with pytest.raises(Invalid, match="narrow the search"):
-        Match({}).contains(value, value[::-1])
+        StateMatcher({}).contains(value, value[::-1])
     assert time.thread_time() - began < 3.0
     assert MAX_COMPARISONS < 5_000 * 5_000
 

@@ -6,10 +6,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from app.access.structs import Principal
-from app.db.engine import APP_ROLE, Database
-from app.threads.service import ThreadService
-from app.threads.structs import HistoryQuery, ThreadCreate
+from app.features.threads.service import ThreadService
+from app.features.threads.structs import HistoryQuery, ThreadCreate
+from app.infra.db.engine import APP_ROLE, Database
+from app.security.access.structs import Principal
 from bench.copying import grown
 from tests.runs.engine import TENANT, Agents
 from tests.statements import sent_by

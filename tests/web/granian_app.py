@@ -8,10 +8,10 @@ import msgspec
 from litestar import get, post
 from litestar.params import FromPath, JSONBody
 
-from app.telemetry.meters import Meters
-from app.web.bodies import Bodies
-from app.web.headers import Envelope
-from app.web.stream import EventStream, JsonWait, frame
+from app.infra.http.event_streams import EventStream, JsonWait, frame
+from app.infra.http.request_bodies import RequestBodyMiddleware
+from app.infra.http.request_context import RequestContextMiddleware
+from app.infra.telemetry.meters import Meters
 from tests.web.serving import application, fast_streams
 
 meters = Meters()
@@ -98,10 +98,10 @@ async def get_ended() -> dict[str, Any]:
     return {"ended": ended, "open": len(streams)}
 
 
-app = Envelope(
-    Bodies(
+app = RequestContextMiddleware(
+    RequestBodyMiddleware(
         application(things, deaf, get_quiet, post_quiet, post_waiting, get_flood, get_broken, drain, get_ended),
-        most=1000,
+        max_bytes=1000,
         seconds=0.5,
     ),
     meters,

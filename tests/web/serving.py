@@ -9,14 +9,14 @@ import httpx
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
-from app.telemetry.meters import Meters
-from app.web.answers import Answer, ReadyRequest
-from app.web.bodies import Bodies
-from app.web.decoding import JsonBody
-from app.web.headers import Envelope
-from app.web.openapi import openapi_config
-from app.web.problems import exception_handlers
-from app.web.streams import Streams
+from app.infra.http.json_decoding import JsonBody
+from app.infra.http.litestar_internals import FastResponse, ReadyRequest
+from app.infra.http.open_streams import OpenStreams
+from app.infra.http.openapi import openapi_config
+from app.infra.http.problems import exception_handlers
+from app.infra.http.request_bodies import RequestBodyMiddleware
+from app.infra.http.request_context import RequestContextMiddleware
+from app.infra.telemetry.meters import Meters
 
 Message = dict[str, Any]
 
@@ -30,16 +30,16 @@ def application(*routes: Any, path: str | None = None) -> Litestar:
         dto=JsonBody,
         return_dto=None,
         request_class=ReadyRequest,
-        response_class=Answer,
+        response_class=FastResponse,
         openapi_config=openapi_config("1.2.3"),
         logging_config=None,
         request_max_body_size=None,
     )
 
 
-def layers(*routes: Any, meters: Meters | None = None, **limits: Any) -> Envelope:
-    """Everything that a request passes; ``limits`` are those of ``Bodies``."""
-    return Envelope(Bodies(application(*routes), **limits), meters or Meters())
+def layers(*routes: Any, meters: Meters | None = None, **limits: Any) -> RequestContextMiddleware:
+    """Everything that a request passes; ``limits`` are those of ``RequestBodyMiddleware``."""
+    return RequestContextMiddleware(RequestBodyMiddleware(application(*routes), **limits), meters or Meters())
 
 
 @asynccontextmanager
@@ -115,9 +115,9 @@ class Connection:
         return asyncio.ensure_future(work)
 
 
-def fast_streams(meters: Meters | None = None, **settings: Any) -> Streams:
+def fast_streams(meters: Meters | None = None, **settings: Any) -> OpenStreams:
     """Streams whose heartbeat and patience take hundredths of a second."""
-    return Streams(meters or Meters(), **{"tick": 0.01, "heartbeat": 0.03, "stuck": 0.1, **settings})
+    return OpenStreams(meters or Meters(), **{"tick": 0.01, "heartbeat": 0.03, "stuck": 0.1, **settings})
 
 
 class Flag:
@@ -130,6 +130,6 @@ class Flag:
         self.calls += 1
 
 
-def at_rest(streams: Streams) -> bool:
+def at_rest(streams: OpenStreams) -> bool:
     """Whether ``streams`` looks after nothing and no task of it is left."""
     return len(streams) == 0 and len(streams.tasks) == 0

@@ -11,10 +11,10 @@ from litestar.params import JSONBody
 
 from app.base.errors import BadRequest
 from app.base.json_scan import MAX_DEPTH, MAX_ESCAPES, MAX_MEMBERS, MAX_NOT_ASCII, MAX_VALUES, SLICE, check, scan
-from app.telemetry.meters import Meters
-from app.web import bodies
-from app.web.bodies import MOST, Bodies, takes_messages
-from app.web.headers import Envelope
+from app.infra.http import request_bodies
+from app.infra.http.request_bodies import MAX_BODY_BYTES, RequestBodyMiddleware, takes_messages
+from app.infra.http.request_context import RequestContextMiddleware
+from app.infra.telemetry.meters import Meters
 from tests.web.serving import application, scope, serving
 
 JSON = {"content-type": "application/json"}
@@ -93,7 +93,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_hostile_body_is_refused_with_a_sentence(name: str) -> None:
     body, status, sentence = HOSTILE[name]
-    async with serving(things, most=32 * MOST) as client:
+    async with serving(things, max_bytes=32 * MAX_BODY_BYTES) as client:
         response = await client.post("/things", content=body, headers=JSON)
     problem = response.json()
     assert (response.status_code, problem["status"]) == (status, status)
@@ -176,7 +176,7 @@ def test_routes_that_take_messages_take_more(path: str, large: bool) -> None:
 )
 async def test_a_body_over_the_limit_of_its_route_is_refused(path: str, size: int, status: int) -> None:
     body = b'{"b": "' + b"x" * (size - 9) + b'"}'
-    async with serving(things, runs, most=100) as client:
+    async with serving(things, runs, max_bytes=100) as client:
         response = await client.post(path, content=body, headers=JSON)
     assert response.status_code == status
 
@@ -197,7 +197,7 @@ async def exchange(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    app = Envelope(Bodies(application(things), **limits), Meters())
+    app = RequestContextMiddleware(RequestBodyMiddleware(application(things), **limits), Meters())
     await app(scope("POST", "/things", headers), receive, send)  # type: ignore[arg-type]
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent))
 
@@ -213,21 +213,21 @@ async def test_a_body_that_does_not_come_in_time_gets_408() -> None:
 
 
 async def test_a_length_that_lies_is_found_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "DISCARD_SECONDS", 0.01)
-    status, _ = await exchange([piece(b" " * 60), piece(b" " * 60)], {**JSON, "content-length": "10"}, most=100)
+    monkeypatch.setattr(request_bodies, "DISCARD_SECONDS", 0.01)
+    status, _ = await exchange([piece(b" " * 60), piece(b" " * 60)], {**JSON, "content-length": "10"}, max_bytes=100)
     assert status == 413
 
 
 async def test_an_announced_length_over_the_limit_is_refused_unkept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "DISCARD_SECONDS", 0.01)
-    status, problem = await exchange([], {**JSON, "content-length": "101"}, most=100)
+    monkeypatch.setattr(request_bodies, "DISCARD_SECONDS", 0.01)
+    status, problem = await exchange([], {**JSON, "content-length": "101"}, max_bytes=100)
     assert (status, problem["detail"]) == (413, "The body is larger than the 100 bytes that this route takes.")
 
 
 async def test_a_body_that_is_too_large_is_read_on_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "MAX_DISCARDED", 150)
+    monkeypatch.setattr(request_bodies, "MAX_DISCARDED", 150)
     left = [piece(b" " * 60) for _ in range(10)]
-    status, _ = await exchange(left, JSON, most=100)
+    status, _ = await exchange(left, JSON, max_bytes=100)
     assert (status, len(left)) == (413, 5)  # two that were collected, and three that were thrown away
 
 
@@ -288,8 +288,8 @@ def test_others_have_their_turn_while_a_large_body_is_looked_through() -> None:
 async def test_a_large_body_whose_turn_does_not_come_is_refused_when_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bodies, "MAX_WAIT_SECONDS", 0.01)
-    layer = Bodies(application(things), large=lambda _: True, most=10, most_large=100)
+    monkeypatch.setattr(request_bodies, "MAX_WAIT_SECONDS", 0.01)
+    layer = RequestBodyMiddleware(application(things), large=lambda _: True, max_bytes=10, max_large_bytes=100)
     held = await layer.in_flight.acquire(None, 100, 1)
     left = [piece(b'{"a": "'), piece(b"x" * 50), piece(b'"}', more=False)]
     sent: list[Any] = []
@@ -301,7 +301,7 @@ async def test_a_large_body_whose_turn_does_not_come_is_refused_when_sent(
         sent.append(message)
 
     asked = scope("POST", "/things", {**JSON, "content-length": "59"})
-    await Envelope(layer, Meters())(asked, receive, send)  # type: ignore[arg-type]
+    await RequestContextMiddleware(layer, Meters())(asked, receive, send)  # type: ignore[arg-type]
     assert (sent[0]["status"], left) == (429, [])
     assert (b"retry-after", b"1") in sent[0]["headers"]
     layer.in_flight.release(None, held)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.base.errors import UsageError
-from app.web.browsers import Browsers
+from app.infra.http.host_and_cors import HostAndCorsMiddleware
 from tests.system.house import API, Service, serving
 
 PAGE = "https://app.example.com"
@@ -121,4 +121,4 @@ async def test_other_names_are_refused_but_probes_need_none(database_url: str, h
 def test_what_is_neither_a_name_nor_an_exact_origin_stops_the_start(hosts: str, origins: str, words: str) -> None:
     app: Any = None
     with pytest.raises(UsageError, match=words):
-        Browsers(app, hosts, origins)
+        HostAndCorsMiddleware(app, hosts, origins)

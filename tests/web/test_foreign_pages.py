@@ -8,7 +8,7 @@ import httpx
 import pytest
 import structlog
 
-from app.web.browsers import Browsers
+from app.infra.http.host_and_cors import HostAndCorsMiddleware
 from tests.system.house import API, Service, serving
 
 HANDLERS = """
@@ -223,7 +223,7 @@ async def test_websocket_handshakes_are_judged_alike(headers: dict[str, str], pa
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
     receive: Any = None
-    await Browsers(socket, "", "", authenticated=False)(scope, receive, send)
+    await HostAndCorsMiddleware(socket, "", "", authenticated=False)(scope, receive, send)
     assert (len(opened), [(one["type"], one["code"]) for one in sent]) == (
         (1, []) if passes else (0, [("websocket.close", 1008)])
     )

@@ -8,15 +8,15 @@ import structlog
 from litestar import Response, get
 from litestar.params import FromPath
 
-from app.telemetry.context import here, request
-from app.telemetry.meters import Meters
-from app.web.headers import Envelope
+from app.infra.http.request_context import RequestContextMiddleware
+from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.trace_context import current_span, request
 from tests.web.serving import Connection, application, scope, serving
 
 
 @get("/things/{name:str}")
 async def thing(name: FromPath[str]) -> dict[str, str | None]:
-    place = here.get()
+    place = current_span.get()
     return {"request_id": request.get(), "traceparent": None if place is None else place.traceparent}
 
 
@@ -72,7 +72,7 @@ async def test_the_callers_trace_goes_on() -> None:
 async def test_a_request_leaves_no_context_behind() -> None:
     async with serving(thing) as client:
         await client.get("/things/a")
-    assert (request.get(), here.get()) == ("", None)
+    assert (request.get(), current_span.get()) == ("", None)
 
 
 async def test_requests_are_counted_by_method_route_and_status() -> None:
@@ -95,7 +95,7 @@ async def test_requests_are_counted_by_method_route_and_status() -> None:
 async def test_an_alias_is_served_as_the_route_it_stands_for() -> None:
     meters = Meters()
     connection = Connection()
-    app = Envelope(application(thing), meters, aliases={"/shortz": "/things/a"})
+    app = RequestContextMiddleware(application(thing), meters, aliases={"/shortz": "/things/a"})
     await app(scope(path="/shortz"), connection.receive, connection.send)  # type: ignore[arg-type]
     assert connection.sent[0]["status"] == 200
     assert list(meters.http_server_request_duration.series) == [("GET", "/things/{name}", "200")]
@@ -114,7 +114,7 @@ async def test_what_fails_outside_the_application_is_a_problem() -> None:
 
     connection = Connection()
     with structlog.testing.capture_logs() as lines:
-        await Envelope(broken, Meters())(scope(), connection.receive, connection.send)  # type: ignore[arg-type]
+        await RequestContextMiddleware(broken, Meters())(scope(), connection.receive, connection.send)  # type: ignore[arg-type]
     assert connection.sent[0]["status"] == 500
     assert connection.headers["content-type"] == "application/problem+json"
     assert b"SECRET" not in connection.body
@@ -129,7 +129,7 @@ async def test_an_answer_that_fails_on_its_way_is_left_unfinished_and_logged() -
 
     connection = Connection()
     with structlog.testing.capture_logs() as lines:
-        await Envelope(broken, Meters())(scope(), connection.receive, connection.send)  # type: ignore[arg-type]
+        await RequestContextMiddleware(broken, Meters())(scope(), connection.receive, connection.send)  # type: ignore[arg-type]
     assert (connection.body, connection.ended) == (b"a", False)
     assert [line["event"] for line in lines] == ["answer_cut"]
 
@@ -139,5 +139,5 @@ async def test_a_client_that_leaves_before_the_answer_counts_as_499() -> None:
 
     meters = Meters()
     connection = Connection()
-    await Envelope(silent, meters)(scope(), connection.receive, connection.send)  # type: ignore[arg-type]
+    await RequestContextMiddleware(silent, meters)(scope(), connection.receive, connection.send)  # type: ignore[arg-type]
     assert list(meters.http_server_request_duration.series) == [("GET", "unmatched", "499")]

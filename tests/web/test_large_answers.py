@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from app.web.large_answers import LARGE, LargeAnswers
-from app.web.streams import SLICE
+from app.infra.http.large_answers import LARGE, LargeAnswers
+from app.infra.http.open_streams import SLICE
 from tests.web.serving import application, scope
 
 BODY = bytes(range(256)) * (2 * LARGE // 256 + 1)

@@ -11,8 +11,8 @@ from litestar import post
 from litestar.params import FromPath, JSONBody
 from litestar.testing import AsyncTestClient
 
-from app.web.openapi import ASSETS, FILES
-from app.web.problems import KINDS
+from app.infra.http.openapi import ASSETS, FILES
+from app.infra.http.problems import KINDS
 from tests.web.serving import application, serving
 
 RAPIDOC = "affbd173a65e870e18f392cca963113bcdafb6e50e88cd2f6a834a65b22db94d"

@@ -10,9 +10,9 @@ from litestar import get
 from litestar.params import FromPath
 
 from app.base.errors import NotFound
-from app.telemetry.meters import Meters
-from app.web.outside import KEPT
-from app.web.stream import EventStream, JsonWait
+from app.infra.http.event_streams import EventStream, JsonWait
+from app.infra.http.response_detacher import KEPT
+from app.infra.telemetry.meters import Meters
 from tests.web.serving import Connection, at_rest, fast_streams, layers, scope, serving
 
 BIG = b": " + b"x" * 100_000 + b"\r\n\r\n"

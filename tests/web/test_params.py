@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from litestar import Request, get
 
-from app.bus.feed import START, EventId
-from app.web.params import Limit, Offset, last_event_id, page_headers, project, select_fields, stream_modes
+from app.domain.event_id import START, EventId
+from app.infra.http.query_params import Limit, Offset, last_event_id, page_headers, project, select_fields, stream_modes
 from tests.web.serving import serving
 
 MODES = ("values", "updates", "messages-tuple")

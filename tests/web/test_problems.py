@@ -13,7 +13,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from structlog.typing import EventDict
 
 from app.base import errors
-from app.web.problems import KINDS, WHERE
+from app.infra.http.problems import KINDS, WHERE
 from tests.web.serving import serving
 
 SECRET = "SELECT key FROM secrets"

@@ -10,8 +10,8 @@ import pytest
 from litestar import get
 
 from app.base.errors import Limited, Unavailable
-from app.telemetry.meters import Meters
-from app.web.stream import EVENT_STREAM, EventStream, frame
+from app.infra.http.event_streams import EVENT_STREAM, EventStream, frame
+from app.infra.telemetry.meters import Meters
 from tests.web.serving import Connection, Flag, application, at_rest, fast_streams, scope
 
 ONE = frame("values", b"{}", "1-1")
@@ -261,7 +261,7 @@ async def test_a_stream_that_ends_as_its_watch_begins_leaves_nothing_behind() ->
     source.queue.put_nowait(ONE)
     await connection.until(lambda: ONE in connection.body)
     source.queue.put_nowait(None)
-    stream.look(streams.now)
+    stream.on_tick(streams.now)
     await serving
     assert at_rest(streams)
     del stream, serving

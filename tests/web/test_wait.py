@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.base.errors import NotFound
-from app.web.stream import JsonWait
+from app.infra.http.event_streams import JsonWait
 from tests.web.serving import Connection, Flag, at_rest, fast_streams
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.webhooks.queries import NEXT, TAKE
+from app.features.webhooks.queries import NEXT, TAKE
 
 LONG, SHORT = UUID(int=1), UUID(int=2)
 BACKLOG = 20_000

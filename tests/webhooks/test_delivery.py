@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.webhooks import dispatcher
+from app.features.webhooks import dispatcher
 from tests.runs.engine import fetch
 from tests.system.house import API, Service, serving
 from tests.webhooks.receiver import Call, comes_true, receiving

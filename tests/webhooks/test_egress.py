@@ -9,8 +9,8 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from app.base.errors import UsageError
-from app.egress.addresses import Allowed, RefusedAddress, check_url
-from app.egress.client import LARGEST_ANSWER, Egress
+from app.infra.egress.addresses import AddressAllowlist, RefusedAddress, check_url
+from app.infra.egress.client import MAX_RESPONSE_BYTES, EgressClient
 from tests.system.house import API, serving
 from tests.webhooks.receiver import receiving
 
@@ -106,31 +106,31 @@ def refused(error: BaseException | None) -> bool:
 @pytest.mark.parametrize("address", PRIVATE)
 async def test_a_private_address_is_never_called(address: str) -> None:
     with pytest.raises(RefusedAddress):
-        Allowed().check(address)
+        AddressAllowlist().check(address)
     bracketed = f"[{address}]" if ":" in address else address
     for url in (f"http://{bracketed}:9/", "http://innocent.example:9/"):
         with pytest.raises((OSError, aiohttp.ClientError)) as caught:
-            await Egress(Allowed(), resolver=Names(address)).post(url, b"", {})
+            await EgressClient(AddressAllowlist(), resolver=Names(address)).post(url, b"", {})
         assert refused(caught.value)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_may_be_called(address: str) -> None:
-    Allowed().check(address)
+    AddressAllowlist().check(address)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "017700000001", "127.1", "0"])
 async def test_other_ways_to_write_an_address_are_seen_through(host: str) -> None:
     with pytest.raises(ValueError, match="canonical"):
-        check_url(f"http://{host}:9/", Allowed())
+        check_url(f"http://{host}:9/", AddressAllowlist())
     with pytest.raises((OSError, aiohttp.ClientError)) as caught:
-        await Egress(Allowed()).post(f"http://{host}:9/", b"", {})
+        await EgressClient(AddressAllowlist()).post(f"http://{host}:9/", b"", {})
     assert refused(caught.value) or isinstance(caught.value, aiohttp.InvalidURL)
 
 
 async def test_a_name_that_resolves_to_something_else_the_next_time_is_refused_then() -> None:
     async with receiving() as receiver:
-        egress = Egress(Allowed(["127.0.0.0/8"]), resolver=Names("127.0.0.1", "10.0.0.1"))
+        egress = EgressClient(AddressAllowlist(["127.0.0.0/8"]), resolver=Names("127.0.0.1", "10.0.0.1"))
         url = f"http://innocent.example:{receiver.port}/hook"
         assert (await egress.post(url, b"{}", {})).status == 200
         with pytest.raises((OSError, aiohttp.ClientError)) as caught:
@@ -149,7 +149,7 @@ async def test_the_receiver_hears_its_name_though_the_address_is_dialled(scheme:
 
     server = await asyncio.start_server(hear, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    egress = Egress(Allowed(["127.0.0.1"]), seconds=5.0, resolver=Names("127.0.0.1"))
+    egress = EgressClient(AddressAllowlist(["127.0.0.1"]), seconds=5.0, resolver=Names("127.0.0.1"))
     with pytest.raises((OSError, aiohttp.ClientError)):
         await egress.post(f"{scheme}://innocent.example:{port}/", b"", {})
     first = await heard
@@ -160,7 +160,7 @@ async def test_the_receiver_hears_its_name_though_the_address_is_dialled(scheme:
 async def test_a_redirect_is_an_answer_and_not_followed() -> None:
     async with receiving() as receiver:
         url = f"http://127.0.0.1:{receiver.port}/away"
-        assert (await Egress(Allowed(["127.0.0.1"])).post(url, b"", {})).status == 307
+        assert (await EgressClient(AddressAllowlist(["127.0.0.1"])).post(url, b"", {})).status == 307
         assert receiver.calls == []
 
 
@@ -183,9 +183,9 @@ async def test_no_more_than_so_much_of_an_answer_is_read_and_for_no_longer_than_
     for answer in (pour, hang):
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        egress = Egress(Allowed(["127.0.0.1"]), seconds=2.0 if answer is pour else 0.2)
+        egress = EgressClient(AddressAllowlist(["127.0.0.1"]), seconds=2.0 if answer is pour else 0.2)
         if answer is pour:
-            assert len((await egress.post(url, b"", {})).body) <= LARGEST_ANSWER
+            assert len((await egress.post(url, b"", {})).body) <= MAX_RESPONSE_BYTES
         else:
             with pytest.raises(TimeoutError):
                 await egress.post(url, b"", {})
@@ -210,7 +210,7 @@ async def test_no_more_than_so_much_of_an_answer_is_read_and_for_no_longer_than_
 )
 async def test_a_url_that_cannot_be_called_is_refused_at_once(fresh_database_url: str, url: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        check_url(url, Allowed())
+        check_url(url, AddressAllowlist())
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         run = {"assistant_id": "echo", "input": {"messages": "hi"}, "webhook": url}
         answer = await service.client.post(f"{API}/runs", json=run)
@@ -219,7 +219,7 @@ async def test_a_url_that_cannot_be_called_is_refused_at_once(fresh_database_url
 
 
 def test_what_is_allowed_is_a_host_an_address_or_a_network() -> None:
-    allowed = Allowed(["Hooks.internal", "10.1.0.0/16", "", " 192.168.0.7 "])
+    allowed = AddressAllowlist(["Hooks.internal", "10.1.0.0/16", "", " 192.168.0.7 "])
     assert allowed.host("hooks.INTERNAL")
     allowed.check("10.1.2.3")
     allowed.check("192.168.0.7")
@@ -227,6 +227,6 @@ def test_what_is_allowed_is_a_host_an_address_or_a_network() -> None:
         allowed.check("10.2.0.1")
     with pytest.raises(RefusedAddress):
         allowed.check("64:ff9b:1::1")
-    Allowed(["64:ff9b:1::/48"]).check("64:ff9b:1::1")
+    AddressAllowlist(["64:ff9b:1::/48"]).check("64:ff9b:1::1")
     with pytest.raises(UsageError, match="AGENT_EGRESS_ALLOW"):
-        Allowed(["10.1.2.3/16/4"])
+        AddressAllowlist(["10.1.2.3/16/4"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.webhooks import dispatcher
+from app.features.webhooks import dispatcher
 from tests.runs.engine import fetch
 from tests.system.house import API, serving
 from tests.webhooks.receiver import Receiver, comes_true, receiving

@@ -10,9 +10,9 @@ from uuid import UUID
 import pytest
 
 from app.cli.dev import DEFAULTS
-from app.egress.addresses import Allowed
-from app.egress.client import seconds_of
-from app.webhooks.dispatcher import AT_ONCE, AT_ONCE_A_TENANT_AND_HOST, AT_ONCE_SLOW, Busy
+from app.features.webhooks.dispatcher import AT_ONCE, AT_ONCE_A_TENANT_AND_HOST, AT_ONCE_SLOW, HostLoad
+from app.infra.egress.addresses import AddressAllowlist
+from app.infra.egress.client import seconds_of
 from tests.system.house import API, Service, serving
 from tests.webhooks.receiver import comes_true, receiving
 
@@ -71,7 +71,7 @@ async def test_silent_receivers_of_one_tenant_keep_no_other_s_webhook_waiting(
 
 
 def test_a_tenant_alone_has_half_of_the_calls_and_each_more_tenant_less() -> None:
-    busy = Busy()
+    busy = HostLoad()
     for number in range(AT_ONCE // 2):
         assert HOSTILE not in busy.full()[1]
         busy.begin(HOSTILE, f"host {number}")
@@ -81,7 +81,7 @@ def test_a_tenant_alone_has_half_of_the_calls_and_each_more_tenant_less() -> Non
 
 
 def test_no_tenant_fills_the_share_of_a_receiver_that_others_call_too() -> None:
-    busy = Busy()
+    busy = HostLoad()
     for _ in range(AT_ONCE_A_TENANT_AND_HOST):
         busy.begin(HOSTILE, "shared")
     hosts, _, tenants, of = busy.full()
@@ -90,7 +90,7 @@ def test_no_tenant_fills_the_share_of_a_receiver_that_others_call_too() -> None:
 
 def test_hosts_that_did_not_answer_in_time_share_a_part_of_their_own() -> None:
     now = [0.0]
-    busy = Busy(lambda: now[0])
+    busy = HostLoad(lambda: now[0])
     for number in range(AT_ONCE_SLOW + 1):
         busy.begin(UUID(int=number), f"slow {number}")
         busy.end(UUID(int=number), f"slow {number}", late=True)
@@ -135,7 +135,7 @@ def test_a_retry_after_is_seconds_or_a_date() -> None:
 
 
 def test_a_developer_receives_webhooks_on_the_same_machine() -> None:
-    allowed = Allowed(DEFAULTS["AGENT_EGRESS_ALLOW"].split(","))
+    allowed = AddressAllowlist(DEFAULTS["AGENT_EGRESS_ALLOW"].split(","))
     allowed.check("127.0.0.1")
     allowed.check("::1")
     assert allowed.host("localhost")

@@ -1,35 +1,82 @@
-"""A function as an agent: begun again from its start, with what its finished steps gave back."""
+"""A function as an agent: begun again from its start, with what its finished steps gave back.
+
+What a function returned → what it changes in the thread.
+"""
 
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from app.agents.functions.asking import Asking
 from app.agents.functions.branches import current
 from app.agents.functions.context import Context
-from app.agents.functions.journal import Journal, unfinished
-from app.agents.functions.returned import take
-from app.agents.functions.session import Session
+from app.agents.functions.conversion import to_builtins
+from app.agents.functions.memory_access import DocumentAccess, StoreAccess
+from app.agents.functions.messages import MESSAGE, FunctionMessages, structs
+from app.agents.functions.model_calls import ModelCalls
+from app.agents.functions.session import FunctionSession
 from app.agents.functions.signature import Signature
+from app.agents.functions.step_journal import StepJournal, unfinished
 from app.agents.functions.steps import running
-from app.agents.functions.storing import Reading, Storing
-from app.agents.functions.tools import Tools
-from app.agents.port import START_NODE, Outcome, RunContext
-from app.agents.toolloop.agent import Manner
-from app.agents.toolloop.calls import Toolbox
-from app.agents.toolloop.inputs import read_input
-from app.agents.toolloop.voice import Voice
-from app.base.errors import StepFailed
-from app.domain.state import State
-from app.llm.port import Model
-from app.tools.port import LongTerm, NeedsAnswer
+from app.agents.functions.tool_calls import ToolCaller
+from app.agents.functions.values import check_name
+from app.agents.port import START_NODE, RunContext, RunOutcome
+from app.agents.tool_loop.agent import ToolLoopConfig
+from app.agents.tool_loop.calls import CustomEventEmitter, Toolbox
+from app.agents.tool_loop.inputs import read_input
+from app.agents.tools.port import LongTerm, NeedsAnswer
+from app.base.errors import AgentError, StepFailed
+from app.domain.messages import AIMessage
+from app.domain.state import MESSAGES, State
+from app.providers.llm.port import Model
+
+PLACE = "returned"
 
 
-class Equipment:
+def apply_result(value: Any, conversation: FunctionMessages) -> dict[str, Any]:
+    """Add the messages in ``value`` to ``conversation``; the values in it are the answer.
+
+    A text is the agent's message, a message and a list of messages are themselves, an object (dictionary, struct,
+    dataclass, model) is an update of the values, None is nothing. Raises ``AgentError`` for anything else.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        conversation.say([conversation.answer_with(value) or AIMessage(content=value)], PLACE)
+        return {}
+    if isinstance(value, MESSAGE):
+        conversation.say([value], PLACE)
+        return {}
+    if isinstance(value, list | tuple) and all(isinstance(one, MESSAGE) for one in value):
+        conversation.say(value, PLACE)
+        return {}
+    try:
+        update = to_builtins(value)
+    except TypeError as error:
+        raise AgentError(f"The function returned what is no JSON: {error}.") from error
+    if not isinstance(update, dict):
+        raise AgentError(
+            f"The function returned a {type(value).__name__}: return a text, a message, a list of messages, an object "
+            "of values, or nothing."
+        )
+    try:
+        given = update.pop(MESSAGES, None) or []
+        given = given if isinstance(given, list) else [given]
+        taken_out = [one for one in given if isinstance(one, dict) and one.get("type") == "remove"]
+        conversation.take_out([str(one.get("id")) for one in taken_out])
+        added = [one for one in given if one not in taken_out]
+        conversation.say(structs(added, conversation.id_at(PLACE, -1)), PLACE)
+        for name in update:
+            check_name(name)
+    except ValueError as error:
+        raise AgentError(f"The function returned values that cannot be kept: {error}.") from error
+    return update
+
+
+class FunctionResources:
     """What a function finds in its context: a ``model``, the tools of ``toolbox``, its ``manner``, the ``store``."""
 
     def __init__(
-        self, model: Model, toolbox: Toolbox, manner: Manner = Manner(), store: LongTerm | None = None
+        self, model: Model, toolbox: Toolbox, manner: ToolLoopConfig = ToolLoopConfig(), store: LongTerm | None = None
     ) -> None:
         self.model = model
         self.toolbox = toolbox
@@ -44,7 +91,7 @@ class FunctionAgent:
     """
 
     def __init__(
-        self, name: str, code: str, function: Callable[..., Any], equipment: Equipment, description: str = ""
+        self, name: str, code: str, function: Callable[..., Any], equipment: FunctionResources, description: str = ""
     ) -> None:
         self.name = name
         self.description = description
@@ -75,20 +122,20 @@ class FunctionAgent:
         """One node, and the steps that are declared beside the function."""
         return self._signature.graph()
 
-    async def run(self, context: RunContext) -> Outcome:
+    async def run(self, context: RunContext) -> RunOutcome:
         """Begin the function; its end, or the questions that it cannot go on without."""
         if not {*self.nodes} & {*context.next}:
-            return Outcome()
-        journal = Journal.load(context.state, self.name, str(context.run_id))
+            return RunOutcome()
+        journal = StepJournal.load(context.state, self.name, str(context.run_id))
         equipment = self._equipment
-        with Voice(context) as voice:
-            session = Session(context, journal, self.node, equipment.manner.limits, voice)
+        with CustomEventEmitter(context) as voice:
+            session = FunctionSession(context, journal, self.node, equipment.manner.limits, voice)
             given = Context(
                 session,
-                Asking(session, equipment.model, equipment.toolbox, equipment.manner),
-                Tools(session, equipment.toolbox),
-                Storing(session, equipment.store),
-                Reading(session, equipment.store),
+                ModelCalls(session, equipment.model, equipment.toolbox, equipment.manner),
+                ToolCaller(session, equipment.toolbox),
+                StoreAccess(session, equipment.store),
+                DocumentAccess(session, equipment.store),
             )
             tokens = current.set(session.root), running.set(session)
             try:
@@ -103,7 +150,7 @@ class FunctionAgent:
             session.check()
             return outcome
 
-    async def _outcome(self, session: Session, context: Context) -> Outcome:
+    async def _outcome(self, session: FunctionSession, context: Context) -> RunOutcome:
         arguments = self._signature.arguments(session.journal.begun.input)
         returned: Any = None
         try:
@@ -118,4 +165,4 @@ class FunctionAgent:
             await session.rest()
             session.check()
             return session.interrupted()
-        return session.finished(take(returned, session.conversation))
+        return session.finished(apply_result(returned, session.conversation))

@@ -8,7 +8,7 @@ import asyncio
 from contextvars import ContextVar
 from typing import Any
 
-from app.tools.port import NeedsAnswer
+from app.agents.tools.port import NeedsAnswer
 
 
 class Branch:

@@ -7,14 +7,14 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.functions.asking import Asking
 from app.agents.functions.conversion import convert, expected, to_builtins
+from app.agents.functions.memory_access import DocumentAccess, StoreAccess
 from app.agents.functions.messages import structs
-from app.agents.functions.session import Session
+from app.agents.functions.model_calls import ModelCalls
+from app.agents.functions.session import FunctionSession
 from app.agents.functions.steps import returned_by, run_step
-from app.agents.functions.storing import Reading, Storing
-from app.agents.functions.tools import Tools
-from app.agents.functions.values import Memory, Values
+from app.agents.functions.tool_calls import ToolCaller
+from app.agents.functions.values import NamedMemory, ThreadValues
 from app.agents.port import Interrupt, interrupt_id
 from app.domain.messages import AIMessage, Message
 
@@ -45,14 +45,21 @@ class Context:
     once, without doing it again.
     """
 
-    def __init__(self, session: Session, model: Asking, tools: Tools, store: Storing, documents: Reading) -> None:
+    def __init__(
+        self,
+        session: FunctionSession,
+        model: ModelCalls,
+        tools: ToolCaller,
+        store: StoreAccess,
+        documents: DocumentAccess,
+    ) -> None:
         self._session = session
         self.model = model
         self.tools = tools
         self.store = store
         self.documents = documents
-        self.state: Values = session.values
-        self.memory = Memory(session.values)
+        self.state: ThreadValues = session.values
+        self.memory = NamedMemory(session.values)
         run = session.run
         self.run = RunInfo(
             tenant_id=str(run.tenant_id),
@@ -100,7 +107,7 @@ class Context:
         branch, at = session.enter()
         value = to_builtins(question)
         id_ = interrupt_id(session.journal.begun.run, at, value)
-        place = session.look(at, KIND, id_)
+        place = session.locate(at, KIND, id_)
         if place.was is not None:
             answer = msgspec.json.decode(place.was.result)
         elif id_ in session.run.answers:

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from app.agents.tools.json_types import ALLOWED_TYPES, type_name
 from app.base.errors import Invalid, StartError
-from app.tools.json_types import ALLOWED_TYPES, type_name
 
 _WHERE = re.compile(r"(?s)(.*?) - at (?:`key` in )?`\$([^`]*)`")
 _PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")

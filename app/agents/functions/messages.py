@@ -6,9 +6,9 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from app.agents.functions.journal import Journal
+from app.agents.functions.step_journal import StepJournal
 from app.agents.port import RunContext
-from app.agents.toolloop.inputs import read_input
+from app.agents.tool_loop.inputs import read_input
 from app.base.errors import Invalid
 from app.domain.events import MessageAdded
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolMessage, text_of
@@ -20,10 +20,10 @@ _decode = msgspec.json.Decoder(Message).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Conversation:
+class FunctionMessages:
     """Messages there, messages said. What is said is committed with the next step."""
 
-    def __init__(self, run: RunContext, journal: Journal) -> None:
+    def __init__(self, run: RunContext, journal: StepJournal) -> None:
         self._run = run
         self._journal = journal
         self._there: list[Message] | None = None

@@ -9,32 +9,32 @@ import msgspec
 
 from app.agents.functions.branches import Branch, current, running_task
 from app.agents.functions.conversion import to_json
-from app.agents.functions.journal import JOURNAL, Entry, Failure, Journal
-from app.agents.functions.messages import Conversation
-from app.agents.functions.values import Values
-from app.agents.port import Interrupt, Outcome, RunContext, Step, ToolIntent
-from app.agents.toolloop.agent import Limits
-from app.agents.toolloop.voice import Voice
+from app.agents.functions.messages import FunctionMessages
+from app.agents.functions.step_journal import JOURNAL, RecordedFailure, StepJournal, StepRecord
+from app.agents.functions.values import ThreadValues
+from app.agents.port import Interrupt, RunContext, RunOutcome, Step, ToolIntent
+from app.agents.tool_loop.agent import RunLimits
+from app.agents.tool_loop.calls import CustomEventEmitter
+from app.agents.tools.port import NeedsAnswer
 from app.base.errors import AgentError, JournalFull, PathChanged, StepLimit, TokenLimit
 from app.domain.messages import Usage
-from app.tools.port import NeedsAnswer
 
 QUIET_TURNS = 10
 """Turns of the event loop in which a branch has to begin something, or it is taken to wait for another one."""
 
 
-class Place(NamedTuple):
+class StepPosition(NamedTuple):
     """Where something is done, and the entry of it if it ``was`` done before."""
 
     at: str
     kind: str
     name: str
     of: str
-    was: Entry | None
+    was: StepRecord | None
 
-    def entry(self, result: bytes = b"null", failure: Failure | None = None, update: Any = None) -> Entry:
+    def entry(self, result: bytes = b"null", failure: RecordedFailure | None = None, update: Any = None) -> StepRecord:
         """The entry of what is done now."""
-        return Entry(
+        return StepRecord(
             at=self.at,
             kind=self.kind,
             name=self.name,
@@ -45,22 +45,24 @@ class Place(NamedTuple):
         )
 
 
-class Spent(NamedTuple):
+class ModelUsage(NamedTuple):
     """The tokens that a model (vendor:model) has used for an answer."""
 
     usage: Usage | None = None
     model: str = ""
 
 
-class Session:
+class FunctionSession:
     """What the parts of a function's context share. ``node`` is the node that its steps carry."""
 
-    def __init__(self, run: RunContext, journal: Journal, node: str, limits: Limits, voice: Voice) -> None:
+    def __init__(
+        self, run: RunContext, journal: StepJournal, node: str, limits: RunLimits, voice: CustomEventEmitter
+    ) -> None:
         self.run = run
         self.journal = journal
         self.node = node
-        self.values = Values(run.state, journal)
-        self.conversation = Conversation(run, journal)
+        self.values = ThreadValues(run.state, journal)
+        self.conversation = FunctionMessages(run, journal)
         self.open: list[Interrupt] = []
         self._limits = limits
         self._voice = voice
@@ -95,10 +97,10 @@ class Session:
             raise NeedsAnswer(branch.asked.value)
         return branch, branch.next_place()
 
-    def look(self, at: str, kind: str, name: str, of: str = "") -> Place:
+    def locate(self, at: str, kind: str, name: str, of: str = "") -> StepPosition:
         """What is at the place ``at``. Raises ``PathChanged`` when something else was done there."""
         try:
-            return Place(at, kind, name, of, self.journal.take(at, kind, name, of))
+            return StepPosition(at, kind, name, of, self.journal.take(at, kind, name, of))
         except PathChanged as error:
             self._break(error)
             raise
@@ -128,7 +130,7 @@ class Session:
         self._steps += 1
 
     async def commit(
-        self, entries: Sequence[Entry], *, node: str = "", spent: Spent = Spent(), update: Any = None
+        self, entries: Sequence[StepRecord], *, node: str = "", spent: ModelUsage = ModelUsage(), update: Any = None
     ) -> None:
         """Make ``entries`` durable, with what the function has set and said meanwhile; ``update`` is set too.
 
@@ -204,28 +206,30 @@ class Session:
         if self._broken is not None:
             raise self._broken
 
-    def finished(self, update: dict[str, Any]) -> Outcome:
+    def finished(self, update: dict[str, Any]) -> RunOutcome:
         """The end of the work: what is left to commit, and no journal any more."""
         self.values.apply(update)
         changes, _ = self.values.take_changes()
         said = self.conversation.new()
         self.conversation.announce(said, self.node, self.run.step)
-        return Outcome(step=Step(node=self.node, update={**changes, **self.conversation.update(said), JOURNAL: None}))
+        return RunOutcome(
+            step=Step(node=self.node, update={**changes, **self.conversation.update(said), JOURNAL: None})
+        )
 
-    def interrupted(self) -> Outcome:
+    def interrupted(self) -> RunOutcome:
         """The end of this run: open questions, and what the run that goes on must find."""
         update = self._update([])
         step = Step(node=self.node, update=update, next=(self.node,)) if update else None
         left = {id_: answer for id_, answer in self.run.answers.items() if id_ not in self._used}
-        return Outcome(step=step, interrupts=tuple(self.open), answered=left)
+        return RunOutcome(step=step, interrupts=tuple(self.open), answered=left)
 
-    def _update(self, entries: Sequence[Entry]) -> dict[str, Any]:
+    def _update(self, entries: Sequence[StepRecord]) -> dict[str, Any]:
         changes, before = self.values.take_changes()
         said = self.conversation.new()
         if not entries:
             if not (changes or said or self.journal.waits):
                 return {}
-            entries = [Entry(at="", kind="pause")]
+            entries = [StepRecord(at="", kind="pause")]
         first = msgspec.structs.replace(entries[0], before=before, said=[message.id or "" for message in said])
         return {**changes, **self.conversation.update(said), **self.journal.add(first, *entries[1:])}
 

@@ -10,11 +10,11 @@ import msgspec
 
 from app.agents.functions.context import Context
 from app.agents.functions.conversion import convert, read, schema_of
-from app.agents.functions.journal import begin
 from app.agents.functions.messages import MESSAGE
+from app.agents.functions.step_journal import begin
 from app.agents.functions.steps import returned_by, steps_beside
-from app.agents.toolloop.drawing import END, SCHEMAS, START
-from app.agents.toolloop.inputs import read_input
+from app.agents.tool_loop.graph import END, SCHEMAS, START
+from app.agents.tool_loop.inputs import read_input
 from app.base.errors import AgentError, StartError
 from app.domain.state import MESSAGES
 

@@ -11,36 +11,36 @@ import msgspec
 
 from app.agents.functions.branches import current
 from app.agents.functions.conversion import convert, to_json
-from app.agents.functions.journal import Entry, Failure
-from app.agents.functions.session import Session
+from app.agents.functions.session import FunctionSession
+from app.agents.functions.step_journal import RecordedFailure, StepRecord
+from app.agents.tools.worker_threads import WorkerThreads
 from app.base.errors import AgentServiceError, StepFailed
-from app.tools.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 KIND = "step"
-MOST_THREADS = 64
+MAX_THREADS = 64
 """Sync steps that run at once in one process; more wait for a thread."""
-MOST_LEFT = 256
-LONGEST_WORDS = 2000
+MAX_ABANDONED_THREADS = 256
+MAX_ERROR_LENGTH = 2000
 
 _MARK = "__agent_step__"
 
-_threads = Threads(MOST_THREADS, MOST_LEFT)
+_threads = WorkerThreads(MAX_THREADS, MAX_ABANDONED_THREADS)
 
-running: ContextVar[Session | None] = ContextVar("session", default=None)
+running: ContextVar[FunctionSession | None] = ContextVar("session", default=None)
 """The execution that the running code belongs to."""
 
 
-async def run_step(session: Session, name: str, work: Callable[[], Any], kind: Any) -> Any:
+async def run_step(session: FunctionSession, name: str, work: Callable[[], Any], kind: Any) -> Any:
     """Do ``work`` once under ``name``; its result, as a ``kind``, then and ever after.
 
     Raises ``StepFailed`` for whatever ``work`` raises (but our own errors and a question to a person), ``TypeError``
     for a result that is no JSON.
     """
     branch, at = session.enter()
-    place = session.look(at, KIND, name)
+    place = session.locate(at, KIND, name)
     if place.was is not None:
         return _again(name, place.was, kind)
     session.count()
@@ -51,7 +51,7 @@ async def run_step(session: Session, name: str, work: Callable[[], Any], kind: A
         except AgentServiceError:
             raise
         except Exception as error:
-            failure = Failure(type(error).__name__, str(error)[:LONGEST_WORDS])
+            failure = RecordedFailure(type(error).__name__, str(error)[:MAX_ERROR_LENGTH])
             session.journal.later(place.entry(failure=failure))
             raise StepFailed(name, failure.kind, failure.words) from error
         finally:
@@ -112,7 +112,7 @@ async def _done(work: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _again(name: str, entry: Entry, kind: Any) -> Any:
+def _again(name: str, entry: StepRecord, kind: Any) -> Any:
     if entry.failure is not None:
         raise StepFailed(name, entry.failure.kind, entry.failure.words)
     return convert(msgspec.json.decode(entry.result), kind)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from app.agents.functions.conversion import convert, to_json
-from app.agents.functions.journal import Journal
+from app.agents.functions.step_journal import StepJournal
 from app.domain.state import HIDDEN, MESSAGES, State
 
 T = TypeVar("T")
@@ -15,13 +15,13 @@ T = TypeVar("T")
 MEMORY = "memory"
 
 
-class Values:
+class ThreadValues:
     """``context.state``: the thread's values. What is set is committed with the next step.
 
     When the function begins again it sees each value as it was the first time, not as its own later steps left it.
     """
 
-    def __init__(self, state: State, journal: Journal) -> None:
+    def __init__(self, state: State, journal: StepJournal) -> None:
         self._state = state
         self._journal = journal
         self._own: dict[str, bytes] = {}
@@ -94,13 +94,13 @@ class Values:
         return update, before
 
 
-class Memory:
+class NamedMemory:
     """``context.memory``: what to remember, as named values.
 
     It lives in the thread's values (under ``memory``) and lasts as long as the thread: no other thread sees it.
     """
 
-    def __init__(self, values: Values) -> None:
+    def __init__(self, values: ThreadValues) -> None:
         self._values = values
 
     @overload

@@ -27,10 +27,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fill in the checklist and print it; 1 when something that was asked for does not hold."""
-    from app.cli.doctor import alerts, backing, environment, leaks, programs, server
-    from app.cli.doctor.rows import Sheet, shown, summary
-    from app.cli.doctor.site import Site
-    from app.settings import is_loopback, load
+    from app.cli.doctor import alert_rules, dependencies, environment, external_programs, secret_leaks, server
+    from app.cli.doctor.checklist import Checklist, shown, summary
+    from app.cli.doctor.deployment import DeployedServer
+    from app.infra.settings.environment import is_loopback, load
 
     settings = load()
     key = _key(arguments.key_file)
@@ -40,30 +40,32 @@ def run(arguments: argparse.Namespace) -> int:
     folder = _source(arguments.source)
     if not any((url, folder, arguments.container, arguments.log, arguments.rules)):
         raise UsageError("there is nothing to look at: pass --url, --source or --container, or set DATABASE_URL")
-    sheet = Sheet(arguments.skip, (lambda _: None) if arguments.json else lambda row: print(shown(row), flush=True))
-    secrets, ordinary = leaks.known(settings, key)
-    site = Site(url, key) if url else None
-    metrics = Site(arguments.metrics_url or _metrics_url(site, settings.server.metrics_port)) if site else None
+    sheet = Checklist(arguments.skip, (lambda _: None) if arguments.json else lambda row: print(shown(row), flush=True))
+    secrets, ordinary = secret_leaks.known(settings, key)
+    site = DeployedServer(url, key) if url else None
+    metrics = (
+        DeployedServer(arguments.metrics_url or _metrics_url(site, settings.server.metrics_port)) if site else None
+    )
     if site is not None and metrics is not None:
         open_to_all = configured and settings.auth.mode == "none" and is_loopback(site.host)
-        server.look(sheet, site, metrics, open_to_all=open_to_all)
-        leaks.in_answers(sheet, site, metrics, secrets, ordinary)
+        server.add_rows(sheet, site, metrics, open_to_all=open_to_all)
+        secret_leaks.in_answers(sheet, site, metrics, secrets, ordinary)
     else:
         sheet.leave(server.AREA, "health", "no --url, and DATABASE_URL is not set")
-    leaks.in_logs(sheet, arguments.log, secrets)
+    secret_leaks.in_logs(sheet, arguments.log, secrets)
     if configured:
-        environment.look(sheet, settings)
+        environment.add_rows(sheet, settings)
     else:
         sheet.leave(environment.AREA, "production", "DATABASE_URL is not set: this is not the environment of a server")
-    backing.look(sheet, settings)
-    programs.container(sheet, arguments.container)
+    dependencies.add_rows(sheet, settings)
+    external_programs.container(sheet, arguments.container)
     rules = [Path(one) for one in arguments.rules] or _rules(folder)
-    alerts.load(sheet, rules)
+    alert_rules.load(sheet, rules)
     if rules:
-        alerts.values(sheet, rules + (list((folder / "deploy" / "grafana").rglob("*.json")) if folder else []))
+        alert_rules.values(sheet, rules + (list((folder / "deploy" / "grafana").rglob("*.json")) if folder else []))
     if rules and metrics is not None:
-        alerts.known(sheet, rules, metrics)
-    programs.source(sheet, folder, quick=arguments.quick)
+        alert_rules.known(sheet, rules, metrics)
+    external_programs.source(sheet, folder, quick=arguments.quick)
     if sheet.unused:
         raise UsageError(f"--skip {min(sheet.unused)}: there is no such check")
     print(json.dumps(sheet.document(), indent=2) if arguments.json else summary(sheet))
@@ -71,17 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _key(path: str | None) -> str:
-    from app.secrets.sources import secret_file
+    from app.infra.secrets.secret import secret_file
 
     return secret_file("--key-file", path) if path else ""
 
 
-def _metrics_url(site: "Site", port: int) -> str:  # type: ignore[name-defined]  # noqa: F821
+def _metrics_url(site: "DeployedServer", port: int) -> str:  # type: ignore[name-defined]  # noqa: F821
     return f"http://{site.host}:{port}" if port else site.url
 
 
 def _source(given: str | None) -> Path | None:
-    from app.cli.doctor.programs import is_source
+    from app.cli.doctor.external_programs import is_source
 
     folder = Path(given or ".")
     if is_source(folder):

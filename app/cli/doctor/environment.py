@@ -6,15 +6,15 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from app.base.errors import AgentServiceError
-from app.cli.doctor.rows import Sheet
-from app.settings import MIN_DISTINCT, Settings, check_serving, distinct_characters, is_loopback
+from app.cli.doctor.checklist import Checklist
+from app.infra.settings.environment import MIN_DISTINCT, Settings, check_serving, distinct_characters, is_loopback
 
 AREA = "settings"
 SECURE = ("require", "verify-ca", "verify-full")
-LEAST_FREE = 0.1
+MIN_FREE_SHARE = 0.1
 
 
-def look(sheet: Sheet, settings: Settings) -> None:
+def add_rows(sheet: Checklist, settings: Settings) -> None:
     """Every row about ``settings``."""
     serve = "agent-service serve"
     warnings = "; ".join(settings.warnings)
@@ -37,7 +37,7 @@ def look(sheet: Sheet, settings: Settings) -> None:
 
 
 def _would_start(settings: Settings) -> tuple[bool, str]:
-    from app.agents.config import read
+    from app.agents.config.agents_file import read
 
     check_serving(settings, handled=read(settings.agents.config).auth is not None)
     return True, "no refusal"
@@ -51,7 +51,7 @@ def _pepper(length: int, few: int) -> tuple[bool, str]:
     return few >= MIN_DISTINCT, f"{length} characters, {few} different ones"
 
 
-def _model(sheet: Sheet, settings: Settings) -> None:
+def _model(sheet: Checklist, settings: Settings) -> None:
     """A provider's key is there; nothing is asked of the provider."""
     llm = settings.llm
     given = {
@@ -69,14 +69,14 @@ def _model(sheet: Sheet, settings: Settings) -> None:
 
 
 async def _agents(settings: Settings) -> tuple[bool, str]:
-    from app.agents.config import read
+    from app.agents.config.agents_file import read
     from app.cli.agent_checks import agent_checks
-    from app.llm.registry import Registry
-    from app.telemetry.meters import Meters
+    from app.infra.telemetry.meters import Meters
+    from app.providers.llm.registry import ModelRegistry
 
     file = read(settings.agents.config)
     meters = Meters()
-    models = Registry(settings.llm, meters)
+    models = ModelRegistry(settings.llm, meters)
     try:
         for _, check in agent_checks(settings, file, models, meters):
             check()
@@ -87,7 +87,7 @@ async def _agents(settings: Settings) -> tuple[bool, str]:
     return True, ", ".join(file.agents)
 
 
-def _database_tls(sheet: Sheet, settings: Settings) -> None:
+def _database_tls(sheet: Checklist, settings: Settings) -> None:
     if settings.database.url is None:
         sheet.leave(AREA, "database encrypted", "DATABASE_URL is not set")
         return
@@ -102,15 +102,15 @@ def _database_tls(sheet: Sheet, settings: Settings) -> None:
     sheet.ask(AREA, "database encrypted", command, f"sslmode {' or '.join(SECURE)}", lambda: (mode in SECURE, mode))
 
 
-def _disk(sheet: Sheet, settings: Settings) -> None:
+def _disk(sheet: Checklist, settings: Settings) -> None:
     folder = Path(settings.database.data_dir)
     if not folder.is_dir():
         sheet.leave(AREA, "disk", "the folder of the data is not on this machine")
         return
 
-    def look() -> tuple[bool, str]:
+    def add_rows() -> tuple[bool, str]:
         found = os.statvfs(folder)
         free = found.f_bavail / found.f_blocks
-        return free >= LEAST_FREE, f"{free:.0%} free, {found.f_bavail * found.f_frsize / 1e9:.0f} GB"
+        return free >= MIN_FREE_SHARE, f"{free:.0%} free, {found.f_bavail * found.f_frsize / 1e9:.0f} GB"
 
-    sheet.ask(AREA, "disk", f"df -h {folder}", f"{LEAST_FREE:.0%} free", look)
+    sheet.ask(AREA, "disk", f"df -h {folder}", f"{MIN_FREE_SHARE:.0%} free", add_rows)

@@ -1,9 +1,9 @@
 """Rows about a running server, by its answers alone."""
 
-from app.cli.doctor.exposition import Page
-from app.cli.doctor.rows import Sheet
-from app.cli.doctor.site import Site
-from app.settings import is_loopback
+from app.cli.doctor.checklist import Checklist
+from app.cli.doctor.deployment import DeployedServer
+from app.cli.doctor.metrics_format import ParsedMetrics
+from app.infra.settings.environment import is_loopback
 
 AREA = "server"
 API = "/api/v1"
@@ -15,7 +15,7 @@ PAGES = ("/metrics", "/openapi.json", f"{API}/health", f"{API}/info", NOWHERE, "
 """What anybody may read, and where a secret must not be."""
 
 
-def look(sheet: Sheet, site: Site, metrics: Site, *, open_to_all: bool) -> None:
+def add_rows(sheet: Checklist, site: DeployedServer, metrics: DeployedServer, *, open_to_all: bool) -> None:
     """Every row about ``site``; ``metrics`` answers ``/metrics``. ``open_to_all``: it needs no key, and may."""
     if not _health(sheet, site):
         for check in ("metrics text", "openmetrics", "anonymous refused", "error shape", "headers", "api document"):
@@ -29,17 +29,17 @@ def look(sheet: Sheet, site: Site, metrics: Site, *, open_to_all: bool) -> None:
     _shape(sheet, site)
 
 
-def _health(sheet: Sheet, site: Site) -> bool:
+def _health(sheet: Checklist, site: DeployedServer) -> bool:
     def state(path: str, wanted: str) -> tuple[bool, str]:
         answer = site.ask(path, key=True)
-        told = answer.json()
+        body = answer.json()
         checks = [
             f"{name} {check['status']}" + (f" ({check['reason']})" if "reason" in check else "")
-            for name, check in told.get("checks", {}).items()
+            for name, check in body.get("checks", {}).items()
             if check.get("status") not in {"healthy", "not_configured"}
         ]
-        words = [str(answer.status), str(told.get("status", "")), str(told.get("reason", "")), *checks]
-        return answer.status == 200 and told.get("status") == wanted, ", ".join(filter(None, words))
+        words = [str(answer.status), str(body.get("status", "")), str(body.get("reason", "")), *checks]
+        return answer.status == 200 and body.get("status") == wanted, ", ".join(filter(None, words))
 
     rows = (("alive", "/health/live", "alive"), ("ready", "/health/ready", "ready"), ("health", "/health", "healthy"))
     found = []
@@ -50,9 +50,9 @@ def _health(sheet: Sheet, site: Site) -> bool:
     return any(found)
 
 
-def _metrics(site: Site, accept: str) -> tuple[bool, str]:
+def _metrics(site: DeployedServer, accept: str) -> tuple[bool, str]:
     answer = site.ask("/metrics", accept=accept)
-    page = Page(answer.text, openmetrics=accept == OPENMETRICS)
+    page = ParsedMetrics(answer.text, openmetrics=accept == OPENMETRICS)
     if answer.status != 200:
         return False, f"status {answer.status}"
     if not answer.headers.get("content-type", "").startswith(accept):
@@ -61,7 +61,7 @@ def _metrics(site: Site, accept: str) -> tuple[bool, str]:
     return not page.faults and page.series > 0, seen
 
 
-def _access(sheet: Sheet, site: Site, *, open_to_all: bool) -> None:
+def _access(sheet: Checklist, site: DeployedServer, *, open_to_all: bool) -> None:
     def status(key: bool) -> int:
         return site.ask(GUARDED, key=key, body="{}").status
 
@@ -82,7 +82,7 @@ def _access(sheet: Sheet, site: Site, *, open_to_all: bool) -> None:
         sheet.ask(AREA, "encrypted", site.curl("/livez", "-v"), "https", lambda: (site.secure, site.url.split(":")[0]))
 
 
-def _shape(sheet: Sheet, site: Site) -> None:
+def _shape(sheet: Checklist, site: DeployedServer) -> None:
     def problem() -> tuple[bool, str]:
         answer = site.ask(NOWHERE)
         kind = answer.headers.get("content-type", "")

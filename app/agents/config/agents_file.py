@@ -1,0 +1,207 @@
+"""The agents file: ``agents.toml``, or a ``langgraph.json``. Errors name the file, the line and the mend."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from app.agents.config import store_index
+from app.agents.config.store_index import IndexSpec, StoreSpec
+from app.agents.tool_loop.agent import RunLimits
+from app.agents.tool_loop.approval import ApprovalPolicy
+from app.agents.tool_loop.conversation_window import MemorySpec
+from app.base.errors import StartError, UsageError
+
+DEFAULT_FILE = "agents.toml"
+MAX_CACHE_TTL = 30 * 86_400
+"""Seconds that an answer may be kept."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+ASSISTANT = """\
+You are a helpful assistant. Use your tools when they help: look at the clock for dates and times, calculate with the \
+calculator, and keep notes of what the person asks you to remember."""
+
+
+class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers of the agent's model that are kept: for ``ttl`` seconds, for the tenant to whom they were given."""
+
+    ttl: Annotated[float, msgspec.Meta(gt=0, le=MAX_CACHE_TTL)] = 3600.0
+
+
+class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions.
+
+    ``function`` names the code of a function agent; without it the agent is the built-in one. Without ``cache`` no
+    answer of its model is kept.
+    """
+
+    function: str = ""
+    model: str = ""
+    fallback: list[str] = []
+    instructions: str = ""
+    description: str = ""
+    tools: list[str] = []
+    approve: ApprovalPolicy = ApprovalPolicy()
+    limits: RunLimits = RunLimits()
+    memory: MemorySpec | None = None
+    cache: CacheSpec | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose code says who asks and what they may: ``path`` names a ``langgraph_sdk.Auth`` object.
+
+    ``tenant`` is the member of its users that names their tenant; without it all are of the tenant ``default``.
+    ``disable_studio_auth``, ``openapi`` and ``cache``, which ``langgraph.json`` has as well, mean nothing here.
+    """
+
+    path: str
+    tenant: str = ""
+    disable_studio_auth: bool = True
+    openapi: Any = None
+    cache: Any = None
+
+
+class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The agents of a server by name, its store, and the folder that paths in their file are relative to."""
+
+    agents: dict[str, AgentSpec]
+    folder: Path
+    store: StoreSpec = StoreSpec()
+    auth: AuthSpec | None = None
+    source: str = "built in"
+
+
+BUILT_IN = {
+    "assistant": AgentSpec(
+        instructions=ASSISTANT,
+        description="Answers questions and uses its tools: clock, calculator, notes.",
+        tools=["clock", "calculator", "notes"],
+    ),
+    "echo": AgentSpec(model="scripted:echo", description="Says what it is told, in one step."),
+    "stream100": AgentSpec(model="scripted:stream100", description="Says 100 tokens, at once."),
+}
+"""Always there; the file may define them anew."""
+
+LATER = {"graph": "Hosted LangGraph graphs"}
+
+
+def read(path: str | None) -> AgentsFile:
+    """The agents of the file ``path``; without one, of ``agents.toml`` here if there is one. Raises ``StartError``."""
+    if not path and not Path(DEFAULT_FILE).is_file():
+        return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd())
+    file = Path(path or DEFAULT_FILE)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise StartError(f"there is no agents file {file}: write one, or check AGENT_CONFIG and --agents") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
+    if file.suffix == ".json":
+        raise StartError(f"{file}: langgraph.json is not served yet; define the agents in an agents.toml")
+    agents, store, auth = _parse(text, file)
+    return AgentsFile(
+        agents={**BUILT_IN, **agents}, folder=file.resolve().parent, store=store, auth=auth, source=str(file)
+    )
+
+
+def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec, AuthSpec | None]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        words = re.sub(r" \(at line (\d+), column \d+\)", "", str(error))
+        line = re.search(r"at line (\d+)", str(error))
+        raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
+    for key in document:
+        if key not in {"agents", "store", "auth"}:
+            raise StartError(
+                f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
+                f"long-term memory in [store], who may come in in [auth]"
+            )
+    agents = document.get("agents", {})
+    if not isinstance(agents, dict):
+        raise StartError(f"{file}, line {_line(text, 'agents')}: agents are defined in tables [agents.NAME]")
+    specs = {name: _spec(name, table, text, file) for name, table in agents.items()}
+    return specs, _store(document.get("store", {}), text, file), _auth(document.get("auth"), text, file)
+
+
+def _auth(table: Any, text: str, file: Path) -> AuthSpec | None:
+    """The table ``[auth]``."""
+    if table is None:
+        return None
+    where = f"{file}, line {_line(text, 'auth')}: auth"
+    if not isinstance(table, dict):
+        raise StartError(f'{where}: write a table [auth] with path = "./auth.py:auth"')
+    for key in table:
+        _known(key, AuthSpec, where)
+    try:
+        return msgspec.convert(table, AuthSpec)
+    except msgspec.ValidationError as error:
+        raise StartError(f"{where}: {_words(str(error), 'path')}") from error
+
+
+def _store(table: Any, text: str, file: Path) -> StoreSpec:
+    """The table ``[store]``. Its indexes are ``[[store.index]]``."""
+    try:
+        for number, index in enumerate(table.get("index", [])):
+            for key in index:
+                _known(key, IndexSpec, f"{file}, line {_line(text, 'store', key)}: index {number + 1} of the store")
+        for key in table:
+            _known(key, StoreSpec, f"{file}, line {_line(text, 'store', key)}: the store")
+        store = msgspec.convert(table, StoreSpec)
+        store_index.check(store)
+    except (AttributeError, TypeError) as error:
+        raise StartError(f"{file}, line {_line(text, 'store')}: write [store] and [[store.index]] tables") from error
+    except msgspec.ValidationError as error:
+        words = _words(str(error), "store")
+        raise StartError(f"{file}, line {_line(text, 'store', words.partition(':')[0])}: store: {words}") from error
+    except UsageError as error:
+        raise StartError(f"{file}, line {_line(text, 'store')}: store: {error}") from error
+    return store
+
+
+def _known(key: str, kind: type[msgspec.Struct], where: str) -> None:
+    """Raises ``StartError`` for a key that ``kind`` does not have."""
+    known = kind.__struct_fields__
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(known)}"
+        raise StartError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
+    where = f"{file}, line {_line(text, name)}: agent {name!r}"
+    if not NAME.fullmatch(name):
+        raise StartError(f"{where}: a name has letters, digits, - and _ and begins with a letter or a digit")
+    if not isinstance(table, dict):
+        raise StartError(f"{where}: write a table [agents.{name}]")
+    for key in table:
+        at = f"{file}, line {_line(text, name, key)}: agent {name!r}"
+        if key in LATER:
+            raise StartError(f"{at}: {LATER[key]} are not served yet; give the agent a model and tools, or a function")
+        _known(key, AgentSpec, at)
+        try:
+            msgspec.convert({key: table[key]}, AgentSpec)
+        except msgspec.ValidationError as error:
+            raise StartError(f"{at}: {_words(str(error), key)}") from error
+    return msgspec.convert(table, AgentSpec)
+
+
+def _words(message: str, key: str) -> str:
+    what, _, path = message.partition(" - at `$.")
+    return f"{path.rstrip('`') or key}: {what[:1].lower()}{what[1:]}"
+
+
+def _line(text: str, *keys: str) -> int:
+    """The line of a table's header, or of a key below it."""
+    lines = text.splitlines()
+    header = re.compile(rf"^\s*\[\s*(agents\s*\.\s*)?[\"']?{re.escape(keys[0])}[\"']?(\s*\.[^\]]*)?\s*\]")
+    at = next((n for n, line in enumerate(lines, 1) if header.match(line)), 1)
+    if len(keys) == 1:
+        return at
+    member = re.compile(rf"^\s*(\[.*\.)?\s*[\"']?{re.escape(keys[1])}[\"']?\s*(\.|=|\])")
+    return next((n for n, line in enumerate(lines[at - 1 :], at) if member.match(line)), at)

@@ -1,0 +1,85 @@
+"""A checkpoint as read back: what it says of itself, and the state it holds."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.domain.state import State
+from app.engine.checkpoints.codec import unpack, unpack_head, unpacked_size
+
+COLUMNS = """
+    c.checkpoint_id, c.parent_id, c.run_id, c.source, c.step, c.next, c.head, c.metadata as checkpoint_metadata,
+    c.created_at as checkpoint_created_at, i.numbers, i.bodies
+"""
+"""What a query selects for ``read``, together with ``ITEMS``."""
+
+ITEMS = """
+    left join lateral (
+      select array_agg(i.number) as numbers, array_agg(i.body) as bodies
+      from unnest(c.first_items, c.last_items) as r(first, last)
+      join checkpoint_items i
+        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
+    ) i on true
+"""
+"""Joins the log items of the checkpoint ``c``: the whole state in the same round trip."""
+
+
+STORED = """
+    left join lateral (
+      select sum(octet_length(i.body)) as stored
+      from unnest(c.first_items, c.last_items) as r(first, last)
+      join checkpoint_items i
+        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
+    ) s on true
+"""
+"""Joins the bytes that the state of the checkpoint ``c`` takes as stored; the items themselves are not read."""
+
+
+class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint of a thread. ``next`` names the nodes that would run from here."""
+
+    checkpoint_id: UUID
+    parent_id: UUID | None
+    run_id: UUID | None
+    source: str
+    step: int
+    next: tuple[str, ...]
+    metadata: dict[str, Any] | None
+    created_at: datetime
+    state: State
+
+
+def read(row: Any, last_number: int) -> StoredCheckpoint:
+    """The snapshot in ``row`` (a row of a query with ``COLUMNS``; attribute or key access)."""
+    get = row.__getitem__ if not hasattr(row, "_mapping") else row._mapping.__getitem__  # noqa: SLF001
+    return StoredCheckpoint(
+        checkpoint_id=get("checkpoint_id"),
+        parent_id=get("parent_id"),
+        run_id=get("run_id"),
+        source=get("source"),
+        step=get("step"),
+        next=tuple(get("next")),
+        metadata=decoded(get("checkpoint_metadata")),
+        created_at=get("checkpoint_created_at"),
+        state=State.load(unpack_head(get("head")), items(get("numbers"), get("bodies")), last_number),
+    )
+
+
+def size_of(row: Any) -> int:
+    """About how many bytes of JSON the state in ``row`` takes, without unpacking it."""
+    get = row.__getitem__ if not hasattr(row, "_mapping") else row._mapping.__getitem__  # noqa: SLF001
+    return sum(map(unpacked_size, get("bodies") or ()), len(get("head") or b""))
+
+
+def items(numbers: Sequence[int] | None, bodies: Sequence[bytes] | None) -> Mapping[int, bytes]:
+    """Log items by number, unpacked."""
+    return {number: unpack(body) for number, body in zip(numbers or (), bodies or (), strict=True)}
+
+
+def decoded(value: Any) -> dict[str, Any] | None:
+    """A JSON column: the driver hands it over as text, SQLAlchemy decoded."""
+    found: dict[str, Any] | None = msgspec.json.decode(value) if isinstance(value, str) else value
+    return found

@@ -1,0 +1,471 @@
+"""One run under one owner: its state, its steps, its end. What an agent sees of it is ``RunContext``.
+
+How a run ended, in the words that its clients hear.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from app.agents.port import Agent, Interrupt, RunOutcome, Step, ToolIntent
+from app.base.crash_points import crash_point
+from app.base.errors import AgentServiceError, LeaseLost
+from app.base.ids import task_id
+from app.base.offload import BULK, offload
+from app.base.tasks import Tasks, to_the_end
+from app.domain.events import (
+    CheckpointPosition,
+    Ended,
+    Event,
+    Failed,
+    InputApplied,
+    Interrupted,
+    Retracted,
+    RunStarted,
+    StepCommitted,
+)
+from app.domain.lifecycle import Reason, RunStatus, thread_status
+from app.domain.messages import Usage
+from app.domain.state import NO_VALUES, State, shown
+from app.engine.checkpoints.codec import pack
+from app.engine.checkpoints.state_cache import CachedState
+from app.engine.entries import ClaimedRun, EndEntry, JournalEntry
+from app.engine.execution import run_state
+from app.engine.execution.journal import Journal
+from app.engine.execution.lease import Lease
+from app.engine.execution.questions import named, recorded
+from app.engine.execution.run_state import LoadedThread, PendingWrites, settings_of
+from app.engine.execution.run_trace import NullTrace
+from app.engine.streams.feed import AnyFrame, Feed
+from app.engine.streams.frames import FrameRenderer, with_last_member
+from app.security.limits.budgets import RunAccount
+
+encode = msgspec.json.Encoder().encode
+
+ROLLED_BACK = Failed(error="RolledBack", message="The run was rolled back: the thread is as it was before.")
+REMOVED = Failed(error="RunRemoved", message="The run was removed: rolled back, or deleted with its thread.")
+OUT_OF_TIME = Failed(error="RunTimeout", message="The run took longer than its agent's limits.seconds.")
+
+
+class RunEnding(NamedTuple):
+    """What a run ended with: how it failed, or what it asks; neither when it went well."""
+
+    failed: Failed | None = None
+    interrupts: Sequence[Interrupt] = ()
+
+    def last_words(self, run_id: UUID, head: UUID | None, status: str, move: CheckpointPosition | None) -> list[Event]:
+        """The run's last events; ``move`` tells where the thread stands, to those who watch steps."""
+        words: list[Event] = []
+        if self.interrupts:
+            words.append(
+                Interrupted(
+                    checkpoint_id=str(head), interrupts=msgspec.Raw(interrupts_json(self.interrupts)), move=move
+                )
+            )
+        if self.failed is not None:
+            words.append(msgspec.structs.replace(self.failed, move=move))
+        return [*words, Ended(run_id=str(run_id), status=status)]
+
+    def result(self, state: State) -> list[bytes]:
+        """What ``wait`` and ``join`` answer: the values of ``state``, or the error, as JSON in pieces."""
+        if self.failed is not None:
+            return [encode({"__error__": {"error": self.failed.error, "message": self.failed.message}})]
+        pieces = state.pieces()
+        return (
+            with_last_member(pieces, "__interrupt__", interrupts_json(self.interrupts)) if self.interrupts else pieces
+        )
+
+
+def interrupts_json(interrupts: Sequence[Interrupt]) -> bytes:
+    """The JSON of what waits, as clients read it under ``__interrupt__``."""
+    return encode([{"value": i.value, "id": i.id, "response_schema": i.expects} for i in interrupts])
+
+
+def failure(error: BaseException) -> Failed:
+    """What a client may know of ``error``: our own errors speak for themselves, an agent's are shown bounded."""
+    try:
+        words = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
+    except Exception:  # noqa: BLE001  an error whose text cannot be made still has a class
+        words = ""
+    # neither a zero byte nor half a surrogate pair can be stored
+    sayable = words.encode(errors="replace").decode().replace("\x00", "\ufffd")
+    return Failed(error=type(error).__name__, message=sayable or type(error).__name__)
+
+
+def task_of(head: UUID | None, following: Sequence[str]) -> str:
+    """The task that asks: the first node that would go on from the newest checkpoint ``head``."""
+    assert head is not None
+    return str(task_id(head, following[0] if following else ""))
+
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
+
+
+LARGE_UPDATE = 4 * 1024 * 1024
+"""Bytes of a step's update above which the event log has it only where the run's readers are shown updates."""
+
+
+class HandOver(Exception):
+    """The process drains: the run stops at this step boundary and another owner goes on with it."""
+
+
+class RunPaused(Exception):
+    """The run has ended at this step boundary, as its caller asked for: its thread waits to be continued."""
+
+
+class Execution:
+    """Drives ``agent`` through one claimed run. Implements ``app.agents.port.RunContext``."""
+
+    def __init__(
+        self, lease: Lease, claimed: ClaimedRun, loaded: LoadedThread, journal: Journal, feed: Feed, tasks: Tasks
+    ) -> None:
+        self._lease = lease
+        self.check_lease = lease.check
+        self._tasks = tasks
+        self.claimed = claimed
+        self.tenant_id = claimed.tenant_id
+        self.thread_id = claimed.thread_id
+        self.run_id = claimed.run_id
+        self.assistant_id = claimed.assistant_id
+        self.request = loaded.request
+        self.config, self.context = settings_of(claimed, self.request)
+        earlier = claimed.answered if self.request.checkpoint_id is None else {}
+        self.answers: dict[str, Any] = {**earlier, **loaded.past.answers}
+        self._past = loaded.past
+        self.draining = False
+        self.usage = Usage()
+        self.account: RunAccount | None = None
+        self.status = RunStatus.RUNNING
+        self.ended = False
+        self.deleted = False
+        self.on_step: Callable[[], None] | None = None
+        self._sealed = False
+        self._settled: asyncio.Future[None] | None = None
+        self.queued = 0
+        self._draft = PendingWrites(claimed, loaded)
+        self.state = self._draft.state
+        self.next = loaded.next
+        self.unresolved_calls = loaded.past.unresolved_calls
+        self._continues = loaded.run_id == claimed.run_id
+        self._journal = journal
+        self._feed = feed
+        self._renderer = FrameRenderer(self.request.stream_mode, claimed.epoch)
+        self._events: list[Event] = []
+        self._spoken = (-1, 0)
+        self._first_seq = 1
+        self._held: list[Event] | None = None
+        self._input_written: asyncio.Task[int] | None = None
+        self._input_in_thread = False
+        self._ending = RunEnding()
+        self.trace = NullTrace()
+
+    @property
+    def step(self) -> int:
+        """The number of the step that the agent is about to finish."""
+        return self._draft.step
+
+    @property
+    def head(self) -> UUID | None:
+        """The newest checkpoint."""
+        return self._draft.head
+
+    def cached_state(self, head: UUID) -> CachedState:
+        """The state that the run ended with, for the next one."""
+        return CachedState(head, self.step - 1, self._draft.next, self.state)
+
+    def announce(self) -> None:
+        """Tell readers that the run has been taken up."""
+        attempt, run_id = self.claimed.attempt, str(self.run_id)
+        if self._renderer.detailed:
+            given = msgspec.Raw(encode(self.request.input))
+            self._say(RunStarted(run_id, attempt, str(self.thread_id), self.claimed.agent, given))
+        else:
+            self._say(RunStarted(run_id, attempt))
+        if self.claimed.crashed_mid_step:
+            step = self.step if self._continues else self.step + 1  # the input takes one
+            began = [first_message_id(self.run_id, epoch, step) for epoch in range(1, self.claimed.epoch)]
+            self._say(Retracted(message_ids=began, step=step))
+
+    async def begin(self, agent: Agent) -> None:
+        """Merge what the caller gave the run.
+
+        Raises ``Invalid`` for an input that the agent does not take, ``RunPaused`` when the run shall stop before its
+        first node.
+        """
+        self.trace.step_begins()
+        if self._continues:
+            return
+        before = self.head
+        source = run_state.source_of(self.request, self.head)
+        self.next = following = await self._take_input(agent, source)
+        if source:
+            # a run that ends at once commits its input with its only step; any other soon waits for something,
+            # and then the input becomes visible without waiting for the step
+            asyncio.get_running_loop().call_soon(self._commit_input)
+        pauses = source == "input" and self.request.pauses((), following)
+        if self.head is not None:
+            applied = InputApplied(str(self.head), self._move(before, source, () if pauses else following))
+            self._events.append(applied)
+            self._feed.push(self._render(applied))
+        if pauses:
+            await self._pause()
+
+    async def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
+        size = self.claimed.request_bytes
+        update = await _shielded(size, run_state.update_of, self.request, agent, self.run_id)
+        self.request.input = None  # what of it matters is in the update, and it may be large
+        return await _shielded(size + self.state.effort(update), self._merge_input, update, agent, source)
+
+    def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
+        self.state.apply(update)
+        following = run_state.nodes(self.request, source, agent, self._draft)
+        if source:
+            self._draft.checkpoint(source, following)
+        return following
+
+    def _move(self, parent: UUID | None, source: str, starts: tuple[str, ...]) -> CheckpointPosition | None:
+        """Where the newest checkpoint stands, for those who watch steps."""
+        if not self._renderer.moves:
+            return None
+        return CheckpointPosition(
+            parent_id="" if parent is None else str(parent),
+            step=self.step - 1,
+            source=source,
+            next=self._draft.next,
+            starts=starts,
+            at=datetime.now(UTC).isoformat(),
+        )
+
+    def _commit_input(self) -> None:
+        if self._draft.pending and not self.ended and self._held is None:
+            size = self.state.pending_size()
+            self._input_in_thread = size >= BULK
+            write = self._write_input(size) if self._input_in_thread else self._journal.write(self._draft.entry([]))
+            self._input_written = self._tasks.start(write, name="input")
+
+    async def _write_input(self, size: int) -> int:
+        return await self._journal.write(await offload(size, self._draft.entry, []))
+
+    def seal(self) -> None:
+        """Refuse whatever the agent still wants: its run ends without it, by what the engine calls here."""
+        self._sealed = True
+        self.check_lease = self._check_sealed
+
+    def _check_sealed(self) -> None:
+        if self._sealed:
+            raise LeaseLost("The run went on without this code, which did not stop in time.")
+
+    def emit(self, event: Event) -> None:
+        """Say ``event`` at once; while a step commits it is said right after that step."""
+        if self._sealed:
+            return
+        if self._held is not None:
+            self._held.append(event)
+        elif self._renderer.wants(event):
+            self._say(event)
+
+    def message_id(self) -> str:
+        """As ``RunContext.message_id``; made from the attempt's epoch, so that the next owner can withdraw it."""
+        step, count = self._spoken
+        self._spoken = (self.step, count + 1 if step == self.step else 0)
+        return _message_id(self.run_id, self.claimed.epoch, *self._spoken)
+
+    async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
+        """Make durable that these calls, which an earlier step asked for, may start now."""
+        self._check_sealed()
+        if intents:
+            self._draft.intend(intents, self.step - 1)
+            await self._write(None, None)
+
+    async def commit(self, step: Step) -> None:
+        """Make ``step`` durable, then announce it."""
+        self._check_sealed()
+        if self.request.pauses((step.node,), step.next):
+            await self._pause(step)
+        self._count(step)
+        await self._write(step, None)
+        if self.on_step is not None:
+            self.on_step()
+            self.on_step = None
+        self.trace.step_begins()
+        self.next = step.next
+        if self.account is not None:
+            await self.account.check()
+        if self.draining:
+            raise HandOver
+
+    def _count(self, step: Step | None) -> None:
+        if step is not None and step.usage is not None:
+            self.usage = self.usage.plus(step.usage)
+            if self.account is not None:
+                self.account.spend_step(step.model, step.usage)
+
+    async def _pause(self, step: Step | None = None) -> NoReturn:
+        await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, RunEnding(), RunOutcome(step=step))
+        raise RunPaused
+
+    async def end(self, outcome: RunOutcome) -> None:
+        """Commit the last step together with the end of the run."""
+        if outcome.interrupts:
+            asks = RunEnding(None, named(outcome.interrupts, self.run_id, self._past))
+            reviewed = any(one.kind == "review" for one in outcome.interrupts)
+            reason = Reason.REVIEW if reviewed else Reason.INPUT_REQUIRED
+            await self._finish(RunStatus.INTERRUPTED, reason, asks, outcome)
+        else:
+            await self._finish(RunStatus.SUCCESS, Reason.DONE, RunEnding(), outcome)
+
+    async def fail(self, error: BaseException) -> None:
+        """End the run with ``error``."""
+        await self._finish(RunStatus.ERROR, Reason.FAILED, RunEnding(failure(error)))
+
+    async def time_out(self) -> None:
+        """End the run because its time is up."""
+        await self._finish(RunStatus.TIMEOUT, Reason.DEADLINE, RunEnding(OUT_OF_TIME))
+
+    async def cancelled(self, reason: Reason) -> None:
+        """End the run because a client asked for it; what it has committed stays."""
+        await self._finish(RunStatus.INTERRUPTED, reason, RunEnding())
+
+    @property
+    def said_more(self) -> bool:
+        """Whether readers were sent frames that the event log does not hold."""
+        return self._renderer.seq >= self._first_seq
+
+    def rolled_back(self, queued: int) -> None:
+        """The run is gone, and with it all that it did: tell its readers. ``queued`` runs wait for the thread."""
+        self._ending = RunEnding(ROLLED_BACK)
+        self.queued = queued
+        self.status = RunStatus.INTERRUPTED
+        for event in self._ending.last_words(self.run_id, None, self.status, None):
+            self._say(event)
+        self.ended = self.deleted = True
+
+    async def settle_input(self) -> None:
+        """Wait until the input is not on its way to the database."""
+        if self._input_written is not None:
+            await asyncio.wait([self._input_written])
+
+    async def settle(self) -> None:
+        """Wait until nothing of this run is on its way to the database."""
+        await self.settle_input()
+        if self._held is not None:
+            self._settled = self._settled or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._settled])  # which no cancelled caller cancels for the others
+
+    async def _finish(
+        self, status: RunStatus, reason: Reason, ending: RunEnding, outcome: RunOutcome = RunOutcome()
+    ) -> None:
+        self._ending = ending
+        step, failed = outcome.step, ending.failed
+        self._count(step)
+        asked = [{"id": i.id, "value": i.value} for i in ending.interrupts]
+        end = EndEntry(
+            status=status,
+            reason=reason,
+            thread_status=thread_status(status, reason),
+            error=None if failed is None else encode({"error": failed.error, "message": failed.message}).decode(),
+            interrupts=encode(asked).decode() if asked else None,
+            questions=recorded(outcome.interrupts, ending.interrupts, self.request.requested_by or None)
+            if asked
+            else None,
+            answered=encode(outcome.answered).decode() if outcome.answered else None,
+            usage=encode(self.usage).decode() if self.usage.total_tokens else None,
+        )
+        await self._write(step, end)
+
+    async def _write(self, step: Step | None, end: EndEntry | None) -> None:
+        self._lease.check()
+        self._held = []
+        await to_the_end(self._commit(step, end))
+        self.trace.step_ends(step, self.step - 1)
+
+    def _prepare(self, step: Step | None, end: EndEntry | None) -> tuple[JournalEntry, list[AnyFrame]]:
+        """What to write, and the frames to show when it is written."""
+        announced: list[Event] = []
+        if step is not None:
+            number, parent = self.step, self.head
+            checkpoint_id = self._draft.take(step)
+            updates = msgspec.Raw(b"{}")  # a large one is written once, with the state, unless readers are shown it
+            if self._renderer.shows_updates or self.state.pending_size() <= LARGE_UPDATE:
+                updates = msgspec.Raw(encode({step.node: shown(step.update)}))
+            move = self._move(parent, "loop", step.next if end is None else ())
+            announced.append(StepCommitted(number, str(checkpoint_id), updates, step.node, move))
+        if end is not None:
+            announced += self._ending.last_words(self.run_id, self.head, end.status, self._move(None, "", ()))
+            if end.interrupts is not None:
+                end = msgspec.structs.replace(end, task=task_of(self.head, self._draft.next))
+        values = self.state.view() if any(map(self._renderer.needs_values, announced)) else NO_VALUES
+        frames: list[AnyFrame] = []
+        for event in announced:
+            if self._renderer.wants(event):
+                self._events.append(event)
+                frames += self._renderer.render(event, values)
+        stored = []
+        if self._renderer.seq >= self._first_seq:  # the key of the row: events without a frame wait for the next
+            stored.append((self._first_seq, pack(encode(self._events))))
+            self._events, self._first_seq = [], self._renderer.seq + 1
+        return self._draft.entry(stored, end), frames
+
+    async def _commit(self, step: Step | None, end: EndEntry | None) -> None:
+        """Write ``step`` and ``end``, then announce them; what readers were sent stays for the log if that fails."""
+        sent = list(self._events), self._first_seq, self._renderer.seq
+        try:
+            if self._input_in_thread:
+                await self.settle_input()
+            size = self.state.pending_size() + (0 if step is None else self.state.effort(step.update))
+            entry, frames = await offload(size, self._prepare, step, end)
+            if self._input_written is not None:
+                await self._input_written
+                self._input_written = None
+            crash_point("before_commit" if entry.end is None else "before_end")
+            self.queued = await self._journal.write(entry)
+            written = entry.end is not None
+            del entry
+            if end is not None:  # set here, where no cancellation of the caller gets between
+                self.status, self.ended = end.status, True
+            crash_point("after_end" if written else "after_commit")
+        except BaseException:
+            self._events, self._first_seq, self._renderer.seq = sent
+            raise
+        finally:
+            held, self._held = self._held or [], None
+            settled, self._settled = self._settled, None
+            if settled is not None:
+                settled.set_result(None)
+        self._feed.push(frames)
+        self._feed.stored(self._renderer.seq)
+        for event in held:
+            self.emit(event)
+
+    def _say(self, event: Event) -> None:
+        self._events.append(event)
+        self._feed.push(self._render(event))
+
+    def _render(self, event: Event) -> list[AnyFrame]:
+        values = self.state.view() if self._renderer.needs_values(event) else NO_VALUES
+        return self._renderer.render(event, values)
+
+    def result(self) -> list[bytes]:
+        """What ``wait`` and ``join`` answer: the values, or the error, as JSON in pieces."""
+        return self._ending.result(self.state)
+
+
+async def _shielded(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
+    """As ``offload``; a cancelled caller waits until ``work`` is done, for it changes what the caller goes on with."""
+    if size < BULK:
+        return work(*args, **named)
+    return await to_the_end(offload(size, work, *args, **named))
+
+
+def first_message_id(run_id: UUID, epoch: int, step: int) -> str:
+    """The id of the first message that the owner of ``epoch`` begins in ``step``."""
+    return _message_id(run_id, epoch, step, 0)
+
+
+def _message_id(run_id: UUID, epoch: int, step: int, count: int) -> str:
+    return f"run--{uuid5(run_id, f'{epoch} {step} {count}')}"

@@ -1,0 +1,200 @@
+"""Questions to people: recorded when a run ends with them, and closed by the run that brings their answer.
+
+A question is open while its thread lists it as waiting and its row is not closed; a row that a process of an older
+version has not written is made when its answer closes it. The accept statement decides (``app.engine.queue.sql``).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID, uuid5
+
+import jsonschema_rs
+import msgspec
+
+from app.agents.open_calls import OpenCalls
+from app.agents.port import Interrupt, QuestionKind, UnresolvedCall
+from app.base.errors import Forbidden, Invalid
+from app.engine.entries import ClaimedRun
+from app.infra.db.engine import Database
+
+MAX_WORDS = 300
+"""Characters of what is said about an answer that does not fit."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A question that waits: clients answer it by ``id``, agents find the answer by ``key``.
+
+    ``run_id`` is the run that asked, ``requested_by`` the person who began its work; None where a process of an older
+    version recorded neither.
+    """
+
+    id: str
+    key: str
+    kind: QuestionKind
+    run_id: UUID | None = None
+    expects: dict[str, Any] | None = None
+    others_only: bool = False
+    requested_by: str | None = None
+
+    def check(self, answer: Any, actor: str, approves: bool, at: str) -> None:
+        """Refuse an ``answer`` that ``actor`` may not give, or that is not what was asked for.
+
+        Raises ``Forbidden``, and ``Invalid`` that points to ``at``.
+        """
+        if self.kind != "question":
+            if not approves:
+                raise Forbidden("This key may not approve tool calls: that needs the scope approve.")
+            if self.others_only and self.requested_by == actor:
+                raise Forbidden("This agent's tools are approved by another person than the one who asked for the run.")
+        if self.expects is None:
+            return
+        error = next(iter(jsonschema_rs.validator_for(self.expects).iter_errors(answer)), None)
+        if error is not None:
+            words = f"does not fit question {self.id}: {error.message[:MAX_WORDS]}"
+            raise Invalid(f"The answer {words}. The question stays open.", ((at, words),))
+
+
+def answers_of(resume: Any, waiting: Sequence[OpenQuestion]) -> list[tuple[OpenQuestion, Any, str]]:
+    """(question, answer, its JSON pointer in the request). Raises ``Invalid`` for one answer to several questions.
+
+    An object whose members are all named by ids is taken as answers by id; those to questions that are not open count
+    for nothing.
+    """
+    if isinstance(resume, dict) and resume and all(map(_is_id, resume)):
+        return [(one, resume[one.id], f"/command/resume/{one.id}") for one in waiting if one.id in resume]
+    if len(waiting) > 1:
+        raise Invalid(
+            f"{len(waiting)} interrupts wait: answer each by its id, as {{id: answer}}. They are "
+            f"{', '.join(one.id for one in waiting)}.",
+            (("/command/resume", "needs ids"),),
+        )
+    return [(one, resume, "/command/resume") for one in waiting]
+
+
+def _is_id(name: str) -> bool:
+    return len(name) == 32 and set(name) <= set("0123456789abcdef")
+
+
+def named(interrupts: Sequence[Interrupt], run_id: UUID, past: "ResumeState") -> list[Interrupt]:
+    """``interrupts`` by the ids that clients see: the one under which a question waits already, else another.
+
+    What is asked on a thread for the first time has its key as its id: a process of the version before finds an answer
+    by that. A branch, and a question that was closed, get ids of their own.
+    """
+
+    def id_of(key: str) -> str:
+        if key in past.asked:
+            return past.asked[key]
+        return uuid5(run_id, key).hex if past.branches or key in past.closed else key
+
+    return [msgspec.structs.replace(one, id=id_of(one.id)) for one in interrupts]
+
+
+def recorded(interrupts: Sequence[Interrupt], shown: Sequence[Interrupt], requested_by: str | None) -> str:
+    """The rows of ``interrupts``, which clients see as ``shown``, as JSON for the journal."""
+    return encode(
+        [
+            {
+                "id": seen.id,
+                "key": one.id,
+                "kind": one.kind,
+                "call_id": one.call_id or None,
+                "expects": one.expects,
+                "others_only": one.others_only,
+                "requested_by": requested_by,
+            }
+            for one, seen in zip(interrupts, shown, strict=True)
+        ]
+    ).decode()
+
+
+class ResumeState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run that goes on must know: its ``answers`` by key, the questions that wait (key → id), calls in doubt.
+
+    ``closed`` are the keys of questions that waited and do not any more; where it ``branches`` off, none of them are
+    its own.
+    """
+
+    answers: dict[str, Any] = {}
+    asked: dict[str, str] = {}
+    closed: frozenset[str] = frozenset()
+    branches: bool = False
+    unresolved_calls: dict[str, list[UnresolvedCall]] = {}
+
+
+_PAST = """
+with root as (
+  select coalesce(lineage, thread_id) as id, before from threads where tenant_id = $1 and thread_id = $2
+), family as (
+  select $2::uuid as thread_id union select id from root
+  union select t.thread_id from threads t join root on t.lineage = root.id where t.tenant_id = $1
+), named as (
+  select jsonb_path_query(before, '$.interrupts.*[*].id') #>> '{}' as id from root
+  union select question_id from questions where tenant_id = $1 and thread_id = $2 and closed_by = $3
+)
+select true as is_call, i.call_id as id, i.key, r.run_id, r.thread_id, false as open, i.created_at
+from family f
+join runs r on r.tenant_id = $1 and r.thread_id = f.thread_id
+join tool_intents i on i.tenant_id = r.tenant_id and i.run_id = r.run_id
+  and ($5::text[] is null or i.call_id = any($5) or r.run_id = $3 or r.run_id >= $6)
+where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
+    r.status in ('running', 'error', 'timeout')
+    or r.reason in ('recovered', 'cut', 'handover', 'cancelled', 'superseded', 'review')
+    or (i.tool_class in ('unsafe', 'reconcilable')
+      and exists (select from steps s where s.tenant_id = $1 and s.run_id = r.run_id and s.step > i.step)
+      and not exists (
+        select from jsonb_array_elements(r.interrupts) as a(asked)
+        left join questions q
+          on q.tenant_id = $1 and q.thread_id = r.thread_id and q.question_id = a.asked->>'id'
+        where q.kind is null or q.call_id = i.call_id))))
+union all
+select true, i.call_id, i.key, i.run_id, i.thread_id, false, i.created_at
+from family f join tool_intents i on i.tenant_id = $1 and i.thread_id = f.thread_id
+where $5::text[] is null or i.call_id = any($5) or i.run_id >= $6
+union all
+select false, n.id, coalesce(q.key, n.id), q.closed_by, null, q.closed_at is null, null
+from named n left join questions q on q.tenant_id = $1 and q.thread_id = $2 and q.question_id = n.id
+order by 7 nulls first
+"""
+"""Calls that may have been made: by an owner that died, by a run that was stopped in the middle of a step, and (of
+those that cannot be repeated) by any run of the thread and its copies that went on beyond them, unless it left them
+waiting for an answer, or by one that was removed. Of these, the calls $5, those of this run, and those of runs from the
+id $6 on: what the run may make again; without $5 all. And the questions that waited when the run began, with those that
+it answers."""
+
+
+async def load_resume_state(
+    database: Database, claimed: ClaimedRun, given: Mapping[str, Any], calls: OpenCalls | None, *, branches: bool
+) -> ResumeState:
+    """What is known of the work that ``claimed`` goes on with, in one statement; ``given`` are its answers.
+
+    Of calls that may have been made, those that are open in its state (None: any, as its input may open others).
+
+    Answers count for questions that this run closed when it was accepted; one that a process of an older version
+    accepted closed none. One that ``branches`` off asks again under new ids.
+    """
+    run = (claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.crashed_mid_step)
+    async with database.engine_connection() as connection:
+        rows = await connection.fetch(_PAST, *run, *(calls or (None, None)))
+    answers: dict[str, Any] = {}
+    asked: dict[str, str] = {}
+    closed: set[str] = set()
+    unresolved_calls: dict[str, list[UnresolvedCall]] = {}
+    for row in rows:
+        if row["is_call"]:
+            unresolved_calls.setdefault(row["id"], []).append(
+                UnresolvedCall(str(row["run_id"]), row["thread_id"], row["key"])
+            )
+            continue
+        if not row["open"]:
+            closed.add(row["key"])
+        elif not branches:
+            asked[row["key"]] = row["id"]
+        if row["open"] or row["run_id"] == claimed.run_id:
+            for name in {row["key"], row["id"]} & given.keys():
+                answers[row["key"]] = given[name]
+    return ResumeState(
+        answers=answers, asked=asked, closed=frozenset(closed), branches=branches, unresolved_calls=unresolved_calls
+    )

@@ -1,0 +1,224 @@
+"""The thread as a run finds it, and the settings it runs with.
+
+What a run has done and not yet written: its state, and the checkpoints, steps and intents of the next entry.
+
+How a run begins: what its caller gives the thread, and which nodes it starts with.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from app.agents.open_calls import open_calls
+from app.agents.port import END_NODE, RESUME_NODE, START_NODE, UNLIMITED, Agent, RunConfig, Step, ToolIntent
+from app.base.errors import NotFound
+from app.base.ids import origin_id
+from app.base.offload import offload
+from app.domain.caller import AUTH_NAMES, AUTH_USER_ID
+from app.domain.state import State
+from app.engine.checkpoints.codec import pack
+from app.engine.checkpoints.entry import FIRST_STEP, CheckpointEntry
+from app.engine.checkpoints.snapshot import COLUMNS, ITEMS, read, size_of
+from app.engine.checkpoints.state_cache import StateCache
+from app.engine.entries import ClaimedRun, EndEntry, IntentEntry, JournalEntry, StepEntry
+from app.engine.execution.questions import ResumeState, load_resume_state
+from app.engine.structs import RunRequest, goto_nodes
+from app.infra.db.engine import Database
+
+
+class LoadedThread(msgspec.Struct, kw_only=True):
+    """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread).
+
+    ``written``: a client wrote that checkpoint, not a run.
+    """
+
+    request: RunRequest
+    state: State
+    checkpoint_id: UUID | None = None
+    run_id: UUID | None = None
+    step: int = FIRST_STEP - 1
+    next: tuple[str, ...] = ()
+    written: bool = False
+    past: ResumeState = ResumeState()
+
+
+SNAPSHOT = (
+    f"select {COLUMNS} from checkpoints c {ITEMS} where c.tenant_id = $1 and c.thread_id = $2 and c.checkpoint_id = $3"
+)
+
+
+REQUEST = "select request from runs where tenant_id = $1 and run_id = $2"
+
+
+async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
+    """The state that the run goes on from, from the cache or in one round trip.
+
+    It is that of the thread's head; for a run that forks and has not left its fork yet, that of the fork. A run that
+    goes on with earlier work also learns what was asked and answered, and what may have been done.
+    """
+    loaded = await _load(database, cache, claimed)
+    request = loaded.request
+    if claimed.crashed_mid_step or request.answers or (loaded.next and loaded.run_id != claimed.run_id):
+        branches = loaded.written or request.checkpoint_id is not None
+        changes = request.brings_values and loaded.run_id != claimed.run_id
+        calls = None if changes else open_calls(loaded.state)
+        loaded.past = await load_resume_state(database, claimed, request.answers, calls, branches=branches)
+    return loaded
+
+
+async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
+    request = await _request(database, claimed)
+    fork = request.checkpoint_id
+    start = fork == origin_id(claimed.thread_id)
+    if claimed.head is None:
+        return LoadedThread(request=request, state=State(claimed.last_number))
+    cached = cache.take(claimed.tenant_id, claimed.thread_id, claimed.head)
+    if cached is not None and fork is None:
+        return LoadedThread(
+            request=request, state=cached.state, checkpoint_id=claimed.head, step=cached.step, next=cached.next
+        )
+    async with database.engine_connection() as connection:
+        row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, claimed.head)
+        if fork is not None and row["run_id"] != claimed.run_id:
+            if start:
+                return LoadedThread(request=request, state=State(claimed.last_number))
+            row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, fork)
+    if row is None:
+        raise NotFound(f"Checkpoint {fork} is no longer there.")
+    snapshot = await offload(size_of(row), read, row, claimed.last_number)
+    return LoadedThread(
+        request=request,
+        state=snapshot.state,
+        checkpoint_id=snapshot.checkpoint_id,
+        run_id=snapshot.run_id,
+        written=snapshot.run_id is None,
+        step=snapshot.step,
+        next=snapshot.next,
+    )
+
+
+async def _request(database: Database, claimed: ClaimedRun) -> RunRequest:
+    text = claimed.request
+    if not text:
+        async with database.engine_connection() as connection:
+            text = await connection.fetchval(REQUEST, claimed.tenant_id, claimed.run_id)
+    if text is None:
+        raise NotFound("The run was deleted.")
+    return await offload(len(text), msgspec.json.decode, text, type=RunRequest)
+
+
+def settings_of(claimed: ClaimedRun, request: RunRequest) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration and context of a run: its assistant's, and over them its own."""
+    assistant = msgspec.json.decode(claimed.assistant_config)
+    own = msgspec.to_builtins(request.config) if request.config else {}
+    configurable = {**(assistant.get("configurable") or {}), **(own.get("configurable") or {})}
+    for name in AUTH_NAMES:
+        configurable.pop(name, None)
+    if (user := request.langgraph_auth_user) is not msgspec.UNSET:
+        configurable |= dict(zip(AUTH_NAMES, (user, user["identity"], user["permissions"]), strict=True))
+    elif (user_id := request.langgraph_auth_user_id) is not msgspec.UNSET:
+        configurable[AUTH_USER_ID] = user_id
+    limit = own.get("recursion_limit") or assistant.get("recursion_limit") or UNLIMITED
+    config = RunConfig(configurable=configurable, recursion_limit=limit, tags=own.get("tags") or [])
+    return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}
+
+
+encode = msgspec.json.Encoder().encode
+
+
+class PendingWrites:
+    """The thread as its run changes it. ``step`` numbers the next checkpoint, ``head`` is the newest one."""
+
+    def __init__(self, claimed: ClaimedRun, loaded: LoadedThread) -> None:
+        self._claimed = claimed
+        self.state: State = loaded.state
+        self.head = loaded.checkpoint_id
+        self.next = loaded.next
+        self.step = loaded.step + 1
+        self._checkpoints: list[CheckpointEntry] = []
+        self._steps: list[StepEntry] = []
+        self._intents: list[IntentEntry] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is a checkpoint to write."""
+        return bool(self._checkpoints)
+
+    def checkpoint(self, source: str, following: tuple[str, ...]) -> UUID:
+        """Keep the state as the thread's next checkpoint, from which ``following`` go on; its id."""
+        entry = CheckpointEntry.of(self.state, parent_id=self.head, source=source, step=self.step, following=following)
+        self._checkpoints.append(entry)
+        self.head = entry.checkpoint_id
+        self.next = following
+        self.step += 1
+        return entry.checkpoint_id
+
+    def take(self, step: Step) -> UUID:
+        """Merge what ``step`` changed and keep it as done; the id of its checkpoint."""
+        self.state.apply(step.update)
+        number = self.step
+        checkpoint_id = self.checkpoint("loop", step.next)
+        usage = None if step.usage is None else encode(step.usage).decode()
+        self._steps.append(StepEntry(step=number, node=step.node, checkpoint_id=checkpoint_id, usage=usage))
+        self.intend(step.intents, number)
+        return checkpoint_id
+
+    def intend(self, intents: tuple[ToolIntent, ...], number: int) -> None:
+        """Keep that these calls, asked for by step ``number``, may start."""
+        self._intents += [
+            IntentEntry(call_id=i.call_id, step=number, tool=i.tool, tool_class=i.tool_class, key=i.key, args=i.args)
+            for i in intents
+        ]
+
+    def entry(self, events: list[tuple[int, bytes]], end: EndEntry | None = None) -> JournalEntry:
+        """Everything kept since the last entry, to be written at once."""
+        checkpoints, self._checkpoints = self._checkpoints, []
+        steps, self._steps = self._steps, []
+        intents, self._intents = self._intents, []
+        claimed = self._claimed
+        return JournalEntry(
+            tenant_id=claimed.tenant_id,
+            thread_id=claimed.thread_id,
+            run_id=claimed.run_id,
+            epoch=claimed.epoch,
+            owner=claimed.owner,
+            head=self.head if checkpoints else None,
+            last_number=self.state.last_number,
+            checkpoints=checkpoints,
+            items=[(number, pack(body)) for number, body in self.state.take_items()],
+            steps=steps,
+            intents=intents,
+            events=events,
+            end=end,
+        )
+
+
+def update_of(request: RunRequest, agent: Agent, run_id: UUID) -> dict[str, Any]:
+    """What the input, or the command, changes in the thread's values. Raises ``Invalid``."""
+    if request.command is not None:
+        return {} if request.command.update is None else agent.read_update(request.command.update, run_id)
+    return {} if request.input is None else agent.read_input(request.input, run_id)
+
+
+def source_of(request: RunRequest, head: UUID | None) -> str:
+    """The source of the checkpoint that this makes; none ("") for a run that just goes on."""
+    if request.command is not None and request.command.update is not None:
+        return "update"
+    if head is None or (request.command is None and request.input is not None):
+        return "input"
+    return "" if request.checkpoint_id is None else "fork"
+
+
+def nodes(request: RunRequest, source: str, agent: Agent, draft: PendingWrites) -> tuple[str, ...]:
+    """Where the caller sends the run, where its input leads, or where the thread stands."""
+    command = request.command
+    if command is not None and command.goto is not None:
+        return tuple(node for node in goto_nodes(command.goto) if node != END_NODE)
+    if source == "input":
+        return agent.after(START_NODE, draft.state)
+    if command is not None and not draft.next:
+        only_answers = command.resume is not UNSET and command.update is None
+        return agent.after(RESUME_NODE if only_answers else START_NODE, draft.state)
+    return draft.next

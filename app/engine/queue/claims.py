@@ -1,0 +1,381 @@
+"""How a run gets its turn: accepted with the thread free, or claimed when it becomes free (docs/decisions/0001).
+
+Whether there is room for a run: what its tenant may use is reserved before it is accepted.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from app.base.errors import AgentServiceError, Conflict, NotFound
+from app.domain.lifecycle import Reason
+from app.engine.entries import AcceptEntry, ClaimedRun, created
+from app.engine.queue.cancels import supersede
+from app.engine.queue.sql import (
+    ACCEPT,
+    ACCEPT_ANSWERS,
+    ACCEPT_OWNED,
+    ACQUIT,
+    CLAIM,
+    CLAIM_NEXT,
+    CLAIM_SUSPECT,
+    EXTEND,
+    HAND_OVER,
+    HAS_SUSPECTS,
+    OWN_THREAD,
+    RELEASE_EXPIRED,
+    RESERVE_SUSPECT,
+    VOUCH,
+)
+from app.engine.streams.frames import with_member
+from app.engine.structs import RunRequest
+from app.infra.db.engine import Database
+from app.infra.db.group_commit import GroupCommitter
+from app.infra.db.statement_tracing import query
+from app.infra.telemetry.tracing import NO_TRACER, Tracer
+from app.security.idempotency import queries as keys
+from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
+from app.security.limits.budgets import Budgets, RunAccount
+from app.security.limits.storage_quota import StorageQuota
+from app.security.limits.structs import BudgetReservation, TenantLimits
+
+TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
+"""Strategies that stop what the thread does, and the action that each takes."""
+
+MAX_ATTEMPTS = 5
+"""Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
+
+MAX_CRASHES = 25
+"""Deaths of its process after which a run is given up even if it committed steps between them."""
+
+LEFT_TO_OTHERS = 5.0
+"""Seconds for which a server that died with a run leaves it to others, and idle ones have before busy ones make way."""
+
+CLAIM_SECONDS = 10.0
+"""How long a claim may take, which waits for no lock: then its connection is dead, and the next one uses another."""
+
+ACCEPTING = query("accept runs")
+
+_decode = msgspec.json.decode
+encode = msgspec.json.Encoder().encode
+
+
+class RunQueue:
+    """Accepts runs in groups, and claims those whose turn has come, for the owner token of this process."""
+
+    def __init__(self, database: Database, owner: UUID, lease_seconds: float, tracer: Tracer = NO_TRACER) -> None:
+        self._tracer = tracer
+        self._database = database
+        self.owner = owner
+        self.lease_seconds = lease_seconds
+        self._groups: GroupCommitter[AcceptEntry, ClaimedRun | Exception] = GroupCommitter(
+            "accept", database, self._accept, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=2
+        )
+        self._takeovers: GroupCommitter[AcceptEntry, ClaimedRun | Exception] = GroupCommitter(
+            "takeover", database, self._take_over, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=1
+        )
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._groups.start()
+        self._takeovers.start()
+
+    async def aclose(self) -> None:
+        """Accept no more."""
+        await self._groups.aclose()
+        await self._takeovers.aclose()
+
+    async def accept(self, entry: AcceptEntry) -> ClaimedRun:
+        """Commit ``entry`` as a run. ``started`` tells whether its turn has come at once.
+
+        Raises ``NotFound`` for an unknown thread or assistant, ``Conflict`` when ``reject`` meets a busy thread, or
+        ``strict`` one that asks nothing.
+        """
+        groups = self._takeovers if entry.strategy in TAKE_OVER else self._groups
+        span = self._tracer.start(ACCEPTING)
+        result: ClaimedRun | Exception | None = None
+        try:
+            result = await groups.submit(entry)
+        finally:
+            if span is not None:
+                span.end("" if isinstance(result, ClaimedRun) else type(result).__name__)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def accept_once(self, entry: AcceptEntry, key: IdempotencyKey) -> ClaimedRun | ReplayedResponse:
+        """Accept ``entry``, or tell which run a request with the same ``key`` has made already.
+
+        Raises what ``accept`` raises, and ``Invalid`` for a key that came with another body before.
+        """
+        async with self._database.writing(entry.tenant_id) as session:
+            made = await keys.take(session, entry.tenant_id, key)
+            if made is not None:
+                return made
+            (claimed,) = await self.accept_on(await session.driver(), [entry])
+            made = ReplayedResponse(run_id=claimed.run_id, thread_id=claimed.thread_id, answer=encode(created(claimed)))
+            await keys.save_response(session, entry.tenant_id, key, made)
+            return claimed
+
+    async def accept_all(self, entries: Sequence[AcceptEntry]) -> list[ClaimedRun]:
+        """Commit ``entries``, each on a thread of its own, together. Raises what ``accept`` raises."""
+        async with self._database.engine_connection() as connection, connection.transaction():
+            return await self.accept_on(connection, entries)
+
+    async def accept_on(self, connection: asyncpg.Connection, entries: Sequence[AcceptEntry]) -> list[ClaimedRun]:
+        """Accept ``entries``, each on a thread of its own, in a transaction of the caller's: all of them or none."""
+        claims = []
+        for entry in entries:
+            if entry.strategy in TAKE_OVER and await _in_reach(connection, entry):
+                await supersede(connection, entry.tenant_id, entry.thread_id, TAKE_OVER[entry.strategy])
+        for result in await self._accept(connection, entries):
+            if isinstance(result, Exception):
+                raise result
+            claims.append(result)
+        return claims
+
+    async def _take_over(
+        self, connection: asyncpg.Connection, entries: Sequence[AcceptEntry]
+    ) -> list[ClaimedRun | Exception]:
+        """Stop what each entry's thread does and accept the entry, both or neither."""
+        results: list[ClaimedRun | Exception] = []
+        for entry in entries:
+            try:
+                async with connection.transaction():
+                    results += await self.accept_on(connection, [entry])
+            except AgentServiceError as error:
+                results.append(error)
+        return results
+
+    async def _accept(
+        self, connection: asyncpg.Connection, entries: Sequence[AcceptEntry]
+    ) -> list[ClaimedRun | Exception]:
+        columns: list[list[Any]] = [
+            list(column)
+            for column in zip(
+                *(
+                    (
+                        e.tenant_id,
+                        e.thread_id,
+                        e.run_id,
+                        e.assistant_id,
+                        e.request,
+                        e.metadata.decode(),
+                        e.strategy,
+                        e.create_thread,
+                        e.temporary,
+                        e.owner,
+                        e.delay,
+                        e.parent_id,
+                        e.strict,
+                        e.webhook,
+                        e.traceparent,
+                    )
+                    for e in entries
+                ),
+                strict=True,
+            )
+        ]
+        statement = ACCEPT
+        if any(e.stamped or e.owned is not None for e in entries):
+            statement = ACCEPT_OWNED
+            columns += [[e.owned for e in entries], [e.stamped for e in entries]]
+        if any(e.answering is not None for e in entries):
+            columns += [] if statement is ACCEPT_OWNED else [[None] * len(entries), [False] * len(entries)]
+            columns += [
+                [None if e.answering is None else ",".join(e.answering) for e in entries],
+                [e.ends_pause for e in entries],
+            ]
+            statement = ACCEPT_ANSWERS
+        until = time.monotonic() + self.lease_seconds
+        rows = await connection.fetch(statement, *columns, self.lease_seconds)
+        found = {row["n"]: row for row in rows}
+        return [_outcome(entry, found[n], until) for n, entry in enumerate(entries, 1)]
+
+    async def claim(self, limit: int) -> list[ClaimedRun]:
+        """Claim up to ``limit`` due runs, fairly between tenants."""
+        return await self._claim(CLAIM, limit)
+
+    async def claim_next(self, thread: tuple[UUID, UUID]) -> list[ClaimedRun]:
+        """Claim the next due run of ``thread`` (tenant, thread), if there is one and the thread is free."""
+        return await self._claim(CLAIM_NEXT, *thread)
+
+    async def claim_suspects(self, attempts: int, limit: int = 1) -> list[ClaimedRun]:
+        """Claim up to ``limit`` suspects that were claimed ``attempts`` times at most and may run here."""
+        return await self._claim(CLAIM_SUSPECT, attempts, LEFT_TO_OTHERS, limit)
+
+    async def has_suspects(self) -> bool:
+        """Whether suspects wait, for this process or another."""
+        async with self._database.engine_connection() as connection:
+            return bool(await connection.fetchval(HAS_SUSPECTS))
+
+    async def reserve_suspect(self, seconds: float) -> bool:
+        """Whether this process shall make way for a suspect within ``seconds``; no other one does so meanwhile."""
+        async with self._database.engine_connection() as connection:
+            done: str = await connection.execute(RESERVE_SUSPECT, seconds, LEFT_TO_OTHERS)
+        return done.endswith(" 1")
+
+    async def acquit(self, claimed: ClaimedRun) -> None:
+        """Forget the attempts of a suspect that has shown to be harmless."""
+        async with self._database.engine_connection() as connection:
+            await connection.execute(ACQUIT, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
+
+    async def _claim(self, statement: str, *which: object) -> list[ClaimedRun]:
+        until = time.monotonic() + self.lease_seconds
+        async with self._database.engine_connection() as connection:
+            rows = await connection.fetch(statement, self.owner, self.lease_seconds, *which, timeout=CLAIM_SECONDS)
+        return [_claimed(row, row, until) for row in rows]
+
+    async def extend(self, run_ids: list[UUID]) -> dict[UUID, str | None]:
+        """Extend the leases of ``run_ids``; those still ours → the cancel that was asked for."""
+        async with self._database.engine_connection() as connection:
+            rows = await connection.fetch(EXTEND, self.owner, self.lease_seconds, run_ids)
+        return {row["run_id"]: row["cancel"] for row in rows}
+
+    def suspect_connections(self) -> None:
+        """Use no connection again that is open now."""
+        self._database.suspect_connections()
+
+    async def release_expired(self) -> int:
+        """Put runs whose lease has ended back in line, or give them up after too many attempts; how many."""
+        async with self._database.engine_connection() as connection:
+            return int((await connection.execute(RELEASE_EXPIRED, MAX_ATTEMPTS, MAX_CRASHES)).rpartition(" ")[2])
+
+    async def hand_over(self, claimed: ClaimedRun, reason: Reason) -> None:
+        """Give ``claimed`` back, so that any process may go on with it from its last step.
+
+        ``reason``: at a step boundary (``HANDOVER``), in the middle of one (``CUT``), or because its lease was lost
+        (``RECOVERED``), which alone counts as an attempt.
+        """
+        key = (claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id)
+        async with self._database.engine_connection() as connection:
+            await connection.execute(HAND_OVER, *key, reason)
+
+    async def vouch(self, claimed: ClaimedRun) -> None:
+        """Give ``claimed``, lost for want of the database, back: its process lives, so nothing is held against it.
+
+        Also where another process has found its lease ended meanwhile.
+        """
+        await self.hand_over(claimed, Reason.CUT)
+        async with self._database.engine_connection() as connection:
+            await connection.execute(VOUCH, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
+
+
+async def _in_reach(connection: asyncpg.Connection, entry: AcceptEntry) -> bool:
+    """Whether the thread is one that ``entry`` may do something to; another's must not be stopped."""
+    if entry.owned is None:
+        return True
+    place = entry.tenant_id, entry.thread_id
+    return bool(await connection.fetchval(OWN_THREAD, *place, entry.owned))
+
+
+def _outcome(entry: AcceptEntry, row: asyncpg.Record, until: float) -> ClaimedRun | Exception:
+    if not row["has_assistant"]:
+        return NotFound(f"Assistant with ID {entry.assistant_id} not found")
+    if row["status"] is None:
+        if entry.strict and (row["has_thread"] or entry.create_thread):
+            return Conflict(
+                "No question that this answers is open on the thread: it was answered, or left behind. Read the "
+                "thread's interrupts, or send strict_resume: false to run it anyway."
+            )
+        if row["has_thread"]:
+            return Conflict(
+                "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
+            )
+        return NotFound(f"Thread with ID {entry.thread_id} not found")
+    if row["status"] == "running":
+        return _claimed(row, entry, until)
+    return _claimed(row, entry, behind=row["live_run"])
+
+
+def _claimed(
+    row: asyncpg.Record, of: AcceptEntry | asyncpg.Record, held_until: float = 0.0, behind: UUID | None = None
+) -> ClaimedRun:
+    get = of.__getitem__ if isinstance(of, asyncpg.Record) else functools.partial(getattr, of)
+    return ClaimedRun(
+        tenant_id=get("tenant_id"),
+        thread_id=get("thread_id"),
+        run_id=get("run_id"),
+        assistant_id=get("assistant_id"),
+        owner=get("owner"),
+        request=get("request"),
+        temporary=get("temporary"),
+        agent=row["agent"],
+        epoch=row["epoch"],
+        attempt=row["attempts"],
+        metadata=row["metadata"],
+        strategy=get("strategy"),
+        head=row["head"],
+        last_number=row["last_number"],
+        assistant_config=row["assistant_config"],
+        assistant_context=row["assistant_context"],
+        ordinal=row["ordinal"],
+        created_at=row["created_at"],
+        held_until=held_until,
+        answered=_decode(row["answered"]) if row["answered"] else {},
+        behind=behind,
+        traceparent=get("traceparent") or "",
+        crashed_mid_step=isinstance(of, asyncpg.Record) and of["torn"],
+        suspect=isinstance(of, asyncpg.Record) and of["suspect"],
+        request_bytes=of["request_bytes"] if isinstance(of, asyncpg.Record) else len(of.request),
+    )
+
+
+class RunAdmission:
+    """Reserves for runs, and gives back what was reserved for those that were not accepted."""
+
+    def __init__(self, budgets: Budgets, quota: StorageQuota) -> None:
+        self._budgets = budgets
+        self._quota = quota
+
+    async def count_cron(self, tenant_id: UUID) -> float:
+        """Count a run that a cron of the tenant starts: 0, or the seconds to wait where it has none left now."""
+        return await self._budgets.count_cron(tenant_id)
+
+    @contextlib.asynccontextmanager
+    async def admitted(
+        self, entries: Sequence[AcceptEntry], own: TenantLimits | None
+    ) -> AsyncIterator[list[AcceptEntry]]:
+        """The entries (of one tenant) to accept in the block, with what is reserved for them in their requests.
+
+        ``own`` are the tenant's limits, looked up if nobody knows them. Raises ``Limited``, and nothing is reserved.
+        """
+        if not entries:
+            yield []
+            return
+        tenant_id = entries[0].tenant_id
+        self._quota.check(tenant_id)  # crons have passed no door before
+        limits = own if own is not None else await self._budgets.own(tenant_id)
+        admitted: list[AcceptEntry] = []
+        async with self._budgets.room(tenant_id, limits, len(entries)):
+            try:
+                for entry in entries:
+                    reserved = await self._budgets.reserve(tenant_id, limits, entry.agent)
+                    admitted.append(entry if reserved is None else _with(entry, reserved))
+                yield admitted
+            except BaseException:
+                self.release(admitted)
+                raise
+
+    def release(self, entries: Sequence[AcceptEntry]) -> None:
+        """Nothing runs for ``entries`` after all."""
+        for entry in entries:
+            if entry.reserved is not None:
+                self._budgets.release(entry.tenant_id, entry.reserved)
+
+
+def _with(entry: AcceptEntry, reserved: BudgetReservation) -> AcceptEntry:
+    request = with_member(entry.request, "reserved", msgspec.json.encode(reserved))
+    return msgspec.structs.replace(entry, request=request, reserved=reserved)
+
+
+def account_of(budgets: Budgets, claimed: ClaimedRun, request: RunRequest) -> RunAccount:
+    """What a run spends here. Whoever had it before has given back what it had not used."""
+    reserved = None if request.reserved is msgspec.UNSET else request.reserved
+    return RunAccount(budgets, claimed.tenant_id, reserved, continued=claimed.epoch > 1)

@@ -1,0 +1,49 @@
+"""The turn of large runs: how many bytes of large requests are executed at once, of one tenant and in one process.
+
+A run holds its request several times while it is read, merged and written. One that waits for its turn holds nothing:
+its request is read from the database when the turn has come. Small runs never wait.
+"""
+
+import asyncio
+
+import msgspec
+
+from app.base.offload import ByteBudget
+from app.engine.entries import LARGE_REQUEST, ClaimedRun
+from app.engine.queue.owned_runs import OwnedRun
+
+MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES_EACH = 16 * 1024 * 1024
+"""Bytes of large requests in execution: in the process, and of one tenant."""
+
+
+class LargeRuns:
+    """Gives large runs their turn."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES, max_bytes_each: int = MAX_BYTES_EACH) -> None:
+        self._budget = ByteBudget(max_bytes, max_bytes_each)
+
+    def held(self, claimed: ClaimedRun) -> ClaimedRun:
+        """The run as it may be kept: without a large request if it has to wait."""
+        size = claimed.request_bytes
+        if size < LARGE_REQUEST or self._budget.has_room(claimed.tenant_id, size):
+            return claimed
+        return msgspec.structs.replace(claimed, request=b"")
+
+    async def turn(self, live: OwnedRun) -> int:
+        """Wait for the turn of a run; what to release when it has ended. One that is cancelled goes on at once."""
+        size = live.claimed.request_bytes
+        if size < LARGE_REQUEST:
+            return 0
+        live.waiting = asyncio.get_running_loop().create_future()
+        if live.action:
+            live.waiting.set_result(None)
+        try:
+            return await self._budget.wait_for_turn(live.claimed.tenant_id, size, live.waiting)
+        finally:
+            live.waiting = None
+
+    def release(self, claimed: ClaimedRun, size: int) -> None:
+        """Give back what ``turn`` returned."""
+        if size:
+            self._budget.release(claimed.tenant_id, size)

@@ -1,0 +1,389 @@
+"""The feeds of this process: of the runs that live here, and of runs elsewhere that somebody reads here.
+
+Who waits for the next run of a thread in this process: small, for thousands of idle streams may wait so.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from uuid import UUID
+
+import asyncpg
+
+from app.base.tasks import Tasks
+from app.domain.event_id import START, EventId
+from app.domain.lifecycle import RunStatus
+from app.engine.streams.feed import Feed
+from app.engine.streams.frame_transport import ASKED_SECONDS, FrameBatch, FramePosition, FrameTransport
+from app.engine.streams.signals import Signal, Signals
+from app.infra.db.engine import Database
+
+ThreadKey = tuple[UUID, UUID]
+"""Tenant and thread."""
+
+MISSED = """
+select w.tenant_id, w.thread_id from unnest($1::uuid[], $2::uuid[], $3::int[]) as w (tenant_id, thread_id, ordinal)
+left join threads t on t.tenant_id = w.tenant_id and t.thread_id = w.thread_id
+where t.thread_id is null or t.runs >= w.ordinal
+"""
+"""Threads that have the run that is waited for, or are gone."""
+
+
+class ThreadWaiter:
+    """Waits for run number ``ordinal`` of a thread, a block long: its future is done when there is news of it."""
+
+    __slots__ = ("_watches", "news", "ordinal", "thread")
+
+    def __init__(self, watches: "ThreadWaiters", thread: ThreadKey, ordinal: int) -> None:
+        self._watches = watches
+        self.thread = thread
+        self.ordinal = ordinal
+
+    def __enter__(self) -> "asyncio.Future[None]":
+        self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watches.add(self)
+        return self.news
+
+    def __exit__(self, *_: object) -> None:
+        self._watches.discard(self)
+
+
+class ThreadWaiters:
+    """All of them."""
+
+    def __init__(self) -> None:
+        self._of: dict[ThreadKey, set[ThreadWaiter]] = {}
+
+    def __contains__(self, thread: ThreadKey) -> bool:
+        return thread in self._of
+
+    def threads(self) -> list[ThreadKey]:
+        """The threads that somebody waits for."""
+        return list(self._of)
+
+    def add(self, watch: ThreadWaiter) -> None:
+        """``watch`` begins."""
+        self._of.setdefault(watch.thread, set()).add(watch)
+
+    def discard(self, watch: ThreadWaiter) -> None:
+        """``watch`` is over."""
+        watches = self._of.get(watch.thread)
+        if watches is not None:
+            watches.discard(watch)
+            if not watches:
+                del self._of[watch.thread]
+
+    def wake(self, threads: Iterable[ThreadKey]) -> None:
+        """There is news of ``threads``."""
+        for thread in threads:
+            for watch in self._of.get(thread, ()):
+                if not watch.news.done():
+                    watch.news.set_result(None)
+
+    async def refresh(self, connection: asyncpg.Connection) -> None:
+        """Wake those whose news came by no signal: one statement, however many wait."""
+        waited = [(*thread, min(watch.ordinal for watch in watches)) for thread, watches in self._of.items()]
+        if waited:
+            rows = await connection.fetch(MISSED, *map(list, zip(*waited, strict=True)))
+            self.wake((row["tenant_id"], row["thread_id"]) for row in rows)
+
+
+LOOK_SECONDS = 1.0
+"""How often runs elsewhere that are read here are looked up, all in one statement: their owner may have died, and
+frames or the signal of an end may have been lost."""
+
+MISSED_SECONDS = 3.0
+"""How often threads that are followed here are looked up: a signal of their next run may have been lost."""
+
+IDLE_SECONDS = 30.0
+"""How long the look-up sleeps while no run elsewhere is read here."""
+
+ANSWER_SECONDS = 5.0
+"""How long one look-up may take: a connection that is dead without knowing it is given up then."""
+
+RETRY_SECONDS = 0.5
+"""The shortest time between two requests to an owner to send again what the event log does not hold."""
+
+STATES = """
+select r.run_id, r.status, r.epoch, l.epoch as log_epoch, l.seq as log_seq
+from runs r left join lateral (
+  select e.epoch, e.seq from events e
+  where e.tenant_id = r.tenant_id and e.run_id = r.run_id
+  order by e.tenant_id desc, e.run_id desc, e.epoch desc, e.seq desc limit 1
+) l on true
+where r.run_id = any($1)
+"""
+"""Who may own each run, and the newest row of its event log."""
+
+
+class TrackedRun:
+    """A run that somebody reads here, or that lives here."""
+
+    def __init__(self, tenant_id: UUID, run_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self.run_id = run_id
+        self.readers = 0
+        self.local = False
+        self.wanted = False
+        self.logged = START
+        """The newest row of the event log that readers here are known to have read or been sent."""
+        self._awaited = START
+        self._unanswered = 0
+        self._asked_at = 0.0
+        self._feed = Feed()
+
+    @property
+    def feed(self) -> Feed:
+        """Its feed; a new one once the last has closed, for the run's next owner."""
+        if self._feed.closed:
+            self._feed = Feed()
+        return self._feed
+
+    def owns_another(self, feed: Feed) -> bool:
+        """Whether the run, lost here under ``feed``, lives here again under a later epoch."""
+        return self.local and self._feed is not feed and self._feed.epoch > feed.epoch
+
+    def renew(self) -> Feed:
+        """Give up what the feed holds: its readers go on from the event log."""
+        if self._feed.epoch:
+            self._feed.close(finished=False)
+        return self.feed
+
+    def is_behind(self, newest: EventId) -> bool:
+        """Whether the frames of ``newest``, a row of the event log, have not come since the look before this one."""
+        if newest <= self.logged:
+            return False
+        if self.feed.epoch == newest.epoch and self.feed.in_log >= newest.seq:
+            self.logged = newest
+        elif self._awaited == newest:
+            self.logged = newest
+            return True
+        self._awaited = newest
+        return False
+
+    def is_unanswered(self) -> bool:
+        """Whether its owner, asked at the look before, has sent nothing; called once a look."""
+        self._unanswered = 0 if self.feed.epoch else self._unanswered + 1
+        return self._unanswered > 1
+
+    def may_ask(self) -> bool:
+        """Whether its owner may be asked to send again; True not too often."""
+        now = time.monotonic()
+        if now - self._asked_at < RETRY_SECONDS:
+            return False
+        self._asked_at = now
+        return True
+
+
+class FeedSubscription:
+    """One reader of a run, a block long: open streams hold one each, so it is small."""
+
+    __slots__ = ("_feeds", "_followed")
+
+    def __init__(self, feeds: "FeedRegistry", followed: TrackedRun) -> None:
+        self._feeds = feeds
+        self._followed = followed
+
+    def __enter__(self) -> TrackedRun:
+        self._followed.readers += 1
+        return self._followed
+
+    def __exit__(self, *_: object) -> None:
+        self._followed.readers -= 1
+        self._feeds.left(self._followed)
+
+
+class FeedRegistry:
+    """Implements ``app.engine.streams.frame_transport.RemoteReaders``."""
+
+    def __init__(self, database: Database, signals: Signals, carrier: FrameTransport) -> None:
+        self._database = database
+        self._signals = signals
+        self._carrier = carrier
+        self._followed: dict[UUID, TrackedRun] = {}
+        self._watches = ThreadWaiters()
+        self._threads_elsewhere: dict[UUID, float] = {}
+        self._tasks = Tasks("feeds")
+        self._wake = asyncio.Event()
+        self._asked_at = 0.0
+        self._closing = False
+
+    def start(self) -> None:
+        """Begin to follow runs elsewhere."""
+        self._signals.listen(self._hear)
+        self._carrier.start(self)
+        self._tasks.repeat(self._look, 0, name="look", essential=True, back_off=LOOK_SECONDS)
+        self._tasks.repeat(self.look_for_missed, MISSED_SECONDS, name="missed", essential=True)
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+        await self._carrier.aclose()
+
+    def drain(self) -> None:
+        """End what is read of runs elsewhere: the readers come back to another process."""
+        self._closing = True
+        for followed in self._followed.values():
+            if not followed.local:
+                followed.feed.close(finished=False)
+        self._watches.wake(self._watches.threads())
+
+    def open(self, tenant_id: UUID, run_id: UUID, thread_id: UUID, epoch: int) -> Feed:
+        """The feed of a run that is taken up here."""
+        followed = self._followed.setdefault(run_id, TrackedRun(tenant_id, run_id))
+        self._unwant(followed)
+        followed.local = True
+        feed = followed.renew()
+        feed.open(epoch)
+        self.notify(tenant_id, thread_id)
+        return feed
+
+    def settle(self, run_id: UUID, feed: Feed, *, finished: bool) -> None:
+        """The run lives here no more; ``finished``: because it has ended."""
+        feed.close(finished=finished)
+        followed = self._followed.get(run_id)
+        if followed is not None and not followed.owns_another(feed):
+            followed.local = False
+            if not followed.readers:
+                del self._followed[run_id]
+
+    def follow(self, tenant_id: UUID, run_id: UUID) -> "FeedSubscription":
+        """The run ``run_id`` for a reader, within a ``with`` block."""
+        return FeedSubscription(self, self._followed.setdefault(run_id, TrackedRun(tenant_id, run_id)))
+
+    def left(self, followed: TrackedRun) -> None:
+        """A reader of ``followed`` has gone."""
+        if not followed.readers and not followed.local:
+            self._unwant(followed)
+            if self._followed.get(followed.run_id) is followed:
+                del self._followed[followed.run_id]
+
+    async def changed(self, followed: TrackedRun, feed: Feed) -> None:
+        """Wait for news of a run that may live in any process: an owner, frames, an end. ``feed`` is still open."""
+        if not followed.local:
+            if self._closing:
+                feed.close(finished=False)
+                return
+            self._want(followed)
+        await feed.changed()
+
+    def _want(self, followed: TrackedRun) -> None:
+        """Ask for frames of a run elsewhere, and look it up from now on."""
+        if not followed.wanted:
+            followed.wanted = True
+            self._carrier.want(followed.run_id)
+            self._signals.notify("watch", [followed.run_id])
+            self._wake.set()
+
+    def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
+        """As ``RemoteReaders.places``."""
+        found = []
+        for run_id in run_ids:
+            followed = self._followed.get(run_id)
+            if followed is not None and not followed.local:
+                last = followed.feed.last
+                found.append(FramePosition(followed.tenant_id, run_id, last.epoch, last.seq + 1))
+        return found
+
+    def receive(self, chunk: FrameBatch) -> None:
+        """As ``RemoteReaders.receive``."""
+        followed = self._followed.get(chunk.run_id)
+        if followed is None or followed.local or followed.tenant_id != chunk.tenant_id:
+            return
+        feed = followed.feed
+        if chunk.epoch < feed.epoch:
+            return
+        if chunk.epoch > feed.epoch > 0:
+            feed = followed.renew()
+        if not feed.epoch or chunk.seq > feed.last.seq + 1:
+            if chunk.seq - 1 > chunk.in_log:  # what comes before it is lost, and not in the log yet
+                if followed.may_ask():
+                    self._signals.notify("again", [chunk.run_id])
+                return
+            feed = followed.renew()
+            feed.open(chunk.epoch, chunk.seq - 1)
+        feed.push(chunk.frames[feed.last.seq + 1 - chunk.seq :])
+        feed.stored(chunk.in_log)
+        if chunk.closed:
+            feed.close(finished=chunk.finished)
+
+    def missed(self) -> None:
+        """As ``RemoteReaders.missed``."""
+        self._wake.set()
+
+    def watching(self, thread: ThreadKey, ordinal: int) -> ThreadWaiter:
+        """A block with a future that is done when run number ``ordinal`` of ``thread`` is taken up, in any process."""
+        if thread not in self._watches:
+            self._signals.notify("follow", [thread[1]])
+            self._wake.set()
+        return ThreadWaiter(self._watches, thread, ordinal)
+
+    async def look_for_missed(self) -> None:
+        """Wake those who follow a thread whose next run is there without a signal."""
+        if self._watches.threads():
+            async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
+                await self._watches.refresh(connection)
+
+    def notify(self, tenant_id: UUID, thread_id: UUID) -> None:
+        """A run of the thread was taken up, or the thread is gone: tell those who follow it, in any process."""
+        self._watches.wake([(tenant_id, thread_id)])
+        if self._threads_elsewhere.get(thread_id, 0.0) > time.monotonic():
+            self._signals.notify("news", [thread_id])
+
+    def _unwant(self, followed: TrackedRun) -> None:
+        if followed.wanted:
+            followed.wanted = False
+            self._carrier.unwant(followed.run_id)
+
+    def _hear(self, signal: Signal) -> None:
+        if signal.follow:
+            now = time.monotonic()
+            self._threads_elsewhere = {one: until for one, until in self._threads_elsewhere.items() if until > now}
+            self._threads_elsewhere |= dict.fromkeys(signal.follow, now + ASKED_SECONDS)
+        thread_ids = set(signal.news)
+        self._watches.wake([key for key in self._watches.threads() if key[1] in thread_ids or signal.is_empty])
+        if signal.is_empty:
+            self._wake.set()
+
+    async def _look(self) -> None:
+        """Look up the runs elsewhere that are read here, and ask for their frames again in time."""
+        idle = not self._watches.threads() and not any(followed.wanted for followed in self._followed.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS if idle else LOOK_SECONDS):
+                await self._wake.wait()
+        self._wake.clear()
+        now = time.monotonic()
+        again = now - self._asked_at > ASKED_SECONDS / 3
+        if again:
+            self._asked_at = now
+            self._signals.notify("follow", [thread_id for _, thread_id in self._watches.threads()])
+        wanted = [followed for followed in self._followed.values() if followed.wanted]
+        if wanted:
+            await self._compare(wanted, ask=again)
+
+    async def _compare(self, wanted: list[TrackedRun], *, ask: bool) -> None:
+        """Compare what readers have been sent of runs elsewhere with what the database says of them."""
+        run_ids = [followed.run_id for followed in wanted]
+        async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
+            rows = await connection.fetch(STATES, run_ids)
+        states = {row["run_id"]: row for row in rows}
+        watch, again = [], []
+        for followed in wanted:
+            row, feed = states.get(followed.run_id), followed.feed
+            if followed.local:
+                continue  # it was taken up here meanwhile
+            if row is None or row["status"] not in {RunStatus.PENDING, RunStatus.RUNNING}:
+                feed.close(finished=False)  # its readers find the end in the database
+                continue
+            newest = START if row["log_epoch"] is None else EventId(row["log_epoch"], row["log_seq"])
+            running = row["status"] == RunStatus.RUNNING
+            behind = followed.is_behind(newest)
+            if behind or (feed.epoch and (row["epoch"] > feed.epoch or not running)):
+                feed.close(finished=False)  # they read the log
+            if running and (ask or not feed.epoch):
+                watch.append(followed.run_id)
+            if (followed.is_unanswered() or behind) and running and followed.may_ask():
+                again.append(followed.run_id)
+        self._signals.notify("watch", watch)
+        self._signals.notify("again", again)

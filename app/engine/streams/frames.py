@@ -1,0 +1,187 @@
+"""Events → frames: the bytes that a run's events become on a stream, per stream mode.
+
+The same for a live run and for a replay from the event log: numbering is by frame, so a run's modes, fixed when it is
+created, decide its ids. Framing: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from app.domain.events import (
+    Custom,
+    Ended,
+    Event,
+    Failed,
+    InputApplied,
+    Interrupted,
+    MessageAdded,
+    MessageDelta,
+    Retracted,
+    RunStarted,
+    StepCommitted,
+)
+from app.domain.state import NO_VALUES, Values
+from app.engine.streams.feed import AnyFrame, DeferredFrame, Frame
+from app.engine.streams.modes.messages import MessagesView
+from app.engine.streams.modes.steps import StepsView
+from app.engine.streams.modes.trace_events import TracesView
+from app.engine.streams.modes.view import StreamView, ViewFrame, encode
+
+MODES = ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events")
+"""The stream modes a run can be created with."""
+
+
+class FrameRenderer:
+    """Renders the events of one run under one owner; ``seq`` is the number of the last frame made."""
+
+    def __init__(self, modes: Sequence[str], epoch: int, seq: int = 0) -> None:
+        self._values = "values" in modes
+        self._updates = "updates" in modes
+        self._messages = "messages-tuple" in modes
+        self._custom = "custom" in modes
+        self._views = _views(modes)
+        self.detailed = bool(self._views)
+        self.moves = any(view.moves for view in self._views)
+        self.epoch = epoch
+        self.seq = seq
+        self._delta_key: tuple[str, str, int] | None = None
+        self._delta_middle = b""
+        self._delta_end = b""
+
+    @property
+    def shows_updates(self) -> bool:
+        """Whether any frame shows what a step changed."""
+        return self._updates or bool(self._views)
+
+    def wants(self, event: Event) -> bool:
+        """Whether ``event`` makes a frame in the run's modes; others need not be kept."""
+        match event:
+            case MessageDelta() | MessageAdded():
+                wanted = self._messages
+            case Custom():
+                wanted = self._custom
+            case InputApplied():
+                wanted = self._values
+            case StepCommitted() | Interrupted():
+                wanted = self._values or self._updates
+            case _:
+                return True
+        return wanted or any(view.wants(event) for view in self._views)
+
+    def needs_values(self, event: Event) -> bool:
+        """Whether rendering ``event`` takes the thread's values at its checkpoint."""
+        if self._values and isinstance(event, InputApplied | StepCommitted | Interrupted):
+            return True
+        return any(view.needs_values(event) for view in self._views)
+
+    def render(self, event: Event, values: Values = NO_VALUES) -> list[AnyFrame]:
+        """The frames of ``event``; ``values`` are the thread's at its checkpoint, encoded when a reader wants them."""
+        if not self._views:
+            return self._plain(event, values)
+        seen = [piece for view in self._views for piece in view.render(event, values)]
+        if isinstance(event, Failed | Ended):  # the last word stays the last
+            return [*map(self._piece, seen), *self._plain(event, values)]
+        return [*self._plain(event, values), *map(self._piece, seen)]
+
+    def _plain(self, event: Event, values: Values) -> list[AnyFrame]:
+        match event:
+            case MessageDelta():
+                return [self._delta(event)] if self._messages else []
+            case StepCommitted():
+                updates = [self._frame("updates", bytes(event.updates))] if self._updates else []
+                return [*updates, self._of_values(values, values.json)] if self._values else [*updates]
+            case InputApplied():
+                return [self._of_values(values, values.json)] if self._values else []
+            case MessageAdded():
+                return [self._whole(event)] if self._messages else []
+            case Custom():
+                return [self._frame("custom", bytes(event.data))] if self._custom else []
+            case Interrupted():
+                return self._interrupted(event, values)
+            case RunStarted():
+                return [self._control("metadata", encode({"run_id": event.run_id, "attempt": event.attempt}))]
+            case Retracted():
+                return [self._control("retracted", encode({"message_ids": event.message_ids, "step": event.step}))]
+            case Failed():
+                return [self._control("error", encode({"error": event.error, "message": event.message}))]
+            case Ended():
+                return [self._control("end", encode({"run_id": event.run_id, "status": event.status}))]
+
+    def _piece(self, piece: ViewFrame) -> AnyFrame:
+        if piece.values is not None:
+            return self._deferred(piece.mode, piece.event, piece.values, functools.partial(encode, piece.payload))
+        self.seq += 1
+        return Frame(piece.mode, _framed(piece.event, encode(piece.payload), self.epoch, self.seq))
+
+    def _interrupted(self, event: Interrupted, values: Values) -> list[AnyFrame]:
+        frames: list[AnyFrame] = []
+        waiting = bytes(event.interrupts)
+        if self._updates:
+            frames.append(self._frame("updates", b'{"__interrupt__":' + waiting + b"}"))
+        if self._values:
+            frames.append(self._of_values(values, lambda: with_member(values.json(), "__interrupt__", waiting)))
+        return frames
+
+    def _of_values(self, values: Values, data: Callable[[], bytes]) -> AnyFrame:
+        return self._deferred("values", "values", values, data)
+
+    def _deferred(self, mode: str, event: str, values: Values, data: Callable[[], bytes]) -> AnyFrame:
+        self.seq += 1
+        epoch, seq = self.epoch, self.seq
+        return DeferredFrame(mode, values, lambda: _framed(event, data(), epoch, seq))
+
+    def _delta(self, event: MessageDelta) -> Frame:
+        key = (event.message_id, event.node, event.step)
+        if key != self._delta_key:
+            self._delta_key = key
+            self._delta_middle = b',"type":"AIMessageChunk","id":' + encode(event.message_id)
+            where = encode({"langgraph_node": event.node, "langgraph_step": event.step})
+            self._delta_end = b"}," + where + b"]"
+        extra = b""
+        if event.tool_call is not None:
+            extra = b',"tool_call_chunks":[' + encode({**event.tool_call, "type": "tool_call_chunk"}) + b"]"
+        if event.reasoning:
+            extra += b',"additional_kwargs":{"reasoning_content":' + encode(event.reasoning) + b"}"
+        if event.last:
+            extra += b',"chunk_position":"last"'
+        data = b"".join((b'[{"content":', encode(event.text), self._delta_middle, extra, self._delta_end))
+        return self._frame("messages-tuple", data)
+
+    def _whole(self, event: MessageAdded) -> Frame:
+        where = encode({"langgraph_node": event.node, "langgraph_step": event.step})
+        return self._frame("messages-tuple", b"[" + bytes(event.message) + b"," + where + b"]")
+
+    def _frame(self, mode: str, data: bytes) -> Frame:
+        self.seq += 1
+        return Frame(mode, _framed("messages" if mode == "messages-tuple" else mode, data, self.epoch, self.seq))
+
+    def _control(self, name: str, data: bytes) -> Frame:
+        self.seq += 1
+        return Frame("", _framed(name, data, self.epoch, self.seq))
+
+
+def _framed(event: str, data: bytes, epoch: int, seq: int) -> bytes:
+    return b"event: %b\r\ndata: %b\r\nid: %d-%d\r\n\r\n" % (event.encode(), data, epoch, seq)
+
+
+def _views(modes: Sequence[str]) -> list[StreamView]:
+    views: list[StreamView] = []
+    if "messages" in modes:
+        views.append(MessagesView())
+    if not {"tasks", "checkpoints", "debug"}.isdisjoint(modes):
+        views.append(StepsView(modes))
+    if "events" in modes:
+        views.append(TracesView())
+    return views
+
+
+def with_last_member(pieces: list[bytes], name: str, member: bytes) -> list[bytes]:
+    """The pieces of a JSON object with one more member, whose value is the JSON ``member``."""
+    comma = b"" if len(pieces) == 2 else b","  # the brackets alone
+    return [*pieces[:-1], comma + encode(name) + b":" + member + b"}"]
+
+
+def with_member(values: bytes, name: str, member: bytes) -> bytes:
+    """The JSON object ``values`` with one more member, whose value is the JSON ``member``."""
+    comma = b"" if values == b"{}" else b","
+    return values[:-1] + comma + encode(name) + b":" + member + b"}"

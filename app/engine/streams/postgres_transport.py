@@ -1,0 +1,97 @@
+"""Chunks of frames by way of a table: written down by the owner, announced by a signal, read by who wants them."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from app.base.tasks import Tasks, wait_for
+from app.engine.streams.frame_transport import IDLE_SECONDS, PAUSE_SECONDS, PUBLISH_SECONDS, FrameBatch, RemoteReaders
+from app.engine.streams.signals import Signal, Signals
+from app.infra.db.engine import Database
+
+PUBLISH = """
+insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
+select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::bytea[])
+on conflict (tenant_id, run_id, epoch, seq) do update set last_seq = excluded.last_seq, body = excluded.body
+"""
+
+FETCH = """
+select f.body from unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[]) as w(tenant_id, run_id, epoch, seq)
+join live_frames f on f.tenant_id = w.tenant_id and f.run_id = w.run_id
+  and (f.epoch > w.epoch or (f.epoch = w.epoch and f.last_seq >= w.seq))
+order by f.run_id, f.epoch, f.seq
+"""
+
+SWEEP = """
+delete from live_frames f using (
+  select tenant_id, run_id, epoch, seq from live_frames where created_at < now() - interval '1 minute'
+  order by created_at limit 1000) o
+where f.tenant_id = o.tenant_id and f.run_id = o.run_id and f.epoch = o.epoch and f.seq = o.seq
+"""
+"""Who still wants an older one finds a gap and reads the event log."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(FrameBatch).decode
+
+
+class PostgresFrameTransport:
+    """Implements ``app.engine.streams.frame_transport.FrameTransport``."""
+
+    def __init__(self, database: Database, signals: Signals) -> None:
+        self._database = database
+        self._signals = signals
+        self._announced: set[UUID] = set()
+        self._wake = asyncio.Event()
+        self._tasks = Tasks("postgres_relay")
+
+    def start(self, readers: RemoteReaders) -> None:
+        """Begin to read what is announced and wanted."""
+        self._readers = readers
+        self._signals.listen(self._hear)
+        self._tasks.repeat(self._fetch, 0, name="fetch", essential=True, back_off=PAUSE_SECONDS)
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+
+    def want(self, run_id: UUID) -> None:
+        """Nothing to do: everybody hears all announcements."""
+
+    def unwant(self, run_id: UUID) -> None:
+        """The same."""
+
+    async def publish(self, chunks: Sequence[FrameBatch]) -> None:
+        """Write down and announce. Raises ``Unavailable``."""
+        columns = zip(
+            *((c.tenant_id, c.run_id, c.epoch, c.seq, c.last, _pack(c)) for c in chunks),
+            strict=True,
+        )
+        async with self._database.engine_connection() as connection:
+            await connection.execute(PUBLISH, *map(list, columns))
+        self._signals.notify("frames", [chunk.run_id for chunk in chunks])
+
+    def _hear(self, signal: Signal) -> None:
+        if signal.frames:
+            self._announced.update(signal.frames)
+            self._wake.set()
+        if signal.is_empty:
+            self._readers.missed()
+
+    async def _fetch(self) -> None:
+        await wait_for(self._wake, IDLE_SECONDS)
+        self._wake.clear()
+        announced, self._announced = self._announced, set()
+        places = self._readers.places(announced)
+        if not places:
+            return
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS), self._database.engine_connection() as connection:
+                rows = await connection.fetch(FETCH, *map(list, zip(*places, strict=True)))
+        except BaseException:  # the next try fetches them
+            self._announced |= announced
+            self._wake.set()
+            raise
+        for row in rows:
+            self._readers.receive(_unpack(row["body"]))

@@ -1,0 +1,176 @@
+"""Chunks of frames by way of Redis, where there is one: half a millisecond to a reader instead of two.
+
+Redis may be slow, flushed or gone at any moment: what it does not bring to somebody goes by way of PostgreSQL at once,
+and what it loses is found missing by its reader, who reads the event log. Nothing is kept in it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import ResponseError
+
+from app.base.ids import new_id
+from app.base.tasks import Tasks, together
+from app.engine.streams.frame_transport import FrameBatch, FrameTransport, RemoteReaders
+from app.infra.redis.connection import FAILURES, LOOK_SECONDS, SECONDS, RedisAddress, Urls, opened
+from app.infra.secrets.secret import Secret
+
+log = structlog.get_logger(__name__)
+
+REST_SECONDS = 1.0
+"""How long Redis is left alone after it has failed."""
+
+BEAT_SECONDS = 2.0
+"""Between two messages of a process to itself, by which it knows that its subscriptions work."""
+
+UNRESPONSIVE_SECONDS = 5.0
+"""After so long without any message the connection is given up for a new one."""
+
+_PREFIX = b"agent-service:frames:"
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(FrameBatch).decode
+
+
+def _channel(run_id: UUID) -> bytes:
+    return _PREFIX + run_id.bytes
+
+
+class RedisFrameTransport:
+    """Implements ``app.engine.streams.frame_transport.FrameTransport``; ``otherwise`` takes what Redis does not."""
+
+    def __init__(self, url: Secret | Urls, otherwise: FrameTransport) -> None:
+        self._address = RedisAddress(url)
+        self._open()
+        self._otherwise = otherwise
+        self._own = b"agent-service:beat:" + new_id().bytes
+        self._wanted: set[UUID] = set()
+        self._changed = asyncio.Event()
+        self._resting_until = 0.0
+        self._tasks = Tasks("redis_relay")
+        self.trouble = ""
+        self.memory: tuple[int, int] = (0, 0)
+        """Bytes that it used when last asked, and those it may use; 0: nobody knows, or no limit."""
+
+    def start(self, readers: RemoteReaders) -> None:
+        """Begin to listen for what is wanted."""
+        self._readers = readers
+        self._otherwise.start(readers)
+        self._tasks.repeat(self._connected, REST_SECONDS, name="listen")
+        self._tasks.repeat(self._follow, LOOK_SECONDS, name="follow")
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+        await self._otherwise.aclose()
+        await _close(self._redis, self._listener)
+
+    def want(self, run_id: UUID) -> None:
+        """Subscribe to its frames."""
+        self._wanted.add(run_id)
+        self._changed.set()
+
+    def unwant(self, run_id: UUID) -> None:
+        """Subscribe no longer."""
+        self._wanted.discard(run_id)
+        self._changed.set()
+
+    async def publish(self, chunks: Sequence[FrameBatch]) -> None:
+        """Send to those who listen; what nobody heard goes the other way. Raises ``Unavailable``."""
+        left: Sequence[FrameBatch] = chunks
+        if time.monotonic() >= self._resting_until:
+            try:
+                async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
+                    for chunk in chunks:
+                        pipeline.publish(_channel(chunk.run_id), _pack(chunk))
+                    subscriber_counts = await pipeline.execute()
+                left = [chunk for chunk, listeners in zip(chunks, subscriber_counts, strict=True) if not listeners]
+            except FAILURES as error:
+                self._rest(error)
+        if left:
+            await self._otherwise.publish(left)
+
+    async def probe(self) -> None:
+        """Ask whether it is there, and how full it is."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._redis.ping()
+                await self._measure()
+        except FAILURES as error:
+            self._rest(error)
+        else:
+            if self.trouble:
+                log.info("redis_found")
+            self.trouble = ""
+
+    async def _measure(self) -> None:
+        with contextlib.suppress(ResponseError):  # a Redis that lets nobody ask
+            memory_info = await self._redis.info("memory")
+            self.memory = int(memory_info.get("used_memory", 0)), int(memory_info.get("maxmemory", 0))
+
+    def _rest(self, error: Exception) -> None:
+        self._resting_until = time.monotonic() + REST_SECONDS
+        if not self.trouble:
+            log.warning("redis_lost", error=type(error).__name__)
+        self.trouble = f"Redis does not answer ({type(error).__name__})"
+
+    def _open(self) -> None:
+        self._redis = opened(self._address.now)
+        self._listener = opened(self._address.now, socket_timeout=None, health_check_interval=5)
+
+    async def _follow(self) -> None:
+        """Go on at another address once Redis answers there. What is not heard meanwhile is read from the log."""
+        if await self._address.moved():
+            before = self._redis, self._listener
+            self._open()
+            await _close(*before)
+
+    async def _connected(self) -> None:
+        try:
+            async with self._listener.pubsub() as pubsub:
+                async with asyncio.timeout(UNRESPONSIVE_SECONDS):
+                    await pubsub.subscribe(self._own)  # there must always be one
+                await together(self._listen(pubsub), self._subscribe(pubsub), self._beat())
+        except* FAILURES as failed:
+            self._rest(failed.exceptions[0])
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(UNRESPONSIVE_SECONDS) as deadline:
+            async for message in pubsub.listen():
+                deadline.reschedule(now() + UNRESPONSIVE_SECONDS)
+                if message["type"] == "message" and message["channel"] != self._own:
+                    self._readers.receive(_unpack(message["data"]))
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            with contextlib.suppress(*FAILURES):  # without it the listener gives up
+                await self._redis.publish(self._own, b"")
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        """Keep the subscriptions as they are wanted."""
+        has: set[UUID] = set()
+        while True:
+            wanted = set(self._wanted)
+            if new := wanted - has:
+                await pubsub.subscribe(*map(_channel, new))
+            if old := has - wanted:
+                await pubsub.unsubscribe(*map(_channel, old))
+            if not has:
+                self._readers.missed()  # before this connection
+            has = wanted
+            await self._changed.wait()
+            self._changed.clear()
+
+
+async def _close(*clients: Redis) -> None:
+    for client in clients:
+        with contextlib.suppress(*FAILURES):
+            await client.aclose()

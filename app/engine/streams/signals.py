@@ -1,0 +1,233 @@
+"""Wake-ups between the processes of one database: PostgreSQL's NOTIFY, coalesced, with ids only.
+
+A signal may be lost (a connection breaks) and never carries what matters: who hears it looks at the database, and
+everybody looks now and then without one. What arrives proves that the connection is alive; where nothing does, an echo
+must come back by it, which the process sends to itself on a channel of its own. NOTIFY takes a lock of the whole
+database at commit, so signals are sent outside every other transaction, and what gathers while one is on its way goes
+out as the next one.
+https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.base.ids import new_id
+from app.base.tasks import Heartbeat, Tasks
+from app.infra.db.engine import Database
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "agent_service"
+"""The one channel: everybody hears everything, and takes what concerns it."""
+
+ECHO_CHANNEL = "agent_service_echo_"
+"""The channel on which a process alone hears that its connection works, with the id of the process behind it."""
+
+MAX_IDS = 150
+"""Ids in one signal: a payload has 8,000 bytes at the most."""
+
+PAUSE_SECONDS = 0.5
+"""Between two tries to reach the database."""
+
+ECHO_SECONDS = 2.0
+"""How long nothing may arrive before an echo is sent."""
+
+PROOF_SECONDS = 10.0
+"""Between two echoes while signals arrive: that they do says little about the other direction."""
+
+ANSWER_SECONDS = 5.0
+"""How long connecting, a statement or an echo may take: then the connection is given up for a new one."""
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one process tells the others.
+
+    ``queue``: runs wait to be claimed. ``cancel``: run id → the action recorded for it. ``watch``: runs whose frames a
+    reader of the sender wants; ``again``: those of them whose frames it wants again from where the event log ends,
+    because some were lost on the way; ``frames``: runs of which frames were written down for such readers.
+    ``follow``: threads of which a reader wants to know when a run starts; ``news``: such threads on which one has, or
+    that are gone. ``erased``: tenants whose data were deleted, all of them.
+    """
+
+    sender: UUID
+    queue: bool = False
+    cancel: dict[UUID, str] = {}
+    watch: list[UUID] = []
+    again: list[UUID] = []
+    frames: list[UUID] = []
+    follow: list[UUID] = []
+    news: list[UUID] = []
+    erased: list[UUID] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether this is the one after a new connection: anything may have been missed."""
+        return not (self.queue or self.cancel or any(getattr(self, kind) for kind in KINDS))
+
+
+KINDS = ("watch", "again", "frames", "follow", "news", "erased")
+"""The members that are lists of ids."""
+
+
+NOTIFY = "select pg_notify($1, payload) from unnest($2::text[]) payload"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Signal).decode
+
+Listener = Callable[[Signal], None]
+
+
+class Signals:
+    """Sends and hears the signals of this process, over one connection of its own.
+
+    Listeners are called for every signal of another process, and with an empty one whenever the connection was made
+    anew: something may have been missed.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sender = new_id()
+        self._listeners: list[Listener] = []
+        self._tasks = Tasks("signals")
+        self._wake = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._sent.set()
+        self._echo_channel = f"{ECHO_CHANNEL}{self._sender.hex}"
+        self._echoes = 0
+        self._arrived_at = self._proved_at = -PROOF_SECONDS
+        self._echo = asyncio.Event()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._queue = False
+        self._cancel: dict[UUID, str] = {}
+        self._sets: dict[str, set[UUID]] = {kind: set() for kind in KINDS}
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` for every signal; it must not wait for anything."""
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        """Begin to hear and to send."""
+        self._tasks.supervise(self._connected, name="connection", essential=True, back_off=PAUSE_SECONDS)
+
+    async def aclose(self) -> None:
+        """Send what waits, if that goes at once, and stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._sent.wait()
+        await self._tasks.aclose()
+
+    def queue(self) -> None:
+        """Runs wait to be claimed by whoever has room."""
+        self._queue = True
+        self._waits()
+
+    def cancel(self, run_ids: Iterable[UUID], action: str) -> None:
+        """``action`` was recorded for runs that live elsewhere."""
+        for run_id in run_ids:
+            self._cancel[run_id] = action
+            self._waits()
+
+    def notify(self, kind: str, ids: Iterable[UUID]) -> None:
+        """Add ``ids`` to the signal's member ``kind``, one of ``KINDS``."""
+        waiting = self._sets[kind]
+        for one in ids:
+            waiting.add(one)
+            self._waits()
+
+    def _waits(self) -> None:
+        self._wake.set()
+        self._sent.clear()
+
+    async def _connected(self, beat: Heartbeat) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                connection = await stack.enter_async_context(self._database.listening())
+                await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
+                await connection.add_listener(CHANNEL, self._hear)
+                await connection.add_listener(self._echo_channel, self._hear_echo)
+            self._arrived_at = self._proved_at = time.monotonic()
+            self._call(Signal(self._sender))
+            while True:
+                await self._send(connection)
+                if self._needs_proof():
+                    await self._prove(connection)
+                beat()
+
+    async def _send(self, connection: asyncpg.Connection) -> None:
+        """Send what gathers until the next echo is due; what fails to go out waits for the next connection."""
+        due = time.monotonic() + ECHO_SECONDS
+        while (left := due - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+            if not self._wake.is_set():
+                return
+            signals = self._take()
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await connection.execute(NOTIFY, CHANNEL, [_encode(signal).decode() for signal in signals])
+            except BaseException:
+                self._put_back(signals)
+                raise
+            if not (self._queue or self._cancel or any(self._sets.values())):
+                self._wake.clear()
+                self._sent.set()
+
+    def _needs_proof(self) -> bool:
+        now = time.monotonic()
+        return now - self._arrived_at >= ECHO_SECONDS or now - self._proved_at >= PROOF_SECONDS
+
+    async def _prove(self, connection: asyncpg.Connection) -> None:
+        """Send an echo and wait until it has come back. Raises ``TimeoutError`` when it does not."""
+        self._echoes += 1
+        self._echo.clear()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await connection.execute(NOTIFY, self._echo_channel, [str(self._echoes)])
+            await self._echo.wait()
+        self._arrived_at = self._proved_at = time.monotonic()
+
+    def _hear_echo(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        if payload == str(self._echoes):
+            self._echo.set()
+
+    def _put_back(self, signals: list[Signal]) -> None:
+        for signal in signals:
+            self._queue = self._queue or signal.queue
+            self._cancel = {**signal.cancel, **self._cancel}
+            for kind, waiting in self._sets.items():
+                waiting.update(getattr(signal, kind))
+
+    def _take(self) -> list[Signal]:
+        """What waits, in signals that fit."""
+        queue, cancel, sets = self._queue, list(self._cancel.items()), {k: list(v) for k, v in self._sets.items()}
+        self._clear()
+        signals = [Signal(self._sender, queue=True)] if queue else []
+        half = MAX_IDS // 2
+        signals += [Signal(self._sender, cancel=dict(cancel[at : at + half])) for at in range(0, len(cancel), half)]
+        for kind, ids in sets.items():
+            parts = [ids[at : at + MAX_IDS] for at in range(0, len(ids), MAX_IDS)]
+            signals += [Signal(self._sender, **{kind: part}) for part in parts]  # type: ignore[arg-type]
+        return signals
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self._arrived_at = time.monotonic()
+        try:
+            signal = _decode(str(payload))
+        except msgspec.MsgspecError:
+            log.warning("signal_not_understood")  # of another program on this channel
+            return
+        if signal.sender != self._sender:
+            self._call(signal)
+
+    def _call(self, signal: Signal) -> None:
+        for listener in self._listeners:
+            listener(signal)

@@ -1,0 +1,268 @@
+"""The wire shapes of runs."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import BadRequest, Invalid
+from app.domain.caller import AUTH_USER, AUTH_USER_ID
+from app.security.limits.structs import BudgetReservation
+
+StreamMode = Literal[
+    "values",
+    "updates",
+    "messages",
+    "messages-tuple",
+    "custom",
+    "tasks",
+    "checkpoints",
+    "debug",
+    "events",
+]
+NodeNames = Literal["*"] | list[str]
+Action = Literal["interrupt", "rollback"]
+
+
+class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How to continue a thread: an answer to what waits, values to write first, nodes to go to.
+
+    ``resume`` is the answer to the one question that waits, or an object of interrupt id → answer. ``goto`` is a node's
+    name, ``{"node": name}``, or a list of those. Clients send every member: an empty ``update`` or ``goto`` is none.
+    """
+
+    resume: Any | msgspec.UnsetType = msgspec.UNSET
+    update: Any = None
+    goto: Any = None
+
+    def __post_init__(self) -> None:
+        if self.goto in ([], ""):
+            self.goto = None
+        if self.update in ([], {}):
+            self.update = None
+
+    def check(self) -> None:
+        """Raises ``Invalid`` for a ``goto`` that names no node."""
+        if self.goto is not None:
+            goto_nodes(self.goto)
+
+
+def goto_nodes(goto: Any) -> list[str]:
+    """The nodes that ``goto`` names. Raises ``Invalid``."""
+    nodes = []
+    for place in goto if isinstance(goto, list) else [goto]:
+        if isinstance(place, dict) and place.get("input") is not None:
+            raise Invalid(
+                "goto with an input of its own is not served: write the values with command.update.",
+                (("/command/goto", "has an input"),),
+            )
+        node = place.get("node") if isinstance(place, dict) else place
+        if not isinstance(node, str):
+            raise Invalid("goto must name nodes.", (("/command/goto", "must be a node's name, or a list of them"),))
+        nodes.append(node)
+    return nodes
+
+
+class ConfigBody(msgspec.Struct, kw_only=True):
+    """A run's settings: ``configurable`` values reach tools, ``recursion_limit`` bounds its steps."""
+
+    tags: list[str] | None = None
+    recursion_limit: int | None = None
+    configurable: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class RunCreate(msgspec.Struct, kw_only=True):
+    """A run to create. ``assistant_id`` is an assistant's UUID or an agent's name."""
+
+    assistant_id: str
+    input: Any = None
+    command: CommandBody | None = None
+    config: ConfigBody | None = None
+    context: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    checkpoint_id: str | None = None
+    interrupt_before: NodeNames | None = None
+    interrupt_after: NodeNames | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = None
+    stream_subgraphs: bool | None = False
+    stream_resumable: bool | None = False
+    feedback_keys: list[str] | None = None
+    webhook: str | None = None
+    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
+    if_not_exists: Literal["create", "reject"] | None = None
+    on_disconnect: Literal["cancel", "continue"] | None = None
+    on_completion: Literal["delete", "keep"] | None = None
+    after_seconds: float | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+    strict_resume: bool | None = None
+
+    def modes(self) -> list[str]:
+        """The stream modes asked for, each once."""
+        asked = self.stream_mode or ["values"]
+        return list(dict.fromkeys([asked] if isinstance(asked, str) else asked)) or ["values"]
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, and what this version does not serve.
+
+        Raises ``BadRequest``, ``Invalid``.
+        """
+        configurable = self.config and self.config.configurable
+        if self.context and configurable:
+            raise BadRequest("Cannot specify both configurable and context. Prefer setting context alone.")
+        if self.after_seconds is not None and not 0 <= self.after_seconds <= 366 * 86_400:
+            raise Invalid("after_seconds must be from 0 to 31622400.", (("/after_seconds", "out of range"),))
+        if self.config and self.config.recursion_limit is not None and self.config.recursion_limit < 1:
+            raise Invalid("recursion_limit must be at least 1.", (("/config/recursion_limit", "too small"),))
+        if self.command is not None:
+            self.command.check()
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it brings an answer."""
+        return self.command is not None and self.command.resume is not msgspec.UNSET
+
+    def fork(self, thread_id: UUID | None) -> UUID | None:
+        """The checkpoint that the run starts from in place of the thread's newest. Raises ``Invalid``."""
+        place = self.checkpoint or (self.config and self.config.configurable) or {}
+        given = self.checkpoint_id or place.get("checkpoint_id")
+        if given is None:
+            return None
+        try:
+            checkpoint_id = UUID(str(given))
+        except ValueError as error:
+            words = "Invalid checkpoint ID: must be a UUID"
+            raise Invalid(words, (("/checkpoint_id", "must be a UUID"),)) from error
+        if thread_id is None or str(place.get("thread_id") or thread_id) != str(thread_id):
+            raise Invalid(
+                "A run can start only from a checkpoint of its own thread: create it on that thread.",
+                (("/checkpoint/thread_id", "another thread"),),
+            )
+        return checkpoint_id
+
+
+class BulkCancel(msgspec.Struct, kw_only=True):
+    """Which runs to stop: all in a ``status``, or ``run_ids`` of a thread."""
+
+    status: Literal["pending", "running", "all"] | None = None
+    thread_id: UUID | None = None
+    run_ids: list[UUID] | None = None
+
+    def check(self) -> None:
+        """Raises ``Invalid`` unless it is one of the two."""
+        by_id = self.thread_id is not None and bool(self.run_ids)
+        if (self.status is not None) == (self.thread_id is not None or self.run_ids is not None) or (
+            self.status is None and not by_id
+        ):
+            raise Invalid("Give either a status, or a thread_id with run_ids.", (("/", "which runs is not clear"),))
+
+
+class RunRequest(msgspec.Struct, kw_only=True):
+    """What a run was asked for, as it is stored and, but for the person, shown (``kwargs`` on the wire).
+
+    ``langgraph_auth_user``: who asked, where the operator's handlers tell; it may hold what only agents are to know.
+    ``langgraph_auth_user_id``: the person whom the API key or token of the request names, where there are no handlers.
+    ``requested_by``: the person or key that began the work; an answer alone does not change it.
+    """
+
+    input: Any = None
+    command: CommandBody | None = None
+    answers: dict[str, Any] = {}
+    checkpoint_id: UUID | None = None
+    config: ConfigBody | None = None
+    context: dict[str, Any] = {}
+    stream_mode: list[str] = msgspec.field(default_factory=lambda: ["values"])
+    interrupt_before: NodeNames | None = None
+    interrupt_after: NodeNames | None = None
+    webhook: str | None = None
+    feedback_keys: list[str] | None = None
+    temporary: bool = False
+    subgraphs: bool = False
+    resumable: bool = False
+    durability: str = "async"
+    reserved: BudgetReservation | msgspec.UnsetType = msgspec.UNSET
+    langgraph_auth_user: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    langgraph_auth_user_id: str | msgspec.UnsetType = msgspec.UNSET
+    requested_by: str | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(
+        cls,
+        body: RunCreate,
+        *,
+        temporary: bool,
+        fork: UUID | None = None,
+        answers: dict[str, Any] | None = None,
+        user: dict[str, Any] | None = None,
+        user_id: str = "",
+    ) -> "RunRequest":
+        """The part of ``body`` that outlives the request; ``answers`` are those of its command, by question key."""
+        return cls(
+            input=body.input,
+            command=body.command,
+            answers=answers or {},
+            checkpoint_id=fork,
+            interrupt_before=body.interrupt_before,
+            interrupt_after=body.interrupt_after,
+            config=body.config,
+            context=body.context or {},
+            stream_mode=body.modes(),
+            webhook=body.webhook,
+            feedback_keys=body.feedback_keys,
+            temporary=temporary,
+            subgraphs=bool(body.stream_subgraphs),
+            resumable=bool(body.stream_resumable),
+            durability=body.durability or "async",
+            langgraph_auth_user=msgspec.UNSET if user is None else user,
+            langgraph_auth_user_id=user_id or msgspec.UNSET,
+        )
+
+    @property
+    def brings_values(self) -> bool:
+        """Whether it changes the thread's values before its first node."""
+        return self.input is not None or (self.command is not None and self.command.update is not None)
+
+    def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
+        """Whether the caller wants the run to stop after the nodes ``done``, before those that follow."""
+        return bool(following) and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))
+
+
+def _names(wanted: NodeNames | None, nodes: tuple[str, ...]) -> bool:
+    return bool(nodes) and (wanted == "*" or any(node in nodes for node in wanted or ()))
+
+
+_REQUESTED_BY = b',"requested_by":"'
+
+
+def kwargs_of(request: bytes) -> msgspec.Raw:
+    """A stored request as clients see it: without the person, in whom the operator's code may have put anything.
+
+    Nor the key or person that began the work: the last member, which is cut off where that is plain to see.
+    """
+    at = request.rfind(_REQUESTED_BY)
+    if at >= 0 and request.find(b'"', at + len(_REQUESTED_BY)) == len(request) - len(b'"}'):
+        request, at = request[:at] + b"}", -1
+    if at < 0 and AUTH_USER.encode() not in request:
+        return msgspec.Raw(request)
+    members = msgspec.json.decode(request, type=dict[str, msgspec.Raw])
+    for name in (AUTH_USER, AUTH_USER_ID, "requested_by"):
+        members.pop(name, None)
+    return msgspec.Raw(msgspec.json.encode(members))
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """A run, as clients see it."""
+
+    run_id: UUID
+    thread_id: UUID
+    assistant_id: UUID
+    created_at: datetime
+    updated_at: datetime
+    status: str
+    metadata: Any
+    kwargs: msgspec.Raw
+    multitask_strategy: str
+    langsmith_session_name: None = None

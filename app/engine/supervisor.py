@@ -1,0 +1,442 @@
+"""Owns the live runs of this process: starts them, keeps their leases, ends them, hands them over.
+
+A run belongs to its supervisor, never to the response that asked for it.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from app.agents.port import Agent, Agents
+from app.base.containment import location_of, root_of, stack_of
+from app.base.errors import LeaseLost, NotFound, Unavailable
+from app.base.tasks import Tasks, to_the_end
+from app.domain.lifecycle import Reason
+from app.engine.checkpoints.state_cache import StateCache
+from app.engine.entries import ClaimedRun
+from app.engine.execution.execution import Execution, HandOver, RunPaused
+from app.engine.execution.journal import Journal
+from app.engine.execution.run_state import load_thread
+from app.engine.execution.run_trace import RunTrace
+from app.engine.queue.cancels import REASONS, RunCanceller
+from app.engine.queue.claims import RunQueue, account_of
+from app.engine.queue.memory_gate import LargeRuns
+from app.engine.queue.owned_runs import CancelEnforcer, LeaseRenewer, OwnedRun
+from app.engine.queue.quarantine import Quarantine
+from app.engine.queue.retention import RetentionSweeper
+from app.engine.queue.run_claimer import RunClaimer
+from app.engine.streams.feed_registry import FeedRegistry
+from app.engine.streams.frame_transport import FramePublisher
+from app.engine.streams.signals import Signal, Signals
+from app.infra.db.engine import Database
+from app.infra.settings.storage import RetentionSettings
+from app.infra.telemetry import trace_context
+from app.infra.telemetry.tracing import TraceRecorder
+from app.providers.llm.billing import payer
+from app.security.limits.budgets import Budgets
+
+log = structlog.get_logger(__name__)
+
+LEAVE_SECONDS = 1.0
+"""How long the code of a run may take to stop once it is asked to, before its run goes on without it."""
+
+VOUCH_SECONDS = 120.0
+VOUCH_PAUSE = 0.5
+"""How long, and how often, a process tries to hand over what it lost while the database was away."""
+
+
+class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor works with."""
+
+    database: Database
+    claims: RunQueue
+    journal: Journal
+    signals: Signals
+    feeds: FeedRegistry
+    outlet: FramePublisher
+    budgets: Budgets
+    retention: RetentionSettings = RetentionSettings()
+
+    def start(self) -> None:
+        """Start all."""
+        self.budgets.start()
+        self.journal.start()
+        self.claims.start()
+        self.signals.start()
+        self.feeds.start()
+        self.outlet.start()
+
+    async def aclose(self) -> None:
+        """Close all, last first."""
+        await self.outlet.aclose()
+        await self.feeds.aclose()
+        await self.signals.aclose()
+        await self.claims.aclose()
+        await self.journal.aclose()
+        await self.budgets.aclose()
+
+
+class Supervisor:
+    """The live runs of one process."""
+
+    def __init__(
+        self,
+        parts: RunEngine,
+        agents: Agents,
+        recorder: TraceRecorder,
+        *,
+        most: int = 1000,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``most``: runs that live here at once; 0 for a process that accepts runs for others.
+
+        ``on_change`` is called when a run with a webhook has ended here.
+        """
+        self._on_change = on_change
+        self._database = parts.database
+        self._claims, self._journal, self._budgets = parts.claims, parts.journal, parts.budgets
+        self._signals, self._outlet, self.feeds = parts.signals, parts.outlet, parts.feeds
+        self._cancels = RunCanceller(parts.database)
+        self.matching = self._cancels.matching
+        self._agents, self._most = agents, most
+        self._meters, self._tracer = recorder
+        self._cache = StateCache()
+        self._large = LargeRuns()
+        self._tasks = Tasks("runs")
+        self._live: dict[UUID, OwnedRun] = {}
+        self._leases = LeaseRenewer(parts.claims, self._live, lost=lambda: recorder.meters.leases_lost.add(1))
+        self.retention = parts.retention
+        sweeps = RetentionSweeper(parts.database, parts.retention)
+        self._quarantine = Quarantine(parts.claims, self._live, most, wake=self._wake)
+        self._pickup = RunClaimer(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
+        self._left: set[asyncio.Task[None]] = set()
+        self._enforcing = CancelEnforcer(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)
+        self.draining = False
+        """Runs are not executed here any more; they are accepted, and read, for other processes."""
+        self.closing = False
+        """Nor are they accepted, and their readers come back to another process."""
+
+    def start(self) -> None:
+        """Begin to keep leases, to hear of others, and to take up runs that wait."""
+        self._signals.listen(self._hear)
+        if self._most:
+            self._cache.start()
+            self._leases.start()
+            self._pickup.start()
+
+    @property
+    def active(self) -> int:
+        """How many runs are live here."""
+        return len(self._live)
+
+    def live(self, run_id: UUID) -> OwnedRun | None:
+        """The run ``run_id`` if this process owns it."""
+        return self._live.get(run_id)
+
+    @property
+    def owner(self) -> UUID | None:
+        """Under which token a run that is accepted now lives here; None when there is no room for it."""
+        return self._claims.owner if self.room() > 0 else None
+
+    def _wake(self) -> None:
+        self._pickup.wake()
+
+    def room(self) -> int:
+        """How many more runs may begin here now."""
+        return 0 if self.draining or self._quarantine.closed else self._most - len(self._live)
+
+    def launch(self, claimed: ClaimedRun) -> OwnedRun:
+        """Run ``claimed`` in a task of its own."""
+        claimed = self._large.held(claimed)
+        # the feed opens now, so that a reader who comes first waits for it and asks no database
+        feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
+        self._live[claimed.run_id] = live = OwnedRun(claimed, feed)
+        self._meters.runs_active.add(1)
+        if claimed.suspect:
+            self._quarantine.launched(live)
+        live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
+        return live
+
+    def queued(self, delay: float = 0.0) -> None:
+        """A run waits in line, to be claimed by anybody in ``delay`` seconds."""
+        if self._most:
+            self._pickup.wake_in(delay)
+        elif delay:
+            asyncio.get_running_loop().call_later(delay, self._signals.queue)
+        if not delay:
+            self._signals.queue()
+
+    async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
+        """Stop ``run_ids`` wherever they are: recorded first, then felt."""
+        await self._cancels.cancel(tenant_id, run_ids, action)
+        self.stop(tenant_id, run_ids, action)
+
+    def stop(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
+        """Let live runs feel that they shall stop, here or elsewhere; the database has it already."""
+        elsewhere = []
+        for run_id in run_ids:
+            live = self._live.get(run_id)
+            if live is None:
+                elsewhere.append(run_id)
+            elif live.claimed.tenant_id == tenant_id:
+                live.cancel(action)
+        self._signals.cancel(elsewhere, action)
+        self._enforcing.soon()
+
+    def _hear(self, signal: Signal) -> None:
+        self._cache.forget(signal.erased)
+        for run_id, action in signal.cancel.items():
+            if (live := self._live.get(run_id)) is not None:
+                live.cancel(action)
+                self._enforcing.soon()
+        for run_id in (*signal.watch, *signal.again):
+            if (live := self._live.get(run_id)) is not None:
+                self._outlet.ask(live.claimed.tenant_id, run_id, live.feed, again=run_id in signal.again)
+
+    async def drain(self, seconds: float) -> None:
+        """Do as ``retire``, and end what is read here of runs elsewhere."""
+        self.closing = True
+        await self.retire(seconds)
+        self.feeds.drain()
+
+    async def retire(self, seconds: float) -> None:
+        """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs.
+
+        Code that does not stop even then is left behind: its run goes on elsewhere, from its last committed step.
+        """
+        self.draining = True
+        await self._pickup.aclose()
+        for live in list(self._live.values()):
+            if live.execution is not None:
+                live.execution.draining = True
+            elif live.waiting is not None:
+                live.interrupt_step()
+        await self._tasks.wait(seconds)
+        for live in list(self._live.values()):
+            live.interrupt_step()
+        await self._tasks.wait(LEAVE_SECONDS)
+        lives = [live for live in self._live.values() if not live.finishing]
+        await asyncio.gather(*(self._leave(live, "handover") for live in lives))
+        await self._tasks.aclose()
+        await self._cache.aclose()
+        await self._leases.aclose()
+        await self._enforcing.aclose()
+
+    async def _run(self, live: OwnedRun) -> None:
+        claimed = live.claimed
+        trace_context.run_id.set(str(claimed.run_id))
+        live.trace = trace = RunTrace(self._tracer, claimed)
+        status, reserved = "lost", 0
+        try:
+            reserved = await self._large.turn(live)
+            loaded = await load_thread(self._database, self._cache, claimed)
+            claimed = live.read()
+            live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
+            execution.draining = self.draining or (self._quarantine.making_way and not claimed.suspect)
+            execution.trace = trace
+            if claimed.suspect:
+                execution.on_step = functools.partial(self._quarantine.committed, live)
+            execution.account = account_of(self._budgets, claimed, execution.request)
+            payer.set(execution.account)  # this task is the run's own, and so is its context
+            await self._execute(live, execution)
+            status = execution.status.value
+        except HandOver:
+            status = "handover"
+            live.finishing = True
+            cut = live.execution is not None and live.execution.said_more  # the next owner withdraws that
+            await self._hand_over(live, Reason.CUT if cut else Reason.HANDOVER)
+        except asyncio.CancelledError:
+            if live.left:
+                raise
+            status = "lost" if live.lost else "handover"
+            live.finishing = True
+            if live.away:
+                self._tasks.start(self._vouch(live), name="vouch")
+            else:
+                await to_the_end(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
+            if not live.lost:
+                raise
+        except (LeaseLost, Unavailable) as error:
+            if not live.left:
+                log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
+        finally:
+            self._large.release(claimed, reserved)
+            if not live.left:  # who left the code behind settles the run, once its end is written
+                self._settle(live, status)
+
+    async def _hand_over(self, live: OwnedRun, reason: Reason) -> None:
+        try:
+            await self._claims.hand_over(live.claimed, reason)
+        except Unavailable:
+            return  # its lease ends by itself
+        self._signals.queue()
+
+    async def _vouch(self, live: OwnedRun) -> None:
+        """Hand over a run that was lost for want of the database, once that is back: its process lives.
+
+        Nothing is held against the run then (``app.engine.queue.quarantine``).
+        """
+        deadline = time.monotonic() + VOUCH_SECONDS
+        while not self.draining and time.monotonic() < deadline:
+            try:
+                await self._claims.vouch(live.claimed)
+            except Unavailable:
+                await asyncio.sleep(VOUCH_PAUSE)
+                continue
+            self._signals.queue()
+            return
+
+    async def _execute(self, live: OwnedRun, execution: Execution) -> None:
+        limit, overdue = asyncio.timeout(None), None
+        execution.announce()
+        try:
+            if live.action:
+                live.finishing = True
+                await self._stop(live, execution)
+                return
+            agent = self._agent(live.claimed.agent)
+            overdue = asyncio.get_running_loop().call_later(agent.seconds + LEAVE_SECONDS, self._overdue, live)
+            limit = asyncio.timeout(agent.seconds)
+            async with limit:
+                await execution.begin(agent)
+                outcome = await agent.run(execution)
+                if live.left:
+                    return
+                live.finishing = True
+            await execution.end(outcome)
+        except BaseException as error:  # noqa: BLE001  the edge: whatever an agent raises ends its run, not the process
+            await self._raised(live, execution, root_of(error), timed_out=limit.expired())
+        finally:
+            if overdue is not None:
+                overdue.cancel()
+
+    async def _raised(self, live: OwnedRun, execution: Execution, error: BaseException, *, timed_out: bool) -> None:
+        """End the run by what its agent raised. Raises ``error`` again where that does not end it."""
+        cancelled = isinstance(error, asyncio.CancelledError) and live.stopped
+        if isinstance(error, HandOver | LeaseLost) or live.left or (cancelled and not live.action):
+            raise error
+        if isinstance(error, GeneratorExit) and asyncio.current_task() is not live.task:
+            raise error  # the interpreter takes this coroutine down
+        live.finishing = True
+        if isinstance(error, RunPaused):
+            return
+        if cancelled:
+            await self._stop(live, execution)
+        elif execution.ended:
+            return
+        elif isinstance(error, TimeoutError) and timed_out:
+            await execution.time_out()
+        else:
+            # the words of an error may repeat a prompt or a secret: its client reads them, the log does not
+            run_id, agent, kind = str(live.claimed.run_id), live.claimed.agent, type(error).__name__
+            log.info("run_failed", run_id=run_id, agent=agent, error=kind, at=location_of(error))
+            await execution.fail(error)
+
+    def _overdue(self, live: OwnedRun) -> None:
+        """The run's time is over, and its code was asked to stop a while ago."""
+        if not live.finishing and not live.lost:
+            self._tasks.start(self._leave(live, "timeout"), name="leave")
+
+    async def _leave(self, live: OwnedRun, status: str) -> None:
+        """End the run, or hand it over, without its code, which does not stop."""
+        execution = live.execution
+        self._leave_code(live)
+        try:
+            if execution is None or status == "handover":
+                await self._hand_over(live, Reason.CUT)
+            else:
+                await execution.settle()
+                if not execution.ended:
+                    await execution.time_out()
+                status = execution.status.value
+        except (LeaseLost, Unavailable) as error:
+            log.warning("lease_lost", run_id=str(live.claimed.run_id), error=type(error).__name__)
+            status = "lost"
+        finally:
+            self._settle(live, status)
+
+    def _leave_code(self, live: OwnedRun) -> None:
+        """Leave the run's task to itself: from now on it can neither write nor say anything."""
+        live.leave()
+        task, claimed = live.task, live.claimed
+        if task is None or task.done():
+            return
+        self._tasks.release(task)
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        self._meters.runs_left.add(1, claimed.agent)
+        log.error("run_left_behind", run_id=str(claimed.run_id), agent=claimed.agent, at=self._stacks_of(task))
+
+    @staticmethod
+    def _stacks_of(task: "asyncio.Task[None]") -> list[str]:
+        name = task.get_name()
+        return [stack_of(one) for one in asyncio.all_tasks() if one.get_name() == name]
+
+    def _cancelled_elsewhere(self, live: OwnedRun) -> None:
+        """The run was cancelled and has ended in the database, while its code goes on here."""
+        self._leave_code(live)
+        self._settle(live, "interrupted")
+
+    async def _stop(self, live: OwnedRun, execution: Execution) -> None:
+        if execution.ended:
+            return
+        if live.action != "rollback":
+            await execution.cancelled(REASONS[live.action])
+            return
+        await execution.settle()
+        queued = await self._cancels.roll_back(live.claimed)
+        if queued is None:
+            raise LeaseLost("The run has another owner.")
+        execution.rolled_back(queued)
+
+    def _agent(self, name: str) -> Agent:
+        agent = self._agents.get(name)
+        if agent is None:
+            raise NotFound(f"Agent {name!r} is not configured here: add it to the agents file.")
+        return agent
+
+    def _settle(self, live: OwnedRun, status: str) -> None:
+        """The run lives here no more: it has ended with ``status``, or another process goes on with it."""
+        if live.settled:
+            return
+        live.settled = True
+        claimed, execution = live.claimed, live.execution
+        if self._live.get(claimed.run_id) is live:  # it may have been lost, and taken up here again
+            del self._live[claimed.run_id]
+        self.feeds.settle(claimed.run_id, live.feed, finished=execution is not None and execution.ended)
+        result = None
+        if execution is not None and execution.ended:
+            result = execution.result() if live.awaited else []
+            if execution.request.webhook is not None:
+                self._on_change()
+            if execution.head is not None and not claimed.temporary and not execution.deleted:
+                self._cache.put(claimed.tenant_id, claimed.thread_id, execution.cached_state(execution.head))
+            if execution.queued:
+                self._turn_over((claimed.tenant_id, claimed.thread_id))
+        if claimed.suspect:
+            self._quarantine.settled(live)
+        self._pickup.has_room_again()
+        self._count_end(live, status)
+        if not live.done.done():
+            live.done.set_result(result)
+
+    def _count_end(self, live: OwnedRun, status: str) -> None:
+        execution, agent = live.execution, live.claimed.agent
+        if execution is not None and execution.account is not None:
+            execution.account.close()
+        self._meters.runs_active.add(-1)
+        self._meters.runs.add(1, status, agent)
+        self._meters.run_duration.record(time.monotonic() - live.started, status, agent)
+        live.trace.end(status, None if execution is None else execution.usage)
+
+    def _turn_over(self, thread: tuple[UUID, UUID]) -> None:
+        """Runs wait for the thread's turn, which has come: take the next here, or let others do so."""
+        if self.draining:
+            self._signals.queue()
+        else:
+            self._tasks.start(self._pickup.claim_next(thread), name="claim")

@@ -1,0 +1,104 @@
+"""Requests with an ``Idempotency-Key`` that another request of this process has at the moment.
+
+The header ``Idempotency-IdempotencyKey`` (draft-ietf-httpapi-idempotency-key-header).
+"""
+
+import asyncio
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+from litestar import Request
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.base.errors import Conflict, Invalid
+from app.base.offload import offload
+from app.security.access.structs import Principal
+from app.security.idempotency.queries import UNDER_WAY
+from app.security.idempotency.structs import IdempotencyKey
+
+WAIT_SECONDS = 10.0
+
+RequestKey = tuple[Any, ...]
+
+
+class DuplicateRequests:
+    """Litestar middleware behind the guard: of requests with one key, one is served at a time.
+
+    The others wait in memory, without a connection of the database, until the first begins to answer; what it made is
+    committed then, and they get it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._under_way: defaultdict[RequestKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._users: defaultdict[RequestKey, int] = defaultdict(int)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. Raises ``Conflict`` where the one before it does not begin to answer in time."""
+        key = next((value for name, value in scope["headers"] if name == b"idempotency-key"), None)
+        principal = scope.get("user")
+        method: Any = scope.get("method")
+        if key is None or method is None or not isinstance(principal, Principal):
+            await self._app(scope, receive, send)
+            return
+        place = (principal.tenant_id, principal.user_id, method, scope["path"], key)
+        lock = self._under_way[place]
+        self._users[place] += 1
+        try:
+            await self._serve(lock, scope, receive, send)
+        finally:
+            self._users[place] -= 1
+            if not self._users[place]:
+                del self._users[place], self._under_way[place]
+
+    async def _serve(self, lock: asyncio.Lock, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await lock.acquire()
+        except TimeoutError:
+            raise Conflict(UNDER_WAY, retry_after=1) from None
+        held = True
+
+        async def started(message: Any) -> None:
+            nonlocal held
+            if held:
+                held = False
+                lock.release()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, started)
+        finally:
+            if held:  # a stream begins to answer after this, when the run is committed
+                held = False
+                lock.release()
+
+
+MAX_KEY_LENGTH = 255
+
+
+async def key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
+    """The key that came with ``request``, if one did. Raises ``Invalid`` for one that can be none."""
+    key = bare_key_in(request)
+    if key is None:
+        return None
+    body = await request.body()
+    fingerprint = await offload(len(body), hashlib.sha256, body)
+    return IdempotencyKey(key.route, key.key, fingerprint.digest())
+
+
+def bare_key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
+    """The same for a body that is not kept: whoever reads it gives the key its fingerprint. Raises ``Invalid``."""
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    if not 1 <= len(given) <= MAX_KEY_LENGTH or not given.isprintable():
+        raise Invalid(f"Idempotency-Key must have 1 to {MAX_KEY_LENGTH} printable characters, a UUID for example.")
+    route = f"{request.method} {request.url.path}"
+    principal = request.scope.get("user")
+    if (
+        isinstance(principal, Principal) and principal.rules is not None
+    ):  # what one person made is not for another to have
+        route += f" {principal.user_id}"
+    return IdempotencyKey(route, given, b"")

@@ -1,0 +1,150 @@
+"""SQL of assistants."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from app.features.assistants.structs import AssistantSearch
+from app.features.assistants.tables import assistant_versions, assistants
+from app.infra.db.session import Reader, Writer
+
+_SHOWN = [column for column in assistants.c if column.name != "tenant_id"]
+_VERSION_SHOWN = [column for column in assistant_versions.c if column.name != "tenant_id"]
+VERSIONED = ("graph_id", "name", "description", "config", "context", "metadata")
+"""The columns that a version keeps."""
+
+
+def _one(tenant_id: UUID, assistant_id: UUID) -> sa.ColumnElement[bool]:
+    return sa.and_(assistants.c.tenant_id == tenant_id, assistants.c.assistant_id == assistant_id)
+
+
+async def add(session: Writer, tenant_id: UUID, values: Mapping[str, Any]) -> Row[Any] | None:
+    """Store an assistant as version 1; None when its id is taken."""
+    row = await session.first(
+        insert(assistants).values(tenant_id=tenant_id, **values).on_conflict_do_nothing().returning(*_SHOWN)
+    )
+    if row is not None:
+        await add_version(session, tenant_id, row)
+    return row
+
+
+async def add_version(session: Writer, tenant_id: UUID, row: Row[Any]) -> None:
+    """Keep ``row`` as a version of its own."""
+    values = {name: getattr(row, name) for name in VERSIONED}
+    await session.execute(
+        sa.insert(assistant_versions).values(
+            tenant_id=tenant_id, assistant_id=row.assistant_id, version=row.version, created_at=row.updated_at, **values
+        )
+    )
+
+
+async def add_system(session: Writer, tenant_id: UUID, agents: Sequence[tuple[UUID, str]]) -> None:
+    """Make the system assistants that are missing, as (id, agent's name)."""
+    rows = [
+        {
+            "tenant_id": tenant_id,
+            "assistant_id": assistant_id,
+            "graph_id": name,
+            "name": name,
+            "metadata": {"created_by": "system"},
+        }
+        for assistant_id, name in agents
+    ]
+    if rows:
+        made = insert(assistants).values(rows).on_conflict_do_nothing().returning(*_SHOWN)
+        for row in await session.all(made):
+            await add_version(session, tenant_id, row)
+
+
+async def get(session: Reader, tenant_id: UUID, assistant_id: UUID) -> Row[Any] | None:
+    """One assistant."""
+    mine = session.within(assistants.c.metadata)
+    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, assistant_id), *mine))
+
+
+async def change(
+    session: Writer, tenant_id: UUID, assistant_id: UUID, values: Mapping[str, Any], version: int | None = None
+) -> Row[Any] | None:
+    """Change an assistant to ``version`` (unless given: the next new one)."""
+    newest = (
+        sa.select(sa.func.max(assistant_versions.c.version) + 1)
+        .where(assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id)
+        .scalar_subquery()
+    )
+    return await session.first(
+        sa.update(assistants)
+        .where(_one(tenant_id, assistant_id), *session.within(assistants.c.metadata))
+        .values(**values, version=newest if version is None else version, updated_at=sa.func.now())
+        .returning(*_SHOWN)
+    )
+
+
+async def delete(session: Writer, tenant_id: UUID, assistant_id: UUID) -> int:
+    """Remove an assistant and its versions; how many it was."""
+    mine = session.within(assistants.c.metadata)
+    return await session.execute(sa.delete(assistants).where(_one(tenant_id, assistant_id), *mine))
+
+
+def _matching(session: Reader, tenant_id: UUID, search: AssistantSearch) -> list[sa.ColumnElement[bool]]:
+    # no agents file can name one that begins so: these are the service's own
+    own = assistants.c.graph_id.startswith("_", autoescape=True)
+    conditions: list[sa.ColumnElement[bool]] = [assistants.c.tenant_id == tenant_id, sa.not_(own)]
+    conditions += session.within(assistants.c.metadata)
+    if search.metadata:
+        conditions.append(assistants.c.metadata.op("@>")(sa.cast(search.metadata, JSONB)))
+    if search.graph_id is not None:
+        conditions.append(assistants.c.graph_id == search.graph_id)
+    if search.name:
+        conditions.append(assistants.c.name.icontains(search.name, autoescape=True))
+    return conditions
+
+
+async def search(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> Sequence[Row[Any]]:
+    """A page of assistants."""
+    column = assistants.c[wanted.sort_by or "created_at"]
+    order = column.asc() if wanted.sort_order == "asc" else column.desc()
+    return await session.all(
+        sa.select(*_SHOWN)
+        .where(*_matching(session, tenant_id, wanted))
+        .order_by(order, assistants.c.assistant_id)
+        .limit(wanted.limit)
+        .offset(wanted.offset)
+    )
+
+
+async def count(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> int:
+    """How many assistants match, on all pages."""
+    matching = _matching(session, tenant_id, wanted)
+    found = await session.scalar(sa.select(sa.func.count()).select_from(assistants).where(*matching))
+    return int(found)
+
+
+def _of_one(session: Reader, tenant_id: UUID, assistant_id: UUID) -> list[sa.ColumnElement[bool]]:
+    """That a version is one of the assistant, as far as the assistant itself is in reach."""
+    found = [assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id]
+    if mine := session.within(assistants.c.metadata):
+        found.append(sa.exists().where(_one(tenant_id, assistant_id), *mine))
+    return found
+
+
+async def versions(
+    session: Reader, tenant_id: UUID, assistant_id: UUID, *, metadata: dict[str, Any] | None, limit: int, offset: int
+) -> Sequence[Row[Any]]:
+    """Versions of an assistant, newest first."""
+    chosen = sa.select(*_VERSION_SHOWN).where(*_of_one(session, tenant_id, assistant_id))
+    if metadata:
+        chosen = chosen.where(assistant_versions.c.metadata.op("@>")(sa.cast(metadata, JSONB)))
+    return await session.all(chosen.order_by(assistant_versions.c.version.desc()).limit(limit).offset(offset))
+
+
+async def version(session: Reader, tenant_id: UUID, assistant_id: UUID, number: int) -> Row[Any] | None:
+    """One version."""
+    return await session.first(
+        sa.select(*_VERSION_SHOWN).where(
+            *_of_one(session, tenant_id, assistant_id), assistant_versions.c.version == number
+        )
+    )

@@ -1,0 +1,73 @@
+"""HTTP routes of crons."""
+
+from typing import Any
+from uuid import UUID
+
+from litestar import Controller, Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from app.features.access.guard import ADDS_NOTHING, READS, WRITES
+from app.features.access.idempotency import key_in
+from app.features.crons.service import CronService
+from app.features.crons.structs import Cron, CronCreate, CronPatch, CronSearch
+from app.infra.http.query_params import AnyRequest, page_headers, project
+from app.security.access.structs import Principal
+
+Id = FromPath[UUID]
+CurrentPrincipal = NamedDependency[Principal]
+Service = NamedDependency[CronService]
+
+
+class CronsController(Controller):
+    """Crons: runs made at the times of a schedule."""
+
+    tags = ("crons",)
+    opt = WRITES
+
+    @post("/threads/{thread_id:str}/runs/crons", status_code=200, summary="Create a cron on a thread")
+    async def create(
+        self,
+        thread_id: Id,
+        data: JSONBody[CronCreate],
+        principal: CurrentPrincipal,
+        crons: Service,
+        request: AnyRequest,
+    ) -> Response[Any]:
+        """All its runs are on that thread. Takes an ``Idempotency-Key``."""
+        return Response(await crons.create(principal, thread_id, data, await key_in(request)))
+
+    @post("/runs/crons", status_code=200, summary="Create a stateless cron")
+    async def create_stateless(
+        self, data: JSONBody[CronCreate], principal: CurrentPrincipal, crons: Service, request: AnyRequest
+    ) -> Response[Any]:
+        """Each of its runs gets a thread of its own, which ``on_run_completed`` keeps or (by default) deletes."""
+        return Response(await crons.create(principal, None, data, await key_in(request)))
+
+    @post("/runs/crons/search", status_code=200, opt=READS, summary="Search crons")
+    async def search(
+        self, data: JSONBody[CronSearch], principal: CurrentPrincipal, crons: Service
+    ) -> Response[list[Any]]:
+        """Newest first; totals are in the ``X-Pagination-*`` headers."""
+        found, total = await crons.search(principal, data)
+        return Response(project(found, data.select), headers=page_headers(total, data.offset, len(found)))
+
+    @post("/runs/crons/count", status_code=200, opt=READS, summary="Count crons")
+    async def count(self, data: JSONBody[CronSearch], principal: CurrentPrincipal, crons: Service) -> int:
+        """Those that a search without a page would find."""
+        return await crons.count(principal, data)
+
+    @get("/runs/crons/{cron_id:str}", opt=READS, summary="One cron")
+    async def get_one(self, cron_id: Id, principal: CurrentPrincipal, crons: Service) -> Cron:
+        """With the time of its next run."""
+        return await crons.get(principal, cron_id)
+
+    @patch("/runs/crons/{cron_id:str}", opt=ADDS_NOTHING, summary="Change a cron")
+    async def change(self, cron_id: Id, data: JSONBody[CronPatch], principal: CurrentPrincipal, crons: Service) -> Cron:
+        """What is left out stays; an ``end_time`` of null takes the end away."""
+        return await crons.patch(principal, cron_id, data)
+
+    @delete("/runs/crons/{cron_id:str}", summary="Delete a cron")
+    async def delete_one(self, cron_id: Id, principal: CurrentPrincipal, crons: Service) -> None:
+        """The runs that it has made stay."""
+        await crons.delete(principal, cron_id)

@@ -1,0 +1,312 @@
+"""What clients do with crons. Their runs are made by the scheduler (``app.features.crons.scheduler``)."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.base.clock import now
+from app.base.errors import Conflict, Invalid, NotFound
+from app.base.ids import new_id
+from app.engine.structs import RunCreate, kwargs_of
+from app.features.assistants.service import AssistantService, check_page
+from app.features.crons import queries
+from app.features.crons.schedule import first_slot
+from app.features.crons.structs import (
+    Cron,
+    CronCreate,
+    CronPatch,
+    CronSearch,
+    Payload,
+    StoredPayload,
+    check_completion,
+    run_of,
+)
+from app.features.runs.creation import RunFactory, RunRequester
+from app.infra.db.engine import Database
+from app.security.access.structs import MetadataFilter, Principal
+from app.security.idempotency.queries import once
+from app.security.idempotency.structs import IdempotencyKey
+
+TIMES = {"schedule", "timezone", "end_time", "enabled"}
+"""The fields that say when a cron's runs are made."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class CronService:
+    """Crons of all tenants. ``clock`` tells what is past; a tenant may have ``most`` (0: any) unless it says else."""
+
+    def __init__(
+        self,
+        database: Database,
+        assistants: AssistantService,
+        creation: RunFactory,
+        clock: Callable[[], datetime] = now,
+        *,
+        most: int = 0,
+    ) -> None:
+        self._most = most
+        self._database = database
+        self._assistants = assistants
+        self._creation = creation
+        self._clock = clock
+
+    async def create(
+        self, principal: Principal, thread_id: UUID | None, body: CronCreate, key: IdempotencyKey | None = None
+    ) -> Cron | msgspec.Raw:
+        """Make a cron, once for a ``key``; without ``thread_id`` each of its runs gets a thread of its own.
+
+        Raises ``Invalid`` for a schedule, a time zone or an end that cannot be and for what the agent does not take,
+        ``NotFound`` for an unknown assistant or thread, ``Conflict`` when the tenant has as many as it may have.
+        """
+        tenant_id = principal.tenant_id
+        most = self._most if principal.limits.crons is None else principal.limits.crons
+        check_completion(thread_id, body.on_run_completed)
+        at = self._clock()
+        times = _times(
+            at,
+            schedule=body.schedule,
+            timezone=body.timezone,
+            end_time=_end(body.end_time, at),
+            enabled=body.enabled is not False,
+        )
+        asked = {name: getattr(body, name) for name in Payload.__struct_fields__}
+        payload = StoredPayload(**asked, **_author(principal))
+        keeps = None if thread_id is not None else body.on_run_completed or "delete"
+        cron_id = new_id()
+        metadata, by = await self._stamped(principal, cron_id, thread_id, body)
+        run = run_of(payload, body.assistant_id, metadata, keeps)
+        entry = await self._creation.entry(tenant_id, thread_id, run, by)
+        values = {
+            **times,
+            "cron_id": cron_id,
+            "assistant_id": entry.assistant_id,
+            "thread_id": thread_id,
+            "on_run_completed": keeps,
+            "payload": encode(payload),
+            "metadata": metadata,
+        }
+
+        async def make() -> Cron:
+            if most and not await queries.has_room(session, tenant_id, most):
+                raise Conflict(f"This tenant has {most} crons, as many as it may have: delete one first.")
+            if not await queries.hold_assistant(session, tenant_id, entry.assistant_id):
+                raise NotFound(f"Assistant with ID {entry.assistant_id} not found")
+            session.owned = by.owned
+            if thread_id is not None and not await queries.hold_thread(session, tenant_id, thread_id):
+                raise NotFound(f"Thread with ID {thread_id} not found")
+            return _cron_view(await queries.add(session, tenant_id, values))
+
+        async with self._database.writing(tenant_id) as session:
+            return await once(session, tenant_id, key, make)
+
+    async def _stamped(
+        self, principal: Principal, cron_id: UUID, thread_id: UUID | None, body: CronCreate
+    ) -> tuple[dict[str, Any], RunRequester]:
+        """The metadata of a new cron, and who asks for its runs. Raises ``Forbidden``, ``Refused``."""
+        if principal.rules is None:
+            return body.metadata or {}, RunRequester()
+        about = {name: getattr(body, name) for name in ("schedule", "end_time", "timezone", "enabled", "assistant_id")}
+        payload = {"input": body.input, "metadata": body.metadata or {}}
+        _, metadata = await principal.stamp(
+            "crons", "create", body.metadata, cron_id=cron_id, thread_id=thread_id, payload=payload, **about
+        )
+        by = RunRequester(None, principal.rules.user, await self._assistants.reach(principal, body.assistant_id))
+        if thread_id is not None:  # its runs are on that thread: who may start none there may make no cron there
+            run = RunCreate(assistant_id=body.assistant_id, input=body.input, metadata=metadata)
+            by, _ = await self._creation.reach(principal, thread_id, run)
+        return metadata or {}, by
+
+    async def get(self, principal: Principal, cron_id: UUID) -> Cron:
+        """One cron. Raises ``NotFound``."""
+        tenant_id = principal.tenant_id
+        owned = await principal.permit("crons", "read", cron_id=cron_id)
+        async with self._database.reading(tenant_id, owned) as session:
+            row = await queries.get(session, tenant_id, cron_id)
+        if row is None:
+            raise _unknown(cron_id)
+        return _cron_view(row)
+
+    async def patch(self, principal: Principal, cron_id: UUID, body: CronPatch) -> Cron:
+        """Change a cron; its next run follows what it says now, for the person who said last what it runs.
+
+        Raises as ``create`` does.
+        """
+        tenant_id = principal.tenant_id
+        given = body.given().get("metadata")
+        about = {"cron_id": cron_id, "schedule": body.given().get("schedule")}
+        owned, metadata = await principal.stamp("crons", "update", given, **about)
+        if metadata is not None:
+            body = msgspec.structs.replace(body, metadata=metadata)
+        async with self._database.reading(tenant_id, owned) as session:
+            row = await queries.get(session, tenant_id, cron_id)
+        if row is None:
+            raise _unknown(cron_id)
+        changes = self._changes(row, body, principal)
+        if "payload" in changes:  # before the transaction, which would hold one connection and ask for another
+            payload = msgspec.json.decode(changes["payload"], type=StoredPayload)
+            run = run_of(payload, str(row.assistant_id), {}, row.on_run_completed)
+            await self._creation.entry(tenant_id, row.thread_id, run)
+            await self._check_reach(principal, row.thread_id, run)
+        async with self._database.writing(tenant_id, owned) as session:
+            row = await queries.lock(session, tenant_id, cron_id)
+            if row is None:
+                raise _unknown(cron_id)
+            return _cron_view(await queries.change(session, tenant_id, cron_id, self._changes(row, body, principal)))
+
+    async def _check_reach(self, principal: Principal, thread_id: UUID | None, run: RunCreate) -> None:
+        """Refuse a change by a person who could not start the run. Raises ``Forbidden``, ``Refused``, ``NotFound``."""
+        if principal.rules is None:
+            return
+        by, _ = await self._creation.reach(principal, thread_id, run)
+        await self._assistants.resolve(principal.tenant_id, run.assistant_id, by.assistants)
+        if thread_id is not None:
+            async with self._database.writing(principal.tenant_id, by.owned) as session:
+                if not await queries.hold_thread(session, principal.tenant_id, thread_id):
+                    raise NotFound(f"Thread with ID {thread_id} not found")
+
+    def _changes(self, row: Row[Any], body: CronPatch, principal: Principal) -> dict[str, Any]:
+        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``.
+
+        A cron acts for the person who changed what it runs, and depends on the key that did so or enabled it.
+        """
+        given = body.given()
+        check_completion(row.thread_id, given.get("on_run_completed"))
+        changes: dict[str, Any] = {}
+        if "on_run_completed" in given:
+            changes["on_run_completed"] = given["on_run_completed"]
+        if "metadata" in given:
+            changes["metadata"] = {**row.metadata, **given["metadata"]}
+        asked = {name: given[name] for name in Payload.__struct_fields__ if name in given}
+        if asked:
+            asked |= _author(principal)
+        elif given.get("enabled"):
+            asked["key_id"] = principal.key_id or ""
+        if asked:
+            payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=StoredPayload), **asked)
+            run_of(payload, str(row.assistant_id), {}, row.on_run_completed).check()
+            changes["payload"] = encode(payload)
+        if TIMES & given.keys():
+            changes |= self._new_times(row, given)
+        return changes
+
+    def _new_times(self, row: Row[Any], given: dict[str, Any]) -> dict[str, Any]:
+        """A time that is due already stays due, unless the schedule is another or the cron was off."""
+        at = self._clock()
+        wanted = {name: given.get(name, getattr(row, name)) for name in TIMES}
+        if "end_time" in given:
+            wanted["end_time"] = _end(given["end_time"], at)
+        times = _times(at, **wanted)
+        same = (wanted["schedule"], wanted["timezone"]) == (row.schedule, row.timezone)
+        if same and wanted["enabled"] and not _over(row.next_run_date, wanted["end_time"]):
+            times["next_run_date"] = row.next_run_date or times["next_run_date"]
+        return times
+
+    async def delete(self, principal: Principal, cron_id: UUID) -> None:
+        """Remove a cron; the runs that it made stay. Raises ``NotFound``."""
+        tenant_id = principal.tenant_id
+        owned = await principal.permit("crons", "delete", cron_id=cron_id)
+        async with self._database.writing(tenant_id, owned) as session:
+            if not await queries.delete(session, tenant_id, cron_id):
+                raise _unknown(cron_id)
+
+    async def search(self, principal: Principal, wanted: CronSearch) -> tuple[list[Cron], int]:
+        """A page of crons, and how many match on all pages. Raises ``Invalid``."""
+        tenant_id = principal.tenant_id
+        check_page(wanted.limit, wanted.offset)
+        owned, wanted = await _authorised_search(principal, wanted)
+        assistant_id = await self._assistant(tenant_id, wanted)
+        async with self._database.reading(tenant_id, owned) as session:
+            rows = await queries.search(session, tenant_id, wanted, assistant_id)
+            total = await queries.count(session, tenant_id, wanted, assistant_id)
+        found = [_cron_view(row) for row in rows]
+        if "now" in (wanted.select or ()):
+            for cron in found:
+                cron.now = self._clock()
+        return found, total
+
+    async def count(self, principal: Principal, wanted: CronSearch) -> int:
+        """How many crons match. Raises ``Invalid``."""
+        tenant_id = principal.tenant_id
+        owned, wanted = await _authorised_search(principal, wanted)
+        assistant_id = await self._assistant(tenant_id, wanted)
+        async with self._database.reading(tenant_id, owned) as session:
+            return await queries.count(session, tenant_id, wanted, assistant_id)
+
+    async def _assistant(self, tenant_id: UUID, wanted: CronSearch) -> UUID | None:
+        """The assistant that is meant; an id that nobody has is that of an assistant without crons."""
+        if wanted.assistant_id is None:
+            return None
+        try:
+            return UUID(wanted.assistant_id)
+        except ValueError:
+            return (await self._assistants.resolve(tenant_id, wanted.assistant_id))[0]
+
+
+async def _authorised_search(principal: Principal, wanted: CronSearch) -> tuple[MetadataFilter, CronSearch]:
+    """What somebody reaches of the crons that are sought, and which those are."""
+    if principal.rules is None:
+        return None, wanted
+    about = {name: getattr(wanted, name) for name in ("assistant_id", "thread_id", "limit", "offset")}
+    owned, metadata = await principal.stamp("crons", "search", wanted.metadata, **about)
+    return owned, msgspec.structs.replace(wanted, metadata=metadata)
+
+
+def _times(
+    at: datetime, *, schedule: str, timezone: str | None, end_time: datetime | None, enabled: bool
+) -> dict[str, Any]:
+    """The columns of the fields ``TIMES``, with the first run after ``at``. Raises ``Invalid``."""
+    slot = first_slot(schedule, timezone, at)
+    return {
+        "schedule": schedule,
+        "timezone": timezone,
+        "end_time": end_time,
+        "enabled": enabled,
+        "next_run_date": slot if enabled and not _over(slot, end_time) else None,
+    }
+
+
+def _over(slot: datetime | None, end_time: datetime | None) -> bool:
+    return slot is not None and end_time is not None and slot > end_time
+
+
+def _end(given: datetime | None, at: datetime) -> datetime | None:
+    """An ``end_time`` as a client gives it, in UTC. Raises ``Invalid``."""
+    if given is None:
+        return None
+    try:
+        end = (given if given.tzinfo is not None else given.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as error:
+        raise Invalid("end_time is out of range.", (("/end_time", "out of range"),)) from error
+    if end <= at:
+        raise Invalid(f"end_time {end.isoformat()} is in the past.", (("/end_time", "in the past"),))
+    return end
+
+
+def _author(principal: Principal) -> dict[str, Any]:
+    """The members of ``StoredPayload`` that say for whom runs are made."""
+    return {
+        "langgraph_auth_user": None if principal.rules is None else principal.rules.user,
+        "langgraph_auth_user_id": principal.user_id if principal.rules is None else "",
+        "requested_by": principal.actor,
+        "key_id": principal.key_id or "",
+    }
+
+
+def _unknown(cron_id: UUID) -> NotFound:
+    return NotFound(f"Cron with ID {cron_id} not found")
+
+
+def _cron_view(row: Row[Any]) -> Cron:
+    shown = dict(row._mapping)  # noqa: SLF001  public by documentation
+    try:
+        payload = msgspec.json.decode(row.payload, type=StoredPayload)
+    except msgspec.MsgspecError:  # its runs cannot be made either; it is shown, so that it can be deleted
+        return Cron(**{**shown, "payload": {}})
+    if payload.key_id or payload.requested_by:
+        shown["payload"] = encode(msgspec.structs.replace(payload, key_id="", requested_by=""))
+    return Cron(**{**shown, "payload": kwargs_of(shown["payload"])})

@@ -1,0 +1,67 @@
+"""What can be uploaded: types, how each is told, and how large it may be. Pure."""
+
+import re
+
+import msgspec
+
+from app.base.errors import Invalid, UnsupportedType
+
+MEBIBYTE = 1024 * 1024
+
+
+class DocumentFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """A type of document. ``parsed``: its text is taken out of it, in a process of its own; else it is its text.
+
+    ``max_bytes``: bytes, where that is less than the setting; 0: no other bound.
+    """
+
+    content_type: str
+    name: str
+    endings: tuple[str, ...]
+    parsed: bool
+    max_bytes: int = 0
+
+
+TEXT = DocumentFormat(content_type="text/plain", name="text", endings=("txt", "text", "log"), parsed=False)
+MARKDOWN = DocumentFormat(content_type="text/markdown", name="Markdown", endings=("md", "markdown"), parsed=False)
+HTML = DocumentFormat(
+    content_type="text/html", name="HTML", endings=("html", "htm"), parsed=True, max_bytes=32 * MEBIBYTE
+)
+PDF = DocumentFormat(content_type="application/pdf", name="PDF", endings=("pdf",), parsed=True, max_bytes=64 * MEBIBYTE)
+FORMATS = {one.content_type: one for one in (TEXT, MARKDOWN, HTML, PDF)}
+_ALSO = {"text/x-markdown": MARKDOWN, "application/xhtml+xml": HTML, "application/x-pdf": PDF}
+_ANY = {"", "application/octet-stream", "binary/octet-stream"}
+
+UTF8 = {"", "utf-8", "utf8", "us-ascii", "ascii"}
+_CHARSET = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
+ACCEPTED = "text/plain, text/markdown, text/html and application/pdf"
+
+
+def format_of(content_type: str, filename: str) -> DocumentFormat:
+    """The format that a type names, or the ending of a file's name where it names none. Raises ``UnsupportedType``."""
+    wanted = content_type.strip().lower()
+    found = FORMATS.get(wanted) or _ALSO.get(wanted)
+    if found is not None:
+        return found
+    ending = filename.rpartition(".")[2].lower()
+    for one in FORMATS.values():
+        if wanted in _ANY and ending in one.endings:
+            return one
+    said = f"{wanted[:80]!r} is not" if wanted not in _ANY else "Nothing says that it is"
+    raise UnsupportedType(f"{said} a type of document that is taken: send {ACCEPTED}.")
+
+
+def charset_of(given: str, of: DocumentFormat) -> str | None:
+    """The charset to keep: of HTML alone, for text is UTF-8. Raises ``UnsupportedType``, ``Invalid``."""
+    charset = given.strip().strip('"').lower()
+    if charset in UTF8:
+        return charset or None
+    if of is HTML and _CHARSET.fullmatch(charset):
+        try:
+            " ".encode(charset)
+        except (LookupError, UnicodeError):
+            raise Invalid(f"The charset {charset!r} is not known.", (("/content_type", "unknown charset"),)) from None
+        return charset
+    if of is PDF:
+        return None
+    raise UnsupportedType(f"Text is taken as UTF-8, not as {charset[:40]!r}: send it as UTF-8.")

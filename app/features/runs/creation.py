@@ -1,0 +1,245 @@
+"""A request for a run → the entry to accept, with everything in it checked."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import END_NODE, Agent, Agents
+from app.base.errors import BadRequest, Invalid, NotFound
+from app.base.ids import agent_id, new_id, origin_id
+from app.base.offload import body_bytes, offload
+from app.engine.entries import AcceptEntry
+from app.engine.execution.questions import OpenQuestion, answers_of
+from app.engine.structs import CommandBody, NodeNames, RunCreate, RunRequest, goto_nodes
+from app.features.assistants.service import AssistantService
+from app.features.runs import queries
+from app.infra.db.engine import Database
+from app.infra.egress.addresses import AddressAllowlist, check_url
+from app.infra.telemetry.trace_context import current_span
+from app.security.access.structs import APPROVE, AuditEvent, MetadataFilter, Principal
+
+KNOWN_ACTIONS = {"approve", "edit", "reject", "respond", "retry", "done", "failed", "abort"}
+"""What the audit log says of an answer: a person's own words stay out of it."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class RunRequester(NamedTuple):
+    """Who asks for a run: how the audit log names them (``actor``), and whether they may approve calls.
+
+    Where the operator's handlers tell: what is ``owned`` of threads and of assistants. ``user_id``: the person whom an
+    API key or a token names. ``internal``: the service itself asks.
+    """
+
+    owned: MetadataFilter = None
+    user: dict[str, Any] | None = None
+    assistants: MetadataFilter = None
+    user_id: str = ""
+    actor: str = ""
+    approves: bool = False
+    internal: bool = False
+
+
+class Continuation(msgspec.Struct, frozen=True):
+    """What a run goes on with: its ``answers`` by key, the questions that it closes, who asked for it first.
+
+    ``fork`` is the checkpoint that it starts from, where that is not the newest.
+    """
+
+    fork: UUID | None = None
+    answers: dict[str, Any] = {}
+    closes: tuple[str, ...] = ()
+    asked_by: UUID | None = None
+    requested_by: str | None = None
+
+
+class RunFactory:
+    """Reads what clients ask for. ``owner`` gives the token for a run whose turn comes at once, if it can live here."""
+
+    def __init__(
+        self,
+        database: Database,
+        assistants: AssistantService,
+        agents: Agents,
+        owner: Callable[[], UUID | None],
+        allowed: AddressAllowlist = AddressAllowlist(),
+    ) -> None:
+        """``allowed``: what webhooks may name beside public addresses."""
+        self._allowed = allowed
+        self._database = database
+        self._assistants = assistants
+        self._agents = agents
+        self._owner = owner
+
+    async def reach(
+        self, principal: Principal, thread_id: UUID | None, body: RunCreate
+    ) -> tuple[RunRequester, RunCreate]:
+        """Who asks for a run and how far he reaches, and what he asks for then. Raises ``Forbidden``, ``Refused``."""
+        actor, approves = principal.actor, APPROVE in principal.scopes
+        if principal.rules is None:
+            return RunRequester(user_id=principal.user_id, actor=actor, approves=approves), body
+        about = {
+            "thread_id": thread_id,
+            "assistant_id": self._named(body.assistant_id),
+            "run_id": None,
+            "status": "pending",
+            "prevent_insert_if_inflight": body.multitask_strategy == "reject",
+            "multitask_strategy": body.multitask_strategy or "enqueue",
+            "if_not_exists": body.if_not_exists or "reject",
+            "after_seconds": body.after_seconds or 0,
+            "kwargs": msgspec.to_builtins({name: getattr(body, name) for name in ("input", "config", "context")}),
+        }
+        owned, metadata = await principal.stamp("threads", "create_run", body.metadata, **about)
+        assistants = await self._assistants.reach(principal, body.assistant_id)
+        return RunRequester(
+            owned, principal.rules.user, assistants, actor=actor, approves=approves
+        ), msgspec.structs.replace(body, metadata=metadata)
+
+    def _named(self, assistant: str) -> UUID | str:
+        if self._agents.get(assistant) is not None:
+            return agent_id(assistant)
+        try:
+            return UUID(assistant)
+        except ValueError:
+            return assistant
+
+    async def entry(
+        self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate, by: RunRequester = RunRequester()
+    ) -> AcceptEntry:
+        """The run to accept; nothing is written.
+
+        Raises ``BadRequest``, ``Invalid``, ``NotFound``, and ``Forbidden`` for an answer that ``by`` may not give.
+        """
+        body.check()
+        if body.webhook is not None:
+            _check_webhook(body.webhook, self._allowed)
+        if thread_id is None and body.command is not None:
+            raise BadRequest("You must provide a thread_id when resuming.")
+        fork = body.fork(thread_id)
+        assistant_id, agent_name = await self._assistants.resolve(
+            tenant_id, body.assistant_id, by.assistants, internal=by.internal
+        )
+        run_id = new_id()
+        agent = self._agents.get(agent_name)
+        if agent is not None:
+            await offload(body_bytes.get(), _check, body, agent, run_id)
+        goes_on = Continuation(fork)
+        if thread_id is not None and (fork is not None or body.resumes):
+            goes_on = await self._continued(tenant_id, thread_id, body, fork, by)
+        request = RunRequest.of(
+            body,
+            temporary=thread_id is None and body.on_completion != "keep",
+            fork=goes_on.fork,
+            answers=goes_on.answers,
+            user=by.user,
+            user_id=by.user_id,
+        )
+        request.requested_by = goes_on.requested_by or by.actor or msgspec.UNSET
+        return AcceptEntry(
+            tenant_id=tenant_id,
+            thread_id=thread_id or new_id(),
+            run_id=run_id,
+            assistant_id=assistant_id,
+            request=await offload(body_bytes.get(), encode, request),
+            metadata=encode(body.metadata or {}),
+            strategy=body.multitask_strategy or "enqueue",
+            create_thread=thread_id is None or body.if_not_exists == "create",
+            temporary=request.temporary,
+            owner=self._owner(),
+            delay=body.after_seconds or 0.0,
+            parent_id=goes_on.asked_by,
+            answering=goes_on.closes if body.resumes else None,
+            ends_pause=goes_on.fork is None,
+            strict=body.resumes and body.strict_resume is not False,
+            webhook=body.webhook,
+            agent=agent_name,
+            traceparent=None if (place := current_span.get()) is None else place.traceparent,
+            owned=by.owned,
+            stamped=by.user is not None,
+        )
+
+    async def _continued(
+        self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None, by: RunRequester
+    ) -> Continuation:
+        """What ``body`` goes on with. A fork's questions are its own: answers to those of the newest state are none."""
+        async with self._database.reading(tenant_id, by.owned) as session:
+            row = await queries.waiting(session, tenant_id, thread_id, fork)
+        if row is None or not (fork is None or row.forks or fork == origin_id(thread_id)):
+            if row is None and body.if_not_exists == "create" and fork is None:
+                return Continuation()
+            raise NotFound(
+                f"Thread with ID {thread_id} not found"
+                if row is None
+                else f"Checkpoint {fork} not found in thread {thread_id}"
+            )
+        if not body.resumes:
+            return Continuation(fork)
+        assert body.command is not None
+        if fork is not None and fork != row.head:
+            return Continuation(fork)
+        waiting = msgspec.convert(row.questions or [], list[OpenQuestion])
+        given = answers_of(body.command.resume, waiting)
+        for question, answer, at in given:
+            question.check(answer, by.actor, by.approves, at)
+        return Continuation(
+            answers={question.key: answer for question, answer, _ in given},
+            closes=tuple(question.id for question, _, _ in given),
+            asked_by=next((one.run_id or row.last_run for one, _, _ in given), None),
+            requested_by=None if _brings_work(body.command) else next((one.requested_by for one, _, _ in given), None),
+        )
+
+
+def _brings_work(command: CommandBody) -> bool:
+    """Whether an answer also changes the state or the node: it begins work of its sender's."""
+    return command.update is not None or (command.goto is not None and bool(goto_nodes(command.goto)))
+
+
+def answer_event(principal: Principal, asked_by: UUID, body: RunCreate) -> AuditEvent:
+    """For the audit log: who answered the questions of which run, and how, where the answer has a name for it."""
+    resume = body.command.resume if body.command is not None else None
+    answers: list[Any] = [resume]
+    if isinstance(resume, dict) and not {"action", "type", "decisions"} & resume.keys():
+        answers = list(resume.values())
+    named = sorted({word for answer in answers for word in _words(answer)})
+    return AuditEvent(principal.tenant_id, "review.answered", principal.actor, " ".join([f"run {asked_by}", *named]))
+
+
+def _words(answer: Any) -> list[str]:
+    """The actions that an answer names, in any of its forms."""
+    given = answer.get("decisions") if isinstance(answer, dict) else None
+    if not isinstance(given, list):
+        given = [answer]
+    found = [one.get("action") or one.get("type") if isinstance(one, dict) else one for one in given]
+    found = ["approve" if one is True else "reject" if one is False else one for one in found]
+    return [one for one in found if isinstance(one, str) and one in KNOWN_ACTIONS]
+
+
+def _check_webhook(url: str, allowed: AddressAllowlist) -> None:
+    try:
+        check_url(url, allowed)
+    except ValueError as error:
+        raise Invalid(f"The webhook cannot be called: {error}.", (("/webhook", "cannot be called"),)) from error
+
+
+def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
+    """Raises ``Invalid`` for what ``agent`` cannot take: an input, an update, the name of a node."""
+    if body.command is None and body.input is not None:
+        agent.read_input(body.input, run_id)
+    if body.command is not None and body.command.update is not None:
+        agent.read_update(body.command.update, run_id)
+    _check_nodes("interrupt_before", body.interrupt_before, agent.nodes)
+    _check_nodes("interrupt_after", body.interrupt_after, agent.nodes)
+    if body.command is not None and body.command.goto is not None:
+        _check_nodes("command/goto", goto_nodes(body.command.goto), (*agent.nodes, END_NODE))
+
+
+def _check_nodes(field: str, named: NodeNames | None, nodes: tuple[str, ...]) -> None:
+    for name in named if isinstance(named, list) else ():
+        if name not in nodes:
+            raise Invalid(
+                f"{field.replace('/', '.')} names {name[:100]!r}, which is no node of this agent: use "
+                f"{', '.join(nodes)}.",
+                ((f"/{field}", "unknown node"),),
+            )

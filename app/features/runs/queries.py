@@ -1,0 +1,256 @@
+"""SQL of runs, for requests: as one tenant. What the engine writes is in ``claims`` and ``journal``."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+
+from app.base.offload import MAX_ANSWER_BYTES
+from app.domain.event_id import EventId
+from app.engine.checkpoints.snapshot import COLUMNS, ITEMS
+from app.engine.tables import events, runs, steps, threads, tool_intents
+from app.infra.db.session import Reader, ScopedStatement, Writer
+
+_SHOWN = (
+    runs.c.run_id,
+    runs.c.thread_id,
+    runs.c.assistant_id,
+    runs.c.created_at,
+    runs.c.updated_at,
+    runs.c.status,
+    runs.c.metadata,
+    runs.c.request,
+    runs.c.multitask_strategy,
+)
+
+
+_OWN_THREAD = """exists (select from threads own where own.tenant_id = runs.tenant_id
+    and own.thread_id = runs.thread_id and own.metadata @> cast(:owned as jsonb))"""
+
+
+def _of(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> list[sa.ColumnElement[bool]]:
+    return [
+        runs.c.tenant_id == tenant_id,
+        runs.c.run_id == run_id,
+        runs.c.thread_id == thread_id,
+        *_on_own(session, tenant_id, thread_id),
+    ]
+
+
+def _on_own(session: Reader, tenant_id: UUID, thread_id: UUID) -> list[sa.ColumnElement[bool]]:
+    """That the thread is in reach, where not all are."""
+    mine = session.within(threads.c.metadata)
+    return (
+        [sa.exists().where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, *mine)] if mine else []
+    )
+
+
+async def get(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """One run, as it is shown."""
+    return await session.first(sa.select(*_SHOWN).where(*_of(session, tenant_id, thread_id, run_id)))
+
+
+async def listed(
+    session: Reader, tenant_id: UUID, thread_id: UUID, *, status: str | None, limit: int, offset: int
+) -> Sequence[Row[Any]]:
+    """The runs of a thread, newest first; fewer than the ``matched`` ones of the page where they are large."""
+    which = runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id
+    chosen = sa.select(*_SHOWN).where(*which, *_on_own(session, tenant_id, thread_id))
+    if status is not None:
+        chosen = chosen.where(runs.c.status == status)
+    size = sa.func.octet_length(runs.c.request).label("size")
+    page = chosen.add_columns(runs.c.ordinal, size).order_by(runs.c.ordinal.desc()).limit(limit).offset(offset)
+    page_of = page.subquery()
+    newest = page_of.c.ordinal.desc()
+    sized = sa.select(
+        page_of,
+        sa.func.count().over().label("matched"),
+        sa.func.row_number().over(order_by=newest).label("place"),
+        sa.func.sum(page_of.c.size).over(order_by=newest).label("total"),
+    ).subquery()
+    fits = sa.or_(sized.c.place == 1, sized.c.total <= MAX_ANSWER_BYTES)
+    return await session.all(sa.select(sized).where(fits).order_by(sized.c.ordinal.desc()))
+
+
+_LOG = ScopedStatement(
+    """
+    select coalesce(ended_at < now() - make_interval(hours => :hours), false) as over from runs
+    where tenant_id = :tenant and thread_id = :thread
+      and (run_id = cast(:run as uuid) or ordinal = cast(:ordinal as int))<owned>
+    """,
+    _OWN_THREAD,
+)
+
+
+async def log_over(
+    session: Reader,
+    tenant_id: UUID,
+    thread_id: UUID,
+    hours: int,
+    *,
+    run_id: UUID | None = None,
+    ordinal: int | None = None,
+) -> bool | None:
+    """Whether a run of the thread ended more than ``hours`` ago: its event log may be gone. None: unknown run."""
+    named = {"tenant": tenant_id, "thread": thread_id, "hours": hours, "run": run_id, "ordinal": ordinal}
+    found: bool | None = await session.scalar(_LOG, named)
+    return found
+
+
+_WAITING = ScopedStatement(
+    """
+    select t.head,
+      (select jsonb_agg(jsonb_build_object('id', i->>'id', 'key', coalesce(q.key, i->>'id'), 'run_id', q.run_id,
+          'expects', q.expects, 'others_only', coalesce(q.others_only, false), 'requested_by', q.requested_by,
+          'kind', coalesce(q.kind, case i->'value'->>'type'
+            when 'tool_approval' then 'approval' when 'tool_review' then 'review' else 'question' end)))
+       from jsonb_path_query(case when t.live_run is null then t.interrupts
+         when (t.before->>'answering')::boolean then t.before->'interrupts' end, '$.*[*]') as i
+       left join questions q on q.tenant_id = t.tenant_id and q.thread_id = t.thread_id and q.question_id = i->>'id'
+       where q.closed_at is null) as questions,
+      (select r.run_id from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
+       order by r.ordinal desc limit 1) as last_run,
+      exists (select from checkpoints c
+       where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = :fork) as forks
+    from threads t where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary<owned>
+    """,
+    "t.metadata @> cast(:owned as jsonb)",
+)
+
+
+async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID | None) -> Row[Any] | None:
+    """What waits for an answer on a thread, its head and newest run, and whether it has the checkpoint ``fork``."""
+    return await session.first(_WAITING, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
+
+
+_TURN = ScopedStatement(
+    """
+    select t.runs,
+      (select min(r.ordinal) from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
+       and r.status in ('pending', 'running') and r.reason <> 'scheduled') as open
+    from threads t where t.tenant_id = :tenant and t.thread_id = :thread<owned>
+    """,
+    "t.metadata @> cast(:owned as jsonb)",
+)
+_TURN_FROM = sa.text("""
+    select run_id, ordinal from runs
+    where tenant_id = :tenant and thread_id = :thread and ordinal >= :ordinal and started_at is not null
+    order by ordinal limit 1
+""")
+
+
+async def turn(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """How many runs a thread has had, and the number of the first that has not ended."""
+    return await session.first(_TURN, {"tenant": tenant_id, "thread": thread_id})
+
+
+async def turn_from(session: Reader, tenant_id: UUID, thread_id: UUID, ordinal: int) -> Row[Any] | None:
+    """The first run from number ``ordinal`` on that has had its turn."""
+    return await session.first(_TURN_FROM, {"tenant": tenant_id, "thread": thread_id, "ordinal": ordinal})
+
+
+_EXISTS = ScopedStatement(
+    "select 1 from threads where tenant_id = :tenant and thread_id = :thread<owned>",
+    "metadata @> cast(:owned as jsonb)",
+)
+
+
+async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bool:
+    """Whether the tenant has this thread."""
+    return await session.scalar(_EXISTS, {"tenant": tenant_id, "thread": thread_id}) is not None
+
+
+_ENDING = sa.text(
+    "select r.thread_id, r.status, r.error, r.interrupts, t.last_number,"
+    f" r.run_id as ended_run, r.epoch as last_epoch, {COLUMNS}"
+    " from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id"
+    " left join checkpoints c on c.tenant_id = r.tenant_id and c.thread_id = r.thread_id"
+    f" and c.checkpoint_id = r.checkpoint_id {ITEMS}"
+    " where r.tenant_id = :tenant and r.run_id = :run and (cast(:thread as uuid) is null or r.thread_id = :thread)"
+)
+
+
+async def ending(session: Reader, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> Row[Any] | None:
+    """A run's status, error and the state it ended with, in one query."""
+    return await session.first(_ENDING, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+
+
+_STANDING = sa.text("""
+    select thread_id, status, error, request, run_id as ended_run, epoch as last_epoch
+    from runs where tenant_id = :tenant and run_id = :run
+""")
+
+
+async def standing(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """A run's status and what it was asked for, without any state."""
+    return await session.first(_STANDING, {"tenant": tenant_id, "run": run_id})
+
+
+PAGE_ROWS = 256
+PAGE_BYTES = 512 * 1024
+"""Rows of the event log that are read at once: this many, or those in which these bytes are passed."""
+
+_LOGGED = sa.text(f"""
+    select epoch, seq, body from (
+      select epoch, seq, body, sum(octet_length(body)) over (order by epoch, seq) - octet_length(body) as before
+      from events
+      where tenant_id = :tenant and run_id = :run and epoch >= :epoch and (epoch, seq) > (:epoch, :seq)
+      order by epoch, seq limit {PAGE_ROWS}
+    ) page where before < {PAGE_BYTES} order by epoch, seq
+""")
+
+
+async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: EventId) -> Sequence[Row[Any]]:
+    """A page of the event log of a run after the row ``after``, in order: epoch, seq of the first frame, body."""
+    named = {"tenant": tenant_id, "run": run_id, "epoch": after.epoch, "seq": after.seq}
+    return await session.all(_LOGGED, named)
+
+
+def has_more(page: Collection[Row[Any]]) -> bool:
+    """Whether another page of the event log may follow ``page``."""
+    return len(page) == PAGE_ROWS or sum(len(row.body) for row in page) >= PAGE_BYTES
+
+
+_LAST_STEP = sa.text("""
+    select coalesce(
+      (select max(s.step) from steps s where s.tenant_id = :tenant and s.run_id = :run),
+      (select max(c.step) from checkpoints c
+       where c.tenant_id = :tenant and c.thread_id = :thread and c.run_id = :run))
+""")
+
+
+async def last_step(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> int | None:
+    """The number of the last step that a run has committed, its input counted; None when there is none."""
+    found: int | None = await session.scalar(_LAST_STEP, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+    return found
+
+
+_AT = sa.text(
+    f"select {COLUMNS} from checkpoints c {ITEMS}"
+    " where c.tenant_id = :tenant and c.thread_id = :thread and c.checkpoint_id = :checkpoint"
+)
+
+
+async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
+    """One checkpoint with its state, in one query."""
+    return await session.first(_AT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
+
+
+async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
+    """Remove an ended run and what it left; whether it was there.
+
+    Its transitions, the thread's checkpoints, and the calls that a fork from these must not repeat stay.
+    """
+    gone = await session.execute(
+        sa.delete(runs).where(*_of(session, tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running")))
+    )
+    if gone:
+        for table in (steps, events):
+            await session.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id))
+        its = tool_intents.c.tenant_id == tenant_id, tool_intents.c.run_id == run_id
+        unrepeatable = tool_intents.c.tool_class.in_(("unsafe", "reconcilable"))
+        await session.execute(sa.delete(tool_intents).where(*its, ~unrepeatable))
+        await session.execute(sa.update(tool_intents).where(*its).values(thread_id=thread_id))
+    return bool(gone)

@@ -1,0 +1,259 @@
+"""What clients do with runs."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row
+
+from app.base.crash_points import crash_point
+from app.base.errors import Conflict, Gone, Invalid, NotFound, Unavailable
+from app.domain.event_id import START, EventId
+from app.domain.lifecycle import LIVE
+from app.engine.entries import AcceptEntry, ClaimedRun, created
+from app.engine.queue.claims import TAKE_OVER, RunAdmission, RunQueue
+from app.engine.streams.send_budget import Result
+from app.engine.structs import BulkCancel, Run, RunCreate, kwargs_of
+from app.engine.supervisor import Supervisor
+from app.features.runs import queries
+from app.features.runs.creation import RunFactory, answer_event
+from app.features.runs.run_streams import RunStreams
+from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
+from app.infra.db.engine import Database
+from app.security.access.structs import AuditSink, MetadataFilter, NullAuditSink, Principal
+from app.security.idempotency import queries as keys
+from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
+
+MAX_BATCH_SIZE = 100
+
+encode = msgspec.json.Encoder().encode
+
+
+class RunService:
+    """Creates runs and follows them. A run goes on whatever becomes of the request that made it."""
+
+    def __init__(
+        self,
+        database: Database,
+        claims: RunQueue,
+        supervisor: Supervisor,
+        creation: RunFactory,
+        admission: RunAdmission,
+        records: AuditSink = NullAuditSink(),
+    ) -> None:
+        """``records`` keeps who answered the questions of runs."""
+        self._database = database
+        self._claims = claims
+        self._supervisor = supervisor
+        self._creation = creation
+        self.admission = admission
+        self._records = records
+        self._kept_hours = supervisor.retention.events_hours
+        self._streams = RunStreams(database, supervisor)
+        self._thread_streams = ThreadStreams(database, supervisor, self._streams)
+
+    async def create(
+        self, principal: Principal, thread_id: UUID | None, body: RunCreate, key: IdempotencyKey | None = None
+    ) -> ClaimedRun | ReplayedResponse:
+        """Accept a run: committed when this returns, and live here if its turn has come.
+
+        Without ``thread_id`` the run gets a thread of its own, which goes with it unless ``on_completion`` is
+        ``save_response``. A request that was sent before with the same ``key`` gets what it made then. Raises
+        ``Invalid`` for an input that the agent does not take, ``NotFound``, ``Conflict``, ``Unavailable``.
+        """
+        self.check_open()
+        given = body
+        by, body = await self._creation.reach(principal, thread_id, body)
+        asked = await self._creation.entry(principal.tenant_id, thread_id, body, by)
+        given.input = body.input = None  # the entry has it, and it may be large
+        async with self.admission.admitted([asked], principal.limits) as (entry,):
+            accepted = await (self._claims.accept(entry) if key is None else self._claims.accept_once(entry, key))
+        if isinstance(accepted, ReplayedResponse):
+            self.admission.release([entry])
+            return accepted
+        crash_point("accepted")
+        if entry.parent_id is not None:
+            self._records.record(answer_event(principal, entry.parent_id, body))
+        self.launch(entry, accepted)
+        return accepted
+
+    def check_open(self) -> None:
+        """Raise ``Unavailable`` when this process takes no more runs."""
+        if self._supervisor.closing:
+            raise Unavailable("The server is stopping; try again.", retry_after=1)
+
+    def launch(self, entry: AcceptEntry, claimed: ClaimedRun) -> None:
+        """Run what was just accepted, here if its turn has come."""
+        if claimed.started:
+            self._supervisor.launch(claimed)
+            return
+        if claimed.behind is not None and entry.strategy in TAKE_OVER:
+            self._supervisor.stop(entry.tenant_id, [claimed.behind], TAKE_OVER[entry.strategy])
+        if claimed.behind is None or entry.delay:
+            self._supervisor.queued(entry.delay)
+
+    async def create_batch(
+        self, principal: Principal, bodies: Sequence[RunCreate], key: IdempotencyKey | None = None
+    ) -> Sequence[Run] | msgspec.Raw:
+        """Accept stateless runs, in order; when one of them cannot be, none is. Raises what ``create`` raises."""
+        if len(bodies) > MAX_BATCH_SIZE:
+            raise Invalid(f"A batch has at most {MAX_BATCH_SIZE} runs.", (("/", "too many"),))
+        reach = [await self._creation.reach(principal, None, body) for body in bodies]
+        asked = [await self._creation.entry(principal.tenant_id, None, body, by) for by, body in reach]
+        self.check_open()
+        async with self.admission.admitted(asked, principal.limits) as entries:
+            if key is None:
+                claims: Sequence[ClaimedRun] | ReplayedResponse = await self._claims.accept_all(entries)
+            else:
+                claims = await self._batch_once(principal.tenant_id, entries, key)
+        if isinstance(claims, ReplayedResponse):
+            self.admission.release(entries)
+            return msgspec.Raw(claims.answer)
+        for entry, claimed in zip(entries, claims, strict=True):
+            self.launch(entry, claimed)
+        return [created(claimed) for claimed in claims]
+
+    async def _batch_once(
+        self, tenant_id: UUID, entries: Sequence[AcceptEntry], key: IdempotencyKey
+    ) -> Sequence[ClaimedRun] | ReplayedResponse:
+        async with self._database.writing(tenant_id) as session:
+            made = await keys.take(session, tenant_id, key)
+            if made is not None:
+                return made
+            claims = await self._claims.accept_on(await session.driver(), entries)
+            answer = encode([created(claimed) for claimed in claims])
+            await keys.save_response(session, tenant_id, key, ReplayedResponse(answer=answer))
+        return claims
+
+    async def get(self, principal: Principal, thread_id: UUID, run_id: UUID) -> Run:
+        """One run of a thread. Raises ``NotFound``."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        return await self._get(principal, thread_id, run_id, owned)
+
+    async def _get(self, principal: Principal, thread_id: UUID, run_id: UUID, owned: MetadataFilter) -> Run:
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.get(session, principal.tenant_id, thread_id, run_id)
+        if row is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        return _shown(row)
+
+    async def may_stop(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
+        """Raise ``Forbidden`` or ``NotFound`` for one who may not stop a run."""
+        if principal.rules is not None:
+            await self._get(principal, thread_id, run_id, await self._stopping(principal, "interrupt", thread_id))
+
+    async def _stopping(self, principal: Principal, action: str, thread_id: UUID | None) -> MetadataFilter:
+        named = {} if thread_id is None else {"thread_id": thread_id}
+        return await principal.permit("threads", "update", action=action, **named)
+
+    async def list(
+        self, principal: Principal, thread_id: UUID, *, status: str | None, limit: int, offset: int
+    ) -> tuple[list[Run], int | None]:
+        """The runs of a thread, newest first, and the offset that goes on where large ones cut the page short.
+
+        Raises ``NotFound`` for an unknown thread.
+        """
+        owned = await principal.permit("threads", "search", thread_id=thread_id, limit=limit, offset=offset)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            rows = await queries.listed(
+                session, principal.tenant_id, thread_id, status=status, limit=limit, offset=offset
+            )
+            if not rows and not await queries.thread_exists(session, principal.tenant_id, thread_id):
+                raise NotFound(f"Thread with ID {thread_id} not found")
+        cut = rows and len(rows) < rows[0].matched
+        return [_shown(row) for row in rows], offset + len(rows) if cut else None
+
+    async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> Result:
+        """The run's final values (or its error) as JSON, once it has ended."""
+        return await self._streams.outcome(principal.tenant_id, thread_id, run_id, principal.holder)
+
+    async def check_log(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
+        """Raise ``NotFound`` for an unknown run, ``Gone`` for one whose stream is not kept any more."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            over = await queries.log_over(session, principal.tenant_id, thread_id, self._kept_hours, run_id=run_id)
+        if over is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        if over:
+            raise Gone(
+                f"The run ended more than {self._kept_hours} hours ago: its stream is gone. Read the thread's state "
+                f"instead."
+            )
+
+    def stream(
+        self,
+        principal: Principal,
+        run_id: UUID,
+        *,
+        after: EventId = START,
+        modes: Collection[str] | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The run's frames after ``after``, until it ends."""
+        return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes, holder=principal.holder)
+
+    async def thread_stream(
+        self, principal: Principal, thread_id: UUID, *, after: ThreadCursor | None, modes: Collection[str]
+    ) -> AsyncIterator[bytes]:
+        """The frames of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``, ``Gone``."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id)
+        now = await self._thread_streams.from_now(principal.tenant_id, thread_id, owned)
+        if now is None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+        if after is not None:
+            async with self._database.reading(principal.tenant_id) as session:
+                hours = self._kept_hours
+                if await queries.log_over(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
+                    raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
+        return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes, holder=principal.holder)
+
+    async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
+        """Stop a run; with ``wait``, return once it has ended. Raises ``NotFound`` when it is unknown or has ended."""
+        owned = await self._stopping(principal, action, thread_id)
+        run = await self._get(principal, thread_id, run_id, owned)
+        if run.status not in LIVE:
+            raise NotFound(
+                "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the runs haven't "
+                "been deleted or completed."
+            )
+        await self._supervisor.cancel(principal.tenant_id, [run_id], action)
+        if wait:
+            await self._streams.ended(principal.tenant_id, thread_id, run_id)
+
+    async def cancel_many(self, principal: Principal, which: BulkCancel, action: str) -> None:
+        """Stop many runs. Raises ``Invalid``, ``NotFound`` when there are none."""
+        which.check()
+        statuses = [status for status in LIVE if which.status in {status, "all", None}]
+        owned = await self._stopping(principal, action, which.thread_id)
+        run_ids = await self._supervisor.matching(principal.tenant_id, statuses, which.thread_id, which.run_ids, owned)
+        if not run_ids:
+            raise NotFound("No runs found to cancel.")
+        await self._supervisor.cancel(principal.tenant_id, run_ids, action)
+
+    async def stop(self, principal: Principal, run_id: UUID) -> None:
+        """Cancel a run whose only reader left, as its creator asked (``on_disconnect``)."""
+        await self._supervisor.cancel(principal.tenant_id, [run_id], "interrupt")
+
+    async def delete(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
+        """Remove an ended run. Raises ``Conflict`` while it lives, ``NotFound``."""
+        owned = await principal.permit("threads", "delete", thread_id=thread_id, run_id=run_id)
+        async with self._database.writing(principal.tenant_id, owned) as session:
+            if await queries.delete(session, principal.tenant_id, thread_id, run_id):
+                return
+            if await queries.get(session, principal.tenant_id, thread_id, run_id) is not None:
+                raise Conflict("The run has not ended: cancel it first.")
+        raise NotFound(f"Run with ID {run_id} not found")
+
+
+def _shown(row: Row[Any]) -> Run:
+    return Run(
+        run_id=row.run_id,
+        thread_id=row.thread_id,
+        assistant_id=row.assistant_id,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        status=row.status,
+        metadata=row.metadata,
+        kwargs=kwargs_of(row.request),
+        multitask_strategy=row.multitask_strategy,
+    )

@@ -1,0 +1,70 @@
+"""HTTP routes of the store: long-term memory beside the threads."""
+
+from litestar import Controller, Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, JSONBody
+
+from app.features.access.guard import READS, WRITES
+from app.features.store.service import StoreService
+from app.features.store.structs import (
+    FoundItems,
+    FoundNamespaces,
+    Item,
+    ItemDelete,
+    ItemPut,
+    ItemSearch,
+    NamespaceSearch,
+)
+from app.infra.http.query_params import NEXT_PAGE
+from app.security.access.structs import Principal
+
+CurrentPrincipal = NamedDependency[Principal]
+Service = NamedDependency[StoreService]
+
+
+class StoreController(Controller):
+    """The store: values at keys in namespaces, found by name, by field, by meaning and by words."""
+
+    path = "/store"
+    tags = ("store",)
+    opt = WRITES
+
+    @put("/items", status_code=204, summary="Store an item")
+    async def put_item(self, data: JSONBody[ItemPut], principal: CurrentPrincipal, store: Service) -> None:
+        """In place of the one that has its namespace and key."""
+        await store.put(principal, data)
+
+    @get("/items", opt=READS, summary="One item")
+    async def get_item(
+        self,
+        principal: CurrentPrincipal,
+        store: Service,
+        namespace: FromQuery[str],
+        key: FromQuery[str],
+        refresh_ttl: FromQuery[bool | None] = None,
+    ) -> Item | None:
+        """The labels of ``namespace`` with dots between them. Null when there is none."""
+        return await store.get(principal, namespace.split(".") if namespace else [], key, refresh_ttl)
+
+    @delete("/items", summary="Remove an item")
+    async def delete_item(self, data: JSONBody[ItemDelete], principal: CurrentPrincipal, store: Service) -> None:
+        """Whether it is there or not."""
+        await store.delete(principal, data.namespace, data.key)
+
+    @post("/items/search", status_code=200, opt=READS, summary="Search items")
+    async def search(
+        self, data: JSONBody[ItemSearch], principal: CurrentPrincipal, store: Service
+    ) -> Response[FoundItems]:
+        """The newest first, or with a ``query`` the best first.
+
+        A page cut because its items are large names in ``X-Pagination-Next`` the offset that goes on.
+        """
+        found, following = await store.search(principal, data)
+        return Response(FoundItems(items=found), headers={} if following is None else {NEXT_PAGE: str(following)})
+
+    @post("/namespaces", status_code=200, opt=READS, summary="List namespaces")
+    async def namespaces(
+        self, data: JSONBody[NamespaceSearch], principal: CurrentPrincipal, store: Service
+    ) -> FoundNamespaces:
+        """Those that hold items, in order."""
+        return FoundNamespaces(namespaces=await store.namespaces(principal, data))

@@ -1,0 +1,159 @@
+"""Namespaces and keys: what they may be, and how they are kept. Pure.
+
+A namespace is kept as its labels with a dot after each (``users.u1.``), ordered by bytes: those below a prefix are one
+range of the index, and no label can be mistaken for a part of another.
+
+What an item may be, whichever way it comes: over HTTP, from an agent, or out of a file. Pure.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.base.errors import Invalid
+from app.features.store.index.fields import check_fields
+from app.features.store.structs import ItemPut
+
+MAX_LABELS = 32
+MAX_NAME_BYTES = 1000
+"""Bytes of a namespace with its dots, and of a key."""
+
+APART = "\U0010ffff"
+"""Labels that begin with this character, the last one of all, are not a client's: what lies below them is reached by
+other ways (the chunks of documents)."""
+
+EVERYWHERE = ("", APART)
+"""The range of all namespaces of clients."""
+
+AFTER_DOT = "/"
+"""The character after the dot."""
+
+ANY_LABEL = "*"
+
+
+def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
+    """A namespace as it is kept. Raises ``Invalid``, which names ``field``, for labels that cannot be."""
+    if len(namespace) > MAX_LABELS:
+        raise _bad(f"`{field}` has more than {MAX_LABELS} labels.", f"/{field}")
+    for number, label in enumerate(namespace):
+        if not label:
+            raise _bad(f"`{field}` has an empty label.", f"/{field}/{number}")
+        if "." in label:
+            shown = label if len(label) <= 100 else f"{label[:100]}…"
+            raise _bad(f"`{field}` has the label {shown!r}: a label has no dot.", f"/{field}/{number}")
+        if not number and label.startswith(APART):
+            raise _bad(f"`{field}` begins with U+10FFFF, which is no character.", f"/{field}/0")
+        _check_characters(label, field)
+    path = "".join(f"{label}." for label in namespace)
+    if len(path.encode()) > MAX_NAME_BYTES:
+        raise _bad(f"`{field}` is longer than {MAX_NAME_BYTES} bytes.", f"/{field}")
+    return path
+
+
+def namespace_path(namespace: Sequence[str]) -> str:
+    """The namespace of one item as it is kept. Raises ``Invalid`` also for one without labels."""
+    if not namespace:
+        raise _bad("`namespace` needs a label: an item lies in a namespace.", "/namespace")
+    return path_of(namespace)
+
+
+def key_of(key: str) -> str:
+    """A key. Raises ``Invalid`` for one that cannot be."""
+    if not key:
+        raise _bad("`key` must not be empty.", "/key")
+    _check_characters(key, "key")
+    if len(key.encode()) > MAX_NAME_BYTES:
+        raise _bad(f"`key` is longer than {MAX_NAME_BYTES} bytes.", "/key")
+    return key
+
+
+def labels_of(path: str) -> list[str]:
+    """The namespace that is kept as ``path``."""
+    return path.split(".")[:-1]
+
+
+def range_of(path: str) -> tuple[str, str]:
+    """From where to before where the namespaces at and below ``path`` lie."""
+    return (path, path[:-1] + AFTER_DOT) if path else EVERYWHERE
+
+
+def _check_characters(text: str, field: str) -> None:
+    if "\x00" in text:
+        raise _bad(f"`{field}` has a NUL character, which cannot be stored.", f"/{field}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _bad(f"`{field}` is no UTF-8 text.", f"/{field}") from None
+
+
+def _bad(detail: str, pointer: str) -> Invalid:
+    return Invalid(detail, ((pointer, detail),))
+
+
+MAX_VALUE_BYTES = 512 * 1024
+"""Bytes of a value, as JSON."""
+
+_AS_DIGITS = bytes.maketrans(b"123456789E-", b"000000000e+")
+_UNUSUAL_NUMBERS = (b"e0000", b"e+0000", b"0" * 1000)
+"""Exponents and lengths of numbers that PostgreSQL may not hold: such a value is stored as it is parsed."""
+
+MAX_TTL_MINUTES = 10 * 366 * 24 * 60
+"""Minutes."""
+
+
+class ValidatedItem(msgspec.Struct, frozen=True):
+    """An item that can be stored. ``value`` is decoded, ``text`` its JSON; ``index`` is JSON, as it was put."""
+
+    path: str
+    key: str
+    value: dict[str, Any]
+    text: str
+    index: str | None
+    ttl_minutes: float | None
+
+
+def validated_item(body: ItemPut, ttl: float) -> ValidatedItem:
+    """``body``, checked. ``ttl``: minutes that it stays where it does not say; 0: for ever. Raises ``Invalid``."""
+    path, key = namespace_path(body.namespace), key_of(body.key)
+    value = _value_in(body.value)
+    raw = bytes(body.value)
+    if body.index is True:
+        raise Invalid("`index` is false, a list of fields, or null.", (("/index", "true is the default"),))
+    if isinstance(body.index, list):
+        check_fields(body.index)
+    return ValidatedItem(
+        path=path,
+        key=key,
+        value=value,
+        text=(msgspec.json.encode(value) if _has_unusual_number(raw) else raw).decode(),
+        index=None if body.index is None else msgspec.json.encode(body.index).decode(),
+        ttl_minutes=_ttl((ttl or None) if body.ttl is msgspec.UNSET else body.ttl),
+    )
+
+
+def _has_unusual_number(raw: bytes) -> bool:
+    """Whether there may be one; by plain searches, which take a millisecond for the largest value."""
+    digits = raw.translate(_AS_DIGITS)
+    return any(number in digits for number in _UNUSUAL_NUMBERS)
+
+
+def _value_in(raw: msgspec.Raw) -> dict[str, Any]:
+    if len(bytes(raw)) > MAX_VALUE_BYTES:
+        raise Invalid(f"`value` is larger than {MAX_VALUE_BYTES} bytes.", (("/value", "too large"),))
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise Invalid(f"`value` cannot be stored: {str(error).lower()}.", (("/value", "not acceptable"),)) from error
+    if not isinstance(value, dict):
+        raise Invalid("`value` must be an object.", (("/value", "must be an object"),))
+    return value
+
+
+def _ttl(minutes: float | None) -> float | None:
+    if minutes is not None and not (math.isfinite(minutes) and 0 < minutes <= MAX_TTL_MINUTES):
+        raise Invalid(
+            f"`ttl` is a number of minutes above 0 and at most {MAX_TTL_MINUTES}, or null.", (("/ttl", "out of range"),)
+        )
+    return minutes

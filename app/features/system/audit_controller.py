@@ -1,0 +1,36 @@
+"""The audit log of the caller's tenant."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+
+from app.features.access.guard import OPERATES
+from app.infra.http.query_params import Limit
+from app.security.access.structs import Principal
+from app.security.audit.service import AuditService
+from app.security.audit.structs import Entry
+
+CurrentPrincipal = NamedDependency[Principal]
+Before = Annotated[UUID | None, QueryParameter(description="Only entries older than this one.")]
+
+
+class AuditController(Controller):
+    """Who did what, and who was refused."""
+
+    path = "/audit"
+    tags = ("access",)
+    opt = OPERATES
+
+    @get(summary="Read the audit log")
+    async def entries(
+        self,
+        principal: CurrentPrincipal,
+        audit: NamedDependency[AuditService],
+        limit: Limit = 100,
+        before: Before = None,
+    ) -> list[Entry]:
+        """The newest first. Entries are kept for 90 days; the next page begins before the last one's `entry_id`."""
+        return await audit.entries(principal.tenant_id, limit, before)

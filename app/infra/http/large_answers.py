@@ -1,0 +1,125 @@
+"""Large JSON answers: sent in slices, bounded for each key and process, given up when the client does not read.
+
+A client that asks and never reads keeps its answer in memory. Streams and waits have their own bounds
+(``app.infra.http.open_streams``, ``app.engine.streams.send_budget``); this is for the answers that handlers return.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Hashable
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.base.errors import Limited, Unavailable
+from app.base.offload import ByteBudget
+from app.infra.http.open_streams import SLICE, STUCK
+from app.infra.http.problems import answer_error
+
+LARGE = 1024 * 1024
+"""Bytes; smaller answers are sent as they are."""
+MAX_BYTES = 160 * 1024 * 1024
+MAX_BYTES_EACH = 64 * 1024 * 1024
+"""Bytes of large answers that are being sent at once: by this process, and to one holder (a key)."""
+WAIT_SECONDS = 1.0
+MAX_WAITING = 2
+"""Answers of one holder that wait for their turn, and for how long: they are in memory already."""
+
+
+class LargeAnswers:
+    """ASGI middleware around the routes."""
+
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int = MAX_BYTES, each: int = MAX_BYTES_EACH, stuck: float = STUCK
+    ) -> None:
+        self._app = app
+        self.budget = ByteBudget(max_bytes, each)
+        self.waiting: Counter[Hashable] = Counter()
+        self.stuck = stuck
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(self, scope, receive, send)
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            answer.release()
+
+
+class _Answer:
+    """``send`` of one request. What is sent after the application has returned, like a stream, passes as it is."""
+
+    __slots__ = ("_holder", "_layer", "_receive", "_reserved", "_returned", "_scope", "_send", "_start", "_stopped")
+
+    def __init__(self, layer: LargeAnswers, scope: Scope, receive: Receive, send: Send) -> None:
+        self._layer = layer
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._start: Any = None
+        self._holder: Hashable = None
+        self._reserved = 0
+        self._stopped = False
+        self._returned = False
+
+    def release(self) -> None:
+        """The application has returned: its answer is sent, or given up."""
+        self._returned = True
+        if self._reserved:
+            self._layer.budget.release(self._holder, self._reserved)
+            self._reserved = 0
+
+    async def __call__(self, message: Any) -> None:
+        if self._returned:
+            await self._send(message)
+        elif self._stopped:
+            return
+        elif message["type"] == "http.response.start" and _length(message) > LARGE:
+            self._start = message
+        elif self._start is None:
+            await self._send(message)
+        else:
+            await self._begin(message)
+
+    async def _begin(self, message: Any) -> None:
+        start, self._start = self._start, None
+        if message.get("more_body", False):  # it comes in parts, and one of them is in memory
+            await self._send(start)
+            await self._send(message)
+            return
+        try:
+            await self._reserve(_length(start))
+        except (Limited, Unavailable) as error:
+            self._stopped = True
+            await answer_error(self._scope, self._receive, self._send, error)
+            return
+        await self._send(start)
+        body = message["body"]
+        try:
+            for at in range(0, len(body), SLICE):
+                more = at + SLICE < len(body)
+                piece = {"type": message["type"], "body": body[at : at + SLICE], "more_body": more}
+                async with asyncio.timeout(self._layer.stuck):
+                    await self._send(piece)  # type: ignore[arg-type]
+        except TimeoutError:
+            self._stopped = True  # an answer without its end cuts the connection
+
+    async def _reserve(self, size: int) -> None:
+        layer, self._holder = self._layer, getattr(self._scope.get("user"), "holder", None)
+        if layer.waiting[self._holder] >= MAX_WAITING:
+            raise Limited("Large answers to this key wait to be read: read them one after the other.", 1)
+        layer.waiting[self._holder] += 1
+        try:
+            self._reserved = await layer.budget.acquire(self._holder, size, WAIT_SECONDS)
+        finally:
+            layer.waiting[self._holder] -= 1
+            if not layer.waiting[self._holder]:
+                del layer.waiting[self._holder]
+
+
+def _length(start: Any) -> int:
+    return next((int(value) for name, value in start["headers"] if name.lower() == b"content-length"), 0)

@@ -1,0 +1,101 @@
+"""What comes in the address and the headers: pages, projections, stream modes, the place in a stream.
+
+Ids need nothing from here: declare the path as ``{thread_id:str}`` and the parameter as ``FromPath[UUID]``; what is no
+UUID is answered with 422 and "Invalid thread ID: must be a UUID" (``app.infra.http.problems``).
+"""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from litestar import Request
+from litestar.params import QueryParameter
+
+from app.base.errors import Invalid
+from app.domain.event_id import FROM_THE_START, START, EventId
+
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many to give at most.")]
+Offset = Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="How many to leave out first.")]
+
+_EVENT_ID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
+MAX_EVENT_NUMBER = 2**31 - 1
+"""The largest epoch, and the largest number of a frame in one."""
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Page(NamedTuple):
+    """A part of a list."""
+
+    limit: int
+    offset: int
+
+
+def page_of(limit: Limit = 10, offset: Offset = 0) -> Page:
+    """The page that ``limit`` and ``offset`` ask for: a dependency."""
+    return Page(limit, offset)
+
+
+NEXT_PAGE = "X-Pagination-Next"
+
+
+def page_headers(total: int, offset: int, count: int) -> dict[str, str]:
+    """Headers of a page of ``count`` things from ``offset`` on, out of ``total``; a next offset only if more follow."""
+    headers = {"X-Pagination-Total": str(total)}
+    if count and offset + count < total:
+        headers[NEXT_PAGE] = str(offset + count)
+    return headers
+
+
+def last_event_id(request: AnyRequest) -> EventId | None:
+    """The place after which a stream goes on; ``None`` when the client names none. Raises ``Invalid``."""
+    text = request.headers.get("last-event-id")
+    if not text:
+        return None
+    if text in FROM_THE_START:
+        return START
+    match = _EVENT_ID.fullmatch(text)
+    if match is None or int(match[1]) > MAX_EVENT_NUMBER or int(match[2]) > MAX_EVENT_NUMBER:
+        raise Invalid("Invalid Last-Event-ID: send an id of this stream (epoch-seq), or -1 for all of it.")
+    return EventId(int(match[1]), int(match[2]))
+
+
+def stream_modes(request: AnyRequest, allowed: Collection[str]) -> list[str] | None:
+    """The modes that ``stream_mode`` or ``stream_modes`` ask for, each once; ``None`` when neither does.
+
+    Repeated parameters, commas and JSON arrays all count. Raises ``Invalid`` for one that is not ``allowed``.
+    """
+    return choices(request, ("stream_mode", "stream_modes"), "stream mode", allowed)
+
+
+def select_fields(request: AnyRequest, allowed: Collection[str]) -> list[str] | None:
+    """The fields that ``select`` asks for, in any of the forms of ``stream_modes``. Raises ``Invalid``."""
+    return choices(request, ("select",), "select field", allowed)
+
+
+def project(things: Iterable[Any], fields: Sequence[str] | None) -> list[Any]:
+    """``things`` (structs) as they are, or as dictionaries with only ``fields``; what is unset stays out."""
+    if fields is None:
+        return list(things)
+    shown = [{field: getattr(thing, field) for field in fields} for thing in things]
+    return [{field: value for field, value in one.items() if value is not msgspec.UNSET} for one in shown]
+
+
+def choices(request: AnyRequest, names: Iterable[str], what: str, allowed: Collection[str]) -> list[str] | None:
+    """The values of the parameters ``names``, each once; ``None`` when there are none. Raises ``Invalid``."""
+    given = [text for name in names for text in request.query_params.getall(name, [])]
+    values = dict.fromkeys(value for text in given for value in _spread(text))
+    for value in values:
+        if value not in allowed:
+            raise Invalid(f"Invalid {what}: {value[:100]}. Use one of {', '.join(sorted(allowed))}.")
+    return list(values) or None
+
+
+def _spread(text: str) -> list[str]:
+    if text.startswith("["):
+        try:
+            return msgspec.json.decode(text, type=list[str])
+        except msgspec.DecodeError as error:
+            raise Invalid(f"A list in the address must be a JSON array of strings, not {text[:100]}.") from error
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,287 @@
+"""Request bodies: read whole within a deadline and a size, refused when they are no JSON text that we can keep.
+
+The check is by bytes, before any parser sees them (``app.base.json_scan``). A body is read when a handler asks for it,
+so a request without a valid key never has its body read.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.base.errors import Limited, Unavailable
+from app.base.json_scan import scan
+from app.base.offload import ByteBudget, body_bytes
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_MESSAGES_BODY_BYTES = 8 * 1024 * 1024
+"""Bytes for the routes that take messages, which may carry images: unless a setting says otherwise."""
+MAX_IN_FLIGHT = 16 * 1024 * 1024
+"""Bytes of large bodies (above ``MAX_BODY_BYTES``) that this process reads and serves at once."""
+MAX_ARRIVING = 64 * 1024 * 1024
+MAX_ARRIVING_EACH = 16 * 1024 * 1024
+"""Bytes of smaller bodies that have come in part, and of uploads, each: of all keys and of one."""
+UPLOAD = 2 * 1024 * 1024
+"""Bytes that an upload holds while it comes, whatever its size (``app.features.documents.uploads``)."""
+MAX_WAIT_SECONDS = 10.0
+"""For the turn of a body."""
+DISCARD_SECONDS = 1.0
+MAX_DISCARDED = 2 * 1024 * 1024
+"""What is still read of a body that is too large, so that a client which sends before it reads sees the answer."""
+SECONDS = 10.0
+"""For the whole body to arrive."""
+NOTHING = b"{}"
+"""What a request without a body reads as, so that a body whose fields are all optional can be left out."""
+
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
+_FILES = re.compile(r"/documents/?$")
+_MESSAGES = re.compile(r"/(?:runs|state)(?:/|$)|/threads/?$")
+_JSON = re.compile(rb"application/(?:[^;,\s]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+
+
+def takes_messages(path: str) -> bool:
+    """Whether the route at ``path`` takes messages and so a larger body: runs, states, new threads."""
+    return _MESSAGES.search(path) is not None
+
+
+def has_whole_body(scope: Any) -> bool:
+    """Whether a request may have a body that is read whole: a POST that brings a file has none
+    (``app.infra.http.uploads``).
+    """
+    return scope["method"] not in WITHOUT_BODY and not brings_file(scope)
+
+
+def brings_file(scope: Any) -> bool:
+    """Whether a request uploads a file."""
+    return scope["method"] == "POST" and _FILES.search(scope["path"]) is not None
+
+
+class RequestBodyMiddleware:
+    """ASGI middleware around the application: what ``receive`` gives inside is a whole, checked body.
+
+    Its errors are raised where the body is asked for, so the application's exception handlers answer them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        large: Callable[[str], bool] = takes_messages,
+        max_bytes: int = MAX_BODY_BYTES,
+        max_large_bytes: int = MAX_MESSAGES_BODY_BYTES,
+        seconds: float = SECONDS,
+    ) -> None:
+        self.app = app
+        self.large = large
+        self.max_bytes = max_bytes
+        self.max_large_bytes = max_large_bytes
+        self.seconds = seconds
+        self.in_flight = ByteBudget(max(MAX_IN_FLIGHT, max_large_bytes), each=max_large_bytes)
+        self.arriving = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH)
+        self.uploads = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP or not (has_whole_body(scope) or brings_file(scope)):
+            await self.app(scope, receive, send)
+            return
+        reader = (_BodyReceiver if has_whole_body(scope) else _Upload)(scope, receive, self)
+        try:
+            await self.app(scope, reader, send)
+        finally:
+            reader.release()
+
+
+class _Reserving:
+    """``receive`` of one request, which holds bytes of budgets until it is served."""
+
+    __slots__ = ("_limits", "_read", "_receive", "_reserved", "_scope")
+
+    def __init__(self, scope: Any, receive: Receive, limits: RequestBodyMiddleware) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._limits = limits
+        self._read = False
+        self._reserved: list[tuple[ByteBudget, Hashable, int]] = []
+
+    async def __call__(self) -> Any:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Give back what the body was allowed to take."""
+        for budget, *_ in list(self._reserved):
+            self._release(budget)
+
+    def _release(self, of: ByteBudget) -> None:
+        for budget, holder, size in self._reserved:
+            if budget is of:
+                budget.release(holder, size)
+        self._reserved = [one for one in self._reserved if one[0] is not of]
+
+    async def _reserve(self, budget: ByteBudget, size: int) -> None:
+        """Wait for the turn of a body. Raises ``Limited``, ``Unavailable``."""
+        holder = getattr(self._scope.get("user"), "holder", None)
+        try:
+            self._reserved.append((budget, holder, await budget.acquire(holder, size, MAX_WAIT_SECONDS)))
+        except (Limited, Unavailable):
+            await self._discard(self._limits.seconds, self._limits.max_large_bytes)
+            raise
+
+    async def _discard(self, seconds: float, max_bytes: int) -> None:
+        """Read up to ``max_bytes`` bytes of the body and keep none: a client that still sends would not see the
+        answer.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                message: Any = {"more_body": True}
+                while message.get("more_body", False) and max_bytes > 0:
+                    message = await self._receive()
+                    max_bytes -= len(message.get("body", b""))
+
+
+class _Upload(_Reserving):
+    """Bounds how many uploads arrive at once; their bytes are passed on as they come."""
+
+    __slots__ = ()
+
+    async def __call__(self) -> Any:
+        if not self._read:
+            self._read = True
+            await self._reserve(self._limits.uploads, UPLOAD)
+        message: Any = await self._receive()
+        if not message.get("more_body", False):
+            self.release()
+        return message
+
+
+class _BodyReceiver(_Reserving):
+    """The whole body first, then what the server says."""
+
+    __slots__ = ()
+
+    async def __call__(self) -> Any:
+        if self._read:
+            return await self._receive()
+        self._read = True
+        limits = self._limits
+        max_bytes = limits.max_large_bytes if limits.large(self._scope["path"]) else limits.max_bytes
+        try:
+            length = self._check_headers(max_bytes)
+            if length > limits.max_bytes:
+                await self._reserve(limits.in_flight, length)
+            async with asyncio.timeout(limits.seconds) as timer:
+                body = await self._collect(max_bytes, length, timer)
+        except _TooLarge:
+            await self._discard(DISCARD_SECONDS, MAX_DISCARDED)
+            raise
+        except TimeoutError:
+            raise HTTPException(
+                f"The body did not arrive within {limits.seconds:g} seconds.", status_code=408
+            ) from None
+        self._release(limits.arriving)  # of a body that has come, only a large one counts until it is served
+        if body:
+            _check_type(_type_of(self._scope))
+            for _ in scan(body):
+                await asyncio.sleep(0)
+            body_bytes.set(len(body))
+        return {"type": "http.request", "body": body or NOTHING, "more_body": False}
+
+    def _check_headers(self, max_bytes: int) -> int:
+        """Refuse, by 413 and 415, what the headers alone rule out; the length that they announce, if they do."""
+        length = 0
+        for name, value in self._scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                length = int(value)
+                if length > max_bytes:
+                    raise _TooLarge(max_bytes)
+                if length:
+                    _check_type(_type_of(self._scope))
+            elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                raise HTTPException("Send the body without a Content-Encoding.", status_code=415)
+        return length
+
+    async def _collect(self, max_bytes: int, length: int, timer: asyncio.Timeout) -> bytes | bytearray:
+        body: bytes | bytearray = b""
+        bounded = length > self._limits.max_bytes
+        more = True
+        while more:
+            message: Any = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise HTTPException("The connection closed before the whole body came.", status_code=400)
+            chunk = message.get("body", b"")
+            if len(body) + len(chunk) > max_bytes:
+                raise _TooLarge(max_bytes)
+            more = message.get("more_body", False)
+            if not bounded and len(body) + len(chunk) > self._limits.max_bytes:
+                bounded = True
+                await self._pause(timer, self._limits.in_flight, max_bytes)
+            elif more and not self._reserved:
+                await self._pause(timer, self._limits.arriving, length or self._limits.max_bytes)
+            if not body:
+                body = chunk
+            elif chunk:
+                if isinstance(body, bytes):
+                    body = bytearray(body)
+                body += chunk
+        return body
+
+    async def _pause(self, timer: asyncio.Timeout, budget: ByteBudget, size: int) -> None:
+        """Wait for the turn of a body that is coming; the time does not count as its client's."""
+        timer.reschedule(None)
+        await self._reserve(budget, size)
+        timer.reschedule(asyncio.get_running_loop().time() + self._limits.seconds)
+
+
+def _type_of(scope: Any) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == b"content-type"), None)
+
+
+def _is_json(kind: bytes | None) -> bool:
+    return kind == b"application/json" or (kind is not None and _JSON.fullmatch(kind) is not None)
+
+
+def _check_type(kind: bytes | None) -> None:
+    if not _is_json(kind):
+        given = "without a Content-Type" if not kind else f"as {kind.decode('latin-1')[:80]}"
+        raise HTTPException(f"Send the body as application/json, not {given}.", status_code=415)
+
+
+async def only_json(scope: Scope, receive: Receive) -> Receive:
+    """Refuse a body of another type, whether the route reads it or not. Returns what to receive from then on.
+
+    A browser sends a body of a simple type to any site without asking first. Raises 415, and what reading raises.
+    """
+    if not has_whole_body(scope) or not _may_have_body(scope) or _is_json(_type_of(scope)):
+        return receive
+    return repeated(await receive(), receive)
+
+
+def _may_have_body(scope: Any) -> bool:
+    return scope["http_version"] not in ("1.0", "1.1") or any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+def repeated(message: Any, rest: Receive) -> Receive:
+    """Receive ``message`` once more, and then from ``rest``."""
+    given = False
+
+    async def receive() -> Any:
+        nonlocal given
+        if not given:
+            given = True
+            return message
+        return await rest()
+
+    return receive
+
+
+class _TooLarge(HTTPException):
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"The body is larger than the {max_bytes} bytes that this route takes.", status_code=413)

@@ -1,0 +1,51 @@
+"""The time that a request may take until its answer begins (``AGENT_REQUEST_SECONDS``)."""
+
+import asyncio
+from typing import Any
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.base.errors import Unavailable
+from app.infra.http.problems import answer_error
+from app.infra.http.request_bodies import brings_file
+
+RETRY_SECONDS = 5.0
+
+
+class ResponseDeadlineMiddleware:
+    """ASGI middleware. A request whose answer has not begun after ``seconds`` is cancelled and gets 503.
+
+    An answer that has begun, like a stream or a ``wait`` that a heartbeat keeps alive, may go on for as long as it
+    likes. An upload has deadlines of its own (``app.infra.http.uploads``).
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != ScopeType.HTTP or brings_file(scope):
+            await self._app(scope, receive, send)
+            return
+        begun = returned = False
+        timer = asyncio.timeout(self._seconds)
+
+        async def sending(message: Any) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                if not (returned or timer.expired()):  # streams are sent when the application has returned
+                    timer.reschedule(None)
+            await send(message)
+
+        try:
+            async with timer:
+                await self._app(scope, receive, sending)
+                returned = True
+        except TimeoutError:
+            if begun or not timer.expired():
+                raise
+            sentence = f"The request took longer than {self._seconds:g} seconds and was given up. Try again."
+            await answer_error(scope, receive, send, Unavailable(sentence, RETRY_SECONDS))

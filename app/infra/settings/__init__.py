@@ -1,0 +1,23 @@
+"""The settings by room: what each may hold, in the words of the page ``docs/configuration.md``."""
+
+from app.infra.settings.access import AuthSettings, LimitSettings
+from app.infra.settings.external import EgressSettings, LlmSettings
+from app.infra.settings.server import AgentSettings, RunSettings, ServerSettings
+from app.infra.settings.storage import DatabaseSettings, DocumentSettings, RedisSettings, RetentionSettings
+from app.infra.settings.telemetry import ObjectiveSettings, TelemetrySettings
+
+__all__ = [
+    "AgentSettings",
+    "AuthSettings",
+    "DatabaseSettings",
+    "DocumentSettings",
+    "EgressSettings",
+    "LimitSettings",
+    "LlmSettings",
+    "ObjectiveSettings",
+    "RedisSettings",
+    "RetentionSettings",
+    "RunSettings",
+    "ServerSettings",
+    "TelemetrySettings",
+]

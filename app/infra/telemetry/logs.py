@@ -1,0 +1,133 @@
+"""Log lines: events with fields, as JSON in production and readable on a console in development."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+import structlog
+
+from app.infra.settings.environment import coloured
+from app.infra.telemetry.line_writer import LineWriter
+from app.infra.telemetry.trace_context import current_span, request
+
+HIDDEN = "[hidden]"
+SECRET_FIELDS = frozenset(
+    {"authorization", "api_key", "apikey", "x_api_key", "cookie", "password", "pepper", "secret"}
+    | {"access_token", "refresh_token", "token", "database_url", "redis_url"}
+)
+"""Fields that are never shown. Nobody should log them; this is the second wall."""
+QUIET = ("asyncio", "sqlalchemy", "app.infra.db.pool", "alembic", "aiohttp", "urllib3", "_granian")
+"""Loggers of libraries that say too much below a warning, SQL texts among it. SQLAlchemy names that of a pool after
+the pool's class, which is ours."""
+
+EXPORTER = "opentelemetry"
+EXPORTER_SECONDS = 60.0
+"""How often it may say the same: a collector that is away is no news."""
+
+Fields = MutableMapping[str, Any]
+
+
+class LogOutput(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> object:
+        """Take a line with its end."""
+        ...
+
+
+def set_up(
+    level: str = "INFO", layout: Literal["console", "json"] = "console", stream: LogOutput | None = None
+) -> LineWriter:
+    """Send structlog's events and the standard library's records to ``stream``, or to standard output without blocking.
+
+    ``level`` is one of the standard names. Call it once, before anything logs. The answer is what leads to standard
+    output: flush it at the end.
+    """
+    least = logging.getLevelNamesMapping()[level.upper()]
+    lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, _report)
+    out = stream or lines
+    structlog.configure(
+        processors=[
+            _add_request,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _hide_secrets,
+            *_rendering(layout),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=lambda name="app": LogSink(out, name),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=least, handlers=[_Bridge()], force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(least, logging.WARNING))
+    return lines
+
+
+def _report(dropped: int) -> None:
+    structlog.get_logger(__name__).warning("log_lines_dropped", lines=dropped)
+
+
+def _rendering(layout: str) -> list[Callable[..., Any]]:
+    if layout == "json":
+        return [structlog.processors.format_exc_info, _to_json]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=coloured(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+        )
+    ]
+
+
+class LogSink:
+    """Writes rendered lines; ``name`` is the module that logs."""
+
+    def __init__(self, out: LogOutput, name: str) -> None:
+        self._out = out
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write ``line`` and its end in one go, so that lines of several processes don't mix."""
+        self._out.write(line + "\n")
+
+    debug = info = warning = error = critical = msg
+
+
+class _Bridge(logging.Handler):
+    """Takes the standard library's records over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._again: dict[tuple[str, str], float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log ``record``; what the exporter of telemetry says again and again, once a minute."""
+        if record.name.startswith(EXPORTER):
+            what, now = (record.name, str(record.msg)), time.monotonic()
+            if now < self._again.get(what, 0.0):
+                return
+            self._again[what] = now + EXPORTER_SECONDS
+        log = structlog.get_logger(record.name)
+        log.log(max(record.levelno // 10 * 10, logging.DEBUG), record.getMessage(), exc_info=record.exc_info)
+
+
+def _add_request(logger: LogSink, _method: str, fields: Fields) -> Fields:
+    fields["logger"] = logger.name
+    if request_id := request.get():
+        fields.setdefault("request_id", request_id)
+    if (place := current_span.get()) is not None:
+        fields["trace_id"] = place.trace_id.hex()
+        fields["span_id"] = place.span_id.hex()
+    return fields
+
+
+def _hide_secrets(_logger: LogSink, _method: str, fields: Fields) -> Fields:
+    for name in fields.keys() & SECRET_FIELDS:
+        fields[name] = HIDDEN
+    return fields
+
+
+def _to_json(_logger: LogSink, _method: str, fields: Fields) -> str:
+    return msgspec.json.encode(fields, enc_hook=str).decode()

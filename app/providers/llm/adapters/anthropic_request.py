@@ -1,0 +1,97 @@
+"""A request in the words of Anthropic's Messages wire."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.domain.messages import AIMessage, Content, Message, SystemMessage, ToolMessage, text_of
+from app.providers.llm.adapters.content_blocks import calls_of, image_of
+from app.providers.llm.port import ModelRequest, ToolSpec
+from app.providers.llm.profiles import AnthropicProfile
+
+Blocks = list[dict[str, Any]]
+
+
+def body_of(model: str, request: ModelRequest, profile: AnthropicProfile) -> dict[str, Any]:
+    """The JSON object to POST. ``model_settings`` reach the wire as they are, but where the request itself speaks."""
+    body: dict[str, Any] = {"max_tokens": profile.max_tokens, **request.model_settings}
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.tools:
+        body["tools"] = [tool_of(spec) for spec in request.tools]
+    if system := system_of(request):
+        body["system"] = system
+    body["model"] = model
+    body["messages"] = turns_of(request.messages)
+    body["stream"] = True
+    return body
+
+
+def tool_of(spec: ToolSpec) -> dict[str, Any]:
+    """A tool as this wire describes it."""
+    return {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
+
+
+def system_of(request: ModelRequest) -> str:
+    """The instructions and every system message: this wire has one place for them, above the conversation."""
+    said = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
+    return "\n\n".join(text for text in (request.instructions, *said) if text)
+
+
+def turns_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The conversation as turns of ``user`` and ``assistant``.
+
+    Neighbours of one role become one turn: this wire wants the answers of parallel calls together. Empty texts are
+    left out, for it refuses them.
+    """
+    turns: list[tuple[str, Blocks]] = []
+    for message in messages:
+        if isinstance(message, SystemMessage):
+            continue
+        role, blocks = ("assistant", assistant_of(message)) if isinstance(message, AIMessage) else user_of(message)
+        if not blocks:
+            continue
+        if turns and turns[-1][0] == role:
+            turns[-1][1].extend(blocks)
+        else:
+            turns.append((role, blocks))
+    return [{"role": role, "content": blocks} for role, blocks in turns]
+
+
+def user_of(message: Message) -> tuple[str, Blocks]:
+    """What a person said or a tool answered."""
+    if not isinstance(message, ToolMessage):
+        return "user", blocks_of(message.content)
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id}
+    if blocks := blocks_of(message.content):
+        result["content"] = blocks
+    if message.status == "error":
+        result["is_error"] = True
+    return "user", [result]
+
+
+def assistant_of(message: AIMessage) -> Blocks:
+    """What the model said earlier: its text and its calls (the calls' own blocks, if any, are left out as doubles)."""
+    said = [block for block in blocks_of(message.content) if block.get("type") != "tool_use"]
+    calls = [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.args} for call in calls_of(message)]
+    return [*said, *calls]
+
+
+def blocks_of(content: Content) -> Blocks:
+    """Content in this wire's blocks; those of unknown kind unchanged."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content.strip() else []
+    return [block_of(block) for block in content if block.get("type") != "text" or block.get("text", "").strip()]
+
+
+def block_of(block: dict[str, Any]) -> dict[str, Any]:
+    """One content block in this wire's shape."""
+    if block.get("type") == "text":
+        return {name: block[name] for name in ("type", "text", "cache_control") if name in block}
+    image = image_of(block)
+    if image is None:
+        return block
+    if image.url:
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": image.data}}

@@ -1,0 +1,99 @@
+"""What ``scripted:demo`` says: a demonstration that follows fixed rules and pretends nothing."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from app.domain.messages import AIMessage, HumanMessage, Message, ToolCall, ToolMessage, text_of
+from app.providers.llm.port import ModelRequest, ToolSpec
+
+SCRIPT = "I am a script, not a language model."
+HINT = "Set OPENAI_API_KEY, OPENAI_BASE_URL or ANTHROPIC_API_KEY and start again to talk to a real one."
+EXAMPLES = {
+    "clock": "“what time is it?”",
+    "calculator": "“what is 12*(3+4)?”",
+    "notes": "“note buy milk” or “list notes”",
+}
+RESULT_CHARACTERS = 500
+
+TIME = re.compile(r"\b(time|date|clock|today|day is it|hour)\b", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[.?!]")
+LIST = re.compile(r"\b(?:list|show|read|what are)\b", re.IGNORECASE)
+NOTES = re.compile(r"\bnotes\b", re.IGNORECASE)
+NEW_NOTE = re.compile(r"\b(?:note|remember)\b(?:\s+(?:that|down|to)\b)?[\s:,]+(?P<text>[^\n.?!]+)", re.IGNORECASE)
+NUMBER = r"(?:\d++(?:\.\d++)?|\.\d++)"
+ARITHMETIC = re.compile(rf"[-+(\s]*+{NUMBER}[\s)]*+(?:(?:\*\*|//|[-+*/%])[-+(\s]*+{NUMBER}[\s)]*+)+")
+MAX_TEXT = 2000
+"""Characters of a question that the script looks at."""
+
+
+def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
+    """The text to say and the tools to call next in the conversation of ``request``."""
+    results = _results(request.messages)
+    if results:
+        shown = " ".join(f"The tool {name} answered: {text}" for name, text in results)
+        return f"{SCRIPT} {shown}", []
+    asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
+    text = "" if asked is None else text_of(asked.content)[:MAX_TEXT]
+    tools = {tool.name: tool for tool in request.tools}
+    wanted = [(name, args) for name, args in _wishes(text) if name in tools]
+    if not wanted:
+        return _introduction(tools), []
+    turn = len(request.messages)
+    calls = [ToolCall(name, args, f"call_{turn}_{place}") for place, (name, args) in enumerate(wanted)]
+    return f"{SCRIPT} I call {' and '.join(call.name for call in calls)}.", calls
+
+
+def expression_in(text: str) -> str:
+    """The first arithmetic expression in ``text``, with balanced parentheses; empty where there is none."""
+    for found in ARITHMETIC.finditer(text[:MAX_TEXT]):
+        expression = found.group().strip()
+        while expression.count("(") > expression.count(")") and expression.startswith("("):
+            expression = expression[1:].strip()
+        while expression.count(")") > expression.count("(") and expression.endswith(")"):
+            expression = expression[:-1].strip()
+        if expression.count("(") == expression.count(")"):
+            return expression
+    return ""
+
+
+def _asks_for_notes(text: str) -> bool:
+    """Whether one sentence of ``text`` asks to list and then names notes."""
+    sentences = SENTENCE_END.split(text)
+    return any((verb := LIST.search(one)) and NOTES.search(one, verb.end()) for one in sentences)
+
+
+def _wishes(text: str) -> list[tuple[str, dict[str, Any]]]:
+    wishes: list[tuple[str, dict[str, Any]]] = []
+    if _asks_for_notes(text):
+        wishes.append(("notes", {"action": "list"}))
+    elif note := NEW_NOTE.search(text):
+        wishes.append(("notes", {"action": "add", "text": note["text"].strip()}))
+        text = text[: note.start()] + text[note.end() :]
+    if expression := expression_in(text):
+        wishes.append(("calculator", {"expression": expression}))
+    if TIME.search(text):
+        wishes.append(("clock", {}))
+    return wishes
+
+
+def _results(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """The name and the answer of each tool that answered since the model last spoke."""
+    results: list[tuple[str, str]] = []
+    names: dict[str, str] = {}
+    for message in reversed(messages):
+        if isinstance(message, ToolMessage):
+            text = text_of(message.content)
+            failed = "an error: " if message.status == "error" else ""
+            results.append((message.name or message.tool_call_id, failed + text[:RESULT_CHARACTERS]))
+        else:
+            if isinstance(message, AIMessage):
+                names = {call.id: call.name for call in message.tool_calls}
+            break
+    return [(names.get(name, name), text) for name, text in reversed(results)]
+
+
+def _introduction(tools: dict[str, ToolSpec]) -> str:
+    examples = [f"{example} calls {name}" for name, example in EXAMPLES.items() if name in tools]
+    shown = f"I can show streaming and tools: {'; '.join(examples)}." if examples else "I can show streaming."
+    return f"{SCRIPT} {shown} {HINT}"

@@ -1,0 +1,134 @@
+"""The public keys of an issuer of tokens, kept in memory and fetched anew in the background.
+
+Sources: RFC 7517 (JSON Web Key), OpenID Connect Discovery 1.0.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import jwt
+import msgspec
+import structlog
+
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.infra.settings.environment import is_loopback
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS = 300.0
+PAUSE_SECONDS = 10.0
+"""Between two fetches because of a key that is not known: tokens with invented key ids cause no more than that."""
+
+FETCH_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 1 << 20
+"""Bytes of an answer of the issuer."""
+
+FAMILIES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+"""The type of key that a signature algorithm needs, by how its name begins."""
+
+
+class JwksCache:
+    """The keys at ``url``, or where the ``issuer``'s discovery document says; ``clock`` counts seconds."""
+
+    def __init__(self, issuer: str, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._issuer = issuer
+        self._url = url
+        self._clock = clock
+        self._keys: list[jwt.PyJWK] = []
+        self._fetched = float("-inf")
+        self._fetching: asyncio.Lock = asyncio.Lock()
+        self._tasks = Tasks("keyset")
+        self.version = 0
+        """Grows whenever the keys are others."""
+
+    def start(self) -> None:
+        """Begin to fetch."""
+        self._tasks.repeat(self._refresh, REFRESH_SECONDS, name="refresh")
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.aclose()
+
+    async def key(self, key_id: str | None, algorithm: str) -> Any:
+        """The public key for a token's header; None if there is none. Raises ``Unavailable`` before any was read."""
+        found = self._find(key_id, algorithm)
+        if found is None and self._clock() - self._fetched > PAUSE_SECONDS:
+            async with self._fetching:
+                if self._clock() - self._fetched > PAUSE_SECONDS:
+                    await self._refresh()
+            found = self._find(key_id, algorithm)
+        if found is None and not self._keys:
+            raise Unavailable("The issuer of the tokens cannot be reached, so none can be checked.", 5.0)
+        return found
+
+    def _find(self, key_id: str | None, algorithm: str) -> Any:
+        fitting = [key for key in self._keys if _fits(key, algorithm)]
+        if key_id is None:
+            return fitting[0].key if len(fitting) == 1 else None
+        return next((key.key for key in fitting if key.key_id == key_id), None)
+
+    async def _refresh(self) -> None:
+        """Fetch the keys; what cannot be had leaves those that are known."""
+        self._fetched = self._clock()
+        try:
+            keys = await self._fetch()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+            reason = str(error) if type(error) is ValueError else ""
+            log.warning("token_keys_unavailable", error=type(error).__name__, reason=reason, kept=len(self._keys))
+            return
+        if [one._jwk_data for one in keys] != [one._jwk_data for one in self._keys]:  # noqa: SLF001
+            self._keys = keys
+            self.version += 1
+
+    async def _fetch(self) -> list[jwt.PyJWK]:
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+            url = self._url
+            if not url:
+                about = await _json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+                if about.get("issuer") != self._issuer:
+                    raise ValueError("the discovery document is another issuer's")
+                url = str(about.get("jwks_uri"))
+                if not _is_safe(url):
+                    raise ValueError("jwks_uri has neither https nor a loopback address")
+            found = await _json(session, url)
+        keys = []
+        listed = found.get("keys")
+        for one in listed if isinstance(listed, list) else ():
+            with contextlib.suppress(jwt.PyJWTError):  # a kind of key that is not known here
+                keys.append(jwt.PyJWK.from_dict(one if isinstance(one, dict) else {}))
+        if not keys:
+            raise ValueError("no usable key")
+        return keys
+
+
+def _is_safe(url: str) -> bool:
+    """Whether keys from ``url`` are the issuer's: anybody on the way could replace those that come without TLS."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+
+
+def _fits(key: jwt.PyJWK, algorithm: str) -> bool:
+    stated = key._jwk_data.get("alg")  # noqa: SLF001
+    return (
+        key.key_type == FAMILIES.get(algorithm[:2])
+        and key.public_key_use in {None, "sig"}
+        and stated in {None, algorithm}
+    )
+
+
+async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    async with session.get(url, allow_redirects=False) as answer:
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}")
+        body = await answer.content.read(MAX_RESPONSE_BYTES + 1)
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise ValueError("too large")
+    return msgspec.json.decode(body, type=dict[str, Any])

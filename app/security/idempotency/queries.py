@@ -1,0 +1,95 @@
+"""SQL of idempotency keys. A key is taken in the transaction that makes what it is for: both are there, or neither.
+
+Make a thing once for a key, and give its first answer ever after.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+
+from app.base.errors import Conflict, Invalid
+from app.infra.db.engine import is_lock_timeout
+from app.infra.db.session import Writer
+from app.security.idempotency.structs import HOURS, IdempotencyKey, ReplayedResponse
+from app.security.idempotency.tables import idempotency_keys as keys
+
+PRUNE = f"""
+delete from idempotency_keys k using (
+  select tenant_id, route, key from idempotency_keys where created_at < now() - interval '{HOURS} hours'
+  order by created_at limit 2000) o
+where k.tenant_id = o.tenant_id and k.route = o.route and k.key = o.key
+"""
+"""For the engine, over all tenants, some at a time."""
+
+
+UNDER_WAY = "A request with this Idempotency-Key is under way: try again for its answer."
+
+
+def _of(tenant_id: UUID, key: IdempotencyKey) -> sa.ColumnElement[bool]:
+    return sa.and_(keys.c.tenant_id == tenant_id, keys.c.route == key.route, keys.c.key == key.key)
+
+
+async def take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> ReplayedResponse | None:
+    """Take ``key`` for what this transaction makes; what it has made already if it is taken.
+
+    While a transaction of another process takes it, this one waits for a moment (requests of one process wait without a
+    connection, ``app.features.access.idempotency``). Raises ``Conflict`` when that does not end, ``Invalid`` for a key
+    that came with another body before.
+    """
+    try:
+        return await _take(session, tenant_id, key)
+    except DBAPIError as error:
+        if is_lock_timeout(error):
+            raise Conflict(UNDER_WAY, retry_after=1) from error
+        raise
+
+
+async def _take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> ReplayedResponse | None:
+    old = keys.c.created_at < sa.func.now() - sa.text(f"interval '{HOURS} hours'")
+    await session.execute(sa.delete(keys).where(_of(tenant_id, key), old))
+    new = insert(keys).values(tenant_id=tenant_id, route=key.route, key=key.key, fingerprint=key.fingerprint)
+    if await session.execute(new.on_conflict_do_nothing()):
+        return None
+    row = await session.first(
+        sa.select(keys.c.fingerprint, keys.c.run_id, keys.c.thread_id, keys.c.answer).where(_of(tenant_id, key))
+    )
+    if row is None or row.fingerprint != key.fingerprint:
+        raise Invalid(
+            "This Idempotency-Key came with another body before: use a new key for a new request.",
+            (("/", "not the body that the key came with first"),),
+        )
+    return ReplayedResponse(run_id=row.run_id, thread_id=row.thread_id, answer=row.answer)
+
+
+async def save_response(session: Writer, tenant_id: UUID, key: IdempotencyKey, made: ReplayedResponse) -> None:
+    """Remember what the transaction that took ``key`` has made."""
+    await session.execute(
+        sa.update(keys)
+        .where(_of(tenant_id, key))
+        .values(run_id=made.run_id, thread_id=made.thread_id, answer=made.answer)
+    )
+
+
+Thing = TypeVar("Thing")
+
+
+async def once(
+    session: Writer, tenant_id: UUID, key: IdempotencyKey | None, make: Callable[[], Awaitable[Thing]]
+) -> Thing | msgspec.Raw:
+    """What ``make`` makes in this transaction; without calling it the first answer, when ``key`` came before.
+
+    Raises what ``make`` raises, and ``Invalid`` for a key that came with another body before.
+    """
+    if key is None:
+        return await make()
+    made = await take(session, tenant_id, key)
+    if made is not None:
+        return msgspec.Raw(made.answer)
+    thing = await make()
+    await save_response(session, tenant_id, key, ReplayedResponse(answer=msgspec.json.encode(thing)))
+    return thing

@@ -1,0 +1,257 @@
+"""SQL of what tenants store: whom to measure, what a page of a table's rows takes, who is full.
+
+A row counts with its own columns, as they lie on disk (compressed values with their compressed size), without indexes.
+Values that lie apart from their row are counted by their pointers and not read, so a page costs no more than its rows.
+"""
+
+import functools
+from typing import NamedTuple
+
+PAGE_ROWS = 2000
+
+OF_ROW = 28
+"""Bytes of a row beside its columns: its header and its line pointer."""
+
+
+class MeasuredTable(NamedTuple):
+    """A table that counts as ``kind``. Its rows of a tenant are read along ``key``, whose columns have ``types``.
+
+    ``sized`` are the columns of any length, ``fixed`` the bytes of the others.
+    """
+
+    table: str
+    kind: str
+    key: tuple[str, ...]
+    types: tuple[str, ...]
+    sized: tuple[str, ...]
+    fixed: int
+
+
+WIDTHS = (384, 768, 1024, 1536, 3072)
+"""Of the tables of vectors (a test compares them with ``app.features.store.tables``)."""
+
+_MEASURED = (
+    MeasuredTable(
+        "assistant_versions",
+        "assistants",
+        ("assistant_id", "version"),
+        ("uuid", "int"),
+        ("graph_id", "name", "description", "config", "context", "metadata"),
+        44,
+    ),
+    MeasuredTable(
+        "threads",
+        "threads",
+        ("created_at", "thread_id"),
+        ("timestamptz", "uuid"),
+        ("metadata", "config", "status", "error", "interrupts", "answered", "before"),
+        140,
+    ),
+    MeasuredTable(
+        "runs",
+        "runs",
+        ("thread_id", "ordinal"),
+        ("uuid", "int"),
+        (
+            "status",
+            "reason",
+            "request",
+            "metadata",
+            "multitask_strategy",
+            "cancel",
+            "webhook",
+            "traceparent",
+            "error",
+            "interrupts",
+            "usage",
+        ),
+        190,
+    ),
+    MeasuredTable("steps", "runs", ("run_id", "step"), ("uuid", "int"), ("node", "usage"), 64),
+    MeasuredTable(
+        "tool_intents",
+        "runs",
+        ("run_id", "call_id"),
+        ("uuid", "text"),
+        ("call_id", "tool", "tool_class", "key", "args"),
+        44,
+    ),
+    MeasuredTable(
+        "questions",
+        "runs",
+        ("thread_id", "question_id"),
+        ("uuid", "text"),
+        ("question_id", "key", "kind", "call_id", "expects", "requested_by"),
+        81,
+    ),
+    MeasuredTable("events", "events", ("run_id", "epoch", "seq"), ("uuid", "int", "int"), ("body",), 48),
+    MeasuredTable(
+        "checkpoints",
+        "checkpoints",
+        ("thread_id", "checkpoint_id"),
+        ("uuid", "uuid"),
+        ("source", "next", "head", "first_items", "last_items", "metadata"),
+        92,
+    ),
+    MeasuredTable("checkpoint_items", "checkpoints", ("thread_id", "number"), ("uuid", "bigint"), ("body",), 40),
+    MeasuredTable(
+        "store_items",
+        "store",
+        ("namespace", "key"),
+        ("text", "text"),
+        ("namespace", "key", "value", "index", "words"),
+        68,
+    ),
+    *(
+        MeasuredTable(
+            f"store_vectors_{width}",
+            "store",
+            ("item_id", "space", "part"),
+            ("uuid", "int", "smallint"),
+            ("namespace", "embedding"),
+            38,
+        )
+        for width in WIDTHS
+    ),
+    MeasuredTable(
+        "documents",
+        "documents",
+        ("document_id",),
+        ("uuid",),
+        (
+            "collection",
+            "namespace",
+            "status",
+            "title",
+            "filename",
+            "content_type",
+            "charset",
+            "sha256",
+            "fingerprint",
+            "metadata",
+            "pages",
+            "error",
+        ),
+        108,
+    ),
+    MeasuredTable(
+        "document_parts",
+        "documents",
+        ("document_id", "kind", "number"),
+        ("uuid", "smallint", "int"),
+        ("content",),
+        46,
+    ),
+)
+
+MEASURED = {one.table: one for one in _MEASURED}
+"""By their names, in the order in which they are measured."""
+
+KINDS = tuple(dict.fromkeys(one.kind for one in _MEASURED))
+
+
+@functools.cache
+def page_of(one: MeasuredTable, *, first: bool) -> str:
+    """What the first page of a tenant's (``$1``) rows takes, or the next one after the key ``$2`` (a JSON array).
+
+    ``last`` is the key of its last row; none where it is the last page.
+    """
+    keys = ", ".join(f'"{name}"' for name in one.key)
+    sizes = " + ".join(f'coalesce(pg_column_size("{name}"), 0)' for name in one.sized)
+    collated = [' collate "C"' * (kind == "text" and one.table.startswith("store_")) for kind in one.types]
+    after = ", ".join(
+        f"($2::jsonb ->> {n})::{kind}{collation}"
+        for n, (kind, collation) in enumerate(zip(one.types, collated, strict=True))
+    )
+    onward = "" if first else f" and ({keys}) > ({after})"
+    return f"""
+select coalesce(sum(bytes), 0)::bigint as bytes,
+  max(jsonb_build_array({keys})::text) filter (where n = {PAGE_ROWS}) as last
+from (
+  select {keys}, {OF_ROW + one.fixed} + {sizes} as bytes, row_number() over (order by {keys}) as n
+  from {one.table} where tenant_id = $1{onward} order by {keys} limit {PAGE_ROWS}
+) as page
+"""
+
+
+OWN_LIMIT = "(t.limits ->> 'bytes')::numeric::bigint"
+LIMIT = f"coalesce({OWN_LIMIT}, $1::bigint)"
+"""A tenant's limit; 0: none. ``$1`` is the limit of the settings."""
+
+
+def _tenants_in(table: str) -> str:
+    """The tenants that have rows in ``table``, each found by one look into the index."""
+    return f"""
+(with recursive found(tenant_id) as (
+  (select tenant_id from {table} order by tenant_id limit 1)
+  union all
+  select (select x.tenant_id from {table} x where x.tenant_id > f.tenant_id order by x.tenant_id limit 1)
+  from found f where f.tenant_id is not null
+) select tenant_id from found where tenant_id is not null)"""
+
+
+ADD_OWN = f"""
+insert into storage_usage (tenant_id)
+select t.tenant_id from tenants t
+where {OWN_LIMIT} > 0 and not exists (select from storage_usage u where u.tenant_id = t.tenant_id)
+on conflict do nothing
+"""
+"""Tenants with a limit of their own."""
+
+ADD_ALL = f"""
+insert into storage_usage (tenant_id)
+select s.tenant_id from ({" union ".join(map(_tenants_in, ("threads", "store_items", "documents", "assistants")))}) s
+left join tenants t using (tenant_id)
+where {LIMIT} > 0 and not exists (select from storage_usage u where u.tenant_id = s.tenant_id)
+on conflict do nothing
+"""
+"""All that store something, where the settings have a limit."""
+
+DROP_UNLIMITED = f"""
+delete from storage_usage u
+where coalesce((select {OWN_LIMIT} from tenants t where t.tenant_id = u.tenant_id), $1::bigint) = 0
+"""
+
+COMPARE = f"""
+update storage_usage u set share = u.bytes / s.most::float8
+from (select v.tenant_id, {LIMIT} as most from storage_usage v left join tenants t using (tenant_id)) s
+where s.tenant_id = u.tenant_id and s.most > 0 and u.share <> u.bytes / s.most::float8
+"""
+"""Where a limit has been changed since the measurement."""
+
+ALONG_KEYS = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off"
+"""PostgreSQL knows a tenant's size only from its statistics: whatever these say, a page is read along an index."""
+
+LOCK = "select pg_try_advisory_xact_lock(hashtextextended('storage usage', 0))"
+"""One process measures at a time."""
+
+CLAIM = """
+update storage_usage set next_at = now() + make_interval(secs => $1)
+where tenant_id = (select tenant_id from storage_usage where next_at <= now() order by next_at limit 1)
+returning tenant_id, walk::text as walk
+"""
+"""The tenant that has waited longest. If its measurement fails, the others have their turn first."""
+
+CONTINUE = "update storage_usage set walk = $2::jsonb, next_at = now() where tenant_id = $1"
+
+FINISH = """
+update storage_usage set bytes = $2::bigint, by_kind = $3::jsonb, measured_at = now(), walk = null,
+  next_at = now() + make_interval(secs => $4), share = coalesce($2::bigint / nullif(
+    coalesce((select (t.limits ->> 'bytes')::numeric::bigint from tenants t where t.tenant_id = $1), $5::bigint), 0
+  )::float8, 0)
+where tenant_id = $1
+"""
+
+FULL = f"""
+select u.tenant_id, u.bytes, {LIMIT} as most from storage_usage u left join tenants t using (tenant_id)
+where u.share >= 1
+"""
+
+FULLEST = "select coalesce(max(share), 0) from storage_usage"
+
+NEARLY_FULL = f"""
+select coalesce(t.name, u.tenant_id::text) as name, u.bytes, {LIMIT} as most
+from storage_usage u left join tenants t using (tenant_id)
+where u.share > 0.9 order by u.share desc limit 20
+"""
+"""Tenants that have used more than 90 % of their limit, the fullest first (``agent-service doctor``)."""

@@ -1,0 +1,200 @@
+"""The same buckets in Redis, for all processes: one script takes from all of a request's buckets or from none."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from app.base.tasks import Tasks
+from app.infra.redis.connection import FAILURES, SECONDS, RedisAddress, Urls, opened
+from app.infra.secrets.secret import Secret
+from app.security.limits.token_buckets import BucketResult, BucketTake
+
+log = structlog.get_logger(__name__)
+
+REST_SECONDS = 1.0
+"""How long Redis is left alone after it has failed."""
+PRESENT_SECONDS = 5.0
+"""How often a process tells that it is there; after three times that it counts no more."""
+
+MAX_PIPELINED_REQUESTS = 256
+"""Requests in one message."""
+
+_PREFIX = "agent-service:limit:"
+_PROCESSES = "agent-service:processes"
+
+# times are microseconds by the clock of Redis, so the clocks of processes do not matter
+_TAKE = """
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local force = ARGV[1] == '1'
+local refused, wait = -1, 0
+local new, answer = {}, {}
+for i, key in ipairs(KEYS) do
+  local step, window, weight = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i]), tonumber(ARGV[3 * i + 1])
+  local full = math.max(tonumber(redis.call('GET', key) or now), now)
+  local after = full + weight * step
+  local over = after - now - math.max(window, step)
+  if over > 0.5 and not force then
+    refused = i - 1
+    wait = math.max(wait, over)
+    answer[i] = full - now
+  else
+    answer[i] = after - now
+  end
+  new[i] = after
+end
+if refused < 0 then
+  for i, key in ipairs(KEYS) do
+    if new[i] > now then
+      redis.call('SET', key, string.format('%.0f', new[i]), 'PX', math.ceil((new[i] - now) / 1000) + 1)
+    else
+      redis.call('DEL', key)
+    end
+  end
+end
+local told = {refused, string.format('%.0f', wait)}
+for i = 1, #KEYS do
+  told[#told + 1] = string.format('%.0f', answer[i])
+end
+return told
+"""
+
+_SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
+"""How Redis names a script."""
+
+
+class SharedBuckets:
+    """Buckets of all processes on one Redis. ``processes`` is how many those were when last counted."""
+
+    def __init__(self, url: Secret | Urls, process: str) -> None:
+        self._address = RedisAddress(url)
+        self._redis = opened(self._address.now, decode_responses=True)
+        self._following: Redis | None = None
+        """The client of another address, which the next message goes to."""
+        self._process = process
+        self._waiting: list[tuple[list[Any], asyncio.Future[list[Any] | None]]] = []
+        self._sending = False
+        self._connection: Any = None
+        self._resting_until = 0.0
+        self._tasks = Tasks("shared_buckets")
+        self.processes = 1
+
+    def start(self) -> None:
+        """Begin to count processes."""
+        self._tasks.repeat(self._count, PRESENT_SECONDS, name="count")
+
+    async def aclose(self) -> None:
+        """Stop, and count no more."""
+        await self._tasks.aclose()
+        for _, future in self._waiting:
+            future.cancel()
+        with contextlib.suppress(*FAILURES):
+            async with asyncio.timeout(SECONDS):
+                await self._redis.zrem(_PROCESSES, self._process)
+        for client in (self._redis, self._following):
+            with contextlib.suppress(*FAILURES):
+                if client is not None:
+                    await client.aclose()
+
+    async def take(self, takes: Sequence[BucketTake], *, force: bool = False) -> BucketResult | None:
+        """Take all or nothing (``force``: all, whatever is there). None when Redis cannot say."""
+        if time.monotonic() < self._resting_until:
+            return None
+        call: list[Any] = [_SHA, len(takes), *(_PREFIX + one.key for one in takes), "1" if force else "0"]
+        for one in takes:
+            call += [one.window / one.limit * 1e6, one.window * 1e6, one.weight]
+        answer = await self._ask(call)
+        if answer is None:
+            return None
+        refused, wait, *reset = (float(part) for part in answer)
+        seconds = tuple(part / 1e6 for part in reset)
+        left = tuple(
+            max(0.0, (one.window - rest) / (one.window / one.limit)) for one, rest in zip(takes, seconds, strict=True)
+        )
+        return BucketResult(left, seconds, None if refused < 0 else int(refused), wait / 1e6)
+
+    async def _ask(self, call: list[Any]) -> list[Any] | None:
+        """The script's answer. While one message is on its way the next gathers, so a crowd shares round trips."""
+        future: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, future))
+        if not self._sending:
+            self._sending = True
+            self._tasks.start(self._send(), name="send")
+        return await future
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:MAX_PIPELINED_REQUESTS], self._waiting[MAX_PIPELINED_REQUESTS:]
+                answers = await self._together([call for call, _ in batch])
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+        finally:
+            self._sending = False
+
+    async def _together(self, calls: Sequence[list[Any]]) -> Sequence[list[Any] | None]:
+        if self._following is not None:
+            await self._move(self._following)
+        try:
+            async with asyncio.timeout(SECONDS):
+                answers = await self._execute(calls)
+                if any(isinstance(answer, NoScriptError) for answer in answers):  # a Redis that was started anew
+                    await self._redis.script_load(_TAKE)
+                    answers = await self._execute(calls)
+        except FAILURES as error:
+            self._rest(error)
+            return [None] * len(calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self._rest(answer)
+                return [None] * len(calls)
+        return answers
+
+    async def _execute(self, calls: Sequence[list[Any]]) -> list[Any]:
+        """The answers to ``calls``, sent together over a connection of our own: pool and pipeline cost 0.1 ms."""
+        if self._connection is None:
+            self._connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = self._connection
+        answers: list[Any] = []
+        try:
+            packed = connection.pack_commands([("EVALSHA", *call) for call in calls])
+            await connection.send_packed_command(packed, check_health=False)
+            for _ in calls:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            self._connection = None
+            await self._redis.connection_pool.disconnect()
+            raise
+        return answers
+
+    async def _move(self, client: Redis) -> None:
+        """Go on with ``client``, between two messages: the connection before it has nothing under way."""
+        before, self._redis, self._following, self._connection = self._redis, client, None, None
+        with contextlib.suppress(*FAILURES):
+            await before.aclose()
+
+    def _rest(self, error: Exception) -> None:
+        self._resting_until = time.monotonic() + REST_SECONDS
+        log.warning("shared_limits_lost", error=type(error).__name__, share=round(1 / self.processes, 3))
+
+    async def _count(self) -> None:
+        if self._following is None and await self._address.moved():
+            self._following = opened(self._address.now, decode_responses=True)
+        with contextlib.suppress(*FAILURES):
+            async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
+                now = time.time()
+                pipeline.zadd(_PROCESSES, {self._process: now})
+                pipeline.zremrangebyscore(_PROCESSES, "-inf", now - 3 * PRESENT_SECONDS)
+                pipeline.zcard(_PROCESSES)
+                self.processes = max(1, int((await pipeline.execute())[-1]))

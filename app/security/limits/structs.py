@@ -1,0 +1,49 @@
+"""What a tenant may use."""
+
+from datetime import date, datetime
+
+import msgspec
+
+
+class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tenant's own limits, in place of the settings; None: as the settings say, 0: none at all.
+
+    Rates are a minute, ``cost_per_day`` is in dollars, ``bytes`` are those stored. Limits of a later version, whose
+    processes run next to this one during a roll, are ignored.
+    """
+
+    rate_per_minute: int | None = None
+    requests_per_minute: int | None = None
+    tenant_requests_per_minute: int | None = None
+    bytes_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    cost_per_day: float | None = None
+    runs: int | None = None
+    queued_runs: int | None = None
+    crons: int | None = None
+    bytes: int | None = None
+
+
+class BudgetReservation(msgspec.Struct):
+    """What a run may use before it has to ask for more: tokens, and dollars of a day (UTC)."""
+
+    day: date
+    tokens: int
+    cost: float
+
+
+class DaySpending(msgspec.Struct, frozen=True):
+    """What a tenant has spent on a day (UTC): dollars, dollars reserved by live runs, tokens."""
+
+    day: date
+    spent: float
+    reserved: float
+    tokens: int
+
+
+class StorageUsage(msgspec.Struct, frozen=True):
+    """What a tenant stores, as last measured (``measured_at``): bytes of each kind, and of all."""
+
+    bytes: int
+    by_kind: dict[str, int]
+    measured_at: datetime

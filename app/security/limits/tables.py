@@ -1,0 +1,31 @@
+"""What tenants have spent on models, a row a day, and what they store, a row each."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.infra.db.metadata import Timestamp, metadata, tenant
+
+spending = sa.Table(
+    "spending",
+    metadata,
+    tenant(),
+    sa.Column("day", sa.Date, primary_key=True, comment="in UTC"),
+    sa.Column("reserved", sa.Numeric, nullable=False, server_default=sa.text("0"), comment="dollars, by live runs"),
+    sa.Column("spent", sa.Numeric, nullable=False, server_default=sa.text("0"), comment="dollars"),
+    sa.Column("tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+)
+
+storage_usage = sa.Table(
+    "storage_usage",
+    metadata,
+    tenant(),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="of all kinds"),
+    sa.Column("by_kind", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"), comment="kind → bytes"),
+    sa.Column("share", sa.Double, nullable=False, server_default=sa.text("0"), comment="of the limit; 1: full"),
+    sa.Column("measured_at", Timestamp),
+    sa.Column("next_at", Timestamp, nullable=False, server_default=sa.func.now()),
+    sa.Column("walk", JSONB, comment="how far the measurement under way has come"),
+    sa.Index("storage_usage_share_idx", "share"),
+    sa.Index("storage_usage_next_idx", "next_at"),
+)
+"""Rows of tenants that have a limit on stored bytes alone."""

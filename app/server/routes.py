@@ -1,0 +1,41 @@
+"""Every controller in reading order: the API's table of contents."""
+
+from litestar import Controller
+
+from app.features.assistants.controller import AssistantsController
+from app.features.crons.controller import CronsController
+from app.features.documents.controller import DocumentsController
+from app.features.runs.controller import RunsController
+from app.features.store.controller import StoreController
+from app.features.system.audit_controller import AuditController
+from app.features.system.controller import AccessController, MetricsController, SystemController
+from app.features.system.not_implemented import NotImplementedController
+from app.features.threads.controller import ThreadsController
+from app.features.webhooks.controller import WebhooksController
+
+BASE_PATH = "/api/v1"
+
+CONTROLLERS: tuple[type[Controller], ...] = (
+    AssistantsController,
+    ThreadsController,
+    RunsController,
+    CronsController,
+    StoreController,
+    DocumentsController,
+    WebhooksController,
+    AuditController,
+    AccessController,
+    SystemController,
+    NotImplementedController,
+)
+"""Below the base path."""
+
+
+def controllers_of(role: str) -> tuple[type[Controller], ...]:
+    """What a process of this role serves: one that only executes runs tells of its health."""
+    return (SystemController,) if role == "worker" else CONTROLLERS
+
+
+def root_controllers_of(metrics: bool) -> tuple[type[Controller], ...]:
+    """What is served beside the base path; ``metrics``: whether they have no port of their own."""
+    return (MetricsController,) if metrics else ()
