@@ -9,9 +9,9 @@ from app.domain.messages import AIMessage, HumanMessage, InvalidToolCall, System
 from app.providers.llm.adapters.anthropic_request import body_of, turns_of
 from app.providers.llm.adapters.http_client import HttpClient
 from app.providers.llm.profiles import anthropic_profile
-from tests.llm.asking import CLOCK, adapter, ask, endpoint, hear, recording
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Replay
+from tests.llm.recording import CLOCK, adapter, ask, endpoint, record_events, recorded_stream
 from tests.llm.wires import ANTHROPIC, closing, opening
 
 PNG = "iVBORw0KGgo="
@@ -21,27 +21,27 @@ SHOWN = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 async def test_kinds_of_events_and_blocks_that_are_not_known_are_passed_over(
     provider: FakeProvider, http: HttpClient
 ) -> None:
-    provider.plan(Replay(data=recording("anthropic_unknown_kinds")))
-    heard = await hear(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
-    assert heard.text == "High tide is at noon."
-    assert heard.calls == [("toolu_01C", "clock", "{}")]
-    assert heard.finished.usage == Usage(9, 31, 40)
+    provider.plan(Replay(data=recorded_stream("anthropic_unknown_kinds")))
+    recording = await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
+    assert recording.text == "High tide is at noon."
+    assert recording.calls == [("toolu_01C", "clock", "{}")]
+    assert recording.finished.usage == Usage(9, 31, 40)
 
 
 async def test_a_call_that_a_gateway_sends_whole_is_understood(provider: FakeProvider, http: HttpClient) -> None:
     block = b'{"type":"tool_use","id":"t","name":"clock","input":{"zone":"UTC"}}'
     start = b'data: {"type":"content_block_start","index":0,"content_block":' + block + b"}\n\n"
     provider.plan(Replay(data=opening(ANTHROPIC) + start + closing(ANTHROPIC, "tool_use")))
-    heard = await hear(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
-    assert heard.calls == [("t", "clock", '{"zone":"UTC"}')]
+    recording = await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
+    assert recording.calls == [("t", "clock", '{"zone":"UTC"}')]
 
 
 async def test_two_calls_at_one_place_are_a_broken_answer(provider: FakeProvider, http: HttpClient) -> None:
     block = b'{"type":"tool_use","id":"t","name":"clock","input":{}}'
     start = b'data: {"type":"content_block_start","index":0,"content_block":' + block + b"}\n\n"
     provider.plan(Replay(data=opening(ANTHROPIC) + start + start + closing(ANTHROPIC, "tool_use")))
-    heard = await hear(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
-    assert type(heard.error) is ModelProtocol
+    recording = await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
+    assert type(recording.error) is ModelProtocol
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ async def test_the_reason_is_one_of_ours_or_the_providers_own_word(
     provider: FakeProvider, http: HttpClient, said: str, reason: str
 ) -> None:
     provider.plan(Replay(data=opening(ANTHROPIC) + closing(ANTHROPIC, said)))
-    heard = await hear(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
-    assert heard.finished.reason == reason
+    recording = await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
+    assert recording.finished.reason == reason
 
 
 async def test_models_are_listed(provider: FakeProvider, http: HttpClient) -> None:

@@ -9,10 +9,10 @@ from app.infra.secrets.rotating_secret import RotatingSecret
 from app.providers.llm.adapters.http_client import HttpClient
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.vendor_health import MAX_CIRCUITS, OUTAGE, BreakerRules, FailureScope, Vendor
-from tests.llm.asking import HTTP_VENDORS, Heard, adapter, ask, endpoint, hear
 from tests.llm.conftest import SHORT, SMALL
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
+from tests.llm.recording import HTTP_VENDORS, Recording, adapter, ask, endpoint, record_events
 from tests.llm.wires import OPENAI
 
 TRIES = BreakerRules().consecutive
@@ -44,12 +44,12 @@ class Desk:
         self.model = adapter(vendor, http, endpoint(provider, vendor))
         self._chain = FailoverModel([ModelLink(self.model, self.vendor)], RetryRules(tries=1))
 
-    async def ask(self, tenant: str) -> Heard:
-        return await hear(self._chain, ask(tenant=tenant))
+    async def ask(self, tenant: str) -> Recording:
+        return await record_events(self._chain, ask(tenant=tenant))
 
 
-def is_refused(heard: Heard) -> bool:
-    return isinstance(heard.error, ModelUnavailable) and "is not asked for the next" in str(heard.error)
+def is_refused(recording: Recording) -> bool:
+    return isinstance(recording.error, ModelUnavailable) and "is not asked for the next" in str(recording.error)
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)

@@ -14,9 +14,9 @@ from app.domain.messages import ToolCall, Usage
 from app.providers.llm.adapters.http_client import HttpClient
 from app.providers.llm.port import Finished, Model, ReasoningDelta, TextDelta, ToolCallDelta
 from app.providers.llm.scripted import ScriptedModel, ScriptTurn
-from tests.llm.asking import HTTP_VENDORS, adapter, ask, endpoint, hear, recording
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
+from tests.llm.recording import HTTP_VENDORS, adapter, ask, endpoint, record_events, recorded_stream
 from tests.llm.wires import Say
 
 HARBOUR = "The harbour café opens at 8:30 — bring a ☂️."
@@ -55,7 +55,7 @@ def play(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> Cast:
     def cast_it(name: str, piece: int | None = None) -> Model:
         if vendor == "scripted":
             return ScriptedModel([SCRIPTS[name]], name="tiny-chat")
-        provider.plan(Replay(data=recording(RECORDED[vendor, name]), piece=piece))
+        provider.plan(Replay(data=recorded_stream(RECORDED[vendor, name]), piece=piece))
         return adapter(vendor, patient_http, endpoint(provider, vendor))
 
     return cast_it
@@ -63,13 +63,13 @@ def play(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> Cast:
 
 @pytest.mark.parametrize("piece", [None, 1, 7, 64])
 async def test_text_arrives_whole_however_the_network_cuts_it(play: Cast, piece: int | None) -> None:
-    heard = await hear(play("text", piece))
-    assert heard.finished.reason == "stop"
-    assert heard.text == HARBOUR
+    recording = await record_events(play("text", piece))
+    assert recording.finished.reason == "stop"
+    assert recording.text == HARBOUR
 
 
 async def test_usage_counts_cached_input_as_input(play: Cast) -> None:
-    usage = (await hear(play("text"))).finished.usage
+    usage = (await record_events(play("text"))).finished.usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (412, 14, 426)
     assert usage.input_token_details["cache_read"] in {384, 400}
@@ -77,15 +77,15 @@ async def test_usage_counts_cached_input_as_input(play: Cast) -> None:
 
 @pytest.mark.parametrize("piece", [None, 5])
 async def test_parallel_calls_keep_their_order_and_their_own_arguments(play: Cast, piece: int | None) -> None:
-    heard = await hear(play("tools", piece))
-    assert [(name, json.loads(args)) for _, name, args in heard.calls] == [("clock", PLACE), ("calculator", SUM)]
-    assert len({identity for identity, _, _ in heard.calls}) == 2
-    assert heard.finished.reason == "tool_calls"
+    recording = await record_events(play("tools", piece))
+    assert [(name, json.loads(args)) for _, name, args in recording.calls] == [("clock", PLACE), ("calculator", SUM)]
+    assert len({identity for identity, _, _ in recording.calls}) == 2
+    assert recording.finished.reason == "tool_calls"
 
 
 async def test_the_first_piece_of_a_call_names_it_and_indexes_are_dense(play: Cast) -> None:
     seen: list[int] = []
-    for event in (await hear(play("tools"))).events:
+    for event in (await record_events(play("tools"))).events:
         if isinstance(event, ToolCallDelta) and event.index not in seen:
             assert event.id
             assert event.name
@@ -94,32 +94,32 @@ async def test_the_first_piece_of_a_call_names_it_and_indexes_are_dense(play: Ca
 
 
 async def test_reasoning_is_told_apart_from_the_answer(play: Cast) -> None:
-    heard = await hear(play("thinking"))
-    assert (heard.reasoning.rstrip("."), heard.text) == ("Seven is prime, nine is not", "7 is the one.")
+    recording = await record_events(play("thinking"))
+    assert (recording.reasoning.rstrip("."), recording.text) == ("Seven is prime, nine is not", "7 is the one.")
 
 
 @pytest.mark.parametrize("name", ["text", "tools", "thinking"])
 async def test_the_last_event_and_only_it_is_finished_and_names_who_spoke(play: Cast, vendor: str, name: str) -> None:
-    heard = await hear(play(name))
-    assert [isinstance(event, Finished) for event in heard.events].count(True) == 1
-    assert (heard.finished.vendor, heard.finished.model) == (vendor, "tiny-chat")
+    recording = await record_events(play(name))
+    assert [isinstance(event, Finished) for event in recording.events].count(True) == 1
+    assert (recording.finished.vendor, recording.finished.model) == (vendor, "tiny-chat")
 
 
 @pytest.mark.parametrize("name", ["text", "tools", "thinking"])
 async def test_no_piece_of_text_or_reasoning_is_empty(play: Cast, name: str) -> None:
-    for event in (await hear(play(name))).events:
+    for event in (await record_events(play(name))).events:
         if isinstance(event, TextDelta | ReasoningDelta):
             assert event.text
 
 
 async def test_events_can_be_stored_and_read_back(play: Cast) -> None:
-    for event in (await hear(play("tools"))).events:
+    for event in (await record_events(play("tools"))).events:
         assert msgspec.json.decode(msgspec.json.encode(event), type=type(event)) == event
 
 
 async def test_an_answer_can_be_left_early(play: Cast) -> None:
-    heard = await hear(play("text"), most=1)
-    assert len(heard.events) == 1
+    recording = await record_events(play("text"), limit=1)
+    assert len(recording.events) == 1
 
 
 async def test_a_failure_is_an_error_of_the_tree(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> None:
@@ -127,9 +127,9 @@ async def test_a_failure_is_an_error_of_the_tree(vendor: str, provider: FakeProv
     model: Model = ScriptedModel([[ModelUnavailable("it is down")]])
     if vendor != "scripted":
         model = adapter(vendor, patient_http, endpoint(provider, vendor))
-    heard = await hear(model)
-    assert type(heard.error) is ModelUnavailable
-    assert heard.events == []
+    recording = await record_events(model)
+    assert type(recording.error) is ModelUnavailable
+    assert recording.events == []
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS, indirect=True)
@@ -137,8 +137,8 @@ async def test_calls_at_the_same_time_do_not_mix(vendor: str, provider: FakeProv
     texts = [f"answer {number} " * (number + 1) for number in range(20)]
     model = adapter(vendor, patient_http, endpoint(provider, vendor))
     provider.plan(*(Say(text=text, piece=17) for text in texts))
-    answers = await asyncio.gather(*(hear(model) for _ in texts))
-    assert sorted(heard.text for heard in answers) == sorted(texts)
+    answers = await asyncio.gather(*(record_events(model) for _ in texts))
+    assert sorted(recording.text for recording in answers) == sorted(texts)
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS, indirect=True)
@@ -158,7 +158,7 @@ async def test_cancelling_ends_the_providers_work(
     vendor: str, provider: FakeProvider, patient_http: HttpClient, until: Callable[..., Awaitable[None]]
 ) -> None:
     provider.plan(Fault.HUGE_TOTAL)
-    task = asyncio.ensure_future(hear(adapter(vendor, patient_http, endpoint(provider, vendor))))
+    task = asyncio.ensure_future(record_events(adapter(vendor, patient_http, endpoint(provider, vendor))))
     await until(lambda: provider.open == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

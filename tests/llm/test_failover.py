@@ -18,7 +18,7 @@ from app.base.errors import (
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from app.providers.llm.vendor_health import BreakerRules, Vendor
-from tests.llm.asking import ask, hear
+from tests.llm.recording import ask, record_events
 
 RETRYABLE = [ModelUnavailable, ModelTimeout, ModelProtocol, ModelRateLimited]
 
@@ -64,17 +64,17 @@ def second(*turns: ScriptTurn) -> ScriptedModel:
 @pytest.mark.parametrize("kind", RETRYABLE)
 async def test_what_another_try_may_mend_is_tried_again(time: Time, kind: type[ModelError]) -> None:
     model = first(*fail(kind, 2), "Hello")
-    heard = await hear(chain(time, model))
-    assert heard.text == "Hello"
+    recording = await record_events(chain(time, model))
+    assert recording.text == "Hello"
     assert len(model.requests) == 3
     assert time.pauses == [0.5, 1.0]
 
 
 async def test_after_three_tries_the_error_is_the_callers(time: Time) -> None:
     model = first(*fail(times=5))
-    heard = await hear(chain(time, model))
-    assert type(heard.error) is ModelUnavailable
-    assert str(heard.error) == "it failed"
+    recording = await record_events(chain(time, model))
+    assert type(recording.error) is ModelUnavailable
+    assert str(recording.error) == "it failed"
     assert len(model.requests) == 3
 
 
@@ -82,21 +82,21 @@ async def test_a_pause_is_drawn_between_nothing_and_its_bound() -> None:
     clock = Time()
     rules = RetryRules(tries=6, longest=2.0)
     links = [ModelLink(first(*fail(times=5), "Hello"), Vendor("first", clock, BreakerRules(consecutive=9)))]
-    await hear(FailoverModel(links, rules, clock=clock, sleep=clock.sleep, draw=lambda: 0.5))
+    await record_events(FailoverModel(links, rules, clock=clock, sleep=clock.sleep, draw=lambda: 0.5))
     assert clock.pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
 async def test_retry_after_is_waited_for(time: Time) -> None:
-    heard = await hear(chain(time, first(*fail(ModelRateLimited, retry_after=7.0), "Hello")))
-    assert heard.text == "Hello"
+    recording = await record_events(chain(time, first(*fail(ModelRateLimited, retry_after=7.0), "Hello")))
+    assert recording.text == "Hello"
     assert time.pauses == [7.5]
 
 
 async def test_a_retry_after_beyond_patience_is_not(time: Time) -> None:
     model = first(*fail(ModelRateLimited, retry_after=3600.0))
-    heard = await hear(chain(time, model))
-    assert isinstance(heard.error, ModelRateLimited)
-    assert heard.error.retry_after == 3600.0
+    recording = await record_events(chain(time, model))
+    assert isinstance(recording.error, ModelRateLimited)
+    assert recording.error.retry_after == 3600.0
     assert time.pauses == []
 
 
@@ -107,47 +107,49 @@ async def test_no_try_begins_after_the_patience_is_over(time: Time) -> None:
             return super().stream(request)
 
     model = Slow(fail(ModelTimeout, 5), vendor="first")
-    heard = await hear(chain(time, model))
-    assert type(heard.error) is ModelTimeout
+    recording = await record_events(chain(time, model))
+    assert type(recording.error) is ModelTimeout
     assert len(model.requests) == 2
 
 
 @pytest.mark.parametrize("kind", [ModelRejected, ModelCredentials])
 async def test_a_request_or_key_at_fault_is_not_tried_again(time: Time, kind: type[ModelError]) -> None:
     model = first(*fail(kind), "Hello")
-    heard = await hear(chain(time, model))
-    assert type(heard.error) is kind
+    recording = await record_events(chain(time, model))
+    assert type(recording.error) is kind
     assert len(model.requests) == 1
 
 
 @pytest.mark.parametrize("kind", [*RETRYABLE, ModelCredentials])
 async def test_the_next_model_answers_where_one_fails(time: Time, kind: type[ModelError]) -> None:
     model = chain(time, first(*fail(kind, 3)), second("Hello"))
-    heard = await hear(model)
-    assert heard.text == "Hello"
-    assert (heard.finished.vendor, heard.finished.model) == ("second", "two")
+    recording = await record_events(model)
+    assert recording.text == "Hello"
+    assert (recording.finished.vendor, recording.finished.model) == ("second", "two")
     assert (model.vendor, model.name) == ("first", "one")
 
 
 async def test_a_rejected_request_is_not_handed_on(time: Time) -> None:
     other = second("Hello")
-    heard = await hear(chain(time, first(*fail(ModelRejected)), other))
-    assert type(heard.error) is ModelRejected
+    recording = await record_events(chain(time, first(*fail(ModelRejected)), other))
+    assert type(recording.error) is ModelRejected
     assert other.requests == []
 
 
 async def test_when_all_fail_the_first_ones_error_tells_of_the_others(time: Time) -> None:
-    heard = await hear(chain(time, first(*fail(times=3)), second([ModelCredentials("the key is refused")])))
-    assert type(heard.error) is ModelUnavailable
-    assert str(heard.error) == "it failed; fallback second:two: the key is refused"
+    recording = await record_events(
+        chain(time, first(*fail(times=3)), second([ModelCredentials("the key is refused")]))
+    )
+    assert type(recording.error) is ModelUnavailable
+    assert str(recording.error) == "it failed; fallback second:two: the key is refused"
 
 
 @pytest.mark.parametrize("kind", RETRYABLE)
 async def test_after_the_first_event_a_failure_is_raised_as_it_is(time: Time, kind: type[ModelError]) -> None:
     model, other = first(["Hel", kind("it failed")], "Hello"), second("Hello")
-    heard = await hear(chain(time, model, other))
-    assert heard.text == "Hel"
-    assert type(heard.error) is kind
+    recording = await record_events(chain(time, model, other))
+    assert recording.text == "Hel"
+    assert type(recording.error) is kind
     assert (len(model.requests), other.requests) == (1, [])
 
 
@@ -156,7 +158,7 @@ async def test_retries_are_a_fifth_of_the_traffic_at_most_when_a_provider_is_in_
     model = first(*fail(ModelRateLimited, calls * 3))
     failing = chain(time, model, rules=RetryRules(base=0.0))
     for _ in range(calls):
-        await hear(failing)
+        await record_events(failing)
     retries = len(model.requests) - calls
     assert calls * 0.15 < retries <= calls * 0.2 + 10
 
@@ -165,10 +167,10 @@ async def test_time_fills_the_budget_of_a_quiet_server(time: Time) -> None:
     model = first(*fail(ModelRateLimited, 3000))
     failing = chain(time, model, rules=RetryRules(base=0.0))
     for _ in range(20):
-        await hear(failing)
+        await record_events(failing)
     asked = len(model.requests)
     time.now += 100
-    await hear(failing)
+    await record_events(failing)
     assert len(model.requests) == asked + 3
 
 
@@ -176,19 +178,21 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_then_nobody_is_aske
     model = first(*fail(times=5), "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
-        await hear(failing)
-    heard = await hear(failing)
+        await record_events(failing)
+    recording = await record_events(failing)
     assert len(model.requests) == 5
-    assert isinstance(heard.error, ModelUnavailable)
-    assert str(heard.error) == ("first is not asked for the next 15 s, because it failed repeatedly (ModelUnavailable)")
-    assert heard.error.retry_after == 15.0
+    assert isinstance(recording.error, ModelUnavailable)
+    assert str(recording.error) == (
+        "first is not asked for the next 15 s, because it failed repeatedly (ModelUnavailable)"
+    )
+    assert recording.error.retry_after == 15.0
 
 
 async def test_while_the_breaker_is_open_the_next_model_answers_at_once(time: Time) -> None:
     model, other = first(*fail(times=5)), second(*["Hello"] * 6)
     failing = chain(time, model, other, rules=RetryRules(tries=1))
     for _ in range(6):
-        assert (await hear(failing)).text == "Hello"
+        assert (await record_events(failing)).text == "Hello"
     assert len(model.requests) == 5
 
 
@@ -197,45 +201,45 @@ async def test_after_its_time_one_call_probes_and_closes_the_breaker(time: Time)
     model = first(*fail(times=5), [gate, "Hello"], "again")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
-        await hear(failing)
+        await record_events(failing)
     time.now += 15
-    probe = asyncio.ensure_future(hear(failing))
+    probe = asyncio.ensure_future(record_events(failing))
     await asyncio.sleep(0)
-    assert type((await hear(failing)).error) is ModelUnavailable
+    assert type((await record_events(failing)).error) is ModelUnavailable
     gate.set()
     assert (await probe).text == "Hello"
-    assert (await hear(failing)).text == "again"
+    assert (await record_events(failing)).text == "again"
 
 
 async def test_a_failed_probe_opens_the_breaker_for_another_time(time: Time) -> None:
     model = first(*fail(times=6), "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
-        await hear(failing)
+        await record_events(failing)
     time.now += 15
-    await hear(failing)
+    await record_events(failing)
     time.now += 14
-    await hear(failing)
+    await record_events(failing)
     assert len(model.requests) == 6
     time.now += 1
-    assert (await hear(failing)).text == "Hello"
+    assert (await record_events(failing)).text == "Hello"
 
 
 async def test_a_probe_that_is_left_leaves_its_place_to_the_next(time: Time) -> None:
     model = first(*fail(times=5), ["Hel", "lo"], "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
-        await hear(failing)
+        await record_events(failing)
     time.now += 15
-    await hear(failing, most=1)
-    assert (await hear(failing)).text == "Hello"
+    await record_events(failing, limit=1)
+    assert (await record_events(failing)).text == "Hello"
 
 
 async def test_the_breaker_also_opens_when_half_of_the_calls_fail(time: Time) -> None:
     model = first(*[turn for _ in range(20) for turn in ("Hello", *fail())])
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(30):
-        await hear(failing)
+        await record_events(failing)
     assert len(model.requests) == 20
 
 
@@ -244,8 +248,8 @@ async def test_limits_keys_and_bad_requests_do_not_open_the_breaker(time: Time, 
     model = first(*fail(kind, 30), "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(30):
-        await hear(failing)
-    assert (await hear(failing)).text == "Hello"
+        await record_events(failing)
+    assert (await record_events(failing)).text == "Hello"
 
 
 async def test_a_failure_inside_an_answer_counts_for_the_breaker(time: Time) -> None:
@@ -253,7 +257,7 @@ async def test_a_failure_inside_an_answer_counts_for_the_breaker(time: Time) -> 
     model = first(*[broken] * 5, "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(6):
-        await hear(failing)
+        await record_events(failing)
     assert len(model.requests) == 5
 
 
@@ -277,10 +281,10 @@ async def test_an_observation_tells_how_the_vendor_did_last(time: Time) -> None:
     vendor = Vendor("first", time)
     model = FailoverModel([ModelLink(first("Hello", *fail(ModelTimeout)), vendor)], RetryRules(tries=1), clock=time)
     assert vendor.observation.status == "unknown"
-    await hear(model)
+    await record_events(model)
     good = vendor.observation
     assert (good.status, good.error, good.latency_ms) == ("healthy", None, 0.0)
-    await hear(model)
+    await record_events(model)
     bad = vendor.observation
     assert (bad.status, bad.error, bad.latency_ms) == ("degraded", "ModelTimeout", 0.0)
     assert good.observed_at is not None

@@ -8,15 +8,15 @@ import pytest
 
 from app.base.errors import ModelCredentials, ModelTimeout, ModelUnavailable
 from app.providers.llm.adapters.http_client import HttpClient, ModelTimeouts, SizeLimits
-from tests.llm.asking import HTTP_VENDORS, KEY, adapter, ask, endpoint, hear
 from tests.llm.conftest import Until
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
+from tests.llm.recording import HTTP_VENDORS, KEY, adapter, ask, endpoint, record_events
 from tests.llm.wires import ANTHROPIC, OPENAI
 
 
 async def test_a_request_asks_for_no_encoding_and_carries_its_key(provider: FakeProvider, http: HttpClient) -> None:
-    await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
     headers = provider.requests[0].headers
     assert headers["Accept-Encoding"] == "identity"
     assert headers["Accept"] == "text/event-stream"
@@ -26,15 +26,15 @@ async def test_a_request_asks_for_no_encoding_and_carries_its_key(provider: Fake
 
 
 async def test_each_vendor_gets_its_key_where_it_looks_for_it(provider: FakeProvider, http: HttpClient) -> None:
-    await hear(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
+    await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
     headers = provider.requests[0].headers
     assert headers["x-api-key"] == KEY
     assert "Authorization" not in headers
 
 
 async def test_a_server_without_a_key_gets_none(provider: FakeProvider, http: HttpClient) -> None:
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI, key="")))
-    assert heard.text == "Hello there"
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI, key="")))
+    assert recording.text == "Hello there"
     assert "Authorization" not in provider.requests[0].headers
 
 
@@ -43,8 +43,8 @@ async def test_proxies_of_the_environment_are_not_used(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
-    assert heard.text == "Hello there"
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert recording.text == "Hello there"
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
@@ -53,7 +53,7 @@ async def test_an_answer_read_to_its_end_gives_its_connection_back(
 ) -> None:
     model = adapter(vendor, http, endpoint(provider, vendor))
     for _ in range(5):
-        assert (await hear(model)).finished.reason == "stop"
+        assert (await record_events(model)).finished.reason == "stop"
     assert len(provider.connections) == 1
 
 
@@ -62,8 +62,8 @@ async def test_a_large_conversation_is_sent_whole(
     provider: FakeProvider, patient_http: HttpClient, vendor: str
 ) -> None:
     text = "word " * 600_000
-    heard = await hear(adapter(vendor, patient_http, endpoint(provider, vendor)), ask(text))
-    assert heard.text == "Hello there"
+    recording = await record_events(adapter(vendor, patient_http, endpoint(provider, vendor)), ask(text))
+    assert recording.text == "Hello there"
     assert text in str(provider.requests[0].body["messages"])
 
 
@@ -71,8 +71,8 @@ async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider
     provider.plan(Fault.HUGE_TOTAL)
     client = HttpClient(ModelTimeouts(total=0.3), SizeLimits(total=1 << 40))
     began = asyncio.get_running_loop().time()
-    heard = await hear(adapter(OPENAI, client, endpoint(provider, OPENAI)))
-    assert type(heard.error) is ModelTimeout
+    recording = await record_events(adapter(OPENAI, client, endpoint(provider, OPENAI)))
+    assert type(recording.error) is ModelTimeout
     assert asyncio.get_running_loop().time() - began < 1.5
     await client.aclose()
 
@@ -91,8 +91,8 @@ async def test_the_time_that_the_reader_takes_is_not_the_providers(provider: Fak
 
 async def test_a_closed_client_sends_nothing_more(provider: FakeProvider, http: HttpClient) -> None:
     await http.aclose()
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
-    assert type(heard.error) is ModelUnavailable
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert type(recording.error) is ModelUnavailable
     assert provider.requests == []
 
 
@@ -112,17 +112,17 @@ async def test_a_refused_key_gives_way_to_the_spare_one_for_good(
 ) -> None:
     provider.refused_keys = {KEY}
     model = adapter(vendor, http, endpoint(provider, vendor, spare="sk-second-8"))
-    assert (await hear(model)).text == "Hello there"
+    assert (await record_events(model)).text == "Hello there"
     assert len(provider.requests) == 2
-    assert (await hear(model)).text == "Hello there"
+    assert (await record_events(model)).text == "Hello there"
     assert len(provider.requests) == 3
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 async def test_with_both_keys_refused_each_is_tried_once(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
     provider.refused_keys = {KEY, "sk-second-8"}
-    heard = await hear(adapter(vendor, http, endpoint(provider, vendor, spare="sk-second-8")))
-    assert type(heard.error) is ModelCredentials
+    recording = await record_events(adapter(vendor, http, endpoint(provider, vendor, spare="sk-second-8")))
+    assert type(recording.error) is ModelCredentials
     assert len(provider.requests) == 2
 
 

@@ -21,9 +21,9 @@ from app.providers.llm.adapters.openai_request import body_of, messages_of
 from app.providers.llm.billing import ESTIMATED
 from app.providers.llm.port import ModelRequest, ToolCallDelta
 from app.providers.llm.profiles import OPENAI_URL, OpenAIProfile, openai_profile
-from tests.llm.asking import CLOCK, adapter, ask, endpoint, hear, recording
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
+from tests.llm.recording import CLOCK, adapter, ask, endpoint, record_events, recorded_stream
 from tests.llm.wires import OPENAI, closing, opening
 
 PNG = "iVBORw0KGgo="
@@ -31,21 +31,21 @@ SHOWN = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}
 
 
 async def replay(provider: FakeProvider, http: HttpClient, name: str) -> Any:
-    provider.plan(Replay(data=recording(name)))
-    return await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    provider.plan(Replay(data=recorded_stream(name)))
+    return await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
 
 
 async def test_calls_without_index_or_id_and_with_arguments_as_an_object_are_understood(
     provider: FakeProvider, http: HttpClient
 ) -> None:
-    heard = await replay(provider, http, "calls_whole")
-    assert [(name, json.loads(args)) for _, name, args in heard.calls] == [
+    recording = await replay(provider, http, "calls_whole")
+    assert [(name, json.loads(args)) for _, name, args in recording.calls] == [
         ("clock", {"zone": "UTC"}),
         ("calculator", {"expression": "1+1"}),
     ]
-    assert len({identity for identity, _, _ in heard.calls}) == 2
-    assert heard.finished.reason == "tool_calls"
-    usage = heard.finished.usage
+    assert len({identity for identity, _, _ in recording.calls}) == 2
+    assert recording.finished.reason == "tool_calls"
+    usage = recording.finished.usage
     assert usage is not None
     assert usage.input_token_details == {ESTIMATED: usage.input_tokens}, "the server reports no usage"
 
@@ -54,22 +54,22 @@ async def test_calls_that_all_have_index_0_are_told_apart_by_their_ids(
     provider: FakeProvider, http: HttpClient
 ) -> None:
     """The answer also ends without [DONE] and has lines ended by CR LF."""
-    heard = await replay(provider, http, "calls_at_one_index")
-    assert heard.calls == [("function-call-11", "clock", '{"zone":"UTC"}'), ("function-call-12", "notes", "{}")]
-    assert heard.finished.usage == Usage(60, 20, 80)
+    recording = await replay(provider, http, "calls_at_one_index")
+    assert recording.calls == [("function-call-11", "clock", '{"zone":"UTC"}'), ("function-call-12", "notes", "{}")]
+    assert recording.finished.usage == Usage(60, 20, 80)
 
 
 async def test_a_call_whose_name_comes_late_begins_with_its_name(provider: FakeProvider, http: HttpClient) -> None:
-    heard = await replay(provider, http, "calls_named_late")
-    first = next(event for event in heard.events if isinstance(event, ToolCallDelta))
+    recording = await replay(provider, http, "calls_named_late")
+    first = next(event for event in recording.events if isinstance(event, ToolCallDelta))
     assert first == ToolCallDelta(0, "chatcmpl-tool-9a", "calculator", '{"expression":')
-    assert heard.calls == [("chatcmpl-tool-9a", "calculator", '{"expression":"2**5"}')]
-    assert heard.text == "Let me look."
+    assert recording.calls == [("chatcmpl-tool-9a", "calculator", '{"expression":"2**5"}')]
+    assert recording.text == "Let me look."
 
 
 async def test_reasoning_tokens_are_a_detail_of_the_output(provider: FakeProvider, http: HttpClient) -> None:
-    heard = await replay(provider, http, "reasoning_content")
-    assert heard.finished.usage == Usage(21, 30, 51, {}, {"reasoning": 18})
+    recording = await replay(provider, http, "reasoning_content")
+    assert recording.finished.usage == Usage(21, 30, 51, {}, {"reasoning": 18})
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ async def test_the_reason_is_one_of_ours_or_the_providers_own_printable_word(
     provider: FakeProvider, http: HttpClient, said: str, reason: str
 ) -> None:
     provider.plan(Replay(data=opening(OPENAI) + closing(OPENAI, said)))
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
-    assert heard.finished.reason == reason
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    assert recording.finished.reason == reason
 
 
 async def test_counts_that_make_no_sense_are_estimated_instead(provider: FakeProvider, http: HttpClient) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":null}}\n\n'
     provider.plan(Replay(data=opening(OPENAI) + usage + closing(OPENAI).replace(b'"usage"', b'"no_usage"')))
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)))
-    estimated = heard.finished.usage
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
+    estimated = recording.finished.usage
     assert estimated is not None
     assert (estimated.output_tokens, estimated.input_token_details) == (0, {ESTIMATED: estimated.input_tokens})
     assert estimated.input_tokens > 0
@@ -99,10 +99,10 @@ async def test_a_parameter_that_a_server_refuses_is_left_out_from_then_on(
 ) -> None:
     provider.refused_fields = {"stream_options", "max_tokens", "temperature"}
     model = adapter(OPENAI, http, endpoint(provider, OPENAI))
-    heard = await hear(model, ask(max_tokens=50, temperature=0.5))
-    assert heard.text == "Hello there"
+    recording = await record_events(model, ask(max_tokens=50, temperature=0.5))
+    assert recording.text == "Hello there"
     assert len(provider.requests) == 4
-    await hear(model, ask(max_tokens=50, temperature=0.5))
+    await record_events(model, ask(max_tokens=50, temperature=0.5))
     assert len(provider.requests) == 5
     last = provider.requests[-1].body
     assert last["max_completion_tokens"] == 50
@@ -113,43 +113,45 @@ async def test_a_server_that_refuses_every_form_of_a_parameter_is_not_asked_for_
     provider: FakeProvider, http: HttpClient
 ) -> None:
     provider.refused_fields = {"max_tokens", "max_completion_tokens"}
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
-    assert type(heard.error) is ModelRejected
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
+    assert type(recording.error) is ModelRejected
     assert len(provider.requests) == 4
 
 
 async def test_other_refusals_are_not_asked_again(provider: FakeProvider, http: HttpClient) -> None:
     provider.plan(Fault.BAD_REQUEST)
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
-    assert type(heard.error) is ModelRejected
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
+    assert type(recording.error) is ModelRejected
     assert len(provider.requests) == 1
 
 
 async def test_auto_takes_the_first_listed_model_that_can_talk(provider: FakeProvider, http: HttpClient) -> None:
     model = adapter(OPENAI, http, endpoint(provider, OPENAI), "auto")
-    heard = await hear(model)
-    assert heard.finished.model == "tiny-chat"
+    recording = await record_events(model)
+    assert recording.finished.model == "tiny-chat"
     assert provider.requests[-1].body["model"] == "tiny-chat"
-    await hear(model)
+    await record_events(model)
     assert [asked.path for asked in provider.requests].count("/v1/models") == 1
 
 
 async def test_auto_prefers_openais_default_model_where_it_is_listed(provider: FakeProvider, http: HttpClient) -> None:
     provider.models.append("gpt-5-mini")
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
-    assert heard.finished.model == "gpt-5-mini"
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
+    assert recording.finished.model == "gpt-5-mini"
 
 
 async def test_a_server_without_a_model_that_can_talk_is_told_of(provider: FakeProvider, http: HttpClient) -> None:
     provider.models = ["text-embed-1"]
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
-    assert type(heard.error) is ModelRejected
-    assert str(heard.error) == "openai lists no model that answers conversations"
+    recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
+    assert type(recording.error) is ModelRejected
+    assert str(recording.error) == "openai lists no model that answers conversations"
 
 
 async def test_settings_that_are_no_json_are_a_rejected_request(provider: FakeProvider, http: HttpClient) -> None:
-    heard = await hear(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(model_settings={"seed": object()}))
-    assert type(heard.error) is ModelRejected
+    recording = await record_events(
+        adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(model_settings={"seed": object()})
+    )
+    assert type(recording.error) is ModelRejected
     assert provider.requests == []
 
 

@@ -19,10 +19,10 @@ from app.base.errors import (
 )
 from app.infra.secrets.secret import Secret
 from app.providers.llm.adapters.http_client import Endpoint, HttpClient
-from tests.llm.asking import HTTP_VENDORS, KEY, PROMPT, Heard, adapter, endpoint, hear
 from tests.llm.conftest import ROOMY
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
+from tests.llm.recording import HTTP_VENDORS, KEY, PROMPT, Recording, adapter, endpoint, record_events
 from tests.llm.wires import OPENAI, opening, text_event
 
 EXPECTED: dict[Fault, tuple[type[ModelError], str]] = {
@@ -70,10 +70,10 @@ BOUND = ROOMY.total
 """Seconds that any fault may take."""
 
 
-async def meet(provider: FakeProvider, http: HttpClient, vendor: str, fault: Fault | Replay) -> Heard:
+async def meet(provider: FakeProvider, http: HttpClient, vendor: str, fault: Fault | Replay) -> Recording:
     provider.plan(fault)
     async with asyncio.timeout(BOUND):
-        return await hear(adapter(vendor, http, endpoint(provider, vendor)))
+        return await record_events(adapter(vendor, http, endpoint(provider, vendor)))
 
 
 def test_every_fault_has_its_expectation() -> None:
@@ -87,12 +87,12 @@ async def test_every_fault_becomes_its_typed_error_in_bounded_time_and_tells_no_
 ) -> None:
     """No key, prompt, address or bytes of the provider; one printable line."""
     kind, words = EXPECTED[fault]
-    heard = await meet(provider, hasty_http if kind is ModelTimeout else http, vendor, fault)
-    assert type(heard.error) is kind, heard.error
-    assert isinstance(heard.error, ModelError)
-    assert heard.error.vendor == vendor
-    assert heard.error.__cause__ is None
-    said = str(heard.error)
+    recording = await meet(provider, hasty_http if kind is ModelTimeout else http, vendor, fault)
+    assert type(recording.error) is kind, recording.error
+    assert isinstance(recording.error, ModelError)
+    assert recording.error.vendor == vendor
+    assert recording.error.__cause__ is None
+    said = str(recording.error)
     assert words in said
     assert said.isprintable()
     assert len(said) <= 360
@@ -102,9 +102,9 @@ async def test_every_fault_becomes_its_typed_error_in_bounded_time_and_tells_no_
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 async def test_retry_after_is_handed_on(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
-    heard = await meet(provider, http, vendor, Fault.RATE_LIMITED)
-    assert isinstance(heard.error, ModelRateLimited)
-    assert heard.error.retry_after == pytest.approx(0.01)
+    recording = await meet(provider, http, vendor, Fault.RATE_LIMITED)
+    assert isinstance(recording.error, ModelRateLimited)
+    assert recording.error.retry_after == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
@@ -112,26 +112,26 @@ async def test_what_came_before_the_failure_was_heard(
     provider: FakeProvider, http: HttpClient, hasty_http: HttpClient, vendor: str
 ) -> None:
     assert (await meet(provider, http, vendor, Fault.BAD_JSON)).events == []
-    heard = await meet(provider, hasty_http, vendor, Fault.HANG_IN_THE_MIDDLE)
-    assert heard.text == "Hello"
+    recording = await meet(provider, hasty_http, vendor, Fault.HANG_IN_THE_MIDDLE)
+    assert recording.text == "Hello"
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 async def test_an_answer_that_told_why_it_stopped_counts_even_if_its_end_never_comes(
     provider: FakeProvider, hasty_http: HttpClient, vendor: str
 ) -> None:
-    heard = await meet(provider, hasty_http, vendor, Fault.HANG_AFTER_THE_REASON)
-    assert heard.text == "Hello"
-    assert heard.finished.reason == "stop"
+    recording = await meet(provider, hasty_http, vendor, Fault.HANG_AFTER_THE_REASON)
+    assert recording.text == "Hello"
+    assert recording.finished.reason == "stop"
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 async def test_two_calls_with_one_id_get_ids_of_their_own(
     provider: FakeProvider, http: HttpClient, vendor: str
 ) -> None:
-    heard = await meet(provider, http, vendor, Fault.DUPLICATE_CALLS)
-    assert heard.finished.reason == "tool_calls"
-    first, second = heard.calls
+    recording = await meet(provider, http, vendor, Fault.DUPLICATE_CALLS)
+    assert recording.finished.reason == "tool_calls"
+    first, second = recording.calls
     assert first[0] == "call_1"
     assert re.fullmatch("call_[0-9a-f]{32}", str(second[0]))
 
@@ -148,8 +148,8 @@ async def test_calls_of_unknown_tools_and_broken_arguments_reach_the_agent_as_th
 async def test_json_nested_too_deep_is_a_broken_answer(
     provider: FakeProvider, patient_http: HttpClient, vendor: str
 ) -> None:
-    heard = await meet(provider, patient_http, vendor, Fault.DEEP_JSON)
-    assert type(heard.error) is ModelProtocol
+    recording = await meet(provider, patient_http, vendor, Fault.DEEP_JSON)
+    assert type(recording.error) is ModelProtocol
 
 
 @pytest.mark.parametrize(
@@ -168,16 +168,18 @@ async def test_an_error_inside_a_stream_is_told_by_its_type(
     provider: FakeProvider, http: HttpClient, vendor: str, kind: str, expected: type[ModelError]
 ) -> None:
     body = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
-    heard = await meet(provider, http, vendor, Replay(data=opening(vendor) + b"data: " + body + b"\n\n"))
-    assert type(heard.error) is expected
+    recording = await meet(provider, http, vendor, Replay(data=opening(vendor) + b"data: " + body + b"\n\n"))
+    assert type(recording.error) is expected
 
 
 async def test_a_used_up_quota_is_the_accounts_fault_and_not_worth_a_retry(
     provider: FakeProvider, http: HttpClient
 ) -> None:
     body = json.dumps({"error": {"code": "insufficient_quota", "type": "insufficient_quota", "message": "Pay."}})
-    heard = await meet(provider, http, OPENAI, Replay(data=body.encode(), status=429, content_type="application/json"))
-    assert type(heard.error) is ModelCredentials
+    recording = await meet(
+        provider, http, OPENAI, Replay(data=body.encode(), status=429, content_type="application/json")
+    )
+    assert type(recording.error) is ModelCredentials
 
 
 @pytest.mark.parametrize(
@@ -193,16 +195,16 @@ async def test_the_providers_own_message_is_quoted_in_any_of_its_shapes(
     provider: FakeProvider, http: HttpClient, body: object
 ) -> None:
     replay = Replay(data=json.dumps(body).encode(), status=404, content_type="application/json")
-    heard = await meet(provider, http, OPENAI, replay)
-    assert str(heard.error) == "openai refuses the request (HTTP 404): model not found"
+    recording = await meet(provider, http, OPENAI, replay)
+    assert str(recording.error) == "openai refuses the request (HTTP 404): model not found"
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'{"error": []}', b"\xff", b"[" * 60_000])
 async def test_an_error_body_that_says_nothing_leaves_the_status(
     provider: FakeProvider, http: HttpClient, body: bytes
 ) -> None:
-    heard = await meet(provider, http, OPENAI, Replay(data=body, status=503, content_type="application/json"))
-    assert str(heard.error) == "openai cannot serve the request now (HTTP 503)"
+    recording = await meet(provider, http, OPENAI, Replay(data=body, status=503, content_type="application/json"))
+    assert str(recording.error) == "openai cannot serve the request now (HTTP 503)"
 
 
 @pytest.mark.parametrize(
@@ -214,17 +216,17 @@ async def test_no_part_of_the_key_in_a_message_or_a_code_is_shown(
     for status, shown in ((400, ": Incorrect key: [redacted] Try again."), (401, "")):
         body = {"error": {"message": f"Incorrect key: ({piece}). Try again.", "type": "oops", "code": f"bad_{piece}"}}
         replay = Replay(data=json.dumps(body).encode(), status=status, content_type="application/json")
-        heard = await meet(provider, http, OPENAI, replay)
-        assert f"(HTTP {status}, oops){shown}" in str(heard.error)
-        assert KEY[-4:] not in str(heard.error)
+        recording = await meet(provider, http, OPENAI, replay)
+        assert f"(HTTP {status}, oops){shown}" in str(recording.error)
+        assert KEY[-4:] not in str(recording.error)
 
 
 async def test_a_refused_connection_is_unavailability(http: HttpClient) -> None:
     async with FakeProvider() as gone:
         place = endpoint(gone, OPENAI)
-    heard = await hear(adapter(OPENAI, http, place))
-    assert type(heard.error) is ModelUnavailable
-    assert str(heard.error) == "cannot connect to openai: connection refused"
+    recording = await record_events(adapter(OPENAI, http, place))
+    assert type(recording.error) is ModelUnavailable
+    assert str(recording.error) == "cannot connect to openai: connection refused"
 
 
 async def test_a_host_that_does_not_resolve_is_unavailability(
@@ -235,9 +237,9 @@ async def test_a_host_that_does_not_resolve_is_unavailability(
 
     monkeypatch.setattr(aiohttp.resolver.ThreadedResolver, "resolve", no_address)
     place = Endpoint(vendor=OPENAI, base_url="http://nowhere.invalid/v1", key=Secret(KEY))
-    heard = await hear(adapter(OPENAI, http, place))
-    assert type(heard.error) is ModelUnavailable
-    assert str(heard.error) == "the host name of openai does not resolve"
+    recording = await record_events(adapter(OPENAI, http, place))
+    assert type(recording.error) is ModelUnavailable
+    assert str(recording.error) == "the host name of openai does not resolve"
 
 
 async def test_a_connection_that_never_opens_meets_its_deadline(
@@ -248,41 +250,41 @@ async def test_a_connection_that_never_opens_meets_its_deadline(
 
     monkeypatch.setattr(aiohttp.resolver.ThreadedResolver, "resolve", never)
     place = Endpoint(vendor=OPENAI, base_url="http://silent.invalid/v1")
-    heard = await hear(adapter(OPENAI, hasty_http, place))
-    assert type(heard.error) is ModelTimeout
+    recording = await record_events(adapter(OPENAI, hasty_http, place))
+    assert type(recording.error) is ModelTimeout
 
 
 async def test_a_server_that_speaks_no_tls_where_tls_is_due_gets_no_request() -> None:
     http = HttpClient()  # to read the authorities that this machine trusts takes a while
     async with FakeProvider() as plain:
         place = endpoint(plain, OPENAI)
-        heard = await hear(
+        recording = await record_events(
             adapter(OPENAI, http, Endpoint(vendor=OPENAI, base_url=place.base_url.replace("http", "https")))
         )
         assert plain.requests == []
     await http.aclose()
-    assert type(heard.error) is ModelUnavailable
-    assert "TLS" in str(heard.error)
+    assert type(recording.error) is ModelUnavailable
+    assert "TLS" in str(recording.error)
 
 
 async def test_text_in_the_same_packet_as_garbage_is_heard_first(provider: FakeProvider, http: HttpClient) -> None:
     data = opening(OPENAI) + text_event(OPENAI, "Hello") + b"data: {\n\n"
-    heard = await meet(provider, http, OPENAI, Replay(data=data))
-    assert heard.text == "Hello"
-    assert type(heard.error) is ModelProtocol
+    recording = await meet(provider, http, OPENAI, Replay(data=data))
+    assert recording.text == "Hello"
+    assert type(recording.error) is ModelProtocol
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 async def test_a_refused_key_names_the_variable_that_holds_it(
     provider: FakeProvider, http: HttpClient, vendor: str
 ) -> None:
-    heard = await meet(provider, http, vendor, Fault.UNAUTHORIZED)
-    assert str(heard.error).endswith(f": check {vendor.upper()}_API_KEY")
+    recording = await meet(provider, http, vendor, Fault.UNAUTHORIZED)
+    assert str(recording.error).endswith(f": check {vendor.upper()}_API_KEY")
 
 
 @pytest.mark.parametrize("path", ["", "/v2"])
 async def test_a_base_url_without_its_end_is_asked_about(provider: FakeProvider, http: HttpClient, path: str) -> None:
     place = msgspec.structs.replace(endpoint(provider, OPENAI), base_url=provider.url + path)
-    heard = await hear(adapter(OPENAI, http, place))
-    assert isinstance(heard.error, ModelRejected)
-    assert "check OPENAI_BASE_URL: does it end in /v1?" in str(heard.error)
+    recording = await record_events(adapter(OPENAI, http, place))
+    assert isinstance(recording.error, ModelRejected)
+    assert "check OPENAI_BASE_URL: does it end in /v1?" in str(recording.error)

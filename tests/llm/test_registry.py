@@ -13,9 +13,9 @@ from app.infra.settings import LlmSettings
 from app.infra.telemetry.meters import Meters
 from app.providers.llm.failover import RetryRules
 from app.providers.llm.registry import ModelRegistry
-from tests.llm.asking import KEY, hear
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
+from tests.llm.recording import KEY, record_events
 
 Make = Callable[..., ModelRegistry]
 
@@ -120,33 +120,33 @@ async def test_models_of_both_vendors_answer(make: Make, provider: FakeProvider)
         anthropic_api_key=KEY,
     )
     for name in ("openai:tiny-chat", "anthropic:large-chat", "openai:llama3.2:3b"):
-        heard = await hear(registry.model(name))
-        assert heard.text == "Hello there"
-        assert f"{heard.finished.vendor}:{heard.finished.model}" == name
+        recording = await record_events(registry.model(name))
+        assert recording.text == "Hello there"
+        assert f"{recording.finished.vendor}:{recording.finished.model}" == name
     assert provider.requests[1].headers["anthropic-version"] == "2023-06-01"
     assert provider.requests[1].headers["x-api-key"] == KEY
 
 
 async def test_the_default_model_of_a_compatible_server_is_its_first(make: Make, provider: FakeProvider) -> None:
-    heard = await hear(make(openai_base_url=provider.url + "/v1").model(""))
-    assert heard.finished.model == "tiny-chat"
+    recording = await record_events(make(openai_base_url=provider.url + "/v1").model(""))
+    assert recording.finished.model == "tiny-chat"
 
 
 async def test_a_fallback_takes_over(make: Make, provider: FakeProvider) -> None:
     provider.plan(Fault.UNAUTHORIZED)
     registry = make(openai_base_url=provider.url + "/v1", openai_api_key=KEY)
-    heard = await hear(registry.model("openai:tiny-chat", ["scripted:echo"]))
-    assert (heard.finished.vendor, heard.finished.model) == ("scripted", "echo")
+    recording = await record_events(registry.model("openai:tiny-chat", ["scripted:echo"]))
+    assert (recording.finished.vendor, recording.finished.model) == ("scripted", "echo")
 
 
 async def test_agents_that_name_one_vendor_share_its_breaker(make: Make, provider: FakeProvider) -> None:
     registry = make(openai_base_url=provider.url + "/v1")
     provider.plan(*[Fault.SERVER_ERROR] * 6)
     for _ in range(2):
-        await hear(registry.model("openai:tiny-chat"))
+        await record_events(registry.model("openai:tiny-chat"))
     asked = len(provider.requests)
-    heard = await hear(registry.model("openai:large-chat"))
-    assert "is not asked" in str(heard.error)
+    recording = await record_events(registry.model("openai:large-chat"))
+    assert "is not asked" in str(recording.error)
     assert len(provider.requests) == asked
 
 
@@ -155,12 +155,12 @@ async def test_health_is_what_traffic_has_shown(make: Make, provider: FakeProvid
     assert registry.health() == {}
     model = registry.model("openai:tiny-chat")
     assert registry.health()["openai"]["status"] == "unknown"
-    await hear(model)
+    await record_events(model)
     seen = registry.health()["openai"]
     assert (seen["status"], seen["error"]) == ("healthy", None)
     assert seen["latency_ms"] > 0
     provider.plan(*[Fault.SERVER_ERROR] * 3)
-    await hear(model)
+    await record_events(model)
     seen = registry.health()["openai"]
     assert (seen["status"], seen["error"]) == ("degraded", "ModelUnavailable")
 
@@ -180,7 +180,7 @@ async def test_a_probe_lists_models_and_asks_a_vendor_once_a_minute_at_most(make
 
 async def test_a_probe_leaves_vendors_alone_that_were_just_heard_of(make: Make, provider: FakeProvider) -> None:
     registry = make(openai_base_url=provider.url + "/v1")
-    await hear(registry.model("openai:tiny-chat"))
+    await record_events(registry.model("openai:tiny-chat"))
     await registry.probe()
     assert [asked.path for asked in provider.requests] == ["/v1/chat/completions"]
 
@@ -198,9 +198,9 @@ async def test_calls_and_tokens_are_counted(make: Make, provider: FakeProvider) 
     meters = Meters()
     registry = make(meters, openai_base_url=provider.url + "/v1")
     model = registry.model("openai:tiny-chat")
-    await hear(model)
+    await record_events(model)
     provider.plan(*[Fault.SERVER_ERROR] * 3)
-    await hear(model)
+    await record_events(model)
     assert {labels[3]: sum(seen.counts) for labels, seen in meters.model_duration.series.items()} == {
         "": 1,
         "ModelUnavailable": 1,
@@ -214,11 +214,11 @@ async def test_calls_and_tokens_are_counted(make: Make, provider: FakeProvider) 
 async def test_a_closed_registry_fails_with_a_typed_error(make: Make, provider: FakeProvider) -> None:
     registry = make(openai_base_url=provider.url + "/v1")
     model = registry.model("openai:tiny-chat")
-    await hear(model)
+    await record_events(model)
     await registry.aclose()
-    heard = await hear(model)
-    assert isinstance(heard.error, ModelError)
-    assert type(heard.error) is ModelUnavailable
+    recording = await record_events(model)
+    assert isinstance(recording.error, ModelError)
+    assert type(recording.error) is ModelUnavailable
 
 
 def test_the_http_library_is_loaded_only_when_a_vendor_is_named() -> None:

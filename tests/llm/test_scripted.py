@@ -13,15 +13,15 @@ from app.domain.messages import AIMessage, HumanMessage, Message, ToolCall, Tool
 from app.providers.llm.demo import SCRIPT, expression_in
 from app.providers.llm.port import Finished, ModelRequest, TextDelta, ToolSpec
 from app.providers.llm.scripted import DemoModel, EchoModel, ScriptedModel, Stream100Model
-from tests.llm.asking import ask, hear
+from tests.llm.recording import ask, record_events
 
 TOOLS = [FunctionTool(tool).spec for tool in BUILTIN.values()]
 
 
 async def calls_for(text: str, tools: list[ToolSpec] = TOOLS) -> list[tuple[str | None, Any]]:
-    heard = await hear(DemoModel(), ask(text, tools=tools))
-    assert (heard.finished.reason == "tool_calls") is bool(heard.calls)
-    return [(name, json.loads(args)) for _, name, args in heard.calls]
+    recording = await record_events(DemoModel(), ask(text, tools=tools))
+    assert (recording.finished.reason == "tool_calls") is bool(recording.calls)
+    return [(name, json.loads(args)) for _, name, args in recording.calls]
 
 
 @pytest.mark.parametrize(
@@ -57,40 +57,40 @@ async def test_the_demo_calls_no_tool_that_it_is_not_offered() -> None:
 
 
 async def test_the_demo_says_that_it_is_a_script_and_what_to_do_about_it() -> None:
-    heard = await hear(DemoModel(), ask("hello", tools=TOOLS))
-    assert heard.text.startswith(SCRIPT)
-    assert "not a language model" in heard.text
+    recording = await record_events(DemoModel(), ask("hello", tools=TOOLS))
+    assert recording.text.startswith(SCRIPT)
+    assert "not a language model" in recording.text
     for words in ("OPENAI_API_KEY", "what time is it", "12*(3+4)", "list notes"):
-        assert words in heard.text
+        assert words in recording.text
 
 
 async def test_the_demo_says_so_also_when_it_calls_and_when_it_answers() -> None:
-    assert (await hear(DemoModel(), ask("what time is it?", tools=TOOLS))).text.startswith(SCRIPT)
+    assert (await record_events(DemoModel(), ask("what time is it?", tools=TOOLS))).text.startswith(SCRIPT)
     conversation: list[Message] = [
         HumanMessage(content="what time is it and what is 1/0?"),
         AIMessage(content="", tool_calls=[ToolCall("clock", {}, "a"), ToolCall("calculator", {}, "b")]),
         ToolMessage(content="noon", tool_call_id="a"),
         ToolMessage(content="division by zero", tool_call_id="b", status="error"),
     ]
-    heard = await hear(DemoModel(), ModelRequest(messages=conversation, tools=TOOLS))
-    assert heard.text == (
+    recording = await record_events(DemoModel(), ModelRequest(messages=conversation, tools=TOOLS))
+    assert recording.text == (
         f"{SCRIPT} The tool clock answered: noon The tool calculator answered: an error: division by zero"
     )
-    assert heard.finished.reason == "stop"
+    assert recording.finished.reason == "stop"
 
 
 async def test_the_demo_streams_words_and_says_the_same_every_time() -> None:
-    one, two = [await hear(DemoModel(), ask("what time is it?", tools=TOOLS)) for _ in range(2)]
+    one, two = [await record_events(DemoModel(), ask("what time is it?", tools=TOOLS)) for _ in range(2)]
     assert one.events == two.events
     assert [event.text for event in one.events if isinstance(event, TextDelta)][:3] == ["I ", "am ", "a "]
 
 
 async def test_calls_of_later_turns_have_ids_of_their_own() -> None:
     request = ask("what time is it?", tools=TOOLS)
-    before = (await hear(DemoModel(), request)).calls[0][0]
+    before = (await record_events(DemoModel(), request)).calls[0][0]
     assert isinstance(request.messages, list)
     request.messages.extend([AIMessage(content="noon"), HumanMessage(content="what time is it?")])
-    assert (await hear(DemoModel(), request)).calls[0][0] != before
+    assert (await record_events(DemoModel(), request)).calls[0][0] != before
 
 
 @pytest.mark.parametrize(
@@ -121,32 +121,32 @@ def test_hostile_arithmetic_takes_no_time(text: str) -> None:
 
 
 async def test_echo_says_the_last_human_text_in_one_piece() -> None:
-    heard = await hear(EchoModel(), ask("hello there"))
-    assert heard.events == [
+    recording = await record_events(EchoModel(), ask("hello there"))
+    assert recording.events == [
         TextDelta("echo: hello there"),
         Finished(reason="stop", model="echo", vendor="scripted", usage=Usage(2, 3, 5)),
     ]
 
 
 async def test_stream100_says_a_hundred_tokens() -> None:
-    heard = await hear(Stream100Model())
-    assert [event.text for event in heard.events[:-1] if isinstance(event, TextDelta)] == [
+    recording = await record_events(Stream100Model())
+    assert [event.text for event in recording.events[:-1] if isinstance(event, TextDelta)] == [
         f"tok{n} " for n in range(100)
     ]
-    assert heard.finished.usage == Usage(7, 100, 107)
+    assert recording.finished.usage == Usage(7, 100, 107)
 
 
 async def test_the_double_plays_its_turns_and_keeps_what_it_was_asked() -> None:
     gate = asyncio.Event()
     model = ScriptedModel(["one", ["Hel", gate, "lo"], [ToolCall("clock", {}, "a")], ["par", ModelTimeout("late")]])
-    assert (await hear(model)).text == "one"
-    task = asyncio.ensure_future(hear(model))
+    assert (await record_events(model)).text == "one"
+    task = asyncio.ensure_future(record_events(model))
     await asyncio.sleep(0)
     assert not task.done()
     gate.set()
     assert (await task).text == "Hello"
-    assert (await hear(model)).calls == [("a", "clock", "{}")]
-    broken = await hear(model, ask("last"))
+    assert (await record_events(model)).calls == [("a", "clock", "{}")]
+    broken = await record_events(model, ask("last"))
     assert (broken.text, type(broken.error)) == ("par", ModelTimeout)
     assert [len(request.messages) for request in model.requests] == [1, 1, 1, 1]
-    assert type((await hear(model)).error) is ModelRejected
+    assert type((await record_events(model)).error) is ModelRejected

@@ -11,7 +11,7 @@ from app.infra.telemetry.shared_buffer import SharedMetricsBuffer
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.vendor_health import BreakerRules, Vendor
 from tests.database import execute
-from tests.llm.asking import hear
+from tests.llm.recording import record_events
 from tests.llm.test_failover import Time, first, second
 from tests.redis import RedisServer
 from tests.system.house import PEPPER, Service, serving
@@ -121,7 +121,7 @@ async def test_tries_and_fallbacks_are_counted_by_provider() -> None:
     failing = [[ModelUnavailable("it failed", vendor="first")] for _ in range(2)]
     links = [ModelLink(model, Vendor(model.vendor, time)) for model in (first(*failing), second("Hello"))]
     chain = FailoverModel(links, RetryRules(tries=2), clock=time, sleep=time.sleep, draw=lambda: 1.0, meters=meters)
-    await hear(chain)
+    await record_events(chain)
     assert meters.model_attempts.series == {("first", "one", "ModelUnavailable"): 2, ("second", "two", ""): 1}
     assert meters.model_fallbacks.series == {("first", "one"): 1}
 

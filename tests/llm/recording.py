@@ -1,4 +1,4 @@
-"""Asking a model, and what was heard."""
+"""Record the events of a model's answer; adapters and requests for the tests."""
 
 from contextlib import aclosing
 from pathlib import Path
@@ -32,8 +32,8 @@ HTTP_VENDORS = (OPENAI, ANTHROPIC)
 CLOCK = ToolSpec("clock", "Tell the time.", {"type": "object", "properties": {}})
 
 
-class Heard(msgspec.Struct):
-    """One answer put together. ``calls`` are (id, name, arguments as text) in the order of their index."""
+class Recording(msgspec.Struct):
+    """The events of one answer. ``calls`` are (id, name, arguments as text) in the order of their index."""
 
     events: list[ModelEvent] = []
     error: BaseException | None = None
@@ -69,22 +69,22 @@ def ask(text: str = PROMPT, **rest: Any) -> ModelRequest:
     return ModelRequest(messages=[HumanMessage(content=text)], **rest)
 
 
-async def hear(model: Model, request: ModelRequest | None = None, most: int | None = None) -> Heard:
-    """The whole answer, or its first ``most`` events; an error is kept, not raised."""
-    heard = Heard(events=[])
+async def record_events(model: Model, request: ModelRequest | None = None, limit: int | None = None) -> Recording:
+    """Record the answer, or its first ``limit`` events. An error is recorded, not raised."""
+    recording = Recording(events=[])
     async with aclosing(cast("Any", model.stream(request or ask()))) as events:
         try:
             async for event in events:
-                heard.events.append(event)
-                if most is not None and len(heard.events) == most:
+                recording.events.append(event)
+                if limit is not None and len(recording.events) == limit:
                     break
-        except Exception as error:  # noqa: BLE001  the tests look at its type
-            heard.error = error
-    return heard
+        except Exception as error:  # noqa: BLE001  the tests check its type
+            recording.error = error
+    return recording
 
 
 def endpoint(provider: FakeProvider, vendor: str, key: str = KEY, spare: str = "") -> Endpoint:
-    """Where ``provider`` listens as ``vendor``."""
+    """The endpoint of ``provider``, acting as ``vendor``."""
     anthropic = vendor == ANTHROPIC
     return Endpoint(
         vendor=vendor,
@@ -96,11 +96,11 @@ def endpoint(provider: FakeProvider, vendor: str, key: str = KEY, spare: str = "
     )
 
 
-def adapter(vendor: str, http: HttpClient, place: Endpoint, name: str = "tiny-chat") -> HttpModel:
+def adapter(vendor: str, http: HttpClient, endpoint: Endpoint, name: str = "tiny-chat") -> HttpModel:
     """The adapter of ``vendor``."""
-    return (AnthropicModel if vendor == ANTHROPIC else OpenAIModel)(name, http, place)
+    return (AnthropicModel if vendor == ANTHROPIC else OpenAIModel)(name, http, endpoint)
 
 
-def recording(name: str) -> bytes:
-    """A recorded stream."""
+def recorded_stream(name: str) -> bytes:
+    """The bytes of a recorded stream."""
     return (RECORDINGS / f"{name}.sse").read_bytes()
