@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them: ``10GiB``, ``500MB``, ``1048576``."""
+"""Parse and format sizes in bytes: ``10GiB``, ``500MB``, ``1048576``."""
 
 import re
 
@@ -11,7 +11,7 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s?([A-Za-z]{0,3})")
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes, with or without a unit. Raises ``ValueError``."""
+    """Parse a number of bytes, with or without a unit. Raises ``ValueError``."""
     found = _SIZE.fullmatch(text.strip())
     factor = _BY_NAME.get(found[2].lower()) if found else None
     if found is None or factor is None:
@@ -20,7 +20,7 @@ def parse_size(text: str) -> int:
 
 
 def show_size(count: float) -> str:
-    """Write a number of bytes in the unit that leaves fewest digits: ``10 GiB``, ``1.5 MiB``, ``12 bytes``."""
+    """Format a number of bytes in the unit that leaves the fewest digits: ``10 GiB``, ``1.5 MiB``, ``12 bytes``."""
     for letter in "PTGMK":
         factor = UNITS[f"{letter}iB"]
         if count >= factor:

@@ -1,8 +1,8 @@
-"""Wall-clock time as the wire wants it."""
+"""Wall-clock time in UTC."""
 
 from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The current time, aware, in UTC."""
+    """Return the current time, timezone-aware, in UTC."""
     return datetime.now(UTC)

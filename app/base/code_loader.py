@@ -1,4 +1,4 @@
-"""Loads the user's own code, named as ``module:attribute`` or ``path/file.py:attribute``."""
+"""Load user code named as ``module:attribute`` or ``path/file.py:attribute``."""
 
 import importlib
 import importlib.util
@@ -11,9 +11,10 @@ from app.base.errors import StartError
 
 
 def load(name: str, folder: Path) -> Any:
-    """What ``name`` names; a path is relative to ``folder``, which is also where modules are looked for first.
+    """Import and return the object that ``name`` refers to.
 
-    Raises ``StartError``: what is wrong, in which file and line.
+    Paths are relative to ``folder``, which is also put first on the module search path. Raises ``StartError`` with the
+    cause, the file and the line.
     """
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
@@ -30,7 +31,7 @@ def load(name: str, folder: Path) -> Any:
 def _file(place: str, folder: Path) -> ModuleType:
     path = (folder / place).resolve()
     if not path.is_file():
-        raise StartError(f"{place!r} is no file in {folder}")
+        raise StartError(f"{place!r} is not a file in {folder}")
     name = f"agent_code_{path.stem}_{abs(hash(path)):x}"
     if name in sys.modules:
         return sys.modules[name]
@@ -61,7 +62,7 @@ def _importing(work: Any, place: str, folder: Path) -> None:
     except SyntaxError as error:
         raise StartError(f"{error.filename or place}, line {error.lineno}: {error.msg}") from error
     except (SystemExit, KeyboardInterrupt) as error:
-        # it may not end the process that imports it, and Ctrl-C does not reach workers
+        # user code must not end the process that imports it; Ctrl-C does not reach workers
         raise StartError(f"{place!r} cannot be imported: it raised {error!r}{_where(error)}") from error
     except Exception as error:
         raise StartError(f"{place!r} cannot be imported: {type(error).__name__}: {error}{_where(error)}") from error

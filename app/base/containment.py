@@ -1,7 +1,8 @@
-"""Keeps what the code of users raises within their own run: no exception of theirs ends the event loop.
+"""Contain exceptions of user code within its run, so that none of them ends the event loop.
 
-``KeyboardInterrupt`` and ``SystemExit`` leave a task through the event loop and stop it; a ``CancelledError`` that no
-one asked for makes a task group forget its child. Both are carried as an ordinary exception to where the run ends.
+``KeyboardInterrupt`` and ``SystemExit`` leave a task through the event loop and stop it; an unrequested
+``CancelledError`` makes a task group lose track of its child. Both are wrapped in an ordinary exception until the run
+ends.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ MAX_FRAMES = 5
 
 
 class CarriedError(Exception):
-    """Carries ``error``, which is no ``Exception``, out of a task."""
+    """Wraps ``error``, a ``BaseException``, while it crosses a task boundary."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(type(error).__name__)
@@ -22,7 +23,7 @@ class CarriedError(Exception):
 
 
 async def containing(work: Coroutine[Any, Any, Value]) -> Value:
-    """Await ``work`` in a task of its own kind. Raises ``CarriedError`` for what must not leave a task as it is."""
+    """Await ``work`` and wrap exceptions that must not leave a task. Raises ``CarriedError``."""
     try:
         return await work
     except (KeyboardInterrupt, SystemExit) as error:
@@ -34,13 +35,13 @@ async def containing(work: Coroutine[Any, Any, Value]) -> Value:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task was asked to stop; else a ``CancelledError`` is one that its code raised by itself."""
+    """Whether cancellation of the running task was requested; if not, its own code raised the ``CancelledError``."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def root_of(error: BaseException) -> BaseException:
-    """What was raised in the first place: out of ``CarriedError``, and out of groups that hold one error alone."""
+    """Return the original exception: unwraps ``CarriedError`` and groups that hold a single error."""
     while True:
         if isinstance(error, CarriedError):
             error = error.error
@@ -51,7 +52,7 @@ def root_of(error: BaseException) -> BaseException:
 
 
 def location_of(error: BaseException) -> str:
-    """Where ``error`` was raised, innermost call first, without its text: that may repeat a secret or a prompt."""
+    """Format the innermost frames of ``error``'s traceback without its message, which may hold a secret or a prompt."""
     places = []
     trace = error.__traceback__
     while trace is not None:
@@ -62,7 +63,7 @@ def location_of(error: BaseException) -> str:
 
 
 def stack_of(task: "asyncio.Task[Any]") -> str:
-    """Where a task that waits stands, innermost call first."""
+    """Format the innermost frames of a suspended task."""
     places = []
     coroutine: Any = task.get_coro()
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
@@ -72,9 +73,9 @@ def stack_of(task: "asyncio.Task[Any]") -> str:
 
 
 def task_on(loop: asyncio.AbstractEventLoop) -> str:
-    """The name of the task that runs on ``loop`` at this moment, asked from any thread; empty for none.
+    """Return the name of the task that runs on ``loop`` now, empty if none. Callable from any thread.
 
-    Tasks of a run, and those that it starts through the engine, are called ``runs.run-`` and the run's id.
+    Tasks of a run, and those it starts through the engine, are named ``runs.run-<run id>``.
     """
     task = asyncio.current_task(loop)
     return "" if task is None else task.get_name()

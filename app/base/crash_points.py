@@ -1,4 +1,4 @@
-"""Places at which a test lets the process die as by kill -9, to see what is left. Nothing is armed in production."""
+"""Named points at which a test can kill the process as by ``kill -9``. None is armed in production."""
 
 import os
 import signal
@@ -6,14 +6,13 @@ import signal
 from app.base.errors import UsageError
 
 POINTS = ("accepted", "before_commit", "after_commit", "before_tool", "after_tool", "before_end", "after_end")
-"""A run was accepted; a step is on its way to the database, or has arrived; a tool starts, or has returned; the end of
-a run is on its way, or has arrived."""
+"""A run was accepted; before and after the commit of a step, a tool call, the commit of a run's end."""
 
 _armed: dict[str, int] = {}
 
 
 def arm(text: str) -> None:
-    """Die at ``POINT``, or with ``POINT:N`` when it is reached for the Nth time. Raises ``UsageError``."""
+    """Arm ``POINT``, or ``POINT:N`` for the Nth time it is reached. Raises ``UsageError``."""
     point, _, count = text.partition(":")
     if point not in POINTS or not (count or "1").isdecimal():
         raise UsageError(f"AGENT_CRASH_AT must be one of {', '.join(POINTS)}, with :N for the Nth time")
@@ -21,7 +20,7 @@ def arm(text: str) -> None:
 
 
 def crash_point(point: str) -> None:
-    """End the process here if that is armed."""
+    """Kill the process here if this point is armed."""
     if _armed and point in _armed:
         _armed[point] -= 1
         if not _armed[point]:

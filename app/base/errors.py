@@ -1,9 +1,9 @@
-"""Every error this program raises on purpose, as one tree.
+"""Every error that this program raises on purpose, as one tree.
 
     AgentServiceError
     ├─ StartError              the process cannot start: one line, exit 1
     │  └─ UsageError           the command line or a setting is wrong: one line, exit 2
-    ├─ BadRequest 400          bytes that cannot be a JSON text, contradicting fields
+    ├─ BadRequest 400          not a JSON text, or contradicting fields
     ├─ Unauthenticated 401
     ├─ Forbidden 403
     ├─ NotFound 404            unknown, or another tenant's
@@ -11,31 +11,32 @@
     ├─ Gone 410
     ├─ TooLarge 413
     ├─ UnsupportedType 415
-    ├─ Invalid 422             well-formed, but not acceptable; ``errors`` point into the body
+    ├─ Invalid 422             well-formed but invalid; ``errors`` point into the body
     ├─ Limited 429             ``retry_after`` seconds
     ├─ NotBuilt 501
     ├─ Unavailable 503         ``retry_after`` seconds
     ├─ Refused                 by the operator's own code, with a status of its choice
     ├─ ModelError              a provider failed
-    │  ├─ ModelUnavailable     connection, 5xx, overload: another try may work
-    │  ├─ ModelRateLimited     429: another try may work later
-    │  ├─ ModelTimeout         a deadline passed (connect, first token, gap, total)
+    │  ├─ ModelUnavailable     connection, 5xx, overload: a retry may work
+    │  ├─ ModelRateLimited     429: a later retry may work
+    │  ├─ ModelTimeout         no answer in time (connect, first token, gap, total)
     │  ├─ ModelRejected        4xx: the request itself is at fault
     │  ├─ ModelCredentials     401 or 403
-    │  └─ ModelProtocol        the answer broke the wire format or a cap
-    ├─ AgentError              an agent failed while it ran
-    │  ├─ StepLimit            more steps than its limit
-    │  ├─ TokenLimit           more tokens than its limit
-    │  ├─ BudgetSpent          its tenant's dollars of the day are spent
-    │  ├─ RunTimeout           longer than its limit
+    │  └─ ModelProtocol        the response violates the wire format or a cap
+    ├─ AgentError              an agent failed during a run
+    │  ├─ StepLimit            step limit exceeded
+    │  ├─ TokenLimit           token limit exceeded
+    │  ├─ BudgetSpent          the tenant's daily budget is spent
+    │  ├─ RunTimeout           time limit exceeded
     │  ├─ StepFailed           a step of a function agent raised
-    │  ├─ ToolFailed           a tool that a function agent called answered with an error
-    │  ├─ PathChanged          a function agent did not do again what it had done
-    │  ├─ JournalFull          the steps of a function agent gave back too much
-    │  └─ Unreadable           no text can be taken out of a document
+    │  ├─ ToolFailed           a tool called by a function agent returned an error
+    │  ├─ PathChanged          a replayed function agent diverged from its journal
+    │  ├─ JournalFull          the step results of a function agent are too large
+    │  ├─ Unreadable           no text can be extracted from a document
+    │  └─ ReviewAborted        a reviewer ended the run
     └─ LeaseLost               another owner has this run: stop at once, write nothing
 
-The message of an error is a sentence that a person can act on; it never holds a secret, an SQL text or a prompt.
+Messages are sentences that a person can act on; they never hold a secret, SQL or a prompt.
 """
 
 from collections.abc import Mapping
@@ -43,18 +44,18 @@ from typing import ClassVar
 
 
 class AgentServiceError(Exception):
-    """The root of the tree. ``status`` is the HTTP status that a request failing with it gets."""
+    """Root of the tree. ``status`` is the HTTP status of a request that fails with it."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
 
 
 class StartError(AgentServiceError):
-    """The process cannot start; the message says what is missing and how to mend it."""
+    """The process cannot start. The message names the cause and the fix."""
 
 
 class UsageError(StartError):
-    """A command line or a setting is wrong."""
+    """The command line or a setting is wrong."""
 
 
 class BadRequest(AgentServiceError):
@@ -65,28 +66,28 @@ class BadRequest(AgentServiceError):
 
 
 class Unauthenticated(AgentServiceError):
-    """No valid credential came with the request."""
+    """The request carries no valid credential."""
 
     status = 401
     title = "Not authenticated"
 
 
 class Forbidden(AgentServiceError):
-    """The credential is valid and does not allow this."""
+    """The credential is valid but does not allow the request."""
 
     status = 403
     title = "Not allowed"
 
 
 class NotFound(AgentServiceError):
-    """Unknown, or another tenant's: the two are answered alike."""
+    """The resource is unknown or another tenant's; the two are indistinguishable to the client."""
 
     status = 404
     title = "Not found"
 
 
 class Conflict(AgentServiceError):
-    """The state of the thing does not allow it now. ``retry_after``: seconds after which it may."""
+    """The request conflicts with the current state of the resource. ``retry_after``: seconds after which to retry."""
 
     status = 409
     title = "Conflict"
@@ -97,28 +98,28 @@ class Conflict(AgentServiceError):
 
 
 class Gone(AgentServiceError):
-    """It was there and is kept no longer."""
+    """The retention period of the resource has passed."""
 
     status = 410
     title = "Gone"
 
 
 class TooLarge(AgentServiceError):
-    """More than is taken."""
+    """The request exceeds a size limit."""
 
     status = 413
     title = "Body too large"
 
 
 class UnsupportedType(AgentServiceError):
-    """A type that is not taken."""
+    """The media type is not supported."""
 
     status = 415
     title = "Unsupported media type"
 
 
 class Invalid(AgentServiceError):
-    """The body is JSON, but not acceptable. ``errors`` are (JSON pointer, sentence) pairs."""
+    """The body is JSON, but invalid. ``errors`` are (JSON pointer, sentence) pairs."""
 
     status = 422
     title = "Not acceptable"
@@ -129,7 +130,7 @@ class Invalid(AgentServiceError):
 
 
 class Limited(AgentServiceError):
-    """Too many; try again after ``retry_after`` seconds. ``headers`` tell of the limits."""
+    """A rate or quota is exceeded; retry after ``retry_after`` seconds. ``headers`` describe the limits."""
 
     status = 429
     title = "Too many requests"
@@ -148,7 +149,7 @@ class NotBuilt(AgentServiceError):
 
 
 class Unavailable(AgentServiceError):
-    """Cannot be served now; try again after ``retry_after`` seconds."""
+    """The service is unavailable; retry after ``retry_after`` seconds."""
 
     status = 503
     title = "Unavailable"
@@ -159,7 +160,7 @@ class Unavailable(AgentServiceError):
 
 
 class Refused(AgentServiceError):
-    """The operator's own code refused the request, in words for the client. ``headers`` go out with the answer."""
+    """The operator's own code refused the request, in words for the client. ``headers`` go out with the response."""
 
     def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -167,9 +168,9 @@ class Refused(AgentServiceError):
 
 
 class ModelError(AgentServiceError):
-    """A provider failed. ``retryable`` tells whether the same request may succeed on another try.
+    """A provider failed. ``retryable``: whether the same request may succeed on another try.
 
-    ``provoked``: a prompt can bring it about, so it says nothing about the provider (an answer that is too long).
+    ``provoked``: a prompt can cause it, so it says nothing about the provider (an answer that is too long).
     """
 
     title = "Model error"
@@ -185,59 +186,59 @@ class ModelError(AgentServiceError):
 
 
 class ModelUnavailable(ModelError):
-    """No connection, a 5xx, or an overload."""
+    """Connection failure, a 5xx, or overload."""
 
     retryable = True
 
 
 class ModelRateLimited(ModelError):
-    """The provider answered 429."""
+    """The provider responded 429."""
 
     retryable = True
 
 
 class ModelTimeout(ModelError):
-    """A deadline passed."""
+    """The model did not answer within its timeout."""
 
     retryable = True
 
 
 class ModelRejected(ModelError):
-    """The provider refused the request as such."""
+    """The provider rejected the request itself (4xx)."""
 
 
 class ModelCredentials(ModelError):
-    """The provider refused the key."""
+    """The provider rejected the API key (401 or 403)."""
 
 
 class ModelProtocol(ModelError):
-    """The provider's answer broke its wire format or one of our caps."""
+    """The provider's response violated its wire format or exceeded a cap."""
 
     retryable = True
 
 
 class AgentError(AgentServiceError):
-    """An agent failed while it ran."""
+    """An agent failed during a run."""
 
 
 class StepLimit(AgentError):
-    """The run took more steps than its limit allows."""
+    """The run exceeded its step limit."""
 
 
 class TokenLimit(AgentError):
-    """The run used more tokens than its limit allows."""
+    """The run exceeded its token limit."""
 
 
 class BudgetSpent(AgentError):
-    """The tenant has spent what it may in a day."""
+    """The tenant's daily budget is spent."""
 
 
 class RunTimeout(AgentError):
-    """The run took longer than its limit allows."""
+    """The run exceeded its time limit."""
 
 
 class StepFailed(AgentError):
-    """A step of a function agent raised. ``kind`` is the name of the error's type, ``words`` are its message."""
+    """A step of a function agent raised. ``kind``: name of the exception type; ``words``: its message."""
 
     def __init__(self, name: str, kind: str, words: str) -> None:
         super().__init__(f"Step {name!r} failed: {kind}: {words}")
@@ -247,7 +248,7 @@ class StepFailed(AgentError):
 
 
 class ToolFailed(AgentError):
-    """A tool that a function agent called answered with an error. ``words`` are what it said."""
+    """A tool called by a function agent returned an error. ``words``: its message."""
 
     def __init__(self, name: str, words: str) -> None:
         super().__init__(f"Tool {name!r} failed: {words}")
@@ -256,20 +257,20 @@ class ToolFailed(AgentError):
 
 
 class PathChanged(AgentError):
-    """A function agent that began again did not do what it had done the first time."""
+    """A replayed function agent took a different path than its journal recorded."""
 
 
 class JournalFull(AgentError):
-    """The steps of a function agent gave back more than a run may keep."""
+    """The step results of a function agent exceed what a run may store."""
 
 
 class Unreadable(AgentError):
-    """No text can be taken out of a document."""
+    """No text can be extracted from a document."""
 
 
 class ReviewAborted(AgentError):
-    """A person who was asked about a call of unknown outcome ended the run."""
+    """The run was ended by a reviewer who was asked about a call of unknown outcome."""
 
 
 class LeaseLost(AgentServiceError):
-    """Another owner has this run; this one must stop and write nothing."""
+    """Another owner holds the lease of this run. Stop and write nothing."""

@@ -1,4 +1,4 @@
-"""A number of places that several parties share fairly: no party waits for long behind another's crowd."""
+"""A semaphore shared fairly between parties, such as tenants."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ Waiter = asyncio.Future[None]
 
 
 class FairSemaphore:
-    """``total`` slots, of which a party that is alone may hold all but ``spare``; several share those equally.
+    """``total`` slots. One party alone may hold all but ``spare``; several active parties share those equally.
 
-    Who waits is served in turns, party by party. So a party that holds none finds a slot soon, whatever others hold.
+    Waiters are served round-robin by party, so a party without a slot gets one soon whatever the others hold.
     """
 
     def __init__(self, total: int, spare: int) -> None:
@@ -22,7 +22,7 @@ class FairSemaphore:
 
     @contextlib.asynccontextmanager
     async def slot(self, party: Hashable) -> AsyncIterator[None]:
-        """A block that holds a slot."""
+        """Hold a slot for ``party`` within the block."""
         if self._free and party not in self._waiting and self._held.get(party, 0) < self._share(party):
             self._take(party)
         else:
@@ -30,10 +30,10 @@ class FairSemaphore:
         try:
             yield
         finally:
-            self._give_back(party)
+            self._release(party)
 
     def _share(self, party: Hashable) -> int:
-        """How many slots ``party`` may hold, among those that hold or wait for some now."""
+        """Return how many slots ``party`` may hold given the parties that hold or wait for some."""
         active = len(self._held.keys() | self._waiting.keys() | {party})
         return max(1, self._shared // active)
 
@@ -41,7 +41,7 @@ class FairSemaphore:
         self._free -= 1
         self._held[party] = self._held.get(party, 0) + 1
 
-    def _give_back(self, party: Hashable) -> None:
+    def _release(self, party: Hashable) -> None:
         self._free += 1
         self._held[party] -= 1
         if not self._held[party]:
@@ -57,13 +57,13 @@ class FairSemaphore:
             granted = True
         finally:
             if not granted and waiter.done() and not waiter.cancelled():
-                self._give_back(party)  # it came at the moment in which the wait was given up
+                self._release(party)  # granted in the moment the wait was cancelled
             elif not granted:
                 waiter.cancel()
                 self._leave(party, waiter)
 
     async def _until(self, waiter: Waiter) -> None:
-        """Wait for ``waiter``, which is set when its slot is taken for it."""
+        """Wait for ``waiter``, which is resolved when a slot is taken for it."""
         await waiter
 
     def _leave(self, party: Hashable, waiter: Waiter) -> None:
@@ -75,7 +75,7 @@ class FairSemaphore:
         self._serve()
 
     def _serve(self) -> None:
-        """Give what is free to those who wait, one to each party in turn."""
+        """Grant free slots to waiters, one per party in turn."""
         served = True
         while self._free and served:
             served = False
@@ -85,7 +85,7 @@ class FairSemaphore:
                 queue = self._waiting.pop(party)
                 waiter = queue.popleft()
                 if queue:
-                    self._waiting[party] = queue  # behind the others
+                    self._waiting[party] = queue  # move the party to the end
                 if not waiter.done():
                     self._take(party)
                     waiter.set_result(None)

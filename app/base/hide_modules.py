@@ -1,4 +1,4 @@
-"""Imports that are not worth their memory: libraries load what is installed, wanted or not."""
+"""Hide optional modules from libraries that import whatever is installed, to save their memory."""
 
 import contextlib
 import sys
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def hide_modules(*names: str) -> Iterator[None]:
-    """Within the block, these modules are as if they were not installed; afterwards who wants them can have them.
+    """Hide modules from import within the block, so that libraries skip optional integrations.
 
-    Those that are loaded already stay. Other threads must not import meanwhile.
+    Modules already loaded stay loaded. No other thread may import during the block.
     """
     hidden = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]

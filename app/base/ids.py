@@ -1,4 +1,4 @@
-"""Identifiers: UUIDv7 (RFC 9562), so that new rows land at the end of their index, and the fixed names of agents."""
+"""Identifiers: UUIDv7 (RFC 9562), so that new rows go to the end of their index, and derived UUIDv5 ids."""
 
 import hashlib
 import secrets
@@ -12,25 +12,25 @@ __all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "origin_id", "owner_id", "ta
 
 
 def new_id() -> uuid.UUID:
-    """A new time-ordered id."""
+    """Return a new time-ordered id."""
     return uuid7()
 
 
 def owner_id(server: str) -> uuid.UUID:
-    """A fresh token of a process of ``server``: the first 48 bits are the server's, the others are random."""
+    """Return a random owner token of a process of ``server``, whose hash is the first 48 bits."""
     return uuid.UUID(bytes=hashlib.blake2b(server.encode(), digest_size=6).digest() + secrets.token_bytes(10))
 
 
 def agent_id(name: str) -> uuid.UUID:
-    """The id of the system assistant of the agent ``name``: UUIDv5, so it is the same on every server."""
+    """Return the id of agent ``name``'s system assistant: UUIDv5, the same on every server."""
     return uuid.uuid5(AGENT_NAMESPACE, name)
 
 
 def task_id(checkpoint_id: uuid.UUID, node: str) -> uuid.UUID:
-    """The id of the task that ``node`` has from ``checkpoint_id`` on."""
+    """Return the id of the task that runs ``node`` from ``checkpoint_id``."""
     return uuid.uuid5(checkpoint_id, node)
 
 
 def origin_id(thread_id: uuid.UUID) -> uuid.UUID:
-    """The id of the empty checkpoint that precedes a thread's first: derived, as no row holds it."""
+    """Return the id of the empty checkpoint before a thread's first. It is derived, as no row holds it."""
     return uuid.uuid5(thread_id, "__start__")

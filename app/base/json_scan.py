@@ -1,8 +1,8 @@
-"""One linear scan for every JSON text that comes from outside, before a parser sees it.
+"""Validate untrusted JSON text in one linear scan before it is parsed.
 
-A parser recurses, allocates without bound and lets no other task run. PostgreSQL takes neither NUL nor half a surrogate
-pair. So the bytes are checked first: the characters, the escapes, the depth, and how much a parser would have to build.
-The scan works on slices of ``SLICE`` bytes, each a few calls into C, and gives way between them.
+A parser recurses, allocates without bound and blocks the event loop; PostgreSQL stores neither NUL nor lone surrogates.
+So characters, escapes, depth and the number of values are checked first, on slices of ``SLICE`` bytes with a few C
+calls each, yielding to other tasks between slices.
 """
 
 import codecs
@@ -14,17 +14,17 @@ from app.base.errors import BadRequest, Invalid
 
 INVALID_JSON = "Invalid JSON in request body"
 MAX_DEPTH = 64
-"""Levels of arrays and objects."""
+"""Nesting levels of arrays and objects."""
 MAX_MEMBERS = 100_000
-"""Arrays, objects and members of objects in one text: a parser builds them in about 50 ms."""
+"""Arrays, objects and object members in one text: about 50 ms of parsing."""
 MAX_VALUES = 500_000
-"""Values in one text, numbers and strings in arrays above all."""
+"""Values in one text, including numbers and strings in arrays."""
 MAX_ESCAPES = 2_000_000
-"""Backslashes in one text: each escape costs a parser and an encoder ten times as much as a plain character."""
+"""Backslashes in one text: each escape costs a parser and an encoder ten times a plain character."""
 MAX_NOT_ASCII = 16 * 1024 * 1024
-"""Bytes, in whole slices, of text beyond ASCII: a parser and an encoder convert it character by character."""
+"""Bytes, counted in whole slices, of non-ASCII text, which is parsed and encoded character by character."""
 SLICE = 1 << 18
-"""Bytes that are scanned before other tasks run."""
+"""Bytes scanned before other tasks run."""
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:'))
 _AS_STEPS = bytes.maketrans(b"[]{}", b"\1\0\1\0")
@@ -34,20 +34,20 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _STORABLE = re.compile(
     rb"(?:[^\\]++|\\[^u]|\\u(?!0000|[dD][89a-fA-F])(?=....)|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)++", re.DOTALL
 )
-"""Whatever may stand in a text. It looks four bytes ahead, so that it stops before an escape that a slice cuts."""
+"""Storable text. Looks four bytes ahead, so that it stops before an escape cut by a slice boundary."""
 
 
 def check(text: bytes | bytearray, subject: str = "The body") -> None:
-    """Refuse bytes that are not a JSON text that can be parsed cheaply and stored; ``subject`` begins the sentences.
+    """Reject bytes that are not storable JSON or too expensive to parse; ``subject`` begins the error sentences.
 
-    Raises ``BadRequest``, or ``Invalid`` for unbalanced brackets. Cost: 1 µs for a small text, 2 to 6 ms a MB.
+    Raises ``BadRequest``, or ``Invalid`` for unbalanced brackets. Cost: 1 µs for a small text, 2 to 6 ms per MB.
     """
     for _ in scan(text, subject):
         pass
 
 
 def scan(text: bytes | bytearray, subject: str = "The body") -> Iterator[None]:
-    """``check`` slice by slice: it yields where other tasks may run."""
+    """Run ``check`` slice by slice, yielding wherever other tasks may run."""
     if len(text) <= SLICE:
         if not text.isascii():
             yield from _check_characters(text, subject)
@@ -66,7 +66,7 @@ def _check_characters(text: bytes | bytearray, subject: str) -> Iterator[None]:
     not_ascii = 0
     for at in range(0, len(text), SLICE):
         piece = text[at : at + SLICE]
-        held = len(decoder.getstate()[0])  # the beginning of a character, at the end of the slice before
+        held = len(decoder.getstate()[0])  # bytes of a character cut by the previous slice
         if held or not piece.isascii():
             not_ascii += len(piece)
             try:
@@ -82,7 +82,7 @@ def _check_characters(text: bytes | bytearray, subject: str) -> Iterator[None]:
 
 
 def _check_escapes(text: bytes | bytearray, subject: str) -> Iterator[None]:
-    """Refuse too many escapes, and those for no character that can be stored."""
+    """Reject too many escapes and escapes of characters that cannot be stored."""
     escapes = 0
     unicode_escapes = False
     for at in range(0, len(text), SLICE):
@@ -98,7 +98,7 @@ def _check_escapes(text: bytes | bytearray, subject: str) -> Iterator[None]:
 
 
 def _check_unicode_escapes(text: bytes | bytearray, subject: str) -> Iterator[None]:
-    """An escaped backslash before a ``u`` is no such escape, so the text is walked from its beginning."""
+    """Reject escapes of NUL and lone surrogates, matching from the start: an escaped backslash may precede ``u``."""
     at = 0
     while (match := _STORABLE.match(text, at, at + SLICE)) is not None and match.end() > at:
         at = match.end()
@@ -107,21 +107,21 @@ def _check_unicode_escapes(text: bytes | bytearray, subject: str) -> Iterator[No
     if text.startswith(b"\\u0000", at):
         raise BadRequest(f"{subject} has the escape \\u0000, which cannot be stored.")
     if _HALF.match(text, at):
-        raise BadRequest(f"{subject} has half a surrogate pair (\\ud800 to \\udfff), which is no character.")
+        raise BadRequest(f"{subject} has half a surrogate pair (\\ud800 to \\udfff), which is not a character.")
 
 
 def _check_structure(text: bytes | bytearray, subject: str) -> Iterator[None]:
-    """Find how deep the brackets nest, and how much there is, without walking through the strings.
+    """Check nesting depth and number of values without walking through strings.
 
-    Of each slice, escapes and all but quotes, brackets, commas and colons are dropped; the rest is cut at the quotes:
-    every second part is inside a string. (Two neighbouring quotes can go first: that changes nothing for what follows.)
+    Each slice is reduced to quotes, brackets, commas and colons and split at the quotes: every second part is inside a
+    string. (Adjacent quotes are dropped first, which changes nothing for the rest.)
     """
     inside = False
     depth = members = values = at = 0
     while at < len(text):
         piece = text[at : at + SLICE]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
-            piece = text[at : at + SLICE + 1]  # a backslash and what it escapes stay together
+            piece = text[at : at + SLICE + 1]  # keep a backslash with the character it escapes
         at += len(piece)
         if b"\\" in piece:
             piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -146,7 +146,7 @@ def _check_structure(text: bytes | bytearray, subject: str) -> Iterator[None]:
 
 
 def _nested(brackets: bytes | bytearray, depth: int, subject: str) -> int:
-    """The depth after ``brackets``, that before being ``depth``. Raises as ``check`` does."""
+    """Return the depth after ``brackets``, starting at ``depth``. Raises as ``check`` does."""
     if not brackets:
         return depth
     levels = list(accumulate(map(_STEPS.__getitem__, brackets), initial=depth))

@@ -1,25 +1,25 @@
-"""How this process gives memory back to the system: by the C library, where it is glibc; elsewhere nothing happens."""
+"""Return freed memory to the operating system through glibc; a no-op with other C libraries."""
 
 import contextlib
 import ctypes
 
 LARGE_BLOCK = 1024 * 1024
-"""Bytes from which on a block of memory is the system's own again as soon as it is freed."""
+"""Blocks of at least this many bytes are unmapped as soon as they are freed."""
 
 _M_MMAP_THRESHOLD = -3
 
 
 def return_large_blocks() -> None:
-    """Have every block of ``LARGE_BLOCK`` bytes or more go back to the system when it is freed.
+    """Have blocks of at least ``LARGE_BLOCK`` bytes returned to the system when they are freed.
 
-    Left to itself, glibc raises that bound up to 32 MiB with the first large blocks that are freed; later ones of their
-    size then stay with the process, and leave holes among what it keeps.
+    By default glibc raises that threshold up to 32 MiB with the first large blocks freed; later blocks of that size
+    then stay with the process and fragment its heap.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def trim_memory() -> None:
-    """Give free memory back to the system."""
+    """Return free heap memory to the system."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

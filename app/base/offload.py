@@ -1,8 +1,8 @@
-"""Work on large values, kept off the event loop.
+"""Keep work on large values off the event loop.
 
-A call into C that handles megabytes holds the interpreter for milliseconds; a dozen in a row stop the event loop for a
-second. In a thread the same calls take the same time, but the loop has its turn between them (and during those that
-release the interpreter, as compression and hashing do).
+A C call that handles megabytes holds the interpreter for milliseconds; a dozen in a row block the event loop for a
+second. In a thread the same calls take as long, but the loop runs between them (and during those that release the
+interpreter, as compression and hashing do).
 """
 
 import asyncio
@@ -19,22 +19,22 @@ P = ParamSpec("P")
 Value = TypeVar("Value")
 
 BULK = 256 * 1024
-"""Bytes from which on work is worth a thread: below, it takes less than a millisecond."""
+"""Bytes from which work is worth a thread; less takes under a millisecond."""
 
 NODE_BYTES = 32
-"""What ``rough_size`` counts for each value beside its text, so that it ends soon: few take so many."""
+"""Overhead that ``rough_size`` counts per value in addition to its text, which bounds the walk."""
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-"""Bytes of JSON after which a list of states, threads or runs is cut; what is left, the next page has."""
+"""Bytes of JSON at which a list of states, threads or runs is cut; the next page has the rest."""
 
 body_bytes: ContextVar[int] = ContextVar("body_bytes", default=0)
-"""Bytes of the body of the request that is being served; set where it is read."""
+"""Size of the body of the current request; set where the body is read."""
 
 
 async def offload(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
-    """Call ``work``: here when it handles fewer than ``BULK`` bytes, else in a thread.
+    """Call ``work`` inline if it handles fewer than ``BULK`` bytes, else in a thread.
 
-    In a thread it must touch nothing that the loop or another task uses meanwhile.
+    In a thread it must not touch anything that the loop or another task uses at the same time.
     """
     if size < BULK:
         return work(*args, **named)
@@ -42,7 +42,7 @@ async def offload(size: int, work: Callable[P, Value], *args: P.args, **named: P
 
 
 def rough_size(value: object) -> int:
-    """About how many bytes ``value`` takes as JSON, for ``offload``. The walk ends where that is ``BULK``."""
+    """Estimate the JSON size of ``value`` in bytes, for ``offload``. Stops at ``BULK``."""
     found = 0
     left = [value]
     while left and found < BULK:
@@ -62,9 +62,9 @@ def rough_size(value: object) -> int:
 
 
 class ByteBudget:
-    """Bytes that may be held at once: ``total`` by all, ``each`` by one holder (a key). What is over waits its turn.
+    """Semaphore over bytes: ``total`` for all holders, ``each`` for one (a key). Acquirers beyond it wait.
 
-    A reservation larger than a limit counts as the limit, so that it passes alone.
+    A reservation larger than a limit counts as the limit, so that it is granted alone.
     """
 
     def __init__(self, total: int, each: int) -> None:
@@ -75,9 +75,9 @@ class ByteBudget:
         self._waiting: dict[asyncio.Future[None], tuple[Hashable, int]] = {}
 
     async def acquire(self, holder: Hashable, size: int, seconds: float) -> int:
-        """Reserve ``size`` bytes within ``seconds``; what to release, which is no more than a limit.
+        """Reserve ``size`` bytes within ``seconds``; return the number to release, which is at most a limit.
 
-        Raises ``Limited`` where the holder's own share stays full, ``Unavailable`` where that of all does.
+        Raises ``Limited`` if the holder's own share stays full, ``Unavailable`` if the total does.
         """
         size = min(size, self._total, self._each)
         if not self._waiting and self._fits(holder, size):
@@ -95,7 +95,7 @@ class ByteBudget:
             pass
         finally:
             self._waiting.pop(turn, None)
-            if not granted and turn.done() and not turn.cancelled():  # its turn came in the same moment
+            if not granted and turn.done() and not turn.cancelled():  # granted at the moment of the timeout
                 self.release(holder, size)
         if granted:
             return size
@@ -104,7 +104,7 @@ class ByteBudget:
         raise Unavailable("Too many large requests are being read; try again.", retry_after=1)
 
     async def wait_for_turn(self, holder: Hashable, size: int, given_up: "asyncio.Future[None]") -> int:
-        """As ``acquire`` with no limit of time, until ``given_up`` is done: then 0."""
+        """Reserve like ``acquire`` without a timeout; return 0 once ``given_up`` is done."""
         size = min(size, self._total, self._each)
         if not self._waiting and self._fits(holder, size):
             self._take(holder, size)
@@ -123,11 +123,11 @@ class ByteBudget:
         return size if turn.done() else 0
 
     def has_room(self, holder: Hashable, size: int) -> bool:
-        """Whether ``acquire`` would not have to wait now."""
+        """Whether ``acquire`` would succeed without waiting."""
         return not self._waiting and self._fits(holder, min(size, self._total, self._each))
 
     def release(self, holder: Hashable, size: int) -> None:
-        """Give back what ``acquire`` returned."""
+        """Release a reservation that ``acquire`` returned."""
         self._used -= size
         self._held[holder] -= size
         if not self._held[holder]:
@@ -142,7 +142,7 @@ class ByteBudget:
         self._held[holder] += size
 
     def _serve(self) -> None:
-        """Let those go whose turn it is: in order, but past those whose own share is full."""
+        """Grant waiters in order, skipping holders whose own share is full."""
         for turn, (holder, size) in list(self._waiting.items()):
             if self._fits(holder, size):
                 self._take(holder, size)

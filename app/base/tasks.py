@@ -1,11 +1,11 @@
-"""Owned tasks: every background task has an owner that keeps it running, learns of its failure and ends it.
+"""Owned background tasks: each has an owner that restarts it, logs its failure and cancels it on close.
 
-Two kinds. ``Tasks.start`` runs something once. ``Tasks.supervise`` and ``Tasks.repeat`` run what must go on as long as
-the owner is open: however such a task ends (any exception, a plain return, a cancellation that its owner did not ask
-for), it is started again after a back-off. Nothing that it calls has to catch an error only in order to stay alive.
+``Tasks.start`` runs something once. ``Tasks.supervise`` and ``Tasks.repeat`` run what must continue while the owner is
+open: however such a task ends (any exception, a plain return, an unrequested cancellation), it is restarted with
+backoff, so that its code need not catch errors only to stay alive.
 
-Tasks made while a ``TaskWatchdog`` collects are known to it by name. Those that are ``essential`` decide whether the
-process is alive (see ``TaskWatchdog``); all others are restarted for ever and decide nothing.
+Tasks created while a ``TaskWatchdog`` collects are known to it by name. Those that are ``essential`` decide whether the
+process is live (see ``TaskWatchdog``); all others are restarted forever.
 """
 
 import asyncio
@@ -25,28 +25,28 @@ log = structlog.get_logger(__name__)
 Value = TypeVar("Value")
 
 RETRY_SECONDS = 1.0
-"""After this time a task that goes on is cancelled again."""
+"""Seconds after which a task that ignores its cancellation is cancelled again."""
 
 FIRST_BACK_OFF = 0.1
 MAX_BACK_OFF = 5.0
-"""Seconds before a task that ended is started again: twice as long each time, until it makes progress."""
+"""Backoff in seconds before a task is restarted: doubled each time until it makes progress."""
 
 STALL_SECONDS = 90.0
-"""A task that makes no progress for so long is stalled: longer than any statement or connection attempt may take."""
+"""A task without progress for so long is stalled: longer than any statement or connection attempt may take."""
 
 MAX_FAILURES = 8
 FAILING_SECONDS = 15.0
-"""Failures in a row, over so long and all while the database answers, after which the process gives up."""
+"""Consecutive failures, over so many seconds and all while the database answers, before the process gives up."""
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 PAUSED_SECONDS = 5.0
-"""A look that comes so late shows that the whole process was paused, and says nothing about its tasks."""
+"""A check this late shows that the whole process was paused, and says nothing about its tasks."""
 
 PROBE_SECONDS = 3.0
 
 
 async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
-    """Run ``work`` to its end even when the caller is cancelled meanwhile; the cancellation follows it."""
+    """Run ``work`` to completion even if the caller is cancelled; the cancellation is raised afterwards."""
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
@@ -60,10 +60,10 @@ async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
 
 
 def run_through(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value]) -> Value:
-    """Run ``loop`` until ``work`` has ended, whatever other tasks and callbacks raise meanwhile.
+    """Run ``loop`` until ``work`` has ended, whatever other tasks and callbacks raise.
 
-    ``KeyboardInterrupt`` and ``SystemExit`` stop a loop wherever they are raised; they are no one's word that this
-    process shall end, so it goes on. Who awaits the task that raised them gets them.
+    ``KeyboardInterrupt`` and ``SystemExit`` stop a loop wherever they are raised. They do not mean that this process
+    shall end, so the loop resumes; awaiting the task that raised them raises them.
     """
     task = loop.create_task(work)
     while True:
@@ -76,10 +76,10 @@ def run_through(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value
 
 
 async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Run ``works`` at the same time until all have ended; when one fails, or the caller is cancelled, end them all.
+    """Run ``works`` concurrently until all have ended; cancel them all if one fails or the caller is cancelled.
 
-    They bear the name of the caller's task, which tells the run that a task belongs to. Raises what one of them
-    raised, be it an ``Exception`` or not; a group where several have failed.
+    Their tasks bear the name of the caller's task, which identifies the run. Raises what one of them raised,
+    ``Exception`` or not; an exception group if several failed.
     """
     task = asyncio.current_task()
     name = None if task is None else task.get_name()
@@ -92,7 +92,7 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until ``event`` is set, for up to ``seconds``; whether it is set."""
+    """Wait up to ``seconds`` for ``event``; return whether it is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -100,10 +100,10 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
 
 
 class SupervisedTask:
-    """A task that is started again whenever it ends, and the evidence of its progress.
+    """A task that is restarted whenever it ends, and the evidence of its progress.
 
-    ``failures`` counts how often in a row it ended without progress. ``moved_at`` (monotonic seconds) is when it was
-    started or made progress last; ``running`` is False while it waits to be started again.
+    ``failures``: how often in a row it ended without progress. ``moved_at`` (monotonic seconds): when it was started or
+    last made progress. ``running`` is False during backoff.
     """
 
     def __init__(self, name: str, *, essential: bool, stall_seconds: float, back_off: float) -> None:
@@ -116,7 +116,7 @@ class SupervisedTask:
         self.error = ""
         self.task: asyncio.Task[Any] | None = None
         self.closed = False
-        self._longest = back_off
+        self._max_back_off = back_off
         self._attempts = 0
 
     @property
@@ -125,19 +125,19 @@ class SupervisedTask:
         return self.task is not None
 
     def beat(self) -> None:
-        """Record progress: one unit of work is done, or there was none to do."""
+        """Record progress: a unit of work was done, or there was none to do."""
         self.moved_at = time.monotonic()
         self.failures = self._attempts = 0
 
     def ended(self, error: BaseException | None) -> float:
-        """Record that the task has ended (None: it returned); the seconds until it is to be started again."""
+        """Record that the task has ended (None: it returned); return the backoff in seconds."""
         self.task = None
         if not self.failures:
             self.failing_since = time.monotonic()
         self.failures += 1
         self._attempts += 1
         self.error = "returned" if error is None else type(error).__name__
-        return float(min(FIRST_BACK_OFF * 2 ** min(self._attempts - 1, 16), self._longest))
+        return float(min(FIRST_BACK_OFF * 2 ** min(self._attempts - 1, 16), self._max_back_off))
 
 
 Heartbeat = Callable[[], None]
@@ -146,8 +146,8 @@ Heartbeat = Callable[[], None]
 class Tasks:
     """A set of tasks with one owner.
 
-    Unlike ``asyncio.TaskGroup`` a failing task does not end its siblings: the failure is logged with the task's name
-    (callers that need the result keep the task that ``start`` returns). ``aclose`` cancels what still runs and waits.
+    Unlike in ``asyncio.TaskGroup`` a failing task does not cancel its siblings: the failure is logged with the task's
+    name (callers that need the result keep the task that ``start`` returns). ``aclose`` cancels the rest and waits.
     """
 
     def __init__(self, name: str) -> None:
@@ -172,11 +172,11 @@ class Tasks:
         stall_seconds: float = STALL_SECONDS,
         back_off: float = MAX_BACK_OFF,
     ) -> None:
-        """Run ``work``, which is not meant to end, and start it again whenever it does, until the owner closes.
+        """Run ``work``, which is not meant to end, and restart it whenever it does, until the owner closes.
 
-        ``work`` is given a function to call for each unit of work done. One that is not called for ``stall_seconds``
-        shows that the task is stalled: whatever waits for an event wakes up now and then to call it. ``back_off``
-        bounds the seconds between an end and the next start. What ``essential`` means says ``TaskWatchdog``.
+        ``work`` gets a function to call for each unit of work done. If it is not called for ``stall_seconds``, the task
+        counts as stalled; code that waits for an event wakes up periodically to call it. ``back_off``: maximum seconds
+        before a restart. ``essential``: see ``TaskWatchdog``.
         """
         supervised = SupervisedTask(
             f"{self.name}.{name}", essential=essential, stall_seconds=stall_seconds, back_off=back_off
@@ -195,10 +195,10 @@ class Tasks:
         essential: bool = False,
         back_off: float = MAX_BACK_OFF,
     ) -> None:
-        """Call ``work`` again and again, ``seconds`` after it ended, until the owner closes.
+        """Call ``work`` repeatedly, ``seconds`` after it ended, until the owner closes.
 
-        A call that fails is logged, and made again after a back-off. Each call that ends well counts as progress, so
-        none may wait for an event without a time limit (``wait_for``).
+        A failed call is logged and retried with backoff. Each successful call counts as progress, so none may wait for
+        an event without a timeout (``wait_for``).
         """
 
         async def calls(beat: Heartbeat) -> None:
@@ -219,10 +219,10 @@ class Tasks:
         supervised.moved_at = time.monotonic()
         supervised.task = task = asyncio.create_task(run(), name=supervised.name)
         self._tasks.add(task)
-        # a callback, so that no error and no cancellation can get by it; once the loop stops, it starts nothing
-        task.add_done_callback(lambda _: self._start_again(supervised, work, task))
+        # a callback sees every error and cancellation; once the loop stops, it starts nothing
+        task.add_done_callback(lambda _: self._restart(supervised, work, task))
 
-    def _start_again(
+    def _restart(
         self, supervised: SupervisedTask, work: Callable[[Heartbeat], Awaitable[object]], task: "asyncio.Task[Any]"
     ) -> None:
         self._tasks.discard(task)
@@ -230,7 +230,7 @@ class Tasks:
         if supervised.closed:
             return
         wait = supervised.ended(error)
-        if isinstance(error, Unavailable | OSError):  # TimeoutError among them: no traceback tells more
+        if isinstance(error, Unavailable | OSError):  # includes TimeoutError; a traceback would add nothing
             log.warning("task_restarts", task=supervised.name, error=supervised.error, reason=str(error), again_in=wait)
         else:
             log.error("task_restarts", task=supervised.name, error=supervised.error, again_in=wait, exc_info=error)
@@ -245,18 +245,18 @@ class Tasks:
         return len(self._tasks)
 
     async def wait(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds for all tasks to end by themselves; whether they did."""
+        """Wait up to ``timeout`` seconds for all tasks to end; return whether they did."""
         if not self._tasks:
             return True
         _, pending = await asyncio.wait(set(self._tasks), timeout=timeout)
         return not pending
 
     def release(self, task: asyncio.Task[Any]) -> None:
-        """Leave ``task`` to itself: the owner neither waits for it nor cancels it any more."""
+        """Disown ``task``: the owner neither waits for it nor cancels it any more."""
         self._tasks.discard(task)
 
     async def aclose(self) -> None:
-        """Cancel the tasks that still run and wait until they have ended."""
+        """Cancel the remaining tasks and wait until they have ended."""
         for supervised in self._supervised:
             supervised.closed = True
             if self._supervision is not None:
@@ -278,13 +278,12 @@ def _log_only(reason: str) -> None:
 
 
 class TaskWatchdog:
-    """Watches the essential tasks of one process, and gives up where a new process is the only remedy.
+    """Watches the essential tasks of one process, and gives up if only a new process can help.
 
-    It gives up when an essential task stalls, or fails again and again (``MAX_FAILURES`` in a row, for at least
-    ``FAILING_SECONDS``), **while the database answers a fresh connection**: as long as the database is away all tasks
-    try again for ever, and nothing is held against them. Giving up sets ``trouble`` (the process is not live any more)
-    and calls ``on_give_up`` once with a sentence; what that does is up to the server: a worker drains and ends, and
-    its parent replaces it.
+    It gives up when an essential task stalls or keeps failing (``MAX_FAILURES`` in a row, over at least
+    ``FAILING_SECONDS``), **while the database answers on a new connection**: during a database outage all tasks retry
+    forever and no failure counts. Giving up sets ``trouble`` (the process is not live any more) and calls
+    ``on_give_up`` once with a sentence; a worker then drains and exits, and its parent replaces it.
 
     ``database_answers`` opens a connection of its own, and may raise. Set both callbacks before ``start``.
     """
@@ -293,14 +292,14 @@ class TaskWatchdog:
         self.database_answers = database_answers
         self.on_give_up: Callable[[str], None] = _log_only
         self.trouble = ""
-        """Why this process is not live; empty while it is."""
+        """Why this process is not live; empty while it is live."""
         self._supervised: dict[SupervisedTask, None] = {}
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         self._tasks = Tasks("supervision")
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """A block in which every ``Tasks`` that is made belongs to this process."""
+        """Register every ``Tasks`` created within the block."""
         token = _collecting.set(self)
         try:
             yield
@@ -312,26 +311,26 @@ class TaskWatchdog:
         self._supervised[supervised] = None
 
     def discard(self, supervised: SupervisedTask) -> None:
-        """Watch ``supervised`` no more: its owner closes."""
+        """Stop watching ``supervised``, as its owner closes."""
         self._supervised.pop(supervised, None)
 
     def names(self, *, essential: bool) -> list[str]:
-        """The tasks that run now, by name: the essential ones, or the others."""
+        """Return the names of the essential tasks, or of the others."""
         return sorted(supervised.name for supervised in self._supervised if supervised.essential is essential)
 
     def start(self) -> None:
-        """Begin to watch."""
-        self._looked = time.monotonic()
-        self._tasks.repeat(self.check_tasks, LOOK_SECONDS, name="look")
+        """Start watching."""
+        self._checked_at = time.monotonic()
+        self._tasks.repeat(self.check_tasks, CHECK_SECONDS, name="check")
 
     async def aclose(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         await self._tasks.aclose()
 
     async def check_tasks(self) -> None:
-        """Judge every essential task once, now."""
+        """Check every essential task once."""
         now, essential = time.monotonic(), [supervised for supervised in self._supervised if supervised.essential]
-        paused, self._looked = now - self._looked > PAUSED_SECONDS, now
+        paused, self._checked_at = now - self._checked_at > PAUSED_SECONDS, now
         if paused:
             for supervised in essential:
                 supervised.moved_at = now
@@ -339,7 +338,7 @@ class TaskWatchdog:
         if self.trouble or not suspects:
             return
         if not await self._database_answers():
-            for supervised in suspects:  # what happened so far, the missing database explains
+            for supervised in suspects:  # the outage explains their failures
                 supervised.failures, supervised.moved_at = 0, time.monotonic()
             return
         for supervised in suspects:
@@ -357,11 +356,11 @@ class TaskWatchdog:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 return await self.database_answers()
-        except Exception as error:  # noqa: BLE001  however it fails: it does not answer
+        except Exception as error:  # noqa: BLE001  any failure means that the database does not answer
             log.debug("database_does_not_answer", error=type(error).__name__)
             return False
         finally:
-            self._looked = time.monotonic()
+            self._checked_at = time.monotonic()
 
     def _give_up(self, reason: str) -> None:
         self.trouble = reason

@@ -1,4 +1,4 @@
-"""For whom an agent works: what a run knows of the person who began it."""
+"""The caller on whose behalf an agent works."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ import msgspec
 AUTH_USER = "langgraph_auth_user"
 AUTH_USER_ID = "langgraph_auth_user_id"
 AUTH_NAMES = (AUTH_USER, AUTH_USER_ID, "langgraph_auth_permissions")
-"""The entries of ``configurable`` that tell an agent who asked. What a client writes there counts for nothing."""
+"""Entries of ``configurable`` that identify the caller to an agent. Values sent by clients are ignored."""
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """For whom an agent reaches into long-term memory: a person of the tenant, or (``user`` None) the tenant itself.
+    """On whose behalf an agent accesses long-term memory: a user of the tenant, or (``user`` None) the tenant itself.
 
-    ``user`` is what the operator's handlers said of the person when the run was asked for.
+    ``user`` is what the operator's auth handlers returned for the user when the run was requested.
     """
 
     tenant_id: UUID
@@ -23,5 +23,5 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, tenant_id: UUID, configurable: Mapping[str, Any]) -> "Caller":
-        """The one whom the ``configurable`` of a run names."""
+        """Return the caller that a run's ``configurable`` names."""
         return cls(tenant_id=tenant_id, user=configurable.get(AUTH_USER))

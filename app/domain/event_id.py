@@ -1,10 +1,10 @@
-"""The id of a frame in the stream of a run, and the ids that ask for everything."""
+"""Event ids: positions in the stream of a run."""
 
 from typing import NamedTuple
 
 
 class EventId(NamedTuple):
-    """The id of a frame, ordered: ``epoch`` of the owner, ``seq`` within it (docs/decisions/0001)."""
+    """Id of a frame, ordered: ``epoch`` of the owner, ``seq`` within it (docs/decisions/0001)."""
 
     epoch: int
     seq: int
@@ -14,8 +14,8 @@ class EventId(NamedTuple):
 
 
 START = EventId(0, 0)
-"""Before every frame."""
+"""Precedes every frame."""
 
 
 FROM_THE_START = frozenset({"-1", "0-0", "-"})
-"""What clients send as the last id to get everything."""
+"""Values of ``Last-Event-ID`` with which clients request the whole stream."""

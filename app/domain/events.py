@@ -1,8 +1,7 @@
-"""Everything a run can say, as one tagged union.
+"""Events of a run, as one tagged union.
 
-Events are what the engine keeps: compact, free of any stream mode, stored with the step that commits them. Frames (the
-bytes on a stream) are rendered from them (``app.engine.streams.frames``), now or when somebody replays the run
-tomorrow.
+Events are what the engine stores: compact, independent of stream modes, written with the step that commits them. Frames
+(the bytes on a stream) are rendered from them (``app.engine.streams.frames``), now or when the run is replayed.
 """
 
 from typing import Any
@@ -11,7 +10,7 @@ import msgspec
 
 
 class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
-    """The run was taken up; ``attempt`` counts from 1 and grows when another owner goes on with it."""
+    """The run was started; ``attempt`` counts from 1 and grows with each owner that resumes it."""
 
     run_id: str
     attempt: int
@@ -21,10 +20,10 @@ class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True)
 
 
 class CheckpointPosition(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a checkpoint stands, for those who watch the steps of a run: said only when somebody does.
+    """Position of a checkpoint in its run; sent only if a subscriber requests the steps of a run.
 
-    ``parent_id`` is the checkpoint before it (none: the first), ``source`` what made it (none: it was there before),
-    ``next`` the nodes that go on from it, ``starts`` those that do so now; ``at`` is an RFC 3339 time.
+    ``parent_id``: the previous checkpoint (empty: the first). ``source``: what created it (empty: it existed before).
+    ``next``: the nodes that follow it. ``starts``: those that start now. ``at``: an RFC 3339 time.
     """
 
     parent_id: str = ""
@@ -43,9 +42,9 @@ class InputApplied(msgspec.Struct, frozen=True, tag="input", omit_defaults=True)
 
 
 class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
-    """A piece of the message ``message_id`` while the model speaks: provisional until its step commits.
+    """A chunk of the message ``message_id`` streamed by the model: provisional until its step commits.
 
-    ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a piece of JSON text; ``last`` closes it.
+    ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a chunk of JSON text; ``last`` closes it.
     """
 
     message_id: str
@@ -58,7 +57,7 @@ class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True)
 
 
 class MessageAdded(msgspec.Struct, frozen=True, tag="message"):
-    """A whole message that was not streamed piece by piece (a tool's answer), as its JSON."""
+    """A whole message that was not streamed in chunks (a tool's result), as JSON."""
 
     node: str
     step: int
@@ -66,13 +65,13 @@ class MessageAdded(msgspec.Struct, frozen=True, tag="message"):
 
 
 class Custom(msgspec.Struct, frozen=True, tag="custom"):
-    """A value that a tool or a function agent sent to its clients, as its JSON."""
+    """A custom value that a tool or a function agent sent to its clients, as JSON."""
 
     data: msgspec.Raw
 
 
 class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True):
-    """The step ``step`` is durable: ``updates`` is JSON ``{node: {channel: value}}``."""
+    """The step ``step`` is durable; ``updates`` is JSON ``{node: {channel: value}}``."""
 
     step: int
     checkpoint_id: str
@@ -82,7 +81,7 @@ class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True)
 
 
 class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=True):
-    """The run waits for a person: ``interrupts`` is the JSON list of ``{"id", "value"}``."""
+    """The run waits for a person; ``interrupts`` is the JSON list of ``{"id", "value"}``."""
 
     checkpoint_id: str
     interrupts: msgspec.Raw
@@ -90,9 +89,9 @@ class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=Tr
 
 
 class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
-    """What an attempt before this one streamed of ``step`` did not commit: the new attempt speaks under new ids.
+    """Chunks that an earlier attempt streamed for ``step`` did not commit; the new attempt streams under new ids.
 
-    ``message_ids`` are those under which the attempts before may have spoken first in that step.
+    ``message_ids``: the ids under which earlier attempts may have streamed first in that step.
     """
 
     message_ids: list[str]
@@ -100,7 +99,7 @@ class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):
-    """The run failed: the error's name and a sentence."""
+    """The run failed: name of the error and a sentence."""
 
     error: str
     message: str
@@ -108,7 +107,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
-    """The last event of every run: its terminal status on the wire."""
+    """The last event of every run: its final status on the wire."""
 
     run_id: str
     status: str

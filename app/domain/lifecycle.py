@@ -1,10 +1,10 @@
-"""The statuses of runs and threads and the reasons behind them (docs/decisions/0001)."""
+"""Statuses of runs and threads, and their reasons (docs/decisions/0001)."""
 
 from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """A run's status, as on the wire."""
+    """Status of a run, as on the wire."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -36,7 +36,7 @@ class Reason(StrEnum):
 
 
 class ThreadStatus(StrEnum):
-    """A thread's status, as on the wire."""
+    """Status of a thread, as on the wire."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -52,14 +52,14 @@ TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.PENDING: frozenset({RunStatus.RUNNING, RunStatus.INTERRUPTED}),
     RunStatus.RUNNING: TERMINAL | {RunStatus.PENDING},
 } | {status: frozenset() for status in TERMINAL}
-"""Status → the statuses that may follow it. The trigger ``runs_guard`` holds the same table."""
+"""Allowed transitions: status → the statuses that may follow. The trigger ``runs_guard`` enforces the same table."""
 
 WAITING = frozenset({Reason.INPUT_REQUIRED, Reason.REVIEW, Reason.PAUSED})
 """Reasons of an interrupted run that a person can answer."""
 
 
 def thread_status(run: RunStatus, reason: Reason) -> ThreadStatus:
-    """The status of a thread whose last run ended with ``run`` for ``reason``."""
+    """Return the status of a thread whose last run ended with ``run`` for ``reason``."""
     if run in {RunStatus.ERROR, RunStatus.TIMEOUT}:
         return ThreadStatus.ERROR
     return ThreadStatus.INTERRUPTED if reason in WAITING else ThreadStatus.IDLE

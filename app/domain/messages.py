@@ -1,7 +1,7 @@
 """Conversation messages, in the JSON shapes that LangGraph clients read and write.
 
-One struct per role; the tag field ``type`` tells them apart on the wire (``human``, ``ai``, ``tool``, ``system``).
-Content is plain text or a list of content blocks (text, image, …), which pass through unchanged to the provider.
+One struct per role, distinguished by the tag field ``type`` (``human``, ``ai``, ``tool``, ``system``). Content is plain
+text or a list of content blocks (text, image, …), which are passed to the provider unchanged.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ Content = str | list[dict[str, Any]]
 
 
 class ToolCall(msgspec.Struct, tag_field="type", tag="tool_call", frozen=True):
-    """One call the model asks for: tool ``name``, decoded ``args`` (a JSON object) and the provider's call ``id``."""
+    """A tool call requested by the model: tool ``name``, decoded ``args`` (a JSON object) and the provider's ``id``."""
 
     name: str
     args: dict[str, Any]
@@ -20,7 +20,7 @@ class ToolCall(msgspec.Struct, tag_field="type", tag="tool_call", frozen=True):
 
 
 class InvalidToolCall(msgspec.Struct, tag_field="type", tag="invalid_tool_call", frozen=True):
-    """A call whose arguments were no JSON object: ``args`` keeps the text as the model sent it."""
+    """A tool call whose arguments were not a JSON object; ``args`` is the text as the model sent it."""
 
     name: str
     args: str
@@ -29,7 +29,7 @@ class InvalidToolCall(msgspec.Struct, tag_field="type", tag="invalid_tool_call",
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one model call, as the provider counted them."""
+    """Token usage of one model call, as counted by the provider."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -38,7 +38,7 @@ class Usage(msgspec.Struct, frozen=True):
     output_token_details: dict[str, int] = {}
 
     def plus(self, other: "Usage") -> "Usage":
-        """The tokens of both, without details."""
+        """Return the sum of both, without details."""
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
@@ -47,7 +47,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class HumanMessage(msgspec.Struct, tag_field="type", tag="human", kw_only=True):
-    """What a person said."""
+    """A message of the user."""
 
     content: Content
     additional_kwargs: dict[str, Any] = {}
@@ -57,7 +57,7 @@ class HumanMessage(msgspec.Struct, tag_field="type", tag="human", kw_only=True):
 
 
 class SystemMessage(msgspec.Struct, tag_field="type", tag="system", kw_only=True):
-    """An instruction inside the conversation."""
+    """A system instruction within the conversation."""
 
     content: Content
     additional_kwargs: dict[str, Any] = {}
@@ -67,7 +67,7 @@ class SystemMessage(msgspec.Struct, tag_field="type", tag="system", kw_only=True
 
 
 class AIMessage(msgspec.Struct, tag_field="type", tag="ai", kw_only=True):
-    """What the model answered: text, calls of tools, or both."""
+    """A message of the model: text, tool calls, or both."""
 
     content: Content
     additional_kwargs: dict[str, Any] = {}
@@ -80,7 +80,7 @@ class AIMessage(msgspec.Struct, tag_field="type", tag="ai", kw_only=True):
 
 
 class ToolMessage(msgspec.Struct, tag_field="type", tag="tool", kw_only=True):
-    """The answer of a tool to the call ``tool_call_id``; ``status`` is ``success`` or ``error``."""
+    """The result of the tool call ``tool_call_id``; ``status`` is ``success`` or ``error``."""
 
     content: Content
     additional_kwargs: dict[str, Any] = {}
@@ -96,7 +96,7 @@ Message = HumanMessage | SystemMessage | AIMessage | ToolMessage
 
 
 def text_of(content: Content) -> str:
-    """The text of ``content``: the string itself, or its text blocks joined."""
+    """Return the text of ``content``: the string itself, or its text blocks joined."""
     if isinstance(content, str):
         return content
     return "".join(block.get("text", "") for block in content if block.get("type") == "text")

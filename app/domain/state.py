@@ -1,9 +1,9 @@
-"""A thread's values, kept as the JSON they travel and rest in.
+"""A thread's values, kept as the JSON that is stored and sent.
 
-``values`` is a JSON object; each member is a *channel*. A channel that holds a list is kept element by element, so that
-a step which appends one message encodes, stores and copies that message alone. Elements and large values live in the
-thread's append-only log of *items* (``sequence number → JSON``) and are written once; a checkpoint is a small *head*
-that names them: for a list its sequence numbers as ranges, for a large value one number, for a small value the value.
+``values`` is a JSON object; each member is a *channel*. A list channel is kept element by element, so that a step that
+appends one message encodes, stores and copies that message alone. Elements and large values go to the thread's
+append-only log of *items* (``number → JSON``) and are written once; a checkpoint is a small *head* that refers to them:
+a list by ranges of item numbers, a large value by its number; a small value is inline.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,36 +15,36 @@ from app.base.errors import Invalid
 from app.base.offload import rough_size
 
 INLINE_BYTES = 512
-"""A value whose JSON is at most this long is kept in the head itself."""
+"""A value whose JSON is at most this long is stored inline in the head."""
 
 MAX_CHANNELS = 1000
-"""Channels of one state: each is encoded, stored in every head and shown in every answer."""
+"""Channels of one state: each is encoded, stored in every head and included in every response."""
 MAX_ELEMENTS = 10_000
-"""A longer list (but for the messages) is kept as one value: as elements it would be as many rows."""
+"""A longer list (except messages) is stored as one value: as elements it would take as many rows."""
 
 STATE_BYTES = 500
 LIST_BYTES = 320
 VALUE_BYTES = 190
 ELEMENT_BYTES = 57
 PLACE_BYTES = 150
-"""What objects take in memory beside the JSON that they hold: a state, a list, any other value, an element of a list,
-and its entry in the index of ids. As measured (tests/runs/test_state_cache.py)."""
+"""Memory of objects in addition to their JSON: a state, a list, any other value, an element of a list, and its entry in
+the index of ids. As measured (tests/runs/test_state_cache.py)."""
 
 MESSAGES = "messages"
 HIDDEN = "__"
-"""Channels whose names begin so are an agent's own: they rest in checkpoints and are shown to nobody."""
+"""Prefix of an agent's private channels: stored in checkpoints, never shown to clients."""
 REMOVE_ALL = "__remove_all__"
 
 encode = msgspec.json.Encoder().encode
 
 
 def shown(update: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``update`` that clients see."""
+    """Return the part of ``update`` that clients see."""
     return {name: value for name, value in update.items() if not name.startswith(HIDDEN)}
 
 
 class Head(msgspec.Struct, omit_defaults=True):
-    """What a checkpoint stores. ``lists`` maps a channel to ``[first, last, first, last, …]`` (inclusive ranges)."""
+    """Stored form of a checkpoint. ``lists`` maps a channel to inclusive ranges ``[first, last, first, last, …]``."""
 
     lists: dict[str, list[int]] = {}
     items: dict[str, int] = {}
@@ -60,7 +60,7 @@ _identity = msgspec.json.Decoder(_Identity).decode
 
 
 def _identity_of(message: Any) -> tuple[Any, Any]:
-    """The id and the type of a message as an update holds it: JSON, an object or a struct."""
+    """Return id and type of a message in an update: JSON, a dict or a struct."""
     if isinstance(message, dict):
         return message.get("id"), message.get("type")
     known = _identity(message) if isinstance(message, msgspec.Raw) else message
@@ -68,22 +68,22 @@ def _identity_of(message: Any) -> tuple[Any, Any]:
 
 
 class ListChannel:
-    """A list: the JSON of each element, and the ranges of log numbers that hold them, in order."""
+    """A list channel: the JSON of each element, and the ranges of item numbers that hold them, in order."""
 
     __slots__ = ("_places", "checked", "elements", "ranges", "size")
 
     def __init__(self, elements: list[bytes] | None = None, ranges: list[int] | None = None) -> None:
         self.elements = [] if elements is None else elements
-        """Only ever appended to: what is changed otherwise becomes another list, so that a view keeps its own."""
+        """Only ever appended to; any other change makes a new list, so that views keep theirs."""
         self.ranges = [] if ranges is None else ranges
         self.size = sum(map(len, self.elements))
         """Bytes of its elements."""
         self.checked = 0
-        """Elements, from the first on, of which a reader knows already what it wanted to know."""
+        """Number of leading elements that a reader has validated already."""
         self._places: dict[str | None, int] | None = None
 
     def append(self, element: bytes, number: int) -> None:
-        """Add ``element``, which the log holds under ``number``."""
+        """Append ``element``, stored in the log as item ``number``."""
         self.elements.append(element)
         self.size += len(element)
         if self.ranges and self.ranges[-1] == number - 1:
@@ -92,12 +92,12 @@ class ListChannel:
             self.ranges += (number, number)
 
     def numbers(self) -> list[int]:
-        """The log number of every element, in order."""
+        """Return the item number of every element, in order."""
         pairs = zip(self.ranges[::2], self.ranges[1::2], strict=True)
         return [number for first, last in pairs for number in range(first, last + 1)]
 
     def prefix(self, count: int) -> list[int]:
-        """The ranges that hold the first ``count`` elements."""
+        """Return the item ranges of the first ``count`` elements."""
         found: list[int] = []
         for first, last in zip(self.ranges[::2], self.ranges[1::2], strict=True):
             if count <= 0:
@@ -107,7 +107,7 @@ class ListChannel:
         return found
 
     def places(self) -> dict[str | None, int]:
-        """The place of each element by its ``id``; kept between calls, and by the caller when it appends."""
+        """Return the index of each element by its ``id``; cached, and updated by callers that append."""
         if self._places is None:
             self._places = {_identity(element).id: place for place, element in enumerate(self.elements)}
         return self._places
@@ -118,7 +118,7 @@ class ListChannel:
         return self._places is not None
 
     def only_grows_by(self, messages: Any) -> bool:
-        """Whether merging ``messages`` is known to append them alone, without a look at what is there."""
+        """Whether merging ``messages`` only appends; False if finding out would require the index of ids."""
         places = self._places
         return (
             places is not None
@@ -127,7 +127,7 @@ class ListChannel:
         )
 
     def rebuild(self, elements: Sequence[tuple[bytes, int]]) -> None:
-        """Hold exactly ``elements``, as (JSON, log number)."""
+        """Replace all elements by ``elements``, as (JSON, item number)."""
         self._places = None
         self.checked = 0
         self.elements, self.ranges, self.size = [], [], 0
@@ -135,12 +135,12 @@ class ListChannel:
             self.append(element, number)
 
     def json(self) -> bytes:
-        """The list as JSON."""
+        """Return the list as JSON."""
         return b"[" + b",".join(self.elements) + b"]"
 
 
 class ValueChannel:
-    """Any other value: its JSON, and its log number (0: small enough to stay in the head)."""
+    """Any other channel: its JSON and its item number (0: inline in the head)."""
 
     __slots__ = ("number", "value")
 
@@ -149,23 +149,23 @@ class ValueChannel:
         self.number = number
 
     def json(self) -> bytes:
-        """The value as JSON."""
+        """Return the value as JSON."""
         return self.value
 
 
 class Values(Protocol):
-    """The values of a thread at one checkpoint, to be encoded when a reader wants them."""
+    """The values of a thread at one checkpoint, encoded on demand."""
 
     size: int
-    """About how many bytes of JSON they are."""
+    """Approximate size as JSON, in bytes."""
 
     def json(self) -> bytes:
-        """The values as one JSON object."""
+        """Return the values as one JSON object."""
         ...
 
 
 class StateView:
-    """The values of a state at one moment, whatever becomes of it later (``Values``). Taking one copies no value."""
+    """An immutable view of a state's values (``Values``). Creating one copies no value."""
 
     __slots__ = ("_channels", "size")
 
@@ -181,11 +181,11 @@ class StateView:
                 self.size += len(channel.value)
 
     def json(self) -> bytes:
-        """As ``State.json``."""
+        """Return the values as one JSON object."""
         return b"".join(self.pieces())
 
     def pieces(self) -> list[bytes]:
-        """As ``State.pieces``."""
+        """Return the JSON as chunks, without copying large values."""
         found = [b"{"]
         for name, value, count in self._channels:
             found += (encode(name), b":")
@@ -208,10 +208,10 @@ NO_VALUES = StateView({})
 
 
 class State:
-    """The values of one thread as its one live run sees and changes them.
+    """The values of one thread as its live run reads and changes them.
 
-    ``last_number`` is the highest log number in use on the thread (over all branches), so new items follow it.
-    Items made since the last ``take_items`` wait in ``pending``.
+    ``last_number`` is the highest item number in use on the thread (over all branches), so new items follow it. Items
+    made since the last ``take_items`` are in ``pending``.
     """
 
     __slots__ = ("channels", "last_number", "pending")
@@ -223,7 +223,7 @@ class State:
 
     @classmethod
     def load(cls, head: Head, items: Mapping[int, bytes], last_number: int) -> "State":
-        """The state that ``head`` describes; ``items`` holds at least the log items it names. Raises ``KeyError``."""
+        """Build the state of ``head`` from ``items``, which holds at least the items it names. Raises ``KeyError``."""
         state = cls(last_number)
         for name, ranges in head.lists.items():
             elements = [items[number] for number in ListChannel(ranges=ranges).numbers()]
@@ -235,7 +235,7 @@ class State:
         return state
 
     def head(self) -> Head:
-        """The small description of this state that a checkpoint stores."""
+        """Return the head that a checkpoint stores."""
         head = Head({}, {}, {})
         for name, channel in self.channels.items():
             if isinstance(channel, ListChannel):
@@ -247,28 +247,28 @@ class State:
         return head
 
     def take_items(self) -> list[tuple[int, bytes]]:
-        """The log items made since the last call, as (number, JSON): the journal stores them with the next head."""
+        """Return and clear the items made since the last call, as (number, JSON), for the journal to store."""
         items, self.pending = self.pending, []
         return items
 
     def pending_size(self) -> int:
-        """Bytes of the log items that ``take_items`` would give."""
+        """Return the size in bytes of the items that ``take_items`` would return."""
         return sum(len(body) for _, body in self.pending)
 
     def json(self) -> bytes:
-        """The values that clients see as one JSON object. Nothing is encoded again: the channels' bytes are joined."""
+        """Return the public values as one JSON object, joined from the channels' bytes without encoding again."""
         return b"".join(self.pieces())
 
     def pieces(self) -> list[bytes]:
-        """The bytes of ``json`` in pieces that the channels hold anyway: large values are not copied."""
+        """Return the bytes of ``json`` as chunks, without copying large values."""
         return self.view().pieces()
 
     def view(self) -> StateView:
-        """The values as they are now, to be encoded when they are asked for."""
+        """Return a view of the current values, to be encoded on demand."""
         return StateView(self.channels)
 
     def effort(self, update: Mapping[str, Any]) -> int:
-        """About how many bytes of JSON ``apply(update)`` handles: those of ``update`` and of the lists it must read."""
+        """Estimate the bytes of JSON that ``apply(update)`` handles: ``update`` and the lists it must read."""
         found = rough_size(update)
         for name, value in update.items():
             channel = self.channels.get(name)
@@ -277,7 +277,7 @@ class State:
         return found
 
     def memory(self) -> int:
-        """About how many bytes of memory this state takes, its objects included (CPython, 64 bits)."""
+        """Estimate the memory of this state in bytes, objects included (CPython, 64 bits)."""
         found = STATE_BYTES
         for channel in self.channels.values():
             if isinstance(channel, ListChannel):
@@ -288,28 +288,27 @@ class State:
         return found
 
     def get(self, name: str) -> Any:
-        """The decoded value of the channel ``name``, or None."""
+        """Return the decoded value of the channel ``name``, or None."""
         channel = self.channels.get(name)
         return None if channel is None else msgspec.json.decode(channel.json())
 
     def elements(self, name: str = MESSAGES) -> list[bytes]:
-        """The JSON of each element of the list channel ``name`` (empty where there is none)."""
+        """Return the JSON of each element of the list channel ``name``; empty if missing."""
         channel = self.channels.get(name)
         return channel.elements if isinstance(channel, ListChannel) else []
 
     def prefix(self, count: int, name: str = MESSAGES) -> list[int]:
-        """Where the log has the first ``count`` elements of the list ``name``, as ranges (inclusive).
+        """Return the inclusive item ranges of the first ``count`` elements of the list ``name``.
 
-        The same ranges later on, or on another branch, are the same elements: no number is given twice.
+        Equal ranges, later or on another branch, are equal elements: no number is used twice.
         """
         channel = self.channels.get(name)
         return channel.prefix(count) if isinstance(channel, ListChannel) else []
 
     def set(self, name: str, value: Any) -> None:
-        """Overwrite the channel ``name``; None takes a hidden one away.
+        """Overwrite the channel ``name``; None removes a hidden one.
 
-        A list keeps the log items of the elements it shares with its old value. Raises ``Invalid`` for a channel too
-        many.
+        A list keeps the items of elements it shares with its old value. Raises ``Invalid`` beyond ``MAX_CHANNELS``.
         """
         if value is None and name.startswith(HIDDEN):
             self.channels.pop(name, None)
@@ -335,14 +334,14 @@ class State:
                 self.set(name, value)
 
     def append(self, element: bytes, name: str = MESSAGES) -> None:
-        """Add one element (JSON) at the end of the list channel ``name``."""
+        """Append one element (JSON) to the list channel ``name``."""
         self._list(name).append(element, self._log(element))
 
     def merge_messages(self, messages: Iterable[bytes]) -> None:
-        """Merge messages (JSON with an ``id``) the way clients expect.
+        """Merge messages (JSON with an ``id``) with the semantics that clients expect.
 
-        A message whose id is there already takes that one's place, ``{"type": "remove", "id": …}`` takes it out
-        (``__remove_all__`` takes out everything before it), any other is appended.
+        A message with a known id replaces that message, ``{"type": "remove", "id": …}`` removes it
+        (``__remove_all__`` removes everything before it), any other is appended.
         """
         channel = self._list(MESSAGES)
         places = channel.places()

@@ -86,7 +86,7 @@ def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp
 @pytest.mark.parametrize(
     "function, words",
     [
-        ("./nowhere.py:run", r"'./nowhere.py' is no file in "),
+        ("./nowhere.py:run", r"'./nowhere.py' is not a file in "),
         ("./greeter.py:nothing", "has no attribute 'nothing'"),
         ("greeter", "write module:attribute or ./file.py:attribute"),
         ("./greeter.py:sync", "is not async: write async def run"),

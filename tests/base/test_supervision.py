@@ -183,7 +183,7 @@ async def test_a_process_that_was_paused_is_not_stalled(
     tasks.supervise(wait, name="waiting", essential=True, stall_seconds=60)
     (kept,) = supervision._supervised
     kept.moved_at -= 1000
-    supervision._looked -= 1000
+    supervision._checked_at -= 1000
     await supervision.check_tasks()
     assert given_up == []
     await tasks.aclose()
