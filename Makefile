@@ -67,10 +67,10 @@ faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (A
 abuse: $(READY)  ## requests made to be expensive, of every route and kind; FULL=1: all of them, and long attacks
 	FULL=$(FULL) $(PY) -m pytest tests/abuse -n 0 $(ARGS)
 
-docs-config: $(READY)  ## write docs/configuration.md anew from app/infra/settings/environment.py
+docs-config: $(READY)  ## write docs/reference/configuration.md anew from app/infra/settings/environment.py
 	$(PY) -m docs.configuration
 
-docs-metrics: $(READY)  ## write docs/metrics.md anew from app/infra/telemetry/meters.py
+docs-metrics: $(READY)  ## write docs/reference/metrics.md anew from app/infra/telemetry/meters.py
 	$(PY) -m docs.metrics
 
 observability: $(READY)  ## write the generated files of deploy/prometheus and deploy/grafana anew

@@ -1,1 +1,1 @@
-"""``make bench``: the benchmark of this server against the floors of the machine (docs/performance.md)."""
+"""``make bench``: the benchmark of this server against the floors of the machine (docs/explanation/performance.md)."""

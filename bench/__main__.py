@@ -1,4 +1,4 @@
-"""``make bench``: the server against the floors of this machine, in one run (docs/performance.md).
+"""``make bench``: the server against the floors of this machine, in one run (docs/explanation/performance.md).
 
 One worker, the embedded PostgreSQL beside it with fsync on, a lean client in this process. Absolute figures drift from
 machine to machine and from hour to hour: compare ratios. Results are written to ``bench/results/``.
@@ -24,8 +24,12 @@ def main() -> int:
     )
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--table", type=Path, metavar="FILE.json", help="print the tables of a result")
-    given.add_argument("--draw", type=Path, metavar="FILE.json", help=f"draw a result into docs/{PICTURE.name}")
-    given.add_argument("--write-docs", type=Path, metavar="FILE.json", help=f"put its tables into docs/{PAGE.name}")
+    given.add_argument(
+        "--draw", type=Path, metavar="FILE.json", help=f"draw a result into docs/explanation/{PICTURE.name}"
+    )
+    given.add_argument(
+        "--write-docs", type=Path, metavar="FILE.json", help=f"put its tables into docs/explanation/{PAGE.name}"
+    )
     arguments = parser.parse_args()
     if path := arguments.table:
         print(tables(figures.read(path)))

@@ -1,4 +1,4 @@
-"""The picture of docs/performance.md: plain SVG, eight panels of dots, on light and dark grounds alike.
+"""The picture of docs/explanation/performance.md: plain SVG, eight panels of dots, on light and dark grounds alike.
 
 Where figures lie far apart a panel's axis is logarithmic, its grid at the powers of ten; else it begins at zero.
 """
@@ -14,7 +14,7 @@ from bench.figures import Result
 from bench.report import amount, number
 from bench.targets import PEERS, Verdict, verdicts
 
-PICTURE = Path(__file__).parent.parent / "docs" / "performance.svg"
+PICTURE = Path(__file__).parent.parent / "docs" / "explanation" / "performance.svg"
 
 WIDTH, MARGIN, HEAD, FOOT = 800, 24, 78, 58
 PANEL_WIDTH, PANEL_HEIGHT, ROW = 364, 166, 19

@@ -1,11 +1,11 @@
-"""Results as markdown: the tables of docs/performance.md, which stand between two comments and are never edited."""
+"""Render results as Markdown: the generated tables of docs/explanation/performance.md, between two comments."""
 
 from pathlib import Path
 
 from bench.figures import STREAM, Load, Paced, Result
 from bench.targets import PEERS, Peers, Verdict, verdicts
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "performance.md"
 BEGIN = "<!-- figures: written by `python -m bench --write-docs`, never by hand -->"
 END = "<!-- end of the figures -->"
 

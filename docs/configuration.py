@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the annotations of app/infra/settings/environment.py: `make docs-config`."""
+"""Generate docs/reference/configuration.md from the settings declared in app/infra/settings: `make docs-config`."""
 
 import typing
 from pathlib import Path
@@ -8,7 +8,7 @@ import msgspec
 
 from app.infra.settings.environment import Settings, Variable, variables
 
-PAGE = Path(__file__).with_suffix(".md")
+PAGE = Path(__file__).parent / "reference" / "configuration.md"
 
 _HEAD = """\
 <!-- Generated from app/infra/settings/environment.py by `make docs-config`: change it there. -->

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the declarations in app/infra/telemetry/meters.py: `make docs-metrics`."""
+"""Writes docs/reference/metrics.md from the declarations in app/infra/telemetry/meters.py: `make docs-metrics`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from app.infra.telemetry.meters import LATEST, OPT_IN, Meters
 from app.infra.telemetry.prometheus_page import prometheus_name
 
 MOST_VALUES = 15
-PAGE = Path(__file__).with_suffix(".md")
+PAGE = Path(__file__).parent / "reference" / "metrics.md"
 
 _HEAD = """\
 <!-- Generated from app/infra/telemetry/meters.py by `make docs-metrics`: change it there. -->

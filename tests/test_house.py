@@ -1,4 +1,4 @@
-"""The house (docs/architecture.md): what keeps every file small, in its place, and honest about what it reaches."""
+"""House rules (docs/explanation/architecture.md): sizes, places of files, imports, broad excepts."""
 
 import ast
 import functools

@@ -211,7 +211,7 @@ def test_serving_is_allowed_with_keys_everywhere_and_without_only_on_loopback() 
 
 
 def test_the_page_of_the_settings_is_fresh() -> None:
-    """docs/configuration.md is what `make docs-config` writes."""
+    """docs/reference/configuration.md is what `make docs-config` writes."""
     assert PAGE.read_text(encoding="utf-8") == render()
 
 

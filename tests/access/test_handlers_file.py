@@ -80,8 +80,8 @@ def test_handlers_count_as_authentication_on_an_open_address() -> None:
 
 async def test_the_example_of_the_page_keeps_two_people_apart(database_url: str, tmp_path: Path) -> None:
     """As it is written, both blocks together, served by the command, asked by the real client over a socket."""
-    (code,) = blocks("docs/authentication.md", "python")
-    (table,) = blocks("docs/authentication.md", "toml")
+    (code,) = blocks("docs/how-to/authentication.md", "python")
+    (table,) = blocks("docs/how-to/authentication.md", "toml")
     (tmp_path / "auth.py").write_text(code)
     (tmp_path / "agents.toml").write_text(table)
     server = Served(database_url, tmp_path, AGENT_CONFIG=str(tmp_path / "agents.toml"))

@@ -23,7 +23,7 @@ def written(folder: Path, text: str) -> str:
 
 
 def test_the_example_of_the_page_is_an_agent_with_an_hour(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/caches.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/how-to/caches.md").read_text(), re.DOTALL)
     assert read(written(tmp_path, example)).agents["faq"].cache == CacheSpec(ttl=3600)
 
 

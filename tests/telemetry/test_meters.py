@@ -98,7 +98,7 @@ def test_no_label_is_an_id() -> None:
 
 
 def test_the_page_of_metrics_is_current() -> None:
-    """docs/metrics.md is what `make docs-metrics` writes."""
+    """docs/reference/metrics.md is what `make docs-metrics` writes."""
     assert PAGE.read_text(encoding="utf-8") == render()
 
 

@@ -16,7 +16,7 @@ from app.infra.http.problems import KINDS
 from tests.web.serving import application, serving
 
 RAPIDOC = "affbd173a65e870e18f392cca963113bcdafb6e50e88cd2f6a834a65b22db94d"
-ERRORS_PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+ERRORS_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
 
 class Order(msgspec.Struct):

@@ -79,7 +79,9 @@ def values(sheet: Checklist, places: list[Path]) -> None:
         return not wrong, "; ".join(wrong) or "all of them are counted"
 
     command = f"grep -Eo '[a-z_]+[{{][^}}]+[}}]' {' '.join(map(str, places))}"
-    sheet.ask("alerts", "label values known", command, "values that the program counts (docs/metrics.md)", look)
+    sheet.ask(
+        "alerts", "label values known", command, "values that the program counts (docs/reference/metrics.md)", look
+    )
 
 
 def _families(name: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Group commit: what many callers want written goes out as one statement.
 
 While one group is on its way, the next gathers; there is no timer, so a lone caller waits for nobody and a crowd shares
-round trips and syncs (measured: limits in docs/performance.md). The lane that was busy last is the first to go on, so
-that whoever writes one thing after the other finds the same connection, its caches still warm.
+round trips and syncs (figures: docs/explanation/performance.md). The lane that was
+busy last takes the next group, so that a caller that writes in sequence finds a connection with warm caches.
 
 Every future is resolved: with its result, with the error that the server gave for its entry, or with ``Unavailable``
 when its connection broke or it waited for too long. Lanes are essential tasks: whatever ends one, it is started again.

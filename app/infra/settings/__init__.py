@@ -1,4 +1,4 @@
-"""The settings by room: what each may hold, in the words of the page ``docs/configuration.md``."""
+"""The settings by room: what each may hold, in the words of the page ``docs/reference/configuration.md``."""
 
 from app.infra.settings.access import AuthSettings, LimitSettings
 from app.infra.settings.external import EgressSettings, LlmSettings

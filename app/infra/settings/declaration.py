@@ -1,4 +1,4 @@
-"""How a setting is declared: its variable, its meaning in the words of docs/configuration.md, and what it may hold."""
+"""Declare a setting: its variable, its meaning (shown in docs/reference/configuration.md) and its valid values."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 First match wins: the real environment, the file ``.env`` of the working folder, the command's defaults, those here. An
 empty value counts as unset. A secret may also come from the file that ``NAME_FILE`` names.
-``docs/configuration.md`` is generated from the annotations below (``make docs-config``).
+``docs/reference/configuration.md`` is generated from the annotations below (``make docs-config``).
 """
 
 import difflib

@@ -100,7 +100,7 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "OTEL_SEMCONV_STABILITY_OPT_IN",
-            "Newer names, see `docs/metrics.md`.",
+            "Newer names, see `docs/reference/metrics.md`.",
             examples=["gen_ai_latest_experimental"],
         ),
     ] = ""

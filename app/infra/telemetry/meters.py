@@ -1,4 +1,4 @@
-"""Every instrument of this program, declared once (docs/metrics.md is generated from here).
+"""Every instrument of this program, declared once (docs/reference/metrics.md is generated from here).
 
 Names and units follow the OpenTelemetry semantic conventions, those of models in the version that the contract of this
 program was written for; ``LATEST`` has what they are called since. Labels are bounded: never an id, never what a client

@@ -1,7 +1,7 @@
 """The limit on the bytes that a tenant stores: measured in the background, enforced from memory.
 
 Each process reads every few seconds which tenants are full; a request asks that and nothing else. So a tenant may
-exceed its limit by what it stores between two measurements (docs/limits.md).
+exceed its limit by what it stores between two measurements (docs/how-to/limits.md).
 """
 
 import asyncio

@@ -1,0 +1,59 @@
+"""The Markdown pages: their links and anchors resolve, and their sources stay readable in a terminal."""
+
+import functools
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+WIDTH = 120
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines outside of fenced code."""
+    fenced = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            yield number, line
+
+
+@functools.cache
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of the headings."""
+    found: set[str] = set()
+    for _, line in prose(page):
+        if heading := re.match(r"#+ (.+)", line):
+            text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading[1]).lower()
+            slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+            names = itertools.chain([slug], (f"{slug}-{n}" for n in itertools.count(1)))
+            found.add(next(name for name in names if name not in found))
+    return found
+
+
+@EVERY_PAGE
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    broken = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", "\n".join(line for _, line in prose(page))):
+        if "://" in target or target.startswith(("/", "mailto:")):
+            continue
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(f"{target}#{anchor}")
+    assert broken == []
+
+
+def test_the_index_names_every_page_of_its_sections() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = [
+        f"{section}/{page.name}"
+        for section in ("tutorial", "how-to", "reference", "explanation", "operations")
+        for page in sorted((ROOT / "docs" / section).glob("*.md"))
+    ]
+    assert [page for page in pages if f"]({page})" not in index] == []
