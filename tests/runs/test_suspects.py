@@ -8,6 +8,7 @@ import pytest
 
 from app.agents.port import RunContext, RunOutcome
 from app.base.ids import new_id, owner_id
+from app.domain.lifecycle import Reason
 from app.engine import supervisor
 from app.engine.checkpoints.state_cache import StateCache
 from app.engine.entries import ClaimedRun
@@ -79,6 +80,22 @@ async def test_suspects_of_one_death_go_on_together(database: Database, monkeypa
     gated, names = Gated(), [f"run {n}" for n in range(5)]
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         runs = await died_with(database, engine, *names)
+        engine.supervisor.start()
+        await gated.until(*names)
+        gated.let_go(*names)
+        await ended(engine, runs)
+
+
+async def test_suspects_that_were_handed_over_meanwhile_still_go_on_together(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their second attempt has not ended in a death."""
+    monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
+    gated, names = Gated(), [f"run {n}" for n in range(3)]
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
+        runs = await died_with(database, engine, *names)
+        for claimed in await engine.claims.claim_suspects(1, len(runs)):
+            await engine.claims.hand_over(claimed, Reason.CUT)
         engine.supervisor.start()
         await gated.until(*names)
         gated.let_go(*names)

@@ -199,7 +199,7 @@ _DUE_SUSPECT = """
 with due as (
   select r.tenant_id, r.run_id, r.thread_id
   from runs r join threads t on t.thread_id = r.thread_id and t.tenant_id is not distinct from r.tenant_id
-  where <free> and <suspect> and r.attempts <= $3
+  where <free> and <suspect> and r.attempts - (r.reason = 'cut')::int <= $3
     and (r.last_owner is null or left(r.last_owner::text, 13) <> left($1::uuid::text, 13)
       or r.updated_at < now() - make_interval(secs => $4))
   order by r.attempts, r.available_at
@@ -207,7 +207,8 @@ with due as (
   for no key update of r, t skip locked
 )
 """
-"""A server that died with the run leaves it to others for $4 seconds: owners of one server begin alike."""
+"""A server that died with the run leaves it to others for $4 seconds: owners of one server begin alike. The last
+attempt of a run that was handed over does not count: its process lives."""
 
 _FREE = """
 r.status = 'pending' and r.available_at <= now() and t.live_run is null
