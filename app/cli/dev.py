@@ -117,11 +117,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         boards = MetricsBuffers(1 + SPARE_NUMBERS)
 
-        def work(station: WorkerContext) -> int:
+        def work(context: WorkerContext) -> int:
             with hide_modules("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
                 from app.server.application import work
 
-            return work(station, boards, overrides, DEFAULTS)
+            return work(context, boards, overrides, DEFAULTS)
 
         parent = ParentProcess(
             listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=parent_logger(server.log_format)

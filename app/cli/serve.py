@@ -41,12 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = listen(host, plan["metrics_port"])[0] if plan["metrics_port"] not in {0, port} else None
     boards = MetricsBuffers(plan["workers"] + SPARE_NUMBERS)
 
-    def work(station: WorkerContext) -> int:
+    def work(context: WorkerContext) -> int:
         with hide_modules("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
             from app.server.application import work
 
-        station.metrics = metrics
-        return work(station, boards, overrides, {})
+        context.metrics = metrics
+        return work(context, boards, overrides, {})
 
     parent = ParentProcess(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=say)
     parent.renewal = ReplacementPolicy(**plan["renewal"])

@@ -1,7 +1,7 @@
-"""The parent of the workers: starts them, listens to them, replaces them, and ends them in order.
+"""The parent process: starts, monitors, replaces and stops the workers.
 
-It imports next to nothing and has no threads, so that it stays small and may fork at any time: each worker imports the
-application again (docs/decisions/0004-server-process.md).
+It imports little and has no threads, so that it stays small and can fork at any time; each worker imports the
+application itself (docs/decisions/0004-server-process.md).
 """
 
 import contextlib
@@ -19,31 +19,31 @@ from types import FrameType
 
 from app.base.errors import AgentServiceError, StartError, UsageError
 from app.server.parent_log import LogFunction
-from app.server.worker_context import ADOPT, RELEASE, WorkerContext, WorkerPipes, first_words
-from app.server.worker_handle import TELL_STACKS, WorkerHandle, WorkerMessage
-from app.server.worker_renewal import LOOK_SECONDS, ReplacementPolicy
+from app.server.worker_context import ADOPT, RELEASE, WorkerContext, WorkerPipes, summarize_error
+from app.server.worker_handle import DUMP_STACKS, WorkerHandle, WorkerMessage
+from app.server.worker_renewal import CHECK_SECONDS, ReplacementPolicy
 
 INTERRUPTED = 130
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MAX_BACK_OFF = 30.0
-YOUNG = 10.0
-"""A worker that lived for fewer seconds makes its successor wait, longer each time."""
+MIN_UPTIME = 10.0
+"""Uptime in seconds below which the restart of a worker backs off exponentially."""
 
 SPARE_NUMBERS = 4
-"""How many workers there may be beyond those that serve: successors, and predecessors whose clients have not left."""
+"""Workers allowed in addition to those that serve: successors, and predecessors whose clients have not left."""
 
 WorkerEntrypoint = Callable[[WorkerContext], int]
-"""What a worker does, from its birth to its exit code."""
+"""Runs a worker and returns its exit code."""
 
 
 class ParentProcess:
     """Keeps one worker serving for each of ``listeners``: its slot.
 
-    ``grace``: seconds in which a worker must have ended after SIGTERM. ``on_ready`` is called with what a worker says
-    of itself when it is ready, ``on_end`` with the number of one that has ended: at most ``SPARE_NUMBERS`` more than
-    there are slots. ``changed`` gives the path of a source that changed, or an empty text: workers are replaced then,
-    and one that fails to start leaves its predecessor in place until the next change. With ``reloads`` SIGHUP is handed
-    on to the workers, who read their secrets again; without, it ends them.
+    ``grace``: seconds from SIGTERM until workers are killed. ``on_ready`` is called with the facts that a ready worker
+    reports, ``on_end`` with the number of one that has exited: at most ``SPARE_NUMBERS`` more than there are slots.
+    ``changed`` returns the path of a changed source or an empty text: workers are then replaced, and if a successor
+    fails to start, its predecessor stays until the next change. With ``reloads`` SIGHUP is forwarded to the workers,
+    which reload their secrets; without it, SIGHUP shuts down.
     """
 
     def __init__(
@@ -60,31 +60,31 @@ class ParentProcess:
         self._grace = grace
         self._say = say
         self._workers: dict[int, WorkerHandle] = {}  # by number
-        self._due: dict[int, float] = {}  # when a worker is started, by slot
+        self._due: dict[int, float] = {}  # when to start a worker, by slot
         self._back_off: dict[int, float] = {}
         self._signals: list[int] = []
-        self._served = False
-        self._deadline = 0.0  # by when all must have ended, once the end has begun
+        self._has_served = False
+        self._deadline = 0.0  # of the shutdown, once it has begun
         self._code = 0
         self._failure: StartError | None = None
 
     def run(self) -> int:
-        """Serve until a signal ends it; the exit code. Raises ``StartError`` when no worker ever got ready."""
+        """Serve until a signal arrives; return the exit code. Raises ``StartError`` if no worker became ready."""
         self._lifeline = os.pipe()
         self._wakeup = os.pipe()
         for end in self._wakeup:
             os.set_blocking(end, False)
-        before = {number: signal.getsignal(number) for number in (*STOPS, signal.SIGCHLD)}
+        before = {number: signal.getsignal(number) for number in (*SHUTDOWN_SIGNALS, signal.SIGCHLD)}
         signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-        for number in (*STOPS, signal.SIGCHLD):
-            if number != signal.SIGHUP or self.reloads or before[number] != signal.SIG_IGN:  # nohup(1) means it
-                signal.signal(number, self._note)
+        for number in (*SHUTDOWN_SIGNALS, signal.SIGCHLD):
+            if number != signal.SIGHUP or self.reloads or before[number] != signal.SIG_IGN:  # respect nohup(1)
+                signal.signal(number, self._on_signal)
         try:
             self._due = dict.fromkeys(self._slots, 0.0)
             while self._due or self._workers:
-                self._turn()
+                self._run_once()
         finally:
-            self._kill()
+            self._kill_all()
             signal.set_wakeup_fd(-1)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -94,30 +94,30 @@ class ParentProcess:
             raise self._failure
         return self._code
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number != signal.SIGCHLD:
             self._signals.append(number)
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         now = time.monotonic()
         for slot in [slot for slot, due in self._startable().items() if due <= now]:
             self._start(slot)
         self._sleep()
         while self._signals:
-            self._signalled(self._signals.pop(0))
+            self._handle_signal(self._signals.pop(0))
         for worker in list(self._workers.values()):
-            self._listen_to(worker)
+            self._read_messages(worker)
             self._reap(worker)
         if self._deadline and time.monotonic() > self._deadline:
-            self._kill()
+            self._kill_all()
         elif self.changed is not None and not self._deadline and (path := self.changed()):
             self._reload(path)
         if not self._deadline:
-            self._watch()
-            self._cover()
+            self._replace_unhealthy()
+            self._reassign_slots()
 
     def _sleep(self) -> None:
-        """Until a worker says something or ends, a signal comes, or something is due."""
+        """Sleep until a worker sends a message or exits, a signal arrives, or something is due."""
         now = time.monotonic()
         poll = select.poll()
         poll.register(self._wakeup[0], select.POLLIN)
@@ -125,92 +125,92 @@ class ParentProcess:
         if self._number():
             dues += self._startable().values()
         for worker in self._workers.values():
-            if worker.quiet_until > now:
-                dues.append(worker.quiet_until)
+            if worker.muted_until > now:
+                dues.append(worker.muted_until)
             elif worker.link_open:
                 poll.register(worker.link, select.POLLIN)
         if self.changed is not None:
             dues.append(now + 0.2)
         if self.renewal.active or any(worker.leaving for worker in self._workers.values()):
-            dues.append(now + LOOK_SECONDS)
+            dues.append(now + CHECK_SECONDS)
         poll.poll(max(0.0, min(dues) - now) * 1000 + 1 if dues else None)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup[0], 4096)
 
     def _startable(self) -> dict[int, float]:
-        """When a worker is to be started, by slot, where none is starting."""
+        """Return when to start a worker, by slot, for slots where none is starting."""
         starting = {worker.slot for worker in self._workers.values() if not worker.ready}
         return {slot: due for slot, due in self._due.items() if slot not in starting}
 
     def _number(self) -> int:
-        """A number that no worker has; 0 when there is none."""
+        """Return a free worker number; 0 if all are taken."""
         numbers = range(1, len(self._listeners) + SPARE_NUMBERS + 1)
         return next((number for number in numbers if number not in self._workers), 0)
 
     def _start(self, slot: int) -> None:
         number = self._number()
         if not number:
-            self._make_room()
+            self._stop_oldest_leaving()
             return
         del self._due[slot]
         (link_out, link), (stacks, dump), (control, control_in) = os.pipe(), os.pipe(), os.pipe()
-        for end in (link_out, stacks, dump, control_in):  # a dump that is too long is cut, and holds up no process
+        for end in (link_out, stacks, dump, control_in):  # so that an oversized dump is truncated and blocks no process
             os.set_blocking(end, False)
         sys.stdout.flush()
         sys.stderr.flush()
         # a signal between the fork and the child's own handlers would be lost
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SHUTDOWN_SIGNALS)
         pid = os.fork()
         if pid == 0:
             for end in (link_out, stacks, control_in):
                 os.close(end)
-            signal.signal(TELL_STACKS, signal.SIG_IGN)  # where the worker chains a handler of its own to the dump
-            faulthandler.register(TELL_STACKS, file=dump, all_threads=True)
-            self._become(number, slot, WorkerPipes(link, control, self._lifeline[0], dump))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+            signal.signal(DUMP_STACKS, signal.SIG_IGN)  # the worker later chains its own handler to the dump
+            faulthandler.register(DUMP_STACKS, file=dump, all_threads=True)
+            self._run_worker(number, slot, WorkerPipes(link, control, self._lifeline[0], dump))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SHUTDOWN_SIGNALS)
         for end in (link, dump, control):
             os.close(end)
         self._workers[number] = WorkerHandle(number, slot, pid, (link_out, stacks, control_in))
 
-    def _make_room(self) -> None:
-        """Have a worker that only waits for its clients to leave end now."""
+    def _stop_oldest_leaving(self) -> None:
+        """Stop the worker that has waited longest for its clients to leave, to free a number."""
         leaving = [worker for worker in self._workers.values() if worker.leaving]
         if leaving and not any(worker.stopped for worker in leaving):
             min(leaving, key=lambda worker: worker.leaves_by).stop(self._grace)
 
-    def _become(self, number: int, slot: int, pipes: WorkerPipes) -> None:
-        """Be the worker. Never returns: what the parent has open and has to clean up is the parent's."""
+    def _run_worker(self, number: int, slot: int, pipes: WorkerPipes) -> None:
+        """Run the worker in the forked child. Never returns: the parent's cleanup must not run here."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            # Ctrl-C and the end of a terminal reach every process of it; the parent tells its workers in order
+            # Ctrl-C and SIGHUP reach every process of a terminal; the parent stops its workers in order
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SHUTDOWN_SIGNALS)
             for end in (self._lifeline[1], *self._wakeup):
                 os.close(end)
             for other in self._workers.values():
                 other.close()
-            for stream in (sys.stdout, sys.stderr):  # what an agent prints is there at once, also in a file or a pipe
+            for stream in (sys.stdout, sys.stderr):  # show what agents print at once, also in a file or a pipe
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(line_buffering=True)
-            code = _worked(self._work, WorkerContext(number, slot, self._listeners, pipes, self._grace))
+            code = _run_entrypoint(self._work, WorkerContext(number, slot, self._listeners, pipes, self._grace))
         finally:
-            with contextlib.suppress(OSError, ValueError):  # the reader is gone, or the user's code has closed them
+            with contextlib.suppress(OSError, ValueError):  # the reader has gone away, or agents' code has closed them
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
 
-    def _listen_to(self, worker: WorkerHandle, *, last: bool = False) -> None:
-        ignored = worker.ignored
+    def _read_messages(self, worker: WorkerHandle, *, last: bool = False) -> None:
+        invalid_messages = worker.invalid_messages
         for message in worker.messages(last=last):
-            self._said(worker, message)
-        if worker.ignored and not ignored:
+            self._on_message(worker, message)
+        if worker.invalid_messages and not invalid_messages:
             self._say("warning", "worker_message_ignored", worker=worker.slot)
 
-    def _said(self, worker: WorkerHandle, message: WorkerMessage) -> None:
+    def _on_message(self, worker: WorkerHandle, message: WorkerMessage) -> None:
         if message.kind == "busy":
             worker.busy = message.text
         elif message.kind == "alive":
@@ -220,7 +220,7 @@ class ParentProcess:
         elif message.kind == "failed":
             worker.failure = (UsageError if message.usage else StartError)(message.text)
         elif message.kind == "ready" and not worker.ready and not self._deadline:
-            worker.ready = self._served = True
+            worker.ready = self._has_served = True
             worker.last_beat = time.monotonic()
             self._due.pop(worker.slot, None)
             for other in self._workers.values():
@@ -229,9 +229,9 @@ class ParentProcess:
             self.on_ready(message.about)
 
     def _replace(self, worker: WorkerHandle, reason: str) -> None:
-        """Start a successor; ``worker`` serves until that one does."""
-        if not worker.going and not self._deadline:
-            worker.going = True
+        """Start a successor; ``worker`` serves until it is ready."""
+        if not worker.successor_requested and not self._deadline:
+            worker.successor_requested = True
             self._due.setdefault(worker.slot, 0.0)
             self._say("info", "worker_renewed", worker=worker.slot, reason=reason)
 
@@ -239,7 +239,7 @@ class ParentProcess:
         pid, status = os.waitpid(worker.pid, os.WNOHANG)
         if not pid:
             return
-        self._listen_to(worker, last=True)
+        self._read_messages(worker, last=True)
         worker.close()
         del self._workers[worker.number]
         self.on_end(worker.number)
@@ -249,30 +249,30 @@ class ParentProcess:
         elif worker.abandoned:
             self._due[worker.slot] = 0.0
         elif not worker.leaving:
-            self._lost(worker, code)
+            self._on_unexpected_exit(worker, code)
 
-    def _lost(self, worker: WorkerHandle, code: int) -> None:
-        failure = worker.failure or StartError(f"a worker ended by itself ({_words(code)}) before it was ready")
+    def _on_unexpected_exit(self, worker: WorkerHandle, code: int) -> None:
+        failure = worker.failure or StartError(f"a worker exited ({_exit_reason(code)}) before it was ready")
         if self.changed is not None and not worker.ready:
             self._say("error", "waiting_for_a_change", reason=str(failure))
             self._due[worker.slot] = math.inf
-        elif not self._served:
+        elif not self._has_served:
             self._failure = failure
-            self._end()
+            self._shut_down()
         elif not worker.ready and (old := self._serving(worker.slot)) is not None:
-            wait = self._pause(worker)
-            old.going = True
+            wait = self._schedule_restart(worker)
+            old.successor_requested = True
             self._say("error", "successor_failed", worker=worker.slot, reason=str(failure), again_in=wait)
         else:
-            lived, reason = time.monotonic() - worker.born, str(worker.failure or _words(code))
-            wait = self._pause(worker)
+            lived, reason = time.monotonic() - worker.started_at, str(worker.failure or _exit_reason(code))
+            wait = self._schedule_restart(worker)
             self._say("error", "worker_lost", worker=worker.slot, reason=reason, lived=round(lived, 1), again_in=wait)
 
-    def _pause(self, worker: WorkerHandle) -> float:
-        """Plan the next start for the slot of ``worker``, which has ended by itself; seconds until then."""
+    def _schedule_restart(self, worker: WorkerHandle) -> float:
+        """Schedule a restart with exponential backoff for the slot of ``worker``; return the seconds until then."""
         shorter = self._back_off.get(worker.slot, 0.0)
-        lived = time.monotonic() - worker.born
-        wait = 0.0 if worker.ready and lived > YOUNG else min(MAX_BACK_OFF, shorter * 2 or 0.5)
+        lived = time.monotonic() - worker.started_at
+        wait = 0.0 if worker.ready and lived > MIN_UPTIME else min(MAX_BACK_OFF, shorter * 2 or 0.5)
         self._back_off[worker.slot] = wait
         self._due[worker.slot] = time.monotonic() + wait
         return wait
@@ -280,26 +280,26 @@ class ParentProcess:
     def _serving(self, slot: int) -> WorkerHandle | None:
         return next((worker for worker in self._workers.values() if worker.slot == slot and worker.serves), None)
 
-    def _signalled(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number == signal.SIGHUP and self.reloads:
             for worker in self._workers.values():
                 worker.signal(signal.SIGHUP)
         elif not self._deadline:
-            self._end()
+            self._shut_down()
         elif number == signal.SIGINT:
             self._code = INTERRUPTED
-            self._kill()
+            self._kill_all()
 
-    def _end(self) -> None:
-        """Begin the end: no new workers, all end in order."""
+    def _shut_down(self) -> None:
+        """Begin the graceful shutdown of all workers; start no more."""
         self._deadline = time.monotonic() + self._grace
         self._due.clear()
         for listener in self._listeners:
-            listener.close()  # the workers have theirs until they have drained
+            listener.close()  # the workers keep theirs open until they have drained
         for worker in self._workers.values():
             worker.stop(self._grace)
 
-    def _kill(self) -> None:
+    def _kill_all(self) -> None:
         for worker in self._workers.values():
             worker.kill()
             os.waitpid(worker.pid, 0)
@@ -312,25 +312,27 @@ class ParentProcess:
         self._say("info", "source_changed", path=path)
         for slot in self._slots:
             starting = [worker for worker in self._workers.values() if worker.slot == slot and not worker.ready]
-            for worker in starting:  # it has read what is old by now
+            for worker in starting:  # it has read outdated source
                 worker.abandoned = True
                 worker.kill()
             if not starting:
                 self._due[slot] = 0.0
 
-    def _watch(self) -> None:
-        """Kill the worker that is stuck, and log where it was; replace one at a time whose time is over."""
+    def _replace_unhealthy(self) -> None:
+        """Kill stuck workers and log their stacks; replace one worker at a time that is due."""
         now = time.monotonic()
         workers = [worker for worker in self._workers.values() if worker.ready and not worker.killed]
         paused = self.renewal.was_paused()
         for worker in workers:
             worker.last_beat = now if paused else worker.last_beat
             if not self.renewal.is_stuck(worker) and not (worker.leaving and now > worker.leaves_by):
-                worker.goes_on()
+                worker.mark_responsive()
             elif worker.has_dumped_stacks():
                 self._log_stuck(worker, now)
                 worker.kill()
-        if any(self._serving(slot) is None for slot in self._slots) or any(worker.going for worker in workers):
+        if any(self._serving(slot) is None for slot in self._slots) or any(
+            worker.successor_requested for worker in workers
+        ):
             return
         for worker in workers:
             if not worker.leaving and (reason := self.renewal.reason(worker)):
@@ -344,8 +346,8 @@ class ParentProcess:
         for thread in worker.stacks():
             self._say("error", "worker_stack", worker=worker.slot, stack=thread)
 
-    def _cover(self) -> None:
-        """Have another worker accept the connections of a slot whose own has died, until the successor serves."""
+    def _reassign_slots(self) -> None:
+        """Let other workers accept connections on slots whose worker has died, until its successor serves."""
         free = {slot for slot in self._slots if self._serving(slot) is None}
         for worker in self._workers.values():
             if worker.serves:
@@ -360,15 +362,15 @@ class ParentProcess:
             adopter.ask(ADOPT, slot)
 
 
-def _worked(work: WorkerEntrypoint, station: WorkerContext) -> int:
+def _run_entrypoint(work: WorkerEntrypoint, context: WorkerContext) -> int:
     try:
-        return work(station)
+        return work(context)
     except AgentServiceError as error:
-        station.failed(str(error), usage=isinstance(error, UsageError))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  the edge: the parent has the words
-        station.failed(first_words(error))
+        context.failed(str(error), usage=isinstance(error, UsageError))
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  the edge: the parent reports it
+        context.failed(summarize_error(error))
     return 1
 
 
-def _words(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

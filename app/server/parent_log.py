@@ -1,5 +1,6 @@
-"""The parent's own log lines, in the form of those of ``app.infra.telemetry.logs``, whose libraries would double its
-size.
+"""Log lines of the parent process, formatted like those of ``app.infra.telemetry.logs``.
+
+That module's libraries would double the parent's memory.
 """
 
 import json
@@ -9,20 +10,20 @@ from datetime import UTC, datetime
 
 from app.infra.telemetry.line_writer import write_now
 
-WHOLE = 4096
-"""Bytes that a pipe takes whole or not at all."""
+PIPE_BUF = 4096
+"""Bytes of an atomic write to a pipe (pipe(7))."""
 
 LogFunction = Callable[..., None]
 """``say(level, event, field=value)``: write one event."""
 
 
 def parent_logger(layout: str) -> LogFunction:
-    """Lines on standard output: ``json``, or ``console`` for a person."""
+    """Return a logger to standard output; ``layout`` is ``json`` or ``console``."""
     return _ParentLogger(layout)
 
 
 class _ParentLogger:
-    """Drops a line that would keep the parent waiting, because nobody reads; the next one tells how many."""
+    """Writes without blocking: drops lines if the pipe is full and reports the count with the next line."""
 
     def __init__(self, layout: str) -> None:
         self._layout = layout
@@ -33,7 +34,7 @@ class _ParentLogger:
         """Write one event."""
         if self._dropped:
             fields["lines_dropped"] = self._dropped
-        line = self._line(level, event, fields).encode()[: WHOLE - 1] + b"\n"
+        line = self._line(level, event, fields).encode()[: PIPE_BUF - 1] + b"\n"
         self._dropped = 0 if write_now(self._out, line) else self._dropped + 1
 
     def _line(self, level: str, event: str, fields: dict[str, str | float]) -> str:

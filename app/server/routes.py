@@ -1,4 +1,4 @@
-"""Every controller in reading order: the API's table of contents."""
+"""All controllers in reading order: the API's table of contents."""
 
 from litestar import Controller
 
@@ -28,14 +28,14 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     SystemController,
     NotImplementedController,
 )
-"""Below the base path."""
+"""Controllers below the base path."""
 
 
 def controllers_of(role: str) -> tuple[type[Controller], ...]:
-    """What a process of this role serves: one that only executes runs tells of its health."""
+    """Return the controllers of a role; a process that only executes runs serves its health."""
     return (SystemController,) if role == "worker" else CONTROLLERS
 
 
 def root_controllers_of(metrics: bool) -> tuple[type[Controller], ...]:
-    """What is served beside the base path; ``metrics``: whether they have no port of their own."""
+    """Return the controllers outside the base path; ``metrics``: served here, not on a port of their own."""
     return (MetricsController,) if metrics else ()

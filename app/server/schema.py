@@ -1,4 +1,4 @@
-"""Every table of the program: the one metadata that Alembic reads."""
+"""The SQLAlchemy metadata of all tables, which Alembic reads."""
 
 from app.infra.db.metadata import metadata
 

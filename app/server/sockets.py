@@ -1,4 +1,4 @@
-"""The sockets that a server listens on, opened by the parent and inherited by its workers."""
+"""Listening sockets, opened by the parent and inherited by its workers."""
 
 import errno
 import socket
@@ -7,43 +7,43 @@ import sys
 from app.base.errors import StartError
 
 BACKLOG = 1024
-"""Connections that the kernel keeps while a worker is busy, or is being replaced."""
+"""Connections that the kernel queues while a worker is busy or being replaced."""
 
 
 def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
-    """One listening socket a worker, among which the kernel spreads connections. Raises ``StartError``.
+    """Open ``count`` listening sockets, one per worker, over which the kernel spreads connections.
 
-    They belong to the parent for good: connections that wait for a worker that died are served by its successor. With
-    one socket for all, whoever wakes first takes most connections (measured: 85 % of 64 with two workers).
+    Raises ``StartError``. The parent keeps them open, so that the successor of a dead worker serves its backlog. With
+    one shared socket the worker that wakes first accepts most connections (measured: 85 % of 64 with two workers).
     """
-    family, address = _resolved(host, port)
+    family, address = _resolve(host, port)
     try:
-        first = _bound(family, address, shared=False)
+        first = _bind(family, address, shared=False)
         first.listen(BACKLOG)
         if count == 1 or sys.platform != "linux":  # elsewhere the kernel does not spread them
             return [first, *(first.dup() for _ in range(count - 1))]
-        first.close()  # nobody else has the port: now it may be shared, among ourselves
-        sockets = [_bound(family, address, shared=True) for _ in range(count)]
-        for each in sockets:
-            each.listen(BACKLOG)
+        first.close()  # the port was free: now share it among our own workers
+        sockets = [_bind(family, address, shared=True) for _ in range(count)]
+        for listener in sockets:
+            listener.listen(BACKLOG)
     except OSError as error:
-        raise StartError(_sentence(error, host, port)) from error
+        raise StartError(_error_message(error, host, port)) from error
     return sockets
 
 
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
         raise StartError(
-            f"{host!r} is no address of this machine: pass --host 127.0.0.1, or 0.0.0.0 for all"
+            f"{host!r} is not an address of this machine: pass --host 127.0.0.1, or 0.0.0.0 for all"
         ) from error
     # "localhost" is both ::1 and 127.0.0.1; people type the latter
     family, _, _, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)
     return family, (str(address[0]), int(address[1]))
 
 
-def _bound(family: socket.AddressFamily, address: tuple[str, int], *, shared: bool) -> socket.socket:
+def _bind(family: socket.AddressFamily, address: tuple[str, int], *, shared: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,11 +60,11 @@ def _bound(family: socket.AddressFamily, address: tuple[str, int], *, shared: bo
     return bound
 
 
-def _sentence(error: OSError, host: str, port: int) -> str:
+def _error_message(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} is in use: stop the other program or pass --port N"
     if error.errno == errno.EACCES:
-        return f"port {port} is for root alone: pass --port N with N above 1023"
+        return f"port {port} needs root: pass --port N with N above 1023"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: pass --host 127.0.0.1, or 0.0.0.0 for all"
+        return f"{host} is not an address of this machine: pass --host 127.0.0.1, or 0.0.0.0 for all"
     return f"cannot listen on {host}, port {port}: {error.strerror}"

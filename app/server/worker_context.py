@@ -1,4 +1,4 @@
-"""What a worker gets from its parent when it starts, and how the two talk: lines over a pipe in each direction."""
+"""What a worker gets from its parent, and the protocol between them: lines over a pipe in each direction."""
 
 import json
 import os
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 LINGER_SECONDS = 80.0
-"""How long a worker that has a successor may wait for its clients to leave: longer than Granian keeps a connection that
-lies idle (``app.server.worker.IDLE_SECONDS``)."""
+"""How long a retiring worker waits for its clients to disconnect: longer than the keep-alive timeout
+(``app.server.worker.IDLE_SECONDS``)."""
 
 RETIRE, STOP, ADOPT, RELEASE = "retire", "stop", "adopt", "release"
-"""What the parent asks: make way for the successor, end soon, accept for another slot, leave that to its own worker."""
+"""Requests of the parent: make way for the successor, shut down, accept for another slot, stop doing so."""
 
-_dumps = json.dumps  # this very function, whatever the user's code makes of the module's
-# a line of its own, also after half a line that something else has written
+_dumps = json.dumps  # bound now: agents' code may patch the module
+# starts with a newline, so that it is a line of its own even after a partial line of other code
 _ALIVE = b'\n{"alive": true}\n'
 _LEAVING = b'\n{"leaving": true}\n'
 _MAX_TEXT = 2000
-"""Characters of a text: messages are short, and the parent ignores what is not."""
+"""Characters of a text: the parent ignores long messages."""
 
 
 class WorkerPipes(NamedTuple):
-    """File descriptors of a worker: ``link`` to the parent, ``control`` from it, ``lifeline``, which ends with it.
+    """File descriptors of a worker: ``link`` to the parent, ``control`` from it, ``lifeline``, which closes with it.
 
-    ``stacks`` takes the stacks of its threads (``app.server.worker_handle.TELL_STACKS``).
+    ``stacks`` receives the stacks of its threads (``app.server.worker_handle.DUMP_STACKS``).
     """
 
     link: int
@@ -34,11 +34,11 @@ class WorkerPipes(NamedTuple):
 
 
 class WorkerContext:
-    """A worker's place.
+    """A worker's identity, sockets and pipes.
 
-    ``number`` names the worker among those that run at the same time, ``slot`` its socket among ``listeners``; both
-    count from 1. ``seconds`` bound the worker's end. ``metrics`` is where metrics are asked for, when that is a port of
-    its own.
+    ``number`` identifies the worker among those that run at the same time, ``slot`` its socket among ``listeners``;
+    both count from 1. ``seconds`` bounds the shutdown. ``metrics`` is the listener for metrics if they have a port of
+    their own.
     """
 
     def __init__(
@@ -54,31 +54,31 @@ class WorkerContext:
 
     @property
     def listener(self) -> socket.socket:
-        """The socket that this worker accepts connections from."""
+        """The socket on which this worker accepts connections."""
         return self.listeners[self.slot - 1]
 
     def ready(self, about: dict[str, str]) -> None:
         """Report that this worker serves."""
         self._send({"ready": {name: text[:_MAX_TEXT] for name, text in about.items()}})
 
-    def alive(self) -> None:
-        """Report that the event loop turns."""
+    def heartbeat(self) -> None:
+        """Report that the event loop is responsive."""
         os.write(self.pipes.link, _ALIVE)
 
     def leave(self) -> None:
-        """Ask for a successor, and to be let go once that serves."""
+        """Ask for a successor, and for retirement once it serves."""
         os.write(self.pipes.link, _LEAVING)
 
     def busy(self, work: str) -> None:
-        """Report what the code works for that the main thread executes right now. Called by a signal handler."""
+        """Report the run or request that the main thread is processing. Called by a signal handler."""
         self._send({"busy": work[:500]})
 
     def failed(self, sentence: str, *, usage: bool = False) -> None:
-        """Report why this worker cannot serve; the worker ends then."""
+        """Report why this worker cannot serve; it exits next."""
         self._send({"failed": sentence[:_MAX_TEXT], "usage": usage})
 
     def requests(self) -> list[tuple[str, int]]:
-        """What the parent has asked since the last call, each with a slot or 0; ``STOP`` when the parent is gone."""
+        """Return the parent's requests since the last call, each with a slot or 0; ``STOP`` if the parent has died."""
         chunk = os.read(self.pipes.control, 4096)
         if not chunk:
             return [(STOP, 0)]
@@ -92,7 +92,7 @@ class WorkerContext:
             line = line[os.write(self.pipes.link, line) :]
 
 
-def first_words(error: BaseException) -> str:
-    """One line for an unexpected error: what follows the first line may hold an SQL text."""
+def summarize_error(error: BaseException) -> str:
+    """Describe an unexpected error in one line: the lines after the first may contain SQL."""
     words = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {words}; set LOG_LEVEL=debug for the traceback"

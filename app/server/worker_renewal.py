@@ -1,4 +1,4 @@
-"""When a worker is to be replaced: it is stuck, it has lived long enough, or it has grown too large."""
+"""When a worker is replaced: its event loop is stuck, its lifetime has passed, or it uses too much memory."""
 
 import os
 import time
@@ -7,56 +7,56 @@ from typing import Protocol
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
-MAX_SPREAD = 0.2
-"""The part of a lifetime by which a worker may outlive it."""
+MAX_JITTER = 0.2
+"""Jitter of a lifetime, as a share of it."""
 
 PAUSED_SECONDS = 5.0
-"""A parent that has not looked for so long was paused, and its workers perhaps with it: it begins to count anew."""
+"""A parent that has not checked for so long was paused, perhaps with its workers: heartbeats restart from now."""
 
 
 class WorkerProcess(Protocol):
-    """A worker: ``last_beat`` is when its event loop turned last, ``born`` when it began (monotonic seconds).
+    """A worker: ``last_beat`` is its last heartbeat, ``started_at`` its start (monotonic seconds).
 
-    ``spread``, a random number up to 1, is its own share of what lifetimes differ by.
+    ``jitter``: its random share of ``MAX_JITTER``, from 0 to 1.
     """
 
     pid: int
     number: int
-    born: float
+    started_at: float
     last_beat: float
-    spread: float
+    jitter: float
 
 
 class ReplacementPolicy:
-    """The rules; zero switches one off.
+    """Decide which workers to replace; zero disables a rule.
 
-    ``stuck``: seconds in which an event loop must turn. ``lifetime``: seconds after which a worker is replaced in
-    order, one after the other. ``max_rss``: megabytes of resident memory, likewise.
+    ``stuck``: heartbeat timeout in seconds, after which a worker is killed. ``lifetime`` (seconds) and ``max_rss``
+    (megabytes of resident memory): workers beyond them are replaced gracefully, one at a time.
     """
 
     def __init__(self, *, stuck: float = 0.0, lifetime: float = 0.0, max_rss: float = 0.0) -> None:
         self._stuck = stuck
         self._lifetime = lifetime
         self._max_rss = max_rss
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         self.active = bool(stuck or lifetime or max_rss)
 
     def was_paused(self) -> bool:
-        """Whether the parent itself was paused since the last look."""
+        """Whether the parent itself was paused since the last call."""
         now = time.monotonic()
-        before, self._looked = self._looked, now
+        before, self._checked_at = self._checked_at, now
         return now - before > PAUSED_SECONDS
 
     def is_stuck(self, worker: WorkerProcess) -> bool:
-        """Whether its event loop does not turn any more."""
+        """Whether the heartbeat timeout has passed."""
         return bool(self._stuck) and time.monotonic() - worker.last_beat > self._stuck
 
     def reason(self, worker: WorkerProcess) -> str:
-        """Why it shall go in order now; empty when it may stay."""
-        # spread, so that those born together, on other machines too, do not go together
-        if self._lifetime and time.monotonic() - worker.born > self._lifetime * (1 + worker.spread * MAX_SPREAD):
+        """Return why the worker is due for graceful replacement; empty if it is not."""
+        # jitter: workers started together, also on other machines, are not replaced together
+        if self._lifetime and time.monotonic() - worker.started_at > self._lifetime * (1 + worker.jitter * MAX_JITTER):
             return "lifetime"
         if self._max_rss and _resident_mb(worker.pid) > self._max_rss:
             return "memory"

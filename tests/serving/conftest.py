@@ -1,4 +1,4 @@
-"""Servers of the tests' own (``tests.serving.program``), each a program on a port of its own."""
+"""Test servers (``tests.serving.program``), each on its own port."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.serving.processes import Program
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Starts programs with the options given by name; all are gone after the test."""
+    """Start programs with the given options; all are killed after the test."""
     programs: list[Program] = []
 
     def start(**options: Any) -> Program:
@@ -20,4 +20,4 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
     yield start
     for program in programs:
-        program.clear_away()
+        program.kill()

@@ -1,4 +1,4 @@
-"""Programs that tests start, and what they ask of them."""
+"""Start test servers and send them requests."""
 
 import contextlib
 import json
@@ -17,16 +17,16 @@ SECONDS = 20.0
 
 
 def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """What ``condition`` gives, once it gives something."""
+    """Wait until ``condition`` returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.02)
     return found
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits to be reaped does not."""
+    """Whether the process runs; a zombie does not."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -46,8 +46,8 @@ class Program:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = options.setdefault("port", probe.getsockname()[1])
-        self._said = folder / f"said-{self.port}"
-        with self._said.open("wb") as out:
+        self._log = folder / f"output-{self.port}"
+        with self._log.open("wb") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.serving.program", json.dumps(options)],
                 cwd=ROOT,
@@ -56,39 +56,39 @@ class Program:
                 start_new_session=True,
             )
 
-    def said(self) -> list[str]:
-        """The lines that it has printed so far."""
-        return self._said.read_text().splitlines()
+    def output(self) -> list[str]:
+        """Return the lines printed so far."""
+        return self._log.read_text().splitlines()
 
     def event(self, name: str) -> dict[str, Any]:
-        """The fields of the first event ``name``, once it is logged."""
-        lines = until(lambda: [line for line in self.said() if f'"event": "{name}"' in line])
+        """Wait for the first log event ``name`` and return its fields."""
+        lines = until(lambda: [line for line in self.output() if f'"event": "{name}"' in line])
         fields: dict[str, Any] = json.loads(lines[0])
         return fields
 
     def workers(self, count: int = 1) -> list[int]:
-        """The process ids of the first ``count`` workers that got ready."""
+        """Wait until ``count`` workers have become ready; return their process ids."""
         return [int(line.split()[1]) for line in until(lambda: self._ready(count))]
 
     def _ready(self, count: int) -> list[str]:
-        lines = [line for line in self.said() if line.startswith("ready ")]
+        lines = [line for line in self.output() if line.startswith("ready ")]
         return lines[:count] if len(lines) >= count else []
 
     def send(self, request: bytes) -> socket.socket:
-        """A connection on which ``request`` is sent."""
+        """Open a connection and send ``request``."""
         connection = socket.create_connection(("127.0.0.1", self.port), SECONDS)
         connection.sendall(request)
         return connection
 
     def get(self, path: str) -> dict[str, Any]:
-        """The JSON of one answer."""
+        """Return the JSON body of a GET."""
         with self.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode()) as connection:
             text = read_all(connection)
         body: dict[str, Any] = json.loads(text[text.index(b"{") : text.rindex(b"}") + 1])
         return body
 
     def stream(self) -> socket.socket:
-        """An open stream whose first event has come."""
+        """Open a stream and wait for its first event."""
         connection = self.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
         text = b""
         while b"event: first" not in text:
@@ -98,18 +98,18 @@ class Program:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = SECONDS) -> int:
-        """Its exit code, once it has ended."""
+    def wait(self, seconds: float = SECONDS) -> int:
+        """Wait for its exit code."""
         return self.process.wait(seconds)
 
-    def clear_away(self) -> None:
+    def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the other side closes."""
+    """Read until the peer closes."""
     text = b""
     while chunk := connection.recv(65536):
         text += chunk

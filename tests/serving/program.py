@@ -1,8 +1,8 @@
-"""A server of the tests' own, ``python -m tests.serving.program``: the real parent and workers, a tiny application.
+"""A test server, ``python -m tests.serving.program``: the real parent and workers with a tiny application.
 
 Its argument is JSON: ``port``, ``workers``, ``grace``, ``drain``, ``close`` and ``idle`` (seconds), a ``source`` to
-watch, and what should go wrong: ``fails`` (a sentence), ``raises``, ``hangs``, and while the file of that name is
-there ``broken`` and ``slow``. ``says``: the kind of garbage that ``/say`` writes on the pipes to its parent.
+watch, and faults: ``fails`` (a message), ``raises``, ``hangs``, and ``broken`` and ``slow`` (while the named file
+exists). ``says``: the kind of garbage that ``/say`` writes to the pipes of its parent.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ path: ContextVar[str] = ContextVar("path", default="")
 
 
 class Tiny:
-    """``/pid`` answers, ``/stream`` ends when drained, ``/exit`` ends the worker.
+    """``/pid`` responds, ``/stream`` ends when drained, ``/exit`` exits the worker.
 
-    ``/stuck`` and ``/held`` block it for good, ``/refuse`` starts a task that does not end, ``/print`` prints.
+    ``/stuck`` and ``/held`` block it forever, ``/refuse`` starts a task that ignores cancellation, ``/print`` prints.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ GARBAGE = {
 
 
 def garble(pipe: int, kind: str) -> None:
-    for _ in range(4 if kind == "flood" else 40):  # a flood is let through slowly
+    for _ in range(4 if kind == "flood" else 40):  # a flood is read slowly
         os.write(pipe, GARBAGE[kind])
 
 
@@ -145,8 +145,8 @@ def say(line: str) -> None:
 
 
 def main(options: dict[str, Any]) -> int:
-    def work(station: WorkerContext) -> int:
-        options["pipes"] = (station.pipes.link, station.pipes.stacks)
+    def work(context: WorkerContext) -> int:
+        options["pipes"] = (context.pipes.link, context.pipes.stacks)
         from app.infra.telemetry.logs import set_up
         from app.server import worker
 
@@ -154,7 +154,7 @@ def main(options: dict[str, Any]) -> int:
         worker.CLOSE_SECONDS = options.get("close", worker.CLOSE_SECONDS)
         worker.IDLE_SECONDS = options.get("idle", worker.IDLE_SECONDS)
         try:
-            return worker.run(lambda: Tiny(options), station)
+            return worker.run(lambda: Tiny(options), context)
         finally:
             lines.flush()
 

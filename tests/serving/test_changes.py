@@ -1,4 +1,4 @@
-"""What counts as a changed source."""
+"""Which files count as changed sources."""
 
 import os
 from collections.abc import Callable
@@ -40,15 +40,13 @@ def test_a_source_that_is_written_or_removed_has_changed_once(tmp_path: Path, na
         "v/site-packages/x.py",
     ],
 )  # fmt: skip
-def test_other_files_have_not(tmp_path: Path, name: str) -> None:
+def test_other_files_are_ignored(tmp_path: Path, name: str) -> None:
     watched = SourceWatcher([tmp_path], [tmp_path / "agents.toml", tmp_path / ".env"])
     touched(tmp_path / name)
     assert not watched.found()
 
 
-def test_a_folder_that_takes_long_to_look_at_is_looked_at_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_folder_is_scanned_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev, "SHARE", 1e9)
     watched = SourceWatcher([tmp_path])
     touched(tmp_path / "tools.py")

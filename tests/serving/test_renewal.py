@@ -1,4 +1,4 @@
-"""Workers that are stuck, old or large are replaced."""
+"""Stuck, old and large workers are replaced."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.server.worker_handle import TELL_STACKS, WorkerHandle
+from app.server.worker_handle import DUMP_STACKS, WorkerHandle
 from app.server.worker_renewal import ReplacementPolicy
 from tests.serving.processes import Program, is_alive, until
 
@@ -19,7 +19,7 @@ def test_a_worker_whose_event_loop_is_stuck_is_killed_and_replaced(start: Start)
     program = start(renewal={"stuck": 2.0})
     [first] = program.workers()
     with program.send(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n"):
-        until(lambda: "stuck" in program.said())
+        until(lambda: "stuck" in program.output())
         assert program.event("worker_stuck")["worker"] == 1
     assert program.workers(2)[1] != first
     assert not is_alive(first)
@@ -27,25 +27,25 @@ def test_a_worker_whose_event_loop_is_stuck_is_killed_and_replaced(start: Start)
 
 
 @pytest.mark.parametrize("path, place", [("stuck", "in asgi"), ("held", "in hold")])
-def test_before_a_stuck_worker_is_killed_the_log_tells_where_it_hung(start: Start, path: str, place: str) -> None:
-    """One that turns in circles, and one that waits in a call of the system."""
+def test_the_stacks_of_a_stuck_worker_are_logged_before_it_is_killed(start: Start, path: str, place: str) -> None:
+    """A busy loop, and a blocking system call."""
     program = start(renewal={"stuck": 2.0})
     [first] = program.workers()
     with program.send(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()):
         program.workers(2)
-    told = [json.loads(line) for line in program.said() if '"event": "worker_stack"' in line]
-    hung = [one["stack"] for one in told if place in one["stack"]]
+    stacks = [json.loads(line) for line in program.output() if '"event": "worker_stack"' in line]
+    hung = [one["stack"] for one in stacks if place in one["stack"]]
     assert hung
     assert "program.py" in hung[0]
-    assert {one["worker"] for one in told} == {1}
+    assert {one["worker"] for one in stacks} == {1}
     assert not is_alive(first)
 
 
-def test_to_tell_its_stacks_does_a_worker_no_harm(start: Start) -> None:
+def test_a_stack_dump_does_not_disturb_a_worker(start: Start) -> None:
     program = start(renewal={"stuck": 2.0})
     [first] = program.workers()
     for _ in range(2):
-        os.kill(first, TELL_STACKS)
+        os.kill(first, DUMP_STACKS)
         assert program.get("/pid")["pid"] == first
 
 
@@ -59,18 +59,18 @@ def test_a_parent_that_was_paused_with_its_workers_kills_none(start: Start) -> N
             until(lambda: stopped(program.process.pid) and stopped(first))
             signal.sigtimedwait([], 6.0)
     assert program.get("/pid")["pid"] == first
-    assert not [line for line in program.said() if "worker_stuck" in line]
+    assert not [line for line in program.output() if "worker_stuck" in line]
 
 
 def test_lifetimes_differ_at_random_by_a_fifth_at_most() -> None:
-    rules, ages = ReplacementPolicy(lifetime=1000.0), (999.0, 1201.0)
+    policy, ages = ReplacementPolicy(lifetime=1000.0), (999.0, 1201.0)
     due = []
     for _ in range(64):
         worker = WorkerHandle(1, 1, 1, (0, 0, 0))
         reasons = []
         for age in (*ages, 1100.0):
-            worker.born = time.monotonic() - age
-            reasons.append(rules.reason(worker))
+            worker.started_at = time.monotonic() - age
+            reasons.append(policy.reason(worker))
         assert reasons[:2] == ["", "lifetime"]
         due.append(reasons[2])
     assert set(due) == {"", "lifetime"}
@@ -82,13 +82,13 @@ def stopped(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("rule, reason", [({"lifetime": 1.0}, "lifetime"), ({"max_rss": 1.0}, "memory")])
-def test_workers_go_in_order_one_after_the_other(start: Start, rule: dict[str, float], reason: str) -> None:
+def test_workers_are_replaced_gracefully_one_at_a_time(start: Start, rule: dict[str, float], reason: str) -> None:
     program = start(workers=2, renewal=rule)
     first = program.workers(2)
     after = program.workers(4)
     assert len(set(after)) == 4
     assert set(after[:2]) == set(first)
-    renewed = [json.loads(line) for line in program.said() if "worker_renewed" in line]
+    renewed = [json.loads(line) for line in program.output() if "worker_renewed" in line]
     assert {one["reason"] for one in renewed} == {reason}
-    until(lambda: program.said().count("drain") >= 2)
-    assert not [line for line in program.said() if "worker_lost" in line]
+    until(lambda: program.output().count("drain") >= 2)
+    assert not [line for line in program.output() if "worker_lost" in line]

@@ -1,4 +1,4 @@
-"""Workers come to life, and come back."""
+"""Workers start, crash and are restarted."""
 
 import contextlib
 import os
@@ -38,37 +38,37 @@ def test_connections_wait_for_the_successor_of_a_crashed_worker(start: Start) ->
     assert program.get("/pid")["pid"] not in {first, program.process.pid}
 
 
-def test_a_worker_that_crashes_again_and_again_waits_longer_each_time(start: Start) -> None:
+def test_repeated_crashes_back_off(start: Start) -> None:
     program = start()
     for count in (1, 2):
         program.workers(count)
         crash(program)
-    waits = until(lambda: [line for line in program.said() if "worker_lost" in line][1:])
+    waits = until(lambda: [line for line in program.output() if "worker_lost" in line][1:])
     assert '"again_in": 1.0' in waits[0]
 
 
-def test_a_worker_that_somebody_ends_drains_and_is_replaced(start: Start) -> None:
+def test_a_worker_that_gets_sigterm_drains_and_is_replaced(start: Start) -> None:
     program = start()
     [first] = program.workers()
     os.kill(first, signal.SIGTERM)
     assert program.workers(2)[1] != first
-    until(lambda: program.said().count("close") == 1)
+    until(lambda: program.output().count("close") == 1)
 
 
-def test_what_prevents_the_start_is_one_line(start: Start) -> None:
+def test_a_start_error_is_one_line(start: Start) -> None:
     program = start(fails="the moon is down: lift it", workers=2)
-    assert program.ended() == 1
-    assert program.said() == ["tiny: the moon is down: lift it"]
+    assert program.wait() == 1
+    assert program.output() == ["tiny: the moon is down: lift it"]
 
 
-def test_so_is_what_nobody_expected(start: Start) -> None:
+def test_an_unexpected_start_error_is_one_line(start: Start) -> None:
     program = start(raises=True)
-    assert program.ended() == 1
-    assert program.said() == ["tiny: ZeroDivisionError: of this kind; set LOG_LEVEL=debug for the traceback"]
+    assert program.wait() == 1
+    assert program.output() == ["tiny: ZeroDivisionError: of this kind; set LOG_LEVEL=debug for the traceback"]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /pid HTTP/1.1\r\nHo"])
-def test_a_connection_that_says_nothing_is_closed(start: Start, sent: bytes) -> None:
+def test_an_idle_connection_is_closed(start: Start, sent: bytes) -> None:
     program = start(idle=1)
     program.workers()
     with program.send(sent) as connection:
@@ -83,12 +83,12 @@ def test_a_changed_source_replaces_the_worker_and_a_broken_one_is_waited_for(sta
     source.write_text("broken")
     assert program.event("waiting_for_a_change")["reason"] == "the source is broken"
     assert program.process.poll() is None
-    source.write_text("mended")
+    source.write_text("fixed")
     second = program.workers(2)[1]
     assert second != first
     assert program.get("/pid")["pid"] == second
     program.signal(signal.SIGTERM)
-    assert program.ended() == 0
+    assert program.wait() == 0
 
 
 def test_a_broken_source_at_the_start_is_waited_for_as_well(start: Start, tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_a_broken_source_at_the_start_is_waited_for_as_well(start: Start, tmp_pa
     source.write_text("broken")
     program = start(source=str(source))
     program.event("waiting_for_a_change")
-    source.write_text("mended")
+    source.write_text("fixed")
     program.workers()
 
 
-def test_the_parent_imports_next_to_nothing() -> None:
-    """It lives as long as the server does: what it imports is memory that serves nobody."""
+def test_the_parent_imports_little() -> None:
+    """It lives as long as the server: its imports would be wasted memory."""
     heavy = ("asyncio", "granian", "litestar", "logging", "msgspec", "sqlalchemy", "structlog", "uvloop")
     script = (
         "import sys, app.server.parent, app.server.sockets, app.server.parent_log, app.cli.serve; "
