@@ -190,7 +190,7 @@ def test_a_stuck_worker_is_reported_once_with_its_current_request(start: Start) 
     assert program.event("worker_stuck")["work"] == "/stuck"
 
 
-@pytest.mark.parametrize("said", ["nonsense", "lines", "flood", "deep", "types"])
+@pytest.mark.parametrize("output", ["nonsense", "lines", "flood", "deep", "types"])
 def test_the_parent_survives_invalid_messages_of_a_worker(start: Start, output: str) -> None:
     program = start(workers=2, says=output)
     workers = program.workers(2)
