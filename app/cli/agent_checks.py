@@ -1,4 +1,4 @@
-"""What a server builds from the agents file when it starts, part by part, for commands that look for mistakes."""
+"""Build the parts of an agents file as a server does at start-up, to validate them."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,13 +16,13 @@ from app.providers.embeddings.registry import build_embedder
 from app.providers.llm.registry import ModelRegistry
 
 Check = Callable[[], object]
-"""Builds one part. Raises ``AgentServiceError`` as the start of a server would."""
+"""Builds one part. Raises the ``AgentServiceError`` that a server would raise at start-up."""
 
 
 def agent_checks(
     settings: Settings, file: AgentsFile, models: ModelRegistry, meters: Meters
 ) -> Iterator[tuple[str, Check]]:
-    """Each agent of ``file`` by name, then ``[store]`` and ``[auth]`` where the file has them, with its check."""
+    """Yield the name and check of each agent of ``file``, then of ``[store]`` and ``[auth]`` if present."""
     calls = ToolCallRecorder(meters, NO_TRACER)
     for name, spec in file.agents.items():
         yield name, partial(build, name, spec, file, models.model, calls)

@@ -1,4 +1,4 @@
-"""``agent-service agents``: what is configured, and whether it loads. Needs no database."""
+"""``agent-service agents``: list the configured agents or check that they load. Needs no database."""
 
 import argparse
 import asyncio
@@ -11,15 +11,15 @@ from app.cli.terminal.parser import sub_command
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """list, check."""
+    """Declare the actions list and check."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    for name, does in (("list", "list the configured agents"), ("check", "load every agent and say what is wrong")):
+    for name, does in (("list", "list the configured agents"), ("check", "load every agent and report errors")):
         action = sub_command(actions, name, does, f"agents {name} --agents agents.toml")
         action.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a table; 1 when an agent does not load."""
+    """Print a table or the checks; exit code 1 if an agent does not load."""
     return asyncio.run(_run(arguments))
 
 
@@ -48,13 +48,13 @@ async def _run(arguments: argparse.Namespace) -> int:
             ]
             print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))
             return 0
-        found = [_loads(name, check) for name, check in agent_checks(settings, file, models, meters)]
-        return 0 if all(found) else 1
+        results = [_print_check(name, check) for name, check in agent_checks(settings, file, models, meters)]
+        return 0 if all(results) else 1
     finally:
         await models.aclose()
 
 
-def _loads(name: str, build: Callable[[], Any]) -> bool:
+def _print_check(name: str, build: Callable[[], Any]) -> bool:
     try:
         build()
     except AgentServiceError as error:

@@ -1,4 +1,4 @@
-"""Work in a child process: what it imports never weighs on the parent, which only waits for the answer."""
+"""Run start-up work in a forked child process, so that its imports do not use the parent's memory."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from app.base.errors import AgentServiceError, StartError, UsageError
 
 
 def run_in_child(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns (JSON), run in a forked child. Raises ``StartError`` or ``UsageError`` as it did."""
+    """Run ``work`` in a forked child and return its JSON result. Re-raises ``StartError`` and ``UsageError``."""
     readable, writable = os.pipe()
     sys.stdout.flush()
     child = os.fork()
@@ -19,10 +19,10 @@ def run_in_child(work: Callable[[], Any]) -> Any:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.close(readable)
-            _answer(work, writable)
+            _send_result(work, writable)
             sys.stdout.flush()
         finally:
-            os._exit(0)  # whatever the caller has open, and must close, is the parent's
+            os._exit(0)  # the caller's cleanup must run in the parent only
     os.close(writable)
     try:
         with os.fdopen(readable) as pipe:
@@ -34,22 +34,22 @@ def run_in_child(work: Callable[[], Any]) -> Any:
         _, status = os.waitpid(child, 0)
     if not text:
         code = os.waitstatus_to_exitcode(status)
-        raise KeyboardInterrupt if -code == signal.SIGINT else StartError(f"a start-up check was ended (status {code})")
-    answer = json.loads(text)
-    if "failed" in answer:
-        raise (UsageError if answer["usage"] else StartError)(answer["failed"])
-    return answer["result"]
+        raise KeyboardInterrupt if -code == signal.SIGINT else StartError(f"a start-up check exited with status {code}")
+    result = json.loads(text)
+    if "failed" in result:
+        raise (UsageError if result["usage"] else StartError)(result["failed"])
+    return result["result"]
 
 
-def _answer(work: Callable[[], Any], writable: int) -> None:
+def _send_result(work: Callable[[], Any], writable: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        answer = {"result": work()}
+        result = {"result": work()}
     except AgentServiceError as error:
-        answer = {"failed": str(error), "usage": isinstance(error, UsageError)}
-    except Exception as error:  # noqa: BLE001  the edge: the parent has the words
+        result = {"failed": str(error), "usage": isinstance(error, UsageError)}
+    except Exception as error:  # noqa: BLE001  the edge: the parent reports it
         from app.cli.terminal.unexpected_errors import unexpected
 
-        answer = {"failed": unexpected(error), "usage": False}
+        result = {"failed": unexpected(error), "usage": False}
     with os.fdopen(writable, "w") as pipe:
-        json.dump(answer, pipe)
+        json.dump(result, pipe)

@@ -1,4 +1,4 @@
-"""``agent-service data``: what belongs to a tenant, or to one person in it, exported or deleted."""
+"""``agent-service data``: export or delete the data of a tenant or of one person in it."""
 
 import argparse
 import asyncio
@@ -16,22 +16,22 @@ DELETED, EXPORTED = "data.deleted", "data.exported"
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """export, delete."""
+    """Declare the actions export and delete."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     export = sub_command(
         actions,
         "export",
-        "write it as JSON Lines, one row a line",
+        "write the data as JSON Lines, one row a line",
         "data export --tenant acme --metadata user_id=ada --out ada.jsonl",
     )
     export.add_argument("--out", required=True, metavar="FILE", help="a new file, or - for the standard output")
     delete = sub_command(
         actions,
         "delete",
-        "delete it for good, also while servers run; live runs are cancelled",
+        "delete the data permanently, also while servers run; live runs are cancelled",
         "data delete --tenant acme --metadata user_id=ada --yes",
     )
-    delete.add_argument("--yes", action="store_true", help="do it; without, only say how many rows it would be")
+    delete.add_argument("--yes", action="store_true", help="confirm; without it, only count the rows")
     delete.add_argument(
         "--wait", type=float, default=60.0, metavar="SECONDS", help="for live runs to end (default: 60)"
     )
@@ -42,29 +42,29 @@ def declare(parser: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="only what belongs to the person that this field of metadata names (may be given more than once; all "
-            "must hold). A JSON object is taken too",
+            help="only the data of the person that this metadata field names (may be repeated; all must match), or a "
+            "JSON object",
         )
         action.add_argument(
             "--namespace",
             action="append",
             default=[],
             metavar="LABELS",
-            help="with --metadata: a place of the store that is the person's too, like users.ada",
+            help="with --metadata: a store namespace of the person, like users.ada",
         )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it and print how many rows of which table it was."""
+    """Export or delete, and print the number of rows per table."""
     from app.features.data_rights.structs import DataSubject
 
     metadata = _metadata(arguments.metadata)
     if arguments.namespace and not metadata:
-        raise UsageError("--namespace goes with --metadata: without it everything of the tenant is meant")
+        raise UsageError("--namespace needs --metadata: without it the whole tenant is selected")
     data_subject = DataSubject(
         tenant_id=_tenant(arguments.tenant),
         metadata=metadata,
-        namespaces=tuple(tuple(place.strip(".").split(".")) for place in arguments.namespace),
+        namespaces=tuple(tuple(labels.strip(".").split(".")) for labels in arguments.namespace),
     )
     if arguments.action == "export":
         with new_file(arguments.out, "--out") as out:
@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         _print_counts(counts, "exported", sys.stderr)
         return 0
     if not arguments.yes:
-        _print_counts(_found(data_subject), "would be deleted", sys.stdout)
-        raise UsageError("nothing was deleted: add --yes to delete it for good")
+        _print_counts(_count(data_subject), "would be deleted", sys.stdout)
+        raise UsageError("nothing was deleted: add --yes to delete permanently")
     _print_counts(_delete(data_subject, arguments.wait), "deleted", sys.stdout)
     return 0
 
@@ -85,14 +85,14 @@ def _tenant(name: str) -> Any:
 
 
 def _metadata(given: list[str]) -> dict[str, Any]:
-    """The fields of ``--metadata``. Raises ``UsageError``."""
+    """Parse ``--metadata``. Raises ``UsageError``."""
     fields: dict[str, Any] = {}
     for one in given:
         if one.startswith("{"):
             try:
                 read = json.loads(one)
             except ValueError as error:
-                raise UsageError(f"--metadata {one} is no JSON object: {error}") from error
+                raise UsageError(f"--metadata {one} is not a valid JSON object: {error}") from error
             fields |= read
             continue
         name, equals, value = one.partition("=")
@@ -100,7 +100,7 @@ def _metadata(given: list[str]) -> dict[str, Any]:
             raise UsageError(f"--metadata must be NAME=VALUE, like user_id=ada, not {one!r}")
         fields[name] = value
     if given and not fields:
-        raise UsageError("--metadata names nobody: leave it out if everything of the tenant is meant")
+        raise UsageError("--metadata has no fields: leave it out to select the whole tenant")
     return fields
 
 
@@ -110,7 +110,7 @@ def _export(data_subject: Any, tenant: str, out: BinaryIO) -> Mapping[str, int]:
     return _with_database(data_subject, EXPORTED, lambda database: export(database, data_subject, tenant, out.write))
 
 
-def _found(data_subject: Any) -> Mapping[str, int]:
+def _count(data_subject: Any) -> Mapping[str, int]:
     from app.features.data_rights.erasure import Erasure
 
     return _with_database(data_subject, "", lambda database: Erasure(database, data_subject).found())
@@ -139,7 +139,7 @@ def _delete(data_subject: Any, seconds: float) -> Mapping[str, int]:
 def _with_database(
     data_subject: Any, action: str, use: Callable[[Any], Awaitable[Mapping[str, int]]]
 ) -> Mapping[str, int]:
-    """What ``use`` makes of the ``Database``, as the owner; the audit log keeps that ``action`` was done."""
+    """Call ``use`` with a ``Database`` connected as the owner; record ``action`` in the audit log."""
     from app.infra.db.engine import Database
     from app.infra.db.migrations import pending
     from app.infra.settings.environment import load
@@ -160,7 +160,7 @@ def _with_database(
             counts = await use(database)
             if action:
                 audit = AuditService(database)
-                # of a tenant that is gone nothing stays, so the service's own log keeps it; no person is named
+                # a deleted tenant keeps no log, so the service's own records it; the person is not named
                 tenant, subject = (
                     (SERVICE, str(data_subject.tenant_id))
                     if data_subject.whole

@@ -1,4 +1,4 @@
-"""Keys and tenants of the database that the settings name, for the verbs that change them."""
+"""Access to keys and tenants in the configured database, for the verbs that change them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ from app.base.errors import StartError, UsageError
 
 
 def with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
-    """What ``use`` makes of the ``AccessService``."""
+    """Call ``use`` with an ``AccessService`` and return its result. Raises ``StartError`` and ``UsageError``."""
     from app.infra.db.engine import Database
     from app.infra.db.migrations import pending
     from app.infra.settings.environment import load
@@ -29,9 +29,9 @@ def with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
             await database.check()
             audit = AuditService(database)
-            made = await use(AccessService(database, pepper, records=audit))
+            result = await use(AccessService(database, pepper, records=audit))
             await audit.flush()
-            return made
+            return result
         finally:
             await database.aclose()
 

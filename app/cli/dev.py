@@ -1,6 +1,6 @@
-"""``agent-service dev``: everything for one machine, started by one command.
+"""``agent-service dev``: a development server with an embedded PostgreSQL and automatic reload.
 
-Sources that change, found by looking at their times: no thread, nothing to install.
+Changed sources are found by polling modification times: no thread, no dependency.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 from app.base.errors import StartError, UsageError
 from app.base.hide_modules import hide_modules
 from app.cli.child_process import run_in_child
-from app.cli.health import EVERY_ADDRESS, ask
-from app.cli.serve import GRACE_SECONDS, leave, words_of
+from app.cli.health import LOOPBACK_FOR, probe
+from app.cli.serve import GRACE_SECONDS, exit_before_serving, given_settings
 from app.cli.terminal.output import BOLD, DIM, GREEN, styled
 from app.infra.db.embedded import EmbeddedDatabase
 from app.infra.settings.environment import Settings, is_loopback, load
@@ -27,40 +27,40 @@ from app.server.worker_context import WorkerContext
 
 SUFFIX = ".py"
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
-LEAST = 0.4
-"""Seconds between two looks, at least."""
-SHARE = 20
-"""A look may take one part in so many of the time: large folders are looked at less often."""
+MIN_INTERVAL = 0.4
+"""Minimum seconds between two scans."""
+MAX_LOAD = 20
+"""Scans may take one part in so many of the time: large folders are scanned less often."""
 
 
 class SourceWatcher:
-    """The Python files below ``folders``, hidden folders left out, and ``files``, whether they are there yet or not."""
+    """Watch the Python files below ``folders``, except hidden folders, and ``files``, which may not exist yet."""
 
     def __init__(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
         self._folders = sorted({folder.resolve() for folder in folders})
         self._files = sorted({str(file.absolute()) for file in files})
-        self._known = self._look()
+        self._known = self._scan()
 
     def found(self) -> str:
-        """The path of a file that changed, came or went since the last time; empty when none did or it is too soon."""
+        """Return a file that was changed, created or removed since the last scan; empty if none or too soon."""
         if time.monotonic() < self.due:
             return ""
-        before, self._known = self._known, self._look()
+        before, self._known = self._known, self._scan()
         changed = before.items() ^ self._known.items()
         return min(path for path, _ in changed) if changed else ""
 
-    def _look(self) -> dict[str, int]:
-        began = time.monotonic()
-        seen = dict(entry for folder in self._folders for entry in _times(str(folder)))
+    def _scan(self) -> dict[str, int]:
+        started_at = time.monotonic()
+        seen = dict(entry for folder in self._folders for entry in _modification_times(str(folder)))
         for file in self._files:
             with contextlib.suppress(OSError):
-                seen[file] = os.stat(file).st_mtime_ns  # noqa: PTH116  as cheap as the looks above
+                seen[file] = os.stat(file).st_mtime_ns  # noqa: PTH116  as cheap as the scan above
         now = time.monotonic()
-        self.due = now + max(LEAST, (now - began) * SHARE)
+        self.due = now + max(MIN_INTERVAL, (now - started_at) * MAX_LOAD)
         return seen
 
 
-def _times(folder: str) -> Iterator[tuple[str, int]]:
+def _modification_times(folder: str) -> Iterator[tuple[str, int]]:
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -69,7 +69,7 @@ def _times(folder: str) -> Iterator[tuple[str, int]]:
         try:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith(".") and entry.name not in SKIPPED:
-                    yield from _times(entry.path)
+                    yield from _modification_times(entry.path)
             elif entry.name.endswith(SUFFIX):
                 yield entry.path, entry.stat().st_mtime_ns
         except OSError:
@@ -77,16 +77,16 @@ def _times(folder: str) -> Iterator[tuple[str, int]]:
 
 
 DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5", "AGENT_EGRESS_ALLOW": "localhost,127.0.0.0/8,::1"}
-"""A developer is alone, waits less for a stop than an operator, and receives webhooks on the same machine."""
+"""For one developer: no keys, a quick shutdown, and webhooks to the same machine."""
 
 READY_SECONDS = 10.0
 
 DEFAULT_FILE = "agents.toml"
-"""As ``app.agents.config.agents_file`` has it, which would weigh on the parent."""
+"""Copied from ``app.agents.config.agents_file``, whose import would use the parent's memory."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Where, with which data and agents."""
+    """Declare the options."""
     parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
     parser.add_argument("--host", help="the address to listen on (default: HOST, or 127.0.0.1)")
     parser.add_argument(
@@ -99,15 +99,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Start PostgreSQL, migrate, serve; stop PostgreSQL at the end."""
-    began = time.monotonic()
-    signal.signal(signal.SIGTERM, leave)
-    overrides = words_of(arguments, HOST="host", PORT="port", AGENT_DATA_DIR="data_dir", AGENT_CONFIG="agents")
+    """Start PostgreSQL, migrate and serve until a signal; then stop PostgreSQL."""
+    started_at = time.monotonic()
+    signal.signal(signal.SIGTERM, exit_before_serving)
+    overrides = given_settings(arguments, HOST="host", PORT="port", AGENT_DATA_DIR="data_dir", AGENT_CONFIG="agents")
     overrides["METRICS_PORT"] = "0"
     settings = load(overrides=overrides, defaults=DEFAULTS)
     server = settings.server
-    if settings.auth.mode == "none" and not is_loopback(server.host) and not _tells_who_asks(settings):
-        raise UsageError(f"dev on {server.host} would be open to everybody; leave out --host, or use serve")
+    if settings.auth.mode == "none" and not is_loopback(server.host) and not _has_custom_auth(settings):
+        raise UsageError(
+            f"dev on {server.host} would be open to everybody; exit_before_serving out --host, or use serve"
+        )
     listeners = listen(server.host, server.port)
     database = EmbeddedDatabase(Path(settings.database.data_dir))
     try:
@@ -115,13 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
         overrides |= {"DATABASE_URL": url, "MIGRATE_DATABASE_URL": url}
         run_in_child(lambda: _migrate(url))
 
-        boards = MetricsBuffers(1 + SPARE_NUMBERS)
+        metrics_buffers = MetricsBuffers(1 + SPARE_NUMBERS)
 
         def work(context: WorkerContext) -> int:
-            with hide_modules("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
+            with hide_modules("rich"):  # structlog would import it for coloured tracebacks, unused here: 4 MB
                 from app.server.application import work
 
-            return work(context, boards, overrides, DEFAULTS)
+            return work(context, metrics_buffers, overrides, DEFAULTS)
 
         parent = ParentProcess(
             listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=parent_logger(server.log_format)
@@ -129,16 +131,16 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.reload:
             agents = Path(settings.agents.config or DEFAULT_FILE)
             parent.changed = SourceWatcher({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
-        parent.on_end = boards.left
-        parent.on_ready = _StartupScreen(settings, began).show
+        parent.on_end = metrics_buffers.left
+        parent.on_ready = _StartupMessage(settings, started_at).show
         return parent.run()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # the database is stopped in order, however impatient one is
+            signal.signal(number, signal.SIG_IGN)  # an impatient Ctrl-C must not interrupt the database's shutdown
         database.stop()
 
 
-def _tells_who_asks(settings: Settings) -> bool:
+def _has_custom_auth(settings: Settings) -> bool:
     from app.agents.config.agents_file import read
 
     return read(settings.agents.config).auth is not None
@@ -150,32 +152,32 @@ def _migrate(url: str) -> None:
     upgrade(url)
 
 
-class _StartupScreen:
-    """What a person sees once the server answers, and after each reload."""
+class _StartupMessage:
+    """The message printed once the server answers, and after each reload."""
 
-    def __init__(self, settings: Settings, began: float) -> None:
+    def __init__(self, settings: Settings, started_at: float) -> None:
         self._settings = settings
-        self._began = began
-        self._shown = False
+        self._started_at = started_at
+        self._was_shown = False
 
     def show(self, about: dict[str, str]) -> None:
-        """Called when a worker is ready."""
-        if self._shown:
+        """Print the message. Raises ``StartError`` if the server does not answer."""
+        if self._was_shown:
             print(f"  {styled('ready again', GREEN)}: {about.get('agents', '')}\n", flush=True)
             return
         server = self._settings.server
         deadline = time.monotonic() + READY_SECONDS
-        while trouble := ask(server.host, server.port):
+        while problem := probe(server.host, server.port):
             if time.monotonic() > deadline:
-                raise StartError(f"the server started and does not answer ({trouble}): look at its log above")
+                raise StartError(f"the server started but does not answer ({problem}): see its log above")
             time.sleep(0.02)
-        print(first_screen(self._settings, about, time.monotonic() - self._began), flush=True)
-        self._shown = True
+        print(startup_message(self._settings, about, time.monotonic() - self._started_at), flush=True)
+        self._was_shown = True
 
 
-def first_screen(settings: Settings, about: dict[str, str], seconds: float) -> str:
-    """What serves, where, with which model and why, and one thing to try."""
-    host = EVERY_ADDRESS.get(settings.server.host, settings.server.host)
+def startup_message(settings: Settings, about: dict[str, str], seconds: float) -> str:
+    """Format the addresses, the model and why, the agents, the data folder and a first request."""
+    host = LOOPBACK_FOR.get(settings.server.host, settings.server.host)
     base = f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
     key = " -H 'X-Api-Key: YOUR KEY'" if settings.auth.mode == "api_key" else ""
     body = '{"assistant_id": "assistant", "stream_mode": "updates", "input": "What time is it, and what is 12*(3+4)?"}'
@@ -188,6 +190,6 @@ def first_screen(settings: Settings, about: dict[str, str], seconds: float) -> s
         f"\n  {styled('Try', DIM)}",
         f"  curl -N {base}/api/v1/runs/stream -H 'Content-Type: application/json'{key} \\",
         f"    -d '{body}'",
-        f"\n  {styled('Ctrl-C stops it. For this machine alone; for others use agent-service serve.', DIM)}\n",
+        f"\n  {styled('Ctrl-C stops it. For this machine only; for others use agent-service serve.', DIM)}\n",
     ]
     return "\n".join(lines)

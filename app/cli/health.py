@@ -1,7 +1,7 @@
-"""``python -m app.cli.health``: is the server of this machine ready? What the image's health check runs.
+"""``python -m app.cli.health``: the image's health check, which asks whether this machine's server is ready.
 
-Exit code 0 when it is, 1 when it is not, 2 when the settings are wrong; one line tells. Imports next to nothing, for it
-runs every few seconds.
+Exit code 0 if ready, 1 if not, 2 if the settings are invalid; prints one line. Imports little, because it runs every
+few seconds.
 """
 
 import http.client
@@ -11,13 +11,13 @@ from app.base.errors import UsageError
 from app.infra.settings.environment import load
 
 PATH = "/api/v1/health/ready"
-SECONDS = 3.0
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
+TIMEOUT = 3.0
+LOOPBACK_FOR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
 
 
-def ask(host: str, port: int) -> str:
-    """What is wrong with the server at ``host`` and ``port``; an empty text when it is ready."""
-    connection = http.client.HTTPConnection(EVERY_ADDRESS.get(host, host), port, timeout=SECONDS)
+def probe(host: str, port: int) -> str:
+    """Return why the server at ``host`` and ``port`` is not ready; empty if it is."""
+    connection = http.client.HTTPConnection(LOOPBACK_FOR.get(host, host), port, timeout=TIMEOUT)
     try:
         connection.request("GET", PATH)
         status = connection.getresponse().status
@@ -29,15 +29,15 @@ def ask(host: str, port: int) -> str:
 
 
 def main() -> int:
-    """Ask the server that these settings describe."""
+    """Probe the configured server and return the exit code."""
     try:
         server = load().server
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
-    trouble = ask(server.host, server.port)
-    print(trouble or "ready", file=sys.stderr if trouble else sys.stdout)
-    return 1 if trouble else 0
+    problem = probe(server.host, server.port)
+    print(problem or "ready", file=sys.stderr if problem else sys.stdout)
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``agent-service init``: a folder from which ``podman compose up`` starts the whole stack. Overwrites nothing."""
+"""``agent-service init``: write a folder from which ``podman compose up`` starts the stack. Overwrites nothing."""
 
 import argparse
 import base64
@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 from app.base.errors import AgentServiceError, UsageError
 
 PACKAGED = Path(__file__).with_name("deployment")
-"""Where a wheel has ``compose.yaml`` and ``deploy/``; a checkout and the image have them beside the package."""
+"""``compose.yaml`` and ``deploy/`` in a wheel; a checkout and the image have them next to the package."""
 SOURCES = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2]
 
 EXAMPLE = "deploy/example/"
-"""Its files are a person's own once they are there; ``env`` becomes ``.env``."""
-LEFT_OUT = re.compile(r"deploy/example/|/tests/|\.pyc?$")
-"""What only the sources need: programs that make files of ``deploy/``, and their tests."""
+"""Files for the user to edit, never compared or overwritten; ``env`` becomes ``.env``."""
+SOURCES_ONLY = re.compile(r"deploy/example/|/tests/|\.pyc?$")
+"""Files that only a source tree needs: generators of files in ``deploy/``, and their tests."""
 
 SUPERUSER = "postgres/superuser_password"
 OWNER = "postgres/owner_password"
@@ -30,61 +30,61 @@ GRAFANA = "grafana/admin_password"
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Where."""
+    """Declare the folder."""
     parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="where to (default: this folder)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look first whether all can be written, then write; 1, and nothing is written, when something else is there."""
+    """Write the files that are missing. Raises ``AgentServiceError``, and writes nothing, if others differ."""
     folder = Path(arguments.folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: name a folder")
-    lacking, different = compared(folder)
+    missing, different = compare(folder)
     if different:
         raise AgentServiceError(
-            f"nothing was written: in {folder} these are not what this version brings: {', '.join(different)}; "
-            f"move them away, then run init again"
+            f"nothing was written: these files in {folder} differ from this version's: {', '.join(different)}; "
+            "move them away, then run init again"
         )
     try:
-        for name, content in lacking.items():
+        for name, content in missing.items():
             write(folder / name, content, private=name == ".env")
-        made = make_secrets(folder / "secrets")
+        created = make_secrets(folder / "secrets")
     except OSError as error:
         raise AgentServiceError(f"cannot write {error.filename} ({error.strerror})") from error
-    for name in (*lacking, *(f"secrets/{name}" for name in made)):
-        print(f"made  {folder / name}")
+    for name in (*missing, *(f"secrets/{name}" for name in created)):
+        print(f"created  {folder / name}")
     print(f"ready: {'' if folder == Path() else f'cd {folder} && '}podman compose up --detach")
     return 0
 
 
-def brought() -> dict[str, bytes]:
-    """The files of a deployment by their place in its folder: those that it cannot do without, then the example's."""
+def deployment_files() -> dict[str, bytes]:
+    """Return the contents of a deployment's files by path: the required ones, then the example's."""
     files = [SOURCES / "compose.yaml", *sorted(path for path in (SOURCES / "deploy").rglob("*") if path.is_file())]
     found = {path.relative_to(SOURCES).as_posix(): path for path in files}
     own = {name.removeprefix(EXAMPLE): path for name, path in found.items() if name.startswith(EXAMPLE)}
-    kept = {name: path for name, path in found.items() if not LEFT_OUT.search(name)}
+    required = {name: path for name, path in found.items() if not SOURCES_ONLY.search(name)}
     own = {".env" if name == "env" else name: path for name, path in own.items() if not name.endswith(".pyc")}
-    return {name: path.read_bytes() for name, path in {**kept, **own}.items()}
+    return {name: path.read_bytes() for name, path in {**required, **own}.items()}
 
 
-def compared(folder: Path) -> tuple[dict[str, bytes], list[str]]:
-    """What ``folder`` lacks, and what is there but different; of a person's own files none is."""
-    lacking, different = {}, []
+def compare(folder: Path) -> tuple[dict[str, bytes], list[str]]:
+    """Return the files missing in ``folder``, and the paths that differ; files for the user to edit never differ."""
+    missing, different = {}, []
     agents = (folder / "agents").is_dir()
-    for name, content in brought().items():
+    for name, content in deployment_files().items():
         there = folder / name
         own = name == ".env" or name.startswith("agents/")
         if own and (there.exists() or (name != ".env" and agents)):
             continue
         if not there.exists():
-            lacking[name] = content
+            missing[name] = content
         elif there.read_bytes() != content:
             different.append(name)
-    return lacking, different
+    return missing, different
 
 
 def write(path: Path, content: bytes, *, private: bool = False) -> None:
-    """A new file: for its owner alone when ``private``, else for the users of containers too, whatever the umask."""
+    """Create a file, regardless of the umask: ``private`` to its owner, or readable for users of containers."""
     for parent in reversed(path.parents):
         if not parent.exists():
             parent.mkdir()
@@ -95,15 +95,15 @@ def write(path: Path, content: bytes, *, private: bool = False) -> None:
 
 
 def make_secrets(folder: Path) -> list[str]:
-    """Every secret that is not there yet; the names of those that were made.
+    """Generate the missing secrets and return their names.
 
-    Nobody but the owner gets into the folder. What is inside is readable, since the users of containers are others.
+    Only the owner can enter the folder; its files are readable, because containers run as other users.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    made: list[str] = []
+    created: list[str] = []
 
-    def kept(name: str, text: str) -> str:
+    def ensure(name: str, text: str) -> str:
         path = folder / name
         if path.is_file() and (there := path.read_text("utf-8").strip()):
             return there
@@ -111,26 +111,26 @@ def make_secrets(folder: Path) -> list[str]:
         path.parent.chmod(0o755)
         path.write_text(f"{text}\n", "utf-8")
         path.chmod(0o644)
-        made.append(name)
+        created.append(name)
         return text
 
-    kept(SUPERUSER, secrets.token_hex(32))
-    owner = kept(OWNER, secrets.token_hex(32))
-    kept(DATABASE, f"postgresql://agents:{owner}@postgres/agents")
-    kept(PEPPER, secrets.token_hex(32))
-    kept(WEBHOOKS, f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
-    redis = kept(REDIS, f"redis://agents:{secrets.token_hex(32)}@redis:6379/0")
-    if REDIS in made:
+    ensure(SUPERUSER, secrets.token_hex(32))
+    owner = ensure(OWNER, secrets.token_hex(32))
+    ensure(DATABASE, f"postgresql://agents:{owner}@postgres/agents")
+    ensure(PEPPER, secrets.token_hex(32))
+    ensure(WEBHOOKS, f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
+    redis = ensure(REDIS, f"redis://agents:{secrets.token_hex(32)}@redis:6379/0")
+    if REDIS in created:
         (folder / REDIS_USERS).unlink(missing_ok=True)
-    kept(REDIS_USERS, redis_users(redis))
-    kept(GRAFANA, secrets.token_urlsafe(24))
-    return made
+    ensure(REDIS_USERS, redis_users(redis))
+    ensure(GRAFANA, secrets.token_urlsafe(24))
+    return created
 
 
 def redis_users(url: str) -> str:
     """Redis' users (https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
 
-    The server's, as ``url`` names it, who administers nothing; and one for the health check, who may only ask for life.
+    The server's user of ``url`` without admin commands, and one for the health check, which may only PING.
     """
     parts = urlsplit(url)
     digest = hashlib.sha256((parts.password or "").encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""``agent-service keys``: API keys. A secret is printed once, when it is made."""
+"""``agent-service keys``: manage API keys. A secret is printed only once, when it is created."""
 
 import argparse
 import re
@@ -16,27 +16,31 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """create, list, rotate, revoke."""
+    """Declare the actions create, list, rotate and revoke."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     create = sub_command(
-        actions, "create", "make a key and print it, this once", "keys create --name ci --tenant acme --expires 90d"
+        actions,
+        "create",
+        "create a key and print it, only this once",
+        "keys create --name ci --tenant acme --expires 90d",
     )
     create.add_argument("--name", required=True, help="what the key is for")
-    create.add_argument(
-        "--expires", metavar="TIME", help="how long it lives: a number and m, h, d or w (default: for ever)"
-    )
+    create.add_argument("--expires", metavar="TIME", help="lifetime: a number and m, h, d or w (default: unlimited)")
     create.add_argument("--role", default="member", help="read-only, runner, member (default), operator or admin")
-    create.add_argument("--user", default="", help="the person on whose behalf it acts inside the tenant")
+    create.add_argument("--user", default="", help="the user on whose behalf it acts inside the tenant")
     listing = sub_command(actions, "list", "list a tenant's keys, without their secrets", "keys list --tenant acme")
-    revoke = sub_command(actions, "revoke", "void a key, everywhere within 5 seconds", "keys revoke 1f0c…")
+    revoke = sub_command(actions, "revoke", "revoke a key, everywhere within 5 seconds", "keys revoke 1f0c…")
     rotate = sub_command(
         actions,
         "rotate",
-        "give a key another secret; the old one stays good a while",
+        "give a key a new secret; the old one stays valid for a while",
         "keys rotate 1f0c… --keep 2h",
     )
     rotate.add_argument(
-        "--keep", metavar="TIME", default="24h", help="how long the old secret stays good (default: 24h; 0: not at all)"
+        "--keep",
+        metavar="TIME",
+        default="24h",
+        help="how long the old secret stays valid (default: 24h; 0: not at all)",
     )
     for action in (rotate, revoke):
         action.add_argument("key_id", metavar="ID", help="the public part of the key, as keys list shows it")
@@ -45,12 +49,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it and print what came of it."""
+    """Run the action and print its result."""
     tenant = arguments.tenant
     if arguments.action == "create":
         made, is_new = with_access(_creation(arguments))
         if is_new:
-            print(f"tenant {tenant!r} is new: it begins with this key", file=sys.stderr)
+            print(f"tenant {tenant!r} is new: created with this key", file=sys.stderr)
         _show(made, tenant)
     elif arguments.action == "rotate":
         keep = timedelta() if arguments.keep == "0" else time_span("--keep", arguments.keep)
@@ -101,14 +105,14 @@ async def _listed(access: Any, tenant: str) -> Any:
 
 
 def _show(made: Any, tenant: str) -> None:
-    """The key alone on the standard output, for scripts; ``made`` is a ``KeyInfo`` and the key."""
+    """Print only the key on standard output, for scripts; ``made`` is a ``KeyInfo`` and the key."""
     info, key = made
     print(key.reveal())
-    print(f"key {info.key_id} of tenant {tenant}: keep it now, it is not shown again", file=sys.stderr)
+    print(f"key {info.key_id} of tenant {tenant}: store it now, it is not shown again", file=sys.stderr)
 
 
 def time_span(option: str, text: str) -> timedelta:
-    """``90d`` as a time span. Raises ``UsageError``."""
+    """Parse a time span like ``90d``. Raises ``UsageError``."""
     match = re.fullmatch(r"([1-9]\d{0,4})([mhdw])", text)
     if match is None:
         raise UsageError(f"{option} must be a number and m, h, d or w, like 90d, not {text!r}")
@@ -116,7 +120,7 @@ def time_span(option: str, text: str) -> timedelta:
 
 
 def _row(info: Any) -> tuple[str, ...]:
-    """``info`` is a ``KeyInfo``."""
+    """Format a ``KeyInfo`` as a table row."""
     from app.base.clock import now
     from app.security.access.structs import ROLES, granted
 

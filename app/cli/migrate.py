@@ -1,4 +1,4 @@
-"""``agent-service migrate``: Alembic's upgrade to head, under an advisory lock."""
+"""``agent-service migrate``: run Alembic's upgrade to head under an advisory lock."""
 
 import argparse
 import asyncio
@@ -7,14 +7,14 @@ from app.base.errors import UsageError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The database is that of the environment."""
+    """Declare the options; the database comes from the environment."""
     parser.add_argument(
-        "--roles-only", action="store_true", help="make the database roles and stop: before a backup is restored"
+        "--roles-only", action="store_true", help="only create the database roles: before a backup is restored"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the roles that are missing, apply what is pending and print what it was."""
+    """Create missing roles, apply pending migrations and print them."""
     from app.infra.db.migrations import ROLES, ensure_roles, head, pending, upgrade
     from app.infra.settings.environment import load
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = asyncio.run(pending(url))
     asyncio.run(ensure_roles(url))
     if arguments.roles_only:
-        print(f"the roles are there: {', '.join(ROLES)}")
+        print(f"the roles exist: {', '.join(ROLES)}")
         return 0
     if missing:
         upgrade(url)

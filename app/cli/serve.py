@@ -1,4 +1,4 @@
-"""``agent-service serve``: the production server. Refuses to start with what would hurt later."""
+"""``agent-service serve``: the production server. Refuses to start with unsafe settings."""
 
 import argparse
 import signal
@@ -16,11 +16,11 @@ from app.server.worker_renewal import ReplacementPolicy
 ROLES = ("all", "api", "worker")
 
 GRACE_SECONDS = 10.0
-"""What a worker gets beyond its drain before it is killed."""
+"""Seconds that a worker has in addition to its drain timeout before it is killed."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """Where, and with how many workers."""
+    """Declare the options."""
     parser.add_argument("--host", help="the address to listen on (default: HOST, or 127.0.0.1)")
     parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
     parser.add_argument("--workers", metavar="N", help="worker processes (default: WORKERS, or 1)")
@@ -29,9 +29,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check, then serve until a signal comes."""
-    signal.signal(signal.SIGTERM, leave)
-    overrides = words_of(
+    """Check the settings, then serve until a signal arrives."""
+    signal.signal(signal.SIGTERM, exit_before_serving)
+    overrides = given_settings(
         arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents", AGENT_ROLE="role"
     )
     plan = run_in_child(lambda: prepare(overrides))
@@ -39,38 +39,38 @@ def run(arguments: argparse.Namespace) -> int:
     say, host, port = parent_logger(plan["log_format"]), plan["host"], plan["port"]
     listeners = listen(host, port, plan["workers"])
     metrics = listen(host, plan["metrics_port"])[0] if plan["metrics_port"] not in {0, port} else None
-    boards = MetricsBuffers(plan["workers"] + SPARE_NUMBERS)
+    metrics_buffers = MetricsBuffers(plan["workers"] + SPARE_NUMBERS)
 
     def work(context: WorkerContext) -> int:
-        with hide_modules("rich"):  # coloured tracebacks, which nobody here asks structlog for: 4 MB
+        with hide_modules("rich"):  # structlog would import it for coloured tracebacks, unused here: 4 MB
             from app.server.application import work
 
         context.metrics = metrics
-        return work(context, boards, overrides, {})
+        return work(context, metrics_buffers, overrides, {})
 
     parent = ParentProcess(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=say)
     parent.renewal = ReplacementPolicy(**plan["renewal"])
     parent.reloads = True
-    parent.on_end = boards.left
+    parent.on_end = metrics_buffers.left
     parent.on_ready = lambda about: say(
         "info", "serving", host=host, port=port, model=about.get("model", ""), agents=about.get("agents", "")
     )
     return parent.run()
 
 
-def leave(*_: object) -> NoReturn:
-    """End a server that does not serve yet. The first process of a container gets no SIGTERM without asking for it."""
+def exit_before_serving(*_: object) -> NoReturn:
+    """Exit on SIGTERM during start-up: process 1 of a container ignores it without a handler."""
     raise SystemExit(0)
 
 
-def words_of(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
-    """The arguments that were given, by the settings they stand for: they win over the environment."""
+def given_settings(arguments: argparse.Namespace, **names: str) -> dict[str, str]:
+    """Return the given arguments by setting; they take precedence over the environment."""
     given = {setting: getattr(arguments, name) for setting, name in names.items()}
     return {setting: text for setting, text in given.items() if text is not None}
 
 
 def prepare(overrides: dict[str, str]) -> dict[str, Any]:
-    """Check the settings, migrate when they say so, and pick what the parent needs: all this must not weigh on it."""
+    """Check the settings, migrate if configured, and return what the parent needs. Runs in a child process."""
     from app.agents.config.agents_file import read
     from app.infra.settings.environment import check_serving, load
 

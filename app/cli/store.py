@@ -1,4 +1,4 @@
-"""``agent-service store``: the items of a tenant out of a file, or into one. Servers may run meanwhile."""
+"""``agent-service store``: import or export the items of a tenant, also while servers run."""
 
 import argparse
 import asyncio
@@ -15,11 +15,11 @@ from app.cli.terminal.progress import ProgressLine, clock_time
 
 IMPORTED, EXPORTED = "store.imported", "store.exported"
 MAX_REPORTED_LINES = 20
-"""Bad lines that are told of one by one, where no file takes them."""
+"""Bad lines that are printed one by one, without --report."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """import, export."""
+    """Declare the actions import and export."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     load = sub_command(
         actions, "import", "store the items of a file, one JSON object a line", "store import items.jsonl --tenant acme"
@@ -29,19 +29,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--on-conflict",
         choices=("replace", "keep", "fail"),
         default="replace",
-        help="what becomes of an item that is there already (default: replace)",
+        help="what to do with an item that exists already (default: replace)",
     )
-    load.add_argument("--skip-bad", action="store_true", help="leave out lines that cannot be stored, and go on")
-    load.add_argument("--report", metavar="FILE", help="with --skip-bad: a new file for what was wrong with them")
-    load.add_argument(
-        "--from-line", type=int, default=1, metavar="N", help="pass over the lines before this one: to go on"
-    )
-    load.add_argument("--check", action="store_true", help="only read and check every line; nothing is stored")
+    load.add_argument("--skip-bad", action="store_true", help="skip lines that cannot be stored, and continue")
+    load.add_argument("--report", metavar="FILE", help="with --skip-bad: a new file for the errors")
+    load.add_argument("--from-line", type=int, default=1, metavar="N", help="skip the lines before this one, to resume")
+    load.add_argument("--check", action="store_true", help="only validate every line; store nothing")
     load.add_argument(
         "--rebuild-index",
         action="store_true",
-        help="take the index of vectors away and build it anew at the end: much faster for large files, while searches "
-        "are slower",
+        help="drop the vector indexes and rebuild them at the end: much faster for large files; searches are slower "
+        "meanwhile",
     )
     save = sub_command(
         actions, "export", "write the items into a new file", "store export items.jsonl.zst --tenant acme"
@@ -52,19 +50,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
     for action in (load, save):
         action.add_argument("--tenant", default="default", help="the tenant whose items they are (default: default)")
         action.add_argument("--prefix", default="", metavar="LABELS", help="only at and below this, like users.ada")
-        action.add_argument("--without-vectors", action="store_true", help="leave vectors out: they are made anew")
+        action.add_argument("--without-vectors", action="store_true", help="leave vectors out: they are recomputed")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it and print what came of it."""
+    """Run the action and print its result."""
     if arguments.action == "export":
         return _export(arguments)
     if arguments.report and not arguments.skip_bad:
-        raise UsageError("--report goes with --skip-bad: without it the first bad line is the end")
+        raise UsageError("--report needs --skip-bad: without it the import stops at the first bad line")
     if arguments.from_line < 1:
-        raise UsageError("--from-line counts from 1")
+        raise UsageError("--from-line must be at least 1")
     if arguments.check and arguments.rebuild_index:
-        raise UsageError("--check stores nothing: leave --rebuild-index out")
+        raise UsageError("--check stores nothing: leave out --rebuild-index")
     return _import(arguments)
 
 
@@ -78,19 +76,19 @@ def _import(arguments: argparse.Namespace) -> int:
         if arguments.report:
             bad.report = stack.enter_context(new_file(arguments.report, "--report"))
 
-        def told(counts: Any) -> None:
+        def on_progress(counts: Any) -> None:
             progress.show(counts.done + counts.kept, given.position / given.size if given.size else None)
 
         holder: list[Any] = []
         try:
-            asyncio.run(_load(arguments, given.lines(MAX_LINE_BYTES), holder, bad.report_line, told))
+            asyncio.run(_load(arguments, given.lines(MAX_LINE_BYTES), holder, bad.report_line, on_progress))
         except AgentServiceError as error:
             progress.clear()
             kind = type(error) if isinstance(error, StartError) else StartError
-            raise kind(f"{str(error).rstrip('.')}{_how_to_go_on(holder)}") from error
+            raise kind(f"{str(error).rstrip('.')}{_resume_hint(holder)}") from error
         except BaseException:
             progress.clear()
-            if hint := _how_to_go_on(holder):
+            if hint := _resume_hint(holder):
                 _say(hint.removeprefix("; "))
             raise
     progress.clear()
@@ -99,7 +97,7 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], bad: Any, told: Any) -> None:
+async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], bad: Any, on_progress: Any) -> None:
     from app.agents.config.agents_file import read
     from app.features.store.bulk.bulk_copy import BulkLoader, without_neighbours
     from app.features.store.bulk.importer import ImportOptions, ItemImporter
@@ -118,13 +116,13 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
         vectors=not arguments.without_vectors,
     )
     tenant_id = tenant_id_of(arguments.tenant)
-    async with _opened(tenant_id, IMPORTED) as (database, versions):
+    async with _open_store(tenant_id, IMPORTED) as (database, versions):
         await versions.join()
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(database.engine_connection())
             loader = BulkLoader(connection, tenant_id, arguments.on_conflict)
             await loader.open()
-            holder.append(ItemImporter(loader, versions, rules, bad, told))
+            holder.append(ItemImporter(loader, versions, rules, bad, on_progress))
             if arguments.rebuild_index:
                 owner = settings.database.owner_url
                 assert owner is not None
@@ -134,8 +132,8 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
 
 
 @contextlib.asynccontextmanager
-async def _opened(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]:
-    """The database of the settings and the versions of its index; the audit log keeps that ``action`` was done."""
+async def _open_store(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]:
+    """Open the database and its index versions; record ``action`` in the audit log at the end."""
     import structlog
 
     from app.agents.config.agents_file import read
@@ -151,7 +149,7 @@ async def _opened(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]
     if settings.database.url is None:
         raise UsageError("DATABASE_URL is not set; set it to the database of the server")
     url = settings.database.url.reveal()
-    # the output may be the file: what is told goes the other way
+    # standard output may be the exported file, so logs go to standard error
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -181,15 +179,15 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _save(arguments: argparse.Namespace, write: Any, told: Any) -> int:
+async def _save(arguments: argparse.Namespace, write: Any, on_progress: Any) -> int:
     from app.features.store.bulk.exporter import ItemExporter
     from app.security.access.structs import tenant_id_of
 
     tenant_id, path = tenant_id_of(arguments.tenant), _path(arguments.prefix)
-    async with _opened(tenant_id, EXPORTED) as (database, versions):
+    async with _open_store(tenant_id, EXPORTED) as (database, versions):
         await versions.join()
         version = None if arguments.without_vectors else versions.serving
-        return await ItemExporter(database, tenant_id, path, version).run(write, told)
+        return await ItemExporter(database, tenant_id, path, version).run(write, on_progress)
 
 
 def _path(prefix: str) -> str:
@@ -202,7 +200,7 @@ def _path(prefix: str) -> str:
 
 
 class BadLineReport:
-    """Tells of lines that are left out: into ``report``, or the first of them on the terminal."""
+    """Reports skipped lines: to ``report``, or the first ``MAX_REPORTED_LINES`` to the terminal."""
 
     def __init__(self, progress: ProgressLine) -> None:
         self.report: Any = None
@@ -210,7 +208,7 @@ class BadLineReport:
         self._count = 0
 
     def report_line(self, number: int, what: str) -> None:
-        """The line ``number`` is left out because of ``what``."""
+        """Report that line ``number`` was skipped because of ``what``."""
         self._count += 1
         if self.report is not None:
             import msgspec
@@ -221,41 +219,41 @@ class BadLineReport:
             _say(f"line {number}: {what}")
 
     def finish(self) -> None:
-        """All lines have been read."""
+        """Print how many further lines were skipped."""
         if self.report is None and self._count > MAX_REPORTED_LINES:
             _say(f"and {self._count - MAX_REPORTED_LINES:,} more bad lines; --report FILE has them all")
 
 
 def _summary(counts: Any, arguments: argparse.Namespace, seconds: float) -> str:
     if arguments.check:
-        told = [f"{_items(counts.done)} can be stored"]
+        parts = [f"{_items(counts.done)} can be stored"]
     else:
-        told = [
+        parts = [
             f"{_items(counts.done)} stored for {arguments.tenant} ({counts.new:,} new, {counts.replaced:,} replaced)"
         ]
-    told += [
+    parts += [
         f"{number:,} {words}"
         for number, words in (
-            (counts.kept, "kept as they were"),
-            (counts.passed, "passed over"),
+            (counts.kept, "kept unchanged"),
+            (counts.passed, "skipped"),
             (counts.bad, "bad lines left out"),
-            (counts.bare, "without vectors yet, which a running server makes"),
+            (counts.bare, "without vectors yet, which a running server computes"),
         )
         if number
     ]
     rate = f", {(counts.done + counts.kept) / seconds:,.0f} items/s" if seconds >= 1 else ""
-    return f"{', '.join(told)}; {clock_time(seconds)}{rate}"
+    return f"{', '.join(parts)}; {clock_time(seconds)}{rate}"
 
 
-def _how_to_go_on(holder: Sequence[Any]) -> str:
-    """What to do when it ended before the end of the file; empty where it had not begun."""
+def _resume_hint(holder: Sequence[Any]) -> str:
+    """Return how to resume an import that stopped early; empty if it had not started."""
     if not holder or holder[0].rules.dry:
         return ""
     counts = holder[0].counts
     if not counts.line:
         return "; nothing was stored"
     return (
-        f"; {_items(counts.done)} stored, of the lines up to {counts.line:,} and of none after it: go on with "
+        f"; {_items(counts.done)} stored, of the lines up to {counts.line:,} and none after it: continue with "
         f"--from-line {counts.line + 1}"
     )
 

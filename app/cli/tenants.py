@@ -1,4 +1,4 @@
-"""``agent-service tenants``: what a tenant may use, and what it has used."""
+"""``agent-service tenants``: limits and usage of a tenant."""
 
 import argparse
 from typing import Any
@@ -10,26 +10,26 @@ from app.cli.terminal.parser import sub_command
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """limits, usage."""
+    """Declare the actions limits and usage."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     limits = sub_command(
         actions, "limits", "show or change a tenant's own limits", "tenants limits acme --set rate_per_minute=600"
     )
     limits.add_argument(
-        "--set", action="append", default=[], metavar="NAME=NUMBER", help="in place of the setting; 0: no limit"
+        "--set", action="append", default=[], metavar="NAME=NUMBER", help="override the setting; 0: no limit"
     )
-    limits.add_argument("--bytes", metavar="SIZE", help="what it may store, like 10GiB; the same as --set bytes=SIZE")
-    limits.add_argument("--create", action="store_true", help="make the tenant, if it is new")
-    limits.add_argument("--unset", action="append", default=[], metavar="NAME", help="as the setting says again")
+    limits.add_argument("--bytes", metavar="SIZE", help="its storage limit, like 10GiB; the same as --set bytes=SIZE")
+    limits.add_argument("--create", action="store_true", help="create the tenant if it does not exist")
+    limits.add_argument("--unset", action="append", default=[], metavar="NAME", help="remove an override")
     usage = sub_command(
-        actions, "usage", "what a tenant has spent on models, by day, and what it stores", "tenants usage acme"
+        actions, "usage", "show a tenant's spending on models by day, and its storage", "tenants usage acme"
     )
     for action in (limits, usage):
         action.add_argument("tenant", metavar="TENANT", help="its name, as keys create has it")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it and print how things stand."""
+    """Run the action and print the limits or the usage."""
     if arguments.action == "usage":
         days, stored, limit = with_access(lambda access: _usage(access, arguments.tenant))
         spent = [(f"{day.day}", f"{day.spent:.4f}", f"{day.reserved:.4f}", str(day.tokens)) for day in days]
@@ -50,7 +50,7 @@ def _shown(name: str, value: float) -> str:
 
 
 def _show_stored(stored: Any, limit: int) -> None:
-    """Print what a tenant stores by kind, the largest first, and of how much."""
+    """Print a tenant's storage by kind, largest first, and its limit."""
     from app.base.byte_sizes import show_size
 
     kinds = sorted(stored.by_kind.items(), key=lambda one: -one[1])
@@ -61,7 +61,7 @@ def _show_stored(stored: Any, limit: int) -> None:
 
 
 async def _usage(access: Any, tenant: str) -> Any:
-    """What the tenant has spent, what it stores, and how much it may store (0: no limit)."""
+    """Return the tenant's spending, its storage, and its storage limit (0: no limit)."""
     from app.base.errors import NotFound
     from app.infra.settings.environment import load
     from app.security.limits.structs import TenantLimits
@@ -69,7 +69,7 @@ async def _usage(access: Any, tenant: str) -> Any:
     await access.check_tenant(tenant)
     try:
         own = await access.limits_of(tenant)
-    except NotFound:  # the tenant default, of which nothing was set
+    except NotFound:  # the default tenant, without limits of its own
         own = TenantLimits()
     limit = load().limits.bytes if own.bytes is None else own.bytes
     return await access.spending(tenant), await access.stored(tenant), limit
@@ -87,7 +87,7 @@ async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]
         own = msgspec.structs.asdict(await access.limits_of(arguments.tenant))
     except NotFound as error:
         if arguments.tenant != DEFAULT_TENANT_NAME and not arguments.create:
-            raise NotFound(f"{error} Or make it with --create.") from error
+            raise NotFound(f"{error} Or create it with --create.") from error
         own = msgspec.structs.asdict(TenantLimits())
     changes: dict[str, Any] = dict.fromkeys(arguments.unset)
     for text in [*arguments.set, *([f"bytes={arguments.bytes}"] if arguments.bytes is not None else [])]:
@@ -102,7 +102,7 @@ async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]
             changes["bytes"] = parse_size(changes["bytes"])
         limits = msgspec.convert(own | changes, TenantLimits, strict=False)
         if any(not 0 <= (value or 0) < float("inf") for value in msgspec.structs.astuple(limits)):
-            raise ValueError("a limit is never below 0")
+            raise ValueError("a limit must not be negative")
     except (ValueError, msgspec.ValidationError) as error:
         option = "--bytes" if arguments.bytes is not None and not arguments.set else "--set"
         raise UsageError(f"{option}: {error}") from error

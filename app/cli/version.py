@@ -1,14 +1,14 @@
-"""``agent-service version``."""
+"""``agent-service version``: print the version."""
 
 import argparse
 
 
 def declare(_: argparse.ArgumentParser) -> None:
-    """No arguments."""
+    """Declare no arguments."""
 
 
 def run(_: argparse.Namespace) -> int:
-    """Print it."""
+    """Print the version."""
     import importlib.metadata
 
     print(importlib.metadata.version("agent-service"))

@@ -19,7 +19,7 @@ from app.infra.telemetry.tool_calls import ToolCallRecorder
 from app.infra.telemetry.tracing import NO_TRACER
 from app.providers.llm.scripted import ScriptedModel
 from tests.agents.functions import agent
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 
 UNCOUNTED = ToolCallRecorder(Meters(), NO_TRACER)
 
@@ -119,9 +119,9 @@ def test_the_command_lists_and_checks_function_agents(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text(
         "[agents.good]\nfunction = './greeter.py:run'\n[agents.bad]\nfunction = './greeter.py:sync'\n"
     )
-    listed = ran(tmp_path, "agents", "list").stdout
+    listed = run_command(tmp_path, "agents", "list").stdout
     assert re.search(r"^good +function ./greeter.py:run +scripted:demo +-$", listed, re.MULTILINE)
-    checked = ran(tmp_path, "agents", "check")
+    checked = run_command(tmp_path, "agents", "check")
     assert checked.returncode == 1
     assert re.search(r"^ok +good$", checked.stdout, re.MULTILINE)
     assert re.search(r"^failed +bad: .*'./greeter.py:sync' is not async", checked.stdout, re.MULTILINE)

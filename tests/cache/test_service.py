@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from app.security.access.structs import tenant_id_of
 from tests.cache.conftest import until
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 from tests.embed.server import Embeddings
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
@@ -256,12 +256,12 @@ async def test_a_tenant_that_is_deleted_leaves_nothing_in_the_cache(
         for tenant in ("acme", "other"):
             await said(service, await service.key(tenant))
     command = ("data", "delete", "--tenant", "acme", "--yes")
-    done = ran(tmp_path, *command, DATABASE_URL=fresh_database_url, REDIS_CACHE_URL=redis.url)
+    done = run_command(tmp_path, *command, DATABASE_URL=fresh_database_url, REDIS_CACHE_URL=redis.url)
     assert done.returncode == 0, done.stderr
     async with Redis.from_url(redis.url) as direct:
         (left,) = await direct.keys("*")
     assert tenant_id_of("other").hex.encode() in left
     redis.stop()
-    again = ran(tmp_path, *command, DATABASE_URL=fresh_database_url, REDIS_CACHE_URL=redis.url)
+    again = run_command(tmp_path, *command, DATABASE_URL=fresh_database_url, REDIS_CACHE_URL=redis.url)
     assert again.returncode == 1
     assert "REDIS_CACHE_URL does not answer" in again.stderr

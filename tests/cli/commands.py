@@ -1,4 +1,4 @@
-"""``agent-service`` as a program of its own, with an environment that the test alone decides on."""
+"""Run ``agent-service`` as a process, in an environment that the test controls."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ SECONDS = 60
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment (``tests.conftest`` has emptied it of settings) and ``settings``."""
+    """Return this process's environment, from which ``tests.conftest`` removed settings, with ``settings``."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, **settings}
 
 
-def ran(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """A command that has ended, run in ``folder``."""
+def run_command(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in ``folder`` and wait for its end."""
     return subprocess.run(
         [sys.executable, "-m", "app", *words],
         cwd=folder,
@@ -35,14 +35,14 @@ def ran(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProce
 
 
 def only_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line in which a command said what was wrong."""
+    """Return the one line of a failed command, without its prefix."""
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
     return line.removeprefix("agent-service: ")
 
 
 class Running:
-    """A command that goes on until it is told to end."""
+    """A command in the background."""
 
     def __init__(self, folder: Path, *words: str, **settings: str) -> None:
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
@@ -57,11 +57,11 @@ class Running:
             )
 
     def output(self) -> str:
-        """What it has printed so far."""
+        """Return its output so far."""
         return self._output.read_text()
 
     def printed(self, pattern: str) -> re.Match[str]:
-        """The first place in its output that ``pattern`` matches, once there is one."""
+        """Wait until ``pattern`` matches its output and return the first match."""
 
         def found() -> re.Match[str] | None:
             assert self.process.poll() is None or re.search(pattern, self.output()), self.output()
@@ -70,15 +70,15 @@ class Running:
         match: re.Match[str] = until(found, SECONDS)
         return match
 
-    def ended(self, number: signal.Signals) -> int:
-        """Its exit code after ``number``."""
+    def stop(self, number: signal.Signals) -> int:
+        """Send signal ``number`` and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(SECONDS)
 
-    def clear_away(self) -> None:
-        """End it, first in order, so that what it has started ends too."""
+    def terminate(self) -> None:
+        """Stop it gracefully, so that its children stop, too; then kill its process group."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.ended(signal.SIGTERM)
+            self.stop(signal.SIGTERM)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -1,4 +1,4 @@
-"""Commands that go on, and databases to point them at."""
+"""Commands in the background, and databases for them."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from tests.database import at, drop, execute
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts commands in the test's folder; all are gone after the test."""
+    """Start commands in the test's folder; all are stopped after the test."""
     commands: list[Running] = []
 
     def start(*words: str, **settings: str) -> Running:
@@ -24,25 +24,25 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield start
     for command in commands:
-        command.clear_away()
+        command.terminate()
 
 
 @pytest.fixture
 def port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     return free_port()
 
 
 @pytest.fixture
 def metrics_port(port: int) -> int:
-    """Another one."""
+    """Another free port."""
     while (other := free_port()) == port:
         pass
     return other
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""``agent-service store`` on a database, and items to give it."""
+"""Run ``agent-service store`` on a database, with sample items."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import asyncpg
 
 from app.providers.embeddings.hashing import hashed
 from app.security.access.structs import tenant_id_of
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 
 ITEMS = "select namespace, key, value::text, index::text, ttl_minutes, expires_at, created_at, updated_at, version"
 
@@ -24,7 +24,7 @@ async def fetch(url: str, sql: str, *values: Any) -> list[Any]:
 
 
 def items(url: str, tenant: str) -> list[Any]:
-    """All that is kept of a tenant's items, without ids of their own, and their vectors."""
+    """Return a tenant's items with their vectors, without item ids."""
     sql = f"""{ITEMS}, words::text, (select array_agg(row(space, part, embedding::text)::text order by part)
         from store_vectors_384 v where v.item_id = i.item_id and v.tenant_id = i.tenant_id) as vectors
         from store_items i where tenant_id = $1 order by namespace, key"""
@@ -57,9 +57,9 @@ class Command:
         self.folder = folder
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return ran(self.folder, "store", *words, DATABASE_URL=self.url)
+        return run_command(self.folder, "store", *words, DATABASE_URL=self.url)
 
-    def good(self, *words: str) -> str:
+    def run(self, *words: str) -> str:
         done = self(*words)
         assert done.returncode == 0, done.stderr
         return done.stderr

@@ -1,4 +1,4 @@
-"""``agents list`` and ``agents check``: what is configured and whether it loads, without any database."""
+"""``agents list`` and ``agents check``, without a database."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from app.base.errors import AgentServiceError
 from app.infra.settings.environment import load
 from app.server.composition.services import build
-from tests.cli.commands import only_line, ran
+from tests.cli.commands import only_line, run_command
 
 GOOD = """
 [agents.greeter]
@@ -36,7 +36,7 @@ NO_DATABASE = "postgresql://user@127.0.0.1:1/none"
 
 def test_list_names_each_agent_with_its_model_and_tools(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(GOOD)
-    done = ran(tmp_path, "agents", "list", "--agents", "mine.toml")
+    done = run_command(tmp_path, "agents", "list", "--agents", "mine.toml")
     assert done.returncode == 0, done.stderr
     header, *rows = [line.split() for line in done.stdout.splitlines()]
     assert header == ["NAME", "KIND", "MODEL", "TOOLS"]
@@ -44,20 +44,20 @@ def test_list_names_each_agent_with_its_model_and_tools(tmp_path: Path) -> None:
     assert ["greeter", "tool", "loop", "scripted:echo", "clock,", "./tools.py:add"] in rows
 
 
-def test_check_says_ok_for_each_that_loads(tmp_path: Path) -> None:
+def test_check_prints_ok_for_each_agent_that_loads(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text(GOOD)
     (tmp_path / "tools.py").write_text(TOOLS)
-    done = ran(tmp_path, "agents", "check")
+    done = run_command(tmp_path, "agents", "check")
     assert done.returncode == 0, done.stdout
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["ok", name] for name in ("assistant", "echo", "stream100", "greeter")
     ]
 
 
-def test_check_says_what_is_wrong_with_one_and_goes_on(tmp_path: Path) -> None:
+def test_check_reports_an_error_and_continues(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text(GOOD)
     (tmp_path / "tools.py").write_text("\nimport not_there\n")
-    done = ran(tmp_path, "agents", "check")
+    done = run_command(tmp_path, "agents", "check")
     assert done.returncode == 1
     [line] = [line for line in done.stdout.splitlines() if line.startswith("failed")]
     assert "greeter" in line
@@ -66,19 +66,19 @@ def test_check_says_what_is_wrong_with_one_and_goes_on(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 4
 
 
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text("[agents.x]\nmodle = 'scripted:echo'\n")
     for action in ("list", "check"):
-        done = ran(tmp_path, "agents", action)
+        done = run_command(tmp_path, "agents", action)
         assert done.returncode == 1
         assert only_line(done) == "agents.toml, line 2: agent 'x': unknown key 'modle'; did you mean 'model'?"
 
 
 @pytest.mark.parametrize("way", ["import sys\nsys.exit(3)", "raise SystemExit('enough')", "raise KeyboardInterrupt"])
-def test_a_module_that_ends_the_program_is_an_agent_that_does_not_load(tmp_path: Path, way: str) -> None:
+def test_a_module_that_exits_is_reported_as_a_failed_agent(tmp_path: Path, way: str) -> None:
     (tmp_path / "agents.toml").write_text(GOOD)
     (tmp_path / "tools.py").write_text(f"{way}\n")
-    done = ran(tmp_path, "agents", "check")
+    done = run_command(tmp_path, "agents", "check")
     assert done.returncode == 1
     failed = done.stdout.splitlines()[-1]
     assert failed.startswith("failed  greeter: ")
@@ -101,12 +101,12 @@ HANDLERS = '[auth]\npath = "./auth.py:auth"\n'
         ('[auth]\npath = "./auth.py:nothing"\n', {}, "[auth]", "nothing"),
     ],
 )
-def test_check_refuses_what_a_server_refuses_and_says_the_same(
+def test_check_reports_the_same_errors_as_a_server(
     tmp_path: Path, text: str, settings: dict[str, str], part: str, words: str
 ) -> None:
     (tmp_path / "agents.toml").write_text(text)
     (tmp_path / "auth.py").write_text(AUTH)
-    done = ran(tmp_path, "agents", "check", **settings)
+    done = run_command(tmp_path, "agents", "check", **settings)
     assert done.returncode == 1, done.stdout
     [line] = [line for line in done.stdout.splitlines() if line.startswith("failed")]
     assert line.startswith(f"failed  {part}: ")
@@ -117,10 +117,10 @@ def test_check_refuses_what_a_server_refuses_and_says_the_same(
     assert str(refused.value).replace(str(tmp_path / "agents.toml"), "agents.toml") in line
 
 
-def test_check_names_store_and_handlers_that_load(tmp_path: Path) -> None:
+def test_check_lists_store_and_auth_that_load(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text('[store]\nfields = ["title"]\n' + HANDLERS)
     (tmp_path / "auth.py").write_text(AUTH)
-    done = ran(tmp_path, "agents", "check")
+    done = run_command(tmp_path, "agents", "check")
     assert done.returncode == 0, done.stdout
     assert [line.split() for line in done.stdout.splitlines()][-2:] == [["ok", "[store]"], ["ok", "[auth]"]]
 
@@ -148,10 +148,10 @@ def odd(number: int, customer: %s) -> str:
 
 
 @pytest.mark.parametrize("kind", ["Customer", "list[Customer]", "complex", "date | str", "int | list[int] | set[int]"])
-def test_check_names_file_function_parameter_and_the_types_that_a_tool_may_have(tmp_path: Path, kind: str) -> None:
+def test_check_names_file_function_parameter_and_the_supported_types(tmp_path: Path, kind: str) -> None:
     (tmp_path / "tools.py").write_text(ODD_TOOLS % kind)
     (tmp_path / "agents.toml").write_text('[agents.a]\ntools = ["./tools.py:fine", "./tools.py:odd"]\n')
-    done = ran(tmp_path, "agents", "check")
+    done = run_command(tmp_path, "agents", "check")
     assert done.returncode == 1
     failed = done.stdout.splitlines()[-1]
     assert failed.startswith(

@@ -1,4 +1,4 @@
-"""Compressed files of items: those that are whole are taken, however they are put together."""
+"""Compressed files of items: complete ones are read, truncated ones refused."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from tests.cli.items import Command, lines
 
 
 def cut(ending: str, *pieces: bytes) -> bytes:
-    """``pieces`` compressed, the last of them cut off behind all of its text, before its end."""
+    """Compress ``pieces``; the last one is truncated after its text, before its end mark."""
     *whole, last = pieces
     if ending == "gz":
         packer = zlib.compressobj(wbits=31)
@@ -23,28 +23,26 @@ def cut(ending: str, *pieces: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
-def test_a_compressed_file_that_was_cut_off_at_the_end_of_a_line_is_not_taken_as_whole(
-    store: Command, ending: str
-) -> None:
+def test_a_compressed_file_truncated_after_a_line_is_refused(store: Command, ending: str) -> None:
     text = "".join(json.dumps(line) + "\n" for line in lines(1500)).encode()
     name, small = f"in.jsonl.{ending}", text[: text.index(b"\n") + 1]
     (store.folder / name).write_bytes(cut(ending, small, small))
     for more in ([], ["--skip-bad"], ["--check"]):
         stopped = store("import", name, *more)
         assert stopped.returncode == 1
-        assert only_line(stopped).startswith("the file cannot be read on after line 2: it was cut off")
+        assert only_line(stopped).startswith("the file cannot be read after line 2: it is truncated")
         assert only_line(stopped).endswith(
-            "get the whole file" + ("" if more == ["--check"] else "; nothing was stored")
+            "get the complete file" + ("" if more == ["--check"] else "; nothing was stored")
         )
     assert store.items() == []
     (store.folder / name).write_bytes(cut(ending, small, text))
     assert only_line(store("import", name)).endswith(
-        "1,001 items stored, of the lines up to 1,001 and of none after it: go on with --from-line 1002"
+        "1,001 items stored, of the lines up to 1,001 and of none after it: continue with --from-line 1002"
     )
     assert len(store.items()) == 1000
 
 
-def test_frames_and_members_one_after_the_other_are_one_file(store: Command) -> None:
+def test_consecutive_frames_and_members_are_one_file(store: Command) -> None:
     text = [(json.dumps(line) + "\n").encode() for line in lines(3)]
     skipped = b"\x50\x2a\x4d\x18\x02\x00\x00\x00hi"  # as pzstd puts between frames
     for name, content in (
@@ -52,4 +50,4 @@ def test_frames_and_members_one_after_the_other_are_one_file(store: Command) -> 
         ("in.gz", b"".join(map(gzip.compress, text))),
     ):
         (store.folder / name).write_bytes(content)
-        assert "3 items can be stored" in store.good("import", name, "--check")
+        assert "3 items can be stored" in store.run("import", name, "--check")

@@ -1,4 +1,4 @@
-"""The image's health check says what the server says of itself."""
+"""The image's health check reports the server's own readiness."""
 
 import http.server
 import socket
@@ -35,19 +35,19 @@ def server() -> Iterator[Server]:
 
 
 def test_a_ready_server_is_healthy(server: Server) -> None:
-    assert health.ask("127.0.0.1", server.server_port) == ""
+    assert health.probe("127.0.0.1", server.server_port) == ""
 
 
-def test_a_server_that_listens_everywhere_is_asked_on_loopback(server: Server) -> None:
-    assert health.ask("0.0.0.0", server.server_port) == ""
+def test_a_server_on_all_addresses_is_probed_on_loopback(server: Server) -> None:
+    assert health.probe("0.0.0.0", server.server_port) == ""
 
 
 def test_a_server_that_is_not_ready_is_unhealthy(server: Server) -> None:
     server.status = 503
-    assert health.ask("127.0.0.1", server.server_port) == "not ready: status 503"
+    assert health.probe("127.0.0.1", server.server_port) == "not ready: status 503"
 
 
 def test_no_server_is_unhealthy() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        assert health.ask("127.0.0.1", unused.getsockname()[1]).startswith("no answer from port")
+        assert health.probe("127.0.0.1", unused.getsockname()[1]).startswith("no answer from port")

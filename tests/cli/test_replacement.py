@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.health import ask
+from app.cli.health import probe
 from bench.client import Answer, Connection, Failed, connect, request
 from tests.cli.commands import PEPPER, Running
 from tests.serving.processes import until
 
 REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "5"))
-"""How many workers are replaced. The long form: ``REPLACEMENTS=100 pytest -n 0 -s tests/cli/test_replacement.py``."""
+"""How many workers are replaced. For a long run: ``REPLACEMENTS=100 pytest -n 0 -s tests/cli/test_replacement.py``."""
 
 pytestmark = pytest.mark.timeout(540 + 12 * REPLACEMENTS)
 
@@ -31,9 +31,9 @@ REQUESTS = (
 
 
 class Load:
-    """Clients that ask in turn for each of ``REQUESTS``, on connections that they keep as long as the server does.
+    """Clients that send ``REQUESTS`` in turn over keep-alive connections.
 
-    ``failures`` are sentences; ``opened`` the seconds in which a new connection got its first answer.
+    ``failures`` are messages; ``opened``: seconds from connecting to the first response.
     """
 
     def __init__(self, port: int) -> None:
@@ -44,18 +44,18 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ask until the block ends."""
+        """Send requests until the block ends."""
         self._ends = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
-                group.create_task(self._keep_asking())
+                group.create_task(self._send_requests())
             try:
                 yield
             finally:
                 self._ends.set()
-        await asyncio.sleep(0)  # the last connections close with the next turn of the loop
+        await asyncio.sleep(0)  # lets the last connections close
 
-    async def _keep_asking(self) -> None:
+    async def _send_requests(self) -> None:
         turns = itertools.cycle(REQUESTS)
         while not self._ends.is_set():
             began = time.perf_counter()
@@ -69,7 +69,7 @@ class Load:
                 connection.close()
 
     async def _ask(self, connection: Connection, ready: bytes, wanted: bytes) -> bool:
-        """Ask once; whether the connection may be used again."""
+        """Send one request; return whether the connection can be reused."""
         try:
             answer: Answer = await connection.ask(ready)
         except Failed as error:
@@ -82,18 +82,18 @@ class Load:
 
 
 def worker_pids(server: Running) -> list[int]:
-    """The worker processes, in the order in which they were started, until the parent has reaped them."""
+    """Return the worker processes that are not reaped, in the order of their start."""
     path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     return [int(word) for word in path.read_text().split()]
 
 
 def serving(server: Running) -> int:
-    """How often a worker has got ready so far."""
+    """Count how many workers have become ready so far."""
     return server.output().count('"event": "serving"')
 
 
 async def under_load(port: int, server: Running, number: signal.Signals) -> Load:
-    """Replace the oldest worker again and again, by ``number``, while clients ask."""
+    """Replace the oldest worker repeatedly with signal ``number``, under load."""
     load = Load(port)
     async with load.running():
         for _ in range(REPLACEMENTS):
@@ -114,26 +114,26 @@ def test_no_request_fails_while_workers_are_replaced_under_load(
     assert "worker_lost" not in server.output()
 
 
-def test_a_killed_worker_costs_the_requests_in_flight_alone(
+def test_a_killed_worker_costs_only_the_requests_in_flight(
     start: Callable[..., Running], port: int, database_url: str
 ) -> None:
     server = started(start, port, database_url, 2)
     load = asyncio.run(under_load(port, server, signal.SIGKILL))
     report(f"{REPLACEMENTS} kills", load)
-    assert len(load.failures) <= CLIENTS * REPLACEMENTS  # what a client had in flight, once a kill
+    assert len(load.failures) <= CLIENTS * REPLACEMENTS  # one request in flight per client and kill
     assert all("connection was closed" in failure for failure in load.failures)
 
 
 def started(start: Callable[..., Running], port: int, database_url: str, workers: int) -> Running:
-    """A server that answers, all its workers ready."""
+    """Start a server and wait until all its workers are ready."""
     settings = {"DATABASE_URL": database_url, "AGENT_AUTH": "none", "AGENT_KEY_PEPPER": PEPPER, "LOG_FORMAT": "json"}
     server = start("serve", "--port", str(port), "--workers", str(workers), **settings)
-    until(lambda: serving(server) == workers and not ask("127.0.0.1", port), 60)
+    until(lambda: serving(server) == workers and not probe("127.0.0.1", port), 60)
     return server
 
 
 def report(what: str, load: Load) -> None:
-    """The figures, for who asks to see them (``-s``)."""
+    """Print the figures (visible with ``-s``)."""
     slowest = max(load.opened) * 1000
     median = sorted(load.opened)[len(load.opened) // 2] * 1000
     print(  # noqa: T201

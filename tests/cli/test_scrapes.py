@@ -1,4 +1,4 @@
-"""``/metrics`` of a real server with two workers: totals of the whole, whoever answers, whoever dies."""
+"""``/metrics`` of a real server with two workers: totals of all, also after a worker died."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from app.cli.health import ask
+from app.cli.health import probe
 from tests.cli.commands import Running
 from tests.serving.processes import is_alive, until
 
@@ -22,14 +22,14 @@ OK = {"http_request_method": "GET", "http_route": "/api/v1/ok", "http_response_s
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-def asked(port: int, path: str, accept: str = "") -> httpx.Response:
-    """One answer on a connection of its own, so that any worker may give it."""
+def get(port: int, path: str, accept: str = "") -> httpx.Response:
+    """Send GET on a new connection, which any worker may accept."""
     answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers={"accept": accept, "connection": "close"}, timeout=20)
     return answer.raise_for_status()
 
 
-def counted(text: str, name: str, labels: dict[str, str]) -> float:
-    """The sample ``name`` with these labels; 0 where it is not there."""
+def sample_value(text: str, name: str, labels: dict[str, str]) -> float:
+    """Return the sample ``name`` with these labels; 0 if missing."""
     found = [
         sample.value
         for family in parse_text(text)
@@ -39,13 +39,13 @@ def counted(text: str, name: str, labels: dict[str, str]) -> float:
     return found[0] if found else 0
 
 
-def gone(pid: int) -> bool:
-    """Whether ``pid`` has ended."""
+def has_exited(pid: int) -> bool:
+    """Whether ``pid`` has exited."""
     return not is_alive(pid)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that ``pid`` has forked."""
+    """Return the child processes of ``pid``."""
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -53,32 +53,32 @@ def test_totals_are_of_all_workers_and_never_fall_when_workers_die(start: Start,
     server = start(
         "serve", "--port", str(port), "--workers", "2", DATABASE_URL=database_url, AGENT_AUTH="none", LOG_FORMAT="json"
     )
-    until(lambda: not ask("127.0.0.1", port), 60)
+    until(lambda: not probe("127.0.0.1", port), 60)
     server.printed(r'(?s)"event": "serving".*"event": "serving"')
     sent, seen = 0, 0.0
     for _ in range(2):
         for _ in range(20):
-            asked(port, "/api/v1/ok")
+            get(port, "/api/v1/ok")
             sent += 1
         for _ in range(6):
-            assert counted(asked(port, "/metrics").text, REQUESTS, OK) == sent
+            assert sample_value(get(port, "/metrics").text, REQUESTS, OK) == sent
         victim = children(server.process.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        until(functools.partial(gone, victim))
+        until(functools.partial(has_exited, victim))
 
         def whole(sent: int = sent) -> bool:
             nonlocal seen
             try:
-                now = counted(asked(port, "/metrics").text, REQUESTS, OK)
+                now = sample_value(get(port, "/metrics").text, REQUESTS, OK)
             except httpx.TransportError:
-                return False  # the connection of one who died
+                return False  # the worker died
             assert now >= seen
             seen = now
             return now == sent and len(children(server.process.pid)) == 2
 
         until(whole, 60)
     assert server.output().count('"event": "worker_lost"') == 2
-    assert server.ended(signal.SIGTERM) == 0
+    assert server.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("role", ["all", "worker"])
@@ -91,29 +91,29 @@ def test_metrics_may_have_a_port_of_their_own(
         AGENT_AUTH="none",
         METRICS_PORT=str(metrics_port),
     )
-    until(lambda: not ask("127.0.0.1", port), 60)
+    until(lambda: not probe("127.0.0.1", port), 60)
     with pytest.raises(httpx.HTTPStatusError, match="404"):
-        asked(port, "/metrics")
+        get(port, "/metrics")
     with pytest.raises(httpx.HTTPStatusError, match="404"):
-        asked(metrics_port, "/api/v1/health/ready")
+        get(metrics_port, "/api/v1/health/ready")
     alive = {**OK, "http_route": "/api/v1/health/live"}
-    asked(port, "/api/v1/health/live")
-    before = counted(asked(metrics_port, "/metrics").text, REQUESTS, alive)
+    get(port, "/api/v1/health/live")
+    before = sample_value(get(metrics_port, "/metrics").text, REQUESTS, alive)
     assert before > 0
-    asked(port, "/api/v1/health/live")
-    plain = asked(metrics_port, "/metrics")
-    assert counted(plain.text, REQUESTS, alive) == before + 1
+    get(port, "/api/v1/health/live")
+    plain = get(metrics_port, "/metrics")
+    assert sample_value(plain.text, REQUESTS, alive) == before + 1
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    other = asked(metrics_port, "/metrics", OPENMETRICS)
+    other = get(metrics_port, "/metrics", OPENMETRICS)
     assert other.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert "agent_runs" in {family.name for family in parse_openmetrics(other.text)}  # type: ignore[no-untyped-call]
     assert re.search(r"# EOF\n\Z", other.text)
-    assert server.ended(signal.SIGTERM) == 0
+    assert server.stop(signal.SIGTERM) == 0
 
 
-def test_without_it_a_worker_that_only_executes_runs_tells_on_its_port(
+def test_without_a_metrics_port_a_worker_role_serves_metrics_on_its_port(
     start: Start, port: int, database_url: str
 ) -> None:
     start("serve", "--port", str(port), "--role", "worker", DATABASE_URL=database_url, AGENT_AUTH="none")
-    until(lambda: not ask("127.0.0.1", port), 60)
-    assert "agent_runs_active 0.0" in asked(port, "/metrics").text
+    until(lambda: not probe("127.0.0.1", port), 60)
+    assert "agent_runs_active 0.0" in get(port, "/metrics").text

@@ -1,4 +1,4 @@
-"""``serve``: starts when all is well, and says in one line what is not."""
+"""``serve``: starts with valid settings, and reports invalid ones in one line."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.health import ask
+from app.cli.health import probe
 from app.infra.db.revisions import HEAD
-from tests.cli.commands import PEPPER, Running, environment, only_line, ran
+from tests.cli.commands import PEPPER, Running, environment, only_line, run_command
 from tests.serving.processes import until
 
 Start = Callable[..., Running]
@@ -38,23 +38,23 @@ NOWHERE = "postgresql://agent@127.0.0.1:1/agents"
         ),
     ],
 )
-def test_what_would_hurt_later_is_refused_in_one_line(
+def test_unsafe_settings_are_refused_in_one_line(
     tmp_path: Path, settings: dict[str, str], code: int, sentence: str
 ) -> None:
-    done = ran(tmp_path, "serve", **settings)
+    done = run_command(tmp_path, "serve", **settings)
     assert (done.returncode, only_line(done)) == (code, sentence)
 
 
-def test_a_database_that_cannot_be_reached_is_told_soon(tmp_path: Path, port: int) -> None:
+def test_an_unreachable_database_is_reported_soon(tmp_path: Path, port: int) -> None:
     began = time.monotonic()
-    done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=NOWHERE, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, "serve", "--port", str(port), DATABASE_URL=NOWHERE, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done).startswith("the database cannot be reached (ConnectionRefusedError")
     assert time.monotonic() - began < 10
 
 
 def test_pending_migrations_are_refused(tmp_path: Path, port: int, empty_database_url: str) -> None:
-    done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=empty_database_url, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, "serve", "--port", str(port), DATABASE_URL=empty_database_url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done).startswith(f"the database lacks the migrations up to {HEAD}")
     assert only_line(done).endswith("run `agent-service migrate`, or set AGENT_MIGRATE_ON_START=1")
@@ -62,7 +62,7 @@ def test_pending_migrations_are_refused(tmp_path: Path, port: int, empty_databas
 
 def test_a_broken_agents_file_is_refused(tmp_path: Path, port: int, database_url: str) -> None:
     (tmp_path / "agents.toml").write_text("[agents.x]\ntools = ['fly']\n")
-    done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
+    done = run_command(tmp_path, "serve", "--port", str(port), DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done).startswith("agents.toml")
     assert "'fly'" in only_line(done)
@@ -71,24 +71,24 @@ def test_a_broken_agents_file_is_refused(tmp_path: Path, port: int, database_url
 def test_a_port_in_use_is_refused(tmp_path: Path, database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        done = ran(tmp_path, "serve", "--port", str(port), DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
+        done = run_command(tmp_path, "serve", "--port", str(port), DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER)
     assert done.returncode == 1
     assert only_line(done) == f"port {port} is in use: stop the other program or pass --port N"
 
 
-def test_it_migrates_when_told_to_serves_with_several_workers_and_ends_in_order(
+def test_serves_with_migrations_and_several_workers_and_stops_gracefully(
     start: Start, port: int, empty_database_url: str
 ) -> None:
     settings = {"DATABASE_URL": empty_database_url, "AGENT_KEY_PEPPER": PEPPER, "AGENT_MIGRATE_ON_START": "1"}
     server = start("serve", "--port", str(port), "--workers", "2", LOG_FORMAT="json", **settings)
-    until(lambda: not ask("127.0.0.1", port), 60)
+    until(lambda: not probe("127.0.0.1", port), 60)
     server.printed(rf'(?s)"port": {port}, .*"event": "serving".*"event": "serving"')
-    assert server.ended(signal.SIGTERM) == 0
+    assert server.stop(signal.SIGTERM) == 0
     assert server.output().count('"event":"stopped"') == 2
     assert all(line.startswith("{") for line in server.output().splitlines())
 
 
-def test_a_log_that_nobody_reads_stops_neither_the_workers_nor_their_parent(
+def test_a_blocked_log_pipe_stops_neither_the_workers_nor_their_parent(
     tmp_path: Path, port: int, database_url: str
 ) -> None:
     reader, writer = os.pipe()
@@ -106,7 +106,7 @@ def test_a_log_that_nobody_reads_stops_neither_the_workers_nor_their_parent(
         stderr=writer,
     )
     try:
-        until(lambda: not ask("127.0.0.1", port), 60)
+        until(lambda: not probe("127.0.0.1", port), 60)
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
     finally:

@@ -1,4 +1,4 @@
-"""``store import`` and ``store export``: what comes out goes in again, what cannot be stored is told by its line."""
+"""``store import`` and ``store export``: exports can be imported again, bad lines are reported by number."""
 
 import asyncio
 import gzip
@@ -15,7 +15,7 @@ from tests.cli.items import Command, fetch, lines, with_vector, write
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.jsonl.zst"])
-def test_what_was_written_out_comes_in_the_same_with_its_vectors_times_and_lifetimes(store: Command, name: str) -> None:
+def test_an_import_restores_an_export_with_vectors_times_and_ttl(store: Command, name: str) -> None:
     write(
         store.folder / "in.jsonl",
         *map(with_vector, lines(30)),
@@ -23,20 +23,20 @@ def test_what_was_written_out_comes_in_the_same_with_its_vectors_times_and_lifet
         {"namespace": ["a"], "key": "é\n", "value": {"n": 1, "deep": [{"x": None}]}, "index": ["deep[*].x"]},
         {"namespace": ["old"], "key": "1", "value": {}, "created_at": "2020-01-02T03:04:05+01:00"},
     )
-    store.good("import", "in.jsonl", "--tenant", "one")
-    assert "32 items of one written" in store.good("export", name, "--tenant", "one")
-    assert "32 items stored for other (32 new, 0 replaced)" in store.good("import", name, "--tenant", "other")
+    store.run("import", "in.jsonl", "--tenant", "one")
+    assert "32 items of one written" in store.run("export", name, "--tenant", "one")
+    assert "32 items stored for other (32 new, 0 replaced)" in store.run("import", name, "--tenant", "other")
     assert store.items("one") == store.items("other")
     assert len([row for row in store.items("other") if "docs" in row[0] and row[-1] != "None"]) == 29
     assert "2020-01-02 02:04:05" in str(store.items("other"))
     assert (store.folder / name).stat().st_mode & 0o77 == 0
 
 
-def test_an_item_that_is_there_gives_way_stays_or_stops_it_as_asked(store: Command) -> None:
+def test_an_existing_item_is_replaced_kept_or_an_error_as_chosen(store: Command) -> None:
     write(store.folder / "one.jsonl", *lines(3))
     write(store.folder / "two.jsonl", *[{**line, "value": {"text": "new"}} for line in lines(4)])
-    store.good("import", "one.jsonl")
-    assert "1 item stored for default (1 new, 0 replaced), 3 kept" in store.good(
+    store.run("import", "one.jsonl")
+    assert "1 item stored for default (1 new, 0 replaced), 3 kept" in store.run(
         "import", "two.jsonl", "--on-conflict", "keep"
     )
     assert sum('"new"' in row[2] for row in store.items()) == 1
@@ -45,9 +45,9 @@ def test_an_item_that_is_there_gives_way_stays_or_stops_it_as_asked(store: Comma
     assert refused.returncode == 1
     assert "['docs', 'n0'] 'k0' is there already: give --on-conflict keep or replace" in only_line(refused)
     assert store.items() == before
-    assert "4 items stored for default (0 new, 4 replaced)" in store.good("import", "two.jsonl")
+    assert "4 items stored for default (0 new, 4 replaced)" in store.run("import", "two.jsonl")
     assert all('"new"' in row[2] for row in store.items())
-    assert [row[6] for row in store.items()] == [row[6] for row in before], "they were created when they were"
+    assert [row[6] for row in store.items()] == [row[6] for row in before], "the creation times are unchanged"
 
 
 BAD: list[tuple[str, str]] = [
@@ -74,7 +74,7 @@ BAD: list[tuple[str, str]] = [
 ]
 
 
-def test_every_line_that_cannot_be_stored_is_told_by_its_number_and_left_out_if_asked(store: Command) -> None:
+def test_bad_lines_are_reported_by_number_and_skipped_on_request(store: Command) -> None:
     good = lines(2)
     write(store.folder / "bad.jsonl", good[0], *(line for line, _ in BAD), "", good[1])
     stopped = store("import", "bad.jsonl")
@@ -82,7 +82,7 @@ def test_every_line_that_cannot_be_stored_is_told_by_its_number_and_left_out_if_
     assert only_line(stopped).startswith("line 2: JSON is malformed")
     assert only_line(stopped).endswith("nothing was stored")
     assert store.items() == []
-    done = store.good("import", "bad.jsonl", "--skip-bad", "--report", "report.jsonl")
+    done = store.run("import", "bad.jsonl", "--skip-bad", "--report", "report.jsonl")
     assert f"2 items stored for default (2 new, 0 replaced), {len(BAD)} bad lines left out" in done
     report = [json.loads(line) for line in (store.folder / "report.jsonl").read_text().splitlines()]
     assert [one["line"] for one in report] == [*range(2, 2 + len(BAD))]
@@ -90,26 +90,26 @@ def test_every_line_that_cannot_be_stored_is_told_by_its_number_and_left_out_if_
         assert words in one["error"], (line[:100], one)
 
 
-def test_a_file_that_ends_badly_leaves_whole_batches_and_tells_where_to_go_on(store: Command) -> None:
+def test_a_failed_import_keeps_complete_batches_and_says_where_to_resume(store: Command) -> None:
     write(store.folder / "in.jsonl", *lines(2500), "nonsense", *lines(2600)[2500:])
     stopped = store("import", "in.jsonl")
     assert stopped.returncode == 1
     assert "line 2501: JSON is malformed" in only_line(stopped)
     assert only_line(stopped).endswith(
-        "2,000 items stored, of the lines up to 2,000 and of none after it: go on with --from-line 2001"
+        "2,000 items stored, of the lines up to 2,000 and of none after it: continue with --from-line 2001"
     )
     assert len(store.items()) == 2000
-    rest = store.good("import", "in.jsonl", "--from-line", "2001", "--skip-bad")
+    rest = store.run("import", "in.jsonl", "--from-line", "2001", "--skip-bad")
     assert "600 items stored for default (600 new, 0 replaced)" in rest
     assert len(store.items()) == 2600
 
 
-def test_only_a_place_is_read_or_written_where_one_is_named(store: Command) -> None:
+def test_a_prefix_limits_import_and_export(store: Command) -> None:
     write(store.folder / "in.jsonl", *lines(9), {"namespace": ["docs", "n10"], "key": "k", "value": {}})
-    told = store.good("import", "in.jsonl", "--prefix", "docs.n1")
-    assert "3 items stored for default (3 new, 0 replaced), 7 passed over" in told
-    store.good("import", "in.jsonl")
-    store.good("export", "out.jsonl", "--prefix", "docs.n2", "--without-vectors")
+    stderr = store.run("import", "in.jsonl", "--prefix", "docs.n1")
+    assert "3 items stored for default (3 new, 0 replaced), 7 skipped" in stderr
+    store.run("import", "in.jsonl")
+    store.run("export", "out.jsonl", "--prefix", "docs.n2", "--without-vectors")
     found = [json.loads(line) for line in (store.folder / "out.jsonl").read_text().splitlines()]
     assert [one["namespace"] for one in found] == [["docs", "n2"]] * 3
     assert "vectors" not in found[0]
@@ -117,11 +117,11 @@ def test_only_a_place_is_read_or_written_where_one_is_named(store: Command) -> N
 
 def test_a_check_stores_nothing(store: Command) -> None:
     write(store.folder / "in.jsonl", *lines(3))
-    assert "3 items can be stored" in store.good("import", "in.jsonl", "--check")
+    assert "3 items can be stored" in store.run("import", "in.jsonl", "--check")
     assert store.items() == []
 
 
-def test_it_reads_and_writes_pipes(store: Command) -> None:
+def test_reads_and_writes_pipes(store: Command) -> None:
     text = "".join(json.dumps(line) + "\n" for line in lines(3)).encode()
     command = [sys.executable, "-m", "app", "store"]
 
@@ -140,38 +140,38 @@ def test_it_reads_and_writes_pipes(store: Command) -> None:
     assert [json.loads(line)["key"] for line in piped("export", b"").splitlines()] == ["k0", "k1", "k2"]
 
 
-def test_the_index_of_neighbours_is_there_again_after_it_was_rebuilt_also_after_a_bad_line(store: Command) -> None:
+def test_the_vector_index_is_rebuilt_also_after_a_failed_import(store: Command) -> None:
     sql = "select indexdef from pg_indexes where indexname like 'store_vectors_%_near_idx' order by 1"
     before = asyncio.run(fetch(store.url, sql))
     write(store.folder / "in.jsonl", *map(with_vector, lines(20)))
     write(store.folder / "bad.jsonl", *map(with_vector, lines(20)), "nonsense")
-    told = store.good("import", "in.jsonl", "--rebuild-index")
-    assert "building the index store_vectors_384_near_idx" in told
+    stderr = store.run("import", "in.jsonl", "--rebuild-index")
+    assert "building the index store_vectors_384_near_idx" in stderr
     assert asyncio.run(fetch(store.url, sql)) == before
     assert store("import", "bad.jsonl", "--rebuild-index").returncode == 1
     assert asyncio.run(fetch(store.url, sql)) == before
 
 
 @pytest.mark.parametrize(
-    "words,told",
+    "words,message",
     [
         (["import", "missing.jsonl"], "missing.jsonl cannot be read (No such file or directory)"),
-        (["import", "there", "--from-line", "0"], "--from-line counts from 1"),
-        (["import", "there", "--report", "x"], "--report goes with --skip-bad"),
+        (["import", "there", "--from-line", "0"], "--from-line must be at least 1"),
+        (["import", "there", "--report", "x"], "--report needs --skip-bad"),
         (["import", "there", "--prefix", "a..b"], "`--prefix` has an empty label"),
         (["import", "there", "--on-conflict", "maybe"], "argument --on-conflict: invalid choice"),
-        (["export", "there"], "the file there cannot be made (File exists): name a new file"),
+        (["export", "there"], "the file there cannot be created (File exists): name a new file"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(store: Command, words: list[str], told: str) -> None:
+def test_wrong_usage_is_one_line_and_exit_code_2(store: Command, words: list[str], message: str) -> None:
     write(store.folder / "there")
     done = store(*words)
     assert done.returncode == 2
-    assert only_line(done).startswith(told)
+    assert only_line(done).startswith(message)
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_a_terminal_sees_how_far_it_is_and_colours_only_if_it_wants_them(store: Command, colour: bool) -> None:
+def test_progress_is_shown_on_a_terminal_and_coloured_unless_no_color(store: Command, colour: bool) -> None:
     write(store.folder / "in.jsonl", *lines(3000))
     ours, theirs = pty.openpty()
     more = {} if colour else {"NO_COLOR": "1"}
@@ -186,7 +186,7 @@ def test_a_terminal_sees_how_far_it_is_and_colours_only_if_it_wants_them(store: 
     try:
         while piece := os.read(ours, 65536):
             seen += piece
-    except OSError:  # as Linux says that the other end is closed
+    except OSError:  # Linux reports the closed end like this
         pass
     finally:
         os.close(ours)

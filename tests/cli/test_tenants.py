@@ -1,4 +1,4 @@
-"""``tenants``: limits of their own, and what was spent."""
+"""``tenants``: limits and usage."""
 
 import asyncio
 import json
@@ -9,12 +9,12 @@ import pytest
 
 from app.base.byte_sizes import parse_size, show_size
 from app.security.access.structs import tenant_id_of
-from tests.cli.commands import PEPPER, only_line, ran
+from tests.cli.commands import PEPPER, only_line, run_command
 
 
-def test_a_tenant_gets_limits_of_its_own_and_loses_them_again(tmp_path: Path, fresh_database_url: str) -> None:
+def test_limits_of_a_tenant_are_set_and_unset(tmp_path: Path, fresh_database_url: str) -> None:
     settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
-    made = ran(
+    made = run_command(
         tmp_path,
         "tenants",
         "limits",
@@ -29,34 +29,32 @@ def test_a_tenant_gets_limits_of_its_own_and_loses_them_again(tmp_path: Path, fr
     assert made.returncode == 0, made.stderr
     shown = dict(line.split(maxsplit=1) for line in made.stdout.splitlines()[1:])
     assert (shown["rate_per_minute"], shown["cost_per_day"], shown["runs"]) == ("600", "2.5", "as the setting says")
-    unset = ran(tmp_path, "tenants", "limits", "acme", "--unset", "cost_per_day", **settings)
+    unset = run_command(tmp_path, "tenants", "limits", "acme", "--unset", "cost_per_day", **settings)
     assert (
         dict(line.split(maxsplit=1) for line in unset.stdout.splitlines()[1:])["cost_per_day"] == "as the setting says"
     )
-    assert ran(tmp_path, "tenants", "limits", "acme", **settings).stdout == unset.stdout
-    assert len(ran(tmp_path, "tenants", "usage", "acme", **settings).stdout.splitlines()) == 1
+    assert run_command(tmp_path, "tenants", "limits", "acme", **settings).stdout == unset.stdout
+    assert len(run_command(tmp_path, "tenants", "usage", "acme", **settings).stdout.splitlines()) == 1
 
 
-def test_what_is_no_limit_is_one_line(tmp_path: Path, fresh_database_url: str) -> None:
+def test_an_invalid_limit_is_one_line(tmp_path: Path, fresh_database_url: str) -> None:
     settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
     for given, words in (
         (["--set", "speed=3"], "there is no limit 'speed': use rate_per_minute, "),
         (["--set", "runs"], "--set must be NAME=NUMBER, not 'runs'"),
         (["--set", "runs=many"], "--set: "),
-        (["--set", "runs=-1"], "--set: a limit is never below 0"),
+        (["--set", "runs=-1"], "--set: a limit must not be negative"),
     ):
-        done = ran(tmp_path, "tenants", "limits", "acme", "--create", *given, **settings)
+        done = run_command(tmp_path, "tenants", "limits", "acme", "--create", *given, **settings)
         assert done.returncode == 2
         assert only_line(done).startswith(words)
 
 
-def test_a_mistyped_tenant_is_neither_listed_nor_limited_and_a_new_one_is_named(
-    tmp_path: Path, fresh_database_url: str
-) -> None:
+def test_a_mistyped_tenant_is_refused_and_a_new_one_is_reported(tmp_path: Path, fresh_database_url: str) -> None:
     settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
-    made = ran(tmp_path, "keys", "create", "--name", "k", "--tenant", "acme", **settings)
+    made = run_command(tmp_path, "keys", "create", "--name", "k", "--tenant", "acme", **settings)
     assert (made.returncode, "tenant 'acme' is new" in made.stderr) == (0, True)
-    again = ran(tmp_path, "keys", "create", "--name", "k", "--tenant", "acme", **settings)
+    again = run_command(tmp_path, "keys", "create", "--name", "k", "--tenant", "acme", **settings)
     assert (again.returncode, "is new" in again.stderr) == (0, False)
     unknown: list[tuple[str, ...]] = [
         ("keys", "list", "--tenant", "acne"),
@@ -65,7 +63,7 @@ def test_a_mistyped_tenant_is_neither_listed_nor_limited_and_a_new_one_is_named(
         ("tenants", "usage", "acne"),
     ]
     for words in unknown:
-        done = ran(tmp_path, *words, **settings)
+        done = run_command(tmp_path, *words, **settings)
         assert (done.returncode, only_line(done).startswith("Tenant 'acne' not found")) == (1, True)
     known: list[tuple[str, ...]] = [
         ("keys", "list"),
@@ -73,7 +71,7 @@ def test_a_mistyped_tenant_is_neither_listed_nor_limited_and_a_new_one_is_named(
         ("tenants", "usage", "acme"),
     ]
     for words in known:
-        assert ran(tmp_path, *words, **settings).returncode == 0
+        assert run_command(tmp_path, *words, **settings).returncode == 0
 
 
 async def _measured(url: str, share: float) -> None:
@@ -88,13 +86,13 @@ async def _measured(url: str, share: float) -> None:
     await connection.close()
 
 
-def test_a_limit_on_stored_bytes_is_set_shown_and_watched(tmp_path: Path, fresh_database_url: str) -> None:
+def test_a_storage_limit_is_set_shown_and_checked(tmp_path: Path, fresh_database_url: str) -> None:
     settings = {"DATABASE_URL": fresh_database_url, "AGENT_KEY_PEPPER": PEPPER}
-    done = ran(tmp_path, "tenants", "limits", "acme", "--create", "--bytes", "10GiB", **settings)
+    done = run_command(tmp_path, "tenants", "limits", "acme", "--create", "--bytes", "10GiB", **settings)
     assert done.returncode == 0, done.stderr
     assert ["bytes", "10737418240", "(10", "GiB)"] in [line.split() for line in done.stdout.splitlines()]
     asyncio.run(_measured(fresh_database_url, 0.5))
-    usage = ran(tmp_path, "tenants", "usage", "acme", **settings).stdout.splitlines()
+    usage = run_command(tmp_path, "tenants", "usage", "acme", **settings).stdout.splitlines()
     assert usage[2].startswith("STORED (")
     assert [" ".join(line.split()) for line in usage[3:]] == [
         "store 5 GiB",
@@ -102,7 +100,7 @@ def test_a_limit_on_stored_bytes_is_set_shown_and_watched(tmp_path: Path, fresh_
         "all 5 GiB of 10 GiB (50%)",
     ]
     asyncio.run(_measured(fresh_database_url, 0.95))
-    document = json.loads(ran(tmp_path, "doctor", "--json", "--quick", **settings).stdout)
+    document = json.loads(run_command(tmp_path, "doctor", "--json", "--quick", **settings).stdout)
     [row] = [row for row in document["rows"] if row["check"] == "storage of tenants"]
     assert (row["status"], row["seen"]) == ("fail", "acme: 9.5 GiB of 10 GiB")
 
@@ -117,11 +115,11 @@ def test_a_limit_on_stored_bytes_is_set_shown_and_watched(tmp_path: Path, fresh_
         ("0", 0, "0 bytes"),
     ],
 )
-def test_sizes_are_read_and_written_as_people_do(text: str, count: int, shown: str) -> None:
+def test_sizes_are_parsed_and_formatted(text: str, count: int, shown: str) -> None:
     assert (parse_size(text), show_size(count)) == (count, shown)
 
 
-def test_what_is_no_size_is_refused_with_an_example() -> None:
+def test_an_invalid_size_is_refused_with_an_example() -> None:
     for text in ("10 elephants", "-1", "GiB", ""):
         with pytest.raises(ValueError, match="like 10GiB or 500MB"):
             parse_size(text)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.base.crash_points import POINTS
-from tests.cli.commands import only_line, ran
+from tests.cli.commands import only_line, run_command
 from tests.database import clone, drop
 from tests.faults import checker
 from tests.faults.campaign import campaign, checked
@@ -143,7 +143,7 @@ async def test_one_key_makes_one_run_whatever_dies_meanwhile(
 
 def test_production_refuses_to_crash_on_purpose(tmp_path: Path) -> None:
     settings = {"DATABASE_URL": "postgresql:///x?host=/nowhere", "APP_ENV": "production", "AGENT_CRASH_AT": "accepted"}
-    done = ran(tmp_path, "serve", **settings)
+    done = run_command(tmp_path, "serve", **settings)
     assert done.returncode == 2
     assert only_line(done).startswith("AGENT_CRASH_AT is for tests")
 

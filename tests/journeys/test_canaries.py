@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
@@ -78,7 +78,7 @@ async def test_no_secret_and_no_prompt_is_seen_where_it_does_not_belong(
         "LOG_FORMAT": "json",
     }
     made = await asyncio.to_thread(
-        ran, tmp_path, "keys", "create", "--name", "canary", "--role", "admin", **environment
+        run_command, tmp_path, "keys", "create", "--name", "canary", "--role", "admin", **environment
     )
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
@@ -102,7 +102,7 @@ async def test_no_secret_and_no_prompt_is_seen_where_it_does_not_belong(
     assert [part[:2000] for part in said if plant.seen_in(part)] == []
     assert plant.seen_in(await rows(fresh_database_url)) == []
     for verb in (["agents", "check"], ["keys", "list"]):
-        done = await asyncio.to_thread(ran, tmp_path, *verb, **environment)
+        done = await asyncio.to_thread(run_command, tmp_path, *verb, **environment)
         assert plant.seen_in(done.stdout + done.stderr) == []
 
 

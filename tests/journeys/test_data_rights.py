@@ -140,9 +140,9 @@ def test_a_tenant_goes_altogether_and_may_come_again(guarded: Served) -> None:
 def test_what_cannot_be_is_told_in_one_line(guarded: Served, tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     for words, line in (
-        (("export", "--out", str(tmp_path / "there")), "cannot be made (File exists): name a new file"),
+        (("export", "--out", str(tmp_path / "there")), "cannot be created (File exists): name a new file"),
         (("export", "--out", "-", "--metadata", "ada"), "--metadata must be NAME=VALUE, like user_id=ada, not 'ada'"),
-        (("delete", "--yes", "--metadata", "{}"), "--metadata names nobody: leave it out if everything of the tenant"),
+        (("delete", "--yes", "--metadata", "{}"), "--metadata has no fields: leave it out to select the whole tenant"),
         (("delete", "--yes", "--namespace", "users.ada"), "--namespace goes with --metadata"),
     ):
         done = command(guarded, "data", *words, "--tenant", "acme")

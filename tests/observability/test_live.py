@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 from tests.database import clone, drop
 from tests.journeys.conftest import PEPPER, Served, free_port
 from tests.llm.fake_provider import FakeProvider
@@ -68,7 +68,7 @@ async def server(server_url: str, tmp_path: Path, provider: FakeProvider) -> Asy
         "WORKERS": "2",
         **keys,
     }
-    made = ran(tmp_path, "keys", "create", "--name", "test", DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
+    made = run_command(tmp_path, "keys", "create", "--name", "test", DATABASE_URL=url, AGENT_KEY_PEPPER=PEPPER)
     (tmp_path / "key").write_text(made.stdout.split()[-1])
     served = Served("", tmp_path, **settings)
     try:
@@ -139,7 +139,7 @@ async def test_what_rules_and_dashboard_name_is_on_the_page_of_a_running_server(
     places = [word for place in RULES for word in ("--rules", str(place))]
     address = f"http://127.0.0.1:{server.port}"
     doctor = await asyncio.to_thread(
-        ran, server.log.parent, "doctor", "--json", "--url", address, *places, "--skip", "server"
+        run_command, server.log.parent, "doctor", "--json", "--url", address, *places, "--skip", "server"
     )
     rows = {row["check"]: row["status"] for row in json.loads(doctor.stdout)["rows"] if row["area"] == "alerts"}
     assert (rows["rules load"], rows["metrics known"]) == ("pass", "pass")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.cli.doctor.alert_rules import OURS
+from app.cli.doctor.alert_rules import METRIC_NAMES
 from app.cli.doctor.label_values import known_values, unknown_values
 from deploy.grafana import dashboard
 from deploy.prometheus import rules as generated
@@ -134,7 +134,7 @@ def test_every_name_and_label_of_a_query_is_declared(expression: str) -> None:
         assert set(selector.labels) <= known[selector.name] | TARGET_LABELS
         labels |= known[selector.name]
     assert grouped(expression) <= labels
-    assert set(OURS.findall(re.sub(r"\{[^}]*\}|\([a-z_, ]*\)", "", expression))) <= {one.name for one in asked}
+    assert set(METRIC_NAMES.findall(re.sub(r"\{[^}]*\}|\([a-z_, ]*\)", "", expression))) <= {one.name for one in asked}
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.infra.settings.environment import variables
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 from tests.database import execute
 from tests.observability.asking import DEPLOY
 from tests.system.house import API, NOWHERE, built, client_of
@@ -39,8 +39,8 @@ async def test_every_statement_is_one_that_the_database_takes(database_url: str,
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_command_is_one(verb: str, tmp_path: Path) -> None:
     first, *rest = verb.split()
-    two = ran(tmp_path, first, *rest, "--help")
-    one = ran(tmp_path, first, "--help")
+    two = run_command(tmp_path, first, *rest, "--help")
+    one = run_command(tmp_path, first, "--help")
     assert one.returncode == 0
     assert two.returncode == 0 or not re.search(r"^positional arguments:\n +\{", one.stdout, re.MULTILINE)
 

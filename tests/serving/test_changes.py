@@ -12,8 +12,8 @@ from app.cli.dev import SourceWatcher
 
 @pytest.fixture(autouse=True)
 def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dev, "LEAST", 0.0)
-    monkeypatch.setattr(dev, "SHARE", 0)
+    monkeypatch.setattr(dev, "MIN_INTERVAL", 0.0)
+    monkeypatch.setattr(dev, "MAX_LOAD", 0)
 
 
 def touched(path: Path) -> None:
@@ -47,7 +47,7 @@ def test_other_files_are_ignored(tmp_path: Path, name: str) -> None:
 
 
 def test_a_large_folder_is_scanned_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dev, "SHARE", 1e9)
+    monkeypatch.setattr(dev, "MAX_LOAD", 1e9)
     watched = SourceWatcher([tmp_path])
     touched(tmp_path / "tools.py")
     assert not watched.found()

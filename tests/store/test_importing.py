@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.cli.commands import ran
+from tests.cli.commands import run_command
 from tests.store.conftest import Store, Tenant
 
 
 def load(store: Store, folder: Path, *lines: dict[str, Any], words: tuple[str, ...] = ()) -> str:
     (folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ("store", "import", "in.jsonl", "--tenant", "ours", *words)
-    done = ran(folder, *command, DATABASE_URL=store.url)
+    done = run_command(folder, *command, DATABASE_URL=store.url)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

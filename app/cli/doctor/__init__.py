@@ -1,4 +1,4 @@
-"""``agent-service doctor``: the deployment checklist, row by row, on a running server and a source tree."""
+"""``agent-service doctor``: the deployment checklist for a running server and a source tree."""
 
 import argparse
 import json
@@ -10,25 +10,25 @@ LISTEN_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  compare
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """What to look at; without options what the environment and this folder tell of."""
+    """Declare the options; without any, the targets come from the environment and the current folder."""
     parser.add_argument("--url", help="the running server (default: HOST and PORT, where DATABASE_URL is set)")
     parser.add_argument("--metrics-url", help="where /metrics is (default: METRICS_PORT, or the same)")
     parser.add_argument("--key-file", metavar="FILE", help="an API key; with the role operator, health has details")
     parser.add_argument("--source", metavar="FOLDER", help="a source tree (default: this folder, if it is one)")
     parser.add_argument("--container", default="", metavar="NAME", help="a container of podman or docker")
-    parser.add_argument("--log", action="append", default=[], metavar="FILE", help="a log to look for secrets in")
+    parser.add_argument("--log", action="append", default=[], metavar="FILE", help="a log to search for secrets")
     parser.add_argument(
         "--rules", action="append", default=[], metavar="FILE", help="alerts (default: deploy/prometheus)"
     )
     parser.add_argument("--quick", action="store_true", help="leave out the tests and the image")
     parser.add_argument("--skip", action="append", default=[], metavar="CHECK", help="leave out a check, or an area")
-    parser.add_argument("--json", action="store_true", help="print the rows for a program")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fill in the checklist and print it; 1 when something that was asked for does not hold."""
+    """Run the checks and print the checklist; exit code 1 if one does not hold."""
     from app.cli.doctor import alert_rules, dependencies, environment, external_programs, secret_leaks, server
-    from app.cli.doctor.checklist import Checklist, shown, summary
+    from app.cli.doctor.checklist import Checklist, render_row, summary
     from app.cli.doctor.deployment import DeployedServer
     from app.infra.settings.environment import is_loopback, load
 
@@ -39,37 +39,39 @@ def run(arguments: argparse.Namespace) -> int:
     url = arguments.url or (f"http://{host}:{settings.server.port}" if configured else "")
     folder = _source(arguments.source)
     if not any((url, folder, arguments.container, arguments.log, arguments.rules)):
-        raise UsageError("there is nothing to look at: pass --url, --source or --container, or set DATABASE_URL")
-    sheet = Checklist(arguments.skip, (lambda _: None) if arguments.json else lambda row: print(shown(row), flush=True))
-    secrets, ordinary = secret_leaks.known(settings, key)
-    site = DeployedServer(url, key) if url else None
-    metrics = (
-        DeployedServer(arguments.metrics_url or _metrics_url(site, settings.server.metrics_port)) if site else None
+        raise UsageError("there is nothing to check: pass --url, --source or --container, or set DATABASE_URL")
+    checklist = Checklist(
+        arguments.skip, (lambda _: None) if arguments.json else lambda row: print(render_row(row), flush=True)
     )
-    if site is not None and metrics is not None:
-        open_to_all = configured and settings.auth.mode == "none" and is_loopback(site.host)
-        server.add_rows(sheet, site, metrics, open_to_all=open_to_all)
-        secret_leaks.in_answers(sheet, site, metrics, secrets, ordinary)
+    secrets, ordinary = secret_leaks.known(settings, key)
+    api = DeployedServer(url, key) if url else None
+    metrics = DeployedServer(arguments.metrics_url or _metrics_url(api, settings.server.metrics_port)) if api else None
+    if api is not None and metrics is not None:
+        open_to_all = configured and settings.auth.mode == "none" and is_loopback(api.host)
+        server.add_rows(checklist, api, metrics, open_to_all=open_to_all)
+        secret_leaks.in_answers(checklist, api, metrics, secrets, ordinary)
     else:
-        sheet.leave(server.AREA, "health", "no --url, and DATABASE_URL is not set")
-    secret_leaks.in_logs(sheet, arguments.log, secrets)
+        checklist.omit(server.AREA, "health", "no --url, and DATABASE_URL is not set")
+    secret_leaks.in_logs(checklist, arguments.log, secrets)
     if configured:
-        environment.add_rows(sheet, settings)
+        environment.add_rows(checklist, settings)
     else:
-        sheet.leave(environment.AREA, "production", "DATABASE_URL is not set: this is not the environment of a server")
-    dependencies.add_rows(sheet, settings)
-    external_programs.container(sheet, arguments.container)
+        checklist.omit(
+            environment.AREA, "production", "DATABASE_URL is not set: this is not the environment of a server"
+        )
+    dependencies.add_rows(checklist, settings)
+    external_programs.container(checklist, arguments.container)
     rules = [Path(one) for one in arguments.rules] or _rules(folder)
-    alert_rules.load(sheet, rules)
+    alert_rules.load(checklist, rules)
     if rules:
-        alert_rules.values(sheet, rules + (list((folder / "deploy" / "grafana").rglob("*.json")) if folder else []))
+        alert_rules.values(checklist, rules + (list((folder / "deploy" / "grafana").rglob("*.json")) if folder else []))
     if rules and metrics is not None:
-        alert_rules.known(sheet, rules, metrics)
-    external_programs.source(sheet, folder, quick=arguments.quick)
-    if sheet.unused:
-        raise UsageError(f"--skip {min(sheet.unused)}: there is no such check")
-    print(json.dumps(sheet.document(), indent=2) if arguments.json else summary(sheet))
-    return 0 if sheet.holds else 1
+        alert_rules.known(checklist, rules, metrics)
+    external_programs.source(checklist, folder, quick=arguments.quick)
+    if checklist.unused:
+        raise UsageError(f"--skip {min(checklist.unused)}: there is no such check")
+    print(json.dumps(checklist.document(), indent=2) if arguments.json else summary(checklist))
+    return 0 if checklist.holds else 1
 
 
 def _key(path: str | None) -> str:
@@ -78,8 +80,8 @@ def _key(path: str | None) -> str:
     return secret_file("--key-file", path) if path else ""
 
 
-def _metrics_url(site: "DeployedServer", port: int) -> str:  # type: ignore[name-defined]  # noqa: F821
-    return f"http://{site.host}:{port}" if port else site.url
+def _metrics_url(api: "DeployedServer", port: int) -> str:  # type: ignore[name-defined]  # noqa: F821
+    return f"http://{api.host}:{port}" if port else api.url
 
 
 def _source(given: str | None) -> Path | None:
@@ -94,10 +96,10 @@ def _source(given: str | None) -> Path | None:
 
 
 def _rules(folder: Path | None) -> list[Path]:
-    """The files of rules that come with the sources: those that have groups of them."""
-    place = (folder or Path()) / "deploy" / "prometheus"
+    """Return the rules files of the source tree: those with ``groups``."""
+    rules_folder = (folder or Path()) / "deploy" / "prometheus"
     return sorted(
         path
-        for path in place.rglob("*.y*ml")
+        for path in rules_folder.rglob("*.y*ml")
         if "\ngroups:" in f"\n{path.read_text('utf-8')}" and "tests" not in str(path)
     )

@@ -1,4 +1,4 @@
-"""The rows of the checklist: what is asked, how a person would ask it, what should be seen, and what is."""
+"""The checklist: its rows, how checks fill them in, and how they are printed."""
 
 import http.client
 from collections.abc import Callable, Collection
@@ -14,16 +14,18 @@ COLOURS = {PASS: GREEN, FAIL: RED, SKIPPED: RED, NOT_ASKED: DIM}
 MAX_DETAIL_LENGTH = 300
 
 CheckFunction = Callable[[], tuple[bool, str]]
-"""Whether it holds, and what was seen. Raises ``CheckUnavailable``, or ``OSError`` for something that does not
-answer."""
+"""Returns whether the check holds, and what was seen.
+
+Raises ``CheckUnavailable`` if it cannot be evaluated, ``OSError`` if something does not answer.
+"""
 
 
 class CheckUnavailable(Exception):
-    """A row that was asked for and could not be looked at: its words say why. It does not count as held."""
+    """The check cannot be evaluated; the message says why. It does not count as held."""
 
 
 class CheckRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row; ``status`` is ``pass``, ``fail``, ``skipped`` (nobody could tell) or ``not asked``."""
+    """One row; ``status`` is ``pass``, ``fail``, ``skipped`` (could not be evaluated) or ``not asked``."""
 
     area: str
     check: str
@@ -34,8 +36,9 @@ class CheckRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checklist:
-    """The checklist while it is filled in. ``skip`` names checks that are not asked for; ``on_row`` hears of each
-    row.
+    """Run checks and collect their rows.
+
+    ``skip``: names of checks and areas to omit; ``on_row`` is called with each row.
     """
 
     def __init__(self, skip: Collection[str] = (), on_row: Callable[[CheckRow], None] = lambda _: None) -> None:
@@ -44,13 +47,13 @@ class Checklist:
         self._skip = frozenset(skip)
         self._on_row = on_row
 
-    def ask(self, area: str, check: str, command: str, expected: str, look: CheckFunction) -> bool:
-        """Look, and write down what was seen; whether it holds."""
+    def check(self, area: str, check: str, command: str, expected: str, evaluate: CheckFunction) -> bool:
+        """Run a check, add its row and return whether it holds."""
         if check in self._skip or area in self._skip:
-            self.leave(area, check, "--skip")
+            self.omit(area, check, "--skip")
             return False
         try:
-            holds, seen = look()
+            holds, seen = evaluate()
             status = PASS if holds else FAIL
         except CheckUnavailable as error:
             status, seen = SKIPPED, str(error)
@@ -60,8 +63,8 @@ class Checklist:
         self._add(CheckRow(area=area, check=check, status=status, command=command, expected=expected, seen=seen))
         return status == PASS
 
-    def leave(self, area: str, check: str, reason: str) -> None:
-        """A row that does not apply, or that nobody wants to know."""
+    def omit(self, area: str, check: str, reason: str) -> None:
+        """Add a row for a check that does not apply or is not wanted."""
         self._add(CheckRow(area=area, check=check, status=NOT_ASKED, seen=reason))
 
     def _add(self, row: CheckRow) -> None:
@@ -71,35 +74,35 @@ class Checklist:
 
     @property
     def holds(self) -> bool:
-        """Whether everything that was asked for holds."""
+        """Whether all checks hold, except the omitted ones."""
         return all(row.status in {PASS, NOT_ASKED} for row in self.rows)
 
     def counts(self) -> dict[str, int]:
-        """How many rows of each status."""
+        """Count the rows by status."""
         return {status: sum(row.status == status for row in self.rows) for status in (PASS, FAIL, SKIPPED, NOT_ASKED)}
 
     def document(self) -> dict[str, Any]:
-        """For programs: this form is kept."""
+        """Return the JSON document, a stable format for programs."""
         rows = [msgspec.to_builtins(row) for row in self.rows]
         return {"version": 1, "holds": self.holds, "counts": self.counts(), "rows": rows}
 
 
-def shown(row: CheckRow) -> str:
-    """A row for a person: the check and what was seen on one line, how to see it oneself below."""
+def render_row(row: CheckRow) -> str:
+    """Format a row: the check and what was seen, then what was expected and the command to see it."""
     status = styled(row.status.ljust(9), COLOURS[row.status])
     line = f"  {status}  {row.area.ljust(9)}  {row.check.ljust(28)}  {row.seen}"
     if row.status == NOT_ASKED:
         return line.rstrip()
-    below = [f"{'':24}{styled(name.ljust(8), DIM)}  {text}" for name, text in _ways(row)]
+    below = [f"{'':24}{styled(name.ljust(8), DIM)}  {text}" for name, text in _details(row)]
     return "\n".join([line.rstrip(), *below])
 
 
-def _ways(row: CheckRow) -> tuple[tuple[str, str], ...]:
+def _details(row: CheckRow) -> tuple[tuple[str, str], ...]:
     return ("expected", row.expected), ("command", row.command)
 
 
-def summary(sheet: Checklist) -> str:
-    """The last line."""
-    counts = ", ".join(f"{count} {status}" for status, count in sheet.counts().items())
-    word = styled("all that was asked for holds", BOLD, GREEN) if sheet.holds else styled("not all holds", BOLD, RED)
+def summary(checklist: Checklist) -> str:
+    """Return the last line, with the counts."""
+    counts = ", ".join(f"{count} {status}" for status, count in checklist.counts().items())
+    word = styled("all checks hold", BOLD, GREEN) if checklist.holds else styled("not all checks hold", BOLD, RED)
     return f"\n  {word}: {counts}"

@@ -1,4 +1,4 @@
-"""A running deployment, asked over HTTP as any client would."""
+"""HTTP client for the deployment under check."""
 
 import http.client
 import json
@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 from app.base.errors import UsageError
 
-SECONDS = 10.0
+TIMEOUT = 10.0
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 
 class HttpReply(NamedTuple):
-    """What came back; the names of ``headers`` are in small letters."""
+    """An HTTP response; names of ``headers`` are lower case."""
 
     status: int
     headers: dict[str, str]
     text: str
 
     def json(self) -> dict[str, Any]:
-        """The object that it holds, or an empty one."""
+        """Return the JSON object of the body; empty if it is not one."""
         try:
             value = json.loads(self.text)
         except ValueError:
@@ -28,7 +28,7 @@ class HttpReply(NamedTuple):
 
 
 class DeployedServer:
-    """The server at ``url``, asked with ``key`` where one is given. Raises ``UsageError`` for what is no address."""
+    """The server at ``url``, with an optional API key. Raises ``UsageError`` if the URL is invalid."""
 
     def __init__(self, url: str, key: str = "") -> None:
         parts = urllib.parse.urlsplit(url)
@@ -41,10 +41,10 @@ class DeployedServer:
         self._path = parts.path.rstrip("/")
         self.key = key
 
-    def ask(self, path: str, *, accept: str = "", key: bool = False, body: str | None = None) -> HttpReply:
-        """GET, or POST of ``body``. Raises ``OSError`` or ``HTTPException`` when nobody answers."""
+    def request(self, path: str, *, accept: str = "", key: bool = False, body: str | None = None) -> HttpReply:
+        """Send GET, or POST with ``body``. Raises ``OSError`` or ``HTTPException`` if there is no response."""
         kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
-        connection = kind(self.host, self._port, timeout=SECONDS)
+        connection = kind(self.host, self._port, timeout=TIMEOUT)
         headers = {"accept": accept or "*/*"}
         if key and self.key:
             headers["x-api-key"] = self.key
@@ -59,5 +59,5 @@ class DeployedServer:
             connection.close()
 
     def curl(self, path: str, options: str = "") -> str:
-        """The same for a person."""
+        """Return the equivalent curl command."""
         return f"curl -sS {options}{' ' * bool(options)}'{self.url}{path}'"

@@ -1,10 +1,11 @@
-"""Rows that other programs answer: make in a source tree, podman or docker, promtool."""
+"""Checks that run other programs: make in a source tree, podman or docker."""
 
 import json
 import os
 import shutil
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +21,35 @@ SOURCE = {
     "test": 7200,
     "image": 1800,
 }
-"""Targets of make, and the seconds that each may take."""
+"""Targets of make, with their timeouts in seconds."""
 SLOW = ("test", "image")
 NO_PRIVILEGES = "no-new-privileges"
 
 
-def source(sheet: Checklist, folder: Path | None, *, quick: bool) -> None:
-    """A row for each target of the source tree in ``folder``."""
+def source(checklist: Checklist, folder: Path | None, *, quick: bool) -> None:
+    """Run each make target in ``folder``."""
     if folder is None:
-        sheet.leave("source", "tree", "no --source, and this folder is no source tree")
+        checklist.omit("source", "tree", "no --source, and this folder is not a source tree")
         return
     for target, seconds in SOURCE.items():
         if quick and target in SLOW:
-            sheet.leave("source", target, "--quick")
+            checklist.omit("source", target, "--quick")
         else:
             command = ["make", "-C", str(folder), "--no-print-directory", target]
-            sheet.ask("source", target, " ".join(command), "exit code 0", lambda c=command, s=seconds: ran(c, s))  # type: ignore[misc]
+            checklist.check("source", target, " ".join(command), "exit code 0", partial(run_command, command, seconds))
 
 
 def is_source(folder: Path) -> bool:
-    """Whether ``folder`` has the sources of this program."""
+    """Whether ``folder`` is a source tree of this program."""
     project = folder / "pyproject.toml"
     return (folder / "Makefile").is_file() and project.is_file() and 'name = "agent-service"' in project.read_text()
 
 
-def ran(command: list[str], seconds: float) -> tuple[bool, str]:
-    """Whether ``command`` ends well within ``seconds``, and what it said last. What it has started ends with it."""
+def run_command(command: list[str], seconds: float) -> tuple[bool, str]:
+    """Run ``command``; return whether it succeeds within ``seconds``, and the last line of its output.
+
+    Raises ``CheckUnavailable`` if it is not installed. On a timeout its whole process group is killed.
+    """
     if shutil.which(command[0]) is None:
         raise CheckUnavailable(f"{command[0]} is not installed")
     with subprocess.Popen(
@@ -62,14 +66,14 @@ def ran(command: list[str], seconds: float) -> tuple[bool, str]:
     lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
     if process.returncode == 0:
         return True, "exit code 0"
-    said = [line for line in lines if not line.startswith("make")]
-    return False, f"exit code {process.returncode}: {(said or lines or [''])[-1]}"
+    relevant = [line for line in lines if not line.startswith("make")]
+    return False, f"exit code {process.returncode}: {(relevant or lines or [''])[-1]}"
 
 
-def container(sheet: Checklist, name: str) -> None:
-    """Rows about the running container ``name``."""
+def container(checklist: Checklist, name: str) -> None:
+    """Check the hardening of the running container ``name``."""
     if not name:
-        sheet.leave("container", "hardened", "no --container")
+        checklist.omit("container", "hardened", "no --container")
         return
     engine = next((one for one in ("podman", "docker") if shutil.which(one)), "podman")
     inspect = f"{engine} inspect {name}"
@@ -85,13 +89,13 @@ def container(sheet: Checklist, name: str) -> None:
         inspected.update(found[0])
         return inspected["State"]["Status"] == "running", inspected["State"]["Status"]
 
-    if not sheet.ask("container", "running", inspect, "running", running):
-        sheet.leave("container", "hardened", "it does not run")
+    if not checklist.check("container", "running", inspect, "running", running):
+        checklist.omit("container", "hardened", "it does not run")
         return
     host = inspected["HostConfig"]
     user = str(inspected["Config"].get("User") or "root")
     dropped = [one.upper().removeprefix("CAP_") for one in host.get("CapDrop") or []]
-    # podman lists what was dropped one by one and says what is left; docker repeats what was asked for
+    # podman lists each dropped capability and the effective ones; docker repeats the configuration
     left = (
         inspected["EffectiveCaps"] or []
         if "EffectiveCaps" in inspected
@@ -112,4 +116,4 @@ def container(sheet: Checklist, name: str) -> None:
         ("health check", "healthy", health == "healthy", health),
     )
     for check, expected, holds, seen in rows:
-        sheet.ask("container", check, inspect, expected, lambda h=holds, s=seen: (h, s))  # type: ignore[misc]
+        checklist.check("container", check, inspect, expected, lambda h=holds, s=seen: (h, s))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What rules and dashboards compare labels with: a value that is never counted makes a rule that never speaks."""
+"""Find label values in rules and dashboards that are never counted: such a rule never fires."""
 
 import json
 import re
@@ -17,11 +17,11 @@ _MATCHER = re.compile(rf"([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*({_QUOTED})")
 MAX_LISTED = 20
 
 LabelValues = dict[str, dict[str, tuple[str, ...]]]
-"""By the name of a sample and of its label: all values that there can be. Labels with any other values are not here."""
+"""All possible values by sample and label name; labels with open sets of values are left out."""
 
 
 def known_values() -> LabelValues:
-    """The values that the instruments of this program declare, the bounds of buckets among them."""
+    """Return the label values that the instruments declare, including bucket bounds."""
     found: LabelValues = {}
     for part in (*Meters().instruments(), *Meters(latest=True).instruments()):
         closed = {plain_name(label): (*label.values, OVERFLOW) for label in part.labels if isinstance(label, EnumLabel)}
@@ -33,33 +33,33 @@ def known_values() -> LabelValues:
 
 
 def unknown_values(expression: str, values: LabelValues) -> list[str]:
-    """A sentence for each value in ``expression`` (PromQL, or a text that has some) that its label never has.
+    """Return a message for each value in ``expression`` (PromQL, or text with it) that its label never has.
 
-    Of a pattern each alternative must fit a value; a dashboard's variables (``$name``) fit any.
+    Each alternative of a pattern must match a value; dashboard variables (``$name``) match any.
     """
     found = []
     for name, inside in _SELECTOR.findall(expression):
         for label, how, quoted in _MATCHER.findall(inside):
-            there = values.get(name, {}).get(label)
-            if there is None:
+            allowed = values.get(name, {}).get(label)
+            if allowed is None:
                 continue
             wanted = quoted[1:-1]
             for part in _alternatives(wanted) if "~" in how else [re.escape(wanted)]:
-                if "$" not in wanted and not any(re.fullmatch(part, value) for value in there):
-                    has = f": it is one of {', '.join(map(repr, there))}" if len(there) < MAX_LISTED else ""
+                if "$" not in wanted and not any(re.fullmatch(part, value) for value in allowed):
+                    has = f": it is one of {', '.join(map(repr, allowed))}" if len(allowed) < MAX_LISTED else ""
                     found.append(f"{name} has no {label} {wanted!r}{has}")
     return list(dict.fromkeys(found))
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """What stands between the bars of a pattern; the whole of one that is more than that."""
+    """Split a pattern at its bars; return it whole if it has groups or classes."""
     return [pattern] if "(" in pattern or "[" in pattern else pattern.split("|")
 
 
-def expressions(place: Path) -> Iterator[str]:
-    """What the file asks for: the queries of a dashboard (.json), or rules as they are written."""
-    text = place.read_text("utf-8")
-    if place.suffix != ".json":
+def expressions(path: Path) -> Iterator[str]:
+    """Yield the queries of a dashboard (.json), or the text of a rules file."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".json":
         yield re.sub(r"(?m)^\s*#.*$", "", text).replace('\\"', '"')
         return
     left = [json.loads(text)]

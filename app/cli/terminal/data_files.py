@@ -1,4 +1,4 @@
-"""Files that commands read and write: new ones that nobody else can read, compressed ones, and ``-``."""
+"""Files that commands read and write: new private files, compressed ones, and ``-`` for pipes."""
 
 import contextlib
 import gzip
@@ -14,16 +14,16 @@ from app.base.errors import StartError, UsageError
 
 PIPE = "-"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-"""How such files begin (RFC 1952, RFC 8878)."""
-PIECE = 4096
-"""Bytes of a zstd file that are unpacked at once: to 128 MiB at the very most."""
+"""Magic numbers (RFC 1952, RFC 8878)."""
+CHUNK_BYTES = 4096
+"""Bytes of a zstd file that are decompressed at once, to at most 128 MiB."""
 
 
 @contextlib.contextmanager
 def new_file(name: str, what: str) -> Iterator[BinaryIO]:
-    """A file for its owner alone, gone again if it is not finished; ``what`` names the argument.
+    """Create a file that only its owner can read; removed if the block fails. ``what`` names the argument.
 
-    Raises ``UsageError`` if it is there.
+    Raises ``UsageError`` if the file exists.
     """
     if name == PIPE:
         yield sys.stdout.buffer
@@ -32,7 +32,7 @@ def new_file(name: str, what: str) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise UsageError(f"{what} {name} cannot be made ({error.strerror}): name a new file") from error
+        raise UsageError(f"{what} {name} cannot be created ({error.strerror}): name a new file") from error
     try:
         with os.fdopen(descriptor, "wb", buffering=1 << 20) as out:
             yield out
@@ -43,7 +43,7 @@ def new_file(name: str, what: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def compressed(out: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """``out``, compressed as the end of ``name`` says: ``.gz``, ``.zst``, or not at all."""
+    """Compress ``out`` by the suffix of ``name``: ``.gz``, ``.zst``, or not at all."""
     if name.endswith(".gz"):
         with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as packed:
             yield cast("BinaryIO", packed)
@@ -57,7 +57,7 @@ def compressed(out: BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 
 class LineSource:
-    """A file of lines, compressed or not: its first bytes tell. ``size`` is that of the file, 0 where nobody knows."""
+    """Read lines of a file, decompressing by its magic number. ``size`` of the file in bytes; 0 if unknown."""
 
     def __init__(self, raw: BinaryIO, size: int) -> None:
         self._raw = raw
@@ -66,35 +66,35 @@ class LineSource:
 
     @property
     def position(self) -> int:
-        """How much of the file has been read."""
+        """Bytes of the file that have been read."""
         return self._raw.tell() if self.size else 0
 
-    def lines(self, longest: int) -> Iterator[tuple[int, bytes | None]]:
-        """Each line with its number, from 1; None for one of more than ``longest`` bytes. Raises ``StartError``."""
+    def lines(self, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+        """Yield each line with its number from 1; None for one over ``max_bytes``. Raises ``StartError``."""
         import zstandard
 
         try:
-            text = _unpacked(self._raw)
-            while raw := text.readline(longest + 1):
+            text = _decompressed(self._raw)
+            while raw := text.readline(max_bytes + 1):
                 self.line += 1
-                if len(raw) <= longest:
+                if len(raw) <= max_bytes:
                     yield self.line, raw
                     continue
                 while raw and not raw.endswith(b"\n"):
-                    raw = text.readline(longest)
+                    raw = text.readline(max_bytes)
                 yield self.line, None
         except EOFError as error:
             raise StartError(
-                f"the file cannot be read on after line {self.line}: it was cut off, its compressed data has no end; "
-                "get the whole file"
+                f"the file cannot be read after line {self.line}: it is truncated, its compressed data has no end; "
+                "get the complete file"
             ) from error
         except (OSError, zlib.error, zstandard.ZstdError) as error:
-            raise StartError(f"the file cannot be read on after line {self.line}: {error}") from error
+            raise StartError(f"the file cannot be read after line {self.line}: {error}") from error
 
 
 @contextlib.contextmanager
 def source(name: str) -> Iterator[LineSource]:
-    """The file ``name``, or the standard input. Raises ``UsageError`` for a file that cannot be read."""
+    """Open the file ``name`` or standard input. Raises ``UsageError`` if it cannot be read."""
     if name == PIPE:
         yield LineSource(sys.stdin.buffer, 0)
         return
@@ -107,17 +107,17 @@ def source(name: str) -> Iterator[LineSource]:
         yield LineSource(raw, status.st_size if Path(name).is_file() else 0)
 
 
-def _unpacked(raw: Any) -> Any:
-    begins = raw.peek(4)[:4]
-    if begins.startswith(GZIP):
+def _decompressed(raw: Any) -> Any:
+    magic = raw.peek(4)[:4]
+    if magic.startswith(GZIP):
         return gzip.GzipFile(fileobj=raw)
-    return io.BufferedReader(_ZstdReader(raw), 1 << 20) if begins == ZSTD else raw
+    return io.BufferedReader(_ZstdReader(raw), 1 << 20) if magic == ZSTD else raw
 
 
 class _ZstdReader(io.RawIOBase):
-    """What zstd frames hold, one after the other. Reading raises ``EOFError`` where the last one has no end.
+    """Reads consecutive zstd frames; raises ``EOFError`` if the last one is truncated.
 
-    The reader that zstandard has gives what is there of such a frame and says nothing.
+    zstandard's own reader silently returns the incomplete frame.
     """
 
     def __init__(self, raw: BinaryIO) -> None:
@@ -133,20 +133,20 @@ class _ZstdReader(io.RawIOBase):
         while not self._text:
             if not (self._packed or self._read()):
                 return 0
-            self._unpack()
+            self._decompress()
         count = min(len(buffer), len(self._text))
         buffer[:count] = self._text[:count]
         self._text = self._text[count:]
         return count
 
     def _read(self) -> bool:
-        """Whether there was more; a frame that has begun needs it."""
-        self._packed = self._raw.read(PIECE)
+        """Read the next piece; return whether there was one. Raises ``EOFError`` inside a frame."""
+        self._packed = self._raw.read(CHUNK_BYTES)
         if not self._packed and self._frame is not None:
             raise EOFError
         return bool(self._packed)
 
-    def _unpack(self) -> None:
+    def _decompress(self) -> None:
         if self._frame is None:
             import zstandard
 

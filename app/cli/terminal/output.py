@@ -1,4 +1,4 @@
-"""Text for a terminal: tables, and colour where somebody looks."""
+"""Terminal output: tables, and colour on a terminal."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ BOLD, DIM, GREEN, RED, CYAN = "1", "2", "32", "31", "36"
 
 
 def styled(text: str, *codes: str) -> str:
-    """``text`` in colour when standard output is a terminal, and ``NO_COLOR`` is not set."""
+    """Colour ``text`` if standard output is a terminal and ``NO_COLOR`` is not set."""
     if not sys.stdout.isatty():
         return text
     from app.infra.settings.environment import coloured
@@ -18,14 +18,14 @@ def styled(text: str, *codes: str) -> str:
 
 
 def painted(text: str, code: str) -> str:
-    """``text`` in colour when the standard error output is a terminal, and ``NO_COLOR`` is not set."""
+    """Colour ``text`` if standard error is a terminal and ``NO_COLOR`` is not set."""
     from app.infra.settings.environment import coloured
 
     return f"\033[{code}m{text}\033[0m" if text and coloured(sys.stderr) else text
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns wide enough for their cells, two spaces apart."""
+    """Format a table with aligned columns, two spaces apart."""
     lines = [header, *rows]
     widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
     return "\n".join(

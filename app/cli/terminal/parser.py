@@ -1,4 +1,4 @@
-"""The form of the command line: one look for every help, one line for every wrong use."""
+"""Argument parsers with uniform help, which report wrong usage in one line."""
 
 import argparse
 import sys
@@ -8,10 +8,10 @@ from app.base.errors import UsageError
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """The library's form, with headings that stand out where somebody looks."""
+    """Help formatter with bold headings on a terminal."""
 
     def start_section(self, heading: str | None) -> None:
-        """Begin a group of lines."""
+        """Start a section with its heading."""
         if heading is not None and sys.stdout.isatty():
             from app.cli.terminal.output import BOLD, styled
 
@@ -20,18 +20,18 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Wrong use is one line, like every other error."""
+    """Argument parser that raises ``UsageError``, reported in one line like every error."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": HelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:
-        """End with the line."""
+        """Raise ``UsageError``."""
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def sub_command(commands: Any, name: str, does: str, example: str) -> argparse.ArgumentParser:
-    """Add the command ``name`` to ``commands`` (what ``add_subparsers`` gave)."""
+    """Add the command ``name`` to ``commands``, the result of ``add_subparsers``."""
     added: argparse.ArgumentParser = commands.add_parser(
         name, help=does, description=f"{does[:1].upper()}{does[1:]}.", epilog=f"example: agent-service {example}"
     )

@@ -1,4 +1,4 @@
-"""A line on the terminal that tells how far a long command is; nothing where nobody looks."""
+"""Progress line of a long command; silent unless standard error is a terminal."""
 
 import sys
 import time
@@ -9,24 +9,24 @@ from app.cli.terminal.output import CYAN, DIM, painted
 EVERY_SECONDS = 0.1
 WIDTH = 28
 WINDOW_SECONDS = 10.0
-"""The time over which the rate is taken."""
+"""Window of the moving average of the rate."""
 CLEAR = "\r\033[K"
 
 
 class ProgressLine:
-    """``unit``: what is counted. ``clock`` counts seconds."""
+    """Progress line. ``unit``: what is counted; ``clock``: monotonic seconds."""
 
     def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._unit = unit
         self._clock = clock
-        self._looks = sys.stderr.isatty()
-        self._began = clock()
+        self._enabled = sys.stderr.isatty()
+        self._started_at = clock()
         self._shown = 0.0
         self._marks: list[tuple[float, int, float]] = []
 
     def show(self, count: int, part: float | None) -> None:
-        """``count`` are done; ``part`` of all (0 to 1), None where nobody knows."""
-        if not self._looks:
+        """Show ``count`` and the completed fraction ``part`` (0 to 1), None if unknown."""
+        if not self._enabled:
             return
         now = self._clock()
         if now - self._shown < EVERY_SECONDS:
@@ -39,19 +39,19 @@ class ProgressLine:
         sys.stderr.flush()
 
     def clear(self) -> None:
-        """Take the line away, for what is said next."""
-        if self._looks and self._shown:
+        """Erase the line before other output."""
+        if self._enabled and self._shown:
             sys.stderr.write(CLEAR)
             sys.stderr.flush()
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
-        return self._clock() - self._began
+        """Elapsed seconds."""
+        return self._clock() - self._started_at
 
     def _line(self, count: int, part: float | None) -> str:
-        began, counted, was = self._marks[0] if len(self._marks) > 1 else (self._began, 0, 0.0)
-        took = max(self._shown - began, 1e-9)
+        started_at, counted, was = self._marks[0] if len(self._marks) > 1 else (self._started_at, 0, 0.0)
+        took = max(self._shown - started_at, 1e-9)
         rate = (count - counted) / took
         line = f"{count:,} {self._unit}  {rate:,.0f}/s"
         if part is None:
@@ -65,7 +65,7 @@ class ProgressLine:
 
 
 def clock_time(seconds: float) -> str:
-    """``seconds`` as m:ss, or h:mm:ss."""
+    """Format ``seconds`` as m:ss, or h:mm:ss."""
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)

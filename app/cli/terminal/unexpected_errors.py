@@ -1,4 +1,4 @@
-"""What a person reads when something went wrong that nobody foresaw."""
+"""Report unexpected errors on the command line."""
 
 import traceback
 
@@ -8,7 +8,7 @@ from app.server.worker_context import summarize_error
 
 
 def unexpected(error: Exception) -> str:
-    """One line; with ``LOG_LEVEL=debug`` the traceback is printed before it."""
+    """Return a one-line message; print the traceback first if ``LOG_LEVEL=debug``."""
     if _debugging():
         traceback.print_exception(error)
     return summarize_error(error)
