@@ -29,8 +29,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"
 DEFERRED_IMPORTS = {
     "app/cli/": "a verb imports only what it needs, so that --help is quick",
     "app/providers/embeddings/minilm.py": "numpy is imported when the first text is embedded",
-    "app/server/composition/telemetry.py": "the OpenTelemetry SDK is imported where an endpoint is set",
-    "app/server/composition/services.py": "Redis is imported where one is configured",
+    "app/server/composition/": "an adapter and its library are imported where the settings ask for it",
     "app/infra/cache/caches.py": "the same",
     "app/providers/llm/registry.py": "an adapter is imported when an agent names its vendor",
 }

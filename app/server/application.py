@@ -22,7 +22,7 @@ from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.infra.telemetry.trace_context import request, run_id
 from app.server.asgi import behind_names, layers
 from app.server.composition.services import build
-from app.server.lifespan import close_services, drain_services, open_services, retire_services
+from app.server.lifespan import Lifespan
 from app.server.schema import metadata
 from app.server.worker import connections, run
 from app.server.worker_context import WorkerContext
@@ -61,34 +61,38 @@ SCRIPTED = "scripted:demo"
 
 
 class WorkerService:
-    """The House as a worker serves it (``app.server.worker.Application``)."""
+    """The services as a worker serves them (``app.server.worker.Application``)."""
 
     def __init__(self, settings: Settings, boards: MetricsBuffers, number: int, lines: LineWriter) -> None:
         self._lines = lines
         self._dropped = 0
         # health checks and other requests find a connection while all streams are open
-        self._house = build(settings, streams=connections() * 5 // 6, boards=boards, number=number)
-        self._house.supervision.on_give_up = _leave
-        self._house.loop_lag.also(self._count_dropped)
-        self.asgi = layers(self._house)
-        self.metrics = behind_names(MetricsApp(self._house.metrics_page), self._house)
+        self._services = build(settings, streams=connections() * 5 // 6, boards=boards, number=number)
+        self._lifespan = Lifespan(self._services)
+        self._services.health.watchdog.on_give_up = _leave
+        self._services.telemetry.loop_lag.also(self._count_dropped)
+        self.asgi = layers(self._services)
+        self.metrics = behind_names(MetricsApp(self._services.telemetry.metrics_page), self._services)
 
     async def open(self) -> None:
-        """Refuse a database that lacks migrations or parts of its schema, then open the House."""
-        revision = await self._house.database.revision()
+        """Refuse a database that lacks migrations or parts of its schema, then start the services."""
+        revision = await self._services.persistence.database.revision()
         if revision < HEAD:
             raise StartError(
                 f"the database lacks the migrations up to {HEAD} (it has {revision or 'none'}): run `agent-service "
                 f"migrate`, or set AGENT_MIGRATE_ON_START=1"
             )
-        if revision == HEAD and (missing := await self._house.database.missing_parts(metadata)):
+        if revision == HEAD and (missing := await self._services.persistence.database.missing_parts(metadata)):
             named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
             raise StartError(
                 f"the database's schema is not whole: {len(missing)} parts are missing ({named}). Restore the backup "
                 f"again, into an empty database that has the extension vector (docs/operations/backup.md)"
             )
-        await open_services(self._house)
-        if self._house.settings.server.environment == "production" and self._house.models.default()[0] == SCRIPTED:
+        await self._lifespan.open()
+        if (
+            self._services.settings.server.environment == "production"
+            and self._services.agents.models.default()[0] == SCRIPTED
+        ):
             log.warning(
                 "scripted_model_in_production",
                 detail="the default model is scripted:demo, which plays a script: set OPENAI_API_KEY, "
@@ -97,23 +101,23 @@ class WorkerService:
 
     def reload(self) -> None:
         """Read the secrets anew."""
-        self._house.vault.refresh()
+        self._services.persistence.secrets.refresh()
 
     async def retire(self) -> None:
         """Hand over what runs; open streams go on, from what other processes commit."""
-        await retire_services(self._house)
+        await self._lifespan.retire()
 
     async def drain(self) -> None:
         """Hand over what runs, end open streams."""
-        await drain_services(self._house)
+        await self._lifespan.drain()
 
     async def close(self) -> None:
-        """Close the House."""
-        await close_services(self._house)
+        """Close the services."""
+        await self._lifespan.close()
 
     def _count_dropped(self) -> None:
         dropped, self._dropped = self._lines.dropped - self._dropped, self._lines.dropped
-        self._house.meters.lines_dropped.add(dropped)
+        self._services.telemetry.meters.lines_dropped.add(dropped)
 
     def busy(self) -> str:
         """The run and the request for which code runs right now, and its task."""
@@ -123,8 +127,8 @@ class WorkerService:
 
     def about(self) -> dict[str, str]:
         """The default model and why it is that, and the agents."""
-        model, reason = self._house.models.default()
-        return {"model": f"{model} ({reason})", "agents": ", ".join(self._house.catalog.names())}
+        model, reason = self._services.agents.models.default()
+        return {"model": f"{model} ({reason})", "agents": ", ".join(self._services.agents.catalog.names())}
 
 
 def _leave(_reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The application of one worker: the routes of a House. Builds nothing at import."""
+"""The application of one worker: its routes over the services. Builds nothing at import."""
 
 import functools
 import inspect
@@ -30,14 +30,14 @@ AFTER = {"streams": "runs", "document_most": "documents", "quota": "threads"}
 """Parts that a handler asks for beside another one."""
 
 
-def litestar(house: AppServices) -> Litestar:
-    """The routes of ``house``; who serves them opens and closes it (``app.server.application``)."""
-    server = house.settings.server
+def litestar(services: AppServices) -> Litestar:
+    """The routes of ``services``; who serves them opens and closes it (``app.server.application``)."""
+    server = services.settings.server
     with hide_modules("pydantic", "opentelemetry", "starlette"):  # plugins that nothing here uses: 15 MB and 0.3 s
-        return _routed(house, server)
+        return _routed(services, server)
 
 
-def _routed(house: AppServices, server: ServerSettings) -> Litestar:
+def _routed(services: AppServices, server: ServerSettings) -> Litestar:
     return Litestar(
         route_handlers=[
             Router(BASE_PATH, route_handlers=[*controllers_of(server.role)]),
@@ -46,21 +46,21 @@ def _routed(house: AppServices, server: ServerSettings) -> Litestar:
         middleware=[
             functools.partial(
                 Guard,
-                access=house.entrance.authenticator,
-                records=house.entrance.audit,
-                entry=house.entrance.people,
-                slowdown=RefusalThrottle(house.proxies),
+                access=services.auth.authenticator,
+                records=services.persistence.audit,
+                entry=services.auth.custom_auth,
+                slowdown=RefusalThrottle(services.proxies),
             ),
             functools.partial(
                 RateLimitMiddleware,
-                limiter=house.limiter,
-                proxies=house.proxies,
-                meters=house.meters,
-                quota=house.quota,
+                limiter=services.limits.limiter,
+                proxies=services.proxies,
+                meters=services.telemetry.meters,
+                quota=services.limits.quota,
             ),
             DuplicateRequests,
         ],
-        dependencies=dependencies(house),
+        dependencies=dependencies(services),
         dto=JsonBody,
         return_dto=None,
         request_class=ReadyRequest,
@@ -73,31 +73,31 @@ def _routed(house: AppServices, server: ServerSettings) -> Litestar:
     )
 
 
-def layers(house: AppServices) -> RequestContextMiddleware:
+def layers(services: AppServices) -> RequestContextMiddleware:
     """All that a request passes: envelope, names and origins, time, bodies, large answers, routes."""
-    prefix = house.settings.server.root_path
-    runs = house.settings.runs
-    answering = LargeAnswers(litestar(house))
+    prefix = services.settings.server.root_path
+    runs = services.settings.runs
+    answering = LargeAnswers(litestar(services))
     timed = ResponseDeadlineMiddleware(
         RequestBodyMiddleware(answering, max_large_bytes=runs.request_bytes), runs.request_seconds
     )
-    inner = behind_names(timed, house)
-    return RequestContextMiddleware(inner, house.meters, tracer=house.tracer, prefix=prefix)
+    inner = behind_names(timed, services)
+    return RequestContextMiddleware(inner, services.telemetry.meters, tracer=services.telemetry.tracer, prefix=prefix)
 
 
-def behind_names(app: Any, house: AppServices) -> HostAndCorsMiddleware:
+def behind_names(app: Any, services: AppServices) -> HostAndCorsMiddleware:
     """``app``, served to the hosts and origins that the settings allow."""
-    server, entrance = house.settings.server, house.entrance
+    server = services.settings.server
     return HostAndCorsMiddleware(
         app,
         server.allowed_hosts,
         server.cors_origins,
         server.root_path,
-        authenticated=entrance.authenticator is not None or entrance.people is not None,
+        authenticated=services.auth.is_on,
     )
 
 
-def dependencies(house: AppServices) -> dict[str, Provide]:
+def dependencies(services: AppServices) -> dict[str, Provide]:
     """What handlers may ask for by name.
 
     Dependencies that stand side by side are resolved in a task group (20 µs each), those in a line one after the other
@@ -105,23 +105,23 @@ def dependencies(house: AppServices) -> dict[str, Provide]:
     Open routes have no principal, so theirs stand alone.
     """
     provided = {
-        "system": Provide(lambda: house.system, sync_to_thread=False),
-        "metrics_page": Provide(lambda: house.metrics_page, sync_to_thread=False),
+        "system": Provide(lambda: services.health.system, sync_to_thread=False),
+        "metrics_page": Provide(lambda: services.telemetry.metrics_page, sync_to_thread=False),
         "principal": Provide(principal_of, sync_to_thread=False),
     }
     parts = {
-        "assistants": house.assistants,
-        "threads": house.threads,
-        "runs": house.runs,
-        "crons": house.crons,
-        "store": house.store,
-        "documents": house.documents,
-        "document_most": house.settings.documents.most,
-        "webhooks": house.webhooks,
-        "audit": house.entrance.audit,
-        "vault": house.vault,
-        "streams": house.streams,
-        "quota": house.quota,
+        "assistants": services.features.assistants,
+        "threads": services.features.threads,
+        "runs": services.features.runs,
+        "crons": services.features.crons,
+        "store": services.features.store,
+        "documents": services.features.documents,
+        "document_most": services.settings.documents.most,
+        "webhooks": services.features.webhooks,
+        "audit": services.persistence.audit,
+        "vault": services.persistence.secrets,
+        "streams": services.streams,
+        "quota": services.limits.quota,
     }
     for name, part in parts.items():
         provided[name] = Provide(_giving(part, after=AFTER.get(name, "principal")), sync_to_thread=False)

@@ -1,12 +1,12 @@
-"""Opens the House in order, drains it, and closes it in reverse."""
+"""Starts the parts of a worker in order, drains them, and closes them in reverse, also when a start fails half-way."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
 
 import structlog
 
-from app.features.system.collectors import StatusCollector, StatusSources, StorageCollector
 from app.server.composition.services import AppServices
 
 log = structlog.get_logger(__name__)
@@ -17,121 +17,207 @@ CLOSE_SECONDS = 2.0
 CUT_SECONDS = 1.0
 """What ends as soon as the database is cut."""
 
-
-async def open_services(house: AppServices) -> None:
-    """Check the database, start the engine, report ready."""
-    await house.database.check()
-    if house.push is not None:
-        house.push.start()
-        house.loop_lag.also(house.push.sample)
-    house.vault.start()
-    house.entrance.audit.start()
-    house.limiter.start()
-    house.quota.start()
-    if house.entrance.token_keys is not None:
-        house.entrance.token_keys.start()
-    house.caches.start()
-    house.engine.start()
-    house.threads.start()
-    await house.store.open()
-    house.supervisor.start()
-    house.scheduler.start()
-    if house.settings.server.role != "api":
-        house.waiting.start()
-        if house.settings.server.environment == "production" and not house.dispatcher.signs:
-            log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
-        house.dispatcher.start()
-        house.keeping.start()
-        house.quota.sweep.start()
-        house.documents.removing.start()
-    house.loop_lag.also(_standing(house).sample)
-    house.loop_lag.start()
-    house.prober.also(StorageCollector(house.database, house.meters).refresh)
-    house.prober.start()
-    house.supervision.start()
-    house.readiness.ready()
-    log.info("started", agents=len(house.catalog.names()))
+Part = tuple[str, AbstractAsyncContextManager[Any]]
+"""A name, and what starts on entry and closes on exit."""
 
 
-def _standing(house: AppServices) -> StatusCollector:
-    watched = StatusSources(
-        settings=house.settings,
-        models=house.models,
-        vault=house.vault,
-        budgets=house.engine.budgets,
-        quota=house.quota,
-        redis=house.redis,
-        cache=house.caches.shared,
-    )
-    return StatusCollector(house.meters, house.prober, house.readiness, watched)
+class Startable(Protocol):
+    """A part that works in the background."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    async def aclose(self) -> None:
+        """End; harmless if it has not begun."""
 
 
-async def retire_services(house: AppServices) -> None:
-    """Unready, no new runs; running steps finish or are handed over. Open answers go on. Bounded by the settings."""
-    if house.supervisor.draining:
-        return
-    house.readiness.drain()
-    log.info("draining", runs=house.supervisor.active, streams=len(house.streams))
-    await _within(house, house.settings.runs.drain_seconds + HAND_OVER_SECONDS, _let_go(house), "drain")
+@asynccontextmanager
+async def running(part: Startable) -> AsyncIterator[None]:
+    """Start ``part`` for the block. A start that raises is closed too: it may have begun half of its work."""
+    try:
+        part.start()
+        yield
+    finally:
+        await part.aclose()
 
 
-async def drain_services(house: AppServices) -> None:
-    """Do as ``retire_services``, then end open answers."""
-    house.supervisor.closing = True
-    await retire_services(house)
-    if not house.streams.draining:
-        house.supervisor.feeds.drain()
-        house.streams.drain()
+@asynccontextmanager
+async def closing(close: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
+    """Await ``close`` after the block, for parts that need no start."""
+    try:
+        yield
+    finally:
+        await close()
 
 
-async def _let_go(house: AppServices) -> None:
-    await house.scheduler.aclose()
-    await house.supervisor.retire(house.settings.runs.drain_seconds)
+def outer_parts(services: AppServices) -> Iterator[Part]:
+    """Telemetry, which outlives everything else: it reports how that ended."""
+    yield "metrics buffer", _metrics_buffer(services)
+    if services.telemetry.push is not None:
+        yield "push", _pushing(services)
 
 
-async def close_services(house: AppServices) -> None:
-    """Drain if nobody has, then close what ``open_services`` opened, last first."""
-    await drain_services(house)
-    await _within(house, CLOSE_SECONDS, _close(house), "close")
-    if house.push is not None:
-        await asyncio.to_thread(house.push.end)
-    house.meters.board.close()
-    log.info("stopped")
+def parts(services: AppServices) -> Iterator[Part]:
+    """Every other part, in the order in which they start; they close in reverse."""
+    persistence, engine, features = services.persistence, services.engine, services.features
+    yield "database", _database(services)
+    yield "models", closing(services.agents.models.aclose)
+    yield "caches", running(persistence.caches)
+    yield "audit", running(persistence.audit)
+    yield "keys", closing(services.auth.keys.aclose)
+    yield "secrets", running(persistence.secrets)
+    yield "limiter", running(services.limits.limiter)
+    yield "quota", running(services.limits.quota)
+    if services.auth.token_keys is not None:
+        yield "token keys", running(services.auth.token_keys)
+    yield "engine", running(engine.parts)
+    yield "threads", running(features.threads)
+    yield "store", _store(services)
+    yield "supervisor", _supervisor(services)
+    yield "scheduler", running(features.scheduler)
+    if services.settings.server.role != "api":
+        yield "queue metrics", running(engine.queue_metrics)
+        yield "webhooks", _webhooks(services)
+        yield "store maintenance", running(services.agents.memory.maintenance)
+        yield "quota sweep", running(services.limits.quota.sweep)
+        yield "removed documents", running(features.documents.removing)
+    yield "streams", closing(services.streams.tasks.aclose)
+    yield "loop lag", _loop_lag(services)
+    yield "probe", running(services.health.probe)
+    yield "watchdog", running(services.health.watchdog)
 
 
-async def _within(house: AppServices, seconds: float, work: Coroutine[Any, Any, None], part: str) -> None:
-    """Do ``work``; when it takes too long, cut the database, which alone can hold it up.
+class Lifespan:
+    """The life of the parts of one worker."""
 
-    Its runs are not lost with that: their leases end.
-    """
-    task = house.background.start(work, name=part)
-    done, _ = await asyncio.wait({task}, timeout=seconds)
-    if not done:
-        log.warning("stop_cut", part=part, seconds=seconds)
-        house.database.abort()
-        await asyncio.wait({task}, timeout=CUT_SECONDS)
+    def __init__(self, services: AppServices, parts: Callable[[AppServices], Iterator[Part]] = parts) -> None:
+        self._services = services
+        self._parts = parts
+        self._outer = AsyncExitStack()
+        self._inner = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Check the database, start every part, report ready. What had started is closed again if one fails."""
+        async with AsyncExitStack() as outer:
+            for _, part in outer_parts(self._services):
+                await outer.enter_async_context(part)
+            async with AsyncExitStack() as inner:
+                for _, part in self._parts(self._services):
+                    await inner.enter_async_context(part)
+                self._inner = inner.pop_all()
+            self._outer = outer.pop_all()
+        self._services.health.readiness.ready()
+        log.info("started", agents=len(self._services.agents.catalog.names()))
+
+    async def retire(self) -> None:
+        """Report unready and take no new runs; running steps finish or are handed over. Open responses continue.
+
+        Bounded by AGENT_DRAIN_SECONDS and ``HAND_OVER_SECONDS``.
+        """
+        services, supervisor = self._services, self._services.engine.supervisor
+        if supervisor.draining:
+            return
+        services.health.readiness.drain()
+        log.info("draining", runs=supervisor.active, streams=len(services.streams))
+        await self._within(services.settings.runs.drain_seconds + HAND_OVER_SECONDS, self._hand_over(), "drain")
+
+    async def drain(self) -> None:
+        """Retire, then end open responses."""
+        supervisor, streams = self._services.engine.supervisor, self._services.streams
+        supervisor.closing = True
+        await self.retire()
+        if not streams.draining:
+            supervisor.feeds.drain()
+            streams.drain()
+
+    async def close(self) -> None:
+        """Drain, then close every part in reverse order."""
+        await self.drain()
+        await self._within(CLOSE_SECONDS, self._inner.aclose(), "close")
+        await self._outer.aclose()
+        log.info("stopped")
+
+    async def _hand_over(self) -> None:
+        await self._services.features.scheduler.aclose()
+        await self._services.engine.supervisor.retire(self._services.settings.runs.drain_seconds)
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, None], part: str) -> None:
+        """Do ``work``; if it takes too long, cut the database connections, which alone can hold it up.
+
+        No run is lost by that: their leases expire.
+        """
+        task = self._services.background.start(work, name=part)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            log.warning("stop_cut", part=part, seconds=seconds)
+            self._services.persistence.database.abort()
+            await asyncio.wait({task}, timeout=CUT_SECONDS)
 
 
-async def _close(house: AppServices) -> None:
-    await house.supervision.aclose()
-    await house.prober.aclose()
-    await house.waiting.aclose()
-    house.loop_lag.stop()
-    await house.streams.tasks.aclose()
-    await house.documents.removing.aclose()
-    await house.keeping.aclose()
-    await house.quota.sweep.aclose()
-    await house.dispatcher.aclose()
-    await house.store.aclose()
-    await house.threads.aclose()
-    await house.engine.aclose()
-    if house.entrance.token_keys is not None:
-        await house.entrance.token_keys.aclose()
-    await house.quota.aclose()
-    await house.limiter.aclose()
-    await house.vault.aclose()
-    await house.entrance.keys.aclose()
-    await house.entrance.audit.aclose()
-    await house.caches.aclose()
-    await house.models.aclose()
-    await house.database.aclose()
+@asynccontextmanager
+async def _metrics_buffer(services: AppServices) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        services.telemetry.meters.board.close()
+
+
+@asynccontextmanager
+async def _pushing(services: AppServices) -> AsyncIterator[None]:
+    push = services.telemetry.push
+    assert push is not None
+    push.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(push.end)
+
+
+@asynccontextmanager
+async def _database(services: AppServices) -> AsyncIterator[None]:
+    database = services.persistence.database
+    try:
+        await database.check()
+        yield
+    finally:
+        await database.aclose()
+
+
+@asynccontextmanager
+async def _store(services: AppServices) -> AsyncIterator[None]:
+    store = services.features.store
+    try:
+        await store.open()
+        yield
+    finally:
+        await store.aclose()
+
+
+@asynccontextmanager
+async def _supervisor(services: AppServices) -> AsyncIterator[None]:
+    supervisor = services.engine.supervisor
+    try:
+        supervisor.start()
+        yield
+    finally:
+        if not supervisor.draining:  # the start of a later part failed
+            await supervisor.retire(0)
+
+
+@asynccontextmanager
+async def _webhooks(services: AppServices) -> AsyncIterator[None]:
+    dispatcher = services.engine.dispatcher
+    if services.settings.server.environment == "production" and not dispatcher.signs:
+        log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
+    async with running(dispatcher):
+        yield
+
+
+@asynccontextmanager
+async def _loop_lag(services: AppServices) -> AsyncIterator[None]:
+    lag = services.telemetry.loop_lag
+    lag.start()
+    try:
+        yield
+    finally:
+        lag.stop()

@@ -9,7 +9,7 @@ from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
 from app.security.access.service import AccessService
 from tests.access.clock import Clock
-from tests.system.house import PEPPER, Service, serving
+from tests.system.services import PEPPER, Service, serving
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from app.security.access.structs import ROLES
 from tests.journeys.conftest import AGENTS
-from tests.system.house import API, Service, client_of, serving
+from tests.system.services import API, Service, client_of, serving
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def lines(ledger: Path) -> list[str]:
 @asynccontextmanager
 async def person(service: Service, tenant: str, role: str, user: str = "") -> AsyncIterator[httpx.AsyncClient]:
     """A client with a key of ``role``, on behalf of ``user``."""
-    keys = service.house.entrance.keys
+    keys = service.services.auth.keys
     _, key = await keys.create_key("test", tenant=tenant, scopes=ROLES[role], user_id=user)
-    async with client_of(service.house) as client:
+    async with client_of(service.services) as client:
         client.headers["X-Api-Key"] = key.reveal()
         yield client
 
@@ -116,7 +116,7 @@ async def test_every_answer_is_in_the_audit_log(guarded: Service, tenant: str, l
         await said(olga, thread_id, "confirming", command={"resume": True})
         second, _ = await asked(olga, "paying", f"note {ledger}")
         await said(olga, second, "paying", command={"resume": {"decisions": [{"type": "approve"}]}})
-        await guarded.house.entrance.audit.flush()
+        await guarded.services.persistence.audit.flush()
         found = (await olga.get(f"{API}/audit")).json()
     noted = [one["subject"] for one in found if (one["action"], one["actor"]) == ("review.answered", "olga")]
     assert f"run {runs[0]['run_id']} approve" in noted

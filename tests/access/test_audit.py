@@ -5,14 +5,14 @@ from typing import Any
 
 from app.security.access.structs import ROLES
 from tests.access.test_handlers import FILE
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 AGENTS = '[agents.careful]\nmodel = "scripted:demo"\ntools = ["clock"]\napprove = { tools = ["clock"] }\n'
 
 
 async def actions(service: Service, key: str) -> list[tuple[str, str, str]]:
     """What was noted of the key's tenant, as (action, actor, subject)."""
-    await service.house.entrance.audit.flush()
+    await service.services.persistence.audit.flush()
     found = (await service.get("/audit", key)).json()
     return [(one["action"], one["actor"], one["subject"]) for one in found]
 

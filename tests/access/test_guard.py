@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from app.security.access.structs import DEFAULT_TENANT, MONITOR, READ, tenant_id_of
 from app.server.asgi import litestar
-from tests.system.house import API, NOWHERE, Service, built, client_of, serving
+from tests.system.services import API, NOWHERE, Service, built, client_of, serving
 
 OPEN_ROUTES = {
     f"GET {API}/ok",
@@ -30,7 +30,7 @@ OPEN_ROUTES = {
 def routes_of(service: Service) -> list[tuple[str, str]]:
     """(method, path template) of everything that is served."""
     found = []
-    for route in litestar(service.house).routes:
+    for route in litestar(service.services).routes:
         assert isinstance(route, HTTPRoute), "a new kind of route needs a guard of its own kind"
         handlers: list[HTTPRouteHandler] = list(route.route_handlers)
         found += [(method, route.path) for handler in handlers for method in handler.http_methods]
@@ -119,10 +119,10 @@ async def test_without_authentication_every_key_is_taken_and_ignored(database_ur
 
 
 async def test_without_the_database_a_key_is_503_and_open_routes_stay_open() -> None:
-    house = built(NOWHERE, AGENT_AUTH="api_key")
+    services = built(NOWHERE, AGENT_AUTH="api_key")
     key = f"as_{'0' * 16}_{'A' * 43}"
-    async with client_of(house) as client:
-        service = Service(house, client)
+    async with client_of(services) as client:
+        service = Service(services, client)
         answer = await service.get("/threads/" + str(UUID(int=7)), key)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
@@ -130,7 +130,7 @@ async def test_without_the_database_a_key_is_503_and_open_routes_stay_open() -> 
             assert (await service.get(path, key)).status_code == 200
         health = await service.get("/health", key)
         assert (health.status_code, health.json()) == (503, {"status": "unhealthy"})
-    await house.database.aclose()
+    await services.persistence.database.aclose()
 
 
 async def test_no_part_of_a_secret_reaches_an_answer_or_the_log(service: Service, tenant: str) -> None:

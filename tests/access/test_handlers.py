@@ -14,7 +14,7 @@ from app.features.data_rights.export import export
 from app.features.data_rights.structs import DataSubject
 from app.security.access.structs import DEFAULT_TENANT
 from tests.access.test_tenants import INPUT, UNKNOWN, fill, furnished, furnished_still, mixtures, operations, seen
-from tests.system.house import API, Service, client_of, serving
+from tests.system.services import API, Service, client_of, serving
 
 FOLDER = Path(__file__).parent / "handlers"
 FILE = str(FOLDER / "agents.toml")
@@ -39,7 +39,7 @@ def bob() -> str:
 def sdk(service: Service, token: str) -> LangGraphClient:
     """The real client, without a network."""
     client = httpx.AsyncClient(
-        transport=client_of(service.house)._transport,
+        transport=client_of(service.services)._transport,
         base_url=f"http://localhost{API}",
         headers={"authorization": f"Bearer {token}"},
     )
@@ -211,7 +211,9 @@ async def test_what_handlers_know_of_a_person_is_shown_to_no_client(service: Ser
     texts += [cron.text, (await ask(service, ann, "POST", "/runs/crons/search", {})).text]
     texts += [(await ask(service, ann, "GET", f"/threads/{thread}{part}")).text for part in ("", "/state", "/history")]
     data_subject = DataSubject(tenant_id=DEFAULT_TENANT, metadata={"owner": ann})
-    await export(service.house.database, data_subject, "default", lambda line: texts.append(bytes(line).decode()))
+    await export(
+        service.services.persistence.database, data_subject, "default", lambda line: texts.append(bytes(line).decode())
+    )
     assert len([text for text in texts if ann in text]) > 10
     assert not [text for text in texts if "PROVIDER-SECRET" in text]
 
@@ -267,11 +269,11 @@ async def test_a_cron_acts_for_who_made_it(service: Service, ann: str, bob: str)
     """Its runs, and the threads that are kept of them, are its maker's."""
     asked = {"assistant_id": "whoami", "input": INPUT, "schedule": "* * * * *", "on_run_completed": "keep"}
     cron = (await ask(service, ann, "POST", "/runs/crons", asked)).json()
-    async with service.house.database.engine_connection() as connection:
+    async with service.services.persistence.database.engine_connection() as connection:
         await connection.execute(
             "update crons set next_run_date = now() - interval '1 second' where cron_id = $1", cron["cron_id"]
         )
-    await service.house.scheduler.fire_due()
+    await service.services.features.scheduler.fire_due()
     found: list[Any] = []
     while not found or found[0]["status"] == "busy":
         found = (await ask(service, ann, "POST", "/threads/search", {"metadata": {"cron_id": cron["cron_id"]}})).json()

@@ -16,7 +16,7 @@ from app.infra.settings.environment import check_serving, load
 from tests.access.test_handlers import FILE
 from tests.journeys.conftest import Served
 from tests.journeys.test_documents import blocks
-from tests.system.house import built
+from tests.system.services import built
 
 
 @pytest.mark.parametrize(

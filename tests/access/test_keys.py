@@ -13,7 +13,7 @@ from app.infra.secrets.secret import Secret
 from app.security.access.service import REFUSED, AccessService
 from app.security.access.structs import DEFAULT_TENANT, MEMBER, MONITOR, READ, tenant_id_of
 from tests.access.clock import Clock
-from tests.system.house import NOWHERE, PEPPER
+from tests.system.services import NOWHERE, PEPPER
 
 COUNT = sa.text("select count(*) from api_keys")
 

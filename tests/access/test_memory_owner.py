@@ -9,7 +9,7 @@ import pytest
 from app.security.access.structs import MEMBER
 from tests.access.issuer import Issuer
 from tests.access.test_tokens import good, settings
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 AGENT = '''
 import json
@@ -47,7 +47,7 @@ async def say(service: Service, text: str, headers: dict[str, str], **configurab
 
 
 async def key(service: Service, tenant: str, user_id: str = "") -> dict[str, str]:
-    _, made = await service.house.entrance.keys.create_key("k", tenant=tenant, scopes=MEMBER, user_id=user_id)
+    _, made = await service.services.auth.keys.create_key("k", tenant=tenant, scopes=MEMBER, user_id=user_id)
     return {"X-Api-Key": made.reveal()}
 
 
@@ -101,7 +101,7 @@ async def test_the_person_of_a_run_is_kept_by_crons_and_shown_by_no_route(fresh_
         await due_now(fresh_database_url)
         state: dict[str, Any] = {}
         while '"user": "carol"' not in str(state.get("values")):
-            await service.house.scheduler.fire_due()
+            await service.services.features.scheduler.fire_due()
             state = (await service.client.get(f"{API}/threads/{thread}/state", headers=carol)).json()
 
 
@@ -120,7 +120,7 @@ async def test_a_cron_acts_for_the_person_who_said_last_what_it_runs(fresh_datab
         await due_now(fresh_database_url)
         state: dict[str, Any] = {}
         while '"user": ' not in str(state.get("values")):
-            await service.house.scheduler.fire_due()
+            await service.services.features.scheduler.fire_due()
             state = (await service.client.get(f"{API}/threads/{thread}/state", headers=bob)).json()
         assert '"user": "bob"' in str(state["values"])
         assert "secret of ann" not in str(state["values"])

@@ -20,7 +20,7 @@ from tests.access.test_tokens import good, settings
 from tests.database import clone, drop
 from tests.journeys.conftest import AGENTS, PEPPER, Served
 from tests.journeys.test_keys import http, keys
-from tests.system.house import Service, serving
+from tests.system.services import Service, serving
 from tests.web.serving import Connection, Flag, fast_streams
 
 
@@ -100,7 +100,7 @@ async def test_a_database_that_is_away_revokes_nothing() -> None:
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 async def test_a_token_that_has_expired_is_not_good_any_more(database_url: str) -> None:
     async with Issuer() as issuer, serving(database_url, **settings(issuer)) as service:
-        authenticator = service.house.entrance.authenticator
+        authenticator = service.services.auth.authenticator
         assert authenticator is not None
         access, token = OpenStreamAccess(authenticator), good(issuer)
         assert await access.is_valid(token)
@@ -166,9 +166,9 @@ async def stream_of(service: Service, token: str) -> "asyncio.Task[httpx.Respons
     """The whole stream of a new thread, which ends by nothing that the test does not do."""
     headers = {"x-api-key": token}
     thread = (await service.client.post("/api/v1/threads", json={}, headers=headers)).json()["thread_id"]
-    before = len(service.house.streams)
+    before = len(service.services.streams)
     asking = asyncio.create_task(service.client.get(f"/api/v1/threads/{thread}/stream", headers=headers))
-    while len(service.house.streams) == before:
+    while len(service.services.streams) == before:
         assert not asking.done(), asking.result().text
         await asyncio.sleep(0)
     return asking
@@ -192,7 +192,7 @@ async def test_a_revoked_key_beside_handlers_loses_its_open_streams(database_url
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(folder / "agents.toml")) as service:
         key = await service.key("default")
         stream = await stream_of(service, key)
-        await service.house.entrance.keys.revoke_key(key.split("_")[1])
+        await service.services.auth.keys.revoke_key(key.split("_")[1])
         answer = await asyncio.wait_for(stream, 30)
         assert b"event: error" in answer.content
 
@@ -203,7 +203,7 @@ async def test_a_handler_that_reads_bodies_is_not_asked_again_about_a_request_th
     code = HANDLERS.replace("headers: dict, path", "headers: dict, body: object, path")
     (folder / "auth.py").write_text(code)
     async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(folder / "agents.toml")) as service:
-        people = service.house.entrance.people
+        people = service.services.auth.custom_auth
         assert people is not None
         post: Any = {"method": "POST", "path": "/api/v1/runs/stream", "headers": []}
         assert people.readmission(post) is None

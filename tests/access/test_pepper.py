@@ -10,7 +10,7 @@ from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
 from app.security.access.service import AccessService
 from tests.access.clock import Clock
-from tests.system.house import API, PEPPER, serving
+from tests.system.services import API, PEPPER, serving
 
 OLD, NEW = Secret(PEPPER), Secret("fedcba9876543210" * 2)
 
@@ -85,7 +85,7 @@ async def test_the_peppers_are_files_that_change_while_the_program_runs(
         for one, other in ((OLD, NEW), (NEW, OLD), (NEW, NEW)):
             first.write_text(one.reveal())
             second.write_text(other.reveal())
-            service.house.vault.refresh()
+            service.services.persistence.secrets.refresh()
             assert await is_let_in()
         noted = await service.client.get(f"{API}/audit", headers={"x-api-key": key})
         assert noted.status_code == 200

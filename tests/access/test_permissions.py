@@ -10,7 +10,7 @@ from app.infra.http.openapi import needs_of
 from app.security.access.structs import ADMIN, MONITOR, OPERATE, READ, ROLES, WRITE
 from app.server.asgi import litestar
 from tests.access.test_guard import OPEN_ROUTES
-from tests.system.house import API, Service
+from tests.system.services import API, Service
 
 WRITES_OF = {"PUT", "PATCH", "DELETE"}
 READS_BY_POST = {
@@ -51,9 +51,9 @@ async def test_the_document_names_the_scope_of_every_operation(service: Service)
 
 
 async def test_no_route_is_without_a_permission_and_changes_need_more_than_reading(service: Service) -> None:
-    needs = needs_of(litestar(service.house))
+    needs = needs_of(litestar(service.services))
     assert len(needs) > 50
-    for route in litestar(service.house).routes:
+    for route in litestar(service.services).routes:
         for handler in getattr(route, "route_handlers", ()):
             assert "permission" in handler.opt or handler.http_methods == {"OPTIONS"}, route.path
     for (path, method), scope in needs.items():
@@ -86,7 +86,7 @@ async def test_each_role_may_what_the_one_before_may(service: Service) -> None:
         assert lesser < scopes
         lesser = scopes
     assert all(MONITOR in scopes for scopes in ROLES.values())
-    assert service.house.entrance.authenticator is not None
+    assert service.services.auth.authenticator is not None
 
 
 async def test_a_reader_that_may_only_read_cannot_stop_a_run_by_leaving(service: Service, tenant: str) -> None:
@@ -102,7 +102,7 @@ async def test_what_was_done_and_refused_is_in_the_audit_log_of_its_tenant(servi
     for _ in range(3):
         answer = await service.client.post(f"{API}/threads", json={}, headers={"x-api-key": reader})
         assert answer.status_code == 403
-    audit = service.house.entrance.audit
+    audit = service.services.persistence.audit
     await audit.flush()
     entries = (await service.get("/audit", operator)).json()
     found = {(entry["action"], entry["actor"], entry["subject"], entry["count"]) for entry in entries}
@@ -118,9 +118,9 @@ async def test_what_was_done_and_refused_is_in_the_audit_log_of_its_tenant(servi
 
 async def test_a_key_tells_when_it_was_last_used(service: Service, tenant: str) -> None:
     key = await service.key(tenant)
-    access = service.house.entrance.keys
+    access = service.services.auth.keys
     [before] = await access.list_keys(tenant)
     await service.get("/assistants/unknown", key)
-    await service.house.entrance.audit.flush()
+    await service.services.persistence.audit.flush()
     [after] = await access.list_keys(tenant)
     assert (before.last_used_at, after.last_used_at is not None) == (None, True)

@@ -16,7 +16,7 @@ from app.infra.db.engine import APP_ROLE
 from app.security.access.custom_auth_handlers import AuthHandlers, HandlerFailed, User
 from tests.access.test_tenants import INPUT
 from tests.statements import sent_by
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 ANN = User({"identity": "ann", "permissions": []})
 
@@ -245,7 +245,7 @@ async def test_a_filter_costs_no_statement_of_its_own(database_url: str, monkeyp
                 ("POST", "/threads/search", {"ids": [thread]}),
                 ("POST", f"/threads/{thread}/runs/wait", asked),
             ):
-                async with sent_by(service.house.database) as statements:
+                async with sent_by(service.services.persistence.database) as statements:
                     assert (await ask(service, "ann", method, path, body)).status_code == 200
                 # beside what the program does now and then by itself, which asks nothing of these here
                 counts.append(len([one for one in statements.of(APP_ROLE) if re.search("threads|runs", one)]))

@@ -9,7 +9,7 @@ from app.features.access import guard
 from app.features.access.guard import RefusalThrottle
 from app.infra.http.client_address import TrustedProxies
 from tests.access.clock import Clock
-from tests.system.house import Service
+from tests.system.services import Service
 
 
 def asked(address: str) -> Any:

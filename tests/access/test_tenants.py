@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from app.security.access.structs import ROLES
 from app.server.schema import metadata
-from tests.system.house import API, Service
+from tests.system.services import API, Service
 
 UNKNOWN = UUID("0123456789ab4def8123456789abcdef")
 INPUT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -178,7 +178,7 @@ async def test_a_thread_of_another_tenant_can_neither_be_taken_nor_noticed(servi
 
 async def test_row_level_security_stands_on_every_table_with_a_tenant(service: Service) -> None:
     """Those of later migrations included: the catalogue is asked, not a list."""
-    async with service.house.database.engine_connection() as connection:
+    async with service.services.persistence.database.engine_connection() as connection:
         rows = await connection.fetch("""
             select c.relname as name, c.relrowsecurity as bound, c.relforcerowsecurity as forced,
               (select count(*) from pg_policies p where p.tablename = c.relname and 'agent_app' = any(p.roles)
@@ -198,7 +198,7 @@ async def test_a_request_of_one_tenant_reads_no_row_of_another_by_sql(service: S
     """The second wall: a statement that forgets the tenant sees its own rows alone."""
     other = await service.key(f"other {tenant}", *ROLES["admin"])
     await furnished(service, other)
-    async with service.house.database.reading(uuid4()) as session:
+    async with service.services.persistence.database.reading(uuid4()) as session:
         for name, table in metadata.tables.items():
             if "tenant_id" in table.c and name != "live_frames":
                 assert await session.scalar(sa.select(sa.func.count()).select_from(table)) == 0, name

@@ -14,7 +14,7 @@ from app.infra.settings.environment import check_serving, load
 from app.security.access.jwks import JwksCache
 from app.security.access.structs import DEFAULT_TENANT, ROLES, tenant_id_of
 from tests.access.issuer import AUDIENCE, EC, ED, RSA, Issuer, jwk
-from tests.system.house import API, PEPPER, Service, serving
+from tests.system.services import API, PEPPER, Service, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 
@@ -54,14 +54,14 @@ async def search(service: Service, token: str) -> int:
 
 async def refresh(service: Service) -> None:
     """What happens every five minutes."""
-    keys = service.house.entrance.token_keys
+    keys = service.services.auth.token_keys
     assert isinstance(keys, JwksCache)
     await keys._refresh()
 
 
 async def test_a_token_of_the_issuer_stands_for_its_subject_tenant_and_roles(service: Service, issuer: Issuer) -> None:
-    assert service.house.entrance.authenticator is not None
-    principal = await service.house.entrance.authenticator.authenticate(good(issuer))
+    assert service.services.auth.authenticator is not None
+    principal = await service.services.auth.authenticator.authenticate(good(issuer))
     assert (principal.tenant_id, principal.user_id, principal.key_id) == (tenant_id_of("acme"), "ada", None)
     assert principal.scopes == ROLES["member"]
     assert await search(service, good(issuer)) == 200
@@ -102,9 +102,9 @@ async def test_a_token_without_a_known_role_may_do_nothing(service: Service, iss
 
 
 async def test_roles_may_come_as_words_and_add_up(service: Service, issuer: Issuer) -> None:
-    assert service.house.entrance.authenticator is not None
+    assert service.services.auth.authenticator is not None
     token = good(issuer, realm={"roles": "read-only operator"})
-    principal = await service.house.entrance.authenticator.authenticate(token)
+    principal = await service.services.auth.authenticator.authenticate(token)
     assert principal.scopes == ROLES["operator"]
 
 
@@ -143,8 +143,8 @@ async def test_before_any_key_was_read_nobody_can_tell(database_url: str, issuer
 async def test_without_claims_for_them_all_are_members_of_the_default_tenant(database_url: str, issuer: Issuer) -> None:
     more = {"AGENT_JWT_TENANT_CLAIM": "", "AGENT_JWT_ROLES_CLAIM": ""}
     async with serving(database_url, **settings(issuer, **more)) as service:
-        assert service.house.entrance.authenticator is not None
-        principal = await service.house.entrance.authenticator.authenticate(issuer.token())
+        assert service.services.auth.authenticator is not None
+        principal = await service.services.auth.authenticator.authenticate(issuer.token())
         assert (principal.tenant_id, principal.scopes) == (DEFAULT_TENANT, ROLES["member"])
 
 

@@ -20,7 +20,7 @@ from tests.llm.faults import Fault
 from tests.llm.wires import Say
 from tests.redis import RedisServer
 from tests.store.conftest import Tenant, store_on
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 AGENTS = """
 [agents.kept]
@@ -153,15 +153,15 @@ async def test_a_kept_answer_is_charged_to_nobody(
         key = await service.key("acme")
 
         async def tokens() -> int:
-            await service.house.engine.budgets.flush()
-            async with service.house.database.reading(tenant_id_of("acme")) as session:
+            await service.services.limits.budgets.flush()
+            async with service.services.persistence.database.reading(tenant_id_of("acme")) as session:
                 return int(await session.scalar(sa.text("select tokens from spending")))
 
         usage = (await said(service, key))["usage_metadata"]
         assert await tokens() == usage["total_tokens"] > 0
         await said(service, key)
         assert await tokens() == usage["total_tokens"]
-        saved = sum(service.house.meters.cache_tokens.series.values())
+        saved = sum(service.services.telemetry.meters.cache_tokens.series.values())
         assert saved == usage["total_tokens"]
         page = (await service.client.get("/metrics")).text
     assert 'agent_cache_requests_total{cache="answers",outcome="hit"} 1' in page.replace('worker="1",', "")
@@ -222,7 +222,7 @@ async def test_without_its_cache_a_process_is_degraded_and_works(
             redis.thaw()
         else:
             redis.start()
-        await until(lambda: not service.house.caches.cache.trouble)
+        await until(lambda: not service.services.persistence.caches.cache.trouble)
         assert await status() == {"status": "healthy"}
 
 

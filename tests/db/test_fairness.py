@@ -17,7 +17,7 @@ from app.base.fair_semaphore import FairSemaphore
 from app.infra.db.engine import Database
 from app.security.access.structs import tenant_id_of
 from tests.runs.engine import TENANT
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 OTHER = UUID(int=77)
 SHORT_ENOUGH = 2.0
@@ -169,7 +169,7 @@ async def test_threads_with_long_pasts_take_the_database_from_no_other_tenant(fr
         async with locked(fresh_database_url, "lock table checkpoints in exclusive mode"):
             attack = asyncio.ensure_future(post_all(service, 12, "/threads", body, **{"x-api-key": hostile}))
             async with asyncio.timeout(30):
-                while len(service.house.database._gate._waiting) == 0:  # noqa: ASYNC110
+                while len(service.services.persistence.database._gate._waiting) == 0:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             gets = await innocent_gets(service, innocent, thread)
             assert [status for status, _ in gets] == [200] * 5
@@ -188,7 +188,7 @@ async def test_equal_idempotency_keys_wait_without_a_connection(fresh_database_u
         headers = {"x-api-key": hostile, "idempotency-key": "the same"}
         async with locked(fresh_database_url, "lock table threads in exclusive mode"):
             attack = asyncio.ensure_future(post_all(service, 12, "/threads", {}, **headers))
-            held = service.house.database._gate._held
+            held = service.services.persistence.database._gate._held
             async with asyncio.timeout(30):
                 while not held.get(tenant_id_of("hostile")):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)

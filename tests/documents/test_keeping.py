@@ -37,9 +37,9 @@ async def test_another_embedder_embeds_documents_anew_and_searches_go_on_meanwhi
     async with library_on(fresh_database_url, **settings) as library, library.tenant("ours") as ours:
         assert (await ours.search("the red car"))[0]["title"] == "drive"
         await ours.upload(b"a small cat", title="pet")
-        house = library.service.house
-        backfill = VectorBackfill(house.database, house.store._versions, settled=0)
-        while house.store._versions.building is not None:
+        services = library.service.services
+        backfill = VectorBackfill(services.persistence.database, services.features.store._versions, settled=0)
+        while services.features.store._versions.building is not None:
             await backfill.work()
         assert (await ours.search("automobile"))[0]["title"] == "drive"
         assert (await ours.search("kitten"))[0]["title"] == "pet"
@@ -58,11 +58,11 @@ async def test_an_embedder_that_is_down_stops_no_ingestion(
         assert [one["title"] for one in await ours.search("red")] == ["drive"]
         assert await library.count("store_vectors_384") == 0
         server.down = False
-        versions = library.service.house.store._versions
+        versions = library.service.services.features.store._versions
         for space in versions.serving.spaces(""):
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         while await library.count("store_vectors_384") == 0:
-            await VectorBackfill(library.service.house.database, versions).work()
+            await VectorBackfill(library.service.services.persistence.database, versions).work()
         assert [one["title"] for one in await ours.search("automobile")] == ["drive"]
 
 
@@ -71,7 +71,7 @@ async def test_a_persons_documents_are_read_out_and_deleted_with_all_that_they_h
 ) -> None:
     ada = await ours.upload(BOOK, metadata='{"user_id": "ada"}')
     bob = await ours.upload(pdf(["of bob"]), "application/pdf", metadata='{"user_id": "bob"}')
-    database = library.service.house.database
+    database = library.service.services.persistence.database
     data_subject = DataSubject(tenant_id=tenant_id_of("ours"), metadata={"user_id": "ada"})
     lines: list[bytes] = []
     counts = await export(database, data_subject, "ours", lines.append)
@@ -88,7 +88,7 @@ async def test_a_persons_documents_are_read_out_and_deleted_with_all_that_they_h
 
 async def test_what_an_upload_or_a_deletion_has_left_behind_is_swept(ours: Tenant, library: Library) -> None:
     document = await ours.upload(MARKDOWN, "text/markdown")
-    removing = library.service.house.documents.removing
+    removing = library.service.services.features.documents.removing
     old = "now() - interval '2 hours'"
     await library.value(
         "insert into documents (tenant_id, document_id, collection, namespace, status, content_type, updated_at)"

@@ -30,8 +30,8 @@ BREAD = b"Bread needs flour, water, salt and time. Sourdough needs more time tha
 
 
 def longterm_of(library: Library) -> LongTerm:
-    house = library.service.house
-    return DocumentServices(house.database, house.store).library
+    services = library.service.services
+    return DocumentServices(services.persistence.database, services.features.store).library
 
 
 def tool_of(library: Library, name: str = "knowledge") -> Tool:

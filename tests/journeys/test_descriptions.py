@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.system.house import API, serving
+from tests.system.services import API, serving
 
 
 async def test_the_description_of_an_agent_describes_its_assistant(database_url: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from app.security.limits.prices import Price, Prices
 from app.security.limits.structs import TenantLimits
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.wires import Say
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 AGENTS = """
 [agents.priced]
@@ -58,8 +58,8 @@ async def run(service: Service, key: str, agent: str = "priced", how: str = "wai
 
 async def spending(service: Service, tenant: str) -> tuple[float, float, int]:
     """What is reserved, spent (dollars), and the tokens, once everything is written."""
-    await service.house.engine.budgets.flush()
-    async with service.house.database.reading(tenant_id_of(tenant)) as session:
+    await service.services.limits.budgets.flush()
+    async with service.services.persistence.database.reading(tenant_id_of(tenant)) as session:
         row = await session.first(sa.text("select reserved, spent, tokens from spending"))
     assert row is not None
     return float(row.reserved), float(row.spent), row.tokens
@@ -83,9 +83,9 @@ async def test_what_a_run_spends_is_kept_and_what_it_reserved_is_given_back(
         cost = (usage["input_tokens"] * 10 + usage["output_tokens"] * 100) / 1e6
         reserved, spent, tokens = await spending(service, "spender")
         assert (round(reserved, 9), round(spent, 9), tokens) == (0.0, round(cost, 9), usage["total_tokens"])
-        costs = service.house.meters.model_cost.series
+        costs = service.services.telemetry.meters.model_cost.series
         assert {who: round(dollars, 9) for who, dollars in costs.items()} == {("openai", "tiny-chat"): round(cost, 9)}
-        assert round(service.house.engine.budgets.fullest, 6) == 0.04, "the run had reserved 0.2 of 5 dollars"
+        assert round(service.services.limits.budgets.fullest, 6) == 0.04, "the run had reserved 0.2 of 5 dollars"
 
 
 async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
@@ -98,12 +98,12 @@ async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
         refused = await run(service, key)
         assert refused.status_code == 429
         assert "has spent its 0.2 dollars of today" in refused.json()["detail"]
-        assert service.house.meters.ratelimit_rejected.series == {("cost",): 1}
-        assert service.house.engine.budgets.fullest == 1
+        assert service.services.telemetry.meters.ratelimit_rejected.series == {("cost",): 1}
+        assert service.services.limits.budgets.fullest == 1
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
         assert await rejected(service, "cost") == 1
         assert (await run(service, other)).status_code == 200
-        await service.house.entrance.keys.set_limits("poor", TenantLimits(cost_per_day=100))
+        await service.services.auth.keys.set_limits("poor", TenantLimits(cost_per_day=100))
         assert (await run(service, await service.key("poor"))).status_code == 200
 
 
@@ -143,12 +143,12 @@ async def test_tokens_a_minute_are_reserved_and_settled(
     async with serving(fresh_database_url, AGENT_TOKENS_PER_MINUTE="3000", **settings) as service:
         key = await service.key("tokens")
         assert (await run(service, key)).status_code == 200
-        await service.house.engine.budgets.flush()
+        await service.services.limits.budgets.flush()
         assert (await run(service, key)).status_code == 200
         at_once = await asyncio.gather(*(run(service, key) for _ in range(3)))
         refusals = [answer.status_code for answer in at_once].count(429)
         assert refusals > 0
-        assert service.house.meters.ratelimit_rejected.series == {("tokens",): refusals}
+        assert service.services.telemetry.meters.ratelimit_rejected.series == {("tokens",): refusals}
         refused = next(answer for answer in at_once if answer.status_code == 429)
         assert "3000 tokens a minute" in refused.json()["detail"]
         assert await rejected(service, "tokens") == [answer.status_code for answer in at_once].count(429)
@@ -164,12 +164,12 @@ async def test_a_request_that_makes_no_run_gives_back_what_was_reserved_for_it(
         for _ in range(5):
             answer = await service.client.post(f"{API}/threads/{thread}/runs", json=body, headers={"x-api-key": key})
             assert answer.status_code == 404
-            await service.house.engine.budgets.flush()
+            await service.services.limits.budgets.flush()
         headers = {"x-api-key": key, "idempotency-key": "once"}
         answers = []
         for _ in range(3):
             answers.append(await service.client.post(f"{API}/runs/wait", json=body, headers=headers))
-            await service.house.engine.budgets.flush()
+            await service.services.limits.budgets.flush()
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert (await spending(service, "careful"))[0] == 0
 

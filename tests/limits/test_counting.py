@@ -16,7 +16,7 @@ from app.security.limits.structs import TenantLimits
 from tests.crons.conftest import clock, database, replica
 from tests.crons.replicas import Replica
 from tests.embed.server import Embeddings
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 __all__ = ["clock", "database", "replica"]
 
@@ -31,7 +31,7 @@ MINUTE = timedelta(minutes=1)
 
 
 async def count(service: Service, table: str) -> int:
-    async with service.house.database.engine_connection() as connection:
+    async with service.services.persistence.database.engine_connection() as connection:
         return int(await connection.fetchval(f"select count(*) from {table}"))
 
 
@@ -116,8 +116,8 @@ async def test_embeddings_are_charged_to_the_tenant_whose_texts_they_are(
         key = await service.key("embedding")
         assert (await put(service, key, "one", "word " * 400)).status_code < 300
         assert (await search(service, key, "ship " * 200)).status_code == 200
-        await service.house.engine.budgets.flush()
-        async with service.house.database.reading(tenant_id_of("embedding")) as session:
+        await service.services.limits.budgets.flush()
+        async with service.services.persistence.database.reading(tenant_id_of("embedding")) as session:
             row = await session.first(sa.text("select spent, tokens from spending"))
         assert row is not None
         assert 740 <= row.tokens <= 760
@@ -130,9 +130,9 @@ async def test_embeddings_beyond_the_budget_of_a_tenant_are_429_and_of_another_a
 ) -> None:
     async with serving(fresh_database_url, **embedding) as service:
         key, other = await service.key("limited"), await service.key("other")
-        await service.house.entrance.keys.set_limits("limited", limits)
+        await service.services.auth.keys.set_limits("limited", limits)
         assert (await put(service, key, "one", "word " * 400)).status_code < 300
-        await service.house.engine.budgets.flush()
+        await service.services.limits.budgets.flush()
         asked = len(server.asked)
         for refused in (await put(service, key, "two", "another"), await search(service, key, "ship")):
             assert refused.status_code == 429
@@ -148,7 +148,7 @@ async def test_an_ingestion_stops_between_two_batches_once_the_budget_is_spent(
     async with serving(fresh_database_url, **embedding, AGENT_RESERVE_TOKENS="1") as service:
         key = await service.key("poor")
         headers = {"x-api-key": key, "content-type": "text/plain"}
-        await service.house.entrance.keys.set_limits("poor", TenantLimits(cost_per_day=0.05))
+        await service.services.auth.keys.set_limits("poor", TenantLimits(cost_per_day=0.05))
         taken = await service.client.post(f"{API}/documents", content=text, headers=headers)
         assert taken.status_code == 202, taken.text
         document = taken.json()
@@ -160,7 +160,7 @@ async def test_an_ingestion_stops_between_two_batches_once_the_budget_is_spent(
         assert found["status"] == "failed"
         assert "has spent its 0.05 dollars of today" in found["error"]
         assert 0 < found["chunks"] < 400, "what was indexed stays"
-        await service.house.entrance.keys.set_limits("poor", TenantLimits(cost_per_day=1000))
+        await service.services.auth.keys.set_limits("poor", TenantLimits(cost_per_day=1000))
         at = f"{API}/documents/{document['document_id']}"
         async with asyncio.timeout(40):
             while found["status"] != "ready":  # new limits are in force after some seconds

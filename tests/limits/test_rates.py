@@ -11,7 +11,7 @@ from app.infra.http.client_address import TrustedProxies
 from app.security.limits.structs import TenantLimits
 from tests.database import execute
 from tests.redis import RedisServer
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 RUN = {"assistant_id": "assistant", "input": {"messages": [{"role": "user", "content": "hello"}]}}
 
@@ -55,7 +55,7 @@ async def test_all_requests_of_a_key_and_of_a_tenant_have_rates_too(database_url
 
 async def test_a_tenant_has_limits_of_its_own_in_place_of_the_settings(database_url: str) -> None:
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="1") as service:
-        access = service.house.entrance.keys
+        access = service.services.auth.keys
         rich, strict = await service.key("rich"), await service.key("strict")
         await access.set_limits("rich", TenantLimits(rate_per_minute=0))
         await access.set_limits("strict", TenantLimits(requests_per_minute=1))
@@ -66,7 +66,7 @@ async def test_a_tenant_has_limits_of_its_own_in_place_of_the_settings(database_
 async def test_a_limit_of_a_later_version_shuts_no_tenant_out_during_a_roll(database_url: str) -> None:
     async with serving(database_url, AGENT_AUTH="api_key") as service:
         key = await service.key("rolled")
-        await service.house.entrance.keys.set_limits("rolled", TenantLimits(requests_per_minute=1))
+        await service.services.auth.keys.set_limits("rolled", TenantLimits(requests_per_minute=1))
         later = """update tenants set limits = limits || '{"limit_of_a_later_version": 5}' where name = 'rolled'"""
         await execute(database_url, later)
         assert [(await post(service, "/threads/search", key)).status_code for _ in range(2)] == [200, 429]

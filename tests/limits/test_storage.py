@@ -25,7 +25,7 @@ from app.server.schema import metadata
 from tests.crons.conftest import clock, database, replica
 from tests.crons.replicas import Replica
 from tests.runs.engine import TENANT
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 __all__ = ["clock", "database", "replica"]
 
@@ -62,13 +62,13 @@ async def tenant(service: Service, name: str) -> Tenant:
 
 async def settle(service: Service) -> None:
     """Have everything measured, and the verdicts read, without waiting for the background."""
-    await service.house.quota.sweep.aclose()
-    await service.house.quota.sweep.find()
-    async with service.house.database.engine_connection() as connection:
+    await service.services.limits.quota.sweep.aclose()
+    await service.services.limits.quota.sweep.find()
+    async with service.services.persistence.database.engine_connection() as connection:
         await connection.execute("update storage_usage set next_at = now()")
-    while await service.house.quota.sweep.measure_slice():
+    while await service.services.limits.quota.sweep.measure_slice():
         pass
-    await service.house.quota.refresh()
+    await service.services.limits.quota.refresh()
 
 
 def keyed(**settings: str) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def keyed(**settings: str) -> dict[str, Any]:
 async def test_a_full_tenant_adds_nothing_reads_and_deletes_and_another_is_not_touched(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, **keyed()) as service:
         full, other = await tenant(service, "full"), await tenant(service, "other")
-        await service.house.entrance.keys.set_limits("full", TenantLimits(bytes=64 * KIB))
-        await service.house.entrance.keys.set_limits("other", TenantLimits(bytes=10**9))
+        await service.services.auth.keys.set_limits("full", TenantLimits(bytes=64 * KIB))
+        await service.services.auth.keys.set_limits("other", TenantLimits(bytes=10**9))
         thread = (await full.ask("POST", "/threads", {})).json()["thread_id"]
         cron = (await full.ask("POST", "/runs/crons", CRON)).json()["cron_id"]
         await full.fill()
@@ -110,7 +110,7 @@ async def test_a_full_tenant_adds_nothing_reads_and_deletes_and_another_is_not_t
             assert "may store 64 KiB: delete threads" in refused.json()["detail"]
         upload = await full.ask("POST", "/documents", b"text", **{"content-type": "text/plain"})
         assert upload.status_code == 429
-        rejected = service.house.meters.ratelimit_rejected.series
+        rejected = service.services.telemetry.meters.ratelimit_rejected.series
         assert rejected == {("storage",): len(doors) + 1}
         assert (await other.ask("POST", "/runs/wait", RUN)).status_code == 200
         assert (await other.ask("PUT", "/store/items", item("small", 1))).status_code == 204
@@ -130,7 +130,7 @@ async def test_runs_that_were_accepted_end_although_their_tenant_is_full(fresh_d
         one = await tenant(service, "one")
         await one.fill()
         run = (await one.ask("POST", "/runs", {**RUN, "after_seconds": 2, "on_completion": "keep"})).json()
-        await service.house.entrance.keys.set_limits("one", TenantLimits(bytes=KIB))
+        await service.services.auth.keys.set_limits("one", TenantLimits(bytes=KIB))
         await settle(service)
         assert (await one.ask("POST", "/runs", RUN)).status_code == 429
         path = f"/threads/{run['thread_id']}/runs/{run['run_id']}"
@@ -149,14 +149,14 @@ async def test_every_kind_of_data_is_measured_under_its_name(fresh_database_url:
         uploaded = await one.ask("POST", "/documents", content, **{"content-type": "text/plain"})
         assert uploaded.status_code == 202
         await settle(service)
-        stored = await service.house.entrance.keys.stored("one")
+        stored = await service.services.auth.keys.stored("one")
         assert stored is not None
         assert set(stored.by_kind) == set(queries.KINDS)
         assert min(stored.by_kind.values()) > 0, stored
         assert stored.bytes == sum(stored.by_kind.values())
         assert 32 * KIB <= stored.by_kind["store"] < 512 * KIB
         assert 64 * KIB <= stored.by_kind["documents"] < 256 * KIB
-        assert service.house.quota.fullest == pytest.approx(stored.bytes / 10**9)
+        assert service.services.limits.quota.fullest == pytest.approx(stored.bytes / 10**9)
 
 
 async def test_the_setting_limits_every_tenant_and_a_limit_of_its_own_replaces_it_within_a_refresh(
@@ -164,7 +164,7 @@ async def test_the_setting_limits_every_tenant_and_a_limit_of_its_own_replaces_i
 ) -> None:
     async with serving(fresh_database_url, **keyed(AGENT_TENANT_BYTES=str(64 * KIB))) as service:
         tenants = [await tenant(service, name) for name in ("plain", "free", "small")]
-        await service.house.entrance.keys.set_limits("free", TenantLimits(bytes=0))
+        await service.services.auth.keys.set_limits("free", TenantLimits(bytes=0))
         for one in tenants:
             await one.fill()
         await settle(service)
@@ -173,12 +173,12 @@ async def test_the_setting_limits_every_tenant_and_a_limit_of_its_own_replaces_i
             return [(await one.ask("POST", "/threads", {})).status_code for one in tenants]
 
         assert await statuses() == [429, 200, 429]
-        await service.house.entrance.keys.set_limits("small", TenantLimits(bytes=10**6))
-        await service.house.quota.refresh()
+        await service.services.auth.keys.set_limits("small", TenantLimits(bytes=10**6))
+        await service.services.limits.quota.refresh()
         assert await statuses() == [429, 200, 200], "more is felt without a measurement"
-        await service.house.entrance.keys.set_limits("small", TenantLimits(bytes=KIB))
-        await service.house.quota.sweep.find()
-        await service.house.quota.refresh()
+        await service.services.auth.keys.set_limits("small", TenantLimits(bytes=KIB))
+        await service.services.limits.quota.sweep.find()
+        await service.services.limits.quota.refresh()
         assert await statuses() == [429, 200, 429], "so is less"
 
 
@@ -186,12 +186,12 @@ async def test_nothing_is_measured_of_tenants_without_a_limit(fresh_database_url
     async with serving(fresh_database_url, **keyed()) as service:
         one = await tenant(service, "one")
         await one.fill()
-        await service.house.entrance.keys.set_limits("one", TenantLimits(bytes=KIB))
+        await service.services.auth.keys.set_limits("one", TenantLimits(bytes=KIB))
         await settle(service)
-        assert await service.house.entrance.keys.stored("one") is not None
-        await service.house.entrance.keys.set_limits("one", TenantLimits())
+        assert await service.services.auth.keys.stored("one") is not None
+        await service.services.auth.keys.set_limits("one", TenantLimits())
         await settle(service)
-        assert await service.house.entrance.keys.stored("one") is None
+        assert await service.services.auth.keys.stored("one") is None
         assert (await one.ask("POST", "/threads", {})).status_code == 200
 
 
@@ -201,9 +201,9 @@ async def test_a_refusal_asks_the_database_nothing(fresh_database_url: str) -> N
         await one.fill(KIB)
         await settle(service)
         await one.ask("POST", "/threads", {})  # the key is known from here on
-        async with service.house.database.engine_connection() as connection:
+        async with service.services.persistence.database.engine_connection() as connection:
             before = await connection.fetchval("select count(*) from threads")
-        service.house.database.abort()
+        service.services.persistence.database.abort()
         assert (await one.ask("POST", "/threads", {})).status_code == 429
         assert before == 0
 

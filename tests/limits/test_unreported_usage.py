@@ -15,7 +15,7 @@ from app.security.limits.structs import BudgetReservation
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
 from tests.llm.wires import ANTHROPIC, OPENAI, closing, opening, text_event
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 VENDORS = [OPENAI, ANTHROPIC]
 PROMPT = "Tell me a very long story about the sea. " * 20
@@ -84,13 +84,13 @@ async def begin(service: Service, key: str, agent: str) -> tuple[str, str]:
 
 async def cancel(service: Service, key: str, thread: str, run: str) -> None:
     await post(service, key, f"/threads/{thread}/runs/{run}/cancel?wait=true", {})
-    await until(lambda: service.house.supervisor.live(UUID(run)) is None)
+    await until(lambda: service.services.engine.supervisor.live(UUID(run)) is None)
 
 
 async def spent(service: Service, tenant: str) -> tuple[float, int]:
     """Dollars and tokens, once everything is written."""
-    await service.house.engine.budgets.flush()
-    async with service.house.database.reading(tenant_id_of(tenant)) as session:
+    await service.services.limits.budgets.flush()
+    async with service.services.persistence.database.reading(tenant_id_of(tenant)) as session:
         row = await session.first(sa.text("select spent, tokens from spending"))
     return (0.0, 0) if row is None else (float(row.spent), row.tokens)
 
@@ -144,7 +144,7 @@ async def test_a_run_that_is_cancelled_in_the_middle_of_its_answer_is_charged_wi
         key = await service.key("leaver")
         provider.plan(Fault.HANG_IN_THE_MIDDLE)
         thread, run = await begin(service, key, vendor)
-        live = service.house.supervisor.live(UUID(run))
+        live = service.services.engine.supervisor.live(UUID(run))
         assert live is not None
         await until(lambda: b"Hello" in b"".join(frame.data for frame in live.feed.after(0)[1]))
         await cancel(service, key, thread, run)
@@ -194,7 +194,7 @@ async def test_figures_that_the_database_refuses_stop_no_other_tenant_s(
     async with serving(fresh_database_url, **settings) as service:
         await service.key("absurd")
         await service.key("innocent")
-        budgets = service.house.engine.budgets
+        budgets = service.services.limits.budgets
         for tenant, tokens in (("absurd", 2**63 - 1), ("innocent", 5)):
             budgets.spend(
                 tenant_id_of(tenant),

@@ -9,7 +9,7 @@ from app.infra.settings.environment import variables
 from tests.cli.commands import run_command
 from tests.database import execute
 from tests.observability.asking import DEPLOY
-from tests.system.house import API, NOWHERE, built, client_of
+from tests.system.services import API, NOWHERE, built, client_of
 
 PAGES = sorted((DEPLOY.parent / "docs" / "runbooks").glob("*.md"))
 TEXT = "\n".join(page.read_text() for page in PAGES) + (DEPLOY.parent / "docs/operations/alerts.md").read_text()

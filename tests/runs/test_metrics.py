@@ -14,7 +14,7 @@ from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.tracing import NO_TRACER, TraceRecorder
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch
-from tests.system.house import NOWHERE
+from tests.system.services import NOWHERE
 
 
 def entry() -> JournalEntry:

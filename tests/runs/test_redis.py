@@ -14,7 +14,7 @@ from app.infra.secrets.secret import Secret
 from tests.redis import RedisServer
 from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, fetch
 from tests.runs.test_processes import RecordingReader, Speaker
-from tests.system.house import serving
+from tests.system.services import serving
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_without_its_redis_a_process_is_degraded_and_works(fresh_database_
     async with serving(fresh_database_url, AGENT_AUTH="none", REDIS_URL=redis.url) as service:
 
         async def status() -> str:
-            carrier = service.house.redis
+            carrier = service.services.engine.redis
             assert isinstance(carrier, RedisFrameTransport)
             await carrier.probe()
             checks = (await service.get("/health")).json()["checks"]

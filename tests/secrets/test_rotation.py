@@ -17,7 +17,7 @@ from tests.database import execute
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.outages import Server
-from tests.system.house import API, serving
+from tests.system.services import API, serving
 
 AGENTS = '[agents.asking]\nmodel = "openai:tiny-chat"\n'
 

@@ -58,7 +58,7 @@ store_on = Store.on
 
 def longterm_of(store: Store) -> LongTerm:
     """The long-term memory as agents of this program see it."""
-    return DocumentServices(store.service.house.database, store.service.house.store).library
+    return DocumentServices(store.service.services.persistence.database, store.service.services.features.store).library
 
 
 @pytest.fixture

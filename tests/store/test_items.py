@@ -185,7 +185,7 @@ async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, o
         "delete": lambda: ours.sdk.delete_item(["a"], "k"),
     }
     costs: dict[str, int] = {}
-    async with sent_by(store.service.house.database) as sent:
+    async with sent_by(store.service.services.persistence.database) as sent:
         for name, work in works.items():
             sent.clear()
             await work()

@@ -16,7 +16,7 @@ async def test_an_item_whose_time_is_over_is_not_shown_even_before_the_sweep(sto
     assert await ours.keys() == ["long"]
     assert await ours.sdk.list_namespaces() == {"namespaces": [["b"]]}
     assert await store.count("store_items") == 2
-    assert await store.service.house.keeping.sweep() == 1
+    assert await store.service.services.agents.memory.maintenance.sweep() == 1
     assert await store.count("store_items") == 1
 
 
@@ -28,7 +28,7 @@ async def test_an_item_put_where_an_old_one_was_is_a_new_one(store: Store, ours:
     new = await ours.get("a", "k")
     assert new["created_at"] > old["created_at"]
     await store.do(EXPIRE)
-    assert await store.service.house.keeping.sweep() == 0
+    assert await store.service.services.agents.memory.maintenance.sweep() == 0
 
 
 async def test_reading_lets_the_time_begin_anew_unless_asked_not_to(store: Store, ours: Tenant) -> None:

@@ -50,7 +50,7 @@ def test_a_store_made_by_its_owner_is_searched_by_words_and_vectors(
             await ours.put("a", "one", {"text": "climbing"})
             await ours.put("a", "two", {"text": "violin"}, index=["text"])
             await theirs.put("a", "three", {"text": "violin"})
-            async with sent_by(store.service.house.database) as sent:
+            async with sent_by(store.service.services.persistence.database) as sent:
                 found = await ours.keys("a", query="violin")
             assert any("store_matches" in statement for statement in sent)
             await execute(

@@ -116,7 +116,7 @@ async def test_vectors_follow_their_item(store: Store, ours: Tenant) -> None:
     assert await store.count("store_vectors_384") == len(NOTES) - 1
     await store.do("update store_items set expires_at = now()")
     assert await ours.items("notes", query="climbing") == []
-    await store.service.house.keeping.sweep()
+    await store.service.services.agents.memory.maintenance.sweep()
     assert await store.count("store_vectors_384") == await store.count("store_items") == 0
 
 
@@ -144,7 +144,7 @@ async def test_a_question_takes_three_statements(store: Store, ours: Tenant, mon
     """One a ranking, and one for the page. Another one counts, where this process has not done so lately."""
     await fill(ours)
     assert (await ours.keys("notes", query="climbing"))[0] == "sport"
-    async with sent_by(store.service.house.database) as sent:
+    async with sent_by(store.service.services.persistence.database) as sent:
         assert (await ours.keys("notes", query="climbing", limit=2))[0] == "sport"
     assert [name for one in sent for name in ("store_vectors_384", "store_matches", "i.namespace") if name in one] == [
         "store_vectors_384",
@@ -166,7 +166,7 @@ async def test_where_many_items_are_the_same_is_found(ours: Tenant, monkeypatch:
 async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: Store, ours: Tenant) -> None:
     """The functions that read past row level security, so that the index of words can be used."""
     await fill(ours)
-    database = store.service.house.database
+    database = store.service.services.persistence.database
     look = sa.text(
         "select count(*) from store_matches(array[:asked], false, '', '~', :mostly, 100, 100, 100)"
         " where item_id is not null"
@@ -194,6 +194,6 @@ async def test_what_most_items_of_others_have_is_found_of_the_tenant(
         await theirs.put("notes", str(number), {"text": "climbing"})
     await ours.put("notes", "mine", {"text": "climbing"})
     look = "select count(item_id) from store_matches(array['climbing'], false, '', '~', true, {}, {}, 100)"
-    async with store.service.house.database.reading(tenant_id_of("ours")) as session:
+    async with store.service.services.persistence.database.reading(tenant_id_of("ours")) as session:
         for hits, looked in ((100, 2), ("null", 2), (100, 5), (100, 6)):
             assert await session.scalar(sa.text(look.format(hits, looked))) == 1

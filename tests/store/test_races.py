@@ -72,7 +72,7 @@ async def test_a_put_that_is_cancelled_or_comes_when_the_store_closes_stores_all
     for put in puts[::2]:
         put.cancel()
     await asyncio.gather(*puts, return_exceptions=True)
-    service: StoreService = store.service.house.store
+    service: StoreService = store.service.services.features.store
     await service.aclose()
     items, vectors = await store.counts("store_items", "store_vectors_384")
     assert items == vectors >= 25

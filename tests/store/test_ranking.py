@@ -95,7 +95,7 @@ async def test_a_sample_says_which_words_are_common_before_any_is_asked(
     await ours.put("a", "rare", {"text": "report of violins"})
     monkeypatch.setattr(statistics, "LARGE", 15)
     for times in (1, 2):
-        async with sent_by(store.service.house.database) as sent:
+        async with sent_by(store.service.services.persistence.database) as sent:
             (first, second, *_) = await ours.items("a", query="report violins")
         assert (first["key"], first["score"]) == ("rare", pytest.approx(1))
         assert second["score"] == pytest.approx(0.5 * 61 / 62)
@@ -128,7 +128,7 @@ async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Ten
     for number in range(6):
         await ours.put("a", str(number), {"text": f"report {number}"})
     await store.do("delete from store_vectors_384")
-    store.service.house.store.indexing._versions.serving._spaces.clear()
+    store.service.services.features.store.indexing._versions.serving._spaces.clear()
     found = await ours.keys("a", query="report 3")
     assert found[0] == "3"
     assert len(found) == 4
@@ -137,7 +137,7 @@ async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Ten
 
 
 async def test_a_search_that_fails_leaves_no_transaction_and_no_tenant_behind(store: Store) -> None:
-    database = store.service.house.database
+    database = store.service.services.persistence.database
     for _ in range(12):  # more than there are connections
         with pytest.raises(asyncpg.DivisionByZeroError):
             async with database.tuned(tenant_id_of("ours"), "") as connection:

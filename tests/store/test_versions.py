@@ -40,7 +40,7 @@ async def fill(tenant: Tenant) -> None:
 
 
 def versions_of(store: Store) -> IndexVersions:
-    return store.service.house.store._versions
+    return store.service.services.features.store._versions
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -51,7 +51,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 async def complete(store: Store) -> None:
     """Let the version on its way become the one that serves, without the time for other processes to hear of it."""
-    database, versions = store.service.house.database, versions_of(store)
+    database, versions = store.service.services.persistence.database, versions_of(store)
 
     async def served() -> bool:
         await VectorBackfill(database, versions, settled=0).work()
@@ -83,7 +83,7 @@ async def test_an_embedder_that_is_down_stops_neither_puts_nor_searches_and_is_m
         versions = versions_of(store)
         for space in versions.serving.spaces(""):
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
-        database = store.service.house.database
+        database = store.service.services.persistence.database
 
         async def made_up_for() -> bool:
             await VectorBackfill(database, versions).work()
@@ -112,7 +112,7 @@ async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         await complete(store)
         assert set((await ours.keys("notes", query="automobile"))[:2]) == {"drive", "late"}
-        await VectorBackfill(store.service.house.database, versions, settled=0).work()
+        await VectorBackfill(store.service.services.persistence.database, versions, settled=0).work()
         assert await store.count("store_vectors_384") == 5
         assert await store.count("store_versions") == 1
         assert await store.count("store_items", f"version = {versions.serving.number}") == 5

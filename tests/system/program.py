@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from app.server.asgi import layers
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 
 class Program(msgspec.Struct):
@@ -24,7 +24,7 @@ class Program(msgspec.Struct):
     async def on(cls, url: str, **settings: Any) -> AsyncIterator[Self]:
         """The program with ``settings`` on the database at ``url``."""
         async with serving(url, **settings) as service:
-            yield cls(service, url, layers(service.house))
+            yield cls(service, url, layers(service.services))
 
     @contextlib.asynccontextmanager
     async def client(self, **headers: str) -> AsyncIterator[httpx.AsyncClient]:

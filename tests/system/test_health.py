@@ -8,7 +8,7 @@ import pytest
 
 from app.security.access.structs import MONITOR, READ
 from tests.database import execute
-from tests.system.house import NOWHERE, Service, built, client_of, serving
+from tests.system.services import NOWHERE, Service, built, client_of, serving
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_metrics_are_text_in_the_format_that_is_asked_for(service: Service
 
 
 async def test_a_draining_process_is_alive_and_not_ready(service: Service) -> None:
-    service.house.readiness.drain()
+    service.services.health.readiness.drain()
     ready = await service.get("/health/ready")
     assert (ready.status_code, ready.json()) == (503, {"status": "not ready", "reason": "draining"})
     health = await service.get("/health")
@@ -82,9 +82,9 @@ async def test_a_draining_process_is_alive_and_not_ready(service: Service) -> No
 
 
 async def test_a_process_that_has_not_started_is_alive_and_not_ready() -> None:
-    house = built(NOWHERE, AGENT_AUTH="none")
-    async with client_of(house) as client:
-        service = Service(house, client)
+    services = built(NOWHERE, AGENT_AUTH="none")
+    async with client_of(services) as client:
+        service = Service(services, client)
         ready = await service.get("/health/ready")
         assert (ready.status_code, ready.json()["reason"]) == (503, "starting")
         assert (await service.get("/health")).status_code == 503
@@ -94,8 +94,8 @@ async def test_a_process_that_has_not_started_is_alive_and_not_ready() -> None:
 async def test_a_failing_provider_degrades_and_leaves_the_process_ready(database_url: str) -> None:
     nobody = "http://127.0.0.1:9/v1"
     async with serving(database_url, AGENT_AUTH="none", OPENAI_BASE_URL=nobody) as service:
-        service.house.models.model("openai:some-model")
-        await service.house.models.probe()
+        service.services.agents.models.model("openai:some-model")
+        await service.services.agents.models.probe()
         answer = await service.get("/health")
         assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
         llm = answer.json()["checks"]["llm"]
@@ -108,13 +108,13 @@ async def test_a_failing_provider_degrades_and_leaves_the_process_ready(database
 async def test_a_schema_that_lacks_a_migration_is_not_ready_and_one_ahead_is(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         await execute(fresh_database_url, "update alembic_version set version_num = '9999'")
-        await service.house.prober.refresh()
+        await service.services.health.probe.refresh()
         health = await service.get("/health")
         assert (health.status_code, health.json()["checks"]["checkpoint_db"]["migration"]) == (200, "ahead: 9999")
         assert (await service.get("/health/ready")).status_code == 200
 
         await execute(fresh_database_url, "delete from alembic_version")
-        await service.house.prober.refresh()
+        await service.services.health.probe.refresh()
         ready = await service.get("/health/ready")
         assert (ready.status_code, ready.json()["reason"][:35]) == (503, "the database lacks the migrations 0")
         health = await service.get("/health")
@@ -122,5 +122,5 @@ async def test_a_schema_that_lacks_a_migration_is_not_ready_and_one_ahead_is(fre
         assert health.json()["checks"]["checkpoint_db"]["migration"].startswith("lacks 0001")
 
         await execute(fresh_database_url, "drop table alembic_version")
-        await service.house.prober.refresh()
+        await service.services.health.probe.refresh()
         assert (await service.get("/health/ready")).status_code == 503

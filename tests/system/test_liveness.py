@@ -15,7 +15,7 @@ from app.infra.db.engine import DISK_FULL
 from tests.database import execute
 from tests.journeys.conftest import Served
 from tests.outages import children_of
-from tests.system.house import Service, serving
+from tests.system.services import Service, serving
 
 RUN = {"assistant_id": "assistant", "input": {"messages": [{"role": "user", "content": "Hello"}]}}
 WITHOUT = "revoke all on runs from agent_engine"
@@ -59,7 +59,7 @@ async def until(condition: Any) -> None:
 
 async def test_every_kept_task_of_a_process_is_known_and_the_essential_ones_are_these(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
-        supervision = service.house.supervision
+        supervision = service.services.health.watchdog
         assert set(supervision.names(essential=True)) >= ESSENTIAL
         known = {*supervision.names(essential=True), *supervision.names(essential=False)}
         owners = [one for one in gc.get_objects() if isinstance(one, Tasks) and one is not supervision._tasks]
@@ -73,7 +73,7 @@ async def test_every_kept_task_of_a_process_is_known_and_the_essential_ones_are_
 async def test_a_process_that_cannot_go_on_while_the_database_works_is_not_live(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         given_up: list[str] = []
-        service.house.supervision.on_give_up = given_up.append
+        service.services.health.watchdog.on_give_up = given_up.append
         assert (await service.get("/health/live")).status_code == 200
         await execute(fresh_database_url, WITHOUT)
 

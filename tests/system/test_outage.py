@@ -14,7 +14,7 @@ from app.base.ids import new_id
 from app.features.system.database_probe import DEADLINE
 from app.infra.db import migrations
 from tests.outages import Server
-from tests.system.house import Service, serving
+from tests.system.services import Service, serving
 
 NOTICED_SECONDS = 5.0
 """How soon an outage must show."""
@@ -95,7 +95,7 @@ async def test_a_key_is_not_let_in_by_a_database_that_answers_nothing(server: Se
     server.freeze()
     began = time.monotonic()
     with pytest.raises(Unavailable):
-        await service.house.entrance.keys.authenticate(key)
+        await service.services.auth.keys.authenticate(key)
     assert time.monotonic() - began < BACK_SECONDS
     server.thaw()
     assert await seconds_until(lambda: is_let_in(service, key)) < BACK_SECONDS
@@ -103,20 +103,22 @@ async def test_a_key_is_not_let_in_by_a_database_that_answers_nothing(server: Se
 
 async def is_let_in(service: Service, key: str) -> bool:
     try:
-        await service.house.entrance.keys.authenticate(key)
+        await service.services.auth.keys.authenticate(key)
     except Unavailable:  # as for other requests, until the database is back
         return False
     return True
 
 
 async def test_requests_that_take_every_connection_do_not_make_the_process_unready(service: Service) -> None:
-    pool = service.house.database._requests.pool
+    pool = service.services.persistence.database._requests.pool
     assert isinstance(pool, QueuePool)
     async with contextlib.AsyncExitStack() as held:
         while pool.checkedout() < pool.size():
-            await held.enter_async_context(service.house.database.reading(new_id()))  # one tenant gets a part of them
-        before = service.house.prober.database_state
-        await service.house.prober.refresh()
-        assert service.house.prober.database_state.observed_at > before.observed_at
+            await held.enter_async_context(
+                service.services.persistence.database.reading(new_id())
+            )  # one tenant gets a part of them
+        before = service.services.health.probe.database_state
+        await service.services.health.probe.refresh()
+        assert service.services.health.probe.database_state.observed_at > before.observed_at
         assert (await service.get("/health/ready")).status_code == 200
         assert (await service.get("/health")).json()["status"] == "healthy"

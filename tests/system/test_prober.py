@@ -11,7 +11,7 @@ from app.features.system import database_probe as module
 from app.features.system.database_probe import DEADLINE, EVERY, DatabaseProbe
 from app.features.system.readiness import Readiness
 from app.infra.db.engine import Database
-from tests.system.house import NOWHERE
+from tests.system.services import NOWHERE
 
 
 @pytest.fixture

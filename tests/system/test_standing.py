@@ -14,14 +14,14 @@ from tests.database import execute
 from tests.llm.recording import record_events
 from tests.llm.test_failover import Time, first, second
 from tests.redis import RedisServer
-from tests.system.house import PEPPER, Service, serving
+from tests.system.services import PEPPER, Service, serving
 
 
 def told(service: Service, name: str) -> dict[tuple[str, ...], float]:
     """What the gauge ``name`` says after a look."""
-    [sample] = [s for s in service.house.loop_lag._samples if s.__qualname__ == "StatusCollector.sample"]
+    [sample] = [s for s in service.services.telemetry.loop_lag._samples if s.__qualname__ == "StatusCollector.sample"]
     sample()
-    series: dict[tuple[str, ...], float] = getattr(service.house.meters, name).series
+    series: dict[tuple[str, ...], float] = getattr(service.services.telemetry.meters, name).series
     return series
 
 
@@ -29,7 +29,7 @@ async def test_a_worker_is_ready_until_it_drains(database_url: str) -> None:
     async with serving(database_url, AGENT_AUTH="none") as service:
         assert told(service, "workers_ready") == {(): 1}
         assert told(service, "uptime")[()] > 0
-        service.house.readiness.drain()
+        service.services.health.readiness.drain()
         assert told(service, "workers_ready") == {(): 0}
 
 
@@ -37,10 +37,10 @@ async def test_a_schema_that_is_behind_or_ahead_is_told(fresh_database_url: str)
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         assert (told(service, "migrations_lacking"), told(service, "migrations_ahead")) == ({(): 0}, {(): 0})
         await execute(fresh_database_url, "update alembic_version set version_num = '9999'")
-        await service.house.prober.refresh()
+        await service.services.health.probe.refresh()
         assert (told(service, "migrations_lacking"), told(service, "migrations_ahead")) == ({(): 0}, {(): 1})
         await execute(fresh_database_url, "update alembic_version set version_num = '0001'")
-        await service.house.prober.refresh()
+        await service.services.health.probe.refresh()
         assert told(service, "migrations_lacking")[()] > 5
         assert told(service, "migrations_ahead") == {(): 0}
 
@@ -69,7 +69,7 @@ async def test_secrets_tell_the_age_of_their_files_and_whether_a_new_value_was_r
         assert {("DATABASE_URL",), ("AGENT_WEBHOOK_SECRET",)} <= set(refused)
         assert not any(refused.values())
         secret.write_text("")
-        service.house.vault.refresh()
+        service.services.persistence.secrets.refresh()
         assert told(service, "secret_refused")["DATABASE_URL",] == 1
         assert told(service, "secret_age")["DATABASE_URL",] < 60
         secret.unlink()
@@ -79,9 +79,9 @@ async def test_secrets_tell_the_age_of_their_files_and_whether_a_new_value_was_r
 async def test_an_open_breaker_is_told_by_provider(database_url: str) -> None:
     nobody: Any = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "sk-x"}
     async with serving(database_url, AGENT_AUTH="none", **nobody) as service:
-        service.house.models.model("openai:some-model")
+        service.services.agents.models.model("openai:some-model")
         assert told(service, "breaker_open") == {("openai",): 0}
-        vendor = service.house.models._vendors["openai"]
+        vendor = service.services.agents.models._vendors["openai"]
         for _ in range(BreakerRules().consecutive):
             vendor.begin().failed(ModelUnavailable("away", vendor="openai"))
         assert told(service, "breaker_open") == {("openai",): 1}
@@ -91,7 +91,7 @@ async def test_redis_tells_whether_it_is_there_and_how_full_it_is(fresh_database
     redis = RedisServer(tmp_path)
     try:
         async with serving(fresh_database_url, AGENT_AUTH="none", REDIS_URL=redis.url) as service:
-            carrier: Any = service.house.redis
+            carrier: Any = service.services.engine.redis
             await carrier.probe()
             assert told(service, "redis_connected") == {("bus",): 1}
             assert told(service, "redis_memory")["used",] > 100_000
@@ -112,7 +112,7 @@ async def test_a_worker_that_ends_without_closing_is_counted_by_its_successor(da
     board.leave()
     assert Meters(board).workers_lost.series == {(): 1}
     async with serving(database_url, AGENT_AUTH="none") as service:
-        board = service.house.meters.board
+        board = service.services.telemetry.meters.board
     assert Meters(board).workers_lost.series == {(): 0}, "a House that is closed says so"
 
 
@@ -129,7 +129,7 @@ async def test_tries_and_fallbacks_are_counted_by_provider() -> None:
 async def test_the_size_of_the_database_and_of_its_parts_is_told(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         meters = Meters()
-        await StorageCollector(service.house.database, meters).refresh()
+        await StorageCollector(service.services.persistence.database, meters).refresh()
         sizes = meters.storage_size.series
         assert {part for (part,) in sizes} >= {"database", "checkpoints", "runs", "events", "store"}
         assert all(size > 0 for size in sizes.values())

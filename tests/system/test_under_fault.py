@@ -16,7 +16,7 @@ from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
 from tests.serving.processes import until
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 KEY = "sk-canary-3141592653589793"
 ASKED = {"assistant_id": "assistant", "input": {"messages": "hello"}}
@@ -88,7 +88,7 @@ async def test_probes_ask_no_provider_for_anything_that_is_paid(
         for _ in range(50):
             for path in ("/health", "/health/ready", "/health/live"):
                 await service.get(path)
-        await service.house.models.probe()
+        await service.services.agents.models.probe()
         assert {asked.path for asked in provider.requests} <= {"/v1/models"}
         assert len(provider.requests) <= 2, "one look at a vendor a minute"
 
@@ -97,7 +97,7 @@ async def test_probes_are_answered_at_the_stream_limit_and_only_new_streams_are_
     database_url: str, settings: Any, provider: FakeProvider
 ) -> None:
     async with serving(database_url, **settings) as service:
-        service.house.streams._most = 0
+        service.services.streams._most = 0
         refused = await service.client.post(f"{API}/runs/stream", json=ASKED)
         assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
         for path in ("/health", "/health/ready", "/health/live"):

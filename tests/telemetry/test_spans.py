@@ -164,8 +164,9 @@ def test_the_sdk_is_not_loaded_where_nothing_is_pushed() -> None:
     script = (
         "import sys; from app.infra.settings.environment import load; "
         "from app.server.composition.services import build; "
-        "house = build(load({'DATABASE_URL': 'postgresql:///x', 'AGENT_AUTH': 'none', 'OTEL_SERVICE_NAME': 'x'})); "
-        "print(house.push, house.tracer.active, [name for name in sys.modules if name.startswith('opentelemetry')])"
+        "services = build(load({'DATABASE_URL': 'postgresql:///x', 'AGENT_AUTH': 'none', 'OTEL_SERVICE_NAME': 'x'})); "
+        "print(services.telemetry.push, services.telemetry.tracer.active, "
+        "[name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True

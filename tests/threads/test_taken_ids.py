@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from tests.system.house import API, serving
+from tests.system.services import API, serving
 
 
 @pytest.mark.parametrize("kind", ["thread", "assistant"])

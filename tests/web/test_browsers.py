@@ -6,7 +6,7 @@ import pytest
 
 from app.base.errors import UsageError
 from app.infra.http.host_and_cors import HostAndCorsMiddleware
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 PAGE = "https://app.example.com"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.system.house import API, serving
+from tests.system.services import API, serving
 
 SLOW = '''
 import asyncio

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from app.infra.http.host_and_cors import HostAndCorsMiddleware
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 
 HANDLERS = """
 from langgraph_sdk import Auth

@@ -11,7 +11,7 @@ import pytest
 
 from app.features.webhooks import dispatcher
 from tests.runs.engine import fetch
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 from tests.webhooks.receiver import Call, comes_true, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a key of twenty-four byte").decode()
@@ -75,7 +75,7 @@ async def test_what_one_process_has_left_another_delivers(fresh_database_url: st
         async with serving(fresh_database_url, AGENT_ROLE="api", **HERE) as api:
             run = await begin(api, receiver.url)
             async with serving(fresh_database_url, **HERE) as worker:
-                await worker.house.dispatcher.aclose()  # it dies between the end of the run and the call
+                await worker.services.engine.dispatcher.aclose()  # it dies between the end of the run and the call
                 await worker.client.get(f"{API}/threads/{run['thread_id']}/runs/{run['run_id']}/join")
             assert [one["status"] for one in await deliveries(api)] == ["pending"]
         assert receiver.calls == []
@@ -151,5 +151,5 @@ async def test_another_tenant_sees_nothing_of_it(fresh_database_url: str) -> Non
         assert await deliveries(service) == []
         answer: httpx.Response = await service.client.post(f"{API}/webhooks/deliveries/{run['run_id']}/retry")
         assert answer.status_code == 404
-        rows = await fetch(service.house.database, "select status from webhook_deliveries")
+        rows = await fetch(service.services.persistence.database, "select status from webhook_deliveries")
         assert len(rows) == 1

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from app.base.errors import UsageError
 from app.infra.egress.addresses import AddressAllowlist, RefusedAddress, check_url
 from app.infra.egress.client import MAX_RESPONSE_BYTES, EgressClient
-from tests.system.house import API, serving
+from tests.system.services import API, serving
 from tests.webhooks.receiver import receiving
 
 PRIVATE = [

@@ -9,7 +9,7 @@ import structlog
 
 from app.features.webhooks import dispatcher
 from tests.runs.engine import fetch
-from tests.system.house import API, serving
+from tests.system.services import API, serving
 from tests.webhooks.receiver import Receiver, comes_true, receiving
 from tests.webhooks.test_delivery import HERE, begin, deliveries
 
@@ -61,7 +61,7 @@ async def test_the_receiver_is_told_of_a_run_that_killed_every_process(fresh_dat
     async with receiving() as receiver, serving(fresh_database_url, AGENT_ROLE="api", **HERE) as api:
         run = await begin(api, receiver.url)
         await fetch(
-            api.house.database,
+            api.services.persistence.database,
             "update runs set status = 'running', attempts = 99, owner = run_id,"
             " lease_until = now() - interval '1 second'",
         )
@@ -81,7 +81,9 @@ async def test_a_call_that_died_with_its_process_is_made_again_with_the_same_bod
         async with serving(fresh_database_url, AGENT_ROLE="api", **HERE) as api:
             (left,) = await deliveries(api)
             assert (left["status"], left["attempts"]) == ("pending", 1)
-            await fetch(api.house.database, "update webhook_deliveries set due_at = now()")  # its lease is over
+            await fetch(
+                api.services.persistence.database, "update webhook_deliveries set due_at = now()"
+            )  # its lease is over
             receiver.slow.set()
             async with serving(fresh_database_url, **HERE):
                 first_call, second_call = await receiver.until(2)

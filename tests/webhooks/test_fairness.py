@@ -13,7 +13,7 @@ from app.cli.dev import DEFAULTS
 from app.features.webhooks.dispatcher import AT_ONCE, AT_ONCE_A_TENANT_AND_HOST, AT_ONCE_SLOW, HostLoad
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.egress.client import seconds_of
-from tests.system.house import API, Service, serving
+from tests.system.services import API, Service, serving
 from tests.webhooks.receiver import comes_true, receiving
 
 HERE: dict[str, Any] = {"AGENT_AUTH": "api_key", "AGENT_RATE_PER_MINUTE": "0", "AGENT_EGRESS_ALLOW": "127.0.0.0/8"}
@@ -59,7 +59,7 @@ async def test_silent_receivers_of_one_tenant_keep_no_other_s_webhook_waiting(
 ) -> None:
     """Also where the other's receiver has the same host."""
     async with receiving() as receiver, serving(fresh_database_url, **HERE) as service:
-        service.house.dispatcher._egress._seconds = 600
+        service.services.engine.dispatcher._egress._seconds = 600
         hostile, innocent = await service.key("hostile"), await service.key("innocent")
         await runs_with(service, hostile, *[f"http://127.0.0.1:{silence.port}/hook"] * (AT_ONCE * 2))
         async with asyncio.timeout(40):

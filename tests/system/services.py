@@ -17,7 +17,7 @@ from app.infra.telemetry.labels import EnumLabel
 from app.security.access.structs import SCOPES
 from app.server.asgi import layers
 from app.server.composition.services import AppServices, build
-from app.server.lifespan import close_services, open_services
+from app.server.lifespan import Lifespan
 
 PEPPER = "0123456789abcdef" * 2
 API = "/api/v1"
@@ -28,9 +28,9 @@ PATIENCE = 10.0
 
 
 class Service(msgspec.Struct):
-    """A House and a client of its whole stack."""
+    """The services and a client of its whole stack."""
 
-    house: AppServices
+    services: AppServices
     client: httpx.AsyncClient
 
     async def get(self, path: str, key: str = "") -> httpx.Response:
@@ -39,50 +39,51 @@ class Service(msgspec.Struct):
 
     async def key(self, tenant: str, *scopes: str) -> str:
         """A new key of ``tenant``, with all scopes unless some are named."""
-        _, key = await self.house.entrance.keys.create_key("test", tenant=tenant, scopes=frozenset(scopes) or SCOPES)
+        _, key = await self.services.auth.keys.create_key("test", tenant=tenant, scopes=frozenset(scopes) or SCOPES)
         return key.reveal()
 
 
 def built(url: str, **settings: str) -> AppServices:
-    """The House as ``serve`` builds it, not yet open."""
+    """The services as ``serve`` builds it, not yet open."""
     chosen = {"DATABASE_URL": url, "AGENT_KEY_PEPPER": PEPPER, "AGENT_DRAIN_SECONDS": "0", **settings}
     return build(load(chosen, dotenv=Path(os.devnull)))
 
 
-def client_of(house: AppServices) -> httpx.AsyncClient:
-    """A client that talks to the layers of ``house`` without a network."""
-    app: Any = layers(house)
+def client_of(services: AppServices) -> httpx.AsyncClient:
+    """A client that talks to the layers of ``services`` without a network."""
+    app: Any = layers(services)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 @asynccontextmanager
 async def serving(url: str, *, deadline: float = PATIENCE, **settings: str) -> AsyncIterator[Service]:
-    """An open House on the database at ``url``, which counts as lost when it says nothing for ``deadline`` seconds."""
-    house = built(url, **settings)
+    """Open services on the database at ``url``, which counts as lost when it says nothing for ``deadline`` seconds."""
+    services = built(url, **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database_probe, "DEADLINE", deadline)
-        async with opened(house) as service:
+        async with opened(services) as service:
             yield service
 
 
 @asynccontextmanager
-async def opened(house: AppServices) -> AsyncIterator[Service]:
-    """``house`` open, and a client of it."""
-    await open_services(house)
-    await house.prober.refresh()
+async def opened(services: AppServices) -> AsyncIterator[Service]:
+    """``services`` open, and a client of it."""
+    lifespan = Lifespan(services)
+    await lifespan.open()
+    await services.health.probe.refresh()
     try:
-        async with client_of(house) as client:
-            yield Service(house, client)
+        async with client_of(services) as client:
+            yield Service(services, client)
     finally:
-        await close_services(house)
-        assert undeclared(house) == []
+        await lifespan.close()
+        assert undeclared(services) == []
 
 
-def undeclared(house: AppServices) -> list[str]:
+def undeclared(services: AppServices) -> list[str]:
     """What was counted under values that the labels do not declare, on which rules would be silent."""
     return [
         f"{part.name}: {label} {value!r}"
-        for part in house.meters.instruments()
+        for part in services.telemetry.meters.instruments()
         for values, _ in part.cells()
         for label, value in zip(part.labels, values, strict=True)
         if isinstance(label, EnumLabel) and value not in {*label.values, OVERFLOW}

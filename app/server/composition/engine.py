@@ -1,0 +1,82 @@
+"""The run engine: queue, journal, signals, feeds, and the supervisor of the runs of this process."""
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from app.base.ids import owner_id
+from app.engine.execution.journal import Journal
+from app.engine.queue.claims import RunQueue
+from app.engine.queue.run_claimer import QueueMetrics
+from app.engine.streams.feed_registry import FeedRegistry
+from app.engine.streams.frame_transport import FramePublisher, FrameTransport
+from app.engine.streams.postgres_transport import PostgresFrameTransport
+from app.engine.streams.signals import Signals
+from app.engine.supervisor import RunEngine, Supervisor
+from app.features.webhooks.dispatcher import WebhookDispatcher
+from app.features.webhooks.signing import key_of
+from app.infra.egress.addresses import AddressAllowlist
+from app.infra.egress.client import EgressClient
+from app.infra.settings.environment import Settings
+from app.server.composition.limits import Limits
+from app.server.composition.models import AgentRuntime
+from app.server.composition.persistence import Persistence
+from app.server.composition.telemetry import Telemetry
+
+if TYPE_CHECKING:  # it loads its library
+    from app.engine.streams.redis_transport import RedisFrameTransport
+
+
+class EngineStack(msgspec.Struct, frozen=True, kw_only=True):
+    """``supervisor`` owns the runs of this process, over ``parts``. ``redis`` carries frames, where one is set."""
+
+    parts: RunEngine
+    supervisor: Supervisor
+    dispatcher: WebhookDispatcher
+    queue_metrics: QueueMetrics
+    redis: "RedisFrameTransport | None"
+
+
+def build_engine(
+    settings: Settings,
+    telemetry: Telemetry,
+    persistence: Persistence,
+    agents: AgentRuntime,
+    limits: Limits,
+    allowed: AddressAllowlist,
+) -> EngineStack:
+    """Build the engine; a process of the role ``api`` executes nothing."""
+    database = persistence.database
+    signals = Signals(database)
+    transport: FrameTransport = PostgresFrameTransport(database, signals)
+    redis = None
+    if settings.redis.url is not None:
+        from app.engine.streams.redis_transport import RedisFrameTransport
+
+        transport = redis = RedisFrameTransport(persistence.secrets.ring("REDIS_URL").good, transport)
+    owner = owner_id(f"{socket.gethostname()} {os.getppid()}")
+    parts = RunEngine(
+        database=database,
+        claims=RunQueue(database, owner, settings.runs.lease_seconds, telemetry.tracer),
+        journal=Journal(database, timeout=settings.runs.lease_seconds, telling=telemetry.recorder),
+        signals=signals,
+        feeds=FeedRegistry(database, signals, transport),
+        outlet=FramePublisher(transport),
+        budgets=limits.budgets,
+        retention=settings.retention,
+    )
+    keys = persistence.secrets.ring("AGENT_WEBHOOK_SECRET", "AGENT_WEBHOOK_SECRET_SECONDARY")
+    dispatcher = WebhookDispatcher(
+        database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters
+    )
+    max_runs = 0 if settings.server.role == "api" else settings.runs.most
+    supervisor = Supervisor(parts, agents.catalog, telemetry.recorder, most=max_runs, on_change=dispatcher.wake)
+    return EngineStack(
+        parts=parts,
+        supervisor=supervisor,
+        dispatcher=dispatcher,
+        queue_metrics=QueueMetrics(database, telemetry.meters),
+        redis=redis,
+    )

@@ -1,0 +1,61 @@
+"""Models, the agents that call them, and the long-term memory that agents search."""
+
+import msgspec
+
+from app.agents.catalog import AgentCatalog
+from app.agents.config.agents_file import AgentsFile
+from app.features.store.index.maintenance import StoreMaintenance, VectorBackfill
+from app.features.store.index.versions import build_versions
+from app.features.store.service import StoreService
+from app.infra.settings.environment import Settings
+from app.infra.telemetry.tool_calls import ToolCallRecorder
+from app.providers.embeddings.registry import build_embedder
+from app.providers.llm.registry import ModelRegistry
+from app.security.access.structs import ActingUser
+from app.server.composition.documents import DocumentServices
+from app.server.composition.persistence import Persistence
+from app.server.composition.telemetry import Telemetry
+
+
+class LongTermMemory(msgspec.Struct, frozen=True):
+    """The store, what maintains it in the background, and the documents whose chunks it holds."""
+
+    store: StoreService
+    maintenance: StoreMaintenance
+    documents: DocumentServices
+
+
+class AgentRuntime(msgspec.Struct, frozen=True):
+    """What agents run with."""
+
+    models: ModelRegistry
+    catalog: AgentCatalog
+    memory: LongTermMemory
+
+
+def build_models(settings: Settings, telemetry: Telemetry, persistence: Persistence) -> ModelRegistry:
+    """Build the registry of the vendors whose keys are set."""
+    return ModelRegistry(
+        settings.llm,
+        telemetry.meters,
+        vault=persistence.secrets,
+        tracer=telemetry.tracer,
+        answers=persistence.caches.answers,
+    )
+
+
+def build_agents(
+    agents: AgentsFile, models: ModelRegistry, telemetry: Telemetry, persistence: Persistence, acting: ActingUser
+) -> AgentRuntime:
+    """Build the agents of the file, over the memory of the user that ``acting`` names."""
+    database, shelf = persistence.database, persistence.caches.embeddings
+    versions = build_versions(
+        database, agents, lambda name, dimensions: build_embedder(name, dimensions, models, shelf)
+    )
+    store = StoreService(database, versions, agents.store)
+    documents = DocumentServices(database, store, acting)
+    memory = LongTermMemory(store, StoreMaintenance(database, VectorBackfill(database, versions)), documents)
+    recorder = ToolCallRecorder(*telemetry.recorder)
+    return AgentRuntime(
+        models, AgentCatalog(agents, models.model, recorder, documents.library, documents.agents), memory
+    )
