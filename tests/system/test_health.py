@@ -26,7 +26,7 @@ async def test_health_shows_every_dependency(service: Service) -> None:
     assert set(health["checks"]) == {"llm", "checkpoint_db", "redis", "cache", "workers"}
     database = health["checks"]["checkpoint_db"]
     assert (database["status"], database["migration"]) == ("healthy", "head")
-    assert 0 < database["latency_ms"] < 1000
+    assert database["latency_ms"] > 0
     assert datetime.fromisoformat(database["observed_at"]).tzinfo is not None
     assert health["checks"]["redis"] == health["checks"]["cache"] == {"status": "not_configured"}
     assert health["checks"]["workers"] == {"status": "healthy", "phase": "ready"}
