@@ -22,11 +22,11 @@ from tests.system.services import built
 @pytest.mark.parametrize(
     "code, complaint",
     [
-        ("auth = 1", "is no langgraph_sdk.Auth object"),
-        ("from langgraph_sdk import Auth\nauth = Auth()", "has no handler @auth.authenticate"),
+        ("auth = 1", "is not a langgraph_sdk.Auth object"),
+        ("from langgraph_sdk import Auth\nauth = Auth()", "has no @auth.authenticate handler"),
         (
             "from langgraph_sdk import Auth\nauth = Auth()\n@auth.authenticate\nasync def a(cookie): ...",
-            "asks for 'cookie', which is none of request, body",
+            "declares 'cookie', which is not one of request, body",
         ),
         ("other = 1", "has no attribute 'auth'"),
     ],

@@ -97,11 +97,11 @@ def answering(answer: Any) -> AuthHandlers:
     ],
 )
 async def test_the_most_specific_handler_is_asked(places: list[tuple[str | None, str | None]], asked: str) -> None:
-    assert await registered(*places).ask(ANN, "threads", "read", {}) == f'{{"handler":"{asked}"}}'
+    assert await registered(*places).authorize(ANN, "threads", "read", {}) == f'{{"handler":"{asked}"}}'
 
 
 async def test_where_no_handler_is_everything_is_in_reach() -> None:
-    assert await registered(("threads", "create")).ask(ANN, "threads", "read", {}) is None
+    assert await registered(("threads", "create")).authorize(ANN, "threads", "read", {}) is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ async def test_where_no_handler_is_everything_is_in_reach() -> None:
     ],
 )
 async def test_a_filter_is_what_metadata_must_contain(answer: Any, owned: str | None) -> None:
-    assert await answering(answer).ask(ANN, "threads", "read", {}) == owned
+    assert await answering(answer).authorize(ANN, "threads", "read", {}) == owned
 
 
 @pytest.mark.parametrize(
@@ -125,28 +125,28 @@ async def test_a_filter_is_what_metadata_must_contain(answer: Any, owned: str | 
 )
 async def test_what_nobody_understands_lets_nobody_in(answer: Any) -> None:
     with pytest.raises(HandlerFailed):
-        await answering(answer).ask(ANN, "threads", "read", {})
+        await answering(answer).authorize(ANN, "threads", "read", {})
 
 
 @pytest.mark.parametrize("answer", [False, AssertionError("no")])
 async def test_a_handler_says_no(answer: Any) -> None:
     with pytest.raises(Forbidden):
-        await answering(answer).ask(ANN, "threads", "read", {})
+        await answering(answer).authorize(ANN, "threads", "read", {})
 
 
 async def test_an_http_exception_is_answered_as_it_says() -> None:
     error = Auth.exceptions.HTTPException(status_code=409, detail="later", headers={"X-A": "1", "X-B": "a\r\nX-C: 2"})
     with pytest.raises(Refused, match="later") as raised:
-        await answering(error).ask(ANN, "threads", "read", {})
+        await answering(error).authorize(ANN, "threads", "read", {})
     assert (raised.value.status, raised.value.headers) == (409, {"X-A": "1"})
 
 
 @pytest.mark.parametrize("metadata", [{"owner": "bob"}, {"owner": ["ann"]}, {"owner": None}])
 async def test_nothing_is_made_that_is_anothers(metadata: dict[str, Any]) -> None:
     for action in ("create", "update", "create_run"):
-        with pytest.raises(Forbidden, match="out of your own reach"):
-            await answering({"owner": "ann"}).ask(ANN, "threads", action, {"metadata": metadata})
-    assert await answering({"owner": "ann"}).ask(ANN, "threads", "update", {"metadata": {"a": 1}})
+        with pytest.raises(Forbidden, match="inaccessible to you"):
+            await answering({"owner": "ann"}).authorize(ANN, "threads", action, {"metadata": metadata})
+    assert await answering({"owner": "ann"}).authorize(ANN, "threads", "update", {"metadata": {"a": 1}})
 
 
 @dataclasses.dataclass

@@ -56,11 +56,11 @@ async def memory(asked: Asked, clock: Clock) -> AsyncIterator[ApiKeyCache]:
 async def test_an_answer_is_believed_for_less_than_five_seconds(
     memory: ApiKeyCache, asked: Asked, clock: Clock, digest: bytes, verdict: Principal | None
 ) -> None:
-    assert await memory.of("1", digest) == verdict
-    assert await memory.of("1", digest) == verdict
+    assert await memory.get("1", digest) == verdict
+    assert await memory.get("1", digest) == verdict
     assert asked.times == 1
     clock.seconds += api_key_cache.CACHE_TTL
-    assert await memory.of("1", digest) == verdict
+    assert await memory.get("1", digest) == verdict
     assert asked.times == 2
     assert max(api_key_cache.CACHE_TTL, api_key_cache.LOOK_UP_SECONDS) < 5
 
@@ -69,18 +69,18 @@ async def test_belief_counts_from_the_question_and_not_from_a_late_answer(
     memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
     asked.free.clear()
-    first = asyncio.ensure_future(memory.of("1", GOOD))
+    first = asyncio.ensure_future(memory.get("1", GOOD))
     await until(lambda: asked.running == 1)
     clock.seconds += api_key_cache.CACHE_TTL
     asked.free.set()
     assert await first == SOMEBODY
-    await memory.of("1", GOOD)
+    await memory.get("1", GOOD)
     assert asked.times == 2
 
 
 async def test_many_requests_with_one_key_ask_once(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
-    waiting = [asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(50)]
+    waiting = [asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(50)]
     await asyncio.sleep(0)
     asked.free.set()
     assert await asyncio.gather(*waiting) == [SOMEBODY] * 50
@@ -89,7 +89,7 @@ async def test_many_requests_with_one_key_ask_once(memory: ApiKeyCache, asked: A
 
 async def test_a_request_that_goes_away_while_it_asks_takes_no_other_along(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
-    first, *others = (asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(5))
+    first, *others = (asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(5))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait([first])
@@ -102,7 +102,7 @@ async def test_a_request_that_goes_away_while_it_waits_leaves_the_question_alone
     memory: ApiKeyCache, asked: Asked
 ) -> None:
     asked.free.clear()
-    first, second = (asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(2))
+    first, second = (asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(2))
     await asyncio.sleep(0)
     second.cancel()
     await asyncio.wait([second])
@@ -114,24 +114,24 @@ async def test_a_request_that_goes_away_while_it_waits_leaves_the_question_alone
 async def test_a_failure_reaches_all_who_wait_and_is_not_remembered(memory: ApiKeyCache, asked: Asked) -> None:
     asked.failure = Unavailable("away")
     asked.free.clear()
-    waiting = [asyncio.ensure_future(memory.of("1", GOOD)) for _ in range(5)]
+    waiting = [asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(5)]
     await asyncio.sleep(0)
     asked.free.set()
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unavailable] * 5
     assert asked.times == 1
     asked.failure = None
-    assert await memory.of("1", GOOD) == SOMEBODY
+    assert await memory.get("1", GOOD) == SOMEBODY
 
 
 async def test_what_was_believed_once_counts_for_nothing_while_nobody_can_tell(
     memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
-    await memory.of("1", GOOD)
+    await memory.get("1", GOOD)
     asked.failure = Unavailable("away")
     clock.seconds += api_key_cache.CACHE_TTL
     with pytest.raises(Unavailable):
-        await memory.of("1", GOOD)
+        await memory.get("1", GOOD)
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_failure(
@@ -140,7 +140,7 @@ async def test_an_answer_that_does_not_come_in_time_is_a_failure(
     monkeypatch.setattr(api_key_cache, "LOOK_UP_SECONDS", 0.01)
     asked.free.clear()
     with pytest.raises(Unavailable):
-        await memory.of("1", GOOD)
+        await memory.get("1", GOOD)
 
 
 async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
@@ -162,9 +162,9 @@ async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
     memory = ApiKeyCache(ask, clock)
     with monkeypatch.context() as patch:
         patch.setattr(api_key_cache, "LOOK_UP_SECONDS", 0.01)
-        first = asyncio.ensure_future(memory.of("1", GOOD))
+        first = asyncio.ensure_future(memory.get("1", GOOD))
         await given_up.wait()
-    assert await asyncio.wait_for(memory.of("1", GOOD), 30) == SOMEBODY
+    assert await asyncio.wait_for(memory.get("1", GOOD), 30) == SOMEBODY
     with pytest.raises(Unavailable):
         await first
     may_end.set()
@@ -174,12 +174,12 @@ async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
 async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
     memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
-    await memory.of("1", GOOD)
+    await memory.get("1", GOOD)
     clock.seconds += api_key_cache.CACHE_TTL
     asked.free.clear()
-    flood = [asyncio.ensure_future(memory.of("1", number.to_bytes(8))) for number in range(100)]
+    flood = [asyncio.ensure_future(memory.get("1", number.to_bytes(8))) for number in range(100)]
     await until(lambda: asked.running == 1)
-    known = asyncio.ensure_future(memory.of("1", GOOD))
+    known = asyncio.ensure_future(memory.get("1", GOOD))
     await until(lambda: asked.running == 2)
     asked.free.set()
     assert await known == SOMEBODY
@@ -190,9 +190,9 @@ async def test_a_valid_key_that_is_new_waits_for_few_statements_whatever_the_flo
     memory: ApiKeyCache, asked: Asked
 ) -> None:
     asked.free.clear()
-    flood = [asyncio.ensure_future(memory.of(str(number), number.to_bytes(8))) for number in range(1500)]
+    flood = [asyncio.ensure_future(memory.get(str(number), number.to_bytes(8))) for number in range(1500)]
     await until(lambda: asked.running == 1)
-    valid = asyncio.ensure_future(memory.of("valid", GOOD))
+    valid = asyncio.ensure_future(memory.get("valid", GOOD))
     await asyncio.sleep(0)
     asked.free.set()
     assert await valid == SOMEBODY
@@ -205,19 +205,19 @@ async def test_more_keys_than_may_wait_are_refused_at_once(
 ) -> None:
     monkeypatch.setattr(api_key_cache, "MAX_WAITING", 3)
     asked.free.clear()
-    first = asyncio.ensure_future(memory.of("1", b"first"))
+    first = asyncio.ensure_future(memory.get("1", b"first"))
     await until(lambda: asked.running == 1)
-    waiting = [asyncio.ensure_future(memory.of("1", number.to_bytes(8))) for number in range(3)]
+    waiting = [asyncio.ensure_future(memory.get("1", number.to_bytes(8))) for number in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
-        await memory.of("1", b"one too many")
+        await memory.get("1", b"one too many")
     asked.free.set()
     assert await asyncio.gather(first, *waiting) == [None] * 4
 
 
 async def test_closing_refuses_those_that_wait(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
-    waiting = asyncio.ensure_future(memory.of("1", GOOD))
+    waiting = asyncio.ensure_future(memory.get("1", GOOD))
     await until(lambda: asked.running == 1)
     await memory.aclose()
     with pytest.raises(Unavailable):
@@ -234,13 +234,13 @@ async def until(holds: Callable[[], bool]) -> None:
 async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(
     memory: ApiKeyCache, asked: Asked
 ) -> None:
-    await memory.of("1", GOOD)
+    await memory.get("1", GOOD)
     await asyncio.gather(
-        *(memory.of("1", number.to_bytes(8)) for number in range(3 * api_key_cache.MAX_CACHED_REJECTIONS))
+        *(memory.get("1", number.to_bytes(8)) for number in range(3 * api_key_cache.MAX_CACHED_REJECTIONS))
     )
     assert len(memory) == api_key_cache.MAX_CACHED_REJECTIONS + 1
     before = asked.times
-    await memory.of("1", GOOD)
+    await memory.get("1", GOOD)
     assert asked.times == before
 
 
@@ -251,5 +251,5 @@ async def test_good_keys_are_bounded_as_well(clock: Clock, monkeypatch: pytest.M
     monkeypatch.setattr(api_key_cache, "MAX_CACHED_KEYS", 3)
     memory = ApiKeyCache(everybody, clock)
     for number in range(10):
-        await memory.of("1", number.to_bytes(8))
+        await memory.get("1", number.to_bytes(8))
     assert len(memory) == 3

@@ -97,7 +97,7 @@ async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
         assert (await run(service, key)).status_code == 200
         refused = await run(service, key)
         assert refused.status_code == 429
-        assert "has spent its 0.2 dollars of today" in refused.json()["detail"]
+        assert "has spent its 0.2 dollars per day" in refused.json()["detail"]
         assert service.services.telemetry.meters.ratelimit_rejected.series == {("cost",): 1}
         assert service.services.limits.budgets.fullest == 1
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
@@ -128,7 +128,7 @@ async def test_a_run_that_uses_up_what_it_reserved_asks_for_more_and_stops_where
         key = await service.key("looper")
         answer = await run(service, key, "looping")
         assert answer.json().get("__error__", answer.json())["error"] == "BudgetSpent"
-        assert "dollars of the day: the run stops here" in answer.json()["__error__"]["message"]
+        assert "dollars per day, so the run was stopped" in answer.json()["__error__"]["message"]
         asked = sum(request.path.endswith("completions") for request in provider.requests)
         assert asked == 4
         reserved, spent, _ = await spending(service, "looper")
@@ -150,7 +150,7 @@ async def test_tokens_a_minute_are_reserved_and_settled(
         assert refusals > 0
         assert service.services.telemetry.meters.ratelimit_rejected.series == {("tokens",): refusals}
         refused = next(answer for answer in at_once if answer.status_code == 429)
-        assert "3000 tokens a minute" in refused.json()["detail"]
+        assert "3000 tokens per minute" in refused.json()["detail"]
         assert await rejected(service, "tokens") == [answer.status_code for answer in at_once].count(429)
 
 

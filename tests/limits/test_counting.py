@@ -158,7 +158,7 @@ async def test_an_ingestion_stops_between_two_batches_once_the_budget_is_spent(
         found = (await service.client.get(f"{API}/documents/{document['document_id']}", headers=headers)).json()
         assert run["status"] == "error"
         assert found["status"] == "failed"
-        assert "has spent its 0.05 dollars of today" in found["error"]
+        assert "has spent its 0.05 dollars per day" in found["error"]
         assert 0 < found["chunks"] < 400, "what was indexed stays"
         await service.services.auth.keys.set_limits("poor", TenantLimits(cost_per_day=1000))
         at = f"{API}/documents/{document['document_id']}"

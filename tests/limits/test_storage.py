@@ -298,7 +298,7 @@ async def test_a_cron_of_a_full_tenant_is_skipped_and_says_why(replica: Replica)
     assert cron.next_run_date is not None
     assert await replica.at(cron.next_run_date) == 0
     async with replica.database.engine_connection() as connection:
-        assert "stores 2 KiB and may store 1 KiB" in await connection.fetchval("select problem from cron_slots")
+        assert "stores 2 KiB, its limit is 1 KiB" in await connection.fetchval("select problem from cron_slots")
     replica.quota._full.clear()
     following = (await replica.get(cron)).next_run_date
     assert following is not None

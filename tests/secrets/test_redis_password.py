@@ -108,7 +108,7 @@ async def test_limits_go_on_while_the_password_is_rotated(server: RedisServer, t
     assert all(taken)
     assert await told.execute_command("CLIENT", "KILL", "USER", "app") >= 1
     assert await buckets.take([TAKE]) is None  # the connection broke, and Redis is left alone for a second
-    buckets._resting_until = 0.0
+    buckets._paused_until = 0.0
     assert await buckets.take([TAKE]) is not None  # made anew with the new password
     await buckets.aclose()
 
@@ -137,7 +137,7 @@ async def test_frames_go_on_while_the_password_is_rotated(server: RedisServer, t
         await told.execute_command("CLIENT", "KILL", "USER", "app")
         while not readers.heard.empty():
             readers.heard.get_nowait()
-        carrier._resting_until = 0.0
+        carrier._paused_until = 0.0
         await arrives()
     await carrier.aclose()
 

@@ -106,7 +106,7 @@ async def _nearly_full(url: str, default: int) -> tuple[bool, str]:
     database = Database(url, requests=1, engine=1)
     try:
         async with asyncio.timeout(2 * TIMEOUT), database.engine_connection() as connection:
-            rows = [row for row in await connection.fetch(NEARLY_FULL, default) if row["most"]]
+            rows = [row for row in await connection.fetch(NEARLY_FULL, default) if row["max_bytes"]]
             fullest = await connection.fetchval(FULLEST)
     except TimeoutError as error:
         raise CheckUnavailable("no answer in time") from error

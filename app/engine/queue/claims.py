@@ -351,9 +351,9 @@ class RunAdmission:
             return
         tenant_id = entries[0].tenant_id
         self._quota.check(tenant_id)  # crons have passed no door before
-        limits = own if own is not None else await self._budgets.own(tenant_id)
+        limits = own if own is not None else await self._budgets.limits_of(tenant_id)
         admitted: list[AcceptEntry] = []
-        async with self._budgets.room(tenant_id, limits, len(entries)):
+        async with self._budgets.admission(tenant_id, limits, len(entries)):
             try:
                 for entry in entries:
                     reserved = await self._budgets.reserve(tenant_id, limits, entry.agent)

@@ -55,7 +55,9 @@ class StoreService:
         tenant_id = principal.tenant_id
         if principal.rules is not None:
             value = msgspec.json.decode(body.value)
-            place = await principal.place("put", body.namespace, key=body.key, value=value, index=body.index)
+            place = await principal.resolve_namespace(
+                "put", body.namespace, key=body.key, value=value, index=body.index
+            )
             body = msgspec.structs.replace(body, namespace=place or [])
         item = validated_item(body, self._spec.ttl)
         indexed = await self.indexing.item(item.path, item.value, body.index, tenant_id)
@@ -76,7 +78,7 @@ class StoreService:
 
     async def get(self, principal: Principal, namespace: list[str], key: str, refresh_ttl: bool | None) -> Item | None:
         """An item; None for one that is not there. Raises ``Invalid`` for a name that cannot be."""
-        place, key = namespace_path(await principal.place("get", namespace, key=key) or []), key_of(key)
+        place, key = namespace_path(await principal.resolve_namespace("get", namespace, key=key) or []), key_of(key)
         async with self._database.writing(principal.tenant_id) as session:
             row = await queries.get(session, principal.tenant_id, place, key, refresh=self._refreshes(refresh_ttl))
         if row is None:
@@ -91,7 +93,7 @@ class StoreService:
 
     async def delete(self, principal: Principal, namespace: list[str], key: str) -> None:
         """Remove an item, if it is there. Raises ``Invalid`` for a name that cannot be."""
-        place, key = namespace_path(await principal.place("delete", namespace, key=key) or []), key_of(key)
+        place, key = namespace_path(await principal.resolve_namespace("delete", namespace, key=key) or []), key_of(key)
         async with self._database.writing(principal.tenant_id) as session:
             await queries.delete(session, principal.tenant_id, place, key)
 
@@ -99,7 +101,7 @@ class StoreService:
         """A page of items, and the offset that goes on where large ones cut it short. Raises ``Invalid``."""
         tenant_id = principal.tenant_id
         about = {name: getattr(wanted, name) for name in ("filter", "limit", "offset", "query")}
-        prefix = await principal.place("search", wanted.namespace_prefix, **about)
+        prefix = await principal.resolve_namespace("search", wanted.namespace_prefix, **about)
         _check_page(wanted.limit, wanted.offset)
         place = SearchScope(tenant_id, path_of(prefix or [], "namespace_prefix"))
         conditions = conditions_of(wanted.filter)
@@ -147,7 +149,7 @@ class StoreService:
         """A page of namespaces. Raises ``Invalid``."""
         about = {name: getattr(wanted, name) for name in ("suffix", "max_depth", "limit", "offset")}
         wanted = msgspec.structs.replace(
-            wanted, prefix=await principal.place("list_namespaces", wanted.prefix, **about)
+            wanted, prefix=await principal.resolve_namespace("list_namespaces", wanted.prefix, **about)
         )
         _check_page(wanted.limit, wanted.offset)
         if wanted.max_depth is not None and not 1 <= wanted.max_depth < 2**31:

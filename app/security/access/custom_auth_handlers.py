@@ -1,7 +1,7 @@
-"""The operator's own code that says who asks and what they may do: an ``Auth`` object of langgraph-sdk.
+"""Run the operator's ``Auth`` handlers (langgraph-sdk): authentication and authorization by custom code.
 
-Nothing of that package is imported here: the object brings its types along. Source: the documentation of
-``langgraph_sdk.Auth``, which also promises the names of its members that are read here.
+The package itself is not imported: the object brings its types along. Source: the documentation of
+``langgraph_sdk.Auth``, which promises the member names that are read here.
 """
 
 import asyncio
@@ -32,24 +32,24 @@ PARAMETERS = (
     "scope",
     "scopes",
 )
-"""What ``@auth.authenticate`` may ask for by name."""
+"""Parameters that ``@auth.authenticate`` may declare."""
 
-MAKES = frozenset({"create", "update", "create_run"})
-"""Actions that give a thing metadata."""
+WRITES_METADATA = frozenset({"create", "update", "create_run"})
+"""Actions that write metadata."""
 
-NOT_YOU = "Who you are cannot be told from this request: send a valid credential."
-NOT_THIS = "You may not do that."
+NOT_AUTHENTICATED = "This request has no valid credential: send one."
+NOT_ALLOWED = "You may not do that."
 
 UserInfo = dict[str, Any]
 AuthHandler = Callable[..., Awaitable[Any]]
 
 
 class HandlerFailed(AgentServiceError):
-    """A handler raised what it must not, or gave back what nobody understands: see the log."""
+    """A handler raised an unexpected error or returned an invalid value; see the log."""
 
 
 class User(Mapping[str, Any]):
-    """Who asks, for handlers: its members are there by name (``user.identity``) and by key (``user["identity"]``)."""
+    """The authenticated user as handlers see it, by attribute (``user.identity``) and by key (``user["identity"]``)."""
 
     def __init__(self, shown: UserInfo) -> None:
         self._shown = shown
@@ -70,7 +70,7 @@ class User(Mapping[str, Any]):
 
 
 class AuthHandlers:
-    """The handlers of one ``Auth`` object; ``source`` is where it is written. Raises ``StartError``."""
+    """The handlers of one ``Auth`` object, defined in ``source``. Raises ``StartError``."""
 
     def __init__(self, auth: Any, source: str) -> None:
         try:
@@ -79,29 +79,31 @@ class AuthHandlers:
             self._global: list[AuthHandler] = auth._global_handlers  # noqa: SLF001
             self._context: Callable[..., Any] = auth.types.AuthContext
         except AttributeError as error:
-            raise StartError(f"{source} is no langgraph_sdk.Auth object: write auth = Auth()") from error
+            raise StartError(f"{source} is not a langgraph_sdk.Auth object: write auth = Auth()") from error
         if authenticate is None:
-            raise StartError(f"{source} has no handler @auth.authenticate, so nobody could get in")
+            raise StartError(f"{source} has no @auth.authenticate handler, so every request would be refused: add one")
         self._authenticate = authenticate
         self.wanted = _parameters(authenticate, source)
-        """The names that ``@auth.authenticate`` asks for."""
+        """Parameters that ``@auth.authenticate`` declares."""
         self._waits = inspect.iscoroutinefunction(authenticate)
         self._found: dict[tuple[str, str], AuthHandler | None] = {}
 
     async def authenticate(self, given: Mapping[str, Any]) -> UserInfo:
-        """Who asks, by what is ``given`` of the request. Raises ``Unauthenticated``, ``Refused``, ``HandlerFailed``."""
+        """Return the user of a request, of which ``given`` has the parameters. Raises ``Unauthenticated``, ``Refused``,
+        ``HandlerFailed``.
+        """
         asked = {name: given[name] for name in self.wanted}
         call = self._authenticate if self._waits else functools.partial(asyncio.to_thread, self._authenticate)
-        user = await _called(call, "authenticate", Unauthenticated(NOT_YOU), asked)
+        user = await _called(call, "authenticate", Unauthenticated(NOT_AUTHENTICATED), asked)
         if inspect.isawaitable(user):
-            user = await _called(_awaiting(user), "authenticate", Unauthenticated(NOT_YOU), {})
+            user = await _called(_awaiting(user), "authenticate", Unauthenticated(NOT_AUTHENTICATED), {})
         shown = _shown(user)
         if shown is None or not shown["is_authenticated"]:
-            raise Unauthenticated(NOT_YOU)
+            raise Unauthenticated(NOT_AUTHENTICATED)
         return shown
 
-    def of(self, resource: str, action: str) -> AuthHandler | None:
-        """The handler for ``action`` on ``resource``: the most specific one."""
+    def handler_for(self, resource: str, action: str) -> AuthHandler | None:
+        """Return the most specific handler for ``action`` on ``resource``."""
         key = resource, action
         if key not in self._found:
             places = (key, (resource, "*"), ("*", action))
@@ -109,30 +111,36 @@ class AuthHandlers:
             self._found[key] = found[-1] if found else None
         return self._found[key]
 
-    async def ask(self, user: User, resource: str, action: str, value: UserInfo) -> MetadataFilter:
-        """How far ``user`` reaches. Raises ``Forbidden``, ``Refused``, ``HandlerFailed``."""
-        handler = self.of(resource, action)
+    async def authorize(self, user: User, resource: str, action: str, value: UserInfo) -> MetadataFilter:
+        """Return the metadata filter that applies to ``user``. Raises ``Forbidden``, ``Refused``, ``HandlerFailed``."""
+        handler = self.handler_for(resource, action)
         if handler is None:
             return None
         context = self._context(permissions=user["permissions"], user=user, resource=resource, action=action)
         name = f"{resource}.{action}"
-        answer = await _called(handler, name, Forbidden(NOT_THIS), {"ctx": context, "value": value})
+        answer = await _called(handler, name, Forbidden(NOT_ALLOWED), {"ctx": context, "value": value})
         if answer is None or answer is True:
             owned: UserInfo = {}
         elif answer is False:
-            raise Forbidden(NOT_THIS)
+            raise Forbidden(NOT_ALLOWED)
         else:
             owned = _containing(answer, name)
         metadata = value.get("metadata")
         if "metadata" in value and not isinstance(metadata, dict | None):
-            raise _failed(name, "metadata is no dict any more")
-        if action in MAKES and metadata and any(k in metadata and not _has(metadata[k], owned[k]) for k in owned):
-            raise Forbidden("That metadata would put it out of your own reach: leave out what says whose it is.")
+            raise _failed(name, "it replaced metadata by a value that is not a dict")
+        if (
+            action in WRITES_METADATA
+            and metadata
+            and any(k in metadata and not _has(metadata[k], owned[k]) for k in owned)
+        ):
+            raise Forbidden(
+                "This metadata would make the resource inaccessible to you: leave out the fields that name its owner."
+            )
         return msgspec.json.encode(owned).decode() if owned else None
 
 
 class UserRules:
-    """One who asks, and the handlers that bound it (``app.security.access.structs.AccessRules``)."""
+    """Access rules of one authenticated user, enforced by the operator's handlers."""
 
     def __init__(self, handlers: AuthHandlers, shown: UserInfo, records: AuditSink = NullAuditSink()) -> None:
         self.user = shown
@@ -140,12 +148,12 @@ class UserRules:
         self._handlers = handlers
         self._records = records
         self.principal: Principal | None = None
-        """Whom the audit log names."""
+        """The principal for the audit log."""
 
-    async def ask(self, resource: str, action: str, value: UserInfo) -> MetadataFilter:
-        """As ``Rules.ask``; what is refused is noted."""
+    async def authorize(self, resource: str, action: str, value: UserInfo) -> MetadataFilter:
+        """Authorize as ``AccessRules.authorize`` does, and audit refusals."""
         try:
-            return await self._handlers.ask(self._user, resource, action, value)
+            return await self._handlers.authorize(self._user, resource, action, value)
         except (Forbidden, Refused):
             if (principal := self.principal) is not None:
                 self._records.record(
@@ -155,7 +163,7 @@ class UserRules:
 
 
 def _parameters(function: Callable[..., Any], source: str) -> tuple[str, ...]:
-    """The names that ``function`` asks for. Raises ``StartError`` for one that there is not."""
+    """Return the parameters that ``function`` declares. Raises ``StartError`` for an unknown one."""
     wanted = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -163,7 +171,7 @@ def _parameters(function: Callable[..., Any], source: str) -> tuple[str, ...]:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or name not in PARAMETERS:
             if parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
                 known = ", ".join(PARAMETERS)
-                raise StartError(f"{source}: @auth.authenticate asks for {name!r}, which is none of {known}")
+                raise StartError(f"{source}: @auth.authenticate declares {name!r}, which is not one of {known}")
             continue
         wanted.append(name)
     return tuple(wanted)
@@ -172,12 +180,12 @@ def _parameters(function: Callable[..., Any], source: str) -> tuple[str, ...]:
 async def _called(
     handler: Callable[..., Any], name: str, refusal: AgentServiceError, arguments: Mapping[str, Any]
 ) -> Any:
-    """What ``handler`` gives. An assertion that does not hold is a ``refusal``; an HTTP exception, what it says."""
+    """Call ``handler``. A failed assertion raises ``refusal``, an HTTP exception its own status."""
     try:
         return await containing(handler(**arguments))
     except AssertionError:
         raise refusal from None
-    except Exception as error:  # noqa: BLE001  whatever code of the operator raises is no crash of the server
+    except Exception as error:  # noqa: BLE001  an edge: code of the operator may raise anything
         status, detail = getattr(error, "status_code", None), getattr(error, "detail", None)
         if not isinstance(status, int) or not 400 <= status <= 599:
             raise _failed(name, type(root_of(error)).__name__, _place(error)) from None
@@ -192,7 +200,7 @@ def _awaiting(found: Any) -> Callable[[], Any]:
 
 
 def _failed(name: str, what: str, place: str = "") -> HandlerFailed:
-    """What a handler raised may repeat a credential: its kind and its place are enough for its author."""
+    """Log the failure with its type and source line only: a handler's message may repeat a credential."""
     log.error("auth_handler_failed", handler=name, error=what, place=place)
     return HandlerFailed(f"the handler {name} failed ({what}); see auth_handler_failed in the log")
 
@@ -215,7 +223,7 @@ def _headers(error: Exception) -> dict[str, str]:
 
 
 def _shown(user: Any) -> UserInfo | None:
-    """What ``@auth.authenticate`` gave back, as plain JSON; None for nobody. Raises ``HandlerFailed``."""
+    """Return the result of ``@auth.authenticate`` as plain JSON; None if there is no user. Raises ``HandlerFailed``."""
     if user is None:
         return None
     members = {"identity": user} if isinstance(user, str) else _members(user)
@@ -224,7 +232,7 @@ def _shown(user: Any) -> UserInfo | None:
         try:
             shown[str(name)] = msgspec.json.decode(msgspec.json.encode(member))
         except (TypeError, ValueError, RecursionError):
-            continue  # a client or a lock that the handler keeps on its user
+            continue  # not JSON: a client or a lock that the handler keeps on its user
     identity = shown.get("identity")
     if not isinstance(identity, str) or not identity.strip():
         raise _failed("authenticate", "the user has no identity")
@@ -246,9 +254,9 @@ def _members(user: Any) -> Mapping[Any, Any]:
 
 
 def _containing(wanted: Any, name: str) -> UserInfo:
-    """The JSON that metadata must contain to pass the filter ``wanted``. Raises ``HandlerFailed``."""
+    """Return the JSON that metadata must contain to match the filter ``wanted``. Raises ``HandlerFailed``."""
     if not isinstance(wanted, Mapping):
-        raise _failed(name, f"gave back a {type(wanted).__name__}: give None, a bool or a filter")
+        raise _failed(name, f"returned a {type(wanted).__name__}: return None, a bool or a filter")
     found: UserInfo = {}
     for field, asked in wanted.items():
         if isinstance(asked, Mapping):
@@ -272,7 +280,7 @@ def _scalar(value: Any, name: str) -> Any:
     except TypeError:
         plain = None
     if not isinstance(plain, str):
-        raise _failed(name, "a filter compares with a text, a number, a bool or null")
+        raise _failed(name, "a filter may compare with a string, a number, a bool or null")
     return plain
 
 

@@ -1,4 +1,4 @@
-"""The public keys of an issuer of tokens, kept in memory and fetched anew in the background.
+"""Cache of a token issuer's JSON Web Key Set, refreshed in the background.
 
 Sources: RFC 7517 (JSON Web Key), OpenID Connect Discovery 1.0.
 """
@@ -23,18 +23,18 @@ log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 300.0
 PAUSE_SECONDS = 10.0
-"""Between two fetches because of a key that is not known: tokens with invented key ids cause no more than that."""
+"""Minimum interval of fetches that an unknown key id causes, so that invented key ids cannot cause more."""
 
 FETCH_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 1 << 20
-"""Bytes of an answer of the issuer."""
+"""Bytes of an issuer's response."""
 
 FAMILIES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
-"""The type of key that a signature algorithm needs, by how its name begins."""
+"""Key type required by a signature algorithm, by the prefix of its name."""
 
 
 class JwksCache:
-    """The keys at ``url``, or where the ``issuer``'s discovery document says; ``clock`` counts seconds."""
+    """The keys at ``url``, or at the ``jwks_uri`` of the ``issuer``'s discovery document. ``clock`` counts seconds."""
 
     def __init__(self, issuer: str, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._issuer = issuer
@@ -45,18 +45,20 @@ class JwksCache:
         self._fetching: asyncio.Lock = asyncio.Lock()
         self._tasks = Tasks("keyset")
         self.version = 0
-        """Grows whenever the keys are others."""
+        """Incremented whenever the keys change."""
 
     def start(self) -> None:
-        """Begin to fetch."""
+        """Start the periodic refresh."""
         self._tasks.repeat(self._refresh, REFRESH_SECONDS, name="refresh")
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop the refresh."""
         await self._tasks.aclose()
 
     async def key(self, key_id: str | None, algorithm: str) -> Any:
-        """The public key for a token's header; None if there is none. Raises ``Unavailable`` before any was read."""
+        """Return the public key for a token's header, None if there is none. Raises ``Unavailable`` before the first
+        successful fetch.
+        """
         found = self._find(key_id, algorithm)
         if found is None and self._clock() - self._fetched > PAUSE_SECONDS:
             async with self._fetching:
@@ -64,7 +66,7 @@ class JwksCache:
                     await self._refresh()
             found = self._find(key_id, algorithm)
         if found is None and not self._keys:
-            raise Unavailable("The issuer of the tokens cannot be reached, so none can be checked.", 5.0)
+            raise Unavailable("The token issuer is unreachable, so tokens cannot be verified. Try again.", 5.0)
         return found
 
     def _find(self, key_id: str | None, algorithm: str) -> Any:
@@ -74,7 +76,7 @@ class JwksCache:
         return next((key.key for key in fitting if key.key_id == key_id), None)
 
     async def _refresh(self) -> None:
-        """Fetch the keys; what cannot be had leaves those that are known."""
+        """Fetch the keys; on failure keep those that are cached."""
         self._fetched = self._clock()
         try:
             keys = await self._fetch()
@@ -82,7 +84,7 @@ class JwksCache:
             reason = str(error) if type(error) is ValueError else ""
             log.warning("token_keys_unavailable", error=type(error).__name__, reason=reason, kept=len(self._keys))
             return
-        if [one._jwk_data for one in keys] != [one._jwk_data for one in self._keys]:  # noqa: SLF001
+        if [key._jwk_data for key in keys] != [key._jwk_data for key in self._keys]:  # noqa: SLF001
             self._keys = keys
             self.version += 1
 
@@ -91,25 +93,25 @@ class JwksCache:
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             url = self._url
             if not url:
-                about = await _json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-                if about.get("issuer") != self._issuer:
-                    raise ValueError("the discovery document is another issuer's")
-                url = str(about.get("jwks_uri"))
+                discovery = await _json(session, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+                if discovery.get("issuer") != self._issuer:
+                    raise ValueError("the discovery document names another issuer")
+                url = str(discovery.get("jwks_uri"))
                 if not _is_safe(url):
                     raise ValueError("jwks_uri has neither https nor a loopback address")
             found = await _json(session, url)
         keys = []
         listed = found.get("keys")
-        for one in listed if isinstance(listed, list) else ():
-            with contextlib.suppress(jwt.PyJWTError):  # a kind of key that is not known here
-                keys.append(jwt.PyJWK.from_dict(one if isinstance(one, dict) else {}))
+        for key in listed if isinstance(listed, list) else ():
+            with contextlib.suppress(jwt.PyJWTError):  # an unsupported key type
+                keys.append(jwt.PyJWK.from_dict(key if isinstance(key, dict) else {}))
         if not keys:
             raise ValueError("no usable key")
         return keys
 
 
 def _is_safe(url: str) -> bool:
-    """Whether keys from ``url`` are the issuer's: anybody on the way could replace those that come without TLS."""
+    """Whether ``url`` can be trusted: without TLS a man in the middle could replace the keys."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))

@@ -1,4 +1,4 @@
-"""SQL of keys and tenants."""
+"""SQL of API keys and tenants."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -36,12 +36,12 @@ _LIVE = (
 
 
 async def ensure_tenant(session: Writer, tenant_id: UUID, name: str) -> None:
-    """Make the tenant unless it is there."""
+    """Insert the tenant unless it exists."""
     await session.execute(insert(tenants).values(tenant_id=tenant_id, name=name).on_conflict_do_nothing())
 
 
 async def limits_of(session: Reader, tenant_id: UUID) -> Any:
-    """The tenant's own limits as JSON; None for an unknown tenant."""
+    """Return the tenant's own limits as JSON, None if the tenant is unknown."""
     return await session.scalar(sa.select(tenants.c.limits).where(tenants.c.tenant_id == tenant_id))
 
 
@@ -51,21 +51,21 @@ async def set_limits(session: Writer, tenant_id: UUID, limits: Mapping[str, Any]
 
 
 async def spending_of(session: Reader, tenant_id: UUID) -> Sequence[Row[Any]]:
-    """The days on which the tenant has spent something, the newest first."""
+    """Return the tenant's spending by day, newest first, at most 31 days."""
     shown = [column for column in spending.c if column.name != "tenant_id"]
     statement = sa.select(*shown).where(spending.c.tenant_id == tenant_id)
     return await session.all(statement.order_by(spending.c.day.desc()).limit(31))
 
 
 async def stored_of(session: Reader, tenant_id: UUID) -> Row[Any] | None:
-    """What the tenant stores, as last measured; None if it was not."""
+    """Return the tenant's storage usage as last measured, None if it never was."""
     shown = storage_usage.c.bytes, storage_usage.c.by_kind, storage_usage.c.measured_at
     of_tenant = storage_usage.c.tenant_id == tenant_id, storage_usage.c.measured_at.is_not(None)
     return await session.first(sa.select(*shown).where(*of_tenant))
 
 
 async def add(session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, **shown: Any) -> Row[Any]:
-    """Store a key with its ``name``, ``scopes``, ``user_id`` and ``expires_at``; the row as it is shown."""
+    """Insert a key with its ``name``, ``scopes``, ``user_id`` and ``expires_at``; return the row without digests."""
     statement = (
         sa.insert(api_keys).values(tenant_id=tenant_id, key_id=key_id, digest=digest, **shown).returning(*_SHOWN)
     )
@@ -75,14 +75,14 @@ async def add(session: Writer, tenant_id: UUID, key_id: str, *, digest: bytes, *
 
 
 async def listed(session: Reader, tenant_id: UUID) -> Sequence[Row[Any]]:
-    """The tenant's keys, oldest first."""
+    """Return the tenant's keys, oldest first."""
     return await session.all(
         sa.select(*_SHOWN).where(api_keys.c.tenant_id == tenant_id).order_by(api_keys.c.created_at)
     )
 
 
 async def rotate(session: Writer, tenant_id: UUID, key_id: str, digest: bytes, overlap: timedelta) -> Row[Any] | None:
-    """Give a valid key another secret; the one before lives for ``overlap``. The row as it is shown."""
+    """Replace a valid key's secret; the previous one stays valid for ``overlap``. Returns the row without digests."""
     return await session.first(
         sa.update(api_keys)
         .where(api_keys.c.tenant_id == tenant_id, api_keys.c.key_id == key_id, _VALID)
@@ -96,7 +96,7 @@ async def rotate(session: Writer, tenant_id: UUID, key_id: str, digest: bytes, o
 
 
 async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
-    """Void a key; how many it was."""
+    """Revoke a key; return the number of rows."""
     return await session.execute(
         sa.update(api_keys)
         .where(api_keys.c.tenant_id == tenant_id, api_keys.c.key_id == key_id)
@@ -105,7 +105,9 @@ async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
 
 
 async def live(session: Reader, key_ids: Sequence[str]) -> dict[str, Row[Any]]:
-    """By id the digests, tenants and rights of keys that are neither revoked nor expired by the database's clock."""
+    """Return digests, tenants and scopes, by key id, of keys that are neither revoked nor expired (by the database's
+    clock).
+    """
     return {row.key_id: row for row in await session.all(_LIVE, {"key_ids": list(key_ids)})}
 
 
@@ -116,7 +118,7 @@ async def key_is_valid(session: Reader, tenant_id: UUID, key_id: str) -> bool:
 
 
 async def move(session: Writer, tenant_id: UUID, key_id: str, column: str, digests: tuple[bytes, bytes]) -> None:
-    """Put the second of ``digests`` in place of the first, unless the key has another secret by now."""
+    """Replace the first of ``digests`` by the second, unless the key has another secret by now."""
     was, digest = digests
     await session.execute(
         sa.update(api_keys)

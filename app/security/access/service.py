@@ -1,7 +1,7 @@
-"""API keys: made, listed, rotated, revoked, and checked without I/O while they are warm.
+"""API keys: create, list, rotate, revoke; authenticate without I/O while the cache is warm.
 
-A key reads ``as_<id>_<secret>``. The id is public; of the secret only an HMAC under the pepper is stored, and nothing
-of it is ever shown or logged again.
+A key has the form ``as_<id>_<secret>``. The id is public; of the secret only an HMAC under the pepper is stored, and it
+is never shown or logged again.
 """
 
 import hashlib
@@ -50,14 +50,14 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 _NO_DIGEST = bytes(DIGEST_BYTES)
 
 Peppers = Callable[[], Sequence[Secret]]
-"""Gives the peppers that are good now: keys are made under the first."""
+"""Returns the peppers that are valid now; new keys use the first."""
 
 
 class AccessService:
-    """Keys of all tenants, under one pepper. ``records`` keeps what is done, ``clock`` counts seconds.
+    """Keys of all tenants. ``records`` receives audit events, ``clock`` counts seconds.
 
-    While the pepper is rotated there are two: keys are made under the first, and those under the other are good too;
-    whoever uses one has it stored under the first from then on.
+    During a pepper rotation there are two peppers: new keys use the first, keys stored under the second stay valid and
+    are rehashed under the first on use.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class AccessService:
         self._database = database
         self._peppers: Peppers = (lambda: (pepper,)) if isinstance(pepper, Secret) else pepper
         self._records = records
-        self._verdicts = ApiKeyCache(self._look_up, clock)
+        self._cache = ApiKeyCache(self._look_up, clock)
 
     async def create_key(
         self,
@@ -81,10 +81,11 @@ class AccessService:
         scopes: frozenset[str] = MEMBER,
         user_id: str = "",
     ) -> tuple[KeyInfo, Secret]:
-        """Make a key for ``tenant`` (made too when it is new). The second part is the whole key, given this once.
+        """Create a key, and ``tenant`` if it is new. Returns the key's data and the whole key, which is shown only
+        once.
 
-        ``user_id``: the person on whose behalf it acts. Raises ``Invalid`` for a name that cannot be one, no or an
-        unknown scope, and a life that is over.
+        ``user_id``: the person on whose behalf it acts. Raises ``Invalid`` for an invalid name, for missing or unknown
+        scopes, and for an ``expires_in`` that is not positive.
         """
         _check_name("name of the key", name)
         _check_name("name of the tenant", tenant)
@@ -112,7 +113,7 @@ class AccessService:
         return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001  public by documentation
 
     async def list_keys(self, tenant: str = DEFAULT_TENANT_NAME) -> list[KeyInfo]:
-        """The tenant's keys, oldest first."""
+        """Return the tenant's keys, oldest first."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
             return [KeyInfo(**row._mapping) for row in await queries.listed(session, tenant_id)]  # noqa: SLF001
@@ -120,9 +121,10 @@ class AccessService:
     async def rotate_key(
         self, key_id: str, overlap: timedelta, tenant: str = DEFAULT_TENANT_NAME
     ) -> tuple[KeyInfo, Secret]:
-        """Give a key another secret; the one before is good for ``overlap`` more. The second part is the whole new key.
+        """Replace a key's secret; the previous one stays valid for ``overlap``. Returns the key's data and the whole
+        new key.
 
-        A secret from before an earlier rotation is void at once. Raises ``NotFound`` for a key that is not valid.
+        A secret from before an earlier rotation is void at once. Raises ``NotFound`` if the key is not valid.
         """
         secret, tenant_id = secrets.token_urlsafe(SECRET_BYTES), tenant_id_of(tenant)
         async with self._database.writing(tenant_id) as session:
@@ -133,7 +135,7 @@ class AccessService:
         return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001
 
     async def set_limits(self, tenant: str, limits: TenantLimits) -> None:
-        """Give ``tenant`` (made when it is new) limits of its own; felt everywhere within five seconds."""
+        """Set limits of ``tenant`` (created if new); effective everywhere within five seconds."""
         _check_name("name of the tenant", tenant)
         tenant_id = tenant_id_of(tenant)
         async with self._database.writing(tenant_id) as session:
@@ -142,34 +144,34 @@ class AccessService:
         self._records.record(AuditEvent(tenant_id, "tenant.limits", "operator", tenant))
 
     async def limits_of(self, tenant: str) -> TenantLimits:
-        """The tenant's own limits. Raises ``NotFound``."""
+        """Return the tenant's own limits. Raises ``NotFound``."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
             limits = await queries.limits_of(session, tenant_id)
         if limits is None:
-            raise NotFound(f"Tenant {tenant!r} not found: no key was made for it. Check the name.")
+            raise NotFound(f"Tenant {tenant!r} not found: it has no key. Check the name.")
         return msgspec.convert(limits, TenantLimits)
 
     async def check_tenant(self, tenant: str) -> None:
-        """Raise ``NotFound`` for a tenant that has neither keys nor limits of its own, ``default`` aside."""
+        """Raise ``NotFound`` unless the tenant is ``default`` or has keys or limits of its own."""
         if tenant != DEFAULT_TENANT_NAME:
             await self.limits_of(tenant)
 
     async def spending(self, tenant: str) -> list[DaySpending]:
-        """What the tenant has spent on models, the newest day first, 31 at most."""
+        """Return the tenant's spending on models by day, newest first, at most 31 days."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
             return [DaySpending(**row._mapping) for row in await queries.spending_of(session, tenant_id)]  # noqa: SLF001
 
     async def stored(self, tenant: str) -> StorageUsage | None:
-        """What the tenant stores; None if that was not measured, as of a tenant without a limit on it."""
+        """Return what the tenant stores; None if it was not measured, as without a storage limit."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
             row = await queries.stored_of(session, tenant_id)
         return None if row is None else StorageUsage(**row._mapping)  # noqa: SLF001  public by documentation
 
     async def revoke_key(self, key_id: str, tenant: str = DEFAULT_TENANT_NAME) -> None:
-        """Void a key, felt everywhere within five seconds. Raises ``NotFound``."""
+        """Revoke a key, effective everywhere within five seconds. Raises ``NotFound``."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.writing(tenant_id) as session:
             if not await queries.revoke(session, tenant_id, key_id):
@@ -177,29 +179,29 @@ class AccessService:
         self._records.record(AuditEvent(tenant_id, "key.revoked", "operator", key_id))
 
     async def authenticate(self, key: str) -> Principal:
-        """Who ``key`` stands for. Raises ``Unauthenticated``, and ``Unavailable`` when nobody can tell."""
+        """Return the principal of a key. Raises ``Unauthenticated``; ``Unavailable`` if it cannot be checked now."""
         parts = _KEY.fullmatch(key)
         if parts is None:
             raise Unauthenticated(REFUSED)
         key_id, secret = parts.groups()
-        principal = await self._verdicts.of(key_id, b"".join(self._digests(key_id, secret)))
+        principal = await self._cache.get(key_id, b"".join(self._digests(key_id, secret)))
         if principal is None:
             raise Unauthenticated(REFUSED)
         return principal
 
     async def aclose(self) -> None:
-        """End look-ups that are under way."""
-        await self._verdicts.aclose()
+        """Cancel lookups in progress."""
+        await self._cache.aclose()
 
     async def _look_up(self, keys: Sequence[tuple[str, bytes]]) -> list[Principal | None]:
         key_ids = list({key_id for key_id, _ in keys})
         async with self._database.looking_up(key_ids) as session:
             rows = await queries.live(session, key_ids)
-        return [await self._judge(rows.get(key_id), key_id, digests) for key_id, digests in keys]
+        return [await self._match(rows.get(key_id), key_id, digests) for key_id, digests in keys]
 
-    async def _judge(self, row: Row[Any] | None, key_id: str, digests: bytes) -> Principal | None:
+    async def _match(self, row: Row[Any] | None, key_id: str, digests: bytes) -> Principal | None:
         candidates = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
-        # an unknown id is compared too, so that it takes as long as a wrong secret
+        # an unknown id is compared too, so that timing does not distinguish it from a wrong secret
         stored, before = (row.digest, row.previous_digest) if row is not None else (_NO_DIGEST, None)
         same = [hmac.compare_digest(stored, one) for one in candidates]
         same_before = [hmac.compare_digest(before or _NO_DIGEST, one) for one in candidates]
@@ -208,12 +210,12 @@ class AccessService:
         self._records.used(key_id)
         if any(same[1:]) or any(same_before[1:]):
             column = "digest" if any(same) else "previous_digest"
-            await self._move(row.tenant_id, key_id, column, getattr(row, column), candidates[0])
+            await self._rehash(row.tenant_id, key_id, column, getattr(row, column), candidates[0])
         limits = msgspec.convert(row.limits, TenantLimits)
         return Principal(row.tenant_id, key_id, granted(row.scopes), row.user_id or "", limits)
 
-    async def _move(self, tenant_id: UUID, key_id: str, column: str, was: bytes, digest: bytes) -> None:
-        """Store a key that is in use under the first pepper; it is good whether that works or not."""
+    async def _rehash(self, tenant_id: UUID, key_id: str, column: str, was: bytes, digest: bytes) -> None:
+        """Rehash a key that is in use under the first pepper; the key is valid even if this fails."""
         try:
             async with self._database.writing(tenant_id) as session:
                 await queries.move(session, tenant_id, key_id, column, (was, digest))

@@ -1,4 +1,4 @@
-"""Who asks, and what a key allows."""
+"""Principals, scopes and audit events."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -12,27 +12,27 @@ from app.domain.caller import Caller
 from app.security.limits.structs import TenantLimits
 
 DEFAULT_TENANT = UUID("6b0f3a5e-8a54-4f0e-9d64-0d5a53c4b3c1")
-"""The tenant of single-tenant mode. The code is the same with one tenant as with many."""
+"""The tenant of single-tenant mode; the code is the same with one tenant as with many."""
 
 DEFAULT_TENANT_NAME = "default"
 
 READ = "read"
-"""See what belongs to the tenant."""
+"""Read data of the tenant."""
 
 WRITE = "write"
-"""Run agents, and change what belongs to the tenant."""
+"""Run agents and change data of the tenant."""
 
 APPROVE = "approve"
-"""Approve calls of tools, and say what became of calls whose outcome is not known."""
+"""Approve tool calls, and resolve calls with an unknown outcome."""
 
 MONITOR = "monitor"
 """See the details of ``GET /health``."""
 
 OPERATE = "operate"
-"""See and repeat what the service does for the tenant: webhook deliveries, the audit log, budgets."""
+"""Read and retry webhook deliveries; read the audit log and budgets of the tenant."""
 
 ADMIN = "admin"
-"""Read the secrets of the service anew."""
+"""Reload the secrets of the service."""
 
 ROLES: dict[str, frozenset[str]] = {
     "read-only": frozenset({READ, MONITOR}),
@@ -41,39 +41,39 @@ ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset({READ, WRITE, APPROVE, MONITOR, OPERATE}),
     "admin": frozenset({READ, WRITE, APPROVE, MONITOR, OPERATE, ADMIN}),
 }
-"""Scopes that people are given together."""
+"""Sets of scopes, by role."""
 
 MEMBER = ROLES["member"]
 SCOPES = ROLES["admin"]
-"""Everything that a key can allow."""
+"""All scopes."""
 
 _USE = "use"
-"""What keys of older versions have in place of READ, WRITE and APPROVE."""
+"""The scope of older versions that stands for READ, WRITE and APPROVE."""
 
 
 def granted(scopes: Iterable[str]) -> frozenset[str]:
-    """The scopes of a key as they are stored."""
+    """Return a key's scopes from the stored ones."""
     given = frozenset(scopes)
     return given - {_USE} | {READ, WRITE, APPROVE} if _USE in given else given
 
 
 def tenant_id_of(name: str) -> UUID:
-    """The id of the tenant ``name``: derived from the name, so that none has to be looked up across tenants."""
+    """Return the id of the tenant ``name``, derived from the name so that it needs no lookup across tenants."""
     return DEFAULT_TENANT if name == DEFAULT_TENANT_NAME else uuid5(DEFAULT_TENANT, name)
 
 
 MetadataFilter = str | None
-"""JSON that the metadata of what somebody may reach contains; None: everything of the tenant."""
+"""JSON that the metadata of a resource must contain to be accessible; None: everything of the tenant."""
 
 
 class AccessRules(Protocol):
-    """What the operator's own code says a person may do (``app.security.access.custom_auth_handlers``)."""
+    """Access rules of a user, as the operator's code defines them (``app.security.access.custom_auth_handlers``)."""
 
     user: dict[str, Any]
-    """The person, as agents see it: ``identity``, ``display_name``, ``is_authenticated``, ``permissions``, and more."""
+    """The user as agents see it: ``identity``, ``display_name``, ``is_authenticated``, ``permissions`` and more."""
 
-    async def ask(self, resource: str, action: str, value: dict[str, Any]) -> MetadataFilter:
-        """Whether the person may, and how far it reaches; ``value`` may be changed by whoever is asked.
+    async def authorize(self, resource: str, action: str, value: dict[str, Any]) -> MetadataFilter:
+        """Return the metadata filter for ``action`` on ``resource``. Handlers may change ``value``.
 
         Raises ``Forbidden``, ``Refused``.
         """
@@ -81,10 +81,10 @@ class AccessRules(Protocol):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """On whose behalf a request acts.
+    """The tenant, key and user on whose behalf a request acts.
 
-    ``key_id`` is the public part of its key (none: it came without one), ``user_id`` the person behind it, if that is
-    known; ``limits`` are the tenant's own (``app.security.limits``); ``rules`` bound it further, where there are any.
+    ``key_id`` is the public part of its key (None without a key), ``user_id`` the person behind it, if known;
+    ``limits`` are the tenant's own (``app.security.limits``); ``rules`` restrict it further, if set.
     """
 
     tenant_id: UUID
@@ -95,52 +95,56 @@ class Principal(msgspec.Struct, frozen=True):
     rules: AccessRules | None = None
 
     async def permit(self, resource: str, action: str, /, **value: Any) -> MetadataFilter:
-        """How far it may reach when it does ``action`` to a ``resource``. Raises ``Forbidden``, ``Refused``."""
-        return None if self.rules is None else await self.rules.ask(resource, action, value)
+        """Return the metadata filter for ``action`` on ``resource``. Raises ``Forbidden``, ``Refused``."""
+        return None if self.rules is None else await self.rules.authorize(resource, action, value)
 
     async def stamp(
         self, resource: str, action: str, metadata: dict[str, Any] | None, /, **value: Any
     ) -> tuple[MetadataFilter, dict[str, Any] | None]:
-        """As ``permit`` for what comes with ``metadata``; the second part is what it is to be now.
+        """Authorize as ``permit`` does, for a resource with ``metadata``; also return the metadata to store.
 
-        Raises also ``Forbidden`` for metadata that would put the thing out of the person's own reach.
+        Raises ``Forbidden`` also for metadata that would make the resource inaccessible to the user.
         """
         if self.rules is None:
             return None, metadata
         value["metadata"] = dict(metadata or {})
-        owned = await self.rules.ask(resource, action, value)
+        owned = await self.rules.authorize(resource, action, value)
         return owned, value["metadata"]
 
-    async def place(self, action: str, namespace: Sequence[str] | None, /, **value: Any) -> list[str] | None:
-        """The namespace of the store where it may do ``action`` in place of ``namespace``. Raises as ``permit`` does.
+    async def resolve_namespace(
+        self, action: str, namespace: Sequence[str] | None, /, **value: Any
+    ) -> list[str] | None:
+        """Return the store namespace to use in place of ``namespace`` for ``action``. Raises as ``permit`` does.
 
-        A label that the rules bring along may have dots, as addresses of people do; they are written ``%2E``.
+        Dots in a label that the rules add, as in e-mail addresses, are escaped as ``%2E``.
         """
         if self.rules is None:
             return None if namespace is None else list(namespace)
         value["namespace"] = None if namespace is None else tuple(namespace)
-        if await self.rules.ask("store", action, value) is not None:
-            raise Forbidden("The store is bounded by namespaces, and its handler gave back a filter.")
+        if await self.rules.authorize("store", action, value) is not None:
+            raise Forbidden(
+                "The store is restricted by namespaces, but its handler returned a filter: set the namespace instead."
+            )
         found = value["namespace"]
         return None if found is None else [_label(str(one), namespace or ()) for one in found]
 
     @property
     def holder(self) -> tuple[UUID, str | None]:
-        """Whose share of what is bounded per key a request takes."""
+        """The owner of a share of resources that are limited per key."""
         return self.tenant_id, self.key_id or self.user_id or None
 
     @property
     def actor(self) -> str:
-        """How the audit log names it."""
+        """Name in the audit log."""
         return self.user_id or self.key_id or "anonymous"
 
 
 ActingUser = Callable[[Caller], Principal]
-"""Finds the principal that an agent is to its caller: bounded as the requests of that person are."""
+"""Maps a run's caller to the principal that its agent acts as, with the same restrictions as the user's requests."""
 
 
 def tenant_itself(caller: Caller) -> Principal:
-    """Where no handlers tell people apart (``ActingUser``)."""
+    """Return the tenant itself as principal, for servers without custom auth (an ``ActingUser``)."""
     return Principal(caller.tenant_id)
 
 
@@ -164,7 +168,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditEvent(NamedTuple):
-    """Something that the audit log keeps: ``actor`` did ``action`` to ``subject``."""
+    """An event of the audit log: ``actor`` did ``action`` to ``subject``."""
 
     tenant_id: UUID
     action: str
@@ -173,33 +177,33 @@ class AuditEvent(NamedTuple):
 
 
 SERVICE = UUID(int=0)
-"""The tenant of notes about the service itself, and about requests of which nobody knows whose they are."""
+"""Tenant of audit events of the service itself and of requests without a known tenant."""
 
 
 class AuditSink(Protocol):
-    """Takes what the audit log keeps; never waits."""
+    """Receives audit events; never blocks."""
 
-    def record(self, note: AuditEvent) -> None:
-        """Something was done or refused."""
+    def record(self, event: AuditEvent) -> None:
+        """Record an action or a refusal."""
         ...
 
     def used(self, key_id: str) -> None:
-        """A key has let somebody in."""
+        """Record that a key was used."""
         ...
 
 
 class NullAuditSink:
-    """Keeps nothing."""
+    """Discards audit events."""
 
-    def record(self, note: AuditEvent) -> None:
-        """Forget it."""
+    def record(self, event: AuditEvent) -> None:
+        """Discard the event."""
 
     def used(self, key_id: str) -> None:
-        """Forget it."""
+        """Discard the event."""
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """Variables that hold something else now, and those whose new value is not used, with the reason."""
+    """Variables with a new value, and those whose new value was refused, with the reason."""
 
     rotated: list[str]
     refused: dict[str, str]

@@ -1,4 +1,4 @@
-"""JSON Web Tokens of one issuer as credentials.
+"""Authentication by JSON Web Tokens of one issuer.
 
 Sources: RFC 7519 (JWT), RFC 8725 (best practice), RFC 9068 (profile for access tokens).
 """
@@ -22,7 +22,7 @@ from app.security.access.structs import DEFAULT_TENANT_NAME, MEMBER, ROLES, Prin
 from app.security.limits.structs import TenantLimits
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""What may be allowed: signatures by a private key alone, never a shared secret, never none."""
+"""Algorithms that may be allowed: asymmetric signatures only, never a shared secret, never none."""
 
 TIMES = ("exp", "nbf", "iat")
 LATEST = 253_402_300_799
@@ -32,16 +32,16 @@ MAX_TOKEN_LENGTH = 8192
 """Characters of a token."""
 
 CACHE_TTL = 60.0
-"""How long a verified token counts without being verified again; a change of the issuer's keys ends it."""
+"""Seconds for which a verified token is not verified again; a change of the issuer's keys ends it."""
 
 MAX_CACHED_TOKENS = 10_000
-"""Tokens that are remembered."""
+"""Cached tokens."""
 
 REFUSED = "The token is malformed, expired, not for this service, or not signed by its issuer: send another one."
 
 
 class TokenService:
-    """Tells whom a token stands for, by the keys of its issuer. ``now`` gives the seconds since 1970."""
+    """Authenticates tokens by the keys of their issuer. ``now`` returns the seconds since 1970."""
 
     def __init__(
         self, database: Database, keys: JwksCache, settings: AuthSettings, now: Callable[[], float] = time.time
@@ -54,7 +54,7 @@ class TokenService:
         self._good: OrderedDict[bytes, tuple[float, int, Principal]] = OrderedDict()
 
     async def authenticate(self, token: str) -> Principal:
-        """Whom ``token`` stands for. Raises ``Unauthenticated``, and ``Unavailable`` when nobody can tell."""
+        """Return the principal of ``token``. Raises ``Unauthenticated``; ``Unavailable`` if it cannot be verified."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated(REFUSED)
         digest = hashlib.sha256(token.encode("latin-1", "replace")).digest()
@@ -108,7 +108,7 @@ class TokenService:
 
 
 def algorithms_of(text: str) -> frozenset[str]:
-    """The allow-list that ``text`` names, with commas between. Raises ``UsageError``."""
+    """Parse a comma-separated list of algorithms. Raises ``UsageError``."""
     named = [part.strip() for part in text.split(",") if part.strip()]
     for name in named:
         if name not in ALGORITHMS or name[:2] not in FAMILIES:
@@ -117,7 +117,7 @@ def algorithms_of(text: str) -> frozenset[str]:
 
 
 def _check_times(claims: dict[str, Any]) -> None:
-    """Refuse times that are not numbers (RFC 7519, NumericDate). Raises ``ValueError``."""
+    """Validate that times are numbers (RFC 7519, NumericDate). Raises ``ValueError``."""
     for name in TIMES:
         moment = claims.get(name, 0)
         if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment <= LATEST:
@@ -125,7 +125,7 @@ def _check_times(claims: dict[str, Any]) -> None:
 
 
 def _claim(claims: Any, path: str) -> Any:
-    """The member at ``path``: a claim's whole name, or names with dots between."""
+    """Return the claim at ``path``: a claim's whole name, or nested names separated by dots."""
     if path in claims:
         return claims[path]
     for name in path.split("."):
@@ -134,21 +134,21 @@ def _claim(claims: Any, path: str) -> Any:
 
 
 def _text(claim: Any) -> str:
-    """A claim that names a tenant or a user. Raises ``Unauthenticated`` for what cannot be a name."""
+    """Return a claim that names a tenant or a user. Raises ``Unauthenticated`` if it is not a valid name."""
     if not isinstance(claim, str) or not claim.strip() or not claim.isprintable() or len(claim) > MAX_NAME_LENGTH:
         raise Unauthenticated(REFUSED)
     return claim
 
 
 class CombinedAuthenticator:
-    """API keys and tokens side by side: what begins as keys do is a key."""
+    """Accepts API keys and tokens; the prefix of keys distinguishes them."""
 
     def __init__(self, keys: Any, tokens: TokenService) -> None:
         self._keys = keys
         self._tokens = tokens
 
     async def authenticate(self, key: str) -> Principal:
-        """Whom ``key`` stands for."""
+        """Return the principal of ``key``. Raises as the service for its kind does."""
         service = self._keys if key.startswith("as_") else self._tokens
         principal: Principal = await service.authenticate(key)
         return principal

@@ -24,7 +24,7 @@ _SHOWN = [column for column in audit_log.c if column.name != "tenant_id"]
 
 
 async def entries(session: Reader, tenant_id: UUID, limit: int, before: UUID | None) -> Sequence[Row[Any]]:
-    """The newest first, from before the entry ``before`` on."""
+    """Return the newest entries first, older than the entry ``before``."""
     statement = sa.select(*_SHOWN).where(audit_log.c.tenant_id == tenant_id)
     if before is not None:
         statement = statement.where(audit_log.c.entry_id < before)

@@ -1,7 +1,7 @@
-"""The audit log: who did what to keys, secrets and decisions, and who was refused.
+"""Audit log: actions on keys, secrets and decisions, and refused requests.
 
-Notes are taken without waiting and written together every second; equal ones are counted. What a process had heard in
-the last second before it was killed is lost.
+Events are buffered and written together every second; equal ones are counted. Events of the last second before a
+process is killed are lost.
 """
 
 from collections import Counter
@@ -17,71 +17,71 @@ from app.security.audit.structs import Entry
 FLUSH_SECONDS = 1.0
 
 MAX_PENDING_EVENTS = 1_000
-"""Different notes between two writes. A flood beyond it is counted under one name for each action."""
+"""Distinct events between two writes. Beyond it, events are counted under one name per action."""
 
 OTHERS = "others"
-"""The actor and subject of what is beyond."""
+"""Actor and subject of events beyond the limit."""
 
 MAX_NAME_LENGTH = 200
 """Characters of an actor or a subject."""
 
 
 class AuditService:
-    """Takes notes (``record``) and tells of them."""
+    """Buffers audit events, writes them in batches, and reads them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._notes: Counter[AuditEvent] = Counter()
+        self._events: Counter[AuditEvent] = Counter()
         self._used: set[str] = set()
         self._tasks = Tasks("audit")
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the periodic flush."""
         self._tasks.repeat(self.flush, FLUSH_SECONDS, name="flush")
 
     async def aclose(self) -> None:
-        """Write what is left, and stop."""
+        """Stop, and flush the buffer."""
         await self._tasks.aclose()
         await self.flush()
 
-    def record(self, note: AuditEvent, count: int = 1) -> None:
-        """Take a note; it is written within a second."""
-        if len(self._notes) >= MAX_PENDING_EVENTS and note not in self._notes:
-            note = note._replace(actor=OTHERS, subject=OTHERS)
-        self._notes[note] += count
+    def record(self, event: AuditEvent, count: int = 1) -> None:
+        """Buffer an event; it is written within a second."""
+        if len(self._events) >= MAX_PENDING_EVENTS and event not in self._events:
+            event = event._replace(actor=OTHERS, subject=OTHERS)
+        self._events[event] += count
 
     def used(self, key_id: str) -> None:
-        """A key has let somebody in."""
+        """Record that a key was used."""
         self._used.add(key_id)
 
     async def flush(self) -> None:
-        """Write what was heard. What cannot be written now is tried again, and still bounded."""
-        notes, used = self._notes, self._used
-        if not notes and not used:
+        """Write buffered events. Failed writes are retried; the buffer stays bounded."""
+        events, used = self._events, self._used
+        if not events and not used:
             return
-        self._notes, self._used = Counter(), set()
+        self._events, self._used = Counter(), set()
         try:
             async with self._database.engine_connection() as connection:
                 if used:
                     await connection.execute(queries.USED, list(used))
-                if notes:
-                    await connection.execute(queries.WRITE, *_columns(notes))
-        except BaseException:  # whatever it was: the next try writes them too
+                if events:
+                    await connection.execute(queries.WRITE, *_columns(events))
+        except BaseException:  # a cancellation too: the next flush retries
             self._used |= used
-            for note, count in notes.items():
-                self.record(note, count)
+            for event, count in events.items():
+                self.record(event, count)
             raise
 
     async def entries(self, tenant_id: UUID, limit: int, before: UUID | None = None) -> list[Entry]:
-        """A tenant's entries, the newest first, older than ``before``."""
+        """Return the tenant's entries, newest first, older than ``before``."""
         async with self._database.reading(tenant_id) as session:
             rows = await queries.entries(session, tenant_id, limit, before)
         return [Entry(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
 
 
-def _columns(notes: "Counter[AuditEvent]") -> list[list[object]]:
+def _columns(events: "Counter[AuditEvent]") -> list[list[object]]:
     rows = [
-        (note.tenant_id, new_id(), note.action, note.actor[:MAX_NAME_LENGTH], note.subject[:MAX_NAME_LENGTH], count)
-        for note, count in notes.items()
+        (event.tenant_id, new_id(), event.action, event.actor[:MAX_NAME_LENGTH], event.subject[:MAX_NAME_LENGTH], count)
+        for event, count in events.items()
     ]
     return [list(column) for column in zip(*rows, strict=True)]

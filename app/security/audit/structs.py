@@ -1,4 +1,4 @@
-"""The audit log as clients see it."""
+"""Audit log entries as clients see them."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""The audit log: written once, never changed."""
+"""The audit log, append-only."""
 
 import sqlalchemy as sa
 

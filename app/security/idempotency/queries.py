@@ -1,6 +1,6 @@
-"""SQL of idempotency keys. A key is taken in the transaction that makes what it is for: both are there, or neither.
+"""SQL of idempotency keys, and ``once``, which runs a request's work once per key and replays its first response.
 
-Make a thing once for a key, and give its first answer ever after.
+A key is claimed in the transaction that does the work: both are committed, or neither.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,10 +24,10 @@ delete from idempotency_keys k using (
   order by created_at limit 2000) o
 where k.tenant_id = o.tenant_id and k.route = o.route and k.key = o.key
 """
-"""For the engine, over all tenants, some at a time."""
+"""Deletes expired keys of all tenants in batches; run by the engine."""
 
 
-UNDER_WAY = "A request with this Idempotency-Key is under way: try again for its answer."
+UNDER_WAY = "A request with this Idempotency-Key is in progress: try again for its response."
 
 
 def _of(tenant_id: UUID, key: IdempotencyKey) -> sa.ColumnElement[bool]:
@@ -35,11 +35,11 @@ def _of(tenant_id: UUID, key: IdempotencyKey) -> sa.ColumnElement[bool]:
 
 
 async def take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> ReplayedResponse | None:
-    """Take ``key`` for what this transaction makes; what it has made already if it is taken.
+    """Claim ``key`` for the work of this transaction; return the stored response if it is claimed already.
 
-    While a transaction of another process takes it, this one waits for a moment (requests of one process wait without a
-    connection, ``app.features.access.idempotency``). Raises ``Conflict`` when that does not end, ``Invalid`` for a key
-    that came with another body before.
+    Waits briefly while a transaction of another process holds it (requests of one process wait without a connection,
+    ``app.features.access.idempotency``). Raises ``Conflict`` if that takes too long, ``Invalid`` if the key came with
+    another body before.
     """
     try:
         return await _take(session, tenant_id, key)
@@ -60,14 +60,14 @@ async def _take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> Replay
     )
     if row is None or row.fingerprint != key.fingerprint:
         raise Invalid(
-            "This Idempotency-Key came with another body before: use a new key for a new request.",
-            (("/", "not the body that the key came with first"),),
+            "This Idempotency-Key was used with another body: use a new key for a new request.",
+            (("/", "not the body of the first request with this key"),),
         )
     return ReplayedResponse(run_id=row.run_id, thread_id=row.thread_id, answer=row.answer)
 
 
 async def save_response(session: Writer, tenant_id: UUID, key: IdempotencyKey, made: ReplayedResponse) -> None:
-    """Remember what the transaction that took ``key`` has made."""
+    """Store the response of the transaction that claimed ``key``."""
     await session.execute(
         sa.update(keys)
         .where(_of(tenant_id, key))
@@ -81,9 +81,10 @@ Thing = TypeVar("Thing")
 async def once(
     session: Writer, tenant_id: UUID, key: IdempotencyKey | None, make: Callable[[], Awaitable[Thing]]
 ) -> Thing | msgspec.Raw:
-    """What ``make`` makes in this transaction; without calling it the first answer, when ``key`` came before.
+    """Return the result of ``make`` in this transaction, or the stored response without calling it if ``key`` came
+    before.
 
-    Raises what ``make`` raises, and ``Invalid`` for a key that came with another body before.
+    Raises what ``make`` raises, and ``Invalid`` if the key came with another body before.
     """
     if key is None:
         return await make()

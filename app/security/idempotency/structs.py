@@ -1,15 +1,15 @@
-"""What names a request that may be sent twice."""
+"""Idempotency keys and replayed responses."""
 
 from uuid import UUID
 
 import msgspec
 
 HOURS = 24
-"""How long a key is known."""
+"""Hours for which a key is kept."""
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
-    """An ``Idempotency-IdempotencyKey`` on ``route`` (method and path); ``fingerprint`` is the SHA-256 of the body."""
+    """An ``Idempotency-Key`` on ``route`` (method and path); ``fingerprint`` is the SHA-256 of the body."""
 
     route: str
     key: str
@@ -20,7 +20,7 @@ NONE = UUID(int=0)
 
 
 class ReplayedResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What the first request with a key made: ``answer`` is the JSON of it; a run also has its ids."""
+    """Response to the first request with a key: ``answer`` is its JSON; a run also has its ids."""
 
     answer: bytes
     run_id: UUID = NONE

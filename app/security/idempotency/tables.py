@@ -1,4 +1,4 @@
-"""What requests with an ``Idempotency-Key`` made, so that the same request again makes nothing more."""
+"""Responses by ``Idempotency-Key``, replayed when a request is retried."""
 
 import sqlalchemy as sa
 

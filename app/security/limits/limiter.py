@@ -1,4 +1,4 @@
-"""How much of everything a key and a tenant may use: the settings, or a tenant's own limits in their place."""
+"""Limits per key and tenant: the settings, or a tenant's own limits in their place."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ if TYPE_CHECKING:  # loads Redis, and with it the OpenTelemetry SDK: 40 MB
     from app.security.limits.redis_buckets import SharedBuckets
 
 LLM = "llm"
-"""The name of the limit on requests that start runs, a key."""
+"""Limit on requests that start runs, per key."""
 CRONS = "crons"
-"""Who starts the runs of a tenant's crons."""
+"""Subject of the runs that a tenant's crons start."""
 BYTES = "bytes"
-"""The name of the limit on the bytes of request bodies, a tenant."""
+"""Limit on the bytes of request bodies, per tenant."""
 KEY = "key"
 TENANT = "tenant"
 TOKENS = "tokens"
@@ -25,13 +25,13 @@ COST = "cost"
 RUNS = "runs"
 QUEUED = "queued"
 STORAGE = "storage"
-"""The name of the limit on the bytes that a tenant stores."""
+"""Limit on stored bytes, per tenant."""
 
 
 class Limiter:
-    """Buckets of all processes while Redis answers; this process's share of them when it does not, or without one.
+    """Rate limiter: buckets shared by all processes while Redis answers, else this process's share of them.
 
-    ``share``: the part of a limit that is this process's own where nobody counts processes. ``clock`` counts seconds.
+    ``share``: the part of a limit for this process if processes are not counted. ``clock`` counts seconds.
     """
 
     def __init__(
@@ -46,22 +46,20 @@ class Limiter:
         self._share = share
         self._local = LocalBuckets(clock)
         self.rejected: Callable[[str], None] = lambda _: None
-        """Told of each refusal: the name of the limit."""
+        """Called with the name of the limit for each rejection."""
 
     def start(self) -> None:
-        """Begin to work with others."""
+        """Start counting processes, if buckets are shared."""
         if self._shared is not None:
             self._shared.start()
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Close the connection to Redis, if there is one."""
         if self._shared is not None:
             await self._shared.aclose()
 
     def takes(self, tenant_id: UUID, subject: str, own: TenantLimits, *, llm: bool) -> list[BucketTake]:
-        """What one request of ``subject`` in the tenant takes; ``llm``: it starts runs. Empty where nothing is
-        limited.
-        """
+        """Return what one request of ``subject`` takes; ``llm``: it starts runs. Empty if nothing is limited."""
         takes = []
         rate = self.limit(own, "rate_per_minute") if llm else 0
         if rate:
@@ -73,24 +71,24 @@ class Limiter:
         return takes
 
     def take_bytes(self, tenant_id: UUID, own: TenantLimits, count: int) -> list[BucketTake]:
-        """What a body of ``count`` bytes takes. Empty where bytes are not limited."""
+        """Return what a body of ``count`` bytes takes. Empty if bytes are not limited."""
         rate = self.limit(own, "bytes_per_minute")
         return [BucketTake(BYTES, f"{BYTES}:{tenant_id}", rate, weight=count)] if rate else []
 
     async def take_runs(self, tenant_id: UUID, subject: str, own: TenantLimits, count: int) -> BucketResult | None:
-        """Take ``count`` starts of runs of ``subject``, all or none. None where they are not limited."""
+        """Take ``count`` run starts of ``subject``, all or none. None if they are not limited."""
         rate = self.limit(own, "rate_per_minute")
         return (
             None if not rate else await self.take([BucketTake(LLM, f"{LLM}:{tenant_id}:{subject}", rate, weight=count)])
         )
 
     def limit(self, own: TenantLimits, name: str) -> Any:
-        """The tenant's own limit ``name``, or that of the settings; 0 is none."""
+        """Return the tenant's own limit ``name``, or that of the settings; 0: unlimited."""
         value = getattr(own, name)
         return getattr(self.settings, name) if value is None else value
 
     async def take(self, takes: Sequence[BucketTake]) -> BucketResult:
-        """Take all or nothing."""
+        """Take from all buckets or from none."""
         if self._shared is not None:
             verdict = await self._shared.take(takes)
             if verdict is not None:
@@ -98,7 +96,7 @@ class Limiter:
         return self._local.take(takes, self._part())
 
     async def charge(self, one: BucketTake) -> None:
-        """Take what was used already, or give back what was not (a negative weight)."""
+        """Take what is used already, or give back what was not (a negative weight)."""
         if self._shared is None or await self._shared.take([one], force=True) is None:
             self._local.charge(one, self._part())
 

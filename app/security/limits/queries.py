@@ -1,22 +1,25 @@
-"""SQL of what tenants store: whom to measure, what a page of a table's rows takes, who is full.
+"""SQL of limits: budgets, and what tenants store (whom to measure, the bytes of a page of rows, who is over quota).
 
-A row counts with its own columns, as they lie on disk (compressed values with their compressed size), without indexes.
-Values that lie apart from their row are counted by their pointers and not read, so a page costs no more than its rows.
+A row counts with its own columns, as stored on disk (compressed values with their compressed size), without indexes.
+Values stored out of line (TOAST) are counted by their size, without reading them, so a page costs no more than its
+rows.
 """
 
 import functools
 from typing import NamedTuple
 
+import sqlalchemy as sa
+
 PAGE_ROWS = 2000
 
-OF_ROW = 28
+ROW_OVERHEAD = 28
 """Bytes of a row beside its columns: its header and its line pointer."""
 
 
 class MeasuredTable(NamedTuple):
-    """A table that counts as ``kind``. Its rows of a tenant are read along ``key``, whose columns have ``types``.
+    """A table that counts as ``kind``; a tenant's rows are read along ``key``, whose columns have ``types``.
 
-    ``sized`` are the columns of any length, ``fixed`` the bytes of the others.
+    ``sized`` are the columns of variable length, ``fixed`` the bytes of the others.
     """
 
     table: str
@@ -28,7 +31,7 @@ class MeasuredTable(NamedTuple):
 
 
 WIDTHS = (384, 768, 1024, 1536, 3072)
-"""Of the tables of vectors (a test compares them with ``app.features.store.tables``)."""
+"""Widths of the vector tables (a test compares them with ``app.features.store.tables``)."""
 
 _MEASURED = (
     MeasuredTable(
@@ -145,16 +148,17 @@ _MEASURED = (
 )
 
 MEASURED = {one.table: one for one in _MEASURED}
-"""By their names, in the order in which they are measured."""
+"""Tables by name, in the order of measurement."""
 
 KINDS = tuple(dict.fromkeys(one.kind for one in _MEASURED))
 
 
 @functools.cache
 def page_of(one: MeasuredTable, *, first: bool) -> str:
-    """What the first page of a tenant's (``$1``) rows takes, or the next one after the key ``$2`` (a JSON array).
+    """Return the statement that measures the first page of a tenant's (``$1``) rows, or the page after the key ``$2``
+    (a JSON array).
 
-    ``last`` is the key of its last row; none where it is the last page.
+    ``last`` is the key of the page's last row, null on the last page.
     """
     keys = ", ".join(f'"{name}"' for name in one.key)
     sizes = " + ".join(f'coalesce(pg_column_size("{name}"), 0)' for name in one.sized)
@@ -168,7 +172,7 @@ def page_of(one: MeasuredTable, *, first: bool) -> str:
 select coalesce(sum(bytes), 0)::bigint as bytes,
   max(jsonb_build_array({keys})::text) filter (where n = {PAGE_ROWS}) as last
 from (
-  select {keys}, {OF_ROW + one.fixed} + {sizes} as bytes, row_number() over (order by {keys}) as n
+  select {keys}, {ROW_OVERHEAD + one.fixed} + {sizes} as bytes, row_number() over (order by {keys}) as n
   from {one.table} where tenant_id = $1{onward} order by {keys} limit {PAGE_ROWS}
 ) as page
 """
@@ -176,11 +180,11 @@ from (
 
 OWN_LIMIT = "(t.limits ->> 'bytes')::numeric::bigint"
 LIMIT = f"coalesce({OWN_LIMIT}, $1::bigint)"
-"""A tenant's limit; 0: none. ``$1`` is the limit of the settings."""
+"""A tenant's limit, 0: unlimited. ``$1`` is the limit of the settings."""
 
 
 def _tenants_in(table: str) -> str:
-    """The tenants that have rows in ``table``, each found by one look into the index."""
+    """The tenants with rows in ``table``, each found by one index lookup (a loose index scan)."""
     return f"""
 (with recursive found(tenant_id) as (
   (select tenant_id from {table} order by tenant_id limit 1)
@@ -196,7 +200,7 @@ select t.tenant_id from tenants t
 where {OWN_LIMIT} > 0 and not exists (select from storage_usage u where u.tenant_id = t.tenant_id)
 on conflict do nothing
 """
-"""Tenants with a limit of their own."""
+"""Adds tenants with a limit of their own."""
 
 ADD_ALL = f"""
 insert into storage_usage (tenant_id)
@@ -205,7 +209,7 @@ left join tenants t using (tenant_id)
 where {LIMIT} > 0 and not exists (select from storage_usage u where u.tenant_id = s.tenant_id)
 on conflict do nothing
 """
-"""All that store something, where the settings have a limit."""
+"""Adds all tenants that store something, if the settings have a limit."""
 
 DROP_UNLIMITED = f"""
 delete from storage_usage u
@@ -213,14 +217,14 @@ where coalesce((select {OWN_LIMIT} from tenants t where t.tenant_id = u.tenant_i
 """
 
 COMPARE = f"""
-update storage_usage u set share = u.bytes / s.most::float8
-from (select v.tenant_id, {LIMIT} as most from storage_usage v left join tenants t using (tenant_id)) s
-where s.tenant_id = u.tenant_id and s.most > 0 and u.share <> u.bytes / s.most::float8
+update storage_usage u set share = u.bytes / s.max_bytes::float8
+from (select v.tenant_id, {LIMIT} as max_bytes from storage_usage v left join tenants t using (tenant_id)) s
+where s.tenant_id = u.tenant_id and s.max_bytes > 0 and u.share <> u.bytes / s.max_bytes::float8
 """
-"""Where a limit has been changed since the measurement."""
+"""Applies limits that were changed since the measurement."""
 
 ALONG_KEYS = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off"
-"""PostgreSQL knows a tenant's size only from its statistics: whatever these say, a page is read along an index."""
+"""Forces an index scan: PostgreSQL estimates a tenant's size from statistics that may be wrong."""
 
 LOCK = "select pg_try_advisory_xact_lock(hashtextextended('storage usage', 0))"
 """One process measures at a time."""
@@ -230,7 +234,7 @@ update storage_usage set next_at = now() + make_interval(secs => $1)
 where tenant_id = (select tenant_id from storage_usage where next_at <= now() order by next_at limit 1)
 returning tenant_id, walk::text as walk
 """
-"""The tenant that has waited longest. If its measurement fails, the others have their turn first."""
+"""Claims the tenant that has waited longest; if its measurement fails, the others come first."""
 
 CONTINUE = "update storage_usage set walk = $2::jsonb, next_at = now() where tenant_id = $1"
 
@@ -243,15 +247,43 @@ where tenant_id = $1
 """
 
 FULL = f"""
-select u.tenant_id, u.bytes, {LIMIT} as most from storage_usage u left join tenants t using (tenant_id)
+select u.tenant_id, u.bytes, {LIMIT} as max_bytes from storage_usage u left join tenants t using (tenant_id)
 where u.share >= 1
 """
 
 FULLEST = "select coalesce(max(share), 0) from storage_usage"
 
 NEARLY_FULL = f"""
-select coalesce(t.name, u.tenant_id::text) as name, u.bytes, {LIMIT} as most
+select coalesce(t.name, u.tenant_id::text) as name, u.bytes, {LIMIT} as max_bytes
 from storage_usage u left join tenants t using (tenant_id)
 where u.share > 0.9 order by u.share desc limit 20
 """
-"""Tenants that have used more than 90 % of their limit, the fullest first (``agent-service doctor``)."""
+"""Tenants above 90 % of their limit, the highest first (``agent-service doctor``)."""
+
+RESERVE = """
+insert into spending as s (tenant_id, day, reserved) select $1, $2, $3::numeric where $3::numeric <= $4::numeric
+on conflict (tenant_id, day) do update set reserved = s.reserved + $3
+where s.spent + s.reserved + $3 <= $4
+returning ((s.spent + s.reserved) / $4)::float8
+"""
+"""Reserves ``$3`` dollars if the day's total stays within ``$4``; returns the used fraction of ``$4``."""
+
+SPEND = """
+insert into spending as s (tenant_id, day, reserved, spent, tokens)
+select * from unnest($1::uuid[], $2::date[], $3::numeric[], $4::numeric[], $5::bigint[])
+on conflict (tenant_id, day) do update
+set reserved = greatest(s.reserved + excluded.reserved, 0), spent = s.spent + excluded.spent,
+  tokens = s.tokens + excluded.tokens
+"""
+
+SPENT = "select (spent + reserved)::float8 from spending where tenant_id = $1 and day = $2"
+
+TENANT_LIMITS = sa.text("select limits::text from tenants where tenant_id = :tenant")
+
+LOCK_ADMISSION = "select pg_advisory_xact_lock(hashtextextended('runs of ' || $1::uuid, 0))"
+"""One process at a time accepts runs of a tenant with a limit on runs."""
+
+ACTIVE_RUNS = """
+select count(*) as runs, count(*) filter (where status = 'pending') as queued
+from runs where tenant_id = $1 and status in ('pending', 'running')
+"""

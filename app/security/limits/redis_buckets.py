@@ -1,4 +1,4 @@
-"""The same buckets in Redis, for all processes: one script takes from all of a request's buckets or from none."""
+"""Token buckets shared by all processes, in Redis: one script takes from all buckets of a request or from none."""
 
 import asyncio
 import contextlib
@@ -19,17 +19,17 @@ from app.security.limits.token_buckets import BucketResult, BucketTake
 log = structlog.get_logger(__name__)
 
 REST_SECONDS = 1.0
-"""How long Redis is left alone after it has failed."""
+"""Seconds without requests to Redis after a failure."""
 PRESENT_SECONDS = 5.0
-"""How often a process tells that it is there; after three times that it counts no more."""
+"""Interval of a process's heartbeat; after three missed ones it is not counted."""
 
 MAX_PIPELINED_REQUESTS = 256
-"""Requests in one message."""
+"""Requests in one pipeline."""
 
 _PREFIX = "agent-service:limit:"
 _PROCESSES = "agent-service:processes"
 
-# times are microseconds by the clock of Redis, so the clocks of processes do not matter
+# microseconds by Redis' clock, so clock skew between processes does not matter
 _TAKE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -59,53 +59,53 @@ if refused < 0 then
     end
   end
 end
-local told = {refused, string.format('%.0f', wait)}
+local reply = {refused, string.format('%.0f', wait)}
 for i = 1, #KEYS do
-  told[#told + 1] = string.format('%.0f', answer[i])
+  reply[#reply + 1] = string.format('%.0f', answer[i])
 end
-return told
+return reply
 """
 
 _SHA = hashlib.sha1(_TAKE.encode(), usedforsecurity=False).hexdigest()
-"""How Redis names a script."""
+"""Redis names scripts by their SHA-1."""
 
 
 class SharedBuckets:
-    """Buckets of all processes on one Redis. ``processes`` is how many those were when last counted."""
+    """Token buckets on one Redis. ``processes`` is the number of processes at the last count."""
 
     def __init__(self, url: Secret | Urls, process: str) -> None:
         self._address = RedisAddress(url)
         self._redis = opened(self._address.now, decode_responses=True)
-        self._following: Redis | None = None
-        """The client of another address, which the next message goes to."""
+        self._next_client: Redis | None = None
+        """Client of a rotated address, used from the next batch on."""
         self._process = process
         self._waiting: list[tuple[list[Any], asyncio.Future[list[Any] | None]]] = []
         self._sending = False
         self._connection: Any = None
-        self._resting_until = 0.0
+        self._paused_until = 0.0
         self._tasks = Tasks("shared_buckets")
         self.processes = 1
 
     def start(self) -> None:
-        """Begin to count processes."""
+        """Start the heartbeat that counts processes."""
         self._tasks.repeat(self._count, PRESENT_SECONDS, name="count")
 
     async def aclose(self) -> None:
-        """Stop, and count no more."""
+        """Stop, deregister this process and close connections."""
         await self._tasks.aclose()
         for _, future in self._waiting:
             future.cancel()
         with contextlib.suppress(*FAILURES):
             async with asyncio.timeout(SECONDS):
                 await self._redis.zrem(_PROCESSES, self._process)
-        for client in (self._redis, self._following):
+        for client in (self._redis, self._next_client):
             with contextlib.suppress(*FAILURES):
                 if client is not None:
                     await client.aclose()
 
     async def take(self, takes: Sequence[BucketTake], *, force: bool = False) -> BucketResult | None:
-        """Take all or nothing (``force``: all, whatever is there). None when Redis cannot say."""
-        if time.monotonic() < self._resting_until:
+        """Take from all buckets or from none (``force``: always from all). None if Redis does not answer."""
+        if time.monotonic() < self._paused_until:
             return None
         call: list[Any] = [_SHA, len(takes), *(_PREFIX + one.key for one in takes), "1" if force else "0"]
         for one in takes:
@@ -121,7 +121,7 @@ class SharedBuckets:
         return BucketResult(left, seconds, None if refused < 0 else int(refused), wait / 1e6)
 
     async def _ask(self, call: list[Any]) -> list[Any] | None:
-        """The script's answer. While one message is on its way the next gathers, so a crowd shares round trips."""
+        """Return the script's answer. Requests that come while a batch is in flight share the next one."""
         future: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
         if not self._sending:
@@ -133,33 +133,33 @@ class SharedBuckets:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_PIPELINED_REQUESTS], self._waiting[MAX_PIPELINED_REQUESTS:]
-                answers = await self._together([call for call, _ in batch])
+                answers = await self._send_batch([call for call, _ in batch])
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():
                         future.set_result(answer)
         finally:
             self._sending = False
 
-    async def _together(self, calls: Sequence[list[Any]]) -> Sequence[list[Any] | None]:
-        if self._following is not None:
-            await self._move(self._following)
+    async def _send_batch(self, calls: Sequence[list[Any]]) -> Sequence[list[Any] | None]:
+        if self._next_client is not None:
+            await self._move(self._next_client)
         try:
             async with asyncio.timeout(SECONDS):
                 answers = await self._execute(calls)
-                if any(isinstance(answer, NoScriptError) for answer in answers):  # a Redis that was started anew
+                if any(isinstance(answer, NoScriptError) for answer in answers):  # Redis was restarted
                     await self._redis.script_load(_TAKE)
                     answers = await self._execute(calls)
         except FAILURES as error:
-            self._rest(error)
+            self._pause(error)
             return [None] * len(calls)
         for answer in answers:
             if isinstance(answer, Exception):
-                self._rest(answer)
+                self._pause(answer)
                 return [None] * len(calls)
         return answers
 
     async def _execute(self, calls: Sequence[list[Any]]) -> list[Any]:
-        """The answers to ``calls``, sent together over a connection of our own: pool and pipeline cost 0.1 ms."""
+        """Pipeline ``calls`` over a dedicated connection: redis-py's pool and pipeline cost 0.1 ms."""
         if self._connection is None:
             self._connection = await self._redis.connection_pool.get_connection()  # type: ignore[no-untyped-call]
         connection = self._connection
@@ -179,18 +179,18 @@ class SharedBuckets:
         return answers
 
     async def _move(self, client: Redis) -> None:
-        """Go on with ``client``, between two messages: the connection before it has nothing under way."""
-        before, self._redis, self._following, self._connection = self._redis, client, None, None
+        """Switch to ``client`` between two batches, when the previous connection is idle."""
+        before, self._redis, self._next_client, self._connection = self._redis, client, None, None
         with contextlib.suppress(*FAILURES):
             await before.aclose()
 
-    def _rest(self, error: Exception) -> None:
-        self._resting_until = time.monotonic() + REST_SECONDS
+    def _pause(self, error: Exception) -> None:
+        self._paused_until = time.monotonic() + REST_SECONDS
         log.warning("shared_limits_lost", error=type(error).__name__, share=round(1 / self.processes, 3))
 
     async def _count(self) -> None:
-        if self._following is None and await self._address.moved():
-            self._following = opened(self._address.now, decode_responses=True)
+        if self._next_client is None and await self._address.moved():
+            self._next_client = opened(self._address.now, decode_responses=True)
         with contextlib.suppress(*FAILURES):
             async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
                 now = time.time()

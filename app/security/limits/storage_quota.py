@@ -1,7 +1,7 @@
-"""The limit on the bytes that a tenant stores: measured in the background, enforced from memory.
+"""Storage quota per tenant: measured in the background, enforced from memory.
 
-Each process reads every few seconds which tenants are full; a request asks that and nothing else. So a tenant may
-exceed its limit by what it stores between two measurements (docs/how-to/limits.md).
+Each process reads every few seconds which tenants are over quota; requests check only that. So a tenant may exceed its
+limit by what it stores between two measurements (docs/how-to/limits.md).
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from app.security.limits.limiter import STORAGE, Limiter
 from app.security.limits.structs import TenantLimits
 
 REFRESH_SECONDS = 5.0
-LOOK_SECONDS = 5.0
+IDLE_SECONDS = 5.0
 FIND_SECONDS = 60.0
-"""How often tenants are looked for that have got a limit, or another one."""
+"""Interval for finding tenants with a new or changed limit."""
 MEASURE_SECONDS = 60.0
-"""How often a tenant is measured, at most."""
+"""Minimum interval between measurements of one tenant."""
 WORK_PART = 0.1
-"""The greatest part of the time in which one tenant is being measured."""
+"""Maximum fraction of the time spent on measuring one tenant."""
 SLICE_SECONDS = 0.5
-"""How long a measurement goes on before the next tenant has its turn, and the pause of the database after it."""
+"""Seconds of measuring before the next tenant's turn, and of the pause after it."""
 
 
 class OverQuota(NamedTuple):
-    """A tenant that stores ``bytes`` and may store ``most``."""
+    """A tenant that stores ``bytes`` and may store ``limit``."""
 
     bytes: int
-    most: int
+    limit: int
 
 
 class MeasurementProgress(msgspec.Struct):
-    """How far a measurement has come: the table, the key of the last row, what was found, the seconds it took."""
+    """Progress of a measurement: the table, the key of the last row, bytes by kind, seconds so far."""
 
     table: str = next(iter(queries.MEASURED))
     after: str | None = None
@@ -51,7 +51,7 @@ class MeasurementProgress(msgspec.Struct):
 
 
 class StorageSweep:
-    """Measures what tenants that have a limit store: in one process at a time, a slice of a tenant's rows at a time."""
+    """Measures the storage of tenants with a limit, in slices, in one process at a time."""
 
     def __init__(self, database: Database, limiter: Limiter, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -62,21 +62,21 @@ class StorageSweep:
         self.aclose = self._tasks.aclose
 
     def start(self) -> None:
-        """Begin to measure."""
+        """Start measuring."""
         self._tasks.repeat(self._turn, SLICE_SECONDS, name="measure")
 
     async def _turn(self) -> None:
-        """Measure for as long as a slice, or wait if nothing is due."""
+        """Measure for one slice, or wait if nothing is due."""
         if self._clock() >= self._find_at and await self.find():
             self._find_at = self._clock() + FIND_SECONDS
         until = self._clock() + SLICE_SECONDS
         while self._clock() < until:
             if not await self.measure_slice():
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(IDLE_SECONDS)
                 return
 
     async def find(self) -> bool:
-        """Find the tenants that have a limit, and compare with limits that were changed; False if another one works."""
+        """Find tenants with a limit and apply changed limits; False if another process holds the lock."""
         default = self._default
         async with self._database.engine_connection() as connection, connection.transaction():
             if not await connection.fetchval(queries.LOCK):
@@ -89,7 +89,7 @@ class StorageSweep:
         return True
 
     async def measure_slice(self) -> bool:
-        """Measure a part of the tenant that has waited longest; False if none is due or another process measures."""
+        """Measure a slice of the tenant that has waited longest; False if none is due or another process measures."""
         async with self._database.engine_connection() as connection:
             async with connection.transaction():
                 is_free = await connection.fetchval(queries.LOCK)
@@ -102,38 +102,40 @@ class StorageSweep:
         return True
 
     async def _measure(self, connection: asyncpg.Connection, row: asyncpg.Record) -> None:
-        """Go on with the measurement of the tenant of ``row``, and keep how far it has come."""
+        """Resume the measurement of the tenant of ``row`` and store its progress."""
         tenant_id, given = row["tenant_id"], row["walk"]
-        walk = msgspec.json.decode(given, type=MeasurementProgress) if given else MeasurementProgress()
-        if walk.table not in queries.MEASURED:  # of another version
-            walk = MeasurementProgress()
+        progress = msgspec.json.decode(given, type=MeasurementProgress) if given else MeasurementProgress()
+        if progress.table not in queries.MEASURED:  # stored by another version
+            progress = MeasurementProgress()
         await connection.execute(queries.ALONG_KEYS)
-        await self._go_on(connection, tenant_id, walk)
-        if not walk.is_done:
-            await connection.execute(queries.CONTINUE, tenant_id, msgspec.json.encode(walk).decode())
+        await self._measure_pages(connection, tenant_id, progress)
+        if not progress.is_done:
+            await connection.execute(queries.CONTINUE, tenant_id, msgspec.json.encode(progress).decode())
             return
-        pause = max(MEASURE_SECONDS, walk.seconds / WORK_PART)
-        by_kind = msgspec.json.encode(walk.bytes).decode()
-        total = sum(walk.bytes.values())
+        pause = max(MEASURE_SECONDS, progress.seconds / WORK_PART)
+        by_kind = msgspec.json.encode(progress.bytes).decode()
+        total = sum(progress.bytes.values())
         await connection.execute(queries.FINISH, tenant_id, total, by_kind, pause, self._default)
 
-    async def _go_on(self, connection: asyncpg.Connection, tenant_id: UUID, walk: MeasurementProgress) -> None:
-        """Measure page after page, one at least, until the slice or the walk is over."""
-        began, tables = self._clock(), list(queries.MEASURED)
-        is_over = False
-        while not is_over:
-            table = queries.MEASURED[walk.table]
-            given = [] if walk.after is None else [walk.after]
+    async def _measure_pages(
+        self, connection: asyncpg.Connection, tenant_id: UUID, progress: MeasurementProgress
+    ) -> None:
+        """Measure page after page, at least one, until the slice or the measurement ends."""
+        started_at, tables = self._clock(), list(queries.MEASURED)
+        is_done = False
+        while not is_done:
+            table = queries.MEASURED[progress.table]
+            given = [] if progress.after is None else [progress.after]
             page = await connection.fetchrow(queries.page_of(table, first=not given), tenant_id, *given)
             assert page is not None
-            walk.bytes[table.kind] = walk.bytes.get(table.kind, 0) + page["bytes"]
-            walk.after = page["last"]
-            if walk.after is None:
-                following = tables.index(walk.table) + 1
-                walk.is_done = following == len(tables)
-                walk.table = tables[min(following, len(tables) - 1)]
-            is_over = walk.is_done or self._clock() - began >= SLICE_SECONDS
-        walk.seconds += self._clock() - began
+            progress.bytes[table.kind] = progress.bytes.get(table.kind, 0) + page["bytes"]
+            progress.after = page["last"]
+            if progress.after is None:
+                following = tables.index(progress.table) + 1
+                progress.is_done = following == len(tables)
+                progress.table = tables[min(following, len(tables) - 1)]
+            is_done = progress.is_done or self._clock() - started_at >= SLICE_SECONDS
+        progress.seconds += self._clock() - started_at
 
     @property
     def _default(self) -> int:
@@ -142,41 +144,43 @@ class StorageSweep:
 
 
 class StorageQuota:
-    """Refuses what would store more for tenants that are full, as ``sweep`` has measured."""
+    """Rejects writes of tenants that are over quota, as ``sweep`` has measured."""
 
     def __init__(self, database: Database, limiter: Limiter) -> None:
         self._database = database
         self._limiter = limiter
         self._full: dict[UUID, OverQuota] = {}
         self.fullest = 0.0
-        """The greatest part of its limit that a tenant stores."""
+        """The highest used fraction of a limit, over all tenants."""
         self.sweep = StorageSweep(database, limiter)
         self._tasks = Tasks("storage_quota")
         self.aclose = self._tasks.aclose
 
     def start(self) -> None:
-        """Begin to read which tenants are full."""
+        """Start the periodic refresh of the tenants over quota."""
         self._tasks.repeat(self.refresh, REFRESH_SECONDS, name="refresh")
 
     async def refresh(self) -> None:
-        """Read it now."""
+        """Read the tenants over quota."""
         default = self._limiter.limit(TenantLimits(), "bytes")
         async with self._database.engine_connection() as connection:
             rows = await connection.fetch(queries.FULL, default)
             self.fullest = await connection.fetchval(queries.FULLEST)
         self._full = {
-            row["tenant_id"]: OverQuota(row["bytes"], row["most"]) for row in rows if 0 < row["most"] <= row["bytes"]
+            row["tenant_id"]: OverQuota(row["bytes"], row["max_bytes"])
+            for row in rows
+            if 0 < row["max_bytes"] <= row["bytes"]
         }
 
     def check(self, tenant_id: UUID) -> None:
-        """Raise ``Limited`` if the tenant stores as much as it may."""
+        """Raise ``Limited`` if the tenant is over quota."""
         full = self._full.get(tenant_id)
         if full is None:
             return
         self._limiter.rejected(STORAGE)
         raise Limited(
-            f"This tenant stores {show_size(full.bytes)} and may store {show_size(full.most)}: delete threads, "
-            "documents or items of the store, give threads a TTL, or ask the operator for more. What was deleted "
-            "counts within minutes.",
+            f"This tenant stores {show_size(full.bytes)}, its limit is {show_size(full.limit)}: delete threads, "
+            "documents or store items, give threads a TTL, or ask the operator for more. Deletions "
+            "count within minutes.",
             MEASURE_SECONDS,
         )

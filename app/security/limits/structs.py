@@ -1,4 +1,4 @@
-"""What a tenant may use."""
+"""Limits, budgets and usage of tenants."""
 
 from datetime import date, datetime
 
@@ -6,10 +6,10 @@ import msgspec
 
 
 class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A tenant's own limits, in place of the settings; None: as the settings say, 0: none at all.
+    """A tenant's own limits, which override the settings; None: as the settings say, 0: unlimited.
 
-    Rates are a minute, ``cost_per_day`` is in dollars, ``bytes`` are those stored. Limits of a later version, whose
-    processes run next to this one during a roll, are ignored.
+    Rates are per minute, ``cost_per_day`` is in dollars, ``bytes`` are stored bytes. Limits of a later version, whose
+    processes run next to this one during a rolling update, are ignored.
     """
 
     rate_per_minute: int | None = None
@@ -25,7 +25,7 @@ class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BudgetReservation(msgspec.Struct):
-    """What a run may use before it has to ask for more: tokens, and dollars of a day (UTC)."""
+    """What a run may use before it reserves more: tokens, and dollars of a day (UTC)."""
 
     day: date
     tokens: int
@@ -33,7 +33,7 @@ class BudgetReservation(msgspec.Struct):
 
 
 class DaySpending(msgspec.Struct, frozen=True):
-    """What a tenant has spent on a day (UTC): dollars, dollars reserved by live runs, tokens."""
+    """A tenant's spending on a day (UTC): dollars, dollars reserved by live runs, tokens."""
 
     day: date
     spent: float
@@ -42,7 +42,7 @@ class DaySpending(msgspec.Struct, frozen=True):
 
 
 class StorageUsage(msgspec.Struct, frozen=True):
-    """What a tenant stores, as last measured (``measured_at``): bytes of each kind, and of all."""
+    """A tenant's stored bytes, by kind and in total, as last measured at ``measured_at``."""
 
     bytes: int
     by_kind: dict[str, int]

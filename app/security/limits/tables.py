@@ -1,4 +1,4 @@
-"""What tenants have spent on models, a row a day, and what they store, a row each."""
+"""Spending on models, one row per tenant and day, and stored bytes, one row per tenant."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -28,4 +28,4 @@ storage_usage = sa.Table(
     sa.Index("storage_usage_share_idx", "share"),
     sa.Index("storage_usage_next_idx", "next_at"),
 )
-"""Rows of tenants that have a limit on stored bytes alone."""
+"""Only tenants with a storage limit have a row."""

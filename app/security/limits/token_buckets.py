@@ -1,4 +1,4 @@
-"""Token buckets by the generic cell rate algorithm: one number a bucket, the time at which it will be full again.
+"""Token buckets by the generic cell rate algorithm: per bucket one number, the time at which it will be full again.
 
 Source: ITU-T I.371 (the virtual scheduling form); https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm.
 """
@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 FULL = 1e-9
-"""Seconds that rounding may cost."""
+"""Tolerance for rounding, in seconds."""
 
 MAX_BUCKETS = 100_000
-"""Buckets kept; beyond it the full ones, which tell nothing, are forgotten."""
+"""Buckets until in memory; beyond it full ones are evicted, which loses nothing."""
 
 
 class BucketTake(msgspec.Struct, frozen=True):
-    """``weight`` units out of the bucket ``key``, which holds ``limit`` and fills in ``window`` seconds.
+    """``weight`` units from the bucket ``key``, which holds ``limit`` and refills in ``window`` seconds.
 
-    ``name`` is how clients read of it.
+    ``name`` is the limit's name in responses.
     """
 
     name: str
@@ -28,9 +28,10 @@ class BucketTake(msgspec.Struct, frozen=True):
 
 
 class BucketResult(msgspec.Struct, frozen=True):
-    """Whether all takes were granted. ``left`` and ``reset`` are those of each: units, and seconds until it is full.
+    """Whether all takes were granted, and for each the units ``left`` and the seconds to its ``reset`` (until it is
+    full).
 
-    ``refused`` is the place of a take that was not, after ``wait`` seconds all would be; nothing is taken then.
+    ``refused`` is the index of a refused take; after ``wait`` seconds all would be granted. Nothing is taken then.
     """
 
     left: tuple[float, ...]
@@ -40,29 +41,29 @@ class BucketResult(msgspec.Struct, frozen=True):
 
 
 class LocalBuckets:
-    """The buckets of one process. ``clock`` counts seconds."""
+    """Token buckets of one process. ``clock`` counts seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._full_at: dict[str, float] = {}
 
     def take(self, takes: Sequence[BucketTake], share: float = 1.0) -> BucketResult:
-        """Take all or nothing. ``share`` is this process's part of every limit."""
+        """Take from all buckets or from none. ``share`` is this process's part of every limit."""
         now = self._clock()
         new: list[float] = []
         refused, wait = None, 0.0
         left, reset = [], []
-        for place, one in enumerate(takes):
+        for index, one in enumerate(takes):
             step = one.window / (one.limit * share)
             full_at = max(self._full_at.get(one.key, now), now)
             after = full_at + one.weight * step
-            over = after - now - max(one.window, step)  # a share of less than one is granted when all of it is there
-            if over > FULL:
-                refused, wait = place, max(wait, over)
+            excess = after - now - max(one.window, step)  # a share below one unit is granted once the bucket is full
+            if excess > FULL:
+                refused, wait = index, max(wait, excess)
             new.append(after)
-            kept = full_at if over > FULL else after
-            left.append(max(0.0, (one.window - (kept - now)) / step))
-            reset.append(kept - now)
+            until = full_at if excess > FULL else after
+            left.append(max(0.0, (one.window - (until - now)) / step))
+            reset.append(until - now)
         if refused is None:
             for one, after in zip(takes, new, strict=True):
                 self._full_at[one.key] = after
@@ -71,7 +72,7 @@ class LocalBuckets:
         return BucketResult(tuple(left), tuple(reset), refused, wait)
 
     def charge(self, one: BucketTake, share: float = 1.0) -> None:
-        """Take ``weight`` whatever is there; a negative weight gives back."""
+        """Take ``weight`` whatever the bucket holds; a negative weight gives back."""
         now = self._clock()
         step = one.window / (one.limit * share)
         self._full_at[one.key] = max(self._full_at.get(one.key, now), now) + one.weight * step
