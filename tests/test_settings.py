@@ -197,7 +197,7 @@ def test_which_addresses_are_loopback(host: str, loopback: bool) -> None:
     [
         ({"AGENT_KEY_PEPPER": PEPPER}, "DATABASE_URL is not set"),
         ({"DATABASE_URL": "postgresql://h/d"}, "AGENT_KEY_PEPPER is not set"),
-        ({"DATABASE_URL": "postgresql://h/d", "AGENT_AUTH": "none", "HOST": "0.0.0.0"}, "AGENT_AUTH=none would open"),
+        ({"DATABASE_URL": "postgresql://h/d", "AGENT_AUTH": "none", "HOST": "0.0.0.0"}, "AGENT_AUTH=none would serve"),
     ],
 )
 def test_serving_is_refused_with_what_is_missing_or_weak(environ: dict[str, str], sentence: str) -> None:
@@ -220,9 +220,9 @@ def test_the_page_of_the_settings_is_fresh() -> None:
     [
         ({"AGENT_KEY_PEPPER": "a" * 32}, "AGENT_KEY_PEPPER is not random; set it to the output of: openssl rand"),
         ({"AGENT_KEY_PEPPER": "abcabcab" * 8}, "AGENT_KEY_PEPPER is not random"),
-        ({"AGENT_WEBHOOK_SECRET": "x"}, "AGENT_WEBHOOK_SECRET is short or not random; set it to the output of"),
-        ({"AGENT_WEBHOOK_SECRET": "0123456789abcdef"}, "AGENT_WEBHOOK_SECRET is short"),
-        ({"AGENT_WEBHOOK_SECRET": "whsec_" + "A" * 32}, "AGENT_WEBHOOK_SECRET is short or not random"),
+        ({"AGENT_WEBHOOK_SECRET": "x"}, "AGENT_WEBHOOK_SECRET is too short or not random; set it to the output of"),
+        ({"AGENT_WEBHOOK_SECRET": "0123456789abcdef"}, "AGENT_WEBHOOK_SECRET is too short"),
+        ({"AGENT_WEBHOOK_SECRET": "whsec_" + "A" * 32}, "AGENT_WEBHOOK_SECRET is too short or not random"),
         ({"AGENT_KEY_PEPPER_SECONDARY": "a" * 32}, ""),  # until the rotation away from it is done
         ({"AGENT_WEBHOOK_SECRET_SECONDARY": "x"}, ""),
         ({}, ""),

@@ -62,7 +62,7 @@ async def test_a_full_redis_still_gives_what_it_has(redis: RedisServer) -> None:
         await cache.put({b"a": b"x"}, 60)
         await direct.config_set("maxmemory", "1")
         await cache.put({b"b": b"y" * 1000}, 60)
-        assert "takes no more values" in cache.trouble
+        assert "stores no more values" in cache.trouble
         assert await cache.get([b"a", b"b"]) == [b"x", None]
         await direct.config_set("maxmemory", "0")
         await cache.put({b"b": b"y"}, 60)
@@ -169,12 +169,12 @@ async def test_the_redis_that_must_lose_nothing_is_warned_of(redis: RedisServer)
         (
             {"run_id": "1", "maxmemory": 9, "maxmemory_policy": "noeviction"},
             {"run_id": "1"},
-            "nothing is evicted there",
+            "which evicts nothing",
         ),
         (
             {"run_id": "1", "maxmemory": 0, "maxmemory_policy": "allkeys-lru"},
             {"run_id": "1"},
-            "nothing is evicted there",
+            "which evicts nothing",
         ),
         ({"run_id": "1", "maxmemory": 9, "maxmemory_policy": "allkeys-lru"}, {"run_id": "1"}, "may evict what limits"),
         ({"run_id": "2", "maxmemory": 9, "maxmemory_policy": "noeviction"}, {"run_id": "1"}, "evicts nothing"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.infra.cache.memory_cache import LocalCache
-from app.infra.cache.namespaces import FORM, MAX_VALUE_BYTES, CacheNamespace, CacheRecord, seal, tenant_prefix, unseal
+from app.infra.cache.namespaces import FORMAT, MAX_VALUE_BYTES, CacheNamespace, CacheRecord, seal, tenant_prefix, unseal
 from app.infra.cache.port import Cache
 from app.infra.telemetry.meters import Meters
 
@@ -96,12 +96,12 @@ def bomb(claimed: int) -> bytes:
 @pytest.mark.parametrize(
     "envelope",
     [
-        CacheRecord(FORM, KEY, True, bomb(MAX_VALUE_BYTES + 1)),
-        CacheRecord(FORM, KEY, True, bomb(0)),
-        CacheRecord(FORM, KEY, True, b"no frame"),
-        CacheRecord(FORM, KEY, True, b""),
-        CacheRecord(FORM, b"other", False, b"x"),
-        CacheRecord(FORM + 1, KEY, False, b"x"),
+        CacheRecord(FORMAT, KEY, True, bomb(MAX_VALUE_BYTES + 1)),
+        CacheRecord(FORMAT, KEY, True, bomb(0)),
+        CacheRecord(FORMAT, KEY, True, b"no frame"),
+        CacheRecord(FORMAT, KEY, True, b""),
+        CacheRecord(FORMAT, b"other", False, b"x"),
+        CacheRecord(FORMAT + 1, KEY, False, b"x"),
         CacheRecord(-1, KEY, False, b"x"),
     ],
 )

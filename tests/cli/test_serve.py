@@ -34,7 +34,7 @@ NOWHERE = "postgresql://agent@127.0.0.1:1/agents"
         (
             {"DATABASE_URL": NOWHERE, "AGENT_AUTH": "none", "HOST": "0.0.0.0"},
             2,
-            "AGENT_AUTH=none would open 0.0.0.0 to everybody; set AGENT_AUTH=api_key or HOST=127.0.0.1",
+            "AGENT_AUTH=none would serve 0.0.0.0 without authentication; set AGENT_AUTH=api_key or HOST=127.0.0.1",
         ),
     ],
 )

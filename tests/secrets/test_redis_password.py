@@ -137,7 +137,7 @@ async def test_frames_go_on_while_the_password_is_rotated(server: RedisServer, t
         await told.execute_command("CLIENT", "KILL", "USER", "app")
         while not readers.heard.empty():
             readers.heard.get_nowait()
-        carrier._paused_until = 0.0
+        carrier._resting_until = 0.0
         await arrives()
     await carrier.aclose()
 

@@ -1,4 +1,4 @@
-"""The cache of a process and its shelves."""
+"""The caches of a process, by namespace."""
 
 from uuid import UUID
 
@@ -11,15 +11,18 @@ from app.infra.settings import RedisSettings
 from app.infra.telemetry.meters import Meters
 
 EMBEDDINGS, ANSWERS = "embeddings", "answers"
-SHELVES = (EMBEDDINGS, ANSWERS)
+NAMESPACES = (EMBEDDINGS, ANSWERS)
 
 EMBEDDING_SECONDS = 30 * 86_400.0
-"""A vector is as good as ever while its model is; a server may get another model under the same name."""
+"""TTL of embeddings. A vector stays valid while its model does, but a server may get another model under the same name.
+"""
 ANSWER_SECONDS = 3600.0
 
 
 class Caches:
-    """``cache``, a shelf for embeddings and one for answers of models. ``shared`` is it where all processes have it."""
+    """The cache ``cache`` and its namespaces for embeddings and model responses. ``shared``: the cache, if all
+    processes share it.
+    """
 
     def __init__(self, cache: Cache, meters: Meters, shared: Cache | None = None) -> None:
         self.cache = cache
@@ -28,37 +31,37 @@ class Caches:
         self.answers = CacheNamespace(ANSWERS, cache, meters, ANSWER_SECONDS)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the cache."""
         self.cache.start()
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Close the namespaces and the cache."""
         await self.embeddings.aclose()
         await self.answers.aclose()
         await self.cache.aclose()
 
 
-def build_caches(settings: RedisSettings, vault: SecretStore, meters: Meters) -> Caches:
-    """The cache that ``settings`` ask for; this process's own where they name no Redis."""
+def build_caches(settings: RedisSettings, secret_store: SecretStore, meters: Meters) -> Caches:
+    """Build the cache that ``settings`` ask for: Redis, or memory of this process."""
     if settings.cache_url is None:
         return Caches(LocalCache(), meters)
     from app.infra.cache.redis_cache import RedisCache
 
-    cache = RedisCache(vault.ring("REDIS_CACHE_URL", keep=True), settings.url)
+    cache = RedisCache(secret_store.ring("REDIS_CACHE_URL", keep=True), settings.url)
     return Caches(cache, meters, shared=cache)
 
 
 async def forget(settings: RedisSettings, tenant_id: UUID) -> int:
-    """Remove what the shared cache holds of a tenant; how many values. Raises ``StartError`` if it does not answer."""
+    """Delete a tenant's values from the shared cache; return their number. Raises ``StartError`` if it fails."""
     if settings.cache_url is None:
         return 0
     from app.infra.cache.redis_cache import RedisCache
 
     cache = RedisCache(RotatingSecret(settings.cache_url))
     try:
-        dropped = [await cache.drop(tenant_prefix(name, tenant_id)) for name in SHELVES]
+        deleted = [await cache.drop(tenant_prefix(name, tenant_id)) for name in NAMESPACES]
     finally:
         await cache.aclose()
     if cache.trouble:
-        raise StartError("the Redis of REDIS_CACHE_URL does not answer: do this again when it does")
-    return sum(dropped)
+        raise StartError("the Redis of REDIS_CACHE_URL does not answer: start it, then try again")
+    return sum(deleted)

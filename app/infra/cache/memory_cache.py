@@ -1,4 +1,4 @@
-"""The cache of one process: what was used last stays, within a number of bytes. It is the double of the port, too."""
+"""In-process LRU cache, bounded in bytes; also the test double of the port."""
 
 import time
 from collections import OrderedDict
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 MAX_BYTES = 64 << 20
 ENTRY_BYTES = 200
-"""What an entry takes besides its key and its value, about."""
+"""Approximate overhead of an entry in addition to its key and value."""
 
 
 class LocalCache:
-    """Implements ``app.infra.cache.port.Cache``. ``max_bytes`` bounds its bytes; ``clock`` counts seconds."""
+    """LRU cache in memory (``app.infra.cache.port.Cache``), bounded to ``max_bytes``. ``clock`` counts seconds."""
 
     trouble = ""
 
@@ -21,48 +21,48 @@ class LocalCache:
         self.size = 0
 
     def start(self) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     async def aclose(self) -> None:
-        """Forget everything."""
+        """Clear the cache."""
         self._entries.clear()
         self.size = 0
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What is kept at each of ``keys``, which are then those used last."""
+        """Return the values at ``keys``, which become the most recently used."""
         return [self._get(key) for key in keys]
 
     async def put(self, values: Mapping[bytes, bytes], seconds: float) -> None:
-        """Keep ``values``; what was not used for the longest time makes room for them."""
-        until = self._clock() + seconds
+        """Store ``values``; evict the least recently used ones if needed."""
+        expires_at = self._clock() + seconds
         for key, value in values.items():
-            self._forget(key)
+            self._delete(key)
             if _size(key, value) > self._max_bytes:
                 continue
-            self._entries[key] = (value, until)
+            self._entries[key] = (value, expires_at)
             self.size += _size(key, value)
         while self.size > self._max_bytes:
-            self._forget(next(iter(self._entries)))
+            self._delete(next(iter(self._entries)))
 
     async def drop(self, prefix: bytes) -> int:
-        """Forget every key that begins with ``prefix``; how many."""
+        """Delete every key with ``prefix``; return their number."""
         found = [key for key in self._entries if key.startswith(prefix)]
         for key in found:
-            self._forget(key)
+            self._delete(key)
         return len(found)
 
     def _get(self, key: bytes) -> bytes | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        value, until = entry
-        if until <= self._clock():
-            self._forget(key)
+        value, expires_at = entry
+        if expires_at <= self._clock():
+            self._delete(key)
             return None
         self._entries.move_to_end(key)
         return value
 
-    def _forget(self, key: bytes) -> None:
+    def _delete(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.size -= _size(key, entry[0])

@@ -1,9 +1,7 @@
-"""What caches are used for: a shelf of values of one kind, each at the digest of all that it depends on, by tenant.
+"""Cache namespaces: values of one kind, keyed per tenant by the digest of everything they depend on.
 
-How a value rests in a cache: with the key that it belongs to, compressed where it is long.
-
-What comes out of a cache may have been written by anybody, be cut off, or belong elsewhere: what is no envelope of ours
-for this very key is nothing.
+Values are stored with their key, long ones compressed. Stored bytes are not trusted: they may be truncated, foreign or
+forged. Whatever does not decode to a record with this very key is a miss.
 """
 
 import hashlib
@@ -18,18 +16,18 @@ from app.base.tasks import Tasks
 from app.infra.cache.port import Cache
 from app.infra.telemetry.meters import Meters
 
-FORM = 1
-"""Another form of envelopes has another number."""
+FORMAT = 1
+"""Another format of envelopes has another number."""
 
 COMPRESS_BYTES = 1024
 MAX_VALUE_BYTES = 4 << 20
-"""Bytes of a value. What is larger is not kept, and nothing may claim to unpack to more."""
+"""Maximum bytes of a value, and of what a stored value may decompress to. Larger values are not cached."""
 
 
 class CacheRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A value; ``packed``: it is a zstd frame (RFC 8878)."""
+    """A stored value; ``packed``: its body is a zstd frame (RFC 8878)."""
 
-    form: int
+    format: int
     key: bytes
     packed: bool
     body: bytes
@@ -40,34 +38,34 @@ _decode = msgspec.msgpack.Decoder(CacheRecord).decode
 
 
 def seal(key: bytes, body: bytes) -> bytes | None:
-    """``body`` as it is kept at ``key``; None for one that is too large."""
+    """Encode ``body`` for storage at ``key``; None if it is too large."""
     if len(body) > MAX_VALUE_BYTES:
         return None
     if len(body) <= COMPRESS_BYTES:
-        return _encode_entry(CacheRecord(FORM, key, False, body))
-    return _encode_entry(CacheRecord(FORM, key, True, zstandard.ZstdCompressor(level=1).compress(body)))
+        return _encode_entry(CacheRecord(FORMAT, key, False, body))
+    return _encode_entry(CacheRecord(FORMAT, key, True, zstandard.ZstdCompressor(level=1).compress(body)))
 
 
 def unseal(key: bytes, stored: bytes) -> bytes | None:
-    """The body in ``stored``; None where it is no envelope for ``key``."""
+    """Decode the body of ``stored``; None if it is not a record of ``key``."""
     try:
-        envelope = _decode(stored)
+        record = _decode(stored)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if envelope.form != FORM or envelope.key != key or len(envelope.body) > MAX_VALUE_BYTES:
+    if record.format != FORMAT or record.key != key or len(record.body) > MAX_VALUE_BYTES:
         return None
-    if not envelope.packed:
-        return envelope.body
+    if not record.packed:
+        return record.body
     try:
-        if not 0 <= zstandard.frame_content_size(envelope.body) <= MAX_VALUE_BYTES:
+        if not 0 <= zstandard.frame_content_size(record.body) <= MAX_VALUE_BYTES:
             return None
-        return zstandard.ZstdDecompressor().decompress(envelope.body)
+        return zstandard.ZstdDecompressor().decompress(record.body)
     except zstandard.ZstdError:
         return None
 
 
 PREFIX: Final = b"agent-service:cache:1"
-"""Another form of keys or values has another number: what is there then is as if it were not."""
+"""Key prefix with a version: another format of keys or values gets another number."""
 
 HIT, MISS, SHARED, UNUSABLE, UNAVAILABLE = "hit", "miss", "shared", "unusable", "unavailable"
 
@@ -77,14 +75,14 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 def tenant_prefix(name: str, tenant_id: UUID) -> bytes:
-    """How the keys of a tenant's values on the shelf ``name`` begin."""
+    """Return the key prefix of a tenant's values in the namespace ``name``."""
     return b"%s:%s:%s:" % (PREFIX, name.encode(), tenant_id.hex.encode())
 
 
 class CacheNamespace:
-    """The values called ``name`` in ``cache``, kept for ``seconds`` unless a put says otherwise.
+    """Values of ``name`` in ``cache``, stored for ``seconds`` unless a save says otherwise.
 
-    ``tasks`` own what goes on for several callers at once; they end with ``aclose``.
+    ``tasks`` own work that several callers share; ``aclose`` cancels it.
     """
 
     def __init__(self, name: str, cache: Cache, meters: Meters, seconds: float) -> None:
@@ -95,19 +93,19 @@ class CacheNamespace:
         self._seconds = seconds
 
     async def aclose(self) -> None:
-        """End what goes on."""
+        """Cancel shared work in progress."""
         await self.tasks.aclose()
 
     def key(self, tenant_id: UUID, *parts: object) -> bytes:
-        """The key of what depends on ``parts`` (anything that msgspec encodes) and is the tenant's.
+        """Return the key of a tenant's value that depends on ``parts`` (anything that msgspec encodes).
 
-        It tells nothing of the parts: it is their BLAKE2b digest (RFC 7693).
+        It reveals nothing of the parts: it is their BLAKE2b digest (RFC 7693).
         """
         digest = hashlib.blake2b(_encode([tenant_id.bytes, *parts]), digest_size=24)
         return tenant_prefix(self.name, tenant_id) + digest.hexdigest().encode()
 
     async def find(self, keys: Sequence[bytes], read: Callable[[bytes], Value | None]) -> dict[bytes, Value]:
-        """What is there at ``keys``. ``read`` makes a value of bytes; None for bytes that are none of its kind."""
+        """Return the cached values of ``keys``. ``read`` decodes a value, and returns None if it cannot."""
         found: dict[bytes, Value] = {}
         stored = await self._cache.get(keys)
         for key, one in zip(keys, stored, strict=True):
@@ -124,10 +122,10 @@ class CacheNamespace:
         return found
 
     async def save(self, bodies: Mapping[bytes, bytes], seconds: float | None = None) -> None:
-        """Keep ``bodies``; those that are too large are not."""
+        """Store ``bodies``, except those that are too large."""
         sealed = {key: stored for key, body in bodies.items() if (stored := seal(key, body)) is not None}
         await self._cache.put(sealed, self._seconds if seconds is None else seconds)
 
     def count(self, outcome: str) -> None:
-        """A value was looked for, with this outcome."""
+        """Count a request with its outcome."""
         self._meters.cache_requests.add(1, self.name, outcome)

@@ -1,36 +1,36 @@
-"""The port to caches: bytes at keys for a while. Whatever happens to one, nothing breaks: it then holds nothing."""
+"""The port to caches: bytes by key, with a TTL. A cache never raises; when it fails, it holds nothing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
 class Cache(Protocol):
-    """Keeps values for some time at best: any of them may be gone, or be another one, whenever it is asked.
+    """Stores values on a best-effort basis: any value may be missing or wrong when it is read.
 
-    Nothing raises. ``trouble`` says in a sentence what is wrong with it, empty when nothing is.
+    Methods never raise. ``trouble`` describes a failure, empty if there is none.
     """
 
     @property
     def trouble(self) -> str:
-        """What is wrong with it; empty when nothing is."""
+        """The current failure in a sentence, empty if there is none."""
         ...
 
     def start(self) -> None:
-        """Begin."""
+        """Start background work."""
         ...
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Close the cache."""
         ...
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What is kept at each of ``keys``."""
+        """Return the value at each of ``keys``, None if missing."""
         ...
 
     async def put(self, values: Mapping[bytes, bytes], seconds: float) -> None:
-        """Keep ``values`` for so long, or shorter."""
+        """Store ``values`` for at most ``seconds``."""
         ...
 
     async def drop(self, prefix: bytes) -> int:
-        """Forget every key that begins with ``prefix``; how many."""
+        """Delete every key with ``prefix``; return their number."""
         ...

@@ -1,7 +1,7 @@
-"""The cache of all processes, in a Redis of its own.
+"""Cache shared by all processes, in a Redis of its own.
 
-A Redis that is dead, slow, frozen, full or flushed costs a quarter of a second once; then it is left alone, and what is
-asked meanwhile is not there, at once. A look every second in the background finds when it is back.
+A Redis that is dead, slow, frozen, full or flushed costs one timeout of 0.25 s; then every read is an immediate miss
+until a probe, once per second in the background, succeeds.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from app.infra.secrets.secret import Secret
 log = structlog.get_logger(__name__)
 
 SECONDS = 0.25
-"""What an answer may take."""
-LOOK_SECONDS = 1.0
+"""Timeout of a request."""
+PROBE_SECONDS = 1.0
 CONNECTIONS = 16
 SCANNED = 1000
 
@@ -31,46 +31,46 @@ FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class RedisCache:
-    """Implements ``app.infra.cache.port.Cache``. ``ring`` has its address, which may change.
+    """Implements ``app.infra.cache.port.Cache``. ``urls`` holds its address, which may be rotated.
 
-    ``beside`` is the address of the Redis that must lose nothing, if there is one: the two should not be the same.
+    ``primary`` is the address of the Redis that must not lose data, if there is one; the two should not be the same.
     """
 
-    def __init__(self, ring: RotatingSecret, beside: Secret | None = None) -> None:
-        self._ring = ring
-        self._beside = beside
-        self._version = ring.version
-        self._place = 0
+    def __init__(self, urls: RotatingSecret, primary: Secret | None = None) -> None:
+        self._urls = urls
+        self._primary = primary
+        self._version = urls.version
+        self._url_index = 0
         self._lost = ""
         self._full = ""
-        self._looked = False
-        self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._left: list[Redis] = []
+        self._checked = False
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._retired: list[Redis] = []
         self._tasks = Tasks("redis_cache")
         self._redis = self._open()
 
     @property
     def trouble(self) -> str:
-        """What is wrong with it; empty when nothing is."""
+        """The current failure in a sentence, empty if there is none."""
         return self._lost or self._full
 
     def start(self) -> None:
-        """Begin to look after it."""
-        self._tasks.repeat(self.refresh, LOOK_SECONDS, name="look")
+        """Start the periodic probe."""
+        self._tasks.repeat(self.refresh, PROBE_SECONDS, name="probe")
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._tasks.aclose()
-        for redis in (*self._left, self._redis):
+        for redis in (*self._retired, self._redis):
             await _closed(redis)
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """What is kept at each of ``keys``: nothing while it does not answer."""
+        """Return the values at ``keys``, all None while Redis does not answer."""
         nothing: list[bytes | None] = [None] * len(keys)
         if not keys or self._lost:
             return nothing
         try:
-            async with asyncio.timeout(SECONDS), self._turns:
+            async with asyncio.timeout(SECONDS), self._slots:
                 found: list[Any] = await self._client().mget(keys)
         except FAILURES as error:
             self._lose(error)
@@ -78,13 +78,13 @@ class RedisCache:
         return found if len(found) == len(keys) else nothing
 
     async def put(self, values: Mapping[bytes, bytes], seconds: float) -> None:
-        """Keep ``values``, if it can."""
+        """Store ``values``, if Redis answers."""
         if not values or self._lost:
             return
         try:
             async with (
                 asyncio.timeout(SECONDS),
-                self._turns,
+                self._slots,
                 self._client().pipeline(transaction=False) as pipeline,
             ):
                 for key, value in values.items():
@@ -96,10 +96,10 @@ class RedisCache:
         refused = next((one for one in server_info if isinstance(one, ResponseError)), None)
         if refused is not None and not self._full:
             log.warning("cache_refuses", error=type(refused).__name__)
-        self._full = "" if refused is None else f"the cache takes no more values ({type(refused).__name__})"
+        self._full = "" if refused is None else f"the cache stores no more values ({type(refused).__name__})"
 
     async def drop(self, prefix: bytes) -> int:
-        """Forget every key that begins with ``prefix``; how many were seen. Takes as long as it takes."""
+        """Delete every key with ``prefix`` and return their number. Not bounded in time."""
         dropped = 0
         try:
             redis = self._client()
@@ -116,10 +116,10 @@ class RedisCache:
         return dropped
 
     async def refresh(self) -> None:
-        """See whether it is there; close what is not used any more."""
-        while self._left:
-            await _closed(self._left[0])
-            self._left.pop(0)
+        """Probe Redis, and close clients that are no longer used."""
+        while self._retired:
+            await _closed(self._retired[0])
+            self._retired.pop(0)
         try:
             async with asyncio.timeout(SECONDS):
                 await self._client().ping()
@@ -129,58 +129,58 @@ class RedisCache:
         if self._lost:
             log.info("cache_found")
         self._lost = ""
-        if not self._looked:
-            self._looked = True
-            await self._check_place()
+        if not self._checked:
+            self._checked = True
+            await self._check_configuration()
 
     def _open(self) -> "Redis":
-        # redis-py would try ten times over
-        calm: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
-        values = self._ring.values
-        address = values[self._place % len(values)].reveal()
-        return Redis.from_url(address, socket_timeout=SECONDS, **calm)
+        # without this redis-py retries ten times
+        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
+        values = self._urls.values
+        address = values[self._url_index % len(values)].reveal()
+        return Redis.from_url(address, socket_timeout=SECONDS, **options)
 
     def _client(self) -> "Redis":
-        """The client of the address that counts now."""
-        if self._ring.version != self._version:
-            self._version, self._place = self._ring.version, 0
+        """Return the client of the current address."""
+        if self._urls.version != self._version:
+            self._version, self._url_index = self._urls.version, 0
             self._change()
         return self._redis
 
     def _change(self) -> None:
-        self._left.append(self._redis)
+        self._retired.append(self._redis)
         self._redis = self._open()
-        self._looked = False
+        self._checked = False
 
     def _lose(self, error: Exception) -> None:
         if not self._lost:
             log.warning("cache_lost", error=type(error).__name__)
         self._lost = f"the cache does not answer ({type(error).__name__})"
-        if isinstance(error, AuthenticationError) and len(self._ring.values) > 1:
-            self._place += 1
+        if isinstance(error, AuthenticationError) and len(self._urls.values) > 1:
+            self._url_index += 1
             self._change()
 
-    async def _check_place(self) -> None:
-        """Warn of a Redis that is no place for a cache."""
-        with contextlib.suppress(*FAILURES):  # some let nobody ask
+    async def _check_configuration(self) -> None:
+        """Warn if the Redis is not configured as a cache."""
+        with contextlib.suppress(*FAILURES):  # INFO may be forbidden
             server_info = await self._redis.info()
-            beside = await _server_info(self._beside)
-            for sentence in misplaced(server_info, beside):
+            primary = await _server_info(self._primary)
+            for sentence in misplaced(server_info, primary):
                 log.warning("cache_misplaced", detail=sentence)
 
 
-def misplaced(server_info: Mapping[str, Any], beside: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the Redis that has ``server_info`` (``INFO``) as a cache; ``beside`` is what that of REDIS_URL
-    has.
+def misplaced(server_info: Mapping[str, Any], primary: Mapping[str, Any]) -> list[str]:
+    """Return warnings about the Redis with ``server_info`` (``INFO``) as a cache; ``primary`` is the ``INFO`` of
+    REDIS_URL's.
 
-    One that holds what must not be lost evicts nothing: there a cache fills the memory until nothing can be written.
+    A Redis that must not lose data evicts nothing: there a cache fills the memory until writes fail.
     """
     found = []
     policy, limit = server_info.get("maxmemory_policy", "noeviction"), int(server_info.get("maxmemory", 0))
-    shared = bool(server_info.get("run_id")) and server_info.get("run_id") == beside.get("run_id")
+    shared = bool(server_info.get("run_id")) and server_info.get("run_id") == primary.get("run_id")
     if shared and (policy == "noeviction" or not limit):
         found.append(
-            "REDIS_CACHE_URL is the same Redis as REDIS_URL, and nothing is evicted there: cached values may fill it "
+            "REDIS_CACHE_URL is the same Redis as REDIS_URL, which evicts nothing: cached values may fill it "
             "until limits and streams fail; give the cache an instance of its own with maxmemory and allkeys-lru"
         )
     elif shared:
@@ -214,5 +214,5 @@ async def _closed(redis: "Redis") -> None:
 
 
 def _literal(prefix: bytes) -> bytes:
-    """``prefix`` as a pattern that matches itself alone."""
+    """Escape ``prefix`` as a pattern that matches only itself."""
     return b"".join(b"\\" + bytes([one]) if one in b"*?[]\\^" else bytes([one]) for one in prefix)

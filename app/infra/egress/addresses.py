@@ -1,4 +1,4 @@
-"""Which addresses this server may call on behalf of its users: public ones, and what the operator allows."""
+"""Addresses that this server may call on behalf of its users: public ones, and those that the operator allows."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -35,22 +35,23 @@ _SPECIAL = tuple(
         ),
     )
 )
-"""Networks that the internet does not route or that lead elsewhere, of the IANA registries of special-purpose addresses
-(https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry, RFC 6890), written out
-because the table in Python's ``ipaddress`` differs by its version."""
+"""Networks of the IANA registries of special-purpose addresses
+(https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry, RFC 6890): not routed on
+the internet, or leading elsewhere. Written out because the table in Python's ``ipaddress`` differs between versions.
+"""
 _ISATAP = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")  # RFC 5214: an IPv4 address follows, whatever the network
 _MAX_URL_LENGTH = 2048
 
 
 class RefusedAddress(OSError):
-    """The address belongs to a private network: it is not called."""
+    """The address belongs to a private network and may not be called."""
 
 
 class AddressAllowlist:
-    """What the operator allows beside the public internet: names of hosts, addresses, networks."""
+    """Host names, addresses and networks that the operator allows in addition to the public internet."""
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
-        """Raises ``UsageError`` for an entry that is none of these."""
+        """Raises ``UsageError`` for an invalid entry."""
         self._hosts: set[str] = set()
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for entry in filter(None, map(str.strip, entries)):
@@ -59,7 +60,8 @@ class AddressAllowlist:
             except ValueError:
                 if "/" in entry or ":" in entry:
                     raise UsageError(
-                        f"AGENT_EGRESS_ALLOW names {entry!r}: give host names, addresses or networks like 10.1.0.0/16"
+                        f"AGENT_EGRESS_ALLOW has the invalid entry {entry!r}: use host names, "
+                        "addresses or networks like 10.1.0.0/16"
                     ) from None
                 self._hosts.add(entry.lower())
 
@@ -68,13 +70,13 @@ class AddressAllowlist:
         return name.lower() in self._hosts
 
     def check(self, text: str) -> None:
-        """Raise ``RefusedAddress`` for the IP address ``text`` of a private network that is not allowed."""
+        """Raise ``RefusedAddress`` if the IP address ``text`` is private and not allowed."""
         address = ipaddress.ip_address(text.partition("%")[0])
         if any(address in network for network in self._networks):
             return
         for one in (address, *_inside(address)):
             if not _is_public(one):
-                raise RefusedAddress(f"{text} is no public address; AGENT_EGRESS_ALLOW can allow it")
+                raise RefusedAddress(f"{text} is not a public address; AGENT_EGRESS_ALLOW can allow it")
 
 
 def _is_public(address: Address) -> bool:
@@ -84,7 +86,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _inside(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address stands for."""
+    """Return the IPv4 addresses that an IPv6 address embeds."""
     if not isinstance(address, ipaddress.IPv6Address):
         return []
     found: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
@@ -94,7 +96,7 @@ def _inside(address: Address) -> list[Address]:
 
 
 def host_of(url: str) -> str:
-    """The host that ``url`` names, lower case. Raises ``ValueError`` for what is no plain http(s) URL."""
+    """Return the host of ``url`` in lower case. Raises ``ValueError`` if it is not a plain http(s) URL."""
     parts = urlsplit(url)
     if len(url) > _MAX_URL_LENGTH or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("it must be printable ASCII of at most 2048 characters")
@@ -102,12 +104,12 @@ def host_of(url: str) -> str:
         raise ValueError("it must begin with http:// or https:// and name a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it must not hold a user or a password")
-    _ = parts.port  # raises for one that is no number
+    _ = parts.port  # raises if it is not a number
     return parts.hostname
 
 
 def check_url(url: str, allowed: AddressAllowlist) -> None:
-    """Raise ``ValueError`` for a URL that cannot be called whatever its name resolves to."""
+    """Raise ``ValueError`` if the URL may not be called, whatever its name resolves to."""
     host = host_of(url)
     if allowed.host(host):
         return
@@ -116,10 +118,10 @@ def check_url(url: str, allowed: AddressAllowlist) -> None:
         ipaddress.ip_address(host)
     except ValueError:
         if host.rpartition(".")[2].isdecimal() or host.rpartition(".")[2].startswith("0x"):
-            raise ValueError("its address is not written in the canonical way") from None
+            raise ValueError("its address is not in canonical form") from None
         if host == "localhost" or host.endswith(".localhost"):
             raise ValueError("it names this machine") from None
-        return  # a name: looked at when it is called
+        return  # a name: its addresses are checked when it is called
     try:
         allowed.check(host)
     except RefusedAddress as error:

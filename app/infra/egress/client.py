@@ -1,8 +1,7 @@
-"""The one HTTP client for what users name: it dials only addresses that were checked, and takes no more than it may.
+"""HTTP client for addresses that users name: it connects only to checked addresses, with bounded time and size.
 
-The check stands where a socket is made, with the very address it will be connected to: no name can resolve to something
-else in between, and it does not matter how an address was written. No redirects, no proxies from the environment, no
-cookies; time and size are bounded.
+The check runs where the socket is created, on the very address it connects to, so DNS rebinding and unusual spellings
+of an address do not get around it. No redirects, no proxies from the environment, no cookies.
 """
 
 import asyncio
@@ -19,11 +18,11 @@ from app.infra.egress.addresses import AddressAllowlist, host_of
 CONNECT_SECONDS = 5.0
 MAX_DIGITS = 9
 MAX_RESPONSE_BYTES = 64 * 1024
-"""Bytes of an answer that are read; what follows is not waited for."""
+"""Bytes of a response that are read; the rest is not awaited."""
 
 
 class EgressResponse(NamedTuple):
-    """What came back. ``retry_after``: the seconds that its header of this name asks to wait (RFC 9110, 10.2.3)."""
+    """Status and body. ``retry_after``: seconds from the header ``Retry-After`` (RFC 9110, 10.2.3)."""
 
     status: int
     body: bytes
@@ -31,7 +30,7 @@ class EgressResponse(NamedTuple):
 
 
 class EgressClient:
-    """Calls to addresses that users name. ``seconds`` bounds a call as a whole.
+    """Calls addresses that users name. ``seconds`` is the timeout of a whole call.
 
     A connection serves one call, so that each call is checked.
     """
@@ -42,22 +41,22 @@ class EgressClient:
         self._resolver = resolver
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> EgressResponse:
-        """POST ``body``. Raises ``ValueError`` for a bad URL, ``OSError`` or ``aiohttp.ClientError`` when it fails.
+        """POST ``body``. Raises ``ValueError`` for an invalid URL, ``OSError`` or ``aiohttp.ClientError`` on failure.
 
         ``RefusedAddress`` is an ``OSError``, and so is ``TimeoutError``.
         """
         host = host_of(url)
 
-        def checked(address: tuple[Any, ...]) -> socket.socket:
-            family, kind, protocol, _, where = address
+        def open_checked(address: tuple[Any, ...]) -> socket.socket:
+            family, kind, protocol, _, target = address
             if not self.allowed.host(host):
-                self.allowed.check(where[0])
-            made = socket.socket(family, kind, protocol)
-            made.setblocking(False)
-            return made
+                self.allowed.check(target[0])
+            opened = socket.socket(family, kind, protocol)
+            opened.setblocking(False)
+            return opened
 
         connector = aiohttp.TCPConnector(
-            socket_factory=checked, resolver=self._resolver, force_close=True, use_dns_cache=False
+            socket_factory=open_checked, resolver=self._resolver, force_close=True, use_dns_cache=False
         )
         async with asyncio.timeout(self._seconds):
             async with (
@@ -75,7 +74,7 @@ class EgressClient:
 
 
 def seconds_of(text: str) -> float | None:
-    """The seconds that a ``Retry-After`` asks to wait: a number of them, or a date; None for neither."""
+    """Parse ``Retry-After``, a number of seconds or a date; None if it is neither."""
     text = text.strip()
     if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
         return float(text)

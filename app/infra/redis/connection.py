@@ -1,4 +1,4 @@
-"""Where Redis is and by which password: changed while the program runs, once Redis answers to what is new."""
+"""The address and password of Redis, rotated at runtime once Redis accepts the new ones."""
 
 import asyncio
 import contextlib
@@ -16,24 +16,24 @@ from app.infra.secrets.secret import Secret
 log = structlog.get_logger(__name__)
 
 SECONDS = 0.25
-"""What an answer may take."""
+"""Timeout of a request."""
 LOOK_SECONDS = 5.0
-"""How often a new address is looked for."""
+"""Interval of the check for a rotated address."""
 
 FAILURES = (RedisError, OSError, TimeoutError)
 
 Urls = Callable[[], Sequence[Secret]]
-"""Gives the addresses that are good now, the newest first."""
+"""Returns the addresses that are valid now, the newest first."""
 
 
 def opened(url: Secret, **options: Any) -> Redis:
-    """A client that tries once and not for long: redis-py would try ten times over."""
-    calm: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
-    return Redis.from_url(url.reveal(), **{"socket_timeout": SECONDS, **calm, **options})
+    """Create a client without retries and with short timeouts; redis-py retries ten times by default."""
+    limits: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": SECONDS}
+    return Redis.from_url(url.reveal(), **{"socket_timeout": SECONDS, **limits, **options})
 
 
 class RedisAddress:
-    """The address in use. Whoever rotates a password may tell Redis and this program in either order."""
+    """The address in use. A password may be rotated in Redis and in this program in either order."""
 
     def __init__(self, url: Secret | Urls) -> None:
         self._urls: Urls = (lambda: [url]) if isinstance(url, Secret) else url
@@ -41,7 +41,9 @@ class RedisAddress:
         self._waiting = False
 
     async def moved(self) -> bool:
-        """Whether ``now`` is another address, at which Redis answers. Until it does the one before goes on."""
+        """Switch to the newest address if Redis answers there; whether it did. Until then the previous one stays in
+        use.
+        """
         newest = self._urls()[0]
         if newest == self.now:
             return False
@@ -51,7 +53,9 @@ class RedisAddress:
                 await client.ping()
         except FAILURES as error:
             if not self._waiting:
-                log.warning("redis_address_waits", error=type(error).__name__, detail="the one before goes on")
+                log.warning(
+                    "redis_address_waits", error=type(error).__name__, detail="the previous address stays in use"
+                )
             self._waiting = True
             return False
         finally:

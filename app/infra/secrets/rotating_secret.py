@@ -1,4 +1,4 @@
-"""Secrets that change while the program runs: read again every few seconds, checked, and swapped whole."""
+"""Secrets that are rotated at runtime: read every few seconds, validated, and swapped atomically."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,21 +10,21 @@ from app.infra.secrets.secret import Secret
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 5.0
+POLL_SECONDS = 5.0
 
 Read = Callable[[str], Secret | None]
-"""Gives what a variable holds now. Raises ``UsageError`` for what it must not hold."""
+"""Returns the current value of a variable. Raises ``UsageError`` if it is invalid."""
 
 ROTATED = "rotated"
 REFUSED = "refused"
 OnChange = Callable[[str, str], None]
-"""Hears of a variable that was ROTATED, or whose new value was REFUSED."""
+"""Called with the variable and ROTATED, or REFUSED if its new value is refused."""
 
 
 class RotatingSecret:
-    """Values that are good for one purpose now: the first is used, the others where it is refused.
+    """Values valid for one purpose: the first is used, the others if it is refused.
 
-    ``version`` grows whenever they are others; ``refresh`` has them read again at once and tells whether that was so.
+    ``version`` is incremented on each change; ``refresh`` reads the values at once and returns whether they changed.
     """
 
     def __init__(self, *values: Secret | None, refresh: Callable[[], bool] = lambda: False) -> None:
@@ -33,39 +33,39 @@ class RotatingSecret:
         self.refresh = refresh
 
     def good(self) -> tuple[Secret, ...]:
-        """The values of this moment: for those who ask again each time."""
+        """Return the current values, for callers that ask each time."""
         return self.values
 
     def pair(self) -> tuple[Secret | None, Secret | None]:
-        """The first two values."""
+        """Return the first two values, None if missing."""
         first, second, *_ = (*self.values, None, None)
         return first, second
 
     def replace(self, values: Iterable[Secret | None]) -> None:
-        """Hold other values."""
+        """Replace the values."""
         self.values = tuple(value for value in values if value is not None)
         self.version += 1
 
 
 class SecretStore:
-    """The secrets of this process by variable. ``on_change`` hears of changes; a bad new value leaves the old one."""
+    """The secrets of this process by variable. ``on_change`` is called on changes; invalid new values are refused."""
 
     def __init__(self, read: Read, on_change: OnChange) -> None:
         self._read = read
         self._on_change = on_change
         self._values: dict[str, Secret | None] = {}
-        self._before: dict[str, Secret | None] = {}
-        self._rings: list[tuple[RotatingSecret, tuple[str, ...], bool]] = []
+        self._previous: dict[str, Secret | None] = {}
+        self._rotating: list[tuple[RotatingSecret, tuple[str, ...], bool]] = []
         self.refused: dict[str, str] = {}
         """Why the newest value of a variable is not used."""
-        self._tasks = Tasks("vault")
+        self._tasks = Tasks("secrets")
 
     def start(self) -> None:
-        """Begin to look."""
-        self._tasks.repeat(self._repeatedly, LOOK_SECONDS, name="look")
+        """Start to read the variables periodically."""
+        self._tasks.repeat(self._poll, POLL_SECONDS, name="poll")
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop reading."""
         await self._tasks.aclose()
 
     @property
@@ -74,16 +74,16 @@ class SecretStore:
         return [name for name, value in self._values.items() if value is not None]
 
     def ring(self, *names: str, keep: bool = False) -> RotatingSecret:
-        """The values of the variables ``names``; with ``keep`` the one that the first held before is good as well."""
+        """Return the rotating values of ``names``; with ``keep``, the first one's previous value stays valid."""
         for name in names:
             if name not in self._values:
                 self._values[name] = self._read(name)
-        ring = RotatingSecret(*(self._values[name] for name in names), refresh=lambda: bool(self.refresh()))
-        self._rings.append((ring, names, keep))
-        return ring
+        rotating = RotatingSecret(*(self._values[name] for name in names), refresh=lambda: bool(self.refresh()))
+        self._rotating.append((rotating, names, keep))
+        return rotating
 
     def refresh(self) -> list[str]:
-        """Read every variable again; those that hold something else now."""
+        """Read every variable again; return those that changed."""
         changed = []
         for name, value in self._values.items():
             try:
@@ -92,15 +92,17 @@ class SecretStore:
                 self._refuse(name, str(error))
                 continue
             if new is None and value is not None:
-                self._refuse(name, f"{name} is empty now")
+                self._refuse(name, f"{name} is empty")
                 continue
             self.refused.pop(name, None)
             if new != value:
                 changed.append(name)
-                self._before[name], self._values[name] = value, new
-        for ring, names, keep in self._rings:
+                self._previous[name], self._values[name] = value, new
+        for rotating, names, keep in self._rotating:
             if any(name in changed for name in names):
-                ring.replace([*(self._values[name] for name in names), self._before.get(names[0]) if keep else None])
+                rotating.replace(
+                    [*(self._values[name] for name in names), self._previous.get(names[0]) if keep else None]
+                )
         for name in changed:
             log.info("secret_rotated", name=name)
             self._on_change(name, ROTATED)
@@ -109,8 +111,8 @@ class SecretStore:
     def _refuse(self, name: str, reason: str) -> None:
         if self.refused.get(name) != reason:
             self.refused[name] = reason
-            log.error("secret_refused", name=name, reason=reason, detail="the value before goes on to be used")
+            log.error("secret_refused", name=name, reason=reason, detail="the previous value stays in use")
             self._on_change(name, REFUSED)
 
-    async def _repeatedly(self) -> None:
+    async def _poll(self) -> None:
         self.refresh()

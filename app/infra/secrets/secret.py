@@ -1,7 +1,4 @@
-"""A text that must not be shown: a provider's key, a password, a signing key.
-
-Where secrets come from.
-"""
+"""A secret text (a provider's key, a password, a signing key), and reading it from a file."""
 
 import hmac
 from pathlib import Path
@@ -14,11 +11,11 @@ HIDDEN = "***"
 
 @final
 class Secret:
-    """Holds a secret so that only ``reveal`` shows it.
+    """Holds a secret that only ``reveal`` shows.
 
     ``repr``, ``str`` and ``format`` give ``***``. Pickling raises ``TypeError``, and so does encoding by msgspec or
-    ``json``, because neither knows the type. Comparing takes the same time whatever the other value is; only two
-    ``Secret`` compare equal. It has no hash: a hash table would compare and keep something derived from the value.
+    ``json``, because neither knows the type. Comparison takes constant time; only two ``Secret`` compare equal. It has
+    no hash: a hash table would keep something derived from the value.
     """
 
     __slots__ = ("_value",)
@@ -28,7 +25,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself: for the one line that sends it, never for a variable that lives on."""
+        """Return the value: for the one line that sends it, never for a long-lived variable."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -62,7 +59,7 @@ class Secret:
 
 
 def secret_file(name: str, path: str) -> str:
-    """The text of the file that the variable ``name`` names, stripped. Raises ``UsageError``."""
+    """Return the stripped text of the file that the variable ``name`` names. Raises ``UsageError``."""
     try:
         text = Path(path).read_text("utf-8").strip()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The settings by room: what each may hold, in the words of the page ``docs/reference/configuration.md``."""
+"""The settings by area: what each may hold, and its meaning in ``docs/reference/configuration.md``."""
 
 from app.infra.settings.access import AuthSettings, LimitSettings
 from app.infra.settings.external import EgressSettings, LlmSettings

@@ -1,4 +1,4 @@
-"""Who may use the server, and how much."""
+"""Settings of authentication and limits."""
 
 from typing import Annotated, Literal
 
@@ -11,8 +11,8 @@ MIN_PEPPER_LENGTH = 32
 
 
 def rate(variable: str, meaning: str) -> msgspec.Meta:
-    """A limit on something a minute."""
-    return is_(variable, f"{meaning} a minute (0: no limit).", ge=0, le=1_000_000_000)
+    """Declare a limit per minute."""
+    return is_(variable, f"{meaning} per minute (0: no limit).", ge=0, le=1_000_000_000)
 
 
 class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         is_(
             "AGENT_KEY_PEPPER",
-            "The secret under which API keys are stored; needed with `api_key`.",
+            "The secret under which API keys are stored; required with `api_key`.",
             min_length=MIN_PEPPER_LENGTH,
             examples=["the output of: openssl rand -hex 32"],
         ),
@@ -39,36 +39,40 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         is_(
             "AGENT_KEY_PEPPER_SECONDARY",
-            "Keys stored under it are good as well, and stored under the first one when they are used: for rotation.",
+            "Keys stored under it are valid as well, and rehashed under the first one on use: for rotation.",
             min_length=MIN_PEPPER_LENGTH,
             examples=["the output of: openssl rand -hex 32"],
         ),
     ] = None
     jwt_issuer: Annotated[
         str,
-        is_("AGENT_JWT_ISSUER", "Who signs tokens: their `iss`.", examples=["https://login.example.com"], **ISSUER),
+        is_("AGENT_JWT_ISSUER", "The issuer of tokens: their `iss`.", examples=["https://login.example.com"], **ISSUER),
     ] = ""
-    jwt_audience: Annotated[str, is_("AGENT_JWT_AUDIENCE", "For whom tokens are: their `aud` must name it.")] = ""
+    jwt_audience: Annotated[str, is_("AGENT_JWT_AUDIENCE", "The audience of tokens: their `aud` must name it.")] = ""
     jwt_jwks_url: Annotated[
         str,
         is_(
             "AGENT_JWT_JWKS_URL",
-            "Where the issuer's keys are. Unset: what its discovery document says.",
+            "URL of the issuer's keys. Unset: from its discovery document.",
             examples=["https://login.example.com/jwks.json"],
             **ISSUER,
         ),
     ] = ""
-    jwt_algorithms: Annotated[
-        str, is_("AGENT_JWT_ALGORITHMS", "Signature algorithms that are accepted, with commas between them.")
-    ] = "RS256,ES256,EdDSA"
+    jwt_algorithms: Annotated[str, is_("AGENT_JWT_ALGORITHMS", "Accepted signature algorithms, comma-separated.")] = (
+        "RS256,ES256,EdDSA"
+    )
     jwt_tenant_claim: Annotated[
-        str, is_("AGENT_JWT_TENANT_CLAIM", "The claim that names the tenant. Unset: all are the tenant `default`.")
+        str,
+        is_(
+            "AGENT_JWT_TENANT_CLAIM",
+            "The claim that names the tenant. Unset: all users belong to the tenant `default`.",
+        ),
     ] = ""
     jwt_roles_claim: Annotated[
         str,
         is_(
             "AGENT_JWT_ROLES_CLAIM",
-            "The claim (dots lead into objects) that lists roles: read-only, runner, member, operator, admin. "
+            "The claim (dots separate nested names) that lists roles: read-only, runner, member, operator, admin. "
             "Unset: member.",
             examples=["realm_access.roles"],
         ),
@@ -85,7 +89,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_RATE_PER_MINUTE",
-            "Runs that one key starts a minute (0: no limit): a batch counts each of its runs, an upload the one that "
+            "Runs that one key starts per minute (0: no limit): a batch counts each of its runs, an "
+            "upload the one that "
             "reads it; a tenant's crons together count as one key. With AGENT_AUTH=none only if it is set.",
             ge=0,
             le=1_000_000_000,
@@ -101,7 +106,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_RESERVE_TOKENS",
-            "Tokens that a run reserves before it starts, when tokens or cost are limited; more as it uses them up.",
+            "Tokens that a run reserves before it starts if tokens or cost are limited; it reserves "
+            "more as it uses them up.",
             ge=1,
             le=10_000_000,
         ),
@@ -110,20 +116,20 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         is_(
             "AGENT_COST_PER_DAY",
-            "Dollars that one tenant may spend on models a day in UTC (0: no limit).",
+            "Dollars that one tenant may spend on models per day, in UTC (0: no limit).",
             ge=0,
             le=1e9,
         ),
     ] = 0
     prices: Annotated[
-        str, is_("AGENT_PRICES", "A TOML file with prices of models, in place of those that come along.")
+        str, is_("AGENT_PRICES", "A TOML file with prices of models, which override the built-in ones.")
     ] = ""
     runs: Annotated[
         int,
-        is_("AGENT_TENANT_RUNS", "Runs of one tenant that may be executed at once (0: no limit).", ge=0, le=1_000_000),
+        is_("AGENT_TENANT_RUNS", "Active runs of one tenant (0: no limit).", ge=0, le=1_000_000),
     ] = 0
     queued_runs: Annotated[
-        int, is_("AGENT_TENANT_QUEUE", "Runs of one tenant that may wait (0: no limit).", ge=0, le=1_000_000_000)
+        int, is_("AGENT_TENANT_QUEUE", "Pending runs of one tenant (0: no limit).", ge=0, le=1_000_000_000)
     ] = 0
     crons: Annotated[
         int, is_("AGENT_CRONS_PER_TENANT", "Crons that one tenant may have (0: no limit).", ge=0, le=1_000_000)

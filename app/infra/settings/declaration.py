@@ -1,4 +1,4 @@
-"""Declare a setting: its variable, its meaning (shown in docs/reference/configuration.md) and its valid values."""
+"""Declaration of a setting: its variable, its meaning for docs/reference/configuration.md, and its constraints."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 def is_(variable: str, meaning: str, **rules: Any) -> msgspec.Meta:
-    """The annotation of a field that ``variable`` sets; ``rules`` are those of ``msgspec.Meta``."""
+    """Return the annotation of the field that ``variable`` sets; ``rules`` are those of ``msgspec.Meta``."""
     return msgspec.Meta(description=meaning, extra={"variable": variable}, **rules)
 
 
@@ -16,4 +16,4 @@ POSTGRES: dict[str, Any] = {
 }
 HTTP: dict[str, Any] = {"pattern": r"^https?://[^/]"}
 ISSUER: dict[str, Any] = {"pattern": r"^(https://[^/]|http://(127\.0\.0\.1|localhost|\[::1\])[:/])"}
-"""Keys that come without TLS could be anybody's."""
+"""TLS or loopback only: keys fetched without TLS could be forged."""

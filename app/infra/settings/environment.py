@@ -1,8 +1,8 @@
-"""The environment, read once into frozen structs. Each room gets only its part.
+"""Read the environment once into frozen structs; each part of the program gets only its own.
 
-First match wins: the real environment, the file ``.env`` of the working folder, the command's defaults, those here. An
+Precedence: the environment, the file ``.env`` of the working directory, the command's defaults, the defaults here. An
 empty value counts as unset. A secret may also come from the file that ``NAME_FILE`` names.
-``docs/reference/configuration.md`` is generated from the annotations below (``make docs-config``).
+``docs/reference/configuration.md`` is generated from the annotations (``make docs-config``).
 """
 
 import difflib
@@ -37,16 +37,16 @@ from app.infra.settings import (
 
 _OWN_PREFIX = "AGENT_"
 MIN_DISTINCT = 10
-"""Different characters of a secret that is random: of 32 hexadecimal ones there are hardly ever fewer."""
+"""Distinct characters of a random secret: 32 hexadecimal digits hardly ever have fewer."""
 MIN_WEBHOOK_SECRET = 24
-RANDOM = "set it to the output of: openssl rand -hex 32"
+GENERATE = "set it to the output of: openssl rand -hex 32"
 _KUBERNETES_PREFIX = "AGENT_SERVICE_"  # Kubernetes injects these for a Service named agent-service
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings. ``warnings`` are sentences about names that look like settings and are none.
+    """All settings. ``warnings`` are sentences about variables that look like settings but are not.
 
-    ``otel`` are OpenTelemetry's variables, for its SDK, which reads the environment itself.
+    ``otel`` holds OpenTelemetry's variables, for its SDK, which reads the environment itself.
     """
 
     server: ServerSettings = ServerSettings()
@@ -65,13 +65,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     otel: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     read_secret: Callable[[str], Secret | None] = lambda _: None
-    """What the secret variable of that name holds now, its file read again. Raises ``UsageError``."""
+    """Read the current value of a secret variable, from its file if it has one. Raises ``UsageError``."""
     secret_path: Callable[[str], str] = lambda _: ""
-    """The file that the secret variable of that name comes from; empty where it comes from none."""
+    """Return the file of a secret variable, empty if it has none."""
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """One variable of the environment: where it goes, what it may hold, and what the page says of it."""
+    """One environment variable: its field, type, constraints and documentation."""
 
     name: str
     group: str
@@ -87,7 +87,7 @@ class Variable(msgspec.Struct, frozen=True):
 
     @property
     def allowed(self) -> str:
-        """What it may hold, to end the sentence 'NAME must be …'."""
+        """The allowed values, as the end of the sentence 'NAME must be …'."""
         if typing.get_origin(self.kind) is Literal:
             return "one of " + ", ".join(typing.get_args(self.kind))
         if self.kind is bool:
@@ -99,7 +99,7 @@ class Variable(msgspec.Struct, frozen=True):
 
 
 def variables() -> Iterator[Variable]:
-    """Every variable of the environment, in the order of the structs."""
+    """Yield every variable, in the order of the structs."""
     for part in msgspec.structs.fields(Settings):
         if not (isinstance(part.type, type) and issubclass(part.type, msgspec.Struct)):
             continue
@@ -157,13 +157,13 @@ def load(
 ) -> Settings:
     """Read the environment (this process's own unless given) and the file ``dotenv``, which need not exist.
 
-    By variable name, ``overrides`` win and ``defaults`` lose against both. Raises ``UsageError``: a sentence that
-    names the variable and what it may hold, never a secret.
+    By variable name, ``overrides`` take precedence over both and ``defaults`` come last. Raises ``UsageError``, which
+    names the variable and its allowed values, never a secret.
     """
     try:
         written = {k: v or "" for k, v in dotenv_values(dotenv, interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {dotenv} as UTF-8 text; mend it or remove it") from error
+        raise UsageError(f"cannot read {dotenv} as UTF-8 text; fix it or remove it") from error
     layers = (overrides or {}, os.environ if environ is None else environ, written, defaults or {})
     parts: dict[str, dict[str, Any]] = {}
     for variable in variables():
@@ -189,18 +189,18 @@ def load(
 
 
 def hand_on(variables: Mapping[str, str]) -> None:
-    """Put ``variables`` into the environment, for a library that reads it: those of ``.env`` are not there yet."""
+    """Export ``variables`` to the environment for a library that reads it, as those of ``.env`` are not there yet."""
     os.environ.update(variables)
 
 
 def _no_limit_without_keys(parts: dict[str, dict[str, Any]]) -> None:
-    """Where nobody has a key of his own, a limit on each key's runs counts only if somebody asked for it."""
+    """Without keys, apply the limit on each key's runs only if it was set explicitly."""
     if parts["auth"].get("mode") == "none":
         parts["limits"].setdefault("rate_per_minute", 0)
 
 
 def coloured(out: TextIO | None = None) -> bool:
-    """Whether what is printed (on ``out``) may have colours: somebody looks, and has not said no.
+    """Whether output (to ``out``) may be coloured: it is a terminal and NO_COLOR is not set.
 
     Source: https://no-color.org
     """
@@ -216,9 +216,9 @@ def is_loopback(host: str) -> bool:
 
 
 def check_serving(settings: Settings, *, handled: bool = False) -> None:
-    """Refuse what ``agent-service serve`` must not start with. Raises ``UsageError``.
+    """Validate the settings of ``agent-service serve``. Raises ``UsageError``.
 
-    ``handled``: the agents file names code that tells who asks.
+    ``handled``: the agents file names authentication code.
     """
     if settings.database.url is None:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
@@ -226,7 +226,8 @@ def check_serving(settings: Settings, *, handled: bool = False) -> None:
         raise UsageError("AGENT_CRASH_AT is for tests: unset it, or set APP_ENV=development")
     if settings.auth.mode == "none" and not handled and not is_loopback(settings.server.host):
         raise UsageError(
-            f"AGENT_AUTH=none would open {settings.server.host} to everybody; set AGENT_AUTH=api_key or HOST=127.0.0.1"
+            f"AGENT_AUTH=none would serve {settings.server.host} without authentication; set "
+            "AGENT_AUTH=api_key or HOST=127.0.0.1"
         )
     if settings.auth.mode == "api_key" and settings.auth.key_pepper is None and not handled:
         raise UsageError("AGENT_KEY_PEPPER is not set; set it to the output of: openssl rand -hex 32")
@@ -234,20 +235,22 @@ def check_serving(settings: Settings, *, handled: bool = False) -> None:
     if settings.auth.mode == "jwt":
         for name, given in (("ISSUER", settings.auth.jwt_issuer), ("AUDIENCE", settings.auth.jwt_audience)):
             if not given:
-                raise UsageError(f"AGENT_JWT_{name} is not set; AGENT_AUTH=jwt needs it to know whose tokens to trust")
+                raise UsageError(f"AGENT_JWT_{name} is not set; AGENT_AUTH=jwt needs it to verify tokens")
 
 
 def _check_strength(settings: Settings) -> None:
-    """Refuse secrets that can be guessed; those from before a rotation may stay until it is done."""
+    """Reject guessable secrets; those from before a rotation are accepted until it is done."""
     pepper, webhooks = settings.auth.key_pepper, settings.egress.webhook_secret
     if pepper is not None and distinct_characters(pepper) < MIN_DISTINCT:
-        raise UsageError(f"AGENT_KEY_PEPPER is not random; {RANDOM}, and the one before as AGENT_KEY_PEPPER_SECONDARY")
+        raise UsageError(
+            f"AGENT_KEY_PEPPER is not random; {GENERATE}, and AGENT_KEY_PEPPER_SECONDARY to the previous one"
+        )
     if webhooks is not None and (
         len(webhooks.reveal()) < MIN_WEBHOOK_SECRET or distinct_characters(webhooks) < MIN_DISTINCT
     ):
-        raise UsageError(f"AGENT_WEBHOOK_SECRET is short or not random; {RANDOM}")
+        raise UsageError(f"AGENT_WEBHOOK_SECRET is too short or not random; {GENERATE}")
 
 
 def distinct_characters(secret: Secret) -> int:
-    """How many different characters a secret has."""
+    """Return the number of distinct characters of a secret."""
     return len(set(secret.reveal()))

@@ -1,4 +1,4 @@
-"""What is called: providers of models, addresses that users name."""
+"""Settings of outgoing calls: model providers, and addresses that users name."""
 
 from typing import Annotated
 
@@ -15,31 +15,32 @@ class LlmSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_DEFAULT_MODEL",
-            "The model of agents that name none. Unset: chosen by the keys that are set, else `scripted:demo`.",
+            "The model of agents that do not name one. Unset: chosen by the keys that are set, else `scripted:demo`.",
             pattern="^[^:]+:.+$",
             examples=["openai:gpt-5-mini"],
         ),
     ] = ""
     openai_api_key: Annotated[Secret | None, is_("OPENAI_API_KEY", "The key of the `openai` vendor.")] = None
     openai_api_key_secondary: Annotated[
-        Secret | None, is_("OPENAI_API_KEY_SECONDARY", "Tried once when the first key is refused: for rotation.")
+        Secret | None, is_("OPENAI_API_KEY_SECONDARY", "Tried once if the first key is refused: for rotation.")
     ] = None
     openai_base_url: Annotated[
         str,
         is_(
             "OPENAI_BASE_URL",
-            "Any server that speaks Chat Completions (Ollama, vLLM, …). Alone: the first model it lists.",
+            "Any server with the Chat Completions API (Ollama, vLLM, …). Without a key or model: its "
+            "first listed model is used.",
             examples=["http://localhost:11434/v1"],
             **HTTP,
         ),
     ] = ""
     anthropic_api_key: Annotated[Secret | None, is_("ANTHROPIC_API_KEY", "The key of the `anthropic` vendor.")] = None
     anthropic_api_key_secondary: Annotated[
-        Secret | None, is_("ANTHROPIC_API_KEY_SECONDARY", "Tried once when the first key is refused: for rotation.")
+        Secret | None, is_("ANTHROPIC_API_KEY_SECONDARY", "Tried once if the first key is refused: for rotation.")
     ] = None
     anthropic_base_url: Annotated[
         str,
-        is_("ANTHROPIC_BASE_URL", "Any server that speaks Messages.", examples=["https://api.anthropic.com"], **HTTP),
+        is_("ANTHROPIC_BASE_URL", "Any server with the Messages API.", examples=["https://api.anthropic.com"], **HTTP),
     ] = ""
 
 
@@ -50,13 +51,14 @@ class EgressSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_EGRESS_ALLOW",
-            "Private hosts, addresses and networks that webhooks may reach, with commas between them.",
+            "Private hosts, addresses and networks that webhooks may reach, comma-separated.",
             examples=["hooks.internal,10.1.0.0/16"],
         ),
     ] = ""
     webhook_secret: Annotated[
-        Secret | None, is_("AGENT_WEBHOOK_SECRET", "Signs webhooks (Standard Webhooks). Unset: they are not signed.")
+        Secret | None,
+        is_("AGENT_WEBHOOK_SECRET", "Signs webhooks (Standard Webhooks). Unset: webhooks are not signed."),
     ] = None
     webhook_secret_secondary: Annotated[
-        Secret | None, is_("AGENT_WEBHOOK_SECRET_SECONDARY", "Signs them as well: for rotation.")
+        Secret | None, is_("AGENT_WEBHOOK_SECRET_SECONDARY", "A second signature of webhooks: for rotation.")
     ] = None

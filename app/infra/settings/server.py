@@ -1,4 +1,4 @@
-"""The server itself, and what runs in it."""
+"""Settings of the server and its runs."""
 
 from typing import Annotated, Literal
 
@@ -12,21 +12,21 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: Annotated[
         Literal["development", "production"],
-        is_("APP_ENV", "What this process serves; `production` refuses whatever is meant for tests."),
+        is_("APP_ENV", "The environment; `production` refuses settings meant for tests."),
     ] = "development"
     crash_at: Annotated[
         str,
-        is_("AGENT_CRASH_AT", "For tests: where the process dies (`app.base.crash_points`). Refused in production."),
+        is_("AGENT_CRASH_AT", "For tests: where the process crashes (`app.base.crash_points`). Refused in production."),
     ] = ""
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], is_("LOG_LEVEL", "The least level that is logged.")
+        Literal["debug", "info", "warning", "error"], is_("LOG_LEVEL", "The minimum level that is logged.")
     ] = "info"
     log_format: Annotated[
-        Literal["console", "json"], is_("LOG_FORMAT", "Lines for a person, or one JSON object a line.")
+        Literal["console", "json"], is_("LOG_FORMAT", "Readable lines, or one JSON object per line.")
     ] = "console"
-    host: Annotated[str, is_("HOST", "The address to listen on. Any but a loopback one needs authentication.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, is_("HOST", "The address to listen on. Any but a loopback address requires authentication.")
+    ] = "127.0.0.1"
     port: Annotated[int, is_("PORT", "The port to listen on.", ge=1, le=65535)] = 8000
     metrics_port: Annotated[
         int,
@@ -39,14 +39,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     role: Annotated[
         Literal["all", "api", "worker"],
-        is_("AGENT_ROLE", "`api` answers requests, `worker` executes runs (it serves health and metrics too)."),
+        is_("AGENT_ROLE", "`api` serves requests, `worker` executes runs (and serves health and metrics)."),
     ] = "all"
     workers: Annotated[int, is_("WORKERS", "Worker processes of `agent-service serve`.", ge=1, le=256)] = 1
     stuck_seconds: Annotated[
         float,
         is_(
             "AGENT_STUCK_SECONDS",
-            "Seconds for which a worker's event loop may stand still before it is killed (0: for ever).",
+            "Seconds for which a worker's event loop may be blocked before it is killed (0: never killed).",
             ge=0,
             le=3600,
         ),
@@ -61,13 +61,19 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     worker_max_rss: Annotated[
-        float, is_("AGENT_WORKER_MAX_RSS", "Megabytes of memory from which on it is (0: never).", ge=0, le=1_000_000)
+        float,
+        is_(
+            "AGENT_WORKER_MAX_RSS",
+            "Megabytes of memory above which a worker is replaced (0: never).",
+            ge=0,
+            le=1_000_000,
+        ),
     ] = 0
     trusted_proxies: Annotated[
         str,
         is_(
             "AGENT_TRUSTED_PROXIES",
-            "Addresses and networks, with commas between them, whose X-Forwarded-For is believed.",
+            "Addresses and networks, comma-separated, whose X-Forwarded-For is trusted.",
             examples=["10.0.0.0/8,127.0.0.1"],
         ),
     ] = ""
@@ -75,8 +81,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_ALLOWED_HOSTS",
-            "Names in Host that are served, with commas between them; *.example.com takes all below. Unset: all; "
-            "without authentication: loopback names alone.",
+            "Host names that are served, comma-separated; *.example.com matches all subdomains. Unset: all; "
+            "without authentication: loopback names only.",
             examples=["agents.example.com,*.internal"],
         ),
     ] = ""
@@ -84,8 +90,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_(
             "AGENT_CORS_ORIGINS",
-            "Exact origins of browsers that may read answers, with commas between them. Unset: none; without "
-            "authentication: those on loopback names.",
+            "Exact browser origins that may read responses, comma-separated. Unset: none; without authentication: "
+            "those on loopback names.",
             examples=["https://app.example.com"],
         ),
     ] = ""
@@ -100,7 +106,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     config: Annotated[
         str,
-        is_("AGENT_CONFIG", "The file that names the agents. Unset: `agents.toml` here, if there is one."),
+        is_(
+            "AGENT_CONFIG",
+            "The file that declares the agents. Unset: `agents.toml` in the working directory, if it exists.",
+        ),
     ] = ""
 
 
@@ -108,7 +117,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Runs"""
 
     drain_seconds: Annotated[
-        float, is_("AGENT_DRAIN_SECONDS", "How long running steps may take to finish after SIGTERM.", ge=0, le=3600)
+        float, is_("AGENT_DRAIN_SECONDS", "Seconds that running steps may take to finish after SIGTERM.", ge=0, le=3600)
     ] = 30
     most: Annotated[
         int, is_("AGENT_WORKER_RUNS", "Runs that one worker process executes at once; others wait.", ge=1, le=100_000)
@@ -117,24 +126,25 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_REQUEST_BYTES",
-            "Bytes of a request that carries messages: a run, a state, a new thread. A run takes some eight times as "
-            "many of memory, and blocks others for some four milliseconds a megabyte.",
+            "Maximum bytes of a request with messages: a run, a state, a new thread. A run takes about eight times "
+            "that in memory, and blocks the event loop for about 4 ms per megabyte.",
             ge=1_048_576,
             le=33_554_432,
         ),
     ] = 8 * 1024 * 1024
     streams_per_key: Annotated[
-        int, is_("AGENT_STREAMS_PER_KEY", "Streams that one key may have open on one process.", ge=1, le=100_000)
+        int, is_("AGENT_STREAMS_PER_KEY", "Open streams of one key on one process.", ge=1, le=100_000)
     ] = 2000
     lease_seconds: Annotated[
-        float, is_("AGENT_LEASE_SECONDS", "How long a worker owns a run without renewing its lease.", ge=3, le=3600)
+        float,
+        is_("AGENT_LEASE_SECONDS", "Seconds for which a worker owns a run without renewing its lease.", ge=3, le=3600),
     ] = 30
     request_seconds: Annotated[
         float,
         is_(
             "AGENT_REQUEST_SECONDS",
-            "Seconds until the answer to a request must begin; then it gets 503. Not for streams, waits for a run, and "
-            "uploads, which have deadlines of their own.",
+            "Seconds until the response to a request must begin; then it gets 503. Streams, waits for a run and "
+            "uploads have their own timeouts.",
             ge=1,
             le=3600,
         ),

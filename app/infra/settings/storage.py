@@ -1,4 +1,4 @@
-"""Where things are kept."""
+"""Settings of the database, retention, Redis and documents."""
 
 from typing import Annotated
 
@@ -16,26 +16,28 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     migrate_url: Annotated[
         Secret | None,
-        is_("MIGRATE_DATABASE_URL", "The same as its owner, for migrations. Unset: `DATABASE_URL`.", **POSTGRES),
+        is_(
+            "MIGRATE_DATABASE_URL", "The same database as its owner, for migrations. Unset: `DATABASE_URL`.", **POSTGRES
+        ),
     ] = None
     direct_url: Annotated[
         Secret | None,
         is_(
             "DATABASE_DIRECT_URL",
-            "The same past any pooler, for LISTEN. Unset: `DATABASE_URL`.",
+            "The same database without a pooler, for LISTEN. Unset: `DATABASE_URL`.",
             **POSTGRES,
         ),
     ] = None
     migrate_on_start: Annotated[
         bool, is_("AGENT_MIGRATE_ON_START", "Apply pending migrations before serving, under an advisory lock.")
     ] = False
-    data_dir: Annotated[str, is_("AGENT_DATA_DIR", "The folder of the embedded database of `agent-service dev`.")] = (
-        ".data"
-    )
+    data_dir: Annotated[
+        str, is_("AGENT_DATA_DIR", "Data directory of the embedded database of `agent-service dev`.")
+    ] = ".data"
 
     @property
     def owner_url(self) -> Secret | None:
-        """The address that migrations use."""
+        """The address for migrations."""
         return self.migrate_url or self.url
 
 
@@ -52,13 +54,13 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_KEEP_TRANSITIONS_DAYS",
-            "Days for which the status history of a deleted run is kept (0: for ever). At least 1 day in any case.",
+            "Days for which the status history of a deleted run is kept (0: forever). At least 1 day in any case.",
             ge=0,
             le=36_500,
         ),
     ] = 7
     audit_days: Annotated[
-        int, is_("AGENT_KEEP_AUDIT_DAYS", "Days for which the audit log is kept (0: for ever).", ge=0, le=36_500)
+        int, is_("AGENT_KEEP_AUDIT_DAYS", "Days for which the audit log is kept (0: forever).", ge=0, le=36_500)
     ] = 90
     threads_days: Annotated[
         int,
@@ -74,7 +76,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_KEEP_HISTORY_DAYS",
-            "Days without activity after which a thread keeps its newest state alone (0: all states stay).",
+            "Days without activity after which only a thread's newest state is kept (0: all states are kept).",
             ge=0,
             le=36_500,
         ),
@@ -83,8 +85,9 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_KEEP_RUNS_DAYS",
-            "Days after its end for which a run and its steps are kept; the newest run of a thread and all states stay "
-            "(0: for ever).",
+            "Days after its end for which a run and its steps are kept; the newest run of a thread "
+            "and all states are kept "
+            "(0: forever).",
             ge=0,
             le=36_500,
         ),
@@ -98,7 +101,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         is_(
             "REDIS_URL",
-            "Carries frames of runs to readers in other processes. Unset: PostgreSQL does.",
+            "Carries frames of runs between processes. Unset: PostgreSQL does.",
             pattern=r"^(rediss?|unix)://",
             examples=["redis://user:password@host:6379/0"],
         ),
@@ -107,8 +110,8 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None,
         is_(
             "REDIS_CACHE_URL",
-            "Keeps embeddings and answers of models for all processes; a Redis of its own, with `maxmemory` and "
-            "`allkeys-lru`. Unset: each process keeps its own.",
+            "Caches embeddings and model responses for all processes; a Redis of its own, with `maxmemory` and "
+            "`allkeys-lru`. Unset: each process has its own cache.",
             pattern=r"^(rediss?|unix)://",
             examples=["redis://user:password@cache:6379/0"],
         ),
@@ -122,7 +125,7 @@ class DocumentSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         is_(
             "AGENT_DOCUMENT_BYTES",
-            "Bytes of a document that is uploaded; of HTML up to 32 MiB and of PDF up to 64 MiB in any case.",
+            "Maximum bytes of an uploaded document; HTML at most 32 MiB and PDF at most 64 MiB in any case.",
             ge=1024,
             le=4 * 1024**3,
         ),

@@ -103,7 +103,7 @@ class SpanPusher(_Pusher):
         super().__init__("spans", settings.span_delay / 1000)
         self._max_queued = settings.span_queue
         self._batch = min(settings.span_batch, self._max_queued)
-        self._longest = settings.longest_attribute
+        self._longest = settings.max_attribute_length
         self._envelope = OtlpEnvelope(_plain(resource), SCOPE, version, SCHEMA_URL)
         self._ended: deque[Span] = deque()
         self._encoded: deque[bytes] = deque()
