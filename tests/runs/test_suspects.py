@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from uuid import UUID
 
 import pytest
 
@@ -394,3 +395,31 @@ async def test_the_proof_of_an_earlier_attempt_proves_nothing_about_the_next_one
         assert ward._unproven
         ward.settled(OwnedRun(second, Feed()))
         assert not ward._unproven
+
+
+async def test_a_heartbeat_that_is_answered_too_late_is_repeated_and_no_failure_of_its_task(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many in a row would have the process replaced, which helps no busy machine."""
+    gated, late = Gated(), 3
+    async with engine_on(database, SteeredAgent("steered", gated.work), lease=3.0) as engine:
+        run = await engine.begin("x", agent="steered")
+        await gated.until("x")
+        extend, asked = engine.claims.extend, 0
+
+        async def slow(run_ids: list[UUID]) -> dict[UUID, str | None]:
+            nonlocal asked
+            asked += 1
+            if asked <= late:
+                raise TimeoutError
+            return await extend(run_ids)
+
+        monkeypatch.setattr(engine.claims, "extend", slow)
+        live = engine.supervisor.live(run.run_id)
+        assert live is not None
+        before = live.lease.until
+        await engine.supervisor._leases._renew()
+        assert asked == late + 1
+        assert live.lease.until > before
+        gated.let_go("x")
+        await ended(engine, [run])

@@ -142,19 +142,28 @@ class LeaseRenewer:
         await self._tasks.aclose()
 
     async def _renew(self) -> None:
-        """One heartbeat; after whatever error at once again, until the fence falls."""
-        if not self._live:
-            return
+        """One heartbeat; after whatever error at once again, until the fence falls.
+
+        An answer that comes too late is no failure of this task: where the machine is busy, a new process would do no
+        better. If it lasts, the task makes no progress, and is stalled.
+        """
+        while self._live and not await self._heartbeat():  # noqa: ASYNC110  nothing tells when the database is quicker
+            await asyncio.sleep(self._claims.lease_seconds / 30)
+
+    async def _heartbeat(self) -> bool:
+        """Renew every lease; whether the database has answered in time."""
         seconds = self._claims.lease_seconds
         held = dict(self._live)
         until = time.monotonic() + seconds
         try:
             async with asyncio.timeout(min(seconds / 3, BEAT_SECONDS)):
                 ours = await self._claims.extend(list(held))
-        except BaseException as error:
+        except TimeoutError:
             self._away = True
-            if isinstance(error, TimeoutError):  # perhaps a server that is gone: the next one uses a new connection
-                self._claims.suspect_connections()
+            self._claims.suspect_connections()  # perhaps a server that is gone: the next one uses a new connection
+            return False
+        except BaseException:
+            self._away = True
             raise
         self._away = False
         for run_id, live in held.items():
@@ -164,6 +173,7 @@ class LeaseRenewer:
             live.lease.renew(until)
             if (action := ours[run_id]) is not None:
                 live.cancel(action)
+        return True
 
     async def _fence(self) -> None:
         self._fence_all()
