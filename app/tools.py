@@ -1,4 +1,4 @@
-"""What authors of tools import: ``from app.tools import ToolContext, ToolResult, tool``."""
+"""Public API for authors of tools: ``from app.tools import ToolContext, ToolResult, tool``."""
 
 from app.agents.tools.function_tool import tool
 from app.agents.tools.port import ToolClass, ToolContext, ToolResult

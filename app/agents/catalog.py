@@ -1,4 +1,4 @@
-"""The agents that this process runs, built from their file."""
+"""Build the agents of this process from the agents file."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,12 +18,12 @@ from app.providers.llm.port import Model
 
 
 class FindModel(Protocol):
-    """Finds models."""
+    """Looks up models by name."""
 
     def __call__(self, name: str, fallback: Sequence[str], cache_ttl: float = 0, /) -> Model:
-        """The model of ``name`` (``vendor:model``, or empty for the default one), with its fallbacks.
+        """Return the model ``name`` (``vendor:model``; empty for the default), with its fallbacks.
 
-        ``cache_ttl``: the seconds that its answers are kept.
+        ``cache_ttl``: lifetime of its cached answers in seconds; 0 disables the cache.
         """
         ...
 
@@ -39,22 +39,22 @@ class AgentCatalog:
         store: LongTerm | None = None,
         own: Sequence[Agent] = (),
     ) -> None:
-        """``own`` are agents of the service itself: they run, and no list names them."""
+        """``own``: internal agents of the service. They run but are not listed."""
         self._own = {agent.name: agent for agent in own}
         self._agents = {name: build(name, spec, file, find_model, calls, store) for name, spec in file.agents.items()}
         models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
         self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
     def get(self, name: str) -> Agent | None:
-        """The agent ``name``."""
+        """Return the agent ``name``, or None."""
         return self._agents.get(name) or self._own.get(name)
 
     def model_of(self, name: str) -> str:
-        """The model that the agent ``name`` asks first, as vendor:model; empty for an unknown agent."""
+        """Return the primary model of the agent ``name`` as vendor:model; empty for an unknown agent."""
         return self._models.get(name, "")
 
     def names(self) -> list[str]:
-        """Every name, in the order of the agents file."""
+        """Return all names, in the order of the agents file."""
         return list(self._agents)
 
 
@@ -66,7 +66,7 @@ def build(
     calls: ToolCallRecorder,
     store: LongTerm | None = None,
 ) -> Agent:
-    """One agent. Raises ``StartError`` that names the file and the agent."""
+    """Build one agent. Raises ``StartError`` that names the file and the agent."""
     try:
         tools = [find_tool(tool, file.folder, load, store) for tool in spec.tools]
         names = [tool.spec.name for tool in tools]
@@ -76,10 +76,10 @@ def build(
         for tool in spec.approve.tools:
             if tool not in {*names, "*"}:
                 raise StartError(
-                    f"approve.tools names {tool!r}, which is none of its tools: {', '.join(names) or 'it has none'}"
+                    f"approve.tools names {tool!r}, which is not one of its tools: {', '.join(names) or 'it has none'}"
                 )
         model = find_model(spec.model, spec.fallback, spec.cache.ttl if spec.cache else 0)
-        manner = ToolLoopConfig(
+        config = ToolLoopConfig(
             instructions=spec.instructions,
             limits=spec.limits,
             temperature=spec.temperature,
@@ -87,21 +87,21 @@ def build(
         )
         toolbox = Toolbox(tools, calls.count, spec.approve, calls.begin)
         if not spec.function:
-            return ToolLoop(name, model, toolbox, manner, spec.description, _memory(spec, find_model))
+            return ToolLoop(name, model, toolbox, config, spec.description, _memory(spec, find_model))
         if spec.memory is not None:
             raise StartError(
-                "memory is of the built-in agent; a function agent chooses itself what it asks a model with"
+                "memory applies to the built-in agent only; a function agent chooses the messages it sends to a model"
             )
         function = load(spec.function, file.folder)
         return FunctionAgent(
-            name, spec.function, function, FunctionResources(model, toolbox, manner, store), spec.description
+            name, spec.function, function, FunctionResources(model, toolbox, config, store), spec.description
         )
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
 
 
 def _memory(spec: AgentSpec, find_model: FindModel) -> SummaryMemory | None:
-    """The agent's own model sums up where no other is named."""
+    """Return the summary memory of ``spec``, with the agent's own model unless it names another."""
     if spec.memory is None:
         return None
     named = spec.memory if spec.memory.model else spec

@@ -1,4 +1,4 @@
-"""What authors of function agents import: ``from app.agents.function import Context, step``."""
+"""Public API for authors of function agents: ``from app.agents.function import Context, step``."""
 
 from app.agents.functions.context import Context, RunInfo
 from app.agents.functions.steps import step

@@ -1,4 +1,4 @@
-"""Which tool calls of earlier runs a run may make again: those that the state it goes on from still holds open."""
+"""Find the unanswered tool calls in a state, which a later run may repeat."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -11,20 +11,20 @@ from app.domain.messages import Message
 from app.domain.state import MESSAGES, State
 
 CLOCK_SKEW_MS = 3_600_000
-"""By how much the clocks of two servers may differ: ids of runs begin with the time."""
+"""Tolerated clock difference between two servers: ids of runs begin with the time."""
 
 _decode = msgspec.json.Decoder(Message).decode
 
 
 class OpenCalls(NamedTuple):
-    """The ``ids`` of calls without an answer, and where a function is under way, the least id of the runs ``since``."""
+    """The ``ids`` of unanswered calls; while a function is unfinished, ``since`` is the lower bound of its run ids."""
 
     ids: list[str]
     since: UUID | None
 
 
 def open_calls(state: State) -> OpenCalls:
-    """The calls that ``state`` holds open: of the model's last message, or of a function's unfinished work."""
+    """Return the unanswered calls in ``state``: of the model's last message, or of a function's unfinished work."""
     asked = unanswered(map(_decode, reversed(state.elements(MESSAGES))))
     begun = begun_in(state)
     since = None if begun is None else UUID(int=max((begun.int >> 80) - CLOCK_SKEW_MS, 0) << 80)

@@ -1,8 +1,8 @@
-"""The port to what can run: an agent, the context a run gives it, and the steps it takes.
+"""The agent port: an agent, the context of its run, and its steps.
 
-An agent is driven by its thread's state, not by memory of its own: ``run`` looks at the state (and at what the caller
-asked for), takes steps, and hands each finished step to ``RunContext.commit``. After a crash another process calls
-``run`` again with the state of the last committed step, and the agent goes on from there.
+An agent is driven by its thread's state and keeps none of its own: ``run`` reads the state and the caller's request,
+takes steps, and passes each finished step to ``RunContext.commit``. After a crash another process calls ``run`` with
+the state of the last committed step, and the agent resumes from there.
 """
 
 from typing import Any, Literal, Protocol
@@ -19,13 +19,13 @@ UNLIMITED = 2**31
 
 START_NODE = "__start__"
 RESUME_NODE = "__resume__"
-"""Stands for an answer where nothing is left to go on with: agents that must not begin again name no node after it."""
+"""The node of an answer that resumes a finished thread: agents that must not start over name no node after it."""
 END_NODE = "__end__"
 _INTERRUPTS = UUID("8f9c2c57-6c0b-5d0e-9a41-0d5b0f6a2f11")
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller set for this run: ``configurable`` values reach tools; ``recursion_limit`` bounds its steps."""
+    """The caller's settings for this run: ``configurable`` values reach tools; ``recursion_limit`` bounds its steps."""
 
     configurable: dict[str, Any] = {}
     recursion_limit: int = UNLIMITED
@@ -46,10 +46,10 @@ class ToolIntent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One step: the ``node`` that worked, what it changed, and which nodes come ``next`` (none: the run is done).
+    """One step: the ``node`` that ran, its ``update`` of the state, and the ``next`` nodes (none: the run is done).
 
     ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id),
-    as structs or, encoded once and for all, as ``msgspec.Raw``. ``usage``: the tokens of ``model`` (vendor:model).
+    as structs or already encoded as ``msgspec.Raw``. ``usage``: the tokens of ``model`` (vendor:model).
     """
 
     node: str
@@ -61,14 +61,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 QuestionKind = Literal["question", "approval", "review"]
-"""What is asked: approvals of calls and reviews of their outcome need the scope ``approve``."""
+"""Kind of a question. Approvals of calls and reviews of their outcome need the scope ``approve``."""
 
 
 class Interrupt(msgspec.Struct, frozen=True):
-    """A question to a person about ``id`` (``interrupt_id``); ``value``, any JSON, is what the person is shown.
+    """A question to a person with the key ``id`` (``interrupt_id``); ``value``, any JSON, is shown to the person.
 
     ``call_id`` is the tool call that waits for it, ``expects`` the JSON Schema of an answer. With ``others_only`` the
-    person who began the work may not answer. The engine gives each asking an id of its own, which clients answer by.
+    person who started the work may not answer. The engine assigns a separate id each time, which clients answer by.
     """
 
     id: str
@@ -80,19 +80,18 @@ class Interrupt(msgspec.Struct, frozen=True):
 
 
 def interrupt_id(*what: Any) -> str:
-    """The key of the question about ``what`` (JSON values): 32 hexadecimal digits, the same whenever it is asked again.
+    """Return the key of the question about ``what`` (JSON values): 32 hexadecimal digits, deterministic.
 
-    Put in everything that an answer is good for (a call's id and its arguments, say): an agent finds an answer by this
-    key, so it can never count for anything else.
+    Include everything that an answer is valid for (a call's id and its arguments, say): an agent finds an answer by
+    this key, so it cannot be applied to anything else.
     """
     return uuid5(_INTERRUPTS, msgspec.json.encode(what, order="sorted").decode()).hex
 
 
 class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended well: its last step, which the engine commits together with the end, and what it waits for.
+    """The outcome of a successful run: its last ``step``, committed together with the end, and its open ``interrupts``.
 
-    ``answered`` are answers (by question key) that went into work which could not be finished: the run that continues
-    here finds them in its ``answers`` again.
+    ``answered``: answers (by question key) that were used by unfinished work; the resuming run gets them again.
     """
 
     step: Step | None = None
@@ -101,7 +100,7 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UnresolvedCall(msgspec.Struct, frozen=True):
-    """A call that an earlier ``attempt`` may have made, on ``thread_id`` (this one, or one it was copied with).
+    """A call that an earlier ``attempt`` may have made, on ``thread_id`` (this thread, or one it was copied from).
 
     ``key`` is the call's idempotency key there.
     """
@@ -112,13 +111,12 @@ class UnresolvedCall(msgspec.Struct, frozen=True):
 
 
 class RunContext(Protocol):
-    """What a running agent sees of its run.
+    """An agent's view of its run.
 
-    ``state`` already holds the input. ``step`` is the number of the step the agent is about to finish; ``commit``
-    raises it. ``next`` are the nodes whose turn it is: those that the thread's last checkpoint named, or those that the
-    caller sends the run to. ``answers`` maps the keys of questions to what people answered. ``unresolved_calls`` are
-    calls that an attempt before this one, or another branch or copy of the thread, may have made: call id → the
-    attempts, oldest first.
+    ``state`` already holds the input. ``step`` is the number of the step in progress; ``commit`` increments it.
+    ``next`` are the nodes to run: from the thread's last checkpoint, or from the caller's command. ``answers`` maps the
+    keys of questions to people's answers. ``unresolved_calls``: calls that an earlier attempt, or another branch or
+    copy of the thread, may have made: call id → the attempts, oldest first.
     """
 
     tenant_id: UUID
@@ -134,34 +132,34 @@ class RunContext(Protocol):
 
     @property
     def step(self) -> int:
-        """The number of the step that the agent is about to finish."""
+        """The number of the step in progress."""
         ...
 
     def emit(self, event: Event) -> None:
-        """Say something at once: a piece of text, a custom value. Never blocks."""
+        """Publish an event immediately: a piece of text, a custom value. Never blocks."""
         ...
 
     def message_id(self) -> str:
-        """An id for the next message that a model says in this attempt: a later attempt has others."""
+        """Return a new id for a model's message, unique to this attempt."""
         ...
 
     def check_lease(self) -> None:
-        """Stand right before every effect outside. Raises ``LeaseLost`` when there may be none any more."""
+        """Check the lease; call it right before every external side effect. Raises ``LeaseLost``."""
         ...
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Make durable that these calls may start now, where no step of this run has said so. Raises ``LeaseLost``."""
+        """Record durably that these calls may start, unless a step of this run already did. Raises ``LeaseLost``."""
         ...
 
     async def commit(self, step: Step) -> None:
-        """Make ``step`` durable, then announce it. Raises ``LeaseLost`` when the run is no longer ours."""
+        """Make ``step`` durable, then announce it. Raises ``LeaseLost`` if another worker owns the run now."""
         ...
 
 
 class Agent(Protocol):
-    """Something that can run.
+    """An agent that the engine can run.
 
-    ``name`` is its name in the agents file; ``nodes`` are the names its steps carry; ``seconds`` bounds one run.
+    ``name``: its name in the agents file; ``nodes``: the node names of its steps; ``seconds``: time limit of one run.
     """
 
     name: str
@@ -170,43 +168,43 @@ class Agent(Protocol):
     seconds: float
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """Turn a caller's input (decoded JSON, not None) into an update of the state. Raises ``Invalid``.
+        """Convert a caller's input (decoded JSON, not None) to an update of the state. Raises ``Invalid``.
 
-        Deterministic for one ``run_id``, so that a crash between accepting and the first step changes nothing.
+        Deterministic for one ``run_id``, so that a crash between acceptance and the first step has no effect.
         """
         ...
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """Turn values that a caller writes into the state beside an agent's work into an update. Raises ``Invalid``.
+        """Convert values that a caller writes directly into the state to an update. Raises ``Invalid``.
 
-        Unlike an input they begin nothing anew. Deterministic as ``read_input``.
+        Unlike an input they do not restart the agent's work. Deterministic as ``read_input``.
         """
         ...
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
-        """The nodes that come after ``node`` has brought about ``state``; ``__start__`` stands for the input."""
+        """Return the nodes that follow ``node`` in ``state``; ``__start__`` stands for the input."""
         ...
 
     async def run(self, context: RunContext) -> RunOutcome:
-        """Take steps until the work is done or a person is asked. Raises on failure."""
+        """Take steps until the work is done or waits for a person. Raises on failure."""
         ...
 
     def schemas(self) -> dict[str, Any]:
-        """JSON Schemas by name: ``input_schema``, ``output_schema``, ``state_schema``, ``config_schema``, …"""
+        """Return JSON Schemas by name: ``input_schema``, ``output_schema``, ``state_schema``, ``config_schema``, …"""
         ...
 
     def graph(self) -> dict[str, Any]:
-        """The agent drawn: ``{"nodes": [{"id", "type", "data"}], "edges": [{"source", "target", "conditional"?}]}``."""
+        """The graph: ``{"nodes": [{"id", "type", "data"}], "edges": [{"source", "target", "conditional"?}]}``."""
         ...
 
 
 class Agents(Protocol):
-    """The agents that this process can run, by name."""
+    """Registry of the agents that this process can run, by name."""
 
     def get(self, name: str) -> Agent | None:
-        """The agent ``name``, or None."""
+        """Return the agent ``name``, or None."""
         ...
 
     def names(self) -> list[str]:
-        """Every name, in the order of the agents file."""
+        """Return all names, in the order of the agents file."""
         ...

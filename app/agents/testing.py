@@ -1,4 +1,4 @@
-"""The double of a run that ships with the port: an agent's context without a database."""
+"""A fake run context for tests of agents, without a database."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ _decode = msgspec.json.Decoder(Message).decode
 
 
 class FakeRunContext:
-    """A run in memory (``app.agents.port.RunContext``): its steps and events are kept in lists."""
+    """In-memory ``app.agents.port.RunContext`` that records its steps, intents and events in lists."""
 
     def __init__(self, state: State | None = None, config: RunConfig | None = None) -> None:
         self.tenant_id = UUID(int=1)
@@ -34,29 +34,29 @@ class FakeRunContext:
         self.intents: list[ToolIntent] = []
 
     def check_lease(self) -> None:
-        """Nobody else has it."""
+        """Do nothing: a fake run never loses its lease."""
 
     def message_id(self) -> str:
-        """A new one."""
+        """Return a new message id."""
         return f"run--{new_id()}"
 
     def emit(self, event: Event) -> None:
-        """Keep the event."""
+        """Record the event."""
         self.events.append(event)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Keep them."""
+        """Record the intents."""
         self.intents += intents
 
     async def commit(self, step: Step) -> None:
-        """Keep the step and apply it."""
+        """Record the step and apply it to the state."""
         self.state.apply(step.update)
         self.next = step.next
         self.steps.append(step)
         self.step += 1
 
     async def play(self, agent: Agent, value: Any = None) -> RunOutcome:
-        """Give ``agent`` an input (None: go on) and run it to its end."""
+        """Run ``agent`` with an input (None: resume) until it ends."""
         if value is not None:
             self.state.apply(agent.read_input(value, self.run_id))
             self.next = agent.after(START_NODE, self.state)
@@ -66,5 +66,5 @@ class FakeRunContext:
         return outcome
 
     def messages(self) -> list[Message]:
-        """The conversation so far."""
+        """Return the conversation so far."""
         return [_decode(element) for element in self.state.elements(MESSAGES)]

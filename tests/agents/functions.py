@@ -25,9 +25,9 @@ def agent(
 ) -> FunctionAgent:
     """An agent out of ``function`` whose model plays the turns it ``says``."""
     toolbox = Toolbox([FunctionTool(tool) for tool in tools], lambda *_: None, approve)
-    manner = ToolLoopConfig(instructions="Be kind.", limits=RunLimits(**limits))
+    config = ToolLoopConfig(instructions="Be kind.", limits=RunLimits(**limits))
     return FunctionAgent(
-        "test", "./test.py:run", function, FunctionResources(model or ScriptedModel(says), toolbox, manner)
+        "test", "./test.py:run", function, FunctionResources(model or ScriptedModel(says), toolbox, config)
     )
 
 

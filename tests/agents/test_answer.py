@@ -13,7 +13,7 @@ from app.providers.llm.port import ToolCallDelta
 def answered(*deltas: ToolCallDelta) -> AnswerAssembler:
     answer = AnswerAssembler(FakeRunContext(), "agent", set)
     for delta in deltas:
-        answer.take(delta)
+        answer.add(delta)
     return answer
 
 

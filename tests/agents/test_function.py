@@ -54,7 +54,7 @@ async def test_the_model_is_asked_with_a_text_messages_or_objects_and_the_agents
         await context.model.ask("one")
         await context.model.ask([("system", "two"), HumanMessage(content="three")], name="planner", max_tokens=7)
         await context.model.ask([{"role": "user", "content": "four"}], temperature=0.5)
-        with pytest.raises(ValueError, match="message 0 is none: needs a role"):
+        with pytest.raises(ValueError, match="message 0 is invalid: needs a role"):
             await context.model.ask([{"content": "five"}])
 
     model = ScriptedModel(["a", "b", "c"])
@@ -173,7 +173,7 @@ async def test_values_are_typed_and_committed_with_the_next_step() -> None:
         assert ticket == Ticket("bug")
         assert "count" in context.state
         assert context.state["count"] == 4
-        with pytest.raises(ValueError, match="'count' is not what was asked for: Expected `str`"):
+        with pytest.raises(ValueError, match="'count' does not match the requested type: Expected `str`"):
             context.state.get("count", str)
         for name in ("__journal", "messages", ""):
             with pytest.raises(ValueError, match=r"reserved|say"):

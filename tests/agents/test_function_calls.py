@@ -95,7 +95,7 @@ async def test_an_input_with_a_default_may_be_left_out_and_another_may_not() -> 
     "value, words",
     [
         (7, "returned a int"),
-        (object(), "no JSON"),
+        (object(), "not valid JSON"),
         ({"__journal": []}, "reserved"),
         ({"messages": [{}]}, "needs a role"),
     ],

@@ -97,7 +97,7 @@ def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp
         ("./greeter.py:named", "parameter 'a' must be an ordinary one"),
         ("./greeter.py:odd", "its parameter 'a' has the type complex, which cannot be described as JSON; use str, int"),
         ("./greeter.py:unknown", "its annotations cannot be read: name 'Nowhere' is not defined"),
-        ("./greeter.py:thing", "is no function but of type int"),
+        ("./greeter.py:thing", "is not a function but of type int"),
     ],
 )
 def test_what_cannot_be_an_agent_is_said_in_one_line(tmp_path: Path, function: str, words: str) -> None:

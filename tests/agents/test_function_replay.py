@@ -143,7 +143,7 @@ async def test_another_path_is_an_error_that_says_where() -> None:
     tested = agent(run)
     with pytest.raises(Crash):
         await first.play(tested, "go")
-    with pytest.raises(PathChanged, match="at place 0 it did step 'charge' before, and now wants step 'refund'"):
+    with pytest.raises(PathChanged, match="at position 0 it did step 'charge' before, and now does step 'refund'"):
         await crashed(first).play(tested)
 
 
@@ -161,7 +161,7 @@ async def test_a_tool_called_with_something_else_is_another_path() -> None:
     tested = agent(run, look)
     with pytest.raises(Crash):
         await first.play(tested, "go")
-    with pytest.raises(PathChanged, match="with something else before"):
+    with pytest.raises(PathChanged, match="with other arguments before"):
         await crashed(first).play(tested)
 
 

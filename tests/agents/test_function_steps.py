@@ -131,7 +131,7 @@ async def test_results_are_bounded() -> None:
     async def run(context: Context) -> None:
         await context.step("big", lambda: "x" * 2_000_000)
 
-    with pytest.raises(JournalFull, match="'big' gave back 2000002 bytes"):
+    with pytest.raises(JournalFull, match="'big' returned 2000002 bytes"):
         await FakeRunContext().play(agent(run), "go")
 
     async def many(context: Context) -> None:

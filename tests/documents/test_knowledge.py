@@ -181,8 +181,8 @@ async def test_a_function_searches_once_however_often_it_begins(ours: Tenant, li
             await context.documents.search("x", collection="a.b")
         return f"{found[0].title} {found[0].chunk} {found[0].start} {found[0].end} {found[0].document_id}"
 
-    equipment = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm_of(library))
-    tested = FunctionAgent("test", "./test.py:run", run, equipment)
+    resources = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm_of(library))
+    tested = FunctionAgent("test", "./test.py:run", run, resources)
     first = Dying()
     first.tenant_id, first.most = tenant_id_of("ours"), 1
     with pytest.raises(Crash):

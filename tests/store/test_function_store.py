@@ -16,8 +16,8 @@ from tests.store.conftest import Store, Tenant, longterm_of
 
 def agent_on(store: Store | None, function: Any) -> FunctionAgent:
     longterm = None if store is None else longterm_of(store)
-    equipment = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm)
-    return FunctionAgent("test", "./test.py:run", function, equipment)
+    resources = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm)
+    return FunctionAgent("test", "./test.py:run", function, resources)
 
 
 def run_of(tenant: str, most: int = 100) -> Dying:

@@ -1,4 +1,4 @@
-"""The agents file: ``agents.toml``, or a ``langgraph.json``. Errors name the file, the line and the mend."""
+"""Parse ``agents.toml``. Errors name the file, the line and the fix."""
 
 import difflib
 import re
@@ -17,7 +17,7 @@ from app.base.errors import StartError, UsageError
 
 DEFAULT_FILE = "agents.toml"
 MAX_CACHE_TTL = 30 * 86_400
-"""Seconds that an answer may be kept."""
+"""Longest lifetime of a cached answer, in seconds."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 ASSISTANT = """\
@@ -26,7 +26,7 @@ calculator, and keep notes of what the person asks you to remember."""
 
 
 class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Answers of the agent's model that are kept: for ``ttl`` seconds, for the tenant to whom they were given."""
+    """Response cache of the agent's model: answers are reused for ``ttl`` seconds, within one tenant."""
 
     ttl: Annotated[float, msgspec.Meta(gt=0, le=MAX_CACHE_TTL)] = 3600.0
 
@@ -34,8 +34,8 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions.
 
-    ``function`` names the code of a function agent; without it the agent is the built-in one. Without ``cache`` no
-    answer of its model is kept.
+    ``function`` names the code of a function agent; without it the agent is the built-in one. Without ``cache`` the
+    answers of its model are not cached.
     """
 
     function: str = ""
@@ -53,10 +53,10 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose code says who asks and what they may: ``path`` names a ``langgraph_sdk.Auth`` object.
+    """Custom authentication and authorization: ``path`` names a ``langgraph_sdk.Auth`` object.
 
-    ``tenant`` is the member of its users that names their tenant; without it all are of the tenant ``default``.
-    ``disable_studio_auth``, ``openapi`` and ``cache``, which ``langgraph.json`` has as well, mean nothing here.
+    ``tenant`` is the field of its users that names their tenant; without it all belong to the tenant ``default``.
+    ``disable_studio_auth``, ``openapi`` and ``cache`` are accepted as in ``langgraph.json`` and ignored.
     """
 
     path: str
@@ -67,7 +67,7 @@ class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The agents of a server by name, its store, and the folder that paths in their file are relative to."""
+    """The agents of a server by name, its store, and the folder that relative paths in the file start from."""
 
     agents: dict[str, AgentSpec]
     folder: Path
@@ -82,16 +82,16 @@ BUILT_IN = {
         description="Answers questions and uses its tools: clock, calculator, notes.",
         tools=["clock", "calculator", "notes"],
     ),
-    "echo": AgentSpec(model="scripted:echo", description="Says what it is told, in one step."),
+    "echo": AgentSpec(model="scripted:echo", description="Repeats its input, in one step."),
     "stream100": AgentSpec(model="scripted:stream100", description="Says 100 tokens, at once."),
 }
-"""Always there; the file may define them anew."""
+"""Always available; the file may redefine them."""
 
-LATER = {"graph": "Hosted LangGraph graphs"}
+NOT_SERVED = {"graph": "Hosted LangGraph graphs"}
 
 
 def read(path: str | None) -> AgentsFile:
-    """The agents of the file ``path``; without one, of ``agents.toml`` here if there is one. Raises ``StartError``."""
+    """Read the agents of the file ``path``, by default ``agents.toml`` if it exists. Raises ``StartError``."""
     if not path and not Path(DEFAULT_FILE).is_file():
         return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd())
     file = Path(path or DEFAULT_FILE)
@@ -119,53 +119,55 @@ def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec, Auth
     for key in document:
         if key not in {"agents", "store", "auth"}:
             raise StartError(
-                f"{file}, line {_line(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
-                f"long-term memory in [store], who may come in in [auth]"
+                f"{file}, line {_line_of(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
+                f"long-term memory in [store], custom authentication in [auth]"
             )
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
-        raise StartError(f"{file}, line {_line(text, 'agents')}: agents are defined in tables [agents.NAME]")
+        raise StartError(f"{file}, line {_line_of(text, 'agents')}: agents are defined in tables [agents.NAME]")
     specs = {name: _spec(name, table, text, file) for name, table in agents.items()}
     return specs, _store(document.get("store", {}), text, file), _auth(document.get("auth"), text, file)
 
 
 def _auth(table: Any, text: str, file: Path) -> AuthSpec | None:
-    """The table ``[auth]``."""
+    """Parse the table ``[auth]``."""
     if table is None:
         return None
-    where = f"{file}, line {_line(text, 'auth')}: auth"
+    where = f"{file}, line {_line_of(text, 'auth')}: auth"
     if not isinstance(table, dict):
         raise StartError(f'{where}: write a table [auth] with path = "./auth.py:auth"')
     for key in table:
-        _known(key, AuthSpec, where)
+        _check_key(key, AuthSpec, where)
     try:
         return msgspec.convert(table, AuthSpec)
     except msgspec.ValidationError as error:
-        raise StartError(f"{where}: {_words(str(error), 'path')}") from error
+        raise StartError(f"{where}: {_message(str(error), 'path')}") from error
 
 
 def _store(table: Any, text: str, file: Path) -> StoreSpec:
-    """The table ``[store]``. Its indexes are ``[[store.index]]``."""
+    """Parse the table ``[store]``. Its indexes are ``[[store.index]]``."""
     try:
         for number, index in enumerate(table.get("index", [])):
             for key in index:
-                _known(key, IndexSpec, f"{file}, line {_line(text, 'store', key)}: index {number + 1} of the store")
+                _check_key(
+                    key, IndexSpec, f"{file}, line {_line_of(text, 'store', key)}: index {number + 1} of the store"
+                )
         for key in table:
-            _known(key, StoreSpec, f"{file}, line {_line(text, 'store', key)}: the store")
+            _check_key(key, StoreSpec, f"{file}, line {_line_of(text, 'store', key)}: the store")
         store = msgspec.convert(table, StoreSpec)
         store_index.check(store)
     except (AttributeError, TypeError) as error:
-        raise StartError(f"{file}, line {_line(text, 'store')}: write [store] and [[store.index]] tables") from error
+        raise StartError(f"{file}, line {_line_of(text, 'store')}: write [store] and [[store.index]] tables") from error
     except msgspec.ValidationError as error:
-        words = _words(str(error), "store")
-        raise StartError(f"{file}, line {_line(text, 'store', words.partition(':')[0])}: store: {words}") from error
+        words = _message(str(error), "store")
+        raise StartError(f"{file}, line {_line_of(text, 'store', words.partition(':')[0])}: store: {words}") from error
     except UsageError as error:
-        raise StartError(f"{file}, line {_line(text, 'store')}: store: {error}") from error
+        raise StartError(f"{file}, line {_line_of(text, 'store')}: store: {error}") from error
     return store
 
 
-def _known(key: str, kind: type[msgspec.Struct], where: str) -> None:
-    """Raises ``StartError`` for a key that ``kind`` does not have."""
+def _check_key(key: str, kind: type[msgspec.Struct], where: str) -> None:
+    """Raise ``StartError`` if ``kind`` has no field ``key``."""
     known = kind.__struct_fields__
     if key not in known:
         near = difflib.get_close_matches(key, known, 1)
@@ -174,30 +176,32 @@ def _known(key: str, kind: type[msgspec.Struct], where: str) -> None:
 
 
 def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
-    where = f"{file}, line {_line(text, name)}: agent {name!r}"
+    where = f"{file}, line {_line_of(text, name)}: agent {name!r}"
     if not NAME.fullmatch(name):
         raise StartError(f"{where}: a name has letters, digits, - and _ and begins with a letter or a digit")
     if not isinstance(table, dict):
         raise StartError(f"{where}: write a table [agents.{name}]")
     for key in table:
-        at = f"{file}, line {_line(text, name, key)}: agent {name!r}"
-        if key in LATER:
-            raise StartError(f"{at}: {LATER[key]} are not served yet; give the agent a model and tools, or a function")
-        _known(key, AgentSpec, at)
+        at = f"{file}, line {_line_of(text, name, key)}: agent {name!r}"
+        if key in NOT_SERVED:
+            raise StartError(
+                f"{at}: {NOT_SERVED[key]} are not served yet; give the agent a model and tools, or a function"
+            )
+        _check_key(key, AgentSpec, at)
         try:
             msgspec.convert({key: table[key]}, AgentSpec)
         except msgspec.ValidationError as error:
-            raise StartError(f"{at}: {_words(str(error), key)}") from error
+            raise StartError(f"{at}: {_message(str(error), key)}") from error
     return msgspec.convert(table, AgentSpec)
 
 
-def _words(message: str, key: str) -> str:
+def _message(message: str, key: str) -> str:
     what, _, path = message.partition(" - at `$.")
     return f"{path.rstrip('`') or key}: {what[:1].lower()}{what[1:]}"
 
 
-def _line(text: str, *keys: str) -> int:
-    """The line of a table's header, or of a key below it."""
+def _line_of(text: str, *keys: str) -> int:
+    """Return the line number of a table's header, or of a key below it."""
     lines = text.splitlines()
     header = re.compile(rf"^\s*\[\s*(agents\s*\.\s*)?[\"']?{re.escape(keys[0])}[\"']?(\s*\.[^\]]*)?\s*\]")
     at = next((n for n, line in enumerate(lines, 1) if header.match(line)), 1)

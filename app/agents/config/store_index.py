@@ -1,4 +1,4 @@
-"""The table ``[store]`` of the agents file: what of the long-term memory is indexed, and how long it stays."""
+"""The table ``[store]`` of the agents file: indexes and expiry of the long-term memory."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ DOT = "."
 class IndexSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How items at and below ``prefix`` are indexed: which ``fields`` of their values, by which embedder.
 
-    What is left out is as in ``[store]``. ``dimensions`` 0: the embedder's own.
+    Missing fields default to those of ``[store]``. ``dimensions`` 0: the embedder's own.
     """
 
     prefix: list[str] = []
@@ -27,9 +27,9 @@ class IndexSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The store. ``ttl`` are minutes that an item stays for which none are given; 0: for ever.
+    """The store. ``ttl``: default lifetime of an item in minutes; 0: items never expire.
 
-    With ``refresh_on_read`` an item's time begins anew whenever it is read.
+    With ``refresh_on_read`` each read restarts an item's lifetime.
     """
 
     fields: list[str] = msgspec.field(default_factory=lambda: [WHOLE])
@@ -41,7 +41,7 @@ class StoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry with nothing left out. ``path`` is the prefix with a dot after each label."""
+    """One index with its defaults filled in. ``path`` is the prefix with a dot after each label."""
 
     path: str
     fields: list[str]
@@ -50,34 +50,34 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def indexes_of(spec: StoreSpec) -> list[Index]:
-    """The entries of ``spec``, the longest prefixes first, one for everything last. Raises ``UsageError``."""
+    """Return the indexes of ``spec``, longest prefix first, the catch-all last. Raises ``UsageError``."""
     given = [*spec.index, IndexSpec()]
     if len(given) > MAX_INDEXES:
         raise UsageError(f"at most {MAX_INDEXES} indexes")
     found: dict[str, Index] = {}
-    for one in given:
-        path = _path(one.prefix)
-        if path in found and one is not given[-1]:
-            raise UsageError(f"two indexes have the prefix {one.prefix}")
-        name = one.embedder or spec.embedder
-        own = one.dimensions if one.embedder else one.dimensions or spec.dimensions
-        fields = spec.fields if one.fields is None else one.fields
+    for entry in given:
+        path = _path(entry.prefix)
+        if path in found and entry is not given[-1]:
+            raise UsageError(f"two indexes have the prefix {entry.prefix}")
+        name = entry.embedder or spec.embedder
+        own = entry.dimensions if entry.embedder else entry.dimensions or spec.dimensions
+        fields = spec.fields if entry.fields is None else entry.fields
         index = Index(path=path, fields=fields, embedder=name, dimensions=dimensions_of(name, own))
         found.setdefault(path, index)
-    if len({(one.embedder, one.dimensions) for one in found.values()}) > MAX_EMBEDDERS:
+    if len({(entry.embedder, entry.dimensions) for entry in found.values()}) > MAX_EMBEDDERS:
         raise UsageError(f"at most {MAX_EMBEDDERS} embedders")
     return sorted(found.values(), key=lambda index: (-index.path.count(DOT), index.path))
 
 
 def check(spec: StoreSpec) -> None:
-    """Raises ``UsageError`` for what cannot be."""
+    """Validate the store's configuration. Raises ``UsageError``."""
     if spec.ttl < 0:
-        raise UsageError("ttl is a number of minutes; 0 is for ever")
+        raise UsageError("ttl is a number of minutes; 0 means that items never expire")
     indexes_of(spec)
 
 
 def index_for(path: str, indexes: Sequence[Index]) -> Index:
-    """The entry for items at ``path``: the one with the longest prefix."""
+    """Return the index for items at ``path``: the one with the longest prefix."""
     return next(index for index in indexes if path.startswith(index.path))
 
 

@@ -1,1 +1,1 @@
-"""Function agents: an async function of the author's, replayed from the results of its finished steps."""
+"""Function agents: async functions that are replayed from the results of their completed steps."""

@@ -1,7 +1,4 @@
-"""A function as an agent: begun again from its start, with what its finished steps gave back.
-
-What a function returned → what it changes in the thread.
-"""
+"""Run an async function as an agent: replay the results of its completed steps, then apply its return value."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +8,7 @@ from app.agents.functions.branches import current
 from app.agents.functions.context import Context
 from app.agents.functions.conversion import to_builtins
 from app.agents.functions.memory_access import DocumentAccess, StoreAccess
-from app.agents.functions.messages import MESSAGE, FunctionMessages, structs
+from app.agents.functions.messages import MESSAGE, FunctionMessages, to_messages
 from app.agents.functions.model_calls import ModelCalls
 from app.agents.functions.session import FunctionSession
 from app.agents.functions.signature import Signature
@@ -29,30 +26,31 @@ from app.domain.messages import AIMessage
 from app.domain.state import MESSAGES, State
 from app.providers.llm.port import Model
 
-PLACE = "returned"
+RETURN_POSITION = "returned"
+"""Position of the returned messages; their ids derive from it."""
 
 
 def apply_result(value: Any, conversation: FunctionMessages) -> dict[str, Any]:
-    """Add the messages in ``value`` to ``conversation``; the values in it are the answer.
+    """Add the messages in the return value to ``conversation``, and return the update of the thread's values.
 
-    A text is the agent's message, a message and a list of messages are themselves, an object (dictionary, struct,
-    dataclass, model) is an update of the values, None is nothing. Raises ``AgentError`` for anything else.
+    A text becomes the agent's message; messages and lists of messages are added as they are; an object (dictionary,
+    struct, dataclass, model) updates the values; None changes nothing. Raises ``AgentError`` for anything else.
     """
     if value is None:
         return {}
     if isinstance(value, str):
-        conversation.say([conversation.answer_with(value) or AIMessage(content=value)], PLACE)
+        conversation.say([conversation.streamed_answer(value) or AIMessage(content=value)], RETURN_POSITION)
         return {}
     if isinstance(value, MESSAGE):
-        conversation.say([value], PLACE)
+        conversation.say([value], RETURN_POSITION)
         return {}
     if isinstance(value, list | tuple) and all(isinstance(one, MESSAGE) for one in value):
-        conversation.say(value, PLACE)
+        conversation.say(value, RETURN_POSITION)
         return {}
     try:
         update = to_builtins(value)
     except TypeError as error:
-        raise AgentError(f"The function returned what is no JSON: {error}.") from error
+        raise AgentError(f"The function returned a value that is not valid JSON: {error}.") from error
     if not isinstance(update, dict):
         raise AgentError(
             f"The function returned a {type(value).__name__}: return a text, a message, a list of messages, an object "
@@ -61,85 +59,85 @@ def apply_result(value: Any, conversation: FunctionMessages) -> dict[str, Any]:
     try:
         given = update.pop(MESSAGES, None) or []
         given = given if isinstance(given, list) else [given]
-        taken_out = [one for one in given if isinstance(one, dict) and one.get("type") == "remove"]
-        conversation.take_out([str(one.get("id")) for one in taken_out])
-        added = [one for one in given if one not in taken_out]
-        conversation.say(structs(added, conversation.id_at(PLACE, -1)), PLACE)
+        removed = [one for one in given if isinstance(one, dict) and one.get("type") == "remove"]
+        conversation.remove([str(one.get("id")) for one in removed])
+        added = [one for one in given if one not in removed]
+        conversation.say(to_messages(added, conversation.id_at(RETURN_POSITION, -1)), RETURN_POSITION)
         for name in update:
             check_name(name)
     except ValueError as error:
-        raise AgentError(f"The function returned values that cannot be kept: {error}.") from error
+        raise AgentError(f"The function returned values that cannot be stored: {error}.") from error
     return update
 
 
 class FunctionResources:
-    """What a function finds in its context: a ``model``, the tools of ``toolbox``, its ``manner``, the ``store``."""
+    """Resources of a function agent: its ``model``, ``toolbox``, ``config`` and the long-term ``store``."""
 
     def __init__(
-        self, model: Model, toolbox: Toolbox, manner: ToolLoopConfig = ToolLoopConfig(), store: LongTerm | None = None
+        self, model: Model, toolbox: Toolbox, config: ToolLoopConfig = ToolLoopConfig(), store: LongTerm | None = None
     ) -> None:
         self.model = model
         self.toolbox = toolbox
-        self.manner = manner
+        self.config = config
         self.store = store
 
 
 class FunctionAgent:
-    """An agent out of an async function (``app.agents.port.Agent``). ``code`` names it, for what is said of it.
+    """An agent implemented by an async function (``app.agents.port.Agent``). ``code`` names the function in errors.
 
-    Raises ``StartError`` for a function that cannot be one.
+    Raises ``StartError`` if the function has an unsupported signature.
     """
 
     def __init__(
-        self, name: str, code: str, function: Callable[..., Any], equipment: FunctionResources, description: str = ""
+        self, name: str, code: str, function: Callable[..., Any], resources: FunctionResources, description: str = ""
     ) -> None:
         self.name = name
         self.description = description
-        self.seconds = equipment.manner.limits.seconds
+        self.seconds = resources.config.limits.seconds
         self._signature = Signature(code, function)
-        self._equipment = equipment
+        self._resources = resources
         self.node = self._signature.node
         self.nodes: tuple[str, ...] = (self.node, *self._signature.steps)
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """The input that the function takes, or messages in any of the usual forms. The work begins anew with it."""
+        """Read the function's typed input, or messages in any supported form. Restarts the function."""
         return self._signature.read_input(self.name, value, run_id)
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """Messages and values; what the function has done stays done."""
+        """Read messages and values, without restarting the function."""
         return read_input(value, run_id)
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
-        """The function, until it has ended."""
-        goes_on = node in {START_NODE, *self._signature.steps} or (node == self.node and unfinished(state))
-        return (self.node,) if goes_on else ()
+        """Return the function's node until it has ended."""
+        continues = node in {START_NODE, *self._signature.steps} or (node == self.node and unfinished(state))
+        return (self.node,) if continues else ()
 
     def schemas(self) -> dict[str, Any]:
-        """Of the function's input and answer."""
+        """Return the JSON Schemas of the function's input and return value."""
         return self._signature.schemas()
 
     def graph(self) -> dict[str, Any]:
-        """One node, and the steps that are declared beside the function."""
+        """Return one node for the function, and one for each step declared in its module."""
         return self._signature.graph()
 
     async def run(self, context: RunContext) -> RunOutcome:
-        """Begin the function; its end, or the questions that it cannot go on without."""
+        """Run the function to its end, or until it waits for a person's answers."""
         if not {*self.nodes} & {*context.next}:
             return RunOutcome()
         journal = StepJournal.load(context.state, self.name, str(context.run_id))
-        equipment = self._equipment
-        with CustomEventEmitter(context) as voice:
-            session = FunctionSession(context, journal, self.node, equipment.manner.limits, voice)
-            given = Context(
+        resources = self._resources
+        with CustomEventEmitter(context) as emitter:
+            session = FunctionSession(context, journal, self.node, resources.config.limits, emitter)
+            function_context = Context(
                 session,
-                ModelCalls(session, equipment.model, equipment.toolbox, equipment.manner),
-                ToolCaller(session, equipment.toolbox),
-                StoreAccess(session, equipment.store),
-                DocumentAccess(session, equipment.store),
+                ModelCalls(session, resources.model, resources.toolbox, resources.config),
+                ToolCaller(session, resources.toolbox),
+                StoreAccess(session, resources.store),
+                DocumentAccess(session, resources.store),
             )
             tokens = current.set(session.root), running.set(session)
             try:
-                outcome = await self._outcome(session, given)
+                outcome = await self._outcome(session, function_context)
             except Exception:
                 session.check()
                 raise
@@ -161,8 +159,8 @@ class FunctionAgent:
                 raise others from None
         except StepFailed as error:
             raise error.__cause__ or error from None
-        if session.open:
-            await session.rest()
+        if session.open_interrupts:
+            await session.wait_until_idle()
             session.check()
             return session.interrupted()
         return session.finished(apply_result(returned, session.conversation))

@@ -1,7 +1,7 @@
-"""Where in the function something happens: places that are the same each time it begins again.
+"""Deterministic positions of a function's operations, identical on every replay.
 
-A place is counted within its *branch*: the function itself, a task that it started (``asyncio.gather``, a task group)
-or the inside of a step. Branches that run side by side so never disturb each other's count.
+A position is counted within its *branch*: the function itself, a task that it started (``asyncio.gather``, a task
+group) or the inside of a step. Concurrent branches therefore do not affect each other's count.
 """
 
 import asyncio
@@ -12,38 +12,38 @@ from app.agents.tools.port import NeedsAnswer
 
 
 class Branch:
-    """One line of work, counted under ``path``.
+    """A sequence of operations, counted under ``path``.
 
-    ``asked`` is the question that it, or a branch of it, cannot go on without.
+    ``question`` is the open question that blocks it, or a branch of it.
     """
 
     def __init__(self, path: str, task: asyncio.Task[Any] | None, parent: "Branch | None" = None) -> None:
         self.path = path
         self.task = task
         self.parent = parent
-        self.asked: NeedsAnswer | None = None
-        self._places = 0
+        self.question: NeedsAnswer | None = None
+        self._positions = 0
         self._children = 0
 
-    def next_place(self) -> str:
-        """The place of what the branch does next."""
-        self._places += 1
-        return f"{self.path}{self._places - 1}"
+    def next_position(self) -> str:
+        """Return the position of the branch's next operation."""
+        self._positions += 1
+        return f"{self.path}{self._positions - 1}"
 
     def child(self, task: asyncio.Task[Any] | None) -> "Branch":
-        """The branch of a task that this one started."""
+        """Return the branch of a task that this one started."""
         self._children += 1
         return Branch(f"{self.path}c{self._children - 1}/", task, self)
 
-    def inside(self, place: str) -> "Branch":
-        """The branch of what happens inside the step at ``place``."""
-        return Branch(f"{place}/", self.task, self)
+    def inside(self, position: str) -> "Branch":
+        """Return the branch for the inside of the step at ``position``."""
+        return Branch(f"{position}/", self.task, self)
 
-    def wait_for(self, question: NeedsAnswer) -> None:
-        """Neither this branch nor those it is part of can go on."""
+    def block_on(self, question: NeedsAnswer) -> None:
+        """Block this branch and its ancestors on ``question``."""
         branch: Branch | None = self
         while branch is not None:
-            branch.asked = branch.asked or question
+            branch.question = branch.question or question
             branch = branch.parent
 
 
@@ -52,7 +52,7 @@ current: ContextVar[Branch | None] = ContextVar("branch", default=None)
 
 
 def running_task() -> asyncio.Task[Any] | None:
-    """The task that runs, if any does: a sync step runs in a thread without one."""
+    """Return the current task, or None: a sync step runs in a thread without one."""
     try:
         return asyncio.current_task()
     except RuntimeError:

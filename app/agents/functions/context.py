@@ -1,4 +1,4 @@
-"""What a function agent is given: everything it may do that is kept, streamed, or asked of a person."""
+"""The context of a function agent: its API for state, messages, streams, steps and questions."""
 
 import functools
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ import msgspec
 
 from app.agents.functions.conversion import convert, expected, to_builtins
 from app.agents.functions.memory_access import DocumentAccess, StoreAccess
-from app.agents.functions.messages import structs
+from app.agents.functions.messages import to_messages
 from app.agents.functions.model_calls import ModelCalls
 from app.agents.functions.session import FunctionSession
 from app.agents.functions.steps import returned_by, run_step
@@ -25,7 +25,7 @@ KIND = "question"
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Which run this is, and what its caller set: ``configurable`` and ``context`` are any JSON members."""
+    """Ids of the run and its caller's settings: ``configurable`` and ``context`` are any JSON members."""
 
     tenant_id: str
     thread_id: str
@@ -38,11 +38,11 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Context:
     """The first argument of a function agent.
 
-    ``state`` are the thread's values, ``memory`` what to remember in them, ``store`` the tenant's long-term memory,
-    ``documents`` what its documents say,
-    ``model`` and ``tools`` the agent's own, ``run`` the ids of the run. A function begins again from its start after a
-    crash or an answer: what ``model``, ``tools``, ``store``, ``step`` and ``interrupt`` gave it before it then gets at
-    once, without doing it again.
+    ``state``: the thread's values; ``memory``: named values in them; ``store``: the tenant's long-term memory;
+    ``documents``: its documents; ``model`` and ``tools``: the agent's own; ``run``: ids of the run.
+
+    A function restarts from its beginning after a crash or an answer. Completed calls of ``model``, ``tools``,
+    ``store``, ``step`` and ``interrupt`` then return their recorded results and are not made again.
     """
 
     def __init__(
@@ -72,22 +72,22 @@ class Context:
 
     @property
     def messages(self) -> list[Message]:
-        """The thread's conversation, oldest first: with the input, and with what ``say`` has added."""
+        """The thread's conversation, oldest first, including the input and messages added by ``say``."""
         return self._session.conversation.messages()
 
     def say(self, *messages: Any) -> None:
-        """Add messages to the conversation, with the next step: a text is the agent's own. Raises ``ValueError``."""
-        place = self._session.branch().next_place()
+        """Add messages with the next step; a text becomes a message of the agent. Raises ``ValueError``."""
+        position = self._session.branch().next_position()
         seed = UUID(self._session.journal.begun.run)
-        said: list[Message] = []
+        added: list[Message] = []
         for one in messages:
-            said += [AIMessage(content=one)] if isinstance(one, str) else structs(one, seed)
-        self._session.conversation.say(said, place)
+            added += [AIMessage(content=one)] if isinstance(one, str) else to_messages(one, seed)
+        self._session.conversation.say(added, position)
 
     def emit(self, value: Any) -> None:
-        """Send ``value`` to ``custom`` streams, at once. Raises ``TypeError`` for what is no JSON.
+        """Send ``value`` to ``custom`` streams immediately. Raises ``TypeError`` if it is not valid JSON.
 
-        A value that was sent before the function began again is not sent twice.
+        Values sent before a restart of the function are not sent twice.
         """
         self._session.emit(value)
 
@@ -97,28 +97,28 @@ class Context:
     async def interrupt(self, question: Any, kind: type[T]) -> T: ...
 
     async def interrupt(self, question: Any, kind: Any = Any) -> Any:
-        """Ask a person ``question`` (any JSON); the answer, as a ``kind``.
+        """Ask a person ``question`` (any JSON) and return the answer, converted to ``kind``.
 
-        Until the answer is there the run ends here, as interrupted; the run that brings it begins the function again.
-        Ask the same each time. An answer that does not fit the schema of ``kind`` is refused when it is sent, and the
-        question stays open; ``ValueError`` is raised for one that fits the schema and is still no ``kind``.
+        Without an answer the run ends here, as interrupted; the run that brings the answer restarts the function. Ask
+        the same question each time. An answer that does not match the schema of ``kind`` is rejected when it is sent,
+        and the question stays open. Raises ``ValueError`` if an answer matches the schema but cannot be converted.
         """
         session = self._session
         branch, at = session.enter()
         value = to_builtins(question)
         id_ = interrupt_id(session.journal.begun.run, at, value)
-        place = session.locate(at, KIND, id_)
-        if place.was is not None:
-            answer = msgspec.json.decode(place.was.result)
+        position = session.locate(at, KIND, id_)
+        if position.recorded is not None:
+            answer = msgspec.json.decode(position.recorded.result)
         elif id_ in session.run.answers:
             answer = session.answer(id_)
-            session.journal.later(place.entry(msgspec.json.encode(answer)))
+            session.journal.defer(position.entry(msgspec.json.encode(answer)))
         else:
             raise session.ask([Interrupt(id_, value, expects=expected(kind))], branch)
         try:
             return convert(answer, kind)
         except ValueError as error:
-            raise ValueError(f"the answer is not what was asked for: {error}") from error
+            raise ValueError(f"the answer does not match the requested type: {error}") from error
 
     @overload
     async def step(self, name: str, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -126,10 +126,9 @@ class Context:
     async def step(self, name: str, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
     async def step(self, name: str, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Do ``work(*args, **kwargs)`` once and keep what it returns, under ``name``; a sync function runs in a thread.
+        """Run ``work(*args, **kwargs)`` once and record its result under ``name``; a sync function runs in a thread.
 
-        What comes back is what was kept: its JSON, as the type that ``work`` says it returns. Raises ``StepFailed``
-        when ``work`` raises.
+        Returns the recorded JSON, converted to the return type of ``work``. Raises ``StepFailed`` if ``work`` raises.
         """
         if not name or name.startswith("__"):
             raise ValueError(f"a step cannot be named {name!r}")

@@ -1,6 +1,6 @@
-"""Values of the author's types ↔ JSON: msgspec's structs, dataclasses, typed dictionaries, and pydantic's models.
+"""Convert values between the author's types (structs, dataclasses, typed dictionaries, pydantic models) and JSON.
 
-Pydantic is not needed: its models are known by their methods.
+Pydantic is not required: its models are recognised by their methods.
 """
 
 import re
@@ -27,66 +27,66 @@ _WORDS = {
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
 
-def _out(value: Any) -> Any:
+def _encode_hook(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise TypeError(f"a value of type {type(value).__name__} is no JSON")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
 
 
-def _into(kind: Any, value: Any) -> Any:
+def _decode_hook(kind: Any, value: Any) -> Any:
     if hasattr(kind, "model_validate"):
         return kind.model_validate(value)
     raise NotImplementedError(f"{kind!r} cannot be read from JSON")
 
 
-def _described(kind: Any) -> dict[str, Any]:
+def _json_schema(kind: Any) -> dict[str, Any]:
     if hasattr(kind, "model_json_schema"):
         schema: dict[str, Any] = kind.model_json_schema()
         return schema
     raise NotImplementedError(f"{kind!r} cannot be described as JSON")
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_out)
+_encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
 
 
 def to_json(value: Any) -> bytes:
-    """``value`` as JSON. Raises ``TypeError`` for one that is none."""
+    """Encode ``value`` as JSON. Raises ``TypeError`` if it has no JSON form."""
     return _encoder.encode(value)
 
 
 def to_builtins(value: Any) -> Any:
-    """``value`` as lists, dictionaries and plain values: what its JSON decodes to. Raises ``TypeError``."""
+    """Convert ``value`` to lists, dictionaries and plain values by way of its JSON. Raises ``TypeError``."""
     return msgspec.json.decode(to_json(value))
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """Decoded JSON as a ``kind``. Raises ``ValueError`` (pydantic's included) for one that does not fit."""
+    """Convert decoded JSON to ``kind``. Raises ``ValueError`` (pydantic's included) if it does not match."""
     if kind is Any or kind is None:
         return value
     if hasattr(kind, "model_validate"):
         return kind.model_validate(value)
-    return msgspec.convert(value, kind, dec_hook=_into, str_keys=True)
+    return msgspec.convert(value, kind, dec_hook=_decode_hook, str_keys=True)
 
 
-def read(value: Any, kind: Any, at: str) -> Any:
-    """``convert`` for what a client sent at the JSON pointer ``at``. Raises ``Invalid`` with pointers into it."""
+def convert_input(value: Any, kind: Any, at: str) -> Any:
+    """Convert a client's value at the JSON pointer ``at``. Raises ``Invalid`` with pointers into it."""
     try:
         return convert(value, kind)
     except ValueError as error:
         found = _problems(error, kind)
-        errors = tuple((f"{at}{pointer}", words) for pointer, words in found)
-        place, words = errors[0]
-        raise Invalid(f"{place.removeprefix('/').replace('/', '.')}: {words}.", errors) from error
+        errors = tuple((f"{at}{path}", words) for path, words in found)
+        pointer, words = errors[0]
+        raise Invalid(f"{pointer.removeprefix('/').replace('/', '.')}: {words}.", errors) from error
 
 
 def schema_of(kind: Any, what: str) -> dict[str, Any]:
-    """The JSON Schema of ``kind``. Raises ``StartError`` that says ``what`` cannot be described."""
+    """Return the JSON Schema of ``kind``. Raises ``StartError`` that names ``what`` cannot be described."""
     if kind is Any:
         return {}
     if hasattr(kind, "model_json_schema"):
-        return _described(kind)
+        return _json_schema(kind)
     try:
-        (schema,), components = msgspec.json.schema_components([kind], schema_hook=_described)
+        (schema,), components = msgspec.json.schema_components([kind], schema_hook=_json_schema)
     except (TypeError, NotImplementedError) as error:
         raise StartError(
             f"{what} has the type {type_name(kind)}, which cannot be described as JSON; use {ALLOWED_TYPES}; or a "
@@ -98,7 +98,7 @@ def schema_of(kind: Any, what: str) -> dict[str, Any]:
 
 
 def expected(kind: Any) -> dict[str, Any] | None:
-    """The JSON Schema of an answer that is a ``kind``; None where any will do, or where none describes it."""
+    """Return the JSON Schema of an answer of type ``kind``; None if any JSON is accepted or no schema describes it."""
     if kind is Any or kind is None:
         return None
     try:
@@ -108,7 +108,7 @@ def expected(kind: Any) -> dict[str, Any] | None:
 
 
 def _problems(error: ValueError, kind: Any) -> list[tuple[str, str]]:
-    """(JSON pointer, sentence) for each thing that is wrong."""
+    """Return a (JSON pointer, sentence) pair for each validation error."""
     details = getattr(error, "errors", None)  # pydantic's
     if callable(details):
         return [("".join(f"/{_escaped(part)}" for part in one["loc"]), _plain(one["msg"])) for one in details()]
@@ -127,15 +127,15 @@ def _problems(error: ValueError, kind: Any) -> list[tuple[str, str]]:
 
 
 def _allowed(schema: dict[str, Any], parts: list[str]) -> list[Any]:
-    """The values that the schema lists for the place ``parts``; none where it is not that simple."""
-    here: dict[str, Any] = schema
+    """Return the enum values of the schema at the path ``parts``; empty if it has none or is nested differently."""
+    current: dict[str, Any] = schema
     for part in [*parts, ""]:
-        if "$ref" in here:
-            here = schema.get("$defs", {}).get(here["$ref"].rpartition("/")[2], {})
+        if "$ref" in current:
+            current = schema.get("$defs", {}).get(current["$ref"].rpartition("/")[2], {})
         if part:
-            further = here.get("properties", {}).get(part) or here.get("items")
-            here = further if isinstance(further, dict) else {}
-    allowed: list[Any] = here.get("enum", [])
+            further = current.get("properties", {}).get(part) or current.get("items")
+            current = further if isinstance(further, dict) else {}
+    allowed: list[Any] = current.get("enum", [])
     return allowed
 
 

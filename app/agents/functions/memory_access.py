@@ -1,6 +1,6 @@
-"""``context.store`` and ``context.documents``: long-term memory, as far as the caller reaches.
+"""``context.store`` and ``context.documents``: long-term memory, limited to the caller's permissions.
 
-What they gave is kept, as in a step.
+Each result is recorded, as a step's is.
 """
 
 import functools
@@ -14,10 +14,10 @@ from app.domain.caller import Caller
 
 
 class StoreAccess:
-    """What the function stores and finds. A namespace is a list of labels.
+    """Read and write items of the store. A namespace is a list of labels.
 
-    Each call is a step: a function that begins again gets what it got the first time. Raises ``Invalid`` for what the
-    store does not take, ``Forbidden`` for what the person who asks may not do.
+    Each call is a step: a replayed function gets the recorded result. Raises ``Invalid`` if the store rejects the
+    arguments, ``Forbidden`` if the caller lacks the permission.
     """
 
     def __init__(self, session: FunctionSession, store: LongTerm | None) -> None:
@@ -25,19 +25,19 @@ class StoreAccess:
         self._store = store
 
     async def put(self, namespace: Sequence[str], key: str, value: Mapping[str, Any], *, index: Fields = None) -> None:
-        """Store ``value``, in place of what is there; ``index`` as clients have it."""
-        await self._step("store_put", self._there().put, list(namespace), key, dict(value), index)
+        """Store ``value``, replacing an existing item; ``index`` as in the API."""
+        await self._step("store_put", self._require_store().put, list(namespace), key, dict(value), index)
 
     async def get(self, namespace: Sequence[str], key: str) -> dict[str, Any] | None:
-        """The value that is there, or None."""
-        kept: StoredItem | None = await self._step(
-            "store_get", self._there().get, list(namespace), key, kind=StoredItem | None
+        """Return the stored value, or None."""
+        item: StoredItem | None = await self._step(
+            "store_get", self._require_store().get, list(namespace), key, kind=StoredItem | None
         )
-        return None if kept is None else kept.value
+        return None if item is None else item.value
 
     async def delete(self, namespace: Sequence[str], key: str) -> None:
-        """Remove what is there, if anything is."""
-        await self._step("store_delete", self._there().delete, list(namespace), key)
+        """Delete the item if it exists."""
+        await self._step("store_delete", self._require_store().delete, list(namespace), key)
 
     async def search(
         self,
@@ -47,15 +47,15 @@ class StoreAccess:
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
         limit: int = 10,
     ) -> list[StoredItem]:
-        """Items at and below ``prefix``: the best first, or the newest without a ``query``."""
+        """Return items at and below ``prefix``: best match first, or newest first without a ``query``."""
         found: list[StoredItem] = await self._step(
-            "store_search", self._there().search, list(prefix), query, filter, limit, kind=list[StoredItem]
+            "store_search", self._require_store().search, list(prefix), query, filter, limit, kind=list[StoredItem]
         )
         return found
 
-    def _there(self) -> LongTerm:
+    def _require_store(self) -> LongTerm:
         if self._store is None:
-            raise RuntimeError("there is no store here")
+            raise RuntimeError("no store is available here")
         return self._store
 
     async def _step(self, name: str, work: Any, *args: Any, kind: Any = Any) -> Any:
@@ -63,7 +63,7 @@ class StoreAccess:
 
 
 class DocumentAccess:
-    """What the function finds in documents. A search is a step. Raises ``Invalid`` for a question that cannot be."""
+    """Search the tenant's documents. A search is a step. Raises ``Invalid`` if the query is invalid."""
 
     def __init__(self, session: FunctionSession, store: LongTerm | None) -> None:
         self._session = session
@@ -77,9 +77,9 @@ class DocumentAccess:
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
         limit: int = 5,
     ) -> list[Passage]:
-        """Passages that answer ``query``, the best first: of one collection, or of all; with what cites them."""
+        """Return passages that match ``query``, best first, of one collection or all, with their citation data."""
         if self._store is None:
-            raise RuntimeError("there are no documents here")
+            raise RuntimeError("no documents are available here")
         work = functools.partial(self._store.passages, _caller(self._session), query, collection, filter, limit)
         found: list[Passage] = await run_step(self._session, "documents_search", work, list[Passage])
         return found

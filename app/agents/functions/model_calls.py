@@ -1,4 +1,4 @@
-"""``context.model``: questions to the agent's model. Every answer is a step: asked once, read back ever after."""
+"""``context.model``: calls of the agent's model. Each answer is a step, recorded once and replayed afterwards."""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.functions.messages import structs
+from app.agents.functions.messages import to_messages
 from app.agents.functions.session import FunctionSession, ModelUsage
 from app.agents.functions.step_journal import RecordedFailure, StepRecord, encode
 from app.agents.tool_loop.agent import ToolLoopConfig
@@ -25,13 +25,13 @@ _decode = msgspec.json.Decoder(AIMessage).decode
 
 
 class ModelCalls:
-    """What the function asks of its model. Answers stream to clients' ``messages-tuple`` streams as they come."""
+    """Calls of the function's model. Answers stream to ``messages-tuple`` streams as they arrive."""
 
-    def __init__(self, session: FunctionSession, model: Model, toolbox: Toolbox, manner: ToolLoopConfig) -> None:
+    def __init__(self, session: FunctionSession, model: Model, toolbox: Toolbox, config: ToolLoopConfig) -> None:
         self._session = session
         self._model = model
         self._toolbox = toolbox
-        self._manner = manner
+        self._config = config
 
     async def ask(
         self,
@@ -43,45 +43,45 @@ class ModelCalls:
         temperature: float | None = None,
         max_tokens: int | None = None,
     ) -> AIMessage:
-        """The model's whole answer to ``messages``: a text, a message, a list of them; the conversation if left out.
+        """Return the model's answer to ``messages``: a text, a message or a list of them; by default the conversation.
 
-        ``instructions`` are the system prompt (the agent's own if left out). ``tools`` offers the agent's tools to the
-        model: all of them, or those named; ``context.tools.run(answer)`` then runs what it asks for. ``name`` is the
+        ``instructions``: the system prompt, by default the agent's own. ``tools`` offers the agent's tools to the
+        model: all of them, or those named; ``context.tools.run(answer)`` runs the calls of the answer. ``name`` is the
         node that the answer streams under. The answer is not added to the conversation: return it, or ``say`` it.
 
-        Raises ``ModelError`` when the model and its fallbacks fail, ``StepLimit``, ``TokenLimit``; ``ValueError`` for
-        messages that are none and tools that the agent does not have.
+        Raises ``ModelError`` if the model and its fallbacks fail, ``StepLimit``, ``TokenLimit``; ``ValueError`` for
+        invalid messages and unknown tools.
         """
         session = self._session
         _, at = session.enter()
-        place = session.locate(at, KIND, name or KIND)
-        if place.was is not None:
-            return self._again(place.was)
+        position = session.locate(at, KIND, name or KIND)
+        if position.recorded is not None:
+            return self._replay(position.recorded)
         seed = UUID(session.journal.begun.run)
-        asked = session.conversation.messages() if messages is None else structs(messages, seed)
-        session.count(asks=True)
+        prompt = session.conversation.messages() if messages is None else to_messages(messages, seed)
+        session.count_step(asks=True)
         request = ModelRequest(
-            messages=paired(asked),
-            instructions=instructions or self._manner.instructions,
+            messages=paired(prompt),
+            instructions=instructions or self._config.instructions,
             tools=self._specs(tools),
-            temperature=self._manner.temperature if temperature is None else temperature,
-            max_tokens=self._manner.max_tokens if max_tokens is None else max_tokens,
+            temperature=self._config.temperature if temperature is None else temperature,
+            max_tokens=self._config.max_tokens if max_tokens is None else max_tokens,
             tenant=str(session.run.tenant_id),
         )
         session.run.check_lease()
-        answer = AnswerAssembler(session.run, name or session.node, lambda: call_ids(asked))
+        answer = AnswerAssembler(session.run, name or session.node, lambda: call_ids(prompt))
         with session.working():
             try:
                 async with contextlib.aclosing(self._model.stream(request)) as events:  # type: ignore[type-var]
                     async for event in events:
-                        answer.take(event)
+                        answer.add(event)
             except ModelError as error:
-                session.journal.later(place.entry(failure=RecordedFailure(type(error).__name__, str(error))))
+                session.journal.defer(position.entry(failure=RecordedFailure(type(error).__name__, str(error))))
                 raise
             message = answer.message()
-            session.conversation.streamed(message)
+            session.conversation.add_streamed(message)
             spent = ModelUsage(message.usage_metadata, answered_by(message))
-            await session.commit([place.entry(encode(message))], node=name, spent=spent)
+            await session.commit([position.entry(encode(message))], node=name, spent=spent)
         return message
 
     async def text(
@@ -93,18 +93,18 @@ class ModelCalls:
         temperature: float | None = None,
         max_tokens: int | None = None,
     ) -> str:
-        """The text of the model's answer; everything else as in ``ask``."""
+        """Return the text of the model's answer. Parameters and errors as in ``ask``."""
         answer = await self.ask(
             messages, instructions=instructions, name=name, temperature=temperature, max_tokens=max_tokens
         )
         return text_of(answer.content)
 
-    def _again(self, entry: StepRecord) -> AIMessage:
+    def _replay(self, entry: StepRecord) -> AIMessage:
         if entry.failure is not None:
             kind = getattr(errors, entry.failure.kind, ModelError)
             raise kind(entry.failure.words)
         message = _decode(entry.result)
-        self._session.conversation.streamed(message)
+        self._session.conversation.add_streamed(message)
         return message
 
     def _specs(self, wanted: bool | Sequence[str]) -> list[ToolSpec]:

@@ -1,4 +1,4 @@
-"""One execution of a function: where it is, what it has done, what it changes, and which questions are open."""
+"""One execution of a function: its positions, journal, pending changes and open questions."""
 
 import asyncio
 import contextlib
@@ -19,21 +19,21 @@ from app.agents.tools.port import NeedsAnswer
 from app.base.errors import AgentError, JournalFull, PathChanged, StepLimit, TokenLimit
 from app.domain.messages import Usage
 
-QUIET_TURNS = 10
-"""Turns of the event loop in which a branch has to begin something, or it is taken to wait for another one."""
+IDLE_ITERATIONS = 10
+"""Iterations of the event loop after which a branch that starts nothing is assumed to wait for another branch."""
 
 
 class StepPosition(NamedTuple):
-    """Where something is done, and the entry of it if it ``was`` done before."""
+    """The position of an operation, and its ``recorded`` entry if it was completed before."""
 
     at: str
     kind: str
     name: str
     of: str
-    was: StepRecord | None
+    recorded: StepRecord | None
 
     def entry(self, result: bytes = b"null", failure: RecordedFailure | None = None, update: Any = None) -> StepRecord:
-        """The entry of what is done now."""
+        """Build the journal entry of the operation."""
         return StepRecord(
             at=self.at,
             kind=self.kind,
@@ -46,79 +46,79 @@ class StepPosition(NamedTuple):
 
 
 class ModelUsage(NamedTuple):
-    """The tokens that a model (vendor:model) has used for an answer."""
+    """The tokens that ``model`` (vendor:model) used for an answer."""
 
     usage: Usage | None = None
     model: str = ""
 
 
 class FunctionSession:
-    """What the parts of a function's context share. ``node`` is the node that its steps carry."""
+    """State shared by the parts of a function's context. ``node`` is the node name of its steps."""
 
     def __init__(
-        self, run: RunContext, journal: StepJournal, node: str, limits: RunLimits, voice: CustomEventEmitter
+        self, run: RunContext, journal: StepJournal, node: str, limits: RunLimits, emitter: CustomEventEmitter
     ) -> None:
         self.run = run
         self.journal = journal
         self.node = node
         self.values = ThreadValues(run.state, journal)
         self.conversation = FunctionMessages(run, journal)
-        self.open: list[Interrupt] = []
+        self.open_interrupts: list[Interrupt] = []
         self._limits = limits
-        self._voice = voice
+        self._emitter = emitter
         self.root = Branch("", running_task())
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._busy = 0
-        self._rest = asyncio.Event()
+        self._idle = asyncio.Event()
         self._steps = self._tokens = 0
         self._closed = False
-        self._broken: Exception | None = None
-        self._used: set[str] = set()
+        self._failure: Exception | None = None
+        self._used_answers: set[str] = set()
 
     def branch(self) -> Branch:
-        """The branch of the running code; a task that comes by for the first time gets one."""
-        here = current.get() or self.root
+        """Return the branch of the running code; create one for a new task."""
+        parent = current.get() or self.root
         task = running_task()
-        if task is None or here.task is task:
-            return here
-        branch = here.child(task)
+        if task is None or parent.task is task:
+            return parent
+        branch = parent.child(task)
         self._tasks.add(task)
         if self.root.task is not None:
-            task.set_name(self.root.task.get_name())  # which tells the run that it belongs to
+            task.set_name(self.root.task.get_name())  # the name carries the id of the run
         current.set(branch)
         return branch
 
     def enter(self) -> tuple[Branch, str]:
-        """This branch, and its next place. Raises ``NeedsAnswer`` where it cannot go on, or what ended the run."""
+        """Return the branch and its next position. Raises ``NeedsAnswer`` if it is blocked, or the run's failure."""
         self._check_open()
         branch = self.branch()
-        if branch.asked is not None:
-            raise NeedsAnswer(branch.asked.value)
-        return branch, branch.next_place()
+        if branch.question is not None:
+            raise NeedsAnswer(branch.question.value)
+        return branch, branch.next_position()
 
     def locate(self, at: str, kind: str, name: str, of: str = "") -> StepPosition:
-        """What is at the place ``at``. Raises ``PathChanged`` when something else was done there."""
+        """Look up the position ``at``. Raises ``PathChanged`` if a different operation is recorded there."""
         try:
             return StepPosition(at, kind, name, of, self.journal.take(at, kind, name, of))
         except PathChanged as error:
-            self._break(error)
+            self._fail(error)
             raise
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Marks that something is being done, so that the run does not end meanwhile because of a question."""
+        """Mark work in progress, so that an open question in another branch does not end the run."""
         self._busy += 1
-        self._rest.clear()
+        self._idle.clear()
         try:
             yield
         finally:
             self._busy -= 1
             if not self._busy:
-                self._rest.set()
+                self._idle.set()
 
-    def count(self, *, asks: bool = False) -> None:
-        """One more step begins. Raises ``StepLimit``, and ``TokenLimit`` for one that ``asks`` a model."""
+    def count_step(self, *, asks: bool = False) -> None:
+        """Count a step. Raises ``StepLimit``, and ``TokenLimit`` if the step ``asks`` a model."""
         if self._steps >= self.run.config.recursion_limit:
             raise StepLimit(f"The run took {self._steps} steps, its recursion_limit; send a higher one in its config.")
         if self._steps >= self._limits.steps:
@@ -132,9 +132,9 @@ class FunctionSession:
     async def commit(
         self, entries: Sequence[StepRecord], *, node: str = "", spent: ModelUsage = ModelUsage(), update: Any = None
     ) -> None:
-        """Make ``entries`` durable, with what the function has set and said meanwhile; ``update`` is set too.
+        """Make ``entries`` durable, together with ``update`` and the function's pending values and messages.
 
-        Raises ``JournalFull``, and whatever ends the run at this boundary.
+        Raises ``JournalFull``, and any error that ends the run at this step boundary.
         """
         self.values.apply(update or {})
         self._tokens += spent.usage.total_tokens if spent.usage is not None else 0
@@ -142,10 +142,10 @@ class FunctionSession:
         async with self._lock:
             self._check_open()
             try:
-                new = self.conversation.new()
+                new = self.conversation.uncommitted()
                 update = self._update(entries)
             except JournalFull as error:
-                self._break(error)
+                self._fail(error)
                 raise
             number = self.run.step
             step = Step(node=node, update=update, next=(self.node,), usage=spent.usage, model=spent.model)
@@ -153,36 +153,36 @@ class FunctionSession:
             self.conversation.announce(new, node, number)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Make durable that these calls may start."""
+        """Record durably that these calls may start."""
         async with self._lock:
             self._check_open()
             await self._write(self.run.intend(intents))
 
     def ask(self, interrupts: Sequence[Interrupt], branch: Branch) -> NeedsAnswer:
-        """Note what a person is asked; the exception that stops ``branch``."""
-        self.open += interrupts
+        """Add questions to a person; return the exception that stops ``branch``."""
+        self.open_interrupts += interrupts
         question = NeedsAnswer(interrupts[0].value)
-        branch.wait_for(question)
+        branch.block_on(question)
         return question
 
     def answer(self, id_: str) -> Any:
-        """A person's answer to the question ``id_``, which is used by that. Raises ``KeyError`` without one."""
+        """Return and consume a person's answer to the question ``id_``. Raises ``KeyError`` if there is none."""
         value = self.run.answers[id_]
-        self._used.add(id_)
+        self._used_answers.add(id_)
         return value
 
     def emit(self, value: Any) -> None:
-        """Send ``value``, unless it was sent before the function began again. Raises ``TypeError``."""
+        """Send ``value``, unless it was sent before the function restarted. Raises ``TypeError``."""
         raw = msgspec.Raw(to_json(value))
-        if not self.journal.expects(self.branch().path):
-            self._voice.say(raw)
+        if not self.journal.is_replaying(self.branch().path):
+            self._emitter.emit(raw)
 
-    async def rest(self) -> None:
-        """Wait until the branches that do something have come to an end or to a question of their own."""
-        while self._broken is None:
+    async def wait_until_idle(self) -> None:
+        """Wait until every active branch has ended or is blocked on a question."""
+        while self._failure is None:
             if self._busy:
-                await self._rest.wait()
-            for _ in range(QUIET_TURNS):
+                await self._idle.wait()
+            for _ in range(IDLE_ITERATIONS):
                 await asyncio.sleep(0)
                 if self._busy:
                     break
@@ -190,61 +190,61 @@ class FunctionSession:
                 return
 
     async def close(self) -> None:
-        """Stop what still runs."""
+        """Cancel tasks that still run."""
         self._closed = True
-        left = [task for task in self._tasks if not task.done()]
-        for task in left:
+        running = [task for task in self._tasks if not task.done()]
+        for task in running:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
+        if running:
+            await asyncio.wait(running)
         for task in self._tasks:
             if not task.cancelled():
-                task.exception()  # looked at: what a forgotten task raised is not worth a warning
+                task.exception()  # retrieved, so that asyncio logs no warning for a task that was never awaited
 
     def check(self) -> None:
-        """Raises what ended the run, whatever the function made of it."""
-        if self._broken is not None:
-            raise self._broken
+        """Raise the run's failure, even if the function has caught it."""
+        if self._failure is not None:
+            raise self._failure
 
     def finished(self, update: dict[str, Any]) -> RunOutcome:
-        """The end of the work: what is left to commit, and no journal any more."""
+        """Return the outcome of a finished function: its remaining changes, and the removal of the journal."""
         self.values.apply(update)
         changes, _ = self.values.take_changes()
-        said = self.conversation.new()
-        self.conversation.announce(said, self.node, self.run.step)
+        added = self.conversation.uncommitted()
+        self.conversation.announce(added, self.node, self.run.step)
         return RunOutcome(
-            step=Step(node=self.node, update={**changes, **self.conversation.update(said), JOURNAL: None})
+            step=Step(node=self.node, update={**changes, **self.conversation.update(added), JOURNAL: None})
         )
 
     def interrupted(self) -> RunOutcome:
-        """The end of this run: open questions, and what the run that goes on must find."""
+        """Return the outcome of an interrupted run: open questions, and the state that the resuming run needs."""
         update = self._update([])
         step = Step(node=self.node, update=update, next=(self.node,)) if update else None
-        left = {id_: answer for id_, answer in self.run.answers.items() if id_ not in self._used}
-        return RunOutcome(step=step, interrupts=tuple(self.open), answered=left)
+        unused = {id_: answer for id_, answer in self.run.answers.items() if id_ not in self._used_answers}
+        return RunOutcome(step=step, interrupts=tuple(self.open_interrupts), answered=unused)
 
     def _update(self, entries: Sequence[StepRecord]) -> dict[str, Any]:
         changes, before = self.values.take_changes()
-        said = self.conversation.new()
+        added = self.conversation.uncommitted()
         if not entries:
-            if not (changes or said or self.journal.waits):
+            if not (changes or added or self.journal.has_pending):
                 return {}
             entries = [StepRecord(at="", kind="pause")]
-        first = msgspec.structs.replace(entries[0], before=before, said=[message.id or "" for message in said])
-        return {**changes, **self.conversation.update(said), **self.journal.add(first, *entries[1:])}
+        first = msgspec.structs.replace(entries[0], before=before, said=[message.id or "" for message in added])
+        return {**changes, **self.conversation.update(added), **self.journal.add(first, *entries[1:])}
 
     async def _write(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:
-            self._break(error)
+            self._fail(error)
             raise
 
-    def _break(self, error: Exception) -> None:
-        self._broken = error
-        self._rest.set()
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._idle.set()
 
     def _check_open(self) -> None:
         self.check()
         if self._closed:
-            raise AgentError("The run of this function has ended: await everything that it starts.")
+            raise AgentError("The run of this function has ended: await every task that it starts.")

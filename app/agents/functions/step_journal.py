@@ -1,7 +1,7 @@
-"""The journal of a run: what the function has done so far, kept in the thread's state while the run is unfinished.
+"""The journal of a function's completed operations, stored in the thread's state while the work is unfinished.
 
-The function has no memory of its own. After a crash, or when a person has answered, it starts from its beginning, and
-at each place where it did something before it gets the result from here.
+After a crash, or when a person has answered, the function restarts from its beginning, and each recorded operation
+returns its result from the journal.
 """
 
 from typing import Any
@@ -13,18 +13,18 @@ from app.base.errors import JournalFull, PathChanged
 from app.domain.state import State
 
 JOURNAL = "__journal"
-"""The hidden channel: what the run began with, then an entry for each thing that was done."""
+"""The hidden channel: the start of the work, then an entry for each completed operation."""
 
 MAX_RESULT_BYTES = 1024 * 1024
-"""Bytes of JSON that one step may give back."""
+"""Largest result of one step, in bytes of JSON."""
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
-"""Bytes of JSON that a run may keep while it is unfinished."""
+"""Largest journal of a run, in bytes of JSON."""
 
 encode = msgspec.json.Encoder().encode
 
 
 class FunctionStart(msgspec.Struct, frozen=True, kw_only=True):
-    """How the work began: in which ``run`` of which ``agent``, with which ``input``, if the function takes one."""
+    """The start of the work: the ``run`` and ``agent``, and the ``input`` if the function takes one."""
 
     agent: str
     run: str
@@ -32,17 +32,17 @@ class FunctionStart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordedFailure(msgspec.Struct, frozen=True):
-    """What was raised: the name of its type and its message."""
+    """A recorded exception: the name of its type and its message."""
 
     kind: str
     words: str
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that was done at the place ``at``; ``of`` tells what it was asked with, where that must be the same.
+    """A completed operation at position ``at``; ``of`` is the digest of its arguments if they must not change.
 
-    ``update`` is what it changed in the thread's values. ``before`` are the values that channels had before the
-    function first changed them, ``said`` the ids of messages it added: both as of this entry's commit.
+    ``update`` is its update of the thread's values. ``before`` are the values that channels had before the function
+    first changed them, ``said`` the ids of messages it added: both as of this entry's commit.
     """
 
     at: str
@@ -61,90 +61,90 @@ _entry = msgspec.json.Decoder(StepRecord).decode
 
 
 class StepJournal:
-    """What is done. ``unread`` are the entries that the function has not come by yet since it began again.
+    """The recorded operations. ``unread`` are the entries that the replay has not reached yet.
 
-    ``before`` and ``said`` are those of all entries together.
+    ``before`` and ``said`` are merged over all entries. ``saved``: the stored state holds the journal's start.
     """
 
     def __init__(self, begun: FunctionStart) -> None:
         self.begun = begun
-        self.kept = False
+        self.saved = False
         self.unread: dict[str, StepRecord] = {}
         self.before: dict[str, msgspec.Raw] = {}
         self.said: set[str] = set()
         self._elements = [encode(begun)]
-        self._waiting: list[StepRecord] = []
+        self._pending: list[StepRecord] = []
         self._size = len(self._elements[0])
 
     @classmethod
     def load(cls, state: State, agent: str, run: str) -> "StepJournal":
-        """The journal in ``state``; a new one that begins in ``run`` where there is none of ``agent``."""
+        """Load the journal of ``agent`` from ``state``, or create one that starts in ``run``."""
         elements = state.elements(JOURNAL)
         begun = _begun(elements[0]) if elements else None
         if begun is None or begun.agent != agent:
             return cls(FunctionStart(agent=agent, run=run))
         journal = cls(begun)
-        journal.kept = True
+        journal.saved = True
         for element in elements[1:]:
             entry = _entry(element)
-            journal._take_in(entry, element)
+            journal._append(entry, element)
             if entry.at:
                 journal.unread[entry.at] = entry
         return journal
 
     @property
-    def waits(self) -> bool:
-        """Whether there is something that the next commit must take along."""
-        return bool(self._waiting) or not self.kept
+    def has_pending(self) -> bool:
+        """Whether entries wait for the next commit."""
+        return bool(self._pending) or not self.saved
 
     def take(self, at: str, kind: str, name: str, of: str = "") -> StepRecord | None:
-        """What was done at ``at``, if anything was. Raises ``PathChanged`` when it was something else."""
+        """Return the entry recorded at ``at``, or None. Raises ``PathChanged`` if it is a different operation."""
         found = self.unread.pop(at, None)
         if found is None:
             return None
         if (found.kind, found.name) != (kind, name):
             raise PathChanged(
-                f"The function took another path: at place {at} it did {found.kind} {found.name!r} before, and now "
-                f"wants {kind} {name!r}. It must do the same each time it begins again: put clocks, random numbers and "
-                "requests into steps. A new input begins anew."
+                f"The function took another path: at position {at} it did {found.kind} {found.name!r} before, and now "
+                f"does {kind} {name!r}. It must repeat the same operations when it restarts: put clocks, random "
+                "numbers and requests into steps. A new input starts over."
             )
         if found.of != of:
             raise PathChanged(
-                f"The function took another path: at place {at} it did {kind} {name!r} with something else before. It "
-                "must ask the same each time it begins again. A new input begins anew."
+                f"The function took another path: at position {at} it did {kind} {name!r} with other arguments before. "
+                "It must pass the same arguments when it restarts. A new input starts over."
             )
-        for inner in [place for place in self.unread if place.startswith(f"{at}/")]:
-            del self.unread[inner]  # done within this one
+        for inner in [position for position in self.unread if position.startswith(f"{at}/")]:
+            del self.unread[inner]  # covered by this entry
         return found
 
-    def expects(self, path: str) -> bool:
-        """Whether anything at or below ``path`` was done and not come by yet."""
-        return any(place.startswith(path) for place in self.unread)
+    def is_replaying(self, path: str) -> bool:
+        """Whether recorded operations at or below ``path`` are still to be replayed."""
+        return any(position.startswith(path) for position in self.unread)
 
-    def later(self, entry: StepRecord) -> None:
+    def defer(self, entry: StepRecord) -> None:
         """Add ``entry`` with the next commit."""
-        self._waiting.append(entry)
+        self._pending.append(entry)
 
     def add(self, *entries: StepRecord) -> dict[str, Any]:
-        """Add ``entries`` and those that wait; the update of the state that keeps them. Raises ``JournalFull``."""
-        fresh = [*self._waiting, *entries]
-        self._waiting = []
+        """Add ``entries`` and pending ones; return the update of the state that stores them. Raises ``JournalFull``."""
+        fresh = [*self._pending, *entries]
+        self._pending = []
         for entry in fresh:
             if len(bytes(entry.result)) > MAX_RESULT_BYTES:
                 raise JournalFull(
-                    f"{entry.kind} {entry.name!r} gave back {len(bytes(entry.result))} bytes of JSON, more than "
-                    f"{MAX_RESULT_BYTES}: keep large things elsewhere and give back where they are."
+                    f"{entry.kind} {entry.name!r} returned {len(bytes(entry.result))} bytes of JSON, more than "
+                    f"{MAX_RESULT_BYTES}: store large values elsewhere and return a reference."
                 )
-            self._take_in(entry, encode(entry))
+            self._append(entry, encode(entry))
         if self._size > MAX_JOURNAL_BYTES:
             raise JournalFull(
-                f"The steps of this run gave back {self._size} bytes of JSON together, more than {MAX_JOURNAL_BYTES}: "
-                "keep large things elsewhere and give back where they are."
+                f"The steps of this run returned {self._size} bytes of JSON together, more than {MAX_JOURNAL_BYTES}: "
+                "store large values elsewhere and return references."
             )
-        self.kept = True
+        self.saved = True
         return {JOURNAL: [msgspec.Raw(element) for element in self._elements]}
 
-    def _take_in(self, entry: StepRecord, element: bytes) -> None:
+    def _append(self, entry: StepRecord, element: bytes) -> None:
         self._elements.append(element)
         self._size += len(element)
         self.said.update(entry.said)
@@ -153,16 +153,16 @@ class StepJournal:
 
 
 def begin(agent: str, run: str, given: Any = msgspec.UNSET) -> dict[str, Any]:
-    """The update of the state with which work begins anew."""
+    """Return the update of the state that starts the work over."""
     return {JOURNAL: [msgspec.Raw(encode(FunctionStart(agent=agent, run=run, input=given)))]}
 
 
 def begun_in(state: State) -> UUID | None:
-    """The run in which the unfinished work in ``state`` began, if there is some."""
+    """Return the run that started the unfinished work in ``state``, or None."""
     elements = state.elements(JOURNAL)
     return UUID(_begun(elements[0]).run) if elements else None
 
 
 def unfinished(state: State) -> bool:
-    """Whether a function's work is under way in ``state``."""
+    """Whether ``state`` holds a function's unfinished work."""
     return bool(state.elements(JOURNAL))

@@ -1,4 +1,4 @@
-"""Steps of the author's own: work whose result is kept, so that it is done once however often the function begins."""
+"""Author-defined steps: work whose result is recorded, so that it runs once however often the function restarts."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 KIND = "step"
 MAX_THREADS = 64
-"""Sync steps that run at once in one process; more wait for a thread."""
+"""Concurrent sync steps in one process; more wait for a thread."""
 MAX_ABANDONED_THREADS = 256
 MAX_ERROR_LENGTH = 2000
 
@@ -30,33 +30,33 @@ _MARK = "__agent_step__"
 _threads = WorkerThreads(MAX_THREADS, MAX_ABANDONED_THREADS)
 
 running: ContextVar[FunctionSession | None] = ContextVar("session", default=None)
-"""The execution that the running code belongs to."""
+"""The session of the running code; None outside of runs."""
 
 
 async def run_step(session: FunctionSession, name: str, work: Callable[[], Any], kind: Any) -> Any:
-    """Do ``work`` once under ``name``; its result, as a ``kind``, then and ever after.
+    """Run ``work`` once under ``name`` and return its recorded result, converted to ``kind``.
 
-    Raises ``StepFailed`` for whatever ``work`` raises (but our own errors and a question to a person), ``TypeError``
-    for a result that is no JSON.
+    Raises ``StepFailed`` if ``work`` raises (except for our own errors and questions to a person), ``TypeError`` if
+    the result has no JSON form.
     """
     branch, at = session.enter()
-    place = session.locate(at, KIND, name)
-    if place.was is not None:
-        return _again(name, place.was, kind)
-    session.count()
+    position = session.locate(at, KIND, name)
+    if position.recorded is not None:
+        return _replay(name, position.recorded, kind)
+    session.count_step()
     with session.working():
         token = current.set(branch.inside(at))
         try:
-            result = to_json(await _done(work))
+            result = to_json(await _call(work))
         except AgentServiceError:
             raise
         except Exception as error:
             failure = RecordedFailure(type(error).__name__, str(error)[:MAX_ERROR_LENGTH])
-            session.journal.later(place.entry(failure=failure))
+            session.journal.defer(position.entry(failure=failure))
             raise StepFailed(name, failure.kind, failure.words) from error
         finally:
             current.reset(token)
-        await session.commit([place.entry(result)], node=name)
+        await session.commit([position.entry(result)], node=name)
     return convert(msgspec.json.decode(result), kind)
 
 
@@ -67,9 +67,9 @@ def step(*, name: str = "") -> Callable[[Callable[P, Awaitable[T]]], Callable[P,
 
 
 def step(work: Any = None, /, *, name: str = "") -> Any:
-    """Declare an async function as a step: what it returns is kept, under ``name`` (its own).
+    """Declare an async function as a step: its result is recorded under ``name``, by default the function's.
 
-    Outside of a run it is the function it was. Raises ``TypeError`` for one that is not async.
+    Outside of a run it is an ordinary function. Raises ``TypeError`` if it is not async.
     """
 
     def declare(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -92,27 +92,27 @@ def step(work: Any = None, /, *, name: str = "") -> Any:
     return declare if work is None else declare(work)
 
 
-def steps_beside(function: Callable[..., Any]) -> list[str]:
-    """The names of the declared steps that ``function`` can see in its module."""
+def declared_steps(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the steps declared in the module of ``function``."""
     found = [getattr(one, _MARK, None) for one in list(function.__globals__.values())]
     return list(dict.fromkeys(name for name in found if isinstance(name, str)))
 
 
 def returned_by(function: Callable[..., Any]) -> Any:
-    """The type that ``function`` says it returns; ``Any`` where it says nothing that can be read."""
+    """Return the annotated return type of ``function``; ``Any`` if it is missing or cannot be resolved."""
     try:
         return typing.get_type_hints(function).get("return", Any)
     except (NameError, TypeError, AttributeError):
         return Any
 
 
-async def _done(work: Callable[[], Any]) -> Any:
+async def _call(work: Callable[[], Any]) -> Any:
     function = work.func if isinstance(work, functools.partial) else work
     result = work() if inspect.iscoroutinefunction(function) else await _threads.run(work)
     return await result if inspect.isawaitable(result) else result
 
 
-def _again(name: str, entry: StepRecord, kind: Any) -> Any:
+def _replay(name: str, entry: StepRecord, kind: Any) -> Any:
     if entry.failure is not None:
         raise StepFailed(name, entry.failure.kind, entry.failure.words)
     return convert(msgspec.json.decode(entry.result), kind)

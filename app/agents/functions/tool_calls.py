@@ -1,4 +1,4 @@
-"""``context.tools``: the agent's tools, called by the function. Every round of calls is a step."""
+"""``context.tools``: calls of the agent's tools by the function. Every round of calls is a step."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from app.agents.functions.session import FunctionSession, StepPosition
 from app.agents.functions.step_journal import encode
 from app.agents.functions.values import ThreadValues
 from app.agents.port import RunContext, ToolIntent
-from app.agents.tool_loop.calls import Toolbox, key_of
+from app.agents.tool_loop.calls import Toolbox, idempotency_key
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
 from app.agents.tools.port import ToolClass
 from app.base.errors import ToolFailed
@@ -24,13 +24,13 @@ T = TypeVar("T")
 KIND = "tool"
 
 RequestedCall = ToolCall | InvalidToolCall | tuple[str, Mapping[str, Any]]
-"""A call: a model's, or the tool's name with its arguments."""
+"""A model's tool call, or a tool's name with its arguments."""
 
 _decode = msgspec.json.Decoder(ToolMessage).decode
 
 
 class _FunctionRunContext:
-    """The run as the function's tools see it: with the values that the function has set."""
+    """The run context for the function's tools, with the values that the function has set."""
 
     def __init__(self, run: RunContext, values: ThreadValues) -> None:
         self._run = run
@@ -41,7 +41,7 @@ class _FunctionRunContext:
 
 
 class ToolCaller:
-    """Calls of the agent's tools: checked against their schemas, side by side, each with timeout and key."""
+    """Calls the agent's tools: validated, concurrent, each with a timeout and an idempotency key."""
 
     def __init__(self, session: FunctionSession, toolbox: Toolbox) -> None:
         self._session = session
@@ -54,10 +54,10 @@ class ToolCaller:
     async def call(self, name: str, kind: type[T], /, **args: Any) -> T: ...
 
     async def call(self, name: str, kind: Any = str, /, **args: Any) -> Any:
-        """What the tool ``name`` answers to ``args``: its text, or its JSON as a ``kind``.
+        """Call the tool ``name`` and return its text, or its JSON converted to ``kind``.
 
-        Raises ``ToolFailed`` when it answers with an error (unknown tool, wrong arguments, exception, timeout), and
-        ``ValueError`` for an answer that is no ``kind``.
+        Raises ``ToolFailed`` if it answers with an error (unknown tool, wrong arguments, exception, timeout), and
+        ``ValueError`` if the result does not match ``kind``.
         """
         (message,) = await self.run([(name, args)])
         text = text_of(message.content)
@@ -69,41 +69,43 @@ class ToolCaller:
             value = msgspec.json.decode(text) if isinstance(message.content, str) else message.content
             return convert(value, kind)
         except ValueError as error:
-            raise ValueError(f"tool {name!r} answered something else: {error}") from error
+            raise ValueError(f"the result of tool {name!r} does not match the requested type: {error}") from error
 
     async def run(self, calls: AIMessage | Sequence[RequestedCall]) -> list[ToolMessage]:
-        """Run ``calls`` at the same time; their answers in the same order, errors as messages of status ``error``.
+        """Run ``calls`` concurrently; return their answers in order, errors as messages of status ``error``.
 
-        ``calls`` are those that a model's answer asks for, or ``(name, arguments)`` pairs. A round is one step: what
-        has answered is never called again, even when other calls of the round wait for a person.
+        ``calls``: a model's answer with tool calls, or ``(name, arguments)`` pairs. A round is one step: answered calls
+        are not repeated, even if other calls of the round wait for a person.
         """
         session = self._session
         branch, at = session.enter()
         wanted = self._calls(calls, at)
         done: dict[str, ToolMessage] = {}
-        places: dict[str, StepPosition] = {}
+        positions: dict[str, StepPosition] = {}
         for number, call in enumerate(wanted):
-            place = session.locate(f"{at}.{number}", KIND, call.name, _digest(call.args))
-            if place.was is None:
-                places[call.id] = place
+            position = session.locate(f"{at}.{number}", KIND, call.name, _digest(call.args))
+            if position.recorded is None:
+                positions[call.id] = position
             else:
-                done[call.id] = _decode(place.was.result)
-                session.values.apply(place.was.update)
-        if places:
-            session.count()
-            asked = PendingCalls(f"{session.journal.begun.run} {at}", [call for call in wanted if call.id in places])
+                done[call.id] = _decode(position.recorded.result)
+                session.values.apply(position.recorded.update)
+        if positions:
+            session.count_step()
+            pending = PendingCalls(
+                f"{session.journal.begun.run} {at}", [call for call in wanted if call.id in positions]
+            )
             with session.working():
-                done |= await self._work(asked, places, branch)
+                done |= await self._run_pending(pending, positions, branch)
         return [done[call.id] for call in wanted]
 
-    async def _work(
-        self, asked: PendingCalls, places: Mapping[str, StepPosition], branch: Branch
+    async def _run_pending(
+        self, pending: PendingCalls, positions: Mapping[str, StepPosition], branch: Branch
     ) -> dict[str, ToolMessage]:
         session = self._session
-        if intents := self._intents(asked):
+        if intents := self._intents(pending):
             await session.intend(intents)
-        answers = await self._toolbox.run(asked, self._run)
-        entries = [places[message.tool_call_id].entry(encode(message)) for message in answers.messages]
+        answers = await self._toolbox.run(pending, self._run)
+        entries = [positions[message.tool_call_id].entry(encode(message)) for message in answers.messages]
         if entries:
             entries[0] = msgspec.structs.replace(entries[0], update=answers.update)
             await session.commit(entries, update=answers.update)
@@ -111,19 +113,19 @@ class ToolCaller:
             raise session.ask(answers.interrupts, branch)
         return {message.tool_call_id: message for message in answers.messages}
 
-    def _intents(self, asked: PendingCalls) -> tuple[ToolIntent, ...]:
-        """The calls that may do something, so that a crash cannot hide that they were made."""
+    def _intents(self, pending: PendingCalls) -> tuple[ToolIntent, ...]:
+        """Return intents for calls with side effects, so that a crash cannot hide that they were made."""
         return tuple(
             ToolIntent(
                 call_id=call.id,
                 tool=call.name,
                 tool_class=self._toolbox.tool_class(call.name),
-                key=key_of(self._run, asked.message_id, call),
+                key=idempotency_key(self._run, pending.message_id, call),
                 args=encode(call.args),
             )
-            for call in asked.calls
+            for call in pending.calls
             if self._toolbox.tool_class(call.name) is not ToolClass.READ_ONLY
-            and self._toolbox.may_start(call, asked.message_id, self._run)
+            and self._toolbox.may_start(call, pending.message_id, self._run)
         )
 
     def _calls(self, calls: AIMessage | Sequence[RequestedCall], at: str) -> list[AnyToolCall]:
@@ -137,7 +139,7 @@ class ToolCaller:
             else:
                 name, given = one
                 args = to_builtins(given)
-                id_ = uuid5(seed, f"{at}.{number} {_digest(args)}").hex  # other arguments are another call
+                id_ = uuid5(seed, f"{at}.{number} {_digest(args)}").hex  # other arguments make another call
                 found.append(ToolCall(name=name, args=args, id=f"call_{id_}"))
         if len({call.id for call in found}) < len(found):
             raise ValueError("two of the calls have the same id")

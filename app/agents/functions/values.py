@@ -1,4 +1,4 @@
-"""The thread's values as the function sees them: as they were when it began, with what it has set since."""
+"""The thread's values as a function agent sees them: a snapshot from its start, with its own changes."""
 
 import copy
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ MEMORY = "memory"
 
 
 class ThreadValues:
-    """``context.state``: the thread's values. What is set is committed with the next step.
+    """``context.state``: the thread's values. Changes are committed with the next step.
 
-    When the function begins again it sees each value as it was the first time, not as its own later steps left it.
+    A replayed function reads each value as it was originally, not as its own later steps left it.
     """
 
     def __init__(self, state: State, journal: StepJournal) -> None:
@@ -35,9 +35,9 @@ class ThreadValues:
     def get(self, name: str, kind: type[T], default: T) -> T: ...
 
     def get(self, name: str, kind: Any = Any, default: Any = None) -> Any:
-        """The value ``name`` as a ``kind``; ``default`` where there is none.
+        """Return the value ``name`` converted to ``kind``; ``default`` if missing.
 
-        Raises ``ValueError`` for a value that is no ``kind``.
+        Raises ``ValueError`` if the value does not match ``kind``.
         """
         if name in self._own:
             value = msgspec.json.decode(self._own[name])
@@ -50,12 +50,12 @@ class ThreadValues:
         try:
             return convert(value, kind)
         except ValueError as error:
-            raise ValueError(f"the value {name!r} is not what was asked for: {error}") from error
+            raise ValueError(f"the value {name!r} does not match the requested type: {error}") from error
 
     def set(self, name: str, value: Any) -> None:
         """Set the value ``name`` to any JSON (or struct, dataclass, model).
 
-        Raises ``ValueError`` for a reserved name, ``TypeError`` for what is no JSON.
+        Raises ``ValueError`` for a reserved name, ``TypeError`` if the value has no JSON form.
         """
         check_name(name)
         self._own[name] = to_json(value)
@@ -74,30 +74,30 @@ class ThreadValues:
         return isinstance(name, str) and self.get(name) is not None
 
     def apply(self, update: Mapping[str, Any]) -> None:
-        """Set all of ``update``."""
+        """Set every value of ``update``."""
         for name, value in update.items():
             self.set(name, value)
 
     def take_changes(self) -> tuple[dict[str, Any], dict[str, msgspec.Raw]]:
-        """What is not in the thread's state yet, and the values there before the function first changed them."""
+        """Return changes not yet in the thread's state, and the values before the function first changed them."""
         update: dict[str, Any] = {}
         before: dict[str, msgspec.Raw] = {}
         for name in sorted(self._dirty):
             channel = self._state.channels.get(name)
-            there = b"null" if channel is None else channel.json()
-            if there == self._own[name]:
+            stored = b"null" if channel is None else channel.json()
+            if stored == self._own[name]:
                 continue
             update[name] = msgspec.json.decode(self._own[name])
             if name not in self._journal.before:
-                before[name] = msgspec.Raw(there)
+                before[name] = msgspec.Raw(stored)
         self._dirty.clear()
         return update, before
 
 
 class NamedMemory:
-    """``context.memory``: what to remember, as named values.
+    """``context.memory``: named values of this thread.
 
-    It lives in the thread's values (under ``memory``) and lasts as long as the thread: no other thread sees it.
+    Stored in the thread's values under ``memory``, for the lifetime of the thread and invisible to other threads.
     """
 
     def __init__(self, values: ThreadValues) -> None:
@@ -111,14 +111,14 @@ class NamedMemory:
     async def get(self, key: str, kind: type[T], default: T) -> T: ...
 
     async def get(self, key: str, kind: Any = Any, default: Any = None) -> Any:
-        """What is remembered as ``key``, as a ``kind``; ``default`` where there is nothing. Raises ``ValueError``."""
+        """Return the value ``key`` converted to ``kind``; ``default`` if missing. Raises ``ValueError``."""
         value = self._all().get(key)
         return copy.copy(default) if value is None else convert(value, kind)
 
     async def set(self, key: str, value: Any) -> None:
-        """Remember ``value`` (None: forget) as ``key``."""
-        kept = {name: one for name, one in self._all().items() if name != key}
-        self._values.set(MEMORY, kept if value is None else {**kept, key: value})
+        """Store ``value`` as ``key``; None deletes it."""
+        others = {name: one for name, one in self._all().items() if name != key}
+        self._values.set(MEMORY, others if value is None else {**others, key: value})
 
     def _all(self) -> dict[str, Any]:
         found = self._values.get(MEMORY)
@@ -126,7 +126,7 @@ class NamedMemory:
 
 
 def check_name(name: str) -> None:
-    """Raises ``ValueError`` for the name of a value that a function cannot set."""
+    """Raise ``ValueError`` if a function cannot set the value ``name``."""
     if name == MESSAGES:
         raise ValueError("messages are added with context.say, or returned")
     if not name or name.startswith(HIDDEN):

@@ -1,1 +1,1 @@
-"""The built-in tool-calling agent. Pure: it does nothing but through its ports."""
+"""The built-in tool-calling agent. Pure: all side effects go through its ports."""

@@ -1,4 +1,4 @@
-"""The loop: ask the model, run the tools it asks for, until it answers in words."""
+"""The tool loop: call the model, run the tools it requests, and repeat until it answers without tool calls."""
 
 import contextlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import msgspec
 
 from app.agents.port import RESUME_NODE, START_NODE, RunContext, RunOutcome, Step, ToolIntent
 from app.agents.tool_loop.answer_stream import AnswerAssembler, answered_by
-from app.agents.tool_loop.calls import Toolbox, key_of
+from app.agents.tool_loop.calls import Toolbox, idempotency_key
 from app.agents.tool_loop.conversation import Conversation, PendingCalls, call_ids, calls_of, paired, unanswered
 from app.agents.tool_loop.conversation_window import ConversationWindow, SummaryMemory
 from app.agents.tool_loop.graph import MEMORY_NODE, MODEL_NODE, SCHEMAS, TOOLS_NODE, graph_of
@@ -25,7 +25,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one run may take: model and tool steps, seconds, tokens of all its model calls."""
+    """Limits of one run: model and tool steps, seconds, tokens of all its model calls."""
 
     steps: Annotated[int, msgspec.Meta(ge=1)] = 50
     seconds: Annotated[float, msgspec.Meta(gt=0)] = 600.0
@@ -33,7 +33,7 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ToolLoopConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How an agent speaks: its system prompt, its bounds, and what it asks of the model (None: the model's own)."""
+    """Settings of an agent: system prompt, limits, and model parameters (None: the model's default)."""
 
     instructions: str = ""
     limits: RunLimits = RunLimits()
@@ -42,47 +42,47 @@ class ToolLoopConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolLoop:
-    """An agent out of a model, instructions and tools (``app.agents.port.Agent``)."""
+    """An agent made of a model, instructions and tools (``app.agents.port.Agent``)."""
 
     def __init__(
         self,
         name: str,
         model: Model,
         toolbox: Toolbox,
-        manner: ToolLoopConfig = ToolLoopConfig(),
+        config: ToolLoopConfig = ToolLoopConfig(),
         description: str = "",
         memory: SummaryMemory | None = None,
     ) -> None:
-        """``memory``: how long conversations are kept within a budget. Raises ``UsageError`` for too small a one."""
+        """``memory`` keeps long conversations within a token budget. Raises ``UsageError`` if it is too small."""
         self.name = name
         self.description = description
-        self.limits = manner.limits
-        self.seconds = manner.limits.seconds
+        self.limits = config.limits
+        self.seconds = config.limits.seconds
         self._model = model
         self._toolbox = toolbox
-        self._manner = manner
+        self._config = config
         self._memory = memory
-        self._fixed = 0 if memory is None else memory.fixed(manner.instructions, toolbox.specs)
+        self._fixed_tokens = 0 if memory is None else memory.fixed_tokens(config.instructions, toolbox.specs)
         self.nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE, *([] if memory is None else [MEMORY_NODE]))
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """Messages in any of the usual forms."""
+        """Read messages in any supported form."""
         return read_input(value, run_id)
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """The same."""
+        """Read messages and values, as ``read_input``."""
         return read_input(value, run_id)
 
     def schemas(self) -> dict[str, Any]:
-        """Of a conversation."""
+        """Return the JSON Schemas of a conversation."""
         return SCHEMAS
 
     def graph(self) -> dict[str, Any]:
-        """Model and tools, in a circle."""
+        """Return the graph of model and tools."""
         return graph_of(tools=bool(self._toolbox.specs), memory=self._memory is not None)
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
-        """The tools where the last message asks for them; else the model, or after it the end."""
+        """Return the tools node if the last message has open calls, else the model, or nothing after the model."""
         if node not in {START_NODE, RESUME_NODE, *self.nodes}:
             return ()
         if unanswered(map(_decode, reversed(state.elements(MESSAGES)))):
@@ -90,37 +90,37 @@ class ToolLoop:
         return () if node == MODEL_NODE else (MODEL_NODE,)
 
     async def run(self, context: RunContext) -> RunOutcome:
-        """Go on with the nodes whose turn it is: the tools that the last message asks for, or the model."""
+        """Resume at the next node, the open tool calls or the model, and loop until the run ends."""
         messages = Conversation.of(context.state)
-        asked = unanswered(reversed(messages)) if TOOLS_NODE in context.next else None
-        if asked is None and MODEL_NODE not in context.next and TOOLS_NODE not in context.next:
+        pending = unanswered(reversed(messages)) if TOOLS_NODE in context.next else None
+        if pending is None and MODEL_NODE not in context.next and TOOLS_NODE not in context.next:
             return RunOutcome()
-        if asked is not None:
-            await context.intend(self._intents(asked, context))
-        memory = None if self._memory is None else ConversationWindow(self._memory, self._fixed)
+        if pending is not None:
+            await context.intend(self._intents(pending, context))
+        window = None if self._memory is None else ConversationWindow(self._memory, self._fixed_tokens)
         steps = tokens = 0
         while True:
             self._check_steps(steps, context)
             steps += 1
-            if asked is not None:
-                waiting = await self._run_tools(asked, messages, context)
+            if pending is not None:
+                waiting = await self._run_tools(pending, messages, context)
                 if waiting is not None:
                     return waiting
-                asked = None
+                pending = None
                 continue
             self._check_tokens(tokens)
-            while memory is not None and (summary := await memory.step(messages, context)) is not None:
+            while window is not None and (summary := await window.step(messages, context)) is not None:
                 await context.commit(summary)
                 tokens += summary.usage.total_tokens if summary.usage else 0
                 self._check_tokens(tokens)
-            message = await self._ask_model(messages, memory.told(messages, context) if memory else messages, context)
+            message = await self._ask_model(messages, window.select(messages, context) if window else messages, context)
             tokens += message.usage_metadata.total_tokens if message.usage_metadata else 0
             step = self._model_step(message, context)
             if not step.next:
                 return RunOutcome(step=step)
             await context.commit(step)
             messages.extend([message])
-            asked = unanswered(reversed(messages))
+            pending = unanswered(reversed(messages))
 
     def _check_steps(self, steps: int, context: RunContext) -> None:
         if steps >= context.config.recursion_limit:
@@ -135,14 +135,16 @@ class ToolLoop:
                 "limits.tokens."
             )
 
-    async def _ask_model(self, messages: Sequence[Message], told: Sequence[Message], context: RunContext) -> AIMessage:
-        """Ask with what is ``told`` of the conversation's ``messages``."""
+    async def _ask_model(
+        self, messages: Sequence[Message], window: Sequence[Message], context: RunContext
+    ) -> AIMessage:
+        """Call the model with the ``window`` of the conversation's ``messages``."""
         request = ModelRequest(
-            messages=paired(told),
-            instructions=self._manner.instructions,
+            messages=paired(window),
+            instructions=self._config.instructions,
             tools=self._toolbox.specs,
-            temperature=self._manner.temperature,
-            max_tokens=self._manner.max_tokens,
+            temperature=self._config.temperature,
+            max_tokens=self._config.max_tokens,
             tenant=str(context.tenant_id),
         )
         context.check_lease()
@@ -150,40 +152,40 @@ class ToolLoop:
         stream = self._model.stream(request)
         async with contextlib.aclosing(stream) as events:  # type: ignore[type-var]
             async for event in events:
-                answer.take(event)
+                answer.add(event)
         return answer.message()
 
     def _model_step(self, message: AIMessage, context: RunContext) -> Step:
-        asked = PendingCalls(message.id or "", calls_of(message))
+        pending = PendingCalls(message.id or "", calls_of(message))
         return Step(
             node=MODEL_NODE,
             update={MESSAGES: [msgspec.Raw(encode(message))]},
-            next=(TOOLS_NODE,) if asked.calls else (),
+            next=(TOOLS_NODE,) if pending.calls else (),
             usage=message.usage_metadata,
             model=answered_by(message),
-            intents=self._intents(asked, context),
+            intents=self._intents(pending, context),
         )
 
-    def _intents(self, asked: PendingCalls, context: RunContext) -> tuple[ToolIntent, ...]:
+    def _intents(self, pending: PendingCalls, context: RunContext) -> tuple[ToolIntent, ...]:
         return tuple(
             ToolIntent(
                 call_id=call.id,
                 tool=call.name,
                 tool_class=self._toolbox.tool_class(call.name),
-                key=key_of(context, asked.message_id, call),
+                key=idempotency_key(context, pending.message_id, call),
                 args=encode(call.args),
             )
-            for call in asked.calls
-            if self._toolbox.may_start(call, asked.message_id, context)
+            for call in pending.calls
+            if self._toolbox.may_start(call, pending.message_id, context)
         )
 
-    async def _run_tools(self, asked: PendingCalls, messages: Conversation, context: RunContext) -> RunOutcome | None:
-        """Run the calls and add what they answer to ``messages``; an outcome when some of them wait for a person."""
-        answers = await self._toolbox.run(asked, context)
-        new: list[Message] = [*_revised(messages, asked.message_id, answers.edited), *answers.messages]
+    async def _run_tools(self, pending: PendingCalls, messages: Conversation, context: RunContext) -> RunOutcome | None:
+        """Run the calls and add their answers to ``messages``. Return an outcome if some wait for a person."""
+        answers = await self._toolbox.run(pending, context)
+        new: list[Message] = [*_revised(messages, pending.message_id, answers.edited), *answers.messages]
         raw = [msgspec.Raw(encode(message)) for message in new]
-        following = TOOLS_NODE if answers.interrupts else MODEL_NODE
-        step = Step(node=TOOLS_NODE, update={MESSAGES: raw, **answers.update}, next=(following,))
+        next_node = TOOLS_NODE if answers.interrupts else MODEL_NODE
+        step = Step(node=TOOLS_NODE, update={MESSAGES: raw, **answers.update}, next=(next_node,))
         number = context.step
         if not answers.interrupts:
             await context.commit(step)
@@ -200,12 +202,12 @@ class ToolLoop:
 
 
 def _revised(messages: Conversation, message_id: str, edited: dict[str, dict[str, Any]]) -> list[Message]:
-    """The message that asked, with the calls that people edited: what was run is what the model reads it asked for."""
+    """Return the requesting message with the calls that people edited, so that the model sees the calls that ran."""
     if not edited:
         return []
-    place = next(n for n, message in enumerate(messages) if message.id == message_id)
-    message = messages[place]
+    index = next(n for n, message in enumerate(messages) if message.id == message_id)
+    message = messages[index]
     assert isinstance(message, AIMessage)
     calls = [msgspec.structs.replace(c, args=edited[c.id]) if c.id in edited else c for c in message.tool_calls]
-    messages.replace(place, msgspec.structs.replace(message, tool_calls=calls))
-    return [messages[place]]
+    messages.replace(index, msgspec.structs.replace(message, tool_calls=calls))
+    return [messages[index]]

@@ -1,4 +1,4 @@
-"""A streamed answer, put together: pieces go out as they come, the whole message stays."""
+"""Assemble a streamed answer: publish its deltas as they arrive, and build the whole message."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,31 +25,31 @@ class _PartialCall(msgspec.Struct):
 
 
 class AnswerAssembler:
-    """Collects one answer's events and says them at once under a message id of this attempt's own.
+    """Collect one answer's events and publish them under a message id that is unique to this attempt.
 
-    Every call has an id that no other call of the conversation has, whatever the provider sent: answers, intents and
-    idempotency keys go by it. ``taken`` gives the ids so far; it is asked only when there are calls.
+    Every call gets an id that is unique in the conversation, whatever the provider sent: answers, intents and
+    idempotency keys depend on it. ``used_ids`` returns the ids so far; it is called only if there are calls.
     """
 
-    def __init__(self, context: RunContext, node: str, taken: Callable[[], set[str]]) -> None:
+    def __init__(self, context: RunContext, node: str, used_ids: Callable[[], set[str]]) -> None:
         self.message_id = context.message_id()
         self._emit = context.emit
         self._step = context.step
         self._node = node
-        self._taken = taken
+        self._used_ids = used_ids
         self._ids: set[str] | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, _PartialCall] = {}
         self._finished: Finished | None = None
 
-    def take(self, event: ModelEvent) -> None:
-        """The next event."""
+    def add(self, event: ModelEvent) -> None:
+        """Add the next event."""
         if isinstance(event, TextDelta):  # nearly all of them
             self._text.append(event.text)
             self._emit(MessageDelta(self.message_id, self._node, self._step, event.text))
         elif isinstance(event, ToolCallDelta):
-            self._take_call(event)
+            self._add_call(event)
         elif isinstance(event, ReasoningDelta):
             self._reasoning.append(event.text)
             self._emit(MessageDelta(self.message_id, self._node, self._step, reasoning=event.text))
@@ -58,7 +58,7 @@ class AnswerAssembler:
             self._emit(MessageDelta(self.message_id, self._node, self._step, last=True))
 
     def message(self) -> AIMessage:
-        """The whole message."""
+        """Build the whole message."""
         calls: list[ToolCall] = []
         invalid: list[InvalidToolCall] = []
         for _, call in sorted(self._calls.items()):
@@ -74,39 +74,39 @@ class AnswerAssembler:
             tool_calls=calls,
             invalid_tool_calls=invalid,
             additional_kwargs={"reasoning_content": "".join(self._reasoning)} if self._reasoning else {},
-            response_metadata=_about(end) if end else {},
+            response_metadata=_metadata(end) if end else {},
             usage_metadata=end.usage if end else None,
         )
 
-    def _take_call(self, event: ToolCallDelta) -> None:
+    def _add_call(self, event: ToolCallDelta) -> None:
         call = self._calls.get(event.index)
         piece = {"index": event.index, "id": None, "name": None, "args": event.args}
         if call is None:
-            call = self._calls[event.index] = _PartialCall(self._own_id(event.id), _printable(event.name or ""), [])
+            call = self._calls[event.index] = _PartialCall(self._unique_id(event.id), _printable(event.name or ""), [])
             piece.update(id=call.id, name=call.name)
         call.args.append(event.args)
         self._emit(MessageDelta(self.message_id, self._node, self._step, tool_call=piece))
 
-    def _own_id(self, given: str | None) -> str:
+    def _unique_id(self, given: str | None) -> str:
         if self._ids is None:
-            self._ids = self._taken()
+            self._ids = self._used_ids()
         usable = given and given not in self._ids and given.isprintable() and len(given) <= MAX_ID_LENGTH
         own = given if given and usable else f"call_{new_id().hex}"
         self._ids.add(own)
         return own
 
 
-def _about(end: Finished) -> dict[str, Any]:
-    about = {"model_name": end.model, "model_provider": end.vendor, "finish_reason": end.reason}
-    return {**about, "cached": True} if end.cached else about
+def _metadata(end: Finished) -> dict[str, Any]:
+    metadata = {"model_name": end.model, "model_provider": end.vendor, "finish_reason": end.reason}
+    return {**metadata, "cached": True} if end.cached else metadata
 
 
 def answered_by(message: AIMessage) -> str:
-    """Who said ``message``: vendor:model."""
-    about = message.response_metadata
-    return f"{about.get('model_provider', '')}:{about.get('model_name', '')}"
+    """Return the model that wrote ``message``, as vendor:model."""
+    metadata = message.response_metadata
+    return f"{metadata.get('model_provider', '')}:{metadata.get('model_name', '')}"
 
 
 def _printable(name: str) -> str:
-    """A name that can be stored and shown; real tools' names are printable anyway."""
+    """Strip unprintable characters from a tool name that a model made up."""
     return "".join(filter(str.isprintable, name[:MAX_NAME_LENGTH]))

@@ -1,7 +1,4 @@
-"""Which calls a person approves before they run, how they are asked, and what their answers mean.
-
-Calls of which a crash has hidden whether they happened: what their class allows, and how a person decides.
-"""
+"""Human approval of tool calls before they run, and human review of calls that a crash left unresolved."""
 
 from typing import Any, Literal
 
@@ -19,9 +16,9 @@ _ALIASES = {"accept": "approve", "ignore": "reject", "response": "respond"}
 
 
 class ApprovalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Calls that wait for a person: of these tools (``*``: of all), and of every tool of these classes.
+    """Which calls need approval: those of these ``tools`` (``*``: all), and of every tool of these ``classes``.
 
-    ``by`` tells who may approve them: anyone with the scope, or only another person than the one who began the work.
+    ``by``: who may approve, anyone with the scope, or only a person other than the one who started the work.
     """
 
     tools: list[str] = []
@@ -29,12 +26,12 @@ class ApprovalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     by: Literal["anyone", "other"] = "anyone"
 
     def covers(self, name: str, tool_class: ToolClass) -> bool:
-        """Whether calls of the tool ``name`` wait."""
+        """Whether calls of the tool ``name`` need approval."""
         return name in self.tools or "*" in self.tools or tool_class in self.classes
 
 
 class ApprovalDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person decided: ``args`` to run an edited call with, ``result`` that stands for the tool's own."""
+    """A person's decision: ``args`` of an edited call, ``result`` in place of the tool's own."""
 
     action: str
     args: dict[str, Any] = {}
@@ -43,18 +40,18 @@ class ApprovalDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def approval_id(message_id: str, call: ToolCall) -> str:
-    """The key of the question about ``call``: another call, or the same with other arguments, is another question."""
+    """Return the key of the approval of ``call``; different arguments give a different key."""
     return interrupt_id("approval", message_id, call.id, call.name, call.args)
 
 
-def question(call: ToolCall, tool_class: ToolClass, problem: str = "") -> dict[str, Any]:
-    """The value of the interrupt; ``problem`` says what was wrong with the answer before.
+def approval_request(call: ToolCall, tool_class: ToolClass, problem: str = "") -> dict[str, Any]:
+    """Build the value of the approval interrupt; ``problem`` says what was wrong with the previous answer.
 
-    ``action_requests`` and ``review_configs`` are the form of LangChain's ``HITLRequest``, by which front ends know
-    an approval and show buttons for it; the other members are this server's own.
+    ``action_requests`` and ``review_configs`` follow LangChain's ``HITLRequest``, so that front ends recognise an
+    approval and show buttons; the other members are this server's own.
     """
     description = f"Tool execution requires approval\n\nTool: {call.name}\nArgs: {_encode(call.args).decode()}"
-    asked: dict[str, Any] = {
+    value: dict[str, Any] = {
         "action_requests": [
             {
                 "name": call.name,
@@ -70,13 +67,13 @@ def question(call: ToolCall, tool_class: ToolClass, problem: str = "") -> dict[s
         "tool_class": tool_class,
         "actions": list(APPROVAL_ACTIONS),
     }
-    return {**asked, "problem": problem} if problem else asked
+    return {**value, "problem": problem} if problem else value
 
 
-def decide(answer: Any, tool: str) -> ApprovalDecision:
-    """Read a person's answer about a call of ``tool``.
+def read_decision(answer: Any, tool: str) -> ApprovalDecision:
+    """Parse a person's answer about a call of ``tool``.
 
-    Raises ``ValueError`` for one that says nothing clear: it must not count as a yes.
+    Raises ``ValueError`` if the answer is ambiguous: it must not count as approval. Accepted forms:
 
     ``true``, ``"approve"``, ``{"action": "approve"}``; ``false``, ``"reject"``, ``{"action": "reject", "reason": …}``;
     ``{"action": "edit", "args": {…}}``; ``{"action": "respond", "result": …}``. Or LangChain's ``HITLResponse``:
@@ -92,7 +89,7 @@ def decide(answer: Any, tool: str) -> ApprovalDecision:
     if isinstance(answer, str):
         answer = {"action": answer}
     if not isinstance(answer, dict):
-        raise ValueError(_EXPECTED)  # noqa: TRY004  the answer is at fault, no caller
+        raise ValueError(_EXPECTED)  # noqa: TRY004  the answer is invalid, not the caller's argument
     named = answer.get("action", answer.get("type"))
     action = _ALIASES.get(named, named) if isinstance(named, str) else None
     if action not in APPROVAL_ACTIONS:
@@ -127,24 +124,26 @@ _EXPECTED = f"Answer with an action, one of {', '.join(APPROVAL_ACTIONS)}."
 REVIEW_ACTIONS = ("retry", "done", "failed", "abort")
 
 SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.TRANSACTIONAL})
-"""Reading changes nothing, a key makes a repetition none, and a change of values is committed with its step."""
+"""Reads change nothing, idempotency keys deduplicate repetitions, and changes of values commit with their step."""
 
 
 class ReviewDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person says of the call: ``result`` is what the model shall read where it was done or has failed."""
+    """A person's verdict on an unresolved call: ``result`` is shown to the model if it was done or has failed."""
 
     action: str
     result: Any = None
 
 
 def review_id(message_id: str, call: ToolCall, attempt: str) -> str:
-    """The id of the question about one ``attempt`` of ``call``: an answer never counts for a later attempt."""
+    """Return the key of the review of one ``attempt`` of ``call``: an answer never applies to a later attempt."""
     return interrupt_id("review", message_id, call.id, call.name, call.args, attempt)
 
 
-def review(call: ToolCall, args: dict[str, Any], tool_class: ToolClass, key: str, problem: str) -> dict[str, Any]:
-    """The value of the interrupt; ``problem`` says what was wrong with the answer before."""
-    asked: dict[str, Any] = {
+def review_request(
+    call: ToolCall, args: dict[str, Any], tool_class: ToolClass, key: str, problem: str
+) -> dict[str, Any]:
+    """Build the value of the review interrupt; ``problem`` says what was wrong with the previous answer."""
+    value: dict[str, Any] = {
         "type": "tool_review",
         "tool": call.name,
         "args": args,
@@ -153,11 +152,11 @@ def review(call: ToolCall, args: dict[str, Any], tool_class: ToolClass, key: str
         "idempotency_key": key,
         "actions": list(REVIEW_ACTIONS),
     }
-    return {**asked, "problem": problem} if problem else asked
+    return {**value, "problem": problem} if problem else value
 
 
-def judge(answer: Any) -> ReviewDecision:
-    """Read a person's answer, ``{"action": …, "result": …}`` or the action alone. Raises ``ValueError``."""
+def read_review(answer: Any) -> ReviewDecision:
+    """Parse a person's answer, ``{"action": …, "result": …}`` or the action alone. Raises ``ValueError``."""
     if isinstance(answer, str):
         answer = {"action": answer}
     if not isinstance(answer, dict) or answer.get("action") not in REVIEW_ACTIONS:

@@ -1,10 +1,7 @@
-"""Tool calls: checked, run side by side, and always answered; what goes wrong is told to the model.
+"""Validate and run tool calls concurrently; report errors to the model as tool messages.
 
-A tool call that may ask a person while it runs.
-
-What tools return, made fit to be stored and to be read by a model.
-
-How a running tool speaks to its clients.
+Also: the questions that a running call asks a person, the validation of tool results, and the custom events that a
+running tool emits.
 """
 
 import asyncio
@@ -24,11 +21,11 @@ from app.agents.tool_loop.approval import (
     ApprovalDecision,
     ApprovalPolicy,
     approval_id,
-    decide,
-    judge,
-    question,
-    review,
+    approval_request,
+    read_decision,
+    read_review,
     review_id,
+    review_request,
 )
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls
 from app.agents.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
@@ -44,15 +41,15 @@ from app.infra.telemetry.tool_calls import OnToolStart, unrecorded
 
 
 class AwaitingAnswers(msgspec.Struct, frozen=True):
-    """A call that cannot end before these questions are answered."""
+    """The outcome of a call that waits for answers to these questions."""
 
     interrupts: list[Interrupt]
 
 
 class CallQuestions:
-    """One call of the message ``message_id``: the answers that it has ``used``, and the questions that are ``open``.
+    """One call of the message ``message_id``: the answers it has ``used``, and its ``open_interrupts``.
 
-    ``edited`` are the arguments that a person gave it in place of its own; ``aborted``: a person ends the run here.
+    ``edited``: arguments that a person substituted for its own; ``aborted``: a person ends the run here.
     """
 
     def __init__(self, call: AnyToolCall, message_id: str, context: RunContext) -> None:
@@ -60,40 +57,40 @@ class CallQuestions:
         self.message_id = message_id
         self.context = context
         self.used: dict[str, Any] = {}
-        self.open: list[Interrupt] = []
+        self.open_interrupts: list[Interrupt] = []
         self.edited: dict[str, Any] | None = None
         self.aborted = False
-        self._asked = 0
+        self._question_count = 0
 
     def ask(self, value: Any) -> Any:
-        """The answer to the call's next question, from any thread.
+        """Return the answer to the call's next question. Thread-safe.
 
-        Raises ``NeedsAnswer`` while there is none, ``TypeError`` for a ``value`` that is no JSON. A question is known
-        by its place among the call's questions, and belongs to the call with these arguments.
+        Raises ``NeedsAnswer`` if it is unanswered, ``TypeError`` if ``value`` is not valid JSON. A question is
+        identified by the call, its arguments, and its index among the call's questions.
         """
         call = self.call
-        id_ = interrupt_id("tool", self.message_id, call.id, call.name, call.args, self._asked)
-        self._asked += 1
+        id_ = interrupt_id("tool", self.message_id, call.id, call.name, call.args, self._question_count)
+        self._question_count += 1
         if id_ in self.context.answers:
             answer = self.used[id_] = self.context.answers[id_]
             return answer
-        self.open.append(Interrupt(id_, msgspec.json.decode(msgspec.json.encode(value)), call_id=call.id))
+        self.open_interrupts.append(Interrupt(id_, msgspec.json.decode(msgspec.json.encode(value)), call_id=call.id))
         raise NeedsAnswer(value)
 
 
 MAX_RESULT_LENGTH = 256 * 1024
-"""Characters of text that the model gets to read; more is cut."""
+"""Characters of a text result shown to the model; longer results are truncated."""
 MAX_RESULT_BYTES = 4 * 1024 * 1024
-"""Bytes of a whole result as JSON, artifact and update included; a larger one is an error."""
+"""Largest result in bytes of JSON, artifact and update included; a larger one is an error."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ToolResult).decode
 
 
 def checked_result(result: ToolResult) -> ToolResult:
-    """``result`` as it will be stored: a tool may return anything, and what it returned may still change.
+    """Validate ``result`` and return a copy as it will be stored: the tool may still modify what it returned.
 
-    Raises ``ValueError`` (msgspec's included) or ``TypeError`` for what is no proper result.
+    Raises ``ValueError`` (msgspec's included) or ``TypeError`` if the result is invalid.
     """
     if isinstance(result.content, str) and len(result.content) > MAX_RESULT_LENGTH:
         cut = f"{result.content[:MAX_RESULT_LENGTH]}\n[cut: the result had {len(result.content)} characters]"
@@ -110,10 +107,9 @@ def checked_result(result: ToolResult) -> ToolResult:
 
 
 class CustomEventEmitter:
-    """Sends values to ``custom`` streams from any thread, while its call runs and no longer.
+    """Send values to ``custom`` streams, from any thread, only while the call runs.
 
-    A sync tool that was left behind, or a task that a tool forgot, would otherwise speak into steps that are none of
-    its own, or after the end of the run.
+    Otherwise an abandoned sync tool, or a task that a tool forgot, could emit into a later step or after the run.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -128,15 +124,15 @@ class CustomEventEmitter:
     def __exit__(self, *_: object) -> None:
         self._open = False
 
-    def say(self, value: Any) -> None:
-        """Send ``value``. Raises ``TypeError`` for one that is no JSON."""
+    def emit(self, value: Any) -> None:
+        """Send ``value``. Raises ``TypeError`` if it is not valid JSON."""
         event = Custom(data=msgspec.Raw(_encode(value)))
         if threading.get_ident() == self._thread:
-            self._say(event)
+            self._emit(event)
         else:
-            self._loop.call_soon_threadsafe(self._say, event)
+            self._loop.call_soon_threadsafe(self._emit, event)
 
-    def _say(self, event: Custom) -> None:
+    def _emit(self, event: Custom) -> None:
         if self._open:
             self._context.emit(event)
 
@@ -148,11 +144,11 @@ MAX_PROBLEMS = 10
 MAX_PROBLEM_LENGTH = 300
 
 CallCounter = Callable[[str, str], None]
-"""Is told the tool and the outcome of every call."""
+"""Called with the tool and the outcome of every call."""
 
 
 class CheckedTool:
-    """A tool with its schema compiled. Raises ``StartError`` where the schema is none."""
+    """A tool with its compiled schema. Raises ``StartError`` if the schema is invalid."""
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
@@ -160,10 +156,10 @@ class CheckedTool:
             self._validator = jsonschema_rs.validator_for(tool.spec.parameters)
         except ValueError as error:
             words = str(error).partition("\n")[0]
-            raise StartError(f"tool {tool.spec.name!r}: its parameters are no JSON Schema: {words}") from error
+            raise StartError(f"tool {tool.spec.name!r}: its parameters are not a valid JSON Schema: {words}") from error
 
     def problems(self, args: dict[str, Any]) -> str:
-        """What is wrong with ``args``, each with the JSON pointer of its place; empty when nothing is."""
+        """Return the validation errors of ``args`` with JSON pointers, joined by semicolons; empty if valid."""
         found = []
         for error in itertools.islice(self._validator.iter_errors(args), MAX_PROBLEMS):
             parts = (str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
@@ -173,10 +169,10 @@ class CheckedTool:
 
 
 class CallResults(msgspec.Struct, kw_only=True):
-    """How the calls of one message ended: what was answered, and what waits for a person.
+    """Results of the calls of one message: answers as ``messages``, and ``interrupts`` of calls that wait for a person.
 
-    ``update`` changes the thread's values; ``edited`` maps the ids of calls to the arguments that a person gave them.
-    ``answered`` are people's answers that went into calls which wait again.
+    ``update`` changes the thread's values; ``edited`` maps call ids to arguments that a person substituted.
+    ``answered``: people's answers that were used by calls which wait again.
     """
 
     messages: list[ToolMessage] = []
@@ -187,7 +183,7 @@ class CallResults(msgspec.Struct, kw_only=True):
 
 
 class Toolbox:
-    """The tools of one agent, and how calls to them end."""
+    """The tools of one agent, and the execution of calls to them."""
 
     def __init__(
         self,
@@ -203,60 +199,60 @@ class Toolbox:
         self.specs = [tool.spec for tool in tools]
 
     def tool_class(self, name: str) -> ToolClass:
-        """The class of the tool ``name``; a call of an unknown one does nothing, so it is safe to repeat."""
+        """Return the class of the tool ``name``; unknown tools are read-only, since their calls do nothing."""
         found = self._tools.get(name)
         return ToolClass.READ_ONLY if found is None else found.tool.tool_class
 
     def may_start(self, call: AnyToolCall, message_id: str, context: RunContext) -> bool:
-        """Whether ``call`` runs now: it needs neither approval nor review, or a person has answered."""
+        """Whether ``call`` may run now: it needs neither approval nor review, or a person has answered."""
         if isinstance(call, InvalidToolCall) or call.name not in self._tools:
             return False
         tool_class = self.tool_class(call.name)
-        doubt = unresolved_call(context, message_id, call) if tool_class is ToolClass.UNSAFE else None
-        if doubt is not None:
-            return review_id(message_id, call, doubt.attempt) in context.answers
+        unresolved = unresolved_call(context, message_id, call) if tool_class is ToolClass.UNSAFE else None
+        if unresolved is not None:
+            return review_id(message_id, call, unresolved.attempt) in context.answers
         return not self._approve.covers(call.name, tool_class) or approval_id(message_id, call) in context.answers
 
-    async def run(self, asked: PendingCalls, context: RunContext) -> CallResults:
-        """Run the calls that may run; their answers are in the order of the calls.
+    async def run(self, pending: PendingCalls, context: RunContext) -> CallResults:
+        """Run the calls that may run; return their answers in the order of the calls.
 
-        Calls run at the same time, but for transactional ones: those go one after the other, each seeing what the
-        one before it changed. Where two others change the same value, the later call wins. A call of which a crash
-        has hidden whether it happened is treated as its class says. Raises ``ReviewAborted`` on a person's word.
+        Calls run concurrently, except transactional ones: those run in sequence, each with the changes of those before
+        it. If two others change the same value, the later call wins. A call that a crash left unresolved is handled by
+        its tool class. Raises ``ReviewAborted`` if a person aborts the run.
         """
         results: dict[str, ToolResult | AwaitingAnswers] = {}
-        seen: dict[str, Any] = {}
-        calls = [CallQuestions(call, asked.message_id, context) for call in asked.calls]
+        transaction_values: dict[str, Any] = {}
+        calls = [CallQuestions(call, pending.message_id, context) for call in pending.calls]
 
-        async def answer(asking: CallQuestions, changed: Mapping[str, Any]) -> None:
-            results[asking.call.id] = await self._answer(asking, changed)
+        async def answer(questions: CallQuestions, changes: Mapping[str, Any]) -> None:
+            results[questions.call.id] = await self._answer(questions, changes)
 
         async def answer_in_turn(turns: Sequence[CallQuestions]) -> None:
-            for asking in turns:
-                await answer(asking, seen)
-                result = results[asking.call.id]
-                seen.update(result.update if isinstance(result, ToolResult) else {})
+            for questions in turns:
+                await answer(questions, transaction_values)
+                result = results[questions.call.id]
+                transaction_values.update(result.update if isinstance(result, ToolResult) else {})
 
         in_turn = [c for c in calls if self.tool_class(c.call.name) is ToolClass.TRANSACTIONAL]
         others = [c for c in calls if self.tool_class(c.call.name) is not ToolClass.TRANSACTIONAL]
-        await together(answer_in_turn(in_turn), *(answer(asking, {}) for asking in others))
+        await together(answer_in_turn(in_turn), *(answer(questions, {}) for questions in others))
         answers = CallResults()
-        if aborted := [asking.call.name for asking in calls if asking.aborted]:
+        if aborted := [questions.call.name for questions in calls if questions.aborted]:
             raise ReviewAborted(f"A person ended the run at a call of {aborted[0]!r} whose outcome is not known.")
-        for asking in calls:
-            result = results[asking.call.id]
+        for questions in calls:
+            result = results[questions.call.id]
             if isinstance(result, AwaitingAnswers):
                 answers.interrupts += result.interrupts
-                answers.answered.update(asking.used)
+                answers.answered.update(questions.used)
             else:
-                answers.messages.append(_message(asking.call, result))
+                answers.messages.append(_message(questions.call, result))
                 answers.update.update(result.update)
-                if asking.edited is not None:
-                    answers.edited[asking.call.id] = asking.edited
+                if questions.edited is not None:
+                    answers.edited[questions.call.id] = questions.edited
         return answers
 
-    async def _answer(self, asking: CallQuestions, changed: Mapping[str, Any]) -> ToolResult | AwaitingAnswers:
-        call = asking.call
+    async def _answer(self, questions: CallQuestions, changes: Mapping[str, Any]) -> ToolResult | AwaitingAnswers:
+        call = questions.call
         found = self._tools.get(call.name)
         if found is None:
             names = ", ".join(self._tools) or "none"
@@ -265,9 +261,11 @@ class Toolbox:
             return self._failed(call.name, "invalid", f"The call was not run: {call.error}.")
         if words := found.problems(call.args):
             return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
-        if not self._approve.covers(call.name, found.tool.tool_class) or self._left_to_review(found.tool, asking, call):
-            return await self._call(found.tool, asking, call, changed)
-        decision = self._decision(found, asking, call)
+        if not self._approve.covers(call.name, found.tool.tool_class) or self._needs_review(
+            found.tool, questions, call
+        ):
+            return await self._call(found.tool, questions, call, changes)
+        decision = self._decision(found, questions, call)
         if isinstance(decision, AwaitingAnswers):
             return decision
         if decision.action == "reject":
@@ -278,74 +276,74 @@ class Toolbox:
             result = decision.result
             return ToolResult(content=result if isinstance(result, str) else _encode(result).decode())
         if decision.action == "edit":
-            asking.edited = decision.args
-        return await self._call(found.tool, asking, call, changed)
+            questions.edited = decision.args
+        return await self._call(found.tool, questions, call, changes)
 
-    def _left_to_review(self, tool: Tool, asking: CallQuestions, call: ToolCall) -> bool:
-        """Whether a review takes the place of the approval: of an unsafe call that may have been made before."""
+    def _needs_review(self, tool: Tool, questions: CallQuestions, call: ToolCall) -> bool:
+        """Whether a review replaces the approval: for an unsafe call that may have been made before."""
         return (
             tool.tool_class is ToolClass.UNSAFE
-            and approval_id(asking.message_id, call) not in asking.context.answers
-            and unresolved_call(asking.context, asking.message_id, call) is not None
+            and approval_id(questions.message_id, call) not in questions.context.answers
+            and unresolved_call(questions.context, questions.message_id, call) is not None
         )
 
     def _decision(
-        self, found: CheckedTool, asking: CallQuestions, call: ToolCall
+        self, found: CheckedTool, questions: CallQuestions, call: ToolCall
     ) -> ApprovalDecision | AwaitingAnswers:
-        id_ = approval_id(asking.message_id, call)
-        answers = asking.context.answers
+        id_ = approval_id(questions.message_id, call)
+        answers = questions.context.answers
         problem = ""
         if id_ in answers:
             try:
-                decision = decide(answers[id_], call.name)
+                decision = read_decision(answers[id_], call.name)
                 problem = found.problems(decision.args) if decision.action == "edit" else ""
                 if not problem:
-                    asking.used[id_] = answers[id_]
+                    questions.used[id_] = answers[id_]
                     return decision
             except ValueError as error:
                 problem = str(error)
-        value = question(call, found.tool.tool_class, problem)
+        value = approval_request(call, found.tool.tool_class, problem)
         return AwaitingAnswers([Interrupt(id_, value, "approval", call.id, others_only=self._approve.by == "other")])
 
     async def _call(
-        self, tool: Tool, asking: CallQuestions, call: ToolCall, changed: Mapping[str, Any]
+        self, tool: Tool, questions: CallQuestions, call: ToolCall, changes: Mapping[str, Any]
     ) -> ToolResult | AwaitingAnswers:
-        args = call.args if asking.edited is None else asking.edited
-        doubt = unresolved_call(asking.context, asking.message_id, call)
-        if doubt is not None and tool.tool_class not in SAFE_TO_REPEAT:
-            settled = await self._settle(tool, asking, call, args, doubt)
-            if settled is not None:
-                return settled
-        ended, result = self._begin(tool.spec.name, asking.call.id, args), None
+        args = call.args if questions.edited is None else questions.edited
+        unresolved = unresolved_call(questions.context, questions.message_id, call)
+        if unresolved is not None and tool.tool_class not in SAFE_TO_REPEAT:
+            reconciled = await self._reconcile(tool, questions, call, args, unresolved)
+            if reconciled is not None:
+                return reconciled
+        ended, result = self._begin(tool.spec.name, questions.call.id, args), None
         try:
-            result = await self._run(tool, asking, args, changed)
+            result = await self._run(tool, questions, args, changes)
         finally:
-            ended(_trouble(result), result.content if isinstance(result, ToolResult) else None)
+            ended(_failure_kind(result), result.content if isinstance(result, ToolResult) else None)
         return result
 
-    async def _settle(
-        self, tool: Tool, asking: CallQuestions, call: ToolCall, args: dict[str, Any], doubt: UnresolvedCall
+    async def _reconcile(
+        self, tool: Tool, questions: CallQuestions, call: ToolCall, args: dict[str, Any], unresolved: UnresolvedCall
     ) -> ToolResult | AwaitingAnswers | None:
-        """What became of a call that may have happened; None when it shall run (again)."""
-        key, problem = doubt.key, ""
+        """Resolve a call that may have been made, by look-up or by a person; None if it should run (again)."""
+        key, problem = unresolved.key, ""
         if tool.tool_class is ToolClass.RECONCILABLE:
             try:
                 async with asyncio.timeout(tool.timeout):
                     found = await tool.lookup(key)
                 return None if found is None else checked_result(found)
-            except Exception as error:  # noqa: BLE001  whatever keeps the look-up from deciding, a person decides
-                log_failed(call.name, asking, error)
-                problem = f"The look-up did not tell: {type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
-        id_ = review_id(asking.message_id, call, doubt.attempt)
-        if id_ in asking.context.answers:
-            answer = asking.context.answers[id_]
+            except Exception as error:  # noqa: BLE001  if the look-up fails for any reason, a person decides
+                log_failure(call.name, questions, error)
+                problem = f"The look-up failed: {type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+        id_ = review_id(questions.message_id, call, unresolved.attempt)
+        if id_ in questions.context.answers:
+            answer = questions.context.answers[id_]
             try:
-                verdict = judge(answer)
+                verdict = read_review(answer)
             except ValueError as error:
                 problem = str(error)
             else:
-                asking.used[id_] = answer
-                asking.aborted = verdict.action == "abort"
+                questions.used[id_] = answer
+                questions.aborted = verdict.action == "abort"
                 result = verdict.result
                 words = result if isinstance(result, str) else _encode(result).decode()
                 if verdict.action == "failed":
@@ -355,39 +353,39 @@ class Toolbox:
                     None if verdict.action == "retry" else ToolResult(content=words if result is not None else "done")
                 )
         others_only = self._approve.by == "other" and self._approve.covers(call.name, tool.tool_class)
-        value = review(call, args, tool.tool_class, key, problem)
+        value = review_request(call, args, tool.tool_class, key, problem)
         return AwaitingAnswers([Interrupt(id_, value, "review", call.id, others_only=others_only)])
 
     async def _run(
-        self, tool: Tool, asking: CallQuestions, args: dict[str, Any], changed: Mapping[str, Any]
+        self, tool: Tool, questions: CallQuestions, args: dict[str, Any], changes: Mapping[str, Any]
     ) -> ToolResult | AwaitingAnswers:
         limit = asyncio.timeout(tool.timeout)
         name = tool.spec.name
-        with CustomEventEmitter(asking.context) as voice:
-            asking.context.check_lease()
+        with CustomEventEmitter(questions.context) as emitter:
+            questions.context.check_lease()
             try:
                 crash_point("before_tool")
                 async with limit:
-                    result = checked_result(await tool.call(args, _context(asking, voice, changed)))
+                    result = checked_result(await tool.call(args, _context(questions, emitter, changes)))
                 crash_point("after_tool")
             except NeedsAnswer:
-                return AwaitingAnswers(asking.open)
-            except Exception as error:  # noqa: BLE001  the edge: the model reads what went wrong
+                return AwaitingAnswers(questions.open_interrupts)
+            except Exception as error:  # noqa: BLE001  the edge to tool code: the model gets the error
                 if isinstance(error, TimeoutError) and limit.expired():
                     return self._failed(name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
-                log_failed(name, asking, error)
+                log_failure(name, questions, error)
                 return self._failed(name, "error", f"{type(error).__name__}: {error}")
         self._count(name, result.status)
         return result
 
     def _failed(self, name: str, outcome: str, words: str) -> ToolResult:
         self._count(name, outcome)
-        sayable = words[:MAX_ERROR_LENGTH].encode("utf-8", "backslashreplace").decode()
-        return ToolResult(content=sayable, status="error")
+        printable = words[:MAX_ERROR_LENGTH].encode("utf-8", "backslashreplace").decode()
+        return ToolResult(content=printable, status="error")
 
 
-def key_of(context: RunContext, message_id: str, call: AnyToolCall) -> str:
-    """The idempotency key of a call: the same for every attempt of it, in later runs of the thread too."""
+def idempotency_key(context: RunContext, message_id: str, call: AnyToolCall) -> str:
+    """Return the idempotency key of a call: the same for every attempt, in later runs of the thread too."""
     return _key_on(context.thread_id, message_id, call)
 
 
@@ -396,35 +394,35 @@ def _key_on(thread_id: UUID, message_id: str, call: AnyToolCall) -> str:
 
 
 def unresolved_call(context: RunContext, message_id: str, call: AnyToolCall) -> UnresolvedCall | None:
-    """The latest attempt that may have made ``call``; another message's call of the same id is another call."""
-    doubts = reversed(context.unresolved_calls.get(call.id, ()))
-    return next((one for one in doubts if one.key == _key_on(one.thread_id, message_id, call)), None)
+    """Return the latest attempt that may have made ``call``; the same id in another message is another call."""
+    attempts = reversed(context.unresolved_calls.get(call.id, ()))
+    return next((one for one in attempts if one.key == _key_on(one.thread_id, message_id, call)), None)
 
 
-def _trouble(result: ToolResult | AwaitingAnswers | None) -> str:
-    """The kind of what went wrong with a call; empty for one that answered, or that waits for a person."""
+def _failure_kind(result: ToolResult | AwaitingAnswers | None) -> str:
+    """Return the error type of a call for telemetry; empty if it answered or waits for a person."""
     if result is None:
         return "cancelled"
     return "tool_error" if isinstance(result, ToolResult) and result.status == "error" else ""
 
 
-def log_failed(tool: str, asking: CallQuestions, error: Exception) -> None:
-    """Leave a line in the log: neither the arguments nor the error's text, which may repeat them."""
+def log_failure(tool: str, questions: CallQuestions, error: Exception) -> None:
+    """Log the failure without the arguments and without the error's text, which may repeat them."""
     kind, at = type(error).__name__, location_of(error)
-    log.warning("tool_failed", tool=tool, run_id=str(asking.context.run_id), error=kind, at=at)
+    log.warning("tool_failed", tool=tool, run_id=str(questions.context.run_id), error=kind, at=at)
 
 
-def _context(asking: CallQuestions, voice: CustomEventEmitter, changed: Mapping[str, Any]) -> ToolContext:
-    context = asking.context
+def _context(questions: CallQuestions, emitter: CustomEventEmitter, changes: Mapping[str, Any]) -> ToolContext:
+    context = questions.context
     return ToolContext(
         tenant_id=str(context.tenant_id),
         thread_id=str(context.thread_id),
         run_id=str(context.run_id),
-        call_id=asking.call.id,
-        idempotency_key=key_of(context, asking.message_id, asking.call),
-        emit=voice.say,
-        value=lambda name: changed[name] if name in changed else context.state.get(name),
-        interrupt=asking.ask,
+        call_id=questions.call.id,
+        idempotency_key=idempotency_key(context, questions.message_id, questions.call),
+        emit=emitter.emit,
+        value=lambda name: changes[name] if name in changes else context.state.get(name),
+        interrupt=questions.ask,
         configurable=context.config.configurable,
     )
 

@@ -1,4 +1,4 @@
-"""What a conversation holds of tool calls: which wait for an answer, which ids are taken, which pairs are broken."""
+"""The messages of a thread, and their tool calls: unanswered calls, used ids, and pairing calls with answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
@@ -10,16 +10,16 @@ from app.domain.state import MESSAGES, ListChannel, State
 
 AnyToolCall = ToolCall | InvalidToolCall
 
-LOST = "This call has no answer: the run ended before the tool did."
+UNANSWERED = "This call has no answer: the run ended before the tool did."
 
 
 _decode = msgspec.json.Decoder(Message).decode
 
 
 class Conversation(Sequence[Message]):
-    """The messages of a thread, each decoded when it is read: a turn of a long thread needs few of them.
+    """Lazily decoded messages of a thread: a run of a long thread reads few of them.
 
-    ``plain``: no message asks for a tool, and none is a tool's answer, so all calls and answers are paired.
+    ``plain``: there are no tool calls and no tool messages, so nothing has to be paired.
     """
 
     def __init__(self, elements: Sequence[bytes], *, plain: bool = False) -> None:
@@ -29,7 +29,7 @@ class Conversation(Sequence[Message]):
 
     @classmethod
     def of(cls, state: State) -> "Conversation":
-        """The conversation in ``state``. What is plain is found out once for each message, not once a run."""
+        """Load the conversation from ``state``. Each message is checked for tool calls once, not once per run."""
         channel = state.channels.get(MESSAGES)
         if not isinstance(channel, ListChannel):
             return cls([], plain=True)
@@ -40,7 +40,7 @@ class Conversation(Sequence[Message]):
         channel.checked = checked
         plain = checked == len(elements)
         found = cls(elements, plain=plain)
-        if message is not None:  # the last one read, which may be large: it is not decoded again
+        if message is not None:  # keep the last decoded message: it may be large
             found.replace(checked - 1 if plain else checked, message)
         return found
 
@@ -54,22 +54,22 @@ class Conversation(Sequence[Message]):
 
     def __getitem__(self, at: int | slice) -> Any:
         if isinstance(at, slice):
-            return [self[place] for place in range(*at.indices(len(self)))]
+            return [self[index] for index in range(*at.indices(len(self)))]
         found = self._decoded[at]
         if found is None:
             found = self._decoded[at] = _decode(self._elements[at if at >= 0 else at + len(self)])
         return found
 
     def __iter__(self) -> Iterator[Message]:
-        return (self[place] for place in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
-    def replace(self, place: int, message: Message) -> None:
-        """Put ``message`` in the place of another."""
-        self._decoded[place] = message
+    def replace(self, index: int, message: Message) -> None:
+        """Replace the message at ``index``."""
+        self._decoded[index] = message
         self.plain = self.plain and _is_plain(message)
 
     def extend(self, messages: Iterable[Message]) -> None:
-        """Add ``messages`` at the end."""
+        """Append ``messages``."""
         for message in messages:
             self._decoded.append(message)
             self.plain = self.plain and _is_plain(message)
@@ -80,19 +80,19 @@ def _is_plain(message: Message) -> bool:
 
 
 class PendingCalls(msgspec.Struct, frozen=True):
-    """The calls that the model's message ``message_id`` asks for and that nothing answers yet."""
+    """The unanswered calls of the model's message ``message_id``."""
 
     message_id: str
     calls: list[AnyToolCall]
 
 
 def calls_of(message: AIMessage) -> list[AnyToolCall]:
-    """Every call that ``message`` asks for, the broken ones last."""
+    """Return all calls of ``message``, invalid ones last."""
     return [*message.tool_calls, *message.invalid_tool_calls]
 
 
 def unanswered(newest_first: Iterable[Message]) -> PendingCalls | None:
-    """The open calls of the model's last message, if nothing but tools' answers follow it."""
+    """Return the unanswered calls of the model's last message, if only tool messages follow it."""
     answered: set[str] = set()
     for message in newest_first:
         if isinstance(message, ToolMessage):
@@ -106,29 +106,28 @@ def unanswered(newest_first: Iterable[Message]) -> PendingCalls | None:
 
 
 def call_ids(messages: Iterable[Message]) -> set[str]:
-    """The id of every call so far."""
+    """Return the ids of all calls in ``messages``."""
     return {call.id for message in messages if isinstance(message, AIMessage) for call in calls_of(message)}
 
 
 def paired(messages: Iterable[Message]) -> Sequence[Message]:
-    """``messages`` as a provider takes them: every call is answered right after the message that asks for it.
+    """Pair tool calls with their answers, as providers require: each answer right after the message with its call.
 
-    A person may speak after a run that was cancelled between the two, or take one of them out; providers refuse such a
-    conversation, and would for ever. A call without an answer gets one that says so; an answer without a call is left
-    out.
+    A person may write after a run that was cancelled between the two, or remove one of them; providers reject such a
+    conversation. A call without an answer gets an error message as its answer; an answer without a call is dropped.
     """
     if isinstance(messages, Conversation) and messages.plain:
         return messages
     completed: list[Message] = []
-    places: dict[str, int] = {}
+    answer_indexes: dict[str, int] = {}
     for message in messages:
         if isinstance(message, ToolMessage):
-            if (place := places.pop(message.tool_call_id, None)) is not None:
-                completed[place] = message
+            if (index := answer_indexes.pop(message.tool_call_id, None)) is not None:
+                completed[index] = message
             continue
         completed.append(message)
         if isinstance(message, AIMessage):
             for call in calls_of(message):
-                places[call.id] = len(completed)
-                completed.append(ToolMessage(content=LOST, name=call.name, tool_call_id=call.id, status="error"))
+                answer_indexes[call.id] = len(completed)
+                completed.append(ToolMessage(content=UNANSWERED, name=call.name, tool_call_id=call.id, status="error"))
     return completed

@@ -1,9 +1,9 @@
-"""Long conversations within a budget of tokens: older messages are summed up in what the model is asked.
+"""Keep long conversations within a token budget: the model gets a summary of the older messages.
 
-The thread's messages stay as they are. The summary rests beside them in a hidden channel of the thread's state, so it
-belongs to a checkpoint as they do: it is read and not made again by whoever goes on, and a fork, a rollback or a look
-back has the one of its own time. It names the messages that it covers by their numbers in the thread's log, which
-change with every edit: a summary of what is no longer there counts for nothing.
+The thread's messages stay unchanged. The summary is stored next to them in a hidden channel of the thread's state and
+is part of each checkpoint: later runs reuse it, and a fork, a rollback or time travel sees the summary of that
+checkpoint. It refers to the messages it covers by their numbers in the thread's log, which change with every edit, so a
+summary of edited messages is ignored.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from app.providers.llm.token_estimate import shortened, weight_of, weight_of_jso
 
 CHANNEL = f"{HIDDEN}summary"
 MAX_SUMMARY_TOKENS = 2_000
-"""Tokens of a summary, however large the budget."""
+"""Upper bound of a summary's tokens, however large the budget."""
 
 
 class MemorySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The budget: ``tokens`` that the model is asked with, and how many of the newest messages are ``keep``-ed whole.
+    """The budget: ``tokens`` of a model request, and the number of newest messages to ``keep`` verbatim.
 
-    ``model`` sums up, with its ``fallback``; empty: the agent's own.
+    ``model`` writes the summaries, with its ``fallback``; empty: the agent's own.
     """
 
     tokens: Annotated[int, msgspec.Meta(ge=200)]
@@ -39,19 +39,19 @@ class MemorySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     fallback: list[str] = []
 
     @property
-    def share(self) -> int:
-        """Tokens that a summary may have: a quarter of the budget."""
+    def summary_tokens(self) -> int:
+        """Token limit of a summary: a quarter of the budget, at most ``MAX_SUMMARY_TOKENS``."""
         return min(self.tokens // 4, MAX_SUMMARY_TOKENS)
 
 
 class SummaryMemory(msgspec.Struct, frozen=True):
-    """A budget and the model that sums up."""
+    """A token budget and the model that writes summaries."""
 
     spec: MemorySpec
     model: Model
 
-    def fixed(self, instructions: str, tools: Sequence[ToolSpec]) -> int:
-        """Tokens that every question takes before its messages. Raises ``UsageError`` where they take over half."""
+    def fixed_tokens(self, instructions: str, tools: Sequence[ToolSpec]) -> int:
+        """Return the tokens of instructions and tools. Raises ``UsageError`` if they exceed half the budget."""
         fixed = weight_of_text(instructions) + sum(weight_of_json(tool) for tool in tools)
         if fixed > self.spec.tokens // 2:
             raise UsageError(
@@ -61,7 +61,7 @@ class SummaryMemory(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What the first ``count`` messages said; ``items`` are their places in the thread's log (ranges, inclusive)."""
+    """Summary of the first ``count`` messages; ``items`` are their numbers in the thread's log (inclusive ranges)."""
 
     text: str
     count: int
@@ -69,7 +69,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class WindowPlan(msgspec.Struct, frozen=True):
-    """The messages from ``start`` on are not in the summary; those from ``cut`` on stay word for word."""
+    """The messages from ``start`` on are not in the summary; those from ``cut`` on stay verbatim."""
 
     summary: str
     start: int
@@ -77,44 +77,44 @@ class WindowPlan(msgspec.Struct, frozen=True):
 
     @property
     def fits(self) -> bool:
-        """Whether nothing has to be summed up."""
+        """Whether nothing has to be summarized."""
         return self.start == self.cut
 
 
 class ConversationWindow:
-    """What one run's model is asked of its conversation. Each message is weighed once."""
+    """The part of a conversation that fits the token budget. Estimates each message once per run."""
 
-    def __init__(self, memory: SummaryMemory, fixed: int) -> None:
+    def __init__(self, memory: SummaryMemory, fixed_tokens: int) -> None:
         self._spec = memory.spec
         self._model = memory.model
-        self._fixed = fixed
-        self._readable = memory.spec.tokens - memory.spec.share
-        self._weighed: list[tuple[Message | None, int]] = []
-        self._pinned: tuple[int, list[Message]] = (0, [])
+        self._fixed_tokens = fixed_tokens
+        self._max_input_tokens = memory.spec.tokens - memory.spec.summary_tokens
+        self._token_counts: list[tuple[Message | None, int]] = []
+        self._pinned_system: tuple[int, list[Message]] = (0, [])
         self._failed = False
-        self._begun = False
+        self._summarizing = False
 
     async def step(self, messages: Sequence[Message], context: RunContext) -> Step | None:
-        """One more summary, to be committed; None where there is none to make, or where none could be made."""
+        """Return a step that commits one more summary; None if none is needed or the summarizing model failed."""
         plan = self._plan(messages, context.state)
         if plan.fits or self._failed:
             return None
         end = self._chunk(messages, plan)
         covered = messages[plan.start : end]
-        whole = self._weight(messages, plan.start, end) <= self._readable
-        max_characters = self._readable if whole else self._readable // len(covered)
+        whole = self._count_tokens(messages, plan.start, end) <= self._max_input_tokens
+        max_characters = self._max_input_tokens if whole else self._max_input_tokens // len(covered)
         context.check_lease()
         try:
             text, finished = await self._ask(
-                summary_prompt.question(plan.summary, covered, max_characters, self._spec.share)
+                summary_prompt.summary_request(plan.summary, covered, max_characters, self._spec.summary_tokens)
             )
         except ModelError:
             text, finished = "", None
         if not text or finished is None:
-            self._failed, self._begun = True, False
+            self._failed, self._summarizing = True, False
             return None
-        self._begun = end < plan.cut  # what is begun is done to the end: the next turn shall not have to go on
-        summary = Summary(shortened(text, self._spec.share), end, context.state.prefix(end))
+        self._summarizing = end < plan.cut  # finish all chunks in this run
+        summary = Summary(shortened(text, self._spec.summary_tokens), end, context.state.prefix(end))
         return Step(
             node=MEMORY_NODE,
             update={CHANNEL: summary},
@@ -123,15 +123,15 @@ class ConversationWindow:
             model=f"{finished.vendor}:{finished.model}",
         )
 
-    def told(self, messages: Sequence[Message], context: RunContext) -> list[Message]:
-        """What the model is asked instead of ``messages``."""
+    def select(self, messages: Sequence[Message], context: RunContext) -> list[Message]:
+        """Return the messages to send instead of ``messages``."""
         plan = self._plan(messages, context.state)
         if not plan.cut:
             return list(messages)
-        kept = self._kept(messages, plan.cut)
+        kept = self._pinned_messages(messages, plan.cut)
         return [
             *(one for one in kept if isinstance(one, SystemMessage)),
-            summary_prompt.told(plan.summary, plan.cut - plan.start),
+            summary_prompt.summary_message(plan.summary, plan.cut - plan.start),
             *(one for one in kept if isinstance(one, HumanMessage)),
             *messages[plan.cut :],
         ]
@@ -151,62 +151,64 @@ class ConversationWindow:
     def _plan(self, messages: Sequence[Message], state: State) -> WindowPlan:
         summary = _summary(messages, state)
         start = summary.count
-        said = weight_of_text(summary.text)
-        kept = sum(weight_of(message) for message in self._kept(messages, start))
-        whole = self._fixed + said + kept + self._weight(messages, start, len(messages))
-        if whole <= self._spec.tokens and not self._begun:
+        summary_tokens = weight_of_text(summary.text)
+        kept = sum(weight_of(message) for message in self._pinned_messages(messages, start))
+        whole = self._fixed_tokens + summary_tokens + kept + self._count_tokens(messages, start, len(messages))
+        if whole <= self._spec.tokens and not self._summarizing:
             return WindowPlan(summary.text, start, start)
-        room = self._spec.tokens - self._fixed - self._spec.share - kept
+        available = self._spec.tokens - self._fixed_tokens - self._spec.summary_tokens - kept
         cut = max(start, len(messages) - 1)
-        stays = self._weight(messages, cut, len(messages))
+        kept_tokens = self._count_tokens(messages, cut, len(messages))
         while cut > max(start, len(messages) - self._spec.keep):
-            stays += self._weight(messages, cut - 1, cut)
-            if stays > room // 2:
+            kept_tokens += self._count_tokens(messages, cut - 1, cut)
+            if kept_tokens > available // 2:
                 break
             cut -= 1
-        return WindowPlan(summary.text, start, _whole(messages, start, cut))
+        return WindowPlan(summary.text, start, _group_start(messages, start, cut))
 
     def _chunk(self, messages: Sequence[Message], plan: WindowPlan) -> int:
-        """How far one question goes: as far as the budget, calls and their answers together."""
+        """Return the end of the next chunk to summarize: within the budget, calls and answers kept together."""
         end, weight = plan.start, 0
-        while end < plan.cut and (weight := weight + self._weight(messages, end, end + 1)) <= self._readable:
+        while (
+            end < plan.cut and (weight := weight + self._count_tokens(messages, end, end + 1)) <= self._max_input_tokens
+        ):
             end += 1
-        whole = _whole(messages, plan.start, end)
+        whole = _group_start(messages, plan.start, end)
         while whole == plan.start:  # one group is longer than the budget
             end += 1
-            whole = end if end >= plan.cut else _whole(messages, plan.start, end)
+            whole = end if end >= plan.cut else _group_start(messages, plan.start, end)
         return whole
 
-    def _kept(self, messages: Sequence[Message], cut: int) -> list[Message]:
-        """Of the messages before ``cut``: those of the system, and the question that the newest work answers.
+    def _pinned_messages(self, messages: Sequence[Message], cut: int) -> list[Message]:
+        """Return the system messages before ``cut`` and the latest human message, if it lies before ``cut``.
 
-        A question that would take up half of the budget is left to the summary.
+        A human message that takes more than half the budget is left to the summary.
         """
         if not cut:
             return []
-        if self._pinned[0] != cut:
-            self._pinned = (cut, [one for one in messages[:cut] if isinstance(one, SystemMessage)])
-        kept = self._pinned[1]
+        if self._pinned_system[0] != cut:
+            self._pinned_system = (cut, [one for one in messages[:cut] if isinstance(one, SystemMessage)])
+        kept = self._pinned_system[1]
         place = next((n for n in range(len(messages) - 1, -1, -1) if isinstance(messages[n], HumanMessage)), cut)
         if place < cut and weight_of(messages[place]) <= self._spec.tokens // 2:
             return [*kept, messages[place]]
         return kept
 
-    def _weight(self, messages: Sequence[Message], start: int, end: int) -> int:
-        if len(self._weighed) < end:
-            self._weighed += [(None, 0)] * (end - len(self._weighed))
+    def _count_tokens(self, messages: Sequence[Message], start: int, end: int) -> int:
+        if len(self._token_counts) < end:
+            self._token_counts += [(None, 0)] * (end - len(self._token_counts))
         total = 0
         for place in range(start, end):
-            message, weight = self._weighed[place]
+            message, weight = self._token_counts[place]
             if message is not messages[place]:
                 weight = weight_of(messages[place])
-                self._weighed[place] = (messages[place], weight)
+                self._token_counts[place] = (messages[place], weight)
             total += weight
         return total
 
 
 def _summary(messages: Sequence[Message], state: State) -> Summary:
-    """The summary of what ``messages`` begin with; an empty one where there is none."""
+    """Return the stored summary if it still matches ``messages``, else an empty one."""
     stored = state.get(CHANNEL)
     if stored is not None:
         summary = msgspec.convert(stored, Summary)
@@ -215,8 +217,8 @@ def _summary(messages: Sequence[Message], state: State) -> Summary:
     return Summary("", 0, [])
 
 
-def _whole(messages: Sequence[Message], start: int, cut: int) -> int:
-    """``cut``, or the place before it where no call from ``start`` on is torn from its answers."""
+def _group_start(messages: Sequence[Message], start: int, cut: int) -> int:
+    """Move ``cut`` back so that no call from ``start`` on is separated from its answers."""
     answered = {one.tool_call_id for one in messages[cut:] if isinstance(one, ToolMessage)}
     passed: set[str] = set()
     for place in range(cut - 1, start - 1, -1):

@@ -1,11 +1,11 @@
-"""The loop as clients draw and describe it: JSON Schemas and a graph."""
+"""The JSON Schemas and the graph of the tool loop, for clients."""
 
 from typing import Any
 
 MODEL_NODE = "agent"
 TOOLS_NODE = "tools"
 MEMORY_NODE = "memory"
-"""Sums up what the model is not asked with any more (``app.agents.tool_loop.conversation_window``)."""
+"""The node that summarizes older messages (``app.agents.tool_loop.conversation_window``)."""
 
 _MESSAGES: dict[str, Any] = {
     "type": "object",
@@ -40,7 +40,7 @@ END = {"id": "__end__"}
 
 
 def graph_of(*, tools: bool, memory: bool) -> dict[str, Any]:
-    """Model and tools, in a circle; the model alone where there are no tools; the memory before the model."""
+    """Return the graph: a cycle of model and tools, or the model alone; the memory node comes before the model."""
     first = MEMORY_NODE if memory else MODEL_NODE
     nodes = [*([MEMORY_NODE] if memory else []), MODEL_NODE, *([TOOLS_NODE] if tools else [])]
     edges: list[dict[str, Any]] = [{"source": "__start__", "target": first}]

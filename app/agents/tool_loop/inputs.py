@@ -1,7 +1,4 @@
-"""A caller's input in any of the forms that clients send → messages, each with an id.
-
-The arguments of a tool call: JSON text from outside, decoded with care.
-"""
+"""Parse untrusted input: messages in the forms that clients send, and the JSON arguments of tool calls."""
 
 from typing import Any
 from uuid import UUID, uuid5
@@ -24,11 +21,11 @@ from app.domain.messages import (
 from app.domain.state import MAX_CHANNELS, MESSAGES
 
 MAX_BYTES = 1024 * 1024
-"""Arguments larger than this are refused: they are text that a model has written."""
+"""Largest arguments of a tool call, which a model has written, in bytes."""
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """The JSON object in ``text``; no text at all is an empty one. Raises ``ValueError`` that says what is wrong."""
+    """Parse the JSON object in ``text``; empty text is an empty object. Raises ``ValueError`` with the reason."""
     try:
         encoded = text.strip().encode()
         if len(encoded) > MAX_BYTES:
@@ -38,7 +35,7 @@ def read_object(text: str) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeError, AgentServiceError) as error:
         raise ValueError(f"the arguments are not a JSON object: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError("the arguments are not a JSON object")  # noqa: TRY004  the text is at fault, no caller
+        raise ValueError("the arguments are not a JSON object")  # noqa: TRY004  the text is invalid, not its type
     return value
 
 
@@ -57,10 +54,10 @@ MAX_MESSAGES = 2_500
 
 
 def read_input(value: Any, run_id: UUID) -> dict[str, Any]:
-    """An update of the state: the messages of ``value`` as JSON, other members as they are. Raises ``Invalid``.
+    """Convert an input to an update of the state: its messages as JSON, other members unchanged. Raises ``Invalid``.
 
-    ``value`` is ``{"messages": […], …}``, a list of messages or a text. A message without an id gets one that derives
-    from the run's, so reading the same input again changes nothing.
+    ``value`` is ``{"messages": […], …}``, a list of messages or a text. A missing message id is derived from the run's,
+    so that reading the same input again has no effect.
     """
     if isinstance(value, str | list):
         return {MESSAGES: _messages(value, "/input", run_id)}
@@ -78,18 +75,18 @@ def read_input(value: Any, run_id: UUID) -> dict[str, Any]:
 
 
 def _messages(value: Any, at: str, run_id: UUID) -> list[msgspec.Raw]:
-    """The messages of a list, or one alone."""
+    """Parse a list of messages, or a single one."""
     if isinstance(value, str | dict):
-        places = {at: value}
+        values_at = {at: value}
     elif isinstance(value, list):
-        places = {f"{at}/{n}": one for n, one in enumerate(value)}
+        values_at = {f"{at}/{n}": one for n, one in enumerate(value)}
     else:
         raise _invalid(at, "must be a list of messages")
-    if len(places) > MAX_MESSAGES:
+    if len(values_at) > MAX_MESSAGES:
         raise _invalid(at, f"has more than {MAX_MESSAGES} messages")
     return [
-        msgspec.Raw(msgspec.json.encode(_message(one, place, str(uuid5(run_id, str(n))))))
-        for n, (place, one) in enumerate(places.items())
+        msgspec.Raw(msgspec.json.encode(_message(one, pointer, str(uuid5(run_id, str(n))))))
+        for n, (pointer, one) in enumerate(values_at.items())
     ]
 
 
@@ -172,8 +169,8 @@ def _block(block: dict[str, Any], at: str) -> dict[str, Any]:
     if block["type"] == "text" and not isinstance(block.get("text"), str):
         raise _invalid(f"{at}/text", "must be a text")
     if block["type"] == "image_url":
-        place = block.get("image_url")
-        if not isinstance(place.get("url") if isinstance(place, dict) else place, str):
+        image = block.get("image_url")
+        if not isinstance(image.get("url") if isinstance(image, dict) else image, str):
             raise _invalid(f"{at}/image_url", "must be an address, or an object with a url")
     return block
 
@@ -207,7 +204,7 @@ def _as(kind: Any, value: Any, at: str, name: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _invalid(f"{at}/{name}", f"is not what an answer has there: {error}") from error
+        raise _invalid(f"{at}/{name}", f"is invalid: {error}") from error
 
 
 def _text_or_none(value: Any, at: str) -> str | None:

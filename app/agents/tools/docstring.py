@@ -1,4 +1,4 @@
-"""What a docstring says of a function and of its parameters, in Google's, NumPy's and Sphinx's styles."""
+"""Parse docstrings in Google, NumPy and Sphinx style: the summary and the descriptions of parameters."""
 
 import inspect
 import itertools
@@ -14,14 +14,14 @@ _NUMPY = re.compile(r"\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*(?=\s*(?::|$))")
 
 
 class ParsedDocstring(NamedTuple):
-    """The first paragraph as one line, and a line for each parameter that is described."""
+    """The first paragraph as one line, and a line for each described parameter."""
 
     summary: str
     parameters: dict[str, str]
 
 
 def describe(docstring: str | None) -> ParsedDocstring:
-    """Read ``docstring``; what follows none of the three styles is left out."""
+    """Parse ``docstring``; text in none of the three styles is ignored."""
     lines = inspect.cleandoc(docstring or "").splitlines()
     reader = _DocstringParser()
     summary: list[str] = []
@@ -36,7 +36,7 @@ def describe(docstring: str | None) -> ParsedDocstring:
 
 
 class _DocstringParser:
-    """Goes through the lines; ``section`` is the style of the part it is in, empty outside of arguments."""
+    """Line parser; ``section`` is the style of the current section, empty outside of arguments."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""A typed Python function becomes a tool: its schema from the annotations, its words from the docstring."""
+"""Wrap a typed Python function as a tool: the schema from its annotations, the descriptions from its docstring."""
 
 import copy
 import functools
@@ -19,9 +19,9 @@ from app.providers.llm.port import ToolSpec
 
 DEFAULT_SECONDS = 30.0
 MAX_THREADS = 64
-"""Sync tools that run at once in one process; more wait for a thread within their timeout."""
+"""Concurrent sync tools in one process; more wait for a thread within their timeout."""
 MAX_ABANDONED_THREADS = 256
-"""Threads of sync tools that ran into their timeouts and still run."""
+"""Threads of sync tools that timed out and still run."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -32,7 +32,7 @@ _threads = WorkerThreads(MAX_THREADS, MAX_ABANDONED_THREADS)
 
 
 class ToolDeclaration(msgspec.Struct, frozen=True):
-    """What an author said of a tool."""
+    """The arguments of ``@tool``."""
 
     name: str = ""
     timeout: float = DEFAULT_SECONDS
@@ -47,12 +47,11 @@ def tool(
     tool_class: ToolClass | str = ToolClass.UNSAFE,
     lookup: Callable[[str], Any] | None = None,
 ) -> Callable[[Function], Function]:
-    """Declare a function as a tool: its ``name`` (the function's), ``timeout`` in seconds, and class.
+    """Declare a function as a tool: its ``name`` (by default the function's), ``timeout`` in seconds, and class.
 
-    The class says what may happen to a call whose outcome a crash left unknown: ``read_only`` and ``idempotent``
-    run again, ``unsafe`` (the default) asks a person, and for ``reconcilable`` the function ``lookup`` is asked: it
-    gets the call's idempotency key and returns what the call gave, or None when it did not happen; when it raises, a
-    person is asked.
+    The class determines how a call is handled whose outcome a crash left unknown: ``read_only`` and ``idempotent`` run
+    again, ``unsafe`` (the default) asks a person, and ``reconcilable`` calls ``lookup`` with the idempotency key: it
+    returns the call's result, or None if it was not made; if it raises, a person is asked.
     """
     declared = ToolDeclaration(name, timeout, ToolClass(tool_class), lookup)
 
@@ -64,10 +63,10 @@ def tool(
 
 
 class FunctionTool:
-    """A function as a tool (``app.agents.tools.port.Tool``). Raises ``StartError`` for one that can be none.
+    """A function as a tool (``app.agents.tools.port.Tool``). Raises ``StartError`` if its signature is unsupported.
 
     Async functions run on the event loop, sync ones in threads. A parameter annotated ``ToolContext`` gets the context
-    and is no part of the schema.
+    and is not part of the schema.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -88,7 +87,7 @@ class FunctionTool:
         self._is_async = inspect.iscoroutinefunction(function)
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
-        """Run the function once. Raises what it raises, ``TypeError`` for a result that is no JSON."""
+        """Run the function once. Propagates its exceptions; ``TypeError`` if the result has no JSON form."""
         decoded = msgspec.convert(args, self._arguments, str_keys=True)
         given = {name: getattr(decoded, name) for name in self._arguments.__struct_fields__}
         if self._context_name:
@@ -102,9 +101,9 @@ class FunctionTool:
         return _result(value)
 
     async def lookup(self, key: str) -> ToolResult | None:
-        """As ``Tool.lookup``."""
+        """Look up the result of an earlier call, as ``Tool.lookup``."""
         if self._lookup is None:
-            raise LookupError("it has none")
+            raise LookupError("the tool has no lookup function")
         if inspect.iscoroutinefunction(self._lookup):
             value = await self._lookup(key)
         else:
@@ -150,7 +149,7 @@ def _arguments(function: Callable[..., Any], name: str, described: dict[str, str
 
 
 def _place(function: Callable[..., Any]) -> str:
-    """Where the function is defined, in brackets; empty for a callable without code of its own."""
+    """Return the function's file, line and name in brackets; empty for a callable without Python code."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return "" if code is None else f" ({code.co_filename}, line {code.co_firstlineno}, function {code.co_name})"
 
@@ -167,9 +166,9 @@ def _default(value: Any) -> Any:
 
 
 def _schema(arguments: type[msgspec.Struct], what: str) -> dict[str, Any]:
-    """One schema that stands alone: the types that it refers to are in its ``$defs``.
+    """Return one self-contained schema: referenced types are in its ``$defs``.
 
-    Raises ``StartError`` that begins with ``what`` and names the parameter whose type JSON does not have.
+    Raises ``StartError`` that starts with ``what`` and names the parameter whose type has no JSON form.
     """
     for field in msgspec.structs.fields(arguments):
         if not is_json(field.type):
@@ -179,7 +178,7 @@ def _schema(arguments: type[msgspec.Struct], what: str) -> dict[str, Any]:
             )
     try:
         (schema,), components = msgspec.json.schema_components([arguments])
-    except TypeError as error:  # types that are described one by one and not together
+    except TypeError as error:  # types that have a schema each but not together
         raise StartError(f"{what}: its parameters cannot be described as JSON: {error}") from error
     own: dict[str, Any] = components.pop(schema["$ref"].rpartition("/")[2])
     del own["title"]

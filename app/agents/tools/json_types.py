@@ -1,4 +1,4 @@
-"""Which types of Python have a form in JSON, for errors about the annotations of tools and function agents."""
+"""Check which Python types have a JSON form, for errors about annotations of tools and function agents."""
 
 import typing
 from typing import Annotated, Any
@@ -10,21 +10,21 @@ ALLOWED_TYPES = (
     " tuple, dict, TypedDict, NamedTuple, dataclass and msgspec.Struct of these; unions of at most one of them that"
     " JSON writes as text, one array and one object"
 )
-"""Of parameters, to end the sentence 'use …'."""
+"""Types allowed for parameters, as the end of a sentence 'use …'."""
 
 _VALUES: tuple[Any, ...] = (None, True, 0, 0.0, "", [], {})
-"""One of each kind that JSON has."""
+"""One value of each JSON type."""
 
 
 def type_name(kind: Any) -> str:
-    """``kind`` as its author wrote it, without what ``Annotated`` adds."""
+    """Return ``kind`` as its author wrote it, without ``Annotated`` metadata."""
     while typing.get_origin(kind) is Annotated:
         kind = typing.get_args(kind)[0]
     return kind.__qualname__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
 def is_json(kind: Any) -> bool:
-    """Whether some JSON can be converted to ``kind``, and a schema describes which."""
+    """Whether JSON can be converted to ``kind``, and ``kind`` has a JSON Schema."""
     try:
         msgspec.json.schema_components([kind])
         return not _is_foreign(msgspec.inspect.type_info(kind), set())
@@ -33,7 +33,7 @@ def is_json(kind: Any) -> bool:
 
 
 def _is_foreign(part: Any, seen: set[int]) -> bool:
-    """Whether ``part`` has a class that JSON is never converted to: msgspec describes even that, once annotated."""
+    """Whether ``part`` contains a class that JSON cannot be converted to; msgspec describes even those if annotated."""
     if isinstance(part, msgspec.inspect.CustomType):
         return not any(isinstance(value, part.cls) for value in _VALUES)
     if isinstance(part, tuple):

@@ -1,4 +1,4 @@
-"""The port to tools: what the agent loop needs to know of a tool, and how it calls one."""
+"""The tool port: the interface of a tool, its context and result, and the long-term memory that tools use."""
 
 import enum
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from app.providers.llm.port import ToolSpec
 
 
 class ToolClass(enum.StrEnum):
-    """What may happen to a call whose outcome a crash left unknown (docs/guarantees)."""
+    """How to handle a call whose outcome a crash left unknown (docs/guarantees)."""
 
     READ_ONLY = "read_only"
     TRANSACTIONAL = "transactional"
@@ -22,9 +22,9 @@ class ToolClass(enum.StrEnum):
 
 
 class NeedsAnswer(BaseException):
-    """Stops the work that needs a person's answer first; it starts from its beginning once the answer is there.
+    """Stop work that needs a person's answer; it restarts from its beginning once there is an answer.
 
-    ``value`` is the question, any JSON. Not an ``Exception``, so that a tool that expects errors does not swallow it.
+    ``value`` is the question, any JSON. Not an ``Exception``, so that a tool's own error handling does not swallow it.
     """
 
     def __init__(self, value: Any) -> None:
@@ -33,12 +33,12 @@ class NeedsAnswer(BaseException):
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool may know of the run that calls it.
+    """The context of a tool call: ids of its run, and access to streams, values and people.
 
     ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams,
-    from any thread, for as long as the call runs. ``value`` reads a channel of the thread's values, decoded, or gives
-    None. ``interrupt`` asks a person (any JSON) and returns the answer; until it is there the call stops, and later
-    starts anew from its beginning, so ask before anything that must not happen twice.
+    from any thread, while the call runs. ``value`` returns a channel of the thread's values, decoded, or None.
+    ``interrupt`` asks a person (any JSON) and returns the answer; without one the call stops and later restarts from
+    its beginning, so ask before any side effect that must not happen twice.
     """
 
     tenant_id: str
@@ -53,16 +53,16 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def caller(self) -> Caller:
-        """For whom the tool works."""
+        """The caller on whose behalf the tool runs."""
         return Caller.of(UUID(self.tenant_id), self.configurable)
 
 
 Fields = bool | list[str] | None
-"""Which fields of a value searches look at: False for none, None for those that the agents file says."""
+"""Indexed fields of a value: False for none, None for those configured in the agents file."""
 
 
 class StoredItem(msgspec.Struct, frozen=True, kw_only=True):
-    """An item of the long-term memory; ``score`` where a question has found it."""
+    """An item of the long-term memory; ``score`` if a query found it."""
 
     namespace: list[str]
     key: str
@@ -71,10 +71,10 @@ class StoredItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a document that answers a question, and what a citation of it needs.
+    """A passage of a document that matches a query, with its citation data.
 
-    ``text`` is the document's text from character ``start`` to before ``end``; it is the chunk number ``chunk``, which
-    begins on ``page`` (of a PDF, from 1).
+    ``text`` is the document's text from character ``start`` to before ``end``; it is chunk number ``chunk``, which
+    starts on ``page`` (of a PDF, from 1).
     """
 
     document_id: UUID
@@ -90,24 +90,24 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LongTerm(Protocol):
-    """The long-term memory: values at keys in namespaces, and documents; of each tenant for itself.
+    """The long-term memory: values at keys in namespaces, and documents; isolated by tenant.
 
-    A person reaches what its own requests would reach. All raise ``Invalid``, and ``Forbidden`` or ``Refused`` for
-    what the operator's handlers do not let the person do.
+    A user has the same access as through the API. All methods raise ``Invalid``, and ``Forbidden`` or ``Refused`` if
+    the operator's handlers deny the operation.
     """
 
     async def put(
         self, caller: Caller, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
     ) -> None:
-        """Store ``value``, in place of what is there."""
+        """Store ``value``, replacing an existing item."""
         ...
 
     async def get(self, caller: Caller, namespace: list[str], key: str) -> StoredItem | None:
-        """What is there."""
+        """Return the item, or None."""
         ...
 
     async def delete(self, caller: Caller, namespace: list[str], key: str) -> None:
-        """Remove what is there, if anything is."""
+        """Delete the item if it exists."""
         ...
 
     async def search(
@@ -118,7 +118,7 @@ class LongTerm(Protocol):
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
         limit: int = 10,
     ) -> list[StoredItem]:
-        """Items at and below ``prefix``: the best first, or the newest without a ``query``."""
+        """Return items at and below ``prefix``: best match first, or newest first without a ``query``."""
         ...
 
     async def passages(
@@ -129,12 +129,12 @@ class LongTerm(Protocol):
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
         limit: int = 5,
     ) -> list[Passage]:
-        """What documents say that answers ``query``, the best first: in one collection, or in all."""
+        """Return passages that match ``query``, best first: in one collection, or in all."""
         ...
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool gave back: ``content`` is what the model reads; ``artifact`` stays with the message for clients.
+    """A tool's result: ``content`` for the model; ``artifact`` is stored with the message for clients.
 
     ``update`` changes the thread's values (channel → value) in the same commit as the step: exactly once.
     """
@@ -146,7 +146,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(Protocol):
-    """A callable tool. ``call`` gets arguments that already passed its schema and returns, or raises for an error."""
+    """A callable tool. ``call`` gets arguments that match its schema; it returns a result or raises an error."""
 
     spec: ToolSpec
     tool_class: ToolClass
@@ -157,8 +157,8 @@ class Tool(Protocol):
         ...
 
     async def lookup(self, key: str) -> ToolResult | None:
-        """What the call with the idempotency ``key`` gave; None when it did not happen. For ``reconcilable`` tools.
+        """Return the result of the call with the idempotency ``key``; None if it was not made.
 
-        Raises anything when that cannot be told.
+        For ``reconcilable`` tools. Raises any exception if the outcome cannot be determined.
         """
         ...

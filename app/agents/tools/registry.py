@@ -1,4 +1,4 @@
-"""Names → tools: those that come with the program, and functions of the user's own code."""
+"""Resolve tool names: built-in tools, and functions in the user's code."""
 
 import difflib
 from collections.abc import Callable
@@ -20,13 +20,13 @@ BUILTIN: dict[str, Callable[..., Any]] = {"clock": clock, "calculator": calculat
 MEMORY = "memory"
 
 LoadCode = Callable[[str, Path], Any]
-"""Finds what ``module:attribute`` or ``file.py:attribute`` names, relative to a folder."""
+"""Loads ``module:attribute`` or ``file.py:attribute``, relative to a folder."""
 
 
 def find_tool(name: str, folder: Path, load: LoadCode, store: LongTerm | None = None) -> Tool:
-    """The tool ``name``: one that comes with the program, or a function in the user's code. Raises ``StartError``.
+    """Return the tool ``name``: a built-in one, or a function in the user's code. Raises ``StartError``.
 
-    ``store`` is what the tools ``memory`` and ``knowledge`` work on; none where agents are only looked at.
+    ``store``: the long-term memory for the tools ``memory`` and ``knowledge``; None to inspect agents only.
     """
     if names_knowledge(name):
         return knowledge_tool(name, store)

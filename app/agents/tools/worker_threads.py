@@ -1,4 +1,4 @@
-"""Threads for sync tools, so that they never block the event loop."""
+"""Run sync tools in threads, so that they never block the event loop."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,15 @@ from typing import Any
 from app.base.errors import Unavailable
 
 ThreadResult = tuple[Any, BaseException | None]
-"""What a call returned, or what it raised."""
+"""A call's return value, or its exception."""
 
 
 class WorkerThreads:
-    """Runs calls in threads of their own, ``max_threads`` at once; more wait for their turn.
+    """Run each call in its own thread, at most ``max_threads`` concurrently; more calls wait on a semaphore.
 
-    A thread cannot be stopped. When nobody waits for a call any longer (its time is up, the run was cancelled) its turn
-    goes to the next one and its thread is left behind; ``max_abandoned`` of those may be alive, then calls are refused
-    until one ends. The threads are daemons: one that hangs does not keep the process from ending.
+    A thread cannot be stopped. If the caller stops waiting (timeout, cancelled run), its slot is released and the
+    thread is abandoned; with ``max_abandoned`` such threads alive, calls are refused until one ends. The threads are
+    daemons, so a hanging one does not block the process from exiting.
     """
 
     def __init__(self, max_threads: int, max_abandoned: int) -> None:
@@ -26,10 +26,10 @@ class WorkerThreads:
         self._threads = threading.Semaphore(max_threads + max_abandoned)
 
     async def run(self, call: Callable[[], Any]) -> Any:
-        """What ``call`` returns or raises; it sees the caller's context variables. Raises ``Unavailable``."""
+        """Run ``call`` with the caller's context variables; return or raise its result. Raises ``Unavailable``."""
         async with self._turns:
             if not self._threads.acquire(blocking=False):
-                raise Unavailable("Too many sync tools that ran into their timeouts still run in their threads.")
+                raise Unavailable("Too many sync tools that timed out are still running in their threads.")
             loop = asyncio.get_running_loop()
             ended: asyncio.Future[ThreadResult] = loop.create_future()
             see = contextvars.copy_context().run
@@ -48,10 +48,10 @@ class WorkerThreads:
     ) -> None:
         try:
             outcome: ThreadResult = see(call), None
-        except BaseException as error:  # noqa: BLE001  the edge of the thread: it is raised where the call was made
+        except BaseException as error:  # noqa: BLE001  the edge of the thread: it is raised in the caller
             outcome = None, error
         self._threads.release()
-        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(_settle, ended, outcome)
 
 

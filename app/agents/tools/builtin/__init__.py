@@ -1,1 +1,1 @@
-"""Tools that come with the program."""
+"""Built-in tools."""

@@ -1,4 +1,4 @@
-"""Arithmetic, without ever running what the model wrote."""
+"""Evaluate arithmetic by interpreting the syntax tree; model output is never executed."""
 
 import ast
 import math
@@ -9,7 +9,7 @@ from app.agents.tools.function_tool import tool
 
 MAX_EXPRESSION_LENGTH = 500
 MAX_BITS = 4096
-"""Integers beyond this size are refused before they are computed."""
+"""Larger integers are rejected before they are computed."""
 
 Number = int | float
 
@@ -40,7 +40,7 @@ async def calculator(expression: str) -> str:
 
 
 def evaluate(expression: str) -> Number:
-    """The value of ``expression``. Raises ``ValueError`` for anything but arithmetic of a sane size."""
+    """Return the value of ``expression``. Raises ``ValueError`` if it is not arithmetic or is too large."""
     if len(expression) > MAX_EXPRESSION_LENGTH:
         raise ValueError(f"the expression is longer than {MAX_EXPRESSION_LENGTH} characters")
     try:
@@ -50,7 +50,7 @@ def evaluate(expression: str) -> Number:
     except (ZeroDivisionError, OverflowError) as error:
         raise ValueError(str(error)) from error
     except (RecursionError, MemoryError) as error:
-        raise ValueError("the expression nests too deep") from error
+        raise ValueError("the expression is nested too deeply") from error
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("the result is too large")
     return value
@@ -88,5 +88,5 @@ def _binary(op: ast.operator, left: Number, right: Number) -> Number:
         raise ValueError("the product is too large")
     result = BINARY[type(op)](left, right)
     if isinstance(result, complex):
-        raise ValueError("the result is not a real number")  # noqa: TRY004  the numbers are at fault, not their type
+        raise ValueError("the result is not a real number")  # noqa: TRY004  depends on the values, not their types
     return result

@@ -1,4 +1,4 @@
-"""What time it is."""
+"""Return the current date and time."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError

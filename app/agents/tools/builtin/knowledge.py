@@ -1,4 +1,4 @@
-"""What documents say that the caller may read, for agents: passages with what is needed to cite them."""
+"""Search the documents that the caller may read; return passages with citations."""
 
 import re
 from typing import Any
@@ -15,18 +15,18 @@ _COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 
 
 def names_knowledge(name: str) -> bool:
-    """Whether an entry of ``tools`` is this tool: ``knowledge``, or ``knowledge:COLLECTION``."""
+    """Whether a ``tools`` entry is this tool: ``knowledge``, or ``knowledge:COLLECTION``."""
     return name.partition(":")[0] == NAME
 
 
 def knowledge_tool(name: str, store: LongTerm | None) -> FunctionTool:
-    """The tool that ``name`` means, over ``store``; None where agents are only looked at. Raises ``StartError``.
+    """Build the tool ``name`` on ``store`` (None to inspect agents only). Raises ``StartError``.
 
-    One that is bound to a collection is called ``knowledge_COLLECTION``, so that an agent can have several.
+    A tool bound to a collection is called ``knowledge_COLLECTION``, so that an agent can have several.
     """
     _, bound, collection = name.partition(":")
     if bound and not _COLLECTION.fullmatch(collection):
-        raise StartError(f"tool {name!r}: after the colon stands the name of a collection, of letters, digits, - and _")
+        raise StartError(f"tool {name!r}: after the colon write the name of a collection, of letters, digits, - and _")
 
     @tool(name=f"{NAME}_{collection}" if bound else NAME, tool_class="read_only", timeout=60)
     async def knowledge(context: ToolContext, query: str, limit: int = USUAL) -> ToolResult:
@@ -37,7 +37,7 @@ def knowledge_tool(name: str, store: LongTerm | None) -> FunctionTool:
             limit: how many passages to give, up to 20
         """
         if store is None:
-            raise RuntimeError("there are no documents here")
+            raise RuntimeError("no documents are available here")
         if not query.strip() or len(query) > MAX_QUERY_LENGTH:
             raise ValueError(f"give a query of 1 to {MAX_QUERY_LENGTH} characters")
         max_passages = min(max(limit, 1), MAX_PASSAGES)
@@ -58,7 +58,7 @@ def _shown(number: int, passage: Passage) -> str:
 
 
 def _citation(number: int, passage: Passage) -> dict[str, Any]:
-    """What stays with the tool's message, for clients."""
+    """Return the citation stored in the tool message's artifact, for clients."""
     return {
         "number": number,
         "document_id": str(passage.document_id),

@@ -1,4 +1,4 @@
-"""A scratch pad in the thread: its lines are part of the thread's values, committed with the step that wrote them."""
+"""Notes in the thread's values, committed with the step that wrote them."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ async def notes(context: ToolContext, action: Literal["add", "list"], text: str 
         action: add a note, or list all notes
         text: the note to add
     """
-    found = context.value(CHANNEL)  # whatever a client has put there
+    found = context.value(CHANNEL)  # clients may have stored any JSON
     notes_before = [str(note) for note in found] if isinstance(found, list) else []
     if action == "list":
         lines = [f"{number}. {note}" for number, note in enumerate(notes_before, 1)]
