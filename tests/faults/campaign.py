@@ -1,6 +1,6 @@
-"""Random programs on several servers while they are killed, paused and restarted; then every promise is checked.
+"""Run random programs on several servers under random faults, then check every guarantee.
 
-``python -m tests.faults.campaign --threads 100 --turns 5`` prints a table; it ends with 1 when a promise was broken.
+``python -m tests.faults.campaign --threads 100 --turns 5`` prints a report; exit code 1 if a guarantee was violated.
 """
 
 import argparse
@@ -44,17 +44,17 @@ FAULTS = {
     "network": 4,
     "redis": 3,
 }
-"""What may go wrong, and how often in comparison."""
+"""Faults and their relative weights."""
 
 STARTING = 0.05
-"""The part of the faults that meet a server whether it has started or not."""
+"""Share of the faults that may hit a server that is still starting."""
 
 REFUSED = 0.03
-"""The part of the questions to the model that meet a provider in trouble."""
+"""Share of the model requests that fail at the provider."""
 
 
 class Report(msgspec.Struct):
-    """What was done, and what was broken by it."""
+    """The faults that happened, and the violations found."""
 
     seed: int
     runs: int
@@ -70,8 +70,8 @@ class Report(msgspec.Struct):
     log: list[tuple[float, float, str]] = []
 
 
-class Ground:
-    """What a campaign stands on: a database that can crash, and the way of each server to it."""
+class Testbed:
+    """The environment of a campaign: a database that can crash, with a proxy for each server, and Redis."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.database = Server(folder / "database", {"fsync": "off"})
@@ -93,86 +93,86 @@ class Ground:
         await asyncio.to_thread(self.redis.stop)
 
     async def crash(self) -> None:
-        """The database stops as if its machine had, and comes back."""
-        await self._again(self.database.crash)
+        """Crash and restart the database."""
+        await self._with_new_address(self.database.crash)
 
     async def restart(self) -> None:
-        """The database stops in order, and comes back."""
-        await self._again(self.database.restart)
+        """Restart the database gracefully."""
+        await self._with_new_address(self.database.restart)
 
-    async def _again(self, how: Callable[[], None]) -> None:
+    async def _with_new_address(self, how: Callable[[], None]) -> None:
         await asyncio.to_thread(how)
         for proxy in self.proxies:
             proxy.aim(self.database.url)
 
 
 class Chaos:
-    """Does something bad to one server after the other until it is told to stop."""
+    """Injects one fault after the other until it is stopped."""
 
-    def __init__(self, fleet: Fleet, ground: Ground, seed: int, every: float) -> None:
+    def __init__(self, fleet: Fleet, testbed: Testbed, seed: int, every: float) -> None:
         self._fleet = fleet
-        self._ground = ground
-        self._dice = random.Random(seed)
+        self._testbed = testbed
+        self._rng = random.Random(seed)
         self._every = every
         self._stop = asyncio.Event()
         self.faults = FAULTS
         self.done: Counter[str] = Counter()
         self.log: list[tuple[float, float, str]] = []
-        """When each began and was over, by the clock of this machine that effects are told in."""
+        """Start and end of each fault, by the same monotonic clock as the effects."""
 
     async def run(self) -> None:
         names, weights = list(self.faults), list(self.faults.values())
         while not await self._stopped(self._every):
-            (fault,) = self._dice.choices(names, weights)
-            place, began = await self._place(), time.monotonic()
+            (fault,) = self._rng.choices(names, weights)
+            index, started_at = await self._pick_server(), time.monotonic()
             if fault == "terminate_backends":
                 await self._terminate()
             elif fault == "crash_database":
-                await self._ground.crash()
+                await self._testbed.crash()
             elif fault == "restart_database":
-                await self._ground.restart()
+                await self._testbed.restart()
             elif fault == "network":
-                fault = await self._network(place)
+                fault = await self._network(index)
             elif fault == "redis":
                 fault = await self._redis()
             elif fault == "freeze":
-                await asyncio.to_thread(self._fleet.freeze, place, LEASE_SECONDS * 1.5)
+                await asyncio.to_thread(self._fleet.freeze, index, LEASE_SECONDS * 1.5)
             else:
-                await asyncio.to_thread(getattr(self._fleet, fault), place)
+                await asyncio.to_thread(getattr(self._fleet, fault), index)
             self.done[fault] += 1
-            self.log.append((round(began, 2), round(time.monotonic(), 2), f"{fault} {place}"))
+            self.log.append((round(started_at, 2), round(time.monotonic(), 2), f"{fault} {index}"))
 
-    async def _place(self) -> int:
-        """A server that answers, once there is one; at times any, so that some die while they start.
+    async def _pick_server(self) -> int:
+        """Wait for a server that answers and return its index; sometimes return any, so that some die during start-up.
 
-        Else a busy machine, on which a start takes longer than the pause between two faults, would never have a server.
+        Otherwise a busy machine, where a start takes longer than the pause between faults, would never have a server.
         """
         bases = self._fleet.bases()
         async with httpx.AsyncClient(timeout=1.0) as http:
-            while not self._stop.is_set() and self._dice.random() > STARTING:
-                for place in self._dice.sample(range(len(bases)), len(bases)):
+            while not self._stop.is_set() and self._rng.random() > STARTING:
+                for index in self._rng.sample(range(len(bases)), len(bases)):
                     with contextlib.suppress(httpx.HTTPError):
-                        if (await http.get(f"{bases[place]}/health/live")).is_success:
-                            return place
+                        if (await http.get(f"{bases[index]}/health/live")).is_success:
+                            return index
                 await self._stopped(0.1)
-        return self._dice.randrange(len(bases))
+        return self._rng.randrange(len(bases))
 
-    async def _network(self, place: int) -> str:
-        trouble = self._dice.choice([one for one in Trouble if one is not Trouble.NONE])
-        async with self._ground.proxies[place].having(trouble):
-            await self._stopped(self._dice.uniform(0.5, LEASE_SECONDS * 1.5))
+    async def _network(self, index: int) -> str:
+        trouble = self._rng.choice([one for one in Trouble if one is not Trouble.NONE])
+        async with self._testbed.proxies[index].having(trouble):
+            await self._stopped(self._rng.uniform(0.5, LEASE_SECONDS * 1.5))
         return f"network {trouble.name.lower()}"
 
     async def _redis(self) -> str:
-        redis = self._ground.redis
-        trouble = self._dice.choice(["restart", "freeze", "flush", "cut", "slow"])
+        redis = self._testbed.redis
+        trouble = self._rng.choice(["restart", "freeze", "flush", "cut", "slow"])
         if trouble == "restart":
             await asyncio.to_thread(redis.stop)
-            await self._stopped(self._dice.uniform(0.0, 3.0))
+            await self._stopped(self._rng.uniform(0.0, 3.0))
             await asyncio.to_thread(redis.start)
         elif trouble == "freeze":
             redis.freeze()
-            await self._stopped(self._dice.uniform(0.5, 6.0))
+            await self._stopped(self._rng.uniform(0.5, 6.0))
             redis.thaw()
         else:
             async with Redis.from_url(redis.url) as client:
@@ -185,7 +185,7 @@ class Chaos:
         return f"redis {trouble}"
 
     async def _terminate(self) -> None:
-        connection = await asyncpg.connect(self._ground.database.url)
+        connection = await asyncpg.connect(self._testbed.database.url)
         try:
             await connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -207,52 +207,51 @@ class Chaos:
 async def campaign(
     folder: Path, seed: int, size: tuple[int, int], every: float, faults: str = "", seconds: float = math.inf
 ) -> Report:
-    """``size`` threads and turns each, at most 24 at once, on three servers; one fault after ``every`` seconds.
+    """Run ``size`` threads and turns, at most 24 at once, on three servers, with a fault every ``every`` seconds.
 
-    ``faults``: the names of those that happen, with commas between; all of them when it is empty. After ``seconds`` no
-    more threads begin. Every second campaign has a Redis.
+    ``faults``: comma-separated names; empty for all. After ``seconds`` no more threads start. Odd seeds have a Redis.
     """
     threads = programs(seed, *size)
-    async with Ground(folder, seed) as ground, contextlib.AsyncExitStack() as undo:
+    async with Testbed(folder, seed) as testbed, contextlib.AsyncExitStack() as undo:
         witness = Witness(folder, REFUSED)
         undo.push_async_callback(asyncio.to_thread, witness.close)
-        redis = {"REDIS_URL": ground.redis.url} if seed % 2 else {}
-        fleet = Fleet(ground.database.url, folder, witness, 0)
+        redis = {"REDIS_URL": testbed.redis.url} if seed % 2 else {}
+        fleet = Fleet(testbed.database.url, folder, witness, 0)
         undo.push_async_callback(asyncio.to_thread, fleet.close)
-        for proxy in ground.proxies:
+        for proxy in testbed.proxies:
             await asyncio.to_thread(fleet.add, DATABASE_URL=proxy.url, **redis)
         driver = Driver(fleet.bases, witness.effects)
         undo.push_async_callback(driver.aclose)
-        chaos = Chaos(fleet, ground, seed, every)
+        chaos = Chaos(fleet, testbed, seed, every)
         chaos.faults = {name: often for name, often in FAULTS.items() if not faults or name in faults.split(",")}
-        began = time.monotonic()
-        violations = await worked(driver, chaos, threads, began + seconds)
+        started_at = time.monotonic()
+        violations = await run_threads(driver, chaos, threads, started_at + seconds)
         threads = threads[: len(driver.thread_ids)]
-        violations += await checked(driver, witness, threads, ground.database.url)
-        recovered = sum(any(numbers[0] > 1 for numbers in map(epochs, one.frames)) for one in driver.told)
+        violations += await check(driver, witness, threads, testbed.database.url)
+        recovered = sum(any(numbers[0] > 1 for numbers in map(epochs, one.frames)) for one in driver.records)
         return Report(
             seed=seed,
-            runs=len(driver.told),
-            seconds=round(time.monotonic() - began, 1),
+            runs=len(driver.records),
+            seconds=round(time.monotonic() - started_at, 1),
             faults=dict(chaos.done),
-            refused=len((await asyncio.to_thread(witness.says))["refused"]),
-            commits_unheard=sum(proxy.lost for proxy in ground.proxies),
+            refused=len((await asyncio.to_thread(witness.report))["refused"]),
+            commits_unheard=sum(proxy.lost for proxy in testbed.proxies),
             reviews=driver.reviews,
             recovered=recovered,
-            readers=len(driver.watched),
-            latest_end=round(max((one.late for one in driver.watched), default=0.0), 1),
+            readers=len(driver.reader_records),
+            latest_end=round(max((one.late for one in driver.reader_records), default=0.0), 1),
             violations=violations,
             log=chaos.log if violations else [],
         )
 
 
-async def worked(driver: Driver, chaos: Chaos, threads: list[list[Program]], until: float) -> list[str]:
-    """Run what begins before ``until`` in the middle of the chaos; conversations that did not end, in words."""
+async def run_threads(driver: Driver, chaos: Chaos, threads: list[list[Program]], until: float) -> list[str]:
+    """Run the threads that start before ``until`` under faults; return the errors of those that did not end."""
     trouble = asyncio.ensure_future(chaos.run())
-    few = asyncio.Semaphore(24)
+    slots = asyncio.Semaphore(24)
 
     async def one(number: int) -> None:
-        async with few:
+        async with slots:
             if time.monotonic() < until:
                 await driver.converse(number, threads[number])
 
@@ -266,33 +265,33 @@ def epochs(frame: tuple[str, str, bytes]) -> tuple[int, int]:
     return checker.numbers(frame[0])
 
 
-async def checked(driver: Driver, witness: Witness, threads: list[list[Program]], database_url: str) -> list[str]:
-    """Every promise that was broken."""
-    says = await asyncio.to_thread(witness.says)
+async def check(driver: Driver, witness: Witness, threads: list[list[Program]], database_url: str) -> list[str]:
+    """Return all violations."""
+    witnessed = await asyncio.to_thread(witness.report)
     everything = [program for turns in threads for program in turns]
-    wrong = [words for told in (*driver.told, *driver.watched) for words in checker.streams(told)]
-    wrong += [words for told in driver.told for words in checker.failed(told)]
-    wrong += checker.effects(everything, says)
-    wrong += checker.questions(says, everything)
-    wrong += await checker.transitions(database_url, driver.told)
+    wrong = [words for record in (*driver.records, *driver.reader_records) for words in checker.streams(record)]
+    wrong += [words for record in driver.records for words in checker.failed(record)]
+    wrong += checker.effects(everything, witnessed)
+    wrong += checker.questions(witnessed, everything)
+    wrong += await checker.transitions(database_url, driver.records)
     wrong += await checker.conversations(driver, threads)
     thread_of = {program.id: driver.thread_ids[n] for n, turns in enumerate(threads) for program in turns}
-    for told in driver.told:
-        again = await driver.replay(thread_of[told.program], told)
-        for one in (told, *(one for one in driver.watched if one.run_id == told.run_id)):
+    for record in driver.records:
+        again = await driver.replay(thread_of[record.program], record)
+        for one in (record, *(one for one in driver.reader_records if one.run_id == record.run_id)):
             wrong += [*checker.repeated(one, again), *checker.ends(one)]
     return wrong
 
 
 def main() -> int:
-    """The long form."""
+    """Run a campaign from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=100)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults")
     parser.add_argument("--faults", default="", help=f"some of {','.join(FAULTS)} (all)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no more threads after so long")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no more threads after this time")
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:

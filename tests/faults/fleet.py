@@ -1,4 +1,4 @@
-"""Server processes on one database, and what is done to them."""
+"""Server processes on one database, with the faults injected into them."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ LEASE_SECONDS = 3
 
 
 class Witness:
-    """The process of ``tests.faults.witness``; ``rate`` of the questions to its model are refused once."""
+    """The process of ``tests.faults.witness``; ``rate`` of the requests to its model fail once."""
 
     def __init__(self, folder: Path, rate: float = 0.0) -> None:
         self._process = subprocess.Popen(
@@ -30,13 +30,13 @@ class Witness:
         assert self._process.stdout is not None
         self.url, self.model = self._process.stdout.readline().split()
 
-    def says(self) -> dict[str, list[dict[str, object]]]:
-        """Every effect and every question to the model."""
-        told: dict[str, list[dict[str, object]]] = httpx.get(self.url).json()
-        return told
+    def report(self) -> dict[str, list[dict[str, object]]]:
+        """Return all effects and model requests."""
+        found: dict[str, list[dict[str, object]]] = httpx.get(self.url).json()
+        return found
 
     def effects(self, key: str) -> int:
-        """How often the call with ``key`` has happened."""
+        """Count the effects of the call with ``key``."""
         return int(httpx.get(f"{self.url}/effects", params={"key": key}).json()["count"])
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ class Witness:
 
 
 class Fleet:
-    """``size`` servers, started together; each can be killed, paused, stopped in order, and started again."""
+    """``size`` servers that can be killed, frozen, stopped gracefully and restarted."""
 
     def __init__(self, database_url: str, folder: Path, witness: Witness, size: int, **settings: str) -> None:
         self._database_url = database_url
@@ -70,56 +70,56 @@ class Fleet:
 
     def _serve(self, **settings: str) -> Served:
         port = settings.get("PORT") or str(free_port())
-        own = {"PORT": port, "OPENAI_API_KEY": f"server-{port}"}  # so that the model knows who asks
+        own = {"PORT": port, "OPENAI_API_KEY": f"server-{port}"}  # identifies the server to the model
         return Served(self._database_url, self._folder, **{**self._settings, **settings, **own})
 
     def add(self, **settings: str) -> Served:
-        """One more server, with settings of its own, which it keeps over restarts."""
+        """Start another server with its own settings, which it keeps over restarts."""
         server = self._serve(**settings).wait_until_ready()
         self.servers.append(server)
         return server
 
     def bases(self) -> list[str]:
-        """The addresses of all."""
+        """Return the base URLs of all servers."""
         return [server.base for server in self.servers]
 
-    def restart(self, place: int) -> None:
-        """Start the server at ``place`` again, under its address and with its settings."""
-        self.servers[place] = self._serve(**self.servers[place].environment)
+    def restart(self, index: int) -> None:
+        """Start a stopped server again with its address and settings."""
+        self.servers[index] = self._serve(**self.servers[index].environment)
 
-    def kill(self, place: int) -> None:
-        """kill -9 of the parent and its workers, and a new start."""
-        kill_tree(self.servers[place].process.pid)
-        self.servers[place].process.wait(10)
-        self.restart(place)
+    def kill(self, index: int) -> None:
+        """SIGKILL to the parent and its workers, then start again."""
+        kill_tree(self.servers[index].process.pid)
+        self.servers[index].process.wait(10)
+        self.restart(index)
 
-    def kill_worker(self, place: int) -> None:
-        """kill -9 of a worker: its parent starts another."""
-        for pid in children_of(self.servers[place].process.pid):
+    def kill_worker(self, index: int) -> None:
+        """SIGKILL to the workers: the parent starts others."""
+        for pid in children_of(self.servers[index].process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def freeze(self, place: int, seconds: float) -> None:
-        """SIGSTOP for longer than a lease, then SIGCONT: a zombie that still believes in its runs."""
-        pids = [self.servers[place].process.pid, *children_of(self.servers[place].process.pid)]
+    def freeze(self, index: int, seconds: float) -> None:
+        """SIGSTOP for ``seconds``, then SIGCONT: a process that still believes it owns its runs."""
+        pids = [self.servers[index].process.pid, *children_of(self.servers[index].process.pid)]
         for number, pause in ((signal.SIGSTOP, seconds), (signal.SIGCONT, 0.0)):
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             time.sleep(pause)
 
-    def roll(self, place: int) -> None:
-        """SIGTERM, and a new start once it has ended in order.
+    def roll(self, index: int) -> None:
+        """Stop gracefully with SIGTERM, then start again.
 
-        A server whose first worker was killed before it was ready has ended by itself already.
+        A server whose first worker was killed before it was ready has exited already.
         """
-        server = self.servers[place]
+        server = self.servers[index]
         if server.process.poll() is None:
             code = server.stop()
             lines = [line for line in server.log.read_text().splitlines() if "request_refused" not in line]
-            said = "\n".join(lines[-40:])
-            assert code == 0 or "before it was ready" in said, f"exit code {code} after SIGTERM: {said}"
-        self.restart(place)
+            output = "\n".join(lines[-40:])
+            assert code == 0 or "before it was ready" in output, f"exit code {code} after SIGTERM: {output}"
+        self.restart(index)
 
     def close(self) -> None:
         for server in self.servers:
@@ -128,7 +128,7 @@ class Fleet:
 
 
 def kill_tree(pid: int) -> None:
-    """SIGKILL to a process and those that it has started."""
+    """Send SIGKILL to a process and its children."""
     children = children_of(pid)
     for one in (pid, *children):
         with contextlib.suppress(ProcessLookupError):

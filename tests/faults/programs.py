@@ -1,4 +1,4 @@
-"""Random programs whose end is known in advance, from a seed."""
+"""Random programs from a seed, whose result is known in advance."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ TOOLS = ("read", "add", "add", "put", "book", "pay")
 
 
 class Program(msgspec.Struct):
-    """One run: calls of tools, each with a number."""
+    """The program of one run: tool calls, each with a number."""
 
     id: str
     agent: str
@@ -17,7 +17,7 @@ class Program(msgspec.Struct):
 
     @property
     def total(self) -> int:
-        """What it adds to its thread's total."""
+        """What it adds to the thread's total."""
         return sum(n for name, n in self.ops if name == "add")
 
     @property
@@ -27,14 +27,14 @@ class Program(msgspec.Struct):
 
 
 def programs(seed: int, threads: int, turns: int) -> list[list[Program]]:
-    """For each thread the programs of its turns."""
-    dice = random.Random(seed)
+    """Return the programs of each thread, one per turn."""
+    rng = random.Random(seed)
     return [
         [
             Program(
                 id=f"{seed}.{thread}.{turn}",
-                agent=dice.choice(["loop", "loop", "function"]),
-                ops=[(dice.choice(TOOLS), dice.randrange(1, 100)) for _ in range(dice.randrange(1, 6))],
+                agent=rng.choice(["loop", "loop", "function"]),
+                ops=[(rng.choice(TOOLS), rng.randrange(1, 100)) for _ in range(rng.randrange(1, 6))],
             )
             for turn in range(turns)
         ]

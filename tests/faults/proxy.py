@@ -1,4 +1,4 @@
-"""A way to a PostgreSQL server that can go wrong as networks do: for one server process, while it works."""
+"""A TCP proxy for PostgreSQL that injects network faults."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 IDLE = b"Z\x00\x00\x00\x05I"
-"""ReadyForQuery outside of a transaction: what was done is committed, and this answer says so.
+"""ReadyForQuery outside of a transaction: confirms a commit.
 
 Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -18,33 +18,33 @@ PIECE = 1 << 16
 
 
 class Trouble(enum.Enum):
-    """What the way does to connections."""
+    """Network faults."""
 
     NONE = enum.auto()
     SLOW = enum.auto()
-    """Every piece comes 100 ms late."""
+    """Every chunk is delayed by 100 ms."""
     BLACKHOLE = enum.auto()
-    """Nothing comes through, and nobody is told; it comes when the trouble ends."""
+    """Nothing passes, without an error; it is delivered when the fault ends."""
     REFUSE = enum.auto()
-    """Every connection is reset, new ones too."""
+    """All connections are reset, new ones too."""
     THROTTLE = enum.auto()
-    """20 kB a second and connection."""
+    """20 kB/s per connection."""
     CUT = enum.auto()
-    """Answers end after 300 bytes in the middle of whatever they say, by a reset."""
+    """Connections are reset after 300 bytes of a response."""
     DEAF = enum.auto()
-    """What the server is asked for it does; no answer comes back. Connections are reset when the trouble ends."""
+    """The server receives requests, but no response comes back. Connections are reset when the fault ends."""
     HALF_OPEN = enum.auto()
-    """The connections that were open when it began say and hear nothing any more, for good; new ones work."""
+    """Connections that were open at the start of the fault are dead for good; new ones work."""
     LOST_COMMITS = enum.auto()
-    """One answer of three that would say that a transaction is committed is lost, by a reset."""
+    """One of three commit confirmations is lost by a reset."""
 
 
 class Proxy:
-    """Listens on a port of its own; ``url`` is that of ``upstream`` by this way. ``trouble`` is what is wrong now."""
+    """Proxy to ``upstream``; ``url`` is its own address, ``trouble`` the current fault."""
 
     def __init__(self, upstream: str, seed: int = 0) -> None:
         self._upstream = upstream
-        self._dice = random.Random(seed)
+        self._rng = random.Random(seed)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._calm = asyncio.Event()
@@ -53,7 +53,7 @@ class Proxy:
         self._dead = 0
         self.trouble = Trouble.NONE
         self.lost = 0
-        """Answers to a commit that never came."""
+        """Commit confirmations that were dropped."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -66,19 +66,19 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The same database and user, by this way."""
+        """URL of the same database and user through the proxy."""
         assert self._server is not None
         port = self._server.sockets[0].getsockname()[1]
         parts = urlsplit(self._upstream)
         return f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable"
 
     def aim(self, upstream: str) -> None:
-        """The server has another address now."""
+        """Change the upstream address."""
         self._upstream = upstream
 
     @contextlib.asynccontextmanager
     async def having(self, trouble: Trouble) -> AsyncIterator[None]:
-        """The way has this trouble meanwhile."""
+        """Inject ``trouble`` during the block."""
         self.trouble = trouble
         self._calm.clear()
         if trouble is Trouble.HALF_OPEN:
@@ -114,7 +114,7 @@ class Proxy:
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
         except OSError:
-            pass  # that is what it is for
+            pass  # expected
         finally:
             for one in (writer, there):
                 if one is not None:
@@ -136,7 +136,7 @@ class Proxy:
                 await self._delay(piece)
                 there.write(piece)
                 await there.drain()
-        there.transport.abort()  # the server sees the end; its answers have nowhere to go
+        there.transport.abort()  # the client has gone away
 
     async def _answers(self, back: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         room = 300
@@ -149,7 +149,7 @@ class Proxy:
                 room -= len(piece)
                 if room <= 0:
                     return
-            elif self.trouble is Trouble.LOST_COMMITS and piece.endswith(IDLE) and self._dice.random() < 1 / 3:
+            elif self.trouble is Trouble.LOST_COMMITS and piece.endswith(IDLE) and self._rng.random() < 1 / 3:
                 self.lost += 1
                 return
             elif self.trouble is not Trouble.DEAF:

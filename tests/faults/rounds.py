@@ -1,8 +1,8 @@
-"""Rounds of ended database connections: after each, a run must finish within five seconds.
+"""Rounds of broken database connections: after each, a run must finish within five seconds.
 
-``python -m tests.faults.rounds --rounds 500`` prints a report; it ends with 1 when a round was failed. Every round
-takes the next fault: all backends terminated, a fast restart, an immediate shutdown, an outage; and the next number of
-clients: 0, 8, 64. Half of the rounds go over TCP, half over the unix socket.
+``python -m tests.faults.rounds --rounds 500`` prints a report; exit code 1 if a round failed. The rounds cycle through
+the faults (terminated backends, fast restart, immediate shutdown, outage) and the number of clients (0, 8, 64). Half
+of them use TCP, half the unix socket.
 """
 
 import argparse
@@ -27,21 +27,21 @@ from tests.journeys.conftest import Served
 from tests.outages import Server, children_of
 
 FAULTS = ("terminate", "restart", "crash", "outage")
-WAYS = ("tcp", "socket")
+TRANSPORTS = ("tcp", "socket")
 CLIENTS = (0, 8, 64)
 
 RUN_SECONDS = 5.0
-"""In which a run must finish after a round."""
+"""Timeout for a run after a round."""
 ANSWER_SECONDS = 30.0
-"""In which every request must have an answer, whatever happens."""
+"""Timeout for every request."""
 NOTICE_SECONDS = 2.0
-"""In which readiness must fall with the database; it has as long as a run to come back."""
+"""Timeout for readiness to fail with the database; it recovers within ``RUN_SECONDS``."""
 
 BODY = {"assistant_id": "assistant", "input": {"messages": [{"role": "user", "content": "Hello"}]}}
 
 
 class Report(msgspec.Struct):
-    """What was done, and what was broken by it."""
+    """The rounds that were run, and the violations found."""
 
     rounds: int = 0
     runs: int = 0
@@ -52,75 +52,75 @@ class Report(msgspec.Struct):
     violations: list[str] = []
 
 
-class Scene:
-    """One server on one database; ``way`` is how it reaches it."""
+class Scenario:
+    """One server on one database; ``transport`` is how it connects."""
 
-    def __init__(self, database: Server, proxy: Proxy, folder: Path, way: str) -> None:
+    def __init__(self, database: Server, proxy: Proxy, folder: Path, transport: str) -> None:
         self.database = database
         self.proxy = proxy
-        url = proxy.url if way == "tcp" else database.url
+        url = proxy.url if transport == "tcp" else database.url
         self.server = Served(url, folder, AGENT_LEASE_SECONDS="5", LOG_FORMAT="json")
         self.http = httpx.AsyncClient(timeout=ANSWER_SECONDS, limits=httpx.Limits(max_connections=None))
         self.report = Report()
-        self._still = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._slowest = 0.0
-        self.slack = 0.0
-        """What a busy machine adds to every deadline: some of what runs took just before the fault."""
+        self.allowance = 0.0
+        """Added to every deadline on a busy machine: a multiple of the run time before the fault."""
 
     async def aclose(self) -> None:
         await self.http.aclose()
         await asyncio.to_thread(self.server.stop)
         self.report.workers_lost = self.server.log.read_text().count('"worker_lost"')
 
-    def wrong(self, words: str) -> None:
+    def violation(self, words: str) -> None:
         self.report.violations.append(f"round {self.report.rounds}: {words}")
 
-    async def ask(self) -> int:
-        """A run, waited for; the status of the answer, 0 where the connection broke."""
-        began = time.monotonic()
+    async def send_run(self) -> int:
+        """Send a run and wait for it; return the status, 0 if the connection broke."""
+        started_at = time.monotonic()
         try:
             answer = await self.http.post(f"{self.server.base}/runs/wait", json=BODY)
         except httpx.TimeoutException:
-            self.wrong(f"a request had no answer after {ANSWER_SECONDS} s")
+            self.violation(f"a request had no answer after {ANSWER_SECONDS} s")
             return 0
         except httpx.HTTPError:
             return 0
-        took = time.monotonic() - began
+        took = time.monotonic() - started_at
         self.report.slowest_answer = max(self.report.slowest_answer, round(took, 2))
         self._slowest = max(self._slowest, took)
         self.report.answers[answer.status_code] += 1
         self.report.runs += answer.status_code == 200
         if answer.status_code not in {200, 503} or (answer.status_code == 200 and b"__error__" in answer.content):
-            self.wrong(f"{answer.status_code} {answer.text[:200]}")
+            self.violation(f"{answer.status_code} {answer.text[:200]}")
         return answer.status_code
 
     @contextlib.asynccontextmanager
     async def clients(self, count: int) -> AsyncIterator[None]:
-        """A block beside which ``count`` clients make one run after the other."""
-        self._still.clear()
+        """During the block ``count`` clients send one run after the other."""
+        self._stopped.clear()
 
         async def one() -> None:
-            while not self._still.is_set():
-                if await self.ask() != 200:
+            while not self._stopped.is_set():
+                if await self.send_run() != 200:
                     await asyncio.sleep(0.05)
 
         work = asyncio.gather(*(one() for _ in range(count)))
         try:
             yield
         finally:
-            self._still.set()
+            self._stopped.set()
             await work
 
-    async def finishes_a_run(self) -> None:
-        """A run finishes in time; a 503 may be asked again, as its ``Retry-After`` says."""
-        began = time.monotonic()
-        seconds = RUN_SECONDS + self.slack
-        while (status := await self.ask()) != 200 and time.monotonic() - began < seconds:  # noqa: ASYNC110
+    async def check_a_run_finishes(self) -> None:
+        """Check that a run finishes in time; a 503 may be retried."""
+        started_at = time.monotonic()
+        seconds = RUN_SECONDS + self.allowance
+        while (status := await self.send_run()) != 200 and time.monotonic() - started_at < seconds:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        took = time.monotonic() - began
+        took = time.monotonic() - started_at
         self.report.slowest_run = max(self.report.slowest_run, round(took, 2))
         if status != 200 or took > seconds:
-            self.wrong(f"a run took {took:.1f} s of {seconds:.1f} s after the round ({status})")
+            self.violation(f"a run took {took:.1f} s of {seconds:.1f} s after the round ({status})")
 
     async def health(self, probe: str) -> int:
         try:
@@ -128,16 +128,16 @@ class Scene:
         except httpx.HTTPError:
             return 0
 
-    async def becomes(self, ready: int) -> None:
-        """Readiness follows the database; liveness does not."""
-        seconds = (RUN_SECONDS if ready == 200 else NOTICE_SECONDS) + self.slack
+    async def wait_for_readiness(self, ready: int) -> None:
+        """Check that readiness follows the database, and liveness does not."""
+        seconds = (RUN_SECONDS if ready == 200 else NOTICE_SECONDS) + self.allowance
         deadline = time.monotonic() + seconds
         while (found := await self.health("ready")) != ready and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         if found != ready:
-            self.wrong(f"ready says {found} and not {ready} after {seconds:.1f} s")
+            self.violation(f"ready says {found} and not {ready} after {seconds:.1f} s")
         if (live := await self.health("live")) != 200:
-            self.wrong(f"live says {live}")
+            self.violation(f"live says {live}")
 
     async def fault(self, name: str) -> None:
         if name == "terminate":
@@ -153,7 +153,7 @@ class Scene:
         else:
             await asyncio.to_thread(self.database.stop)
             if name == "outage":
-                await self.becomes(503)
+                await self.wait_for_readiness(503)
             await asyncio.to_thread(self.database.begin)
         self.proxy.aim(self.database.url)
 
@@ -163,56 +163,56 @@ class Scene:
             self._slowest, runs = 0.0, self.report.runs
             deadline = time.monotonic() + ANSWER_SECONDS
             if not clients:
-                await self.ask()
+                await self.send_run()
             while self.report.runs < runs + clients and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            self.slack = 4 * self._slowest
+            self.allowance = 4 * self._slowest
             await self.fault(fault)
-            await self.becomes(200)
-            await self.finishes_a_run()
+            await self.wait_for_readiness(200)
+            await self.check_a_run_finishes()
 
 
 @contextlib.asynccontextmanager
-async def scene_on(folder: Path, way: str) -> AsyncIterator[Scene]:
-    """A database and a server of their own; both end with the block."""
+async def scenario_on(folder: Path, transport: str) -> AsyncIterator[Scenario]:
+    """Start a database and a server; stop both after the block."""
     database = Server(folder / "db", {"fsync": "off"})
     await asyncio.to_thread(database.begin)
     try:
         await asyncio.to_thread(migrations.upgrade, database.url)
         async with Proxy(database.url) as proxy:
-            scene = Scene(database, proxy, folder, way)
+            scenario = Scenario(database, proxy, folder, transport)
             try:
-                await asyncio.to_thread(scene.server.wait_until_ready)
-                yield scene
+                await asyncio.to_thread(scenario.server.wait_until_ready)
+                yield scenario
             finally:
-                await scene.aclose()
+                await scenario.aclose()
     finally:
         await asyncio.to_thread(database.stop)
 
 
-async def rounds(folder: Path, way: str, count: int) -> Report:
-    """``count`` rounds over ``way``."""
-    async with scene_on(folder, way) as scene:
-        workers = children_of(scene.server.process.pid)
-        kinds = zip(itertools.cycle(FAULTS), itertools.cycle(CLIENTS), strict=False)  # twelve pairs, then again
+async def rounds(folder: Path, transport: str, count: int) -> Report:
+    """Run ``count`` rounds over ``transport``."""
+    async with scenario_on(folder, transport) as scenario:
+        workers = children_of(scenario.server.process.pid)
+        kinds = zip(itertools.cycle(FAULTS), itertools.cycle(CLIENTS), strict=False)  # twelve combinations
         for fault, clients in itertools.islice(kinds, count):
-            await scene.round(fault, clients)
-        if children_of(scene.server.process.pid) != workers:
-            scene.wrong("the worker was replaced")
-    return scene.report
+            await scenario.round(fault, clients)
+        if children_of(scenario.server.process.pid) != workers:
+            scenario.violation("the worker was replaced")
+    return scenario.report
 
 
 def main() -> int:
-    """The long form."""
+    """Run all rounds from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=500)
     given = parser.parse_args()
     failed = False
-    for way in WAYS:
+    for transport in TRANSPORTS:
         with tempfile.TemporaryDirectory(prefix="rounds-") as folder:
-            report = asyncio.run(rounds(Path(folder), way, given.rounds // len(WAYS)))
+            report = asyncio.run(rounds(Path(folder), transport, given.rounds // len(TRANSPORTS)))
         failed |= bool(report.violations)
-        sys.stdout.write(f"{way}: {json.dumps(msgspec.to_builtins(report), indent=2)}\n")
+        sys.stdout.write(f"{transport}: {json.dumps(msgspec.to_builtins(report), indent=2)}\n")
         sys.stdout.flush()
     return int(failed)
 

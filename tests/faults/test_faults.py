@@ -1,4 +1,4 @@
-"""Servers are killed, paused, stopped and cut off while they work, and keep what they have promised: the short form.
+"""Servers keep their guarantees while they are killed, frozen, stopped and cut off: the short form.
 
 The long form is ``make faults FULL=1``.
 """
@@ -15,8 +15,8 @@ from app.base.crash_points import POINTS
 from tests.cli.commands import only_line, run_command
 from tests.database import clone, drop
 from tests.faults import checker
-from tests.faults.campaign import campaign, checked
-from tests.faults.driver import Driver, Told
+from tests.faults.campaign import campaign, check
+from tests.faults.driver import Driver, RunRecord
 from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
 from tests.faults.programs import Program, programs
 from tests.outages import children_of
@@ -40,7 +40,7 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     witness.close()
 
 
-async def test_random_programs_under_random_faults_come_out_as_they_must(tmp_path: Path) -> None:
+async def test_random_programs_under_random_faults_keep_every_guarantee(tmp_path: Path) -> None:
     report = await campaign(tmp_path, seed=7, size=(12, 3), every=1.0)
     assert report.violations == [], report.log
     assert report.runs >= 36
@@ -48,10 +48,10 @@ async def test_random_programs_under_random_faults_come_out_as_they_must(tmp_pat
 
 @pytest.mark.parametrize("agent", ["loop", "function"])
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_process_that_dies_anywhere_loses_and_doubles_nothing(
+async def test_a_process_that_dies_anywhere_loses_and_repeats_nothing(
     database_url: str, tmp_path: Path, witness: Witness, point: str, agent: str
 ) -> None:
-    """One server dies at the point whenever a run of its own comes there; the other goes on."""
+    """One server crashes whenever one of its runs reaches the point; the other continues."""
     program = Program(id=f"{point}.{agent}", agent=agent, ops=OPS)
     fleet = await asyncio.to_thread(Fleet, database_url, tmp_path, witness, 1)
     driver = Driver(fleet.bases, witness.effects)
@@ -59,16 +59,16 @@ async def test_a_process_that_dies_anywhere_loses_and_doubles_nothing(
         armed = await asyncio.to_thread(fleet.add, AGENT_CRASH_AT=f"{point}:2" if "tool" in point else point)
         fleet.servers.reverse()  # the first request goes to the one that will die
         workers = children_of(armed.process.pid)
-        await driver._ask("GET", "/ok")
+        await driver._request("GET", "/ok")
         await driver.converse(0, [program])
         assert children_of(armed.process.pid) != workers
-        assert await checked(driver, witness, [[program]], database_url) == []
+        assert await check(driver, witness, [[program]], database_url) == []
     finally:
         await driver.aclose()
         await asyncio.to_thread(fleet.close)
 
 
-async def test_a_process_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(
+async def test_a_process_frozen_past_its_lease_writes_nothing_afterwards(
     database_url: str, tmp_path: Path, witness: Witness
 ) -> None:
     threads = programs(11, 4, 1)
@@ -78,7 +78,7 @@ async def test_a_process_that_sleeps_past_its_lease_writes_nothing_when_it_wakes
         work = asyncio.gather(*(driver.converse(n, turns) for n, turns in enumerate(threads)))
         await asyncio.to_thread(fleet.freeze, 0, LEASE_SECONDS + 1.0)
         await work
-        assert await checked(driver, witness, threads, database_url) == []
+        assert await check(driver, witness, threads, database_url) == []
     finally:
         await driver.aclose()
         await asyncio.to_thread(fleet.close)
@@ -92,20 +92,20 @@ async def test_killing_every_worker_with_work_queued_loses_nothing(
     driver = Driver(fleet.bases, witness.effects)
     try:
         work = asyncio.gather(*(driver.converse(n, turns) for n, turns in enumerate(threads)))
-        while len(driver.told) < len(threads):  # noqa: ASYNC110  until all are accepted
+        while len(driver.records) < len(threads):  # noqa: ASYNC110  until all are accepted
             await asyncio.sleep(0.01)
         await asyncio.to_thread(fleet.kill, 0)
         await work
-        assert await checked(driver, witness, threads, database_url) == []
+        assert await check(driver, witness, threads, database_url) == []
     finally:
         await driver.aclose()
         await asyncio.to_thread(fleet.close)
 
 
-async def test_a_rolling_restart_with_apart_roles_loses_no_run_and_no_event(
+async def test_a_rolling_restart_with_separate_roles_loses_no_run_and_no_event(
     database_url: str, tmp_path: Path, witness: Witness
 ) -> None:
-    """One server answers, two execute, each in processes of their own; every one of them is restarted in turn."""
+    """One server serves requests, two execute runs; each is restarted in turn."""
     threads = programs(17, 8, 2)
     fleet = await asyncio.to_thread(Fleet, database_url, tmp_path, witness, 1, AGENT_ROLE="api")
     driver = Driver(lambda: fleet.bases()[:1], witness.effects)
@@ -113,29 +113,29 @@ async def test_a_rolling_restart_with_apart_roles_loses_no_run_and_no_event(
         for _ in range(2):
             await asyncio.to_thread(fleet.add, AGENT_ROLE="worker")
         work = asyncio.gather(*(driver.converse(n, turns) for n, turns in enumerate(threads)))
-        for place in range(3):
-            code = await asyncio.to_thread(fleet.servers[place].stop)
+        for index in range(3):
+            code = await asyncio.to_thread(fleet.servers[index].stop)
             assert code == 0
-            await asyncio.to_thread(fleet.restart, place)
+            await asyncio.to_thread(fleet.restart, index)
         await work
-        assert await checked(driver, witness, threads, database_url) == []
+        assert await check(driver, witness, threads, database_url) == []
     finally:
         await driver.aclose()
         await asyncio.to_thread(fleet.close)
 
 
-async def test_one_key_makes_one_run_whatever_dies_meanwhile(
+async def test_one_idempotency_key_makes_one_run_despite_crashes(
     database_url: str, tmp_path: Path, witness: Witness
 ) -> None:
-    """The same request is sent until it is answered; the first time, the process dies after it has accepted the run."""
+    """The request is retried until it succeeds; at first the process dies after it has accepted the run."""
     program = Program(id="once", agent="loop", ops=[("pay", 1)])
     fleet = await asyncio.to_thread(Fleet, database_url, tmp_path, witness, 1, AGENT_CRASH_AT="accepted")
     await asyncio.to_thread(fleet.add, AGENT_CRASH_AT="")
     driver = Driver(fleet.bases, witness.effects)
     try:
         await driver.converse(0, [program])
-        assert list(await checker.transitions(database_url, driver.told)) == []
-        assert [effect["tool"] for effect in witness.says()["effects"]] == ["pay"]
+        assert list(await checker.transitions(database_url, driver.records)) == []
+        assert [effect["tool"] for effect in witness.report()["effects"]] == ["pay"]
     finally:
         await driver.aclose()
         await asyncio.to_thread(fleet.close)
@@ -157,17 +157,17 @@ def test_production_refuses_to_crash_on_purpose(tmp_path: Path) -> None:
         ([("1-1", "metadata"), ("1-2", "values")], "0 ends"),
     ],
 )
-def test_the_checker_sees_a_stream_that_is_wrong(frames: list[tuple[str, str]], words: str) -> None:
-    told = Told(run_id="r", program="p", frames=[(id_, event, b"") for id_, event in frames])
-    assert any(words in wrong for wrong in checker.streams(told))
+def test_the_checker_finds_an_invalid_stream(frames: list[tuple[str, str]], words: str) -> None:
+    record = RunRecord(run_id="r", program="p", frames=[(id_, event, b"") for id_, event in frames])
+    assert any(words in wrong for wrong in checker.streams(record))
 
 
-def test_the_checker_sees_effects_that_are_wrong() -> None:
+def test_the_checker_finds_wrong_effects() -> None:
     program = Program(id="p", agent="loop", ops=[("pay", 1), ("put", 2)])
 
     def wrong(*effects: tuple[str, int, str]) -> list[str]:
-        says = {"effects": [{"tool": tool, "n": n, "key": key} for tool, n, key in effects], "asked": []}
-        return list(checker.effects([program], says))
+        report = {"effects": [{"tool": tool, "n": n, "key": key} for tool, n, key in effects], "asked": []}
+        return list(checker.effects([program], report))
 
     assert wrong(("pay", 1, "a"), ("put", 2, "b"), ("put", 2, "b")) == []
     assert len(wrong(("pay", 1, "a"), ("pay", 1, "a"), ("put", 2, "b"))) == 1
@@ -175,11 +175,13 @@ def test_the_checker_sees_effects_that_are_wrong() -> None:
     assert len(wrong(("pay", 1, "a"), ("put", 2, "b"), ("put", 2, "c"))) == 1
 
 
-def test_the_checker_sees_who_goes_back_and_forgives_who_was_only_late() -> None:
+def test_the_checker_finds_repeated_steps_and_ignores_late_requests() -> None:
     program = Program(id="p", agent="loop", ops=[("add", 1)] * 4)
 
     def wrong(*asked: tuple[str, int]) -> list[str]:
-        said = [{"at": n, "heard": n, "program": "p", "by": by, "place": place} for n, (by, place) in enumerate(asked)]
+        said = [
+            {"at": n, "received_at": n, "program": "p", "by": by, "step": step} for n, (by, step) in enumerate(asked)
+        ]
         return list(checker.questions({"asked": said}, [program]))
 
     assert wrong(("a", 0), ("a", 1), ("b", 1), ("b", 2)) == []
@@ -187,9 +189,7 @@ def test_the_checker_sees_who_goes_back_and_forgives_who_was_only_late() -> None
     assert len(wrong(("a", 0), ("a", 1), ("a", 2), ("b", 1), ("b", 2))) == 1
 
 
-def test_a_second_signal_in_the_middle_of_a_drain_changes_nothing(
-    database_url: str, tmp_path: Path, witness: Witness
-) -> None:
+def test_a_second_signal_during_a_drain_changes_nothing(database_url: str, tmp_path: Path, witness: Witness) -> None:
     fleet = Fleet(database_url, tmp_path, witness, 1)
     try:
         process = fleet.servers[0].process

@@ -1,4 +1,4 @@
-"""Readers of large states that never read: they cost a bounded part of the memory of a server, and no other reader."""
+"""Clients that never read large states use bounded memory and do not affect other readers."""
 
 import asyncio
 import socket
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.timeout(240)
 STATE = 10_000_000
 READERS = 40
 GIVEN_UP = 4
-"""Readers after whose end the others had a turn: as many again have large pieces then."""
+"""Idle readers disconnected before the next ones get buffers."""
 MAX_GROWTH = 600_000_000
-"""What they may cost together: the bytes that they are to be sent are 800 MB, and took 3 GB."""
+"""Memory that they may use together; their streams have 800 MB, which once took 3 GB."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def fleet(database_url: str, tmp_path: Path) -> AsyncIterator[Fleet]:  # n
 
 
 def resident(fleet: Fleet) -> int:
-    """Bytes of memory of the server's workers."""
+    """Return the resident memory of the server's workers in bytes."""
     total = 0
     for pid in children_of(fleet.servers[0].process.pid):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -49,7 +49,7 @@ async def open_streams(http: httpx.AsyncClient, fleet: Fleet) -> int:
 
 
 async def run_of(http: httpx.AsyncClient, base: str, agent: str, words: str) -> str:
-    """A run that has ended; the path of its stream."""
+    """Complete a run; return the path of its stream."""
     thread = (await http.post(f"{base}/threads", json={})).json()["thread_id"]
     body = {
         "assistant_id": agent,
@@ -61,11 +61,11 @@ async def run_of(http: httpx.AsyncClient, base: str, agent: str, words: str) -> 
     return f"/threads/{thread}/runs/{run}/stream"
 
 
-async def test_readers_of_large_states_that_never_read_take_a_bounded_part_of_memory(fleet: Fleet) -> None:
+async def test_clients_that_never_read_large_states_use_bounded_memory(fleet: Fleet) -> None:
     base, idle = fleet.bases()[0], list[socket.socket]()
     async with httpx.AsyncClient(timeout=120) as http:
         large, small = await run_of(http, base, "hoarder", str(STATE)), await run_of(http, base, "talker", "3")
-        assert len((await http.get(base + large)).content) > 2 * STATE  # warm, and as it should be
+        assert len((await http.get(base + large)).content) > 2 * STATE  # warm-up
         before, peak, done = resident(fleet), 0, asyncio.Event()
 
         async def watch() -> None:
@@ -77,9 +77,9 @@ async def test_readers_of_large_states_that_never_read_take_a_bounded_part_of_me
         watching = asyncio.ensure_future(watch())
         try:
             idle += [never_reading(fleet.servers[0].port, "/api/v1" + large) for _ in range(READERS)]
-            most = 0
-            while most < READERS // 2 or await open_streams(http, fleet) > most - GIVEN_UP:
-                most = max(most, await open_streams(http, fleet))
+            max_open = 0
+            while max_open < READERS // 2 or await open_streams(http, fleet) > max_open - GIVEN_UP:
+                max_open = max(max_open, await open_streams(http, fleet))
                 assert b"event: end" in (await http.get(base + small)).content
         finally:
             for one in idle:

@@ -1,4 +1,4 @@
-"""A run that takes its process down costs its neighbours nothing: they are suspects for a moment, and end well."""
+"""A run that kills its process does not harm its neighbours: they are suspects briefly, and succeed."""
 
 import asyncio
 import time
@@ -37,7 +37,7 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
 
 
 async def begin(base: str, what: str) -> str:
-    """The id of a run that does ``what``."""
+    """Start a run that does ``what``; return its id."""
     body = {"assistant_id": "neighbour", "input": {"messages": [{"role": "user", "content": what}]}}
     async with httpx.AsyncClient(timeout=15) as http:
         answer = await http.post(f"{base}/runs", json=body)
@@ -67,10 +67,10 @@ async def until_ended(url: str, run_ids: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fatal", FATAL)
-async def test_only_the_run_that_kills_is_poison(
+async def test_only_the_run_that_kills_its_process_is_poison(
     database_url: str, tmp_path: Path, witness: Witness, fatal: str
 ) -> None:
-    """All kinds that an exception can be made of run beside it, as they end no process any more."""
+    """Runs that raise KeyboardInterrupt and SystemExit are among the neighbours: they kill no process."""
     settings = {
         "AGENT_CONFIG": str(AGENTS),
         "AGENT_STUCK_SECONDS": "2",
@@ -85,7 +85,7 @@ async def test_only_the_run_that_kills_is_poison(
         bad = await begin(first, fatal)
         await asyncio.to_thread(fleet.add)
         tries = tmp_path / f"{fatal}.tries"
-        while not tries.exists():  # noqa: ASYNC110  until the first process is lost with all of them
+        while not tries.exists():  # noqa: ASYNC110  until the first process dies
             await asyncio.sleep(0.05)
         (tmp_path / "may_end").touch()
         found = await until_ended(database_url, [*harmless, *caught, bad])

@@ -1,4 +1,4 @@
-"""Clients that cut off, never read, or all cancel at once: what one of them does costs no other anything."""
+"""Clients that disconnect, never read, or cancel all at once do not affect others."""
 
 import asyncio
 import itertools
@@ -13,7 +13,7 @@ import pytest
 
 from tests.database import clone, drop
 from tests.faults import checker
-from tests.faults.driver import Told
+from tests.faults.driver import RunRecord
 from tests.faults.fleet import Fleet, Witness
 
 pytestmark = pytest.mark.timeout(120)
@@ -45,57 +45,57 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def started(http: httpx.AsyncClient, base: str, **rest: Any) -> tuple[str, str]:
-    """A run that says ``WORDS`` words, one every 5 ms; its thread and itself."""
+    """Start a run that emits ``WORDS`` words, one every 5 ms; return its thread and run ids."""
     thread = (await http.post(f"{base}/threads", json={})).json()["thread_id"]
     body = {"assistant_id": "talker", "input": {"messages": [{"role": "user", "content": str(WORDS)}]}, **rest}
     answer = await http.post(f"{base}/threads/{thread}/runs", json=body)
     return thread, answer.json()["run_id"]
 
 
-async def test_a_stream_cut_at_any_byte_goes_on_at_another_process(fleet: Fleet, http: httpx.AsyncClient) -> None:
-    """Each connection ends after a number of bytes that nobody chose; the next one is at the other server."""
-    dice = random.Random(3)
+async def test_a_stream_cut_at_any_byte_resumes_at_another_process(fleet: Fleet, http: httpx.AsyncClient) -> None:
+    """Each connection ends after a random number of bytes; the next one goes to the other server."""
+    rng = random.Random(3)
     thread, run = await started(http, fleet.bases()[0], stream_mode=["custom"])
-    told = Told(run_id=run, program="talker")
+    record = RunRecord(run_id=run, program="talker")
     for base in itertools.cycle(fleet.bases()):
-        last = told.frames[-1][0] if told.frames else "-1"
+        last = record.frames[-1][0] if record.frames else "-1"
         url = f"{base}/threads/{thread}/runs/{run}/stream"
-        room, rest = dice.randrange(1, 6000), b""
+        room, rest = rng.randrange(1, 6000), b""
         async with http.stream("GET", url, headers={"Last-Event-ID": last}) as answer:
             async for piece in answer.aiter_bytes():
                 *frames, rest = (rest + piece[:room]).split(b"\r\n\r\n")
                 for frame in frames:
-                    take(told, frame)
+                    take(record, frame)
                 room -= len(piece)
                 if room <= 0:
                     break
-        if told.frames and told.frames[-1][1] == "end":
+        if record.frames and record.frames[-1][1] == "end":
             break
-    assert list(checker.streams(told)) == []
-    words = [frame for _, event, frame in told.frames if event == "custom"]
+    assert list(checker.streams(record)) == []
+    words = [frame for _, event, frame in record.frames if event == "custom"]
     assert len(words) == WORDS
 
 
-def take(told: Told, frame: bytes) -> None:
+def take(record: RunRecord, frame: bytes) -> None:
     fields = dict(line.partition(b": ")[::2] for line in frame.split(b"\r\n") if not line.startswith(b":"))
     if b"id" in fields:
-        told.frames.append((fields[b"id"].decode(), fields[b"event"].decode(), frame))
+        record.frames.append((fields[b"id"].decode(), fields[b"event"].decode(), frame))
 
 
-async def test_readers_that_never_read_cost_nobody_else_anything(fleet: Fleet, http: httpx.AsyncClient) -> None:
-    """Forty on one run, with windows as small as the system gives; run and good reader end as if alone."""
+async def test_clients_that_never_read_do_not_affect_others(fleet: Fleet, http: httpx.AsyncClient) -> None:
+    """Forty on one run, with minimal receive windows; the run and a good reader end as usual."""
     base = fleet.bases()[0]
     thread, run = await started(http, base, stream_mode=["custom", "values"])
     idle = [never_reading(fleet.servers[0].port, f"/api/v1/threads/{thread}/runs/{run}/stream") for _ in range(40)]
     try:
-        told = Told(run_id=run, program="talker")
+        record = RunRecord(run_id=run, program="talker")
         async with http.stream("GET", f"{base}/threads/{thread}/runs/{run}/stream") as answer:
             rest = b""
             async for piece in answer.aiter_bytes():
                 *frames, rest = (rest + piece).split(b"\r\n\r\n")
                 for frame in frames:
-                    take(told, frame)
-        assert list(checker.streams(told)) == []
+                    take(record, frame)
+        assert list(checker.streams(record)) == []
         assert (await http.get(f"{base}/threads/{thread}/runs/{run}")).json()["status"] == "success"
         assert (await http.get(f"{base}/health")).json()["status"] == "healthy"
     finally:
@@ -104,7 +104,7 @@ async def test_readers_that_never_read_cost_nobody_else_anything(fleet: Fleet, h
 
 
 def never_reading(port: int, path: str) -> socket.socket:
-    """A request whose answer is left where it is."""
+    """Send a request without reading the response."""
     one = socket.socket()
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     one.connect(("127.0.0.1", port))
@@ -113,7 +113,7 @@ def never_reading(port: int, path: str) -> socket.socket:
 
 
 async def test_a_storm_of_cancels_ends_every_run_once(fleet: Fleet, http: httpx.AsyncClient) -> None:
-    """Twenty cancels each of ten runs at once, by both servers; a run ends in one way or the other, and it is over."""
+    """Twenty concurrent cancels for each of ten runs, through both servers; each run ends once."""
     bases = fleet.bases()
     runs = [await started(http, base) for base in bases * 5]
 
@@ -131,4 +131,4 @@ async def test_a_storm_of_cancels_ends_every_run_once(fleet: Fleet, http: httpx.
         statuses.add(found["status"])
         assert (await http.get(f"{bases[1]}/threads/{thread}")).json()["status"] != "busy"
     assert "interrupted" in statuses
-    assert statuses <= {"interrupted", "success"}  # on a busy machine one may have ended before its cancel came
+    assert statuses <= {"interrupted", "success"}  # on a busy machine a run may end before its cancel arrives

@@ -1,8 +1,8 @@
-"""What the product cannot forge: a ledger of effects, and a model that knows what it was asked, in their own process.
+"""An independent process with a ledger of tool effects and a fake model that records its requests.
 
-``python -m tests.faults.witness FILE RATE`` prints its addresses. An effect is in FILE, synced, before its tool hears
-of it. Effects and questions share one counter, so that their order is known. RATE of the questions meet a provider in
-trouble, such as a server asks again after.
+``python -m tests.faults.witness FILE RATE`` prints their addresses. An effect is synced to FILE before its tool gets
+the response. Effects and model requests share one counter, which gives their order. RATE of the model requests fail
+with errors that are retried.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ TROUBLES = (Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.OVERLOADED, Fault.CUT_
 
 
 class Model(FakeProvider):
-    """Answers with the next call of the program in the last message of a person, and at its end in words.
+    """Replies with the next tool call of the program in the last user message, and at its end with text.
 
-    A question is refused once at most, ``rate`` of them are.
+    ``rate`` of the requests fail, each at most once.
     """
 
     def __init__(self, counter: "itertools.count[int]", rate: float) -> None:
@@ -36,28 +36,28 @@ class Model(FakeProvider):
         self.asked: list[dict[str, Any]] = []
         self.refused: set[tuple[str, int]] = set()
         self._rate = rate
-        self._dice = random.Random(1)
+        self._rng = random.Random(1)
 
     async def _play(self, stage: Stage) -> web.StreamResponse:
         messages = self.requests[-1].body["messages"]
         last = max(n for n, message in enumerate(messages) if message["role"] == "user")
         program = json.loads(messages[last]["content"])
         done = sum(message["role"] == "tool" for message in messages[last:])
-        if (program["id"], done) not in self.refused and self._dice.random() < self._rate:
+        if (program["id"], done) not in self.refused and self._rng.random() < self._rate:
             self.refused.add((program["id"], done))
             return await self._refuse(stage)
-        asked = {"at": next(self.counter), "program": program["id"], "place": done}
-        who = self.requests[-1].headers.get("Authorization", "").removeprefix("Bearer ")
-        self.asked.append({**asked, "heard": time.monotonic(), "by": who})
+        asked = {"at": next(self.counter), "program": program["id"], "step": done}
+        caller = self.requests[-1].headers.get("Authorization", "").removeprefix("Bearer ")
+        self.asked.append({**asked, "received_at": time.monotonic(), "by": caller})
         if done < len(program["ops"]):
             name, n = program["ops"][done]
-            said = Say(text=f"{program['id']} {done}", calls=[(name, json.dumps({"n": n}))])
+            reply = Say(text=f"{program['id']} {done}", calls=[(name, json.dumps({"n": n}))])
         else:
-            said = Say(text=f"done {program['id']}")
-        return await stage.send(Replay(data=b"".join(events(stage.vendor, said)), piece=said.piece))
+            reply = Say(text=f"done {program['id']}")
+        return await stage.send(Replay(data=b"".join(events(stage.vendor, reply)), piece=reply.piece))
 
     async def _refuse(self, stage: Stage) -> web.StreamResponse:
-        trouble = self._dice.choice(TROUBLES)
+        trouble = self._rng.choice(TROUBLES)
         if trouble not in REFUSALS:
             return await PLAYS[trouble](stage)
         status, message, headers = REFUSALS[trouble]
@@ -65,7 +65,7 @@ class Model(FakeProvider):
 
 
 class Ledger:
-    """The effects, in a file and in memory."""
+    """Ledger of effects, in a file and in memory."""
 
     def __init__(self, path: Path, counter: "itertools.count[int]") -> None:
         self._file = path.open("ab")
@@ -73,7 +73,7 @@ class Ledger:
         self.effects: list[dict[str, Any]] = []
 
     async def write(self, request: web.Request) -> web.Response:
-        effect = {"at": next(self._counter), "heard": time.monotonic(), **await request.json()}
+        effect = {"at": next(self._counter), "received_at": time.monotonic(), **await request.json()}
         self._file.write(json.dumps(effect).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -90,19 +90,19 @@ async def main(path: Path, rate: float) -> None:
     ledger = Ledger(path, counter)
     async with Model(counter, rate) as model:
 
-        async def tell(_: web.Request) -> web.Response:
+        async def report(_: web.Request) -> web.Response:
             return web.json_response({"effects": ledger.effects, "asked": model.asked, "refused": list(model.refused)})
 
         app = web.Application()
         app.router.add_post("/effects", ledger.write)
         app.router.add_get("/effects", ledger.read)
-        app.router.add_get("/", tell)
+        app.router.add_get("/", report)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]} {model.url}/v1\n")
         sys.stdout.flush()
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until whoever started it is gone
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the parent has exited
         await runner.cleanup()
 
 

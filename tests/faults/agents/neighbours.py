@@ -1,4 +1,4 @@
-"""A function agent that waits until all are there, and then ends well or takes its process down."""
+"""A function agent that waits for all runs to start, and then succeeds or kills its process."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ async def run(context: Context) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  files are how a test speaks to the processes of a server
+    while not condition():  # noqa: ASYNC110  tests signal server processes by files
         await asyncio.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""A function agent that talks for a while."""
+"""Function agents that emit many words or a large state."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from app.domain.messages import text_of
 
 
 async def run(context: Context) -> str:
-    """As many words as the last message says, of 100 bytes each."""
+    """Emit as many words as the last message says, of 100 bytes each."""
     for number in range(int(text_of(context.messages[-1].content))):
         context.emit({"word": number, "rest": "." * 100})
         await asyncio.sleep(0.005)
@@ -15,5 +15,5 @@ async def run(context: Context) -> str:
 
 
 async def hoard(context: Context) -> str:
-    """As many bytes as the last message says."""
+    """Return as many bytes as the last message says."""
     return "x" * int(text_of(context.messages[-1].content))

@@ -1,4 +1,4 @@
-"""A tool of each class. Every effect goes to the ledger, a process of its own, and is durable before it counts."""
+"""A tool of each class. Every effect is durable in the external ledger before its call returns."""
 
 import os
 import time
@@ -19,7 +19,7 @@ async def effect(name: str, n: int, key: str) -> None:
 
 
 async def happened(key: str) -> str | None:
-    """What the call with ``key`` gave, if it happened."""
+    """Return the result of the call with ``key``; None if it had no effect."""
     async with httpx.AsyncClient(timeout=30) as http:
         count = (await http.get(f"{LEDGER}/effects", params={"key": key})).json()["count"]
     return "booked" if count else None
