@@ -59,8 +59,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "the database refuses the password of the user 'stranger': check the password in ",
         ),
         ("stranger:right@{}/nothing", "the server has no database 'nothing': create it, or check its name in "),
-        ("tls_only:right@{}/agents?sslmode=disable", "the database lets the user 'tls_only' in with TLS alone: add "),
-        ("stranger:right@{}/agents?sslmode=require", "the database offers no TLS, which DATABASE_URL asks for: "),
+        ("tls_only:right@{}/agents?sslmode=disable", "the database accepts the user 'tls_only' only with TLS: add "),
+        (
+            "stranger:right@{}/agents?sslmode=require",
+            "the database does not support TLS, which DATABASE_URL requires: ",
+        ),
         ("stranger:right@no-such-host.invalid/agents", "no host is named 'no-such-host.invalid': check the host in "),
         ("absent:right@{}/agents", "the database refuses the password of the user 'absent': check "),
     ],
@@ -79,10 +82,10 @@ def test_a_database_url_that_does_not_work_is_one_line(
 @pytest.mark.parametrize(
     "user, sentence",
     [
-        ("stranger", r"the roles .* could not be made .* let the owner of the database create roles"),
+        ("stranger", r"the roles .* could not be created .* let the owner of the database create roles"),
         (
             "maker",
-            r"the user of the migrations lacks a right \(permission denied .*: set MIGRATE_DATABASE_URL to the owner",
+            r"the user of the migrations lacks a privilege \(permission denied .*: set MIGRATE_DATABASE_URL to the",
         ),
     ],
 )

@@ -26,7 +26,7 @@ class Numbers:
         self.failure: BaseException | None = None
         self.database = database
         self._groups: GroupCommitter[str, int] = GroupCommitter(
-            "numbers", database, self._read, key=lambda entry: entry, lanes=LANES
+            "numbers", database, self._read, key=lambda entry: entry, slots=LANES
         )
         self._groups.start()
         self.submit, self.aclose = self._groups.submit, self._groups.aclose
@@ -42,7 +42,7 @@ class Numbers:
         return [row["number"] for row in rows]
 
     async def all_lanes_busy(self) -> list[asyncio.Future[int]]:
-        """Occupy every lane, each with one entry, until ``may_answer``."""
+        """Occupy every slot, each with one entry, until ``may_answer``."""
         self.may_answer.clear()
         occupying = []
         for number in range(LANES):
@@ -64,7 +64,7 @@ async def numbers(database_url: str) -> AsyncIterator[Numbers]:
     await database.aclose()
 
 
-async def test_what_comes_while_every_lane_is_busy_goes_out_together(numbers: Numbers) -> None:
+async def test_what_comes_while_every_slot_is_busy_goes_out_together(numbers: Numbers) -> None:
     occupying = await numbers.all_lanes_busy()
     others = [numbers.submit(str(number)) for number in range(10, 20)]
     numbers.may_answer.set()
@@ -72,7 +72,7 @@ async def test_what_comes_while_every_lane_is_busy_goes_out_together(numbers: Nu
     assert numbers.groups == [["0"], ["1"], [str(number) for number in range(10, 20)]]
 
 
-async def test_what_is_too_much_for_one_group_goes_on_another_lane_at_once(numbers: Numbers) -> None:
+async def test_what_is_too_much_for_one_group_goes_on_another_slot_at_once(numbers: Numbers) -> None:
     numbers.may_answer.clear()
     asked = [numbers.submit(str(number)) for number in range(MAX_GROUP_SIZE + 3)]
     assert [await numbers.begun.get() for _ in range(LANES)] == [MAX_GROUP_SIZE, 3]
@@ -100,8 +100,8 @@ async def test_of_a_group_the_guilty_entry_alone_fails(numbers: Numbers) -> None
         await bad
 
 
-async def test_an_entry_that_exceeds_a_limit_of_the_server_fails_alone_and_ends_no_lane(numbers: Numbers) -> None:
-    before = lane_tasks()
+async def test_an_entry_that_exceeds_a_limit_of_the_server_fails_alone_and_ends_no_slot(numbers: Numbers) -> None:
+    before = slot_tasks()
 
     async def measure(connection: asyncpg.Connection, entries: Sequence[str]) -> list[int]:
         rows = await connection.fetch("select length(repeat('x', e::int)) as n from unnest($1::text[]) e", entries)
@@ -115,7 +115,7 @@ async def test_an_entry_that_exceeds_a_limit_of_the_server_fails_alone_and_ends_
     assert (await one, await two) == (1, 2)
     with pytest.raises(asyncpg.ProgramLimitExceededError):
         await huge
-    assert lane_tasks() == before
+    assert slot_tasks() == before
 
 
 async def test_a_connection_that_broke_while_it_had_nothing_to_do_fails_nobody(numbers: Numbers) -> None:
@@ -126,8 +126,8 @@ async def test_a_connection_that_broke_while_it_had_nothing_to_do_fails_nobody(n
     assert numbers.served_by[-1] is not broken
 
 
-def lane_tasks() -> list[asyncio.Task[object]]:
-    return [task for task in asyncio.all_tasks() if task.get_name().startswith("numbers.lane")]
+def slot_tasks() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("numbers.slot")]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def lane_tasks() -> list[asyncio.Task[object]]:
     ],
     ids=lambda failure: type(failure).__name__,
 )
-async def test_whatever_ends_a_lane_its_entries_fail_and_the_next_one_is_sent(
+async def test_whatever_ends_a_slot_its_entries_fail_and_the_next_one_is_sent(
     numbers: Numbers, failure: BaseException
 ) -> None:
     numbers.failure = failure
@@ -157,11 +157,11 @@ async def test_whatever_ends_a_lane_its_entries_fail_and_the_next_one_is_sent(
 
 
 async def test_a_lane_that_ends_when_it_was_called_loses_no_wake_up(numbers: Numbers) -> None:
-    """All lanes are ended between the call and the moment in which the called one would go on."""
+    """All slots are ended between the call and the moment in which the called one would go on."""
     for text in ("1", "2"):
         entry = numbers.submit(text)
-        for lane in lane_tasks():
-            lane.cancel()
+        for slot in slot_tasks():
+            slot.cancel()
         assert await asyncio.wait_for(entry, 10) == int(text)
 
 
@@ -191,19 +191,19 @@ async def test_a_group_that_never_ends_is_given_up(numbers: Numbers, monkeypatch
     assert await asyncio.wait_for(numbers.submit("2"), 10) == 2
 
 
-async def test_a_full_disk_fails_the_group_with_its_own_words_and_ends_no_lane(numbers: Numbers) -> None:
-    before = lane_tasks()
+async def test_a_full_disk_fails_the_group_with_its_own_words_and_ends_no_slot(numbers: Numbers) -> None:
+    before = slot_tasks()
     numbers.failure = asyncpg.DiskFullError("could not extend file")
     with pytest.raises(Unavailable) as caught:
         await numbers.submit("1")
     assert str(caught.value) == DISK_FULL
     assert numbers.database.disk.full
-    assert await numbers.database.answers() is False, "while it is full, nothing is held against a task"
+    assert await numbers.database.is_usable() is False, "while it is full, nothing is held against a task"
     numbers.failure = None
     assert await numbers.submit("2") == 2
-    assert lane_tasks() == before
-    await numbers.database.look_for_room()
-    assert await numbers.database.answers()
+    assert slot_tasks() == before
+    await numbers.database.probe_disk()
+    assert await numbers.database.is_usable()
 
 
 async def test_a_canary_goes_the_way_of_the_entries_and_writes_nothing(
@@ -212,6 +212,6 @@ async def test_a_canary_goes_the_way_of_the_entries_and_writes_nothing(
     monkeypatch.setattr(group_commit, "CANARY_SECONDS", -1)
     await numbers._groups._canary()
     assert numbers.groups == []
-    for lane in lane_tasks():
-        lane.cancel()
+    for slot in slot_tasks():
+        slot.cancel()
     await numbers._groups._canary()

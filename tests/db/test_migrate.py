@@ -111,7 +111,7 @@ async def test_a_table_in_use_stops_the_migration_instead_of_the_traffic(fresh_d
     later("impatient", 'op.execute("set local lock_timeout = \'50ms\'"); op.execute("alter table runs add x int")')
     async with connected(fresh_database_url) as reader, reader.transaction():
         await reader.execute("select from runs")
-        with pytest.raises(StartError, match="lock timeout: something holds a table"):
+        with pytest.raises(StartError, match="lock timeout: another process migrates or locks a table"):
             await upgrade(fresh_database_url)
     await upgrade(fresh_database_url)
     assert await migrations.pending(fresh_database_url) == []
@@ -200,7 +200,7 @@ async def test_who_may_only_take_the_role_of_requests_sees_the_version(
 
 async def test_an_old_server_is_refused(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "OLDEST_SERVER", 99)
-    with pytest.raises(StartError, match="the database is PostgreSQL 18; needed is 99 or later"):
+    with pytest.raises(StartError, match="the database is PostgreSQL 18; version 99 or later is required"):
         await migrations.current(fresh_database_url)
 
 
@@ -225,7 +225,7 @@ async def test_serving_on_an_old_server_is_refused_as_migrating_is(
     monkeypatch.setattr(engine, "OLDEST_SERVER", 99)
     database = engine.Database(database_url)
     try:
-        with pytest.raises(StartError, match=r"the database is PostgreSQL 18; needed is 99 or later"):
+        with pytest.raises(StartError, match=r"the database is PostgreSQL 18; version 99 or later is required"):
             await database.revision()
     finally:
         await database.aclose()

@@ -205,7 +205,7 @@ class Journal:
         self._database = database
         self._timeout = timeout
         self._groups: GroupCommitter[JournalEntry, int | None] = GroupCommitter(
-            "journal", database, _commit, key=lambda entry: entry.run_id, lanes=2
+            "journal", database, _commit, key=lambda entry: entry.run_id, slots=2
         )
         self.start = self._groups.start
         self.aclose = self._groups.aclose

@@ -75,10 +75,10 @@ class RunQueue:
         self.owner = owner
         self.lease_seconds = lease_seconds
         self._groups: GroupCommitter[AcceptEntry, ClaimedRun | Exception] = GroupCommitter(
-            "accept", database, self._accept, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=2
+            "accept", database, self._accept, key=lambda entry: (entry.tenant_id, entry.thread_id), slots=2
         )
         self._takeovers: GroupCommitter[AcceptEntry, ClaimedRun | Exception] = GroupCommitter(
-            "takeover", database, self._take_over, key=lambda entry: (entry.tenant_id, entry.thread_id), lanes=1
+            "takeover", database, self._take_over, key=lambda entry: (entry.tenant_id, entry.thread_id), slots=1
         )
 
     def start(self) -> None:

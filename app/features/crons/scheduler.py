@@ -22,7 +22,7 @@ from app.features.crons.schedule import next_slot
 from app.features.crons.structs import StoredPayload, run_of
 from app.features.runs.creation import RunFactory, RunRequester
 from app.features.runs.service import RunService
-from app.infra.db.engine import AWAY, Database
+from app.infra.db.engine import CONNECTION_ERRORS, Database
 from app.security.access.queries import key_is_valid
 
 log = structlog.get_logger(__name__)
@@ -143,7 +143,7 @@ class CronScheduler:
                 before = len(seen)
                 try:
                     more = await to_the_end(self._fire_next(connection, at, seen))
-                except (Unavailable, *AWAY):
+                except (Unavailable, *CONNECTION_ERRORS):
                     raise
                 except Exception:  # the edge: whatever one cron raises, the others have their turn
                     if len(seen) == before:

@@ -76,7 +76,7 @@ class DatabaseProbe:
     def start(self) -> None:
         """Begin to look."""
         self._tasks.repeat(self.refresh, EVERY, name="database", essential=True, back_off=EVERY)
-        self._tasks.repeat(self.look_for_room, ROOM_SECONDS, name="room")
+        self._tasks.repeat(self.probe_disk, ROOM_SECONDS, name="disk")
         for other in self._others:
             self._tasks.repeat(other, EVERY_OTHER, name="other")
 
@@ -116,11 +116,11 @@ class DatabaseProbe:
         self.database_state = DatabaseState(latency, now(), revision, lacking)
         self._readiness.report(trouble)
 
-    async def look_for_room(self) -> None:
+    async def probe_disk(self) -> None:
         """While the disk counts as full: try to write. What it finds is kept by the database."""
         if self._database.disk.full:
             with contextlib.suppress(Unavailable):
-                await self._database.look_for_room()
+                await self._database.probe_disk()
                 log.info("disk_has_room")
 
     async def _ask(self) -> tuple[str, str]:

@@ -77,7 +77,7 @@ class ThreadCreator:
 
     def __init__(self, database: Database) -> None:
         self._groups: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
-            "threads", database, create, key=lambda new: (new.tenant_id, new.thread_id), lanes=1
+            "threads", database, create, key=lambda new: (new.tenant_id, new.thread_id), slots=1
         )
         self.start = self._groups.start
         self.aclose = self._groups.aclose

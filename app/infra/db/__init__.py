@@ -1,0 +1,10 @@
+"""PostgreSQL: connections, transactions, migrations.
+
+- ``engine``: the pools and their transactions; ``session``, ``pool``: what it hands out, and how fairly
+- ``sql``: statements of this package; ``metadata``: the metadata of all tables
+- ``group_commit``, ``batches``: batched writes of concurrent callers, and of background work
+- ``migrations``, ``revisions``, ``schema_check``: the schema
+- ``url``, ``connect_errors``: addresses, and why a connection failed
+- ``statement_tracing``: spans of statements
+- ``embedded``, ``folder_lock``: the PostgreSQL server of ``agent-service dev``
+"""

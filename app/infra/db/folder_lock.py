@@ -1,4 +1,4 @@
-"""One program at a time on a folder, also after a crash: the lock is the kernel's and ends with its holder."""
+"""Exclusive lock on a directory, held by the kernel until its holder exits, even after a crash."""
 
 import contextlib
 import fcntl
@@ -12,13 +12,13 @@ from app.base.clock import now
 from app.base.errors import StartError
 
 LEAVING_SECONDS = 15.0
-"""How long the workers of a holder that was killed may take to leave."""
+"""Time for the workers of a killed holder to exit."""
 
 
 class FolderLock:
-    """``lock`` in ``folder``: an advisory lock (flock(2)) on a file that says who holds it since when.
+    """``lock`` in ``folder``: an advisory lock (flock(2)) on a file that names its holder and the time.
 
-    Children that the holder forks hold it too, until the last of them has ended.
+    Forked children hold it too, until the last one has exited.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,20 +28,20 @@ class FolderLock:
 
     @property
     def is_mine(self) -> bool:
-        """Whether this very process has taken it."""
+        """Whether this very process holds it."""
         return self._file is not None and self._holder == os.getpid()
 
     def take(self) -> None:
-        """Take it, waiting while only the workers of a dead holder are left. Raises ``StartError``, ``OSError``."""
+        """Acquire the lock; wait while only workers of a dead holder remain. Raises ``StartError``, ``OSError``."""
         with contextlib.ExitStack() as undo:
             file = undo.enter_context((self._folder / "lock").open("a+"))
             deadline = time.monotonic() + LEAVING_SECONDS
-            while not _locked(file):
+            while not _try_lock(file):
                 file.seek(0)
-                words = file.read().strip()
-                if _is_alive(words) or time.monotonic() > deadline:
+                holder = file.read().strip()
+                if _is_alive(holder) or time.monotonic() > deadline:
                     raise StartError(
-                        f"the data folder {self._folder} is in use by {words or 'another program'}: stop that one, or "
+                        f"the data folder {self._folder} is in use by {holder or 'another program'}: stop it, or "
                         f"pass another --data-dir"
                     )
                 time.sleep(0.05)
@@ -52,13 +52,13 @@ class FolderLock:
         self._file, self._holder = file, os.getpid()
 
     def release(self) -> None:
-        """Give it free."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _locked(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -66,8 +66,8 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def _is_alive(words: str) -> bool:
-    named = re.match(r"process (\d+) ", words)
+def _is_alive(holder: str) -> bool:
+    named = re.match(r"process (\d+) ", holder)
     try:
         os.kill(int(named[1]) if named else os.getpid(), 0)
     except ProcessLookupError:

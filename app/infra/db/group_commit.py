@@ -1,11 +1,11 @@
-"""Group commit: what many callers want written goes out as one statement.
+"""Group commit: batch concurrent writes into one statement.
 
-While one group is on its way, the next gathers; there is no timer, so a lone caller waits for nobody and a crowd shares
-round trips and syncs (figures: docs/explanation/performance.md). The lane that was
-busy last takes the next group, so that a caller that writes in sequence finds a connection with warm caches.
+While one group is in flight, the next accumulates; there is no timer, so a single caller does not wait and concurrent
+callers share round trips and syncs (measurements and limits in docs/explanation/performance.md). The commit slot that
+was used last is the first to be used again, so that sequential writes find the same connection with warm caches.
 
-Every future is resolved: with its result, with the error that the server gave for its entry, or with ``Unavailable``
-when its connection broke or it waited for too long. Lanes are essential tasks: whatever ends one, it is started again.
+Every future is resolved: with its result, with the server's error for its entry, or with ``Unavailable`` when the
+connection broke or it waited too long. Slots are essential tasks: they are restarted whatever ends them.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import asyncpg
 
 from app.base.errors import Unavailable
 from app.base.tasks import Heartbeat, Tasks
+from app.infra.db import sql
 from app.infra.db.engine import Database, unavailable
 
 Entry = TypeVar("Entry")
@@ -26,27 +27,27 @@ Result = TypeVar("Result")
 Execute = Callable[[asyncpg.Connection, Sequence[Entry]], Awaitable[Sequence[Result]]]
 
 MAX_GROUP_SIZE = 256
-"""Entries in one group at the most."""
+"""Maximum entries of one group."""
 
 SEND_SECONDS = 20.0
-"""How long one group may take: milliseconds, unless it waits for a lock. Then its connection is given up."""
+"""Timeout of one group: it takes milliseconds unless it waits for a lock. Then its connection is terminated."""
 
 UNREACHABLE_SECONDS = 4.0
 WAIT_SECONDS = 30.0
-"""How long an entry waits for its group while no lane has a connection, and in any case."""
+"""How long an entry waits while no slot is connected, and at most."""
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 IDLE_SECONDS = 10.0
-"""A lane without work for so long makes sure that its connection works."""
+"""A slot that is idle for this long checks its connection."""
 
 CANARY_SECONDS = 5.0
 
 BACK_OFF = 0.5
-"""The longest pause between two tries of a lane to connect: callers wait for it."""
+"""Maximum backoff between a slot's connection attempts, short because callers wait."""
 
 
 class QueuedItem(NamedTuple):
-    """An entry in line. ``entry`` is None for a canary, which goes the way of all entries and writes nothing."""
+    """A queued entry. ``entry`` is None for a canary, which is queued like an entry but writes nothing."""
 
     key: Hashable
     entry: Any
@@ -55,11 +56,11 @@ class QueuedItem(NamedTuple):
 
 
 class GroupCommitter(Generic[Entry, Result]):
-    """Sends entries in groups over ``lanes`` connections.
+    """Commits entries in groups over ``slots`` connections.
 
     ``execute`` writes one group in one transaction and returns one result per entry, in order. Entries with equal
-    ``key`` keep their order and never share a group. When the server refuses a group over a connection that goes on to
-    work, each of its entries is sent alone, so that only the guilty one fails.
+    ``key`` keep their order and never share a group. If the server refuses a group and the connection still works, its
+    entries are sent one by one, so that only the faulty one fails.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class GroupCommitter(Generic[Entry, Result]):
         execute: "Execute[Entry, Result]",
         *,
         key: Callable[[Entry], Hashable],
-        lanes: int = 2,
+        slots: int = 2,
     ) -> None:
         self._database = database
         self._execute = execute
@@ -80,26 +81,26 @@ class GroupCommitter(Generic[Entry, Result]):
         self._called: asyncio.Future[None] | None = None
         self._connected = 0
         self._tasks = Tasks(name)
-        self._lanes = lanes
+        self._slots = slots
         self._closed = False
         self._sent_at = time.monotonic()
 
     def start(self) -> None:
-        """Begin to send."""
-        for lane in range(self._lanes):
-            self._tasks.supervise(self._lane, name=f"lane-{lane}", essential=True, back_off=BACK_OFF)
-        self._tasks.repeat(self._look, LOOK_SECONDS, name="look", essential=True)
+        """Start the commit slots and their checks."""
+        for slot in range(self._slots):
+            self._tasks.supervise(self._slot, name=f"slot-{slot}", essential=True, back_off=BACK_OFF)
+        self._tasks.repeat(self._check, CHECK_SECONDS, name="check", essential=True)
         self._tasks.repeat(self._canary, CANARY_SECONDS, name="canary", essential=True)
 
     async def aclose(self) -> None:
-        """Stop; entries that were not sent fail with ``Unavailable``, and so does what is submitted later."""
+        """Stop; entries that were not sent and later ones fail with ``Unavailable``."""
         self._closed = True
         await self._tasks.aclose()
         while self._waiting:
             _fail(self._waiting.popleft().future, _stopping())
 
     def submit(self, entry: Entry) -> "asyncio.Future[Result]":
-        """Queue ``entry``; the future gives its result once its group is committed."""
+        """Queue ``entry``; the future resolves to its result once its group is committed."""
         return self._submit(self._key(entry), entry)
 
     def _submit(self, key: Hashable, entry: Entry | None) -> "asyncio.Future[Any]":
@@ -112,23 +113,23 @@ class GroupCommitter(Generic[Entry, Result]):
         return future
 
     async def _canary(self) -> None:
-        """Where nothing was sent lately, send nothing: evidence that entries would get through."""
+        """If nothing was sent recently, send an empty entry to verify that entries would get through."""
         if time.monotonic() - self._sent_at > CANARY_SECONDS:
             await self._submit(self, None)
 
-    async def _look(self) -> None:
-        """Fail entries that have waited for too long; have lanes that were idle for long look after themselves."""
+    async def _check(self) -> None:
+        """Fail entries that have waited too long; have idle slots check their connections."""
         now = time.monotonic()
         timeout = WAIT_SECONDS if self._connected else UNREACHABLE_SECONDS
         while self._waiting and now - self._waiting[0].since > timeout:
-            _fail(self._waiting.popleft().future, Unavailable("The database cannot be reached.", retry_after=2))
-        for lane, since in self._idle.items():
+            _fail(self._waiting.popleft().future, Unavailable("The database is unreachable. Try again.", retry_after=2))
+        for slot, since in self._idle.items():
             if now - since > IDLE_SECONDS:
-                _wake(lane)
+                _wake(slot)
         self._call()
 
     def _call(self) -> None:
-        """Wake a lane that has nothing to do, if none is on its way to what waits."""
+        """Wake an idle slot if entries wait and no slot has been woken for them."""
         if self._waiting and self._called is None and self._idle:
             self._called, _ = self._idle.popitem()
             _wake(self._called)
@@ -142,14 +143,14 @@ class GroupCommitter(Generic[Entry, Result]):
             if item.key in self._busy or item.key in passed:
                 passed.add(item.key)
                 left.append(item)
-            elif not item.future.done():  # its caller is gone, and it was not sent
+            elif not item.future.done():  # else its caller has given up, and it was not sent
                 self._busy.add(item.key)
                 group.append(item)
         left.extend(self._waiting)
         self._waiting = left
         return group
 
-    async def _lane(self, beat: Heartbeat) -> None:
+    async def _slot(self, beat: Heartbeat) -> None:
         async with self._database.engine_connection() as connection:
             self._connected += 1
             try:
@@ -158,7 +159,7 @@ class GroupCommitter(Generic[Entry, Result]):
                     beat()
                 raise Unavailable("The database connection broke.")
             except BaseException:
-                connection.terminate()  # what it was in the middle of is unknown
+                connection.terminate()  # its state is unknown
                 raise
             finally:
                 self._connected -= 1
@@ -167,9 +168,9 @@ class GroupCommitter(Generic[Entry, Result]):
     async def _serve(self, connection: asyncpg.Connection) -> None:
         group = self._take()
         if not group:
-            await self._idles(connection)
+            await self._wait_idle(connection)
             return
-        if self._waiting:  # more than one group may have
+        if self._waiting:  # more than fits in this group
             self._call()
         late = asyncio.get_running_loop().call_later(SEND_SECONDS, connection.terminate)
         try:
@@ -178,7 +179,7 @@ class GroupCommitter(Generic[Entry, Result]):
         except asyncpg.InsufficientResourcesError as error:
             self._database.disk.notice(error)
             _fail_all(group, error)
-            if connection.is_closed():  # else the server has answered, and the lane can go on
+            if connection.is_closed():  # else the server has answered, and the slot can continue
                 raise
         except BaseException as error:
             _fail_all(group, error)
@@ -186,26 +187,26 @@ class GroupCommitter(Generic[Entry, Result]):
         finally:
             late.cancel()
             self._busy.difference_update(item.key for item in group)
-            self._call()  # for the keys of these
+            self._call()  # entries with the same keys may be sent now
 
-    async def _idles(self, connection: asyncpg.Connection) -> None:
-        """Wait for a call; one that finds no work makes sure that the connection works."""
+    async def _wait_idle(self, connection: asyncpg.Connection) -> None:
+        """Wait to be woken; without work, check the connection."""
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle[called] = time.monotonic()
         try:
             await called
-        finally:  # also where the lane ends here: a call that came meanwhile goes to another one
+        finally:  # also if the slot is cancelled: a pending wake-up passes to another slot
             self._idle.pop(called, None)
             if self._called is called:
                 self._called = None
         if not self._waiting and not connection.is_closed():
-            await connection.fetchval("select 1", timeout=SEND_SECONDS)
+            await connection.fetchval(sql.PING, timeout=SEND_SECONDS)
 
     async def _send(self, connection: asyncpg.Connection, group: Sequence[QueuedItem]) -> None:
         entries = [item for item in group if item.entry is not None]
         try:
             if len(entries) < len(group):
-                await connection.fetchval("select 1")
+                await connection.fetchval(sql.PING)
             results = await self._execute(connection, [item.entry for item in entries]) if entries else ()
         except asyncpg.PostgresError as error:
             if connection.is_closed() or unavailable(error) is not None:
@@ -219,16 +220,16 @@ class GroupCommitter(Generic[Entry, Result]):
         for item, result in zip(entries, results, strict=True):
             _resolve(item.future, result)
         for item in group:
-            _resolve(item.future, None)  # canaries: all others are
+            _resolve(item.future, None)  # only canaries are left
 
 
 def _stopping() -> Unavailable:
     return Unavailable("The server is stopping.")
 
 
-def _wake(lane: "asyncio.Future[None]") -> None:
-    if not lane.done():
-        lane.set_result(None)
+def _wake(slot: "asyncio.Future[None]") -> None:
+    if not slot.done():
+        slot.set_result(None)
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

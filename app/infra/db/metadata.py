@@ -1,4 +1,4 @@
-"""The metadata that every table belongs to, and the columns that tables share."""
+"""The metadata of all tables, and columns that tables share."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, UUID
@@ -18,12 +18,12 @@ Timestamp = sa.TIMESTAMP(timezone=True)
 
 
 def tenant() -> sa.Column[object]:
-    """The tenant that owns a row: a part of every primary key."""
+    """The tenant that owns a row; part of every primary key."""
     return sa.Column("tenant_id", UUIDType, primary_key=True)
 
 
 def timestamp(name: str) -> sa.Column[object]:
-    """A required point in time that defaults to the transaction's."""
+    """A required timestamp that defaults to the transaction's time."""
     return sa.Column(name, Timestamp, nullable=False, server_default=sa.func.now())
 
 

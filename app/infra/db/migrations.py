@@ -1,21 +1,19 @@
-"""Alembic, from inside the program: bring a database to the newest schema, or tell what it lacks.
+"""Run Alembic migrations from within the program, and create the roles of the server and its commands.
 
-Alembic itself is loaded only when there is something to apply: it costs a quarter of a second.
-
-The roles that the server and its commands work as. They belong to the PostgreSQL server, not to one database.
-
-Migrations make them too. A dump of a database does not carry them, so a restore on another server makes them first.
+Roles belong to the PostgreSQL server, not to a database. Migrations create them; a database dump does not contain them,
+so a restore on another server creates them first. Alembic is imported only if there is something to apply: that takes
+0.25 s.
 """
 
 import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.base.errors import StartError
+from app.infra.db import sql
 from app.infra.db.connect_errors import reason
 from app.infra.db.revisions import REVISIONS
 from app.infra.db.url import to_sqlalchemy
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 
 ROOT = Path(__file__).parents[3]
-"""Where ``alembic.ini`` and ``migrations/`` lie beside the package, in a checkout, an image and a wheel alike."""
+"""Contains ``alembic.ini`` and ``migrations/`` next to the package, in a checkout, an image and a wheel alike."""
 
 OLDEST_SERVER = 16
 
@@ -33,17 +31,9 @@ INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
-HAS_VERSION = sa.text("select to_regclass('alembic_version') is not null")
-SEE_VERSION = sa.text(
-    "select set_config('role', rolname, true) from pg_roles where rolname = 'agent_app'"
-    " and pg_has_role(oid, 'SET') and not has_table_privilege('alembic_version', 'select')"
-)
-"""A user who is not the owner may see the version as requests do, even where it does not inherit their role."""
-VERSION = sa.text("select version_num from alembic_version")
-
 
 def configuration(url: str | None = None) -> "Config":
-    """Alembic's configuration for the database at ``url``; without one ``migrations/env.py`` asks the environment."""
+    """Return Alembic's configuration for the database at ``url``; None: ``migrations/env.py`` reads the environment."""
     from alembic.config import Config
 
     config = Config(ROOT / "alembic.ini")
@@ -52,10 +42,10 @@ def configuration(url: str | None = None) -> "Config":
 
 
 def upgrade(url: str) -> None:
-    """Apply every pending migration to the database at ``url``, as its owner. Blocks; needs no running loop.
+    """Apply pending migrations to the database at ``url``, as its owner. Blocks; must not be called in a running loop.
 
-    Several processes may call it at once: one works, the others wait and find nothing to do. A migration that fails
-    leaves those before it applied and nothing of itself. Raises ``StartError``.
+    Concurrent calls are safe: one migrates, the others wait and find nothing to do. A failed migration is rolled back;
+    those before it stay applied. Raises ``StartError``.
     """
     found = asyncio.run(current(url))
     if found == REVISIONS[-1]:
@@ -73,15 +63,16 @@ def upgrade(url: str) -> None:
     except (OSError, SQLAlchemyError, CommandError) as error:
         if getattr(getattr(error, "orig", None), "sqlstate", "") == INSUFFICIENT_PRIVILEGE:
             raise StartError(
-                f"the user of the migrations lacks a right ({_reason(error)}): set MIGRATE_DATABASE_URL to the owner "
-                f"of the database, who needs CREATEROLE, and CREATE in its schema public"
+                f"the user of the migrations lacks a privilege ({_reason(error)}): set "
+                "MIGRATE_DATABASE_URL to the owner "
+                f"of the database, which needs CREATEROLE, and CREATE in its schema public"
             ) from error
         raise StartError(f"the migrations could not be applied ({_reason(error)})") from error
 
 
 def revisions() -> list[str]:
-    """Every revision in ``migrations/versions``, oldest first; ``app.infra.db.revisions`` says the same without
-    Alembic.
+    """Return every revision in ``migrations/versions``, oldest first (``app.infra.db.revisions`` has them without
+    Alembic).
     """
     from alembic.script import ScriptDirectory
 
@@ -90,14 +81,14 @@ def revisions() -> list[str]:
 
 
 def head() -> str:
-    """The newest revision that this program brings."""
+    """Return the newest revision of this program."""
     return REVISIONS[-1]
 
 
 async def current(url: str) -> str | None:
-    """The revision of the database at ``url``; None for an empty one.
+    """Return the revision of the database at ``url``, None if it is empty.
 
-    Raises ``StartError`` when it cannot be reached or is too old a PostgreSQL.
+    Raises ``StartError`` if it is unreachable or its PostgreSQL is too old.
     """
     address, arguments = to_sqlalchemy(url)
     engine = create_async_engine(address, connect_args={**arguments, "timeout": 5})
@@ -105,11 +96,13 @@ async def current(url: str) -> str | None:
         async with asyncio.timeout(10), engine.connect() as connection:
             server = connection.dialect.server_version_info or ()
             if server < (OLDEST_SERVER,):
-                raise StartError(f"the database is PostgreSQL {server[0]}; needed is {OLDEST_SERVER} or later")
-            if not await connection.scalar(HAS_VERSION):
+                raise StartError(
+                    f"the database is PostgreSQL {server[0]}; version {OLDEST_SERVER} or later is required"
+                )
+            if not await connection.scalar(sql.HAS_VERSION_TABLE):
                 return None
-            await connection.execute(SEE_VERSION)
-            version: str | None = await connection.scalar(VERSION)
+            await connection.execute(sql.SET_APP_ROLE_IF_NEEDED)
+            version: str | None = await connection.scalar(sql.VERSION)
             return version
     except (OSError, SQLAlchemyError) as error:
         raise StartError(reason(error, url)) from error
@@ -118,7 +111,7 @@ async def current(url: str) -> str | None:
 
 
 async def pending(url: str) -> list[str]:
-    """The revisions that the database at ``url`` lacks; none as well when it is ahead of this program."""
+    """Return the revisions that the database at ``url`` lacks; none if it is newer than this program."""
     found = await current(url)
     if found is None:
         return list(REVISIONS)
@@ -127,35 +120,28 @@ async def pending(url: str) -> list[str]:
 
 def _reason(error: Exception) -> str:
     origin = getattr(error, "orig", None) or error
-    words = str(origin).split("\n", 1)[0] or type(origin).__name__
+    message = str(origin).split("\n", 1)[0] or type(origin).__name__
     if getattr(origin, "sqlstate", "") == LOCK_NOT_AVAILABLE:
-        return f"{words}: something holds a table, or another process migrates; try again when it is done"
-    return words
+        return f"{message}: another process migrates or locks a table; try again when it is done"
+    return message
 
 
 ROLES = ("agent_app", "agent_engine", "agent_eraser")
 
-_CREATE = """
-do $$ begin
-  if not exists (select from pg_roles where rolname = '{role}') then create role {role} nologin; end if;
-  if not (select rolsuper from pg_roles where rolname = current_user) and not pg_has_role(current_user, '{role}', 'SET')
-  then execute format('grant {role} to %I with inherit false, set true', current_user); end if;
-end $$
-"""
-
 
 async def ensure_roles(url: str) -> None:
-    """Make the roles that are missing and let the owner at ``url`` take them. Raises ``StartError``."""
+    """Create missing roles and grant them to the owner at ``url``. Raises ``StartError``."""
     address, arguments = to_sqlalchemy(url)
     engine = create_async_engine(address, connect_args={**arguments, "timeout": 5})
     try:
         async with engine.begin() as connection:
             for role in ROLES:
-                await connection.execute(sa.text(_CREATE.format(role=role)))
+                await connection.execute(sql.create_role(role))
     except (OSError, SQLAlchemyError) as error:
         reason = str(getattr(error, "orig", None) or error).split("\n", 1)[0].rpartition(">: ")[2]
         raise StartError(
-            f"the roles {', '.join(ROLES)} could not be made or taken ({reason}): let the owner of the database create "
+            f"the roles {', '.join(ROLES)} could not be created or granted ({reason}): let the owner "
+            "of the database create "
             f"roles (alter role … createrole), or, as a superuser, create them and grant them to it with set true"
         ) from error
     finally:

@@ -1,7 +1,4 @@
-"""A pool of connections that tells how it is used.
-
-The open connections of a database, which can be cut all at once.
-"""
+"""Connection pools: metrics, fair admission, and tracking of open connections."""
 
 import asyncio
 import contextlib
@@ -20,25 +17,25 @@ from app.infra.telemetry.meters import ServerMeters
 TAKEN = "taken"
 
 SPARE_PART = 5
-"""Of a pool a fifth is kept for tenants that hold no connection yet."""
+"""One fifth of a pool is reserved for tenants that hold no connection yet."""
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's pool for asyncio; it counts from ``measure`` on."""
+    """SQLAlchemy's asyncio pool with metrics, recorded once ``measure`` is called."""
 
     _meters: ServerMeters | None = None
     _name = ""
     _waiting = 0
-    _came = 0.0
+    _wait_started_at = 0.0
 
     @contextlib.contextmanager
     def waited(self) -> Iterator[None]:
-        """A block in which somebody waits for his turn; he takes a connection next, before anything else runs."""
-        came = time.perf_counter()
+        """Count a waiter in the block, which takes a connection right after it."""
+        started_at = time.perf_counter()
         self._waiting += 1
         try:
             yield
-            self._came = came
+            self._wait_started_at = started_at
         except TimeoutError:
             if self._meters is not None:
                 self._meters.pool_timeouts.add(1, self._name)
@@ -47,12 +44,12 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             self._waiting -= 1
 
     def measure(self, meters: ServerMeters, name: str) -> None:
-        """Count on ``meters`` as the pool ``name``."""
+        """Record metrics on ``meters`` under the pool's ``name``."""
         self._meters, self._name = meters, name
-        meters.pool_timeouts.add(0, name)  # a series that begins with its first event never grows by it
+        meters.pool_timeouts.add(0, name)  # a series must exist before its first event, or `rate` misses that event
 
     def sample(self) -> None:
-        """Set the gauges to what is true now."""
+        """Set the gauges."""
         if self._meters is not None:
             self._meters.pool_connections.set(self.checkedout(), self._name, "used")
             self._meters.pool_connections.set(self.checkedin(), self._name, "idle")
@@ -62,7 +59,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
     def _do_get(self) -> Any:
         if self._meters is None:
             return super()._do_get()
-        began, self._came = self._came or time.perf_counter(), 0.0
+        started_at, self._wait_started_at = self._wait_started_at or time.perf_counter(), 0.0
         self._waiting += 1
         try:
             record = super()._do_get()
@@ -72,7 +69,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         finally:
             self._waiting -= 1
         now = time.perf_counter()
-        self._meters.pool_wait.record(now - began, self._name)
+        self._meters.pool_wait.record(now - started_at, self._name)
         record.info[TAKEN] = now
         return record
 
@@ -83,10 +80,10 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
 
 class PoolGate(FairSemaphore):
-    """Shares the connections of ``pool`` fairly between tenants: in the block of a slot, a connection is free.
+    """Fair semaphore over the connections of ``pool``: in the block of a slot, a connection is free.
 
-    SQLAlchemy waits as well, but in a greenlet for each who waits: ten and more kilobytes, a fraction of one here.
-    A wait raises ``TimeoutError`` after as long as the pool would wait.
+    SQLAlchemy's own queue needs a greenlet per waiter, more than ten kilobytes; this needs a fraction of one. Raises
+    ``TimeoutError`` after the pool's timeout.
     """
 
     def __init__(self, pool: MeasuredPool) -> None:
@@ -100,32 +97,32 @@ class PoolGate(FairSemaphore):
 
 
 class ConnectionTracker:
-    """The open connections of a database, which can be cut."""
+    """Tracks the open connections of a database, so that they can be closed or replaced."""
 
     def __init__(self) -> None:
         self._open: WeakSet[asyncpg.Connection] = WeakSet()
-        self._doubted: WeakSet[asyncpg.Connection] = WeakSet()
+        self._suspect: WeakSet[asyncpg.Connection] = WeakSet()
         self.cut = False
 
     def opened(self, connection: Any, _record: Any) -> None:
-        """Remember a connection (an event of the pool)."""
+        """Track a connection (a pool event)."""
         self._open.add(connection.driver_connection)
 
     def suspect_connections(self) -> None:
-        """Mark every connection that is open now as one that may lead nowhere."""
-        self._doubted |= self._open
+        """Mark all open connections as possibly dead."""
+        self._suspect |= self._open
 
     def closing(self, connection: Any, _record: Any) -> None:
-        """Wait for no farewell of a server that may be gone (an event of the pool)."""
+        """Terminate a suspect connection instead of waiting for its server (a pool event)."""
         if self.is_suspect(connection.driver_connection):
             connection.driver_connection.terminate()
 
     def is_suspect(self, connection: asyncpg.Connection) -> bool:
-        """Whether ``connection`` was open when there was doubt."""
-        return connection in self._doubted
+        """Whether ``connection`` was open when connections were marked as suspect."""
+        return connection in self._suspect
 
     def abort(self) -> None:
-        """Cut them all, whatever they do; who wants another gets none."""
+        """Terminate all connections, whatever they do, and refuse new ones."""
         self.cut = True
         for connection in list(self._open):
             connection.terminate()

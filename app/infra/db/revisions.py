@@ -1,4 +1,4 @@
-"""The migrations that this program brings, known without loading Alembic (8 MB of every worker)."""
+"""The migrations of this program, available without importing Alembic (8 MB per worker)."""
 
 REVISIONS = (
     "0001",

@@ -1,12 +1,14 @@
-"""Whether a database holds the whole schema: every table, column, index, trigger, function and policy.
+"""Check that a database has the whole schema: every table, column, index, trigger, function and policy.
 
-The revision alone does not tell: a restore that stopped half-way leaves the newest revision over missing tables.
+The revision alone is not enough: a restore that failed half-way leaves the newest revision with missing tables.
 """
 
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.infra.db.sql import CATALOGUE
 
 TRIGGERS = frozenset(
     {
@@ -21,7 +23,7 @@ TRIGGERS = frozenset(
         "webhooks_fill",
     }
 )
-"""The triggers that migrations make; SQLAlchemy's metadata does not know them. A test compares them."""
+"""Triggers that migrations create, which SQLAlchemy's metadata does not contain. A test compares them."""
 
 FUNCTIONS = frozenset(
     {
@@ -36,36 +38,16 @@ FUNCTIONS = frozenset(
         "webhooks_fill",
     }
 )
-"""The functions that migrations make; a test compares them."""
-
-_CATALOGUE = sa.text(
-    """
-select 'column ' || c.relname || '.' || a.attname
-from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
-union all
-select 'index ' || c.relname from pg_class c join pg_index i on i.indexrelid = c.oid and i.indisvalid
-where c.relnamespace = 'public'::regnamespace
-union all
-select 'policies of ' || c.relname from pg_class c
-where c.relnamespace = 'public'::regnamespace and c.relrowsecurity and c.relforcerowsecurity
-  and exists (select from pg_policy p where p.polrelid = c.oid)
-union all
-select 'trigger ' || t.tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid
-where not t.tgisinternal and c.relnamespace = 'public'::regnamespace
-union all
-select 'function ' || p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace
-"""
-)
+"""Functions that migrations create. A test compares them."""
 
 
 async def missing_parts(connection: AsyncConnection, metadata: sa.MetaData) -> list[str]:
-    """Name what the database lacks of ``metadata`` and of what migrations make beside it, in a stable order.
+    """Return what the database lacks of ``metadata`` and of what migrations create besides it, in a stable order.
 
     Each is one of ``table NAME``, ``column TABLE.NAME``, ``index NAME``, ``policies of TABLE``, ``trigger NAME`` and
-    ``function NAME``. A missing table is named without its columns and indexes.
+    ``function NAME``. A missing table is listed without its columns and indexes.
     """
-    found = set((await connection.execute(_CATALOGUE)).scalars())
+    found = set((await connection.execute(CATALOGUE)).scalars())
     tables = {name.removeprefix("column ").partition(".")[0] for name in found if name.startswith("column ")}
     missing = [f"table {table.name}" for table in metadata.sorted_tables if table.name not in tables]
     for table in metadata.sorted_tables:

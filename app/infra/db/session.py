@@ -1,4 +1,4 @@
-"""Sessions of requests: one tenant, one transaction, and reading and writing told apart by type."""
+"""Sessions of requests: one tenant, one transaction; reading and writing have different types."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -12,10 +12,11 @@ from sqlalchemy.sql.base import Executable
 
 
 class ScopedStatement:
-    """A statement in SQL with ``<owned>`` where a condition on metadata belongs, for those who see only their own.
+    """An SQL statement with the placeholder ``<owned>`` for a condition on metadata, for principals with a metadata
+    filter.
 
-    ``condition`` uses ``:owned``, the JSON that the metadata must contain. Whoever sees everything of a tenant runs the
-    statement without it.
+    ``condition`` uses ``:owned``, the JSON that the metadata must contain. Without a filter the statement runs without
+    it.
     """
 
     def __init__(self, text: str, condition: str) -> None:
@@ -27,9 +28,9 @@ Statement = Executable | ScopedStatement
 
 
 class Reader:
-    """A transaction that reads as one tenant. Handed out by ``Database.reading``.
+    """A transaction that reads as one tenant, from ``Database.reading``.
 
-    ``owned``: JSON that the metadata of whatever is named must contain (None: everything of the tenant is in reach).
+    ``owned``: JSON that the metadata of the rows must contain; None: everything of the tenant is accessible.
     """
 
     def __init__(self, connection: AsyncConnection, owned: str | None = None) -> None:
@@ -37,19 +38,19 @@ class Reader:
         self.owned = owned
 
     async def all(self, statement: Statement, parameters: dict[str, Any] | None = None) -> Sequence[Row[Any]]:
-        """Every row of ``statement``."""
+        """Return every row of ``statement``."""
         return (await self._run(statement, parameters)).all()
 
     async def first(self, statement: Statement, parameters: dict[str, Any] | None = None) -> Row[Any] | None:
-        """The first row of ``statement``, or None."""
+        """Return the first row of ``statement``, or None."""
         return (await self._run(statement, parameters)).first()
 
     async def scalar(self, statement: Statement, parameters: dict[str, Any] | None = None) -> Any:
-        """The first column of the first row of ``statement``, or None."""
+        """Return the first column of the first row of ``statement``, or None."""
         return (await self._run(statement, parameters)).scalar()
 
     def within(self, metadata: sa.ColumnElement[Any]) -> list[sa.ColumnElement[bool]]:
-        """The condition on ``metadata`` that is ``owned``; none where everything is in reach."""
+        """Return the condition on ``metadata`` for ``owned``; none if everything is accessible."""
         if self.owned is None:
             return []
         return [metadata.op("@>", is_comparison=True)(sa.cast(sa.literal(self.owned, sa.Text), JSONB))]
@@ -64,30 +65,30 @@ class Reader:
 
 
 class Writer(Reader):
-    """A transaction that may also write; it commits when its block ends well. Handed out by ``Database.writing``."""
+    """A transaction that may also write, from ``Database.writing``; it commits when its block ends without an error."""
 
     async def driver(self) -> asyncpg.Connection:
-        """The driver's connection, inside this transaction: for the engine's statements over arrays."""
+        """Return the driver's connection inside this transaction, for the engine's statements over arrays."""
         raw = await self._connection.get_raw_connection()
         assert raw.driver_connection is not None
         return raw.driver_connection
 
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
-        """Run ``statement``; the number of rows it touched."""
+        """Run ``statement`` and return the number of affected rows."""
         return (await self._connection.execute(statement, parameters)).rowcount
 
 
 class Snapshot(Reader):
-    """A transaction that reads one moment, however long it takes. Handed out by ``Database.snapshot``."""
+    """A long transaction that reads a consistent snapshot, from ``Database.snapshot``."""
 
     async def driver(self) -> asyncpg.Connection:
-        """The driver's connection, inside this transaction."""
+        """Return the driver's connection inside this transaction."""
         raw = await self._connection.get_raw_connection()
         assert raw.driver_connection is not None
         return raw.driver_connection
 
     async def pages(self, statement: str, size: int, *values: Any) -> AsyncIterator[list[asyncpg.Record]]:
-        """What ``statement`` gives, ``size`` rows at a time: only these are in memory."""
+        """Yield the rows of ``statement`` in pages of ``size``; one page is in memory at a time."""
         cursor = await (await self.driver()).cursor(statement, *values)
         while rows := await cursor.fetch(size):
             yield rows

@@ -1,4 +1,4 @@
-"""Spans of SQL statements: what they do to which table, never with values."""
+"""Spans of SQL statements: operation and table, never values."""
 
 import re
 from functools import lru_cache
@@ -17,7 +17,9 @@ _SETTING = "set_config("
 
 
 def summary(statement: str) -> str:
-    """``INSERT runs``: the first verb that changes something, or SELECT, and a table; empty for what only sets up."""
+    """Summarize a statement as ``INSERT runs``: its first writing verb, or SELECT, and a table; empty for session
+    setup.
+    """
     if _SETTING in statement:
         return ""
     verbs = [verb.upper() for verb in _VERB.findall(statement)]
@@ -30,21 +32,21 @@ def summary(statement: str) -> str:
 
 
 @lru_cache(1024)
-def _form(statement: str) -> SpanTemplate | None:
+def _template(statement: str) -> SpanTemplate | None:
     name = summary(statement)
     return query(name) if name else None
 
 
 def query(name: str) -> SpanTemplate:
-    """The form of spans of what the database is asked."""
+    """Return the span template of a database query."""
     return SpanTemplate(name, CLIENT, ("db.system.name", "postgresql"), ("db.query.summary", name))
 
 
 def trace_statements(engine: Engine, tracer: Tracer) -> None:
-    """Make a span of every statement on ``engine`` whose trace is sampled."""
+    """Record a span of every statement on ``engine`` in a sampled trace."""
 
     def before(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        if (kind := _form(statement)) is not None and (span := tracer.start(kind)) is not None:
+        if (kind := _template(statement)) is not None and (span := tracer.start(kind)) is not None:
             setattr(context, _SPAN, span)
 
     def after(_connection: Any, _cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool) -> None:

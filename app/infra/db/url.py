@@ -1,4 +1,4 @@
-"""Database addresses: the ordinary PostgreSQL form in, what the driver takes out."""
+"""Convert PostgreSQL URLs to SQLAlchemy URLs and driver arguments."""
 
 import ssl
 from pathlib import Path
@@ -18,10 +18,10 @@ FORM = "postgresql://user:password@host/database?sslmode=require"
 
 
 def to_sqlalchemy(address: str) -> tuple[URL, dict[str, Any]]:
-    """An address like ``FORM``, or with a socket folder (``postgresql:///db?host=/folder``), for SQLAlchemy on asyncpg.
+    """Convert an address like ``FORM``, or with a socket folder (``postgresql:///db?host=/folder``), for asyncpg.
 
-    Returns the URL and the driver's further arguments. ``sslmode`` and ``sslrootcert`` mean what libpq means by them
-    (https://www.postgresql.org/docs/current/libpq-ssl.html), ``sslrootcert=system`` included. Raises ``UsageError``,
+    Returns the URL and further driver arguments. ``sslmode`` and ``sslrootcert`` have libpq's meaning
+    (https://www.postgresql.org/docs/current/libpq-ssl.html), including ``sslrootcert=system``. Raises ``UsageError``,
     which shows no part of the address that may be secret.
     """
     try:
@@ -29,14 +29,14 @@ def to_sqlalchemy(address: str) -> tuple[URL, dict[str, Any]]:
         given = {name: _single(value) for name, value in url.query.items()}
         port = int(given["port"]) if "port" in given else url.port
     except (ArgumentError, ValueError):
-        raise UsageError(f"the database address cannot be read; write it like {FORM}") from None
+        raise UsageError(f"the database address is invalid; write it like {FORM}") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise UsageError(f"the database address does not name PostgreSQL; write it like {FORM}")
     if unknown := given.keys() - PARAMETERS:
-        raise UsageError(f"the database address has parameters that are not supported: {', '.join(sorted(unknown))}")
+        raise UsageError(f"the database address has unsupported parameters: {', '.join(sorted(unknown))}")
     host = given.get("host") or unquote(url.host or "")
     if "@" in host:
-        raise UsageError("the database address has more than one @; in a user or password write it as %40")
+        raise UsageError("the database address has more than one @; in the user or password write it as %40")
     if "," in host:
         raise UsageError("the database address names several hosts; name one")
     mode, root = given.get("sslmode", ""), given.get("sslrootcert", "")
@@ -60,13 +60,13 @@ def _tls(mode: str, root: str) -> str | ssl.SSLContext:
         root = str(Path(DEFAULT_ROOT).expanduser())
         if not Path(root).exists():
             raise UsageError(
-                f"sslmode={mode} of the database address needs the authority to trust: add sslrootcert=FILE, or "
-                f"sslrootcert=system for the ones that this machine trusts"
+                f"sslmode={mode} of the database address needs a trusted authority: add sslrootcert=FILE, or "
+                f"sslrootcert=system for those of this machine"
             )
     try:
         context = ssl.create_default_context(cafile=None if root == "system" else root)
     except OSError as error:
         raise UsageError("sslrootcert of the database address cannot be read as a certificate file") from error
-    # libpq: with a root certificate, require means verify-ca; system trusts so many that the name must hold too
+    # libpq: with a root certificate, require means verify-ca; system trusts many, so the host name is verified too
     context.check_hostname = mode == "verify-full" or root == "system"
     return context

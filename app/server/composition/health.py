@@ -30,7 +30,7 @@ def build_health(
 ) -> Health:
     """Build the probes; the status gauges, made from ``sources``, are sampled with the lag of the event loop."""
     readiness, models, redis = Readiness(), sources.models, engine.redis
-    watchdog.database_answers = database.answers
+    watchdog.database_answers = database.is_usable
     probe = DatabaseProbe(database, readiness, models.probe, *([] if redis is None else [redis.probe]))
     probe.also(StorageCollector(database, telemetry.meters).refresh)
     telemetry.loop_lag.also(StatusCollector(telemetry.meters, probe, readiness, sources).sample)
