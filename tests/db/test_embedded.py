@@ -38,7 +38,7 @@ def test_where_nothing_lets_it_pass_the_sentence_says_what_to_do(
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    monkeypatch.setattr(embedded, "PASSING", ())
+    monkeypatch.setattr(embedded, "TRAVERSAL_CAPABILITIES", ())
     with pytest.raises(StartError, match=r"which may not enter .*: pass a --data-dir that all users may enter"):
         EmbeddedDatabase(closed / "data").start()
     assert mode(closed) == 0o700

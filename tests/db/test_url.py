@@ -123,16 +123,16 @@ async def test_required_tls_is_not_given_up_when_the_server_has_none() -> None:
 @pytest.mark.parametrize(
     "address, word",
     [
-        (f"postgresql://user:{SECRET}@host:port/db", "cannot be read"),
-        (f"postgresql://user:{SECRET}@host/db?port={SECRET}", "cannot be read"),
-        (f"{SECRET}", "cannot be read"),
+        (f"postgresql://user:{SECRET}@host:port/db", "is invalid"),
+        (f"postgresql://user:{SECRET}@host/db?port={SECRET}", "is invalid"),
+        (f"{SECRET}", "is invalid"),
         (f"mysql://user:{SECRET}@host/db", "does not name PostgreSQL"),
         (f"postgresql://user:x@{SECRET}@host/db", "%40"),
         (f"postgresql://user:{SECRET}@one,two/db", "several hosts"),
         (f"postgresql://user:{SECRET}@host/db?sslmode={SECRET}", "must be one of disable"),
-        (f"postgresql://user:{SECRET}@host/db?sslmode=require&sslmode=disable", "cannot be read"),
+        (f"postgresql://user:{SECRET}@host/db?sslmode=require&sslmode=disable", "is invalid"),
         (f"postgresql://user:{SECRET}@host/db?sslmode=verify-ca&sslrootcert=/{SECRET}", "sslrootcert"),
-        (f"postgresql://user:{SECRET}@host/db?channel_binding={SECRET}", "not supported: channel_binding"),
+        (f"postgresql://user:{SECRET}@host/db?channel_binding={SECRET}", "unsupported parameters: channel_binding"),
     ],
 )
 def test_a_mistake_is_explained_without_the_secret(address: str, word: str) -> None:
