@@ -15,10 +15,10 @@ _HEAD = """\
 # Metrics
 
 `GET /metrics` answers with the totals of **all workers of one server**, whichever of them is asked: as Prometheus
-text, or as OpenMetrics where `Accept` asks for it. Each worker counts on a board of memory that the parent has made
-and all share, so nothing that was counted is lost when a worker dies or is replaced: its successor goes on with the
-numbers, and only what it had open (gauges) is over. Other servers (replicas) are scraped on their own; sum over
-them. With `METRICS_PORT` the page has a port of its own, and `PORT` has it no more.
+text, or as OpenMetrics where `Accept` asks for it. Each worker counts in shared
+memory, so no count is lost when a worker dies or is replaced: its successor continues the counts, and only gauges are
+reset. Other servers (replicas) are scraped on their own; sum over
+them. With `METRICS_PORT` the page is served on that port instead of `PORT`.
 
 Names and units are those of the OpenTelemetry semantic conventions where there is one; Prometheus spells them as in
 the second column (counters end in `_total` there, histograms in `_bucket`, `_count` and `_sum`). Labels are
@@ -77,7 +77,7 @@ def render() -> str:
     lines += [_row(part) for part in sorted(parts, key=lambda part: part.name)]
     histograms = [part for part in parts if isinstance(part, Histogram)]
     lines += _bounds(histograms)
-    examples = [f"`{part.name}`" for part in histograms if part.examples]
+    examples = [f"`{part.name}`" for part in histograms if part.exemplar_count]
     lines.append(_EXAMPLES.format(names=", ".join(examples)).rstrip())
     names = [f"| `{before}` | `{after}` |" for before, after in LATEST.items()]
     return "\n".join(lines) + "\n" + _TAIL + "\n".join(names) + "\n"

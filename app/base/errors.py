@@ -122,7 +122,7 @@ class Invalid(AgentServiceError):
     """The body is JSON, but invalid. ``errors`` are (JSON pointer, sentence) pairs."""
 
     status = 422
-    title = "Not acceptable"
+    title = "Unprocessable content"
 
     def __init__(self, detail: str, errors: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(detail)

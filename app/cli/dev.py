@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.reload:
             agents = Path(settings.agents.config or DEFAULT_FILE)
             parent.changed = SourceWatcher({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
-        parent.on_end = metrics_buffers.left
+        parent.on_end = metrics_buffers.on_worker_exit
         parent.on_ready = _StartupMessage(settings, started_at).show
         return parent.run()
     finally:

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     parent = ParentProcess(listeners, work, grace=plan["drain"] + GRACE_SECONDS, say=say)
     parent.renewal = ReplacementPolicy(**plan["renewal"])
     parent.reloads = True
-    parent.on_end = metrics_buffers.left
+    parent.on_end = metrics_buffers.on_worker_exit
     parent.on_ready = lambda about: say(
         "info", "serving", host=host, port=port, model=about.get("model", ""), agents=about.get("agents", "")
     )

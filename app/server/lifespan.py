@@ -159,7 +159,7 @@ async def _metrics_buffer(services: AppServices) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        services.telemetry.meters.board.close()
+        services.telemetry.meters.buffer.close()
 
 
 @asynccontextmanager
@@ -170,7 +170,7 @@ async def _pushing(services: AppServices) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await asyncio.to_thread(push.end)
+        await asyncio.to_thread(push.shut_down)
 
 
 @asynccontextmanager

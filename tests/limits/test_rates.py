@@ -127,5 +127,5 @@ def test_the_last_address_that_is_no_trusted_proxy_asks(client: str, forwarded: 
 
 
 def test_a_proxy_that_is_no_address_stops_the_start() -> None:
-    with pytest.raises(UsageError, match="AGENT_TRUSTED_PROXIES names 'everybody'"):
+    with pytest.raises(UsageError, match="AGENT_TRUSTED_PROXIES has the invalid entry 'everybody'"):
         TrustedProxies(["everybody"])

@@ -103,17 +103,17 @@ async def test_redis_tells_whether_it_is_there_and_how_full_it_is(fresh_database
 
 
 async def test_a_worker_that_ends_without_closing_is_counted_by_its_successor(database_url: str) -> None:
-    board = SharedMetricsBuffer()
-    assert Meters(board).workers_lost.series == {(): 0}
-    board.leave()
-    killed = Meters(board)
+    buffer = SharedMetricsBuffer()
+    assert Meters(buffer).workers_lost.series == {(): 0}
+    buffer.leave()
+    killed = Meters(buffer)
     assert killed.workers_lost.series == {(): 1}
-    board.close()
-    board.leave()
-    assert Meters(board).workers_lost.series == {(): 1}
+    buffer.close()
+    buffer.leave()
+    assert Meters(buffer).workers_lost.series == {(): 1}
     async with serving(database_url, AGENT_AUTH="none") as service:
-        board = service.services.telemetry.meters.board
-    assert Meters(board).workers_lost.series == {(): 0}, "a House that is closed says so"
+        buffer = service.services.telemetry.meters.buffer
+    assert Meters(buffer).workers_lost.series == {(): 0}, "a House that is closed says so"
 
 
 async def test_tries_and_fallbacks_are_counted_by_provider() -> None:

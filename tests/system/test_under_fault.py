@@ -97,7 +97,7 @@ async def test_probes_are_answered_at_the_stream_limit_and_only_new_streams_are_
     database_url: str, settings: Any, provider: FakeProvider
 ) -> None:
     async with serving(database_url, **settings) as service:
-        service.services.streams._most = 0
+        service.services.streams._max_streams = 0
         refused = await service.client.post(f"{API}/runs/stream", json=ASKED)
         assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
         for path in ("/health", "/health/ready", "/health/live"):

@@ -31,7 +31,7 @@ async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
 
 async def test_the_sums_of_all_workers_are_on_the_page_of_each() -> None:
     boards = MetricsBuffers(2)
-    first, second = (Meters(board) for board in boards)
+    first, second = (Meters(buffer) for buffer in boards)
     pages = [MetricsPage(meters, boards, "1") for meters in (first, second)]
     first.runs.add(2, "success", "a")
     second.runs.add(3, "success", "a")
@@ -52,7 +52,7 @@ async def test_the_sums_of_all_workers_are_on_the_page_of_each() -> None:
 
 async def test_series_that_come_after_a_scrape_are_on_the_next() -> None:
     boards = MetricsBuffers(2)
-    first, second = (Meters(board) for board in boards)
+    first, second = (Meters(buffer) for buffer in boards)
     page = MetricsPage(first, boards, "1")
     await page.render()
     second.runs.add(1, "success", "a")
@@ -73,7 +73,7 @@ async def test_what_a_process_counts_is_seen_by_another_and_outlives_it() -> Non
     await asyncio.to_thread(os.waitpid, pid, 0)
     found = await samples(page)
     assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 5)
-    boards.left(2)
+    boards.on_worker_exit(2)
     found = await samples(page)
     assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 0)
 
@@ -84,7 +84,7 @@ async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its
     before.runs.add(3, "success", "a")
     before.run_duration.record(1, "success", "a")
     before.streams_open.add(9)
-    boards.left(1)
+    boards.on_worker_exit(1)
     after = Meters(boards.of(1))
     assert after.streams_open.series == {(): 0}
     after.runs.add(1, "success", "a")
@@ -97,7 +97,7 @@ async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its
 async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone() -> None:
     """It stays for a second at the least: then a newer value takes its place."""
     boards = MetricsBuffers(2)
-    first, second = (Meters(board) for board in boards)
+    first, second = (Meters(buffer) for buffer in boards)
     page = MetricsPage(first, boards, "1")
     for number, meters in enumerate((first, second), 1):
         current_span.set(SpanContext(bytes([number]) * 16, bytes([number]) * 8, sampled=True))
@@ -130,36 +130,36 @@ async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone(
 
 
 def test_an_exemplar_that_is_being_written_is_none() -> None:
-    board = SharedMetricsBuffer()
-    histogram = TracedHistogram(board, "h", "s", "")
+    buffer = SharedMetricsBuffer()
+    histogram = TracedHistogram(buffer, "h", "s", "")
     current_span.set(SpanContext(b"x" * 16, b"x" * 8, sampled=True))
     histogram.record(1)
     [(labels, _)] = histogram.cells()
-    [there] = histogram.examples_of(labels)
+    [there] = histogram.exemplars_of(labels)
     assert (there.value, there.trace_id, there.span_id) == (1, b"x" * 16, b"x" * 8)
-    first = next(cell for cell in range(board.refresh()[0].at, SCRATCH) if board.cells[cell] == there.at)
-    board.cells[first] = 0
-    assert not histogram.examples_of(labels)
+    first = next(cell for cell in range(buffer.refresh()[0].at, SCRATCH) if buffer.cells[cell] == there.at)
+    buffer.cells[first] = 0
+    assert not histogram.exemplars_of(labels)
 
 
 async def test_rows_of_other_declarations_are_left_alone() -> None:
     """A worker of ``dev --reload`` may have been another program."""
-    board = SharedMetricsBuffer()
-    board.add("agent.runs", ("success",), 1)
-    board.add("agent.run.duration", ("success", "a"), 3)
-    board.add("agent.gone", (), 1)
-    meters = Meters(board)
+    buffer = SharedMetricsBuffer()
+    buffer.add("agent.runs", ("success",), 1)
+    buffer.add("agent.run.duration", ("success", "a"), 3)
+    buffer.add("agent.gone", (), 1)
+    meters = Meters(buffer)
     meters.runs.add(1, "success", "a")
     assert meters.runs.series == {("success", "a"): 1}
     assert meters.run_duration.series == {}
-    assert (await samples(MetricsPage(meters, [board], "1")))["agent_runs_total", "success", "a"] == 1
+    assert (await samples(MetricsPage(meters, [buffer], "1")))["agent_runs_total", "success", "a"] == 1
 
 
 async def test_of_what_all_workers_say_the_same_the_greatest_counts() -> None:
     boards = MetricsBuffers(2)
-    gauges = [Gauge(board, "agent.x", "{run}", "", greatest=True) for board in boards]
-    for board, gauge, number in zip(boards, gauges, (5, 3), strict=True):
-        board.occupy()
+    gauges = [Gauge(buffer, "agent.x", "{run}", "", greatest=True) for buffer in boards]
+    for buffer, gauge, number in zip(boards, gauges, (5, 3), strict=True):
+        buffer.occupy()
         gauge.set(number)
 
     class Two(Meters):
@@ -168,49 +168,49 @@ async def test_of_what_all_workers_say_the_same_the_greatest_counts() -> None:
 
     page = MetricsPage(Two(SharedMetricsBuffer()), boards, "1")
     assert (await samples(page))["agent_x",] == 5
-    boards.left(1)
+    boards.on_worker_exit(1)
     assert (await samples(page))["agent_x",] == 3
 
 
 async def test_a_label_is_cut_and_what_it_holds_cannot_break_the_page() -> None:
-    board = SharedMetricsBuffer()
-    meters = Meters(board)
+    buffer = SharedMetricsBuffer()
+    meters = Meters(buffer)
     nasty = 'a"b\\c\nd,}{ ' + "é" * 300
     for _ in range(2):
         meters.runs.add(1, "success", nasty)
     assert meters.runs.series == {("success", nasty[:MAX_LABEL_LENGTH]): 2}
-    assert (await samples(MetricsPage(meters, [board], "1")))[
+    assert (await samples(MetricsPage(meters, [buffer], "1")))[
         "agent_runs_total", "success", nasty[:MAX_LABEL_LENGTH]
     ] == 2
 
 
 def test_a_full_board_goes_on_to_count_in_the_overflow_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instruments, "MAX_SERIES", 10**6)
-    board = SharedMetricsBuffer()
-    board.occupy()
-    counter = Counter(board, "a" * 1000, "", "", ("id",))
+    buffer = SharedMetricsBuffer()
+    buffer.occupy()
+    counter = Counter(buffer, "a" * 1000, "", "", ("id",))
     number = 0
     while (OVERFLOW,) not in counter.series:
         counter.add(1, f"{number}")
         number += 1
     before = sum(counter.series.values())
     assert before == number
-    histograms = [Histogram(board, f"h{number}", "s", "", ("id",)) for number in range(20_000)]
+    histograms = [Histogram(buffer, f"h{number}", "s", "", ("id",)) for number in range(20_000)]
     for histogram in histograms:
         histogram.record(1, "x")
         histogram.record(1, "y")
     assert SCRATCH in histograms[-1]._at.values()
     assert sum(counter.series.values()) == before
-    assert board.lives
-    assert len(board.refresh()) == len({row.at for row in Reread(board).rows()})
+    assert buffer.is_alive
+    assert len(buffer.refresh()) == len({row.at for row in Reread(buffer).rows()})
 
 
 class Reread:
     """``board`` as a process sees it that looks for the first time."""
 
-    def __init__(self, board: SharedMetricsBuffer) -> None:
+    def __init__(self, buffer: SharedMetricsBuffer) -> None:
         self._board = SharedMetricsBuffer()
-        self._board._memory, self._board.cells = board._memory, board.cells
+        self._board._memory, self._board.cells = buffer._memory, buffer.cells
 
     def rows(self) -> list[boards_module.SeriesRow]:
         return self._board.refresh()
@@ -218,13 +218,13 @@ class Reread:
 
 @pytest.mark.parametrize("garbage", [b"null\n", b"{\n", b'["a"]\n', b'["a", "b"]\n', b'["a", 99999]\n', b"[" * 9000])
 def test_what_another_worker_has_spoilt_is_left_out_and_spoils_no_page(garbage: bytes) -> None:
-    board = SharedMetricsBuffer()
-    board.add("good", ("x",), 1)
-    used = int(board.cells[0])
-    board.bytes[64 + used : 64 + used + len(garbage)] = garbage
-    board.cells[0] = used + len(garbage)
+    buffer = SharedMetricsBuffer()
+    buffer.add("good", ("x",), 1)
+    used = int(buffer.cells[0])
+    buffer.bytes[64 + used : 64 + used + len(garbage)] = garbage
+    buffer.cells[0] = used + len(garbage)
     reader = SharedMetricsBuffer()
-    reader.bytes[:] = board.bytes
+    reader.bytes[:] = buffer.bytes
     assert [row.name for row in reader.refresh()] == ["good"]
     assert [row.name for row in reader.refresh()] == ["good"]
     for size in (-1.0, 1e300, float("nan")):

@@ -57,8 +57,8 @@ def families(text: str) -> dict[str, tuple[str, str, dict[Any, float]]]:
 @pytest.fixture
 def measured() -> tuple[SharedMetricsBuffer, Meters, Reference]:
     """Every instrument used, with odd labels too, here and in the SDK."""
-    board = SharedMetricsBuffer()
-    meters = Meters(board)
+    buffer = SharedMetricsBuffer()
+    meters = Meters(buffer)
     reference = Reference(meters)
     for place, part in enumerate(meters.instruments()):
         for number, value in enumerate(VALUES):
@@ -70,12 +70,12 @@ def measured() -> tuple[SharedMetricsBuffer, Meters, Reference]:
             elif isinstance(part, Counter):
                 part.add(value + place, *labels)
                 reference.parts[part.name].add(value + place, attributes)
-    return board, meters, reference
+    return buffer, meters, reference
 
 
 async def test_names_kinds_words_and_numbers_are_those_of_the_exporter(
     measured: tuple[SharedMetricsBuffer, Meters, Reference],
 ) -> None:
-    board, meters, reference = measured
-    body, _ = await MetricsPage(meters, [board], "1").render()
+    buffer, meters, reference = measured
+    body, _ = await MetricsPage(meters, [buffer], "1").render()
     assert families(body.decode()) == reference.families()

@@ -17,8 +17,8 @@ from docs.metrics import PAGE, render
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-def used(board: SharedMetricsBuffer) -> Meters:
-    meters = Meters(board)
+def used(buffer: SharedMetricsBuffer) -> Meters:
+    meters = Meters(buffer)
     meters.http_server_request_duration.record(0.02, "GET", "/api/v1/ok", "200")
     meters.runs.add(2, "success", "assistant")
     meters.run_duration.record(1.5, "success", "assistant")
@@ -32,8 +32,8 @@ def used(board: SharedMetricsBuffer) -> Meters:
 
 
 def page(version: str) -> MetricsPage:
-    board = SharedMetricsBuffer()
-    return MetricsPage(used(board), [board], version)
+    buffer = SharedMetricsBuffer()
+    return MetricsPage(used(buffer), [buffer], version)
 
 
 @pytest.mark.parametrize("accept, parse", [("", parse_text), ("*/*", parse_text), (OPENMETRICS, parse_openmetrics)])
@@ -133,7 +133,7 @@ def test_labels_without_bound_cannot_fill_the_memory() -> None:
 
 
 async def test_the_loop_is_measured_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.infra.telemetry.process_metrics.EVERY", 0.01)
+    monkeypatch.setattr("app.infra.telemetry.process_metrics.TICK_SECONDS", 0.01)
     meters = Meters()
     lag = LoopLag(meters)
     lag.start()

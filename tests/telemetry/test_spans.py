@@ -50,7 +50,7 @@ def test_a_span_arrives_as_it_was_made() -> None:
     assert arrived.name == "chat gpt"
     assert arrived.kind == Decoded.SpanKind.SPAN_KIND_CLIENT
     assert (arrived.trace_id.hex(), arrived.parent_span_id.hex()) == (TRACE, SPAN)
-    assert arrived.span_id == ended.place.span_id
+    assert arrived.span_id == ended.context.span_id
     assert arrived.flags == 1
     assert 0 < arrived.start_time_unix_nano <= arrived.end_time_unix_nano
     assert arrived.status.code == 2
@@ -106,7 +106,7 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
         whole.leave()
         whole.end()
     part, whole = made
-    assert (part.place.trace_id, part.parent) == (CALLER.trace_id, whole.place)
+    assert (part.context.trace_id, part.parent) == (CALLER.trace_id, whole.context)
     assert whole.parent == CALLER
 
 
@@ -117,25 +117,25 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
         (Sampler(0.0), None, False),
         (Sampler(0.0), CALLER, True),
         (Sampler(1.0), CALLER._replace(sampled=False), False),
-        (Sampler(0.0, asks=False), CALLER, False),
-        (Sampler(1.0, asks=False), CALLER._replace(sampled=False), True),
+        (Sampler(0.0, parent_based=False), CALLER, False),
+        (Sampler(1.0, parent_based=False), CALLER._replace(sampled=False), True),
     ],
 )
 def test_sampling_follows_the_caller_where_it_asks(sampler: Sampler, caller: SpanContext | None, taken: bool) -> None:
     span = Tracer(lambda _: None, sampler).receive(X, caller)
     assert span is not None
-    assert span.place.sampled is taken
+    assert span.context.sampled is taken
 
 
 def test_a_ratio_takes_its_part_and_the_same_trace_everywhere() -> None:
-    tracer = Tracer(lambda _: None, Sampler(0.25, asks=False))
+    tracer = Tracer(lambda _: None, Sampler(0.25, parent_based=False))
     spans = [tracer.receive(X, None) for _ in range(2000)]
-    taken = [span for span in spans if span is not None and span.place.sampled]
+    taken = [span for span in spans if span is not None and span.context.sampled]
     assert 400 < len(taken) < 600
     for span in taken[:50]:
-        again = tracer.receive(X, span.place._replace(sampled=False))
+        again = tracer.receive(X, span.context._replace(sampled=False))
         assert again is not None
-        assert again.place.sampled
+        assert again.context.sampled
 
 
 def test_a_place_is_read_from_its_header_and_written_to_it() -> None:

@@ -110,12 +110,12 @@ async def test_other_names_are_refused_but_probes_need_none(database_url: str, h
 @pytest.mark.parametrize(
     "hosts, origins, words",
     [
-        ("", "*", "AGENT_CORS_ORIGINS names '\\*'"),
-        ("", "https://a.example/", "AGENT_CORS_ORIGINS names"),
-        ("", "a.example", "AGENT_CORS_ORIGINS names"),
-        ("https://a.example", "", "AGENT_ALLOWED_HOSTS names"),
-        ("a.example:8000", "", "AGENT_ALLOWED_HOSTS names"),
-        ("*", "", "AGENT_ALLOWED_HOSTS names"),
+        ("", "*", "AGENT_CORS_ORIGINS has the invalid entry '\\*'"),
+        ("", "https://a.example/", "AGENT_CORS_ORIGINS has the invalid entry"),
+        ("", "a.example", "AGENT_CORS_ORIGINS has the invalid entry"),
+        ("https://a.example", "", "AGENT_ALLOWED_HOSTS has the invalid entry"),
+        ("a.example:8000", "", "AGENT_ALLOWED_HOSTS has the invalid entry"),
+        ("*", "", "AGENT_ALLOWED_HOSTS has the invalid entry"),
     ],
 )
 def test_what_is_neither_a_name_nor_an_exact_origin_stops_the_start(hosts: str, origins: str, words: str) -> None:

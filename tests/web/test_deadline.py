@@ -28,7 +28,7 @@ async def test_a_request_that_takes_too_long_gets_503_and_holds_nothing(fresh_da
             await blocker.execute("lock table threads in access exclusive mode")
             answer = await service.get(f"/threads/{made['thread_id']}")
             assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-            assert answer.json()["detail"] == "The request took longer than 1 seconds and was given up. Try again."
+            assert answer.json()["detail"] == "The request took longer than 1 seconds and was cancelled. Try again."
             assert int(answer.headers["retry-after"]) > 0
             await transaction.rollback()
         finally:

@@ -105,7 +105,10 @@ async def test_an_alias_is_served_as_the_route_it_stands_for() -> None:
 async def test_an_address_with_nul_is_refused(path: str) -> None:
     async with serving(thing) as client:
         response = await client.get(path)
-    assert (response.status_code, response.json()["detail"]) == (400, "The address has a NUL, which cannot be stored.")
+    assert (response.status_code, response.json()["detail"]) == (
+        400,
+        "The URL has a NUL character, which cannot be stored: remove it.",
+    )
 
 
 async def test_what_fails_outside_the_application_is_a_problem() -> None:

@@ -11,7 +11,7 @@ from litestar.params import FromPath
 
 from app.base.errors import NotFound
 from app.infra.http.event_streams import EventStream, JsonWait
-from app.infra.http.response_detacher import KEPT
+from app.infra.http.response_detacher import KEPT_KEYS
 from app.infra.telemetry.meters import Meters
 from tests.web.serving import Connection, at_rest, fast_streams, layers, scope, serving
 
@@ -40,7 +40,7 @@ async def test_an_open_stream_holds_neither_its_request_nor_what_it_has_sent() -
     await connection.until(lambda: BIG in connection.body)
     connection.sent.clear()
     await asyncio.sleep(0)
-    assert set(given) <= set(KEPT)
+    assert set(given) <= set(KEPT_KEYS)
     assert sys.getrefcount(chunk) == before
     over.set()
     await task

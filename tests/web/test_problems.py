@@ -166,7 +166,7 @@ async def test_a_wrong_method_is_told_the_right_ones() -> None:
         response = await client.delete("/drawings")
     assert response.status_code == 405
     assert response.headers["allow"] == "OPTIONS, POST, PUT"
-    assert response.json()["detail"] == "DELETE is not served here; use OPTIONS, POST, PUT."
+    assert response.json()["detail"] == "DELETE is not allowed here; use OPTIONS, POST, PUT."
 
 
 async def test_an_invalid_host_header_is_400() -> None:
@@ -227,7 +227,7 @@ async def test_a_missing_parameter_is_422() -> None:
         ),
         ('{"shape": {"kind": "circle", "radius": 10}}', "/shape/radius", "`shape.radius` must be an integer <= 9."),
         ('{"pair": [1]}', "/pair", "`pair` must be an array of length 2."),
-        ('{"owner": "me"}', "/owner", "`owner` is not acceptable: invalid UUID."),
+        ('{"owner": "me"}', "/owner", "`owner` is invalid: invalid UUID."),
         ('{"name": "four"}', "/name", "`name` must be a string of length <= 3."),
         (
             '{"lines": [{"role": "ai", "sizes": {"a": "b"}}]}',

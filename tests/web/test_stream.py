@@ -182,7 +182,7 @@ async def test_a_stream_that_opens_while_draining_ends_at_once() -> None:
 
 
 async def test_no_more_streams_open_than_allowed() -> None:
-    streams = fast_streams(most=1)
+    streams = fast_streams(max_streams=1)
     streams.admit()
     source, connection = Source(), Connection()
     serving = connection.serve(EventStream(streams, source.chunks()))
@@ -196,7 +196,7 @@ async def test_no_more_streams_open_than_allowed() -> None:
 
 
 async def test_no_key_has_more_streams_open_than_its_share() -> None:
-    streams = fast_streams(most_each=1)
+    streams = fast_streams(max_per_holder=1)
     source, connection = Source(), Connection()
     serving = connection.serve(EventStream(streams, source.chunks(), holder="mine"))
     await connection.until(lambda: connection.body)

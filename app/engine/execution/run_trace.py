@@ -46,7 +46,7 @@ class RunTrace(NullTrace):
         self._tracer = tracer
         self._step: Span | None = None
         self._span = tracer.receive(_form(claimed.agent), caller)
-        self._place = caller if self._span is None else self._span.place
+        self._place = caller if self._span is None else self._span.context
         current_span.set(self._place)
         if self._span is not None:
             self._span.attributes = {
@@ -59,12 +59,12 @@ class RunTrace(NullTrace):
         """What comes now belongs to the next step."""
         if self._span is not None and (step := self._tracer.start(STEP, self._place)) is not None:
             self._step = step
-            current_span.set(step.place)
+            current_span.set(step.context)
 
     def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
         """``step``, which has the ``number``, is durable; None: only something between two steps."""
         if self._step is not None and step is not None:
-            self._step.form = _step(step.node)
+            self._step.template = _step(step.node)
             self._step.attributes["agent.step"] = number
             self._close(error)
 

@@ -54,7 +54,7 @@ class StatusCollector:
     def sample(self) -> None:
         """Look now."""
         meters, state = self._meters, self._prober.database_state
-        meters.uptime.set((time.time_ns() - meters.board.began) / 1e9)
+        meters.uptime.set((time.time_ns() - meters.buffer.created_at) / 1e9)
         meters.workers_ready.set(0 if self._readiness.obstacle else 1)
         meters.migrations_lacking.set(len(state.lacking))
         meters.migrations_ahead.set(1 if self._prober.is_ahead else 0)

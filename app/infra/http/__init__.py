@@ -1,1 +1,1 @@
-"""HTTP without any feature: problems, bodies, parameters, streams, the document of the API."""
+"""HTTP without features: middleware, problems, bodies, parameters, event streams, the OpenAPI document."""

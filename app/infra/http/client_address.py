@@ -1,6 +1,6 @@
-"""Whose request it is, where proxies stand in between: only what trusted ones say is believed.
+"""The client's address behind proxies: only what trusted proxies report counts.
 
-Source: RFC 7239, section 5.2 (the form is that of X-Forwarded-For, which proxies really send).
+Source: RFC 7239, section 5.2 (in the form of X-Forwarded-For, which proxies send in practice).
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class TrustedProxies:
-    """The addresses and networks in ``trusted`` may say who asks them. Raises ``UsageError`` for what is none."""
+    """Addresses and networks of proxies whose X-Forwarded-For is trusted. Raises ``UsageError`` for invalid entries."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._networks: list[Network] = []
@@ -25,21 +25,22 @@ class TrustedProxies:
                     self._networks.append(ipaddress.ip_network(text))
                 except ValueError as error:
                     raise UsageError(
-                        f"AGENT_TRUSTED_PROXIES names {text!r}; use addresses and networks like 10.0.0.0/8"
+                        f"AGENT_TRUSTED_PROXIES has the invalid entry {text!r}; use addresses and "
+                        "networks like 10.0.0.0/8"
                     ) from error
 
     def client(self, scope: Any) -> str:
-        """The address of who asks: the last one in X-Forwarded-For that no trusted proxy has."""
+        """Return the client's address: the last one in X-Forwarded-For that is not a trusted proxy's."""
         client = scope.get("client")
         address = client[0] if client else UNKNOWN
         if not self._networks or not self._trusts(address):
             return str(address)
-        said = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
-        for part in reversed(said.split(",")):
+        forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+        for part in reversed(forwarded.split(",")):
             try:
                 address = str(ipaddress.ip_address(part.strip()))
             except ValueError:
-                break  # no address: the last one that was believed counts
+                break  # not an address: the last trusted one counts
             if not self._trusts(address):
                 break
         return str(address)

@@ -1,9 +1,9 @@
-"""Answers that stay open: server-sent events, and JSON that is waited for.
+"""Responses that stay open: server-sent events, and long polls for JSON.
 
-A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``OpenStreams`` looks after all that are open: it
-keeps idle lines alive, finds readers that went away or stopped reading, and ends everything when the process drains. A
-stream that lives longer than a tick costs a task, which waits for the client to go away. It is served by the outermost
-layer, once all others have returned, and its request is forgotten when its headers are out: so it holds little.
+A handler returns an ``EventStream`` or a ``JsonWait``. One timer of ``OpenStreams`` serves all: it sends heartbeats,
+detects clients that disconnected or stopped reading, and ends all streams when the process drains. A stream that
+outlives a tick costs a task that waits for the disconnect. It is served by the outermost layer after all others have
+returned, and its request is released once its headers are sent, so it holds little memory.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from litestar.types import Receive, Scope, Send
 from app.base.errors import BadRequest, Invalid, Unauthenticated
 from app.infra.http.open_streams import SLICE, OpenStreams
 from app.infra.http.problems import answer_error
-from app.infra.http.response_detacher import ResponseDetacher, forget, outside_of
+from app.infra.http.response_detacher import ResponseDetacher, detacher_of, release_scope
 
-YIELD_EVERY = 16
-"""Chunks after which a stream lets others run even if neither its source nor its reader ever waits."""
+CHUNKS_PER_YIELD = 16
+"""Chunks after which a stream yields to the event loop even if neither its source nor its reader waits."""
 
 CLOSE_TIMEOUT_SECONDS = 1.0
-"""How long a stream that ends for a reason of the server's waits for its reader to take the last frame."""
+"""Timeout of the last frame when the server ends a stream."""
 
 REVOKED = "The API key was revoked, or the credential has expired: send another one."
 _NO_ACCESS = {"error": "Unauthenticated", "message": REVOKED}
@@ -36,11 +36,11 @@ OnDisconnect = Callable[[], Awaitable[None]]
 
 EVENT_STREAM = {200: ResponseSpec(str, media_type="text/event-stream", description="Events", generate_examples=False)}
 JSON_WAIT = {200: ResponseSpec(dict[str, Any], generate_examples=False, description="The final values")}
-"""``responses`` of handlers that return an ``EventStream`` or a ``JsonWait``, for the document of the API."""
+"""``responses`` of handlers that return an ``EventStream`` or a ``JsonWait``, for the OpenAPI document."""
 
 
 def frame(event: str, data: bytes, event_id: str) -> bytes:
-    """One server-sent event: https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """Encode a server-sent event: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
     ``data`` is JSON; line breaks in it become ``data`` lines of their own, so it cannot forge a field.
     """
@@ -50,7 +50,7 @@ def frame(event: str, data: bytes, event_id: str) -> bytes:
 
 
 class Pieces(Protocol):
-    """A body in pieces, which are in memory until ``release`` is called."""
+    """A body in pieces, which stay in memory until ``release`` is called."""
 
     @property
     def pieces(self) -> Sequence[bytes]:
@@ -64,11 +64,26 @@ class Pieces(Protocol):
 
 
 class _OpenResponse:
-    """An ASGI answer that ``OpenStreams`` looks after."""
+    """An ASGI response that ``OpenStreams`` manages."""
 
     __slots__ = (
-        "_beat", "_begun", "_ended", "_headers", "_last", "_on_disconnect", "_outside", "_over", "_receive", "_scope",
-        "_send", "_sending", "_streams", "_task", "_watcher", "credential", "holder",
+        "_beat",
+        "_begun",
+        "_closed",
+        "_detacher",
+        "_ended",
+        "_headers",
+        "_last",
+        "_on_disconnect",
+        "_receive",
+        "_scope",
+        "_send",
+        "_sending",
+        "_streams",
+        "_task",
+        "_watcher",
+        "credential",
+        "holder",
     )  # fmt: skip
     kind = b""
     caching = b"no-store"
@@ -82,38 +97,38 @@ class _OpenResponse:
         holder: Hashable,
     ) -> None:
         self._streams = streams
-        self._outside: ResponseDetacher | None = None
+        self._detacher: ResponseDetacher | None = None
         self.holder = holder
         self.credential: Hashable = None
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
         self._ended = ""  # why it was stopped: gone, stuck, drain or revoked
         self._begun = False
-        self._over = False
+        self._closed = False
         self._sending = False
         self._last = 0
         self._beat: asyncio.Task[None] | None = None
         self._watcher: Any = None  # a task, or a future of the server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the outermost layer serve it; where there is none, serve it."""
+        """Hand it to the outermost layer; serve it here if there is none."""
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._outside = outside_of(scope)
+        self._detacher = detacher_of(scope)
         self.credential = self._streams.access.credential(scope)
-        if self._outside is None:
+        if self._detacher is None:
             await self.serve()
         else:
-            self._receive = self._outside.plain_receive
-            self._outside.rest = self
+            self._receive = self._detacher.plain_receive
+            self._detacher.detached = self
 
     async def refuse(self, error: Exception) -> None:
-        """Answer with the problem that ``error`` is: it came before the answer began."""
+        """Respond with ``error`` as a problem, before the response has begun."""
         await answer_error(self._scope, self._receive, self._send, error)
 
     async def serve(self) -> None:
-        """Serve it to its end, or until the client goes away."""
+        """Serve it until its end, or until the client disconnects."""
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -130,20 +145,20 @@ class _OpenResponse:
             self._streams.closed(self)
             await self._leave()
         if self._ended == "revoked":
-            await self._last_words(self._revoked())
+            await self._send_last_frame(self._revoked())
         if self._ended == "drain":
-            await self._last_words(self._drained())
+            await self._send_last_frame(self._drained())
         elif self._ended and self._on_disconnect is not None:
             await self._on_disconnect()
 
     def stop(self, reason: str) -> None:
-        """Interrupt it, wherever it waits."""
-        if not self._ended and not self._over:
+        """Cancel it, wherever it waits."""
+        if not self._ended and not self._closed:
             self._ended = reason
             self._task.cancel()
 
     def on_tick(self, now: int) -> None:
-        """One tick: watch, keep alive, give up."""
+        """Handle a tick: watch for a disconnect, send a heartbeat, give up a stuck reader."""
         if self._watcher is None:
             self._watch()
         idle = now - self._last
@@ -156,14 +171,14 @@ class _OpenResponse:
         elif idle >= self._streams.beat_ticks:
             self._last = now
             sent = self._send({"type": "http.response.body", "body": self.heartbeat, "more_body": True})
-            if asyncio.iscoroutine(sent) or hasattr(sent, "add_done_callback"):  # it could not go at once
+            if asyncio.iscoroutine(sent) or hasattr(sent, "add_done_callback"):  # it could not be sent at once
                 self._beat = self._streams.tasks.start(self._sent(sent), name="heartbeat")
 
-    async def _last_words(self, words: Coroutine[Any, Any, None]) -> None:
-        """Say ``words`` to a reader that reads."""
+    async def _send_last_frame(self, farewell: Coroutine[Any, Any, None]) -> None:
+        """Send the last frame to a reader that still reads."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await words
+                await farewell
 
     async def _serve(self) -> None:
         raise NotImplementedError
@@ -180,14 +195,14 @@ class _OpenResponse:
         headers = [(b"content-type", self.kind), (b"cache-control", self.caching), *self._headers, *more]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         self._sending = False
-        if self._outside is not None:
-            self._send = self._outside.plain_send
-            self._outside = None
+        if self._detacher is not None:
+            self._send = self._detacher.plain_send
+            self._detacher = None
             self._headers = []
-            forget(self._scope)
+            release_scope(self._scope)
 
     async def _settle(self) -> None:
-        """Let a heartbeat that is on its way go first."""
+        """Wait for a heartbeat in progress."""
         if self._beat is not None:
             await self._beat
             self._beat = None
@@ -201,7 +216,7 @@ class _OpenResponse:
             await asyncio.sleep(0)
 
     async def _put_all(self, pieces: Sequence[bytes]) -> None:
-        """The rest of the answer: small pieces together, large ones without a copy of them."""
+        """Send the rest of the body: small pieces joined, large ones without a copy."""
         small: list[bytes] = []
         size = 0
         for piece in pieces:
@@ -231,33 +246,33 @@ class _OpenResponse:
         await sending
         self._sending = False
 
-    def _watch(self) -> None:  # by the server's own future where it gives one: that needs no task
-        said: Any = self._receive()
-        if hasattr(said, "add_done_callback"):
-            self._watcher = said
-            said.add_done_callback(self._heard)
+    def _watch(self) -> None:  # by the server's own future if it returns one, which needs no task
+        received: Any = self._receive()
+        if hasattr(received, "add_done_callback"):
+            self._watcher = received
+            received.add_done_callback(self._on_message)
         else:
-            self._watcher = self._streams.tasks.start(self._listen(said), name="watch")
-            self._watcher.add_done_callback(lambda _: said.close())  # it may be cancelled before it waits
+            self._watcher = self._streams.tasks.start(self._listen(received), name="watch")
+            self._watcher.add_done_callback(lambda _: received.close())  # it may be cancelled before it starts
 
-    def _heard(self, said: Any) -> None:
-        if self._over or said.cancelled():
+    def _on_message(self, received: Any) -> None:
+        if self._closed or received.cancelled():
             return
-        if said.exception() is not None or said.result()["type"] == "http.disconnect":
+        if received.exception() is not None or received.result()["type"] == "http.disconnect":
             self.stop("gone")
         else:
             self._watch()
 
-    async def _listen(self, said: Awaitable[Any]) -> None:
+    async def _listen(self, received: Awaitable[Any]) -> None:
         while True:
-            with contextlib.suppress(HTTPException, BadRequest, Invalid):  # a body that no handler asked for
-                if (await said)["type"] == "http.disconnect":
+            with contextlib.suppress(HTTPException, BadRequest, Invalid):  # of a body that no handler reads
+                if (await received)["type"] == "http.disconnect":
                     break
-            said = self._receive()
+            received = self._receive()
         self.stop("gone")
 
     async def _leave(self) -> None:
-        self._over = True
+        self._closed = True
         for waiting in (self._watcher, self._beat):
             if waiting is not None and not waiting.done():
                 waiting.cancel()
@@ -266,11 +281,11 @@ class _OpenResponse:
 
 
 class EventStream(_OpenResponse):
-    """Server-sent events from ``chunks``, an iterator of ready bytes: whole frames, one or more a chunk.
+    """Server-sent events from ``chunks``, an iterator of bytes: one or more whole frames per chunk.
 
     ``headers`` are the run's ``Location`` and ``Content-Location``. ``on_disconnect`` is called once when the client
-    went away or stopped reading; ``chunks`` is closed in any case, before that. A failing source cuts the connection,
-    so that the client comes back with its ``Last-Event-ID``.
+    disconnects or stops reading; ``chunks`` is always closed, before that. A failing source cuts the connection, so
+    that the client reconnects with its ``Last-Event-ID``.
     """
 
     __slots__ = ("_chunks",)
@@ -303,9 +318,9 @@ class EventStream(_OpenResponse):
             if not self._begun:
                 await self._begin()
             await self._put(chunk)
-            del chunk  # it may be the last one for hours
+            del chunk  # free it: it may be the last one for hours
             count += 1
-            if count % YIELD_EVERY == 0:
+            if count % CHUNKS_PER_YIELD == 0:
                 await asyncio.sleep(0)
         await self._settle()
         if not self._begun:
@@ -335,11 +350,11 @@ class EventStream(_OpenResponse):
 
 
 class JsonWait(_OpenResponse):
-    """The JSON that ``result`` gives, with line breaks before it while it is waited for.
+    """A long poll: the JSON of ``result``, preceded by line breaks while it is awaited.
 
-    Within the first ticks the answer is an ordinary one, and an error of ``result`` gets its own status; later the
-    headers are out, so a failure cuts the connection and the client joins again by ``Location``. ``result`` is
-    cancelled when the client goes away: give a coroutine, not a task that others await.
+    Within the first ticks the response is an ordinary one, and an error of ``result`` gets its own status; later the
+    headers are sent, so a failure cuts the connection and the client joins again by ``Location``. ``result`` is
+    cancelled when the client disconnects: pass a coroutine, not a task that others await.
     """
 
     __slots__ = ("_result",)
@@ -371,7 +386,7 @@ class JsonWait(_OpenResponse):
                 body.release()
 
     async def _drained(self) -> None:
-        if not self._begun:  # the run is accepted: the client must hear where it is
+        if not self._begun:  # the run is accepted: the client needs its Location
             await self._keep_alive()
 
     async def _revoked(self) -> None:

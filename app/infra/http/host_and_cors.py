@@ -1,6 +1,6 @@
-"""Host and Origin checks, and CORS: which names this server answers to, and which web pages may use it.
+"""Host and Origin validation, and CORS: which host names are served, and which web pages may use the server.
 
-Without authentication the server acts for every request that reaches it, so the origin of a page is all that tells a
+Without authentication the server acts for every request that reaches it, so only a page's origin distinguishes a
 developer's own front end from a foreign page in the same browser.
 
 Sources: https://fetch.spec.whatwg.org/#http-cors-protocol; RFC 9110, section 7.2 (Host); RFC 6761, section 6.3
@@ -24,15 +24,15 @@ from app.infra.settings.environment import is_loopback
 log = structlog.get_logger(__name__)
 
 METHODS = b"GET, POST, PUT, PATCH, DELETE"
-SENT = (
+ALLOWED_HEADERS = (
     b"Authorization, X-Api-Key, Content-Type, Accept, Last-Event-ID, Idempotency-Key, X-Request-Id, traceparent, "
     b"tracestate"
 )
-READ = (
+EXPOSED_HEADERS = (
     b"Location, Content-Location, X-Request-Id, X-Pagination-Total, X-Pagination-Next, Retry-After, RateLimit, "
     b"RateLimit-Policy"
 )
-REMEMBERED_SECONDS = b"600"
+PREFLIGHT_MAX_AGE = b"600"
 
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 _HOST = re.compile(r"(\*\.)?[a-z0-9.\-]+|\[[0-9a-f:.]+\]")
@@ -41,24 +41,24 @@ _ORIGIN_HEADER = re.compile(rb"https?://(?P<authority>[^/\s]+)")
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9_-]{1,64}(?:, ?[A-Za-z0-9_-]{1,64}){0,63}")
 
 PROBED = ("/api/v1/health", "/healthz", "/readyz", "/livez", "/metrics")
-"""Requested by address, by load balancers and scrapers: with authentication they are served under every name."""
+"""Paths that load balancers and scrapers request by address: with authentication they are served under every name."""
 
 LOG_SECONDS = 60.0
 MAX_LOGGED = 100
-"""A refused origin or host is logged once per this time; so many different ones are remembered."""
+"""Interval of log lines for one refused origin or host, and the number of them that are tracked."""
 
 MAX_PRINTED = 200
 """Characters of it in the log."""
 
-MALFORMED_HOST = "The Host header must be a name or an address, with a port or without."
-UNKNOWN_HOST = "This server does not serve the name in Host: ask it by its own name."
+MALFORMED_HOST = "The Host header must be a name or an address, optionally with a port."
+UNKNOWN_HOST = "This server does not serve the name in the Host header: use its own name."
 ONLY_LOOPBACK = (
-    "Without authentication this server is served under loopback names alone, like localhost. "
-    "List other names in AGENT_ALLOWED_HOSTS."
+    "Without authentication this server accepts only loopback names, like localhost. "
+    "Add other names to AGENT_ALLOWED_HOSTS."
 )
 OTHER_ORIGIN = (
-    "Without authentication only pages of this machine may use this server. "
-    "List the origins of others in AGENT_CORS_ORIGINS."
+    "Without authentication only web pages of this machine may use this server. "
+    "Add other origins to AGENT_CORS_ORIGINS."
 )
 
 _WANTED = frozenset(
@@ -76,11 +76,11 @@ _Headers = dict[bytes, bytes]
 
 
 class HostAndCorsMiddleware:
-    """ASGI middleware. ``hosts`` and ``origins`` are lists with commas between.
+    """ASGI middleware. ``hosts`` and ``origins`` are comma-separated lists.
 
     With authentication, empty lists mean: all hosts, no origins. Without it (``authenticated`` false), loopback hosts
-    and origins are served in addition to those listed, and all others are refused. ``prefix`` stands before every path.
-    Raises ``UsageError`` for list entries that are neither.
+    and origins are served in addition to those listed, and all others are refused. ``prefix`` precedes every path.
+    Raises ``UsageError`` for invalid entries.
     """
 
     def __init__(self, app: ASGIApp, hosts: str, origins: str, prefix: str = "", *, authenticated: bool = True) -> None:
@@ -115,7 +115,7 @@ class HostAndCorsMiddleware:
             await self._app(scope, receive, self._with_cors(origin, send))
 
     def _refusal(self, scope: Scope, headers: _Headers) -> tuple[int, str] | None:
-        """Status and sentence of a request that is not served."""
+        """Return status and detail if the request is refused."""
         host = headers.get(b"host", b"")
         name = _name_in(host) if host else ""
         if name is None:
@@ -140,7 +140,7 @@ class HostAndCorsMiddleware:
         return any(name == one or (one.startswith("*.") and name.endswith(one[1:])) for one in self._hosts)
 
     def _may_use(self, origin: bytes, host: bytes) -> bool:
-        """Whether pages of ``origin`` may use a server without authentication that was asked as ``host``."""
+        """Whether pages of ``origin`` may use a server without authentication that is requested as ``host``."""
         if origin in self._origins:
             return True
         match = _ORIGIN_HEADER.fullmatch(origin)
@@ -148,18 +148,21 @@ class HostAndCorsMiddleware:
         return name is not None and match is not None and (_is_loopback(name) or match["authority"] == host)
 
     def _may_read(self, origin: bytes) -> bool:
-        # without authentication every other origin has been refused
+        # without authentication all other origins are refused already
         return origin in self._origins or not self._authenticated
 
-    async def _preflight(self, origin: bytes, asked: _Headers, send: Send) -> None:
+    async def _preflight(self, origin: bytes, request_headers: _Headers, send: Send) -> None:
         headers = [(b"vary", b"Origin")]
         if self._may_read(origin):
-            others = asked.get(b"access-control-request-headers", b"")
+            wanted = request_headers.get(b"access-control-request-headers", b"")
             headers += [
                 (b"access-control-allow-origin", origin),
                 (b"access-control-allow-methods", METHODS),
-                (b"access-control-allow-headers", SENT + b", " + others if _HEADER_NAMES.fullmatch(others) else SENT),
-                (b"access-control-max-age", REMEMBERED_SECONDS),
+                (
+                    b"access-control-allow-headers",
+                    ALLOWED_HEADERS + b", " + wanted if _HEADER_NAMES.fullmatch(wanted) else ALLOWED_HEADERS,
+                ),
+                (b"access-control-max-age", PREFLIGHT_MAX_AGE),
             ]
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -167,7 +170,7 @@ class HostAndCorsMiddleware:
     def _with_cors(self, origin: bytes, send: Send) -> Send:
         headers = [(b"vary", b"Origin")]
         if self._may_read(origin):
-            headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", READ)]
+            headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED_HEADERS)]
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -177,7 +180,7 @@ class HostAndCorsMiddleware:
         return sending
 
     def _log(self, event: str, value: bytes, scope: Scope) -> None:
-        """Name what was refused in the log, each value once in a while."""
+        """Log a refused value, each one at most once per ``LOG_SECONDS``."""
         moment = time.monotonic()
         if self._logged.get(value, float("-inf")) > moment - LOG_SECONDS:
             return
@@ -193,13 +196,15 @@ def _printable(text: str) -> str:
 
 async def _refuse(scope: Scope, send: Send, status: int, detail: str) -> None:
     if scope["type"] == ScopeType.WEBSOCKET:
-        await send({"type": "websocket.close", "code": 1008, "reason": detail})  # before accept: servers answer 403
+        await send(
+            {"type": "websocket.close", "code": 1008, "reason": detail}
+        )  # before accept: servers respond with 403
     else:
         await send_problem(scope, send, status, detail)
 
 
 def _from_another_site(scope: Scope, headers: _Headers, name: str) -> bool:
-    """Whether a browser sent a request without Origin for a foreign page; links to pages of ours may be followed."""
+    """Whether a browser sent a request without Origin for a foreign page; links to our pages may be followed."""
     site = headers.get(b"sec-fetch-site", b"")
     if site != b"cross-site" and (site != b"same-site" or _is_loopback(name)):
         return False
@@ -209,7 +214,7 @@ def _from_another_site(scope: Scope, headers: _Headers, name: str) -> bool:
 
 @lru_cache(1024)
 def _name_in(authority: bytes) -> str | None:
-    """The name or address (IPv6 in brackets) in a Host header, in lower case; None if it is malformed."""
+    """Return the name or address (IPv6 in brackets) of a Host header in lower case; None if it is malformed."""
     match = _HOST_HEADER.fullmatch(authority)
     if match is None or int(match["port"] or b"0") > 65535:
         return None
@@ -234,5 +239,5 @@ def _parts(variable: str, text: str, form: re.Pattern[str], like: str) -> list[s
     found = [part.strip() for part in text.split(",") if part.strip()]
     for part in found:
         if not form.fullmatch(part):
-            raise UsageError(f"{variable} names {part!r}; use {like}")
+            raise UsageError(f"{variable} has the invalid entry {part!r}; use {like}")
     return found

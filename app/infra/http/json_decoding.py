@@ -1,7 +1,7 @@
-"""Bytes → structs, and msgspec's complaints → sentences with a JSON pointer (RFC 6901) to the place.
+"""Decode JSON into structs, and turn msgspec's errors into sentences with a JSON pointer (RFC 6901).
 
-``JsonBody`` is the application's ``dto``: a handler's ``data`` parameter is decoded from the bytes in one strict pass.
-Litestar's own way builds dictionaries first and takes ``"1"`` for 1.
+``JsonBody`` is the application's ``dto``: a handler's ``data`` parameter is decoded from bytes in one strict pass.
+Litestar's own decoding builds dictionaries first and accepts ``"1"`` for 1.
 """
 
 import re
@@ -37,11 +37,11 @@ _WORDS = {
     "uuid": "a UUID",
 }
 MAX_QUOTED = 200
-"""Characters of a client's own value that an error repeats."""
+"""Characters of a client's value that an error repeats."""
 
 
 def decode(body: bytes, wanted: type[T]) -> T:
-    """``body`` as a ``wanted``. Raises ``Invalid``."""
+    """Decode ``body`` as ``wanted``. Raises ``Invalid``."""
     try:
         decoded: T = _decoder(wanted).decode(body)  # type: ignore[arg-type]
     except msgspec.ValidationError as error:
@@ -58,43 +58,43 @@ def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
 
 
 class JsonBody(AbstractDTO[Any]):
-    """Decodes the ``data`` parameter of every handler by ``decode`` and documents its type as it is."""
+    """Decodes every handler's ``data`` parameter by ``decode``, and documents its type."""
 
     def decode_bytes(self, value: bytes) -> Any:
-        """The body as the type that the handler names."""
+        """Decode the body as the handler's type."""
         return decode(value, self.asgi_connection.route_handler.parsed_data_field.annotation)
 
     @classmethod
     def create_for_field_definition(
         cls, field_definition: FieldDefinition, handler_id: str, backend_cls: Any = None
     ) -> None:
-        """Nothing is prepared: decoders are kept per type."""
+        """Do nothing: decoders are cached per type."""
 
     @classmethod
     def create_openapi_schema(
         cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
     ) -> Reference | Schema:
-        """The schema of the type itself."""
+        """Return the schema of the type itself."""
         schema: Reference | Schema = schema_creator.for_field_definition(field_definition)
         return schema
 
 
 def explain(message: str, wanted: Any) -> Invalid:
-    """msgspec's ``message`` about a value that should have been a ``wanted``, as the error to raise."""
+    """Turn msgspec's ``message`` about a value of type ``wanted`` into an ``Invalid`` error."""
     what, path = _split(message)
     if match := _MISSING.fullmatch(what):
         path.append(match[1])
-        detail = f"`{_written(path)}` is required."
+        detail = f"`{_dotted(path)}` is required."
     else:
         inside = "A value in " if "[...]`" in message else "A key of " if " - at `key` in " in message else ""
-        subject = f"{inside}`{_written(path)}`" if path else f"{inside}the body".capitalize()
+        subject = f"{inside}`{_dotted(path)}`" if path else f"{inside}the body".capitalize()
         detail = f"{subject} {_sentence(what, wanted, path)}."
     pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
     return Invalid(detail, ((pointer, detail),))
 
 
 def sentence_of(message: str, name: str, wanted: Any) -> str:
-    """msgspec's ``message`` about the parameter ``name`` as a sentence."""
+    """Turn msgspec's ``message`` about the parameter ``name`` into a sentence."""
     what, path = _split(message)
     if name.endswith("_id") and "UUID" in what:
         return f"Invalid {name.removesuffix('_id')} ID: must be a UUID"
@@ -109,7 +109,7 @@ def _split(message: str) -> tuple[str, Path]:
     return match[1], parts[: parts.index("...")] if "..." in parts else parts
 
 
-def _written(path: Path) -> str:
+def _dotted(path: Path) -> str:
     return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path).removeprefix(".")
 
 
@@ -119,10 +119,10 @@ def _sentence(what: str, wanted: Any, path: Path) -> str:
         choices = allowed(wanted, path)
         ending = f": use one of {', '.join(choices)}" if choices else ""
         return f"has the {what[0].lower()}{what[1:]}{ending}"
-    said = _QUOTED.sub(_in_words, what)
-    if said.startswith("Expected "):
-        return f"must be {said.removeprefix('Expected ')}".replace(", got ", ", not ")
-    return f"is not acceptable: {said[:1].lower()}{said[1:]}"
+    translated = _QUOTED.sub(_in_words, what)
+    if translated.startswith("Expected "):
+        return f"must be {translated.removeprefix('Expected ')}".replace(", got ", ", not ")
+    return f"is invalid: {translated[:1].lower()}{translated[1:]}"
 
 
 def _in_words(match: re.Match[str]) -> str:
@@ -130,7 +130,9 @@ def _in_words(match: re.Match[str]) -> str:
 
 
 def allowed(wanted: Any, path: Path) -> list[str]:
-    """The values that an enumeration allows at ``path`` below the type ``wanted``, sorted; none when it is none."""
+    """Return the enumeration values allowed at ``path`` of the type ``wanted``, sorted; empty if it is not an
+    enumeration.
+    """
     try:
         found = _choices(inspect.type_info(wanted), path)
     except TypeError:

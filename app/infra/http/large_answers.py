@@ -1,7 +1,7 @@
-"""Large JSON answers: sent in slices, bounded for each key and process, given up when the client does not read.
+"""Large JSON responses: sent in slices, bounded per key and process, aborted if the client does not read.
 
-A client that asks and never reads keeps its answer in memory. Streams and waits have their own bounds
-(``app.infra.http.open_streams``, ``app.engine.streams.send_budget``); this is for the answers that handlers return.
+A client that does not read keeps its response in memory. Streams and long polls have their own bounds
+(``app.infra.http.open_streams``, ``app.engine.streams.send_budget``); this is for ordinary responses.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from app.infra.http.open_streams import SLICE, STUCK
 from app.infra.http.problems import answer_error
 
 LARGE = 1024 * 1024
-"""Bytes; smaller answers are sent as they are."""
+"""Bytes above which a response counts as large."""
 MAX_BYTES = 160 * 1024 * 1024
 MAX_BYTES_EACH = 64 * 1024 * 1024
-"""Bytes of large answers that are being sent at once: by this process, and to one holder (a key)."""
+"""Bytes of large responses in flight: of this process, and of one holder (a key)."""
 WAIT_SECONDS = 1.0
 MAX_WAITING = 2
-"""Answers of one holder that wait for their turn, and for how long: they are in memory already."""
+"""Responses of one holder that wait for their turn, and their timeout: they are in memory already."""
 
 
 class LargeAnswers:
@@ -51,7 +51,7 @@ class LargeAnswers:
 
 
 class _Answer:
-    """``send`` of one request. What is sent after the application has returned, like a stream, passes as it is."""
+    """``send`` of one request. Messages after the application has returned, as of a stream, pass unchanged."""
 
     __slots__ = ("_holder", "_layer", "_receive", "_reserved", "_returned", "_scope", "_send", "_start", "_stopped")
 
@@ -67,7 +67,7 @@ class _Answer:
         self._returned = False
 
     def release(self) -> None:
-        """The application has returned: its answer is sent, or given up."""
+        """Release the reserved bytes: the application has returned."""
         self._returned = True
         if self._reserved:
             self._layer.budget.release(self._holder, self._reserved)
@@ -87,7 +87,7 @@ class _Answer:
 
     async def _begin(self, message: Any) -> None:
         start, self._start = self._start, None
-        if message.get("more_body", False):  # it comes in parts, and one of them is in memory
+        if message.get("more_body", False):  # it comes in parts, one in memory at a time
             await self._send(start)
             await self._send(message)
             return
@@ -102,16 +102,16 @@ class _Answer:
         try:
             for at in range(0, len(body), SLICE):
                 more = at + SLICE < len(body)
-                piece = {"type": message["type"], "body": body[at : at + SLICE], "more_body": more}
+                part = {"type": message["type"], "body": body[at : at + SLICE], "more_body": more}
                 async with asyncio.timeout(self._layer.stuck):
-                    await self._send(piece)  # type: ignore[arg-type]
+                    await self._send(part)  # type: ignore[arg-type]
         except TimeoutError:
-            self._stopped = True  # an answer without its end cuts the connection
+            self._stopped = True  # an incomplete response cuts the connection
 
     async def _reserve(self, size: int) -> None:
         layer, self._holder = self._layer, getattr(self._scope.get("user"), "holder", None)
         if layer.waiting[self._holder] >= MAX_WAITING:
-            raise Limited("Large answers to this key wait to be read: read them one after the other.", 1)
+            raise Limited("Large responses to this key wait to be read: request them one at a time.", 1)
         layer.waiting[self._holder] += 1
         try:
             self._reserved = await layer.budget.acquire(self._holder, size, WAIT_SECONDS)

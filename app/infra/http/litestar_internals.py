@@ -1,4 +1,4 @@
-"""Requests and answers as the routes see them: Litestar's, less what is done elsewhere here or never needed."""
+"""Litestar's request and response classes without checks that are done elsewhere."""
 
 from typing import Any
 
@@ -12,35 +12,33 @@ _NOTHING = ASGIResponse(status_code=NO_CONTENT)
 
 
 class ReadyRequest(Request[Any, Any, Any]):
-    """A request whose body is ready, and of a size that may be (``app.infra.http.request_bodies``): nothing is counted
-    again.
-    """
+    """A request whose body is complete and checked (``app.infra.http.request_bodies``), so it is not counted again."""
 
     async def body(self) -> bytes:
-        """The whole body. Raises ``HTTPException`` when the client went away before its end."""
+        """Return the whole body. Raises ``HTTPException`` if the client disconnected before its end."""
         if self._body is Empty:
-            pieces = []
+            parts = []
             more = True
             while more:
                 message: Any = await self.receive()
                 if message["type"] != "http.request":
-                    raise HTTPException("The connection closed before the whole body came.", status_code=400)
-                pieces.append(message["body"])
+                    raise HTTPException("The connection was closed before the whole body arrived.", status_code=400)
+                parts.append(message["body"])
                 more = message.get("more_body", False)
-            self._body = self._connection_state.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._body = self._connection_state.body = parts[0] if len(parts) == 1 else b"".join(parts)
         return self._body
 
     def release_body(self) -> None:
-        """Let go of the body, which was read and is not needed again: a large one would stay until the answer."""
+        """Free the body after it was read: a large one would stay in memory until the response."""
         if self._body is not Empty:
             self._body = self._connection_state.body = b""
 
 
 class FastResponse(Response[Any]):
-    """An answer; the one without content, headers and cookies is always the same."""
+    """A response; empty ones without headers and cookies share one instance."""
 
     def to_asgi_response(self, *args: Any, **named: Any) -> ASGIResponse:
-        """What is sent."""
+        """Return the ASGI response."""
         if self.content is None and self.status_code == NO_CONTENT and not (self.headers or named.get("headers")):
             return _NOTHING
         return super().to_asgi_response(*args, **named)

@@ -1,4 +1,4 @@
-"""The open answers of a process: how many there may be, and the one timer that looks after them all."""
+"""The open responses of a process: their limits, and the timer that serves them all."""
 
 import asyncio
 from collections import Counter
@@ -12,79 +12,80 @@ from app.base.tasks import Tasks
 from app.infra.telemetry.meters import Meters
 
 TICK = 0.25
-"""Seconds between two looks at the open streams."""
+"""Interval of the timer in seconds."""
 HEARTBEAT = 5.0
 STUCK = 10.0
-"""Seconds that one ``send`` (a slice at most) may take before its reader is given up."""
+"""Timeout of one ``send`` (at most a slice); then the reader is given up."""
 SLICE = 64 * 1024
-"""Bytes that are sent at once."""
+"""Bytes per ``send``."""
 MAX_STREAMS = 10_000
 
 
 CHECK_TICKS = 2
-"""Ticks between two checks of the credentials of open streams: with the seconds for which a check counts
-(``app.security.access.api_key_cache``) below five seconds."""
+"""Ticks between checks of open streams' credentials: together with the TTL of a check
+(``app.security.access.api_key_cache``) below five seconds.
+"""
 
 CHECKS_AT_ONCE = 8
-"""Credentials that are checked at the same time."""
+"""Concurrent credential checks."""
 
 
 class CredentialCheck(Protocol):
-    """Knows whether the credential that a stream was opened with is still good."""
+    """Checks whether the credential that a stream was opened with is still valid."""
 
     def credential(self, scope: Scope) -> Hashable:
-        """The credential of a request; None where none is checked."""
+        """Return the credential of a request; None if it needs no check."""
         ...
 
     def is_due(self, credential: Hashable) -> bool:
-        """Whether it is time to ask ``is_valid``."""
+        """Whether it is time to call ``is_valid``."""
         ...
 
     async def is_valid(self, credential: Hashable) -> bool:
-        """Whether it is still good; True as long as that cannot be found out."""
+        """Whether it is still valid; True while that cannot be checked."""
         ...
 
 
 class NoCredentialCheck:
-    """Implements ``CredentialCheck`` where authentication is off."""
+    """Accepts everything, for servers without authentication (``CredentialCheck``)."""
 
     def credential(self, scope: Scope) -> Hashable:
-        """None is checked."""
+        """Return None."""
         return None
 
     def is_due(self, credential: Hashable) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     async def is_valid(self, credential: Hashable) -> bool:
-        """Any."""
+        """Return True."""
         return True
 
 
 class OpenResponse(Protocol):
-    """An answer that is open: ``holder`` is whose share it takes, ``credential`` what it was opened with."""
+    """An open response: ``holder`` is the owner whose limit it counts for, ``credential`` what it was opened with."""
 
     holder: Hashable
     credential: Hashable
 
     def stop(self, reason: str) -> None:
-        """End it: the process drains, or its credential is not good any more."""
+        """End it: the process drains, or its credential is no longer valid."""
         ...
 
     def on_tick(self, now: int) -> None:
-        """The tick ``now``: keep it alive, or find that nobody reads it."""
+        """Handle the tick ``now``: send a heartbeat, or detect a stuck reader."""
         ...
 
 
 class OpenStreams:
-    """The open answers of this process, at most ``most``, and at most ``most_each`` of one holder (a key)."""
+    """The open responses of this process: at most ``max_streams``, and ``max_per_holder`` per holder (a key)."""
 
     def __init__(
         self,
         meters: Meters,
         *,
-        most: int = MAX_STREAMS,
-        most_each: int = MAX_STREAMS,
+        max_streams: int = MAX_STREAMS,
+        max_per_holder: int = MAX_STREAMS,
         tick: float = TICK,
         heartbeat: float = HEARTBEAT,
         stuck: float = STUCK,
@@ -95,13 +96,13 @@ class OpenStreams:
         self.now = 0
         self.beat_ticks = max(1, round(heartbeat / tick))
         self.stuck_ticks = max(1, round(stuck / tick))
-        self._most = most
-        self._most_each = most_each
+        self._max_streams = max_streams
+        self._max_per_holder = max_per_holder
         self._held: Counter[Hashable] = Counter()
         self._tick = tick
         self._gauge = meters.streams_open
         self._rejected = meters.ratelimit_rejected
-        meters.streams_limit.set(most)
+        meters.streams_limit.set(max_streams)
         self._open: set[OpenResponse] = set()
         self._by_credential: dict[Hashable, set[OpenResponse]] = {}
         self._checking: asyncio.Task[None] | None = None
@@ -111,33 +112,37 @@ class OpenStreams:
         return len(self._open)
 
     def admit(self, holder: Hashable = None) -> None:
-        """Ask before a run is made for a stream. Raises ``Unavailable`` or ``Limited`` when no more may open."""
+        """Check the limits before a run is created for a stream. Raises ``Unavailable`` or ``Limited``."""
         if self.draining:
-            raise Unavailable("This server is about to stop; another one takes over.")
-        if len(self._open) >= self._most:
-            raise Unavailable(f"This server has its {self._most} streams open; try again in a moment.")
-        if self._held[holder] >= self._most_each:
+            raise Unavailable("This server is shutting down. Try again: another one takes over.")
+        if len(self._open) >= self._max_streams:
+            raise Unavailable(
+                f"This server has {self._max_streams} open streams, which is its limit. Try again in a moment."
+            )
+        if self._held[holder] >= self._max_per_holder:
             self._rejected.add(1, "streams")
-            raise Limited(f"This key has its {self._most_each} streams open on this process: close one.")
+            raise Limited(
+                f"This key has {self._max_per_holder} open streams on this process, which is its limit: close one."
+            )
 
     def drain(self) -> None:
-        """End all open streams: readers are told to come back, waiting ones are cut so that they join again."""
+        """End all open streams: readers are asked to reconnect, long polls are cut so that they join again."""
         self.draining = True
         for stream in self._open:
             stream.stop("drain")
 
     def opened(self, stream: OpenResponse) -> None:
-        """Look after ``stream`` from now on."""
+        """Register ``stream``."""
         self._open.add(stream)
         if stream.credential is not None:
             self._by_credential.setdefault(stream.credential, set()).add(stream)
         self._held[stream.holder] += 1
         self._gauge.add(1)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._tick, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._on_timer)
 
     def closed(self, stream: OpenResponse) -> None:
-        """``stream`` has ended."""
+        """Unregister ``stream``."""
         self._open.discard(stream)
         if stream.credential is not None:
             same = self._by_credential[stream.credential]
@@ -149,17 +154,17 @@ class OpenStreams:
             del self._held[stream.holder]
         self._gauge.add(-1)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self.now += 1
         for stream in self._open:
             stream.on_tick(self.now)
         if self.now % CHECK_TICKS == 0 and self._by_credential and (self._checking is None or self._checking.done()):
             self._checking = self.tasks.start(self._check(), name="check")
         again = asyncio.get_running_loop().call_later
-        self._timer = again(self._tick, self._look) if self._open else None
+        self._timer = again(self._tick, self._on_timer) if self._open else None
 
     async def _check(self) -> None:
-        """End the streams whose credential was revoked or has expired."""
+        """End streams whose credential was revoked or has expired."""
         credentials = [one for one in self._by_credential if self.access.is_due(one)]
         for at in range(0, len(credentials), CHECKS_AT_ONCE):
             part = credentials[at : at + CHECKS_AT_ONCE]

@@ -1,6 +1,6 @@
-"""``/openapi.json``, ``/docs`` and ``/docs/errors``, from our own files: nothing is loaded from elsewhere.
+"""Serve ``/openapi.json``, ``/docs`` and ``/docs/errors`` from our own files; nothing is loaded from other hosts.
 
-The page is a vendored renderer (``assets/``), started by a script of ours, so the policy needs no inline script.
+The page is a vendored renderer (``assets/``), started by our script, so the policy needs no inline script.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ POLICY = (
 )
 ORIGIN = "http://origin.invalid"
 SERVER = "http://server.invalid"
-"""Stand in the kept document for the address that the reader used, with the routes' prefix and without."""
+"""Placeholders in the cached document for the address of the request, with the routes' prefix and without."""
 INTRO = """\
 Hold durable, streaming conversations with agents. Every step is checkpointed; a stream resumes where it was cut.
 
@@ -64,7 +64,7 @@ PROBLEM = {
         "request_id": {"type": "string"},
         "errors": {
             "type": "array",
-            "description": "Each place that is not acceptable: a JSON pointer into the body, or a parameter's name.",
+            "description": "Each invalid value: a JSON pointer into the body, or a parameter's name.",
             "items": {
                 "type": "object",
                 "required": ["detail"],
@@ -78,7 +78,7 @@ PROBLEM = {
     },
 }
 ERROR = {
-    "description": "What went wrong",
+    "description": "An error",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 PAGE = """\
@@ -98,7 +98,7 @@ PAGE = """\
 
 
 class DocumentationPages(Router):
-    """The routes of this module. Litestar would add pages that load scripts from elsewhere: none is let in."""
+    """The routes of this module, without Litestar's own pages, which load scripts from other hosts."""
 
     def __init__(self, opt: dict[str, Any] | None = None) -> None:
         self._full = False
@@ -108,12 +108,12 @@ class DocumentationPages(Router):
         self._full = True
 
     def register(self, value: Any) -> Any:
-        """Take the routes that ``__init__`` names and no other."""
+        """Accept only the routes of ``__init__``."""
         return [] if self._full else super().register(value)
 
 
 def openapi_config(version: str, opt: dict[str, Any] | None = None) -> OpenAPIConfig:
-    """The application's ``openapi_config``; ``opt`` marks its routes, for a guard that lets them through."""
+    """Return the application's ``openapi_config``; ``opt`` marks its routes as public for the guard."""
     return OpenAPIConfig(
         title="agent-service",
         version=version,
@@ -136,9 +136,9 @@ def openapi_config(version: str, opt: dict[str, Any] | None = None) -> OpenAPICo
 
 
 def finish(schema: dict[str, Any], needs: Mapping[tuple[str, str], str | None]) -> dict[str, Any]:
-    """Litestar's document with what it cannot know: our errors instead of its own, and the scopes that routes need.
+    """Complete Litestar's document: our error responses, and the scopes that routes require.
 
-    ``needs`` has the scope of each path and method, None for open ones. Optional values are made plain.
+    ``needs`` has the scope by path and method, None for public ones. Optional types are simplified.
     """
     schema = _plain(schema)
     schema["components"].setdefault("schemas", {})["Problem"] = PROBLEM
@@ -153,7 +153,7 @@ def finish(schema: dict[str, Any], needs: Mapping[tuple[str, str], str | None]) 
 
 
 def needs_of(app: Litestar) -> dict[tuple[str, str], str | None]:
-    """The scope that each path and method needs, None where everybody may."""
+    """Return the scope by path and method, None for public routes."""
     return {
         (route.path_format, method): handler.opt.get("permission")
         for route in app.routes
@@ -163,7 +163,7 @@ def needs_of(app: Litestar) -> dict[tuple[str, str], str | None]:
 
 
 def _plain(node: Any) -> Any:
-    """``oneOf`` of one simple type and null → the type ``[…, "null"]``, which readers and generators show better."""
+    """Simplify ``oneOf`` of one simple type and null to the type ``[…, "null"]``, which tools show better."""
     if isinstance(node, list):
         return [_plain(part) for part in node]
     if not isinstance(node, dict):
@@ -180,7 +180,7 @@ def _plain(node: Any) -> Any:
 
 
 def _base(request: Request[Any, Any, Any], route: str) -> str:
-    """What stands before ``route`` in this request's path: the prefix that the service is served below."""
+    """Return what precedes ``route`` in the request's path: the prefix that the service is served under."""
     return str(request.scope.get("root_path", "")).rstrip("/") + request.scope["path"].removesuffix(route)
 
 
@@ -191,7 +191,7 @@ def _page(title: str, base: str, head: str, body: str) -> Response[str]:
 
 @get("/openapi.json", sync_to_thread=False)
 def document(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """The OpenAPI document of this server."""
+    """Return the OpenAPI document of this server."""
     state = request.app.state
     if "openapi_document" not in state:
         state.openapi_document = msgspec.json.encode(
@@ -205,7 +205,7 @@ def document(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/docs", sync_to_thread=False)
 def docs(request: Request[Any, Any, Any]) -> Response[str]:
-    """The document as a page on which every route can be tried."""
+    """Return an interactive page of the document."""
     base = _base(request, "/docs")
     head = (
         f'<script src="{base}/docs/assets/docs.js" type="module"></script>\n'
@@ -216,7 +216,7 @@ def docs(request: Request[Any, Any, Any]) -> Response[str]:
 
 @get("/docs/errors", sync_to_thread=False)
 def errors(request: Request[Any, Any, Any]) -> Response[str]:
-    """Every kind of problem: the page that the ``type`` of a problem points to."""
+    """Return the page of all kinds of problems, which the ``type`` of a problem points to."""
     rows = "".join(
         f'<tr id="{kind.slug}"><td>{status}</td><td>{html.escape(kind.title)}</td><td>{_code(kind.remedy)}</td></tr>\n'
         for status, kind in KINDS.items()
@@ -232,7 +232,7 @@ def errors(request: Request[Any, Any, Any]) -> Response[str]:
 
 @get("/docs/assets/{name:str}", sync_to_thread=False)
 def asset(name: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
-    """A file of the page; it may be kept and asked for again by its tag."""
+    """Return a file of the page; it may be cached and revalidated by its ETag."""
     if name not in FILES:
         raise NotFoundException
     content, tag = _file(name)

@@ -1,6 +1,6 @@
-"""Every error that leaves this service: ``application/problem+json`` (RFC 9457).
+"""Error responses: ``application/problem+json`` (RFC 9457).
 
-What nobody foresaw is logged with its traceback under the request's id; the client gets the id and a general sentence.
+Unexpected errors are logged with their traceback and the request's id; the client gets the id and a general sentence.
 """
 
 import math
@@ -21,13 +21,13 @@ from app.infra.telemetry import trace_context
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-SORRY = "Something failed inside the service. Try again; if it stays, tell who runs it the request_id."
+INTERNAL_ERROR = "The service failed. Try again; if the error persists, report the request_id to the operator."
 WHERE = "The routes of the API begin with /api/v1, like /api/v1/threads; /docs lists them."
-MODEL_SORRY = "The model behind this agent failed. Try again; if it stays, tell who runs the service the request_id."
+MODEL_ERROR = "The model of this agent failed. Try again; if the error persists, report the request_id to the operator."
 
 
 class ProblemKind(NamedTuple):
-    """A kind of problem: ``slug`` ends its ``type``; ``remedy`` is what the reader can do."""
+    """A kind of problem: ``slug`` ends its ``type``; ``remedy`` is what the client can do."""
 
     slug: str
     title: str
@@ -39,33 +39,37 @@ KINDS = {
     401: ProblemKind("not-authenticated", "Not authenticated", "Send `Authorization: Bearer KEY` or `X-Api-Key: KEY`."),
     403: ProblemKind("not-allowed", "Not allowed", "Use a key whose scopes allow this."),
     404: ProblemKind(
-        "not-found", "Not found", "Check the path and the id; what belongs to another tenant is not found either."
+        "not-found", "Not found", "Check the path and the id; resources of other tenants are not found either."
     ),
     405: ProblemKind("method-not-allowed", "Method not allowed", "Use a method of the `Allow` header."),
     408: ProblemKind("slow-body", "Body too slow", "Send the whole body within ten seconds."),
     409: ProblemKind(
-        "conflict", "Conflict", "The state of the thing forbids it now; `detail` says what to wait for or change."
+        "conflict",
+        "Conflict",
+        "The request conflicts with the resource's current state; `detail` says what to wait for or change.",
     ),
-    410: ProblemKind("gone", "Gone", "It was kept for a time, and the time is over."),
+    410: ProblemKind("gone", "Gone", "Its retention period has passed."),
     413: ProblemKind("too-large", "Body too large", "Send less; `detail` names the limit of the route."),
     415: ProblemKind(
         "wrong-type",
         "Unsupported media type",
-        "Send `Content-Type: application/json`, or a document of a type that is taken; not compressed.",
+        "Send `Content-Type: application/json`, or a document of a supported type; not compressed.",
     ),
     422: ProblemKind(
-        "not-acceptable", "Not acceptable", "Send valid JSON that fits the route; `errors` point to each place."
+        "not-acceptable",
+        "Unprocessable content",
+        "Send valid JSON that fits the route; `errors` lists each invalid value.",
     ),
     429: ProblemKind("limited", "Too many requests", "Wait as long as `Retry-After` says."),
-    500: ProblemKind("internal", "Internal error", "Try again; if it stays, report the `request_id`."),
-    501: ProblemKind("not-built", "Not built yet", "This version does not serve it."),
+    500: ProblemKind("internal", "Internal error", "Try again; if the error persists, report the `request_id`."),
+    501: ProblemKind("not-built", "Not built yet", "This version does not support it."),
     503: ProblemKind("unavailable", "Unavailable", "Wait as long as `Retry-After` says, then try again."),
 }
 OTHER = ProblemKind("other", "Request refused", "`detail` says why.")
 
 
 class FieldError(msgspec.Struct, omit_defaults=True):
-    """One place that is not acceptable: a JSON ``pointer`` into the body, or the name of a ``parameter``."""
+    """An invalid value: a JSON ``pointer`` into the body, or the name of a ``parameter``."""
 
     detail: str
     pointer: str | msgspec.UnsetType = msgspec.UNSET
@@ -73,7 +77,7 @@ class FieldError(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """The body of every error. ``type`` is a page of this service; ``instance`` is the path that was asked for."""
+    """The body of every error. ``type`` is a page of this service, ``instance`` the requested path."""
 
     type: str
     title: str
@@ -85,7 +89,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def encode(scope: Scope, status: int, detail: str, errors: Sequence[FieldError] = ()) -> bytes:
-    """The JSON of a problem with the request of ``scope``."""
+    """Encode a problem with the request of ``scope``."""
     kind = KINDS.get(status, OTHER)
     return msgspec.json.encode(
         Problem(
@@ -101,14 +105,14 @@ def encode(scope: Scope, status: int, detail: str, errors: Sequence[FieldError] 
 
 
 async def send_problem(scope: Scope, send: Send, status: int, detail: str) -> None:
-    """Answer with a problem from an ASGI layer outside Litestar."""
+    """Respond with a problem from an ASGI layer outside of Litestar."""
     body = encode(scope, status, detail)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _answer(
+def _respond(
     request: Request[Any, Any, Any],
     status: int,
     detail: str,
@@ -120,13 +124,13 @@ def _answer(
     )
 
 
-def of_own(request: Request[Any, Any, Any], error: AgentServiceError) -> Response[bytes]:
-    """An error of our tree. Those that have no status of their own (500) keep their words for the log."""
+def of_service_error(request: Request[Any, Any, Any], error: AgentServiceError) -> Response[bytes]:
+    """Respond to one of our errors. The message of those without a status (500) is only logged."""
     if isinstance(error, ModelError):
         log.error("request_failed", path=_route(request), error=type(error).__name__, vendor=error.vendor)
-        return _answer(request, 500, MODEL_SORRY)
+        return _respond(request, 500, MODEL_ERROR)
     if error.status == 500:
-        return of_unknown(request, error)
+        return of_unexpected(request, error)
     headers = dict(getattr(error, "headers", {}))
     if (wait := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
@@ -136,31 +140,31 @@ def of_own(request: Request[Any, Any, Any], error: AgentServiceError) -> Respons
         log.warning("request_refused", path=_route(request), status=error.status, reason=str(error))
     places = error.errors if isinstance(error, Invalid) else ()
     errors = [FieldError(detail=detail, pointer=pointer) for pointer, detail in places]
-    return _answer(request, error.status, str(error) or KINDS.get(error.status, OTHER).remedy, errors, headers)
+    return _respond(request, error.status, str(error) or KINDS.get(error.status, OTHER).remedy, errors, headers)
 
 
-def of_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """An error of the framework or of this room, in our words and with our statuses."""
+def of_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Respond to an error of the framework or of this package, with our words and statuses."""
     if isinstance(error, ValidationException):
         return _of_parameters(request, error)
     if isinstance(error.__cause__, SerializationException):
-        return _answer(request, 422, f"{INVALID_JSON}.")
+        return _respond(request, 422, f"{INVALID_JSON}.")
     status, detail = error.status_code, error.detail
     headers = {name.title(): value for name, value in (error.headers or {}).items()}
     if isinstance(error, MethodNotAllowedException):
         allow = ", ".join(sorted(name.strip() for name in headers.get("Allow", "").split(",")))
-        return _answer(request, 405, f"{request.method} is not served here; use {allow}.", headers={"Allow": allow})
+        return _respond(request, 405, f"{request.method} is not allowed here; use {allow}.", headers={"Allow": allow})
     if status >= 500:
-        return of_unknown(request, error)
+        return of_unexpected(request, error)
     if status == 404:
         detail = f"No route matches {request.scope['path']}. {WHERE}"
     if status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
-    return _answer(request, status, detail or KINDS.get(status, OTHER).remedy, headers=headers)
+    return _respond(request, status, detail or KINDS.get(status, OTHER).remedy, headers=headers)
 
 
 def _of_parameters(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
-    """Litestar answers 400 for these; a value that does not fit is 422 here."""
+    """Respond 422 to invalid parameters, where Litestar responds 400."""
     parameters = request.route_handler.parsed_fn_signature.parameters
     errors = []
     for place in error.extra if isinstance(error.extra, list) else ():
@@ -168,13 +172,13 @@ def _of_parameters(request: Request[Any, Any, Any], error: ValidationException) 
         wanted = parameters[name].annotation if name in parameters else Any
         errors.append(FieldError(detail=sentence_of(place["message"], name, wanted), parameter=name))
     detail = " ".join(place.detail for place in errors) or error.detail.partition(" for ")[0] + "."
-    return _answer(request, 422, detail, errors)
+    return _respond(request, 422, detail, errors)
 
 
-def of_unknown(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """What nobody foresaw: the traceback goes to the log, a general sentence to the client."""
+def of_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Log an unexpected error with its traceback; respond with a general sentence."""
     log.error("request_failed", path=_route(request), exc_info=error)
-    return _answer(request, 500, SORRY)
+    return _respond(request, 500, INTERNAL_ERROR)
 
 
 def _route(request: Request[Any, Any, Any]) -> str:
@@ -182,18 +186,18 @@ def _route(request: Request[Any, Any, Any]) -> str:
 
 
 exception_handlers: dict[int | type[Exception], Callable[..., Response[bytes]]] = {
-    AgentServiceError: of_own,
-    HTTPException: of_litestar,
-    Exception: of_unknown,
+    AgentServiceError: of_service_error,
+    HTTPException: of_http_exception,
+    Exception: of_unexpected,
 }
 """The application's ``exception_handlers``. A stray ``msgspec.ValidationError`` is 500 on purpose:
-``app.infra.http.json_decoding`` raises ``Invalid`` for what a client sent, so any other comes from our own data and is
-not the client's fault."""
+``app.infra.http.json_decoding`` raises ``Invalid`` for a client's input, so any other comes from our own data.
+"""
 
 
 async def answer_error(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
-    """Answer with the problem that ``error`` is, as the application does, when it has returned already."""
+    """Respond to ``error`` as the application does, after it has returned."""
     kind = next(kind for kind in exception_handlers if isinstance(kind, type) and isinstance(error, kind))
     request: Request[Any, Any, Any] = Request(scope, receive, send)
-    answer = exception_handlers[kind](request, error)
-    await answer.to_asgi_response(app=None, request=request)(scope, receive, send)
+    response = exception_handlers[kind](request, error)
+    await response.to_asgi_response(app=None, request=request)(scope, receive, send)

@@ -1,6 +1,6 @@
-"""What comes in the address and the headers: pages, projections, stream modes, the place in a stream.
+"""Query parameters and headers: pagination, field selection, stream modes, the last event id.
 
-Ids need nothing from here: declare the path as ``{thread_id:str}`` and the parameter as ``FromPath[UUID]``; what is no
+Ids need nothing from here: declare the path as ``{thread_id:str}`` and the parameter as ``FromPath[UUID]``; an invalid
 UUID is answered with 422 and "Invalid thread ID: must be a UUID" (``app.infra.http.problems``).
 """
 
@@ -15,25 +15,25 @@ from litestar.params import QueryParameter
 from app.base.errors import Invalid
 from app.domain.event_id import FROM_THE_START, START, EventId
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many to give at most.")]
-Offset = Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="How many to leave out first.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Maximum number of items.")]
+Offset = Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="Number of items to skip.")]
 
 _EVENT_ID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
 MAX_EVENT_NUMBER = 2**31 - 1
-"""The largest epoch, and the largest number of a frame in one."""
+"""The largest epoch, and the largest number of a frame in it."""
 
 AnyRequest = Request[Any, Any, Any]
 
 
 class Page(NamedTuple):
-    """A part of a list."""
+    """Pagination of a list."""
 
     limit: int
     offset: int
 
 
 def page_of(limit: Limit = 10, offset: Offset = 0) -> Page:
-    """The page that ``limit`` and ``offset`` ask for: a dependency."""
+    """Return the requested page (a dependency)."""
     return Page(limit, offset)
 
 
@@ -41,7 +41,7 @@ NEXT_PAGE = "X-Pagination-Next"
 
 
 def page_headers(total: int, offset: int, count: int) -> dict[str, str]:
-    """Headers of a page of ``count`` things from ``offset`` on, out of ``total``; a next offset only if more follow."""
+    """Return the headers of a page of ``count`` items of ``total``; a next offset only if more follow."""
     headers = {"X-Pagination-Total": str(total)}
     if count and offset + count < total:
         headers[NEXT_PAGE] = str(offset + count)
@@ -49,7 +49,7 @@ def page_headers(total: int, offset: int, count: int) -> dict[str, str]:
 
 
 def last_event_id(request: AnyRequest) -> EventId | None:
-    """The place after which a stream goes on; ``None`` when the client names none. Raises ``Invalid``."""
+    """Return the event after which a stream resumes; None if the client names none. Raises ``Invalid``."""
     text = request.headers.get("last-event-id")
     if not text:
         return None
@@ -62,20 +62,20 @@ def last_event_id(request: AnyRequest) -> EventId | None:
 
 
 def stream_modes(request: AnyRequest, allowed: Collection[str]) -> list[str] | None:
-    """The modes that ``stream_mode`` or ``stream_modes`` ask for, each once; ``None`` when neither does.
+    """Return the modes in ``stream_mode`` or ``stream_modes``, without duplicates; None if neither is set.
 
-    Repeated parameters, commas and JSON arrays all count. Raises ``Invalid`` for one that is not ``allowed``.
+    Accepts repeated parameters, commas and JSON arrays. Raises ``Invalid`` for a mode that is not ``allowed``.
     """
     return choices(request, ("stream_mode", "stream_modes"), "stream mode", allowed)
 
 
 def select_fields(request: AnyRequest, allowed: Collection[str]) -> list[str] | None:
-    """The fields that ``select`` asks for, in any of the forms of ``stream_modes``. Raises ``Invalid``."""
+    """Return the fields in ``select``, in any form that ``stream_modes`` accepts. Raises ``Invalid``."""
     return choices(request, ("select",), "select field", allowed)
 
 
 def project(things: Iterable[Any], fields: Sequence[str] | None) -> list[Any]:
-    """``things`` (structs) as they are, or as dictionaries with only ``fields``; what is unset stays out."""
+    """Return ``things`` (structs), or dictionaries with only ``fields``; unset values are left out."""
     if fields is None:
         return list(things)
     shown = [{field: getattr(thing, field) for field in fields} for thing in things]
@@ -83,7 +83,7 @@ def project(things: Iterable[Any], fields: Sequence[str] | None) -> list[Any]:
 
 
 def choices(request: AnyRequest, names: Iterable[str], what: str, allowed: Collection[str]) -> list[str] | None:
-    """The values of the parameters ``names``, each once; ``None`` when there are none. Raises ``Invalid``."""
+    """Return the values of the parameters ``names``, without duplicates; None if there are none. Raises ``Invalid``."""
     given = [text for name in names for text in request.query_params.getall(name, [])]
     values = dict.fromkeys(value for text in given for value in _spread(text))
     for value in values:

@@ -1,7 +1,7 @@
-"""Request bodies: read whole within a deadline and a size, refused when they are no JSON text that we can keep.
+"""Request bodies: read whole within a timeout and a size limit, and checked to be JSON text that can be stored.
 
-The check is by bytes, before any parser sees them (``app.base.json_scan``). A body is read when a handler asks for it,
-so a request without a valid key never has its body read.
+The check works on bytes, before any parser (``app.base.json_scan``). A body is read when a handler asks for it, so a
+request without a valid key never has its body read.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from app.base.offload import ByteBudget, body_bytes
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_MESSAGES_BODY_BYTES = 8 * 1024 * 1024
-"""Bytes for the routes that take messages, which may carry images: unless a setting says otherwise."""
+"""Bytes for routes with messages, which may contain images, unless a setting says otherwise."""
 MAX_IN_FLIGHT = 16 * 1024 * 1024
 """Bytes of large bodies (above ``MAX_BODY_BYTES``) that this process reads and serves at once."""
 MAX_ARRIVING = 64 * 1024 * 1024
 MAX_ARRIVING_EACH = 16 * 1024 * 1024
-"""Bytes of smaller bodies that have come in part, and of uploads, each: of all keys and of one."""
-UPLOAD = 2 * 1024 * 1024
-"""Bytes that an upload holds while it comes, whatever its size (``app.features.documents.uploads``)."""
+"""Bytes of smaller bodies that have arrived in part, and of uploads: of all keys and of one."""
+UPLOAD_BYTES = 2 * 1024 * 1024
+"""Bytes in memory of an upload in progress, whatever its size (``app.features.documents.uploads``)."""
 MAX_WAIT_SECONDS = 10.0
-"""For the turn of a body."""
+"""Timeout of a body that waits for its turn."""
 DISCARD_SECONDS = 1.0
 MAX_DISCARDED = 2 * 1024 * 1024
-"""What is still read of a body that is too large, so that a client which sends before it reads sees the answer."""
+"""Limits for discarding a body that is too large, so that a client that sends before it reads gets the response."""
 SECONDS = 10.0
-"""For the whole body to arrive."""
-NOTHING = b"{}"
-"""What a request without a body reads as, so that a body whose fields are all optional can be left out."""
+"""Timeout of the whole body."""
+EMPTY_OBJECT = b"{}"
+"""Stands for a missing body, so that a body with only optional fields can be left out."""
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _FILES = re.compile(r"/documents/?$")
@@ -50,9 +50,7 @@ def takes_messages(path: str) -> bool:
 
 
 def has_whole_body(scope: Any) -> bool:
-    """Whether a request may have a body that is read whole: a POST that brings a file has none
-    (``app.infra.http.uploads``).
-    """
+    """Whether a request's body is read whole, unlike an upload's (``app.infra.http.uploads``)."""
     return scope["method"] not in WITHOUT_BODY and not brings_file(scope)
 
 
@@ -62,9 +60,9 @@ def brings_file(scope: Any) -> bool:
 
 
 class RequestBodyMiddleware:
-    """ASGI middleware around the application: what ``receive`` gives inside is a whole, checked body.
+    """ASGI middleware around the application: ``receive`` returns a whole, checked body.
 
-    Its errors are raised where the body is asked for, so the application's exception handlers answer them.
+    Errors are raised where the body is read, so the application's exception handlers respond to them.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class RequestBodyMiddleware:
         if scope["type"] != ScopeType.HTTP or not (has_whole_body(scope) or brings_file(scope)):
             await self.app(scope, receive, send)
             return
-        reader = (_BodyReceiver if has_whole_body(scope) else _Upload)(scope, receive, self)
+        reader = (_BodyReceiver if has_whole_body(scope) else _UploadReceiver)(scope, receive, self)
         try:
             await self.app(scope, reader, send)
         finally:
@@ -98,7 +96,7 @@ class RequestBodyMiddleware:
 
 
 class _Reserving:
-    """``receive`` of one request, which holds bytes of budgets until it is served."""
+    """``receive`` of one request, with bytes reserved from budgets until it is served."""
 
     __slots__ = ("_limits", "_read", "_receive", "_reserved", "_scope")
 
@@ -113,7 +111,7 @@ class _Reserving:
         raise NotImplementedError
 
     def release(self) -> None:
-        """Give back what the body was allowed to take."""
+        """Release the reserved bytes."""
         for budget, *_ in list(self._reserved):
             self._release(budget)
 
@@ -124,7 +122,7 @@ class _Reserving:
         self._reserved = [one for one in self._reserved if one[0] is not of]
 
     async def _reserve(self, budget: ByteBudget, size: int) -> None:
-        """Wait for the turn of a body. Raises ``Limited``, ``Unavailable``."""
+        """Wait for the body's turn. Raises ``Limited``, ``Unavailable``."""
         holder = getattr(self._scope.get("user"), "holder", None)
         try:
             self._reserved.append((budget, holder, await budget.acquire(holder, size, MAX_WAIT_SECONDS)))
@@ -133,9 +131,7 @@ class _Reserving:
             raise
 
     async def _discard(self, seconds: float, max_bytes: int) -> None:
-        """Read up to ``max_bytes`` bytes of the body and keep none: a client that still sends would not see the
-        answer.
-        """
+        """Read and discard up to ``max_bytes`` of the body: a client that still sends would not see the response."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 message: Any = {"more_body": True}
@@ -144,15 +140,15 @@ class _Reserving:
                     max_bytes -= len(message.get("body", b""))
 
 
-class _Upload(_Reserving):
-    """Bounds how many uploads arrive at once; their bytes are passed on as they come."""
+class _UploadReceiver(_Reserving):
+    """Bounds concurrent uploads; their bytes pass through as they arrive."""
 
     __slots__ = ()
 
     async def __call__(self) -> Any:
         if not self._read:
             self._read = True
-            await self._reserve(self._limits.uploads, UPLOAD)
+            await self._reserve(self._limits.uploads, UPLOAD_BYTES)
         message: Any = await self._receive()
         if not message.get("more_body", False):
             self.release()
@@ -160,7 +156,7 @@ class _Upload(_Reserving):
 
 
 class _BodyReceiver(_Reserving):
-    """The whole body first, then what the server says."""
+    """Returns the whole body first, then the server's messages."""
 
     __slots__ = ()
 
@@ -183,16 +179,16 @@ class _BodyReceiver(_Reserving):
             raise HTTPException(
                 f"The body did not arrive within {limits.seconds:g} seconds.", status_code=408
             ) from None
-        self._release(limits.arriving)  # of a body that has come, only a large one counts until it is served
+        self._release(limits.arriving)  # once it has arrived, only a large body counts until it is served
         if body:
             _check_type(_type_of(self._scope))
             for _ in scan(body):
                 await asyncio.sleep(0)
             body_bytes.set(len(body))
-        return {"type": "http.request", "body": body or NOTHING, "more_body": False}
+        return {"type": "http.request", "body": body or EMPTY_OBJECT, "more_body": False}
 
     def _check_headers(self, max_bytes: int) -> int:
-        """Refuse, by 413 and 415, what the headers alone rule out; the length that they announce, if they do."""
+        """Reject by 413 and 415 what the headers rule out; return the announced length, 0 if there is none."""
         length = 0
         for name, value in self._scope["headers"]:
             if name == b"content-length" and value.isdigit():
@@ -212,7 +208,7 @@ class _BodyReceiver(_Reserving):
         while more:
             message: Any = await self._receive()
             if message["type"] == "http.disconnect":
-                raise HTTPException("The connection closed before the whole body came.", status_code=400)
+                raise HTTPException("The connection was closed before the whole body arrived.", status_code=400)
             chunk = message.get("body", b"")
             if len(body) + len(chunk) > max_bytes:
                 raise _TooLarge(max_bytes)
@@ -231,7 +227,7 @@ class _BodyReceiver(_Reserving):
         return body
 
     async def _pause(self, timer: asyncio.Timeout, budget: ByteBudget, size: int) -> None:
-        """Wait for the turn of a body that is coming; the time does not count as its client's."""
+        """Wait for the turn of an arriving body; that time does not count for its timeout."""
         timer.reschedule(None)
         await self._reserve(budget, size)
         timer.reschedule(asyncio.get_running_loop().time() + self._limits.seconds)
@@ -252,9 +248,9 @@ def _check_type(kind: bytes | None) -> None:
 
 
 async def only_json(scope: Scope, receive: Receive) -> Receive:
-    """Refuse a body of another type, whether the route reads it or not. Returns what to receive from then on.
+    """Reject a body that is not JSON, whether the route reads it or not. Returns the ``receive`` to use from then on.
 
-    A browser sends a body of a simple type to any site without asking first. Raises 415, and what reading raises.
+    Browsers send bodies of simple types to any site without a preflight. Raises 415, and what reading raises.
     """
     if not has_whole_body(scope) or not _may_have_body(scope) or _is_json(_type_of(scope)):
         return receive
@@ -269,7 +265,7 @@ def _may_have_body(scope: Any) -> bool:
 
 
 def repeated(message: Any, rest: Receive) -> Receive:
-    """Receive ``message`` once more, and then from ``rest``."""
+    """Return a ``receive`` that yields ``message`` again, and then continues with ``rest``."""
     given = False
 
     async def receive() -> Any:

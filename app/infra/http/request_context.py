@@ -1,6 +1,6 @@
-"""The outermost layer: a request's id and trace, the headers of every answer, the clock, and the last resort.
+"""The outermost layer: request id and trace, response headers, metrics, and the last resort for errors.
 
-It touches only the first message of an answer, so streams pass through unbuffered.
+It changes only the first message of a response, so streams pass through unbuffered.
 """
 
 import re
@@ -15,7 +15,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.ids import new_id
-from app.infra.http.problems import SORRY, send_problem
+from app.infra.http.problems import INTERNAL_ERROR, send_problem
 from app.infra.http.response_detacher import KEY, DetachedResponse
 from app.infra.telemetry.labels import METHOD
 from app.infra.telemetry.meters import Meters
@@ -28,13 +28,13 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset(METHOD.values)
 OTHER_METHOD = "_OTHER"
 UNMATCHED = "unmatched"
-"""The route of requests that no route serves."""
+"""The route label of requests that match no route."""
 
 UNTRACED = ("/metrics", "/health", "/health/ready", "/health/live", "/ok")
-"""Ends of the paths that machines ask for all the time: they leave no spans."""
+"""Suffixes of paths that probes request all the time: they get no spans."""
 
 REQUEST_SPAN = SpanTemplate("request", SERVER)
-"""Of requests that are not answered yet."""
+"""Requests without a response yet."""
 
 ALWAYS = [
     (b"server", b"agent-service"),
@@ -53,10 +53,10 @@ ALIASES = {
 
 
 class RequestContextMiddleware:
-    """ASGI middleware outside everything else. ``aliases`` are paths that are served as another path.
+    """Outermost ASGI middleware. ``aliases`` maps paths to the paths they are served as.
 
-    ``prefix``: the routes of ``app`` lie below it, but nobody has to name it: a proxy may take it away, and those who
-    look after the server ask it past any proxy.
+    ``prefix``: the routes of ``app`` are below it, but a request may leave it out: a proxy may strip it, and operators
+    bypass the proxy.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RequestContextMiddleware:
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         path = scope["path"]
         if self._prefix and path.startswith(f"{self._prefix}/"):
             path = path[len(self._prefix) :]
@@ -91,51 +91,55 @@ class RequestContextMiddleware:
         span = None
         if self._tracer.active and not path.endswith(UNTRACED):
             span = self._tracer.receive(REQUEST_SPAN, caller)
-        current_span.set(caller if span is None else span.place)
-        answer = _ResponseSender(receive, send, request_id)
-        scope[KEY] = answer  # type: ignore[literal-required]
+        current_span.set(caller if span is None else span.context)
+        sender = _ResponseSender(receive, send, request_id)
+        scope[KEY] = sender  # type: ignore[literal-required]
         try:
             if b"%00" in scope["query_string"] or "\x00" in scope["path"]:
-                await send_problem(scope, answer, 400, "The address has a NUL, which cannot be stored.")
+                await send_problem(
+                    scope, sender, 400, "The URL has a NUL character, which cannot be stored: remove it."
+                )
             else:
-                await self.app(scope, receive, answer)
-                if answer.rest is not None:
-                    await answer.rest.serve()
+                await self.app(scope, receive, sender)
+                if sender.detached is not None:
+                    await sender.detached.serve()
         except Exception as error:  # noqa: BLE001 - the outermost edge
-            await self._last_resort(scope, answer, error)
+            await self._last_resort(scope, sender, error)
         finally:
             method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
             route = scope.get("path_template") or UNMATCHED
-            self._record(time.perf_counter() - began, method, route, answer.status)
+            self._record(time.perf_counter() - started_at, method, route, sender.status)
             if span is not None:
-                span.form = _form(method, route, answer.status)
-                span.attributes = {"url.path": scope["path"], "agent.request_id": answer.request_id}
-                span.end(answer.status if answer.status >= "500" else "")
+                span.template = _template(method, route, sender.status)
+                span.attributes = {"url.path": scope["path"], "agent.request_id": sender.request_id}
+                span.end(sender.status if sender.status >= "500" else "")
 
-    async def _last_resort(self, scope: Scope, answer: "_ResponseSender", error: Exception) -> None:
-        """Answer what the application let through. A begun answer stays unfinished: the server cuts the connection."""
+    async def _last_resort(self, scope: Scope, sender: "_ResponseSender", error: Exception) -> None:
+        """Respond to an error that the application let through. A response that has begun is cut, by closing the
+        connection.
+        """
         route = scope.get("path_template", "")
-        if answer.begun:
+        if sender.begun:
             log.error("answer_cut", path=route, exc_info=error.__cause__ or error)
-        elif answer.rest is not None:
-            await answer.rest.refuse(error)
+        elif sender.detached is not None:
+            await sender.detached.refuse(error)
         else:
             log.error("request_failed", path=route, exc_info=error)
-            await send_problem(scope, answer, 500, SORRY)
+            await send_problem(scope, sender, 500, INTERNAL_ERROR)
 
 
 class _ResponseSender:
     """``send`` of one request (``app.infra.http.response_detacher.ResponseDetacher``)."""
 
-    __slots__ = ("begun", "plain_receive", "plain_send", "request_id", "rest", "status")
+    __slots__ = ("begun", "detached", "plain_receive", "plain_send", "request_id", "status")
 
     def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
         self.plain_receive = receive
         self.plain_send = send
-        self.rest: DetachedResponse | None = None
+        self.detached: DetachedResponse | None = None
         self.request_id = request_id
         self.begun = False
-        self.status = "499"  # until an answer begins: the client went away before
+        self.status = "499"  # until a response begins: the client disconnected before
 
     async def __call__(self, message: Any) -> None:
         if not self.begun and message["type"] == "http.response.start":
@@ -149,8 +153,8 @@ class _ResponseSender:
 
 
 @lru_cache(4096)
-def _form(method: str, route: str, status: str) -> SpanTemplate:
-    """Of requests that were answered so."""
+def _template(method: str, route: str, status: str) -> SpanTemplate:
+    """Return the span template of requests with this response."""
     attributes: tuple[tuple[str, Value], ...] = (
         ("http.request.method", method),
         ("http.route", route),
@@ -161,7 +165,7 @@ def _form(method: str, route: str, status: str) -> SpanTemplate:
 
 
 def _identify(headers: Any) -> tuple[str, SpanContext | None]:
-    """The request's id, and where its caller is in a trace."""
+    """Return the request's id, and its caller's trace context."""
     request_id = traceparent = b""
     for name, value in headers:
         if name == b"x-request-id":

@@ -1,4 +1,4 @@
-"""The time that a request may take until its answer begins (``AGENT_REQUEST_SECONDS``)."""
+"""Timeout of a request until its response begins (``AGENT_REQUEST_SECONDS``)."""
 
 import asyncio
 from typing import Any
@@ -14,10 +14,10 @@ RETRY_SECONDS = 5.0
 
 
 class ResponseDeadlineMiddleware:
-    """ASGI middleware. A request whose answer has not begun after ``seconds`` is cancelled and gets 503.
+    """ASGI middleware: cancel a request whose response has not begun after ``seconds``, and respond 503.
 
-    An answer that has begun, like a stream or a ``wait`` that a heartbeat keeps alive, may go on for as long as it
-    likes. An upload has deadlines of its own (``app.infra.http.uploads``).
+    A response that has begun, like a stream or a long poll with heartbeats, is not limited. Uploads have their own
+    timeouts (``app.infra.http.uploads``).
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -36,7 +36,7 @@ class ResponseDeadlineMiddleware:
             nonlocal begun
             if not begun:
                 begun = True
-                if not (returned or timer.expired()):  # streams are sent when the application has returned
+                if not (returned or timer.expired()):  # streams are sent after the application has returned
                     timer.reschedule(None)
             await send(message)
 
@@ -47,5 +47,5 @@ class ResponseDeadlineMiddleware:
         except TimeoutError:
             if begun or not timer.expired():
                 raise
-            sentence = f"The request took longer than {self._seconds:g} seconds and was given up. Try again."
+            sentence = f"The request took longer than {self._seconds:g} seconds and was cancelled. Try again."
             await answer_error(scope, receive, send, Unavailable(sentence, RETRY_SECONDS))

@@ -1,47 +1,47 @@
-"""Answers that outlive the layers that they came through.
+"""Responses that outlive the layers they came through.
 
-A stream may stay open for hours. If it did so inside the framework, all that the framework knows of its request would
-stay as well: some 10 kB in a dozen suspended calls. So it leaves itself with the outermost layer (``rest``), which
-goes on with it when the others have returned, and speaks with the server directly from its headers on.
+A stream may stay open for hours. Within the framework it would keep the request's state alive, some 10 kB in a dozen
+suspended calls. So it registers with the outermost layer (``detached``), which serves it after the other layers have
+returned, and after its headers it uses the server's ``send`` directly.
 """
 
 from typing import Any, Protocol, cast
 
 from litestar.types import Receive, Scope, Send
 
-KEY = "agent_service.outside"
-KEPT = ("type", "method", "path", "path_template")
-"""Of a request's scope: what its end is told with."""
+KEY = "agent_service.detacher"
+KEPT_KEYS = ("type", "method", "path", "path_template")
+"""Keys of a request's scope that are needed at its end."""
 
 
 class DetachedResponse(Protocol):
-    """What is still to be done for a request."""
+    """A response that is served after the application has returned."""
 
     async def serve(self) -> None:
-        """Do it. Raises what its source raises."""
+        """Serve it. Raises what its source raises."""
         ...
 
     async def refuse(self, error: Exception) -> None:
-        """Answer with a problem instead: ``serve`` raised ``error`` before it began to answer."""
+        """Respond with a problem instead: ``serve`` raised ``error`` before the response began."""
         ...
 
 
 class ResponseDetacher(Protocol):
     """The outermost layer of one request."""
 
-    rest: DetachedResponse | None
+    detached: DetachedResponse | None
     plain_receive: Receive
     plain_send: Send
 
 
-def outside_of(scope: Scope) -> ResponseDetacher | None:
-    """The outermost layer of the request of ``scope``, if it takes a rest."""
+def detacher_of(scope: Scope) -> ResponseDetacher | None:
+    """Return the outermost layer of the request, None if it does not support detached responses."""
     return cast("ResponseDetacher | None", cast("dict[str, Any]", scope).get(KEY))
 
 
-def forget(scope: Scope) -> None:
-    """Let go of what nobody needs of a request whose answer has begun."""
+def release_scope(scope: Scope) -> None:
+    """Release request state once the response has started."""
     given = cast("dict[str, Any]", scope)
-    kept = {key: given[key] for key in KEPT if key in given}
+    kept = {key: given[key] for key in KEPT_KEYS if key in given}
     given.clear()
     given.update(kept)

@@ -1,4 +1,4 @@
-"""Files that are uploaded: as the body itself, or as a part of a form. Nothing of them is kept here but one piece."""
+"""File uploads, as the body itself or as part of a form; one chunk is in memory at a time."""
 
 import asyncio
 import time
@@ -11,31 +11,31 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from app.base.errors import BadRequest, Invalid, TooLarge, UnsupportedType
 from app.infra.http.query_params import AnyRequest
 
-SECONDS = 10.0
-"""In which some of the body must arrive."""
+CHUNK_SECONDS = 10.0
+"""Timeout of the next bytes of the body."""
 WHOLE_SECONDS = 900.0
-"""In which all of it must."""
-FIELDS = 64 * 1024
-"""Bytes of the fields of a form beside its file, and of what is around them."""
+"""Timeout of the whole body."""
+MAX_FIELD_BYTES = 64 * 1024
+"""Bytes of a form's fields besides its file, and of their framing."""
 MAX_PARTS = 16
 FORM = "multipart/form-data"
 FILE = "file"
 
 
 class IncomingFile:
-    """A file on its way. ``fields`` are those of the form, or of the address; whole once the file is.
+    """An upload in progress. ``fields`` are those of the form or the URL; complete once the file is.
 
-    ``filename``, ``content_type`` and ``charset`` are known when its first piece comes.
+    ``filename``, ``content_type`` and ``charset`` are known when its first chunk arrives.
     """
 
     def __init__(self, request: AnyRequest, max_bytes: int) -> None:
-        """``max_bytes``: bytes of the file. Raises ``TooLarge``, ``UnsupportedType`` for what the headers rule out."""
+        """``max_bytes`` limits the file. Raises ``TooLarge``, ``UnsupportedType`` if the headers rule it out."""
         headers = request.headers
         kind, options = parse_options_header(headers.get("content-type", ""))
         self._request = request
         self._boundary = options.get("boundary", "") if kind == FORM else ""
         if kind == FORM and not self._boundary:
-            raise BadRequest("The multipart form names no boundary.")
+            raise BadRequest("The multipart form has no boundary.")
         self._max_bytes = max_bytes
         self._seen = False
         self.fields: dict[str, str] = {name: str(value) for name, value in request.query_params.items()}
@@ -44,14 +44,16 @@ class IncomingFile:
         if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
             raise UnsupportedType("Send the body without a Content-Encoding.")
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > max_bytes + (FIELDS if self._boundary else 0):
+        if length.isdigit() and int(length) > max_bytes + (MAX_FIELD_BYTES if self._boundary else 0):
             raise self._too_large()
 
     def _too_large(self) -> TooLarge:
-        return TooLarge(f"The file is larger than the {self._max_bytes} bytes that are taken.")
+        return TooLarge(f"The file is larger than the limit of {self._max_bytes} bytes.")
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The file. Raises ``TooLarge``, ``BadRequest``, ``Invalid``, and 408 for a body that is too slow."""
+        """Yield the file's chunks. Raises ``TooLarge``, ``BadRequest``, ``Invalid``, and 408 for a body that is too
+        slow.
+        """
         size = 0
         async for piece in self._parts() if self._boundary else self._body():
             size += len(piece)
@@ -64,25 +66,25 @@ class IncomingFile:
         more = True
         while more:
             try:
-                async with asyncio.timeout(min(SECONDS, max(0.0, deadline - time.monotonic()))):
+                async with asyncio.timeout(min(CHUNK_SECONDS, max(0.0, deadline - time.monotonic()))):
                     message: Any = await self._request.receive()
             except TimeoutError:
                 raise HTTPException(
-                    f"Nothing of the body came for {SECONDS:g} seconds, or not all of it in {WHOLE_SECONDS:g}.",
+                    f"No bytes of the body arrived for {CHUNK_SECONDS:g} seconds, or not all within {WHOLE_SECONDS:g}.",
                     status_code=408,
                 ) from None
             if message["type"] == "http.disconnect":
-                raise HTTPException("The connection closed before the whole body came.", status_code=400)
+                raise HTTPException("The connection was closed before the whole body arrived.", status_code=400)
             more = message.get("more_body", False)
             if piece := message.get("body", b""):
                 yield piece
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        """The form's part ``file``; the others become fields."""
+        """Yield the form's part ``file``; the others become fields."""
         try:
             parser = PushMultipartParser(self._boundary, max_segment_count=MAX_PARTS)
             part: MultipartSegment | None = None
-            value, around = b"", 0
+            value, field_bytes = b"", 0
             with parser:
                 async for piece in self._body():
                     for event in parser.parse(piece):
@@ -95,15 +97,15 @@ class IncomingFile:
                                 yield bytes(event)
                         elif event is not None:
                             value += bytes(event)
-                            around += len(event)
-                            if around > FIELDS:
-                                raise TooLarge(f"The fields of the form are larger than {FIELDS} bytes.")
+                            field_bytes += len(event)
+                            if field_bytes > MAX_FIELD_BYTES:
+                                raise TooLarge(f"The fields of the form are larger than {MAX_FIELD_BYTES} bytes.")
                         elif part is not None:
-                            self._keep(part.name or "", value)
+                            self._add_field(part.name or "", value)
         except MultipartError as error:
-            raise BadRequest(f"The body is no multipart form: {error}.") from error
+            raise BadRequest(f"The body is not a valid multipart form: {error}.") from error
         if not self._seen:
-            raise Invalid(f"The form has no part {FILE!r}: send the document as one.", ((f"/{FILE}", "missing"),))
+            raise Invalid(f"The form has no part {FILE!r}: send the document as that part.", ((f"/{FILE}", "missing"),))
 
     def _begin(self, part: MultipartSegment) -> None:
         if self._seen:
@@ -112,7 +114,7 @@ class IncomingFile:
         self.filename = part.filename or self.filename
         self.content_type, self.charset = part.content_type or "", part.charset or ""
 
-    def _keep(self, name: str, value: bytes) -> None:
+    def _add_field(self, name: str, value: bytes) -> None:
         try:
             self.fields[name] = value.decode()
         except UnicodeDecodeError as error:

@@ -1,1 +1,1 @@
-"""What the process tells about itself: logs, metrics, and the ids that join them."""
+"""Telemetry: logs, metrics, spans, and the ids that correlate them."""

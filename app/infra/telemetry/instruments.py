@@ -1,6 +1,6 @@
-"""Kinds of instruments: what counts, on the board of a worker.
+"""Instruments: counters, gauges and histograms in the shared buffer of a worker.
 
-A call costs 0.1 to 0.3 µs (the OpenTelemetry SDK takes 6). Not for threads: call them on the event loop.
+A call costs 0.1 to 0.3 µs (6 with the OpenTelemetry SDK). Not thread-safe: call them on the event loop.
 """
 
 import time
@@ -12,60 +12,62 @@ from app.infra.telemetry.shared_buffer import CELL, SCRATCH, Labels, SharedMetri
 from app.infra.telemetry.trace_context import SpanContext, current_span
 
 MAX_SERIES = 1000
-"""Label sets an instrument keeps; what comes after is counted under ``OVERFLOW``."""
+"""Label sets per instrument; more are counted under ``OVERFLOW``."""
 OVERFLOW = "overflow"
 MAX_LABEL_LENGTH = 200
-SPARE = 1 << 18
-"""Bytes of a board that are kept for the series ``OVERFLOW`` of every instrument."""
+RESERVED_BYTES = 1 << 18
+"""Bytes of a buffer that are reserved for the ``OVERFLOW`` series of every instrument."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 
-EXAMPLE = 5
-"""Cells of an example: since when, its value, and three for 24 bytes of ids."""
-EXAMPLE_SECONDS = 1.0
-"""How long an example stays at the least."""
+EXEMPLAR_CELLS = 5
+"""Cells of an exemplar: its time, its value, and three for 24 bytes of ids."""
+EXEMPLAR_SECONDS = 1.0
+"""Minimum age of an exemplar before it is replaced."""
 
 
 class Instrument:
-    """A named quantity. ``labels`` are the names of the values that every call gives, in this order.
+    """A named quantity. ``labels`` are the names of the label values that every call passes, in order.
 
-    One series takes ``width`` cells of ``board``, of which the first ``counted`` are numbers that add up.
+    A series takes ``width`` cells of ``buffer``; the first ``counted`` of them are numbers that can be summed.
     """
 
     width = counted = 1
     kind: Literal["counter", "gauge", "histogram"] = "counter"
 
-    def __init__(self, board: SharedMetricsBuffer, name: str, unit: str, description: str, labels: Labels = ()) -> None:
+    def __init__(
+        self, buffer: SharedMetricsBuffer, name: str, unit: str, description: str, labels: Labels = ()
+    ) -> None:
         self.name = name
         self.unit = unit
         self.description = description
         self.labels = labels
-        self._board = board
-        self._cells = board.cells
+        self._board = buffer
+        self._cells = buffer.cells
         self._at: dict[Labels, int] = {}
 
     def take_over(self, labels: Labels, at: int, width: int) -> None:
-        """Go on with the series that another worker has begun at ``at``."""
+        """Continue the series that another worker has started at ``at``."""
         if len(labels) == len(self.labels) and width == self.width:
             self._at[labels] = at
 
     def begin(self) -> None:
-        """What has no labels is there from the start, with nothing counted."""
+        """Create the series of an instrument without labels, so that it is exported from the start."""
         if not self.labels and not self._at:
             self._new(())
 
     def cells(self) -> list[tuple[Labels, list[float]]]:
-        """Every series and its numbers; another thread may ask."""
+        """Return every series with its numbers. Thread-safe."""
         return [(labels, list(self._cells[at : at + self.counted])) for labels, at in list(self._at.items())]
 
     def _new(self, values: Labels) -> int:
-        """The first cell of a series that is counted for the first time."""
+        """Create a series and return its first cell."""
         short = tuple(value[:MAX_LABEL_LENGTH] for value in values)
         if short in self._at:
             return self._at[short]
         if len(self._at) < MAX_SERIES:
-            at = self._board.add(self.name, short, self.width, SPARE)
+            at = self._board.add(self.name, short, self.width, RESERVED_BYTES)
             if at != SCRATCH:
                 self._at[short] = at
                 return at
@@ -76,7 +78,7 @@ class Instrument:
 
 
 class Counter(Instrument):
-    """A sum that only grows."""
+    """A sum that only increases."""
 
     def add(self, amount: float, *values: str) -> None:
         """Add ``amount`` to the series of these label values."""
@@ -87,21 +89,22 @@ class Counter(Instrument):
 
     @property
     def series(self) -> dict[Labels, float]:
-        """What has been counted, by label values."""
+        """The counts by label values."""
         return {values: self._cells[at] for values, at in self._at.items()}
 
 
 class Gauge(Counter):
-    """A number that goes up and down: ``add`` also takes negative amounts.
+    """A number that goes up and down; ``add`` accepts negative amounts.
 
-    What several workers say is added up; where each of them says the same of one thing, their greatest counts.
+    Values of several workers are summed; with ``greatest`` their maximum counts, for values that each worker reports
+    for the same thing.
     """
 
     kind = "gauge"
 
     def __init__(
         self,
-        board: SharedMetricsBuffer,
+        buffer: SharedMetricsBuffer,
         name: str,
         unit: str,
         description: str,
@@ -109,16 +112,16 @@ class Gauge(Counter):
         *,
         greatest: bool = False,
     ) -> None:
-        super().__init__(board, name, unit, description, labels)
+        super().__init__(buffer, name, unit, description, labels)
         self.greatest = greatest
 
     def take_over(self, labels: Labels, at: int, width: int) -> None:
-        """What the worker before had open is closed."""
+        """Reset the value of the previous worker."""
         self._cells[at : at + width] = memoryview(bytes(8 * width)).cast("d")
         super().take_over(labels, at, width)
 
     def set(self, number: float, *values: str) -> None:
-        """The series of these label values is ``number`` now."""
+        """Set the series of these label values to ``number``."""
         at = self._at.get(values)
         if at is None:
             at = self._new(values)
@@ -126,7 +129,7 @@ class Gauge(Counter):
 
 
 class TraceExemplar(NamedTuple):
-    """A value that was measured ``at`` some time (seconds since 1970) in a trace that is sampled."""
+    """A value measured ``at`` a time (seconds since 1970) in a sampled trace."""
 
     value: float
     at: float
@@ -134,18 +137,18 @@ class TraceExemplar(NamedTuple):
     span_id: bytes
 
 
-def exemplar(board: SharedMetricsBuffer, cell: int) -> TraceExemplar | None:
-    """The one at ``cell`` of ``board``, which another process may be writing; None where there is none."""
-    began = board.cells[cell]
-    value = board.cells[cell + 1]
-    ids = bytes(board.bytes[(cell + 2) * CELL : (cell + EXAMPLE) * CELL])
-    if not began or board.cells[cell] != began:
+def exemplar(buffer: SharedMetricsBuffer, cell: int) -> TraceExemplar | None:
+    """Read the exemplar at ``cell`` of ``buffer``; None if there is none or another process is writing it."""
+    started_at = buffer.cells[cell]
+    value = buffer.cells[cell + 1]
+    ids = bytes(buffer.bytes[(cell + 2) * CELL : (cell + EXEMPLAR_CELLS) * CELL])
+    if not started_at or buffer.cells[cell] != started_at:
         return None
-    return TraceExemplar(value, began, ids[:16], ids[16:])
+    return TraceExemplar(value, started_at, ids[:16], ids[16:])
 
 
 class Distribution:
-    """What one series of a histogram has seen: ``counts`` per bucket (the last one without a bound) and the sum."""
+    """The state of one histogram series: ``counts`` per bucket (the last one unbounded) and the sum."""
 
     __slots__ = ("counts", "total")
 
@@ -155,31 +158,31 @@ class Distribution:
 
 
 class Histogram(Instrument):
-    """How values are distributed over ``bounds``, each the inclusive upper end of its bucket."""
+    """A distribution of values over ``bounds``, the inclusive upper bounds of its buckets."""
 
     kind = "histogram"
-    remembers = False
-    """Whether each bucket remembers one of its values (``TracedHistogram``)."""
+    has_exemplars = False
+    """Whether each bucket keeps an exemplar (``TracedHistogram``)."""
 
     def __init__(
         self,
-        board: SharedMetricsBuffer,
+        buffer: SharedMetricsBuffer,
         name: str,
         unit: str,
         description: str,
         labels: Labels = (),
         bounds: Sequence[float] = SECONDS,
     ) -> None:
-        super().__init__(board, name, unit, description, labels)
+        super().__init__(buffer, name, unit, description, labels)
         self.bounds = tuple(bounds)
         self._sum = len(self.bounds) + 1
         self.counted = self._sum + 1
-        self.examples = self._sum if self.remembers else 0
-        """How many buckets remember one."""
-        self.width = self.counted + EXAMPLE * self.examples
+        self.exemplar_count = self._sum if self.has_exemplars else 0
+        """Number of buckets with exemplars."""
+        self.width = self.counted + EXEMPLAR_CELLS * self.exemplar_count
 
     def record(self, value: float, *values: str) -> int:
-        """Count ``value`` in the series of these label values; the cell of its bucket."""
+        """Record ``value`` in the series of these label values; return the cell of its bucket."""
         at = self._at.get(values)
         if at is None:
             at = self._new(values)
@@ -191,37 +194,37 @@ class Histogram(Instrument):
 
     @property
     def series(self) -> dict[Labels, Distribution]:
-        """What has been seen, by label values."""
+        """The distributions by label values."""
         return {values: Distribution(self._cells[at : at + self.counted].tolist()) for values, at in self._at.items()}
 
 
 class TracedHistogram(Histogram):
-    """A histogram of which each bucket remembers one of the last values that was measured in a sampled trace.
+    """A histogram whose buckets keep a recent value from a sampled trace as exemplar.
 
     Exemplars: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
     """
 
-    remembers = True
+    has_exemplars = True
 
     def record(self, value: float, *values: str) -> int:
-        """Count ``value`` in the series of these label values; the cell of its bucket."""
+        """Record ``value`` in the series of these label values; return the cell of its bucket."""
         bucket = super().record(value, *values)
-        if (place := current_span.get()) is not None and place.sampled:
+        if (context := current_span.get()) is not None and context.sampled:
             at = self._at.get(values)
-            if at is not None:  # who counts under ``OVERFLOW`` is no example
-                self._remember(at + self.counted + EXAMPLE * (bucket - at), value, place)
+            if at is not None:  # an overflow series has no exemplars
+                self._store_exemplar(at + self.counted + EXEMPLAR_CELLS * (bucket - at), value, context)
         return bucket
 
-    def _remember(self, cell: int, value: float, place: SpanContext) -> None:
+    def _store_exemplar(self, cell: int, value: float, context: SpanContext) -> None:
         cells, now = self._cells, time.time()
-        if now - cells[cell] >= EXAMPLE_SECONDS:
-            cells[cell] = 0  # first and last: half an example is none
+        if now - cells[cell] >= EXEMPLAR_SECONDS:
+            cells[cell] = 0  # cleared first and set last, so that readers detect a torn write
             cells[cell + 1] = value
-            self._board.bytes[(cell + 2) * CELL : (cell + EXAMPLE) * CELL] = place.trace_id + place.span_id
+            self._board.bytes[(cell + 2) * CELL : (cell + EXEMPLAR_CELLS) * CELL] = context.trace_id + context.span_id
             cells[cell] = now
 
-    def examples_of(self, labels: Labels) -> list[TraceExemplar]:
-        """What the buckets of a series remember; another thread may ask."""
+    def exemplars_of(self, labels: Labels) -> list[TraceExemplar]:
+        """Return the exemplars of a series. Thread-safe."""
         first = self._at[labels] + self.counted
-        found = [exemplar(self._board, first + EXAMPLE * bucket) for bucket in range(self.examples)]
+        found = [exemplar(self._board, first + EXEMPLAR_CELLS * bucket) for bucket in range(self.exemplar_count)]
         return [one for one in found if one is not None]

@@ -1,4 +1,4 @@
-"""Labels whose values are known beforehand: what a rule may compare them with (``app.cli.doctor.label_values``)."""
+"""Labels with known values, which alert rules are checked against (``app.cli.doctor.label_values``)."""
 
 from typing import Self
 
@@ -6,13 +6,13 @@ from app.base.errors import LeaseLost, ModelError, Unavailable
 
 
 class EnumLabel(str):
-    """The name of a label, and the ``values`` that are counted under it; empty stands for a label that is not there."""
+    """The name of a label with its ``values``; the empty value stands for a missing label."""
 
     __slots__ = ("values",)
     values: tuple[str, ...]
 
     def __new__(cls, name: str, *values: str) -> Self:
-        """A label called ``name``."""
+        """Create a label called ``name``."""
         label = super().__new__(cls, name)
         label.values = values
         return label

@@ -1,4 +1,4 @@
-"""Lines on their way out: nobody waits for a sink that takes none, such as a pipe that is not read."""
+"""Write log lines from a background thread; drop them if the sink blocks, such as a pipe that is not read."""
 
 import contextlib
 import os
@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 
 MAX_PENDING_LINES = 10_000
-"""Lines that may wait; what comes then is dropped, and counted."""
+"""Queued lines; more are dropped and counted."""
 LAST_SECONDS = 1.0
-"""How long the last lines of a process may take."""
+"""Timeout of the final flush."""
 
 
 class LineWriter:
-    """Writes lines to the file descriptor ``out`` from a thread of its own, in order.
+    """Writes lines to the file descriptor ``out`` from a thread, in order.
 
-    ``report`` is called from that thread with the number of lines that were dropped, once lines get through again.
+    ``report`` is called from that thread with the number of dropped lines, once writing works again.
     """
 
     def __init__(
@@ -34,8 +34,10 @@ class LineWriter:
         self.dropped = 0
 
     def write(self, line: str) -> None:
-        """Send ``line``, which ends itself; from any thread, never blocking."""
-        if self._waiting.qsize() >= self._max_pending and threading.get_ident() != self._writer:  # a report always fits
+        """Queue ``line``, which includes its line end. Thread-safe; never blocks."""
+        if (
+            self._waiting.qsize() >= self._max_pending and threading.get_ident() != self._writer
+        ):  # reports are never dropped
             self.dropped += 1
             return
         if not self._begun:
@@ -45,7 +47,7 @@ class LineWriter:
         self._waiting.put(line)
 
     def flush(self, seconds: float = LAST_SECONDS) -> None:
-        """Wait until all lines are out, for ``seconds`` at most."""
+        """Wait until all lines are written, for at most ``seconds``."""
         deadline = time.monotonic() + seconds
         while self._written < self._taken and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -63,11 +65,11 @@ class LineWriter:
 
 
 def write_all(out: int, data: bytes) -> bool:
-    """Write ``data``, however long that takes; whether there was somebody to write to."""
+    """Write ``data``, blocking as long as needed; False if the descriptor is closed or broken."""
     while data:
         try:
             data = data[os.write(out, data) :]
-        except BlockingIOError:  # whoever shares the descriptor has made it so
+        except BlockingIOError:  # another process has made the shared descriptor non-blocking
             poll = select.poll()
             poll.register(out, select.POLLOUT)
             poll.poll()
@@ -77,7 +79,9 @@ def write_all(out: int, data: bytes) -> bool:
 
 
 def write_now(out: int, data: bytes) -> bool:
-    """Write ``data`` if that goes at once; whether it did. At most 4096 bytes, which a pipe takes whole or not."""
+    """Write ``data`` if that is possible without blocking; whether it was. At most 4096 bytes, which a pipe writes
+    atomically.
+    """
     poll = select.poll()
     poll.register(out, select.POLLOUT)
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Log lines: events with fields, as JSON in production and readable on a console in development."""
+"""Structured logs: JSON in production, readable on a console in development."""
 
 import logging
 import sys
@@ -18,35 +18,36 @@ SECRET_FIELDS = frozenset(
     {"authorization", "api_key", "apikey", "x_api_key", "cookie", "password", "pepper", "secret"}
     | {"access_token", "refresh_token", "token", "database_url", "redis_url"}
 )
-"""Fields that are never shown. Nobody should log them; this is the second wall."""
+"""Fields whose values are hidden; a second line of defence, since code must not log them."""
 QUIET = ("asyncio", "sqlalchemy", "app.infra.db.pool", "alembic", "aiohttp", "urllib3", "_granian")
-"""Loggers of libraries that say too much below a warning, SQL texts among it. SQLAlchemy names that of a pool after
-the pool's class, which is ours."""
+"""Library loggers that are limited to warnings, as they log SQL and other details. SQLAlchemy names a pool's logger
+after its class, which is ours.
+"""
 
 EXPORTER = "opentelemetry"
 EXPORTER_SECONDS = 60.0
-"""How often it may say the same: a collector that is away is no news."""
+"""Minimum interval of equal messages of the exporter: an unreachable collector would repeat them."""
 
 Fields = MutableMapping[str, Any]
 
 
 class LogOutput(Protocol):
-    """Where lines go."""
+    """A sink for log lines."""
 
     def write(self, text: str, /) -> object:
-        """Take a line with its end."""
+        """Write a line, which includes its line end."""
         ...
 
 
 def set_up(
     level: str = "INFO", layout: Literal["console", "json"] = "console", stream: LogOutput | None = None
 ) -> LineWriter:
-    """Send structlog's events and the standard library's records to ``stream``, or to standard output without blocking.
+    """Send structlog events and standard library records to ``stream``, or to standard output without blocking.
 
-    ``level`` is one of the standard names. Call it once, before anything logs. The answer is what leads to standard
-    output: flush it at the end.
+    ``level`` is a standard level name. Call it once, before anything logs. Returns the writer of standard output: flush
+    it at the end.
     """
-    least = logging.getLevelNamesMapping()[level.upper()]
+    min_level = logging.getLevelNamesMapping()[level.upper()]
     lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, _report)
     out = stream or lines
     structlog.configure(
@@ -57,13 +58,13 @@ def set_up(
             _hide_secrets,
             *_rendering(layout),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        wrapper_class=structlog.make_filtering_bound_logger(min_level),
         logger_factory=lambda name="app": LogSink(out, name),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=least, handlers=[_Bridge()], force=True)
+    logging.basicConfig(level=min_level, handlers=[_Bridge()], force=True)
     for name in QUIET:
-        logging.getLogger(name).setLevel(max(least, logging.WARNING))
+        logging.getLogger(name).setLevel(max(min_level, logging.WARNING))
     return lines
 
 
@@ -82,33 +83,33 @@ def _rendering(layout: str) -> list[Callable[..., Any]]:
 
 
 class LogSink:
-    """Writes rendered lines; ``name`` is the module that logs."""
+    """Writes rendered lines; ``name`` is the logging module."""
 
     def __init__(self, out: LogOutput, name: str) -> None:
         self._out = out
         self.name = name
 
     def msg(self, line: str) -> None:
-        """Write ``line`` and its end in one go, so that lines of several processes don't mix."""
+        """Write ``line`` and its line end at once, so that lines of several processes do not interleave."""
         self._out.write(line + "\n")
 
     debug = info = warning = error = critical = msg
 
 
 class _Bridge(logging.Handler):
-    """Takes the standard library's records over."""
+    """Forwards records of the standard library's logging."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._again: dict[tuple[str, str], float] = {}
+        self._muted_until: dict[tuple[str, str], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log ``record``; what the exporter of telemetry says again and again, once a minute."""
+        """Log ``record``; equal messages of the telemetry exporter at most once per minute."""
         if record.name.startswith(EXPORTER):
             what, now = (record.name, str(record.msg)), time.monotonic()
-            if now < self._again.get(what, 0.0):
+            if now < self._muted_until.get(what, 0.0):
                 return
-            self._again[what] = now + EXPORTER_SECONDS
+            self._muted_until[what] = now + EXPORTER_SECONDS
         log = structlog.get_logger(record.name)
         log.log(max(record.levelno // 10 * 10, logging.DEBUG), record.getMessage(), exc_info=record.exc_info)
 
@@ -117,9 +118,9 @@ def _add_request(logger: LogSink, _method: str, fields: Fields) -> Fields:
     fields["logger"] = logger.name
     if request_id := request.get():
         fields.setdefault("request_id", request_id)
-    if (place := current_span.get()) is not None:
-        fields["trace_id"] = place.trace_id.hex()
-        fields["span_id"] = place.span_id.hex()
+    if (context := current_span.get()) is not None:
+        fields["trace_id"] = context.trace_id.hex()
+        fields["span_id"] = context.span_id.hex()
     return fields
 
 

@@ -1,8 +1,7 @@
-"""Every instrument of this program, declared once (docs/reference/metrics.md is generated from here).
+"""All metric instruments, declared once (docs/reference/metrics.md is generated from here).
 
-Names and units follow the OpenTelemetry semantic conventions, those of models in the version that the contract of this
-program was written for; ``LATEST`` has what they are called since. Labels are bounded: never an id, never what a client
-sent.
+Names and units follow the OpenTelemetry semantic conventions, for models in an earlier version; ``LATEST`` maps them to
+the current names. Labels have bounded values: never an id, never a client's input.
 """
 
 from app.infra.telemetry import labels as of
@@ -17,7 +16,7 @@ LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0
 POOL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 OPT_IN = "gen_ai_latest_experimental"
-"""What ``OTEL_SEMCONV_STABILITY_OPT_IN`` must name for ``LATEST``."""
+"""The value of ``OTEL_SEMCONV_STABILITY_OPT_IN`` that selects ``LATEST``."""
 LATEST = {
     "gen_ai.client.operation.duration": "gen_ai.client.inference.duration",
     "gen_ai.server.time_to_first_token": "gen_ai.client.inference.time_to_first_chunk",
@@ -28,142 +27,154 @@ _POOL = (of.POOL,)
 
 
 class ServerMeters:
-    """The process, its requests and its connections."""
+    """Metrics of the process, its requests and its connections."""
 
-    def __init__(self, board: SharedMetricsBuffer) -> None:
+    def __init__(self, buffer: SharedMetricsBuffer) -> None:
         self.http_server_request_duration = TracedHistogram(
-            board,
+            buffer,
             "http.server.request.duration",
             "s",
             "Duration of HTTP server requests, streams until their end.",
             (of.METHOD, "http.route", of.HTTP_STATUS),
         )
-        self.streams_open = Gauge(
-            board, "agent.streams.open", "{stream}", "Answers that are being streamed or waited for now."
-        )
+        self.streams_open = Gauge(buffer, "agent.streams.open", "{stream}", "Open streaming and long-poll responses.")
         self.loop_lag = Histogram(
-            board, "agent.event_loop.lag", "s", "How late the event loop runs a timer.", bounds=LAG_SECONDS
+            buffer, "agent.event_loop.lag", "s", "Delay with which the event loop runs a timer.", bounds=LAG_SECONDS
         )
         self.tasks = Gauge(
-            board, "agent.event_loop.tasks", "{task}", "Tasks of the event loops, those of open requests included."
+            buffer, "agent.event_loop.tasks", "{task}", "Tasks of the event loops, including those of open requests."
         )
         self.pool_connections = Gauge(
-            board,
+            buffer,
             "db.client.connection.count",
             "{connection}",
             "Database connections of the pool, by state.",
             (of.POOL, of.POOL_STATE),
         )
         self.pool_most = Gauge(
-            board, "db.client.connection.max", "{connection}", "Connections that the pool may have.", _POOL
+            buffer, "db.client.connection.max", "{connection}", "Maximum connections of the pool.", _POOL
         )
         self.pool_waiting = Gauge(
-            board, "db.client.connection.pending_requests", "{request}", "Who waits for a connection now.", _POOL
+            buffer, "db.client.connection.pending_requests", "{request}", "Requests that wait for a connection.", _POOL
         )
         self.pool_timeouts = Counter(
-            board, "db.client.connection.timeouts", "{timeout}", "Waits for a connection that were given up.", _POOL
+            buffer, "db.client.connection.timeouts", "{timeout}", "Waits for a connection that timed out.", _POOL
         )
         self.pool_wait = Histogram(
-            board,
+            buffer,
             "db.client.connection.wait_time",
             "s",
-            "How long it took to get a connection, those included that had to be made.",
+            "Time to get a connection, including new ones.",
             _POOL,
             POOL_SECONDS,
         )
         self.pool_use = Histogram(
-            board, "db.client.connection.use_time", "s", "How long a connection was in use.", _POOL, POOL_SECONDS
+            buffer, "db.client.connection.use_time", "s", "Time that a connection was in use.", _POOL, POOL_SECONDS
         )
-        self.workers = Gauge(board, "agent.workers", "{worker}", "Worker processes that serve now.")
-        self.cpu = Counter(board, "process.cpu.time", "s", "CPU time of the workers.", (of.CPU_MODE,))
-        self.memory = Gauge(board, "process.memory.usage", "By", "Resident memory of the workers.")
+        self.workers = Gauge(buffer, "agent.workers", "{worker}", "Running worker processes.")
+        self.cpu = Counter(buffer, "process.cpu.time", "s", "CPU time of the workers.", (of.CPU_MODE,))
+        self.memory = Gauge(buffer, "process.memory.usage", "By", "Resident memory of the workers.")
         self.descriptors = Gauge(
-            board, "process.unix.file_descriptor.count", "{file_descriptor}", "Open descriptors of the workers."
+            buffer, "process.unix.file_descriptor.count", "{file_descriptor}", "Open descriptors of the workers."
         )
         self.lines_dropped = Counter(
-            board, "agent.log.dropped", "{line}", "Log lines that nobody took in time and that were thrown away."
+            buffer, "agent.log.dropped", "{line}", "Log lines that were dropped because the sink blocked."
         )
         self.push_failures = Counter(
-            board, "agent.otlp.failures", "{request}", "Requests of the OTLP exporter that failed.", (of.SIGNAL,)
+            buffer, "agent.otlp.failures", "{request}", "Requests of the OTLP exporter that failed.", (of.SIGNAL,)
         )
         self.spans_dropped = Counter(
-            board, "agent.otlp.spans_dropped", "{span}", "Spans that could not be sent, or not soon enough."
+            buffer,
+            "agent.otlp.spans_dropped",
+            "{span}",
+            "Spans that were dropped because export failed or was too slow.",
         )
 
 
-class StandingMeters(ServerMeters):
-    """How things stand: sampled every few seconds, and watched by the rules in ``deploy/prometheus``."""
+class StatusMeters(ServerMeters):
+    """Status metrics, sampled every few seconds and used by the alerts in ``deploy/prometheus``."""
 
-    def __init__(self, board: SharedMetricsBuffer) -> None:
-        super().__init__(board)
-        self._declare_standing(board)
-        self.streams_limit = Gauge(board, "agent.streams.limit", "{stream}", "Answers that may be open at once.")
+    def __init__(self, buffer: SharedMetricsBuffer) -> None:
+        super().__init__(buffer)
+        self._declare_status(buffer)
+        self.streams_limit = Gauge(buffer, "agent.streams.limit", "{stream}", "Maximum open responses.")
         self.slo_target = Gauge(
-            board, "agent.slo.target", "1", "The part of events that shall be good.", (of.SLO,), greatest=True
+            buffer, "agent.slo.target", "1", "Objective: the fraction of good events.", (of.SLO,), greatest=True
         )
         self.redis_connected = Gauge(
-            board, "agent.redis.connected", "{worker}", "Workers that reach Redis, where one is set.", (of.USE,)
+            buffer, "agent.redis.connected", "{worker}", "Workers that reach Redis, if configured.", (of.USE,)
         )
         self.redis_memory = Gauge(
-            board, "agent.redis.memory", "By", "Memory of Redis, used and at most.", (of.STATE,), greatest=True
+            buffer, "agent.redis.memory", "By", "Memory of Redis, used and limit.", (of.STATE,), greatest=True
         )
-        self.secret_age = Gauge(
-            board, "agent.secret.age", "s", "How old the file of a secret is.", ("name",), greatest=True
-        )
+        self.secret_age = Gauge(buffer, "agent.secret.age", "s", "Age of a secret's file.", ("name",), greatest=True)
         self.secret_refused = Gauge(
-            board, "agent.secret.refused", "{secret}", "1 while a new value is not used.", ("name",), greatest=True
+            buffer,
+            "agent.secret.refused",
+            "{secret}",
+            "1 while a new value of the secret is refused.",
+            ("name",),
+            greatest=True,
         )
         self.storage_size = Gauge(
-            board, "agent.storage.size", "By", "Size of the database, and of parts of it.", (of.PART,), greatest=True
+            buffer, "agent.storage.size", "By", "Size of the database, and of parts of it.", (of.PART,), greatest=True
         )
         self.storage_limit = Gauge(
-            board, "agent.storage.limit", "By", "Its room, as the settings say; 0: not told.", greatest=True
+            buffer,
+            "agent.storage.limit",
+            "By",
+            "Disk size of the database from the settings; 0: unknown.",
+            greatest=True,
         )
         self.budget_used = Gauge(
-            board,
+            buffer,
             "agent.budget.used",
             "1",
-            "The part used of today's dollars, or of the bytes that may be stored, by the tenant nearest to its limit.",
+            "Highest used fraction of a tenant's daily dollars, or of its storage limit.",
             (of.BUDGET,),
             greatest=True,
         )
         self.runs_orphaned = Gauge(
-            board, "agent.runs.orphaned", "{run}", "Runs under way whose lease nobody renews.", greatest=True
+            buffer, "agent.runs.orphaned", "{run}", "Running runs with an expired lease.", greatest=True
         )
-        self.oldest_run = Gauge(
-            board, "agent.runs.oldest_age", "s", "How long the oldest run that is under way has taken.", greatest=True
-        )
+        self.oldest_run = Gauge(buffer, "agent.runs.oldest_age", "s", "Age of the oldest running run.", greatest=True)
 
-    def _declare_standing(self, board: SharedMetricsBuffer) -> None:
+    def _declare_status(self, buffer: SharedMetricsBuffer) -> None:
         self.workers_ready = Gauge(
-            board, "agent.workers.ready", "{worker}", "Workers that are started, not draining, and have their database."
+            buffer,
+            "agent.workers.ready",
+            "{worker}",
+            "Workers that have started, do not drain, and reach the database.",
         )
         self.workers_lost = Counter(
-            board, "agent.worker.lost", "{worker}", "Workers that ended without closing, and were replaced."
+            buffer,
+            "agent.worker.lost",
+            "{worker}",
+            "Workers that exited without a graceful shutdown, and were replaced.",
         )
-        self.uptime = Gauge(board, "process.uptime", "s", "How long the server has been up.", greatest=True)
+        self.uptime = Gauge(buffer, "process.uptime", "s", "Uptime of the server.", greatest=True)
         self.migrations_lacking = Gauge(
-            board, "agent.migrations.lacking", "{migration}", "Migrations that the database lacks.", greatest=True
+            buffer, "agent.migrations.lacking", "{migration}", "Pending migrations.", greatest=True
         )
         self.migrations_ahead = Gauge(
-            board, "agent.migrations.ahead", "1", "1 while the database is newer than this program.", greatest=True
+            buffer, "agent.migrations.ahead", "1", "1 while the database is newer than this program.", greatest=True
         )
 
 
-class Meters(StandingMeters):
-    """The instruments of one worker, on its ``board``. Built by the wiring and passed to who counts.
+class Meters(StatusMeters):
+    """The instruments of one worker, in its ``buffer``.
 
-    ``latest``: models are counted under the names of ``LATEST``.
+    ``latest``: use the names of ``LATEST`` for models.
     """
 
-    def __init__(self, board: SharedMetricsBuffer | None = None, *, latest: bool = False) -> None:
-        self.board = board = board or SharedMetricsBuffer()
-        super().__init__(board)
+    def __init__(self, buffer: SharedMetricsBuffer | None = None, *, latest: bool = False) -> None:
+        self.buffer = buffer = buffer or SharedMetricsBuffer()
+        super().__init__(buffer)
         names = LATEST if latest else {}
-        self._declare_runs(board)
-        self._declare_caches(board)
+        self._declare_runs(buffer)
+        self._declare_caches(buffer)
         self.model_duration = TracedHistogram(
-            board,
+            buffer,
             names.get("gen_ai.client.operation.duration", "gen_ai.client.operation.duration"),
             "s",
             "Duration of calls to a model.",
@@ -171,15 +182,15 @@ class Meters(StandingMeters):
             MODEL_SECONDS,
         )
         self.first_token = TracedHistogram(
-            board,
+            buffer,
             names.get("gen_ai.server.time_to_first_token", "gen_ai.server.time_to_first_token"),
             "s",
-            "From the question to the first piece of a model's answer, tries that failed included.",
+            "Time from the request to the first chunk of a model's response, including failed attempts.",
             _MODEL,
             FIRST_TOKEN_SECONDS,
         )
         self.model_tokens = Histogram(
-            board,
+            buffer,
             "gen_ai.client.token.usage",
             "{token}",
             "Tokens read and written by a model.",
@@ -187,111 +198,111 @@ class Meters(StandingMeters):
             TOKENS,
         )
         self.tool_duration = TracedHistogram(
-            board,
+            buffer,
             "gen_ai.execute_tool.duration",
             "s",
             "Duration of tool calls.",
             ("gen_ai.tool.name", of.TOOL_TROUBLE),
             MODEL_SECONDS,
         )
-        self._declare_models(board)
-        self._open(board)
+        self._declare_models(buffer)
+        self._open(buffer)
 
-    def _declare_models(self, board: SharedMetricsBuffer) -> None:
-        """What the conventions have no names for."""
+    def _declare_models(self, buffer: SharedMetricsBuffer) -> None:
+        """Declare metrics that the conventions do not define."""
         model_labels = ("gen_ai.provider.name", "gen_ai.request.model")
         self.model_attempts = Counter(
-            board,
+            buffer,
             "agent.model.attempts",
             "{attempt}",
-            "Requests to providers, each try counted, and how they failed.",
+            "Requests to providers, including retries, by error.",
             (*model_labels, of.MODEL_TROUBLE),
         )
         self.model_fallbacks = Counter(
-            board,
+            buffer,
             "agent.model.fallbacks",
             "{call}",
-            "Calls that went on to the next model, by who was left.",
+            "Calls that failed over to the next model, by the model that failed.",
             model_labels,
         )
         self.model_cost = Counter(
-            board, "agent.model.cost", "{USD}", "What models have cost, by the price list.", model_labels
+            buffer, "agent.model.cost", "{USD}", "Cost of models by the price list.", model_labels
         )
         self.breaker_open = Gauge(
-            board,
+            buffer,
             "agent.model.breaker.open",
             "{worker}",
-            "Workers that do not ask a provider at the moment.",
+            "Workers whose circuit breaker for a provider is open.",
             model_labels[:1],
         )
 
-    def _declare_runs(self, board: SharedMetricsBuffer) -> None:
-        self.runs = Counter(board, "agent.runs", "{run}", "Runs that ended.", (of.RUN_STATUS, "assistant"))
+    def _declare_runs(self, buffer: SharedMetricsBuffer) -> None:
+        self.runs = Counter(buffer, "agent.runs", "{run}", "Runs that ended.", (of.RUN_STATUS, "assistant"))
         self.run_duration = TracedHistogram(
-            board, "agent.run.duration", "s", "Start to end of a run.", (of.RUN_STATUS, "assistant"), RUN_SECONDS
+            buffer, "agent.run.duration", "s", "Duration of runs.", (of.RUN_STATUS, "assistant"), RUN_SECONDS
         )
         self.runs_left = Counter(
-            board,
+            buffer,
             "agent.runs.left_behind",
             "{run}",
-            "Runs that ended while their code went on: it did not stop when its time was over or it was cancelled.",
+            "Runs that ended while their code still ran: it did not stop on a timeout or cancellation.",
             ("assistant",),
         )
-        self.runs_active = Gauge(board, "agent.runs.active", "{run}", "Runs that are worked on now.")
+        self.runs_active = Gauge(buffer, "agent.runs.active", "{run}", "Runs in execution.")
         self.queue_depth = Gauge(
-            board,
+            buffer,
             "agent.queue.depth",
             "{run}",
-            "Runs in the database whose time has come and that wait for their turn, at most 10,000 counted.",
+            "Pending runs that are due, counted up to 10,000.",
             greatest=True,
         )
         self.queue_age = Gauge(
-            board, "agent.queue.oldest_age", "s", "How long the oldest of them has waited.", greatest=True
+            buffer, "agent.queue.oldest_age", "s", "Waiting time of the oldest pending run.", greatest=True
         )
         self.checkpoints = Histogram(
-            board,
+            buffer,
             "agent.checkpoint.duration",
             "s",
-            "From a step's end until it is durable; else LeaseLost, cancelled or Unavailable (the database).",
+            "Time from a step's end until its checkpoint is durable, by error.",
             (of.STEP_TROUBLE,),
         )
         self.leases_lost = Counter(
-            board, "agent.lease.lost", "{run}", "Runs stopped here because their lease was lost."
+            buffer, "agent.lease.lost", "{run}", "Runs that stopped because their lease was lost."
         )
-        self.webhooks = Counter(board, "agent.webhooks", "{attempt}", "Webhook calls, by outcome.", (of.WEBHOOK,))
+        self.webhooks = Counter(buffer, "agent.webhooks", "{attempt}", "Webhook calls, by outcome.", (of.WEBHOOK,))
         self.ratelimit_rejected = Counter(
-            board, "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", (of.LIMIT,)
+            buffer, "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", (of.LIMIT,)
         )
         self.secret_rotations = Counter(
-            board,
+            buffer,
             "agent.secret.rotations",
             "{rotation}",
-            "Secrets that were read anew, and new ones that were refused.",
+            "Reloaded secrets, and new values that were refused.",
             ("name", of.SECRET),
         )
-        self.tool_calls = Counter(board, "agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", of.TOOL))
+        self.tool_calls = Counter(buffer, "agent.tool.calls", "{call}", "Tool calls that ended.", ("tool", of.TOOL))
 
-    def _declare_caches(self, board: SharedMetricsBuffer) -> None:
+    def _declare_caches(self, buffer: SharedMetricsBuffer) -> None:
         self.cache_requests = Counter(
-            board,
+            buffer,
             "agent.cache.requests",
             "{value}",
-            "Values that were looked for in a cache, by outcome: the hit ratio is `hit` and `shared` over all.",
+            "Cache requests by outcome; the hit ratio is `hit` plus `shared` over all.",
             (of.CACHE, of.CACHE_OUTCOME),
         )
         self.cache_tokens = Counter(
-            board,
+            buffer,
             "agent.cache.tokens",
             "{token}",
-            "Tokens of answers that came out of the cache: they were not paid for.",
+            "Tokens of responses from the cache, which cost nothing.",
             ("gen_ai.provider.name", "gen_ai.request.model", of.TOKEN_TYPE),
         )
 
-    def _open(self, board: SharedMetricsBuffer) -> None:
-        """Take over what a worker before has counted; what its declarations no longer are is left alone."""
-        lost = board.occupy()
+    def _open(self, buffer: SharedMetricsBuffer) -> None:
+        """Take over the series of a previous worker, except those with another declaration."""
+        lost = buffer.occupy()
         declared = {part.name: part for part in self.instruments()}
-        for row in board.refresh():
+        for row in buffer.refresh():
             if row.name in declared:
                 declared[row.name].take_over(row.labels, row.at, row.width)
         for part in declared.values():
@@ -300,5 +311,5 @@ class Meters(StandingMeters):
             self.workers_lost.add(1)
 
     def instruments(self) -> list[Counter | Gauge | Histogram]:
-        """All of them, in the order of their declaration."""
+        """Return all instruments, in the order of their declaration."""
         return [part for part in vars(self).values() if isinstance(part, Counter | Histogram)]

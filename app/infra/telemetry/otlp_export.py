@@ -1,6 +1,6 @@
-"""Pushes spans and metrics by OTLP/HTTP, with the transport of the OpenTelemetry SDK: its variables just work.
+"""Export spans and metrics by OTLP/HTTP, over the transport of the OpenTelemetry SDK, whose variables apply.
 
-Imported where an endpoint is set: the SDK takes 16 MB and 0.15 s.
+Import it only if an endpoint is set: the SDK takes 16 MB and 0.15 s.
 """
 
 import contextlib
@@ -29,51 +29,52 @@ log = structlog.get_logger(__name__)
 SCOPE = "agent-service"
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.41.0"
 LAST_SECONDS = 2.0
-"""How long what is left may take at the end."""
+"""Timeout of the final export."""
 
-PIECE = 64
-"""Spans that are encoded in a row, by the event loop, in a tenth of a millisecond: each takes half of what it takes
-among other work, and no other thread has to ask for the interpreter."""
+ENCODE_BATCH = 64
+"""Spans that the event loop encodes at once, in 0.1 ms: in a batch each takes half the time, and no other thread has to
+wait for the interpreter lock.
+"""
 
-_PLACES = UUID("5f7f2f3c-53c2-4c8e-9f0a-0d6c1b7e9a11")
+_INSTANCES = UUID("5f7f2f3c-53c2-4c8e-9f0a-0d6c1b7e9a11")
 
 
 def resource_of(meters: Meters, version: str) -> Resource:
-    """Who tells: what ``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME`` say, and what we know where they do not.
+    """Return the resource: ``OTEL_RESOURCE_ATTRIBUTES`` and ``OTEL_SERVICE_NAME``, completed by our defaults.
 
-    The id of an instance belongs to a worker's place: who comes after one that died goes on with its counts.
+    The instance id belongs to a worker's slot: the successor of a dead worker continues its counts.
     """
     given = Resource.create()
-    board = meters.board
+    buffer = meters.buffer
     ours = {
         "service.name": SCOPE,
         "service.version": version,
-        "service.instance.id": str(uuid5(_PLACES, f"{socket.gethostname()} {board.began} {board.number}")),
+        "service.instance.id": str(uuid5(_INSTANCES, f"{socket.gethostname()} {buffer.created_at} {buffer.number}")),
     }
-    said = {key: value for key, value in given.attributes.items() if not str(value).startswith("unknown_service")}
-    return Resource({**ours, **said})
+    configured = {key: value for key, value in given.attributes.items() if not str(value).startswith("unknown_service")}
+    return Resource({**ours, **configured})
 
 
 class _SpanExporter(OTLPSpanExporter):
     """The SDK's exporter for spans that are encoded already."""
 
     def send(self, request: bytes) -> bool:
-        """Whether a collector took ``request``."""
+        """Send ``request``; whether a collector accepted it."""
         return bool(self._client.export(request).success)
 
 
 class _Pusher:
-    """A thread that pushes every ``seconds``, when it is woken, and at the end."""
+    """A thread that exports every ``seconds``, when woken, and on shutdown."""
 
     def __init__(self, name: str, seconds: float) -> None:
         self._seconds = seconds
         self._wake = threading.Event()
-        self._ends = False
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.failures = 0
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -81,29 +82,29 @@ class _Pusher:
         while not ends:
             woken = self._wake.wait(self._seconds)
             self._wake.clear()
-            ends = self._ends
-            self.push(all_of_it=ends or not woken)
+            ends = self._stopping
+            self.push(everything=ends or not woken)
 
-    def push(self, *, all_of_it: bool) -> None:
-        """Send what there is; unless it shall be ``all_of_it``, what is worth a request."""
+    def push(self, *, everything: bool) -> None:
+        """Export what is queued: everything, or only full batches."""
         raise NotImplementedError
 
-    def end(self, deadline: float) -> None:
-        """Push what is left, until ``deadline``."""
-        self._ends = True
+    def shut_down(self, deadline: float) -> None:
+        """Export what is left, until ``deadline``."""
+        self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class SpanPusher(_Pusher):
-    """Gathers spans, encodes them, sends them in batches. A queue that is full drops, and counts."""
+    """Queues spans, encodes them and sends them in batches. Spans beyond the queue are dropped and counted."""
 
     def __init__(self, settings: TelemetrySettings, resource: Resource, version: str) -> None:
         super().__init__("spans", settings.span_delay / 1000)
         self._max_queued = settings.span_queue
         self._batch = min(settings.span_batch, self._max_queued)
-        self._longest = settings.max_attribute_length
+        self._max_length = settings.max_attribute_length
         self._envelope = OtlpEnvelope(_plain(resource), SCOPE, version, SCHEMA_URL)
         self._ended: deque[Span] = deque()
         self._encoded: deque[bytes] = deque()
@@ -111,40 +112,40 @@ class SpanPusher(_Pusher):
         self.dropped = 0
 
     def take(self, span: Span) -> None:
-        """``span`` has ended (``app.infra.telemetry.tracing.SpanSink``)."""
+        """Queue an ended span (``app.infra.telemetry.tracing.SpanSink``)."""
         ended = self._ended
         ended.append(span)
-        if len(ended) >= PIECE:
+        if len(ended) >= ENCODE_BATCH:
             self._encode()
             if len(self._encoded) >= self._batch:
                 self._wake.set()
 
     def _encode(self) -> None:
-        """Encode what has ended, if it finds room. Both threads may, and each span is taken by one."""
+        """Encode ended spans while the queue has space. Called from both threads; each span is taken by one."""
         with contextlib.suppress(IndexError):
             while len(self._encoded) < self._max_queued:
-                self._encoded.append(encoded(self._ended.popleft(), self._longest))
+                self._encoded.append(encoded(self._ended.popleft(), self._max_length))
             self.dropped += len(self._ended)
             self._ended.clear()
 
-    def push(self, *, all_of_it: bool) -> None:
-        """Send what waits, in batches: the last one, which is not full, waits for more unless it shall go too."""
-        if all_of_it:
+    def push(self, *, everything: bool) -> None:
+        """Send queued spans in batches; a partial batch waits for more, unless ``everything`` is set."""
+        if everything:
             self._encode()
-        while len(self._encoded) >= (1 if all_of_it else self._batch):
+        while len(self._encoded) >= (1 if everything else self._batch):
             batch = [self._encoded.popleft() for _ in range(min(self._batch, len(self._encoded)))]
             if not self._exporter.send(self._envelope.around(batch)):
                 self.failures += 1
                 self.dropped += len(batch)
 
-    def end(self, deadline: float) -> None:
-        """Send the last."""
-        super().end(deadline)
+    def shut_down(self, deadline: float) -> None:
+        """Send the remaining spans."""
+        super().shut_down(deadline)
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class MetricPusher(_Pusher):
-    """Sends what this worker has counted."""
+    """Exports the metrics of this worker."""
 
     def __init__(self, settings: TelemetrySettings, meters: Meters, resource: Resource, version: str) -> None:
         super().__init__("metrics", settings.metric_interval / 1000)
@@ -152,19 +153,19 @@ class MetricPusher(_Pusher):
         self._snapshots = MetricsSnapshots(meters, resource, (SCOPE, version, SCHEMA_URL), delta=delta)
         self._exporter = OTLPMetricExporter()
 
-    def push(self, *, all_of_it: bool) -> None:
-        """Send a snapshot."""
+    def push(self, *, everything: bool) -> None:
+        """Export a snapshot."""
         if self._exporter.export(self._snapshots.take()) is not MetricExportResult.SUCCESS:
             self.failures += 1
 
-    def end(self, deadline: float) -> None:
-        """Send the last."""
-        super().end(deadline)
+    def shut_down(self, deadline: float) -> None:
+        """Export the last snapshot."""
+        super().shut_down(deadline)
         self._exporter.shutdown()
 
 
 class OtlpPush:
-    """What is pushed from this process; ``take`` is where spans go, if any."""
+    """The exporters of this process; ``take`` is the sink for spans, if spans are exported."""
 
     def __init__(self, settings: TelemetrySettings, meters: Meters, version: str) -> None:
         resource = resource_of(meters, version)
@@ -179,12 +180,12 @@ class OtlpPush:
             self._pushers["metrics"] = MetricPusher(settings, meters, resource, version)
 
     def start(self) -> None:
-        """Begin to push."""
+        """Start the exporters."""
         for pusher in self._pushers.values():
             pusher.start()
 
     def sample(self) -> None:
-        """Count what could not be sent."""
+        """Record failures as metrics."""
         for signal, pusher in self._pushers.items():
             self._count(self._meters.push_failures, signal, "failures", pusher)
             if isinstance(pusher, SpanPusher):
@@ -196,11 +197,11 @@ class OtlpPush:
             meter.add(now - before, *([signal] if meter.labels else []))
             self._reported[signal, name] = now
 
-    def end(self) -> None:
-        """Push what is left; blocks for a few seconds at most."""
+    def shut_down(self) -> None:
+        """Export what is left; blocks for a few seconds at most."""
         deadline = time.monotonic() + LAST_SECONDS
         for pusher in self._pushers.values():
-            pusher.end(deadline)
+            pusher.shut_down(deadline)
 
 
 def _plain(resource: Resource) -> dict[str, Any]:

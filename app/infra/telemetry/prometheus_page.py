@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable
 from itertools import accumulate, zip_longest
 
-from app.infra.telemetry.instruments import EXAMPLE, Counter, Gauge, Histogram, TraceExemplar, exemplar
+from app.infra.telemetry.instruments import EXEMPLAR_CELLS, Counter, Gauge, Histogram, TraceExemplar, exemplar
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.shared_buffer import Labels, SeriesRow, SharedMetricsBuffer
 
@@ -22,42 +22,42 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class MetricsPage:
-    """What ``GET /metrics`` answers: the sums of the ``boards`` of all workers, whichever of them is asked."""
+    """The response of ``GET /metrics``: totals over the ``buffers`` of all workers."""
 
-    def __init__(self, meters: Meters, boards: Iterable[SharedMetricsBuffer], version: str) -> None:
+    def __init__(self, meters: Meters, buffers: Iterable[SharedMetricsBuffer], version: str) -> None:
         self._instruments = {part.name: part for part in meters.instruments()}
-        self._boards = list(boards)
-        self._seen = [0] * len(self._boards)
+        self._buffers = list(buffers)
+        self._seen = [0] * len(self._buffers)
         self._series: dict[str, dict[Labels, _Series]] = {name: {} for name in self._instruments}
         self._version = version
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
 
     async def render(self, accept: str = "") -> tuple[bytes, str]:
-        """(body, content type) in the format that the ``AcceptEntry`` header prefers; a thread writes it."""
-        self._look()
+        """Return body and content type in the format that the ``Accept`` header prefers; rendered in a thread."""
+        self._refresh()
         openmetrics = _prefers_openmetrics(accept)
         body = await asyncio.to_thread(self._render, openmetrics)
         return body, OPENMETRICS if openmetrics else PLAIN
 
-    def _look(self) -> None:
-        """Find the series that are new since the last scrape."""
-        for place, board in enumerate(self._boards):
-            rows = board.refresh()
-            for row in rows[self._seen[place] :]:
-                self._add(board, row)
-            self._seen[place] = len(rows)
+    def _refresh(self) -> None:
+        """Find series that are new since the last scrape."""
+        for index, buffer in enumerate(self._buffers):
+            rows = buffer.refresh()
+            for row in rows[self._seen[index] :]:
+                self._add(buffer, row)
+            self._seen[index] = len(rows)
 
-    def _add(self, board: SharedMetricsBuffer, row: SeriesRow) -> None:
+    def _add(self, buffer: SharedMetricsBuffer, row: SeriesRow) -> None:
         instrument = self._instruments.get(row.name)
-        # a worker that was replaced after a change of the sources may have left other declarations
+        # a worker of another version may have left other declarations
         if instrument is not None and row.width == instrument.width and len(row.labels) == len(instrument.labels):
             series = self._series[row.name].get(row.labels)
             if series is None:
                 series = self._series[row.name][row.labels] = _Series(instrument, row.labels)
-            series.parts.append((board, row.at))
+            series.parts.append((buffer, row.at))
 
     def _render(self, openmetrics: bool) -> bytes:
-        with self._one_at_a_time:
+        with self._lock:
             parts = [_target(self._version, openmetrics)]
             for instrument in self._instruments.values():
                 parts.append(_head(instrument, openmetrics))
@@ -68,11 +68,11 @@ class MetricsPage:
 
 
 class _Series:
-    """One series of an instrument, on all boards that have it."""
+    """One series of an instrument, over all buffers that have it."""
 
     def __init__(self, instrument: Counter | Gauge | Histogram, values: Labels) -> None:
         self.parts: list[tuple[SharedMetricsBuffer, int]] = []
-        """Its first cell on each."""
+        """Its first cell in each buffer."""
         self._of = instrument
         pairs = [
             f'{plain_name(name)}="{_escaped(value)}"' for name, value in zip(instrument.labels, values, strict=True)
@@ -85,13 +85,13 @@ class _Series:
             self._lines = [_line(first, pairs)]
 
     def text(self, openmetrics: bool) -> str:
-        """Its lines; none for a gauge that no living worker has."""
+        """Return its lines; empty for a gauge without a running worker."""
         of = self._of
         gauge = of if isinstance(of, Gauge) else None
-        parts = [(board, at) for board, at in self.parts if gauge is None or board.lives]
+        parts = [(buffer, at) for buffer, at in self.parts if gauge is None or buffer.is_alive]
         if not parts:
             return ""
-        found = [board.cells[at : at + of.counted].tolist() for board, at in parts]
+        found = [buffer.cells[at : at + of.counted].tolist() for buffer, at in parts]
         merge = max if gauge is not None and gauge.greatest else sum
         merged = found[0] if len(found) == 1 else [merge(numbers) for numbers in zip(*found, strict=True)]
         lines = self._lines
@@ -99,22 +99,24 @@ class _Series:
             *counts, total = merged
             counts = list(accumulate(counts))
             merged = [*counts, counts[-1], total]
-            if openmetrics and of.examples:
-                return _with_examples(lines, merged, [_latest(parts, of, bucket) for bucket in range(of.examples)])
+            if openmetrics and of.exemplar_count:
+                return _with_exemplars(
+                    lines, merged, [_latest(parts, of, bucket) for bucket in range(of.exemplar_count)]
+                )
         return "".join([f"{line}{number!r}\n" for line, number in zip(lines, merged, strict=True)])
 
 
 def _latest(parts: Iterable[tuple[SharedMetricsBuffer, int]], of: Histogram, bucket: int) -> TraceExemplar | None:
-    """What any of the workers remembers last."""
-    found = (exemplar(board, at + of.counted + EXAMPLE * bucket) for board, at in parts)
+    """Return the most recent exemplar of a bucket over all workers."""
+    found = (exemplar(buffer, at + of.counted + EXEMPLAR_CELLS * bucket) for buffer, at in parts)
     return max((one for one in found if one is not None), key=lambda one: one.at, default=None)
 
 
-def _with_examples(lines: Iterable[str], numbers: Iterable[float], examples: Iterable[TraceExemplar | None]) -> str:
-    """The lines of a histogram, those of buckets with their exemplars."""
+def _with_exemplars(lines: Iterable[str], numbers: Iterable[float], exemplars: Iterable[TraceExemplar | None]) -> str:
+    """Return the lines of a histogram, buckets with their exemplars."""
     return "".join(
         f"{line}{number!r}{'' if one is None else _exemplar(one)}\n"
-        for line, number, one in zip_longest(lines, numbers, examples)
+        for line, number, one in zip_longest(lines, numbers, exemplars)
     )
 
 
@@ -124,7 +126,7 @@ def _exemplar(one: TraceExemplar) -> str:
 
 
 def prometheus_name(instrument: Counter | Gauge | Histogram) -> str:
-    """The name under which Prometheus knows ``instrument``, without the ending ``_total`` of counters."""
+    """Return the Prometheus name of ``instrument``, without a counter's suffix ``_total``."""
     unit = UNITS.get(instrument.unit, "")
     return plain_name(instrument.name) + (f"_{unit}" if unit else "")
 
@@ -140,7 +142,7 @@ def _target(version: str, openmetrics: bool) -> str:
     kind, family = ("info", "target") if openmetrics else ("gauge", "target_info")
     labels = f'service_name="agent-service",service_version="{_escaped(version)}"'
     number = "1" if openmetrics else "1.0"
-    return f"# HELP {family} What is measured.\n# TYPE {family} {kind}\ntarget_info{{{labels}}} {number}\n"
+    return f"# HELP {family} Target metadata.\n# TYPE {family} {kind}\ntarget_info{{{labels}}} {number}\n"
 
 
 def _line(name: str, pairs: list[str]) -> str:
@@ -148,12 +150,12 @@ def _line(name: str, pairs: list[str]) -> str:
 
 
 def plain_name(name: str) -> str:
-    """The name of a metric or a label as Prometheus spells it."""
+    """Return a metric's or label's name in Prometheus spelling."""
     return name.replace(".", "_")
 
 
 def samples(instrument: Counter | Gauge | Histogram) -> list[str]:
-    """The names of its samples."""
+    """Return the names of its samples."""
     name = prometheus_name(instrument)
     if isinstance(instrument, Histogram):
         return [name + ending for ending in ("_bucket", "_count", "_sum")]
@@ -161,7 +163,7 @@ def samples(instrument: Counter | Gauge | Histogram) -> list[str]:
 
 
 def ends(histogram: Histogram) -> list[str]:
-    """The values of ``le``: the upper ends of its buckets."""
+    """Return the values of ``le``: the upper bounds of its buckets."""
     return [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
 
 
@@ -170,9 +172,7 @@ def _escaped(text: str) -> str:
 
 
 def _prefers_openmetrics(accept: str) -> bool:
-    """Whether ``AcceptEntry`` gives OpenMetrics at least the weight of plain text; what it does not name weighs
-    nothing.
-    """
+    """Whether ``Accept`` weighs OpenMetrics at least as much as plain text; formats it does not name weigh nothing."""
     weights = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
     for part in accept.lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))

@@ -1,8 +1,8 @@
-"""Numbers in memory that all workers of one server see: each writes its own board, whoever is scraped reads all.
+"""Metrics buffers in memory shared by all workers of a server: each writes its own, a scrape reads all.
 
-The parent makes the boards before it forks, so they are shared without any file. A board belongs to a worker's place
-and not to its process: who comes after a worker that died goes on with its counts, which therefore never fall. Nothing
-heavy is imported here, for the parent has it loaded.
+The parent creates the buffers before it forks, so they are shared without files. A buffer belongs to a worker's slot,
+not to its process: the successor of a dead worker continues its counts, so they never decrease. The parent imports this
+module: keep its imports light.
 """
 
 import json
@@ -12,24 +12,24 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 SIZE = 8 << 20
-"""Bytes of a board. Only those that are used take memory."""
+"""Bytes of a buffer; only used pages take memory."""
 CELL = 8
 _FIRST_CELL = SIZE // 4
 _FIRST_NAME = 64
-_NAMED, _LIVES, _OPEN = 0, 1, 2
-"""Cells of the head: how many bytes of names there are, whether a worker lives here, whether it has not closed yet."""
+_NAMED, _ALIVE, _OPEN = 0, 1, 2
+"""Cells of the header: bytes of names, whether a worker is alive, whether it has not closed yet."""
 MAX_WIDTH = 128
-"""Cells of a series at the most."""
+"""Maximum cells of a series."""
 SCRATCH = SIZE // CELL - MAX_WIDTH
-"""Cells that nobody reads: where a board that is full counts."""
+"""Cells that are never read, where instruments of a full buffer count."""
 
-_dumps = json.dumps  # this very function, whatever the user's code makes of the module's
+_dumps = json.dumps  # bound early: user code may patch the module
 
 Labels = tuple[str, ...]
 
 
 class SeriesRow(NamedTuple):
-    """A series of an instrument: its ``width`` cells begin at the cell ``at``."""
+    """A series of an instrument: ``width`` cells from the cell ``at``."""
 
     name: str
     labels: Labels
@@ -38,14 +38,14 @@ class SeriesRow(NamedTuple):
 
 
 class SharedMetricsBuffer:
-    """The numbers of the worker ``number``: eight-byte floats in ``cells``, and the names of what they count.
+    """The metrics of the worker ``number``: eight-byte floats in ``cells``, and the names of their series.
 
-    ``began``: when it was made, in nanoseconds since 1970.
+    ``created_at``: nanoseconds since 1970.
     """
 
     def __init__(self, number: int = 1) -> None:
         self.number = number
-        self.began = time.time_ns()
+        self.created_at = time.time_ns()
         self._memory = mmap.mmap(-1, SIZE)
         self.bytes = memoryview(self._memory)
         self.cells = self.bytes.cast("d")
@@ -53,48 +53,48 @@ class SharedMetricsBuffer:
         self._read = 0
 
     def occupy(self) -> bool:
-        """A worker takes the place, with the counts that it finds; whether the one before it never closed."""
+        """Start a worker on the existing counts; whether the previous worker had not closed the buffer."""
         lost = self.cells[_OPEN] != 0
-        self.cells[_LIVES] = self.cells[_OPEN] = 1
+        self.cells[_ALIVE] = self.cells[_OPEN] = 1
         return lost
 
     def close(self) -> None:
-        """The worker has closed in order, and is about to end."""
+        """Mark a graceful shutdown of the worker."""
         self.cells[_OPEN] = 0
 
     def leave(self) -> None:
-        """Its process has ended."""
-        self.cells[_LIVES] = 0
+        """Mark that the worker's process has exited."""
+        self.cells[_ALIVE] = 0
 
     @property
-    def lives(self) -> bool:
-        """Whether a worker is there now."""
-        return self.cells[_LIVES] != 0
+    def is_alive(self) -> bool:
+        """Whether a worker is running."""
+        return self.cells[_ALIVE] != 0
 
     def refresh(self) -> list[SeriesRow]:
-        """All rows, those among them that another process has added."""
+        """Return all rows, including those that another process has added."""
         size = self.cells[_NAMED]
-        named = int(size) if self._read <= size <= _FIRST_CELL - _FIRST_NAME else self._read
-        text = self._memory[_FIRST_NAME + self._read : _FIRST_NAME + named]
+        size = int(size) if self._read <= size <= _FIRST_CELL - _FIRST_NAME else self._read
+        text = self._memory[_FIRST_NAME + self._read : _FIRST_NAME + size]
         for line in text.splitlines(keepends=True):
             row = _row(line, self._next())
-            if row is None:  # where the rows after it begin cannot be known
+            if row is None:  # the start of the rows after it is unknown
                 break
             self._rows.append(row)
             self._read += len(line)
         return self._rows
 
-    def add(self, name: str, labels: Labels, width: int, spare: int = 0) -> int:
-        """The first of ``width`` new cells; ``SCRATCH`` where fewer than ``spare`` bytes would be left."""
+    def add(self, name: str, labels: Labels, width: int, reserved: int = 0) -> int:
+        """Allocate ``width`` cells and return the first; ``SCRATCH`` if fewer than ``reserved`` bytes would be left."""
         at = self._next()
         line = _dumps([name, width, *labels]).encode() + b"\n"
         end = _FIRST_NAME + self._read + len(line)
-        if end > _FIRST_CELL - spare or at + width > SCRATCH - spare // CELL:
+        if end > _FIRST_CELL - reserved or at + width > SCRATCH - reserved // CELL:
             return SCRATCH
         self._memory[end - len(line) : end] = line
         self._rows.append(SeriesRow(name, labels, at, width))
         self._read += len(line)
-        self.cells[_NAMED] = self._read  # last: a reader never sees half a row
+        self.cells[_NAMED] = self._read  # set last, so that a reader never sees a partial row
         return at
 
     def _next(self) -> int:
@@ -102,7 +102,7 @@ class SharedMetricsBuffer:
 
 
 def _row(line: bytes, at: int) -> SeriesRow | None:
-    """The row that ``line`` names; None where it names none: it is another process that has written it."""
+    """Parse the row ``line``, which another process has written; None if it is invalid."""
     try:
         name, width, *labels = json.loads(line)
     except (ValueError, TypeError, RecursionError):
@@ -114,18 +114,18 @@ def _row(line: bytes, at: int) -> SeriesRow | None:
 
 
 class MetricsBuffers:
-    """The boards of all workers of one server, made before they are."""
+    """The buffers of all workers of one server."""
 
     def __init__(self, count: int = 1) -> None:
-        self._boards = [SharedMetricsBuffer(number) for number in range(1, count + 1)]
+        self._buffers = [SharedMetricsBuffer(number) for number in range(1, count + 1)]
 
     def __iter__(self) -> Iterator[SharedMetricsBuffer]:
-        return iter(self._boards)
+        return iter(self._buffers)
 
     def of(self, number: int) -> SharedMetricsBuffer:
-        """The board of the worker ``number``, which counts from 1."""
-        return self._boards[number - 1]
+        """Return the buffer of the worker ``number``, counted from 1."""
+        return self._buffers[number - 1]
 
-    def left(self, number: int) -> None:
-        """The worker ``number`` has ended: what it had open counts no more."""
+    def on_worker_exit(self, number: int) -> None:
+        """Mark that the worker ``number`` has exited: its gauges no longer count."""
         self.of(number).leave()

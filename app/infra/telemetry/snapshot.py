@@ -1,4 +1,4 @@
-"""What a worker has counted, in the SDK's own structs: what its exporters take."""
+"""Snapshots of a worker's metrics as the SDK's data model, for its exporters."""
 
 import time
 
@@ -26,23 +26,23 @@ CUMULATIVE, DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.DE
 
 
 class MetricsSnapshots:
-    """Snapshots of ``meters``: sums since the server began, or with ``delta`` since the snapshot before."""
+    """Snapshots of ``meters``: sums since the server started, or with ``delta`` since the previous snapshot."""
 
     def __init__(self, meters: Meters, resource: Resource, scope: tuple[str, str, str], *, delta: bool = False) -> None:
         self._meters = meters
         self._resource = resource
         self._scope = InstrumentationScope(*scope)
         self._delta = delta
-        self._began = self._taken = meters.board.began
+        self._since = self._taken = meters.buffer.created_at
         self._before: dict[tuple[str, Labels], list[float]] = {}
 
     def take(self) -> MetricsData:
-        """The numbers of now. For a thread of its own: the loop may count on meanwhile."""
+        """Take a snapshot. Thread-safe: the event loop may keep counting."""
         now = time.time_ns()
         metrics = [self._metric(part, now) for part in self._meters.instruments()]
         self._taken = now
         if self._delta:
-            self._began = now
+            self._since = now
         scope = ScopeMetrics(self._scope, [metric for metric in metrics if metric.data.data_points], "")
         return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 
@@ -60,7 +60,7 @@ class MetricsSnapshots:
 
     def _numbers(self, part: Counter | Gauge, now: int) -> list[NumberDataPoint]:
         return [
-            NumberDataPoint(_attributes(part, labels), self._began, now, cells[0])
+            NumberDataPoint(_attributes(part, labels), self._since, now, cells[0])
             for labels, cells in self._cells(part)
         ]
 
@@ -71,7 +71,7 @@ class MetricsSnapshots:
             points.append(
                 HistogramDataPoint(
                     attributes=_attributes(part, labels),
-                    start_time_unix_nano=self._began,
+                    start_time_unix_nano=self._since,
                     time_unix_nano=now,
                     count=sum(whole),
                     sum=total,
@@ -85,8 +85,8 @@ class MetricsSnapshots:
         return points
 
     def _exemplars(self, part: Histogram, labels: Labels) -> list[Exemplar]:
-        """Those since the snapshot before."""
-        found = part.examples_of(labels) if isinstance(part, TracedHistogram) else []
+        """Return the exemplars since the previous snapshot."""
+        found = part.exemplars_of(labels) if isinstance(part, TracedHistogram) else []
         return [
             Exemplar(
                 {},

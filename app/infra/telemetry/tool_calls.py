@@ -1,4 +1,4 @@
-"""What is told of the calls of tools: how many, how long, and as spans (GenAI conventions)."""
+"""Metrics and spans of tool calls (GenAI conventions)."""
 
 import time
 from collections.abc import Callable
@@ -13,32 +13,32 @@ from app.infra.telemetry.tracing import INTERNAL, SpanTemplate, Tracer
 EXECUTE = "execute_tool"
 
 OnToolEnd = Callable[[str, Any], None]
-"""Is told how a call ended: the kind of its error (empty where there was none), and what it answered."""
+"""Called when a call ends, with the type of its error (empty if none) and its result."""
 
 OnToolStart = Callable[[str, str, Any], OnToolEnd]
-"""Is told that a call begins: the tool, the call's id, its arguments."""
+"""Called when a call starts, with the tool, the call's id and its arguments."""
 
 
 def unrecorded(_tool: str, _call_id: str, _args: Any) -> OnToolEnd:
-    """Nobody listens."""
+    """No-op recorder (``OnToolStart``)."""
     return lambda _error, _answer: None
 
 
 class ToolCallRecorder:
-    """Counts the calls of tools, and makes a span of each."""
+    """Counts tool calls, and records a span of each."""
 
     def __init__(self, meters: Meters, tracer: Tracer) -> None:
         self._meters = meters
         self._tracer = tracer
 
     def count(self, tool: str, outcome: str) -> None:
-        """A call of ``tool`` has ended."""
+        """Count a finished call of ``tool``."""
         self._meters.tool_calls.add(1, tool, outcome)
 
     def begin(self, tool: str, call_id: str, args: Any) -> OnToolEnd:
-        """A call goes out; what the tool does until the answer of this is called is part of it."""
-        began = time.monotonic()
-        span = self._tracer.start(_form(tool))
+        """Start a span of a call; spans that the tool starts until the returned function is called are its children."""
+        started_at = time.monotonic()
+        span = self._tracer.start(_template(tool))
         if span is not None:
             span.attributes["gen_ai.tool.call.id"] = call_id
             if self._tracer.content:
@@ -46,7 +46,7 @@ class ToolCallRecorder:
             span.enter()
 
         def ended(error: str, answer: Any) -> None:
-            self._meters.tool_duration.record(time.monotonic() - began, tool, error)
+            self._meters.tool_duration.record(time.monotonic() - started_at, tool, error)
             if span is not None:
                 span.leave()
                 if self._tracer.content and answer is not None:
@@ -57,7 +57,7 @@ class ToolCallRecorder:
 
 
 @lru_cache(1024)
-def _form(tool: str) -> SpanTemplate:
+def _template(tool: str) -> SpanTemplate:
     named = ("gen_ai.operation.name", EXECUTE), ("gen_ai.tool.name", tool)
     return SpanTemplate(f"{EXECUTE} {tool}", INTERNAL, *named)
 

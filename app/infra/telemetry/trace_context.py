@@ -1,6 +1,6 @@
-"""Which request the running code belongs to, and where in a trace it is.
+"""The current request, run and span of the running code.
 
-Tasks started while a request is served inherit its context, so the log lines of a run name the request that began it.
+Tasks inherit the context of the request that starts them, so log lines of a run name that request.
 """
 
 import re
@@ -11,14 +11,15 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})(
 
 
 request: ContextVar[str] = ContextVar("request", default="")
-"""The id of the request that is served; empty outside of one."""
+"""The current request's id; empty outside of a request."""
 
 run_id: ContextVar[str] = ContextVar("run_id", default="")
-"""The id of the run that is executed; empty outside of one."""
+"""The current run's id; empty outside of a run."""
 
 
 def parse_traceparent(text: str) -> tuple[str, str]:
-    """(trace id, parent span id) of a ``traceparent`` header, or two empty texts: https://www.w3.org/TR/trace-context/
+    """Parse a ``traceparent`` header into (trace id, parent span id), empty if invalid:
+    https://www.w3.org/TR/trace-context/
 
     Version 00 has no further fields; a later version may have some.
     """
@@ -32,26 +33,26 @@ SAMPLED = 0x01
 
 
 class SpanContext(NamedTuple):
-    """Where in a trace the code is: below the span ``span_id``. What is not ``sampled`` leaves no spans."""
+    """A position in a trace: the current span ``span_id``. Without ``sampled`` no spans are recorded."""
 
     trace_id: bytes
-    """16 of them."""
+    """16 bytes."""
     span_id: bytes
-    """8 of them."""
+    """8 bytes."""
     sampled: bool
 
     @property
     def traceparent(self) -> str:
-        """For the header of that name: https://www.w3.org/TR/trace-context/"""
+        """The value of the ``traceparent`` header: https://www.w3.org/TR/trace-context/"""
         return f"00-{self.trace_id.hex()}-{self.span_id.hex()}-{'01' if self.sampled else '00'}"
 
 
-current_span: ContextVar[SpanContext | None] = ContextVar("place", default=None)
-"""Where the running code is. Tasks inherit it."""
+current_span: ContextVar[SpanContext | None] = ContextVar("current_span", default=None)
+"""The current span; inherited by tasks."""
 
 
 def parse_span_context(traceparent: str) -> SpanContext | None:
-    """What a caller says of itself; None for a text that is no ``traceparent``."""
+    """Parse a caller's ``traceparent``; None if it is invalid."""
     trace_id, span_id = parse_traceparent(traceparent)
     if not trace_id:
         return None

@@ -1,8 +1,8 @@
-"""Spans: what one piece of work was, how long it took, and what it was part of.
+"""Spans: a unit of work, its duration, and its parent.
 
-A span takes about 1 µs to make and 1 µs to encode, many in a row and later (the OpenTelemetry SDK takes 15 and 34), and
-twice that among other work. So ids are bytes, and what spans of a form have in common is encoded once. Nothing is made
-when there is nobody to send it to: ``Tracer.start`` then answers None. Who ends a span leaves it alone from then on.
+A span takes about 1 µs to create and 1 µs to encode in batches (the OpenTelemetry SDK takes 15 and 34), twice that
+between other work. Hence ids are bytes, and what spans of a template have in common is encoded once. Without a sink
+nothing is created: ``Tracer.start`` returns None. A span must not be changed after its end.
 """
 
 from collections.abc import Callable
@@ -17,26 +17,26 @@ from app.infra.telemetry.trace_context import SpanContext, current_span
 Value = str | bool | int | float | tuple[str, ...]
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
-"""Kinds of spans, as OTLP numbers them."""
+"""Span kinds with their OTLP numbers."""
 
 _new = tuple.__new__  # half of what a named tuple's own constructor takes
 
 
 class Sampler(NamedTuple):
-    """Which traces leave spans: a ``ratio`` of those that begin here, and, where it ``asks``, what a caller took."""
+    """Sampling: a ``ratio`` of the traces that start here, and if ``parent_based`` the caller's decision."""
 
     ratio: float = 1.0
-    asks: bool = True
+    parent_based: bool = True
 
     def takes(self, trace_id: bytes, caller: SpanContext | None) -> bool:
-        """Whether to take this trace."""
-        if self.asks and caller is not None:
+        """Whether to sample this trace."""
+        if self.parent_based and caller is not None:
             return caller.sampled
         return self.ratio >= 1 or int.from_bytes(trace_id[8:], "big") < self.ratio * (1 << 64)
 
 
 class SpanTemplate:
-    """What many spans have in common: their ``name``, their ``kind``, some attributes (key, value). Make each once."""
+    """The ``name``, ``kind`` and constant attributes (key, value) of many spans. Create each once."""
 
     __slots__ = ("attributes", "encoded", "kind", "name")
 
@@ -45,47 +45,51 @@ class SpanTemplate:
         self.kind = kind
         self.attributes = attributes
         self.encoded = b""
-        """Of ``app.infra.telemetry.otlp_encoding``, once it has met such a span."""
+        """Cache of ``app.infra.telemetry.otlp_encoding``."""
 
 
 class Span:
-    """A piece of work that goes on until ``end``; until then its ``form`` may change and ``attributes`` be added.
+    """A unit of work until ``end``; until then its ``template`` and ``attributes`` may change.
 
-    ``parent`` is where it is part of; None: it is a whole trace.
+    ``parent`` is None for the root of a trace.
     """
 
-    __slots__ = ("_place", "_sink", "_token", "attributes", "began", "ended", "error", "form", "parent")
+    __slots__ = ("_context", "_sink", "_token", "attributes", "ended", "error", "parent", "started_at", "template")
 
     def __init__(
-        self, sink: "SpanSink | None", form: SpanTemplate, parent: SpanContext | None, place: SpanContext | None = None
+        self,
+        sink: "SpanSink | None",
+        template: SpanTemplate,
+        parent: SpanContext | None,
+        context: SpanContext | None = None,
     ) -> None:
-        """``sink`` None: it leaves nothing."""
+        """``sink`` None: the span is not recorded."""
         self._sink = sink
-        self.form = form
+        self.template = template
         self.parent = parent
-        self._place = place
+        self._context = context
         self.attributes: dict[str, Value] = {}
-        self.began = time_ns()
+        self.started_at = time_ns()
 
     @property
-    def place(self) -> SpanContext:
-        """Where its parts are; most spans have none, and get an id when they are encoded."""
-        place = self._place
-        if place is None:
+    def context(self) -> SpanContext:
+        """The context of its children; created on demand, since most spans have none."""
+        context = self._context
+        if context is None:
             assert self.parent is not None
-            self._place = place = _new(SpanContext, (self.parent[0], getrandbits(64).to_bytes(8, "big"), True))
-        return place
+            self._context = context = _new(SpanContext, (self.parent[0], getrandbits(64).to_bytes(8, "big"), True))
+        return context
 
     def enter(self) -> None:
-        """What the running task begins from now on is part of it."""
-        self._token: Token[SpanContext | None] = current_span.set(self.place)
+        """Make it the current span of the running task."""
+        self._token: Token[SpanContext | None] = current_span.set(self.context)
 
     def leave(self) -> None:
-        """It is no more; call it once, in the task that entered."""
+        """Restore the previous span; call it once, in the task that entered."""
         current_span.reset(self._token)
 
     def end(self, error: str = "") -> None:
-        """It is over; ``error`` is the kind of what went wrong, empty when nothing did. Only the first end counts."""
+        """End the span; ``error`` is the error type, empty on success. Only the first call counts."""
         sink = self._sink
         if sink is not None:
             self._sink = None
@@ -100,7 +104,7 @@ SpanSink = Callable[[Span], None]
 
 
 class Tracer:
-    """Makes spans for ``sink``; without one it makes none. ``content``: they may hold what people and models said."""
+    """Creates spans for ``sink``; without one, none. ``content``: spans may contain message content."""
 
     def __init__(self, sink: SpanSink | None = None, sampler: Sampler = Sampler(), *, content: bool = False) -> None:
         self._sink = sink
@@ -108,28 +112,28 @@ class Tracer:
         self.active = sink is not None
         self.content = content and self.active
 
-    def receive(self, form: SpanTemplate, caller: SpanContext | None) -> Span | None:
-        """Begin work that another process asked for, or nobody: here it is decided whether its trace is sampled."""
+    def receive(self, template: SpanTemplate, caller: SpanContext | None) -> Span | None:
+        """Start a server span for the context of ``caller``, if any; decides whether the trace is sampled."""
         if self._sink is None:
             return None
         trace_id = getrandbits(128).to_bytes(16, "big") if caller is None else caller.trace_id
         sampled = self._sampler.takes(trace_id, caller)
-        place = _new(SpanContext, (trace_id, getrandbits(64).to_bytes(8, "big"), sampled))
-        return Span(self._sink if sampled else None, form, caller, place)
+        context = _new(SpanContext, (trace_id, getrandbits(64).to_bytes(8, "big"), sampled))
+        return Span(self._sink if sampled else None, template, caller, context)
 
-    def start(self, form: SpanTemplate, parent: SpanContext | None = None) -> Span | None:
-        """Begin a part of the work that the running task does, or of ``parent``; None where that leaves no spans."""
+    def start(self, template: SpanTemplate, parent: SpanContext | None = None) -> Span | None:
+        """Start a child of the current span, or of ``parent``; None if the trace is not sampled."""
         if self._sink is None:
             return None
         parent = parent or current_span.get()
-        return Span(self._sink, form, parent) if parent is not None and parent.sampled else None
+        return Span(self._sink, template, parent) if parent is not None and parent.sampled else None
 
 
 NO_TRACER = Tracer()
 
 
 class TraceRecorder(NamedTuple):
-    """Where it is told what happens."""
+    """Meters and tracer, passed together."""
 
     meters: Meters
     tracer: Tracer

@@ -76,7 +76,7 @@ class InstrumentedModel:
         if request.max_tokens is not None:
             told["gen_ai.request.max_tokens"] = request.max_tokens
         if end is not None:
-            span.form = _form(self.name, end.vendor, end.model, end.reason)
+            span.template = _form(self.name, end.vendor, end.model, end.reason)
             if end.usage is not None:
                 told["gen_ai.usage.input_tokens"] = end.usage.input_tokens
                 told["gen_ai.usage.output_tokens"] = end.usage.output_tokens

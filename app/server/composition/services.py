@@ -81,7 +81,7 @@ def _build(
 
 
 def _open_streams(settings: Settings, auth: AuthStack, meters: Meters, max_streams: int) -> OpenStreams:
-    streams = OpenStreams(meters, most=max_streams, most_each=settings.runs.streams_per_key)
+    streams = OpenStreams(meters, max_streams=max_streams, max_per_holder=settings.runs.streams_per_key)
     if auth.is_on:
         streams.access = OpenStreamAccess(auth.authenticator, auth.custom_auth, streams.tasks)
     return streams
