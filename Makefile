@@ -1,5 +1,5 @@
-# Verbs of the project. `make` alone lists them. Every verb does the set-up it needs: a stamp keeps that free of cost
-# until a lock file changes. Needed: make, Python 3.11 or later with pip and venv, and access to Python packages.
+# Verbs of the project; `make` lists them. Every verb sets up what it needs, which costs nothing until a lock file
+# changes. Requires make, Python 3.11 or later with pip and venv, and access to Python packages.
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -31,7 +31,7 @@ check: format-check lint secrets-scan types contracts migrations test  ## what C
 lint: $(READY)  ## ruff
 	$(PY) -m ruff check .
 
-format: $(READY)  ## rewrite the sources in the one format, mend what lint can mend
+format: $(READY)  ## format the sources and fix what lint can fix
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
@@ -41,13 +41,13 @@ format-check: $(READY)
 types: $(READY)  ## mypy, strict
 	$(PY) -m mypy
 
-contracts: $(READY)  ## the import contracts of the house
+contracts: $(READY)  ## the import contracts
 	$(VENV)/bin/lint-imports
 
-migrations: $(READY)  ## the migrations make the tables that the code describes, up and down
+migrations: $(READY)  ## the migrations match the table definitions, up and down
 	$(PY) -m tests.migrations_check
 
-secrets-scan: $(READY)  ## no secret in any tracked file, nor in any version that the history holds
+secrets-scan: $(READY)  ## no secret in any tracked file or in the history
 	$(PY) -m requirements.secret_scan
 
 audit: $(READY) $(VENV)/.audit/.ready  ## vulnerabilities, licences and a bill of materials of the lock files, into build/audit/
@@ -56,28 +56,28 @@ audit: $(READY) $(VENV)/.audit/.ready  ## vulnerabilities, licences and a bill o
 bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
 	$(PY) -m bench $(ARGS)
 
-soak: $(READY)  ## mixed load with faults, then what is left: memory, descriptors, tasks, runs (ARGS="--minutes 30")
+soak: $(READY)  ## mixed load with faults, then leaks: memory, descriptors, tasks, runs (ARGS="--minutes 30")
 	$(PY) -m bench.soak $(ARGS)
 
-faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (ARGS="--threads 1000"); ROUNDS=500: ended connections
+faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (ARGS="--threads 1000"); ROUNDS=500: broken connections
 	$(if $(ROUNDS),$(PY) -m tests.faults.rounds --rounds $(ROUNDS))
 	$(if $(FULL),$(PY) -m tests.faults.campaign --threads 100 --turns 5 $(ARGS))
 	$(if $(FULL)$(ROUNDS),,$(PY) -m pytest tests/faults $(PYTEST_ARGS))
 
-abuse: $(READY)  ## requests made to be expensive, of every route and kind; FULL=1: all of them, and long attacks
+abuse: $(READY)  ## expensive requests to every route; FULL=1: all of them, and long attacks
 	FULL=$(FULL) $(PY) -m pytest tests/abuse -n 0 $(ARGS)
 
-docs-config: $(READY)  ## write docs/reference/configuration.md anew from app/infra/settings/environment.py
+docs-config: $(READY)  ## regenerate docs/reference/configuration.md from app/infra/settings/environment.py
 	$(PY) -m docs.configuration
 
-docs-metrics: $(READY)  ## write docs/reference/metrics.md anew from app/infra/telemetry/meters.py
+docs-metrics: $(READY)  ## regenerate docs/reference/metrics.md from app/infra/telemetry/meters.py
 	$(PY) -m docs.metrics
 
-observability: $(READY)  ## write the generated files of deploy/prometheus and deploy/grafana anew
+observability: $(READY)  ## regenerate the files of deploy/prometheus and deploy/grafana
 	$(PY) -m deploy.prometheus.rules
 	$(PY) -m deploy.grafana.dashboard
 
-lock: $(VENV)/.tools  ## compile the lock files anew (ARGS="--upgrade")
+lock: $(VENV)/.tools  ## recompile the lock files (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt
 	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
@@ -106,11 +106,11 @@ up: $(READY) image  ## the whole stack in containers, by podman compose (COMPOSE
 e2e: $(READY)  ## image, stack, Prometheus, SDK, rolling restart, stop, all on podman (skips loudly without it)
 	$(PY) -m tests.e2e
 
-clean:  ## remove what the verbs have made, except the data in .data/ and secrets/
+clean:  ## remove generated files, except the data in .data/ and secrets/
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find app migrations tests bench docs requirements -name __pycache__ -prune -exec rm -rf {} +
 
-# pip brings uv and the build backend, hash-checked; uv brings the rest
+# pip installs uv and the build backend, hash-checked; uv installs the rest
 $(VENV)/.tools: requirements/build.txt
 	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \

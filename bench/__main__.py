@@ -1,6 +1,6 @@
 """``make bench``: the server against the floors of this machine, in one run (docs/explanation/performance.md).
 
-One worker, the embedded PostgreSQL beside it with fsync on, a lean client in this process. Absolute figures drift from
+One worker, the embedded PostgreSQL with fsync on, a lean client in this process. Absolute figures drift from
 machine to machine and from hour to hour: compare ratios. Results are written to ``bench/results/``.
 """
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    """Measure, or make something of what was measured; 1 when a request failed."""
+    """Measure, or render a stored result; return 1 if a request failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the server against its floors.")
     parser.add_argument(
         "--quick", action="store_true", help="under a minute instead of some four; figures that scatter"
@@ -43,10 +43,10 @@ def main() -> int:
 
 
 def run(*, quick: bool) -> int:
-    """Measure, keep the result and print it; of one with failed requests only what failed: nothing else counts then."""
+    """Measure, store and print the result; if requests failed, print only the failures."""
     result = measure(quick=quick, say=lambda text: print(f"  {text}", file=sys.stderr, flush=True))
     path = figures.write(result, RESULTS)
-    troubles = result.troubles()
+    troubles = result.failures()
     for line in troubles:
         print(f"FAILED  {line}", file=sys.stderr)
     if not troubles:

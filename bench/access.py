@@ -1,4 +1,4 @@
-"""What it costs to know who asks and how much they may: ``python -m bench.access`` (half a minute).
+"""Cost of authentication and rate limits: ``python -m bench.access`` (half a minute).
 
 The same request at three servers on one database, in turn: without authentication, with keys and a limit of the
 process, with keys and a limit in Redis. One client on one connection; medians, and what they are above the first.
@@ -30,7 +30,7 @@ BLOCKS = 40
 BLOCK = 50
 LIMITS = {"AGENT_AUTH": "api_key", "AGENT_KEY_PEPPER": PEPPER, "AGENT_REQUESTS_PER_MINUTE": "1000000000"}
 PATH = f"/assistants/{uuid.uuid5(uuid.UUID('6ba7b821-9dad-11d1-80b4-00c04fd430c8'), 'echo')}/schemas"
-"""A route that asks the database for nothing else."""
+"""A route without other database queries."""
 
 
 async def key_of(url: str) -> str:
@@ -53,10 +53,10 @@ async def medians(servers: dict[str, Server], key: str) -> dict[str, float]:
         for block in range(BLOCKS + 1):
             for name, http in clients.items():
                 for _ in range(BLOCK):
-                    began = time.perf_counter()
+                    started_at = time.perf_counter()
                     answer = await http.get(PATH)
                     if block:  # the first one warms up
-                        taken[name].append(time.perf_counter() - began)
+                        taken[name].append(time.perf_counter() - started_at)
                     answer.raise_for_status()
     return {name: round(statistics.median(values) * 1e6, 1) for name, values in taken.items()}
 

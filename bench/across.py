@@ -1,8 +1,8 @@
-"""What it costs to work across processes: ``python -m bench.across`` (a minute or two).
+"""Cost of separate API and worker processes: ``python -m bench.across`` (a minute or two).
 
-One process answers, another executes. Pick-up is what the database says between a run's acceptance and its claim; the
-age of a token is that of a time that the agent sends, read in another process of the same machine. Before that, one
-server with one worker and one with two take turns at the same load.
+One process serves requests, another executes runs. Pick-up is the time between a run's acceptance and its claim, by the
+database; the age of a token is that of a timestamp that the agent sends, read in another process. Before that, servers
+with one and with two workers alternate at the same load.
 """
 
 import argparse

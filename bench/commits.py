@@ -1,8 +1,8 @@
-"""The floor under a durable run: a bare program that commits a run and a checkpoint of its size.
+"""The floor of a durable run: a bare program that commits a run and a checkpoint of its size.
 
 It has a table of its own for each, in the PostgreSQL that the server uses: no HTTP, no agent, one connection pool.
-*Grouped* gathers what its clients want written into one statement on two connections, as the server does; *single*
-sends the same statement for each run alone, on sixteen.
+*Grouped* batches the writes of its clients into one statement on two connections, as the server does; *single* sends
+the statement for each run, on sixteen.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import uvloop
 
 from app.base.ids import new_id
 from bench.figures import ALONE, GROUP, Load
-from bench.load import WARM_SECONDS, Kept, gathered, summed
+from bench.load import WARM_SECONDS, Observations, gather_within, summarize
 from bench.processes import cpu_seconds
 
 TABLES = """
@@ -30,75 +30,75 @@ insert into bench.checkpoints (run_id, body) select run_id, body from entry
 """
 REQUEST = os.urandom(120)
 CHECKPOINT = os.urandom(1900)
-"""With its row's overhead about 2 KB: still in the row's own page."""
+"""About 2 KB with the row overhead: below the TOAST threshold."""
 
 GROUPED, SINGLE = 2, 16
-"""Connections of the two manners."""
-MOST = 256
-"""Runs in one statement at the most."""
+"""Connections of the two variants."""
+MAX_BATCH = 256
+"""Maximum runs in one statement."""
 
 
 class Commits:
-    """Runs that wait to be written, over ``lanes`` connections, at most ``most`` in a statement."""
+    """Group commit of runs over ``connections``, at most ``max_batch`` in a statement."""
 
-    def __init__(self, lanes: list[asyncpg.Connection], most: int) -> None:
-        self._lanes = lanes
-        self._most = most
+    def __init__(self, connections: list[asyncpg.Connection], max_batch: int) -> None:
+        self._connections = connections
+        self._max_batch = max_batch
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
 
     def write(self) -> "asyncio.Future[None]":
-        """Done once a new run is committed."""
+        """Queue a new run; the future is done once it is committed."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(written)
         self._wake.set()
         return written
 
-    async def serve(self, lane: asyncpg.Connection) -> None:
-        """Write group after group."""
+    async def serve(self, connection: asyncpg.Connection) -> None:
+        """Write batches on one connection."""
         while True:
             while not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
-            group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            group = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
             count = len(group)
-            await lane.execute(WRITE, [new_id() for _ in group], [REQUEST] * count, [CHECKPOINT] * count)
+            await connection.execute(WRITE, [new_id() for _ in group], [REQUEST] * count, [CHECKPOINT] * count)
             for written in group:
                 written.set_result(None)
 
 
-async def ask(commits: Commits, kept: Kept, seconds: float) -> None:
-    """One client: a run after the other."""
-    began = start = time.perf_counter()
-    while start < began + seconds and not kept.is_full:
+async def ask(commits: Commits, observed: Observations, seconds: float) -> None:
+    """One client: commit one run after the other."""
+    started_at = start = time.perf_counter()
+    while start < started_at + seconds and not observed.is_full:
         await commits.write()
         end = time.perf_counter()
-        kept.total.append(end - start)
+        observed.total.append(end - start)
         start = end
 
 
 def measure(url: str, postgres: int, *, grouped: bool, clients: int, seconds: float) -> Load:
-    """Commit for ``clients`` at once. The program's own CPU stands as the server's."""
+    """Commit for ``clients`` concurrent clients. The program's CPU is reported as the server's."""
     scenario = GROUP if grouped else ALONE
 
     async def drive() -> Load:
         count = GROUPED if grouped else min(SINGLE, clients)
-        lanes = [await asyncpg.connect(url) for _ in range(count)]
-        await lanes[0].execute(TABLES)
-        commits = Commits(lanes, MOST if grouped else 1)
-        serving = [asyncio.create_task(commits.serve(lane)) for lane in lanes]
-        await gathered([ask(commits, Kept(), WARM_SECONDS) for _ in range(clients)], WARM_SECONDS)
-        kept = Kept()
-        own, theirs, began = time.process_time(), cpu_seconds(postgres), time.perf_counter()
-        await gathered([ask(commits, kept, seconds) for _ in range(clients)], seconds)
-        wall = time.perf_counter() - began
+        connections = [await asyncpg.connect(url) for _ in range(count)]
+        await connections[0].execute(TABLES)
+        commits = Commits(connections, MAX_BATCH if grouped else 1)
+        serving = [asyncio.create_task(commits.serve(connection)) for connection in connections]
+        await gather_within([ask(commits, Observations(), WARM_SECONDS) for _ in range(clients)], WARM_SECONDS)
+        observed = Observations()
+        own, theirs, started_at = time.process_time(), cpu_seconds(postgres), time.perf_counter()
+        await gather_within([ask(commits, observed, seconds) for _ in range(clients)], seconds)
+        wall = time.perf_counter() - started_at
         used = [time.process_time() - own, cpu_seconds(postgres) - theirs, 0.0]
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
-        for lane in lanes:
-            await lane.close()
-        return summed(scenario, clients, wall, kept, used)
+        for connection in connections:
+            await connection.close()
+        return summarize(scenario, clients, wall, observed, used)
 
     return uvloop.run(drive())
 

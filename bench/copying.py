@@ -1,7 +1,7 @@
-"""What the copy of a long thread takes: ``python -m bench.copying`` (half a minute).
+"""Duration of copying a long thread: ``python -m bench.copying`` (half a minute).
 
 A thread with as many messages as checkpoints, each of which names all before it, is made by SQL; its copies are asked
-for over HTTP and answered with all values, one worker, PostgreSQL beside it with fsync on.
+for over HTTP and answered with all values, one worker, PostgreSQL with fsync on.
 """
 
 import argparse
@@ -39,7 +39,7 @@ TIMES = 5
 
 
 async def grown(url: str, thread_id: str, checkpoints: int) -> None:
-    """Give an empty thread so many checkpoints, and as many messages."""
+    """Fill an empty thread with ``count`` checkpoints and messages."""
     connection = await asyncpg.connect(url)
     try:
         for statement in GROWN:
@@ -60,9 +60,9 @@ def measure(checkpoints: int) -> dict[str, Any]:
         answer = http.post(f"/threads/{thread_id}/copy").raise_for_status()
         assert len(answer.json()["values"]["messages"]) == checkpoints
         for _ in range(TIMES):
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             http.post(f"/threads/{thread_id}/copy").raise_for_status()
-            seconds.append(round(time.perf_counter() - began, 3))
+            seconds.append(round(time.perf_counter() - started_at, 3))
         return {
             "checkpoints": checkpoints,
             "seconds": seconds,

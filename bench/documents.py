@@ -1,7 +1,7 @@
-"""What a large document costs: ``python -m bench.documents`` (``--megabytes 200``, ``--embedder hashing`` or ``none``).
+"""Cost of a large document: ``python -m bench.documents`` (``--megabytes 200``, ``--embedder hashing`` or ``none``).
 
 One text is uploaded in a stream and ingested by one worker, while the memory of the server's processes is read from
-the system ten times a second. The text is made on the way: the client keeps none of it either.
+the system ten times a second. The text is generated while streaming: the client does not hold it, either.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from bench.starting import READY
 
 MEGABYTE = 1_000_000
 PIECE = 250_000
-PATIENCE = 3600.0
+GRACE_SECONDS = 3600.0
 WORDS = 4000
 
 
 def text_of(size: int) -> Iterator[bytes]:
-    """Paragraphs of words that repeat as words do, in pieces."""
+    """Generate paragraphs with a natural distribution of words, in chunks."""
     dice = random.Random(11)
     words = [f"{dice.choice('bdgklmnprst')}{dice.choice('aeiou')}{number}" for number in range(WORDS)]
     waiting = b""
@@ -43,21 +43,21 @@ def text_of(size: int) -> Iterator[bytes]:
 
 
 class Memory:
-    """The most memory that the server's processes had together, and the largest of them alone, in MB."""
+    """Peak memory of the server's processes together, and of the largest one, in MB."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self.most = self.most_alone = 0.0
+        self.peak = self.peak_of_one = 0.0
 
     async def watch(self) -> None:
         while True:
-            self.most = max(self.most, memory_mb(self._pid)[0])
-            self.most_alone = max(self.most_alone, *(peak_mb(pid) for pid in family(self._pid)))
+            self.peak = max(self.peak, memory_mb(self._pid)[0])
+            self.peak_of_one = max(self.peak_of_one, *(peak_mb(pid) for pid in family(self._pid)))
             await asyncio.sleep(0.1)
 
 
 def peak_mb(pid: int) -> float:
-    """The most resident memory that a process has ever had (VmHWM, proc(5))."""
+    """Return the peak resident memory of a process (VmHWM, proc(5))."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -74,31 +74,31 @@ async def ingest(running: Server, size: int) -> dict[str, Any]:
         for piece in text_of(size):
             yield piece
 
-    limits = aiohttp.ClientTimeout(total=PATIENCE)
+    limits = aiohttp.ClientTimeout(total=GRACE_SECONDS)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{running.port}", timeout=limits) as http:
-        began, used = time.perf_counter(), cpu_seconds(running.pid)
+        started_at, used = time.perf_counter(), cpu_seconds(running.pid)
         kind = {"content-type": "text/plain"}
         async with http.post("/api/v1/documents", data=pieces(), headers=kind) as answer:
             assert answer.status == 202, await answer.text()
             document = await answer.json()
-        found |= {"upload_s": round(time.perf_counter() - began, 1), "peak_after_upload_mb": memory.most}
+        found |= {"upload_s": round(time.perf_counter() - started_at, 1), "peak_after_upload_mb": memory.peak}
         while document["status"] in {"pending", "running"}:
             await asyncio.sleep(0.5)
             async with http.get(f"/api/v1/documents/{document['document_id']}") as answer:
                 document = await answer.json()
         assert document["status"] == "ready", document["error"]
         found |= {
-            "ready_s": round(time.perf_counter() - began, 1),
+            "ready_s": round(time.perf_counter() - started_at, 1),
             "server_cpu_s": round(cpu_seconds(running.pid) - used, 1),
             "chunks": document["chunks"],
-            "peak_mb": memory.most,
-            "peak_of_one_process_mb": memory.most_alone,
+            "peak_mb": memory.peak,
+            "peak_of_one_process_mb": memory.peak_of_one,
         }
         question = {"query": "what is said of ba1"}
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         async with http.post("/api/v1/documents/search", json=question) as answer:
             assert answer.status == 200, await answer.text()
-        found["first_search_ms"] = round((time.perf_counter() - began) * 1000, 1)
+        found["first_search_ms"] = round((time.perf_counter() - started_at) * 1000, 1)
     watching.cancel()
     return found
 

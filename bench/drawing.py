@@ -1,6 +1,6 @@
-"""The picture of docs/explanation/performance.md: plain SVG, eight panels of dots, on light and dark grounds alike.
+"""Draw the picture of docs/explanation/performance.md: SVG with eight panels of dots, for light and dark themes.
 
-Where figures lie far apart a panel's axis is logarithmic, its grid at the powers of ten; else it begins at zero.
+If figures differ by much, a panel's axis is logarithmic with a grid at powers of ten; else it begins at zero.
 """
 
 import math
@@ -19,10 +19,10 @@ PICTURE = Path(__file__).parent.parent / "docs" / "explanation" / "performance.s
 WIDTH, MARGIN, HEAD, FOOT = 800, 24, 78, 58
 PANEL_WIDTH, PANEL_HEIGHT, ROW = 364, 166, 19
 LABELS, VALUES = 100, 92
-"""Room for the names on the left of a panel and for the figures on its right."""
+"""Width for names on the left of a panel and for figures on its right."""
 TITLES = 40
 FAR_APART = 20
-"""Greatest ÷ least from which an axis is logarithmic."""
+"""Maximum ÷ minimum from which an axis is logarithmic."""
 
 STYLE = """
   text { font: 12px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #1f2328 }
@@ -42,20 +42,20 @@ STYLE = """
 
 
 class Axis(msgspec.Struct, frozen=True):
-    """Where a value lies between 0 and 1, and the grid."""
+    """An axis, which maps values to 0 … 1, with its grid."""
 
     low: float
     high: float
     logarithmic: bool
 
     def place(self, value: float) -> float:
-        """The share of the axis to the left of ``value``."""
+        """Return the position of ``value``, from 0 to 1."""
         if self.logarithmic:
             return math.log10(value / self.low) / math.log10(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """What the grid marks."""
+        """Return the grid values."""
         if self.logarithmic:
             first, last = round(math.log10(self.low)), round(math.log10(self.high))
             return [10.0**power for power in range(first, last + 1, 1 + (last - first) // 6)]
@@ -63,7 +63,7 @@ class Axis(msgspec.Struct, frozen=True):
 
 
 def axis_for(values: list[float]) -> Axis:
-    """An axis on which all ``values`` find their place."""
+    """Return an axis that covers all ``values``."""
     low, high = min(values), max(values)
     if high > FAR_APART * low:
         return Axis(10.0 ** math.floor(math.log10(low * 0.8)), 10.0 ** math.ceil(math.log10(high)), True)
@@ -73,24 +73,24 @@ def axis_for(values: list[float]) -> Axis:
 
 
 def text(x: float, y: float, words: str, kind: str = "") -> str:
-    """A line of text."""
+    """Return a text element."""
     return f'<text x="{x:g}" y="{y:g}" class="{kind}">{escape(words)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    """A straight line."""
+    """Return a line element."""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
 def panel(verdict: Verdict, left: float, top: float) -> Iterator[str]:
-    """One work: this server, its floor, its peers."""
+    """Draw one target: this server, its floor, its peers."""
     target = verdict.target
     peers = target.peers.values if target.peers else ()
     known = [(name, value) for name, value in zip(PEERS, peers, strict=False) if value is not None]
     rows = [("this server", verdict.value), ("bare floor", verdict.floor or 0.0), *known]
     axis = axis_for([value for _, value in rows if value])
     start, width = left + LABELS, PANEL_WIDTH - LABELS - VALUES
-    aim = f"{'less' if target.most else 'more'} is better · target {'≤' if target.most else '≥'} "
+    aim = f"{'less' if target.is_maximum else 'more'} is better · target {'≤' if target.is_maximum else '≥'} "
     yield text(left, top + 12, target.drawn, "panel")
     yield text(left, top + 29, aim + amount(target.bound, target.unit), "quiet")
     bottom = top + TITLES + ROW * len(rows)
@@ -108,12 +108,12 @@ def panel(verdict: Verdict, left: float, top: float) -> Iterator[str]:
 
 
 def brief(value: float, unit: str) -> str:
-    """A figure that fits on the right of a panel."""
+    """Format a figure for the right of a panel."""
     return amount(value, unit) if value < 100_000 else f"{short(value)} {unit}"
 
 
 def short(value: float) -> str:
-    """A number of the grid."""
+    """Format a number of the grid."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{number(value / size)}{letter}"
@@ -121,7 +121,7 @@ def short(value: float) -> str:
 
 
 def draw(result: Result) -> str:
-    """The picture of ``result``."""
+    """Return the picture of ``result``."""
     drawn = [one for one in verdicts(result) if one.target.drawn]
     height = HEAD + PANEL_HEIGHT * math.ceil(len(drawn) / 2) + FOOT
     machine = result.machine

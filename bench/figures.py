@@ -1,4 +1,4 @@
-"""What a run of the benchmark found: the shapes of a file in ``bench/results/``."""
+"""Results of a benchmark run, as stored in ``bench/results/``."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ OK, ECHO, STREAM = "ok", "echo wait", "stream100"
 
 
 class Load(msgspec.Struct, kw_only=True):
-    """Clients that ask again as soon as they are answered. CPU is in microseconds an operation."""
+    """A closed loop: clients that send the next request after each response. CPU in microseconds per operation."""
 
     scenario: str
     clients: int
@@ -25,37 +25,37 @@ class Load(msgspec.Struct, kw_only=True):
     p95_ms: float
     p99_ms: float
     first_p50_ms: float
-    """From the request to the first byte of the answer's body: of a stream, its first event."""
+    """From the request to the first byte of the body; of a stream, its first event."""
     token_p50_ms: float
     """From the request to the first token of a stream."""
     server_us: float
-    """Of all processes of the server; of a program without one, of the program."""
+    """CPU of all server processes; without a server, of the program."""
     postgres_us: float
     client_us: float
     errors: list[str]
-    """What went wrong, one sentence a request."""
+    """One message per failed request."""
     rates: list[float] = []
-    """Operations a second of every round: these figures are those of the middle one."""
+    """Operations per second of every round; the other figures are those of the median round."""
 
     @property
     def event_us(self) -> float:
-        """CPU of the server for one event of a stream."""
+        """CPU of the server per event of a stream."""
         return self.server_us * self.per_second / self.events_per_second
 
 
 class Paced(msgspec.Struct, kw_only=True):
-    """Requests that begin at a fixed rate, whatever became of those before. A latency counts from when its was due."""
+    """An open loop: requests at a fixed rate. Latency counts from the scheduled time."""
 
     scenario: str
     share: float
-    """Of the greatest rate that was measured."""
+    """Share of the maximum measured rate."""
     rate: float
     achieved: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
     client_us: float
-    """CPU of the client for one request."""
+    """CPU of the client per request."""
     errors: list[str]
 
 
@@ -64,9 +64,9 @@ class Growth(msgspec.Struct, kw_only=True):
 
     turns: int
     threads: int
-    """How many were grown, for the medians."""
+    """How many were measured, for the medians."""
     early_ms: float
-    """The median turn around turn 10, its answer without the thread's values."""
+    """Median duration of turns around turn 10, without the thread's values in the response."""
     late_ms: float
     """The same around the last turn."""
     stored_bytes: int
@@ -82,7 +82,7 @@ class Growth(msgspec.Struct, kw_only=True):
 
 
 class Start(msgspec.Struct, kw_only=True):
-    """From a command to the first good answer, several times. Memory is of all its processes, idle, in MB of 10⁶."""
+    """Durations from a command to the first good response. Memory of all its processes, idle, in MB of 10⁶."""
 
     command: str
     seconds: list[float]
@@ -93,12 +93,12 @@ class Start(msgspec.Struct, kw_only=True):
 
     @property
     def median(self) -> float:
-        """Seconds of the middle start."""
+        """Median seconds."""
         return statistics.median(self.seconds)
 
 
 class Machine(msgspec.Struct, kw_only=True):
-    """Where it was measured, and how quiet that was."""
+    """The machine, and its other load."""
 
     cpu: str
     cores: int
@@ -110,7 +110,7 @@ class Machine(msgspec.Struct, kw_only=True):
     revision: str
     """Of the sources; empty outside a repository."""
     load_before: float
-    """Processes that wanted to run in the minute before."""
+    """Load average of the minute before."""
     stolen: float
     """The share of CPU time that the host gave to other machines during the run."""
 
@@ -137,32 +137,32 @@ class Result(msgspec.Struct, kw_only=True):
         """The starts of one command."""
         return next(one for one in self.starts if one.command == command)
 
-    def troubles(self) -> list[str]:
-        """One line for every scenario in which a request failed."""
+    def failures(self) -> list[str]:
+        """Return a message per scenario with failed requests."""
         every: list[Load | Paced] = [*self.loads, *self.paced]
         return [f"{one.scenario}: {len(one.errors)} failed, first: {one.errors[0]}" for one in every if one.errors]
 
 
 def quantile(seconds: Iterable[float], share: float) -> float:
-    """In milliseconds; 0 where nothing was measured."""
+    """Return a quantile in milliseconds; 0 without measurements."""
     ordered = sorted(seconds)
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3) if ordered else 0.0
 
 
-def middle(rounds: Sequence[Load]) -> Load:
-    """The round of the middle rate, with the rates and the errors of all."""
+def median_round(rounds: Sequence[Load]) -> Load:
+    """Return the round with the median rate, with the rates and errors of all rounds."""
     chosen = sorted(rounds, key=lambda one: one.per_second)[len(rounds) // 2]
     errors = [error for one in rounds for error in one.errors]
     return msgspec.structs.replace(chosen, errors=errors, rates=[one.per_second for one in rounds])
 
 
 def read(path: Path) -> Result:
-    """The result in a file. Raises ``msgspec.DecodeError`` for a file of another shape."""
+    """Read a stored result. Raises ``msgspec.DecodeError`` if the file is invalid."""
     return msgspec.json.decode(path.read_bytes(), type=Result)
 
 
 def write(result: Result, folder: Path) -> Path:
-    """Keep ``result`` as a file of its own, named for its time."""
+    """Store ``result`` in a file named by its time."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{result.at.replace(':', '').replace('-', '')}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")

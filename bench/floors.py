@@ -1,4 +1,4 @@
-"""What the parts cost bare, as servers of their own: ``granian bench.floors:hello``, ``:frames``, ``:idle``."""
+"""Bare servers that measure the floors: ``granian bench.floors:hello``, ``:frames``, ``:idle``."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ CHUNK = b"".join(b"event: messages\r\ndata: %b\r\nid: 1-%d\r\n\r\n" % (b"x" * 14
 
 
 class Hello(msgspec.Struct):
-    """An answer."""
+    """A response."""
 
     ok: bool
 
 
 @get("/hello")
 async def greet() -> Hello:
-    """The least that a Litestar handler does."""
+    """A minimal Litestar handler."""
     return Hello(ok=True)
 
 
@@ -25,7 +25,7 @@ hello = Litestar([greet], openapi_config=None)
 
 
 async def frames(scope: Any, receive: Any, send: Any) -> None:
-    """The events of ``stream100``, ready, in one chunk: the most that the server can push."""
+    """The events of ``stream100`` in one chunk: the upper bound of what the server can send."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -37,7 +37,7 @@ async def frames(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def idle(scope: Any, receive: Any, send: Any) -> None:
-    """An event, and nothing more until the client goes away: the least that an open stream holds."""
+    """One event, then silence until the client disconnects: the minimum of an open stream."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -50,7 +50,7 @@ async def idle(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def lifespan(receive: Any, send: Any) -> None:
-    """Agree to begin and to end."""
+    """Handle lifespan events."""
     for kind in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{kind}.complete"})

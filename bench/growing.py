@@ -1,4 +1,4 @@
-"""A thread of many short turns: what it stores, and whether its last turn is as quick as its tenth."""
+"""A thread of many short turns: its storage, and whether its last turn is as fast as its tenth."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from bench.operations import API, checked, new_thread
 
 TURNS = 200
 EARLY, LATE = slice(4, 15), slice(TURNS - 11, TURNS)
-"""Turns 5 to 15 and the last eleven: each median stands for the turn in its middle."""
+"""Turns 5 to 15 and the last eleven, whose medians are compared."""
 READS = 50
 ITEMS = "checkpoint_items"
 
@@ -33,7 +33,7 @@ class Values(msgspec.Struct):
 
 
 def measure(port: int, url: str, log: Path, threads: int) -> Growth:
-    """Grow threads one after the other. ``url`` is the superuser's, ``log`` what that PostgreSQL writes."""
+    """Grow threads one after the other. ``url`` is the superuser's, ``log`` the PostgreSQL log."""
 
     async def drive() -> Growth:
         connection = await connect(port)
@@ -48,7 +48,7 @@ def measure(port: int, url: str, log: Path, threads: int) -> Growth:
         reads, values = await read_often(connection, thread)
         database = await asyncpg.connect(url)
         stored = int(await database.fetchval(STORED, thread))
-        # the least of three: a connection's first use, and work in the background, say more
+        # the minimum of three: first uses and background work add statements
         of_state, in_all = min([await round_trips(database, log, connection, thread) for _ in range(3)])
         await database.close()
         connection.close()
@@ -68,34 +68,34 @@ def measure(port: int, url: str, log: Path, threads: int) -> Growth:
 
 
 async def turn(connection: Connection, thread: str, number: int) -> float:
-    """One turn; its answer is the turn's own update, whatever the thread holds. The seconds it took."""
+    """Run one turn, whose response is only its update; return the seconds it took."""
     body = {
         "assistant_id": "echo",
         "input": {"messages": [{"role": "user", "content": f"turn {number}"}]},
         "stream_mode": "updates",
     }
     ready = request("POST", f"{API}/threads/{thread}/runs/stream", body)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     answer = checked(await connection.ask(ready))
-    took = time.perf_counter() - began
+    took = time.perf_counter() - started_at
     if f"echo: turn {number}".encode() not in answer.body or b'"status":"success"' not in answer.body[-300:]:
         raise Failed(f"not the turn's end: {answer.body[-300:]!r}")
     return took
 
 
 async def read_often(connection: Connection, thread: str) -> tuple[list[float], bytes]:
-    """The seconds of each read of the thread's state, and its values."""
+    """Read the thread's state repeatedly; return the seconds of each read, and the values."""
     ready = request("GET", f"{API}/threads/{thread}/state")
     times, body = [], b""
     for _ in range(READS):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         body = checked(await connection.ask(ready)).body
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started_at)
     return times, bytes(msgspec.json.decode(body, type=Values).values)
 
 
 async def round_trips(database: asyncpg.Connection, log: Path, connection: Connection, thread: str) -> tuple[int, int]:
-    """Statements for one read of the state: that read its rows, and in all. PostgreSQL tells, for a moment."""
+    """Count the statements of one read of the state: those that read its rows, and all. Uses PostgreSQL's log."""
     before = len(text_of(log))
     await logging(database, "all")
     checked(await connection.ask(request("GET", f"{API}/threads/{thread}/state")))
@@ -108,12 +108,12 @@ async def round_trips(database: asyncpg.Connection, log: Path, connection: Conne
 
 
 def text_of(log: Path) -> str:
-    """All that PostgreSQL has said."""
+    """Return the PostgreSQL log."""
     return log.read_text(encoding="utf-8", errors="replace")
 
 
 async def logging(database: asyncpg.Connection, what: str) -> None:
-    """Let all sessions log ``what`` of their statements, soon after this returns at the latest."""
+    """Set ``log_statement`` to ``what`` for all sessions."""
     await database.execute(f"alter system set log_statement = '{what}'")
     await database.execute("select pg_reload_conf()")
     await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""What a thousand open streams cost on which nothing happens: ``python -m bench.idle`` (a minute and a half).
+"""Cost of a thousand idle open streams: ``python -m bench.idle`` (a minute and a half).
 
 One kind after the other, each on a server of its own: a bare ASGI application on Granian (the floor: one answer that
 waits, no heartbeat), streams of runs, the same in another process than that of the runs, streams of threads with and
@@ -47,7 +47,7 @@ async def opened(port: int, paths: Sequence[str], count: int, until: bytes) -> S
 
 
 async def shut(streams: Streams) -> None:
-    """Go away."""
+    """Disconnect."""
     for _, writer in streams:
         writer.close()
     await asyncio.sleep(SETTLE)
@@ -59,9 +59,9 @@ async def cost(one: Server, paths: Sequence[str], count: int, seconds: float, un
     before = memory_mb(one.pid)[0]
     streams = await opened(one.port, paths, count, until)
     await asyncio.sleep(SETTLE)
-    used, began = cpu_seconds(one.pid), time.monotonic()
+    used, started_at = cpu_seconds(one.pid), time.monotonic()
     await asyncio.sleep(seconds)
-    share = (cpu_seconds(one.pid) - used) / (time.monotonic() - began)
+    share = (cpu_seconds(one.pid) - used) / (time.monotonic() - started_at)
     kilobytes = (memory_mb(one.pid)[0] - before) * 1000 / count
     await shut(streams)
     return {"streams": count, "kB_each": round(kilobytes, 1), "share_of_a_core": round(share, 4)}

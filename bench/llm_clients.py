@@ -86,9 +86,9 @@ async def drive(read: Read, url: str) -> float:
         async with turns:
             return await read(url)
 
-    began = time.process_time()
+    started_at = time.process_time()
     counts = await asyncio.gather(*(one() for _ in range(streams)))
-    used = time.process_time() - began
+    used = time.process_time() - started_at
     assert all(count >= CHUNKS for count in counts), counts
     return used / sum(counts) * 1e6
 

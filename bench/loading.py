@@ -1,7 +1,7 @@
-"""What a bulk load takes: ``python -m bench.loading`` (three minutes; ``--items 10000`` takes half of one).
+"""Duration of a bulk load: ``python -m bench.loading`` (three minutes; ``--items 10000`` takes half of one).
 
 Items of 20 words with a vector of 384 numbers each, out of a file into an embedded PostgreSQL with fsync on, by the
-command; beside it bare COPY of the same vectors, and of the same rows into tables with the same indexes but that of
+command, compared with bare COPY of the same vectors, and of the same rows into tables with the same indexes but that of
 neighbours, which is built after it, as the command does with ``--rebuild-index``.
 """
 
@@ -29,7 +29,7 @@ from app.security.access.structs import tenant_id_of
 from bench.store_data import INDEX, WIDTH, sentence
 
 LIVE = 5
-"""Into a table whose index goes along, only one in so many items: that takes as long for fewer."""
+"""Only one of so many items goes into a table with its index: that takes as long for fewer."""
 BARE = "create table bare (item_id int, embedding halfvec(384))"
 
 
@@ -54,9 +54,9 @@ async def bare(url: str, rows: Path) -> float:
     """Seconds of a COPY of all vectors into a table without an index."""
     connection = await asyncpg.connect(url)
     await connection.execute(BARE)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     await connection.copy_to_table("bare", source=rows)
-    took = time.perf_counter() - began
+    took = time.perf_counter() - started_at
     await connection.execute("drop table bare")
     await connection.close()
     return took
@@ -66,18 +66,18 @@ async def built(url: str) -> float:
     """Seconds that building the index of neighbours alone takes."""
     connection = await asyncpg.connect(url)
     await connection.execute("drop index store_vectors_384_near_idx; set maintenance_work_mem = '512MB'")
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     await connection.execute(INDEX, timeout=500)
-    took = time.perf_counter() - began
+    took = time.perf_counter() - started_at
     await connection.close()
     return took
 
 
 def command(url: str, folder: Path, *words: str) -> float:
     environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     subprocess.run([sys.executable, "-m", "app", "store", *words], env=environment, cwd=folder, check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 async def count(url: str, tenant: str) -> int:

@@ -1,7 +1,7 @@
-"""Whether a run costs more the longer its thread is: ``python -m bench.long_thread`` (some minutes).
+"""Whether runs get slower as their thread grows: ``python -m bench.long_thread`` (some minutes).
 
-Two threads take turns: one of many runs, and short ones beside it, so that both meet the same machine. The clients ask
-for what a run adds, not for the thread's values, whose bytes grow with it.
+A thread of many runs alternates with short ones, so that both see the same conditions. The clients request only what
+a run adds, not the thread's values, whose size grows.
 """
 
 import argparse
@@ -87,9 +87,9 @@ async def block(way: Way, connection: Connection, thread: str, count: int) -> li
     """The seconds of ``count`` runs, one after the other."""
     seconds = []
     for _ in range(count):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await way(connection, thread)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
     return seconds
 
 
@@ -122,14 +122,14 @@ async def compare(way: Way, port: int, server_pid: int, database_pid: int, runs:
 def measure(runs: int, ways: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        with postgres(folder) as beside:
-            return {way: of_way(WAYS[way], beside, folder, runs, way) for way in ways}
+        with postgres(folder) as database:
+            return {way: of_way(WAYS[way], database, folder, runs, way) for way in ways}
 
 
-def of_way(way: Way, beside: Postgres, folder: Path, runs: int, name: str) -> dict[str, Any]:
+def of_way(way: Way, database: Postgres, folder: Path, runs: int, name: str) -> dict[str, Any]:
     """The figures of one way, on a server of its own."""
-    with serve(beside.url, folder) as server:
-        found = uvloop.run(compare(way, server.port, server.pid, beside.pid, runs))
+    with serve(database.url, folder) as server:
+        found = uvloop.run(compare(way, server.port, server.pid, database.pid, runs))
     print(name, found, file=sys.stderr)
     return found
 

@@ -1,4 +1,4 @@
-"""One run of the benchmark: floors and server side by side, in rounds, so that both meet the same machine."""
+"""Run the benchmark: floors and server in alternating rounds, so that both see the same conditions."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ import msgspec
 
 from bench import commits, growing, load, operations, starting
 from bench.client import connect
-from bench.figures import ECHO, FRAMES, HELLO, OK, STREAM, Load, Machine, Paced, Result, Start, middle
+from bench.figures import ECHO, FRAMES, HELLO, OK, STREAM, Load, Machine, Paced, Result, Start, median_round
 from bench.operations import API
 from bench.processes import ROOT, Server, cpu_times, stolen_share
 from bench.serving import Postgres, postgres
@@ -27,11 +27,11 @@ SHARES = (0.5, 0.8)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How long everything takes."""
+    """Rounds and durations of a run."""
 
     rounds: int
     seconds: float
-    """Of each load in each round."""
+    """Duration of each load in each round."""
     paced_seconds: float
     threads: int
     starts: int
@@ -42,30 +42,30 @@ QUICK = Plan(rounds=1, seconds=1.0, paced_seconds=1.2, threads=1, starts=1)
 
 
 def measure(*, quick: bool, say: Callable[[str], None]) -> Result:
-    """Everything, in a folder that is gone afterwards. ``say`` is told what happens."""
+    """Measure everything in a temporary folder. ``say`` is called with progress messages."""
     plan = QUICK if quick else FULL
-    began, times, waiting = time.monotonic(), cpu_times(), os.getloadavg()[0]
+    started_at, times, waiting = time.monotonic(), cpu_times(), os.getloadavg()[0]
     folder = Path(tempfile.mkdtemp(prefix="agent-bench-"))
     try:
-        with postgres(folder) as beside:
+        with postgres(folder) as database:
             with contextlib.ExitStack() as servers:
                 hello = servers.enter_context(starting.bare("hello", "/hello", folder))
                 frames = servers.enter_context(starting.bare("frames", "/", folder))
-                service = servers.enter_context(starting.serve(beside.url, folder))
-                loads = measure_loads(plan, beside, {HELLO: hello, FRAMES: frames, "": service}, say)
+                service = servers.enter_context(starting.serve(database.url, folder))
+                loads = measure_loads(plan, database, {HELLO: hello, FRAMES: frames, "": service}, say)
                 paced = measure_paced(plan, loads, service.port, say)
                 say("a thread of many turns")
-                growth = growing.measure(service.port, beside.url, beside.log, plan.threads)
+                growth = growing.measure(service.port, database.url, database.log, plan.threads)
                 token_bytes = asyncio.run(weigh_token(service.port))
-            commits.clear(beside.url)
-            starts = measure_starts(plan, beside, folder, say)
-            settings = asyncio.run(postgres_settings(beside.url))
+            commits.clear(database.url)
+            starts = measure_starts(plan, database, folder, say)
+            settings = asyncio.run(postgres_settings(database.url))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Result(
         at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         quick=quick,
-        took_s=round(time.monotonic() - began, 1),
+        took_s=round(time.monotonic() - started_at, 1),
         machine=machine_facts(settings, load_before=round(waiting, 2), stolen=stolen_share(times)),
         loads=loads,
         paced=paced,
@@ -75,17 +75,17 @@ def measure(*, quick: bool, say: Callable[[str], None]) -> Result:
     )
 
 
-def measure_loads(plan: Plan, beside: Postgres, servers: dict[str, Server], say: Callable[[str], None]) -> list[Load]:
-    """Floors and scenarios in rounds; of each the middle round."""
+def measure_loads(plan: Plan, database: Postgres, servers: dict[str, Server], say: Callable[[str], None]) -> list[Load]:
+    """Measure floors and scenarios in rounds; return the median round of each."""
 
     def on(name: str, operation: operations.Operation, clients: int) -> Callable[[], Load]:
         server = servers.get(name, servers[""])
-        target = load.Target(server.port, server.pid, beside.pid)
+        target = load.Target(server.port, server.pid, database.pid)
         return functools.partial(load.closed, name, target, operation, clients=clients, seconds=plan.seconds)
 
     def committing(grouped: bool, clients: int) -> Callable[[], Load]:
         return functools.partial(
-            commits.measure, beside.url, beside.pid, grouped=grouped, clients=clients, seconds=plan.seconds
+            commits.measure, database.url, database.pid, grouped=grouped, clients=clients, seconds=plan.seconds
         )
 
     steps = (
@@ -105,11 +105,11 @@ def measure_loads(plan: Plan, beside: Postgres, servers: dict[str, Server], say:
             found = step()
             rounds.append(found)
             say(f"round {n + 1}: {found.scenario}, {found.clients} clients: {found.per_second:,.0f}/s")
-    return [middle(rounds) for rounds in seen]
+    return [median_round(rounds) for rounds in seen]
 
 
 def measure_paced(plan: Plan, loads: list[Load], port: int, say: Callable[[str], None]) -> list[Paced]:
-    """Latency at shares of the greatest rate."""
+    """Measure latency at shares of the maximum rate."""
     greatest = {one.scenario: one.per_second for one in loads if one.clients == 64}
     found = []
     for name, operation in ((OK, operations.getting(f"{API}/ok")), (ECHO, operations.echo)):
@@ -121,11 +121,11 @@ def measure_paced(plan: Plan, loads: list[Load], port: int, say: Callable[[str],
     return found
 
 
-def measure_starts(plan: Plan, beside: Postgres, folder: Path, say: Callable[[str], None]) -> list[Start]:
-    """The server on that PostgreSQL, ``dev`` with one of its own, and what a bare application takes."""
+def measure_starts(plan: Plan, database: Postgres, folder: Path, say: Callable[[str], None]) -> list[Start]:
+    """Measure start-up of ``serve`` on that PostgreSQL, ``dev`` with its own, and a bare application."""
     commands: dict[str, Callable[[], contextlib.AbstractContextManager[Server]]] = {
         "bare Litestar": lambda: starting.bare("hello", "/hello", folder),
-        "serve": lambda: starting.serve(beside.url, folder),
+        "serve": lambda: starting.serve(database.url, folder),
         "dev": lambda: starting.dev(folder),
     }
     found = []
@@ -136,7 +136,7 @@ def measure_starts(plan: Plan, beside: Postgres, folder: Path, say: Callable[[st
 
 
 async def weigh_token(port: int) -> float:
-    """Bytes of a token's event."""
+    """Return the bytes of a token's event."""
     connection = await connect(port)
     answer = operations.whole_stream(operations.checked(await connection.ask(operations.STREAM)))
     connection.close()
@@ -144,7 +144,7 @@ async def weigh_token(port: int) -> float:
 
 
 async def postgres_settings(url: str) -> list[str]:
-    """Its version, and whether what is committed is safe."""
+    """Return PostgreSQL's version and durability settings."""
     connection = await asyncpg.connect(url)
     names = ("server_version", "fsync", "synchronous_commit")
     found = [str(await connection.fetchval(f"show {name}")).split(" ", maxsplit=1)[0] for name in names]
@@ -153,7 +153,7 @@ async def postgres_settings(url: str) -> list[str]:
 
 
 def machine_facts(settings: list[str], *, load_before: float, stolen: float) -> Machine:
-    """What this is measured on; ``settings`` are PostgreSQL's."""
+    """Describe the machine; ``settings`` are PostgreSQL's."""
     named = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     revision = ""
     if git := shutil.which("git"):

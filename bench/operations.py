@@ -1,4 +1,4 @@
-"""What one client does once: each operation checks its answer, and raises ``Failed`` when it is wrong."""
+"""Operations of a client; each checks its response and raises ``Failed`` if it is wrong."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from bench.client import TOKEN, Answer, Connection, Failed, request
 API = "/api/v1"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 TOKENS = 100
-"""What the agent ``stream100`` says."""
+"""Output of the agent ``stream100``."""
 
 
 class Done(NamedTuple):
@@ -23,7 +23,7 @@ Operation = Callable[[Connection], Awaitable[Done]]
 
 
 def checked(answer: Answer) -> Answer:
-    """``answer`` if it is good."""
+    """Return ``answer`` if it is good. Raises ``Failed``."""
     if answer.status != 200:
         raise Failed(f"{answer.status} {answer.body[:200]!r}")
     return answer
@@ -51,7 +51,7 @@ def reading_frames(path: str) -> Operation:
 
 
 async def new_thread(connection: Connection) -> str:
-    """The id of a new thread."""
+    """Create a thread; return its id."""
     answer = checked(await connection.ask(NEW_THREAD))
     _, found, rest = answer.body.partition(b'"thread_id":"')
     if not found:
@@ -64,7 +64,7 @@ ECHO = request("POST", "PATH", {"assistant_id": "echo", "input": HELLO})
 
 
 async def echo(connection: Connection) -> Done:
-    """A new thread, and on it a run of the agent ``echo`` that is waited for: two requests."""
+    """Create a thread and wait for a run of ``echo`` on it: two requests."""
     thread = await new_thread(connection)
     answer = checked(await connection.ask(ECHO.replace(b"PATH", f"{API}/threads/{thread}/runs/wait".encode(), 1)))
     if b'"echo: hello"' not in answer.body:
@@ -80,13 +80,13 @@ STREAM = request(
 
 
 async def stream100(connection: Connection) -> Done:
-    """A stateless run of a hundred tokens, read to its end."""
+    """Stream a stateless run of a hundred tokens to its end."""
     answer = whole_stream(checked(await connection.ask(STREAM)))
     return Done(answer.body.count(b"\nid: "), answer.first, answer.token)
 
 
 def whole_stream(answer: Answer) -> Answer:
-    """``answer`` if it is a stream with all tokens and a good end."""
+    """Return ``answer`` if it is a complete stream. Raises ``Failed``."""
     if answer.body.count(TOKEN) < TOKENS or b'"status":"success"' not in answer.body[-300:]:
         raise Failed(f"not a whole stream: {answer.body[-300:]!r}")
     return answer

@@ -1,4 +1,4 @@
-"""Servers as processes of their own, and what they use (Linux: proc(5))."""
+"""Server processes and their resource usage (Linux: proc(5))."""
 
 import contextlib
 import http.client
@@ -19,7 +19,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
-    """A process that listens on a port of this machine alone; ``seconds`` from its command to its first good answer."""
+    """A server process on a loopback port; ``seconds`` from its command to its first good response."""
 
     def __init__(self, pid: int, port: int, seconds: float) -> None:
         self.pid = pid
@@ -28,7 +28,7 @@ class Server:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -36,19 +36,19 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(command: list[str], port: int, path: str, folder: Path, **environment: str) -> Iterator[Server]:
-    """Run ``command`` in ``folder`` from its first 200 at ``path`` until the block ends; it is stopped in order."""
+    """Run ``command`` in ``folder`` and wait for a 200 at ``path``; stop it gracefully after the block."""
     own = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    own.pop("PYTHONDONTWRITEBYTECODE", None)  # a server in production has its bytecode
+    own.pop("PYTHONDONTWRITEBYTECODE", None)  # servers in production have bytecode
     output = folder / f"output-{port}.log"
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     with output.open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=own, stdout=log, stderr=subprocess.STDOUT)
     try:
         while not answers(port, path):
-            if process.poll() is not None or time.perf_counter() > began + START_SECONDS:
+            if process.poll() is not None or time.perf_counter() > started_at + START_SECONDS:
                 raise SystemExit(f"{' '.join(command)} did not start:\n{output.read_text()[-2000:]}")
             time.sleep(0.005)
-        yield Server(process.pid, port, time.perf_counter() - began)
+        yield Server(process.pid, port, time.perf_counter() - started_at)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -93,7 +93,7 @@ def fields_of(stat: Path) -> list[str]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and its descendants, with those that have ended since it began."""
+    """CPU time of a process and its descendants, with those that have ended since it started_at."""
     every = (fields_of(Path(f"/proc/{one}/stat")) for one in family(pid))
     return sum(sum(map(int, fields[11:15])) for fields in every if fields) / TICKS
 
@@ -110,7 +110,7 @@ def memory_mb(pid: int) -> tuple[float, float]:
 
 
 def stolen_share(before: list[int]) -> float:
-    """The share of CPU time since ``before`` (of ``cpu_times``) that the host gave to others."""
+    """Return the share of stolen CPU time since ``before`` (from ``cpu_times``)."""
     passed = [now - then for now, then in zip(cpu_times(), before, strict=True)]
     return round(passed[7] / max(1, sum(passed[:8])), 4)
 

@@ -11,7 +11,7 @@ END = "<!-- end of the figures -->"
 
 
 def number(value: float) -> str:
-    """Three or four digits that count, thousands set apart."""
+    """Format with three or four significant digits and thousands separators."""
     if value == 0:
         return "0"
     if value >= 10_000:
@@ -32,7 +32,7 @@ def table(header: str, rows: list[list[str]]) -> str:
 
 
 def tables(result: Result) -> str:
-    """Everything that the page shows of a run."""
+    """Render all tables of a run."""
     parts = [
         about(result),
         "### Targets",
@@ -51,7 +51,7 @@ def tables(result: Result) -> str:
 
 
 def about(result: Result) -> str:
-    """Where and when."""
+    """Describe the machine and the time."""
     machine = result.machine
     revision = f", revision {machine.revision}" if machine.revision else ""
     kind = "A quick run" if result.quick else "A full run"
@@ -64,11 +64,11 @@ def about(result: Result) -> str:
 
 
 def judged(found: list[Verdict]) -> str:
-    """Target, figure, floor."""
+    """Render the targets with figures and floors."""
     rows = []
     for one in found:
         target = one.target
-        sign = "≤" if target.most else "≥"
+        sign = "≤" if target.is_maximum else "≥"
         floor = "" if one.floor is None else f"{amount(one.floor, target.unit)} ({target.floor_is})"
         ratio = "" if one.floor_ratio is None else f"{number(one.floor_ratio)} ×"
         bound = f"{sign} {amount(target.bound, target.unit)}"
@@ -78,7 +78,7 @@ def judged(found: list[Verdict]) -> str:
 
 
 def compared(found: list[Verdict]) -> str:
-    """The same works against the peers."""
+    """Render the comparison with the peers."""
     rows = []
     for one in found:
         if isinstance(one.target.peers, Peers) and one.peers_ratio is not None:
@@ -89,7 +89,7 @@ def compared(found: list[Verdict]) -> str:
 
 
 def loads(every: list[Load]) -> str:
-    """All closed loops."""
+    """Render the closed loops."""
     rows = []
     for one in every:
         events = number(one.events_per_second) if one.events_per_second > one.per_second else ""
@@ -108,7 +108,7 @@ def loads(every: list[Load]) -> str:
 
 
 def paced(every: list[Paced]) -> str:
-    """Latencies below saturation."""
+    """Render latencies below saturation."""
     rows = []
     for one in every:
         figures = [
@@ -119,7 +119,7 @@ def paced(every: list[Paced]) -> str:
 
 
 def single_figures(result: Result) -> list[list[str]]:
-    """What is measured once."""
+    """Return the rows of single measurements."""
     growth = result.growth
     rows = [
         ["bytes on the wire of a token's event", number(result.token_bytes)],
@@ -134,14 +134,14 @@ def single_figures(result: Result) -> list[list[str]]:
         if len(start.seconds) > 1:
             span += f" ({number(min(start.seconds))}–{number(max(start.seconds))})"
         rows.append([f"{start.command}: start to ready", span])
-        beside = ", its PostgreSQL included" if start.command == "dev" else ""
+        included = ", its PostgreSQL included" if start.command == "dev" else ""
         memory = f"{number(start.rss_mb)} MB resident, {number(start.pss_mb)} MB with shared pages counted once"
-        rows.append([f"{start.command}: idle memory{beside}", memory])
+        rows.append([f"{start.command}: idle memory{included}", memory])
     return rows
 
 
 def page(text: str, result: Result) -> str:
-    """The page ``text`` with the tables of ``result``. Raises ``SystemExit`` when its two comments are missing."""
+    """Insert the tables of ``result`` into ``text``. Raises ``SystemExit`` if its two comments are missing."""
     head, begun, rest = text.partition(BEGIN)
     _, ended, foot = rest.partition(END)
     if not (begun and ended):

@@ -1,9 +1,9 @@
-"""Every secret is rotated under load: ``python -m bench.rotating`` (a minute and a half; ``--seconds``, ``--rate``).
+"""Rotate every secret under load: ``python -m bench.rotating`` (a minute and a half; ``--seconds``, ``--rate``).
 
-Requests come at a fixed rate, whether the ones before are answered or not. Each asks a model, whose provider wants a
+Requests come at a fixed rate. Each asks a model, whose provider wants a
 key, as the holder of an API key, and has a webhook called. Meanwhile an operator rotates, one after the other: the
 provider's key, the API key, the webhooks' secret, the pepper, the database's password, and that of Redis where there
-is one. By turns he sends SIGHUP, or waits until the files are looked at. Exit code 1 when anything failed.
+is one. SIGHUP and waiting for the file check alternate. Exit code 1 if anything failed.
 """
 
 import argparse
@@ -46,7 +46,7 @@ async def operate(bench: Bench, until: float) -> None:
 
 
 async def ask(bench: Bench, http: httpx.AsyncClient, webhook: str) -> None:
-    """One request; whatever is no good answer counts."""
+    """Send one request and count failures."""
     body = {"assistant_id": "asking", "input": {"messages": [{"role": "user", "content": "hi"}]}, "webhook": webhook}
     try:
         answer = await http.post("/runs/wait", json=body, headers={"x-api-key": bench.key})
@@ -60,14 +60,14 @@ async def ask(bench: Bench, http: httpx.AsyncClient, webhook: str) -> None:
 
 
 async def load(bench: Bench, rate: float, working: "asyncio.Future[None]", webhook: str) -> None:
-    """Requests at ``rate`` a second for as long as somebody is ``working``."""
+    """Send requests at ``rate`` per second until ``working`` is done."""
     assert bench.running is not None
     limits = httpx.Limits(max_connections=200)
     async with httpx.AsyncClient(base_url=base(bench.running), timeout=30, limits=limits) as http:
         tasks: set[asyncio.Task[None]] = set()
-        began = time.monotonic()
+        started_at = time.monotonic()
         while not working.done():
-            due = int((time.monotonic() - began) * rate)
+            due = int((time.monotonic() - started_at) * rate)
             for _ in range(due - bench.sent):
                 task = asyncio.create_task(ask(bench, http, webhook))
                 tasks.add(task)
@@ -78,18 +78,18 @@ async def load(bench: Bench, rate: float, working: "asyncio.Future[None]", webho
 
 
 async def measure(bench: Bench, rate: float, seconds: float) -> dict[str, Any]:
-    """Load and rotations together, and what came of them."""
+    """Run load and rotations; return the figures."""
     app = web.Application()
     app.router.add_post("/hook", bench.called_by)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    began = time.monotonic()
-    working = asyncio.ensure_future(operate(bench, began + seconds))
+    started_at = time.monotonic()
+    working = asyncio.ensure_future(operate(bench, started_at + seconds))
     await load(bench, rate, working, f"http://127.0.0.1:{runner.addresses[0][1]}/hook")
     await working
-    took = time.monotonic() - began
+    took = time.monotonic() - started_at
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(30):
             while bench.called < bench.good:  # noqa: ASYNC110  what the receiver has counted
@@ -109,7 +109,7 @@ async def measure(bench: Bench, rate: float, seconds: float) -> dict[str, Any]:
 
 
 async def furnish(bench: Bench) -> dict[str, str]:
-    """The first secrets, and the settings that name them."""
+    """Write the first secrets; return the settings that name them."""
     password, pepper = fresh(), fresh()
     bench.database.ask_for_passwords(USER)
     await execute(
@@ -142,7 +142,7 @@ async def furnish(bench: Bench) -> dict[str, str]:
 
 
 async def bench_of(folder: Path, rate: float, seconds: float) -> dict[str, Any]:
-    """Everything put up, measured, and taken down."""
+    """Set up, measure and tear down."""
     database = Server(folder / "data")
     await asyncio.to_thread(database.begin)
     redis: RedisServer | None = None
@@ -167,7 +167,7 @@ async def bench_of(folder: Path, rate: float, seconds: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print what came of it as JSON."""
+    """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="at least so long (default: 60)")
     parser.add_argument("--rate", type=float, default=100, help="requests a second (default: 100)")

@@ -27,14 +27,14 @@ from tests.outages import Server
 from tests.redis import RedisServer
 
 LOOK_SECONDS = 6.0
-"""After it every process has looked at its files."""
+"""Seconds after which every process has checked its files."""
 SIGNALLED_SECONDS = 1.0
-"""The same after SIGHUP."""
+"""Seconds after which every process has handled SIGHUP."""
 USER = "rotating"
 
 
 class Bench:
-    """What is rotated, and what became of the requests."""
+    """State of the rotations, and the outcome of the requests."""
 
     def __init__(self, folder: Path, database: Server, provider: FakeProvider, redis: RedisServer | None) -> None:
         self.folder = folder
@@ -50,13 +50,13 @@ class Bench:
         self._signals = itertools.cycle((True, False))
 
     def write(self, name: str, text: str) -> None:
-        """Whole or not at all."""
+        """Write a secret atomically."""
         path = self.folder / name
         path.with_suffix(".new").write_text(text)
         path.with_suffix(".new").rename(path)
 
     async def taken_up(self) -> None:
-        """Come back when every process has what was written."""
+        """Wait until every process has loaded the secrets."""
         if next(self._signals):
             assert self.running is not None
             os.kill(self.running.pid, signal.SIGHUP)
@@ -72,7 +72,7 @@ class Bench:
         return self.redis.url.replace("//", f"//{USER}:{password}@")
 
     async def called_by(self, request: web.Request) -> web.Response:
-        """A receiver of webhooks that believes what it trusts now."""
+        """A webhook receiver that verifies signatures with its current secrets."""
         body = await request.read()
         text = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + body
         given = set(request.headers.get("webhook-signature", "").split())
@@ -92,7 +92,7 @@ def fresh() -> str:
 
 
 async def rotate_provider(bench: Bench) -> None:
-    """The new key is written, then the one before is void."""
+    """Write the new key, then invalidate the old one."""
     before = (bench.folder / "provider").read_text()
     bench.write("provider", fresh())
     await bench.taken_up()
@@ -100,7 +100,7 @@ async def rotate_provider(bench: Bench) -> None:
 
 
 async def rotate_api_key(bench: Bench) -> None:
-    """Both secrets are good; clients change over at once."""
+    """Both secrets are valid; clients switch at once."""
     database = Database(bench.database.url, requests=1, engine=1)
     try:
         access = AccessService(database, Secret((bench.folder / "pepper").read_text()))
@@ -112,7 +112,7 @@ async def rotate_api_key(bench: Bench) -> None:
 
 
 async def rotate_webhooks(bench: Bench) -> None:
-    """The new one signs as well, the receiver learns it and forgets the one before, then it is the first."""
+    """Add the new secret, switch the receiver to it, then make it the first."""
     before, new = (bench.folder / "webhooks").read_text(), fresh()
     bench.write("webhooks2", new)
     bench.trusted.add(new)
@@ -124,20 +124,20 @@ async def rotate_webhooks(bench: Bench) -> None:
 
 
 async def rotate_pepper(bench: Bench) -> None:
-    """The new one is good as well, then it is the first, then it alone is good."""
+    """Add the new pepper, make it the first, then remove the old one."""
     before, new = (bench.folder / "pepper").read_text(), fresh()
     bench.write("pepper2", new)
     await bench.taken_up()
     bench.write("pepper", new)
     bench.write("pepper2", before)
     await bench.taken_up()
-    await asyncio.sleep(LOOK_SECONDS)  # as long as a process may believe what it knows, so that the key has moved
+    await asyncio.sleep(LOOK_SECONDS)  # until caches have expired, so that the key has been rehashed
     bench.write("pepper2", new)
     await bench.taken_up()
 
 
 async def rotate_database(bench: Bench) -> None:
-    """The new password is written, then the database is told."""
+    """Write the new password, then change it in the database."""
     password = fresh()
     bench.write("database", bench.database_url(password))
     await bench.taken_up()
@@ -146,13 +146,13 @@ async def rotate_database(bench: Bench) -> None:
 
 
 async def rotate_redis(bench: Bench) -> None:
-    """Redis learns the new password, it is written, and the one before is void."""
+    """Add the new password to Redis, write it, then remove the old one."""
     assert bench.redis is not None
     before, new = (bench.folder / "redis").read_text(), fresh()
     await tell_redis(bench.redis, f">{new}")
     bench.write("redis", bench.redis_url(new))
     await bench.taken_up()
-    await asyncio.sleep(LOOK_SECONDS)  # the address is looked at as often as the files
+    await asyncio.sleep(LOOK_SECONDS)  # the address is checked as often as the files
     await tell_redis(bench.redis, "<" + before.split(":")[2].partition("@")[0])
 
 

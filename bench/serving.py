@@ -1,4 +1,4 @@
-"""A database, and servers of this program on it with agents of their own, for measurements."""
+"""A database and servers with test agents, for measurements."""
 
 import contextlib
 import sys
@@ -25,7 +25,7 @@ async def run(context: Context, input: dict) -> None:
 
 
 class Postgres(msgspec.Struct, frozen=True):
-    """The PostgreSQL beside the server, as its superuser."""
+    """The server's PostgreSQL, with the superuser's URL."""
 
     url: str
     pid: int
@@ -34,7 +34,7 @@ class Postgres(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    """The embedded one, its data in ``folder``, with the schema of the server."""
+    """Run the embedded PostgreSQL in ``folder`` with the server's schema."""
     database = EmbeddedDatabase(folder)
     try:
         url = database.start()

@@ -1,4 +1,4 @@
-"""How long a server takes from its command to its first good answer, and how much memory it then holds."""
+"""Measure start-up time to the first good response, and idle memory."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from bench.processes import Server, free_port, memory_mb, serving
 
 READY = "/api/v1/health/ready"
 SETTLE = 2.0
-"""Seconds that a server is left alone before its memory is read."""
+"""Idle seconds before memory is measured."""
 
 
 def serve(url: str, folder: Path) -> AbstractContextManager[Server]:
@@ -35,7 +35,7 @@ def bare(application: str, path: str, folder: Path) -> AbstractContextManager[Se
 
 
 def measure(command: str, start: Callable[[], AbstractContextManager[Server]], times: int) -> Start:
-    """Start so often, once more before it counts; the memory is that of the last time."""
+    """Measure ``count`` starts after one warm-up; memory is that of the last."""
     seconds = []
     memory = (0.0, 0.0)
     for n in range(times + 1):

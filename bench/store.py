@@ -1,7 +1,7 @@
-"""What the store costs: ``python -m bench.store`` (some three minutes; ``--quick`` with a tenth of the items).
+"""Cost of the store: ``python -m bench.store`` (some three minutes; ``--quick`` with a tenth of the items).
 
 Searches and puts against bare programs that do the same with the same rows, in one run: compare the ratios. The result
-is kept as a file in ``bench/results/``. ``--data`` keeps the items between runs.
+is stored in ``bench/results/``. ``--data`` keeps the items between runs.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("search", "put"), action="append", help="a part of it")
     arguments = parser.parse_args()
     count = 10_000 if arguments.quick else 100_000
-    began = time.monotonic()
+    started_at = time.monotonic()
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         folder = arguments.data or Path(place)
         database = EmbeddedDatabase(folder)
@@ -105,7 +105,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"store-{now():%Y%m%dT%H%M%S}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {path} in {time.monotonic() - began:.0f} s")
+    print(f"written to {path} in {time.monotonic() - started_at:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Puts of the store over HTTP against bare inserts of the same rows, in one run.
 
-The two take turns, a second or so each, and the part that one is of the other is the middle of the pairs: a disk and
-the neighbours of a machine have moods. The client is the lean one of ``bench.client`` (40 µs a request), so that what
-is measured is the server; ``GET /ok`` of the same server tells what a request costs that does nothing.
+The two alternate every second or so, and the ratio is the median of the pairs, because disks and neighbours of a
+machine vary. The client is the lean one of ``bench.client`` (40 µs a request), so that the server is measured;
+``GET /ok`` shows the cost of an empty request.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ ROUNDS = 5
 """Of each kind."""
 
 Work = Callable[[int], Awaitable[None]]
-"""Does one thing for the client of that number."""
+"""Runs one operation for the client of that number."""
 Way = Callable[[int], AbstractAsyncContextManager[Work]]
-"""Opens what so many clients need."""
+"""Opens the connections of so many clients."""
 
 
 class Done(msgspec.Struct):
@@ -69,7 +69,7 @@ async def puts(url: str, target: Target, key: str, seconds: float) -> dict[str, 
 
 
 def _summed(rounds: list[dict[str, Done]]) -> dict[str, Any]:
-    """The middle of each figure."""
+    """Return the median of each figure."""
 
     def middle(figure: Callable[[dict[str, Done]], float], digits: int | None = None) -> float:
         return round(statistics.median(figure(one) for one in rounds), digits)
@@ -100,7 +100,7 @@ def putting(port: int, key: str, *, indexed: bool) -> Way:
 
 
 def asking(port: int) -> Way:
-    """The least that the server does for a request."""
+    """A minimal request."""
     ready = request("GET", "/api/v1/ok")
     return _over_http(port, lambda: ready, status=200)
 
@@ -151,11 +151,11 @@ async def _round(way: Way, target: Target, clients: int, seconds: float) -> Done
             done += 1
 
     async with way(clients) as work:
-        await asyncio.gather(*(work(client) for client in range(clients)))  # before it counts
+        await asyncio.gather(*(work(client) for client in range(clients)))  # warm-up
         before = target.used()
-        began = time.perf_counter()
-        end = began + seconds
+        started_at = time.perf_counter()
+        end = started_at + seconds
         await asyncio.gather(*(one(client) for client in range(clients)))
-        wall = time.perf_counter() - began
+        wall = time.perf_counter() - started_at
         server, postgres, _ = (after - then for after, then in zip(target.used(), before, strict=True))
     return Done(done / wall, server / done, postgres / done)

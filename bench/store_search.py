@@ -41,7 +41,7 @@ Search = Callable[[UUID, str], Awaitable[Any]]
 
 
 class Ways:
-    """The ways to search: ``bare``; the store in this process by ``vectors`` alone, and ``fused`` with words."""
+    """Search variants: ``bare``; the store in this process by ``vectors`` alone, and ``fused`` with words."""
 
     def __init__(self, url: str, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -87,15 +87,15 @@ async def one_by_one(url: str, sessions: dict[str, aiohttp.ClientSession], quest
             hits = dict.fromkeys(asked, 0)
             dice = random.Random(3)
             texts = [sentence(dice, 6) for _ in range(questions + WARM)]
-            # before all else: to look at every vector empties PostgreSQL's buffers of what the ways would find there
+            # first, because an exact scan evicts PostgreSQL's buffers
             truth = [{row["item_id"] for row in await exact.fetch(BARE, tenant, vector(text))} for text in texts]
             for number, (text, true) in enumerate(zip(texts, truth, strict=True)):
                 order = list(asked)
                 for way in order[number % len(order) :] + order[: number % len(order)]:
-                    began = time.perf_counter()
+                    started_at = time.perf_counter()
                     items = await asked[way](tenant, text)
                     if number >= WARM:
-                        times[way].append(time.perf_counter() - began)
+                        times[way].append(time.perf_counter() - started_at)
                         hits[way] += len(true & items)
             bare = milliseconds(times["bare"])
             for way, spent in times.items():
@@ -137,9 +137,9 @@ async def _rate(search: Search, tenant: UUID, clients: int, seconds: float) -> t
 
     async def one(client: int) -> None:
         dice = random.Random(client)
-        while (began := time.perf_counter()) < end:
+        while (started_at := time.perf_counter()) < end:
             await search(tenant, sentence(dice, 6))
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - started_at)
 
     await asyncio.gather(*(one(client) for client in range(clients)))
     return round(len(times) / seconds, 1), times

@@ -1,4 +1,4 @@
-"""What the server must reach, and how each result is judged: against the target, a floor of the same run, and peers."""
+"""Performance targets, compared with a floor of the same run and with peers."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,34 +14,34 @@ Of = Callable[[Result], float]
 
 
 class Peers(msgspec.Struct, frozen=True):
-    """Figures in the order of ``PEERS``, where known; of a range its better end."""
+    """Figures in the order of ``PEERS``, if known; the better end of a range."""
 
     values: tuple[float | None, float | None, float | None]
 
-    def best(self, *, most: bool) -> float:
-        """The best of them; ``most``: where less is better."""
+    def best(self, *, lowest: bool) -> float:
+        """The best of them; ``lowest``: less is better."""
         known = [value for value in self.values if value is not None]
-        return min(known) if most else max(known)
+        return min(known) if lowest else max(known)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: what is measured, in which unit, and what it must reach."""
+    """A target: what is measured, the unit and the bound."""
 
     work: str
     unit: str
     bound: float
     measured: Of
-    most: bool = True
-    """Whether ``bound`` may not be exceeded; else it must be reached."""
+    is_maximum: bool = True
+    """Whether ``bound`` is a maximum; else it is a minimum."""
     floor: Of | None = None
     floor_is: str = ""
     peers: Peers | None = None
     drawn: str = ""
-    """Its title in the picture; empty: it is not drawn."""
+    """Title in the picture; empty: not drawn."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A target held against a result."""
+    """A target compared with a result."""
 
     target: Target
     value: float
@@ -59,7 +59,7 @@ def echo_floor_us(result: Result) -> float:
 
 
 def growth_factor(result: Result) -> float:
-    """Turn 200 in terms of turn 10."""
+    """Return the ratio of turn 200 to turn 10."""
     return result.growth.late_ms / result.growth.early_ms
 
 
@@ -84,7 +84,7 @@ TARGETS = (
         work="the same, 64 clients",
         unit="runs/s",
         bound=500,
-        most=False,
+        is_maximum=False,
         measured=lambda r: r.load(ECHO, 64).per_second,
         floor=lambda r: r.load(GROUP, 64).per_second,
         floor_is="bare group commit",
@@ -105,7 +105,7 @@ TARGETS = (
         work="`stream100`, 64 clients",
         unit="events/s",
         bound=20_000,
-        most=False,
+        is_maximum=False,
         measured=lambda r: r.load(STREAM, 64).events_per_second,
         floor=lambda r: r.load(FRAMES, 64).events_per_second,
         floor_is="ready frames",
@@ -188,7 +188,7 @@ TARGETS = (
         work="bare request (`GET /api/v1/ok`) ÷ Litestar's hello",
         unit="×",
         bound=0.7,
-        most=False,
+        is_maximum=False,
         measured=bare_request,
         floor=lambda _: 1.0,
         floor_is="Litestar's hello",
@@ -197,18 +197,18 @@ TARGETS = (
 
 
 def verdicts(result: Result, targets: Sequence[Target] = TARGETS) -> list[Verdict]:
-    """Every target held against ``result``."""
+    """Compare every target with ``result``."""
     found = []
     for target in targets:
         value = target.measured(result)
         floor = target.floor(result) if target.floor else None
-        best = target.peers.best(most=target.most) if target.peers else None
-        better = None if best is None else best / value if target.most else value / best
+        best = target.peers.best(lowest=target.is_maximum) if target.peers else None
+        better = None if best is None else best / value if target.is_maximum else value / best
         found.append(
             Verdict(
                 target=target,
                 value=value,
-                met=value <= target.bound if target.most else value >= target.bound,
+                met=value <= target.bound if target.is_maximum else value >= target.bound,
                 floor=floor,
                 floor_ratio=None if floor is None else value / floor,
                 peers_ratio=better,

@@ -1,7 +1,7 @@
-"""What pushing metrics and spans costs: ``python -m bench.telemetry`` (two minutes).
+"""Cost of exporting metrics and spans: ``python -m bench.telemetry`` (two minutes).
 
 Servers on one PostgreSQL, each on a database of its own, take turns at the same load, runs of an agent that calls two
-tools, each on a new thread and waited for; who does not have its turn is idle. One pushes nothing, one metrics, one
+tools, each on a new thread and waited for; the others are idle. One pushes nothing, one metrics, one
 metrics and the spans of every trace (the default, ``parentbased_always_on``), one those of one trace in ten. They push
 to a process of this machine that reads and forgets. A ratio is that of a round against the server that pushes nothing
 in the same round; the medians count.
@@ -82,7 +82,7 @@ async def tools(connection: Connection) -> Done:
 
 @contextlib.contextmanager
 def sink() -> Iterator[tuple[str, int]]:
-    """Who takes what is pushed: its address and its process."""
+    """The collector: its address and its process."""
     process = subprocess.Popen([sys.executable, "-c", SINK], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -93,7 +93,7 @@ def sink() -> Iterator[tuple[str, int]]:
 
 
 def measure(url: str, postgres: int, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """The variants in turns, the order turned round each time."""
+    """Run the variants in alternating order."""
     loads: dict[str, list[Load]] = {name: [] for name in VARIANTS}
     with contextlib.ExitStack() as stack:
         address, pid = stack.enter_context(sink())
@@ -112,7 +112,7 @@ def measure(url: str, postgres: int, folder: Path, given: argparse.Namespace) ->
         took = cpu_seconds(pid) - took
     if errors := [error for many in loads.values() for load in many for error in load.errors]:
         raise SystemExit(f"{len(errors)} requests failed: {errors[0]}")
-    return {"CPU seconds of who takes it": round(took, 2), **{name: figures(loads, name) for name in VARIANTS}}
+    return {"CPU seconds of the collector": round(took, 2), **{name: figures(loads, name) for name in VARIANTS}}
 
 
 def figures(loads: dict[str, list[Load]], name: str) -> dict[str, Any]:

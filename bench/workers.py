@@ -1,6 +1,6 @@
 """Runs per second of one worker process against two: a part of ``python -m bench.across``.
 
-Both servers run on one PostgreSQL, each on a database of its own, and take turns; who does not have its turn is idle.
+Both servers run on one PostgreSQL, each on a database of its own, and take turns; the other is idle.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ COUNTS = (1, 2)
 
 
 def measure(url: str, postgres: int, folder: Path, *, rounds: int, seconds: float) -> dict[str, Any]:
-    """``echo`` on a new thread, waited for, by 64 clients; ``postgres`` is the process beside the servers."""
+    """``echo`` on a new thread, waited for, by 64 clients; ``postgres`` is the database process."""
     loads: dict[int, list[Load]] = {count: [] for count in COUNTS}
     with contextlib.ExitStack() as stack:
         targets = {}

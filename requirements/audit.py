@@ -1,7 +1,7 @@
-"""What the lock files bring: known vulnerabilities, a bill of materials (CycloneDX), licences. Into ``build/audit/``.
+"""Audit the lock files for vulnerabilities and licences, and write bills of materials (CycloneDX) to ``build/audit/``.
 
-Usage, from the environment of development: python -m requirements.audit PIP_AUDIT. The exit code is 0 when all is
-well, 1 for a vulnerability or a licence that is not allowed, 3 when nobody could be asked about vulnerabilities.
+Usage, in the development environment: python -m requirements.audit PIP_AUDIT. The exit code is 0 if all is well, 1 for
+a vulnerability or a licence that is not allowed, 3 if the vulnerability service could not be queried.
 """
 
 import json
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 OUT = HERE.parent / "build" / "audit"
 LOCKS = ("runtime.txt", "build.txt", "dev.txt", "audit.txt", "auth.txt", "minilm.txt")
 SHIPPED = "auth.txt"
-"""What the image installs: the program and its extra `auth`."""
+"""The lock file of the image: the program with its extra `auth`."""
 FINE, FOUND, UNKNOWN = 0, 1, 3
 
 _PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
@@ -28,7 +28,7 @@ _EITHER = re.compile(r"\s+OR\s+|/")
 
 
 class Package(NamedTuple):
-    """A pinned package; ``licence`` is empty when it is not installed on this platform."""
+    """A pinned package; ``licence`` is empty if it is not installed on this platform."""
 
     name: str
     version: str
@@ -37,7 +37,7 @@ class Package(NamedTuple):
 
 
 def pinned(text: str) -> list[Package]:
-    """The packages of a lock file."""
+    """Parse a lock file."""
     starts = [*_PIN.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
     return [
@@ -46,8 +46,8 @@ def pinned(text: str) -> list[Package]:
     ]
 
 
-def said_by(about: Any) -> str:
-    """The licence that a package's metadata tells: an SPDX expression, a classifier, or one line of text."""
+def licence_of(about: Any) -> str:
+    """Return the licence in a package's metadata: an SPDX expression, a classifier, or a line of text."""
     if expression := about.get("License-Expression"):
         return str(expression)
     classifiers = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if "License ::" in line]
@@ -58,16 +58,16 @@ def said_by(about: Any) -> str:
 
 
 def with_licence(package: Package, rules: Mapping[str, Any]) -> Package:
-    """The package with its licence, under the name that the rules give it."""
+    """Return the package with its licence, normalised by the rules."""
     try:
-        licence = rules["packages"].get(package.name) or said_by(metadata.metadata(package.name)) or "unknown"
+        licence = rules["packages"].get(package.name) or licence_of(metadata.metadata(package.name)) or "unknown"
     except metadata.PackageNotFoundError:
         return package
     return package._replace(licence=rules["names"].get(licence, licence))
 
 
 def is_allowed(licence: str, allowed: Sequence[str], names: Mapping[str, str]) -> bool:
-    """Whether all that an expression asks for is allowed, of alternatives one."""
+    """Whether every part of an expression is allowed; of alternatives one suffices."""
     parts = [part for part in _ALSO.split(re.sub(r"\(([^()]* OR [^()]*)\)", r"\1", licence)) if part]
     return bool(parts) and all(
         any(names.get(one.strip(), one.strip()).partition(" WITH ")[0] in allowed for one in _EITHER.split(part))
@@ -76,7 +76,7 @@ def is_allowed(licence: str, allowed: Sequence[str], names: Mapping[str, str]) -
 
 
 def refused(packages: Sequence[Package], rules: Mapping[str, Any], *, shipped: bool) -> list[str]:
-    """A line for each package whose licence is not allowed."""
+    """Return a line for each package whose licence is not allowed."""
     allowed = rules["allowed"] if shipped else [*rules["allowed"], *rules["development"]]
     return [
         f"{package.name} {package.version}: {package.licence}"
@@ -88,7 +88,7 @@ def refused(packages: Sequence[Package], rules: Mapping[str, Any], *, shipped: b
 
 
 def bill(packages: Sequence[Package], version: str) -> dict[str, Any]:
-    """The bill of materials, as CycloneDX 1.5 has it; the same for the same lock file."""
+    """Return the bill of materials (CycloneDX 1.5), reproducible for a lock file."""
     components = [
         {
             "type": "library",
@@ -114,11 +114,11 @@ def bill(packages: Sequence[Package], version: str) -> dict[str, Any]:
 
 
 KIND = "pypi"
-"""The type of a package address for Python (https://github.com/package-url/purl-spec)."""
+"""The package URL type for Python (https://github.com/package-url/purl-spec)."""
 
 
 def vulnerabilities(pip_audit: str, lock: Path, out: Path) -> int:
-    """Ask about each pinned version of ``lock``; the answer lies in ``out``."""
+    """Query the vulnerabilities of each pinned version of ``lock``; write the response to ``out``."""
     out.unlink(missing_ok=True)
     command = [pip_audit, "--disable-pip", "--require-hashes", "--progress-spinner", "off", "--timeout", "15"]
     command += ["--requirement", str(lock), "--format", "json", "--output", str(out)]
@@ -126,8 +126,8 @@ def vulnerabilities(pip_audit: str, lock: Path, out: Path) -> int:
     try:
         answer = json.loads(out.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
-        print(f"{lock.name}: NOT CHECKED for vulnerabilities: the service could not be asked ({reason})")
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
+        print(f"{lock.name}: NOT CHECKED for vulnerabilities: the service could not be queried ({reason})")
         return UNKNOWN
     found = [
         (one["name"], one["version"], flaw["id"]) for one in answer["dependencies"] for flaw in one.get("vulns", ())
@@ -140,14 +140,14 @@ def vulnerabilities(pip_audit: str, lock: Path, out: Path) -> int:
         print(
             f"{lock.name}: NOT CHECKED for vulnerabilities: {len(skipped)} of {len(answer['dependencies'])} ({some}…)"
         )
-        print(f"  what the service said: {skipped[0]['skip_reason']}")
+        print(f"  response of the service: {skipped[0]['skip_reason']}")
     if found:
         return FOUND
     return UNKNOWN if skipped else FINE
 
 
 def main(words: Sequence[str]) -> int:
-    """Write everything, print what is wrong."""
+    """Write the reports and print the findings."""
     OUT.mkdir(parents=True, exist_ok=True)
     rules = tomllib.loads((HERE / "licences.toml").read_text(encoding="utf-8"))
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -167,9 +167,7 @@ def main(words: Sequence[str]) -> int:
         vulnerabilities(words[0], HERE / name, OUT / f"{name.removesuffix('.txt')}.vulns.json") for name in LOCKS
     ]
     outcome = FOUND if FOUND in (outcome, *answers) else max(answers)
-    print(
-        {FINE: "nothing known against any package", FOUND: "see above", UNKNOWN: "the audit is NOT complete"}[outcome]
-    )
+    print({FINE: "no known vulnerabilities", FOUND: "see above", UNKNOWN: "the audit is NOT complete"}[outcome])
     return outcome
 
 

@@ -1,6 +1,6 @@
-"""The bill of materials (CycloneDX) of what is installed here of the image's lock file: the image has its own inside.
+"""Write the bill of materials (CycloneDX) of the installed packages of the image's lock file, for the image.
 
-Usage, from the environment whose licences it shall tell: python -m requirements.bill FILE
+Usage, in the environment that has the packages: python -m requirements.bill FILE
 """
 
 import json
@@ -12,7 +12,7 @@ from requirements.audit import HERE, SHIPPED, bill, pinned, with_licence
 
 
 def main(out: str) -> int:
-    """Write it."""
+    """Write the bill of materials to ``out``."""
     rules = tomllib.loads((HERE / "licences.toml").read_text(encoding="utf-8"))
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = pinned((HERE / SHIPPED).read_text(encoding="utf-8"))

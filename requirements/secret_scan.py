@@ -1,7 +1,7 @@
-"""Look for secrets in the tracked files, and in every version of every file and message that HEAD's history holds.
+"""Scan the tracked files, and all files and commit messages in HEAD's history, for secrets.
 
-A finding tells where it is and what kind, and of the secret only how it begins. What tests and examples need stands in
-``requirements/secrets_allowed.toml``, each line with its reason. Usage: python -m requirements.secret_scan [FOLDER]
+A finding has the location, the kind and only the start of the secret. Values that tests and examples need are in
+``requirements/secrets_allowed.toml``, each with a reason. Usage: python -m requirements.secret_scan [FOLDER]
 """
 
 import re
@@ -31,12 +31,12 @@ NAMES = tuple(KINDS)
 
 ALLOWED = Path("requirements") / "secrets_allowed.toml"
 SHOWN = 8
-LARGEST = 20_000_000
-"""Bytes; a file beyond it is no text."""
+MAX_FILE_BYTES = 20_000_000
+"""Bytes; larger files are not scanned."""
 
 
 class Finding(NamedTuple):
-    """``where`` is a path, with the object's id when it is history."""
+    """A secret; ``where`` is its path, with the object id if it is in the history."""
 
     where: str
     line: int
@@ -48,14 +48,14 @@ class Finding(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """Values of a kind that may stand there, as a pattern for the whole value."""
+    """Allowed values of a kind, as a pattern for the whole value."""
 
     kind: str
     pattern: re.Pattern[str]
 
 
 def allowed(folder: Path) -> list[Allowed]:
-    """What the repository in ``folder`` allows. Raises ``ValueError`` for a line without a reason."""
+    """Read the allowed values of ``folder``. Raises ``ValueError`` for an entry without a reason."""
     file = folder / ALLOWED
     entries = tomllib.loads(file.read_text(encoding="utf-8"))["allowed"] if file.is_file() else []
     for entry in entries:
@@ -65,8 +65,8 @@ def allowed(folder: Path) -> list[Allowed]:
 
 
 def found_in(where: str, content: bytes) -> Iterator[Finding]:
-    """The secrets in one text; nothing for what is no text."""
-    if b"\0" in content[:8000] or len(content) > LARGEST:
+    """Yield the secrets in a file; none if it is binary."""
+    if b"\0" in content[:8000] or len(content) > MAX_FILE_BYTES:
         return
     for match in PATTERN.finditer(content):
         kind = NAMES[int((match.lastgroup or "k0")[1:])]
@@ -79,7 +79,7 @@ def _git(folder: Path, *words: str, given: bytes = b"") -> bytes:
 
 
 def tree(folder: Path) -> Iterator[Finding]:
-    """The secrets in the tracked files as they lie there."""
+    """Yield the secrets in the tracked files."""
     for name in _git(folder, "ls-files", "-z").decode().split("\0"):
         path = folder / name
         if name and path.is_file() and not path.is_symlink():
@@ -87,10 +87,10 @@ def tree(folder: Path) -> Iterator[Finding]:
 
 
 def history(folder: Path) -> Iterator[Finding]:
-    """The secrets in every version that HEAD's history holds, and in the messages of its commits."""
+    """Yield the secrets in all file versions and commit messages of HEAD's history."""
     listed = _git(folder, "rev-list", "--objects", "HEAD").decode("utf-8", "replace").splitlines()
     names = {line[:40]: line[41:] or "message" for line in listed}
-    # by chunks: as much memory as some hundred files take
+    # in chunks, to bound the memory
     ids = list(names)
     for start in range(0, len(ids), 500):
         chunk = ids[start : start + 500]
@@ -106,7 +106,7 @@ def history(folder: Path) -> Iterator[Finding]:
 
 
 def scan(folder: Path) -> tuple[list[Finding], int]:
-    """The findings that nothing allows, and how many something does."""
+    """Return the findings that are not allowed, and the number of allowed ones."""
     rules = allowed(folder)
     found: list[Finding] = []
     passed = 0
@@ -121,12 +121,14 @@ def scan(folder: Path) -> tuple[list[Finding], int]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Print what was found; 1 when something was."""
+    """Print the findings; return 1 if there are any."""
     found, passed = scan(Path(words[0]) if words else Path(__file__).parent.parent)
     for finding in found:
         print(finding)
     if found:
-        print(f"{len(found)} secrets. Void them at once; removing them from a file does not remove them from history.")
+        print(
+            f"{len(found)} secrets. Revoke them at once; removing them from a file does not remove them from history."
+        )
         return 1
     print(f"no secrets in the files and their history ({passed} allowed values)")
     return 0

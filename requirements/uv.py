@@ -1,6 +1,6 @@
 """Run uv with the package index, mirrors and certificates that pip is configured with on this machine.
 
-uv reads none of pip's settings. What its own variables already say wins. Usage: python requirements/uv.py ARGUMENTS…
+uv ignores pip's settings; its own variables take precedence. Usage: python requirements/uv.py ARGUMENTS…
 """
 
 import ast
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# pip's setting: (the variable that says the same to uv, what joins several values, the variables that override it)
+# pip's setting: (uv's variable, the separator of several values, the variables that override it)
 SAME = {
     "index-url": ("UV_DEFAULT_INDEX", " ", ("UV_INDEX_URL",)),
     "extra-index-url": ("UV_INDEX", " ", ("UV_EXTRA_INDEX_URL",)),
@@ -18,12 +18,12 @@ SAME = {
     "trusted-host": ("UV_INSECURE_HOST", " ", ()),
     "cert": ("SSL_CERT_FILE", " ", ()),
 }
-# A lock is made from one index; an installation may take a file from any, because its hash decides.
+# A lock uses one index; an installation may use any, because files are verified by hash.
 INSTALL_ONLY = {"extra-index-url", "find-links"}
 
 
 def pip_settings(listed: str) -> dict[str, str]:
-    """The settings in the output of ``pip config list``, a later scope over an earlier one as pip has it."""
+    """Parse the output of ``pip config list``; later scopes override earlier ones, as in pip."""
     found = {}
     for scope in ("global.", "install.", ":env:."):
         for line in listed.splitlines():
@@ -34,7 +34,7 @@ def pip_settings(listed: str) -> dict[str, str]:
 
 
 def uv_environment(settings: Mapping[str, str], given: Mapping[str, str], *, install: bool) -> dict[str, str]:
-    """The variables to add to ``given`` so that uv does as pip would."""
+    """Return the variables to add to ``given`` so that uv behaves like pip."""
     added = {}
     for name, (variable, joint, older) in SAME.items():
         values = settings.get(name, "").split()
@@ -46,7 +46,7 @@ def uv_environment(settings: Mapping[str, str], given: Mapping[str, str], *, ins
 
 
 def main() -> None:
-    """Replace this process by uv."""
+    """Replace this process with uv."""
     arguments = sys.argv[1:]
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     added = uv_environment(pip_settings(listed.stdout), os.environ, install=arguments[:2] == ["pip", "install"])

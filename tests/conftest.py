@@ -1,4 +1,4 @@
-"""What every test may use: a real database, no network but this machine, no real model."""
+"""Fixtures for all tests: a real database, no network beyond this machine, no real model."""
 
 import asyncio
 import contextlib
@@ -16,21 +16,21 @@ from tests.database import RolledBack, clone, create, drop, rolled_back, server_
 
 SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_", "PG")
 
-PATIENCE = 50.0
-"""Seconds that a test may take in a coroutine; pytest's own timeout, with the fixtures, is longer."""
+TEST_TIMEOUT = 50.0
+"""Timeout in seconds of a test's coroutine; pytest's own timeout, which includes the fixtures, is longer."""
 
 server_of_the_run = contextlib.ExitStack()
-"""Entered by the first who needs it, in the process that ends last."""
+"""Entered on first use, in the process that ends last."""
 
 URL = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Forget the settings of whoever runs the tests, keys of real models among them."""
+    """Remove settings from the environment, among them keys of real models."""
     for name in list(os.environ):
         if name.startswith(SETTINGS):
             del os.environ[name]
-    # the tracebacks of the default, with the values of all variables, take so long that health checks come too late
+    # the default tracebacks show all variables, which takes so long that health checks time out
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     guards.guard()
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def url_of(config: pytest.Config) -> str:
-    """The superuser's address of the run's server, which the first call starts."""
+    """Return the superuser's URL of the test server; the first call starts it."""
     if URL not in config.stash:
         config.stash[URL] = server_of_the_run.enter_context(server_with_template())
     return config.stash[URL]
@@ -48,27 +48,27 @@ def url_of(config: pytest.Config) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker process where the server is (pytest-xdist)."""
+    """Pass the server's URL to a worker process (pytest-xdist)."""
     node.workerinput["server_url"] = url_of(node.config)
 
 
 def pytest_unconfigure() -> None:
-    """Stop the server with the run."""
+    """Stop the server."""
     server_of_the_run.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a test that waits for ever fail at the line where it waits.
+    """Let a test that hangs fail at the line where it waits.
 
-    pytest-timeout, with the time of the fixtures included, can only end the process.
+    pytest-timeout, which includes the fixtures, can only kill the process.
     """
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             marker = item.get_closest_marker("timeout")
-            item.obj = in_time(item.obj, marker.args[0] * 0.8 if marker else PATIENCE)
+            item.obj = with_timeout(item.obj, marker.args[0] * 0.8 if marker else TEST_TIMEOUT)
 
 
-def in_time(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+def with_timeout(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
     @functools.wraps(test)
     async def limited(*arguments: Any, **fixtures: Any) -> None:
         async with asyncio.timeout(seconds):
@@ -84,13 +84,13 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 @pytest.fixture(scope="session")
 def server_url(pytestconfig: pytest.Config) -> str:
-    """The superuser's address of the run's server."""
+    """The superuser's URL of the test server."""
     return url_of(pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def database_url(server_url: str) -> Iterator[str]:
-    """A migrated database that the tests of one worker share; each takes its own tenant."""
+    """A migrated database shared by the tests of one worker, each with its own tenant."""
     url = asyncio.run(clone(server_url))
     yield url
     asyncio.run(drop(server_url, url))
@@ -98,14 +98,14 @@ def database_url(server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def rolled_back_database(database_url: str) -> AsyncIterator[RolledBack]:
-    """The database of requests; whatever a test does to it is gone afterwards."""
+    """The database of requests, rolled back after the test."""
     async with rolled_back(database_url) as database:
         yield database
 
 
 @pytest.fixture
 async def fresh_database_url(server_url: str) -> AsyncIterator[str]:
-    """A migrated database for one test alone: leases, LISTEN, counts over all rows."""
+    """A migrated database for one test: for leases, LISTEN, and counts over all rows."""
     url = await clone(server_url)
     yield url
     await drop(server_url, url)

@@ -25,22 +25,22 @@ from app.infra.db.url import to_sqlalchemy
 
 TEMPLATE = "migrated"
 FOLDERS = "agent-tests-"
-FORGOTTEN_SECONDS = 600.0
+STALE_SECONDS = 600.0
 
-HASTE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
-"""No test pulls the plug of this server; those about durability start one of their own."""
+FAST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
+"""No test crashes this server; tests of durability start their own."""
 
 SET_SCOPE = sa.text("select set_config('app.tenant', :tenant, true), set_config('app.key_id', :key, true)")
 
 
 def at(url: str, database: str) -> str:
-    """The same server's ``database``."""
+    """Return the URL of another database on the same server."""
     server, _, query = url.partition("?")
     return f"{server.rpartition('/')[0]}/{database}?{query}"
 
 
 def name_of(url: str) -> str:
-    """The database that ``url`` names."""
+    """Return the database name of ``url``."""
     return url.partition("?")[0].rpartition("/")[2]
 
 
@@ -55,21 +55,21 @@ async def execute(url: str, *statements: str) -> None:
 
 
 async def age(url: str, run_id: str) -> None:
-    """Let a run have ended more than a day ago; a superuser may, with the guards of the table asleep."""
+    """Set the end of a run to more than a day ago; triggers are disabled meanwhile, which needs a superuser."""
     ended = f"update runs set ended_at = now() - interval '25 hours' where run_id = '{run_id}'"
     await execute(url, "set session_replication_role = replica", ended)
 
 
 @contextlib.contextmanager
 def hasty_server(origin: Path | None = None) -> Iterator[str]:
-    """A server of its own that is quick and not durable; nothing is left of it. Gives the superuser's address.
+    """Run a temporary server, fast and not durable; yield the superuser's URL.
 
-    It begins as a copy of the folder ``origin`` of a stopped server, if one is given.
+    ``origin``: folder of a stopped server to copy.
     """
     folder = Path(tempfile.mkdtemp(prefix=FOLDERS))
     if origin is not None:
         subprocess.run(["cp", "-a", f"{origin}/.", str(folder)], check=True)
-    server = EmbeddedDatabase(folder, HASTE)
+    server = EmbeddedDatabase(folder, FAST_SETTINGS)
     try:
         yield server.start()
     finally:
@@ -79,8 +79,8 @@ def hasty_server(origin: Path | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def server_with_template() -> Iterator[str]:
-    """The server of a run of tests, with the template that the migrations built."""
-    remove_forgotten()
+    """Run the test server with a migrated template database."""
+    remove_stale_folders()
     with hasty_server() as url:
         asyncio.run(execute(url, f"create database {TEMPLATE}"))
         migrations.upgrade(at(url, TEMPLATE))
@@ -88,40 +88,40 @@ def server_with_template() -> Iterator[str]:
         yield url
 
 
-def remove_forgotten() -> None:
-    """Remove what runs that were killed have left; those that go on hold the lock of their folder."""
+def remove_stale_folders() -> None:
+    """Remove folders of killed test runs; running ones hold the lock of theirs."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
         lock = FolderLock(folder)
         with contextlib.suppress(OSError, StartError):
-            if time.time() - folder.stat().st_mtime > FORGOTTEN_SECONDS:
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
                 lock.take()
                 shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
 
 async def create(url: str) -> str:
-    """A new database without any migration; its address."""
+    """Create a database without migrations; return its URL."""
     name = f"empty_{uuid4().hex[:12]}"
     await execute(url, f"create database {name}")
     return at(url, name)
 
 
 async def clone(url: str) -> str:
-    """A new database like the template (some 20 ms); its address."""
+    """Clone the template (some 20 ms); return the URL."""
     name = f"test_{uuid4().hex[:12]}"
     await execute(url, f"create database {name} template {TEMPLATE} strategy file_copy")
     return at(url, name)
 
 
 async def drop(url: str, database_url: str) -> None:
-    """Remove a database, whoever is still connected."""
+    """Drop a database, also while clients are connected."""
     await execute(url, f"drop database if exists {name_of(database_url)} with (force)")
 
 
 class RolledBack(Database):
-    """``Database`` as requests use it, on one transaction that nobody commits: each of theirs is a savepoint.
+    """``Database`` for requests on one transaction that is never committed; their transactions are savepoints.
 
-    They take turns, and ``now()`` stands still. The engine needs a database of its own.
+    They run one at a time, and ``now()`` is constant. The engine needs its own database.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -150,7 +150,7 @@ class RolledBack(Database):
 
 @contextlib.asynccontextmanager
 async def rolled_back(url: str) -> AsyncIterator[RolledBack]:
-    """A database at ``url`` whose changes are gone afterwards."""
+    """Connect to ``url`` and roll back all changes afterwards."""
     address, arguments = to_sqlalchemy(url)
     settings = {"server_settings": {"role": APP_ROLE}}
     engine = create_async_engine(address, poolclass=sa.NullPool, connect_args={**arguments, **settings})

@@ -1,4 +1,4 @@
-"""What no test may do: leave this machine, or block the event loop. Audit events (PEP 578) tell of both."""
+"""Forbid tests to connect to other machines and to block the event loop, by audit hooks (PEP 578)."""
 
 import asyncio
 import socket
@@ -15,17 +15,17 @@ APP = str(Path(__file__).parents[1] / "app")
 
 
 def refuse_outside(host: object) -> None:
-    """Raise when ``host`` is not this machine."""
+    """Raise ``AssertionError`` if ``host`` is not this machine."""
     if isinstance(host, str) and host not in LOOPBACK:
         raise AssertionError(f"a test connects to {host}")
 
 
 def guard() -> None:
-    """Guard this process from now on."""
-    sys.addaudithook(_heard)
+    """Install the audit hook in this process."""
+    sys.addaudithook(_audit)
 
 
-def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.connect":
         connection, address = arguments
         if connection.family in {socket.AF_INET, socket.AF_INET6}:
@@ -51,7 +51,7 @@ def _from_app(frame: FrameType | None) -> bool:
 
 
 class GuardedLoop(uvloop.Loop):
-    """The event loop of production; its own connections pass no audit event."""
+    """uvloop, whose own connections raise no audit events, with the same check."""
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
         refuse_outside(host)

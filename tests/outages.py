@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own that can be frozen, thawed and crashed; and whose child a process is."""
+"""A PostgreSQL server that tests can freeze, thaw and crash."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from app.infra.db.embedded import EmbeddedDatabase
 
 
 class Server(EmbeddedDatabase):
-    """A server that can be frozen, which keeps its connections and answers nothing, and crashed."""
+    """A server that can be frozen, which keeps its connections without answering, and crashed."""
 
     url = ""
 
@@ -18,11 +18,11 @@ class Server(EmbeddedDatabase):
         self.url = self.start()
 
     def start_on(self, port: int) -> None:
-        """Start where TCP is listened on as well, at ``port``, which also names the socket."""
+        """Start a server that also listens on TCP, at ``port``, which is also that of the socket."""
         self.url = self.start().replace("port=5432", f"port={port}")
 
     def ask_for_passwords(self, user: str) -> None:
-        """Let nobody in as ``user`` without one, once the configuration is read anew."""
+        """Require a password of ``user``, effective after a reload of the configuration."""
         rules = self._data / "pg_hba.conf"
         rules.write_text(f"local all {user} scram-sha-256\n{rules.read_text()}")
 
@@ -33,7 +33,7 @@ class Server(EmbeddedDatabase):
         self._signal(signal.SIGCONT)
 
     def crash(self) -> None:
-        """An immediate stop and a new start: what was committed is there, ``url`` is another."""
+        """Stop immediately and start again: committed data remain, ``url`` changes."""
         postmaster = self._data / "postmaster.pid"
         os.kill(int(postmaster.read_text().split()[0]), signal.SIGQUIT)
         while postmaster.exists():
@@ -42,14 +42,14 @@ class Server(EmbeddedDatabase):
         self.begin()
 
     def restart(self) -> None:
-        """A fast stop, which ends every connection, and a new start; ``url`` may be another."""
+        """Stop fast, which ends all connections, and start again; ``url`` may change."""
         self.stop()
         self.begin()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(FileNotFoundError):
             first = int((self._data / "postmaster.pid").read_text().split()[0])
-            os.kill(first, number)  # the postmaster first: what it would start meanwhile is not frozen
+            os.kill(first, number)  # the postmaster first, so that it starts no unfrozen children
             for pid in children_of(first):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)

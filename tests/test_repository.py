@@ -1,4 +1,4 @@
-"""What is in the repository holds for everybody: no machine, no package host, no secret, one version."""
+"""The repository is portable: no machine paths, package hosts or secrets, and consistent versions."""
 
 import os
 import re
@@ -28,7 +28,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def listed_files() -> list[Path]:
-    """What git has, or would take: everything that is not ignored."""
+    """Return all files that git does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
@@ -44,7 +44,7 @@ def texts() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     "pattern", [PACKAGE_HOSTS, MACHINE_PATHS, CREDENTIALS], ids=["package hosts", "machine paths", "credentials"]
 )
-def test_no_file_names_what_belongs_to_a_machine_or_to_a_person(pattern: re.Pattern[str]) -> None:
+def test_no_file_has_machine_paths_package_hosts_or_credentials(pattern: re.Pattern[str]) -> None:
     found = [
         f"{name}:{number} {match.group()}"
         for name, text in texts()
@@ -54,14 +54,14 @@ def test_no_file_names_what_belongs_to_a_machine_or_to_a_person(pattern: re.Patt
     assert found == []
 
 
-def test_nothing_that_is_made_or_private_is_in_the_repository() -> None:
+def test_no_generated_or_private_file_is_in_the_repository() -> None:
     private = re.compile(r"^(\.env|uv\.lock|secrets/.*|\.data/.*|\.venv/.*|bench/results/.*|.*\.(pyc|key|pem))$")
     names = [path.relative_to(ROOT).as_posix() for path in listed_files()]
     assert [name for name in names if private.match(name)] == []
 
 
 def locked(name: str) -> dict[str, str]:
-    """The versions of a lock file by package name."""
+    """Return the versions of a lock file by package name."""
     pinned = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE)
     return dict(pinned)
 
@@ -90,8 +90,8 @@ def test_the_two_environments_run_the_same_versions() -> None:
         ("dev.txt", PROJECT["dependency-groups"]["dev"] + PROJECT["project"]["optional-dependencies"]["embedded"]),
     ],
 )
-def test_a_lock_file_holds_what_the_project_asks_for(name: str, wanted: list[str]) -> None:
-    """Else `make lock` was forgotten."""
+def test_a_lock_file_satisfies_the_project(name: str, wanted: list[str]) -> None:
+    """Otherwise run `make lock`."""
     versions = locked(name)
     missing = [
         line
@@ -103,7 +103,7 @@ def test_a_lock_file_holds_what_the_project_asks_for(name: str, wanted: list[str
     assert missing == []
 
 
-def test_every_dependency_of_the_program_is_used_by_it() -> None:
+def test_every_dependency_is_imported() -> None:
     modules = {
         "markdown-it-py": "markdown_it",
         "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",

@@ -1,4 +1,4 @@
-"""The environment becomes settings, or one sentence that says what to mend."""
+"""Settings from the environment, with errors that name the fix."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def read(**environ: str) -> Settings:
     return load(environ, dotenv=NOWHERE)
 
 
-def test_without_any_variable_the_defaults_hold() -> None:
+def test_defaults_apply_without_variables() -> None:
     settings = read()
     assert (settings.server.host, settings.server.port, settings.server.workers) == ("127.0.0.1", 8000, 1)
     assert settings.auth.mode == "api_key"
@@ -52,7 +52,7 @@ def test_no_two_fields_share_a_variable() -> None:
     assert len(names) == len(set(names))
 
 
-def test_migrations_use_the_owners_address_and_else_the_ordinary_one() -> None:
+def test_migrations_use_the_owners_url_or_else_the_ordinary_one() -> None:
     ordinary, owner = "postgresql://app@host/agents", "postgresql://owner@host/agents"
     alone = read(DATABASE_URL=ordinary).database.owner_url
     both = read(DATABASE_URL=ordinary, MIGRATE_DATABASE_URL=owner).database.owner_url
@@ -84,7 +84,7 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("LOG_LEVEL", "info\ndebug", "LOG_LEVEL holds a line break or another control character; remove it"),
     ],
 )
-def test_a_wrong_value_is_refused_with_the_name_and_what_it_may_hold(name: str, value: str, sentence: str) -> None:
+def test_an_invalid_value_is_refused_with_its_name_and_the_allowed_values(name: str, value: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(**{name: value})
     assert str(caught.value).startswith(sentence)
@@ -127,7 +127,7 @@ def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, complaint", [(None, "cannot read .*No such file"), (b"", "is empty"), (b"\xff\xfe", "is not UTF-8")]
 )
-def test_a_secret_file_that_is_no_use_is_refused_by_name(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+def test_an_unusable_secret_file_is_refused_by_name(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     path = tmp_path / "key"
     if content is not None:
         path.write_bytes(content)
@@ -168,7 +168,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
         load({}, dotenv=dotenv)
 
 
-def test_an_unknown_name_of_ours_is_warned_of_with_a_suggestion() -> None:
+def test_an_unknown_setting_gets_a_warning_with_a_suggestion() -> None:
     settings = read(AGENT_LEASE_SECOND="5", AGENT_XYZZY="1", AGENT_SERVICE_PORT_80_TCP="tcp://10.0.0.1:80", OTHER="1")
     assert settings.warnings == (
         "AGENT_LEASE_SECOND is not a setting and is ignored; did you mean AGENT_LEASE_SECONDS?",
@@ -200,18 +200,18 @@ def test_which_addresses_are_loopback(host: str, loopback: bool) -> None:
         ({"DATABASE_URL": "postgresql://h/d", "AGENT_AUTH": "none", "HOST": "0.0.0.0"}, "AGENT_AUTH=none would serve"),
     ],
 )
-def test_serving_is_refused_with_what_is_missing_or_weak(environ: dict[str, str], sentence: str) -> None:
+def test_serving_is_refused_with_missing_or_weak_settings(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(UsageError, match=f"^{sentence}"):
         check_serving(read(**environ))
 
 
-def test_serving_is_allowed_with_keys_everywhere_and_without_only_on_loopback() -> None:
+def test_serving_without_keys_is_allowed_only_on_loopback() -> None:
     check_serving(read(DATABASE_URL="postgres://h/d", AGENT_KEY_PEPPER=PEPPER, HOST="0.0.0.0"))
     check_serving(read(DATABASE_URL="postgres://h/d", AGENT_AUTH="none"))
 
 
-def test_the_page_of_the_settings_is_fresh() -> None:
-    """docs/reference/configuration.md is what `make docs-config` writes."""
+def test_the_settings_page_is_up_to_date() -> None:
+    """docs/reference/configuration.md equals the output of `make docs-config`."""
     assert PAGE.read_text(encoding="utf-8") == render()
 
 
@@ -228,7 +228,7 @@ def test_the_page_of_the_settings_is_fresh() -> None:
         ({}, ""),
     ],
 )
-def test_secrets_that_can_be_guessed_stop_the_start(given: dict[str, str], words: str) -> None:
+def test_guessable_secrets_are_refused(given: dict[str, str], words: str) -> None:
     strong = {"AGENT_KEY_PEPPER": "0123456789abcdef" * 2, "AGENT_WEBHOOK_SECRET": "0123456789abcdef" * 2}
     settings = read(DATABASE_URL="postgresql://h/d", **{**strong, **given})
     if not words:

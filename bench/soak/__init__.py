@@ -1,1 +1,1 @@
-"""Mixed load for minutes or hours, with faults at a low rate: what a server holds afterwards, and whether it grows."""
+"""Mixed load for minutes or hours, with faults at a low rate: resource usage afterwards, and leaks."""

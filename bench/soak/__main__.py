@@ -1,4 +1,4 @@
-"""``make soak`` (``python -m bench.soak``): mixed load with faults at a low rate, calm, a look at what is left.
+"""``make soak`` (``python -m bench.soak``): mixed load with faults at a low rate, a calm phase, then a check for leaks.
 
 A server with two workers, Redis and the embedded PostgreSQL; every ``--every`` seconds the younger worker is killed,
 half of the database's connections are cut, or Redis is restarted. The exit code is 1 when a row does not hold.
@@ -33,9 +33,9 @@ from tests.redis import RedisServer
 RESULTS = Path(__file__).parents[1] / "results"
 SAMPLE_SECONDS = 2.0
 LAST_SECONDS = 90.0
-"""How long what the clients have begun may take once the load is over."""
+"""Timeout of work in progress after the load."""
 CALM_SECONDS = 90.0
-"""How long what is left may take to end: leases, retries of webhooks, connections that idle."""
+"""Timeout of the calm phase: leases, webhook retries and idle connections must end."""
 AGENTS = """
 [agents.stream100]
 model = "scripted:stream100"
@@ -50,7 +50,7 @@ where datname = current_database() and pid <> pg_backend_pid() and random() < 0.
 
 
 class Troubles:
-    """What is done to a server, one thing after the other."""
+    """Injects faults one after the other."""
 
     def __init__(self, url: str, redis: RedisServer, one: Server) -> None:
         self._url = url
@@ -61,7 +61,7 @@ class Troubles:
         self._next = itertools.cycle(kinds.items())
 
     async def again_and_again(self, every: float, clients: Clients) -> None:
-        """One every so many seconds."""
+        """Inject a fault every so many seconds."""
         while True:
             await clients.rest(every)
             if clients.over.is_set():
@@ -71,17 +71,17 @@ class Troubles:
             self.done[name] = self.done.get(name, 0) + 1
 
     async def kill(self) -> None:
-        """The younger worker; the elder's memory is watched."""
+        """Kill the younger worker; the memory of the older one is sampled."""
         os.kill(samples.workers(self._server.pid)[-1], signal.SIGKILL)
 
     async def cut(self) -> None:
-        """Half of the connections, whoever has them."""
+        """Terminate half of the database connections."""
         connection = await asyncpg.connect(self._url)
         await connection.execute(CUT)
         await connection.close()
 
     async def restart(self) -> None:
-        """Redis is away for a moment."""
+        """Stop Redis for a moment."""
         await asyncio.to_thread(self._redis.stop)
         await asyncio.sleep(1)
         await asyncio.to_thread(self._redis.start)
@@ -104,16 +104,16 @@ async def hook() -> Any:
 
 
 async def watch(watched: samples.Watch, over: asyncio.Event) -> None:
-    """Look until the load is over."""
+    """Sample until the load has ended."""
     while not over.is_set():
         watched.look()
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
 async def soak(url: str, redis: RedisServer, one: Server, given: argparse.Namespace) -> dict[str, Any]:
-    """Load, calm, look."""
+    """Run load and calm phase, then check."""
     async with hook() as address:
-        first = Clients(base(one), address, given.seed)  # each kind once: what is made at first use counts as before
+        first = Clients(base(one), address, given.seed)  # each kind once, so that first uses count as before
         await asyncio.gather(*(work() for name, (work, _, _) in first.works().items() if name != "crons"))
         await first.http.aclose()
         await asyncio.sleep(10)
@@ -143,7 +143,7 @@ async def soak(url: str, redis: RedisServer, one: Server, given: argparse.Namesp
 
 
 async def calm(url: str, one: Server, before: dict[str, float], wrong: list[str]) -> list[verdicts.Row]:
-    """Wait until all holds, for ``CALM_SECONDS`` at most."""
+    """Wait until all checks hold, at most ``CALM_SECONDS``."""
     deadline = time.monotonic() + CALM_SECONDS
     while True:
         await asyncio.sleep(5)
@@ -156,7 +156,7 @@ async def calm(url: str, one: Server, before: dict[str, float], wrong: list[str]
 
 @contextlib.contextmanager
 def soaked(folder: Path) -> Iterator[tuple[str, RedisServer, Server]]:
-    """A server with two workers, and what it needs."""
+    """Start a server with two workers and its dependencies."""
     with contextlib.ExitStack() as stack:
         database = EmbeddedDatabase(folder)
         url = database.start()

@@ -1,4 +1,4 @@
-"""What the clients of a soak do: each kind of work again and again, with a pause, through whatever happens."""
+"""Clients of a soak: repeat each kind of work with pauses, despite faults."""
 
 import asyncio
 import contextlib
@@ -12,15 +12,15 @@ import httpx
 
 HELLO = {"messages": [{"role": "user", "content": "what is 6*7, and what time is it?"}]}
 ACCEPTABLE = frozenset({409, 429, 503})
-"""Statuses that a client meets with another try: a turn that is taken, a limit, a server without its database."""
+"""Statuses that a client retries: a busy thread, a limit, a server without its database."""
 
 
 class Wrong(Exception):
-    """An answer that no fault excuses."""
+    """A wrong response that no fault explains."""
 
 
 class Clients:
-    """Counts what was done, what a fault disturbed (it is done again), and keeps what was wrong."""
+    """Counts completed and disturbed work, and records errors."""
 
     def __init__(self, base: str, hook: str, seed: int) -> None:
         self.http = httpx.AsyncClient(base_url=base, timeout=30, limits=httpx.Limits(max_connections=200))
@@ -32,7 +32,7 @@ class Clients:
         self.over = asyncio.Event()
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of a good answer. Raises ``httpx.HTTPError`` for what may be tried again, ``Wrong`` otherwise."""
+        """Return the JSON of a good response. Raises ``httpx.HTTPError`` if it may be retried, else ``Wrong``."""
         answer = await self.http.request(method, path, json=body)
         if answer.status_code in ACCEPTABLE:
             raise httpx.HTTPError(f"{answer.status_code} for {path}")
@@ -41,7 +41,7 @@ class Clients:
         return answer.json() if answer.content.strip() else None
 
     async def again_and_again(self, name: str, work: Callable[[], Awaitable[None]], pause: float) -> None:
-        """Do ``work`` until the load is over."""
+        """Repeat ``work`` until the load ends."""
         while not self.over.is_set():
             try:
                 await work()
@@ -53,13 +53,13 @@ class Clients:
             await self.rest(pause * self.random.uniform(0.5, 1.5))
 
     async def rest(self, seconds: float) -> None:
-        """Wait, but not beyond the end of the load."""
+        """Sleep, at most until the end of the load."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.over.wait()
 
     async def thread(self) -> str:
-        """The id of a new thread, which goes by itself some minutes later."""
+        """Create a thread with a TTL of some minutes; return its id."""
         made = await self.ask("POST", "/threads", {"ttl": {"ttl": 10, "strategy": "delete"}})
         return str(made["thread_id"])
 
@@ -93,7 +93,7 @@ class Clients:
                 raise Wrong(f"no result of the calculator: {str(said)[-300:]}")
 
     async def stream(self) -> None:
-        """A stream that is cut anywhere and resumed: together its ids are without gap or repeat within an epoch."""
+        """Cut a stream anywhere and resume it: ids have no gap or repeat within an epoch."""
         body = {"assistant_id": "stream100", "input": HELLO, "stream_mode": ["messages-tuple", "values"]}
         thread = await self.thread()
         run = await self.ask("POST", f"/threads/{thread}/runs", body)
@@ -113,7 +113,7 @@ class Clients:
                 raise Wrong(f"{path}: {later}-{following} after {epoch}-{seq}")
 
     async def _read(self, path: str, ids: list[tuple[int, int]], cut: int) -> str:
-        """Read on, some ``cut`` bytes; the kind of the last whole event."""
+        """Read about ``cut`` bytes more; return the kind of the last complete event."""
         headers = {"Last-Event-ID": "{}-{}".format(*ids[-1])} if ids else {}
         kind, seen = "", 0
         async with self.http.stream("GET", path, headers=headers) as answer:
@@ -133,7 +133,7 @@ class Clients:
         return kind
 
     async def cancel(self) -> None:
-        """A run that would go on for a minute is stopped, or its only reader leaves."""
+        """Cancel a run of a minute, or disconnect its only reader."""
         thread = await self.thread()
         body = {"assistant_id": "clock", "input": {"rest": 60}, "on_disconnect": "cancel", "stream_mode": "custom"}
         if self.random.random() < 0.5:
@@ -174,7 +174,7 @@ class Clients:
         body = {"schedule": "* * * * *", "assistant_id": "echo", "input": HELLO}
         made = await self.ask("POST", "/runs/crons", body)
         await self.rest(70)
-        for _ in range(30):  # it would make runs for ever
+        for _ in range(30):  # otherwise it would create runs forever
             try:
                 await self.ask("DELETE", f"/runs/crons/{made['cron_id']}")
                 return

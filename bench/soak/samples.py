@@ -1,4 +1,4 @@
-"""What a server holds: read from its metrics, its workers' processes, and its database."""
+"""Samples of a server's resources from its metrics, processes and database."""
 
 import re
 import time
@@ -25,7 +25,7 @@ UNTOLD = "select count(*) from webhook_deliveries where status <> 'delivered'"
 
 
 class Memory(NamedTuple):
-    """Resident memory of a worker, ``seconds`` after the load began."""
+    """Resident memory of a worker, ``seconds`` after the start of the load."""
 
     seconds: float
     megabytes: float
@@ -45,7 +45,7 @@ def resident(pid: int) -> float:
 
 
 def gauges(port: int) -> dict[str, float]:
-    """The totals of all workers, as the metrics page tells them."""
+    """Return the totals of all workers from the metrics page."""
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         page = answer.read().decode()
     found = {}
@@ -53,13 +53,13 @@ def gauges(port: int) -> dict[str, float]:
         found[name] = sum(float(one) for one in re.findall(rf"^{metric}(?:\{{[^}}]*\}})? (\S+)$", page, re.MULTILINE))
     connections = CONNECTIONS.findall(page)
     found["connections in use"] = sum(float(count) for state, count in connections if state == "used")
-    # pools keep what they have opened, up to their size
+    # pools keep connections open, up to their size
     found["descriptors"] -= sum(float(count) for _, count in connections)
     return found
 
 
 async def left_over(url: str) -> dict[str, int]:
-    """What the database says is not finished."""
+    """Count unfinished work in the database."""
     connection = await asyncpg.connect(url)
     try:
         return {
@@ -79,6 +79,6 @@ class Watch:
         self._began = time.monotonic()
 
     def look(self) -> None:
-        """Once."""
+        """Take one sample."""
         if (now := resident(self.pid)) > 0:
             self.seen.append(Memory(round(time.monotonic() - self._began, 1), round(now, 2)))

@@ -1,4 +1,4 @@
-"""Writes dashboards/agent-service.json, the overview in Grafana: `make observability`.
+"""Write dashboards/agent-service.json, the overview in Grafana: `make observability`.
 
 A panel is a title, a unit and its queries (PromQL and legend); everything else is the same for all of them.
 """
@@ -16,7 +16,7 @@ WIDTH, HEIGHT, COLUMNS = 8, 7, 24
 
 
 class Panel(NamedTuple):
-    """``queries`` are (PromQL, legend); ``note`` is what a person sees behind the question mark."""
+    """``queries`` are (PromQL, legend); ``note`` is its description."""
 
     title: str
     unit: str
@@ -26,17 +26,17 @@ class Panel(NamedTuple):
 
 
 def total(name: str, by: str = "", more: str = "") -> str:
-    """The rate of the counter ``name``, added up."""
+    """Sum of the rate of the counter ``name``."""
     return f"sum{_by(by)} (rate({name}{{{_with(more)}}}[{RATE}]))"
 
 
 def now(name: str, by: str = "", more: str = "") -> str:
-    """The gauge ``name``, added up over servers."""
+    """Sum of the gauge ``name`` over servers."""
     return f"sum{_by(by)} ({name}{{{_with(more)}}})"
 
 
-def most(name: str, by: str = "", more: str = "") -> str:
-    """The gauge ``name``, of which every server tells the same."""
+def maximum(name: str, by: str = "", more: str = "") -> str:
+    """Maximum of the gauge ``name``, which is equal on all servers."""
     return f"max{_by(by)} ({name}{{{_with(more)}}})"
 
 
@@ -73,16 +73,16 @@ ROWS: dict[str, list[Panel]] = {
             "Error budgets: how fast they are spent",
             "short",
             [('slo:burn:rate1h{job=~"$job"}', "{{slo}}")],
-            "1: just as fast as they come back. Over 14.4 somebody is woken (docs/operations/alerts.md).",
+            "1: as fast as they recover. Above 14.4 an alert pages (docs/operations/alerts.md).",
         ),
     ],
     "Traffic": [
         Panel("Requests a second", "reqps", [(total(f"{HTTP}_count", "http_route", NO_PROBES), "{{http_route}}")]),
         Panel(
-            "Answers by status",
+            "Responses by status",
             "reqps",
             [(total(f"{HTTP}_count", "http_response_status_code", NO_PROBES), "{{http_response_status_code}}")],
-            "499: the client went away before an answer began.",
+            "499: the client disconnected before a response began.",
         ),
         Panel("Duration of requests", "s", quantiles(HTTP, NO_PROBES), "Streams count until their end."),
     ],
@@ -96,14 +96,14 @@ ROWS: dict[str, list[Panel]] = {
             "short",
             [
                 (total("agent_lease_lost_total"), "lost a second"),
-                (most("agent_runs_orphaned"), "runs that nobody works on"),
+                (maximum("agent_runs_orphaned"), "runs without an owner"),
             ],
         ),
-        Panel("Oldest run under way", "s", [(most("agent_runs_oldest_age_seconds"), "age")]),
+        Panel("Oldest run under way", "s", [(maximum("agent_runs_oldest_age_seconds"), "age")]),
     ],
     "Queue": [
-        Panel("Runs that wait", "short", [(most("agent_queue_depth"), "runs")]),
-        Panel("Oldest of them", "s", [(most("agent_queue_oldest_age_seconds"), "age")]),
+        Panel("Runs that wait", "short", [(maximum("agent_queue_depth"), "runs")]),
+        Panel("Oldest of them", "s", [(maximum("agent_queue_oldest_age_seconds"), "age")]),
         Panel("Webhooks a second", "ops", [(total("agent_webhooks_total", "outcome"), "{{outcome}}")]),
     ],
     "Models": [
@@ -151,7 +151,7 @@ ROWS: dict[str, list[Panel]] = {
                 ),
                 (
                     now("agent_model_breaker_open", "gen_ai_provider_name"),
-                    "workers that do not ask {{gen_ai_provider_name}}",
+                    "workers with an open breaker for {{gen_ai_provider_name}}",
                 ),
             ],
         ),
@@ -161,7 +161,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Duration of calls", "s", [(quantile(0.95, TOOLS, "gen_ai_tool_name"), "p95 {{gen_ai_tool_name}}")]),
     ],
     "Streams": [
-        Panel("Open streams", "short", [(now("agent_streams_open"), "open"), (now("agent_streams_limit"), "at most")]),
+        Panel("Open streams", "short", [(now("agent_streams_open"), "open"), (now("agent_streams_limit"), "limit")]),
         Panel(
             "Share of the limit", "percentunit", [(f"{now('agent_streams_open')} / {now('agent_streams_limit')}", "")]
         ),
@@ -183,7 +183,7 @@ ROWS: dict[str, list[Panel]] = {
             "s",
             [(quantile(0.95, "db_client_connection_wait_time_seconds", POOL), f"p95 {{{{{POOL}}}}}")],
         ),
-        Panel("Size", "bytes", [(most("agent_storage_size_bytes", "part"), "{{part}}")]),
+        Panel("Size", "bytes", [(maximum("agent_storage_size_bytes", "part"), "{{part}}")]),
     ],
     "Workers": [
         Panel(
@@ -199,14 +199,14 @@ ROWS: dict[str, list[Panel]] = {
         Panel("CPU", "short", [(total("process_cpu_time_seconds_total", "instance"), "{{instance}}")], "Cores."),
         Panel("Memory", "bytes", [(now("process_memory_usage_bytes", "instance"), "{{instance}}")]),
         Panel("Open descriptors", "short", [(now("process_unix_file_descriptor_count", "instance"), "{{instance}}")]),
-        Panel("Age of secrets", "s", [(most("agent_secret_age_seconds", "name"), "{{name}}")]),
+        Panel("Age of secrets", "s", [(maximum("agent_secret_age_seconds", "name"), "{{name}}")]),
     ],
     "Limits": [
         Panel("Refused a second", "reqps", [(total("agent_ratelimit_rejected_total", "limit"), "{{limit}}")]),
         Panel(
             "Dollars and storage used by the tenant nearest to its limit",
             "percentunit",
-            [(most("agent_budget_used", "budget"), "{{budget}}")],
+            [(maximum("agent_budget_used", "budget"), "{{budget}}")],
         ),
         Panel(
             "Refused for their key a second",

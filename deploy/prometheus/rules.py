@@ -1,7 +1,7 @@
-"""Writes rules.yml, the recording rules of the service level objectives: `make observability`.
+"""Write rules.yml, the recording rules of the service level objectives: `make observability`.
 
-For every objective two numbers are recorded, events and those of them that were bad, at five windows; all that follows
-(ratio, burn rate, alerts) is one rule for all objectives, joined with the targets that the server tells.
+For every objective the rates of events and of bad events are recorded at five windows; ratio, burn rate and alerts are
+one rule for all objectives, joined with the targets that the server exposes.
 Source: https://sre.google/workbook/alerting-on-slos/ (multiwindow, multi-burn-rate alerts).
 """
 
@@ -12,7 +12,7 @@ PAGE = Path(__file__).with_suffix(".yml")
 WINDOWS = ("5m", "30m", "1h", "6h", "3d")
 
 PROBES = r".*/(health|health/ready|health/live|ok|info)|.*/metrics|unmatched"
-"""Routes that nobody's work depends on. What is 503 to a probe is no failed request."""
+"""Probe routes, which do not count: a 503 for a probe is not a failed request."""
 _HTTP = f"http_server_request_duration_seconds_count{{http_route!~{PROBES!r}, "
 _FIRST = "gen_ai_server_time_to_first_token_seconds"
 _ENDED = "agent_checkpoint_duration_seconds_count"
@@ -25,8 +25,8 @@ EVENTS = {
     "runs": "agent_runs_total{status=~'success|error|timeout'}",
     "checkpoints": _ENDED + "{error_type=~'|Unavailable'}",
 }
-"""What counts, by objective. Not: what a client did wrong or broke off (4xx, 499), routes that are not built yet (501),
-cancelled and interrupted runs, steps of a run that goes on elsewhere."""
+"""Counted events by objective. Not counted: client errors and disconnects (4xx, 499), routes that are not implemented
+(501), cancelled and interrupted runs, steps of runs that continue in another process."""
 
 BAD = {
     "availability": _HTTP + "http_response_status_code=~'5..', http_response_status_code!='501'}",
@@ -34,7 +34,7 @@ BAD = {
     "checkpoints": _ENDED + "{error_type='Unavailable'}",
 }
 IN_TIME = {"first_token": f"{_FIRST}_bucket{{le='{FIRST_TOKEN_SECONDS}'}}"}
-"""Where the good ones are counted: the bad ones are the rest."""
+"""Good events, where those are counted: bad events are the rest."""
 
 
 def _rate(series: str, window: str) -> str:
@@ -70,7 +70,7 @@ def _group(window: str) -> str:
 
 
 def render() -> str:
-    """The file as it must be."""
+    """Return the content of the file."""
     head = "# Generated from deploy/prometheus/rules.py by `make observability`: change it there.\ngroups:\n"
     return head + "\n".join(_group(window) for window in WINDOWS)
 

@@ -1,4 +1,4 @@
-"""What is sent: bodies that cost a parser, an encoder, a matcher or the database more than they look."""
+"""Request bodies that are expensive for a parser, an encoder, a matcher or the database."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000001"
 
 
 class Attack(NamedTuple):
-    """One request, and the statuses that may answer it."""
+    """One request and its allowed response statuses; empty: any below 500."""
 
     name: str
     method: str
@@ -20,17 +20,17 @@ class Attack(NamedTuple):
 
 
 def run(content: bytes, assistant: bytes = b"echo") -> bytes:
-    """A run whose one message has the JSON string ``content``."""
+    """Body of a run with one message of the JSON string ``content``."""
     return b'{"assistant_id":"%b","input":{"messages":[{"role":"user","content":"%b"}]}}' % (assistant, content)
 
 
 def run_with(values: bytes) -> bytes:
-    """A run whose input is the JSON ``values``."""
+    """Body of a run with the input ``values`` (JSON)."""
     return b'{"assistant_id":"echo","input":%b}' % values
 
 
 def with_arguments(text: str) -> list[dict[str, Any]]:
-    """Messages with a tool call whose arguments are ``text``."""
+    """Messages with a tool call that has the arguments ``text``."""
     call = {"id": "c", "type": "function", "function": {"name": "t", "arguments": text}}
     return [{"role": "assistant", "content": "", "tool_calls": [call]}]
 
@@ -80,22 +80,22 @@ def deep(count: int) -> bytes:
 
 
 SHAPES: dict[str, Callable[[int], bytes]] = {
-    "oversize": lambda most: b'{"x":"%b"}' % (b"x" * most),
-    "deep": lambda most: deep(min(most, 400_000) // 2 - 8),
+    "oversize": lambda size: b'{"x":"%b"}' % (b"x" * size),
+    "deep": lambda size: deep(min(size, 400_000) // 2 - 8),
     "just deep enough": lambda _: deep(60),
-    "many values": lambda most: b'{"x":%b}' % numbers(most // 2 - 8),
-    "many members": lambda most: b'{"x":%b}' % members(most // 12),
-    "one member again and again": lambda most: b"{%b}" % b",".join([b'"metadata":{}'] * (most // 16)),
-    "many strings": lambda most: b'{"x":[%b]}' % b",".join([b'"a"'] * (most // 4 - 8)),
-    "escapes": lambda most: b'{"x":"%b"}' % (b'\\"' * (most // 2 - 8)),
-    "unicode escapes": lambda most: b'{"x":"%b"}' % (b"\\ud83d\\ude00" * (most // 12 - 2)),
-    "never closed": lambda most: b'{"x":"' + b'\\"' * (most // 2 - 8),
-    "white space": lambda most: b" " * (most - 2) + b"{}",
-    "long number": lambda most: b'{"x":1%b}' % (b"0" * (most - 16)),
-    "not UTF-8": lambda most: b'{"x":"%b"}' % (b"\xc3\x28" * (most // 2 - 8)),
+    "many values": lambda size: b'{"x":%b}' % numbers(size // 2 - 8),
+    "many members": lambda size: b'{"x":%b}' % members(size // 12),
+    "one member repeated": lambda size: b"{%b}" % b",".join([b'"metadata":{}'] * (size // 16)),
+    "many strings": lambda size: b'{"x":[%b]}' % b",".join([b'"a"'] * (size // 4 - 8)),
+    "escapes": lambda size: b'{"x":"%b"}' % (b'\\"' * (size // 2 - 8)),
+    "unicode escapes": lambda size: b'{"x":"%b"}' % (b"\\ud83d\\ude00" * (size // 12 - 2)),
+    "never closed": lambda size: b'{"x":"' + b'\\"' * (size // 2 - 8),
+    "white space": lambda size: b" " * (size - 2) + b"{}",
+    "long number": lambda size: b'{"x":1%b}' % (b"0" * (size - 16)),
+    "not UTF-8": lambda size: b'{"x":"%b"}' % (b"\xc3\x28" * (size // 2 - 8)),
     "an array": lambda _: b"[" + b"{}," * 1000 + b"{}]",
     "a number": lambda _: b"1",
-    "a string": lambda most: b'"%b"' % (b"x" * (most - 8)),
+    "a string": lambda size: b'"%b"' % (b"x" * (size - 8)),
     "null": lambda _: b"null",
 }
 
@@ -132,11 +132,11 @@ FIELDS = [
         (409,),
     ),
 ]
-"""What the shapes of ``generated`` do not reach: fields that a route knows, as wide as a body can make them."""
+"""Not covered by ``generated``: known fields, as wide as a body allows."""
 
 
 def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Method, path (its parameters filled in) and operation of every route below the base path."""
+    """Yield method, path (parameters filled in) and operation of every route below the base path."""
     for template, operations in document["paths"].items():
         if not template.startswith("/api/v1/"):
             continue
@@ -149,7 +149,7 @@ def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
 
 
 def generated(document: dict[str, Any]) -> Iterator[Attack]:
-    """Every route that takes JSON, times every shape, as large as a route without messages takes."""
+    """Yield every shape for every route that accepts JSON, at the size limit of routes without messages."""
     for method, path, operation in routes(document):
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             for shape, make in SHAPES.items():

@@ -1,4 +1,4 @@
-"""A server under attack, in processes of its own, and what the attack costs it and others."""
+"""A server under attack, with measurements of what the attack costs."""
 
 import contextlib
 import http.client
@@ -29,14 +29,14 @@ class Answer(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What an attack took: seconds that the event loop stood still, bytes above what the worker had before."""
+    """Cost of an attack: seconds that the event loop was blocked, and bytes of additional memory."""
 
     blocked: float
     memory: int
 
 
-class Attacked(Served):
-    """A running ``agent-service serve`` with two tenants, whose event loop is watched from inside."""
+class AttackedServer(Served):
+    """A running ``agent-service serve`` with two tenants and a probe on its event loop."""
 
     def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
         self._shared = folder / "probe"
@@ -57,10 +57,10 @@ class Attacked(Served):
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    def ask(
+    def request(
         self, method: str, path: str, body: Any = None, key: str | None = None, seconds: float = 60.0, **headers: str
     ) -> Answer:
-        """The answer to one request below the base path; bytes are sent as they are."""
+        """Send a request below the base path and return the response; bytes are sent unchanged."""
         text = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
@@ -73,7 +73,7 @@ class Attacked(Served):
             connection.close()
 
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document that the server gives of itself."""
+        """Return the server's OpenAPI document."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", "/openapi.json")
@@ -91,14 +91,14 @@ class Attacked(Served):
         return float(LAYOUT.unpack(self._shared.read_bytes())[0])
 
     def reset(self) -> None:
-        """Forget the longest delay and the greatest memory so far."""
+        """Reset the longest delay and the peak memory."""
         with self._shared.open("r+b") as file:
             file.write(struct.pack("=d", 0.0))
         Path(f"/proc/{self.worker()}/clear_refs").write_text("5")
 
     @contextlib.contextmanager
     def measured(self) -> Iterator[list[Cost]]:
-        """What happened in the block, in the list that it is given."""
+        """Append the cost of the block to the yielded list."""
         costs: list[Cost] = []
         self.reset()
         before = self.memory()
@@ -115,15 +115,15 @@ class Attacked(Served):
             return self.process.wait(20)
 
 
-def latency(server: Attacked, path: str, key: str, seconds: float) -> list[float]:
-    """How long GETs of ``path`` took, one after the other for ``seconds``."""
+def latency(server: AttackedServer, path: str, key: str, seconds: float) -> list[float]:
+    """Send GET ``path`` repeatedly for ``seconds``; return the latencies."""
     took: list[float] = []
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     end = time.monotonic() + seconds
     with contextlib.closing(connection):
         while time.monotonic() < end:
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             connection.request("GET", f"/api/v1{path}", headers={"x-api-key": key})
             connection.getresponse().read()
-            took.append(time.perf_counter() - began)
+            took.append(time.perf_counter() - started_at)
     return took

@@ -1,4 +1,4 @@
-"""What one tenant does costs another little: the latency of small requests while large ones are served."""
+"""A tenant's large requests barely affect another's: the latency of small requests meanwhile."""
 
 import contextlib
 import random
@@ -14,13 +14,13 @@ from app.infra.http import large_answers
 from app.infra.http.request_bodies import MAX_ARRIVING_EACH, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import RUNS, numbers, run, run_with
 from tests.abuse.conftest import FULL
-from tests.abuse.server import MB, Attacked, latency
+from tests.abuse.server import MB, AttackedServer, latency
 
 SECONDS = 20.0 if FULL else 1.5
 FLOOR = 0.1
-"""Seconds below which twice the latency is no matter: what one step of a large request may keep the loop for."""
+"""Seconds of latency that are always acceptable: one step of a large request may block the loop for that long."""
 SLOWEST = 0.5
-"""Seconds that any request may take meanwhile."""
+"""Maximum latency in seconds during an attack."""
 ATTEMPTS = 3
 SLOW = pytest.mark.timeout(240)
 
@@ -29,8 +29,10 @@ def percentile(took: list[float], share: float) -> float:
     return statistics.quantiles(took, n=100)[round(share * 100) - 1]
 
 
-def under(attack: Callable[[], object], measure: Callable[[], list[float]], *, again: bool = False) -> list[float]:
-    """What ``measure`` gives while ``attack`` is made once, or ``again`` and again."""
+def measure_during(
+    attack: Callable[[], object], measure: Callable[[], list[float]], *, again: bool = False
+) -> list[float]:
+    """Run ``measure`` during one ``attack``, or repeated ones with ``again``."""
     measured = threading.Event()
 
     def attacks() -> None:
@@ -47,18 +49,18 @@ def under(attack: Callable[[], object], measure: Callable[[], list[float]], *, a
         attacker.join()
 
 
-def attacks_of(server: Attacked) -> Iterator[tuple[str, Callable[[], object]]]:
+def attacks_of(server: AttackedServer) -> Iterator[tuple[str, Callable[[], object]]]:
     large = run(b"x" * (MAX_MESSAGES_BODY_BYTES - MB))
     wide = run_with(b'{"a":%b}' % numbers(400_000))
     refused = next(attack for attack in RUNS if attack.name == "7 MB of escaped quotes")
-    yield "large bodies", lambda: server.ask("POST", "/runs/wait", large)
-    yield "wide bodies", lambda: server.ask("POST", "/runs/wait", wide)
-    yield "refused bodies", lambda: server.ask("POST", "/runs/wait", refused.body)
+    yield "large bodies", lambda: server.request("POST", "/runs/wait", large)
+    yield "wide bodies", lambda: server.request("POST", "/runs/wait", wide)
+    yield "refused bodies", lambda: server.request("POST", "/runs/wait", refused.body)
 
 
 @contextlib.contextmanager
-def dripping(server: Attacked, count: int) -> Iterator[list[socket.socket]]:
-    """Connections that have begun a body and never send the rest."""
+def dripping(server: AttackedServer, count: int) -> Iterator[list[socket.socket]]:
+    """Open connections that send the start of a body and never the rest."""
     head = (
         f"POST /api/v1/threads HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {server.attacker}\r\n"
         "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
@@ -73,15 +75,15 @@ def dripping(server: Attacked, count: int) -> Iterator[list[socket.socket]]:
 
 
 @SLOW
-def test_one_large_request_or_many_slow_ones_of_another_tenant_are_hardly_noticed(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {}, attacked.other).json()["thread_id"]
+def test_large_or_slow_requests_of_a_tenant_barely_delay_another(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {}, attacked_server.other).json()["thread_id"]
 
     def measure() -> list[float]:
-        return latency(attacked, f"/threads/{thread}", attacked.other, SECONDS)
+        return latency(attacked_server, f"/threads/{thread}", attacked_server.other, SECONDS)
 
-    with dripping(attacked, 100 if FULL else 30) as slow:
-        for name, attack in attacks_of(attacked):
-            assert any(max(under(attack, measure)) <= SLOWEST for _ in range(ATTEMPTS)), name
+    with dripping(attacked_server, 100 if FULL else 30) as slow:
+        for name, attack in attacks_of(attacked_server):
+            assert any(max(measure_during(attack, measure)) <= SLOWEST for _ in range(ATTEMPTS)), name
         deadline = time.monotonic() + 60
         for connection in slow:
             connection.settimeout(max(0.1, deadline - time.monotonic()))
@@ -89,18 +91,18 @@ def test_one_large_request_or_many_slow_ones_of_another_tenant_are_hardly_notice
 
 
 @SLOW
-@pytest.mark.skipif(not FULL, reason="FULL=1: it compares percentiles, which take a while")
-def test_large_requests_one_after_the_other_leave_most_of_the_worker_to_another_tenant(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {}, attacked.other).json()["thread_id"]
+@pytest.mark.skipif(not FULL, reason="FULL=1 only: percentiles need many requests")
+def test_repeated_large_requests_leave_most_of_the_worker_to_another_tenant(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {}, attacked_server.other).json()["thread_id"]
 
     def measure() -> list[float]:
-        return latency(attacked, f"/threads/{thread}", attacked.other, SECONDS)
+        return latency(attacked_server, f"/threads/{thread}", attacked_server.other, SECONDS)
 
-    for name, attack in attacks_of(attacked):
+    for name, attack in attacks_of(attacked_server):
         found = []
         for _ in range(ATTEMPTS):
             alone = percentile(measure(), 0.99)
-            found.append((percentile(under(attack, measure, again=True), 0.99), alone))
+            found.append((percentile(measure_during(attack, measure, again=True), 0.99), alone))
             if found[-1][0] <= max(2 * alone, FLOOR):
                 break
         assert any(one <= max(2 * alone, FLOOR) for one, alone in found), (name, found)
@@ -114,24 +116,24 @@ def test_large_requests_one_after_the_other_leave_most_of_the_worker_to_another_
         ("/documents", "application/pdf", b"%PDF-1.7" + random.Random(1).randbytes(MB + MB // 4), 80),
     ],
 )
-def test_bodies_of_one_key_that_stop_half_way_take_a_bounded_part_of_the_memory(
-    attacked: Attacked, path: str, kind: str, body: bytes, count: int
+def test_incomplete_bodies_of_one_key_use_bounded_memory(
+    attacked_server: AttackedServer, path: str, kind: str, body: bytes, count: int
 ) -> None:
     open_ones: list[socket.socket] = []
     head = (
-        f"POST /api/v1{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked.attacker}\r\n"
+        f"POST /api/v1{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked_server.attacker}\r\n"
         f"Content-Type: {kind}\r\nContent-Length: {len(body) + 9}\r\n\r\n"
     ).encode()
     try:
-        with attacked.measured() as costs:
+        with attacked_server.measured() as costs:
             for _ in range(count):
-                connection = socket.create_connection(("127.0.0.1", attacked.port), 30)
+                connection = socket.create_connection(("127.0.0.1", attacked_server.port), 30)
                 open_ones.append(connection)
                 connection.settimeout(0.2)
                 with contextlib.suppress(TimeoutError):
                     connection.sendall(head + body)
-            assert attacked.ask("POST", "/threads/search", b"{}", attacked.other).status == 200
-            latency(attacked, "/ok", attacked.other, 1.0)
+            assert attacked_server.request("POST", "/threads/search", b"{}", attacked_server.other).status == 200
+            latency(attacked_server, "/ok", attacked_server.other, 1.0)
         assert costs[0].memory <= MAX_ARRIVING_EACH + 64 * MB
     finally:
         for connection in open_ones:
@@ -139,24 +141,27 @@ def test_bodies_of_one_key_that_stop_half_way_take_a_bounded_part_of_the_memory(
 
 
 @SLOW
-def test_clients_that_do_not_read_their_large_answers_take_a_bounded_part_of_the_memory(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {}).json()["thread_id"]
-    assert attacked.ask("POST", f"/threads/{thread}/runs/wait", run(b"x" * (6 * MB))).status == 200
-    ask = f"GET /api/v1/threads/{thread}/state HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked.attacker}\r\n\r\n"
+def test_clients_that_do_not_read_large_responses_use_bounded_memory(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {}).json()["thread_id"]
+    assert attacked_server.request("POST", f"/threads/{thread}/runs/wait", run(b"x" * (6 * MB))).status == 200
+    head = f"GET /api/v1/threads/{thread}/state HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    request = f"{head}X-Api-Key: {attacked_server.attacker}\r\n\r\n"
     open_ones: list[socket.socket] = []
     try:
-        with attacked.measured() as costs:
+        with attacked_server.measured() as costs:
             for _ in range(80):
                 connection = socket.socket()
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 open_ones.append(connection)
-                connection.connect(("127.0.0.1", attacked.port))
-                connection.sendall(ask.encode())
+                connection.connect(("127.0.0.1", attacked_server.port))
+                connection.sendall(request.encode())
             answered = [connection.recv(12) for connection in open_ones]
         assert set(answered) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}
-        assert costs[0].memory <= 6 * large_answers.MAX_BYTES_EACH  # of 1 GB; those that are being made count too
+        assert costs[0].memory <= 6 * large_answers.MAX_BYTES_EACH  # of 1 GB; responses being built count, too
         deadline = time.monotonic() + 60
-        while attacked.ask("GET", f"/threads/{thread}/state").status == 429:  # those that do not read are given up
+        while (
+            attacked_server.request("GET", f"/threads/{thread}/state").status == 429
+        ):  # until the idle clients are dropped
             assert time.monotonic() < deadline
     finally:
         for connection in open_ones:

@@ -1,6 +1,6 @@
-"""No single request keeps the event loop for a tenth of a second, whatever it is made of.
+"""No single request blocks the event loop for a tenth of a second.
 
-Each bound is held by one of three attempts: on a busy machine a measurement may be disturbed.
+One of three attempts must meet each bound, because a busy machine disturbs measurements.
 """
 
 import base64
@@ -17,18 +17,18 @@ from app.engine.queue.memory_gate import MAX_BYTES_EACH as MAX_RUN_BYTES_EACH
 from app.infra.http.request_bodies import MAX_IN_FLIGHT, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import ARGUMENTS, FIELDS, RUNS, Attack, generated, numbers, run, run_with, with_arguments
 from tests.abuse.conftest import FULL
-from tests.abuse.server import MB, Answer, Attacked, Cost
+from tests.abuse.server import MB, Answer, AttackedServer, Cost
 
 BLOCKED = 0.1
-"""Seconds."""
+"""Maximum seconds that the event loop may be blocked."""
 LARGEST = base64.b64encode(random.Random(1).randbytes((MAX_MESSAGES_BODY_BYTES - 512) // 4 * 3))
-"""The text of the largest message that is taken, of the kind that compresses worst."""
+"""The largest accepted message, incompressible."""
 ATTEMPTS = 3
 SLOW = pytest.mark.timeout(240)
 
 
-def cheapest(server: Attacked, work: Callable[[], object]) -> Cost:
-    """What ``work`` costs, at the best of a few attempts; one that is good enough is enough."""
+def cheapest(server: AttackedServer, work: Callable[[], object]) -> Cost:
+    """Return the lowest cost of ``work`` in a few attempts; stop at the first within the bound."""
     found: list[Cost] = []
     for _ in range(ATTEMPTS):
         with server.measured() as costs:
@@ -39,8 +39,8 @@ def cheapest(server: Attacked, work: Callable[[], object]) -> Cost:
     return min(found)
 
 
-def sent(server: Attacked, attack: Attack, key: str | None = None) -> Answer:
-    answer = server.ask(attack.method, attack.path, attack.body, key)
+def send(server: AttackedServer, attack: Attack, key: str | None = None) -> Answer:
+    answer = server.request(attack.method, attack.path, attack.body, key)
     assert answer.status < 500, (attack.name, answer.status, answer.body[:300])
     if attack.statuses:
         assert answer.status in attack.statuses, (attack.name, answer.status, answer.body[:300])
@@ -51,80 +51,83 @@ def sent(server: Attacked, attack: Attack, key: str | None = None) -> Answer:
 
 @SLOW
 @pytest.mark.parametrize("attack", RUNS, ids=lambda attack: attack.name)
-def test_a_run_made_to_be_expensive_blocks_nothing(attacked: Attacked, attack: Attack) -> None:
-    cost = cheapest(attacked, lambda: sent(attacked, attack))
+def test_an_expensive_run_does_not_block_the_event_loop(attacked_server: AttackedServer, attack: Attack) -> None:
+    cost = cheapest(attacked_server, lambda: send(attacked_server, attack))
     assert cost.blocked <= BLOCKED
 
 
 @SLOW
 @pytest.mark.parametrize("attack", FIELDS, ids=lambda attack: attack.name)
-def test_a_field_as_wide_as_a_body_blocks_nothing(attacked: Attacked, attack: Attack) -> None:
-    cost = cheapest(attacked, lambda: sent(attacked, attack))
+def test_a_wide_field_does_not_block_the_event_loop(attacked_server: AttackedServer, attack: Attack) -> None:
+    cost = cheapest(attacked_server, lambda: send(attacked_server, attack))
     assert cost.blocked <= BLOCKED
     assert cost.memory <= len(attack.body) + 64 * MB
 
 
 @SLOW
-def test_every_route_refuses_hostile_bodies_in_bounded_time_and_memory(attacked: Attacked) -> None:
-    attacks = list(generated(attacked.document()))
+def test_every_route_refuses_hostile_bodies_in_bounded_time_and_memory(attacked_server: AttackedServer) -> None:
+    attacks = list(generated(attacked_server.document()))
     assert len({(attack.method, attack.path) for attack in attacks}) > 25
-    chosen = attacks if FULL else attacks[::8]  # of seventeen shapes, so each route has other ones
+    chosen = attacks if FULL else attacks[::8]  # coprime to the seventeen shapes, so routes get different ones
     for attack in chosen:
-        cost = cheapest(attacked, functools.partial(sent, attacked, attack))
+        cost = cheapest(attacked_server, functools.partial(send, attacked_server, attack))
         assert cost.blocked <= BLOCKED, attack.name
         assert cost.memory <= len(attack.body) + 64 * MB, attack.name
 
 
 @SLOW
-def test_a_state_update_with_hostile_arguments_blocks_nothing(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {"metadata": {"graph_id": "echo"}}).json()["thread_id"]
+def test_a_state_update_with_hostile_arguments_does_not_block_the_event_loop(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {"metadata": {"graph_id": "echo"}}).json()["thread_id"]
     body = {"values": {"messages": with_arguments(ARGUMENTS)}, "as_node": "model"}
     answers: list[int] = []
-    cost = cheapest(attacked, lambda: answers.append(attacked.ask("POST", f"/threads/{thread}/state", body).status))
+    cost = cheapest(
+        attacked_server,
+        lambda: answers.append(attacked_server.request("POST", f"/threads/{thread}/state", body).status),
+    )
     assert set(answers) <= {400, 422}
     assert cost.blocked <= BLOCKED
 
 
 @SLOW
-def test_a_search_for_values_blocks_nothing(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {}).json()["thread_id"]
+def test_a_search_for_values_does_not_block_the_event_loop(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {}).json()["thread_id"]
     nested = b"[%b]" % b",".join(b'{"a":%d}' % n for n in range(20_000))
     values = b'{"a":%b,"b":%b}' % (numbers(90_000), nested)
-    assert attacked.ask("POST", f"/threads/{thread}/runs/wait", run_with(values)).status == 200
-    reader = attacked.key("attacker", "read-only")
+    assert attacked_server.request("POST", f"/threads/{thread}/runs/wait", run_with(values)).status == 200
+    reader = attacked_server.key("attacker", "read-only")
     for wanted in (b'{"values":{"a":%b}}' % numbers(90_000), b'{"values":{"b":%b}}' % nested):
         search = Attack("search", "POST", "/threads/search", wanted, (200, 422))
-        assert cheapest(attacked, functools.partial(sent, attacked, search, reader)).blocked <= BLOCKED
+        assert cheapest(attacked_server, functools.partial(send, attacked_server, search, reader)).blocked <= BLOCKED
 
 
 @SLOW
-def test_a_history_of_large_states_is_answered_in_bounded_pages(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {}).json()["thread_id"]
+def test_a_history_of_large_states_has_bounded_pages(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {}).json()["thread_id"]
     for _ in range(6):
-        assert attacked.ask("POST", f"/threads/{thread}/runs/wait", run(b"x" * MB)).status == 200
+        assert attacked_server.request("POST", f"/threads/{thread}/runs/wait", run(b"x" * MB)).status == 200
     sizes: list[int] = []
 
     def read() -> None:
         before = ""
         while True:
-            answer = attacked.ask("GET", f"/threads/{thread}/history?limit=1000{before}")
+            answer = attacked_server.request("GET", f"/threads/{thread}/history?limit=1000{before}")
             assert answer.status == 200
             sizes.append(len(answer.body))
             if "x-pagination-next" not in answer.headers:
                 break
             before = f"&before={answer.headers['x-pagination-next']}"
 
-    cost = cheapest(attacked, read)
+    cost = cheapest(attacked_server, read)
     assert len(sizes) > 1
     assert max(sizes) <= MAX_ANSWER_BYTES + MB
     assert cost.blocked <= BLOCKED
 
 
-def posted(server: Attacked, path: str, body: bytes, keys: Sequence[str]) -> list[Answer]:
-    """What a POST of ``body`` by each of ``keys`` gets, all at once."""
+def post_all(server: AttackedServer, path: str, body: bytes, keys: Sequence[str]) -> list[Answer]:
+    """POST ``body`` with each of ``keys`` concurrently; return the responses."""
     answers: list[Answer] = []
     threads = [
-        threading.Thread(target=lambda key=key: answers.append(server.ask("POST", path, body, key))) for key in keys
+        threading.Thread(target=lambda key=key: answers.append(server.request("POST", path, body, key))) for key in keys
     ]
     for thread in threads:
         thread.start()
@@ -135,10 +138,10 @@ def posted(server: Attacked, path: str, body: bytes, keys: Sequence[str]) -> lis
 
 @SLOW
 @pytest.mark.parametrize("path", ["/runs/wait", "/runs/stream"])
-def test_the_largest_message_stays_within_the_bounds(attacked: Attacked, path: str) -> None:
+def test_the_largest_message_stays_within_the_bounds(attacked_server: AttackedServer, path: str) -> None:
     body = run(LARGEST)
     answers: list[Answer] = []
-    cost = cheapest(attacked, lambda: answers.append(attacked.ask("POST", path, body)))
+    cost = cheapest(attacked_server, lambda: answers.append(attacked_server.request("POST", path, body)))
     assert {answer.status for answer in answers} == {200}
     assert all(LARGEST in answer.body for answer in answers)
     assert cost.blocked <= BLOCKED
@@ -146,22 +149,24 @@ def test_the_largest_message_stays_within_the_bounds(attacked: Attacked, path: s
 
 
 @SLOW
-def test_large_runs_at_once_take_turns_in_memory_and_are_listed_in_bounded_pages(attacked: Attacked) -> None:
-    thread = attacked.ask("POST", "/threads", {}).json()["thread_id"]
+def test_concurrent_large_runs_use_bounded_memory_and_are_listed_in_bounded_pages(
+    attacked_server: AttackedServer,
+) -> None:
+    thread = attacked_server.request("POST", "/threads", {}).json()["thread_id"]
     body = run(LARGEST[: 6 * MB])
-    with attacked.measured() as costs:
-        made = posted(attacked, f"/threads/{thread}/runs", body, [attacked.attacker] * 3)
-        made += posted(attacked, "/runs", body, [attacked.attacker] * 2)
+    with attacked_server.measured() as costs:
+        made = post_all(attacked_server, f"/threads/{thread}/runs", body, [attacked_server.attacker] * 3)
+        made += post_all(attacked_server, "/runs", body, [attacked_server.attacker] * 2)
         for answer in made:
             assert answer.status == 200
             one = answer.json()
-            joined = attacked.ask("GET", f"/threads/{one['thread_id']}/runs/{one['run_id']}/join")
+            joined = attacked_server.request("GET", f"/threads/{one['thread_id']}/runs/{one['run_id']}/join")
             assert LARGEST[: 6 * MB] in joined.body
     assert costs[0].memory <= MAX_RUN_BYTES_EACH * 8 + 64 * MB
     seen: list[str] = []
     offset = "0"
     while offset:
-        answer = attacked.ask("GET", f"/threads/{thread}/runs?limit=100&offset={offset}")
+        answer = attacked_server.request("GET", f"/threads/{thread}/runs?limit=100&offset={offset}")
         assert len(answer.body) <= MAX_ANSWER_BYTES + MB
         seen += [one["run_id"] for one in answer.json()]
         offset = answer.headers.get("x-pagination-next", "")
@@ -169,11 +174,14 @@ def test_large_runs_at_once_take_turns_in_memory_and_are_listed_in_bounded_pages
 
 
 @SLOW
-def test_large_bodies_at_once_are_read_one_after_the_other(attacked: Attacked) -> None:
-    body = b'{"assistant_id":"nobody","x":"%b"}' % LARGEST
-    with attacked.measured() as costs:
-        answers = posted(
-            attacked, "/runs", body, [attacked.attacker, attacked.attacker, attacked.other, attacked.other]
+def test_concurrent_large_bodies_are_read_one_at_a_time(attacked_server: AttackedServer) -> None:
+    body = b'{"assistant_id":"unknown","x":"%b"}' % LARGEST
+    with attacked_server.measured() as costs:
+        answers = post_all(
+            attacked_server,
+            "/runs",
+            body,
+            [attacked_server.attacker, attacked_server.attacker, attacked_server.other, attacked_server.other],
         )
     assert len(answers) == 4
     assert {answer.status for answer in answers} <= {404, 422, 429, 503}
@@ -181,12 +189,12 @@ def test_large_bodies_at_once_are_read_one_after_the_other(attacked: Attacked) -
 
 
 @SLOW
-def test_a_client_that_sends_before_it_reads_sees_why_its_body_is_refused(attacked: Attacked) -> None:
+def test_a_client_that_sends_before_it_reads_gets_the_refusal(attacked_server: AttackedServer) -> None:
     body = b" " * (2 * MB)
     head = (
-        f"POST /api/v1/threads/search HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked.attacker}\r\n"
+        f"POST /api/v1/threads/search HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked_server.attacker}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
-    with socket.create_connection(("127.0.0.1", attacked.port), 30) as connection:
+    with socket.create_connection(("127.0.0.1", attacked_server.port), 30) as connection:
         connection.sendall(head + body)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")

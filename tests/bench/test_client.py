@@ -1,4 +1,4 @@
-"""The benchmark's own HTTP client, against a real server that cuts its answers anywhere."""
+"""The benchmark's HTTP client, against a server that splits its responses anywhere."""
 
 import asyncio
 import contextlib
@@ -47,24 +47,24 @@ async def asked(answer: bytes, piece: int) -> Answer:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
-async def test_an_answer_with_a_length_is_read_whole(piece: int) -> None:
+async def test_a_response_with_a_length_is_read(piece: int) -> None:
     answer = await asked(WHOLE, piece)
     assert answer[:2] == (200, b'{"ok":true}')
     assert answer.first > 0
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
-async def test_an_answer_in_chunks_is_put_together(piece: int) -> None:
+async def test_a_chunked_response_is_reassembled(piece: int) -> None:
     assert (await asked(CHUNKED, piece))[:2] == (201, EVENT + b"end")
 
 
 @pytest.mark.parametrize("piece", [1, 1000])
-async def test_the_first_token_is_timed_also_when_it_comes_in_pieces(piece: int) -> None:
+async def test_the_first_token_is_timed_also_when_split(piece: int) -> None:
     answer = await asked(CHUNKED, piece)
     assert answer.token >= answer.first > 0
 
 
-async def test_a_server_that_hangs_up_is_a_failure() -> None:
+async def test_a_closed_connection_is_a_failure() -> None:
     async with answering(WHOLE, 1000) as connection:
         with pytest.raises(Failed, match="closed"):
             await connection.ask(request("GET", "/gone"))
@@ -72,7 +72,7 @@ async def test_a_server_that_hangs_up_is_a_failure() -> None:
             connection.ask(request("GET", "/"))
 
 
-async def test_a_stream_that_lacks_tokens_is_a_failure() -> None:
+async def test_a_stream_with_missing_tokens_is_a_failure() -> None:
     async with answering(CHUNKED.replace(b"201 Created", b"200 OK"), 1000) as connection:
         with pytest.raises(Failed, match="not a whole stream"):
             await stream100(connection)

@@ -1,4 +1,4 @@
-"""What the benchmark makes of a result: verdicts, tables, the page and the picture."""
+"""Rendering of results: verdicts, tables, the page and the picture."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def result() -> Result:
-    """A full run, kept as it was written."""
+    """A stored full run."""
     return figures.read(RESULT)
 
 
@@ -36,12 +36,12 @@ def with_load(result: Result, changed: Load) -> Result:
 
 
 @pytest.mark.parametrize("rate, met", [(499.9, False), (500.0, True)])
-def test_a_target_is_met_from_its_bound_on(result: Result, rate: float, met: bool) -> None:
+def test_a_target_is_met_at_its_bound(result: Result, rate: float, met: bool) -> None:
     changed = msgspec.structs.replace(result.load(ECHO, 64), per_second=rate)
     assert verdict_on(with_load(result, changed), "the same, 64 clients") is met
 
 
-def test_every_target_has_its_row_and_says_whether_it_is_met(result: Result) -> None:
+def test_every_target_has_a_row_with_its_verdict(result: Result) -> None:
     rows = tables(result).split("### Against peers")[0]
     for target, verdict in zip(TARGETS, verdicts(result), strict=True):
         (row,) = [line for line in rows.splitlines() if line.startswith(f"| {target.work} |")]
@@ -56,26 +56,26 @@ def test_ratios_are_to_the_floor_of_the_same_run_and_to_the_best_peer(result: Re
     assert verdicts(result)[0].peers_ratio == pytest.approx(54 / result.load(ECHO, 1).p50_ms)
 
 
-def test_every_table_has_as_many_cells_in_each_row(result: Result) -> None:
+def test_all_rows_of_a_table_have_the_same_length(result: Result) -> None:
     for block in re.findall(r"(?:^\|.*\n?)+", tables(result), re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
-def test_a_failed_request_is_a_trouble_that_names_its_scenario(result: Result) -> None:
-    assert result.troubles() == []
+def test_a_failed_request_is_reported_with_its_scenario(result: Result) -> None:
+    assert result.failures() == []
     failed = msgspec.structs.replace(result.load(ECHO, 64), errors=["500 b'no'", "502 b'no'"])
-    assert with_load(result, failed).troubles() == ["echo wait: 2 failed, first: 500 b'no'"]
+    assert with_load(result, failed).failures() == ["echo wait: 2 failed, first: 500 b'no'"]
 
 
-def test_of_several_rounds_the_middle_one_stands_with_the_errors_of_all(result: Result) -> None:
+def test_the_median_round_is_reported_with_the_errors_of_all(result: Result) -> None:
     one = result.load(ECHO, 64)
     rates = {300.0: ["slow"], 100.0: [], 200.0: []}
     rounds = [msgspec.structs.replace(one, per_second=rate, errors=errors) for rate, errors in rates.items()]
-    middle = figures.middle(rounds)
+    middle = figures.median_round(rounds)
     assert (middle.per_second, middle.rates, middle.errors) == (200.0, [300.0, 100.0, 200.0], ["slow"])
 
 
-def test_the_page_changes_between_its_comments_alone(result: Result) -> None:
+def test_the_page_changes_only_between_its_comments(result: Result) -> None:
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     written = page(text, result)
     assert written == f"before\n{BEGIN}\n\n{tables(result)}\n\n{END}\nafter\n"
@@ -87,7 +87,7 @@ def test_a_page_without_its_comments_is_refused(result: Result) -> None:
         page("nothing", result)
 
 
-def test_the_page_of_the_documents_holds_tables(result: Result) -> None:
+def test_the_page_in_the_docs_has_tables(result: Result) -> None:
     shown = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     for target in TARGETS:
         assert f"| {target.work} |" in shown
@@ -97,21 +97,21 @@ def test_the_page_of_the_documents_holds_tables(result: Result) -> None:
     "value, shown",
     [(0, "0"), (0.0234, "0.0234"), (4.929, "4.93"), (110.4, "110.4"), (2031, "2,031"), (1_784_321, "1,780,000")],
 )
-def test_numbers_have_the_digits_that_count(value: float, shown: str) -> None:
+def test_numbers_have_significant_digits(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_a_kept_result_is_read_as_it_was_written(result: Result, tmp_path: Path) -> None:
+def test_a_stored_result_round_trips(result: Result, tmp_path: Path) -> None:
     assert figures.read(figures.write(result, tmp_path / "results")) == result
 
 
-def test_the_picture_is_whole_and_everything_lies_within_it(result: Result) -> None:
+def test_the_picture_is_complete_and_within_bounds(result: Result) -> None:
     root = ET.fromstring(draw(result))
     height = float(root.attrib["height"])
     assert root.attrib["viewBox"] == f"0 0 {WIDTH} {height:g}"
     for one in root.iter():
-        for name, most in {"x": WIDTH, "x1": WIDTH, "x2": WIDTH, "cx": WIDTH, "y": height, "y1": height}.items():
-            assert 0 <= float(one.attrib.get(name, 0)) <= most
+        for name, limit in {"x": WIDTH, "x1": WIDTH, "x2": WIDTH, "cx": WIDTH, "y": height, "y1": height}.items():
+            assert 0 <= float(one.attrib.get(name, 0)) <= limit
     words = [one.text for one in root.iter(f"{SVG}text")]
     for target in TARGETS:
         assert not target.drawn or target.drawn in words
@@ -119,7 +119,7 @@ def test_the_picture_is_whole_and_everything_lies_within_it(result: Result) -> N
     assert min(float(one.attrib["cy"]) for one in root.iter(f"{SVG}circle")) > HEAD
 
 
-def test_the_picture_has_colours_for_both_grounds(result: Result) -> None:
+def test_the_picture_has_light_and_dark_colours(result: Result) -> None:
     light, dark = draw(result).split("@media (prefers-color-scheme: dark)")
     for kind in ("text", ".ground", ".grid", ".own-dot", ".dot", ".floor"):
         assert f"{kind} {{" in light
@@ -127,7 +127,7 @@ def test_the_picture_has_colours_for_both_grounds(result: Result) -> None:
 
 
 @pytest.mark.parametrize("values", [[0.3, 5.0, 2031.0], [1.0, 1.2, 3.1], [90.0, 111.0, 158.0], [0.06, 44.0], [7, 7]])
-def test_every_value_finds_its_place_on_an_axis(values: list[float]) -> None:
+def test_every_value_is_on_the_axis(values: list[float]) -> None:
     axis = axis_for(values)
     places = [axis.place(value) for value in sorted(values)]
     assert places == sorted(places)

@@ -1,4 +1,4 @@
-"""What ``compose.yaml`` promises of every service: contained, limited, pinned, reached by nobody who need not."""
+"""``compose.yaml``: every service is confined, limited, pinned and not exposed needlessly."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def seconds(text: str) -> int:
     return int(text.removesuffix("s"))
 
 
-def test_the_stack_is_whole() -> None:
+def test_the_stack_is_complete() -> None:
     assert set(SERVICES) == {"app", "app-2", "postgres", "redis", "prometheus", "otel-collector", "grafana"}
     assert {name: one["profiles"] for name, one in SERVICES.items() if "profiles" in one} == {
         name: [profile] for name, profile in OPTIONAL.items()
@@ -34,25 +34,25 @@ def test_the_stack_is_whole() -> None:
 
 
 @every_service
-def test_a_service_is_contained(service: dict[str, Any]) -> None:
+def test_a_service_is_confined(service: dict[str, Any]) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert {"privileged", "network_mode", "pid", "ipc", "devices", "userns_mode"} & set(service) == set()
 
 
-def test_nobody_has_capabilities_but_the_database_which_steps_down_from_root() -> None:
+def test_only_the_database_has_capabilities_to_drop_root() -> None:
     added = {name: set(one["cap_add"]) for name, one in SERVICES.items() if "cap_add" in one}
     assert added == {"postgres": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}}
 
 
-def test_an_init_of_root_without_the_capability_to_kill_stands_before_no_process_of_another_user() -> None:
-    """Else no signal arrives, and a stop is a kill after the grace."""
+def test_no_init_without_cap_kill_runs_processes_of_other_users() -> None:
+    """Otherwise signals do not arrive, and a stop becomes a kill after the grace period."""
     assert [name for name, one in SERVICES.items() if one.get("cap_add") and one["init"]] == []
 
 
 @every_service
-def test_a_service_has_limits_and_comes_back(service: dict[str, Any]) -> None:
+def test_a_service_has_limits_and_restarts(service: dict[str, Any]) -> None:
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert service["cpus"] > 0
     assert service["pids_limit"] > 0
@@ -62,7 +62,7 @@ def test_a_service_has_limits_and_comes_back(service: dict[str, Any]) -> None:
 
 
 @every_service
-def test_an_image_is_pinned_and_another_can_be_named(service: dict[str, Any]) -> None:
+def test_an_image_is_pinned_and_configurable(service: dict[str, Any]) -> None:
     given = re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-(.+):([^:}]+)\}", service["image"])
     assert given is not None
     assert given[2] != "latest"
@@ -85,7 +85,7 @@ def test_metrics_are_for_prometheus_and_not_published() -> None:
     assert str(ours["dns_sd_configs"][0]["port"]) == port
 
 
-def test_the_data_are_on_a_network_that_leads_nowhere() -> None:
+def test_the_data_network_is_internal() -> None:
     assert COMPOSE["networks"]["data"] == {"internal": True}
     inside = {name for name, one in SERVICES.items() if "data" in one["networks"]}
     assert inside == {"app", "app-2", "postgres", "redis"}
@@ -93,8 +93,8 @@ def test_the_data_are_on_a_network_that_leads_nowhere() -> None:
 
 
 @every_service
-def test_no_secret_is_written_down(service: dict[str, Any]) -> None:
-    """They are in files; a provider's key may be handed on from the environment of whoever starts it."""
+def test_no_secret_is_in_the_file(service: dict[str, Any]) -> None:
+    """They are in files; a provider's key may be passed on from the environment."""
     for name, value in service.get("environment", {}).items():
         if re.search(r"PASSWORD|SECRET|KEY|_URL", name):
             assert re.fullmatch(rf"/run/secrets/\w+|\$\{{{name}:-\}}", str(value)), name
@@ -102,7 +102,7 @@ def test_no_secret_is_written_down(service: dict[str, Any]) -> None:
 
 
 @every_service
-def test_secrets_and_configuration_are_mounted_as_folders_that_cannot_be_written_to(service: dict[str, Any]) -> None:
+def test_secrets_and_configuration_are_mounted_as_read_only_folders(service: dict[str, Any]) -> None:
     for volume in service.get("volumes", ()):
         source, _, rest = volume.partition(":")
         if source.startswith("./"):
@@ -112,22 +112,22 @@ def test_secrets_and_configuration_are_mounted_as_folders_that_cannot_be_written
             assert source in COMPOSE["volumes"]
 
 
-def test_the_order_of_start_is_flat_and_waits_for_health() -> None:
+def test_only_the_servers_wait_for_healthy_dependencies() -> None:
     order = {name: one["depends_on"] for name, one in SERVICES.items() if "depends_on" in one}
     healthy = {"condition": "service_healthy"}
     assert order == {name: {"postgres": healthy, "redis": healthy} for name in ("app", "app-2")}
 
 
-def test_every_service_is_asked_after_its_health() -> None:
-    lacking = {name for name, one in SERVICES.items() if "healthcheck" not in one}
-    assert lacking == WITHOUT_CHECK
+def test_every_service_has_a_health_check() -> None:
+    missing = {name for name, one in SERVICES.items() if "healthcheck" not in one}
+    assert missing == WITHOUT_CHECK
     for name in set(SERVICES) - WITHOUT_CHECK:
         check = SERVICES[name]["healthcheck"]
         assert check["test"][0] == "CMD"
         assert seconds(check["timeout"]) <= seconds(check["interval"])
 
 
-def test_the_check_of_the_compose_file_is_that_of_the_image() -> None:
+def test_the_health_check_equals_that_of_the_image() -> None:
     text = (ROOT / "Containerfile").read_text()
     found = re.search(r"^HEALTHCHECK (.+) CMD (\[.+\])$", text, re.MULTILINE)
     assert found is not None
@@ -142,19 +142,19 @@ def test_the_check_of_the_compose_file_is_that_of_the_image() -> None:
     }
 
 
-def test_a_stop_waits_for_longer_than_the_drain_takes() -> None:
+def test_the_stop_grace_period_exceeds_the_drain() -> None:
     drain = int(SERVICES["app"]["environment"]["AGENT_DRAIN_SECONDS"])
     assert seconds(SERVICES["app"]["stop_grace_period"]) > drain + HAND_OVER_SECONDS + CLOSE_SECONDS + GRACE_SECONDS
 
 
-def test_every_setting_is_one_that_the_server_knows() -> None:
+def test_every_setting_is_known() -> None:
     known = {variable.name for variable in variables()} | {f"{one.name}_FILE" for one in variables() if one.is_secret}
     assert set(SERVICES["app"]["environment"]) <= known
     assert SERVICES["app"]["environment"]["AGENT_MIGRATE_ON_START"] == "1"
     assert SERVICES["app"]["environment"]["WORKERS"] == "${WORKERS:-2}"
 
 
-def test_redis_loses_nothing_that_it_holds_by_pushing_it_out() -> None:
+def test_redis_does_not_evict() -> None:
     lines = (ROOT / "deploy/redis/redis.conf").read_text().splitlines()
     assert "maxmemory-policy noeviction" in lines
     limit = next(int(line.split()[1].removesuffix("mb")) for line in lines if line.startswith("maxmemory "))

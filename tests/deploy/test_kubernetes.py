@@ -1,4 +1,4 @@
-"""The manifests hold against Kubernetes' own schemas, and against the strictest standard for pods."""
+"""The manifests are valid against Kubernetes' schemas and the restricted pod security standard."""
 
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -33,7 +33,7 @@ def found(kind: str, name: str = NAMESPACE) -> dict[str, Any]:
 
 
 def only(thing: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The pod and its one container."""
+    """Return the pod and its only container."""
     pod = thing["spec"]["template"]["spec"]
     [container] = pod["containers"]
     return pod, container
@@ -46,11 +46,11 @@ def test_every_file_is_in_the_kustomization() -> None:
 
 
 @every_object
-def test_an_object_is_what_kubernetes_takes(thing: dict[str, Any]) -> None:
+def test_an_object_matches_its_schema(thing: dict[str, Any]) -> None:
     kubernetes_validate.validate(thing, VERSION, strict=True)
 
 
-def test_an_unknown_field_would_be_found() -> None:
+def test_an_unknown_field_is_an_error() -> None:
     wrong = {**found("Service"), "spec": {**found("Service")["spec"], "selektor": {}}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, VERSION, strict=True)
@@ -91,7 +91,7 @@ def test_a_pod_has_limits_and_its_secrets_in_files(thing: dict[str, Any]) -> Non
     assert pod["enableServiceLinks"] is False  # AGENT_SERVICE_PORT and others would look like settings
 
 
-def test_the_configuration_holds_settings_that_the_server_knows_and_no_secret() -> None:
+def test_the_configuration_has_only_known_settings_and_no_secret() -> None:
     known = {variable.name: variable.is_secret for variable in variables()}
     for name, value in found("ConfigMap")["data"].items():
         assert known[name.removesuffix("_FILE")] is name.endswith("_FILE"), name
@@ -111,7 +111,7 @@ def test_a_server_has_a_role_and_the_three_probes(thing: dict[str, Any]) -> None
 
 
 @every_server
-def test_a_server_leaves_nobody_waiting_when_it_is_replaced(thing: dict[str, Any]) -> None:
+def test_a_server_is_replaced_without_downtime(thing: dict[str, Any]) -> None:
     pod, container = only(thing)
     assert thing["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -123,7 +123,7 @@ def test_a_server_leaves_nobody_waiting_when_it_is_replaced(thing: dict[str, Any
 
 
 @pytest.mark.parametrize("role", ["api", "worker"])
-def test_what_selects_a_server_finds_it(role: str) -> None:
+def test_selectors_match_the_servers(role: str) -> None:
     server = found("Deployment", f"agent-service-{role}")
     labels = server["spec"]["template"]["metadata"]["labels"]
     assert server["spec"]["selector"]["matchLabels"] == labels
@@ -131,8 +131,8 @@ def test_what_selects_a_server_finds_it(role: str) -> None:
     scaled = found("HorizontalPodAutoscaler", f"agent-service-{role}")["spec"]
     assert scaled["scaleTargetRef"]["name"] == server["metadata"]["name"]
     assert scaled["minReplicas"] == server["spec"]["replicas"] == 2
-    everyone = found("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
-    assert everyone.items() <= labels.items()
+    selected = found("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    assert selected.items() <= labels.items()
     assert (found("Service")["spec"]["selector"] == labels) is (role == "api")
 
 
@@ -150,7 +150,7 @@ def test_one_job_migrates_with_the_image_of_the_servers() -> None:
     assert KUSTOMIZATION["images"][0]["name"] == "localhost/agent-service"
 
 
-def test_the_network_policy_lets_https_out_to_public_addresses_alone() -> None:
+def test_the_network_policy_allows_https_only_to_public_addresses() -> None:
     rules = found("NetworkPolicy")["spec"]["egress"]
     blocks = [to["ipBlock"] for rule in rules for to in rule.get("to", ()) if "ipBlock" in to]
     kept_out = [ip_network(one) for block in blocks for one in block["except"]]

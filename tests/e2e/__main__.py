@@ -1,7 +1,8 @@
-"""``make e2e``: image, whole stack, Prometheus, SDK, rolling restart, cold start and stop, on real containers.
+"""``make e2e``: image, stack, Prometheus, SDK, rolling restart, cold start and stop, on real containers.
 
-Words from the environment: PODMAN, COMPOSE, NGINX_PROGRAM. Without podman, its compose, or the images (E2E_PULL=1 has
-them pulled) it says SKIPPED and ends with 0. Everything is on loopback and podman's networks, and bounded in time.
+The environment may set the commands PODMAN, COMPOSE and NGINX_PROGRAM. Without podman, compose or the images
+(E2E_PULL=1 pulls them) it prints SKIPPED and exits with 0. It uses only loopback and podman's
+networks, and every step has a timeout.
 """
 
 import asyncio
@@ -25,32 +26,32 @@ PROFILED = {"GRAFANA_IMAGE"}
 
 
 def needed() -> list[str]:
-    """The images that the Containerfile and compose.yaml name, but for the optional ones."""
+    """Return the images of the Containerfile and compose.yaml, except the optional ones."""
     text = (ROOT / "compose.yaml").read_text("utf-8")
     named = [(name, image) for name, image in re.findall(r"\$\{(\w+_IMAGE):-([^}]+)\}", text) if name != "APP_IMAGE"]
     base = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (ROOT / "Containerfile").read_text("utf-8"), re.MULTILINE)
     return [*base, *(image for name, image in named if name not in PROFILED)]
 
 
-def look_for_images(podman: Podman) -> None:
-    """Raise ``Missing`` for those that are not there."""
-    lacking = [image for image in needed() if not podman.holds("image", "exists", image)]
-    if lacking and os.environ.get("E2E_PULL"):
-        lacking = [image for image in lacking if not podman.holds("pull", "--quiet", image)]
-    if lacking:
-        raise Missing(f"no image {', '.join(lacking)}: pull them, or set E2E_PULL=1 to have them pulled")
+def require_images(podman: Podman) -> None:
+    """Pull missing images if E2E_PULL is set. Raises ``Missing``."""
+    missing = [image for image in needed() if not podman.holds("image", "exists", image)]
+    if missing and os.environ.get("E2E_PULL"):
+        missing = [image for image in missing if not podman.holds("pull", "--quiet", image)]
+    if missing:
+        raise Missing(f"no image {', '.join(missing)}: pull them, or set E2E_PULL=1 to have them pulled")
 
 
-class Sheet:
-    """Says each step with its time; remembers whether one failed."""
+class StepLog:
+    """Runs steps, prints their results and times, and counts failures."""
 
     def __init__(self) -> None:
         self.failed = 0
         self.left = 0
 
     def step(self, name: str, do: Callable[[], str]) -> bool:
-        """Do it; whether it held."""
-        began = time.monotonic()
+        """Run a step; return whether it succeeded."""
+        started_at = time.monotonic()
         try:
             seen, word = do(), "ok"
         except Failed as error:
@@ -59,12 +60,12 @@ class Sheet:
         except Missing as error:
             seen, word = str(error), "SKIPPED"
             self.left += 1
-        print(f"{word:8}{name:12}{time.monotonic() - began:7.1f} s  {seen}", flush=True)
+        print(f"{word:8}{name:12}{time.monotonic() - started_at:7.1f} s  {seen}", flush=True)
         return word == "ok"
 
 
 def build(podman: Podman, folder: Path) -> str:
-    """The image out of a clone."""
+    """Build the image from a clone."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     words = ("--network", "host", "--format", "docker", "--quiet", "--build-arg", f"VERSION={version}")
     podman("build", *words, "--tag", IMAGE, ".", folder=clone(folder))
@@ -72,59 +73,59 @@ def build(podman: Podman, folder: Path) -> str:
 
 
 def up(stack: Stack) -> str:
-    """All services, healthy."""
-    began = time.monotonic()
+    """Start all services and wait until they are healthy."""
+    started_at = time.monotonic()
     stack.compose("up", "--detach")
     until(stack.is_up, 120, "every service is healthy")
-    return f"{len(stack.containers())} containers healthy after {time.monotonic() - began:.1f} s"
+    return f"{len(stack.containers())} containers healthy after {time.monotonic() - started_at:.1f} s"
 
 
-def through(sheet: Sheet, stack: Stack, folder: Path) -> None:
-    """What is looked at while the stack is up."""
+def run_steps(steps: StepLog, stack: Stack, folder: Path) -> None:
+    """Run the steps that need the stack."""
     with stack.ticker():
-        if not sheet.step("up", lambda: up(stack)):
+        if not steps.step("up", lambda: up(stack)):
             return
         key = stack.key()
-        sheet.step("contained", lambda: checks.contained(stack))
-        sheet.step("sdk", lambda: asyncio.run(checks.conversation(stack, key)))
-        sheet.step("doctor", lambda: checks.doctor(stack, key, folder))
-        sheet.step("scraped", lambda: checks.scraped(stack))
-        sheet.step("traced", lambda: checks.traced(stack))
-        sheet.step("rolling", lambda: asyncio.run(rolling(stack, key, folder)))
-        sheet.step("cold start", lambda: checks.cold_start(stack))
-        sheet.step("stop", lambda: checks.stopped(stack))
+        steps.step("contained", lambda: checks.contained(stack))
+        steps.step("sdk", lambda: asyncio.run(checks.conversation(stack, key)))
+        steps.step("doctor", lambda: checks.doctor(stack, key, folder))
+        steps.step("scraped", lambda: checks.scraped(stack))
+        steps.step("traced", lambda: checks.traced(stack))
+        steps.step("rolling", lambda: asyncio.run(rolling(stack, key, folder)))
+        steps.step("cold start", lambda: checks.cold_start(stack))
+        steps.step("stop", lambda: checks.stopped(stack))
 
 
 def main() -> int:
-    """0 when all held or podman is not here, 1 otherwise."""
-    sheet = Sheet()
+    """Run everything; 0 if all steps succeeded or podman is missing, else 1."""
+    steps = StepLog()
     folder = Path(tempfile.mkdtemp(prefix="agent-service-e2e-"))
-    folder.chmod(0o755)  # nginx' workers and the users of containers go through it
+    folder.chmod(0o755)  # nginx' workers and the users of containers need access
     try:
         podman = Podman()
-        look_for_images(podman)
+        require_images(podman)
         print(f"podman {podman.version}; {podman.compose_version}", flush=True)
         for name in ("clone", "stack", "nginx", "extended"):
             (folder / name).mkdir()
-        if not sheet.step("build", lambda: build(podman, folder / "clone")):
+        if not steps.step("build", lambda: build(podman, folder / "clone")):
             return 1
-        sheet.step("image", lambda: checks.image(podman, IMAGE))
-        sheet.step("extended", lambda: checks.extended(podman, IMAGE, folder / "extended"))
+        steps.step("image", lambda: checks.image(podman, IMAGE))
+        steps.step("extended", lambda: checks.extended(podman, IMAGE, folder / "extended"))
         stack = Stack(podman, folder / "stack", IMAGE)
         try:
-            through(sheet, stack, folder / "nginx")
+            run_steps(steps, stack, folder / "nginx")
         finally:
             stack.down()
     except Missing as error:
-        print(f"SKIPPED: nothing was tried: {error}")
+        print(f"SKIPPED: nothing was run: {error}")
         return 0
     except Failed as error:
         print(f"FAILED  {error}")
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print("all held" if not sheet.failed + sheet.left else f"{sheet.failed} failed, {sheet.left} skipped")
-    return 1 if sheet.failed else 0
+    print("all steps succeeded" if not steps.failed + steps.left else f"{steps.failed} failed, {steps.left} skipped")
+    return 1 if steps.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What must hold of the image and of the stack. Each check returns what was seen, or raises ``Failed``."""
+"""Checks of the image and the stack. Each returns what was seen, or raises ``Failed``."""
 
 import json
 import os
@@ -14,26 +14,28 @@ from typing import Any
 from langgraph_sdk import get_client
 
 from tests.e2e.podman import Failed, Missing, Podman
-from tests.e2e.stack import ROOT, SERVICES, Stack, asked, status, until
+from tests.e2e.stack import ROOT, SERVICES, Stack, get_json, status, until
 
-MOST_BYTES = 300_000_000
+MAX_IMAGE_BYTES = 300_000_000
 READY_SECONDS = 2.0
 STARTS = 5
 LEFTOVERS = ("pip", "pip3", "uv", "apt", "apt-get", "dpkg", "gcc", "cc", "ld", "make", "perl", "curl", "wget", "git")
 
 
 def expect(holds: bool, what: str) -> None:
-    """Raise ``Failed`` unless it holds."""
+    """Raise ``Failed`` with the message ``what`` unless ``holds``."""
     if not holds:
         raise Failed(what)
 
 
 def image(podman: Podman, name: str) -> str:
-    """Size, user, health check, labels, bill of materials; no tool that installs or compiles."""
-    told: dict[str, Any] = json.loads(podman("image", "inspect", name))[0]
-    config = told["Config"]
+    """Check size, user, health check, labels and bill of materials; no package manager or compiler."""
+    inspected: dict[str, Any] = json.loads(podman("image", "inspect", name))[0]
+    config = inspected["Config"]
     expect(config["User"] == "10001:10001", f"the image's user is {config['User']}")
-    check = (told.get("HealthCheck") or told.get("Healthcheck") or config.get("Healthcheck") or {}).get("Test")
+    check = (inspected.get("HealthCheck") or inspected.get("Healthcheck") or config.get("Healthcheck") or {}).get(
+        "Test"
+    )
     expect(check == ["CMD", "python", "-m", "app.cli.health"], f"the image's health check is {check}")
     expect(config.get("StopSignal") == "SIGTERM", "the image's stop signal is not SIGTERM")
     labels = config["Labels"]
@@ -47,12 +49,12 @@ def image(podman: Podman, name: str) -> str:
     there, parts = json.loads(podman("run", *words, name, "-c", script).splitlines()[-1])
     expect(there == [], f"the image has {', '.join(there)}")
     expect(parts > 20, f"the bill of materials names {parts} packages")
-    expect(told["Size"] < MOST_BYTES, f"the image has {told['Size'] / 1e6:.0f} MB")
-    return f"{told['Size'] / 1e6:.0f} MB, uid 10001, health check kept, {parts} packages in its bill of materials"
+    expect(inspected["Size"] < MAX_IMAGE_BYTES, f"the image has {inspected['Size'] / 1e6:.0f} MB")
+    return f"{inspected['Size'] / 1e6:.0f} MB, uid 10001, health check kept, {parts} packages in its bill of materials"
 
 
 def extended(podman: Podman, base: str, folder: Path) -> str:
-    """An image with a package of somebody's agents: it imports, and a package that contradicts ours fails the build."""
+    """Check an extended image: a package of the agents imports, and a conflicting version fails the build."""
     example = ROOT / "deploy" / "example" / "agents"
     shutil.copytree(example, folder / "agents", ignore=shutil.ignore_patterns("__pycache__"))
     wanted = folder / "agents" / "requirements.txt"
@@ -64,28 +66,28 @@ def extended(podman: Podman, base: str, folder: Path) -> str:
     said = podman("run", *run, f"{base}-extended", "-c", script).strip()
     expect(said.endswith("1,234,567"), f"the package of the agents says {said}")
     wanted.write_text("msgspec<0.19\n")
-    expect(not podman.holds(*words, str(folder / "agents")), "a package that contradicts ours was built in")
-    return "a package of its own imports; one that contradicts ours is refused"
+    expect(not podman.holds(*words, str(folder / "agents")), "a conflicting version was installed")
+    return "an additional package imports; a conflicting version is refused"
 
 
 def contained(stack: Stack) -> str:
-    """What holds inside the running server, and of every service as podman tells it."""
+    """Check the confinement of the running server and of every service."""
     script = (
         "import json, os; lines = open('/proc/self/status').read().splitlines();"
-        "told = dict(line.split(':\\t', 1) for line in lines if ':\\t' in line);"
-        "print(json.dumps([os.getuid(), told['CapEff'], told['NoNewPrivs'],"
+        "facts = dict(line.split(':\\t', 1) for line in lines if ':\\t' in line);"
+        "print(json.dumps([os.getuid(), facts['CapEff'], facts['NoNewPrivs'],"
         " [path for path in ('/', '/app', '/etc', '/usr') if os.access(path, os.W_OK)],"
         " [name for name in os.environ if 'PASSWORD' in name or 'SECRET' in name and not name.endswith('_FILE')]]))"
     )
     there = stack.containers()
-    uid, capabilities, no_new, writable, told = json.loads(
+    uid, capabilities, no_new, writable, secrets = json.loads(
         stack.podman("exec", there["app"], "python", "-c", script).splitlines()[-1]
     )
     expect(uid == 10001, f"the server runs as {uid}")
     expect(int(capabilities, 16) == 0, f"the server has capabilities: {capabilities}")
     expect(no_new == "1", "the server may gain privileges")
     expect(writable == [], f"the server may write to {', '.join(writable)}")
-    expect(told == [], f"the server's environment has {', '.join(told)}")
+    expect(secrets == [], f"the server's environment has {', '.join(secrets)}")
     for service, name in there.items():
         host = stack.podman.inspect(name)["HostConfig"]
         expect(bool(host["ReadonlyRootfs"]), f"{service}'s root can be written to")
@@ -98,16 +100,16 @@ def contained(stack: Stack) -> str:
 
 
 def scraped(stack: Stack) -> str:
-    """A real Prometheus scrapes both servers and has loaded its rules."""
+    """Check that Prometheus scrapes both servers and has loaded its rules."""
     url = f"http://127.0.0.1:{stack.prometheus}/api/v1"
 
     def servers() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = asked(f"{url}/query?query=up")["data"]["result"]
+        found: list[dict[str, Any]] = get_json(f"{url}/query?query=up")["data"]["result"]
         return [one for one in found if one["value"][1] == "1" and one["metric"]["instance"].endswith(":9464")]
 
     took = until(lambda: len(servers()) == 2, 90, "both servers are scraped")
-    until(lambda: bool(asked(f"{url}/query?query=agent_runs_total")["data"]["result"]), 90, "runs are counted")
-    groups = asked(f"{url}/rules")["data"]["groups"]
+    until(lambda: bool(get_json(f"{url}/query?query=agent_runs_total")["data"]["result"]), 90, "runs are counted")
+    groups = get_json(f"{url}/rules")["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     alerts = [rule for rule in rules if rule["type"] == "alerting"]
     expect(bool(alerts), "no alerts are loaded")
@@ -122,7 +124,7 @@ def scraped(stack: Stack) -> str:
 
 
 def traced(stack: Stack) -> str:
-    """Spans arrive at the collector."""
+    """Check that spans arrive at the collector."""
     name = stack.containers()["otel-collector"]
     seen: list[str] = []
 
@@ -131,12 +133,12 @@ def traced(stack: Stack) -> str:
         seen[:] = [line for line in done.splitlines() if "spans" in line.lower()]
         return bool(seen)
 
-    took = until(arrived, 60, "the collector tells of spans")
+    took = until(arrived, 60, "the collector logs spans")
     return f"after {took:.0f} s: {seen[-1][-120:]}"
 
 
 async def conversation(stack: Stack, key: str) -> str:
-    """The SDK talks to an agent of the deployment folder and to the one with tools."""
+    """Check runs through the SDK, of an agent of the deployment folder and of the one with tools."""
     async with get_client(url=f"http://127.0.0.1:{stack.app}/api/v1", api_key=key) as client:
         thread = (await client.threads.create())["thread_id"]
         for turn in (1, 2):
@@ -152,31 +154,31 @@ async def conversation(stack: Stack, key: str) -> str:
 
 
 def cold_start(stack: Stack) -> str:
-    """From the start of the container's process to its first answer that it is ready; a stopped one, data in place."""
+    """Measure the time from starting a stopped container to its readiness."""
     name = stack.containers()["app"]
     inside, outside = [], []
     for _ in range(STARTS):
         stack.podman("stop", name)
-        began = time.time()
+        started_at = time.time()
         stack.podman("start", name)
         until(lambda: stack.ready(stack.app), 60, "the server is ready")
         now = time.time()
         started = stack.podman("container", "inspect", "--format", "{{.State.StartedAt.UnixMilli}}", name)
         inside.append(now - int(started) / 1000)
-        outside.append(now - began)
+        outside.append(now - started_at)
     seen = (
         f"{statistics.median(inside):.2f} s in the container (from {min(inside):.2f} to {max(inside):.2f}), "
         f"{statistics.median(outside):.2f} s with podman's own start"
     )
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > 2 * cores:
-        raise Missing(f"not judged, the machine has other work (load {load:.1f} on {cores} cores): {seen}")
+        raise Missing(f"not evaluated, the machine is busy (load {load:.1f} on {cores} cores): {seen}")
     expect(statistics.median(inside) <= READY_SECONDS, f"{seen}; it may take {READY_SECONDS:g} s")
     return seen
 
 
 def doctor(stack: Stack, key: str, folder: Path) -> str:
-    """The deployment checklist: inside the server's container, and of the container from here."""
+    """Run the deployment checklist inside the server's container, and for the container from outside."""
     name = stack.containers()["app"]
     script = (
         "import subprocess, sys; open('/tmp/key', 'w').write(sys.argv[1]);"
@@ -184,9 +186,9 @@ def doctor(stack: Stack, key: str, folder: Path) -> str:
         "done = subprocess.run(words, capture_output=True);"
         "sys.stdout.write(done.stdout.decode() or done.stderr.decode())"
     )
-    left_out = ("--skip", "provider key", "--skip", "database encrypted")  # none here; a network of this machine alone
+    left_out = ("--skip", "provider key", "--skip", "database encrypted")  # there is none; an internal network
     inside = json.loads(stack.podman("exec", name, "python", "-c", script, key, *left_out))
-    engine = folder / "podman"  # the doctor looks for a program of this name
+    engine = folder / "podman"  # the doctor runs a program of this name
     engine.write_text(f'#!/bin/sh\nexec {shlex.join(stack.podman.words)} "$@"\n', "utf-8")
     engine.chmod(0o755)
     done = subprocess.run(
@@ -199,18 +201,18 @@ def doctor(stack: Stack, key: str, folder: Path) -> str:
         check=False,
     )
     outside = json.loads(done.stdout or json.dumps({"rows": [], "holds": False, "counts": done.stderr}))
-    for told in (inside, outside):
-        wrong = [f"{row['check']}: {row['seen']}" for row in told["rows"] if row["status"] == "fail"]
-        expect(told["holds"], "; ".join(wrong) or f"what nobody could tell: {told['counts']}")
+    for checklist in (inside, outside):
+        wrong = [f"{row['check']}: {row['seen']}" for row in checklist["rows"] if row["status"] == "fail"]
+        expect(checklist["holds"], "; ".join(wrong) or f"checks that could not be evaluated: {checklist['counts']}")
     return f"inside {inside['counts']['pass']} rows hold, of the container {outside['counts']['pass']}"
 
 
 def stopped(stack: Stack) -> str:
-    """Everything ends by itself, with exit code 0, well within its grace."""
+    """Check that all services stop with exit code 0 within their grace period."""
     there = stack.containers()
-    began = time.monotonic()
+    started_at = time.monotonic()
     stack.compose("stop")
-    took = time.monotonic() - began
+    took = time.monotonic() - started_at
     codes = {service: stack.podman.inspect(name)["State"]["ExitCode"] for service, name in there.items()}
     bad = {service: code for service, code in codes.items() if code}
     expect(not bad and set(codes) == set(SERVICES), f"exit codes: {codes}")

@@ -1,4 +1,4 @@
-"""A rolling restart behind nginx, under load: no request may fail, and no client of these tries anything twice."""
+"""A rolling restart behind nginx under load: no request may fail; clients do not retry."""
 
 import asyncio
 import os
@@ -17,14 +17,14 @@ from tests.e2e.stack import ROOT, Stack, free_port, until
 
 CONF = ROOT / "deploy" / "nginx" / "agent-service.conf"
 CLIENTS = 6
-MOST_SECONDS = 300
+MAX_SECONDS = 300
 ONE_REQUEST = {"Connection": "close"}
-"""A connection each: nginx cuts idle ones when it reads its configuration anew, and a request that comes just then."""
+"""One connection per request: nginx closes idle ones on reload, and with them a request that arrives just then."""
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
 
 
 class Nginx:
-    """The one of this machine with the file that comes along, but for TLS, in front of two servers."""
+    """The installed nginx with the shipped configuration, without TLS, in front of two servers."""
 
     def __init__(self, folder: Path, servers: list[int]) -> None:
         program = os.environ.get("NGINX_PROGRAM") or shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
@@ -38,7 +38,7 @@ class Nginx:
         self._process = subprocess.Popen([*self._words, "-g", "daemon off;"], stdout=subprocess.DEVNULL)
 
     def write(self, down: set[int]) -> None:
-        """The configuration, with the servers in ``down`` taken out."""
+        """Write the configuration with the servers in ``down`` disabled."""
         text = CONF.read_text("utf-8")
         lines = "".join(f"server 127.0.0.1:{one}{' down' if one in down else ''}; " for one in self._servers)
         text = text.replace("server 127.0.0.1:8000;", lines).replace(
@@ -53,18 +53,18 @@ class Nginx:
         (self._folder / "nginx.conf").write_text(f"{head}http {{\naccess_log off;\n{temporary}{text}\n}}\n", "utf-8")
 
     def take_out(self, *ports: int) -> None:
-        """Send nothing new to these servers; what is under way there goes on."""
+        """Send no new requests to these servers; requests in progress continue."""
         self.write(set(ports))
         subprocess.run([*self._words, "-s", "reload"], check=True, timeout=30, stderr=subprocess.DEVNULL)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop nginx."""
         self._process.terminate()
         self._process.wait(30)
 
 
 class Load:
-    """Clients that talk without a pause until they are told to stop."""
+    """Clients that send requests continuously until they are stopped."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
@@ -75,28 +75,28 @@ class Load:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """All clients, to the end."""
-        async with asyncio.timeout(MOST_SECONDS):
+        """Run all clients until they are stopped."""
+        async with asyncio.timeout(MAX_SECONDS):
             await asyncio.gather(*(self._talk(number) for number in range(CLIENTS)))
 
     def stop(self) -> None:
-        """The last conversations end."""
+        """Let the clients end after their current conversation."""
         self._stop.set()
 
     def has_passed(self, requests: int) -> bool:
-        """Whether so many have been answered."""
+        """Whether more than ``requests`` have been answered."""
         return self.requests > requests
 
     async def _talk(self, number: int) -> None:
         async with get_client(url=self._url, api_key=self._key, headers=ONE_REQUEST) as client:
             while not self._stop.is_set():
-                began = time.monotonic()
+                started_at = time.monotonic()
                 try:
                     await self._conversation(client, ("echo", "stream100", "assistant")[number % 3])
-                except Exception as error:  # noqa: BLE001  whatever it is, it is a failed request
+                except Exception as error:  # noqa: BLE001  any error is a failed request
                     self.failures.append(f"{type(error).__name__}: {error}")
                     await asyncio.sleep(0.05)
-                self.longest = max(self.longest, time.monotonic() - began)
+                self.longest = max(self.longest, time.monotonic() - started_at)
 
     async def _conversation(self, client: Any, agent: str) -> None:
         thread = (await client.threads.create())["thread_id"]
@@ -115,7 +115,7 @@ class Load:
 
 
 def is_idle(stack: Stack, service: str) -> bool:
-    """Whether no run and no stream is on a server: what a person sees on its dashboard."""
+    """Whether a server has no active run and no open stream, by its metrics."""
     script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9464/metrics', timeout=5).read().decode())"
     page = stack.podman("exec", stack.containers()[service], "python", "-c", script)
     busy = [
@@ -127,26 +127,26 @@ def is_idle(stack: Stack, service: str) -> bool:
 
 
 async def restart_both(stack: Stack, nginx: Nginx, load: Load) -> list[float]:
-    """Each server is taken out, made anew and put back, the other one serving; the seconds each took."""
+    """Take out, recreate and put back each server while the other serves; return the seconds each took."""
     took = []
     for service, port in (("app", stack.app), ("app-2", stack.other)):
-        began = time.monotonic()
+        started_at = time.monotonic()
         await asyncio.to_thread(nginx.take_out, port)
-        await asyncio.to_thread(until, partial(is_idle, stack, service), 60, f"{service} has nothing more to do")
+        await asyncio.to_thread(until, partial(is_idle, stack, service), 60, f"{service} is idle")
         before = stack.containers()[service]
         old = stack.podman.inspect(before)["Id"]
         await asyncio.to_thread(stack.compose, "up", "--detach", "--no-deps", "--force-recreate", service)
         await asyncio.to_thread(until, partial(stack.ready, port), 90, f"{service} is ready again")
         if stack.podman.inspect(stack.containers()[service])["Id"] == old:
-            raise Failed(f"{service} is still the container it was")
+            raise Failed(f"{service} was not recreated")
         await asyncio.to_thread(nginx.take_out)
-        took.append(time.monotonic() - began)
+        took.append(time.monotonic() - started_at)
         await asyncio.to_thread(until, partial(load.has_passed, load.requests + 50), 60, "both serve again")
     return took
 
 
 async def rolling(stack: Stack, key: str, folder: Path) -> str:
-    """What was seen. Raises ``Failed`` when a request failed."""
+    """Run the rolling restart under load. Raises ``Failed`` if a request failed."""
     nginx = Nginx(folder, [stack.app, stack.other])
     try:
         url = f"http://127.0.0.1:{nginx.port}/agents"

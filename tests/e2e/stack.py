@@ -22,7 +22,7 @@ WITHOUT_CHECK = {"otel-collector"}
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has now."""
+    """Return a free loopback port."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
@@ -30,17 +30,17 @@ def free_port() -> int:
 
 
 def until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait for a condition; the seconds it took. Raises ``Failed``."""
-    began = time.monotonic()
+    """Wait for a condition; return the seconds it took. Raises ``Failed``."""
+    started_at = time.monotonic()
     while not holds():
-        if time.monotonic() - began > seconds:
+        if time.monotonic() - started_at > seconds:
             raise Failed(f"not within {seconds:g} s: {what}")
         time.sleep(0.05)
-    return time.monotonic() - began
+    return time.monotonic() - started_at
 
 
 def status(url: str) -> int:
-    """The status of an answer, 0 without one."""
+    """Return the status of a GET; 0 without a response."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             code: int = answer.status
@@ -51,14 +51,14 @@ def status(url: str) -> int:
         return 0
 
 
-def asked(url: str) -> Any:
-    """JSON of an address."""
+def get_json(url: str) -> Any:
+    """Return the JSON of a GET."""
     with contextlib.closing(urllib.request.urlopen(url, timeout=5)) as answer:
         return json.load(answer)
 
 
 def clone(folder: Path) -> Path:
-    """The sources as a clone has them: what git knows, in a folder that podman sees."""
+    """Copy the files that git knows to ``folder``."""
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -73,7 +73,7 @@ def clone(folder: Path) -> Path:
 
 
 class Stack:
-    """The folder, the ports, and the containers by the names of their services."""
+    """A deployment folder with its ports and containers."""
 
     def __init__(self, podman: Podman, folder: Path, image: str) -> None:
         self.podman = podman
@@ -91,11 +91,11 @@ class Stack:
         )
 
     def compose(self, *words: str, seconds: float = 300) -> str:
-        """A command of compose on this stack."""
+        """Run a compose command on this stack."""
         return self.podman.compose(self.folder, "-p", PROJECT, "--profile", "pair", *words, seconds=seconds)
 
     def containers(self) -> dict[str, str]:
-        """Names of the containers that run, by service."""
+        """Return the names of running containers by service."""
         lines = self.podman("ps", "--filter", f"name={PROJECT}", "--format", "{{.Names}}").splitlines()
         found: dict[str, str] = {}
         for service in SERVICES:
@@ -105,28 +105,28 @@ class Stack:
         return found
 
     def health(self, service: str) -> str:
-        """``healthy``, ``starting``, … as podman says it."""
+        """Return podman's health status: ``healthy``, ``starting``, …"""
         name = self.containers().get(service)
         state = self.podman.inspect(name)["State"] if name else {}
         word: str = (state.get("Health") or state.get("Healthcheck") or {}).get("Status") or "none"
         return word
 
     def is_up(self) -> bool:
-        """Every service runs, and those that can be asked are healthy."""
+        """Whether every service runs, and those with a health check are healthy."""
         there = self.containers()
         return set(there) == set(SERVICES) and all(
             self.health(service) == "healthy" for service in SERVICES if service not in WITHOUT_CHECK
         )
 
     def ticker(self) -> Ticker:
-        """Health checks for its containers."""
+        """Return a ticker for the health checks of its containers."""
         return Ticker(
             self.podman,
             lambda: [name for service, name in self.containers().items() if service not in WITHOUT_CHECK],
         )
 
     def key(self) -> str:
-        """A new API key of the role operator, of a tenant without a rate."""
+        """Create an API key of the role operator, for a tenant without a rate limit."""
         words = ("exec", "-T", "app", "agent-service", "keys", "create", "--name", "e2e", "--role", "operator")
         lines = self.compose(*words).split()
         found = [word for word in lines if word.startswith("as_")]
@@ -136,9 +136,9 @@ class Stack:
         return found[0]
 
     def ready(self, port: int) -> bool:
-        """Whether the server behind ``port`` says so."""
+        """Whether the server on ``port`` is ready."""
         return status(f"http://127.0.0.1:{port}/readyz") == 200
 
     def down(self) -> None:
-        """Everything goes, the data too."""
+        """Remove everything, including the data."""
         self.compose("down", "--volumes", "--timeout", "20")

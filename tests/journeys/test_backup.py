@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from app.infra.db.embedded import EmbeddedDatabase, wheel
-from tests.database import FOLDERS, HASTE, at, hasty_server
+from tests.database import FAST_SETTINGS, FOLDERS, at, hasty_server
 from tests.journeys.conftest import AGENTS, Served
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ class Machine:
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Machine]]:
     """Makes machines: copies of one server's folder, which cost a tenth of setting one up."""
     origin = Path(tempfile.mkdtemp(prefix=FOLDERS))
-    server = EmbeddedDatabase(origin, HASTE)
+    server = EmbeddedDatabase(origin, FAST_SETTINGS)
     server.start()
     server.stop()
     with contextlib.ExitStack() as servers:

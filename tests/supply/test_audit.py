@@ -1,4 +1,4 @@
-"""The audit of the lock files: what cannot be asked is not called fine, and a licence nobody allowed fails."""
+"""The audit of the lock files: an incomplete audit does not pass, and a licence that is not allowed fails."""
 
 import json
 import sys
@@ -28,11 +28,11 @@ RULES = tomllib.loads((ROOT / "requirements" / "licences.toml").read_text())
         ("unknown", False),
     ],
 )
-def test_all_that_a_licence_asks_for_must_be_allowed(licence: str, fine: bool) -> None:
+def test_every_part_of_a_licence_must_be_allowed(licence: str, fine: bool) -> None:
     assert audit.is_allowed(licence, RULES["allowed"], RULES["names"]) is fine
 
 
-def test_every_package_that_is_shipped_has_a_licence_that_is_allowed() -> None:
+def test_every_shipped_package_has_an_allowed_licence() -> None:
     locked = audit.pinned((ROOT / "requirements" / "runtime.txt").read_text())
     packages = [audit.with_licence(package, RULES) for package in locked]
     assert len(packages) > 30
@@ -41,7 +41,7 @@ def test_every_package_that_is_shipped_has_a_licence_that_is_allowed() -> None:
     assert audit.refused([strange], RULES, shipped=True) == [f"strange {strange.version}: GPL-3.0-only"]
 
 
-def test_every_package_of_the_development_environment_has_a_licence_that_is_allowed_there() -> None:
+def test_every_development_package_has_an_allowed_licence() -> None:
     packages = [
         audit.with_licence(package, RULES)
         for name in audit.LOCKS
@@ -73,10 +73,10 @@ def test_the_bill_of_materials_names_every_package_with_its_version_and_hashes()
     ],
     ids=["unreachable", "fine", "vulnerable", "unknown to the service"],
 )
-def test_what_nobody_could_be_asked_about_is_not_called_fine(
+def test_an_incomplete_audit_does_not_pass(
     answer: object, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A program in pip-audit's place, which answers in its form or not at all."""
+    """With a fake pip-audit, which writes its format or fails."""
     program = tmp_path / "pip-audit"
     body = "sys.exit('no route to host')" if answer is None else f"open(sys.argv[-1], 'w').write({_answer(answer)!r})"
     program.write_text(f"#!{sys.executable}\nimport sys\n{body}\n")

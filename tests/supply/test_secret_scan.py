@@ -1,4 +1,4 @@
-"""The scan for secrets: whatever kind it is, in a file or in a commit of long ago, it is found and not shown."""
+"""The secret scan finds every kind in files and in the history, and does not print it."""
 
 import subprocess
 import time
@@ -54,7 +54,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_kind_has_an_example_here() -> None:
+def test_each_kind_has_an_example() -> None:
     assert set(PLANTED) == set(KINDS)
 
 
@@ -70,7 +70,7 @@ def test_a_secret_in_a_tracked_file_is_found_and_not_shown(
     assert value not in said
 
 
-def test_a_secret_that_a_later_commit_removed_is_found_in_the_old_one(repository: Path) -> None:
+def test_a_secret_removed_by_a_later_commit_is_found(repository: Path) -> None:
     _, value = CASES[0]
     commit(repository, settings=value)
     commit(repository, settings="nothing")
@@ -80,13 +80,13 @@ def test_a_secret_that_a_later_commit_removed_is_found_in_the_old_one(repository
     assert finding.value.startswith(value)
 
 
-def test_a_secret_in_a_message_is_found(repository: Path) -> None:
+def test_a_secret_in_a_commit_message_is_found(repository: Path) -> None:
     commit(repository, f"Use {PLANTED['key of this server'][0]}")
     [finding], _ = scan(repository)
     assert finding.where.endswith(" message")
 
 
-def test_only_what_the_list_names_is_allowed(repository: Path) -> None:
+def test_only_listed_values_are_allowed(repository: Path) -> None:
     (repository / "requirements").mkdir()
     one, other = PLANTED["password in an address"]
     rule = f"[[allowed]]\nkind = 'password in an address'\nvalue = '{one.partition('@')[0]}@.'\nreason = 'an example'\n"

@@ -1,8 +1,7 @@
-"""Measures, inside the attacked worker, how long its event loop was kept from turning.
+"""Measures, inside the attacked worker, for how long its event loop was blocked.
 
-A timer every few milliseconds notes how late it ran. On a busy machine a timer is late without anyone's fault, so a
-delay counts only as far as this process used the CPU within it. The greatest since the last reset, and the process id,
-lie in a file that the test maps too.
+A timer every few milliseconds records its delay. A delay counts only as far as this process used the CPU meanwhile,
+because timers are late on a busy machine. The maximum since the last reset and the process id are in a shared file.
 """
 
 import asyncio
@@ -34,16 +33,16 @@ class LoopProbe:
     def _plan(self) -> None:
         self._cpu = time.process_time()
         self._due = self._loop.time() + EVERY
-        self._loop.call_later(EVERY, self._look)
+        self._loop.call_later(EVERY, self._measure)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         late = min(self._loop.time() - self._due, time.process_time() - self._cpu)
         if late > LAYOUT.unpack_from(self._shared)[0]:
             LAYOUT.pack_into(self._shared, 0, late, os.getpid())
         self._plan()
 
 
-with contextlib.suppress(RuntimeError, KeyError):  # no loop runs where agents are only checked
+with contextlib.suppress(RuntimeError, KeyError):  # no loop runs during `agents check`
     LoopProbe(asyncio.get_running_loop(), os.environ["ABUSE_PROBE"])
 
 
