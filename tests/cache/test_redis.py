@@ -20,7 +20,7 @@ async def asks(cache: RedisCache) -> list[bytes | None]:
     return await cache.get([b"a"])
 
 
-@pytest.mark.parametrize("trouble,mend", [("stop", "start"), ("freeze", "thaw")])
+@pytest.mark.parametrize("trouble,restore", [("stop", "start"), ("freeze", "thaw")])
 async def test_without_its_redis_it_holds_nothing_at_once_and_is_back_by_itself(
     redis: RedisServer, trouble: str, restore: str
 ) -> None:

@@ -70,7 +70,7 @@ class Report(msgspec.Struct):
     log: list[tuple[float, float, str]] = []
 
 
-class Testbed:
+class FaultBench:
     """The environment of a campaign: a database that can crash, with a proxy for each server, and Redis."""
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -109,7 +109,7 @@ class Testbed:
 class Chaos:
     """Injects one fault after the other until it is stopped."""
 
-    def __init__(self, fleet: Fleet, testbed: Testbed, seed: int, every: float) -> None:
+    def __init__(self, fleet: Fleet, testbed: FaultBench, seed: int, every: float) -> None:
         self._fleet = fleet
         self._testbed = testbed
         self._rng = random.Random(seed)
@@ -212,7 +212,7 @@ async def campaign(
     ``faults``: comma-separated names; empty for all. After ``seconds`` no more threads start. Odd seeds have a Redis.
     """
     threads = programs(seed, *size)
-    async with Testbed(folder, seed) as testbed, contextlib.AsyncExitStack() as undo:
+    async with FaultBench(folder, seed) as testbed, contextlib.AsyncExitStack() as undo:
         witness = Witness(folder, REFUSED)
         undo.push_async_callback(asyncio.to_thread, witness.close)
         redis = {"REDIS_URL": testbed.redis.url} if seed % 2 else {}

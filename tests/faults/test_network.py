@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.serve import GRACE_SECONDS
-from tests.faults.campaign import Testbed, check
+from tests.faults.campaign import FaultBench, check
 from tests.faults.driver import Driver
 from tests.faults.fleet import LEASE_SECONDS, Fleet, Witness
 from tests.faults.programs import Program, programs
@@ -22,7 +22,7 @@ TROUBLES = [one for one in Trouble if one is not Trouble.NONE]
 class Scenario:
     """Two servers with faulty connections to the database; conversations continue until ``stopped``."""
 
-    def __init__(self, testbed: Testbed, folder: Path) -> None:
+    def __init__(self, testbed: FaultBench, folder: Path) -> None:
         self.testbed = testbed
         self.witness = Witness(folder, 0.1)
         self.fleet = Fleet(testbed.database.url, folder, self.witness, 0)
@@ -53,7 +53,7 @@ class Scenario:
 
 @pytest.fixture
 async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
-    async with Testbed(tmp_path, 5) as testbed:
+    async with FaultBench(tmp_path, 5) as testbed:
         scenario = Scenario(testbed, tmp_path)
         try:
             for proxy in testbed.proxies[:2]:
