@@ -24,7 +24,7 @@ import msgspec
 
 from app.infra.db import migrations
 from app.infra.db.embedded import EmbeddedDatabase
-from app.providers.embeddings.hashing import hashed
+from app.providers.embeddings.hashing import hash_text
 from app.security.access.structs import tenant_id_of
 from bench.store_data import INDEX, WIDTH, sentence
 
@@ -38,7 +38,7 @@ def write(path: Path, count: int) -> None:
     with path.open("wb") as out:
         for number in range(count):
             text = sentence(dice, 20)
-            vector = [round(part, 5) for part in hashed(f"text: {text}", WIDTH)]
+            vector = [round(part, 5) for part in hash_text(f"text: {text}", WIDTH)]
             line = {"namespace": ["bench"], "key": str(number), "value": {"text": text}, "vector": vector}
             out.write(msgspec.json.encode(line) + b"\n")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import asyncpg
 
 from app.base.ids import new_id
-from app.features.store.index.indexing import written
-from app.providers.embeddings.hashing import hashed
+from app.features.store.index.indexing import vector_literal
+from app.providers.embeddings.hashing import hash_text
 from app.security.access.structs import tenant_id_of
 
 WIDTH = 384
@@ -45,7 +45,7 @@ def sentence(dice: random.Random, length: int) -> str:
 
 
 def vector(text: str) -> str:
-    return written(hashed(text, WIDTH), WIDTH)
+    return vector_literal(hash_text(text, WIDTH), WIDTH)
 
 
 def milliseconds(times: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ import asyncpg
 
 from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.hybrid_search import SearchQuery, StoreSearch
-from app.features.store.search.sql import EF_SEARCH, SETTINGS, SearchScope
+from app.features.store.search.sql import EF_SEARCH, SEARCH_SETTINGS, SearchScope
 from app.infra.db.engine import Database
 from app.security.access.structs import tenant_id_of
 from bench.store_data import PATH, SHARES, SPACE, TEN, WIDTH, milliseconds, sentence, vector
@@ -60,14 +60,14 @@ class Ways:
 
     async def _asked(self, tenant: UUID, words: str, text: str) -> set[UUID]:
         question = SearchQuery(
-            place=SearchScope(tenant, PATH),
+            scope=SearchScope(tenant, PATH),
             text=words,
             near=[NeighbourQuery(WIDTH, SPACE, vector(text))],
             conditions=[],
             limit=TEN,
             offset=0,
         )
-        async with self._database.tuned(tenant, SETTINGS) as connection:
+        async with self._database.tuned(tenant, SEARCH_SETTINGS) as connection:
             return {one.row["item_id"] for one in await self._searching.search(connection, question)}
 
 

@@ -7,7 +7,7 @@ from app.agents.catalog import build
 from app.agents.config.agents_file import AgentsFile
 from app.agents.config.store_index import StoreSpec
 from app.features.access.custom_auth import handlers_of
-from app.features.store.index.versions import checked_indexes
+from app.features.store.index.versions import validate_indexes
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.tool_calls import ToolCallRecorder
@@ -27,6 +27,6 @@ def agent_checks(
     for name, spec in file.agents.items():
         yield name, partial(build, name, spec, file, models.model, calls)
     if file.store != StoreSpec():
-        yield "[store]", lambda: checked_indexes(file, lambda name, size: build_embedder(name, size, models))
+        yield "[store]", lambda: validate_indexes(file, lambda name, size: build_embedder(name, size, models))
     if file.auth is not None:
         yield "[auth]", lambda: handlers_of(file, settings.auth.mode)

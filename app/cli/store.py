@@ -77,7 +77,7 @@ def _import(arguments: argparse.Namespace) -> int:
             bad.report = stack.enter_context(new_file(arguments.report, "--report"))
 
         def on_progress(counts: Any) -> None:
-            progress.show(counts.done + counts.kept, given.position / given.size if given.size else None)
+            progress.show(counts.done + counts.skipped, given.position / given.size if given.size else None)
 
         holder: list[Any] = []
         try:
@@ -99,7 +99,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], bad: Any, on_progress: Any) -> None:
     from app.agents.config.agents_file import read
-    from app.features.store.bulk.bulk_copy import BulkLoader, without_neighbours
+    from app.features.store.bulk.bulk_copy import BulkLoader, without_hnsw_indexes
     from app.features.store.bulk.importer import ImportOptions, ItemImporter
     from app.infra.settings.environment import load
     from app.security.access.structs import tenant_id_of
@@ -117,7 +117,7 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
     )
     tenant_id = tenant_id_of(arguments.tenant)
     async with _open_store(tenant_id, IMPORTED) as (database, versions):
-        await versions.join()
+        await versions.attach()
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(database.engine_connection())
             loader = BulkLoader(connection, tenant_id, arguments.on_conflict)
@@ -127,7 +127,7 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
                 owner = settings.database.owner_url
                 assert owner is not None
                 tables = [f"store_vectors_{width}" for width in versions.widths]
-                await stack.enter_async_context(without_neighbours(owner.reveal(), tables, _say))
+                await stack.enter_async_context(without_hnsw_indexes(owner.reveal(), tables, _say))
             await holder[0].run(lines)
 
 
@@ -185,7 +185,7 @@ async def _save(arguments: argparse.Namespace, write: Any, on_progress: Any) -> 
 
     tenant_id, path = tenant_id_of(arguments.tenant), _path(arguments.prefix)
     async with _open_store(tenant_id, EXPORTED) as (database, versions):
-        await versions.join()
+        await versions.attach()
         version = None if arguments.without_vectors else versions.serving
         return await ItemExporter(database, tenant_id, path, version).run(write, on_progress)
 
@@ -234,20 +234,20 @@ def _summary(counts: Any, arguments: argparse.Namespace, seconds: float) -> str:
     parts += [
         f"{number:,} {words}"
         for number, words in (
-            (counts.kept, "kept unchanged"),
-            (counts.passed, "skipped"),
+            (counts.skipped, "kept unchanged"),
+            (counts.filtered, "skipped"),
             (counts.bad, "bad lines left out"),
-            (counts.bare, "without vectors yet, which a running server computes"),
+            (counts.unembedded, "without vectors yet, which a running server computes"),
         )
         if number
     ]
-    rate = f", {(counts.done + counts.kept) / seconds:,.0f} items/s" if seconds >= 1 else ""
+    rate = f", {(counts.done + counts.skipped) / seconds:,.0f} items/s" if seconds >= 1 else ""
     return f"{', '.join(parts)}; {clock_time(seconds)}{rate}"
 
 
 def _resume_hint(holder: Sequence[Any]) -> str:
     """Return how to resume an import that stopped early; empty if it had not started."""
-    if not holder or holder[0].rules.dry:
+    if not holder or holder[0].options.dry:
         return ""
     counts = holder[0].counts
     if not counts.line:

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from app.providers.embeddings.hashing import hashed
+from app.providers.embeddings.hashing import hash_text
 from app.security.access.structs import tenant_id_of
 from tests.cli.commands import run_command
 
@@ -41,7 +41,7 @@ def lines(count: int, **more: Any) -> list[dict[str, Any]]:
 
 
 def with_vector(line: dict[str, Any]) -> dict[str, Any]:
-    return {**line, "vector": hashed(f"text: {line['value']['text']}", 384)}
+    return {**line, "vector": hash_text(f"text: {line['value']['text']}", 384)}
 
 
 def write(path: Path, *given: Any) -> Path:

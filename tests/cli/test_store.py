@@ -43,7 +43,7 @@ def test_an_existing_item_is_replaced_kept_or_an_error_as_chosen(store: Command)
     before = store.items()
     refused = store("import", "two.jsonl", "--on-conflict", "fail")
     assert refused.returncode == 1
-    assert "['docs', 'n0'] 'k0' is there already: give --on-conflict keep or replace" in only_line(refused)
+    assert "['docs', 'n0'] 'k0' exists already: give --on-conflict keep or replace" in only_line(refused)
     assert store.items() == before
     assert "4 items stored for default (0 new, 4 replaced)" in store.run("import", "two.jsonl")
     assert all('"new"' in row[2] for row in store.items())
@@ -53,7 +53,7 @@ def test_an_existing_item_is_replaced_kept_or_an_error_as_chosen(store: Command)
 BAD: list[tuple[str, str]] = [
     ("nonsense", "JSON is malformed"),
     ("[1]", "Expected `object`"),
-    ('{"namespace": ["a.b"], "key": "k", "value": {}}', "a label has no dot"),
+    ('{"namespace": ["a.b"], "key": "k", "value": {}}', "a label must not contain a dot"),
     ('{"namespace": [], "key": "k", "value": {}}', "`namespace` needs a label"),
     ('{"namespace": ["a"], "key": "", "value": {}}', "`key` must not be empty"),
     ('{"namespace": ["a"], "key": "k", "value": 3}', "`value` must be an object"),
@@ -64,12 +64,15 @@ BAD: list[tuple[str, str]] = [
     ('{"namespace": ["a"], "key": "k", "value": {}, "ttl": -1}', "`ttl` is a number of minutes"),
     ('{"namespace": ["a"], "key": "k", "value": {}, "index": ["["]}', "has the field '['"),
     ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vector": [1, 2]}', "has 2 numbers"),
-    ('{"namespace": ["a"], "key": "k", "value": {}, "vector": [1]}', "there are 1, the item has 0 texts"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "vector": [1]}', "the line has 1, the item has 0 indexed texts"),
     ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vectors": [[1e6' + ",0" * 383 + "]]}", "beyond 65504"),
-    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vector": [0' + ",0" * 383 + "]}", "points nowhere"),
-    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "embedder": "openai:x", "vector": [1]}', "of openai:x"),
+    ('{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "vector": [0' + ",0" * 383 + "]}", "has no direction"),
+    (
+        '{"namespace": ["a"], "key": "k", "value": {"x": "y"}, "embedder": "openai:x", "vector": [1]}',
+        "made by openai:x",
+    ),
     ('{"namespace": ["a"], "key": "k", "value": {}, "created_at": "2020-01-01T00:00:00"}', "has no time zone"),
-    ('{"namespace": ["a"], "key": "k", "value": {}, "expires_at": "2999-01-01T00:00:00Z"}', "goes with `ttl`"),
+    ('{"namespace": ["a"], "key": "k", "value": {}, "expires_at": "2999-01-01T00:00:00Z"}', "needs `ttl`"),
     ("x" * ((4 << 20) + 1), "longer than 4194304 bytes"),
 ]
 

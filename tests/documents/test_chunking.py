@@ -12,7 +12,7 @@ from app.features.documents.chunking import (
     FindBreaks,
     breaks_of_markdown,
     breaks_of_text,
-    next_piece,
+    next_chunk,
 )
 from tests.documents.samples import BOOK, MARKDOWN
 
@@ -44,7 +44,7 @@ def cut(text: str, find: FindBreaks = breaks_of_text, start: int = 0) -> list[tu
     found = []
     while start < len(text):
         window = text[start : start + SEEN]
-        piece = next_piece(window, start + SEEN >= len(text), find)
+        piece = next_chunk(window, start + SEEN >= len(text), find)
         assert piece.after > 0
         found.append((start, piece))
         start += piece.after

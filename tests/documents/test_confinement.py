@@ -14,7 +14,7 @@ import pytest
 
 from app.base.errors import Unreadable
 from app.features.documents import extractor
-from app.features.documents.extraction import AT_ONCE, DocumentSource, TextExtractor
+from app.features.documents.extraction import MAX_PROCESSES, DocumentSource, TextExtractor
 from tests.documents.samples import pdf
 
 ALWAYS = {"writing", "descriptors", "memory"}
@@ -44,7 +44,7 @@ def test_an_ordinary_user_gives_up_the_same_where_namespaces_are_allowed() -> No
         f"ours = runpy.run_path({FILE!r})\n"
         "ours['load']('application/pdf', '')\n"
         "os.setgroups([]); os.setresgid(10001, 10001, 10001); os.setresuid(10001, 10001, 10001)\n"
-        "ours['bound'](); ours['confine']()\n"
+        "ours['limit_resources'](); ours['confine']()\n"
         "print(json.dumps(ours['confinement']()))\n"
     )
     told = subprocess.run([sys.executable, "-I", "-c", code], env={}, capture_output=True, check=True)
@@ -80,10 +80,10 @@ async def test_a_confined_reader_reads_what_it_read_before(content: bytes, kind:
 
 
 async def test_documents_of_one_tenant_keep_no_other_s_waiting() -> None:
-    extraction = TextExtractor(seconds=45)
+    extraction = TextExtractor(timeout=45)
     crowd = [
         asyncio.ensure_future(extraction.check(DocumentSource(never(), "text/html", "utf-8", HOSTILE)))
-        for _ in range(AT_ONCE * 4)
+        for _ in range(MAX_PROCESSES * 4)
     ]
     try:
         await asyncio.sleep(0)

@@ -184,7 +184,7 @@ async def test_a_cancelled_ingestion_is_told_and_goes_on_when_the_document_comes
     assert (await ours.http.post(f"{run}/cancel", params={"wait": True})).status_code in {202, 204, 200}
     stopped = await ours.ended(document)
     assert stopped["status"] == "failed"
-    assert "upload it again" in stopped["error"]
+    assert "upload the document again" in stopped["error"]
     assert await ours.search("chapter") == []
     again = await ours.post(LONG)
     assert again.status_code == 202

@@ -38,9 +38,9 @@ async def test_another_embedder_embeds_documents_anew_and_searches_go_on_meanwhi
         assert (await ours.search("the red car"))[0]["title"] == "drive"
         await ours.upload(b"a small cat", title="pet")
         services = library.service.services
-        backfill = VectorBackfill(services.persistence.database, services.features.store._versions, settled=0)
+        backfill = VectorBackfill(services.persistence.database, services.features.store._versions, settle_seconds=0)
         while services.features.store._versions.building is not None:
-            await backfill.work()
+            await backfill.run_once()
         assert (await ours.search("automobile"))[0]["title"] == "drive"
         assert (await ours.search("kitten"))[0]["title"] == "pet"
 
@@ -62,7 +62,7 @@ async def test_an_embedder_that_is_down_stops_no_ingestion(
         for space in versions.serving.spaces(""):
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         while await library.count("store_vectors_384") == 0:
-            await VectorBackfill(library.service.services.persistence.database, versions).work()
+            await VectorBackfill(library.service.services.persistence.database, versions).run_once()
         assert [one["title"] for one in await ours.search("automobile")] == ["drive"]
 
 

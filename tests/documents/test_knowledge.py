@@ -177,7 +177,7 @@ async def test_a_function_searches_once_however_often_it_begins(ours: Tenant, li
 
     async def run(context: Context) -> str:
         found = await context.documents.search("two masts", collection="sea", limit=1)
-        with pytest.raises(Invalid, match="no name"):
+        with pytest.raises(Invalid, match="not a valid name"):
             await context.documents.search("x", collection="a.b")
         return f"{found[0].title} {found[0].chunk} {found[0].start} {found[0].end} {found[0].document_id}"
 

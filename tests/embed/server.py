@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from app.providers.embeddings.hashing import hashed
+from app.providers.embeddings.hashing import hash_text
 
 SAME = {"automobile": "car", "vehicle": "car", "feline": "cat", "kitten": "cat", "physician": "doctor"}
 
@@ -14,7 +14,7 @@ SAME = {"automobile": "car", "vehicle": "car", "feline": "cat", "kitten": "cat",
 def meaning(text: str, dimensions: int) -> list[float]:
     """The vector of ``text``, with words for one thing as one."""
     words = [SAME.get(word, word) for word in text.casefold().split()]
-    return hashed(" ".join(words), dimensions)
+    return hash_text(" ".join(words), dimensions)
 
 
 class Embeddings:

@@ -11,8 +11,8 @@ from app.infra.cache.memory_cache import LocalCache
 from app.infra.cache.namespaces import CacheNamespace
 from app.infra.settings import LlmSettings
 from app.infra.telemetry.meters import Meters
-from app.providers.embeddings.cached import CachedEmbedder, written
-from app.providers.embeddings.hashing import HashingEmbedder, hashed
+from app.providers.embeddings.cached import CachedEmbedder, encode_vector
+from app.providers.embeddings.hashing import HashingEmbedder, hash_text
 from app.providers.embeddings.openai import OpenAIEmbedder
 from app.providers.embeddings.port import Embedder, Vector
 from app.providers.embeddings.registry import build_embedder
@@ -44,7 +44,7 @@ class Asked:
             raise self.failures.pop()
         if "bad" in texts:
             raise ModelRejected("a bad text")
-        return [hashed(text, self.dimensions) for text in texts]
+        return [hash_text(text, self.dimensions) for text in texts]
 
     async def asked(self, times: int = 1) -> None:
         """Wait until it was asked so often."""
@@ -82,7 +82,7 @@ async def test_only_texts_that_are_not_there_are_asked_for_and_all_come_in_their
     await embedder.embed(["b", "d"], [ONE, ONE])
     found = await embedder.embed(["a", "b", "c", "d", "a"], [ONE] * 5)
     assert asked.batches == [["b", "d"], ["a", "c"]]
-    assert all(near(vector, hashed(text, WIDE)) for vector, text in zip(found, "abcda", strict=True))
+    assert all(near(vector, hash_text(text, WIDE)) for vector, text in zip(found, "abcda", strict=True))
     assert (desk.count("hit"), desk.count("miss")) == (2, 4)
 
 
@@ -121,7 +121,7 @@ async def test_a_text_that_is_on_its_way_is_waited_for(desk: Desk) -> None:
     await asked.asked(2)
     asked.gate.set()
     await first
-    assert all(near(found[0], hashed("b", WIDE)) for found in await asyncio.gather(*others))
+    assert all(near(found[0], hash_text("b", WIDE)) for found in await asyncio.gather(*others))
     assert asked.batches == [["a", "b"], ["c"]]
     assert desk.count("shared") >= 5
 
@@ -138,7 +138,7 @@ async def test_who_asked_first_may_go_away_while_others_wait(desk: Desk) -> None
     with pytest.raises(asyncio.CancelledError):
         await first
     asked.gate.set()
-    assert near((await other)[0], hashed("a", WIDE))
+    assert near((await other)[0], hash_text("a", WIDE))
     assert asked.batches == [["a"]]
 
 
@@ -148,7 +148,7 @@ async def test_a_failure_is_told_and_not_kept(desk: Desk) -> None:
     embedder = desk.over(asked)
     with pytest.raises(ModelUnavailable):
         await embedder.embed(["a"], [ONE])
-    assert near((await embedder.embed(["a"], [ONE]))[0], hashed("a", WIDE))
+    assert near((await embedder.embed(["a"], [ONE]))[0], hash_text("a", WIDE))
 
 
 async def test_a_text_that_is_refused_spoils_no_other_caller_of_its_neighbour(desk: Desk) -> None:
@@ -162,19 +162,26 @@ async def test_a_text_that_is_refused_spoils_no_other_caller_of_its_neighbour(de
     asked.gate.set()
     with pytest.raises(ModelRejected):
         await first
-    assert near((await other)[0], hashed("a", WIDE))
+    assert near((await other)[0], hash_text("a", WIDE))
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"x", written([0.0] * WIDE), written([float("nan")] * WIDE), written([float("inf")] * WIDE), b"\0" * 999],
+    [
+        b"",
+        b"x",
+        encode_vector([0.0] * WIDE),
+        encode_vector([float("nan")] * WIDE),
+        encode_vector([float("inf")] * WIDE),
+        b"\0" * 999,
+    ],
 )
 async def test_bytes_that_are_no_vector_of_this_embedder_are_as_if_they_were_not(desk: Desk, body: bytes) -> None:
     asked = Asked()
     embedder = desk.over(asked)
     key = desk.shelf.key(ONE, "https://here", asked.name, WIDE, "a")
     await desk.shelf.save({key: body})
-    assert near((await embedder.embed(["a"], [ONE]))[0], hashed("a", WIDE))
+    assert near((await embedder.embed(["a"], [ONE]))[0], hash_text("a", WIDE))
     assert asked.batches == [["a"]]
     assert desk.count("unusable") == 1
 

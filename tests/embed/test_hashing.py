@@ -2,24 +2,24 @@
 
 import math
 
-from app.providers.embeddings.hashing import IN_A_THREAD, HashingEmbedder, hashed
+from app.providers.embeddings.hashing import THREAD_LENGTH, HashingEmbedder, hash_text
 
 
 def alike(one: str, other: str, dimensions: int = 384) -> float:
-    return sum(a * b for a, b in zip(hashed(one, dimensions), hashed(other, dimensions), strict=True))
+    return sum(a * b for a, b in zip(hash_text(one, dimensions), hash_text(other, dimensions), strict=True))
 
 
 def test_every_vector_has_length_one_whatever_the_text() -> None:
     for text in ("", " ", "?!", "a", "x" * 100_000, "世界", "🌍", "\n\n", "a b c " * 5000):
         for dimensions in (8, 384, 3072):
-            vector = hashed(text, dimensions)
+            vector = hash_text(text, dimensions)
             assert len(vector) == dimensions
             assert math.isclose(sum(number * number for number in vector), 1, rel_tol=1e-9)
 
 
 def test_the_same_text_has_the_same_vector_in_any_case_and_order() -> None:
     assert math.isclose(alike("The Red Fox", "fox red the"), 1, rel_tol=1e-9)
-    first = hashed("stable over processes", 16)[:3]
+    first = hash_text("stable over processes", 16)[:3]
     assert [round(number, 6) for number in first] == [-0.19001, -0.047299, 0.084706]
 
 
@@ -39,6 +39,6 @@ def test_two_words_for_one_thing_are_strangers_to_it() -> None:
 
 async def test_many_texts_are_embedded_as_each_alone() -> None:
     embedder = HashingEmbedder(64)
-    texts = ["one", "two", "three " * IN_A_THREAD]
-    assert await embedder.embed(texts) == [hashed(text, 64) for text in texts]
+    texts = ["one", "two", "three " * THREAD_LENGTH]
+    assert await embedder.embed(texts) == [hash_text(text, 64) for text in texts]
     assert await embedder.embed([]) == []

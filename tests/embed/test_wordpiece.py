@@ -40,10 +40,10 @@ PIECES = [
     ],
 )
 def test_a_text_is_cut_as_the_model_was_taught(text: str, pieces: list[str]) -> None:
-    numbers = WordPieceTokenizer(PIECES).numbers(text, 64)
+    numbers = WordPieceTokenizer(PIECES).encode(text, 64)
     assert [PIECES[number] for number in numbers] == ["[CLS]", *pieces, "[SEP]"]
 
 
 def test_a_long_text_is_cut_off_and_keeps_its_border() -> None:
-    numbers = WordPieceTokenizer(PIECES).numbers("a " * 1_000_000, 8)
+    numbers = WordPieceTokenizer(PIECES).encode("a " * 1_000_000, 8)
     assert [PIECES[number] for number in numbers] == ["[CLS]", *["a"] * 6, "[SEP]"]

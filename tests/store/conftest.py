@@ -79,6 +79,6 @@ async def theirs(store: Store) -> AsyncIterator[Tenant]:
         yield tenant
 
 
-def never(*_: Any) -> bool:
-    """In place of ``searching.compares``: the index of vectors is walked, however few there are."""
+def always_hnsw(*_: Any) -> bool:
+    """In place of ``hybrid_search.prefers_exact_scan``: the index of vectors is walked, however few there are."""
     return False

@@ -33,7 +33,7 @@ async def test_items_without_vectors_are_found_by_words_at_once_and_get_vectors_
     assert (await ours.keys("docs", query="butter"))[0] == "b"
     async with asyncio.timeout(40):
         while await store.count("store_vectors_384") < 2:  # the server looks for them as well
-            await store.service.services.agents.memory.maintenance._backfill.work()
+            await store.service.services.agents.memory.maintenance._backfill.run_once()
     assert (await ours.keys("docs", query="climbing"))[0] == "a"
     assert await theirs.keys("docs") == []
 
@@ -44,7 +44,7 @@ async def test_a_put_and_an_import_of_the_same_item_take_each_other_s_place(
     await ours.put("docs", "a", {"text": "older"})
     load(store, tmp_path, *LINES)
     assert (await ours.get("docs", "a"))["value"] == LINES[0]["value"]
-    await store.service.services.agents.memory.maintenance._backfill.work()
+    await store.service.services.agents.memory.maintenance._backfill.run_once()
     assert await store.count("store_vectors_384") == 2, "none is left of the item before"
     await ours.put("docs", "a", {"text": "newer"})
     assert (await ours.get("docs", "a"))["value"] == {"text": "newer"}

@@ -11,7 +11,7 @@ import pytest
 from app.agents.config.agents_file import read
 from app.agents.config.store_index import indexes_of
 from app.features.store import queries
-from app.features.store.index import maintenance, versions
+from app.features.store.index import sql
 from app.features.store.search import hybrid_search
 from tests.statements import sent_by
 from tests.store.conftest import Store, Tenant
@@ -164,15 +164,16 @@ async def test_a_tenant_knows_nothing_of_another_tenants_items(ours: Tenant, the
     assert [item["value"] for item in await theirs.items()] == [{"whose": "theirs"}]
 
 
-BESIDE = {
-    queries.SWEEP,
-    maintenance._SERVED,
-    maintenance._MISSING,
-    maintenance._SERVE,
-    maintenance._BEFORE,
-    versions._ALL,
+BACKGROUND = {
+    queries.DELETE_EXPIRED,
+    sql.SETTLED_VERSION,
+    sql.HAS_OLDER_VERSION,
+    sql.OUTDATED_ITEMS,
+    sql.SERVE_VERSION,
+    sql.DELETE_OLDER_VERSIONS,
+    sql.REGISTERED_VERSIONS,
 }
-"""What the store does now and then by itself."""
+"""Statements of the store's background tasks."""
 
 
 async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, ours: Tenant) -> None:
@@ -189,7 +190,7 @@ async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, o
         for name, work in works.items():
             sent.clear()
             await work()
-            costs[name] = len([one for one in sent if "store_" in one and one not in BESIDE])
+            costs[name] = len([one for one in sent if "store_" in one and one not in BACKGROUND])
     assert costs == dict.fromkeys(works, 1)
 
 
@@ -223,7 +224,7 @@ async def test_a_page_of_large_items_is_cut_and_goes_on(
     ours: Tenant, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
 ) -> None:
     monkeypatch.setattr(hybrid_search, "MAX_ANSWER_BYTES", 1_000_000)
-    monkeypatch.setattr(hybrid_search, "AT_ONCE", 4)
+    monkeypatch.setattr(hybrid_search, "FETCH_SIZE", 4)
     for n in range(7):
         await ours.put("large", f"k{n}", {"text": "violin", "ballast": "x" * 300_000})
     found: list[str] = []

@@ -12,7 +12,7 @@ from app.features.store.search import hybrid_search
 from app.infra.db import migrations
 from tests.database import execute, hasty_server
 from tests.statements import sent_by
-from tests.store.conftest import never, store_on
+from tests.store.conftest import always_hnsw, store_on
 
 OWNER = (
     "create role agents login createrole",
@@ -43,7 +43,7 @@ def test_a_store_made_by_its_owner_is_searched_by_words_and_vectors(
 ) -> None:
     asyncio.run(execute(server, "create extension vector"))
     migrations.upgrade(of_owner(server))
-    monkeypatch.setattr(hybrid_search, "compares", never)
+    monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
 
     async def work() -> list[Any]:
         async with store_on(of_owner(server)) as store, store.tenant("ours") as ours, store.tenant("theirs") as theirs:

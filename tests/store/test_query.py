@@ -1,4 +1,4 @@
-"""Searches by a question: by vectors and by words, fused."""
+"""Searches by a question: by vectors and by words, fuse_rankings."""
 
 import itertools
 from typing import Any
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from app.features.store.search import hybrid_search
 from app.security.access.structs import tenant_id_of
 from tests.statements import sent_by
-from tests.store.conftest import Store, Tenant, never
+from tests.store.conftest import Store, Tenant, always_hnsw
 
 NOTES = {
     "food": "Alice is allergic to peanuts and shellfish",
@@ -55,8 +55,8 @@ async def test_a_blank_question_is_none(ours: Tenant) -> None:
 
 async def test_a_question_of_no_words_at_all_is_answered(ours: Tenant, monkeypatch: Any) -> None:
     await fill(ours)
-    for compares in (hybrid_search.compares, never):
-        monkeypatch.setattr(hybrid_search, "compares", compares)
+    for prefers_exact_scan in (hybrid_search.prefers_exact_scan, always_hnsw):
+        monkeypatch.setattr(hybrid_search, "prefers_exact_scan", prefers_exact_scan)
         every = await ours.items("notes", query="?!")
         assert [item["score"] for item in every] == [pytest.approx(0.5 * 61 / (60 + place)) for place in range(1, 6)]
     for question in ("?!", "'", "\\", "a & b | !c <-> (d:*", "the", "%s $1 :x", "🌍", "x" * 8000, "y " * 4000):
@@ -157,7 +157,7 @@ async def test_where_many_items_are_the_same_is_found(ours: Tenant, monkeypatch:
     await fill(ours)
     await ours.put("notes", "old", {"text": "climbing"}, ttl=1)
     exact = [await ours.items("notes", query=question, limit=3) for question in NOTES.values()]
-    monkeypatch.setattr(hybrid_search, "compares", never)
+    monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
     assert [await ours.items("notes", query=question, limit=3) for question in NOTES.values()] == exact
     only = {"length": len(NOTES["music"])}
     assert await ours.keys("notes", query="climbing", filter=only) == ["music"]

@@ -1,4 +1,4 @@
-"""How rankings are made and fused: what takes part, and what must not take another's place."""
+"""How rankings are made and fuse_rankings: what takes part, and what must not take another's place."""
 
 import asyncio
 from typing import Any
@@ -8,36 +8,36 @@ import pytest
 
 from app.base.ids import new_id
 from app.features.store.search import hybrid_search, lexical_ranking, statistics
-from app.features.store.search.hybrid_search import compares, fused
+from app.features.store.search.hybrid_search import fuse_rankings, prefers_exact_scan
 from app.features.store.search.statistics import VectorCount, WordSample, at_least
 from app.security.access.structs import tenant_id_of
 from tests.statements import sent_by
-from tests.store.conftest import Store, Tenant, never
+from tests.store.conftest import Store, Tenant, always_hnsw
 
 OVER = "update store_items set expires_at = now() where key like 'old%'"
 
 
 def test_an_item_that_leads_every_ranking_scores_one_and_equal_ones_stand_newest_first() -> None:
     a, b, c, d = (new_id() for _ in range(4))
-    scored = fused([[a, b], [a, c]])
+    scored = fuse_rankings([[a, b], [a, c]])
     assert [item for item, _ in scored] == [a, c, b]
     assert [score for _, score in scored] == [pytest.approx(1), *[pytest.approx(61 / 124)] * 2]
-    assert [item for item, _ in fused([[a, b, c], [d, c, b]])] == [c, b, d, a]
-    assert fused([[], []]) == []
+    assert [item for item, _ in fuse_rankings([[a, b, c], [d, c, b]])] == [c, b, d, a]
+    assert fuse_rankings([[], []]) == []
 
 
 def test_few_vectors_are_compared_and_many_walked_the_later_the_smaller_their_share() -> None:
-    assert compares(VectorCount(own=900, total=900), 20)
-    assert not compares(VectorCount(own=5_000, total=5_000), 20)
-    assert compares(VectorCount(own=1_000, total=100_000), 20)
-    assert not compares(VectorCount(own=10_000, total=100_000), 20)
-    assert compares(VectorCount(own=10_000, total=1_000_000), 20)
-    assert compares(VectorCount(own=0, total=0), 20)
+    assert prefers_exact_scan(VectorCount(own=900, total=900), 20)
+    assert not prefers_exact_scan(VectorCount(own=5_000, total=5_000), 20)
+    assert prefers_exact_scan(VectorCount(own=1_000, total=100_000), 20)
+    assert not prefers_exact_scan(VectorCount(own=10_000, total=100_000), 20)
+    assert prefers_exact_scan(VectorCount(own=10_000, total=1_000_000), 20)
+    assert prefers_exact_scan(VectorCount(own=0, total=0), 20)
 
 
-@pytest.mark.parametrize("how", [compares, never], ids=["compared", "walked"])
+@pytest.mark.parametrize("how", [prefers_exact_scan, always_hnsw], ids=["compared", "walked"])
 async def test_what_is_over_takes_no_place(store: Store, ours: Tenant, monkeypatch: Any, how: Any) -> None:
-    monkeypatch.setattr(hybrid_search, "compares", how)
+    monkeypatch.setattr(hybrid_search, "prefers_exact_scan", how)
     await asyncio.gather(*(ours.put("a", f"old{number}", {"text": "climbing"}, ttl=5) for number in range(230)))
     await asyncio.gather(*(ours.put("a", f"live{number}", {"text": f"violin {number}"}) for number in range(5)))
     await store.do(OVER)
@@ -49,7 +49,7 @@ async def test_what_is_over_takes_no_place(store: Store, ours: Tenant, monkeypat
 
 
 async def test_some_that_are_over_make_no_page_shorter_or_worse(store: Store, ours: Tenant, monkeypatch: Any) -> None:
-    monkeypatch.setattr(hybrid_search, "compares", never)
+    monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
     await asyncio.gather(*(ours.put("a", f"old{number}", {"text": "climbing"}, ttl=5) for number in range(30)))
     await asyncio.gather(*(ours.put("a", f"near{number}", {"text": f"climbing {number}"}) for number in range(12)))
     await asyncio.gather(*(ours.put("a", f"far{number}", {"text": f"violin {number}"}) for number in range(60)))
@@ -60,9 +60,9 @@ async def test_some_that_are_over_make_no_page_shorter_or_worse(store: Store, ou
         assert all(key.startswith("near") for key in found)
 
 
-@pytest.mark.parametrize("how", [compares, never], ids=["compared", "walked"])
+@pytest.mark.parametrize("how", [prefers_exact_scan, always_hnsw], ids=["compared", "walked"])
 async def test_an_item_with_many_texts_is_found_once(ours: Tenant, monkeypatch: Any, how: Any) -> None:
-    monkeypatch.setattr(hybrid_search, "compares", how)
+    monkeypatch.setattr(hybrid_search, "prefers_exact_scan", how)
     parts = [f"climbing {number}" for number in range(16)]
     await asyncio.gather(
         *(ours.put("a", str(number), {"parts": parts}, index=["parts[*]"]) for number in range(40)),
@@ -74,7 +74,7 @@ async def test_an_item_with_many_texts_is_found_once(ours: Tenant, monkeypatch: 
 
 
 async def test_words_that_very_many_items_have_rank_nothing_beside_vectors(ours: Tenant, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lexical_ranking, "MANY", 3)
+    monkeypatch.setattr(lexical_ranking, "MAX_MATCHES", 3)
     for number in range(6):
         await ours.put("a", str(number), {"text": f"report {number}"})
     await ours.put("a", "rare", {"text": "report of violins"})
@@ -89,11 +89,11 @@ async def test_words_that_very_many_items_have_rank_nothing_beside_vectors(ours:
 async def test_a_sample_says_which_words_are_common_before_any_is_asked(
     store: Store, ours: Tenant, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(lexical_ranking, "MANY", 3)
+    monkeypatch.setattr(lexical_ranking, "MAX_MATCHES", 3)
     for number in range(14):
         await ours.put("a", str(number), {"text": f"report {number}"})
     await ours.put("a", "rare", {"text": "report of violins"})
-    monkeypatch.setattr(statistics, "LARGE", 15)
+    monkeypatch.setattr(statistics, "MIN_SAMPLED_VECTORS", 15)
     for times in (1, 2):
         async with sent_by(store.service.services.persistence.database) as sent:
             (first, second, *_) = await ours.items("a", query="report violins")
@@ -115,7 +115,7 @@ async def test_a_sample_says_which_words_are_common_before_any_is_asked(
     ],
 )
 def test_words_are_left_out_as_a_look_at_their_items_would_leave_them_out(counts: Any, left: list[str]) -> None:
-    assert lexical_ranking.sifted(["a", "b", "c's"], WordSample(counts, mostly=False)) == left
+    assert lexical_ranking.drop_common(["a", "b", "c's"], WordSample(counts, dominant=False)) == left
 
 
 def test_a_sample_counts_carefully() -> None:
@@ -124,7 +124,7 @@ def test_a_sample_counts_carefully() -> None:
 
 
 async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Tenant, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lexical_ranking, "MANY", 3)
+    monkeypatch.setattr(lexical_ranking, "MAX_MATCHES", 3)
     for number in range(6):
         await ours.put("a", str(number), {"text": f"report {number}"})
     await store.do("delete from store_vectors_384")

@@ -7,24 +7,24 @@ from uuid import UUID
 import pytest
 
 from app.base.ids import new_id
-from app.features.store.index.indexing import ItemVector, NeighbourQuery, PutEntry, put, written
+from app.features.store.index.indexing import ItemVector, NeighbourQuery, PutEntry, put_items, vector_literal
 from app.features.store.search import hybrid_search
 from app.features.store.search.filters import FilterCondition, conditions_of
 from app.features.store.search.hybrid_search import SearchQuery, StoreSearch
 from app.features.store.search.sql import (
-    PLANNED_ANEW,
-    SETTINGS,
+    CUSTOM_PLAN_SETTINGS,
+    SEARCH_SETTINGS,
     BoundSql,
     SearchScope,
     exact_scan,
     hnsw_scan,
-    newest,
-    page,
+    items_page,
+    newest_items,
 )
 from app.infra.db.engine import Database
-from app.providers.embeddings.hashing import hashed
+from app.providers.embeddings.hashing import hash_text
 from tests.database import execute
-from tests.store.conftest import never
+from tests.store.conftest import always_hnsw
 
 SMALL, LARGE = new_id(), new_id()
 ROWS, SHARE = 4000, 100
@@ -58,13 +58,13 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
             words=None,
             version=1,
             ttl_minutes=None,
-            vectors=[ItemVector(384, SPACE, 0, written(hashed(sentence(dice, 20), 384), 384))],
+            vectors=[ItemVector(384, SPACE, 0, vector_literal(hash_text(sentence(dice, 20), 384), 384))],
         )
         for number in range(ROWS)
     ]
     async with database.engine_connection() as connection:
         for start in range(0, ROWS, 250):
-            await put(connection, items[start : start + 250])
+            await put_items(connection, items[start : start + 250])
     await execute(fresh_database_url, "analyze")
     yield database
     await database.aclose()
@@ -77,16 +77,16 @@ async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | N
     only = "" if odd is None and not path else " and namespace = " + ("'a.'" if odd or path == "a." else "'b.'")
     found = 0
     for _ in range(QUESTIONS):
-        vector = written(hashed(sentence(dice, 12), 384), 384)
+        vector = vector_literal(hash_text(sentence(dice, 12), 384), 384)
         question = SearchQuery(
-            place=SearchScope(tenant, path),
+            scope=SearchScope(tenant, path),
             text="?",
             near=[NeighbourQuery(384, SPACE, vector)],
             conditions=conditions_of({} if odd is None else {"odd": odd}),
             limit=TEN,
             offset=0,
         )
-        async with database.tuned(tenant, SETTINGS) as connection:
+        async with database.tuned(tenant, SEARCH_SETTINGS) as connection:
             rows = await search.search(connection, question)
             true = await connection.fetch(
                 "with mine as materialized"
@@ -104,17 +104,17 @@ async def test_the_ten_nearest_are_found_for_a_tenant_with_a_hundredth_of_the_ro
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await recall(database, SMALL) == 1
-    monkeypatch.setattr(hybrid_search, "compares", never)
+    monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
     assert await recall(database, SMALL) >= 0.95
     assert await recall(database, LARGE) >= 0.95
 
 
-PLACE = SearchScope(LARGE, "")
-NEAR = NeighbourQuery(384, SPACE, written(hashed("word1 topic2x3", 384), 384))
+SCOPE = SearchScope(LARGE, "")
+NEAR = NeighbourQuery(384, SPACE, vector_literal(hash_text("word1 topic2x3", 384), 384))
 FILTER = conditions_of({"odd": True, "n": {"$gt": 1}})
 
 
-async def plan(database: Database, asked: BoundSql, settings: str = SETTINGS) -> str:
+async def plan(database: Database, asked: BoundSql, settings: str = SEARCH_SETTINGS) -> str:
     """How a statement is done."""
     text, values = asked
     async with database.tuned(LARGE, settings) as connection:
@@ -125,23 +125,23 @@ async def plan(database: Database, asked: BoundSql, settings: str = SETTINGS) ->
 async def test_a_walk_goes_over_the_index_of_vectors_and_looks_at_items_by_key(
     database: Database, conditions: Sequence[FilterCondition] | None
 ) -> None:
-    found = await plan(database, hnsw_scan(PLACE, NEAR, 20, conditions))
+    found = await plan(database, hnsw_scan(SCOPE, NEAR, 20, conditions))
     assert "Index Scan using store_vectors_384_near_idx" in found
     assert "Sort" not in found
     assert ("Index Scan using store_items_id_idx" in found) == (conditions is not None)
 
 
 async def test_a_comparison_reads_what_lies_at_the_place_and_nothing_else(database: Database) -> None:
-    found = await plan(database, exact_scan(PLACE, NEAR, 20, None))
+    found = await plan(database, exact_scan(SCOPE, NEAR, 20, None))
     assert "Index Scan using store_vectors_384_mine_idx" in found
     assert "near_idx" not in found
-    found = await plan(database, exact_scan(PLACE, NEAR, 20, FILTER))
+    found = await plan(database, exact_scan(SCOPE, NEAR, 20, FILTER))
     assert "Index Scan using store_vectors_384_pkey" in found
     assert "near_idx" not in found
 
 
 async def test_a_page_is_fetched_by_key(database: Database) -> None:
-    assert "Index Scan using store_items_id_idx" in await plan(database, page(PLACE, [LARGE], 10, 0))
+    assert "Index Scan using store_items_id_idx" in await plan(database, items_page(SCOPE, [LARGE], 10, 0))
 
 
 async def test_words_alone_choose_the_index_of_words(database: Database) -> None:
@@ -153,14 +153,14 @@ async def test_words_alone_choose_the_index_of_words(database: Database) -> None
 
 
 async def test_the_newest_of_many_items_are_found_by_their_index(database: Database) -> None:
-    found = await plan(database, newest(PLACE, (), 10, 0), PLANNED_ANEW)
+    found = await plan(database, newest_items(SCOPE, (), 10, 0), CUSTOM_PLAN_SETTINGS)
     assert "Index Scan Backward using store_items_newest_idx" in found
     assert "Sort" not in found
 
 
 async def test_a_namespace_and_a_filter_cost_no_neighbours(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    for compares in (hybrid_search.compares, never):
-        monkeypatch.setattr(hybrid_search, "compares", compares)
+    for prefers_exact_scan in (hybrid_search.prefers_exact_scan, always_hnsw):
+        monkeypatch.setattr(hybrid_search, "prefers_exact_scan", prefers_exact_scan)
         assert await recall(database, LARGE, "a.") >= 0.95
         assert await recall(database, LARGE, odd=True) >= 0.95
         assert await recall(database, SMALL, odd=False) >= 0.95

@@ -13,7 +13,7 @@ GOOD: dict[str, Any] = {"namespace": ["a"], "key": "k", "value": {"v": 1}}
 
 PUTS: list[tuple[dict[str, Any], str, str]] = [
     ({"namespace": []}, "/namespace", "needs a label"),
-    ({"namespace": ["a.b"]}, "/namespace/0", "no dot"),
+    ({"namespace": ["a.b"]}, "/namespace/0", "must not contain a dot"),
     ({"namespace": ["a", ""]}, "/namespace/1", "empty label"),
     ({"namespace": ["x" * 1000]}, "/namespace", "longer than"),
     ({"namespace": ["é" * 500]}, "/namespace", "longer than"),

@@ -54,7 +54,7 @@ async def complete(store: Store) -> None:
     database, versions = store.service.services.persistence.database, versions_of(store)
 
     async def served() -> bool:
-        await VectorBackfill(database, versions, settled=0).work()
+        await VectorBackfill(database, versions, settle_seconds=0).run_once()
         return versions.building is None
 
     await until(served)
@@ -86,12 +86,12 @@ async def test_an_embedder_that_is_down_stops_neither_puts_nor_searches_and_is_m
         database = store.service.services.persistence.database
 
         async def made_up_for() -> bool:
-            await VectorBackfill(database, versions).work()
+            await VectorBackfill(database, versions).run_once()
             return await store.count("store_vectors_384") == 1
 
         await until(made_up_for)
         assert await ours.keys("notes", query="automobile") == ["drive"]
-        assert await VectorBackfill(database, versions).work() == 0
+        assert await VectorBackfill(database, versions).run_once() == 0
 
 
 async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
@@ -112,7 +112,7 @@ async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         await complete(store)
         assert set((await ours.keys("notes", query="automobile"))[:2]) == {"drive", "late"}
-        await VectorBackfill(store.service.services.persistence.database, versions, settled=0).work()
+        await VectorBackfill(store.service.services.persistence.database, versions, settle_seconds=0).run_once()
         assert await store.count("store_vectors_384") == 5
         assert await store.count("store_versions") == 1
         assert await store.count("store_items", f"version = {versions.serving.number}") == 5

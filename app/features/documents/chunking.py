@@ -1,8 +1,8 @@
-"""Text → chunks, each a range of it. Pure: what comes next depends on the text from there on, and on nothing else.
+"""Split text into chunks, each a range of it. Pure: the next chunk depends only on the text from its start on.
 
-So an ingestion that begins again at the place it had reached makes the very chunks it would have made. A chunk ends
-where the text does: before a heading if there is one at the right distance, else between blocks (paragraphs, lists,
-code), lines, sentences, words. The next one begins with the last words of the one before, but for behind a heading.
+An ingestion that resumes at a position therefore makes the same chunks as one that was not interrupted. A chunk ends
+before a heading if there is one at the right distance, else between blocks (paragraphs, lists, code), lines, sentences
+or words. The next one overlaps it by some words, except after a heading.
 """
 
 import functools
@@ -12,19 +12,18 @@ from typing import Any
 
 import msgspec
 
-TOKENS = 400
-"""What a chunk has at the most, roughly."""
-OVERLAP = 40
-"""Tokens that a chunk repeats of the one before."""
-BYTES = 4
-"""UTF-8 bytes that count as a token: near enough for what models make of most languages."""
-MAX_CHUNK_BYTES = TOKENS * BYTES
+MAX_CHUNK_TOKENS = 400
+"""Approximate."""
+OVERLAP_TOKENS = 40
+BYTES_PER_TOKEN = 4
+"""UTF-8 bytes that count as a token: an estimate that holds for most languages and models."""
+MAX_CHUNK_BYTES = MAX_CHUNK_TOKENS * BYTES_PER_TOKEN
 WINDOW = MAX_CHUNK_BYTES + 1
-"""Characters that must be in sight, unless the text ends before."""
+"""Characters that must be loaded to cut a chunk, unless the text ends before."""
 
 HEADING, BLOCK = 0, 1
 Break = tuple[int, int]
-"""Where something begins, and what."""
+"""A position where a heading or a block begins, and which of them."""
 FindBreaks = Callable[[str], Iterable[Break]]
 
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
@@ -34,12 +33,11 @@ _SENTENCE = re.compile(r"[.!?…][\"'”’»)\]]*\s+|[。！？]")
 _WORD = re.compile(r"\s+")
 _NEWLINE = re.compile(r"\r\n|\n|\r")
 
-MARK = "\ufeff"
-"""The mark that some programs put before UTF-8 text: it is no part of what a person reads."""
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class ChunkRange(msgspec.Struct, frozen=True):
-    """A chunk of a window, from ``start`` to before ``end``; none if they are equal. The next begins at ``after``."""
+    """A chunk of a window, ``start`` to before ``end`` (equal: no chunk). The next one starts at ``after``."""
 
     start: int
     end: int
@@ -47,13 +45,13 @@ class ChunkRange(msgspec.Struct, frozen=True):
 
 
 def breaks_of_text(window: str) -> Iterable[Break]:
-    """Of plain text, and of what was taken out of HTML, whose headings begin with ``#``."""
+    """Find breaks of plain text and of text extracted from HTML, whose headings begin with ``#``."""
     yield from ((found.start(), HEADING) for found in _HEADING.finditer(window))
     yield from ((found.end(), BLOCK) for found in _GAP.finditer(window))
 
 
 def breaks_of_markdown(window: str) -> Iterable[Break]:
-    """Of Markdown (CommonMark with tables)."""
+    """Find breaks of Markdown (CommonMark with tables)."""
     lines = [0, *(found.end() for found in _NEWLINE.finditer(window))]
     for token in _markdown().parse(window):
         if token.map and token.level == 0 and token.nesting >= 0 and token.map[0] < len(lines):
@@ -62,7 +60,7 @@ def breaks_of_markdown(window: str) -> Iterable[Break]:
 
 @functools.cache
 def _markdown() -> Any:
-    """A parser that looks at blocks alone. It is loaded with the first Markdown that comes."""
+    """Return a parser of blocks only, imported on first use."""
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"maxNesting": 8}).enable("table")
@@ -70,41 +68,41 @@ def _markdown() -> Any:
     return parser
 
 
-def next_piece(window: str, final: bool, find: FindBreaks = breaks_of_text) -> ChunkRange:
-    """The first chunk of ``window``, which has ``WINDOW`` characters or, when it is ``final``, ends the text."""
-    lead = len(window) - len(window.lstrip().lstrip(MARK).lstrip())
-    seen = window[lead : lead + WINDOW]
-    if not seen:
+def next_chunk(window: str, final: bool, find: FindBreaks = breaks_of_text) -> ChunkRange:
+    """Return the first chunk of ``window``, which has at least ``WINDOW`` characters or is the ``final`` one."""
+    lead = len(window) - len(window.lstrip().lstrip(BYTE_ORDER_MARK).lstrip())
+    text = window[lead : lead + WINDOW]
+    if not text:
         return ChunkRange(lead, lead, lead)
-    if not final and len(seen) < WINDOW:
-        return ChunkRange(lead, lead, lead)  # behind so much space the rest must come into sight first
-    max_bytes = len(seen.encode()[:MAX_CHUNK_BYTES].decode("utf-8", "ignore"))
-    if max_bytes == len(seen) and final:
-        return ChunkRange(lead, lead + len(seen.rstrip()), len(window))
-    cut, behind = _cut(seen, max_bytes, find)
-    end = len(seen[:cut].rstrip())
-    return ChunkRange(lead, lead + end, lead + (cut if behind == HEADING else _overlap(seen, cut)))
+    if not final and len(text) < WINDOW:
+        return ChunkRange(lead, lead, lead)  # leading space fills the window: load more first
+    max_length = len(text.encode()[:MAX_CHUNK_BYTES].decode("utf-8", "ignore"))
+    if max_length == len(text) and final:
+        return ChunkRange(lead, lead + len(text.rstrip()), len(window))
+    cut, follows = _cut(text, max_length, find)
+    end = len(text[:cut].rstrip())
+    return ChunkRange(lead, lead + end, lead + (cut if follows == HEADING else _overlap(text, cut)))
 
 
-def _cut(seen: str, max_bytes: int, find: FindBreaks) -> tuple[int, int]:
-    """Where a chunk of ``seen`` of up to ``max_bytes`` characters ends, and what begins there."""
-    least = max_bytes // 2
-    breaks = [(at, kind) for at, kind in find(seen) if at <= max_bytes]
-    for kind, from_here in ((HEADING, max_bytes // 4), (BLOCK, least)):
-        if found := [at for at, of in breaks if of == kind and at > from_here]:
+def _cut(text: str, max_length: int, find: FindBreaks) -> tuple[int, int]:
+    """Return where a chunk of up to ``max_length`` characters ends, and what begins there."""
+    minimum = max_length // 2
+    breaks = [(at, kind) for at, kind in find(text) if at <= max_length]
+    for kind, start in ((HEADING, max_length // 4), (BLOCK, minimum)):
+        if found := [at for at, of in breaks if of == kind and at > start]:
             return max(found), kind
-    for way in (_LINE, _SENTENCE, _WORD):
-        if found := [match.end() for match in way.finditer(seen, least, max_bytes)]:
+    for boundary in (_LINE, _SENTENCE, _WORD):
+        if found := [match.end() for match in boundary.finditer(text, minimum, max_length)]:
             return found[-1], BLOCK
-    return max_bytes, BLOCK
+    return max_length, BLOCK
 
 
-def _overlap(seen: str, cut: int) -> int:
-    """Where the next chunk begins: some words before ``cut``, with a sentence if one begins there."""
-    tail = seen[:cut].encode()[-OVERLAP * BYTES :].decode("utf-8", "ignore")
+def _overlap(text: str, cut: int) -> int:
+    """Return where the next chunk begins: some words before ``cut``, at a sentence if one begins there."""
+    tail = text[:cut].encode()[-OVERLAP_TOKENS * BYTES_PER_TOKEN :].decode("utf-8", "ignore")
     first = cut - len(tail)
-    for way in (_SENTENCE, _WORD):
-        for match in way.finditer(seen, first, cut):
-            if match.end() < cut and not seen[match.end() : cut].isspace():
+    for boundary in (_SENTENCE, _WORD):
+        for match in boundary.finditer(text, first, cut):
+            if match.end() < cut and not text[match.end() : cut].isspace():
                 return match.end()
     return cut

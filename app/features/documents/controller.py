@@ -1,4 +1,4 @@
-"""HTTP routes of documents."""
+"""HTTP routes of documents: upload, list, read, search, delete."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Id = FromPath[UUID]
 CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[DocumentService]
 RequestedPage = NamedDependency[Page]
-Collection = Annotated[str | None, QueryParameter(max_length=64, description="One collection; left out: all.")]
+Collection = Annotated[str | None, QueryParameter(max_length=64, description="A collection; left out: all.")]
 
 _WORDS = Schema(type=OpenAPIType.STRING)
 _FILE = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
@@ -42,10 +42,10 @@ _FORM = Schema(
 
 @dataclass
 class UploadOperation(Operation):
-    """The operation that takes a document: as the body, or in a form."""
+    """OpenAPI operation of an upload: a raw body or a form."""
 
     def __post_init__(self) -> None:
-        """Say what the body may be."""
+        """Describe the request body."""
         kinds = ("text/plain", "text/markdown", "text/html", "application/pdf")
         content = {kind: OpenAPIMediaType(schema=_FILE) for kind in kinds}
         content["multipart/form-data"] = OpenAPIMediaType(schema=_FORM)
@@ -53,7 +53,7 @@ class UploadOperation(Operation):
 
 
 class DocumentsController(Controller):
-    """Documents: uploaded, cut up and embedded in the background, found by meaning and by words."""
+    """Documents, which are chunked and embedded in the background and searched by meaning and by words."""
 
     path = "/documents"
     tags = ("documents",)
@@ -70,9 +70,9 @@ class DocumentsController(Controller):
         collection: FromQuery[str | None] = None,
         filename: FromQuery[str | None] = None,
     ) -> Response[Any]:
-        """Text, Markdown, HTML or PDF, as the body (``title`` and ``metadata`` in the address too) or in a form.
+        """Text, Markdown, HTML or PDF, as the body (with ``title`` and ``metadata`` in the query string) or in a form.
 
-        202: it is stored, and the run in the answer ingests it; 200: it was there already. Takes an
+        202: it is stored and the run in the response ingests it; 200: it exists already. Accepts an
         ``Idempotency-Key``.
         """
         added = await documents.add(principal, IncomingFile(request, document_most), bare_key_in(request))
@@ -95,47 +95,47 @@ class DocumentsController(Controller):
     async def search(
         self, data: JSONBody[PassageSearch], principal: CurrentPrincipal, documents: Service
     ) -> FoundPassages:
-        """Passages, the best first, each with what a citation needs."""
+        """Passages, the best first, each with the data of a citation."""
         return FoundPassages(passages=await documents.search(principal, data))
 
     @get("/{document_id:str}", opt=READS, summary="One document")
     async def get_one(self, document_id: Id, principal: CurrentPrincipal, documents: Service) -> Document:
-        """And how far its ingestion is."""
+        """A document with the progress of its ingestion."""
         return await documents.get(principal, document_id)
 
     @get("/{document_id:str}/chunks", opt=READS, summary="The chunks of a document")
     async def chunks(
         self, document_id: Id, principal: CurrentPrincipal, documents: Service, page: RequestedPage
     ) -> Response[list[Chunk]]:
-        """In their order, as far as they are made; totals are in the ``X-Pagination-*`` headers."""
+        """Chunks in order, those made so far; totals are in the ``X-Pagination-*`` headers."""
         found, total = await documents.chunks(principal, document_id, page.limit, page.offset)
         return Response(found, headers=page_headers(total, page.offset, len(found)))
 
-    @get("/{document_id:str}/content", opt=READS, summary="What was uploaded", media_type="application/octet-stream")
+    @get("/{document_id:str}/content", opt=READS, summary="The uploaded file", media_type="application/octet-stream")
     async def content(self, document_id: Id, principal: CurrentPrincipal, documents: Service) -> Stream:
-        """Byte for byte."""
+        """The uploaded file, byte for byte."""
         download = await documents.content(principal, document_id)
         document = download.document
         name = document.filename or str(document.document_id)
         headers = {
-            "Content-Type": document.content_type,  # the route's own would win over the response's
+            "Content-Type": document.content_type,  # the route's media type would override the response's
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
             "Content-Length": str(document.size),
         }
-        return Stream(_whole(download.parts), headers=headers)
+        return Stream(_stream(download.parts), headers=headers)
 
     @get("/{document_id:str}/text", opt=READS, summary="The text of a document", media_type="text/plain")
     async def text(self, document_id: Id, principal: CurrentPrincipal, documents: Service) -> Stream:
-        """That in which offsets count characters. 409 until it is taken out of the document."""
+        """The extracted text, in which offsets count characters. 409 until it is extracted."""
         download = await documents.text(principal, document_id)
-        return Stream(_whole(download.parts), media_type="text/plain; charset=utf-8")
+        return Stream(_stream(download.parts), media_type="text/plain; charset=utf-8")
 
     @delete("/{document_id:str}", summary="Delete a document")
     async def delete_one(self, document_id: Id, principal: CurrentPrincipal, documents: Service) -> None:
-        """With its chunks, at once for every reader; its ingestion is stopped."""
+        """Deletes a document and its chunks for all readers at once, and cancels its ingestion."""
         await documents.delete(principal, document_id)
 
 
-async def _whole(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _stream(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for part in parts:
         yield part

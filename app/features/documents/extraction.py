@@ -1,7 +1,6 @@
-"""Text out of PDF and HTML, by a process of its own (``extractor.py``) that has no secrets, and bounds.
+"""Extract text from PDF and HTML in a confined child process (``extractor.py``).
 
-Whatever a stranger's file does to its parser, this process sees an end: lines of text, or a sentence why there are
-none.
+Whatever an untrusted file does to its parser, the result is either lines of text or ``Unreadable`` with the reason.
 """
 
 import asyncio
@@ -19,20 +18,20 @@ from app.base.fair_semaphore import FairSemaphore
 from app.base.tasks import Tasks
 from app.features.documents import extractor
 
-SECONDS = 30.0
-SECONDS_A_MIB = 4.0
-MAX_SECONDS = 90.0
-"""Of the clock, for one document: more for a larger one. Its process has a bound of its own on processor time."""
-AT_ONCE = 3
-"""Processes at once, for uploads and for ingestions each; more documents wait, tenant by tenant."""
+TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS_PER_MIB = 4.0
+MAX_TIMEOUT_SECONDS = 90.0
+"""Wall clock for one document, by its size. The child process has its own limit of processor time."""
+MAX_PROCESSES = 3
+"""Concurrent processes, for uploads and for ingestions each; other documents wait, with fair shares for tenants."""
 MAX_LINE_BYTES = 1024 * 1024
-END_SECONDS = 5.0
+EXIT_SECONDS = 5.0
 
 Mode = Literal["check", "text"]
 
 
 class ExtractorMessage(msgspec.Struct):
-    """What the extractor says: a page begins, a piece of text, the end, or why not."""
+    """A line from the extractor: the start of a page, a piece of text, the end, or the reason of a refusal."""
 
     text: str = ""
     page: bool = False
@@ -43,7 +42,7 @@ class ExtractorMessage(msgspec.Struct):
 
 
 class DocumentSource(msgspec.Struct, frozen=True):
-    """A document to read: its content in pieces, and what it is. ``tenant`` is whose it is, ``size`` its bytes."""
+    """A document to extract, of ``tenant``: its content in pieces, its type and its ``size`` in bytes."""
 
     content: AsyncIterator[bytes]
     content_type: str
@@ -53,21 +52,21 @@ class DocumentSource(msgspec.Struct, frozen=True):
 
 
 class TextExtractor:
-    """Runs extractors, whose number tenants share fairly. ``seconds`` bounds a small document."""
+    """Runs extractor processes, shared fairly between tenants. ``timeout``: seconds for a small document."""
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
-        self._slots = {mode: FairSemaphore(AT_ONCE, spare=1) for mode in get_args(Mode)}
+    def __init__(self, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._timeout = timeout
+        self._slots = {mode: FairSemaphore(MAX_PROCESSES, spare=1) for mode in get_args(Mode)}
         self._tasks = Tasks("extraction")
 
     async def check(self, source: DocumentSource) -> ExtractorMessage:
-        """Whether ``source`` can be read: its title and pages. Raises ``Unreadable``."""
+        """Open ``source`` and return its title and number of pages. Raises ``Unreadable``."""
         async with contextlib.aclosing(self.lines(source, "check")) as lines:
             return [line async for line in lines][-1]
 
     async def lines(self, source: DocumentSource, mode: Mode = "text") -> AsyncGenerator[ExtractorMessage, None]:
-        """What is in ``source``, the end last. Raises ``Unreadable``."""
-        seconds = min(MAX_SECONDS, self._seconds + SECONDS_A_MIB * source.size / 2**20)
+        """Yield the content of ``source``; the last message has ``end``. Raises ``Unreadable``."""
+        timeout = min(MAX_TIMEOUT_SECONDS, self._timeout + TIMEOUT_SECONDS_PER_MIB * source.size / 2**20)
         async with self._slots[mode].slot(source.tenant):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", str(Path(extractor.__file__)), source.content_type, source.charset, mode),
@@ -80,7 +79,7 @@ class TextExtractor:
             assert process.stdin is not None
             feeding = self._tasks.start(_feed(process.stdin, source.content), name="feed")
             try:
-                async for line in self._read(process, seconds):
+                async for line in self._read(process, timeout):
                     yield line
             finally:
                 feeding.cancel()
@@ -90,39 +89,39 @@ class TextExtractor:
                 await process.wait()
 
     async def _read(
-        self, process: asyncio.subprocess.Process, seconds: float
+        self, process: asyncio.subprocess.Process, timeout: float
     ) -> AsyncGenerator[ExtractorMessage, None]:
         assert process.stdout is not None
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        deadline = loop.time() + timeout
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     raw = await process.stdout.readline()
             except TimeoutError:
-                raise Unreadable(f"The document took more than {seconds:g} seconds to read.") from None
+                raise Unreadable(f"The document took more than {timeout:g} seconds to read.") from None
             except ValueError:
                 raise Unreadable("The document cannot be read.") from None
             if not raw.endswith(b"\n"):
-                await _ended(process)
+                await _raise_exited(process)
             line = msgspec.json.decode(raw, type=ExtractorMessage)
             if line.refused:
                 raise Unreadable(line.refused)
-            before = loop.time()
+            yielded_at = loop.time()
             yield line
-            until += loop.time() - before  # what others did meanwhile is not the document's fault
+            deadline += loop.time() - yielded_at  # the consumer's time does not count
             if line.end:
                 return
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Raise ``Unreadable``: the process went away in the middle."""
+async def _raise_exited(process: asyncio.subprocess.Process) -> None:
+    """Raise ``Unreadable`` because the process exited before the end."""
     code = None
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(END_SECONDS):
+        async with asyncio.timeout(EXIT_SECONDS):
             code = await process.wait()
-    why = "took too much processor time" if code in {-24, -9} else "made its reader fail"
-    raise Unreadable(f"The document cannot be read: it {why}.")
+    reason = "took too much processor time" if code in {-24, -9} else "made its parser fail"
+    raise Unreadable(f"The document cannot be read: it {reason}.")
 
 
 async def _feed(writer: asyncio.StreamWriter, content: AsyncIterator[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What can be uploaded: types, how each is told, and how large it may be. Pure."""
+"""Document formats: content types, how each is detected, and its size limit. Pure."""
 
 import re
 
@@ -10,9 +10,9 @@ MEBIBYTE = 1024 * 1024
 
 
 class DocumentFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """A type of document. ``parsed``: its text is taken out of it, in a process of its own; else it is its text.
+    """A format. ``parsed``: its text is extracted in a child process; else the document is its text.
 
-    ``max_bytes``: bytes, where that is less than the setting; 0: no other bound.
+    ``max_bytes``: a limit below that of the settings; 0: none.
     """
 
     content_type: str
@@ -29,8 +29,8 @@ HTML = DocumentFormat(
 )
 PDF = DocumentFormat(content_type="application/pdf", name="PDF", endings=("pdf",), parsed=True, max_bytes=64 * MEBIBYTE)
 FORMATS = {one.content_type: one for one in (TEXT, MARKDOWN, HTML, PDF)}
-_ALSO = {"text/x-markdown": MARKDOWN, "application/xhtml+xml": HTML, "application/x-pdf": PDF}
-_ANY = {"", "application/octet-stream", "binary/octet-stream"}
+_ALIASES = {"text/x-markdown": MARKDOWN, "application/xhtml+xml": HTML, "application/x-pdf": PDF}
+_UNSPECIFIC = {"", "application/octet-stream", "binary/octet-stream"}
 
 UTF8 = {"", "utf-8", "utf8", "us-ascii", "ascii"}
 _CHARSET = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
@@ -38,21 +38,22 @@ ACCEPTED = "text/plain, text/markdown, text/html and application/pdf"
 
 
 def format_of(content_type: str, filename: str) -> DocumentFormat:
-    """The format that a type names, or the ending of a file's name where it names none. Raises ``UnsupportedType``."""
+    """Return the format of a content type, or by file name if that is unspecific. Raises ``UnsupportedType``."""
     wanted = content_type.strip().lower()
-    found = FORMATS.get(wanted) or _ALSO.get(wanted)
+    found = FORMATS.get(wanted) or _ALIASES.get(wanted)
     if found is not None:
         return found
     ending = filename.rpartition(".")[2].lower()
     for one in FORMATS.values():
-        if wanted in _ANY and ending in one.endings:
+        if wanted in _UNSPECIFIC and ending in one.endings:
             return one
-    said = f"{wanted[:80]!r} is not" if wanted not in _ANY else "Nothing says that it is"
-    raise UnsupportedType(f"{said} a type of document that is taken: send {ACCEPTED}.")
+    if wanted in _UNSPECIFIC:
+        raise UnsupportedType(f"The type of the document is missing: send {ACCEPTED}.")
+    raise UnsupportedType(f"{wanted[:80]!r} is not a supported type of document: send {ACCEPTED}.")
 
 
 def charset_of(given: str, of: DocumentFormat) -> str | None:
-    """The charset to keep: of HTML alone, for text is UTF-8. Raises ``UnsupportedType``, ``Invalid``."""
+    """Return the charset to store, of HTML only: text is UTF-8. Raises ``UnsupportedType``, ``Invalid``."""
     charset = given.strip().strip('"').lower()
     if charset in UTF8:
         return charset or None
@@ -64,4 +65,4 @@ def charset_of(given: str, of: DocumentFormat) -> str | None:
         return charset
     if of is PDF:
         return None
-    raise UnsupportedType(f"Text is taken as UTF-8, not as {charset[:40]!r}: send it as UTF-8.")
+    raise UnsupportedType(f"Text must be UTF-8, not {charset[:40]!r}: send it as UTF-8.")

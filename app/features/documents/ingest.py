@@ -1,8 +1,8 @@
-"""The agent that ingests documents: a run like any other, so it is durable, streamed, cancelled and taken over alike.
+"""The agent that ingests documents. Ingestion is a run like any other: durable, streamed, cancellable, resumable.
 
-Its steps: the text is taken out of the document (``extract``), then cut up and embedded (``index``). A batch of chunks,
-their vectors and the place in the text that they reach are one commit, fenced by the place they begin at: whoever goes
-on after a crash begins there, and two who believe that the run is theirs cannot both write.
+Its steps: extract the text of the document (``extract``), then chunk and embed it (``index``). A batch of chunks, their
+vectors and the position that they reach are one commit, fenced by the position where the batch begins: a process that
+resumes after a crash continues there, and two processes that both believe to own the run cannot both write.
 """
 
 import asyncio
@@ -23,50 +23,50 @@ from app.base.tasks import to_the_end
 from app.domain.events import Custom
 from app.domain.state import State
 from app.features.documents import queries, sql
-from app.features.documents.chunking import WINDOW, breaks_of_markdown, breaks_of_text, next_piece
+from app.features.documents.chunking import WINDOW, breaks_of_markdown, breaks_of_text, next_chunk
 from app.features.documents.extraction import DocumentSource, TextExtractor
 from app.features.documents.formats import FORMATS, MARKDOWN
 from app.features.documents.queries import CONTENT, TEXT, Part
-from app.features.documents.sql import DONE, IngestProgress
+from app.features.documents.sql import ADVANCED, IngestProgress
 from app.features.documents.structs import Chunk
 from app.features.documents.text_window import TextWindow
-from app.features.store.index.indexing import IndexData, ItemIndexer, PutEntry, put
+from app.features.store.index.indexing import IndexData, ItemIndexer, PutEntry, put_items
 from app.infra.db.engine import Database
 
 INGEST = "_ingest"
-"""No agents file can define an agent of this name: a name begins with a letter or a digit."""
+"""Reserved: names in an agents file begin with a letter or a digit."""
 EXTRACT, INDEX = "extract", "index"
 DOCUMENT = "document"
 DOCUMENT_ID = "document_id"
 FIELD = "text"
 
-BATCH = 64
+BATCH_SIZE = 64
 """Chunks in one commit."""
-MANY = 200
-"""Chunks of a document after which the database looks anew at what it has."""
-SEEN = 8 * WINDOW
-"""Characters in sight: a chunk of them, and space before it."""
-SAY_SECONDS = 0.5
+ANALYZE_CHUNKS = 200
+"""The statistics of the tables are refreshed after a document with this many chunks."""
+LOOKAHEAD = 8 * WINDOW
+"""Characters loaded for the next chunk, with room for leading space."""
+PROGRESS_SECONDS = 0.5
 STEP_SECONDS = 2.0
-"""After so long a batch also ends a step of the run: what was said is kept, and a drain finds its boundary."""
-SECONDS = 24 * 3600.0
+"""After this time a batch also ends a step of the run, which stores its events and allows a hand-over."""
+TIMEOUT_SECONDS = 24 * 3600.0
 MAX_WAIT_SECONDS = 60.0
-"""How long an ingestion waits for the tokens of its tenant's next minute."""
+"""Longest wait for the tenant's token budget of the next minute."""
 
 encode = msgspec.json.Encoder().encode
 
 
 class DocumentDeleted(Exception):
-    """The document was deleted meanwhile."""
+    """The document was deleted during its ingestion."""
 
 
 class IngestAgent:
     """Ingests one document (``app.agents.port.Agent``)."""
 
     name = INGEST
-    description = "Takes the text out of a document, cuts it up and embeds it."
+    description = "Extracts the text of a document, chunks it and embeds it."
     nodes: tuple[str, ...] = (EXTRACT, INDEX)
-    seconds = SECONDS
+    seconds = TIMEOUT_SECONDS
 
     def __init__(self, database: Database, indexing: ItemIndexer, extraction: TextExtractor) -> None:
         self._database = database
@@ -74,23 +74,23 @@ class IngestAgent:
         self._extraction = extraction
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """``{"document_id": UUID}``."""
+        """Validate ``{"document_id": UUID}``. Raises ``Invalid``."""
         try:
-            given = UUID(value[DOCUMENT_ID])
+            document_id = UUID(value[DOCUMENT_ID])
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise Invalid("Uploads start this agent: POST /documents.", (("/input", "no document"),)) from error
-        return {DOCUMENT_ID: str(given)}
+            raise Invalid("Only uploads start this agent: POST /documents.", (("/input", "no document ID"),)) from error
+        return {DOCUMENT_ID: str(document_id)}
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """The same."""
+        """Validate an update like an input."""
         return self.read_input(value, run_id)
 
     def after(self, node: str, state: State) -> tuple[str, ...]:
-        """Extract, then index."""
+        """Return the node that follows: extract, then index."""
         return {START_NODE: (EXTRACT,), EXTRACT: (INDEX,)}.get(node, ())
 
     def schemas(self) -> dict[str, Any]:
-        """A document's id in, its progress out."""
+        """Return the schemas: a document's ID in, its progress out."""
         one = {"type": "object", "properties": {DOCUMENT_ID: {"type": "string", "format": "uuid"}}}
         schema = {"type": "object", "properties": {DOCUMENT: {"type": "object"}}}
         return {
@@ -102,7 +102,7 @@ class IngestAgent:
         }
 
     def graph(self) -> dict[str, Any]:
-        """Two nodes in a line."""
+        """Return the graph: two nodes in sequence."""
         ids = ("__start__", EXTRACT, INDEX)
         nodes: list[dict[str, Any]] = [{"id": one, "type": "runnable", "data": {"name": one}} for one in ids]
         edges = [("__start__", EXTRACT), (EXTRACT, INDEX), (INDEX, "__end__")]
@@ -112,7 +112,7 @@ class IngestAgent:
         }
 
     async def run(self, context: RunContext) -> RunOutcome:
-        """Go on with the document where it stands. Raises ``AgentError`` for one that cannot be ingested."""
+        """Continue the ingestion from its position. Raises ``AgentError`` if the document cannot be ingested."""
         if not {*self.nodes} & {*context.next}:
             return RunOutcome()
         try:
@@ -121,41 +121,43 @@ class IngestAgent:
             return RunOutcome(step=Step(node=INDEX, update={DOCUMENT: {"phase": "deleted"}}))
 
     async def _run(self, context: RunContext) -> Step:
-        now = await self._progress(context)
-        if now.run_id != context.run_id:
-            raise AgentError("This document is another run's: upload it again to have it ingested anew.")
+        progress = await self._progress(context)
+        if progress.run_id != context.run_id:
+            raise AgentError("Another run ingests this document now: upload it again to restart its ingestion.")
         try:
-            if now.characters is None:
-                now = await self._extract(context, now)
-                await context.commit(Step(node=EXTRACT, update={DOCUMENT: now.shown(INDEX)}, next=(INDEX,)))
-            now = await Chunker(self._database, self._indexing, context, now).all()
-            if not now.chunks:
-                raise Unreadable("The document holds no text: a scanned one needs its characters recognised first.")
+            if progress.characters is None:
+                progress = await self._extract(context, progress)
+                await context.commit(Step(node=EXTRACT, update={DOCUMENT: progress.view(INDEX)}, next=(INDEX,)))
+            progress = await Chunker(self._database, self._indexing, context, progress).run()
+            if not progress.chunks:
+                raise Unreadable("The document holds no text: run character recognition (OCR) on a scanned one first.")
         except Unreadable as error:
-            await self._write(sql.FAILED, *now.which, str(error))
+            await self._write(sql.FAILED, *progress.fence, str(error))
             raise
         except Limited as error:
-            words = f"{error} What is indexed stays; upload the document again to go on."
-            await self._write(sql.FAILED, *now.which, words)
-            raise BudgetSpent(words) from error
-        if now.chunks >= MANY:
-            await self._write(sql.ANALYZE, now.chunks)
-        await self._write(sql.READY, *now.which, now.position)
-        _say(context, now, "ready")
-        return Step(node=INDEX, update={DOCUMENT: now.shown("ready")})
+            detail = f"{error} Chunks that are indexed are kept; upload the document again to continue."
+            await self._write(sql.FAILED, *progress.fence, detail)
+            raise BudgetSpent(detail) from error
+        if progress.chunks >= ANALYZE_CHUNKS:
+            await self._write(sql.ANALYZE, progress.chunks)
+        await self._write(sql.READY, *progress.fence, progress.position)
+        _emit(context, progress, "ready")
+        return Step(node=INDEX, update={DOCUMENT: progress.view("ready")})
 
     async def _progress(self, context: RunContext) -> IngestProgress:
         document_id = UUID(str(context.state.get(DOCUMENT_ID)))
-        found = await to_the_end(sql.loaded(self._database, context.tenant_id, document_id))
+        found = await to_the_end(sql.load_progress(self._database, context.tenant_id, document_id))
         if found is None:
             raise DocumentDeleted
         return found
 
-    async def _extract(self, context: RunContext, now: IngestProgress) -> IngestProgress:
-        """Take the text out of the document; parts that an attempt before has stored are the same."""
-        _say(context, now, EXTRACT)
-        content = queries.stored(self._database, now.tenant_id, now.document_id, CONTENT)
-        source = DocumentSource(content, now.content_type, now.charset or "", now.tenant_id, now.size)
+    async def _extract(self, context: RunContext, progress: IngestProgress) -> IngestProgress:
+        """Extract the text of the document; parts stored by an earlier attempt are identical."""
+        _emit(context, progress, EXTRACT)
+        content = queries.read_parts(self._database, progress.tenant_id, progress.document_id, CONTENT)
+        source = DocumentSource(
+            content, progress.content_type, progress.charset or "", progress.tenant_id, progress.size
+        )
         number = characters = 0
         pages: list[int] = []
         title = ""
@@ -168,77 +170,79 @@ class IngestAgent:
                     context.check_lease()
                     part = Part(number, characters, zstandard.compress(line.text.encode(), 1))
                     await self._write(
-                        queries.ADD_PARTS, now.tenant_id, now.document_id, TEXT, *queries.columns_of([part])
+                        queries.ADD_PARTS, progress.tenant_id, progress.document_id, TEXT, *queries.columns_of([part])
                     )
                     number, characters = number + 1, characters + len(line.text)
-        await self._write(sql.EXTRACTED, *now.which, characters, encode(pages).decode(), title)
+        await self._write(sql.EXTRACTED, *progress.fence, characters, encode(pages).decode(), title)
         return await self._progress(context)
 
     async def _write(self, statement: str, *values: object) -> None:
-        await to_the_end(sql.written(self._database, statement, *values))
+        await to_the_end(sql.execute(self._database, statement, *values))
 
 
 class Chunker:
-    """Cuts the text of one document up, from the place it has reached to its end."""
+    """Chunks and embeds the text of one document, from its position to the end."""
 
-    def __init__(self, database: Database, indexing: ItemIndexer, context: RunContext, now: IngestProgress) -> None:
+    def __init__(
+        self, database: Database, indexing: ItemIndexer, context: RunContext, progress: IngestProgress
+    ) -> None:
         self._database = database
         self._indexing = indexing
         self._context = context
-        self._now = now
-        of = FORMATS[now.content_type]
-        self._find = breaks_of_markdown if of is MARKDOWN else breaks_of_text
-        self._text = TextWindow(now.tenant_id, now.document_id, TEXT if of.parsed else CONTENT)
-        self._said = self._stepped = time.monotonic()
+        self._progress = progress
+        document_format = FORMATS[progress.content_type]
+        self._find = breaks_of_markdown if document_format is MARKDOWN else breaks_of_text
+        self._text = TextWindow(progress.tenant_id, progress.document_id, TEXT if document_format.parsed else CONTENT)
+        self._reported_at = self._stepped_at = time.monotonic()
 
-    async def all(self) -> IngestProgress:
-        """Batch after batch. Raises ``DocumentDeleted``."""
-        await to_the_end(self._go_to(self._now.position))
-        while not self._text.over:
-            chunks = await self._cut()
+    async def run(self) -> IngestProgress:
+        """Index all remaining chunks in batches. Return the progress. Raises ``DocumentDeleted``."""
+        await to_the_end(self._seek(self._progress.position))
+        while not self._text.exhausted:
+            chunks = await self._next_chunks()
             await self._store(chunks)
-            await self._tell()
-        return self._now
+            await self._report()
+        return self._progress
 
-    async def _go_to(self, position: int) -> None:
+    async def _seek(self, position: int) -> None:
         async with self._database.engine_connection() as connection:
-            await self._text.go_to(connection, position)
-            await self._text.see(connection, SEEN)
+            await self._text.seek(connection, position)
+            await self._text.load(connection, LOOKAHEAD)
 
-    async def _see(self) -> None:
+    async def _load(self) -> None:
         async with self._database.engine_connection() as connection:
-            await self._text.see(connection, SEEN)
+            await self._text.load(connection, LOOKAHEAD)
 
-    async def _cut(self) -> list[Chunk]:
-        """The next chunks of the text."""
+    async def _next_chunks(self) -> list[Chunk]:
+        """Cut the next batch of chunks."""
         chunks: list[Chunk] = []
-        while len(chunks) < BATCH and not self._text.over:
-            if not self._text.sees(SEEN):
-                await to_the_end(self._see())
-            window, final = self._text.window(SEEN)
-            piece = next_piece(window, final, self._find)
-            if piece.end > piece.start:
-                start = self._text.position + piece.start
-                page = bisect.bisect_right(self._now.pages, start) or msgspec.UNSET
-                number = self._now.chunks + len(chunks)
-                text = window[piece.start : piece.end]
+        while len(chunks) < BATCH_SIZE and not self._text.exhausted:
+            if not self._text.is_loaded(LOOKAHEAD):
+                await to_the_end(self._load())
+            window, final = self._text.peek(LOOKAHEAD)
+            cut = next_chunk(window, final, self._find)
+            if cut.end > cut.start:
+                start = self._text.position + cut.start
+                page = bisect.bisect_right(self._progress.pages, start) or msgspec.UNSET
+                number = self._progress.chunks + len(chunks)
+                text = window[cut.start : cut.end]
                 chunks.append(Chunk(chunk=number, start=start, end=start + len(text), text=text, page=page))
-            self._text.move(piece.after)
+            self._text.advance(cut.after)
             await asyncio.sleep(0)
         return chunks
 
     async def _store(self, chunks: list[Chunk]) -> None:
-        """Commit ``chunks`` with the place that they reach; where somebody else has, go on from there."""
-        now, reached = self._now, self._text.position
+        """Commit ``chunks`` with the position they reach; if another process has done so, continue from there."""
+        progress, position = self._progress, self._text.position
         values = [msgspec.to_builtins(one) for one in chunks]
-        indexed = await self._indexed(values) if chunks else []
+        indexed = await self._index(values) if chunks else []
         puts = [
             PutEntry(
-                tenant_id=now.tenant_id,
-                namespace=now.namespace,
+                tenant_id=progress.tenant_id,
+                namespace=progress.namespace,
                 key=f"{chunk.chunk:09}",
                 item_id=new_id(),
-                value=encode({DOCUMENT_ID: now.document_id, **value}).decode(),
+                value=encode({DOCUMENT_ID: progress.document_id, **value}).decode(),
                 index=encode([FIELD]).decode(),
                 words=one.words,
                 version=one.version,
@@ -249,53 +253,57 @@ class Chunker:
         ]
         self._context.check_lease()
         crash_point("before_commit")
-        # a cancellation must not cut a transaction in two on a connection that others use after it
-        mine = await to_the_end(self._commit(puts, reached))
+        # a cancellation must not leave an open transaction on a pooled connection
+        committed = await to_the_end(self._commit(puts, position))
         crash_point("after_commit")
-        if mine:
-            self._now = msgspec.structs.replace(now, position=reached, chunks=now.chunks + len(chunks))
+        if committed:
+            self._progress = msgspec.structs.replace(progress, position=position, chunks=progress.chunks + len(chunks))
         else:
-            await self._look_again()
+            await self._reload()
 
-    async def _indexed(self, values: list[dict[str, Any]]) -> list[IndexData]:
-        """Waits while the tenant has used its tokens of the minute. Raises ``Limited`` once it has spent its budget."""
+    async def _index(self, values: list[dict[str, Any]]) -> list[IndexData]:
+        """Embed chunks; waits for the tenant's rate limit. Raises ``Limited`` if its budget is spent."""
         while True:
             try:
-                return await self._indexing.items(self._now.namespace, values, [FIELD], self._now.tenant_id)
+                return await self._indexing.index_items(
+                    self._progress.namespace, values, [FIELD], self._progress.tenant_id
+                )
             except Limited as error:
                 if error.retry_after > MAX_WAIT_SECONDS:
                     raise
                 await asyncio.sleep(error.retry_after)
 
-    async def _commit(self, puts: list[PutEntry], reached: int) -> bool:
-        """Store ``puts`` and the place that they reach, if the place is still where they begin; whether it was."""
-        now = self._now
+    async def _commit(self, puts: list[PutEntry], position: int) -> bool:
+        """Store ``puts`` and ``position`` if the document is still at their start. Return whether it was."""
+        progress = self._progress
         async with self._database.engine_connection() as connection, connection.transaction():
-            done = await connection.execute(sql.ADVANCE, *now.which, reached, len(puts), now.position)
-            if done == DONE and puts:
-                await put(connection, puts)
-        return bool(done == DONE)
+            done = await connection.execute(sql.ADVANCE, *progress.fence, position, len(puts), progress.position)
+            if done == ADVANCED and puts:
+                await put_items(connection, puts)
+        return bool(done == ADVANCED)
 
-    async def _look_again(self) -> None:
-        """Somebody else was there: the run's new owner, or who deleted the document."""
+    async def _reload(self) -> None:
+        """Load the progress that another owner of the run has made. Raises ``DocumentDeleted``."""
         self._context.check_lease()
-        found = await to_the_end(sql.loaded(self._database, self._now.tenant_id, self._now.document_id))
+        found = await to_the_end(
+            sql.load_progress(self._database, self._progress.tenant_id, self._progress.document_id)
+        )
         if found is None or found.run_id != self._context.run_id or found.status != "accepted":
             raise DocumentDeleted
-        self._now = found
-        await to_the_end(self._go_to(found.position))
+        self._progress = found
+        await to_the_end(self._seek(found.position))
 
-    async def _tell(self) -> None:
-        """Say how far it is, now and then; less often as a step of the run, which keeps what was said."""
-        at = time.monotonic()
-        if at - self._said >= SAY_SECONDS:
-            self._said = at
-            _say(self._context, self._now, INDEX)
-        if at - self._stepped >= STEP_SECONDS:
-            self._stepped = at
-            update = {DOCUMENT: self._now.shown(INDEX)}
+    async def _report(self) -> None:
+        """Emit the progress every ``PROGRESS_SECONDS``, and end a step of the run every ``STEP_SECONDS``."""
+        now = time.monotonic()
+        if now - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = now
+            _emit(self._context, self._progress, INDEX)
+        if now - self._stepped_at >= STEP_SECONDS:
+            self._stepped_at = now
+            update = {DOCUMENT: self._progress.view(INDEX)}
             await self._context.commit(Step(node=INDEX, update=update, next=(INDEX,)))
 
 
-def _say(context: RunContext, now: IngestProgress, phase: str) -> None:
-    context.emit(Custom(msgspec.Raw(encode(now.shown(phase)))))
+def _emit(context: RunContext, progress: IngestProgress, phase: str) -> None:
+    context.emit(Custom(msgspec.Raw(encode(progress.view(phase)))))

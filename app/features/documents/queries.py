@@ -1,4 +1,4 @@
-"""SQL of documents, as one tenant sees them."""
+"""SQL of documents in the scope of one tenant."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ from app.infra.db.engine import Database
 from app.infra.db.session import Reader, Writer
 
 CONTENT, TEXT = 0, 1
-"""The kinds of parts: what was uploaded, and the text taken out of it."""
+"""Kinds of parts: the uploaded file, and the text extracted from it."""
 
 RECEIVING = "-"
-"""In place of the collection until the whole document is there."""
+"""Stands for the collection until the whole document has arrived."""
 
 VISIBLE = ("accepted", "ready", "failed")
 
@@ -45,6 +45,8 @@ where d.tenant_id = $1 and d.document_id = $2
 on conflict do nothing
 """
 
+_TOUCH = "update documents set updated_at = now() where tenant_id = $1 and document_id = $2"
+
 _PART = sa.text("""
 select p.number, p.start, p.content from document_parts p
 where p.tenant_id = :tenant and p.document_id = :document and p.kind = :kind and p.number = :number
@@ -52,30 +54,29 @@ where p.tenant_id = :tenant and p.document_id = :document and p.kind = :kind and
 
 
 async def begin(session: Writer, tenant_id: UUID, document_id: UUID, namespace: str, content_type: str) -> None:
-    """Make room for a document that is on its way: nobody sees it yet."""
+    """Insert a document that is being received; it is not visible yet."""
     await (await session.driver()).execute(_BEGIN, tenant_id, document_id, namespace, content_type)
 
 
 async def add_parts(session: Writer, tenant_id: UUID, document_id: UUID, kind: int, parts: Sequence[Part]) -> None:
-    """Add ``parts``; the document counts as alive from now on."""
+    """Add ``parts``, and mark the upload as still in progress."""
     driver = await session.driver()
     await driver.execute(ADD_PARTS, tenant_id, document_id, kind, *columns_of(parts))
-    touch = "update documents set updated_at = now() where tenant_id = $1 and document_id = $2"
-    await driver.execute(touch, tenant_id, document_id)
+    await driver.execute(_TOUCH, tenant_id, document_id)
 
 
 def columns_of(parts: Sequence[Part]) -> tuple[list[int], list[int], list[bytes]]:
-    """``parts`` as the arrays of ``ADD_PARTS``."""
+    """Return ``parts`` as the array parameters of ``ADD_PARTS``."""
     return [one.number for one in parts], [one.start for one in parts], [one.content for one in parts]
 
 
 def too_large(name: str, max_bytes: int) -> TooLarge:
-    """The refusal of a document larger than its format may be."""
-    return TooLarge(f"{name} is taken up to {max_bytes} bytes.")
+    """Return the error for a document larger than its format allows."""
+    return TooLarge(f"{name} documents may have at most {max_bytes} bytes.")
 
 
 async def remove(session: Writer, tenant_id: UUID, document_id: UUID) -> None:
-    """Remove a document that was not accepted."""
+    """Delete a document that was not accepted."""
     await session.execute(
         sa.delete(documents).where(
             documents.c.tenant_id == tenant_id,
@@ -86,7 +87,7 @@ async def remove(session: Writer, tenant_id: UUID, document_id: UUID) -> None:
 
 
 async def accept(session: Writer, tenant_id: UUID, document_id: UUID, values: Mapping[str, Any]) -> None:
-    """The document is whole, or is to be ingested anew: ``values`` say what it is."""
+    """Accept a document for ingestion, the first time or again, with its column ``values``."""
     await session.execute(
         sa.update(documents)
         .where(documents.c.tenant_id == tenant_id, documents.c.document_id == document_id)
@@ -99,18 +100,18 @@ _STATUS = sa.case(
     (runs.c.status.in_(("pending", "running")), runs.c.status),
     else_="failed",
 )
-"""Of one that was accepted, its run tells; one whose run has ended, or is gone, without saying so has failed."""
+"""An accepted document has its run's status; it has failed if the run ended or was deleted before it was ready."""
 
 _ERROR = sa.case(
     (documents.c.status == "ready", None),
     else_=sa.func.coalesce(
         documents.c.error,
         runs.c.error["message"].astext,
-        sa.case((_STATUS == "failed", "Its ingestion was stopped: upload it again."), else_=None),
+        sa.case((_STATUS == "failed", "The ingestion was stopped: upload the document again."), else_=None),
     ),
 )
 
-_SHOWN = (
+_COLUMNS = (
     documents.c.document_id,
     documents.c.collection,
     sa.func.coalesce(documents.c.title, documents.c.filename).label("title"),
@@ -136,18 +137,18 @@ _FROM = documents.outerjoin(
 
 
 async def get(session: Reader, tenant_id: UUID, document_id: UUID) -> Row[Any] | None:
-    """One document."""
+    """Fetch a visible document."""
     return await session.first(
-        sa.select(*_SHOWN)
+        sa.select(*_COLUMNS)
         .select_from(_FROM)
         .where(*_visible(tenant_id), *session.within(documents.c.metadata), documents.c.document_id == document_id)
     )
 
 
-async def same(session: Writer, tenant_id: UUID, collection: str, fingerprint: bytes) -> Row[Any] | None:
-    """The document that is the same, locked."""
+async def find_duplicate(session: Writer, tenant_id: UUID, collection: str, fingerprint: bytes) -> Row[Any] | None:
+    """Fetch and lock the document that has the same fingerprint."""
     return await session.first(
-        sa.select(*_SHOWN)
+        sa.select(*_COLUMNS)
         .select_from(_FROM)
         .where(
             documents.c.tenant_id == tenant_id,
@@ -163,7 +164,7 @@ def _visible(tenant_id: UUID) -> list[sa.ColumnElement[bool]]:
 
 
 def conditions_of(tenant_id: UUID, collection: str | None, status: str | None) -> list[sa.ColumnElement[bool]]:
-    """Which documents a list shows."""
+    """Return the conditions of a list of documents."""
     found = _visible(tenant_id)
     if collection is not None:
         found.append(documents.c.collection == collection)
@@ -175,10 +176,10 @@ def conditions_of(tenant_id: UUID, collection: str | None, status: str | None) -
 async def page(
     session: Reader, conditions: Sequence[sa.ColumnElement[bool]], limit: int, offset: int
 ) -> tuple[Sequence[Row[Any]], int]:
-    """A page of documents, the newest first, and how many there are on all pages."""
+    """Fetch a page of documents, the newest first, and the total."""
     conditions = [*conditions, *session.within(documents.c.metadata)]
     rows = await session.all(
-        sa.select(*_SHOWN)
+        sa.select(*_COLUMNS)
         .select_from(_FROM)
         .where(*conditions)
         .order_by(documents.c.created_at.desc(), documents.c.document_id.desc())
@@ -193,11 +194,11 @@ TITLES = """
 select document_id, collection, coalesce(title, filename, '') as title, metadata::text as metadata from documents
 where tenant_id = $1 and document_id = any($2::uuid[])
 """
-"""What citations say of documents."""
+"""Document data of citations."""
 
 
 async def mark_deleted(session: Writer, tenant_id: UUID, document_id: UUID) -> Row[Any] | None:
-    """Let nobody see a document any more; what it was."""
+    """Hide a document from all readers. Return its namespace and run, None if it does not exist."""
     return await session.first(
         sa.update(documents)
         .where(*_visible(tenant_id), *session.within(documents.c.metadata), documents.c.document_id == document_id)
@@ -207,7 +208,7 @@ async def mark_deleted(session: Writer, tenant_id: UUID, document_id: UUID) -> R
 
 
 async def chunks(session: Reader, tenant_id: UUID, namespace: str, limit: int, offset: int) -> Sequence[Row[Any]]:
-    """A page of the chunks of a document, in their order, as JSON text."""
+    """Fetch a page of a document's chunks in order, as JSON text."""
     return await session.all(
         sa.select(sa.cast(store_items.c.value, sa.Text).label("value"))
         .where(store_items.c.tenant_id == tenant_id, store_items.c.namespace == namespace)
@@ -217,8 +218,8 @@ async def chunks(session: Reader, tenant_id: UUID, namespace: str, limit: int, o
     )
 
 
-async def stored(database: Database, tenant_id: UUID, document_id: UUID, kind: int) -> AsyncIterator[bytes]:
-    """The parts of a document, one after the other: no more than one is in memory, no connection is held between."""
+async def read_parts(database: Database, tenant_id: UUID, document_id: UUID, kind: int) -> AsyncIterator[bytes]:
+    """Yield the parts of a document. One part is in memory at a time, and no connection is held in between."""
     number = 0
     while True:
         async with database.reading(tenant_id) as session:

@@ -9,20 +9,20 @@ import msgspec
 
 from app.agents.tools.port import Passage
 from app.base.errors import Invalid
-from app.features.store.validation import APART
+from app.features.store.validation import RESERVED
 
-ROOT = f"{APART}documents"
-"""The label of the store's namespaces below which chunks lie: nobody else's."""
+ROOT = f"{RESERVED}documents"
+"""Root of the namespaces of chunks in the store, reserved for them."""
 RESOURCE = "documents"
-"""As handlers of the operator's know it, with the actions ``create``, ``read``, ``search`` and ``delete``."""
-DEFAULT = "default"
+"""Resource name for auth handlers; its actions are ``create``, ``read``, ``search`` and ``delete``."""
+DEFAULT_COLLECTION = "default"
 COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 Status = Literal["pending", "running", "ready", "failed"]
 
 
 class Document(msgspec.Struct, kw_only=True):
-    """A document. ``run_id`` is the run that ingests it, on ``thread_id``; ``characters`` are those of its text.
+    """A document. ``run_id``: the run that ingests it, on ``thread_id``; ``characters``: the length of its text.
 
     ``status``: ``pending`` and ``running`` while it is ingested, ``ready`` once searches find it, ``failed`` with an
     ``error``. ``chunks`` counts those made so far.
@@ -48,7 +48,7 @@ class Document(msgspec.Struct, kw_only=True):
 
 
 class Chunk(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A piece of a document: ``text`` is the document's text from character ``start`` to before ``end``."""
+    """A chunk of a document: the characters of its text from ``start`` to before ``end``."""
 
     chunk: int
     start: int
@@ -58,9 +58,9 @@ class Chunk(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class PassageSearch(msgspec.Struct, kw_only=True):
-    """Passages that answer ``query``: by meaning and by words, the best first.
+    """A search for passages by meaning and by words, the best first.
 
-    In one ``collection``, or in all; in some documents; in those whose metadata pass ``filter`` (as in the store).
+    In one ``collection`` or all, in some documents, or in those whose metadata match ``filter`` (as in the store).
     """
 
     query: Annotated[str, msgspec.Meta(min_length=1)]
@@ -72,23 +72,23 @@ class PassageSearch(msgspec.Struct, kw_only=True):
 
 
 class FoundPassages(msgspec.Struct, kw_only=True):
-    """A page of passages, each with what a citation needs."""
+    """A page of passages, each with the data of a citation."""
 
     passages: list[Passage]
 
 
 def check_collection(name: str) -> str:
-    """``name``, if a collection may be called so. Raises ``Invalid``."""
+    """Return ``name``. Raises ``Invalid`` if it is not a valid collection name."""
     if COLLECTION.fullmatch(name):
         return name
     raise Invalid(
-        f"`collection` {name[:100]!r} is no name: use up to 64 letters, digits, - and _, beginning with a letter or a "
-        "digit.",
-        (("/collection", "no name"),),
+        f"`collection` {name[:100]!r} is not a valid name: use up to 64 letters, digits, - and _, beginning "
+        "with a letter or a digit.",
+        (("/collection", "invalid name"),),
     )
 
 
 def namespace_of(collection: str, document_id: UUID | None = None) -> str:
-    """Where in the store the chunks of a collection, or of one of its documents, lie."""
-    whole = f"{ROOT}.{collection}." if collection else f"{ROOT}."
-    return whole if document_id is None else f"{whole}{document_id}."
+    """Return the namespace of the chunks of a collection, or of one of its documents."""
+    root = f"{ROOT}.{collection}." if collection else f"{ROOT}."
+    return root if document_id is None else f"{root}{document_id}."

@@ -1,4 +1,4 @@
-"""Documents: what was uploaded, in parts, and how far it is cut up. Their chunks are items of the store."""
+"""Tables of documents and their parts. Their chunks are items of the store."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB

@@ -1,6 +1,6 @@
-"""A document on its way into the database: part by part, so that memory stays small and no connection is held.
+"""Receive an upload into the database, part by part: memory is bounded and no connection is held while it arrives.
 
-What an upload says of its document, beside the document. Pure.
+Also validates the metadata of an upload.
 """
 
 import asyncio
@@ -17,19 +17,18 @@ from app.base.ids import new_id
 from app.features.documents import queries
 from app.features.documents.formats import PDF, DocumentFormat, charset_of, format_of
 from app.features.documents.queries import CONTENT, Part
-from app.features.documents.structs import DEFAULT, check_collection, namespace_of
+from app.features.documents.structs import DEFAULT_COLLECTION, check_collection, namespace_of
 from app.infra.db.engine import Database
 
-PART = 256 * 1024
-"""Bytes of a part, before it is compressed."""
-AT_ONCE = 4
-"""Parts that go into one transaction."""
-MAGIC = b"%PDF-"
-MAGIC_WITHIN = 1024
+PART_BYTES = 256 * 1024
+"""Size of a part before compression."""
+PARTS_PER_COMMIT = 4
+PDF_MAGIC = b"%PDF-"
+PDF_MAGIC_WITHIN = 1024
 
 
 class FileStream(Protocol):
-    """A file on its way: what it is called is known when its first piece comes (``app.infra.http.uploads``)."""
+    """A file being received; its name and type are known with the first piece (``app.infra.http.uploads``)."""
 
     filename: str
     content_type: str
@@ -37,12 +36,12 @@ class FileStream(Protocol):
     fields: dict[str, str]
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """The file."""
+        """Yield the content of the file."""
         ...
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What has arrived. ``characters`` of a text; None where the text must be taken out of it first."""
+    """A received document. ``characters`` is None if its text has to be extracted."""
 
     document_id: UUID
     format: DocumentFormat
@@ -53,22 +52,23 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upload:
-    """Takes in one document of a tenant; whoever gets no ``Uploaded`` of it calls ``discard``."""
+    """Receives one document of a tenant. Call ``discard`` if ``receive`` fails or the document is not accepted."""
 
     def __init__(self, database: Database, tenant_id: UUID, incoming: FileStream) -> None:
         self._database = database
         self._tenant_id = tenant_id
         self._incoming = incoming
-        self._waiting = bytearray()
+        self._buffer = bytearray()
         self._parts: list[Part] = []
         self._number = self._start = self._size = 0
         self._hash = hashlib.sha256()
-        self._begun = False
+        self._inserted = False
         self._format: DocumentFormat | None = None
+        self._has_text = False
         self.document_id = new_id()
 
     async def receive(self) -> Uploaded:
-        """All of it. Raises ``Invalid`` for what cannot be read, ``UnsupportedType``, and what ``pieces`` raises."""
+        """Receive the whole file. Raises ``Invalid``, ``UnsupportedType``, ``TooLarge``, and what ``pieces`` raises."""
         async for piece in self._incoming.pieces():
             if self._format is None:
                 self._format = format_of(self._incoming.content_type, self._incoming.filename)
@@ -76,88 +76,87 @@ class Upload:
             self._size += len(piece)
             self._check_size(self._format)
             self._hash.update(piece)
-            self._waiting += piece
-            while len(self._waiting) > PART:
-                await self._take(self._format, PART)
-        of = self._format or format_of(self._incoming.content_type, self._incoming.filename)
+            self._buffer += piece
+            while len(self._buffer) > PART_BYTES:
+                await self._add_part(self._format, PART_BYTES)
+        document_format = self._format or format_of(self._incoming.content_type, self._incoming.filename)
         if not self._size:
             raise Invalid("The document is empty.", (("/file", "empty"),))
-        while self._waiting:
-            await self._take(of, len(self._waiting))
-        if not of.parsed and not self._some:
-            raise Invalid("The document holds nothing but space.", (("/file", "empty"),))
-        await self._flush(of)
+        while self._buffer:
+            await self._add_part(document_format, len(self._buffer))
+        if not document_format.parsed and not self._has_text:
+            raise Invalid("The document holds only white space.", (("/file", "empty"),))
+        await self._flush(document_format)
         return Uploaded(
             document_id=self.document_id,
-            format=of,
-            charset=charset_of(self._incoming.charset, of),
+            format=document_format,
+            charset=charset_of(self._incoming.charset, document_format),
             size=self._size,
             sha256=self._hash.digest(),
-            characters=None if of.parsed else self._start,
+            characters=None if document_format.parsed else self._start,
         )
 
     async def discard(self) -> None:
-        """Remove what has come so far."""
-        if self._begun:
+        """Delete what was received so far."""
+        if self._inserted:
             async with self._database.writing(self._tenant_id) as session:
                 await queries.remove(session, self._tenant_id, self.document_id)
 
-    _some = False
+    def _check_size(self, document_format: DocumentFormat) -> None:
+        if document_format.max_bytes and self._size > document_format.max_bytes:
+            raise queries.too_large(document_format.name, document_format.max_bytes)
 
-    def _check_size(self, of: DocumentFormat) -> None:
-        if of.max_bytes and self._size > of.max_bytes:
-            raise queries.too_large(of.name, of.max_bytes)
-
-    async def _take(self, of: DocumentFormat, size: int) -> None:
-        """The next part out of what waits: of text, whole characters."""
-        if of is PDF and not self._number and MAGIC not in self._waiting[:MAGIC_WITHIN]:
-            raise Invalid("The PDF is broken: it does not begin like one.", (("/file", "broken"),))
-        last = size == len(self._waiting)
-        while not of.parsed and not last and self._waiting[size] & 0xC0 == 0x80 and size > PART - 4:
+    async def _add_part(self, document_format: DocumentFormat, size: int) -> None:
+        """Take the next part from the buffer; parts of text hold whole characters."""
+        if document_format is PDF and not self._number and PDF_MAGIC not in self._buffer[:PDF_MAGIC_WITHIN]:
+            raise Invalid("The PDF is broken: it does not start with a PDF header.", (("/file", "broken"),))
+        last = size == len(self._buffer)
+        while not document_format.parsed and not last and self._buffer[size] & 0xC0 == 0x80 and size > PART_BYTES - 4:
             size -= 1
-        content = bytes(self._waiting[:size])
-        del self._waiting[:size]
-        length = len(content) if of.parsed else self._characters(content)
+        content = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        length = len(content) if document_format.parsed else self._characters(content)
         self._parts.append(Part(self._number, self._start, zstandard.compress(content, 1)))
         self._number += 1
         self._start += length
         await asyncio.sleep(0)
-        if len(self._parts) >= AT_ONCE:
-            await self._flush(of)
+        if len(self._parts) >= PARTS_PER_COMMIT:
+            await self._flush(document_format)
 
     def _characters(self, content: bytes) -> int:
-        """How many characters a part of a text has. Raises ``Invalid`` for what is none."""
-        before = self._size - len(self._waiting) - len(content)
+        """Count the characters of a part of text. Raises ``Invalid`` if it is not valid text."""
+        offset = self._size - len(self._buffer) - len(content)
         if (at := content.find(0)) >= 0:
-            raise Invalid(f"The text has a NUL (byte {before + at}), which cannot be stored.", (("/file", "NUL"),))
+            raise Invalid(
+                f"The text has a NUL character (byte {offset + at}), which cannot be stored.", (("/file", "NUL"),)
+            )
         try:
             text = content.decode()
         except UnicodeDecodeError as error:
-            detail = f"The text is not UTF-8 (byte {before + error.start}): send it as UTF-8."
+            detail = f"The text is not UTF-8 (byte {offset + error.start}): send it as UTF-8."
             raise Invalid(detail, (("/file", "not UTF-8"),)) from error
-        self._some = self._some or not text.isspace()
+        self._has_text = self._has_text or not text.isspace()
         return len(text)
 
-    async def _flush(self, of: DocumentFormat) -> None:
+    async def _flush(self, document_format: DocumentFormat) -> None:
         parts, self._parts = self._parts, []
         async with self._database.writing(self._tenant_id) as session:
-            if not self._begun:
-                self._begun = True
-                place = namespace_of(queries.RECEIVING, self.document_id)
-                await queries.begin(session, self._tenant_id, self.document_id, place, of.content_type)
+            if not self._inserted:
+                self._inserted = True
+                namespace = namespace_of(queries.RECEIVING, self.document_id)
+                await queries.begin(session, self._tenant_id, self.document_id, namespace, document_format.content_type)
             await queries.add_parts(session, self._tenant_id, self.document_id, CONTENT, parts)
 
 
 MAX_TITLE_LENGTH = 500
-"""Characters of a title, and of a file's name."""
+"""Characters of a title or a file name."""
 MAX_METADATA_BYTES = 16 * 1024
-"""Bytes of the metadata."""
 MAX_METADATA_NODES = 200
-"""Arrays and objects in it, which also bounds how deep they nest."""
+"""Arrays and objects, which also bounds their depth."""
 
 
 class UploadMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a document goes, and what it is called. Without a ``title`` it has the one that it names itself."""
+    """Collection, title, file name and metadata. Without a ``title``, the one in the document is used."""
 
     collection: str
     title: str | None
@@ -166,34 +165,36 @@ class UploadMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def upload_metadata(fields: Mapping[str, str], filename: str) -> UploadMetadata:
-    """The fields of a form, or of an address. Raises ``Invalid``, ``BadRequest``."""
+    """Validate the fields of a form or a query string. Raises ``Invalid``, ``BadRequest``."""
     return UploadMetadata(
-        collection=check_collection(fields.get("collection") or DEFAULT),
-        title=_words(fields.get("title", ""), "title"),
-        filename=_words(filename.replace("\\", "/").rpartition("/")[2], "filename"),
+        collection=check_collection(fields.get("collection") or DEFAULT_COLLECTION),
+        title=_label(fields.get("title", ""), "title"),
+        filename=_label(filename.replace("\\", "/").rpartition("/")[2], "filename"),
         metadata=_metadata(fields.get("metadata", "")),
     )
 
 
-def _words(given: str, field: str) -> str | None:
-    words = given.strip()
-    if len(words) > MAX_TITLE_LENGTH:
+def _label(value: str, field: str) -> str | None:
+    label = value.strip()
+    if len(label) > MAX_TITLE_LENGTH:
         raise Invalid(f"`{field}` is longer than {MAX_TITLE_LENGTH} characters.", ((f"/{field}", "too long"),))
-    if any(not one.isprintable() for one in words):
-        raise Invalid(f"`{field}` has a character that cannot be shown.", ((f"/{field}", "not printable"),))
-    return words or None
+    if any(not one.isprintable() for one in label):
+        raise Invalid(f"`{field}` has a character that is not printable.", ((f"/{field}", "not printable"),))
+    return label or None
 
 
-def _metadata(given: str) -> dict[str, Any]:
-    if not given.strip():
+def _metadata(text: str) -> dict[str, Any]:
+    if not text.strip():
         return {}
-    if len(given) > MAX_METADATA_BYTES or given.count("[") + given.count("{") > MAX_METADATA_NODES:
-        detail = f"`metadata` has up to {MAX_METADATA_BYTES} characters, and {MAX_METADATA_NODES} arrays and objects."
+    if len(text) > MAX_METADATA_BYTES or text.count("[") + text.count("{") > MAX_METADATA_NODES:
+        detail = (
+            f"`metadata` may have at most {MAX_METADATA_BYTES} characters and {MAX_METADATA_NODES} arrays and objects."
+        )
         raise Invalid(detail, (("/metadata", "too large"),))
     try:
-        found = msgspec.json.decode(given.encode(), type=dict[str, Any])
+        found = msgspec.json.decode(text.encode(), type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise Invalid("`metadata` must be the text of a JSON object.", (("/metadata", "no JSON object"),)) from error
+        raise Invalid("`metadata` must be the text of a JSON object.", (("/metadata", "not a JSON object"),)) from error
     if b"\\u0000" in msgspec.json.encode(found):
-        raise Invalid("`metadata` has a NUL, which cannot be stored.", (("/metadata", "NUL"),))
+        raise Invalid("`metadata` has a NUL character, which cannot be stored.", (("/metadata", "NUL"),))
     return found

@@ -1,4 +1,4 @@
-"""The store as agents see it: the tool ``memory``, and ``context.store`` of function agents."""
+"""The store for agents: behind the tool ``memory`` and ``context.store`` of function agents."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,28 +13,28 @@ from app.security.access.structs import ActingUser, tenant_itself
 
 
 class AgentStore:
-    """The items of all tenants for agents in this process (``app.agents.tools.port.LongTerm``)."""
+    """Store access for agents, with the rights of each run's caller (``app.agents.tools.port.LongTerm``)."""
 
-    def __init__(self, store: StoreService, acting: ActingUser = tenant_itself) -> None:
-        """``acting`` knows how far callers reach."""
+    def __init__(self, store: StoreService, acting_user: ActingUser = tenant_itself) -> None:
+        """``acting_user`` maps a run's caller to its principal."""
         self._store = store
-        self._acting = acting
+        self._acting_user = acting_user
 
     async def put(
         self, caller: Caller, namespace: list[str], key: str, value: Mapping[str, Any], index: Fields = None
     ) -> None:
-        """Store ``value``, in place of what is there. Raises ``Invalid``."""
+        """Store or replace an item. Raises ``Invalid``."""
         raw = msgspec.Raw(msgspec.json.encode(value))
-        await self._store.put(self._acting(caller), ItemPut(namespace=namespace, key=key, value=raw, index=index))
+        await self._store.put(self._acting_user(caller), ItemPut(namespace=namespace, key=key, value=raw, index=index))
 
     async def get(self, caller: Caller, namespace: list[str], key: str) -> StoredItem | None:
-        """What is there. Raises ``Invalid``."""
-        item = await self._store.get(self._acting(caller), namespace, key, None)
-        return None if item is None else _kept(item)
+        """Return an item, None if it does not exist. Raises ``Invalid``."""
+        item = await self._store.get(self._acting_user(caller), namespace, key, None)
+        return None if item is None else _stored_item(item)
 
     async def delete(self, caller: Caller, namespace: list[str], key: str) -> None:
-        """Remove what is there. Raises ``Invalid``."""
-        await self._store.delete(self._acting(caller), namespace, key)
+        """Delete an item if it exists. Raises ``Invalid``."""
+        await self._store.delete(self._acting_user(caller), namespace, key)
 
     async def search(
         self,
@@ -44,14 +44,14 @@ class AgentStore:
         filter: Mapping[str, Any] | None = None,  # noqa: A002  as clients call it
         limit: int = 10,
     ) -> list[StoredItem]:
-        """Items at and below ``prefix``, the best first, or the newest without a ``query``. Raises ``Invalid``."""
-        wanted = ItemSearch(
+        """Search at and below ``prefix``: the best first, the newest first without a ``query``. Raises ``Invalid``."""
+        search = ItemSearch(
             namespace_prefix=prefix, query=query or None, filter=dict(filter) if filter else None, limit=limit
         )
-        found, _ = await self._store.search(self._acting(caller), wanted)
-        return [_kept(item) for item in found]
+        found, _ = await self._store.search(self._acting_user(caller), search)
+        return [_stored_item(item) for item in found]
 
 
-def _kept(item: Item) -> StoredItem:
+def _stored_item(item: Item) -> StoredItem:
     score = item.score if isinstance(item, FoundItem) else None
     return StoredItem(namespace=item.namespace, key=item.key, value=msgspec.json.decode(item.value), score=score)

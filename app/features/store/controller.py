@@ -1,4 +1,4 @@
-"""HTTP routes of the store: long-term memory beside the threads."""
+"""HTTP routes of the store, the long-term memory across threads."""
 
 from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
@@ -23,7 +23,7 @@ Service = NamedDependency[StoreService]
 
 
 class StoreController(Controller):
-    """The store: values at keys in namespaces, found by name, by field, by meaning and by words."""
+    """Items: JSON values by namespace and key, searched by field, by meaning and by words."""
 
     path = "/store"
     tags = ("store",)
@@ -31,7 +31,7 @@ class StoreController(Controller):
 
     @put("/items", status_code=204, summary="Store an item")
     async def put_item(self, data: JSONBody[ItemPut], principal: CurrentPrincipal, store: Service) -> None:
-        """In place of the one that has its namespace and key."""
+        """Replaces the item that has the same namespace and key."""
         await store.put(principal, data)
 
     @get("/items", opt=READS, summary="One item")
@@ -43,21 +43,21 @@ class StoreController(Controller):
         key: FromQuery[str],
         refresh_ttl: FromQuery[bool | None] = None,
     ) -> Item | None:
-        """The labels of ``namespace`` with dots between them. Null when there is none."""
+        """``namespace``: labels joined by dots. Null if the item does not exist."""
         return await store.get(principal, namespace.split(".") if namespace else [], key, refresh_ttl)
 
     @delete("/items", summary="Remove an item")
     async def delete_item(self, data: JSONBody[ItemDelete], principal: CurrentPrincipal, store: Service) -> None:
-        """Whether it is there or not."""
+        """Succeeds also if the item does not exist."""
         await store.delete(principal, data.namespace, data.key)
 
     @post("/items/search", status_code=200, opt=READS, summary="Search items")
     async def search(
         self, data: JSONBody[ItemSearch], principal: CurrentPrincipal, store: Service
     ) -> Response[FoundItems]:
-        """The newest first, or with a ``query`` the best first.
+        """The newest first; with a ``query``, the best first.
 
-        A page cut because its items are large names in ``X-Pagination-Next`` the offset that goes on.
+        A page cut because its items are large has the offset of the next one in ``X-Pagination-Next``.
         """
         found, following = await store.search(principal, data)
         return Response(FoundItems(items=found), headers={} if following is None else {NEXT_PAGE: str(following)})
@@ -66,5 +66,5 @@ class StoreController(Controller):
     async def namespaces(
         self, data: JSONBody[NamespaceSearch], principal: CurrentPrincipal, store: Service
     ) -> FoundNamespaces:
-        """Those that hold items, in order."""
+        """Namespaces that hold items, in order."""
         return FoundNamespaces(namespaces=await store.namespaces(principal, data))

@@ -1,4 +1,4 @@
-"""SQL of the store: items as one tenant sees them, and the statement of a group of puts."""
+"""SQL of items: put, get, delete, list namespaces, delete expired items."""
 
 from typing import Any
 from uuid import UUID
@@ -33,13 +33,13 @@ with given as (
     created_at = case when i.expires_at <= now() then now() else i.created_at end, updated_at = now()
 )
 """
-"""The vectors of what was there before go by a trigger: with the ``item_id`` that a put replaces."""
+"""A trigger deletes the vectors of a replaced item, which belong to its old ``item_id``."""
 
 
-def PUT_VECTORS(width: int, after: int, only: str = "") -> str:  # noqa: N802  a statement, as PUT is
-    """What adds vectors of ``width`` to ``PUT``; its parameters follow ``after`` others.
+def insert_vectors(width: int, after: int, only: str = "") -> str:
+    """Return a CTE that inserts vectors of ``width``; its parameters follow ``after`` others.
 
-    ``only`` names what they are joined with, by tenant and item.
+    ``only`` names a CTE of (tenant_id, item_id) that restricts them.
     """
     joined = f" join {only} using (tenant_id, item_id)" if only else ""
     one, two, three, four, five, six = (f"${after + number}" for number in range(1, 7))
@@ -61,21 +61,20 @@ select namespace, key, value::text as value, created_at, updated_at from store_i
 where tenant_id = :tenant and namespace = :namespace and key = :key and (expires_at is null or expires_at > now())
 """)
 
-REFRESH = """
+REFRESH_TTL = """
 update store_items set expires_at = now() + make_interval(secs => 60 * ttl_minutes)
 where tenant_id = $1 and item_id = any($2::uuid[]) and expires_at > now()
 """
-"""The time of items begins anew."""
+"""Restart the time to live of items."""
 
 
 async def get(session: Writer, tenant_id: UUID, namespace: str, key: str, *, refresh: bool) -> Row[Any] | None:
-    """One item; with ``refresh`` its time begins anew."""
-    which = {"tenant": tenant_id, "namespace": namespace, "key": key, "refresh": refresh}
-    return await session.first(_GET, which)
+    """Fetch one item. ``refresh`` restarts its time to live."""
+    return await session.first(_GET, {"tenant": tenant_id, "namespace": namespace, "key": key, "refresh": refresh})
 
 
 async def delete(session: Writer, tenant_id: UUID, namespace: str, key: str) -> None:
-    """Remove an item, if it is there."""
+    """Delete an item if it exists."""
     await session.execute(
         sa.delete(store_items).where(
             store_items.c.tenant_id == tenant_id, store_items.c.namespace == namespace, store_items.c.key == key
@@ -110,12 +109,12 @@ where exists (
     where p.label <> :any and p.label is distinct from labels[cardinality(labels) - cast(:suffix_length as int) + p.n])
 order by namespace limit :limit offset :offset
 """
-"""From one namespace to the next by the index, however many items each of them has."""
+"""A loose index scan: jumps from one namespace to the next, however many items each of them has."""
 
 
-async def namespaces(session: Reader, tenant_id: UUID, wanted: NamespaceSearch) -> list[str]:
-    """Namespaces in order, with a dot between their labels."""
-    prefix, suffix = wanted.prefix or [], wanted.suffix or []
+async def namespaces(session: Reader, tenant_id: UUID, search: NamespaceSearch) -> list[str]:
+    """List namespaces in order, their labels joined by dots."""
+    prefix, suffix = search.prefix or [], search.suffix or []
     fixed = prefix[: prefix.index(ANY_LABEL)] if ANY_LABEL in prefix else prefix
     first, last = range_of("".join(f"{label}." for label in fixed))
     rows = await session.all(
@@ -129,15 +128,15 @@ async def namespaces(session: Reader, tenant_id: UUID, wanted: NamespaceSearch) 
             "suffix": suffix,
             "suffix_length": len(suffix),
             "any": ANY_LABEL,
-            "depth": wanted.max_depth,
-            "limit": wanted.limit,
-            "offset": wanted.offset,
+            "depth": search.max_depth,
+            "limit": search.limit,
+            "offset": search.offset,
         },
     )
     return [row.namespace for row in rows]
 
 
-SWEEP = """
+DELETE_EXPIRED = """
 with old as (
   select tenant_id, namespace, key from store_items where expires_at <= now()
   order by expires_at limit 1000 for update skip locked

@@ -7,9 +7,9 @@ import msgspec
 
 
 class ItemPut(msgspec.Struct, kw_only=True):
-    """An item to store. ``value`` is an object; ``ttl`` are minutes, null for ever, left out for the file's.
+    """An item to store. ``value``: an object. ``ttl``: minutes; null: no expiry; left out: the configured one.
 
-    ``index`` false leaves it out of searches by ``query``; a list names the fields that these look at.
+    ``index``: false excludes it from searches by ``query``; a list names the fields to index.
     """
 
     namespace: list[str]
@@ -20,16 +20,16 @@ class ItemPut(msgspec.Struct, kw_only=True):
 
 
 class ItemDelete(msgspec.Struct, kw_only=True):
-    """The item to remove."""
+    """The item to delete."""
 
     namespace: list[str]
     key: str
 
 
 class ItemSearch(msgspec.Struct, kw_only=True):
-    """Items at and below a namespace. ``filter`` has fields of the value with what they equal, or with operators.
+    """A search at and below a namespace. ``filter``: fields of the value with the values they equal, or with operators.
 
-    ``query`` finds by meaning and by words, best first; without it the newest come first.
+    ``query`` searches by meaning and by words, the best first; without it the newest come first.
     """
 
     namespace_prefix: list[str] = []
@@ -41,7 +41,7 @@ class ItemSearch(msgspec.Struct, kw_only=True):
 
 
 class NamespaceSearch(msgspec.Struct, kw_only=True):
-    """Namespaces that begin with ``prefix`` and end with ``suffix`` (``*`` is any label), cut at ``max_depth``."""
+    """Namespaces that start with ``prefix`` and end with ``suffix`` (``*``: any label), truncated to ``max_depth``."""
 
     prefix: list[str] | None = None
     suffix: list[str] | None = None
@@ -51,7 +51,7 @@ class NamespaceSearch(msgspec.Struct, kw_only=True):
 
 
 class Item(msgspec.Struct, kw_only=True):
-    """A value at a key in a namespace."""
+    """A value with its namespace and key."""
 
     namespace: list[str]
     key: str
@@ -61,7 +61,7 @@ class Item(msgspec.Struct, kw_only=True):
 
 
 class FoundItem(Item, kw_only=True):
-    """An item that a search has found. ``score`` is null without a ``query``."""
+    """An item found by a search. ``score`` is null without a ``query``."""
 
     score: float | None = None
 

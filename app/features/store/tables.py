@@ -1,4 +1,4 @@
-"""Long-term memory: items, their vectors by width, and the versions of what is indexed and how."""
+"""Tables of the store: items, vectors by width, and index versions."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy.types import UserDefinedType
 from app.infra.db.metadata import Timestamp, UUIDType, metadata, tenant, timestamp
 
 WIDTHS = (384, 768, 1024, 1536, 3072)
-"""Dimensions of the tables of vectors. One with fewer is filled up with zeros, which changes no cosine."""
+"""Dimensions of the vector tables. Shorter vectors are padded with zeros, which does not change their cosine."""
 
 
 class HalfVector(UserDefinedType[Any]):
@@ -79,4 +79,4 @@ store_versions = sa.Table(
     sa.Column("serving_since", Timestamp, comment="none: its vectors are being made"),
     timestamp("created_at"),
 )
-"""Of the server, not of a tenant: it says what the agents file says."""
+"""Per server, not per tenant: the index configurations of agents files."""

@@ -1,9 +1,7 @@
-"""Namespaces and keys: what they may be, and how they are kept. Pure.
+"""Validate namespaces, keys and items, from whatever source: HTTP, an agent or a file. Pure.
 
-A namespace is kept as its labels with a dot after each (``users.u1.``), ordered by bytes: those below a prefix are one
-range of the index, and no label can be mistaken for a part of another.
-
-What an item may be, whichever way it comes: over HTTP, from an agent, or out of a file. Pure.
+A namespace is stored as its labels with a dot after each (``users.u1.``), ordered by bytes: those below a prefix are
+one range of the index, and no label can be mistaken for a part of another.
 """
 
 import math
@@ -18,23 +16,22 @@ from app.features.store.structs import ItemPut
 
 MAX_LABELS = 32
 MAX_NAME_BYTES = 1000
-"""Bytes of a namespace with its dots, and of a key."""
+"""For a namespace including its dots, and for a key."""
 
-APART = "\U0010ffff"
-"""Labels that begin with this character, the last one of all, are not a client's: what lies below them is reached by
-other ways (the chunks of documents)."""
+RESERVED = "\U0010ffff"
+"""First character of labels that clients cannot use, sorted after all others: the chunks of documents lie below one."""
 
-EVERYWHERE = ("", APART)
-"""The range of all namespaces of clients."""
+ALL_NAMESPACES = ("", RESERVED)
+"""The range of namespaces that clients can use."""
 
 AFTER_DOT = "/"
-"""The character after the dot."""
+"""The character that follows the dot in byte order."""
 
 ANY_LABEL = "*"
 
 
 def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
-    """A namespace as it is kept. Raises ``Invalid``, which names ``field``, for labels that cannot be."""
+    """Return the stored form of a namespace. Raises ``Invalid`` for ``field`` if a label is invalid."""
     if len(namespace) > MAX_LABELS:
         raise _bad(f"`{field}` has more than {MAX_LABELS} labels.", f"/{field}")
     for number, label in enumerate(namespace):
@@ -42,9 +39,9 @@ def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
             raise _bad(f"`{field}` has an empty label.", f"/{field}/{number}")
         if "." in label:
             shown = label if len(label) <= 100 else f"{label[:100]}…"
-            raise _bad(f"`{field}` has the label {shown!r}: a label has no dot.", f"/{field}/{number}")
-        if not number and label.startswith(APART):
-            raise _bad(f"`{field}` begins with U+10FFFF, which is no character.", f"/{field}/0")
+            raise _bad(f"`{field}` has the label {shown!r}: a label must not contain a dot.", f"/{field}/{number}")
+        if not number and label.startswith(RESERVED):
+            raise _bad(f"`{field}` begins with U+10FFFF, which is not a character.", f"/{field}/0")
         _check_characters(label, field)
     path = "".join(f"{label}." for label in namespace)
     if len(path.encode()) > MAX_NAME_BYTES:
@@ -53,14 +50,14 @@ def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
 
 
 def namespace_path(namespace: Sequence[str]) -> str:
-    """The namespace of one item as it is kept. Raises ``Invalid`` also for one without labels."""
+    """Return the stored form of an item's namespace. Raises ``Invalid``, also if it has no labels."""
     if not namespace:
-        raise _bad("`namespace` needs a label: an item lies in a namespace.", "/namespace")
+        raise _bad("`namespace` needs a label: give the item a namespace.", "/namespace")
     return path_of(namespace)
 
 
 def key_of(key: str) -> str:
-    """A key. Raises ``Invalid`` for one that cannot be."""
+    """Return ``key``. Raises ``Invalid`` if it is not a valid one."""
     if not key:
         raise _bad("`key` must not be empty.", "/key")
     _check_characters(key, "key")
@@ -70,13 +67,13 @@ def key_of(key: str) -> str:
 
 
 def labels_of(path: str) -> list[str]:
-    """The namespace that is kept as ``path``."""
+    """Return the labels of a stored namespace."""
     return path.split(".")[:-1]
 
 
 def range_of(path: str) -> tuple[str, str]:
-    """From where to before where the namespaces at and below ``path`` lie."""
-    return (path, path[:-1] + AFTER_DOT) if path else EVERYWHERE
+    """Return the range of namespaces at and below ``path``: first, and first after."""
+    return (path, path[:-1] + AFTER_DOT) if path else ALL_NAMESPACES
 
 
 def _check_characters(text: str, field: str) -> None:
@@ -85,7 +82,7 @@ def _check_characters(text: str, field: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _bad(f"`{field}` is no UTF-8 text.", f"/{field}") from None
+        raise _bad(f"`{field}` is not UTF-8 text.", f"/{field}") from None
 
 
 def _bad(detail: str, pointer: str) -> Invalid:
@@ -93,18 +90,17 @@ def _bad(detail: str, pointer: str) -> Invalid:
 
 
 MAX_VALUE_BYTES = 512 * 1024
-"""Bytes of a value, as JSON."""
+"""Size of a value as JSON."""
 
 _AS_DIGITS = bytes.maketrans(b"123456789E-", b"000000000e+")
 _UNUSUAL_NUMBERS = (b"e0000", b"e+0000", b"0" * 1000)
-"""Exponents and lengths of numbers that PostgreSQL may not hold: such a value is stored as it is parsed."""
+"""Signs of numbers that PostgreSQL may reject for their length or exponent: such a value is serialised again."""
 
 MAX_TTL_MINUTES = 10 * 366 * 24 * 60
-"""Minutes."""
 
 
 class ValidatedItem(msgspec.Struct, frozen=True):
-    """An item that can be stored. ``value`` is decoded, ``text`` its JSON; ``index`` is JSON, as it was put."""
+    """A validated item. ``value`` is decoded, ``text`` is its JSON; ``index`` is JSON as in the request."""
 
     path: str
     key: str
@@ -114,8 +110,8 @@ class ValidatedItem(msgspec.Struct, frozen=True):
     ttl_minutes: float | None
 
 
-def validated_item(body: ItemPut, ttl: float) -> ValidatedItem:
-    """``body``, checked. ``ttl``: minutes that it stays where it does not say; 0: for ever. Raises ``Invalid``."""
+def validate_item(body: ItemPut, ttl: float) -> ValidatedItem:
+    """Validate ``body``. ``ttl``: default time to live in minutes; 0: no expiry. Raises ``Invalid``."""
     path, key = namespace_path(body.namespace), key_of(body.key)
     value = _value_in(body.value)
     raw = bytes(body.value)
@@ -134,7 +130,7 @@ def validated_item(body: ItemPut, ttl: float) -> ValidatedItem:
 
 
 def _has_unusual_number(raw: bytes) -> bool:
-    """Whether there may be one; by plain searches, which take a millisecond for the largest value."""
+    """Whether ``raw`` may have one: byte searches, which take 1 ms for the largest value."""
     digits = raw.translate(_AS_DIGITS)
     return any(number in digits for number in _UNUSUAL_NUMBERS)
 
@@ -145,7 +141,7 @@ def _value_in(raw: msgspec.Raw) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(raw)
     except msgspec.DecodeError as error:
-        raise Invalid(f"`value` cannot be stored: {str(error).lower()}.", (("/value", "not acceptable"),)) from error
+        raise Invalid(f"`value` cannot be stored: {str(error).lower()}.", (("/value", "invalid"),)) from error
     if not isinstance(value, dict):
         raise Invalid("`value` must be an object.", (("/value", "must be an object"),))
     return value

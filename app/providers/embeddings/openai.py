@@ -1,4 +1,4 @@
-"""Embeddings over OpenAI's wire: ``POST /embeddings``, which many servers speak."""
+"""Embedder for the OpenAI API: ``POST /embeddings``, which many servers implement."""
 
 import asyncio
 import math
@@ -19,13 +19,13 @@ if TYPE_CHECKING:  # loads aiohttp
     Connect: TypeAlias = Callable[[], tuple[HttpClient, Endpoint]]
 
 VENDOR = "openai"
-NATIVE = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-"""The dimensions of models that are known; a smaller number is asked for."""
+NATIVE_DIMENSIONS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+"""Native dimensions of known models; fewer are requested with ``dimensions``."""
 MAX_TEXTS = 64
 MAX_TEXT_LENGTH = 8000
-"""Characters of a text that are sent."""
-SECONDS = 20.0
-PAUSE_SECONDS = 0.3
+"""Characters; longer texts are truncated."""
+TIMEOUT_SECONDS = 20.0
+RETRY_SECONDS = 0.3
 
 
 class _EmbeddingRow(msgspec.Struct):
@@ -38,9 +38,9 @@ class _EmbeddingResponse(msgspec.Struct):
 
 
 class OpenAIEmbedder:
-    """A model behind ``/embeddings``. ``connect`` gives the client and the endpoint when they are first needed.
+    """A model behind ``/embeddings``. ``connect`` returns the client and the endpoint on first use.
 
-    ``charged`` is called with the owner of texts that were embedded, the model's name and their (estimated) tokens.
+    ``on_usage`` is called after each request with an owner of its texts, the model's name and their estimated tokens.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class OpenAIEmbedder:
         model: str,
         dimensions: int,
         connect: "Connect",
-        charged: Callable[[UUID, str, int], None] = lambda *_: None,
+        on_usage: Callable[[UUID, str, int], None] = lambda *_: None,
     ) -> None:
-        self._charged = charged
+        self._on_usage = on_usage
         self.name = f"{VENDOR}:{model}"
         self.dimensions = dimensions
         self._model = model
@@ -58,13 +58,13 @@ class OpenAIEmbedder:
         self._vendor = Vendor(f"{VENDOR} embeddings")
 
     async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
-        """In requests of up to 64 texts each. Raises ``ModelError``."""
+        """Embed ``texts`` in requests of up to 64 each. Raises ``ModelError``."""
         found: list[Vector] = []
         for start in range(0, len(texts), MAX_TEXTS):
             batch = [text[:MAX_TEXT_LENGTH] for text in texts[start : start + MAX_TEXTS]]
             tenants = set(owners[start : start + MAX_TEXTS])
             scope = FailureScope(str(tenants.pop())) if len(tenants) == 1 else FailureScope()
-            found += await self._patiently(batch, scope)
+            found += await self._with_fresh_keys(batch, scope)
             self._charge(batch, owners[start : start + MAX_TEXTS])
         return found
 
@@ -73,49 +73,49 @@ class OpenAIEmbedder:
         for text, owner in zip(texts, owners, strict=False):
             tokens[owner] = tokens.get(owner, 0) + weight_of_text(text)
         for owner, count in tokens.items():
-            self._charged(owner, self.name, count)
+            self._on_usage(owner, self.name, count)
 
-    async def _patiently(self, texts: list[str], scope: FailureScope) -> list[Vector]:
-        """With either key; where both are refused, with those that are there by now, if they are others."""
+    async def _with_fresh_keys(self, texts: list[str], scope: FailureScope) -> list[Vector]:
+        """Try both keys; if both are refused, reload them and try again if they have changed."""
         try:
-            return await self._with_either(texts, scope)
+            return await self._with_either_key(texts, scope)
         except ModelCredentials:
             if not self._connect()[1].keys.refresh():
                 raise
-        return await self._with_either(texts, scope)
+        return await self._with_either_key(texts, scope)
 
-    async def _with_either(self, texts: list[str], scope: FailureScope) -> list[Vector]:
+    async def _with_either_key(self, texts: list[str], scope: FailureScope) -> list[Vector]:
         client, endpoint = self._connect()
         try:
-            return await self._twice(client, endpoint, texts, scope)
+            return await self._with_retry(client, endpoint, texts, scope)
         except ModelCredentials:
             if endpoint.spare_key is None:
                 raise
-        other = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
-        return await self._twice(client, other, texts, scope._replace(key="spare"))
+        spare = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
+        return await self._with_retry(client, spare, texts, scope._replace(key="spare"))
 
-    async def _twice(
+    async def _with_retry(
         self, client: "HttpClient", endpoint: "Endpoint", texts: list[str], scope: FailureScope
     ) -> list[Vector]:
-        """Ask once more where that may help at once."""
+        """Retry once after a transient error."""
         try:
-            return await self._ask(client, endpoint, texts, scope)
+            return await self._request(client, endpoint, texts, scope)
         except ModelError as error:
             if not error.retryable or (error.retry_after or 0) > 1:
                 raise
-        await asyncio.sleep(PAUSE_SECONDS)
-        return await self._ask(client, endpoint, texts, scope)
+        await asyncio.sleep(RETRY_SECONDS)
+        return await self._request(client, endpoint, texts, scope)
 
-    async def _ask(
+    async def _request(
         self, client: "HttpClient", endpoint: "Endpoint", texts: list[str], scope: FailureScope
     ) -> list[Vector]:
         body: dict[str, object] = {"model": self._model, "input": texts}
-        if NATIVE.get(self._model, self.dimensions) != self.dimensions:
+        if NATIVE_DIMENSIONS.get(self._model, self.dimensions) != self.dimensions:
             body["dimensions"] = self.dimensions
         attempt = self._vendor.begin(scope)
         try:
-            answer = await client.fetch(endpoint, "/embeddings", SECONDS, msgspec.json.encode(body))
-            found = self._read(answer, len(texts))
+            response = await client.fetch(endpoint, "/embeddings", TIMEOUT_SECONDS, msgspec.json.encode(body))
+            found = self._parse(response, len(texts))
             attempt.succeeded()
         except ModelError as error:
             attempt.failed(error)
@@ -124,24 +124,26 @@ class OpenAIEmbedder:
             attempt.abandoned()
         return found
 
-    def _read(self, answer: bytes, count: int) -> list[Vector]:
+    def _parse(self, response: bytes, count: int) -> list[Vector]:
         try:
-            data = sorted(msgspec.json.decode(answer, type=_EmbeddingResponse).data, key=lambda one: one.index)
+            data = sorted(msgspec.json.decode(response, type=_EmbeddingResponse).data, key=lambda one: one.index)
         except msgspec.DecodeError as error:
-            raise ModelProtocol(f"{self.name} sent something that is no list of embeddings", vendor=VENDOR) from error
+            raise ModelProtocol(
+                f"{self.name} sent a response that is not a list of embeddings", vendor=VENDOR
+            ) from error
         if [one.index for one in data] != list(range(count)):
-            raise ModelProtocol(f"{self.name} sent embeddings of other texts than were asked for", vendor=VENDOR)
+            raise ModelProtocol(f"{self.name} sent embeddings of other texts than requested", vendor=VENDOR)
         for one in data:
             if len(one.embedding) != self.dimensions:
                 raise ModelRejected(
-                    f"{self.name} gives {len(one.embedding)} dimensions, the agents file says {self.dimensions}",
+                    f"{self.name} returns {len(one.embedding)} dimensions, the agents file has {self.dimensions}",
                     vendor=VENDOR,
                 )
-        return [self._direction(one.embedding) for one in data]
+        return [self._normalise(one.embedding) for one in data]
 
-    def _direction(self, numbers: list[float]) -> list[float]:
-        """``numbers`` at length 1, which every table can hold."""
+    def _normalise(self, numbers: list[float]) -> list[float]:
+        """Scale a vector to length 1, which 16-bit floats can hold."""
         length = math.sqrt(sum(number * number for number in numbers))
         if not 0 < length < math.inf:
-            raise ModelProtocol(f"{self.name} sent an embedding that points nowhere", vendor=VENDOR)
+            raise ModelProtocol(f"{self.name} sent an embedding without a direction", vendor=VENDOR)
         return [number / length for number in numbers]

@@ -1,4 +1,4 @@
-"""Names → embedders: ``hashing``, ``minilm``, ``openai:model``, or ``none``."""
+"""Build embedders by name: ``hashing``, ``minilm``, ``openai:MODEL`` or ``none``."""
 
 from app.base.errors import UsageError
 from app.infra.cache.namespaces import CacheNamespace
@@ -14,22 +14,22 @@ NONE = "none"
 MAX_DIMENSIONS = 3072
 MIN_DIMENSIONS = 8
 LOCAL = {hashing.NAME: hashing.DIMENSIONS, minilm.NAME: minilm.DIMENSIONS}
-"""The embedders that work in this process, and how many dimensions they have of their own."""
+"""Embedders that run in this process, with their native dimensions."""
 
 
 def is_paid(name: str) -> bool:
-    """Whether the embedder ``name`` is a vendor's, whose tokens are charged."""
+    """Whether the embedder ``name`` is a vendor's, which charges for tokens."""
     return ":" in name
 
 
 def dimensions_of(name: str, given: int) -> int:
-    """How many dimensions the embedder ``name`` has; ``given`` 0 asks for its own. Raises ``UsageError``."""
+    """Return the dimensions of the embedder ``name``; ``given`` 0: its native ones. Raises ``UsageError``."""
     vendor, _, model = name.partition(":")
     if name not in {*LOCAL, NONE} and (vendor != openai.VENDOR or not model):
         raise UsageError(f"unknown embedder {name!r}: use {', '.join(LOCAL)}, openai:MODEL or {NONE}")
     if name == NONE:
         return 0
-    found = given or LOCAL.get(name, 0) or openai.NATIVE.get(model, 0)
+    found = given or LOCAL.get(name, 0) or openai.NATIVE_DIMENSIONS.get(model, 0)
     if not found:
         raise UsageError(f"the embedder {name!r} needs its number of dimensions: give dimensions = …")
     if name == minilm.NAME and found != minilm.DIMENSIONS:
@@ -44,11 +44,11 @@ def dimensions_of(name: str, given: int) -> int:
 
 
 def build_embedder(
-    name: str, dimensions: int, models: ModelRegistry, shelf: CacheNamespace | None = None
+    name: str, dimensions: int, models: ModelRegistry, cache: CacheNamespace | None = None
 ) -> Embedder | None:
-    """The embedder ``name``; None for ``none``. Vectors that cost something to make are kept on ``shelf``.
+    """Build the embedder ``name``, None for ``none``. Vectors that are expensive to make are cached in ``cache``.
 
-    Raises ``UsageError`` as ``dimensions_of`` and for one that is not installed, ``Invalid`` for no key.
+    Raises ``UsageError`` as ``dimensions_of`` and if it is not installed, ``Invalid`` if its API key is missing.
     """
     dimensions = dimensions_of(name, dimensions)
     if name == NONE:
@@ -57,11 +57,11 @@ def build_embedder(
         return HashingEmbedder(dimensions)
     embedder: Embedder
     if name == minilm.NAME:
-        embedder, place = MiniLMEmbedder(), ""
+        embedder, endpoint = MiniLMEmbedder(), ""
     else:
         models.check_openai(name)
-        embedder, place = (
+        embedder, endpoint = (
             OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai, models.charge),
             models.openai_url,
         )
-    return embedder if shelf is None else CachedEmbedder(embedder, shelf, place)
+    return embedder if cache is None else CachedEmbedder(embedder, cache, endpoint)

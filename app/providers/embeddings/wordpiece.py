@@ -1,7 +1,7 @@
-"""Texts as numbers of word pieces, as BERT's uncased models were taught them (https://arxiv.org/abs/1609.08144).
+"""WordPiece tokenizer of BERT's uncased models (https://arxiv.org/abs/1609.08144).
 
-Lower case without accents, punctuation and each Chinese character for itself; a word is cut into the longest pieces
-that the vocabulary has, and one that cannot be cut so is unknown.
+Text is lower-cased without accents; punctuation and Chinese characters are words of their own. A word is split greedily
+into the longest pieces of the vocabulary, and is unknown if that fails.
 """
 
 import unicodedata
@@ -21,36 +21,36 @@ _CJK = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-_UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs"})
+_IGNORED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs"})
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 class WordPieceTokenizer:
-    """A vocabulary: ``pieces`` in the order of their numbers; those within a word begin with ``##``."""
+    """A vocabulary: ``pieces`` in the order of their IDs; those that continue a word begin with ``##``."""
 
     def __init__(self, pieces: Sequence[str]) -> None:
-        self._numbers = {piece: number for number, piece in enumerate(pieces)}
-        self._unknown = self._numbers[UNKNOWN]
-        self._borders = (self._numbers[CLASS], self._numbers[SEPARATOR])
+        self._ids = {piece: number for number, piece in enumerate(pieces)}
+        self._unknown = self._ids[UNKNOWN]
+        self._delimiters = (self._ids[CLASS], self._ids[SEPARATOR])
 
-    def numbers(self, text: str, max_pieces: int) -> list[int]:
-        """``text`` between its borders, ``max_pieces`` numbers in all; what comes after them is not looked at."""
-        first, last = self._borders
+    def encode(self, text: str, max_pieces: int) -> list[int]:
+        """Return the IDs of ``text`` between its delimiters, truncated to ``max_pieces`` in all."""
+        first, last = self._delimiters
         found: list[int] = []
         for word in _words(text):
-            found += self._cut(word)
+            found += self._split(word)
             if len(found) >= max_pieces - 2:
                 break
         return [first, *found[: max_pieces - 2], last]
 
-    def _cut(self, word: str) -> list[int]:
+    def _split(self, word: str) -> list[int]:
         if len(word) > MAX_WORD_LENGTH:
             return [self._unknown]
         found: list[int] = []
         at = 0
         while at < len(word):
             for end in range(len(word), at, -1):
-                number = self._numbers.get(("##" if at else "") + word[at:end])
+                number = self._ids.get(("##" if at else "") + word[at:end])
                 if number is not None:
                     found.append(number)
                     at = end
@@ -61,7 +61,7 @@ class WordPieceTokenizer:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Words and signs of punctuation, one after the other."""
+    """Yield words and punctuation marks in order."""
     word: list[str] = []
     for raw in text.split():
         for character in unicodedata.normalize("NFD", _clean(raw)):
@@ -81,10 +81,10 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _clean(text: str) -> str:
-    """Without control characters, zero bytes and marks of damage."""
+    """Remove control characters, NUL and replacement characters."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(one for one in text if one != "\ufffd" and unicodedata.category(one) not in _UNSEEN)
+    return "".join(one for one in text if one != "\ufffd" and unicodedata.category(one) not in _IGNORED_CATEGORIES)
 
 
 def _is_cjk(character: str) -> bool:

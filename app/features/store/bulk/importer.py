@@ -1,4 +1,4 @@
-"""A file of items into the store of a tenant, batch by batch: each is stored whole or not at all."""
+"""Import JSON lines into a tenant's store, batch by batch; each batch is stored as a whole or not at all."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,31 +11,30 @@ from msgspec.structs import astuple
 from app.base.clock import now
 from app.base.errors import AgentServiceError, Conflict, Invalid, StartError
 from app.base.tasks import Tasks
-from app.features.store.bulk.bulk_copy import BulkLoader, BulkResult, ConflictPolicy
-from app.features.store.bulk.json_lines import MAX_LINE_BYTES, PreparedItem, prepared_item, read
+from app.features.store.bulk.bulk_copy import BulkLoader, BulkResult
+from app.features.store.bulk.json_lines import MAX_LINE_BYTES, PreparedItem, parse_line, prepare_item
+from app.features.store.bulk.sql import ConflictPolicy
 from app.features.store.index.versions import IndexVersions
 
-BATCH = 1000
-BATCH_BYTES = 8 << 20
-"""A batch ends with whichever comes first."""
-TRIES = 5
-"""Of a batch that gets in the way of somebody's puts."""
+MAX_BATCH_ITEMS = 1000
+MAX_BATCH_BYTES = 8 << 20
+MAX_ATTEMPTS = 5
+"""Attempts to store a batch that deadlocks with puts of clients."""
 YIELD_EVERY = 100
-"""Lines that are read before the batch on its way has its turn."""
+"""Lines read between two yields to the event loop, which lets the batch in progress advance."""
 
 NumberedLines = Iterator[tuple[int, bytes | None]]
-"""The number of each line, and its text; None for one that is too long."""
-
+"""The number of each line, and its bytes; None if it is too long."""
 
 NumberedItem = tuple[int, PreparedItem]
-"""An item, and the line that it came from."""
+"""A line number and the item on that line."""
 
 
 class ImportOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to import. Lines before ``first`` and items not at or below ``path`` are passed over.
+    """Options of an import. Lines before ``first`` and items outside ``path`` are skipped.
 
-    ``skip_bad``: lines that cannot be are left out, and the rest goes on. ``dry``: nothing is stored. ``ttl``: minutes
-    that an item stays whose line does not say; 0: for ever. ``vectors`` false: those in the file are not taken.
+    ``skip_bad``: skip invalid lines instead of stopping. ``dry``: store nothing. ``ttl``: default time to live in
+    minutes; 0: no expiry. ``vectors`` False: ignore the vectors in the file.
     """
 
     policy: ConflictPolicy = "replace"
@@ -48,27 +47,27 @@ class ImportOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportCounts(msgspec.Struct):
-    """What has come of the lines so far; ``line`` is the last one of which nothing is left to do.
+    """Counts so far. ``line``: all lines up to this one are done.
 
-    ``bare``: items that were stored and lack vectors.
+    ``filtered``: items outside the path or expired. ``unembedded``: stored items that lack vectors.
     """
 
     line: int = 0
     new: int = 0
     replaced: int = 0
-    kept: int = 0
+    skipped: int = 0
     bad: int = 0
-    passed: int = 0
-    bare: int = 0
+    filtered: int = 0
+    unembedded: int = 0
 
     @property
     def done(self) -> int:
-        """Items that were stored, or would have been."""
+        """Number of items stored, or that a dry run would store."""
         return self.new + self.replaced
 
 
 class ImportBatch:
-    """Items that go out together, each place once."""
+    """Items stored in one transaction, each namespace and key once."""
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], NumberedItem] = {}
@@ -77,60 +76,61 @@ class ImportBatch:
 
     @property
     def full(self) -> bool:
-        """Whether it should go."""
-        return len(self.items) >= BATCH or self.size >= BATCH_BYTES
+        """Whether the batch has reached its size."""
+        return len(self.items) >= MAX_BATCH_ITEMS or self.size >= MAX_BATCH_BYTES
 
 
 class ItemImporter:
-    """Reads lines and hands them to ``loader``. ``bad`` hears of lines that are left out, ``on_progress`` of
-    progress.
+    """Parses lines and stores them with ``loader``.
+
+    ``on_bad_line`` is called with the number and the error of each skipped line, ``on_progress`` after each batch.
     """
 
     def __init__(
         self,
         loader: BulkLoader,
         versions: IndexVersions,
-        rules: ImportOptions,
-        bad: Callable[[int, str], None],
+        options: ImportOptions,
+        on_bad_line: Callable[[int, str], None],
         on_progress: Callable[[ImportCounts], None],
     ) -> None:
         self.counts = ImportCounts()
         self._loader = loader
         self._versions = versions
-        self.rules = rules
-        self._bad = bad
+        self.options = options
+        self._on_bad_line = on_bad_line
         self._on_progress = on_progress
-        self._began: datetime = now()
+        self._started_at: datetime = now()
 
     async def run(self, lines: NumberedLines) -> None:
-        """Import all of ``lines``; ``counts`` says how far it came. Raises ``StartError`` that names the line.
+        """Import all ``lines``; ``counts`` holds the progress. Raises ``StartError`` that names the line.
 
-        While a batch is on its way the next one is read.
+        The next batch is parsed while one is stored.
         """
         tasks = Tasks("import")
         sending: asyncio.Task[StartError | None] | None = None
         batch = ImportBatch()
         try:
             for number, raw in lines:
-                self._take(batch, number, raw)
+                self._add_line(batch, number, raw)
                 if number % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
                 if batch.full:
-                    await _sent(sending)
-                    sending = tasks.start(self._send(batch), name="batch")
+                    await _finish(sending)
+                    sending = tasks.start(self._store_batch(batch), name="batch")
                     batch = ImportBatch()
         except StartError:
-            await _sent(sending)  # what is wrong with a later line does not undo it
+            await _finish(sending)  # a bad line does not undo the batch before it
             raise
         else:
-            await _sent(sending)
-            await _sent(tasks.start(self._send(batch), name="batch"))
+            await _finish(sending)
+            await _finish(tasks.start(self._store_batch(batch), name="batch"))
         finally:
             await tasks.aclose()
 
-    def _take(self, batch: ImportBatch, number: int, raw: bytes | None) -> None:
+    def _add_line(self, batch: ImportBatch, number: int, raw: bytes | None) -> None:
         batch.last = number
-        if number < self.rules.first or (raw is not None and not raw.strip()):
+        if number < self.options.first or (raw is not None and not raw.strip()):
             return
         try:
             if raw is None:
@@ -140,45 +140,45 @@ class ItemImporter:
                 self._add(batch, (number, item), len(raw))
         except AgentServiceError as error:
             self.counts.bad += 1
-            if not self.rules.skip_bad:
+            if not self.options.skip_bad:
                 raise StartError(f"line {number}: {error}") from error
-            self._bad(number, str(error))
+            self._on_bad_line(number, str(error))
 
     def _item(self, raw: bytes) -> PreparedItem | None:
-        """The item of a line; None where it is passed over."""
-        line = read(raw)
-        if not self.rules.vectors:
+        """Parse a line. Return None if the item is filtered out."""
+        line = parse_line(raw)
+        if not self.options.vectors:
             line = msgspec.structs.replace(line, vector=None, vectors=())
-        item = prepared_item(line, self.rules.ttl, self._versions.serving, self._versions.building)
-        if not item.path.startswith(self.rules.path) or (line.expires_at and line.expires_at <= self._began):
-            self.counts.passed += 1
+        item = prepare_item(line, self.options.ttl, self._versions.serving, self._versions.building)
+        if not item.path.startswith(self.options.path) or (line.expires_at and line.expires_at <= self._started_at):
+            self.counts.filtered += 1
             return None
         return item
 
     def _add(self, batch: ImportBatch, item: NumberedItem, size: int) -> None:
-        place = (item[1].path, item[1].key)
-        if place in batch.items:
-            if self.rules.policy == "fail":
-                raise Conflict("Another line before has the same namespace and key.")
-            if self.rules.policy == "keep":
-                self.counts.kept += 1
+        name = (item[1].path, item[1].key)
+        if name in batch.items:
+            if self.options.policy == "fail":
+                raise Conflict("An earlier line has the same namespace and key.")
+            if self.options.policy == "keep":
+                self.counts.skipped += 1
                 return
             self.counts.replaced += 1
-        batch.items[place] = item
+        batch.items[name] = item
         batch.size += size
 
-    async def _send(self, batch: ImportBatch) -> StartError | None:
-        """What has kept the batch from being stored."""
+    async def _store_batch(self, batch: ImportBatch) -> StartError | None:
+        """Store ``batch``. Return the error if it failed."""
         items = list(batch.items.values())
-        if items and not self.rules.dry:
+        if items and not self.options.dry:
             try:
                 stored = await self._store(items)
             except StartError as error:
                 return error
             self.counts.new += stored.new
             self.counts.replaced += stored.replaced
-            self.counts.kept += stored.kept
-            self.counts.bare += stored.bare
+            self.counts.skipped += stored.skipped
+            self.counts.unembedded += stored.unembedded
         else:
             self.counts.new += len(items)
         self.counts.line = batch.last
@@ -186,7 +186,7 @@ class ItemImporter:
         return None
 
     async def _store(self, items: list[NumberedItem]) -> BulkResult:
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 return await self._loader.store([item for _, item in items])
             except asyncpg.DeadlockDetectedError:
@@ -194,27 +194,27 @@ class ItemImporter:
             except Conflict as error:
                 raise StartError(f"{error}: give --on-conflict keep or replace") from error
             except asyncpg.DataError as error:
-                return await self._halves(items, str(error))
+                return await self._bisect(items, str(error))
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise StartError(f"the database fails ({type(error).__name__}: {error})") from error
         raise StartError("the database is too busy with the same items: try again")
 
-    async def _halves(self, items: list[NumberedItem], reason: str) -> BulkResult:
-        """Store ``items``, among which there is one that the database does not take, without it."""
+    async def _bisect(self, items: list[NumberedItem], reason: str) -> BulkResult:
+        """Store ``items`` without those that the database rejects, by halving the batch."""
         number = items[0][0]
-        if not self.rules.skip_bad:
+        if not self.options.skip_bad:
             where = f"line {number}" if len(items) == 1 else f"one of the lines {number} to {items[-1][0]}"
-            raise StartError(f"{where}: the database does not take it: {reason}")
+            raise StartError(f"{where}: the database rejects it: {reason}")
         if len(items) == 1:
             self.counts.bad += 1
-            self._bad(number, f"The database does not take it: {reason}.")
+            self._on_bad_line(number, f"The database rejects it: {reason}.")
             return BulkResult()
         middle = len(items) // 2
         first, second = await self._store(items[:middle]), await self._store(items[middle:])
         return BulkResult(*(sum(both) for both in zip(astuple(first), astuple(second), strict=True)))
 
 
-async def _sent(sending: "asyncio.Task[StartError | None] | None") -> None:
-    """Wait for a batch. Raises what has kept it from being stored."""
+async def _finish(sending: "asyncio.Task[StartError | None] | None") -> None:
+    """Wait for a batch. Raises its ``StartError`` if it failed."""
     if sending is not None and (error := await sending) is not None:
         raise error

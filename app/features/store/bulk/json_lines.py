@@ -1,7 +1,7 @@
-"""Items as lines of a file: JSON, one a line, in the shape that a put has, with times and vectors if they are known.
+"""Items as JSON lines: the body of a put with optional timestamps and vectors.
 
-A vector in a file is taken as one of the embedder that the agents file names for its namespace, in 16-bit numbers as
-the tables have them.
+A vector in a file is taken as one of the embedder that the agents file names for its namespace, and stored as 16-bit
+floats like every vector.
 """
 
 import math
@@ -17,19 +17,19 @@ from app.base.errors import AgentServiceError, Invalid
 from app.base.ids import new_id
 from app.base.json_scan import check
 from app.features.store.index.fields import MAX_TEXTS, words_of
-from app.features.store.index.indexing import Fields, texts_in
+from app.features.store.index.indexing import Fields, indexed_texts
 from app.features.store.index.versions import IndexVersion, VectorSpace
 from app.features.store.structs import ItemPut
-from app.features.store.validation import ValidatedItem, validated_item
+from app.features.store.validation import ValidatedItem, validate_item
 
 MAX_LINE_BYTES = 4 << 20
-"""Bytes: a value, and sixteen vectors of the widest kind."""
+"""Room for a value and sixteen vectors of the widest kind."""
 
 
 class ItemLine(ItemPut, kw_only=True):
-    """A line. ``vectors`` are those of the texts that are indexed, in their order; ``vector`` is that of the only one.
+    """A line. ``vectors`` are those of the indexed texts, in order; ``vector`` is a single one.
 
-    ``embedder`` tells who made them; left out: the one that makes them here.
+    ``embedder``: the embedder that made them; left out: the one configured here.
     """
 
     created_at: datetime | None = None
@@ -41,16 +41,16 @@ class ItemLine(ItemPut, kw_only=True):
 
 
 class PackedVector(msgspec.Struct, frozen=True):
-    """A vector as pgvector receives it (``halfvec``'s binary form), for the table of ``width``."""
+    """A vector in ``halfvec``'s binary format, for the table of ``width``."""
 
     width: int
     space: int
     part: int
-    halves: bytes
+    data: bytes
 
 
 class PreparedItem(msgspec.Struct, frozen=True, kw_only=True):
-    """An item as it goes into the tables; see ``app.features.store.index.indexing.PutEntry``."""
+    """A row of ``store_items`` with its vectors; see ``app.features.store.index.indexing.PutEntry``."""
 
     path: str
     key: str
@@ -69,8 +69,8 @@ class PreparedItem(msgspec.Struct, frozen=True, kw_only=True):
 _decode = msgspec.json.Decoder(ItemLine).decode
 
 
-def read(raw: bytes) -> ItemLine:
-    """The line in ``raw``. Raises ``AgentServiceError`` with what is wrong with it."""
+def parse_line(raw: bytes) -> ItemLine:
+    """Parse a line. Raises ``Invalid`` with the reason."""
     try:
         check(raw, "The line")
         return _decode(raw)
@@ -80,13 +80,12 @@ def read(raw: bytes) -> ItemLine:
         raise Invalid(str(error)) from error
 
 
-def prepared_item(line: ItemLine, ttl: float, serving: IndexVersion, building: IndexVersion | None) -> PreparedItem:
-    """What is stored of ``line``. ``ttl`` is as in ``validated_item``. Raises ``Invalid``.
+def prepare_item(line: ItemLine, ttl: float, serving: IndexVersion, building: IndexVersion | None) -> PreparedItem:
+    """Validate ``line`` and return its row. ``ttl`` is as in ``validate_item``. Raises ``Invalid``.
 
-    An item whose vectors are not all here is stored with none that is missing, and a version that says so: they are
-    made in the background.
+    The version of an item that lacks vectors is lower than the newest, so that the backfill makes them.
     """
-    item = validated_item(line, ttl)
+    item = validate_item(line, ttl)
     for name, time in (
         ("created_at", line.created_at),
         ("updated_at", line.updated_at),
@@ -95,18 +94,18 @@ def prepared_item(line: ItemLine, ttl: float, serving: IndexVersion, building: I
         if time is not None and time.tzinfo is None:
             raise Invalid(f"`{name}` has no time zone: end it with Z or an offset.")
     if line.expires_at is not None and item.ttl_minutes is None:
-        raise Invalid("`expires_at` goes with `ttl`: the minutes for which a read prolongs it.")
+        raise Invalid("`expires_at` needs `ttl`: the minutes for which a read extends it.")
     newest = building or serving
     vectors, version = _vectors(line, item, serving), 0
-    if vectors or not _wanted(serving, item, line.index):
-        version = serving.number if building is None or _wanted(building, item, line.index) else building.number
+    if vectors or not _vector_count(serving, item, line.index):
+        version = serving.number if building is None or _vector_count(building, item, line.index) else building.number
     return PreparedItem(
         path=item.path,
         key=item.key,
         item_id=new_id(),
         value=item.text,
         index=item.index,
-        words=words_of(texts_in(newest, item.path, item.value, line.index)),
+        words=words_of(indexed_texts(newest, item.path, item.value, line.index)),
         version=version,
         ttl_minutes=item.ttl_minutes,
         expires_at=line.expires_at,
@@ -116,10 +115,10 @@ def prepared_item(line: ItemLine, ttl: float, serving: IndexVersion, building: I
     )
 
 
-def _wanted(version: IndexVersion, item: ValidatedItem, fields: Fields) -> int:
-    """How many vectors the item has in ``version``."""
+def _vector_count(version: IndexVersion, item: ValidatedItem, fields: Fields) -> int:
+    """Return the number of vectors that the item has in ``version``."""
     _, space = version.index(item.path)
-    return 0 if space is None else len(texts_in(version, item.path, item.value, fields)[:MAX_TEXTS])
+    return 0 if space is None else len(indexed_texts(version, item.path, item.value, fields)[:MAX_TEXTS])
 
 
 def _vectors(line: ItemLine, item: ValidatedItem, version: IndexVersion) -> list[PackedVector]:
@@ -131,24 +130,24 @@ def _vectors(line: ItemLine, item: ValidatedItem, version: IndexVersion) -> list
         raise Invalid("`vectors`: items in this namespace have none (embedder none): leave them out.")
     if line.embedder and line.embedder != index.embedder:
         raise Invalid(
-            f"`embedder`: the vectors are of {line.embedder[:100]}, those of this namespace of {index.embedder}: leave "
-            "the vectors out, and they are made anew."
+            f"`embedder`: the vectors were made by {line.embedder[:100]}, this namespace uses {index.embedder}: leave "
+            "the vectors out to have them generated again."
         )
-    wanted = _wanted(version, item, line.index)
-    if len(given) != wanted:
-        raise Invalid(f"`vectors`: there are {len(given)}, the item has {wanted} texts that are indexed.")
-    return [_packed(space, part, numbers) for part, numbers in enumerate(given)]
+    expected = _vector_count(version, item, line.index)
+    if len(given) != expected:
+        raise Invalid(f"`vectors`: the line has {len(given)}, the item has {expected} indexed texts.")
+    return [_pack(space, part, numbers) for part, numbers in enumerate(given)]
 
 
-def _packed(space: VectorSpace, part: int, numbers: Sequence[Any]) -> PackedVector:
+def _pack(space: VectorSpace, part: int, numbers: Sequence[Any]) -> PackedVector:
     if len(numbers) != space.dimensions:
         raise Invalid(f"`vectors/{part}` has {len(numbers)} numbers, those of this namespace have {space.dimensions}.")
     try:
         if not math.isfinite(math.fsum(numbers)):
             raise OverflowError
-        halves = struct.pack(f">HH{len(numbers)}e{2 * (space.width - len(numbers))}x", space.width, 0, *numbers)
+        data = struct.pack(f">HH{len(numbers)}e{2 * (space.width - len(numbers))}x", space.width, 0, *numbers)
     except OverflowError as error:
         raise Invalid(f"`vectors/{part}` has a number beyond 65504.") from error
-    if not any(halves[4:]):
-        raise Invalid(f"`vectors/{part}` points nowhere: all its numbers are 0.")
-    return PackedVector(space.width, space.number, part, halves)
+    if not any(data[4:]):
+        raise Invalid(f"`vectors/{part}` has no direction: all its numbers are 0.")
+    return PackedVector(space.width, space.number, part, data)

@@ -1,7 +1,7 @@
-"""What of a value is looked at by searches with a ``query``: fields → texts. Pure.
+"""Extract the indexed texts of a value by field paths. Pure.
 
-``$`` is the whole value; ``a.b`` a field of a field; ``items[0]``, ``items[-1]`` and ``items[*]`` are elements. Each
-text has a vector of its own.
+``$`` is the whole value; ``a.b`` a nested field; ``items[0]``, ``items[-1]`` and ``items[*]`` are elements. Each text
+has its own vector.
 """
 
 import re
@@ -13,9 +13,9 @@ from app.base.errors import Invalid
 WHOLE = "$"
 MAX_FIELDS = 32
 MAX_TEXTS = 16
-"""Texts of one item that get a vector; the first ones do."""
+"""The first texts of an item, which get a vector."""
 MAX_INDEXED_CHARACTERS = 100_000
-"""Characters of one item that the full text search looks at."""
+"""Characters of an item that full text search indexes."""
 MAX_PATH_LENGTH = 200
 
 _PART = re.compile(r"([^.\[\]]+)|\[(-?\d{1,9}|\*)\]")
@@ -23,7 +23,7 @@ _FIELD = re.compile(r"\$|[^.\[\]]+(?:\[(?:-?\d{1,9}|\*)\])*(?:\.[^.\[\]]+(?:\[(?
 
 
 def check_fields(fields: Sequence[str]) -> None:
-    """Raises ``Invalid`` for a field that cannot be read."""
+    """Raise ``Invalid`` if a field path is invalid."""
     if len(fields) > MAX_FIELDS:
         raise Invalid(f"`index` has more than {MAX_FIELDS} fields.", (("/index", "too many"),))
     for number, field in enumerate(fields):
@@ -31,42 +31,43 @@ def check_fields(fields: Sequence[str]) -> None:
             shown = field if len(field) <= 100 else f"{field[:100]}…"
             raise Invalid(
                 f"`index` has the field {shown!r}: write it like title, meta.title, parts[0], parts[*].text or $.",
-                ((f"/index/{number}", "no field"),),
+                ((f"/index/{number}", "invalid field"),),
             )
 
 
 def texts_of(value: dict[str, Any], fields: Sequence[str]) -> list[str]:
-    """The texts that ``fields`` name, in their order; what is not there or empty is left out."""
+    """Return the texts of ``fields``, in order, without missing and empty ones."""
     found: list[str] = []
     for field in fields:
         if field == WHOLE:
             found.append("\n".join(_lines(value, "")))
         else:
-            found += ["\n".join(_lines(place, "")) for place in _places(value, field.removeprefix(f"{WHOLE}."))]
+            found += ["\n".join(_lines(match, "")) for match in _resolve(value, field.removeprefix(f"{WHOLE}."))]
     return [text for text in found if text.strip()]
 
 
 def words_of(texts: Sequence[str]) -> str | None:
-    """The text for the full text search; None where there is none."""
+    """Return the text for full text search, None if it is empty."""
     return "\n".join(texts)[:MAX_INDEXED_CHARACTERS] or None
 
 
-def _places(value: Any, field: str) -> list[Any]:
-    places = [value]
+def _resolve(value: Any, field: str) -> list[Any]:
+    """Return the values at a field path."""
+    found = [value]
     for match in _PART.finditer(field):
         name, number = match.groups()
         if name is not None:
-            places = [place[name] for place in places if isinstance(place, dict) and name in place]
+            found = [one[name] for one in found if isinstance(one, dict) and name in one]
         elif number == "*":
-            places = [element for place in places if isinstance(place, list) for element in place]
+            found = [element for one in found if isinstance(one, list) for element in one]
         else:
             at = int(number)
-            places = [place[at] for place in places if isinstance(place, list) and -len(place) <= at < len(place)]
-    return places
+            found = [one[at] for one in found if isinstance(one, list) and -len(one) <= at < len(one)]
+    return found
 
 
 def _lines(value: Any, name: str) -> Iterator[str]:
-    """What a person would read of ``value``: a line a leaf, behind the name of its field."""
+    """Yield one line for each leaf of ``value``, prefixed with the name of its field."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _lines(inner, key)

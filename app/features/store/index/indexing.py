@@ -1,7 +1,4 @@
-"""Items and questions → what the index holds of them: words and vectors.
-
-Puts, in groups: many at once share a round trip and a commit.
-"""
+"""Index items and search queries (words and vectors), and write items in group commits."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +11,7 @@ import structlog
 from app.base.errors import ModelError
 from app.features.store.index.fields import MAX_TEXTS, texts_of, words_of
 from app.features.store.index.versions import IndexVersion, IndexVersions, VectorSpace
-from app.features.store.queries import PUT, PUT_VECTORS
+from app.features.store.queries import PUT, insert_vectors
 from app.infra.db.engine import Database
 from app.infra.db.group_commit import GroupCommitter
 from app.providers.embeddings.port import Vector as Numbers
@@ -22,7 +19,7 @@ from app.providers.embeddings.registry import is_paid
 
 
 class ItemVector(msgspec.Struct, frozen=True):
-    """A vector of an item's text number ``part``, in the table of ``width``; ``text`` as pgvector reads it."""
+    """The vector of an item's text number ``part``, for the table of ``width``; ``text`` is pgvector's text format."""
 
     width: int
     space: int
@@ -31,7 +28,7 @@ class ItemVector(msgspec.Struct, frozen=True):
 
 
 class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An item to store. ``value`` and ``index`` are JSON; ``words`` is text to search in, None for none."""
+    """An item to store. ``value`` and ``index`` are JSON; ``words`` is the text for full text search."""
 
     tenant_id: UUID
     namespace: str
@@ -48,8 +45,8 @@ class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
 _FIELDS = ("tenant_id", "namespace", "key", "item_id", "value", "index", "words", "version", "ttl_minutes")
 
 
-async def put(connection: asyncpg.Connection, items: Sequence[PutEntry]) -> list[None]:
-    """Store ``items``, each at another place, with their vectors, in one statement."""
+async def put_items(connection: asyncpg.Connection, items: Sequence[PutEntry]) -> list[None]:
+    """Store ``items``, whose names are distinct, with their vectors, in one statement."""
     columns: list[list[object]] = [[getattr(item, field) for item in items] for field in _FIELDS]
     statement = PUT
     for width in sorted({vector.width for item in items for vector in item.vectors}):
@@ -59,24 +56,30 @@ async def put(connection: asyncpg.Connection, items: Sequence[PutEntry]) -> list
             for vector in item.vectors
             if vector.width == width
         ]
-        statement += PUT_VECTORS(width, len(columns))
+        statement += insert_vectors(width, len(columns))
         columns += [list(column) for column in zip(*rows, strict=True)]
     await connection.execute(f"{statement} select", *columns)
     return [None] * len(items)
 
 
 class ItemWriter:
-    """Stores items."""
+    """Stores items in group commits: concurrent puts share a round trip and a commit."""
 
     def __init__(self, database: Database) -> None:
         self._groups: GroupCommitter[PutEntry, None] = GroupCommitter(
-            "store", database, put, key=lambda item: (item.tenant_id, item.namespace, item.key)
+            "store", database, put_items, key=lambda item: (item.tenant_id, item.namespace, item.key)
         )
-        self.start = self._groups.start
-        self.aclose = self._groups.aclose
+
+    def start(self) -> None:
+        """Start to accept puts."""
+        self._groups.start()
+
+    async def aclose(self) -> None:
+        """Stop; puts in progress fail with ``Unavailable``."""
+        await self._groups.aclose()
 
     async def put(self, item: PutEntry) -> None:
-        """Store ``item`` in place of what is there. It is durable when this returns."""
+        """Store or replace ``item``. It is durable when this returns."""
         await self._groups.submit(item)
 
 
@@ -87,7 +90,7 @@ Fields = bool | list[str] | None
 
 
 class IndexData(msgspec.Struct, frozen=True):
-    """What is stored beside an item. ``version``: the newest whose vectors are all there."""
+    """What the index holds of an item. ``version``: the newest one whose vectors are complete."""
 
     words: str | None
     version: int
@@ -95,7 +98,7 @@ class IndexData(msgspec.Struct, frozen=True):
 
 
 class NeighbourQuery(msgspec.Struct, frozen=True):
-    """Where to look for the neighbours of a question: in the table of ``width``, in ``space``, around ``vector``."""
+    """A nearest-neighbour query: ``vector``, in ``space`` of the table of ``width``."""
 
     width: int
     space: int
@@ -103,12 +106,12 @@ class NeighbourQuery(msgspec.Struct, frozen=True):
 
 
 class ItemIndexer:
-    """Makes what is stored beside items, and what is asked for. An embedder that fails never fails a request."""
+    """Indexes items and search queries. A failing embedder never fails a request."""
 
     def __init__(self, versions: IndexVersions) -> None:
         self._versions = versions
         self.admit: Callable[[UUID], Awaitable[None]] | None = None
-        """Raises ``Limited`` for a tenant that may have no more embedded by an embedder that costs money."""
+        """Called before a paid embedder; raises ``Limited`` if the tenant has spent its budget."""
 
     async def _admit(self, owner: UUID | None, versions: Iterable[IndexVersion | None], path: str) -> None:
         if owner is None or self.admit is None:
@@ -117,17 +120,19 @@ class ItemIndexer:
         if any(embedder is not None and is_paid(embedder.name) for embedder in embedders):
             await self.admit(owner)
 
-    async def item(self, path: str, value: dict[str, Any], fields: Fields, owner: UUID | None = None) -> IndexData:
-        """What is stored beside one item of the tenant ``owner``."""
-        (indexed,) = await self.items(path, [value], fields, owner)
+    async def index_item(
+        self, path: str, value: dict[str, Any], fields: Fields, owner: UUID | None = None
+    ) -> IndexData:
+        """Index one item of the tenant ``owner``. Raises ``Limited``."""
+        (indexed,) = await self.index_items(path, [value], fields, owner)
         return indexed
 
-    async def items(
+    async def index_items(
         self, path: str, values: Sequence[dict[str, Any]], fields: Fields, owner: UUID | None = None
     ) -> list[IndexData]:
-        """Words, and the vectors of the version that serves and of the one that is on its way; embedded together.
+        """Index items at ``path``: words, and vectors of the serving version and of the one being built.
 
-        Raises ``Limited`` where the owner's budget is spent.
+        Raises ``Limited`` if the owner's budget is spent.
         """
         serving, building = self._versions.serving, self._versions.building
         if fields is False:
@@ -139,71 +144,68 @@ class ItemIndexer:
             if version is None:
                 continue
             try:
-                texts = [(path, texts_in(version, path, one, fields)) for one in values]
-                found = await vectors_of(version, texts, [owner] * len(values))
+                texts = [(path, indexed_texts(version, path, one, fields)) for one in values]
+                found = await embed_items(version, texts, [owner] * len(values))
             except ModelError as error:
                 log.warning("item_not_embedded", version=version.number, error=type(error).__name__, reason=str(error))
             else:
                 newest = version.number
                 for of_one, others in zip(vectors, found, strict=True):
                     of_one.extend(others)
-        words = [words_of(texts_in(building or serving, path, one, fields)) for one in values]
+        words = [words_of(indexed_texts(building or serving, path, one, fields)) for one in values]
         return [IndexData(one, newest, some) for one, some in zip(words, vectors, strict=True)]
 
-    async def question(self, path: str, text: str, owner: UUID | None = None) -> list[NeighbourQuery]:
-        """Where items at or below ``path`` that are like ``text`` lie; nowhere while the embedder fails.
+    async def index_query(self, path: str, text: str, owner: UUID | None = None) -> list[NeighbourQuery]:
+        """Return a nearest-neighbour query for each space at and below ``path``, none while its embedder fails.
 
-        ``owner`` is the tenant who asks. Raises ``Limited`` where its budget is spent.
+        ``owner`` is the tenant of the search. Raises ``Limited`` if its budget is spent.
         """
         found: list[NeighbourQuery] = []
         await self._admit(owner, (self._versions.serving,), path)
         for space in self._versions.serving.spaces(path):
             try:
-                (numbers,) = await embedded(space, [text], [owner])
+                (numbers,) = await embed_texts(space, [text], [owner])
             except ModelError as error:
-                log.warning("question_not_embedded", error=type(error).__name__, reason=str(error))
+                log.warning("query_not_embedded", error=type(error).__name__, reason=str(error))
             else:
-                found.append(NeighbourQuery(space.width, space.number, written(numbers, space.width)))
+                found.append(NeighbourQuery(space.width, space.number, vector_literal(numbers, space.width)))
         return found
 
 
-def texts_in(version: IndexVersion, path: str, value: dict[str, Any], fields: Fields) -> list[str]:
-    """The texts that ``version`` looks at in an item at ``path``."""
+def indexed_texts(version: IndexVersion, path: str, value: dict[str, Any], fields: Fields) -> list[str]:
+    """Return the texts that ``version`` indexes of an item at ``path``."""
     if fields is False:
         return []
     return texts_of(value, fields if isinstance(fields, list) else version.index(path)[0].fields)
 
 
-async def vectors_of(
+async def embed_items(
     version: IndexVersion, items: Sequence[tuple[str, Sequence[str]]], owners: Sequence[UUID | None] = ()
 ) -> list[list[ItemVector]]:
-    """The vectors in ``version`` of items, each given by its path and its texts. Raises ``ModelError``.
-
-    ``owners`` are the tenants whose items they are.
-    """
+    """Return the vectors in ``version`` of items, given as paths and texts, of ``owners``. Raises ``ModelError``."""
     found: list[list[ItemVector]] = [[] for _ in items]
-    wanted: dict[VectorSpace, list[tuple[int, int, str]]] = {}
+    by_space: dict[VectorSpace, list[tuple[int, int, str]]] = {}
     for number, (path, texts) in enumerate(items):
         _, space = version.index(path)
         if space is not None:
-            wanted.setdefault(space, []).extend((number, part, text) for part, text in enumerate(texts[:MAX_TEXTS]))
-    for space, asked in wanted.items():
-        if asked:
-            text_owners = [owners[number] for number, _, _ in asked] if owners else []
-            vectors = await embedded(space, [text for _, _, text in asked], text_owners)
-            for (number, part, _), vector in zip(asked, vectors, strict=True):
-                found[number].append(ItemVector(space.width, space.number, part, written(vector, space.width)))
+            by_space.setdefault(space, []).extend((number, part, text) for part, text in enumerate(texts[:MAX_TEXTS]))
+    for space, entries in by_space.items():
+        if entries:
+            text_owners = [owners[number] for number, _, _ in entries] if owners else []
+            vectors = await embed_texts(space, [text for _, _, text in entries], text_owners)
+            for (number, part, _), vector in zip(entries, vectors, strict=True):
+                found[number].append(ItemVector(space.width, space.number, part, vector_literal(vector, space.width)))
     return found
 
 
-async def embedded(space: VectorSpace, texts: Sequence[str], owners: Sequence[UUID | None] = ()) -> list[Numbers]:
-    """The vectors in ``space`` of ``texts``, which are those of ``owners``. Raises ``ModelError``."""
+async def embed_texts(space: VectorSpace, texts: Sequence[str], owners: Sequence[UUID | None] = ()) -> list[Numbers]:
+    """Embed the ``texts`` of ``owners`` in ``space``. Raises ``ModelError``."""
     if space.embedder is None:
-        raise ModelError("the embedder of these vectors cannot be had any more")
+        raise ModelError("the embedder of these vectors is no longer available")
     return await space.embedder.embed(texts, [owner for owner in owners if owner is not None])
 
 
-def written(numbers: Numbers, width: int) -> str:
-    """A vector as pgvector reads it, filled up with zeros. Halves keep three digits: five are enough."""
+def vector_literal(numbers: Numbers, width: int) -> str:
+    """Format a vector for pgvector, padded with zeros. 16-bit floats have three digits: five are enough."""
     digits = [format(number, ".5g") if number else "0" for number in numbers]
     return f"[{','.join(digits)}{',0' * (width - len(digits))}]"

@@ -1,4 +1,4 @@
-"""The ``filter`` of a search → SQL, over an item called ``i``."""
+"""Compile the ``filter`` of a search to SQL conditions on an item aliased ``i``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,32 +8,29 @@ import msgspec
 from app.base.errors import Invalid
 
 MAX_CONDITIONS = 32
-"""Conditions of one filter."""
-
 MAX_FILTER_BYTES = 100_000
-"""Bytes of a filter."""
 
 ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 OPERATORS = ("$eq", "$ne", *ORDER)
 
 
 class FilterCondition(msgspec.Struct, frozen=True):
-    """What an item must fulfil: SQL with ``{}`` for each of its ``values``, which are parameters of a type."""
+    """A condition in SQL, with ``{}`` for each parameter in ``values``: (value, type)."""
 
     text: str
     values: tuple[tuple[Any, str], ...] = ()
 
 
-def conditions_of(wanted: Mapping[str, Any] | None, column: str = "i.value") -> list[FilterCondition]:
-    """What the JSON in ``column`` must fulfil. Raises ``Invalid`` for an operator or an operand that there is not."""
-    if not wanted:
+def conditions_of(filter_: Mapping[str, Any] | None, column: str = "i.value") -> list[FilterCondition]:
+    """Return the conditions on the JSON in ``column``. Raises ``Invalid`` if an operator or an operand is invalid."""
+    if not filter_:
         return []
-    if len(msgspec.json.encode(wanted)) > MAX_FILTER_BYTES:
+    if len(msgspec.json.encode(filter_)) > MAX_FILTER_BYTES:
         raise _bad(f"`filter` is larger than {MAX_FILTER_BYTES} bytes.", "/filter")
     found: list[FilterCondition] = []
-    for field, value in wanted.items():
+    for field, value in filter_.items():
         if isinstance(value, dict) and any(name.startswith("$") for name in value):
-            found += [_compared(column, field, name, operand) for name, operand in value.items()]
+            found += [_comparison(column, field, name, operand) for name, operand in value.items()]
         else:
             found.append(_equal(column, field, value))
     if len(found) > MAX_CONDITIONS:
@@ -41,7 +38,7 @@ def conditions_of(wanted: Mapping[str, Any] | None, column: str = "i.value") -> 
     return found
 
 
-def _compared(column: str, field: str, name: str, operand: Any) -> FilterCondition:
+def _comparison(column: str, field: str, name: str, operand: Any) -> FilterCondition:
     if name not in OPERATORS:
         raise _bad(
             f"`filter.{field[:100]}` has the unknown operator {name[:100]!r}: use {', '.join(OPERATORS)}.",
@@ -54,20 +51,20 @@ def _compared(column: str, field: str, name: str, operand: Any) -> FilterConditi
         return FilterCondition(f"not ({equal.text})", equal.values)
     key = (field, "text")
     if isinstance(operand, str):
-        kind, compared, other = "string", f'({column} ->> {{}}) collate "C"', (operand, "text")
+        kind, left, right = "string", f'({column} ->> {{}}) collate "C"', (operand, "text")
     elif isinstance(operand, bool) or not isinstance(operand, int | float):
         raise _bad(
             f"`filter.{field[:100]}.{name}` compares with a number or a string.", f"/filter/{_escaped(field)}/{name}"
         )
     else:
-        kind, compared, other = "number", f"{column} -> {{}}", _json(operand)
+        kind, left, right = "number", f"{column} -> {{}}", _json(operand)
     return FilterCondition(
-        f"(jsonb_typeof({column} -> {{}}) = '{kind}' and {compared} {ORDER[name]} {{}})", (key, key, other)
+        f"(jsonb_typeof({column} -> {{}}) = '{kind}' and {left} {ORDER[name]} {{}})", (key, key, right)
     )
 
 
 def _equal(column: str, field: str, value: Any) -> FilterCondition:
-    """A field that is not there is as one that is null."""
+    """A missing field equals null."""
     return FilterCondition(f"coalesce({column} -> {{}}, 'null') = {{}}", ((field, "text"), _json(value)))
 
 

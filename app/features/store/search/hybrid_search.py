@@ -1,8 +1,8 @@
-"""Searches by a question: the nearest vectors and the best words, fused by reciprocal rank.
+"""Hybrid search: rankings by nearest vectors and by words, combined by reciprocal rank fusion.
 
-Where few vectors come into question each of them is compared. Where many do, the index of vectors is walked on until
-enough of them have passed (pgvector's iterative scan): without it a tenant that owns a hundredth of the rows would find
-a twentieth of what it should. Should the walk end early, each vector is compared after all.
+A scope with few vectors is scanned exactly. A large one is searched with pgvector's iterative HNSW scan, which runs
+until enough vectors have passed the filter: without it a tenant with 1 % of the rows would find 5 % of its neighbours.
+If the scan ends early, the scope is scanned exactly after all.
 """
 
 import functools
@@ -16,38 +16,38 @@ from app.base.offload import MAX_ANSWER_BYTES
 from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.filters import FilterCondition
 from app.features.store.search.lexical_ranking import LexicalQuery, LexicalRanking
-from app.features.store.search.sql import EF_SEARCH, BoundSql, SearchScope, exact_scan, hnsw_scan, page
+from app.features.store.search.sql import EF_SEARCH, BoundSql, SearchScope, exact_scan, hnsw_scan, items_page
 from app.features.store.search.statistics import VectorCount, VectorCounts, at_least
 
 MAX_DEPTH = 1000
-"""Items behind which a search by a question has no pages."""
+"""Limit plus offset of a search with a query."""
 
 DEPTHS = (10, 50, 200, MAX_DEPTH)
-"""Down to which places the vectors are walked to: pages above the same of them are cut from one ranking."""
+"""Depths of rankings; all pages within one depth are cut from the same ranking."""
 
 MIN_POOL = 50
-"""What each ranking gives to the fusion, where that costs next to nothing."""
+"""Minimum number of items that each ranking contributes to the fusion."""
 
-SPARE = 10
-"""Items more than a page needs, for what may be over, or there with several vectors."""
+SPARE_ITEMS = 10
+"""Ranked in addition to a page, for items that have expired or have several vectors."""
 
-FEW = 2
-"""Items more than a page needs that are fetched at first."""
+SPARE_ROWS = 2
+"""Fetched in addition to a page at first."""
 
-AT_ONCE = 32
-"""Items read by one statement: with the largest values these are as many bytes as an answer may have."""
+FETCH_SIZE = 32
+"""Items fetched by one statement: with the largest values as many bytes as a response may have."""
 
-RANK = 60
-"""Of the fusion: how little a place more or less counts (https://doi.org/10.1145/1571941.1572114)."""
+RRF_K = 60
+"""The constant k of reciprocal rank fusion (https://doi.org/10.1145/1571941.1572114)."""
 
 Conditions = Sequence[FilterCondition] | None
-"""What items are asked for on the way; None: nothing, not even whether their time is over."""
+"""Conditions checked during a scan; None: items are not read, so they may have expired."""
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked for, which items come into question by ``conditions``, and which part of the answer is wanted."""
+    """A page of a search in ``scope`` by ``text`` and its vectors ``near``, of items that meet ``conditions``."""
 
-    place: SearchScope
+    scope: SearchScope
     text: str
     near: Sequence[NeighbourQuery]
     conditions: Sequence[FilterCondition]
@@ -56,142 +56,144 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def depth(self) -> int:
-        """How many items a ranking by vectors must have at the least."""
+        """Minimum number of items of a ranking by vectors."""
         return next(depth for depth in DEPTHS if self.limit + self.offset <= depth)
 
     @property
-    def wanted(self) -> int:
-        """How many items are looked at for a page."""
-        return self.depth + SPARE
+    def candidates(self) -> int:
+        """Number of vectors to find for a page."""
+        return self.depth + SPARE_ITEMS
 
     @property
     def pool(self) -> int:
-        """How many of each ranking are fused at the most."""
-        return max(MIN_POOL, 2 * self.wanted)
+        """Maximum number of items that each ranking contributes."""
+        return max(MIN_POOL, 2 * self.candidates)
 
-    def lacks(self, rankings: Sequence[Sequence[UUID]], over: int) -> bool:
-        """Whether any of ``rankings``, the last one by words, was cut and is too short without what is ``over``."""
+    def falls_short(self, rankings: Sequence[Sequence[UUID]], expired: int) -> bool:
+        """Whether any of ``rankings`` (the last one by words) was cut and is too short without ``expired`` items."""
         cuts = [self.depth] * (len(rankings) - 1) + [self.pool]
         end = self.limit + self.offset
-        return any(cut <= len(one) < end + over for one, cut in zip(rankings, cuts, strict=True))
+        return any(cut <= len(one) < end + expired for one, cut in zip(rankings, cuts, strict=True))
 
 
-DEARER = 9
-"""Times that a candidate of the walk is taken to cost what a vector costs that is only compared: an estimate."""
+HNSW_COST_FACTOR = 9
+"""Estimated cost of one HNSW candidate, in exact comparisons."""
 
 
-def compares(size: VectorCount, wanted: int) -> bool:
-    """Whether a look at each vector costs less than a walk that finds ``wanted``."""
-    return size.own <= DEARER * max(EF_SEARCH, wanted / size.share)
+def prefers_exact_scan(count: VectorCount, candidates: int) -> bool:
+    """Whether comparing every vector costs less than an HNSW scan that finds ``candidates``."""
+    return count.own <= HNSW_COST_FACTOR * max(EF_SEARCH, candidates / count.share)
 
 
 class FoundRow(msgspec.Struct, frozen=True):
-    """An item's row, and its ``score``, where there was a question."""
+    """An item's row; ``score`` is None for a search without a query."""
 
     row: asyncpg.Record
     score: float | None
 
 
 class StoreSearch:
-    """Answers questions, with what this process knows of sizes."""
+    """Runs hybrid searches, with cached statistics to choose the scan."""
 
     def __init__(self) -> None:
-        self._sizes = VectorCounts()
-        self._wording = LexicalRanking()
+        self._counts = VectorCounts()
+        self._lexical = LexicalRanking()
 
-    async def search(self, connection: asyncpg.Connection, question: SearchQuery) -> list[FoundRow]:
-        """A page of the items that answer best: ``score`` is 1 for the first of every ranking.
+    async def search(self, connection: asyncpg.Connection, query: SearchQuery) -> list[FoundRow]:
+        """Return a page of the best items; an item that leads every ranking has the ``score`` 1.
 
-        ``connection`` is in a transaction of the tenant with ``SETTINGS``.
+        ``connection`` is in a transaction of the tenant with ``SEARCH_SETTINGS``.
         """
-        found, _ = await self.page(connection, question)
+        found, _ = await self.page(connection, query)
         return found
 
-    async def page(self, connection: asyncpg.Connection, question: SearchQuery) -> tuple[list[FoundRow], bool]:
-        """The same, and whether the page was cut because its items are large."""
-        conditions: Conditions = question.conditions or None
-        rankings = await self._ranked(connection, question, conditions)
-        found, over, cut = await _page(connection, question, fused(rankings))
-        if conditions is None and question.lacks(rankings, over):
-            # what is over has taken the places of what is not
-            rankings = await self._ranked(connection, question, ())
-            found, _, cut = await _page(connection, question, fused(rankings))
+    async def page(self, connection: asyncpg.Connection, query: SearchQuery) -> tuple[list[FoundRow], bool]:
+        """Return a page as ``search`` does, and whether it was cut because its items are large."""
+        conditions: Conditions = query.conditions or None
+        rankings = await self._rank(connection, query, conditions)
+        found, expired, cut = await _page(connection, query, fuse_rankings(rankings))
+        if conditions is None and query.falls_short(rankings, expired):
+            # expired items have taken the places of others
+            rankings = await self._rank(connection, query, ())
+            found, _, cut = await _page(connection, query, fuse_rankings(rankings))
         return found, cut
 
-    async def _ranked(
-        self, connection: asyncpg.Connection, question: SearchQuery, conditions: Conditions
+    async def _rank(
+        self, connection: asyncpg.Connection, query: SearchQuery, conditions: Conditions
     ) -> list[list[UUID]]:
-        """All rankings: those by vectors, and the one by words."""
-        sizes = [await self._sizes.of(connection, question.place, near) for near in question.near]
-        nears = zip(question.near, sizes, strict=True)
-        rankings = [await _near(connection, question, near, size, conditions) for near, size in nears]
-        wanted = LexicalQuery(
-            place=question.place,
-            text=question.text,
+        """Return all rankings: those by vectors, then the one by words."""
+        counts = [await self._counts.get(connection, query.scope, near) for near in query.near]
+        rankings = [
+            await _rank_by_vectors(connection, query, near, count, conditions)
+            for near, count in zip(query.near, counts, strict=True)
+        ]
+        lexical = LexicalQuery(
+            scope=query.scope,
+            text=query.text,
             conditions=conditions,
-            max_rows=question.pool,
-            size=max(sizes, key=lambda size: size.own, default=None),
+            max_rows=query.pool,
+            vectors=max(counts, key=lambda count: count.own, default=None),
         )
-        return [*rankings, await self._wording.ranked(connection, wanted)]
+        return [*rankings, await self._lexical.rank(connection, lexical)]
 
 
-async def _near(
+async def _rank_by_vectors(
     connection: asyncpg.Connection,
-    question: SearchQuery,
+    query: SearchQuery,
     near: NeighbourQuery,
-    size: VectorCount,
+    count: VectorCount,
     conditions: Conditions,
 ) -> list[UUID]:
-    """A ranking by vectors."""
-    if compares(size, question.wanted):
-        return await _compared(connection, question, near, conditions)
-    max_rows = question.wanted
-    if conditions is None:  # what the first round of the walk nearly always brings; another one costs as much again
-        in_view = int(at_least(EF_SEARCH * size.share, deviations=1))
-        max_rows = max(question.depth, min(question.wanted, in_view))
+    """Rank by distance from ``near``, with the cheaper scan."""
+    if prefers_exact_scan(count, query.candidates):
+        return await _rank_exactly(connection, query, near, conditions)
+    max_rows = query.candidates
+    if conditions is None:  # ask for what the first iteration nearly always finds: another one doubles the cost
+        first_iteration = int(at_least(EF_SEARCH * count.share, deviations=1))
+        max_rows = max(query.depth, min(query.candidates, first_iteration))
     while True:
-        text, values = hnsw_scan(question.place, near, max_rows, conditions)
+        text, values = hnsw_scan(query.scope, near, max_rows, conditions)
         rows = await connection.fetch(text, *values)
-        found = _ranked(rows)
-        if len(found) >= question.depth:
-            return found[: question.pool]
+        found = _distinct_items(rows)
+        if len(found) >= query.depth:
+            return found[: query.pool]
         if len(rows) < max_rows:
-            return await _compared(connection, question, near, conditions)
+            return await _rank_exactly(connection, query, near, conditions)
         max_rows *= 4
 
 
-async def _compared(
-    connection: asyncpg.Connection, question: SearchQuery, near: NeighbourQuery, conditions: Conditions
+async def _rank_exactly(
+    connection: asyncpg.Connection, query: SearchQuery, near: NeighbourQuery, conditions: Conditions
 ) -> list[UUID]:
-    """A ranking by vectors out of a look at each."""
-    max_rows = question.pool
+    """Rank by distance from ``near``, comparing every vector in the scope."""
+    max_rows = query.pool
     while True:
-        text, values = exact_scan(question.place, near, max_rows, conditions)
+        text, values = exact_scan(query.scope, near, max_rows, conditions)
         rows = await connection.fetch(text, *values)
-        found = _ranked(rows)
-        if len(found) >= question.pool or len(rows) < max_rows:
-            return found[: question.pool]
+        found = _distinct_items(rows)
+        if len(found) >= query.pool or len(rows) < max_rows:
+            return found[: query.pool]
         max_rows *= 4
 
 
-def _ranked(rows: Sequence[asyncpg.Record]) -> list[UUID]:
-    """The items of ``rows``, the nearest first, each once; of equal ones the newer first."""
+def _distinct_items(rows: Sequence[asyncpg.Record]) -> list[UUID]:
+    """Return the items of ``rows`` once each, the nearest first; of equal ones the newer first."""
     rows = sorted(rows, key=lambda row: row["item_id"].bytes, reverse=True)
     return list(dict.fromkeys(row["item_id"] for row in sorted(rows, key=lambda row: row["distance"])))
 
 
 async def fetch_page(
-    connection: asyncpg.Connection, ask: Callable[[int, int], BoundSql], limit: int, offset: int
+    connection: asyncpg.Connection, build: Callable[[int, int], BoundSql], limit: int, offset: int
 ) -> tuple[list[asyncpg.Record], bool]:
-    """A page of items, and whether it was cut because they are large: one item always passes.
+    """Fetch a page of items, and whether it was cut because they are large; it has at least one item.
 
-    ``ask`` makes the statement for a limit and an offset. Of a long page few rows are read at once.
+    ``build`` returns the statement for a limit and an offset. A long page is fetched in several statements.
     """
     rows: list[asyncpg.Record] = []
     total = 0
     while len(rows) < limit:
-        count = min(limit - len(rows), AT_ONCE)
-        text, values = ask(count, offset + len(rows))
+        count = min(limit - len(rows), FETCH_SIZE)
+        text, values = build(count, offset + len(rows))
         some = await connection.fetch(text, *values)
         for row in some:
             total += len(row["value"])
@@ -204,28 +206,28 @@ async def fetch_page(
 
 
 async def _page(
-    connection: asyncpg.Connection, question: SearchQuery, ranked: Sequence[tuple[UUID, float]]
+    connection: asyncpg.Connection, query: SearchQuery, ranked: Sequence[tuple[UUID, float]]
 ) -> tuple[list[FoundRow], int, bool]:
-    """The rows of the page, how many items above its end are over, and whether it was cut because they are large."""
+    """Return the rows of the page, the number of expired items before its end, and whether it was cut for size."""
     scores = dict(ranked)
     items = list(scores)
     rows: Sequence[asyncpg.Record] = ()
     cut = False
-    for some in (items[: question.limit + question.offset + FEW], items):
-        ask = functools.partial(page, question.place, some)
-        rows, cut = await fetch_page(connection, ask, question.limit, question.offset)
-        if cut or len(rows) == question.limit or len(some) == len(items):
+    for some in (items[: query.limit + query.offset + SPARE_ROWS], items):
+        build = functools.partial(items_page, query.scope, some)
+        rows, cut = await fetch_page(connection, build, query.limit, query.offset)
+        if cut or len(rows) == query.limit or len(some) == len(items):
             break
-    full = cut or len(rows) == question.limit
-    passed = rows[-1]["place"] if full else len(some)
-    return [FoundRow(row, scores[row["item_id"]]) for row in rows], passed - question.offset - len(rows), cut
+    full = cut or len(rows) == query.limit
+    passed = rows[-1]["rank"] if full else len(some)
+    return [FoundRow(row, scores[row["item_id"]]) for row in rows], passed - query.offset - len(rows), cut
 
 
-def fused(rankings: Sequence[Sequence[UUID]]) -> list[tuple[UUID, float]]:
-    """Items by their places in ``rankings``, the best first; of equal ones the newer."""
+def fuse_rankings(rankings: Sequence[Sequence[UUID]]) -> list[tuple[UUID, float]]:
+    """Combine ``rankings`` by reciprocal rank: (item, score), the best first; of equal ones the newer first."""
     scores: dict[UUID, float] = {}
-    best = (RANK + 1) / len(rankings)
+    best = (RRF_K + 1) / len(rankings)
     for ranking in rankings:
-        for place, item in enumerate(ranking, 1):
-            scores[item] = scores.get(item, 0.0) + best / (RANK + place)
+        for rank, item in enumerate(ranking, 1):
+            scores[item] = scores.get(item, 0.0) + best / (RRF_K + rank)
     return sorted(scores.items(), key=lambda one: (one[1], one[0].bytes), reverse=True)

@@ -1,7 +1,7 @@
-"""The statements of a search. Each is text with numbered parameters, the same for the same kind of search, so that the
-database plans it once for each connection and keeps the plan (``SETTINGS``).
+"""SQL of searches. Items are aliased ``i``, vectors ``v``.
 
-An item is called ``i``, a vector ``v``.
+The text of a statement depends only on the kind of search, so that each connection prepares it once and reuses its
+generic plan (``SEARCH_SETTINGS``).
 """
 
 from collections.abc import Sequence
@@ -15,81 +15,81 @@ from app.features.store.search.filters import FilterCondition
 from app.features.store.validation import range_of
 
 EF_SEARCH = 200
-"""Candidates that the walk over the index of vectors keeps in view: more are slower, and nearer the truth."""
+"""Candidates of an HNSW scan: more are slower and more exact."""
 
 _PLANS = """
 set local plan_cache_mode = force_generic_plan; set local enable_sort = off; set local enable_seqscan = off;
 set local enable_bitmapscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off;
 """
-SETTINGS = f"""{_PLANS}
+SEARCH_SETTINGS = f"""{_PLANS}
 set local hnsw.iterative_scan = relaxed_order; set local hnsw.ef_search = {EF_SEARCH};
 set local hnsw.max_scan_tuples = 40000; set local hnsw.scan_mem_multiplier = 4;
 """
-"""What each statement does is decided here and not by PostgreSQL, which knows a tenant's size only from its statistics:
-the walk goes over the index of vectors, all else by keys."""
+"""Force plans by index: PostgreSQL knows a tenant's size only from its statistics and would often choose wrongly. The
+HNSW scan uses the vector index, everything else keys."""
 
-PLANNED_ANEW = "set local plan_cache_mode = force_custom_plan;"
-"""For what PostgreSQL plans by what is asked for."""
+CUSTOM_PLAN_SETTINGS = "set local plan_cache_mode = force_custom_plan;"
+"""For statements whose best plan depends on their parameters."""
 
-LONG = 2000
-"""Bytes from which on an item's words lie apart from it."""
+TOAST_BYTES = 2000
+"""Size from which an item's words are stored out of line, so that reading them costs more."""
 
-LIVE = "(i.expires_at is null or i.expires_at > now())"
+NOT_EXPIRED = "(i.expires_at is null or i.expires_at > now())"
 
-SHOWN = "i.namespace, i.key, i.value::text as value, i.created_at, i.updated_at, i.item_id, i.ttl_minutes"
+ITEM_COLUMNS = "i.namespace, i.key, i.value::text as value, i.created_at, i.updated_at, i.item_id, i.ttl_minutes"
 
 
 class SearchScope(msgspec.Struct, frozen=True):
-    """Where is looked: what the tenant has at and below ``path``."""
+    """The items of a tenant at and below ``path``."""
 
     tenant_id: UUID
     path: str
 
 
 class SqlBuilder:
-    """Text that grows, and its parameters."""
+    """Builds a statement in a scope and collects its parameters in ``values``."""
 
-    def __init__(self, place: SearchScope) -> None:
+    def __init__(self, scope: SearchScope) -> None:
         self.values: list[Any] = []
-        self._place = place
-        self._known: dict[str, str] = {}
+        self._scope = scope
+        self._names: dict[str, str] = {}
 
     def add(self, value: Any, kind: str) -> str:
-        """A parameter, as it stands in the text."""
+        """Add a parameter. Return its placeholder."""
         self.values.append(value)
         return f"${len(self.values)}::{kind}"
 
     @property
     def tenant(self) -> str:
-        """Whose items are meant."""
-        if "tenant" not in self._known:
-            self._known["tenant"] = self.add(self._place.tenant_id, "uuid")
-        return self._known["tenant"]
+        """Placeholder of the tenant."""
+        if "tenant" not in self._names:
+            self._names["tenant"] = self.add(self._scope.tenant_id, "uuid")
+        return self._names["tenant"]
 
     @property
     def span(self) -> tuple[str, str]:
-        """From where to before where its namespaces lie."""
-        if "first" not in self._known:
-            first, last = range_of(self._place.path)
-            self._known |= {"first": self.add(first, "text"), "last": self.add(last, "text")}
-        return self._known["first"], self._known["last"]
+        """Placeholders of the range of namespaces: first, and first after."""
+        if "first" not in self._names:
+            first, last = range_of(self._scope.path)
+            self._names |= {"first": self.add(first, "text"), "last": self.add(last, "text")}
+        return self._names["first"], self._names["last"]
 
     def within(self, table: str) -> str:
-        """That a row lies at the place."""
+        """Condition: a row is in the scope."""
         first, last = self.span
         return f"{table}.tenant_id = {self.tenant} and {table}.namespace >= {first} and {table}.namespace < {last}"
 
     def passing(self, conditions: Sequence[FilterCondition]) -> str:
-        """That an item's time is not over, and that it fulfils ``conditions``."""
+        """Condition: an item has not expired and meets ``conditions``."""
         texts = [one.text.format(*(self.add(*value) for value in one.values)) for one in conditions]
-        return " and ".join([LIVE, *texts])
+        return " and ".join([NOT_EXPIRED, *texts])
 
     def distance(self, near: NeighbourQuery) -> str:
-        """How far a vector is from ``near``. As a subquery the other one is read once and not for every row."""
+        """Distance of a vector from ``near``, a subquery so that it is parsed once and not for every row."""
         return f"v.embedding <=> (select {self.add(near.vector, f'text::halfvec({near.width})')})"
 
     def in_space(self, near: NeighbourQuery) -> str:
-        """That a vector lies at the place and can be compared with ``near``."""
+        """Condition: a vector is in the scope and can be compared with ``near``."""
         return f"{self.within('v')} and v.space = {self.add(near.space, 'int')}"
 
 
@@ -98,13 +98,13 @@ BoundSql = tuple[str, list[Any]]
 
 
 def hnsw_scan(
-    place: SearchScope, near: NeighbourQuery, max_rows: int, conditions: Sequence[FilterCondition] | None
+    scope: SearchScope, near: NeighbourQuery, max_rows: int, conditions: Sequence[FilterCondition] | None
 ) -> BoundSql:
-    """The nearest ``max_rows`` vectors, by a walk over the index that goes on until so many have passed.
+    """The nearest ``max_rows`` vectors by an iterative HNSW scan, which continues until that many rows pass.
 
-    With ``conditions`` their items are looked at on the way; without, not even whether their time is over.
+    ``conditions`` are checked on the items during the scan; with None items are not read, so they may have expired.
     """
-    statement = SqlBuilder(place)
+    statement = SqlBuilder(scope)
     joined = ""
     if conditions is not None:
         passing = statement.passing(conditions)
@@ -117,10 +117,10 @@ where {statement.in_space(near)} order by distance limit {statement.add(max_rows
 
 
 def exact_scan(
-    place: SearchScope, near: NeighbourQuery, max_rows: int, conditions: Sequence[FilterCondition] | None
+    scope: SearchScope, near: NeighbourQuery, max_rows: int, conditions: Sequence[FilterCondition] | None
 ) -> BoundSql:
-    """The nearest ``max_rows`` vectors, out of a look at each of them."""
-    statement = SqlBuilder(place)
+    """The nearest ``max_rows`` vectors by comparing all vectors in the scope."""
+    statement = SqlBuilder(scope)
     if conditions is None:
         items, source = "", f"store_vectors_{near.width} v"
     else:
@@ -129,47 +129,47 @@ def exact_scan(
 ), """
         source = f"items join store_vectors_{near.width} v using (tenant_id, item_id)"
     text = f"""
-with {items}every as materialized (
+with {items}distances as materialized (
   select v.item_id, {statement.distance(near)} as distance from {source} where {statement.in_space(near)}
 )
-select item_id, distance from every order by distance limit {statement.add(max_rows, "int")}
+select item_id, distance from distances order by distance limit {statement.add(max_rows, "int")}
 """
     return text, statement.values
 
 
-class ScanEstimate(msgspec.Struct, frozen=True):
-    """How many items are looked at: of all that the tenant has (None: any number), and of those at a place.
+class ScanLimits(msgspec.Struct, frozen=True):
+    """Limits of a lexical scan: items of the tenant (None: no limit), and of those in the scope.
 
-    ``mostly``: most of the items of all tenants lie at the place.
+    ``dominant``: the scope holds most items of all tenants.
     """
 
-    mostly: bool
-    hits: int | None
-    found: int
+    dominant: bool
+    tenant_items: int | None
+    scope_items: int
 
 
-def matches(
-    place: SearchScope,
+def lexical_matches(
+    scope: SearchScope,
     words: Sequence[str],
     *,
-    every: bool,
-    looked: ScanEstimate,
+    match_all: bool,
+    limits: ScanLimits,
     max_rows: int,
     conditions: Sequence[FilterCondition] | None,
 ) -> BoundSql:
-    """The ``max_rows`` items that have ``every`` one of ``words`` or any, the best first, out of ``looked``.
+    """The best ``max_rows`` items that have all (``match_all``) or any of ``words``, within ``limits``.
 
-    ``full``: there may be more.
+    The column ``full`` says that there may be more.
     """
-    statement = SqlBuilder(place)
-    given = [statement.add(list(words), "text[]"), statement.add(every, "boolean"), *statement.span]
-    given.append(statement.add(looked.mostly, "boolean"))
-    given += [statement.add(count, "int") for count in (looked.hits, looked.found, max_rows)]
-    asked = f"store_matches({', '.join(given)})"
+    statement = SqlBuilder(scope)
+    arguments = [statement.add(list(words), "text[]"), statement.add(match_all, "boolean"), *statement.span]
+    arguments.append(statement.add(limits.dominant, "boolean"))
+    arguments += [statement.add(count, "int") for count in (limits.tenant_items, limits.scope_items, max_rows)]
+    matches = f"store_matches({', '.join(arguments)})"
     if conditions is None:
-        return f'select item_id, "full", item_id is not null as passes from {asked}', statement.values
+        return f'select item_id, "full", item_id is not null as passes from {matches}', statement.values
     text = f"""
-select m.item_id, m."full", i.item_id is not null as passes from {asked} m
+select m.item_id, m."full", i.item_id is not null as passes from {matches} m
 left join store_items i
   on i.tenant_id = {statement.tenant} and i.item_id = m.item_id and {statement.passing(conditions)}
 order by m.rank desc nulls last, m.item_id desc
@@ -177,32 +177,32 @@ order by m.rank desc nulls last, m.item_id desc
     return text, statement.values
 
 
-def shares(place: SearchScope, words: Sequence[str], looked: int) -> BoundSql:
-    """In which part of ``looked`` items of the tenant that have any of ``words`` each of these is."""
-    statement = SqlBuilder(place)
+def word_shares(scope: SearchScope, words: Sequence[str], max_items: int) -> BoundSql:
+    """For each of ``words``, the share of the tenant's items with any of them that have it, among ``max_items``."""
+    statement = SqlBuilder(scope)
     text = f"""
-select word, share from store_shares({statement.add(list(words), "text[]")}, {statement.add(looked, "int")})
+select word, share from store_shares({statement.add(list(words), "text[]")}, {statement.add(max_items, "int")})
 """
     return text, statement.values
 
 
-def page(place: SearchScope, items: Sequence[UUID], limit: int, offset: int) -> BoundSql:
-    """Those of ``items`` whose time is not over, in their order, each with its ``place`` among them, from 1 on."""
-    statement = SqlBuilder(place)
+def items_page(scope: SearchScope, items: Sequence[UUID], limit: int, offset: int) -> BoundSql:
+    """A page of those of ``items`` that have not expired, in the given order; ``rank`` counts from 1."""
+    statement = SqlBuilder(scope)
     text = f"""
-select {SHOWN}, f.place from unnest({statement.add(list(items), "uuid[]")}) with ordinality as f(item_id, place)
+select {ITEM_COLUMNS}, f.rank from unnest({statement.add(list(items), "uuid[]")}) with ordinality as f(item_id, rank)
 join store_items i on i.tenant_id = {statement.tenant} and i.item_id = f.item_id
-where {LIVE}
-order by f.place limit {statement.add(limit, "int")} offset {statement.add(offset, "int")}
+where {NOT_EXPIRED}
+order by f.rank limit {statement.add(limit, "int")} offset {statement.add(offset, "int")}
 """
     return text, statement.values
 
 
-def newest(place: SearchScope, conditions: Sequence[FilterCondition], limit: int, offset: int) -> BoundSql:
-    """A page of the items that fulfil ``conditions``, the last put first."""
-    statement = SqlBuilder(place)
+def newest_items(scope: SearchScope, conditions: Sequence[FilterCondition], limit: int, offset: int) -> BoundSql:
+    """A page of the items that meet ``conditions``, the last updated first."""
+    statement = SqlBuilder(scope)
     text = f"""
-select {SHOWN} from store_items i
+select {ITEM_COLUMNS} from store_items i
 where {statement.within("i")} and {statement.passing(conditions)}
 order by i.updated_at desc, i.item_id desc
 limit {statement.add(limit, "int")} offset {statement.add(offset, "int")}
@@ -210,9 +210,9 @@ limit {statement.add(limit, "int")} offset {statement.add(offset, "int")}
     return text, statement.values
 
 
-def size(place: SearchScope, near: NeighbourQuery, max_rows: int) -> BoundSql:
-    """How many vectors come into question, counted up to ``max_rows``, and about how many there are of all tenants."""
-    statement = SqlBuilder(place)
+def count_vectors(scope: SearchScope, near: NeighbourQuery, max_rows: int) -> BoundSql:
+    """Count the vectors in the scope up to ``max_rows``, and estimate those of all tenants."""
+    statement = SqlBuilder(scope)
     table = f"store_vectors_{near.width}"
     text = f"""
 select (
@@ -223,20 +223,20 @@ select (
     return text, statement.values
 
 
-def sample(place: SearchScope, part: float, least: int) -> BoundSql:
-    """How many items lie at the place in a ``part`` of the table's pages, and the words that ``least`` of these have.
+def sample_words(scope: SearchScope, share: float, min_items: int) -> BoundSql:
+    """Count the items of the scope in a ``share`` of the table's pages, and the words that ``min_items`` of them have.
 
-    Long items are passed over: to read them would cost too much.
+    Long items are skipped: reading them costs too much.
     """
-    statement = SqlBuilder(place)
+    statement = SqlBuilder(scope)
     text = f"""
 with picked as materialized (
-  select i.words from store_items i tablesample system ({statement.add(100 * part, "float8")}) repeatable (1)
-  where {statement.within("i")} and pg_column_size(i.words) < {LONG}
+  select i.words from store_items i tablesample system ({statement.add(100 * share, "float8")}) repeatable (1)
+  where {statement.within("i")} and pg_column_size(i.words) < {TOAST_BYTES}
 )
 select null as word, count(*) as items from picked
 union all
 select w.word, count(*) from picked p, unnest(tsvector_to_array(p.words)) as w(word)
-group by w.word having count(*) >= {statement.add(least, "int")}
+group by w.word having count(*) >= {statement.add(min_items, "int")}
 """
     return text, statement.values

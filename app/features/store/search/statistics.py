@@ -1,6 +1,4 @@
-"""What this process has seen lately of the sizes of things, so that not each search counts: how many vectors lie at a
-place, and which words are common. It decides how is searched.
-"""
+"""Cached statistics that choose the plan of a search: vector counts and common words of a scope."""
 
 import math
 import time
@@ -12,26 +10,21 @@ import asyncpg
 import msgspec
 
 from app.features.store.index.indexing import NeighbourQuery
-from app.features.store.search.sql import SearchScope, sample, size
+from app.features.store.search.sql import SearchScope, count_vectors, sample_words
 
-COUNTED = 20_000
-"""Vectors that are counted at the most."""
+MAX_COUNTED = 20_000
+"""Vectors are counted up to this number."""
+COUNT_TTL_SECONDS = 30.0
 
-SIZE_SECONDS = 30.0
-
-LARGE = 5_000
-"""Vectors from which on a sample of the items at a place says something of its words."""
-
-SAMPLED = 2_000
-"""Items of all tenants that are read for a sample, about; and ten times as many where few of these lie at the place."""
-
-ENOUGH = 500
-"""Items of a sample at the place that are not few."""
-
-MIN_SAMPLE = 10
-"""Items of a sample that must have a word: of fewer, chance says too much."""
-
-SAMPLE_SECONDS = 600.0
+MIN_SAMPLED_VECTORS = 5_000
+"""Scopes with fewer vectors are not sampled."""
+SAMPLE_ITEMS = 2_000
+"""Approximate number of items read for a sample, of all tenants; ten times as many if few of them are in the scope."""
+MIN_SCOPE_ITEMS = 500
+"""Items of the scope that make a sample large enough."""
+MIN_WORD_ITEMS = 10
+"""Items of a sample that must have a word: fewer are too much chance."""
+SAMPLE_TTL_SECONDS = 600.0
 
 MAX_CACHED_KEYS = 20_000
 
@@ -40,98 +33,98 @@ Value = TypeVar("Value")
 
 
 class TTLCache(Generic[Key, Value]):
-    """What was seen in the last ``seconds``, of ``MAX_CACHED_KEYS`` keys at the most."""
+    """TTL cache bounded to ``MAX_CACHED_KEYS`` entries; the oldest is evicted first."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._seen: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
 
     def get(self, key: Key) -> Value | None:
-        """What was seen of ``key``; None where that is too long ago."""
-        seen = self._seen.get(key)
-        return seen[1] if seen is not None and seen[0] > time.monotonic() else None
+        """Return the value of ``key``, None if it is missing or has expired."""
+        entry = self._entries.get(key)
+        return entry[1] if entry is not None and entry[0] > time.monotonic() else None
 
     def put(self, key: Key, value: Value) -> None:
-        """Remember, and forget what was remembered first."""
-        self._seen[key] = (time.monotonic() + self._seconds, value)
-        self._seen.move_to_end(key)
-        if len(self._seen) > MAX_CACHED_KEYS:
-            self._seen.popitem(last=False)
+        """Store a value; evict the oldest if the cache is full."""
+        self._entries[key] = (time.monotonic() + self._seconds, value)
+        self._entries.move_to_end(key)
+        if len(self._entries) > MAX_CACHED_KEYS:
+            self._entries.popitem(last=False)
 
 
 class VectorCount(msgspec.Struct, frozen=True):
-    """``own`` vectors come into question (counted up to ``COUNTED``), of some ``total`` of all tenants."""
+    """``own`` vectors in the scope (counted up to ``MAX_COUNTED``), of about ``total`` of all tenants."""
 
     own: int
     total: int
 
     @property
     def share(self) -> float:
-        """The part that comes into question, of what the walk passes."""
+        """The share of the vectors that an HNSW scan visits which are in the scope."""
         return max(self.own, 1) / max(self.own, self.total, 1)
 
 
 class VectorCounts:
-    """How many vectors there are, as seen in the last ``SIZE_SECONDS``."""
+    """Vector counts of scopes, cached for ``COUNT_TTL_SECONDS``."""
 
     def __init__(self) -> None:
-        self._seen: TTLCache[tuple[SearchScope, int], VectorCount] = TTLCache(SIZE_SECONDS)
+        self._counts: TTLCache[tuple[SearchScope, int], VectorCount] = TTLCache(COUNT_TTL_SECONDS)
 
-    async def of(self, connection: asyncpg.Connection, place: SearchScope, near: NeighbourQuery) -> VectorCount:
-        """Of the vectors at ``place`` that can be compared with ``near``."""
-        seen = self._seen.get((place, near.space))
-        if seen is None:
-            text, values = size(place, near, COUNTED)
+    async def get(self, connection: asyncpg.Connection, scope: SearchScope, near: NeighbourQuery) -> VectorCount:
+        """Count the vectors in ``scope`` that can be compared with ``near``."""
+        count = self._counts.get((scope, near.space))
+        if count is None:
+            text, values = count_vectors(scope, near, MAX_COUNTED)
             row = await connection.fetchrow(text, *values)
-            seen = VectorCount(row["own"], row["total"])
-            self._seen.put((place, near.space), seen)
-        return seen
+            count = VectorCount(row["own"], row["total"])
+            self._counts.put((scope, near.space), count)
+        return count
 
 
 class WordSample(msgspec.Struct, frozen=True):
-    """What some items of a place say of all: ``counts`` are how many of these have a word at the least.
+    """Word statistics of a scope, estimated from a sample. ``counts``: lower bounds of the items that have a word.
 
-    Words that few items of the sample have are not among them. ``mostly``: most items of all tenants lie at the place.
+    Words that are rare in the sample are left out. ``dominant``: the scope holds most items of all tenants.
     """
 
     counts: dict[str, float]
-    mostly: bool
+    dominant: bool
 
 
-UNKNOWN = WordSample({}, mostly=False)
+UNKNOWN = WordSample({}, dominant=False)
 
 
 class WordStatistics:
-    """Which words are common at a place, as seen in the last ``SAMPLE_SECONDS``."""
+    """Word samples of scopes, cached for ``SAMPLE_TTL_SECONDS``."""
 
     def __init__(self) -> None:
-        self._seen: TTLCache[SearchScope, WordSample] = TTLCache(SAMPLE_SECONDS)
+        self._samples: TTLCache[SearchScope, WordSample] = TTLCache(SAMPLE_TTL_SECONDS)
 
-    async def of(self, connection: asyncpg.Connection, place: SearchScope, size: VectorCount) -> WordSample:
-        """Of the items at ``place``, which has vectors of ``size``; of few of them nothing is said."""
-        if size.own < LARGE:
+    async def get(self, connection: asyncpg.Connection, scope: SearchScope, count: VectorCount) -> WordSample:
+        """Return the sample of ``scope``, ``UNKNOWN`` for a small one."""
+        if count.own < MIN_SAMPLED_VECTORS:
             return UNKNOWN
-        seen = self._seen.get(place)
-        if seen is None:
-            self._seen.put(place, UNKNOWN)  # searches that come meanwhile need not look too
-            total = max(size.own, size.total)
-            items, seen = await _sampled(connection, place, total, SAMPLED)
-            if items < ENOUGH:
-                _, seen = await _sampled(connection, place, total, 10 * SAMPLED)
-            self._seen.put(place, seen)
-        return seen
+        found = self._samples.get(scope)
+        if found is None:
+            self._samples.put(scope, UNKNOWN)  # concurrent searches do not sample too
+            total = max(count.own, count.total)
+            items, found = await _sample(connection, scope, total, SAMPLE_ITEMS)
+            if items < MIN_SCOPE_ITEMS:
+                _, found = await _sample(connection, scope, total, 10 * SAMPLE_ITEMS)
+            self._samples.put(scope, found)
+        return found
 
 
-async def _sampled(connection: asyncpg.Connection, place: SearchScope, total: int, read: int) -> tuple[int, WordSample]:
-    """How many items at ``place`` are among the about ``read`` of ``total`` that are looked at, and what they say."""
-    part = min(1.0, read / total)
-    text, values = sample(place, part, MIN_SAMPLE)
+async def _sample(connection: asyncpg.Connection, scope: SearchScope, total: int, read: int) -> tuple[int, WordSample]:
+    """Read about ``read`` of ``total`` items. Return how many of them are in ``scope``, and their sample."""
+    share = min(1.0, read / total)
+    text, values = sample_words(scope, share, MIN_WORD_ITEMS)
     rows = await connection.fetch(text, *values)
     items = next(row["items"] for row in rows if row["word"] is None)
-    counts = {row["word"]: at_least(row["items"], deviations=2) / part for row in rows if row["word"] is not None}
-    return items, WordSample(counts, mostly=2 * items >= part * total)
+    counts = {row["word"]: at_least(row["items"], deviations=2) / share for row in rows if row["word"] is not None}
+    return items, WordSample(counts, dominant=2 * items >= share * total)
 
 
 def at_least(mean: float, *, deviations: float) -> float:
-    """How many there are where there are ``mean`` on the average, if so many standard deviations fewer (Poisson)."""
+    """Return ``mean`` minus that many standard deviations of a Poisson distribution."""
     return mean - deviations * math.sqrt(mean)
