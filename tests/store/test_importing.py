@@ -29,7 +29,7 @@ async def test_items_without_vectors_are_found_by_words_at_once_and_get_vectors_
     store: Store, ours: Tenant, theirs: Tenant, tmp_path: Path
 ) -> None:
     told = load(store, tmp_path, *LINES)
-    assert "2 without vectors yet, which a running server makes" in told
+    assert "2 without vectors yet, which a running server computes" in told
     assert (await ours.keys("docs", query="butter"))[0] == "b"
     async with asyncio.timeout(40):
         while await store.count("store_vectors_384") < 2:  # the server looks for them as well
