@@ -1,4 +1,4 @@
-"""Documents of the whole program in this process, asked over HTTP."""
+"""Documents of a whole program in this process, called over HTTP."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ class Tenant(msgspec.Struct):
         return await self.ended(answer.json())
 
     async def ended(self, document: dict[str, Any]) -> dict[str, Any]:
-        """``document`` once its ingestion has ended, well or not."""
+        """Wait until the ingestion of ``document`` has ended, and return it."""
         async with asyncio.timeout(40):
             while True:
                 found = await self.get(document["document_id"])
@@ -43,7 +43,7 @@ class Tenant(msgspec.Struct):
         return dict(answer.json())
 
     async def chunks(self, document_id: str) -> list[dict[str, Any]]:
-        """All of them, page by page."""
+        """Return all chunks, page by page."""
         found: list[dict[str, Any]] = []
         while True:
             answer = await self.http.get(

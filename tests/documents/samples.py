@@ -46,17 +46,17 @@ def pdf(pages: Sequence[str], title: str = "") -> bytes:
         )
         objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
     objects.append(f"<< /Title ({title}) >>")
-    return written(objects)
+    return assemble(objects)
 
 
-def written(objects: Sequence[str], trailer: str = "") -> bytes:
-    """``objects`` as a file; the first is its root, the last its information."""
-    out, places = b"%PDF-1.4\n", []
+def assemble(objects: Sequence[str], trailer: str = "") -> bytes:
+    """Return a PDF of ``objects``; the first is its root, the last its information."""
+    out, offsets = b"%PDF-1.4\n", []
     for number, one in enumerate(objects, 1):
-        places.append(len(out))
+        offsets.append(len(out))
         out += f"{number} 0 obj\n{one}\nendobj\n".encode()
     start = len(out)
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
     out += f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}".encode()
     end = f"<< /Size {len(objects) + 1} /Root 1 0 R /Info {len(objects)} 0 R {trailer}>>"
     return out + f"trailer\n{end}\nstartxref\n{start}\n%%EOF\n".encode()

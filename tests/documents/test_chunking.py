@@ -1,4 +1,4 @@
-"""Chunks are ranges of their text: exact, bounded, complete, and the same from wherever the cutting begins again."""
+"""Chunks are ranges of their text: exact, bounded, complete, and the same from wherever chunking resumes."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from app.features.documents.chunking import (
 )
 from tests.documents.samples import BOOK, MARKDOWN
 
-SEEN = 8 * WINDOW
+LOOKAHEAD = 8 * WINDOW
 
 WORDS = st.sampled_from(
     [
@@ -40,11 +40,11 @@ TEXTS = st.lists(WORDS, max_size=400).map(" ".join)
 
 
 def cut(text: str, find: FindBreaks = breaks_of_text, start: int = 0) -> list[tuple[int, ChunkRange]]:
-    """(where it began to look, what it found) until the end."""
+    """Return (start of the window, chunk) until the end of the text."""
     found = []
     while start < len(text):
-        window = text[start : start + SEEN]
-        piece = next_chunk(window, start + SEEN >= len(text), find)
+        window = text[start : start + LOOKAHEAD]
+        piece = next_chunk(window, start + LOOKAHEAD >= len(text), find)
         assert piece.after > 0
         found.append((start, piece))
         start += piece.after
@@ -58,7 +58,7 @@ def ranges(text: str, find: FindBreaks = breaks_of_text, start: int = 0) -> list
 
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(text=TEXTS | st.text(max_size=3000), find=st.sampled_from([breaks_of_text, breaks_of_markdown]))
-def test_every_character_that_is_no_space_lies_in_a_chunk_of_bounded_size(text: str, find: FindBreaks) -> None:
+def test_every_visible_character_is_in_a_chunk_of_bounded_size(text: str, find: FindBreaks) -> None:
     reached = 0
     for start, end in ranges(text, find):
         assert not text[reached:start].strip().strip("\ufeff")
@@ -71,26 +71,26 @@ def test_every_character_that_is_no_space_lies_in_a_chunk_of_bounded_size(text: 
 
 @settings(max_examples=30, deadline=None, database=None, derandomize=True)
 @given(text=TEXTS)
-def test_whoever_goes_on_somewhere_makes_the_chunks_that_would_have_been_made(text: str) -> None:
+def test_chunking_resumes_with_the_same_chunks(text: str) -> None:
     whole = cut(text)
     for number, (start, _) in enumerate(whole):
         assert cut(text, start=start) == whole[number:]
 
 
-def test_a_chunk_ends_before_a_heading_and_repeats_nothing_behind_one() -> None:
+def test_a_chunk_ends_before_a_heading_without_overlap() -> None:
     text = "\n\n".join(f"# Part {n}\n\n" + "Some words of it. " * 50 for n in range(6))
     found = ranges(text, breaks_of_markdown)
     assert [text[start : start + 8] for start, _ in found] == [f"# Part {n}" for n in range(6)]
 
 
-def test_a_block_of_code_is_not_cut_where_it_fits() -> None:
+def test_a_block_of_code_that_fits_is_not_split() -> None:
     code = "```python\n" + "\n\n".join(f"# not a heading {n}\nprint({n})" for n in range(20)) + "\n```"
     text = "Some words before. " * 60 + "\n\n" + code + "\n\n" + "Some words after. " * 60
     found = [text[start:end] for start, end in ranges(text, breaks_of_markdown)]
     assert sum(code in one for one in found) >= 1
 
 
-def test_chunks_overlap_by_some_words_and_begin_with_a_sentence() -> None:
+def test_chunks_overlap_by_some_words_and_start_with_a_sentence() -> None:
     text = BOOK.decode()
     found = ranges(text)
     overlaps = [before[1] - after[0] for before, after in itertools.pairwise(found)]

@@ -1,4 +1,4 @@
-"""What reads a stranger's document can reach nothing, and one tenant's documents keep no other's waiting."""
+"""The extractor of untrusted documents is confined, and one tenant's documents do not delay another's."""
 
 import asyncio
 import json
@@ -18,16 +18,16 @@ from app.features.documents.extraction import MAX_PROCESSES, DocumentSource, Tex
 from tests.documents.samples import pdf
 
 ALWAYS = {"writing", "descriptors", "memory"}
-"""What holds wherever the program runs."""
+"""Restrictions that hold on every system."""
 FILE = str(Path(extractor.__file__))
 HOSTILE, INNOCENT = UUID(int=1), UUID(int=2)
 
 
 @pytest.mark.parametrize("kind", ["text/html", "application/pdf"])
-def test_a_reader_gives_up_all_that_the_kernel_lets_it(kind: str) -> None:
+def test_the_extractor_drops_all_that_the_kernel_lets_it_drop(kind: str) -> None:
     command = [sys.executable, "-I", FILE, kind, "", "confinement"]
-    told = subprocess.run(command, env={}, input=b"", capture_output=True, check=True)
-    holds = json.loads(told.stdout.splitlines()[0])
+    result = subprocess.run(command, env={}, input=b"", capture_output=True, check=True)
+    holds = json.loads(result.stdout.splitlines()[0])
     assert {name for name in ALWAYS if not holds[name]} == set()
     assert holds["user"]
     assert holds["processes"]
@@ -37,8 +37,8 @@ def test_a_reader_gives_up_all_that_the_kernel_lets_it(kind: str) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_an_ordinary_user_gives_up_the_same_where_namespaces_are_allowed() -> None:
-    """As in the image: the modules are imported first here, since that user may not read the folder of the tests."""
+def test_an_ordinary_user_drops_the_same_if_user_namespaces_are_allowed() -> None:
+    """As in the image. Modules are imported first, since that user may not read the folder of the tests."""
     code = (
         "import json, os, runpy\n"
         f"ours = runpy.run_path({FILE!r})\n"
@@ -47,8 +47,8 @@ def test_an_ordinary_user_gives_up_the_same_where_namespaces_are_allowed() -> No
         "ours['limit_resources'](); ours['confine']()\n"
         "print(json.dumps(ours['confinement']()))\n"
     )
-    told = subprocess.run([sys.executable, "-I", "-c", code], env={}, capture_output=True, check=True)
-    holds = json.loads(told.stdout)
+    result = subprocess.run([sys.executable, "-I", "-c", code], env={}, capture_output=True, check=True)
+    holds = json.loads(result.stdout)
     assert {name for name in (*ALWAYS, "user", "processes") if not holds[name]} == set()
     probe = "import ctypes, os; os.setresuid(10001, 10001, 10001); print(ctypes.CDLL(None).unshare(0x50000000))"
     allowed = subprocess.run([sys.executable, "-I", "-c", probe], capture_output=True, check=True).stdout == b"0\n"
@@ -60,7 +60,7 @@ async def content_of(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def never() -> AsyncIterator[bytes]:
-    """A document that does not come to its end, as one that its parser is slow at."""
+    """A document that never ends, like one with a slow parser."""
     await asyncio.Event().wait()
     yield b""
 
@@ -74,12 +74,12 @@ async def never() -> AsyncIterator[bytes]:
         ("<p>你好".encode("gb18030"), "text/html", "gb18030", "你好"),
     ],
 )
-async def test_a_confined_reader_reads_what_it_read_before(content: bytes, kind: str, charset: str, words: str) -> None:
+async def test_a_confined_extractor_reads_documents(content: bytes, kind: str, charset: str, words: str) -> None:
     lines = [line async for line in TextExtractor().lines(DocumentSource(content_of(content), kind, charset))]
     assert words in "".join(line.text for line in lines)
 
 
-async def test_documents_of_one_tenant_keep_no_other_s_waiting() -> None:
+async def test_documents_of_one_tenant_do_not_delay_those_of_another() -> None:
     extraction = TextExtractor(timeout=45)
     crowd = [
         asyncio.ensure_future(extraction.check(DocumentSource(never(), "text/html", "utf-8", HOSTILE)))
@@ -87,9 +87,9 @@ async def test_documents_of_one_tenant_keep_no_other_s_waiting() -> None:
     ]
     try:
         await asyncio.sleep(0)
-        began = time.monotonic()
+        started_at = time.monotonic()
         await extraction.check(DocumentSource(content_of(b"<p>one line"), "text/html", "utf-8", INNOCENT))
-        assert time.monotonic() - began < 30, "before any of the others has ended"
+        assert time.monotonic() - started_at < 30, "before any of the others has ended"
         assert not any(one.done() for one in crowd)
     finally:
         for one in crowd:
@@ -97,7 +97,7 @@ async def test_documents_of_one_tenant_keep_no_other_s_waiting() -> None:
         await asyncio.gather(*crowd, return_exceptions=True)
 
 
-async def test_a_small_document_has_less_time_than_a_large_one() -> None:
+async def test_a_small_document_has_a_shorter_timeout_than_a_large_one() -> None:
     with pytest.raises(Unreadable, match=r"took more than 0\.5 seconds"):
         await TextExtractor(0.5).check(DocumentSource(never(), "text/html"))
     with pytest.raises(Unreadable, match="took more than 2 seconds"):

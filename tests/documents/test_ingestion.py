@@ -1,4 +1,4 @@
-"""Ingestion is a run: durable, followed by its stream, stopped, taken over, and never done twice."""
+"""Ingestion is a run: durable, streamed, cancelled, resumed by other processes, and never done twice."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ def served_on(url: str, folder: Path, **settings: str) -> Iterator[Served]:
 
 
 async def chunks_in(url: str) -> list[tuple[str, str, int]]:
-    """(key, text, vectors) of every chunk there is."""
+    """Return (key, text, number of vectors) of every chunk."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
@@ -61,7 +61,7 @@ async def chunks_in(url: str) -> list[tuple[str, str, int]]:
 
 
 async def until(base: str, document_id: str, condition: Any, seconds: float = 100) -> dict[str, Any]:
-    """The document once ``condition`` of it is true."""
+    """Wait until ``condition`` of the document is true, and return it."""
     async with httpx.AsyncClient(timeout=20) as http, asyncio.timeout(seconds):
         while True:
             answer = await http.get(f"{base}/documents/{document_id}")
@@ -77,7 +77,7 @@ async def upload(base: str, content: bytes, kind: str = "text/plain") -> dict[st
     return dict(answer.json())
 
 
-async def test_the_sdk_follows_an_ingestion_as_any_run(database_url: str, tmp_path: Path) -> None:
+async def test_the_sdk_streams_an_ingestion_like_any_run(database_url: str, tmp_path: Path) -> None:
     with served_on(database_url, tmp_path) as server:
         document = await upload(server.base, LONG)
         async with get_client(url=server.base) as client:
@@ -89,16 +89,16 @@ async def test_the_sdk_follows_an_ingestion_as_any_run(database_url: str, tmp_pa
             ]
             run = await client.runs.get(document["thread_id"], document["run_id"])
             assistant = await client.assistants.get(run["assistant_id"])
-    told = [part.data for part in parts if part.event == "custom"]
-    assert told[-1]["phase"] == "ready"
-    assert told[-1]["characters"] <= told[-1]["of"] == len(LONG)
-    places = [one["characters"] for one in told]
-    assert places == sorted(places)
+    updates = [part.data for part in parts if part.event == "custom"]
+    assert updates[-1]["phase"] == "ready"
+    assert updates[-1]["characters"] <= updates[-1]["of"] == len(LONG)
+    positions = [one["characters"] for one in updates]
+    assert positions == sorted(positions)
     assert (run["status"], assistant["graph_id"]) == ("success", "_ingest")
 
 
 @pytest.mark.parametrize("point", ["before_commit:5", "after_commit:5", "before_commit:1"])
-async def test_an_ingestion_whose_server_is_killed_goes_on_from_its_last_batch(
+async def test_an_ingestion_whose_server_is_killed_resumes_after_its_last_batch(
     database_url: str, tmp_path: Path, point: str
 ) -> None:
     with served_on(database_url, tmp_path) as server:
@@ -136,7 +136,7 @@ async def test_a_process_that_was_paused_past_its_lease_writes_nothing_twice(dat
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
             async with httpx.AsyncClient(timeout=20) as http, asyncio.timeout(20):
-                while True:  # until the zombie answers again: then it has seen what became of its run
+                while True:  # until the zombie answers again: then it knows that it lost its run
                     with contextlib.suppress(httpx.TransportError):
                         if (await http.get(f"{zombie.base}/ok")).status_code == 200:
                             break
@@ -145,7 +145,7 @@ async def test_a_process_that_was_paused_past_its_lease_writes_nothing_twice(dat
     assert [int(key) for key, _, _ in before] == list(range(found["chunks"]))
 
 
-async def test_a_document_that_is_deleted_while_it_is_ingested_leaves_nothing(ours: Tenant, library: Library) -> None:
+async def test_a_document_deleted_during_its_ingestion_leaves_nothing(ours: Tenant, library: Library) -> None:
     document = (await ours.post(LONG)).json()
     async with asyncio.timeout(20):
         while (await ours.get(document["document_id"]))["chunks"] == 0:  # noqa: ASYNC110  there is no event
@@ -159,9 +159,7 @@ async def test_a_document_that_is_deleted_while_it_is_ingested_leaves_nothing(ou
         assert (table, await library.count(table)) == (table, 0)
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_an_upload_leaves_nothing(
-    database_url: str, tmp_path: Path
-) -> None:
+async def test_a_client_that_disconnects_during_an_upload_leaves_nothing(database_url: str, tmp_path: Path) -> None:
     head = b"POST /api/v1/documents HTTP/1.1\r\nHost: localhost\r\n"
     head += b"Content-Type: text/plain\r\nContent-Length: 9000000\r\n\r\n"
     connection = await asyncpg.connect(database_url)
@@ -178,7 +176,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_an_upload_leaves_nothing
     await connection.close()
 
 
-async def test_a_cancelled_ingestion_is_told_and_goes_on_when_the_document_comes_again(ours: Tenant) -> None:
+async def test_a_cancelled_ingestion_is_reported_and_resumes_when_the_document_is_uploaded_again(ours: Tenant) -> None:
     document = (await ours.post(LONG)).json()
     run = f"/threads/{document['thread_id']}/runs/{document['run_id']}"
     assert (await ours.http.post(f"{run}/cancel", params={"wait": True})).status_code in {202, 204, 200}
@@ -196,7 +194,7 @@ async def test_a_cancelled_ingestion_is_told_and_goes_on_when_the_document_comes
 
 
 async def test_the_event_loop_is_free_while_a_pdf_is_read(ours: Tenant) -> None:
-    """Other requests are answered between the upload of a large PDF and its end."""
+    """Other requests are answered during the ingestion of a large PDF."""
     document = (await ours.post(pdf(["words and more words"] * 300), "application/pdf")).json()
     answered = 0
     while (await ours.get(document["document_id"]))["status"] in {"pending", "running"}:
@@ -204,12 +202,12 @@ async def test_the_event_loop_is_free_while_a_pdf_is_read(ours: Tenant) -> None:
     assert answered > 3
 
 
-async def test_clients_cannot_run_the_agent_that_ingests(ours: Tenant) -> None:
+async def test_clients_cannot_run_the_ingestion_agent(ours: Tenant) -> None:
     document = await ours.upload(BOOK)
     thread_id = (await ours.http.post("/threads", json={})).json()["thread_id"]
-    given = {"document_id": document["document_id"]}
+    input_ = {"document_id": document["document_id"]}
     for named in ("_ingest", str(agent_id("_ingest"))):
-        body = {"assistant_id": named, "input": given}
+        body = {"assistant_id": named, "input": input_}
         for path in ("/runs/wait", "/runs", "/runs/stream", "/runs/crons", f"/threads/{thread_id}/runs"):
             answer = await ours.http.post(path, json={**body, "schedule": "0 0 1 1 *"})
             assert (answer.status_code, path) == (404, path)

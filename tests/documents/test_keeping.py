@@ -1,4 +1,4 @@
-"""What becomes of documents later: other embedders, data rights, what was left behind."""
+"""Documents over time: a new embedder, data rights, garbage collection."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,7 +25,7 @@ async def server() -> AsyncIterator[Embeddings]:
         yield server
 
 
-async def test_another_embedder_embeds_documents_anew_and_searches_go_on_meanwhile(
+async def test_documents_are_embedded_again_by_a_new_embedder_while_searches_work(
     fresh_database_url: str, tmp_path: Path, server: Embeddings
 ) -> None:
     async with library_on(fresh_database_url) as library, library.tenant("ours") as ours:
@@ -45,7 +45,7 @@ async def test_another_embedder_embeds_documents_anew_and_searches_go_on_meanwhi
         assert (await ours.search("kitten"))[0]["title"] == "pet"
 
 
-async def test_an_embedder_that_is_down_stops_no_ingestion(
+async def test_ingestion_works_while_the_embedder_is_down(
     fresh_database_url: str, tmp_path: Path, server: Embeddings
 ) -> None:
     file = tmp_path / "agents.toml"
@@ -66,9 +66,7 @@ async def test_an_embedder_that_is_down_stops_no_ingestion(
         assert [one["title"] for one in await ours.search("automobile")] == ["drive"]
 
 
-async def test_a_persons_documents_are_read_out_and_deleted_with_all_that_they_have(
-    ours: Tenant, library: Library
-) -> None:
+async def test_a_users_documents_are_exported_and_erased_with_their_chunks(ours: Tenant, library: Library) -> None:
     ada = await ours.upload(BOOK, metadata='{"user_id": "ada"}')
     bob = await ours.upload(pdf(["of bob"]), "application/pdf", metadata='{"user_id": "bob"}')
     database = library.service.services.persistence.database
@@ -86,7 +84,7 @@ async def test_a_persons_documents_are_read_out_and_deleted_with_all_that_they_h
     assert await library.count("runs") == 1
 
 
-async def test_what_an_upload_or_a_deletion_has_left_behind_is_swept(ours: Tenant, library: Library) -> None:
+async def test_abandoned_uploads_and_deleted_documents_are_swept(ours: Tenant, library: Library) -> None:
     document = await ours.upload(MARKDOWN, "text/markdown")
     removing = library.service.services.features.documents.removing
     old = "now() - interval '2 hours'"
@@ -104,7 +102,7 @@ async def test_what_an_upload_or_a_deletion_has_left_behind_is_swept(ours: Tenan
     assert await library.count("store_items") == await library.count("document_parts") == 0
 
 
-async def test_a_document_whose_run_is_swept_away_stays_ready(ours: Tenant, library: Library) -> None:
+async def test_a_document_whose_run_is_deleted_stays_ready(ours: Tenant, library: Library) -> None:
     document = await ours.upload(MARKDOWN, "text/markdown")
     await library.value("delete from runs")
     found = await ours.get(document["document_id"])

@@ -1,4 +1,4 @@
-"""Answers can cite: the tool ``knowledge``, ``context.documents`` and the search give what names a place exactly."""
+"""Citations: the tool ``knowledge``, ``context.documents`` and the search return exact positions."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ def context(tenant: str = "ours") -> ToolContext:
     )
 
 
-async def test_the_best_passage_comes_first_with_what_cites_it(ours: Tenant) -> None:
+async def test_the_best_passage_comes_first_with_its_citation(ours: Tenant) -> None:
     boats = await ours.upload(BOATS, title="Boats", collection="sea", metadata='{"year": 2001}')
     await ours.upload(BREAD, title="Bread", collection="land", metadata='{"year": 2010}')
     best = (await ours.search("which boat has two masts"))[0]
@@ -69,7 +69,7 @@ async def test_the_best_passage_comes_first_with_what_cites_it(ours: Tenant) -> 
     }
 
 
-async def test_a_search_stays_in_its_collection_its_documents_and_its_filter(ours: Tenant) -> None:
+async def test_a_search_stays_within_its_collection_documents_and_filter(ours: Tenant) -> None:
     boats = await ours.upload(BOATS, title="Boats", collection="sea", metadata='{"year": 2001}')
     await ours.upload(BREAD, title="Bread", collection="land", metadata='{"year": 2010}')
 
@@ -87,7 +87,7 @@ async def test_a_search_stays_in_its_collection_its_documents_and_its_filter(our
 
 
 async def test_a_large_collection_is_searched_by_its_indexes(ours: Tenant) -> None:
-    """More chunks than are compared one by one."""
+    """With more chunks than an exact scan compares."""
     await ours.upload(BOOK * 90)
     await ours.upload(b"The heron stands in the reeds.", title="Heron", metadata='{"bird": true}')
     found = await ours.search("a heron in the reeds", limit=3)
@@ -95,7 +95,7 @@ async def test_a_large_collection_is_searched_by_its_indexes(ours: Tenant) -> No
     assert [one["title"] for one in await ours.search("speaks of", filter={"bird": True})] == ["Heron"]
 
 
-async def test_the_tool_gives_numbered_passages_and_keeps_citations_for_clients(ours: Tenant, library: Library) -> None:
+async def test_the_tool_returns_numbered_passages_and_citations_for_clients(ours: Tenant, library: Library) -> None:
     pages = [f"Page {n} tells of thing{n} and nothing else." for n in range(1, 60)]
     document = await ours.upload(pdf(pages, "Things"), "application/pdf")
     knowledge = tool_of(library)
@@ -106,7 +106,7 @@ async def test_the_tool_gives_numbered_passages_and_keeps_citations_for_clients(
     text = await ours.text(document["document_id"])
     assert "thing50" in text[citation["start"] : citation["end"]]
     assert 1 <= citation["page"] <= 50
-    nothing = await knowledge.call({"query": "thing50"}, context("nobody"))
+    nothing = await knowledge.call({"query": "thing50"}, context("theirs"))
     assert (nothing.content, nothing.artifact) == ("No document says anything of it.", {"citations": []})
     with pytest.raises(ValueError, match="1 to 8000"):
         await knowledge.call({"query": " "}, context())
@@ -126,8 +126,8 @@ async def test_a_tool_may_be_bound_to_a_collection(ours: Tenant, library: Librar
         find_tool("knowlege", Path(), load)
 
 
-async def test_an_agent_of_the_file_looks_things_up(fresh_database_url: str, tmp_path: Path) -> None:
-    """A model on OpenAI's wire asks for the tool; the message that answers it has the citations."""
+async def test_an_agent_uses_the_tool(fresh_database_url: str, tmp_path: Path) -> None:
+    """A model of the OpenAI API calls the tool; the tool message has the citations."""
     file = tmp_path / "agents.toml"
     file.write_text('[agents.librarian]\nmodel = "openai:gpt"\ntools = ["knowledge:sea"]\n')
     call = {"id": "c1", "type": "function", "function": {"name": "knowledge_sea", "arguments": '{"query": "masts"}'}}
@@ -138,24 +138,24 @@ async def test_an_agent_of_the_file_looks_things_up(fresh_database_url: str, tmp
             await ours.upload(BOATS, title="Boats", collection="sea")
             body = {"assistant_id": "librarian", "input": {"messages": [{"role": "user", "content": "How many?"}]}}
             answer = (await ours.http.post("/runs/wait", json=body)).json()
-    (told,) = [one for one in answer["messages"] if one["type"] == "tool"]
-    (citation,) = told["artifact"]["citations"]
-    assert told["content"].startswith("[1] Boats")
+    (message,) = [one for one in answer["messages"] if one["type"] == "tool"]
+    (citation,) = message["artifact"]["citations"]
+    assert message["content"].startswith("[1] Boats")
     assert BOATS.decode()[citation["start"] : citation["end"]] == BOATS.decode()
     assert answer["messages"][-1]["content"] == "Two [1]."
 
 
 @contextlib.asynccontextmanager
-async def provider(says: Sequence[dict[str, Any]]) -> AsyncIterator[str]:
-    """A server that speaks Chat Completions and says ``says``, one after the other."""
-    left = list(says)
+async def provider(messages: Sequence[dict[str, Any]]) -> AsyncIterator[str]:
+    """A Chat Completions server that answers with ``messages``, one after the other."""
+    remaining = list(messages)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        said = left.pop(0)
-        why = "tool_calls" if "tool_calls" in said else "stop"
-        for choice in ({"delta": said, "finish_reason": None}, {"delta": {}, "finish_reason": why}):
+        message = remaining.pop(0)
+        reason = "tool_calls" if "tool_calls" in message else "stop"
+        for choice in ({"delta": message, "finish_reason": None}, {"delta": {}, "finish_reason": reason}):
             chunk = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, **choice}]}
             await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
@@ -172,7 +172,7 @@ async def provider(says: Sequence[dict[str, Any]]) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_a_function_searches_once_however_often_it_begins(ours: Tenant, library: Library) -> None:
+async def test_a_restarted_function_searches_once(ours: Tenant, library: Library) -> None:
     await ours.upload(BOATS, title="Boats", collection="sea")
 
     async def run(context: Context) -> str:

@@ -1,4 +1,4 @@
-"""Handlers of the operator's bound documents as they bound everything: what is another person's is as unknown."""
+"""Auth handlers restrict documents as they restrict everything: those of another user do not exist."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ async def program(fresh_database_url: str) -> AsyncIterator[Program]:
 
 @contextlib.asynccontextmanager
 async def people(program: Program, *names: str) -> AsyncIterator[list[Tenant]]:
-    """Clients of the people whose tokens are their ``names``; a key of the service is a name too."""
+    """Clients of users whose tokens are their ``names``; an API key is accepted too."""
     async with contextlib.AsyncExitStack() as stack:
         clients = [program.client(authorization=f"Bearer {name}") for name in names]
         yield [Tenant(await stack.enter_async_context(client)) for client in clients]
 
 
-async def test_a_person_sees_finds_and_deletes_what_is_stamped_as_theirs(program: Program) -> None:
+async def test_a_user_reads_finds_and_deletes_only_their_documents(program: Program) -> None:
     async with people(program, "ann", "bob") as (ann, bob):
         mine, other = await ann.upload(TEXT), await bob.upload(TEXT)
         assert mine["metadata"] == {"owner": "ann"}
@@ -44,22 +44,22 @@ async def test_a_person_sees_finds_and_deletes_what_is_stamped_as_theirs(program
         assert (await ann.http.delete(f"/documents/{mine['document_id']}")).status_code == 204
 
 
-async def asked(who: Tenant, agent: str, words: str) -> Any:
-    """The answer of ``agent`` to a stateless run of ``who``."""
-    body = {"assistant_id": agent, "input": {"messages": [{"role": "user", "content": words}]}}
-    answer = await who.http.post("/runs/wait", json=body)
+async def ask(user: Tenant, agent: str, text: str) -> Any:
+    """Return the answer of ``agent`` in a stateless run of ``user``."""
+    body = {"assistant_id": agent, "input": {"messages": [{"role": "user", "content": text}]}}
+    answer = await user.http.post("/runs/wait", json=body)
     assert answer.status_code == 200, answer.text
     assert "__error__" not in answer.json(), answer.text
     return answer.json()["messages"][-1]["content"]
 
 
-async def test_an_agent_tells_a_person_no_more_than_the_person_may_read(program: Program) -> None:
-    """By the tool, from a function, in the store and among memories: two people of one tenant."""
+async def test_an_agent_shows_a_user_only_what_they_may_read(program: Program) -> None:
+    """By tool, from a function, in the store and in memories: users of one tenant."""
     async with people(program, "ann", "bob", "eve") as (ann, bob, eve):
         await ann.upload(TEXT)
-        await asked(ann, "scribe", "The heron is called Hera.")
+        await ask(ann, "scribe", "The heron is called Hera.")
         await bob.upload(b"The heron of Bob is grey.")
-        hers, his, nothing = [json.loads(await asked(who, "librarian", "heron")) for who in (ann, bob, eve)]
+        hers, his, nothing = [json.loads(await ask(user, "librarian", "heron")) for user in (ann, bob, eve)]
     assert hers["documents"] == [TEXT.decode()]
     assert hers["store"] == ["The heron is called Hera."]
     assert (hers["tool"].count("heron"), hers["memory"].count("Hera")) == (1, 1)
@@ -74,15 +74,15 @@ async def test_an_agent_tells_a_person_no_more_than_the_person_may_read(program:
     }
 
 
-async def test_what_an_agent_stores_for_a_person_is_where_the_persons_own_requests_find_it(program: Program) -> None:
+async def test_items_that_an_agent_stores_for_a_user_are_found_by_their_requests(program: Program) -> None:
     async with people(program, "ann", "bob") as (ann, bob):
-        await asked(ann, "scribe", "The heron is called Hera.")
-        for who, found in ((ann, True), (bob, False)):
-            item = (await who.http.get("/store/items", params={"namespace": "told", "key": "by agent"})).json()
+        await ask(ann, "scribe", "The heron is called Hera.")
+        for user, found in ((ann, True), (bob, False)):
+            item = (await user.http.get("/store/items", params={"namespace": "told", "key": "by agent"})).json()
             assert bool(item) is found
 
 
-async def test_a_run_that_another_process_takes_up_is_bounded_as_well(fresh_database_url: str) -> None:
+async def test_a_run_claimed_by_another_process_is_restricted_as_well(fresh_database_url: str) -> None:
     settings: dict[str, Any] = {"AGENT_AUTH": "none", "AGENT_CONFIG": FILE}
     async with (
         Program.on(fresh_database_url, **settings, AGENT_ROLE="worker"),
@@ -90,18 +90,18 @@ async def test_a_run_that_another_process_takes_up_is_bounded_as_well(fresh_data
         people(front, "ann", "bob") as (ann, bob),
     ):
         await ann.upload(TEXT)
-        hers, his = [json.loads(await asked(who, "librarian", "heron")) for who in (ann, bob)]
+        hers, his = [json.loads(await ask(user, "librarian", "heron")) for user in (ann, bob)]
     assert hers["documents"] == [TEXT.decode()]
     assert (his["documents"], his["tool"]) == ([], "No document says anything of it.")
 
 
-async def test_a_key_of_the_operators_is_bounded_by_its_tenant_alone(fresh_database_url: str) -> None:
+async def test_an_operators_api_key_is_restricted_only_by_its_tenant(fresh_database_url: str) -> None:
     async with (
         Program.on(fresh_database_url, AGENT_AUTH="api_key", AGENT_CONFIG=FILE) as program,
         people(program, "ann", await program.service.key("default")) as (ann, operator),
     ):
         await ann.upload(TEXT)
-        assert json.loads(await asked(operator, "librarian", "heron"))["documents"] == [TEXT.decode()]
+        assert json.loads(await ask(operator, "librarian", "heron"))["documents"] == [TEXT.decode()]
 
 
 REFUSING = """
@@ -119,8 +119,8 @@ async def search(ctx, value):
 """
 
 
-async def test_a_handler_that_refuses_a_search_refuses_it_to_the_agent(fresh_database_url: str, tmp_path: Path) -> None:
-    """The model is told, as of anything that goes wrong with a tool; the audit log names the person."""
+async def test_a_handler_that_refuses_a_search_refuses_the_agent_too(fresh_database_url: str, tmp_path: Path) -> None:
+    """The model gets the refusal as a tool error; the audit log names the user."""
     (tmp_path / "auth.py").write_text(REFUSING)
     (tmp_path / "agent.py").write_text(
         "async def run(context):\n    return str(await context.tools.call('knowledge', query='heron'))\n"

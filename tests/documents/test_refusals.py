@@ -1,4 +1,4 @@
-"""Bad input gets a clear 4xx, and nothing of it is stored; what breaks a parser breaks nothing else."""
+"""Invalid input gets a clear 4xx and stores nothing; a document that breaks its parser breaks nothing else."""
 
 import zlib
 from collections.abc import AsyncIterator
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from app.base.errors import Unreadable
 from app.features.documents.extraction import DocumentSource, TextExtractor
 from tests.documents.conftest import Library, Tenant, library_on
-from tests.documents.samples import HTML, MARKDOWN, pdf, written
+from tests.documents.samples import HTML, MARKDOWN, assemble, pdf
 
-EMPTY_PDF = written(
+EMPTY_PDF = assemble(
     ["<< /Type /Catalog /Pages 2 0 R >>", "<< /Type /Pages /Kids [] /Count 0 >>", "<< /Title (none) >>"]
 )
 ENCRYPTED = pdf(["secret"]).replace(b"/Size", b"/Encrypt << /Filter /Standard /V 1 /R 2 /O (" + b"o" * 32 + b") /U ("
@@ -29,8 +29,8 @@ BAD: dict[str, tuple[bytes, str, int, str]] = {
     "a NUL": (b"a\x00b", "text/plain", 422, "NUL character (byte 1)"),
     "another charset": ("ä".encode("latin-1"), "text/plain; charset=latin-1", 415, "UTF-8"),
     "an unknown charset of HTML": (HTML, "text/html; charset=klingon", 422, "'klingon' is not known"),
-    "HTML that is not what it says": (b"<p>\xff</p>", "text/html; charset=utf-8", 422, "not utf-8 (byte 3)"),
-    "HTML that names no charset that there is": (b"<meta charset=nope><p>x", "text/html", 422, "'nope'"),
+    "HTML that is not in its charset": (b"<p>\xff</p>", "text/html; charset=utf-8", 422, "not utf-8 (byte 3)"),
+    "HTML with an unknown charset in its meta element": (b"<meta charset=nope><p>x", "text/html", 422, "'nope'"),
     "a picture": (b"\x89PNG", "image/png", 415, "send text/plain, text/markdown, text/html and application/pdf"),
     "no type at all": (b"x", "application/octet-stream", 415, "is missing"),
     "JSON": (b"{}", "application/json", 415, "'application/json' is not"),
@@ -43,12 +43,12 @@ BAD: dict[str, tuple[bytes, str, int, str]] = {
 
 
 async def empty(library: Library) -> bool:
-    """Whether no table holds anything of a document."""
+    """Whether the tables hold nothing of a document."""
     tables = ("documents", "document_parts", "store_items", "runs", "threads", "idempotency_keys")
     return [await library.count(table) for table in tables] == [0] * len(tables)
 
 
-async def test_what_cannot_be_read_is_refused_and_nothing_of_it_stays(ours: Tenant, library: Library) -> None:
+async def test_an_unreadable_document_is_refused_and_nothing_is_stored(ours: Tenant, library: Library) -> None:
     for what, (content, kind, status, words) in BAD.items():
         answer = await ours.post(content, kind, key=f"key of {what}")
         assert (answer.status_code, words in answer.text) == (status, True), f"{what}: {answer.text}"
@@ -71,9 +71,7 @@ async def test_what_cannot_be_read_is_refused_and_nothing_of_it_stays(ours: Tena
         ({"metadata": '{"a": "' + "x" * 20_000 + '"}'}, "16384"),
     ],
 )
-async def test_what_is_said_of_a_document_is_checked(
-    ours: Tenant, library: Library, fields: dict[str, str], words: str
-) -> None:
+async def test_metadata_is_validated(ours: Tenant, library: Library, fields: dict[str, str], words: str) -> None:
     files: Any = {"file": ("a.txt", b"text", "text/plain"), **{name: (None, value) for name, value in fields.items()}}
     for answer in (await ours.http.post("/documents", files=files), await ours.post(b"text", **fields)):
         assert answer.status_code == 422, answer.text
@@ -81,7 +79,7 @@ async def test_what_is_said_of_a_document_is_checked(
     assert await empty(library)
 
 
-async def test_a_form_must_be_one_and_bring_one_file(ours: Tenant, library: Library) -> None:
+async def test_a_form_must_be_valid_and_have_one_file(ours: Tenant, library: Library) -> None:
     form = {"content-type": "multipart/form-data; boundary=x"}
     file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\ntext\r\n'
     for content, status in (
@@ -99,7 +97,7 @@ async def test_a_form_must_be_one_and_bring_one_file(ours: Tenant, library: Libr
     assert await empty(library)
 
 
-async def test_a_document_larger_than_the_setting_is_refused_however_it_is_sent(fresh_database_url: str) -> None:
+async def test_a_document_over_the_size_limit_is_refused_however_it_is_sent(fresh_database_url: str) -> None:
     async def drip() -> AsyncIterator[bytes]:
         for _ in range(30):
             yield b"x" * 1000
@@ -120,7 +118,7 @@ async def test_a_document_larger_than_the_setting_is_refused_however_it_is_sent(
         assert await library.count("documents") == 1
 
 
-async def test_a_search_is_checked(ours: Tenant) -> None:
+async def test_a_search_is_validated(ours: Tenant) -> None:
     for body in (
         {},
         {"query": ""},
@@ -136,7 +134,7 @@ async def test_a_search_is_checked(ours: Tenant) -> None:
         assert answer.status_code == 422, (body, answer.text)
 
 
-async def test_a_document_without_text_fails_and_says_why_and_may_come_again(ours: Tenant) -> None:
+async def test_a_document_without_text_fails_with_a_reason_and_can_be_uploaded_again(ours: Tenant) -> None:
     document = await ours.upload(pdf([""]), "application/pdf")
     assert document["status"] == "failed"
     assert "holds no text" in document["error"]
@@ -147,7 +145,7 @@ async def test_a_document_without_text_fails_and_says_why_and_may_come_again(our
     assert (await ours.ended(again.json()))["status"] == "failed"
 
 
-async def test_one_line_without_end_is_cut_up_all_the_same(ours: Tenant) -> None:
+async def test_an_endless_line_is_chunked(ours: Tenant) -> None:
     for content in (b"x" * 300_000, "漢字".encode() * 50_000, b"a b " * 80_000, b"\n" * 300_000 + b"end"):
         document = await ours.upload(content)
         assert document["status"] == "ready"
@@ -162,34 +160,34 @@ async def content_of(content: bytes) -> AsyncIterator[bytes]:
         yield content[at : at + 65_536]
 
 
-async def read(content: bytes, kind: str, seconds: float = 60) -> str:
-    lines = [line async for line in TextExtractor(seconds).lines(DocumentSource(content_of(content), kind))]
+async def read(content: bytes, kind: str, timeout: float = 60) -> str:
+    lines = [line async for line in TextExtractor(timeout).lines(DocumentSource(content_of(content), kind))]
     assert lines[-1].end
     return "".join(line.text for line in lines)
 
 
-async def said(content: bytes, kind: str) -> str:
-    """The text of a document, or the sentence why it has none. Whatever else comes of it fails the test."""
+async def text_or_reason(content: bytes, kind: str) -> str:
+    """Return the text of a document, or the reason why it cannot be read. Any other error fails the test."""
     try:
         return await read(content, kind)
     except Unreadable as error:
         return str(error)
 
 
-async def test_html_that_nests_without_end_is_read_or_given_up_in_time() -> None:
+async def test_deeply_nested_html_is_read_or_times_out() -> None:
     assert await read(b"<div>" * 5000 + b"deep", "text/html") == "deep"
     with pytest.raises(Unreadable, match="took more than 2 seconds"):
-        await read(b"<div>" * 400_000 + b"deep", "text/html", seconds=2)
+        await read(b"<div>" * 400_000 + b"deep", "text/html", timeout=2)
 
 
-async def test_a_pdf_that_unpacks_without_end_takes_only_its_reader_down() -> None:
+async def test_a_pdf_bomb_ends_only_its_extractor() -> None:
     bomb = zlib.compress(b"\0" * 400_000_000, 9)
     stream = f"<< /Length {len(bomb)} /Filter /FlateDecode >>\nstream\n".encode()
     body = pdf(["x"])
     start = body.index(b"5 0 obj\n") + 8
     end = body.index(b"endobj", start)
     body = body[:start] + stream + bomb + b"\nendstream\n" + body[end:]
-    assert len(await said(body, "application/pdf")) < 1000
+    assert len(await text_or_reason(body, "application/pdf")) < 1000
 
 
 @settings(
@@ -204,10 +202,8 @@ async def test_a_pdf_that_unpacks_without_end_takes_only_its_reader_down() -> No
     kind=st.sampled_from(["text/html", "application/pdf"]),
     at=st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=30)), max_size=8),
 )
-def test_whatever_stands_in_a_document_its_reader_ends_with_text_or_a_sentence(
-    kind: str, at: list[tuple[int, bytes]]
-) -> None:
+def test_any_document_gives_text_or_a_reason(kind: str, at: list[tuple[int, bytes]]) -> None:
     content = bytearray(pdf(["some text"] * 4) if kind == "application/pdf" else HTML + MARKDOWN)
     for place, junk in at:
         content[place : place + len(junk)] = junk
-    assert "\x00" not in uvloop.run(said(bytes(content), kind))
+    assert "\x00" not in uvloop.run(text_or_reason(bytes(content), kind))

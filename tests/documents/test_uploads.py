@@ -1,4 +1,4 @@
-"""What is uploaded is stored whole, ingested once, and answered for."""
+"""Uploads: stored byte for byte, ingested once, deduplicated, listed and deleted."""
 
 import asyncio
 import hashlib
@@ -8,7 +8,7 @@ from tests.documents.conftest import Library, Tenant
 from tests.documents.samples import BOOK, HTML, MARKDOWN, pdf
 
 
-async def test_a_text_is_ingested_and_every_chunk_is_where_it_says(ours: Tenant) -> None:
+async def test_a_text_is_ingested_and_chunks_have_exact_offsets(ours: Tenant) -> None:
     document = await ours.upload(BOOK, title="The book", collection="shelf", metadata='{"year": 1999}')
     assert document["status"] == "ready"
     assert (document["title"], document["collection"], document["metadata"]) == ("The book", "shelf", {"year": 1999})
@@ -24,7 +24,7 @@ async def test_a_text_is_ingested_and_every_chunk_is_where_it_says(ours: Tenant)
     assert chunks[-1]["end"] == len(text.rstrip())
 
 
-async def test_html_is_read_as_a_person_sees_it(ours: Tenant) -> None:
+async def test_the_visible_text_of_html_is_extracted(ours: Tenant) -> None:
     document = await ours.upload(HTML, "text/html")
     assert (document["status"], document["title"]) == ("ready", "Boats")
     text = await ours.text(document["document_id"])
@@ -33,7 +33,7 @@ async def test_html_is_read_as_a_person_sees_it(ours: Tenant) -> None:
     assert chunk["text"] == text
 
 
-async def test_a_pdf_is_read_page_by_page(ours: Tenant) -> None:
+async def test_a_pdf_is_extracted_page_by_page(ours: Tenant) -> None:
     pages = [f"Page {n} tells of thing{n}.\nIt says nothing else, and it says so in words." for n in range(1, 8)]
     document = await ours.upload(pdf(pages * 20, "Of things"), "application/pdf", filename="things.pdf")
     assert (document["status"], document["title"], document["pages"]) == ("ready", "Of things", 140)
@@ -47,7 +47,7 @@ async def test_a_pdf_is_read_page_by_page(ours: Tenant) -> None:
     assert found[-1] > 100
 
 
-async def test_the_original_comes_back_byte_for_byte(ours: Tenant) -> None:
+async def test_the_uploaded_file_is_returned_byte_for_byte(ours: Tenant) -> None:
     for content, kind in ((BOOK, "text/plain"), (MARKDOWN, "text/markdown"), (pdf(["a"]), "application/pdf")):
         document = await ours.upload(content, kind, filename="ä b.txt")
         answer = await ours.http.get(f"/documents/{document['document_id']}/content")
@@ -56,7 +56,7 @@ async def test_the_original_comes_back_byte_for_byte(ours: Tenant) -> None:
         assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''%C3%A4%20b.txt"
 
 
-async def test_a_form_brings_a_file_and_fields_in_any_order(ours: Tenant) -> None:
+async def test_a_form_has_a_file_and_fields_in_any_order(ours: Tenant) -> None:
     files: Any = [
         ("collection", (None, "forms")),
         ("file", ("notes.md", MARKDOWN, "application/octet-stream")),
@@ -98,7 +98,7 @@ async def test_another_tenants_content_is_another_document(ours: Tenant, theirs:
     assert {one["document_id"] for one in await theirs.search("chapter")} == {other["document_id"]}
 
 
-async def test_a_request_that_is_sent_again_with_its_key_gets_its_first_answer(ours: Tenant, library: Library) -> None:
+async def test_a_repeated_request_with_its_key_gets_the_first_response(ours: Tenant, library: Library) -> None:
     first = await ours.post(BOOK, key="k1")
     again = await ours.post(BOOK, key="k1")
     assert again.json() == first.json()
@@ -117,7 +117,7 @@ async def test_documents_are_listed_newest_first_page_by_page(ours: Tenant) -> N
     assert (await ours.http.get("/documents", params={"status": "lost"})).status_code == 422
 
 
-async def test_a_deleted_document_is_gone_with_all_that_it_had(ours: Tenant, library: Library) -> None:
+async def test_a_document_is_deleted_with_its_chunks_and_vectors(ours: Tenant, library: Library) -> None:
     document = await ours.upload(BOOK)
     assert await library.count("store_vectors_384") > 0
     assert (await ours.http.delete(f"/documents/{document['document_id']}")).status_code == 204

@@ -1,4 +1,4 @@
-"""A server of embeddings on this machine that knows some words for one thing, and fails as planned."""
+"""An embeddings server for tests that knows some synonyms and fails as planned."""
 
 import json
 from collections import deque
@@ -12,7 +12,7 @@ SAME = {"automobile": "car", "vehicle": "car", "feline": "cat", "kitten": "cat",
 
 
 def meaning(text: str, dimensions: int) -> list[float]:
-    """The vector of ``text``, with words for one thing as one."""
+    """Return the vector of ``text``, in which synonyms are the same word."""
     words = [SAME.get(word, word) for word in text.casefold().split()]
     return hash_text(" ".join(words), dimensions)
 
@@ -20,7 +20,7 @@ def meaning(text: str, dimensions: int) -> list[float]:
 class Embeddings:
     """The server; ``url`` ends with ``/v1``. ``asked`` are the bodies of requests, ``keys`` what came with them.
 
-    ``plan`` holds what the next requests get in place of an answer: (status, body) pairs. ``down``: all get 503.
+    ``plan``: responses of the next requests, as (status, body). ``down``: all requests get 503.
     """
 
     def __init__(self, dimensions: int = 64) -> None:
@@ -39,7 +39,7 @@ class Embeddings:
 
     @property
     def texts(self) -> int:
-        """How many texts were asked for."""
+        """Number of texts that were requested."""
         return sum(len(body["input"]) for body in self.asked)
 
     async def __aenter__(self) -> Self:

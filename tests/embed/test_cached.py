@@ -1,4 +1,4 @@
-"""Vectors that are kept: a text is embedded once for its owner, also when several want it at the same time."""
+"""Cached vectors: a text is embedded once for its owner, also by concurrent requests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,23 +22,23 @@ ONE, OTHER = UUID(int=1), UUID(int=2)
 WIDE = 16
 
 
-class Asked:
-    """An embedder that keeps what it was asked; it waits while ``gate`` is closed and refuses what is ``bad``."""
+class RecordingEmbedder:
+    """An embedder that records its batches, waits while ``gate`` is closed and rejects the text ``bad``."""
 
-    def __init__(self, name: str = "asked", dimensions: int = WIDE) -> None:
+    def __init__(self, name: str = "recording", dimensions: int = WIDE) -> None:
         self.name = name
         self.dimensions = dimensions
         self.batches: list[list[str]] = []
-        self.begun = asyncio.Condition()
+        self.started = asyncio.Condition()
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures: list[Exception] = []
 
     async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
-        """Real vectors."""
-        async with self.begun:
+        """Return hashed vectors."""
+        async with self.started:
             self.batches.append(list(texts))
-            self.begun.notify_all()
+            self.started.notify_all()
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop()
@@ -46,120 +46,120 @@ class Asked:
             raise ModelRejected("a bad text")
         return [hash_text(text, self.dimensions) for text in texts]
 
-    async def asked(self, times: int = 1) -> None:
-        """Wait until it was asked so often."""
-        async with self.begun:
-            await self.begun.wait_for(lambda: len(self.batches) >= times)
+    async def called(self, times: int = 1) -> None:
+        """Wait until it was called that often."""
+        async with self.started:
+            await self.started.wait_for(lambda: len(self.batches) >= times)
 
 
-class Desk:
-    """A cache with a shelf, and embedders over it."""
+class CacheFixture:
+    """A cache namespace with its metrics, and embedders that use it."""
 
     def __init__(self) -> None:
         self.cache = LocalCache()
         self.meters = Meters()
-        self.shelf = CacheNamespace("embeddings", self.cache, self.meters, 60)
+        self.namespace = CacheNamespace("embeddings", self.cache, self.meters, 60)
 
-    def over(self, embedder: Embedder, place: str = "https://here") -> CachedEmbedder:
-        return CachedEmbedder(embedder, self.shelf, place)
+    def wrap(self, embedder: Embedder, endpoint: str = "https://here") -> CachedEmbedder:
+        return CachedEmbedder(embedder, self.namespace, endpoint)
 
     def count(self, outcome: str) -> float:
         return self.meters.cache_requests.series.get(("embeddings", outcome), 0)
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def fixture() -> CacheFixture:
+    return CacheFixture()
 
 
 def near(one: Vector, other: Vector) -> bool:
     return all(abs(a - b) < 1e-6 for a, b in zip(one, other, strict=True))
 
 
-async def test_only_texts_that_are_not_there_are_asked_for_and_all_come_in_their_order(desk: Desk) -> None:
-    asked = Asked()
-    embedder = desk.over(asked)
+async def test_only_missing_texts_are_embedded_and_all_come_in_order(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    embedder = fixture.wrap(recorder)
     await embedder.embed(["b", "d"], [ONE, ONE])
     found = await embedder.embed(["a", "b", "c", "d", "a"], [ONE] * 5)
-    assert asked.batches == [["b", "d"], ["a", "c"]]
+    assert recorder.batches == [["b", "d"], ["a", "c"]]
     assert all(near(vector, hash_text(text, WIDE)) for vector, text in zip(found, "abcda", strict=True))
-    assert (desk.count("hit"), desk.count("miss")) == (2, 4)
+    assert (fixture.count("hit"), fixture.count("miss")) == (2, 4)
 
 
-async def test_what_one_tenant_has_had_embedded_is_not_there_for_another(desk: Desk) -> None:
-    asked = Asked()
-    embedder = desk.over(asked)
+async def test_vectors_of_one_tenant_are_not_cached_for_another(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    embedder = fixture.wrap(recorder)
     await embedder.embed(["secret"], [ONE])
     await embedder.embed(["secret", "secret"], [OTHER, ONE])
-    assert asked.batches == [["secret"], ["secret"]]
+    assert recorder.batches == [["secret"], ["secret"]]
 
 
-async def test_without_an_owner_nothing_is_kept(desk: Desk) -> None:
-    asked = Asked()
-    embedder = desk.over(asked)
+async def test_without_an_owner_nothing_is_cached(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    embedder = fixture.wrap(recorder)
     await embedder.embed(["a"])
     await embedder.embed(["a"])
-    assert len(asked.batches) == 2
-    assert desk.cache.size == 0
+    assert len(recorder.batches) == 2
+    assert fixture.cache.size == 0
 
 
-async def test_another_model_dimension_or_server_has_other_vectors(desk: Desk) -> None:
-    every = [Asked(), Asked("other"), Asked(dimensions=32), Asked()]
-    places = ["https://here", "https://here", "https://here", "https://there"]
-    for asked, place in zip(every, places, strict=True):
-        await desk.over(asked, place).embed(["a"], [ONE])
-    assert [len(asked.batches) for asked in every] == [1, 1, 1, 1]
+async def test_another_model_dimension_or_server_has_other_vectors(fixture: CacheFixture) -> None:
+    every = [RecordingEmbedder(), RecordingEmbedder("other"), RecordingEmbedder(dimensions=32), RecordingEmbedder()]
+    endpoints = ["https://here", "https://here", "https://here", "https://there"]
+    for recorder, endpoint in zip(every, endpoints, strict=True):
+        await fixture.wrap(recorder, endpoint).embed(["a"], [ONE])
+    assert [len(recorder.batches) for recorder in every] == [1, 1, 1, 1]
 
 
-async def test_a_text_that_is_on_its_way_is_waited_for(desk: Desk) -> None:
-    asked = Asked()
-    asked.gate.clear()
-    embedder = desk.over(asked)
+async def test_a_text_in_flight_is_shared(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    recorder.gate.clear()
+    embedder = fixture.wrap(recorder)
     first = asyncio.ensure_future(embedder.embed(["a", "b"], [ONE, ONE]))
-    await asked.asked()
+    await recorder.called()
     others = [asyncio.ensure_future(embedder.embed(["b", "c"], [ONE, ONE])) for _ in range(5)]
-    await asked.asked(2)
-    asked.gate.set()
+    await recorder.called(2)
+    recorder.gate.set()
     await first
     assert all(near(found[0], hash_text("b", WIDE)) for found in await asyncio.gather(*others))
-    assert asked.batches == [["a", "b"], ["c"]]
-    assert desk.count("shared") >= 5
+    assert recorder.batches == [["a", "b"], ["c"]]
+    assert fixture.count("shared") >= 5
 
 
-async def test_who_asked_first_may_go_away_while_others_wait(desk: Desk) -> None:
-    asked = Asked()
-    asked.gate.clear()
-    embedder = desk.over(asked)
+async def test_the_first_caller_may_be_cancelled_while_others_wait(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    recorder.gate.clear()
+    embedder = fixture.wrap(recorder)
     first = asyncio.ensure_future(embedder.embed(["a"], [ONE]))
-    await asked.asked()
+    await recorder.called()
     other = asyncio.ensure_future(embedder.embed(["a"], [ONE]))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    asked.gate.set()
+    recorder.gate.set()
     assert near((await other)[0], hash_text("a", WIDE))
-    assert asked.batches == [["a"]]
+    assert recorder.batches == [["a"]]
 
 
-async def test_a_failure_is_told_and_not_kept(desk: Desk) -> None:
-    asked = Asked()
-    asked.failures = [ModelUnavailable("down")]
-    embedder = desk.over(asked)
+async def test_a_failure_is_raised_and_not_cached(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    recorder.failures = [ModelUnavailable("down")]
+    embedder = fixture.wrap(recorder)
     with pytest.raises(ModelUnavailable):
         await embedder.embed(["a"], [ONE])
     assert near((await embedder.embed(["a"], [ONE]))[0], hash_text("a", WIDE))
 
 
-async def test_a_text_that_is_refused_spoils_no_other_caller_of_its_neighbour(desk: Desk) -> None:
-    asked = Asked()
-    asked.gate.clear()
-    embedder = desk.over(asked)
+async def test_a_rejected_text_does_not_fail_other_callers_of_its_batch(fixture: CacheFixture) -> None:
+    recorder = RecordingEmbedder()
+    recorder.gate.clear()
+    embedder = fixture.wrap(recorder)
     first = asyncio.ensure_future(embedder.embed(["a", "bad"], [ONE, ONE]))
-    await asked.asked()
+    await recorder.called()
     other = asyncio.ensure_future(embedder.embed(["a"], [ONE]))
     await asyncio.sleep(0)
-    asked.gate.set()
+    recorder.gate.set()
     with pytest.raises(ModelRejected):
         await first
     assert near((await other)[0], hash_text("a", WIDE))
@@ -176,20 +176,20 @@ async def test_a_text_that_is_refused_spoils_no_other_caller_of_its_neighbour(de
         b"\0" * 999,
     ],
 )
-async def test_bytes_that_are_no_vector_of_this_embedder_are_as_if_they_were_not(desk: Desk, body: bytes) -> None:
-    asked = Asked()
-    embedder = desk.over(asked)
-    key = desk.shelf.key(ONE, "https://here", asked.name, WIDE, "a")
-    await desk.shelf.save({key: body})
+async def test_an_invalid_cache_entry_is_ignored(fixture: CacheFixture, body: bytes) -> None:
+    recorder = RecordingEmbedder()
+    embedder = fixture.wrap(recorder)
+    key = fixture.namespace.key(ONE, "https://here", recorder.name, WIDE, "a")
+    await fixture.namespace.save({key: body})
     assert near((await embedder.embed(["a"], [ONE]))[0], hash_text("a", WIDE))
-    assert asked.batches == [["a"]]
-    assert desk.count("unusable") == 1
+    assert recorder.batches == [["a"]]
+    assert fixture.count("unusable") == 1
 
 
-async def test_an_embedder_that_computes_is_not_kept_one_that_is_asked_is(desk: Desk) -> None:
-    """Hashing takes less time than a look into Redis."""
-    models = ModelRegistry(LlmSettings(openai_base_url="http://127.0.0.1:1/v1"), desk.meters)
-    assert isinstance(build_embedder("hashing", 0, models, desk.shelf), HashingEmbedder)
-    assert isinstance(build_embedder("openai:some", 64, models, desk.shelf), CachedEmbedder)
+async def test_hashing_is_not_cached_and_a_remote_embedder_is(fixture: CacheFixture) -> None:
+    """Hashing takes less time than a Redis lookup."""
+    models = ModelRegistry(LlmSettings(openai_base_url="http://127.0.0.1:1/v1"), fixture.meters)
+    assert isinstance(build_embedder("hashing", 0, models, fixture.namespace), HashingEmbedder)
+    assert isinstance(build_embedder("openai:some", 64, models, fixture.namespace), CachedEmbedder)
     assert isinstance(build_embedder("openai:some", 64, models), OpenAIEmbedder)
     await models.aclose()

@@ -1,11 +1,11 @@
-"""The embedder that needs nothing."""
+"""The hashing embedder."""
 
 import math
 
 from app.providers.embeddings.hashing import THREAD_LENGTH, HashingEmbedder, hash_text
 
 
-def alike(one: str, other: str, dimensions: int = 384) -> float:
+def similarity(one: str, other: str, dimensions: int = 384) -> float:
     return sum(a * b for a, b in zip(hash_text(one, dimensions), hash_text(other, dimensions), strict=True))
 
 
@@ -18,26 +18,26 @@ def test_every_vector_has_length_one_whatever_the_text() -> None:
 
 
 def test_the_same_text_has_the_same_vector_in_any_case_and_order() -> None:
-    assert math.isclose(alike("The Red Fox", "fox red the"), 1, rel_tol=1e-9)
+    assert math.isclose(similarity("The Red Fox", "fox red the"), 1, rel_tol=1e-9)
     first = hash_text("stable over processes", 16)[:3]
     assert [round(number, 6) for number in first] == [-0.19001, -0.047299, 0.084706]
 
 
-def test_texts_that_share_words_or_parts_of_words_are_nearer_than_others() -> None:
+def test_texts_that_share_words_or_parts_of_words_are_more_similar() -> None:
     for text, near, far in (
         ("Alice loves climbing mountains", "mountain climbers", "the quarterly tax report"),
         ("my favourite colour is blue", "favorite color", "a trip to Lisbon"),
         ("Лыжные прогулки в горах", "прогулка", "квартальный отчёт"),
         ("私は東京に住んでいます", "東京の天気", "大阪の食べ物"),
     ):
-        assert alike(text, near) > alike(text, far) + 0.1
+        assert similarity(text, near) > similarity(text, far) + 0.1
 
 
-def test_two_words_for_one_thing_are_strangers_to_it() -> None:
-    assert abs(alike("automobile", "car")) < 0.2
+def test_synonyms_are_not_similar() -> None:
+    assert abs(similarity("automobile", "car")) < 0.2
 
 
-async def test_many_texts_are_embedded_as_each_alone() -> None:
+async def test_a_batch_gives_the_same_vectors_as_single_texts() -> None:
     embedder = HashingEmbedder(64)
     texts = ["one", "two", "three " * THREAD_LENGTH]
     assert await embedder.embed(texts) == [hash_text(text, 64) for text in texts]

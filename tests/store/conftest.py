@@ -1,4 +1,4 @@
-"""The store of the whole program in this process, asked by ``langgraph_sdk`` and over bare HTTP."""
+"""The store of a whole program in this process, called with ``langgraph_sdk`` and plain HTTP."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -16,26 +16,26 @@ from tests.system.program import Program
 
 
 class Tenant(msgspec.Struct):
-    """One tenant's client: ``sdk`` as LangGraph has it, ``http`` for what it would not send."""
+    """A tenant's client: ``sdk`` is LangGraph's, ``http`` sends what that would not."""
 
     sdk: Any
     http: httpx.AsyncClient
 
     async def put(self, namespace: str, key: str, value: dict[str, Any], **more: Any) -> None:
-        """Store an item; labels with dots between them."""
+        """Store an item; ``namespace`` has dots between its labels."""
         await self.sdk.put_item(namespace.split("."), key, value, **more)
 
     async def get(self, namespace: str, key: str, **more: Any) -> Any:
-        """An item, or None."""
+        """Return an item, or None."""
         return await self.sdk.get_item(namespace.split("."), key, **more)
 
     async def items(self, prefix: str = "", **more: Any) -> list[Any]:
-        """What a search finds."""
+        """Return the items that a search finds."""
         found = await self.sdk.search_items(prefix.split(".") if prefix else [], **more)
         return list(found["items"])
 
     async def keys(self, prefix: str = "", **more: Any) -> list[str]:
-        """The keys of what a search finds."""
+        """Return the keys of the items that a search finds."""
         return [item["key"] for item in await self.items(prefix, **more)]
 
 
@@ -49,7 +49,7 @@ class Store(Program):
             yield Tenant(LangGraphClient(http).store, http)
 
     async def do(self, *statements: str) -> None:
-        """Change the database as its superuser."""
+        """Execute statements as the superuser of the database."""
         await execute(self.url, *statements)
 
 
@@ -57,7 +57,7 @@ store_on = Store.on
 
 
 def longterm_of(store: Store) -> LongTerm:
-    """The long-term memory as agents of this program see it."""
+    """Return the long-term memory of this program's agents."""
     return DocumentServices(store.service.services.persistence.database, store.service.services.features.store).library
 
 
@@ -80,5 +80,5 @@ async def theirs(store: Store) -> AsyncIterator[Tenant]:
 
 
 def always_hnsw(*_: Any) -> bool:
-    """In place of ``hybrid_search.prefers_exact_scan``: the index of vectors is walked, however few there are."""
+    """Replacement of ``hybrid_search.prefers_exact_scan`` that forces the HNSW scan."""
     return False

@@ -1,4 +1,4 @@
-"""``context.store``: what function agents put outlives their threads; begun again they find what they found."""
+"""``context.store``: items of function agents outlive their threads; a restarted function reads what it read before."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def run_of(tenant: str, most: int = 100) -> Dying:
     return run
 
 
-async def test_a_function_stores_finds_and_removes_what_is_its_tenants(
+async def test_a_function_stores_finds_and_deletes_items_of_its_tenant(
     store: Store, ours: Tenant, theirs: Tenant
 ) -> None:
     answers: list[Any] = []
@@ -34,7 +34,7 @@ async def test_a_function_stores_finds_and_removes_what_is_its_tenants(
     async def run(context: Context) -> str:
         await context.store.put(["notes"], "a", {"text": "climbing"})
         await context.store.put(["notes"], "b", {"text": "violin"}, index=["text"])
-        await context.store.put(["notes"], "c", {"text": "gone"})
+        await context.store.put(["notes"], "c", {"text": "deleted"})
         await context.store.delete(["notes"], "c")
         answers.append(await context.store.get(["notes"], "a"))
         answers.append(await context.store.get(["notes"], "c"))
@@ -53,7 +53,7 @@ async def test_a_function_stores_finds_and_removes_what_is_its_tenants(
     assert await theirs.keys("notes") == []
 
 
-async def test_a_function_that_begins_again_gets_what_it_got_the_first_time(store: Store, ours: Tenant) -> None:
+async def test_a_restarted_function_reads_what_it_read_the_first_time(store: Store, ours: Tenant) -> None:
     async def run(context: Context) -> str:
         before = await context.store.get(["notes"], "k")
         await context.store.put(["notes"], "k", {"n": (before or {"n": 0})["n"] + 1})
@@ -69,13 +69,13 @@ async def test_a_function_that_begins_again_gets_what_it_got_the_first_time(stor
         again = crashed(first)
         again.tenant_id = first.tenant_id
         if most:
-            await ours.put("notes", "k", {"n": 41})  # somebody else's, after it was read
+            await ours.put("notes", "k", {"n": 41})  # by another client, after it was read
         await again.play(tested)
         value = {"n": 41} if most == 2 else {"n": 1}
         assert texts(again)[-1] == f"None [{value}]"
 
 
-async def test_where_there_is_no_store_it_says_so() -> None:
+async def test_without_a_store_the_error_says_so() -> None:
     async def run(context: Context) -> None:
         await context.store.get(["notes"], "k")
 

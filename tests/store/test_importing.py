@@ -1,4 +1,4 @@
-"""Items out of a file, beside a running server: found at once by words, by meaning when their vectors come."""
+"""Import of items while a server runs: found by words at once, by meaning once their vectors exist."""
 
 import asyncio
 import json
@@ -28,42 +28,40 @@ LINES = [
 async def test_items_without_vectors_are_found_by_words_at_once_and_get_vectors_in_the_background(
     store: Store, ours: Tenant, theirs: Tenant, tmp_path: Path
 ) -> None:
-    told = load(store, tmp_path, *LINES)
-    assert "2 without vectors yet, which a running server computes" in told
+    output = load(store, tmp_path, *LINES)
+    assert "2 without vectors yet, which a running server computes" in output
     assert (await ours.keys("docs", query="butter"))[0] == "b"
     async with asyncio.timeout(40):
-        while await store.count("store_vectors_384") < 2:  # the server looks for them as well
+        while await store.count("store_vectors_384") < 2:  # the server backfills them as well
             await store.service.services.agents.memory.maintenance._backfill.run_once()
     assert (await ours.keys("docs", query="climbing"))[0] == "a"
     assert await theirs.keys("docs") == []
 
 
-async def test_a_put_and_an_import_of_the_same_item_take_each_other_s_place(
-    store: Store, ours: Tenant, tmp_path: Path
-) -> None:
+async def test_a_put_and_an_import_replace_each_other(store: Store, ours: Tenant, tmp_path: Path) -> None:
     await ours.put("docs", "a", {"text": "older"})
     load(store, tmp_path, *LINES)
     assert (await ours.get("docs", "a"))["value"] == LINES[0]["value"]
     await store.service.services.agents.memory.maintenance._backfill.run_once()
-    assert await store.count("store_vectors_384") == 2, "none is left of the item before"
+    assert await store.count("store_vectors_384") == 2, "those of the replaced item are deleted"
     await ours.put("docs", "a", {"text": "newer"})
     assert (await ours.get("docs", "a"))["value"] == {"text": "newer"}
 
 
-async def test_an_item_whose_time_is_over_counts_as_gone(store: Store, ours: Tenant, tmp_path: Path) -> None:
+async def test_an_expired_item_is_not_a_conflict(store: Store, ours: Tenant, tmp_path: Path) -> None:
     await ours.put("docs", "a", {"text": "short"}, ttl=60)
     await store.do("update store_items set expires_at = now() - interval '1 second'")
     load(store, tmp_path, *LINES, words=("--on-conflict", "fail"))
     assert (await ours.get("docs", "a"))["value"] == LINES[0]["value"]
 
 
-@pytest.mark.parametrize("policy,kept", [("replace", "last"), ("keep", "first")])
-async def test_a_place_that_is_twice_in_a_file_is_stored_once(
-    store: Store, ours: Tenant, tmp_path: Path, policy: str, kept: str
+@pytest.mark.parametrize("policy,stored", [("replace", "last"), ("keep", "first")])
+async def test_an_item_that_is_repeated_in_a_file_is_stored_once(
+    store: Store, ours: Tenant, tmp_path: Path, policy: str, stored: str
 ) -> None:
     twice = [{"namespace": ["docs"], "key": "a", "value": {"text": text}} for text in ("first", "middle", "last")]
     load(store, tmp_path, *twice, words=("--on-conflict", policy))
-    assert (await ours.get("docs", "a"))["value"] == {"text": kept}
+    assert (await ours.get("docs", "a"))["value"] == {"text": stored}
 
 
 async def test_imports_and_exports_are_in_the_audit_log(store: Store, ours: Tenant, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Items: stored, read, replaced, removed, listed and searched by what is in them."""
+"""Items: put, get, replace, delete, list namespaces, and search by fields."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -27,13 +27,13 @@ async def test_an_item_is_read_as_it_was_stored(ours: Tenant) -> None:
     assert set(item) == {"namespace", "key", "value", "created_at", "updated_at"}
 
 
-async def test_what_is_not_there_is_null(ours: Tenant) -> None:
+async def test_a_missing_item_is_null(ours: Tenant) -> None:
     assert await ours.get("users.u1", "k") is None
     answer = await ours.http.get("/store/items", params={"namespace": "users.u1", "key": "k"})
     assert (answer.status_code, answer.text) == (200, "null")
 
 
-async def test_a_second_put_takes_the_place_of_the_first(ours: Tenant) -> None:
+async def test_a_second_put_replaces_the_first(ours: Tenant) -> None:
     await ours.put("a", "k", {"v": 1, "old": True})
     first = await ours.get("a", "k")
     await ours.put("a", "k", {"v": 2})
@@ -44,7 +44,7 @@ async def test_a_second_put_takes_the_place_of_the_first(ours: Tenant) -> None:
     assert await ours.keys("a") == ["k"]
 
 
-async def test_a_removed_item_is_gone_and_may_be_removed_again(ours: Tenant) -> None:
+async def test_deleting_an_item_is_idempotent(ours: Tenant) -> None:
     await ours.put("a", "k", {})
     await ours.put("a", "other", {})
     for _ in range(2):
@@ -53,25 +53,25 @@ async def test_a_removed_item_is_gone_and_may_be_removed_again(ours: Tenant) -> 
     assert await ours.keys("a") == ["other"]
 
 
-async def test_puts_and_removals_are_answered_without_a_body(ours: Tenant) -> None:
+async def test_puts_and_deletes_have_no_response_body(ours: Tenant) -> None:
     name = {"namespace": ["a"], "key": "k"}
     put = await ours.http.put("/store/items", json={**name, "value": {}, "unknown": 1})
-    gone = await ours.http.request("DELETE", "/store/items", json=name)
-    assert [(answer.status_code, answer.content) for answer in (put, gone)] == [(204, b"")] * 2
+    deleted = await ours.http.request("DELETE", "/store/items", json=name)
+    assert [(answer.status_code, answer.content) for answer in (put, deleted)] == [(204, b"")] * 2
 
 
-async def test_a_search_finds_what_lies_at_and_below_a_namespace_the_newest_first(ours: Tenant) -> None:
+async def test_a_search_finds_items_at_and_below_a_namespace_the_newest_first(ours: Tenant) -> None:
     for place in ("users.u1", "users.u1.deep", "users.u10", "users", "other.users", "users-u1"):
         await ours.put(place, place, {})
     assert await ours.keys("users.u1") == ["users.u1.deep", "users.u1"]
     assert await ours.keys("users") == ["users", "users.u10", "users.u1.deep", "users.u1"]
     assert len(await ours.keys()) == 6
-    assert await ours.keys("nobody") == []
+    assert await ours.keys("unused") == []
     (item,) = await ours.items("users-u1")
     assert item["score"] is None
 
 
-async def test_a_search_gives_pages(ours: Tenant) -> None:
+async def test_a_search_is_paginated(ours: Tenant) -> None:
     for number in range(25):
         await ours.put("a", str(number), {})
     pages = [await ours.keys("a", limit=10, offset=offset) for offset in (0, 10, 20, 30)]
@@ -98,7 +98,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"yes": True}, "3"),
     ({"kind": None}, "5"),
     ({"kind": {"$ne": None}}, "1234"),
-    ({"gone": None}, "12345"),
+    ({"missing": None}, "12345"),
     ({'it\'s "$1" :x %s': 1}, "5"),
     ({}, "12345"),
 ]
@@ -153,15 +153,15 @@ async def test_namespaces_are_listed_by_prefix_suffix_and_depth(ours: Tenant) ->
     assert "mail" not in await listed()
 
 
-async def test_a_tenant_knows_nothing_of_another_tenants_items(ours: Tenant, theirs: Tenant) -> None:
-    await ours.put("shared.name", "k", {"whose": "ours"})
+async def test_a_tenant_cannot_reach_items_of_another(ours: Tenant, theirs: Tenant) -> None:
+    await ours.put("shared.name", "k", {"owner": "ours"})
     assert await theirs.get("shared.name", "k") is None
     assert await theirs.items() == []
     assert await theirs.sdk.list_namespaces() == {"namespaces": []}
     await theirs.sdk.delete_item(["shared", "name"], "k")
-    await theirs.put("shared.name", "k", {"whose": "theirs"})
-    assert (await ours.get("shared.name", "k"))["value"] == {"whose": "ours"}
-    assert [item["value"] for item in await theirs.items()] == [{"whose": "theirs"}]
+    await theirs.put("shared.name", "k", {"owner": "theirs"})
+    assert (await ours.get("shared.name", "k"))["value"] == {"owner": "ours"}
+    assert [item["value"] for item in await theirs.items()] == [{"owner": "theirs"}]
 
 
 BACKGROUND = {
@@ -177,7 +177,7 @@ BACKGROUND = {
 
 
 async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, ours: Tenant) -> None:
-    """Beside the one that names the tenant, where requests have a role that sees one tenant alone."""
+    """In addition to the one that sets the tenant of the session for row level security."""
     works: dict[str, Callable[[], Awaitable[Any]]] = {
         "put": lambda: ours.put("a", "k", {"v": 1}),
         "get": lambda: ours.get("a", "k"),
@@ -194,7 +194,7 @@ async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, o
     assert costs == dict.fromkeys(works, 1)
 
 
-def test_the_agents_file_of_the_page_is_one(tmp_path: Path) -> None:
+def test_the_example_of_the_docs_is_a_valid_agents_file(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "store.md").read_text()
     configured, tools = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     file = tmp_path / "agents.toml"
@@ -220,7 +220,7 @@ async def test_a_read_only_key_reads_and_changes_nothing(store: Store, ours: Ten
 
 
 @pytest.mark.parametrize("query", [{}, {"query": "violin"}])
-async def test_a_page_of_large_items_is_cut_and_goes_on(
+async def test_a_page_of_large_items_is_cut_and_names_the_next_offset(
     ours: Tenant, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
 ) -> None:
     monkeypatch.setattr(hybrid_search, "MAX_ANSWER_BYTES", 1_000_000)
@@ -243,7 +243,7 @@ async def test_a_page_of_large_items_is_cut_and_goes_on(
     assert sorted(found) == [f"k{n}" for n in range(7)]
 
 
-async def test_one_item_always_passes(ours: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_has_at_least_one_item(ours: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hybrid_search, "MAX_ANSWER_BYTES", 10)
     await ours.put("large", "k", {"ballast": "x" * 100})
     assert await ours.keys("large") == ["k"]

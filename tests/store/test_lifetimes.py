@@ -7,7 +7,7 @@ SOON = "update store_items set expires_at = now() + interval '30 seconds' where 
 LEFT = "extract(epoch from expires_at - now()) > 31"
 
 
-async def test_an_item_whose_time_is_over_is_not_shown_even_before_the_sweep(store: Store, ours: Tenant) -> None:
+async def test_an_expired_item_is_hidden_before_it_is_swept(store: Store, ours: Tenant) -> None:
     await ours.put("a", "short", {"v": 1}, ttl=1)
     await ours.put("b", "long", {"v": 1})
     assert sorted(await ours.keys()) == ["long", "short"]
@@ -20,7 +20,7 @@ async def test_an_item_whose_time_is_over_is_not_shown_even_before_the_sweep(sto
     assert await store.count("store_items") == 1
 
 
-async def test_an_item_put_where_an_old_one_was_is_a_new_one(store: Store, ours: Tenant) -> None:
+async def test_an_item_put_in_place_of_an_expired_one_is_new(store: Store, ours: Tenant) -> None:
     await ours.put("a", "k", {"v": 1}, ttl=1)
     old = await ours.get("a", "k")
     await store.do(EXPIRE)
@@ -31,7 +31,7 @@ async def test_an_item_put_where_an_old_one_was_is_a_new_one(store: Store, ours:
     assert await store.service.services.agents.memory.maintenance.sweep() == 0
 
 
-async def test_reading_lets_the_time_begin_anew_unless_asked_not_to(store: Store, ours: Tenant) -> None:
+async def test_a_read_restarts_the_ttl_unless_disabled(store: Store, ours: Tenant) -> None:
     await ours.put("a", "k", {}, ttl=60)
     await store.do(SOON)
     await ours.get("a", "k", refresh_ttl=False)
@@ -44,7 +44,7 @@ async def test_reading_lets_the_time_begin_anew_unless_asked_not_to(store: Store
     assert await store.count("store_items", LEFT) == 1
 
 
-async def test_a_put_sets_the_time_anew_or_takes_it_away(store: Store, ours: Tenant) -> None:
+async def test_a_put_sets_or_removes_the_ttl(store: Store, ours: Tenant) -> None:
     await ours.put("a", "k", {}, ttl=60)
     await store.do(SOON)
     await ours.put("a", "k", {}, ttl=1)

@@ -1,4 +1,4 @@
-"""The tool ``memory``: what an agent remembers is there in later threads, for the same person."""
+"""The tool ``memory``: an agent recalls memories in later threads, for the same user."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ async def say(memory: Tool, where: ToolContext, action: str, **args: Any) -> str
     return str((await memory.call({"action": action, **args}, where)).content)
 
 
-async def test_what_was_remembered_is_recalled_in_another_thread(memory: Tool) -> None:
+async def test_a_memory_is_recalled_in_another_thread(memory: Tool) -> None:
     await say(memory, context(), "remember", text="Alice is allergic to peanuts")
     await say(memory, context(), "remember", text="Bob likes climbing")
     found = await say(memory, context(), "recall", text="peanut allergy")
@@ -46,7 +46,7 @@ async def test_what_was_remembered_is_recalled_in_another_thread(memory: Tool) -
     assert (await say(memory, context(), "recall")).splitlines()[0].endswith("] Bob likes climbing")
 
 
-async def test_a_call_that_is_made_again_remembers_nothing_twice(memory: Tool, ours: Tenant) -> None:
+async def test_a_repeated_call_stores_one_memory(memory: Tool, ours: Tenant) -> None:
     for _ in range(2):
         await say(memory, context(key="same"), "remember", text="once")
     assert await ours.keys("memories.user.u1") == ["same"]
@@ -59,7 +59,7 @@ async def test_a_memory_is_forgotten_by_its_key(memory: Tool) -> None:
     assert await say(memory, context(), "recall", text="once") == "Nothing is remembered."
 
 
-async def test_people_and_tenants_do_not_share_memories_unless_nobody_is_named(memory: Tool) -> None:
+async def test_users_and_tenants_share_no_memories_except_those_without_a_user(memory: Tool) -> None:
     await say(memory, context("a.b@example.org"), "remember", text="a secret")
     for other in (
         context("a"),
@@ -74,12 +74,12 @@ async def test_people_and_tenants_do_not_share_memories_unless_nobody_is_named(m
     assert namespace_of({"user_id": 7}) == ["memories", "user", "7"]
 
 
-async def test_what_a_client_has_put_there_is_recalled_as_it_is(memory: Tool, ours: Tenant) -> None:
+async def test_an_item_put_by_a_client_is_recalled_as_it_is(memory: Tool, ours: Tenant) -> None:
     await ours.put("memories.shared", "k", {"text": 1})
     assert await say(memory, context(None), "recall") == '[k] {"text":1}'
 
 
-async def test_what_cannot_be_is_told_to_the_model(memory: Tool) -> None:
+async def test_invalid_arguments_are_errors_for_the_model(memory: Tool) -> None:
     for args, error in (
         ({"action": "remember"}, ValueError),
         ({"action": "remember", "text": " "}, ValueError),
@@ -91,7 +91,7 @@ async def test_what_cannot_be_is_told_to_the_model(memory: Tool) -> None:
             await memory.call(args, context())
 
 
-def test_an_agent_may_name_it_and_a_slip_is_told() -> None:
+def test_a_misspelt_tool_gets_a_suggestion() -> None:
     assert find_tool("memory", Path(), load).spec.name == "memory"
     with pytest.raises(StartError, match="did you mean 'memory'"):
         find_tool("memroy", Path(), load)

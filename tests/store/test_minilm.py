@@ -1,4 +1,4 @@
-"""The store with the real local model: what means the same is found though it has no word in common."""
+"""The store with the real local model: synonyms are found without a word in common."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NOTES = {
 
 @installed
 @pytest.mark.timeout(120)
-async def test_a_question_in_other_words_finds_what_is_meant(fresh_database_url: str, tmp_path: Path) -> None:
+async def test_a_query_in_other_words_finds_the_item(fresh_database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "agents.toml"
     file.write_text('[store]\nembedder = "minilm"\n')
     async with store_on(fresh_database_url, AGENT_CONFIG=str(file)) as store, store.tenant("ours") as ours:

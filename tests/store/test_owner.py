@@ -1,4 +1,4 @@
-"""The owner of a production database is no superuser: its migrations make a store that is searched by words, too."""
+"""The owner of a production database is not a superuser: its migrations create a store with full text search, too."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,30 +23,30 @@ OWNER = (
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A server that no migration has seen, with an owner as ``deploy/postgres/owner.sh`` makes it."""
+    """A server without migrations, with an owner as ``deploy/postgres/owner.sh`` creates it."""
     with hasty_server() as url:
         asyncio.run(execute(url, *OWNER))
         yield url
 
 
-def of_owner(url: str) -> str:
+def owner_url(url: str) -> str:
     return url.replace(f"//{urlsplit(url).username}@", "//agents@")
 
 
 def test_without_pgvector_the_migration_says_what_is_missing(server: str) -> None:
     with pytest.raises(StartError, match="needs pgvector"):
-        migrations.upgrade(of_owner(server))
+        migrations.upgrade(owner_url(server))
 
 
-def test_a_store_made_by_its_owner_is_searched_by_words_and_vectors(
+def test_a_store_created_by_its_owner_is_searched_by_words_and_vectors(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(execute(server, "create extension vector"))
-    migrations.upgrade(of_owner(server))
+    migrations.upgrade(owner_url(server))
     monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
 
     async def work() -> list[Any]:
-        async with store_on(of_owner(server)) as store, store.tenant("ours") as ours, store.tenant("theirs") as theirs:
+        async with store_on(owner_url(server)) as store, store.tenant("ours") as ours, store.tenant("theirs") as theirs:
             await ours.put("a", "one", {"text": "climbing"})
             await ours.put("a", "two", {"text": "violin"}, index=["text"])
             await theirs.put("a", "three", {"text": "violin"})

@@ -1,4 +1,4 @@
-"""Searches by a question: by vectors and by words, fuse_rankings."""
+"""Searches with a query: rankings by vectors and by words, combined."""
 
 import itertools
 from typing import Any
@@ -25,9 +25,9 @@ async def fill(tenant: Tenant, namespace: str = "notes") -> None:
         await tenant.put(namespace, key, {"text": text, "length": len(text)})
 
 
-async def test_a_question_finds_what_has_its_words_or_words_like_them(ours: Tenant) -> None:
+async def test_a_query_finds_items_with_its_words_or_similar_ones(ours: Tenant) -> None:
     await fill(ours)
-    for question, key in (
+    for query, key in (
         ("what is Alice allergic to?", "food"),
         ("allergies", "food"),
         ("mountain climber", "sport"),
@@ -35,10 +35,10 @@ async def test_a_question_finds_what_has_its_words_or_words_like_them(ours: Tena
         ("taxes", "work"),
         ("LISBON", "travel"),
     ):
-        assert (await ours.keys("notes", query=question))[0] == key, question
+        assert (await ours.keys("notes", query=query))[0] == key, query
 
 
-async def test_each_item_has_a_score_the_best_first(ours: Tenant) -> None:
+async def test_items_have_scores_the_best_first(ours: Tenant) -> None:
     await fill(ours)
     found = await ours.items("notes", query="climbing mountains")
     scores = [item["score"] for item in found]
@@ -48,24 +48,24 @@ async def test_each_item_has_a_score_the_best_first(ours: Tenant) -> None:
     assert found[0]["value"]["text"] == NOTES["sport"]
 
 
-async def test_a_blank_question_is_none(ours: Tenant) -> None:
+async def test_a_blank_query_is_ignored(ours: Tenant) -> None:
     await fill(ours)
     assert [item["score"] for item in await ours.items("notes", query="  ")] == [None] * 5
 
 
-async def test_a_question_of_no_words_at_all_is_answered(ours: Tenant, monkeypatch: Any) -> None:
+async def test_a_query_without_words_is_answered(ours: Tenant, monkeypatch: Any) -> None:
     await fill(ours)
-    for prefers_exact_scan in (hybrid_search.prefers_exact_scan, always_hnsw):
-        monkeypatch.setattr(hybrid_search, "prefers_exact_scan", prefers_exact_scan)
+    for choice in (hybrid_search.prefers_exact_scan, always_hnsw):
+        monkeypatch.setattr(hybrid_search, "prefers_exact_scan", choice)
         every = await ours.items("notes", query="?!")
         assert [item["score"] for item in every] == [pytest.approx(0.5 * 61 / (60 + place)) for place in range(1, 6)]
-    for question in ("?!", "'", "\\", "a & b | !c <-> (d:*", "the", "%s $1 :x", "🌍", "x" * 8000, "y " * 4000):
-        assert len(await ours.items("notes", query=question)) == 5
+    for query in ("?!", "'", "\\", "a & b | !c <-> (d:*", "the", "%s $1 :x", "🌍", "x" * 8000, "y " * 4000):
+        assert len(await ours.items("notes", query=query)) == 5
     answer = await ours.http.post("/store/items/search", json={"query": "x" * 8001})
     assert answer.status_code == 422
 
 
-async def test_a_question_stays_below_its_namespace_and_within_its_filter(ours: Tenant) -> None:
+async def test_a_query_stays_within_its_namespace_and_filter(ours: Tenant) -> None:
     await fill(ours, "notes.a")
     await fill(ours, "notes.ab")
     found = await ours.items("notes.a", query="climbing", limit=100)
@@ -74,7 +74,7 @@ async def test_a_question_stays_below_its_namespace_and_within_its_filter(ours: 
     assert len(found) == 2 * len([text for text in NOTES.values() if len(text) > 40])
 
 
-async def test_a_tenant_finds_its_own_items_alone(ours: Tenant, theirs: Tenant) -> None:
+async def test_a_tenant_finds_only_its_own_items(ours: Tenant, theirs: Tenant) -> None:
     await fill(ours)
     assert await theirs.items(query="climbing in the mountains") == []
     await theirs.put("notes", "mine", {"text": "climbing"})
@@ -82,7 +82,7 @@ async def test_a_tenant_finds_its_own_items_alone(ours: Tenant, theirs: Tenant) 
     assert "mine" not in await ours.keys(query="climbing in the mountains", limit=100)
 
 
-async def test_an_item_put_without_an_index_is_not_found_by_a_question(store: Store, ours: Tenant) -> None:
+async def test_an_item_put_without_an_index_is_not_found_by_a_query(store: Store, ours: Tenant) -> None:
     await ours.put("notes", "hidden", {"text": "climbing"}, index=False)
     await ours.put("notes", "shown", {"text": "climbing"})
     assert await ours.keys("notes", query="climbing") == ["shown"]
@@ -92,13 +92,13 @@ async def test_an_item_put_without_an_index_is_not_found_by_a_question(store: St
     assert await ours.keys("notes", query="climbing") == []
 
 
-async def test_a_put_names_the_fields_that_are_looked_at(store: Store, ours: Tenant) -> None:
+async def test_a_put_names_the_fields_to_index(store: Store, ours: Tenant) -> None:
     value = {"title": "climbing", "body": "violin", "parts": [{"text": "tax report"}, {"text": "Lisbon trip"}]}
-    await ours.put("notes", "other", {"title": "nothing of it"})
+    await ours.put("notes", "other", {"title": "unrelated"})
     await ours.put("notes", "k", value, index=["body", "parts[*].text"])
     assert await store.count("store_vectors_384") == 4
-    for question in ("violin", "tax report", "Lisbon"):
-        assert (await ours.keys("notes", query=question))[0] == "k"
+    for query in ("violin", "tax report", "Lisbon"):
+        assert (await ours.keys("notes", query=query))[0] == "k"
     assert await store.count("store_items", "words @@ 'climbing'") == 0
     for field in ("", "a..b", "a[x]", "[0]"):
         answer = await ours.http.put(
@@ -107,7 +107,7 @@ async def test_a_put_names_the_fields_that_are_looked_at(store: Store, ours: Ten
         assert answer.status_code == 422
 
 
-async def test_vectors_follow_their_item(store: Store, ours: Tenant) -> None:
+async def test_vectors_are_replaced_and_deleted_with_their_item(store: Store, ours: Tenant) -> None:
     await fill(ours)
     await ours.put("notes", "food", {"text": "Alice eats everything"})
     assert await store.count("store_vectors_384") == len(NOTES)
@@ -120,7 +120,7 @@ async def test_vectors_follow_their_item(store: Store, ours: Tenant) -> None:
     assert await store.count("store_vectors_384") == await store.count("store_items") == 0
 
 
-async def test_pages_of_a_question_follow_one_another(ours: Tenant) -> None:
+async def test_a_query_is_paginated(ours: Tenant) -> None:
     for number in range(30):
         await ours.put("notes", str(number), {"text": f"note number {number}"})
     every = await ours.keys("notes", query="note number 7", limit=30)
@@ -131,7 +131,7 @@ async def test_pages_of_a_question_follow_one_another(ours: Tenant) -> None:
     assert answer.status_code == 422
 
 
-async def test_a_question_refreshes_what_it_finds(store: Store, ours: Tenant) -> None:
+async def test_a_query_restarts_the_ttl_of_the_items_it_finds(store: Store, ours: Tenant) -> None:
     await ours.put("notes", "k", {"text": "climbing"}, ttl=60)
     await store.do("update store_items set expires_at = now() + interval '30 seconds'")
     assert await ours.keys("notes", query="climbing", refresh_ttl=False) == ["k"]
@@ -140,8 +140,8 @@ async def test_a_question_refreshes_what_it_finds(store: Store, ours: Tenant) ->
     assert await store.count("store_items", "expires_at < now() + interval '31 seconds'") == 0
 
 
-async def test_a_question_takes_three_statements(store: Store, ours: Tenant, monkeypatch: Any) -> None:
-    """One a ranking, and one for the page. Another one counts, where this process has not done so lately."""
+async def test_a_query_takes_three_statements(store: Store, ours: Tenant, monkeypatch: Any) -> None:
+    """One for each ranking and one for the page; a cached count takes none."""
     await fill(ours)
     assert (await ours.keys("notes", query="climbing"))[0] == "sport"
     async with sent_by(store.service.services.persistence.database) as sent:
@@ -153,21 +153,21 @@ async def test_a_question_takes_three_statements(store: Store, ours: Tenant, mon
     ]
 
 
-async def test_where_many_items_are_the_same_is_found(ours: Tenant, monkeypatch: Any) -> None:
+async def test_both_scans_find_the_same_items(ours: Tenant, monkeypatch: Any) -> None:
     await fill(ours)
     await ours.put("notes", "old", {"text": "climbing"}, ttl=1)
-    exact = [await ours.items("notes", query=question, limit=3) for question in NOTES.values()]
+    exact = [await ours.items("notes", query=query, limit=3) for query in NOTES.values()]
     monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
-    assert [await ours.items("notes", query=question, limit=3) for question in NOTES.values()] == exact
+    assert [await ours.items("notes", query=query, limit=3) for query in NOTES.values()] == exact
     only = {"length": len(NOTES["music"])}
     assert await ours.keys("notes", query="climbing", filter=only) == ["music"]
 
 
-async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: Store, ours: Tenant) -> None:
-    """The functions that read past row level security, so that the index of words can be used."""
+async def test_words_are_searched_only_for_the_tenant_of_the_session(store: Store, ours: Tenant) -> None:
+    """Of the functions that bypass row level security to use the index of words."""
     await fill(ours)
     database = store.service.services.persistence.database
-    look = sa.text(
+    matches = sa.text(
         "select count(*) from store_matches(array[:asked], false, '', '~', :mostly, 100, 100, 100)"
         " where item_id is not null"
     )
@@ -176,8 +176,8 @@ async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: St
     for asked, mostly in itertools.product(("climbing", "climbing nothing", mine), (False, True)):
         values = {"asked": asked, "mostly": mostly}
         async with database.reading(tenant_id_of("ours")) as session:
-            assert await session.scalar(look, values) >= 1
-        for statement in (look, shares):
+            assert await session.scalar(matches, values) >= 1
+        for statement in (matches, shares):
             async with database.reading(tenant_id_of("theirs")) as session:
                 assert await session.scalar(statement, values) == 0
             async with database._requests.connect() as connection:
@@ -186,14 +186,14 @@ async def test_words_are_looked_up_for_the_tenant_of_the_session_alone(store: St
         assert await session.scalar(shares, {"asked": "climbing", "mostly": False}) == 2
 
 
-async def test_what_most_items_of_others_have_is_found_of_the_tenant(
+async def test_a_word_that_most_items_of_other_tenants_have_is_found(
     store: Store, ours: Tenant, theirs: Tenant
 ) -> None:
-    """Words are asked without the tenant as long as few items have them: here more have them than are looked at."""
+    """Words are searched without the tenant while few items have them: here more have them than are read."""
     for number in range(9):
         await theirs.put("notes", str(number), {"text": "climbing"})
     await ours.put("notes", "mine", {"text": "climbing"})
-    look = "select count(item_id) from store_matches(array['climbing'], false, '', '~', true, {}, {}, 100)"
+    matches = "select count(item_id) from store_matches(array['climbing'], false, '', '~', true, {}, {}, 100)"
     async with store.service.services.persistence.database.reading(tenant_id_of("ours")) as session:
         for hits, looked in ((100, 2), ("null", 2), (100, 5), (100, 6)):
-            assert await session.scalar(sa.text(look.format(hits, looked))) == 1
+            assert await session.scalar(sa.text(matches.format(hits, looked))) == 1

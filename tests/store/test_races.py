@@ -1,4 +1,4 @@
-"""Puts of one name from several processes at once: one of them stands, with its own vectors and no others."""
+"""Concurrent puts of one item from several processes: one wins, with its own vectors and no others."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def databases(fresh_database_url: str) -> AsyncIterator[list[Database]]:
         await database.aclose()
 
 
-async def test_every_item_has_the_vectors_of_its_value_alone(databases: list[Database]) -> None:
+async def test_every_item_has_only_the_vectors_of_its_value(databases: list[Database]) -> None:
     processes = [ItemWriter(database) for database in databases]
     for process in processes:
         process.start()
@@ -64,7 +64,7 @@ async def test_every_item_has_the_vectors_of_its_value_alone(databases: list[Dat
     assert every == sum(row["vectors"] for row in rows)
 
 
-async def test_a_put_that_is_cancelled_or_comes_when_the_store_closes_stores_all_or_nothing(
+async def test_a_put_that_is_cancelled_or_comes_during_shutdown_stores_all_or_nothing(
     store: Store, ours: Tenant
 ) -> None:
     puts = [asyncio.ensure_future(ours.put("a", str(number), {"text": f"number {number}"})) for number in range(50)]

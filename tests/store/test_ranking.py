@@ -1,4 +1,4 @@
-"""How rankings are made and fuse_rankings: what takes part, and what must not take another's place."""
+"""Rankings and their fusion: which items take part, and which must not displace others."""
 
 import asyncio
 from typing import Any
@@ -14,10 +14,10 @@ from app.security.access.structs import tenant_id_of
 from tests.statements import sent_by
 from tests.store.conftest import Store, Tenant, always_hnsw
 
-OVER = "update store_items set expires_at = now() where key like 'old%'"
+EXPIRE = "update store_items set expires_at = now() where key like 'old%'"
 
 
-def test_an_item_that_leads_every_ranking_scores_one_and_equal_ones_stand_newest_first() -> None:
+def test_the_leader_of_every_ranking_scores_one_and_ties_are_newest_first() -> None:
     a, b, c, d = (new_id() for _ in range(4))
     scored = fuse_rankings([[a, b], [a, c]])
     assert [item for item, _ in scored] == [a, c, b]
@@ -26,7 +26,7 @@ def test_an_item_that_leads_every_ranking_scores_one_and_equal_ones_stand_newest
     assert fuse_rankings([[], []]) == []
 
 
-def test_few_vectors_are_compared_and_many_walked_the_later_the_smaller_their_share() -> None:
+def test_small_scopes_are_scanned_exactly_and_large_ones_by_hnsw_depending_on_their_share() -> None:
     assert prefers_exact_scan(VectorCount(own=900, total=900), 20)
     assert not prefers_exact_scan(VectorCount(own=5_000, total=5_000), 20)
     assert prefers_exact_scan(VectorCount(own=1_000, total=100_000), 20)
@@ -35,12 +35,12 @@ def test_few_vectors_are_compared_and_many_walked_the_later_the_smaller_their_sh
     assert prefers_exact_scan(VectorCount(own=0, total=0), 20)
 
 
-@pytest.mark.parametrize("how", [prefers_exact_scan, always_hnsw], ids=["compared", "walked"])
-async def test_what_is_over_takes_no_place(store: Store, ours: Tenant, monkeypatch: Any, how: Any) -> None:
+@pytest.mark.parametrize("how", [prefers_exact_scan, always_hnsw], ids=["exact", "hnsw"])
+async def test_expired_items_displace_no_others(store: Store, ours: Tenant, monkeypatch: Any, how: Any) -> None:
     monkeypatch.setattr(hybrid_search, "prefers_exact_scan", how)
     await asyncio.gather(*(ours.put("a", f"old{number}", {"text": "climbing"}, ttl=5) for number in range(230)))
     await asyncio.gather(*(ours.put("a", f"live{number}", {"text": f"violin {number}"}) for number in range(5)))
-    await store.do(OVER)
+    await store.do(EXPIRE)
     for limit in (3, 5, 10):
         found = await ours.keys("a", query="climbing", limit=limit)
         assert len(found) == min(limit, 5)
@@ -48,19 +48,19 @@ async def test_what_is_over_takes_no_place(store: Store, ours: Tenant, monkeypat
     assert len(await ours.keys("a", query="climbing", filter={"text": {"$ne": "violin 1"}})) == 4
 
 
-async def test_some_that_are_over_make_no_page_shorter_or_worse(store: Store, ours: Tenant, monkeypatch: Any) -> None:
+async def test_expired_items_make_no_page_shorter_or_worse(store: Store, ours: Tenant, monkeypatch: Any) -> None:
     monkeypatch.setattr(hybrid_search, "prefers_exact_scan", always_hnsw)
     await asyncio.gather(*(ours.put("a", f"old{number}", {"text": "climbing"}, ttl=5) for number in range(30)))
     await asyncio.gather(*(ours.put("a", f"near{number}", {"text": f"climbing {number}"}) for number in range(12)))
     await asyncio.gather(*(ours.put("a", f"far{number}", {"text": f"violin {number}"}) for number in range(60)))
-    await store.do(OVER)
+    await store.do(EXPIRE)
     for limit, offset in ((10, 0), (5, 5), (12, 0)):
         found = await ours.keys("a", query="climbing", limit=limit, offset=offset)
         assert len(found) == limit
         assert all(key.startswith("near") for key in found)
 
 
-@pytest.mark.parametrize("how", [prefers_exact_scan, always_hnsw], ids=["compared", "walked"])
+@pytest.mark.parametrize("how", [prefers_exact_scan, always_hnsw], ids=["exact", "hnsw"])
 async def test_an_item_with_many_texts_is_found_once(ours: Tenant, monkeypatch: Any, how: Any) -> None:
     monkeypatch.setattr(hybrid_search, "prefers_exact_scan", how)
     parts = [f"climbing {number}" for number in range(16)]
@@ -73,7 +73,7 @@ async def test_an_item_with_many_texts_is_found_once(ours: Tenant, monkeypatch: 
     assert found[-1] == "other"
 
 
-async def test_words_that_very_many_items_have_rank_nothing_beside_vectors(ours: Tenant, monkeypatch: Any) -> None:
+async def test_very_common_words_rank_nothing_next_to_vectors(ours: Tenant, monkeypatch: Any) -> None:
     monkeypatch.setattr(lexical_ranking, "MAX_MATCHES", 3)
     for number in range(6):
         await ours.put("a", str(number), {"text": f"report {number}"})
@@ -86,9 +86,7 @@ async def test_words_that_very_many_items_have_rank_nothing_beside_vectors(ours:
     assert (await ours.keys("a", query="report 3"))[0] == "3"
 
 
-async def test_a_sample_says_which_words_are_common_before_any_is_asked(
-    store: Store, ours: Tenant, monkeypatch: Any
-) -> None:
+async def test_a_sample_finds_common_words_before_a_search(store: Store, ours: Tenant, monkeypatch: Any) -> None:
     monkeypatch.setattr(lexical_ranking, "MAX_MATCHES", 3)
     for number in range(14):
         await ours.put("a", str(number), {"text": f"report {number}"})
@@ -114,16 +112,16 @@ async def test_a_sample_says_which_words_are_common_before_any_is_asked(
         ({"c": 2000, "s": 2000}, ["a", "b", "c's"]),
     ],
 )
-def test_words_are_left_out_as_a_look_at_their_items_would_leave_them_out(counts: Any, left: list[str]) -> None:
+def test_common_words_are_dropped_by_sample(counts: Any, left: list[str]) -> None:
     assert lexical_ranking.drop_common(["a", "b", "c's"], WordSample(counts, dominant=False)) == left
 
 
-def test_a_sample_counts_carefully() -> None:
+def test_a_sample_gives_lower_bounds() -> None:
     assert at_least(100, deviations=2) == 80
     assert at_least(20, deviations=1) == pytest.approx(15.5, abs=0.1)
 
 
-async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Tenant, monkeypatch: Any) -> None:
+async def test_without_vectors_items_with_any_word_are_found(store: Store, ours: Tenant, monkeypatch: Any) -> None:
     monkeypatch.setattr(lexical_ranking, "MAX_MATCHES", 3)
     for number in range(6):
         await ours.put("a", str(number), {"text": f"report {number}"})
@@ -136,7 +134,7 @@ async def test_words_alone_find_whatever_has_any_of_them(store: Store, ours: Ten
     assert await ours.keys("a", query="violin") == []
 
 
-async def test_a_search_that_fails_leaves_no_transaction_and_no_tenant_behind(store: Store) -> None:
+async def test_a_failed_search_leaves_no_transaction_and_no_tenant_in_the_session(store: Store) -> None:
     database = store.service.services.persistence.database
     for _ in range(12):  # more than there are connections
         with pytest.raises(asyncpg.DivisionByZeroError):

@@ -1,4 +1,4 @@
-"""Neighbours are found whether a tenant owns nearly all of the vectors or a hundredth of them."""
+"""Recall and plans of vector searches, for tenants with nearly all vectors and with a hundredth of them."""
 
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -30,11 +30,11 @@ SMALL, LARGE = new_id(), new_id()
 ROWS, SHARE = 4000, 100
 SPACE = 16
 TEN = 10
-QUESTIONS = 20
+QUERIES = 20
 
 
 def sentence(dice: random.Random, length: int) -> str:
-    """Words of one topic of forty, and some that all have."""
+    """Return words of one topic of forty, and some common ones."""
     topic = dice.randrange(40)
     return " ".join(
         f"word{dice.randrange(50)}" if dice.random() < 0.3 else f"topic{topic}x{dice.randrange(30)}"
@@ -44,7 +44,7 @@ def sentence(dice: random.Random, length: int) -> str:
 
 @pytest.fixture
 async def database(fresh_database_url: str) -> AsyncIterator[Database]:
-    """One tenant has a hundredth of the items, another all others."""
+    """One tenant has a hundredth of the items, another one all others."""
     database = Database(fresh_database_url, requests=2, engine=2)
     dice = random.Random(7)
     items = [
@@ -71,14 +71,14 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
 
 
 async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | None = None) -> float:
-    """Which part of the ten nearest items a search finds, over several questions."""
+    """Return the share of the ten nearest items that searches find."""
     dice = random.Random(8)
     search = StoreSearch()
     only = "" if odd is None and not path else " and namespace = " + ("'a.'" if odd or path == "a." else "'b.'")
     found = 0
-    for _ in range(QUESTIONS):
+    for _ in range(QUERIES):
         vector = vector_literal(hash_text(sentence(dice, 12), 384), 384)
-        question = SearchQuery(
+        query = SearchQuery(
             scope=SearchScope(tenant, path),
             text="?",
             near=[NeighbourQuery(384, SPACE, vector)],
@@ -87,7 +87,7 @@ async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | N
             offset=0,
         )
         async with database.tuned(tenant, SEARCH_SETTINGS) as connection:
-            rows = await search.search(connection, question)
+            rows = await search.search(connection, query)
             true = await connection.fetch(
                 "with mine as materialized"
                 f" (select item_id, embedding from store_vectors_384 where tenant_id = $1{only})"
@@ -97,7 +97,7 @@ async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | N
             )
         assert len(rows) == len(true) == TEN
         found += len({one.row["item_id"] for one in rows} & {row["item_id"] for row in true})
-    return found / (QUESTIONS * TEN)
+    return found / (QUERIES * TEN)
 
 
 async def test_the_ten_nearest_are_found_for_a_tenant_with_a_hundredth_of_the_rows(
@@ -115,14 +115,14 @@ FILTER = conditions_of({"odd": True, "n": {"$gt": 1}})
 
 
 async def plan(database: Database, asked: BoundSql, settings: str = SEARCH_SETTINGS) -> str:
-    """How a statement is done."""
+    """Return the plan of a statement."""
     text, values = asked
     async with database.tuned(LARGE, settings) as connection:
         return "\n".join(row[0] for row in await connection.fetch(f"explain (costs off) {text}", *values))
 
 
 @pytest.mark.parametrize("conditions", [None, (), FILTER], ids=["no condition", "time", "filter"])
-async def test_a_walk_goes_over_the_index_of_vectors_and_looks_at_items_by_key(
+async def test_an_hnsw_scan_uses_the_vector_index_and_reads_items_by_key(
     database: Database, conditions: Sequence[FilterCondition] | None
 ) -> None:
     found = await plan(database, hnsw_scan(SCOPE, NEAR, 20, conditions))
@@ -131,7 +131,7 @@ async def test_a_walk_goes_over_the_index_of_vectors_and_looks_at_items_by_key(
     assert ("Index Scan using store_items_id_idx" in found) == (conditions is not None)
 
 
-async def test_a_comparison_reads_what_lies_at_the_place_and_nothing_else(database: Database) -> None:
+async def test_an_exact_scan_reads_only_its_scope(database: Database) -> None:
     found = await plan(database, exact_scan(SCOPE, NEAR, 20, None))
     assert "Index Scan using store_vectors_384_mine_idx" in found
     assert "near_idx" not in found
@@ -144,23 +144,23 @@ async def test_a_page_is_fetched_by_key(database: Database) -> None:
     assert "Index Scan using store_items_id_idx" in await plan(database, items_page(SCOPE, [LARGE], 10, 0))
 
 
-async def test_words_alone_choose_the_index_of_words(database: Database) -> None:
-    """As ``store_matches`` asks, which reads past row level security."""
+async def test_a_search_by_words_uses_the_index_of_words(database: Database) -> None:
+    """The query of ``store_matches``, which bypasses row level security."""
     asked = "select item_id from store_items i where i.words @@ (('''@' || $1::uuid || '''')::tsquery && $2::tsquery)"
     async with database.engine_connection() as connection:
         rows = await connection.fetch(f"explain (costs off) {asked}", LARGE, "word1")
     assert "Bitmap Index Scan on store_items_words_idx" in "\n".join(row[0] for row in rows)
 
 
-async def test_the_newest_of_many_items_are_found_by_their_index(database: Database) -> None:
+async def test_the_newest_items_are_found_by_index(database: Database) -> None:
     found = await plan(database, newest_items(SCOPE, (), 10, 0), CUSTOM_PLAN_SETTINGS)
     assert "Index Scan Backward using store_items_newest_idx" in found
     assert "Sort" not in found
 
 
-async def test_a_namespace_and_a_filter_cost_no_neighbours(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    for prefers_exact_scan in (hybrid_search.prefers_exact_scan, always_hnsw):
-        monkeypatch.setattr(hybrid_search, "prefers_exact_scan", prefers_exact_scan)
+async def test_a_namespace_and_a_filter_keep_the_recall(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for choice in (hybrid_search.prefers_exact_scan, always_hnsw):
+        monkeypatch.setattr(hybrid_search, "prefers_exact_scan", choice)
         assert await recall(database, LARGE, "a.") >= 0.95
         assert await recall(database, LARGE, odd=True) >= 0.95
         assert await recall(database, SMALL, odd=False) >= 0.95

@@ -1,4 +1,4 @@
-"""What cannot be stored or asked for is refused with a sentence, and nothing of it stays."""
+"""Invalid requests are refused with a reason, and nothing is stored."""
 
 import asyncio
 import random
@@ -38,7 +38,7 @@ PUTS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-async def test_a_put_that_cannot_be_is_refused_and_stores_nothing(store: Store, ours: Tenant) -> None:
+async def test_an_invalid_put_is_refused_and_stores_nothing(store: Store, ours: Tenant) -> None:
     for wrong, pointer, words in PUTS:
         answer = await ours.http.put("/store/items", json={**GOOD, **wrong})
         assert answer.status_code == 422, answer.text
@@ -47,7 +47,7 @@ async def test_a_put_that_cannot_be_is_refused_and_stores_nothing(store: Store, 
     assert await store.count("store_items") == 0
 
 
-async def test_a_put_needs_all_three(ours: Tenant) -> None:
+async def test_a_put_needs_namespace_key_and_value(ours: Tenant) -> None:
     for missing in GOOD:
         rest = {name: part for name, part in GOOD.items() if name != missing}
         answer = await ours.http.put("/store/items", json=rest)
@@ -67,7 +67,7 @@ BYTES = [
 ]
 
 
-async def test_bytes_that_cannot_be_kept_are_refused(store: Store, ours: Tenant) -> None:
+async def test_bytes_that_cannot_be_stored_are_refused(store: Store, ours: Tenant) -> None:
     for body, status in BYTES:
         answer = await ours.http.put("/store/items", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == status, answer.text
@@ -89,14 +89,14 @@ ADDRESSES = [
 ]
 
 
-async def test_a_read_of_a_name_that_cannot_be_is_refused(ours: Tenant) -> None:
+async def test_a_get_with_an_invalid_name_is_refused(ours: Tenant) -> None:
     for address in ADDRESSES:
         answer = await ours.http.get(f"/store/items?{address}")
         assert answer.status_code == (400 if "%00" in address else 422), answer.text
         assert answer.json()["detail"]
 
 
-async def test_a_name_of_bytes_that_are_no_text_finds_nothing(ours: Tenant) -> None:
+async def test_a_name_that_is_not_utf8_finds_nothing(ours: Tenant) -> None:
     answer = await ours.http.get("/store/items?namespace=a&key=%ff%ed%a0%80")
     assert answer.status_code in {200, 422}
 
@@ -123,7 +123,7 @@ SEARCHES: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_search_that_cannot_be_is_refused(ours: Tenant) -> None:
+async def test_an_invalid_search_is_refused(ours: Tenant) -> None:
     for wrong in SEARCHES:
         answer = await ours.http.post("/store/items/search", json={"namespace_prefix": [], **wrong})
         assert answer.status_code == 422, (wrong, answer.text)
@@ -140,12 +140,12 @@ LISTS: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_list_of_namespaces_that_cannot_be_is_refused(ours: Tenant) -> None:
+async def test_an_invalid_list_of_namespaces_is_refused(ours: Tenant) -> None:
     for wrong in LISTS:
         assert (await ours.http.post("/store/namespaces", json=wrong)).status_code == 422
 
 
-async def test_a_key_is_needed(store: Store) -> None:
+async def test_an_api_key_is_required(store: Store) -> None:
     for method, path in (
         ("PUT", "/items"),
         ("GET", "/items"),
@@ -157,15 +157,15 @@ async def test_a_key_is_needed(store: Store) -> None:
         assert answer.status_code == 401
 
 
-async def test_names_as_long_as_may_be_can_be_stored(ours: Tenant) -> None:
+async def test_names_of_maximum_length_are_stored(ours: Tenant) -> None:
     namespace = ["é" * 200, "世" * 190, "x" * 27]
     await ours.sdk.put_item(namespace, "🌍" * 250, {"v": 1})
     (item,) = await ours.items()
     assert (item["namespace"], item["key"]) == (namespace, "🌍" * 250)
 
 
-async def test_texts_of_any_script_and_length_can_be_stored_beside_one_another(ours: Tenant) -> None:
-    """Full text search has limits of its own; a text beyond them must not fail, nor those that are sent with it."""
+async def test_texts_of_any_script_and_length_are_stored_together(ours: Tenant) -> None:
+    """Full text search has its own limits; a text beyond them must not fail, nor others in the same commit."""
     dice = random.Random(1)
     letters = "".join(chr(number) for number in (*range(97, 123), *range(0x4E00, 0x4E40), *range(0x1F600, 0x1F640)))
     texts = [
@@ -195,7 +195,7 @@ async def test_texts_of_any_script_and_length_can_be_stored_beside_one_another(o
         ("5e-324", 5e-324),
     ],
 )
-async def test_numbers_at_the_edges_are_stored_as_they_read(ours: Tenant, number: str, read: float) -> None:
+async def test_extreme_numbers_are_stored_as_parsed(ours: Tenant, number: str, read: float) -> None:
     body = f'{{"namespace": ["edges"], "key": "k", "value": {{"n": {number}, "text": "1e-20000"}}}}'
     answer = await ours.http.put("/store/items", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 204, answer.text
@@ -207,7 +207,7 @@ async def test_numbers_at_the_edges_are_stored_as_they_read(ours: Tenant, number
 @pytest.mark.parametrize(
     "number", ["1e400", "-1e400", "1e99999", "1" + "0" * 200_000, "NaN", "Infinity", "-", "01", "1e"]
 )
-async def test_numbers_that_no_reader_can_hold_are_422_on_every_route(ours: Tenant, number: str) -> None:
+async def test_numbers_out_of_range_are_422_on_every_route(ours: Tenant, number: str) -> None:
     thread_id = (await ours.http.post("/threads", json={})).json()["thread_id"]
     for method, path, body in (
         ("PUT", "/store/items", '{"namespace": ["edges"], "key": "k", "value": {"n": N}}'),

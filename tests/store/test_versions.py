@@ -1,4 +1,4 @@
-"""Other embedders and other fields: new vectors are made in the background, and nothing is missed meanwhile."""
+"""A new embedder or other fields: vectors are backfilled in the background while searches keep working."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,12 +26,12 @@ async def server() -> AsyncIterator[Embeddings]:
 def settings(tmp_path: Path, server: Embeddings) -> Callable[[str], dict[str, Any]]:
     """Settings with an agents file of this text."""
 
-    def written(text: str) -> dict[str, Any]:
+    def write(text: str) -> dict[str, Any]:
         file = tmp_path / "agents.toml"
         file.write_text(text)
         return {"AGENT_CONFIG": str(file), "OPENAI_BASE_URL": server.url}
 
-    return written
+    return write
 
 
 async def fill(tenant: Tenant) -> None:
@@ -45,12 +45,12 @@ def versions_of(store: Store) -> IndexVersions:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110  what is waited for has no event
+        while not await condition():  # noqa: ASYNC110  no event is set
             await asyncio.sleep(0.02)
 
 
 async def complete(store: Store) -> None:
-    """Let the version on its way become the one that serves, without the time for other processes to hear of it."""
+    """Complete the version being built, without the time for other processes to learn of it."""
     database, versions = store.service.services.persistence.database, versions_of(store)
 
     async def served() -> bool:
@@ -60,7 +60,7 @@ async def complete(store: Store) -> None:
     await until(served)
 
 
-async def test_a_model_finds_what_means_the_same(fresh_database_url: str, settings: Any, server: Embeddings) -> None:
+async def test_a_model_finds_synonyms(fresh_database_url: str, settings: Any, server: Embeddings) -> None:
     async with store_on(fresh_database_url, **settings(MODEL)) as store, store.tenant("ours") as ours:
         await fill(ours)
         assert (await ours.keys("notes", query="automobile"))[0] == "drive"
@@ -69,7 +69,7 @@ async def test_a_model_finds_what_means_the_same(fresh_database_url: str, settin
         assert await store.count("store_vectors_384") == len(NOTES)
 
 
-async def test_an_embedder_that_is_down_stops_neither_puts_nor_searches_and_is_made_up_for(
+async def test_puts_and_searches_work_while_the_embedder_is_down_and_vectors_are_backfilled(
     fresh_database_url: str, settings: Any, server: Embeddings
 ) -> None:
     async with store_on(fresh_database_url, **settings(MODEL)) as store, store.tenant("ours") as ours:
@@ -85,16 +85,16 @@ async def test_an_embedder_that_is_down_stops_neither_puts_nor_searches_and_is_m
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
         database = store.service.services.persistence.database
 
-        async def made_up_for() -> bool:
+        async def backfilled() -> bool:
             await VectorBackfill(database, versions).run_once()
             return await store.count("store_vectors_384") == 1
 
-        await until(made_up_for)
+        await until(backfilled)
         assert await ours.keys("notes", query="automobile") == ["drive"]
         assert await VectorBackfill(database, versions).run_once() == 0
 
 
-async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
+async def test_a_new_embedder_serves_once_all_its_vectors_exist(
     fresh_database_url: str, settings: Any, server: Embeddings
 ) -> None:
     async with store_on(fresh_database_url) as store, store.tenant("ours") as ours:
@@ -106,7 +106,7 @@ async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
         await ours.put("notes", "late", {"text": "a blue car"})
         assert (await ours.keys("notes", query="the red car"))[0] == "drive"
         assert (await ours.keys("notes", query="blue car"))[0] == "late"
-        assert len(await ours.keys("notes", query="automobile")) == 5  # by the vectors of the version that is complete
+        assert len(await ours.keys("notes", query="automobile")) == 5  # by the vectors of the serving version
         server.down = False
         for space in versions.building.spaces(""):
             space.embedder._embedder._vendor.reset()  # type: ignore[union-attr]
@@ -118,7 +118,7 @@ async def test_another_embedder_takes_over_once_all_its_vectors_are_there(
         assert await store.count("store_items", f"version = {versions.serving.number}") == 5
 
 
-async def test_going_back_to_the_file_that_is_served_gives_the_new_version_up(
+async def test_going_back_to_the_serving_file_drops_the_new_version(
     fresh_database_url: str, settings: Any, server: Embeddings
 ) -> None:
     async with store_on(fresh_database_url) as store, store.tenant("ours") as ours:
@@ -132,7 +132,7 @@ async def test_going_back_to_the_file_that_is_served_gives_the_new_version_up(
         assert (await ours.keys("notes", query="the red car"))[0] == "drive"
 
 
-async def test_other_fields_are_other_words_and_vectors(fresh_database_url: str, settings: Any) -> None:
+async def test_other_fields_index_other_words_and_vectors(fresh_database_url: str, settings: Any) -> None:
     async with store_on(fresh_database_url) as store, store.tenant("ours") as ours:
         await ours.put("notes", "k", {"title": "violin", "body": "climbing"})
         await ours.put("notes", "own", {"title": "violin", "body": "Lisbon"}, index=["body"])
@@ -148,7 +148,7 @@ async def test_other_fields_are_other_words_and_vectors(fresh_database_url: str,
         assert await ours.keys("quiet", query="violins") == []
 
 
-async def test_each_prefix_has_its_own_embedder_and_a_search_over_all_asks_each(
+async def test_each_prefix_has_its_own_embedder_and_a_search_over_all_uses_each(
     fresh_database_url: str, settings: Any, server: Embeddings
 ) -> None:
     both = '[[store.index]]\nprefix = ["notes"]\nembedder = "openai:wide"\ndimensions = 400\n'
