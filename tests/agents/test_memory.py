@@ -17,7 +17,7 @@ from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage,
 from app.domain.state import MESSAGES, State
 from app.providers.llm.port import ModelRequest
 from app.providers.llm.scripted import ScriptedModel, ScriptTurn
-from app.providers.llm.token_estimate import PICTURE, shortened, weight_of, weight_of_text
+from app.providers.llm.token_estimate import IMAGE_TOKENS, estimate_text_tokens, estimate_tokens, shorten
 
 LONG = "word " * 60
 """75 tokens."""
@@ -62,7 +62,7 @@ def heads(request: ModelRequest) -> list[str]:
 
 
 def asked_weight(request: ModelRequest) -> int:
-    return weight_of_text(request.instructions) + sum(weight_of(message) for message in request.messages)
+    return estimate_text_tokens(request.instructions) + sum(estimate_tokens(message) for message in request.messages)
 
 
 async def test_a_short_conversation_is_asked_as_it_is() -> None:
@@ -213,7 +213,7 @@ async def test_an_empty_summary_is_none() -> None:
 async def test_a_summary_cannot_outgrow_its_share() -> None:
     run, model = conversation(6), ScriptedModel(["fine"])
     await run.play(loop(model, Summarizer(*["endless " * 5_000] * 9)), "hi")
-    assert weight_of_text(run.state.get(CHANNEL)["text"]) <= 100
+    assert estimate_text_tokens(run.state.get(CHANNEL)["text"]) <= 100
     assert asked_weight(model.requests[0]) <= 400
 
 
@@ -252,9 +252,9 @@ async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyP
 
     def counting(message: Message) -> int:
         weighed.append(message.id)
-        return weight_of(message)
+        return estimate_tokens(message)
 
-    monkeypatch.setattr(memories, "weight_of", counting)
+    monkeypatch.setattr(memories, "estimate_tokens", counting)
     turns: list[ScriptTurn] = [[ToolCall(name="look", args={"n": n}, id=f"c{n}")] for n in range(20)]
     run = FakeRunContext()
     await run.play(loop(ScriptedModel([*turns, "done"]), Summarizer(), look, tokens=3_000), "go")
@@ -264,9 +264,9 @@ async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyP
 
 
 def test_weights_err_on_the_long_side() -> None:
-    assert weight_of_text("a" * 400) == 100
-    assert weight_of_text("猫" * 100) == 100
+    assert estimate_text_tokens("a" * 400) == 100
+    assert estimate_text_tokens("猫" * 100) == 100
     picture = HumanMessage(content=[{"type": "image_url", "image_url": {"url": "data:" + "x" * 1_000_000}}])
-    assert PICTURE <= weight_of(picture) < PICTURE + 10
+    assert IMAGE_TOKENS <= estimate_tokens(picture) < IMAGE_TOKENS + 10
     for text in ("a" * 10_000, "猫" * 10_000, "é" * 5_000 + "b" * 5_000):
-        assert weight_of_text(shortened(text, 100)) <= 100
+        assert estimate_text_tokens(shorten(text, 100)) <= 100

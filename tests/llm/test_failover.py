@@ -48,7 +48,7 @@ def fail(kind: type[ModelError] = ModelUnavailable, times: int = 1, **rest: Any)
 
 
 def chain(time: Time, *models: ScriptedModel, rules: RetryRules = RetryRules()) -> FailoverModel:
-    """``models``, each of a vendor of its own; the drawn pause is always the longest."""
+    """``models``, each of a vendor of its own; the drawn pause is always the max_delay."""
     links = [ModelLink(model, Vendor(model.vendor, time)) for model in models]
     return FailoverModel(links, rules, clock=time, sleep=time.sleep, draw=lambda: 1.0)
 
@@ -80,7 +80,7 @@ async def test_after_three_tries_the_error_is_the_callers(time: Time) -> None:
 
 async def test_a_pause_is_drawn_between_nothing_and_its_bound() -> None:
     clock = Time()
-    rules = RetryRules(tries=6, longest=2.0)
+    rules = RetryRules(tries=6, max_delay=2.0)
     links = [ModelLink(first(*fail(times=5), "Hello"), Vendor("first", clock, BreakerRules(consecutive=9)))]
     await record_events(FailoverModel(links, rules, clock=clock, sleep=clock.sleep, draw=lambda: 0.5))
     assert clock.pauses == [0.25, 0.5, 1.0, 1.0, 1.0]

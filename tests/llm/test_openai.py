@@ -144,7 +144,7 @@ async def test_a_server_without_a_model_that_can_talk_is_told_of(provider: FakeP
     provider.models = ["text-embed-1"]
     recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
     assert type(recording.error) is ModelRejected
-    assert str(recording.error) == "openai lists no model that answers conversations"
+    assert str(recording.error) == "openai lists no chat model"
 
 
 async def test_settings_that_are_no_json_are_a_rejected_request(provider: FakeProvider, http: HttpClient) -> None:

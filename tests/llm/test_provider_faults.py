@@ -26,7 +26,7 @@ from tests.llm.recording import HTTP_VENDORS, KEY, PROMPT, Recording, adapter, e
 from tests.llm.wires import OPENAI, opening, text_event
 
 EXPECTED: dict[Fault, tuple[type[ModelError], str]] = {
-    Fault.HANG_BEFORE_HEADERS: (ModelTimeout, "did not begin to answer"),
+    Fault.HANG_BEFORE_HEADERS: (ModelTimeout, "did not start its answer"),
     Fault.HANG_BEFORE_FIRST_TOKEN: (ModelTimeout, "first token"),
     Fault.HANG_IN_THE_MIDDLE: (ModelTimeout, "sent no data for 0.6 s"),
     Fault.DRIP_COMMENTS: (ModelTimeout, "first token"),
@@ -43,18 +43,18 @@ EXPECTED: dict[Fault, tuple[type[ModelError], str]] = {
     Fault.CUT_IN_UTF8: (ModelUnavailable, "broke inside its answer"),
     Fault.CUT_IN_ARGUMENTS: (ModelUnavailable, "broke inside its answer"),
     Fault.ENDS_EARLY: (ModelProtocol, "before it was complete"),
-    Fault.BAD_JSON: (ModelProtocol, "no JSON"),
-    Fault.BAD_UTF8: (ModelProtocol, "no JSON"),
+    Fault.BAD_JSON: (ModelProtocol, "not valid JSON"),
+    Fault.BAD_UTF8: (ModelProtocol, "not valid JSON"),
     Fault.WRONG_SHAPE: (ModelProtocol, "wrong shape"),
-    Fault.DEEP_JSON: (ModelProtocol, "a line above the cap"),
+    Fault.DEEP_JSON: (ModelProtocol, "a line above the size limit"),
     Fault.HTML: (ModelProtocol, "text/html instead of an event stream"),
     Fault.JSON_INSTEAD: (ModelProtocol, "application/json instead of an event stream"),
     Fault.ERROR_WITH_200: (ModelUnavailable, "overloaded_error"),
     Fault.ERROR_IN_STREAM: (ModelUnavailable, "overloaded_error"),
-    Fault.LONG_LINE: (ModelProtocol, "a line above the cap"),
-    Fault.HUGE_TOTAL: (ModelProtocol, "the cap of an answer"),
+    Fault.LONG_LINE: (ModelProtocol, "a line above the size limit"),
+    Fault.HUGE_TOTAL: (ModelProtocol, "an answer above the size limit"),
     Fault.GZIP: (ModelProtocol, "content encoding"),
-    Fault.NO_HTTP: (ModelProtocol, "no HTTP"),
+    Fault.NO_HTTP: (ModelProtocol, "not valid HTTP"),
     Fault.NAMELESS_CALL: (ModelProtocol, "without a name"),
     Fault.MANY_CALLS: (ModelProtocol, "more than 128 tool calls"),
 }

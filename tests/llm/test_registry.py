@@ -88,13 +88,13 @@ def test_a_default_model_that_cannot_be_names_its_variable(make: Make) -> None:
 @pytest.mark.parametrize(
     "url, words",
     [
-        ("localhost:11434", "no plain address"),
-        ("http://", "no plain address"),
-        ("http://host:port/v1", "no plain address"),
-        ("http://[::1/v1", "no plain address"),
-        ("https://host/v1?key=abc", "no plain address"),
-        ("ftp://host/v1", "no plain address"),
-        ("https://me:canary@host/v1", "no user name and no password"),
+        ("localhost:11434", "not a plain URL"),
+        ("http://", "not a plain URL"),
+        ("http://host:port/v1", "not a plain URL"),
+        ("http://[::1/v1", "not a plain URL"),
+        ("https://host/v1?key=abc", "not a plain URL"),
+        ("ftp://host/v1", "not a plain URL"),
+        ("https://me:canary@host/v1", "a user name or password"),
     ],
 )
 def test_a_base_url_that_is_none_is_refused_at_start_and_not_repeated(

@@ -12,7 +12,7 @@ from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage,
 from app.infra.cache.memory_cache import LocalCache
 from app.infra.cache.namespaces import CacheNamespace
 from app.infra.telemetry.meters import Meters
-from app.providers.llm.cached_answer import FROM_CACHE, pack, question_of
+from app.providers.llm.cached_answer import FROM_CACHE, cache_key_parts, pack
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.port import Finished, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
 from app.providers.llm.response_cache import CachedModel, SingleFlight
@@ -25,7 +25,7 @@ USAGE = Usage(10, 5, 15)
 
 
 class Desk:
-    """A shelf of answers in memory, and a clock that tests set."""
+    """A cache of answers in memory, and a clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -157,7 +157,9 @@ def test_which_answer_belongs_to_which_call_counts() -> None:
     calls = AIMessage(content="", tool_calls=[ToolCall("clock", {}, "a"), ToolCall("clock", {}, "b")])
     right = [ToolMessage(content="1", tool_call_id="a"), ToolMessage(content="2", tool_call_id="b")]
     wrong = [ToolMessage(content="1", tool_call_id="b"), ToolMessage(content="2", tool_call_id="a")]
-    assert question_of(ModelRequest(messages=[calls, *right])) != question_of(ModelRequest(messages=[calls, *wrong]))
+    assert cache_key_parts(ModelRequest(messages=[calls, *right])) != cache_key_parts(
+        ModelRequest(messages=[calls, *wrong])
+    )
 
 
 NOT_KEPT: list[ScriptTurn] = [
@@ -214,8 +216,8 @@ async def test_an_answer_is_good_for_its_time_and_for_the_shorter_one_that_is_as
 
 @pytest.mark.parametrize("body", [b"", b"\x93", pack([TextDelta("x")], 1000.0), pack([finished(), finished()], 1000.0)])
 async def test_bytes_that_are_no_answer_are_as_if_they_were_not(desk: Desk, body: bytes) -> None:
-    key = desk.flights.shelf.key(UUID(ONE), ["test"], question_of(question()))
-    await desk.flights.shelf.save({key: body})
+    key = desk.flights.cache.key(UUID(ONE), ["test"], cache_key_parts(question()))
+    await desk.flights.cache.save({key: body})
     assert (await record_events(desk.over(ScriptedModel(["true"])), question())).text == "true"
     assert desk.count("unusable") == 1
 
@@ -275,7 +277,7 @@ async def test_when_nobody_listens_any_more_the_call_ends_and_nothing_is_kept(de
             finally:
                 ended.set()
 
-    model = Watched([["one ", asyncio.Event()], "whole"])
+    model = Watched([["one ", asyncio.Event()], "complete"])
     remembered = desk.over(model)
     asking = await several(remembered, 3)
     for one in asking:
@@ -283,17 +285,17 @@ async def test_when_nobody_listens_any_more_the_call_ends_and_nothing_is_kept(de
     await asyncio.wait(asking)
     async with asyncio.timeout(5):
         await ended.wait()
-    assert (await record_events(remembered, question())).text == "whole"
+    assert (await record_events(remembered, question())).text == "complete"
 
 
 async def test_a_failure_reaches_all_who_asked_and_the_next_asks_anew(desk: Desk) -> None:
     gate = asyncio.Event()
-    model = ScriptedModel([["one ", gate, ModelUnavailable("cut")], "whole"])
+    model = ScriptedModel([["one ", gate, ModelUnavailable("cut")], "complete"])
     remembered = desk.over(model)
     asking = await several(remembered, 3)
     gate.set()
     assert [str(one.error) for one in await asyncio.gather(*asking)] == ["cut"] * 3
-    assert (await record_events(remembered, question())).text == "whole"
+    assert (await record_events(remembered, question())).text == "complete"
 
 
 async def test_a_long_answer_is_kept_in_few_pieces(desk: Desk) -> None:

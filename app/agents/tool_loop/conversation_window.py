@@ -20,7 +20,7 @@ from app.base.errors import ModelError, UsageError
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolMessage
 from app.domain.state import HIDDEN, State
 from app.providers.llm.port import Finished, Model, ModelRequest, TextDelta, ToolSpec
-from app.providers.llm.token_estimate import shortened, weight_of, weight_of_json, weight_of_text
+from app.providers.llm.token_estimate import estimate_json_tokens, estimate_text_tokens, estimate_tokens, shorten
 
 CHANNEL = f"{HIDDEN}summary"
 MAX_SUMMARY_TOKENS = 2_000
@@ -52,7 +52,7 @@ class SummaryMemory(msgspec.Struct, frozen=True):
 
     def fixed_tokens(self, instructions: str, tools: Sequence[ToolSpec]) -> int:
         """Return the tokens of instructions and tools. Raises ``UsageError`` if they exceed half the budget."""
-        fixed = weight_of_text(instructions) + sum(weight_of_json(tool) for tool in tools)
+        fixed = estimate_text_tokens(instructions) + sum(estimate_json_tokens(tool) for tool in tools)
         if fixed > self.spec.tokens // 2:
             raise UsageError(
                 f"its instructions and tools take about {fixed} tokens: memory.tokens must be at least {2 * fixed}"
@@ -114,7 +114,7 @@ class ConversationWindow:
             self._failed, self._summarizing = True, False
             return None
         self._summarizing = end < plan.cut  # finish all chunks in this run
-        summary = Summary(shortened(text, self._spec.summary_tokens), end, context.state.prefix(end))
+        summary = Summary(shorten(text, self._spec.summary_tokens), end, context.state.prefix(end))
         return Step(
             node=MEMORY_NODE,
             update={CHANNEL: summary},
@@ -151,8 +151,8 @@ class ConversationWindow:
     def _plan(self, messages: Sequence[Message], state: State) -> WindowPlan:
         summary = _summary(messages, state)
         start = summary.count
-        summary_tokens = weight_of_text(summary.text)
-        kept = sum(weight_of(message) for message in self._pinned_messages(messages, start))
+        summary_tokens = estimate_text_tokens(summary.text)
+        kept = sum(estimate_tokens(message) for message in self._pinned_messages(messages, start))
         whole = self._fixed_tokens + summary_tokens + kept + self._count_tokens(messages, start, len(messages))
         if whole <= self._spec.tokens and not self._summarizing:
             return WindowPlan(summary.text, start, start)
@@ -190,7 +190,7 @@ class ConversationWindow:
             self._pinned_system = (cut, [one for one in messages[:cut] if isinstance(one, SystemMessage)])
         kept = self._pinned_system[1]
         place = next((n for n in range(len(messages) - 1, -1, -1) if isinstance(messages[n], HumanMessage)), cut)
-        if place < cut and weight_of(messages[place]) <= self._spec.tokens // 2:
+        if place < cut and estimate_tokens(messages[place]) <= self._spec.tokens // 2:
             return [*kept, messages[place]]
         return kept
 
@@ -201,7 +201,7 @@ class ConversationWindow:
         for place in range(start, end):
             message, weight = self._token_counts[place]
             if message is not messages[place]:
-                weight = weight_of(messages[place])
+                weight = estimate_tokens(messages[place])
                 self._token_counts[place] = (messages[place], weight)
             total += weight
         return total

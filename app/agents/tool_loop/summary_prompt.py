@@ -7,7 +7,7 @@ import msgspec
 from app.agents.tool_loop.conversation import calls_of
 from app.domain.messages import AIMessage, Content, HumanMessage, Message, SystemMessage, ToolMessage
 from app.providers.llm.port import ModelRequest
-from app.providers.llm.token_estimate import shortened
+from app.providers.llm.token_estimate import shorten
 
 INSTRUCTIONS = """\
 You keep the memory of a conversation between a person and an assistant. You are given what you remember so far, if \
@@ -29,7 +29,7 @@ def summary_request(
 ) -> ModelRequest:
     """Build the request to summarize ``before`` (the previous summary, or empty) and the ``messages`` after it.
 
-    ``max_message_tokens``: each message is shortened to this. ``summary_tokens``: limit of the new summary.
+    ``max_message_tokens``: each message is shorten to this. ``summary_tokens``: limit of the new summary.
     """
     transcript = "\n\n".join(_line(message, max_message_tokens) for message in messages)
     memory = f"<memory>\n{before}\n</memory>\n\n" if before else ""
@@ -54,14 +54,14 @@ def summary_message(summary: str, left_out: int = 0) -> HumanMessage:
 
 
 def _line(message: Message, max_message_tokens: int) -> str:
-    text = shortened(_text(message.content), max_message_tokens)
+    text = shorten(_text(message.content), max_message_tokens)
     if isinstance(message, ToolMessage):
         return f"tool {message.name or ''} answered: {text}"
     if isinstance(message, AIMessage):
         lines = [f"assistant: {text}"] if text else []
         for call in calls_of(message):
             args = call.args if isinstance(call.args, str) else _encode(call.args).decode()
-            lines.append(f"assistant called {call.name}: {shortened(args, max_message_tokens)}")
+            lines.append(f"assistant called {call.name}: {shorten(args, max_message_tokens)}")
         return "\n".join(lines)
     return f"{'system' if isinstance(message, SystemMessage) else 'person'}: {text}"
 

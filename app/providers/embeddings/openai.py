@@ -10,7 +10,7 @@ import msgspec
 
 from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRejected
 from app.providers.embeddings.port import Vector
-from app.providers.llm.token_estimate import weight_of_text
+from app.providers.llm.token_estimate import estimate_text_tokens
 from app.providers.llm.vendor_health import FailureScope, Vendor
 
 if TYPE_CHECKING:  # loads aiohttp
@@ -71,7 +71,7 @@ class OpenAIEmbedder:
     def _charge(self, texts: Sequence[str], owners: Sequence[UUID]) -> None:
         tokens: dict[UUID, int] = {}
         for text, owner in zip(texts, owners, strict=False):
-            tokens[owner] = tokens.get(owner, 0) + weight_of_text(text)
+            tokens[owner] = tokens.get(owner, 0) + estimate_text_tokens(text)
         for owner, count in tokens.items():
             self._on_usage(owner, self.name, count)
 

@@ -1,7 +1,7 @@
-"""What a model call costs, charged to the run that made it, whatever becomes of the answer.
+"""Charge model calls to the run that made them, even if they are cancelled or fail.
 
-The engine names the payer of a run in a context variable; adapters of paid providers report every call to it: with the
-provider's usage where that came, with an estimate (prompt and streamed text) where the call was cancelled, cut off, or
+The engine sets the payer of a run in a context variable; adapters of paid providers report every call to it: with the
+provider's usage if available, else with an estimate (prompt and streamed text) if the call was cancelled, cut off, or
 answered without usage.
 """
 
@@ -10,19 +10,24 @@ from typing import Protocol
 
 from app.domain.messages import Usage
 from app.providers.llm.port import Finished, ModelEvent, ModelRequest, ToolCallDelta
-from app.providers.llm.token_estimate import ENVELOPE, weight_of, weight_of_json, weight_of_text
+from app.providers.llm.token_estimate import (
+    MESSAGE_OVERHEAD,
+    estimate_json_tokens,
+    estimate_text_tokens,
+    estimate_tokens,
+)
 
 ESTIMATED = "estimated"
-"""The detail of a usage that holds estimated tokens."""
+"""The usage detail that holds estimated tokens."""
 
 
 class Payer(Protocol):
-    """Who pays for model calls. ``tenant`` is the id of its tenant."""
+    """The payer of model calls. ``tenant`` is the id of its tenant."""
 
     tenant: str
 
     def charge(self, model: str, usage: Usage, *, in_step: bool) -> None:
-        """Charge ``usage`` of ``model`` (vendor:model). ``in_step``: the step of this call reports it again."""
+        """Charge ``usage`` of ``model`` (vendor:model). ``in_step``: the call's step reports the same usage."""
         ...
 
 
@@ -32,14 +37,18 @@ payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
 
 def prompt_tokens(request: ModelRequest) -> int:
     """Estimate the tokens of a request."""
-    tokens = weight_of_text(request.instructions) + sum(map(weight_of, request.messages))
+    tokens = estimate_text_tokens(request.instructions) + sum(map(estimate_tokens, request.messages))
     for tool in request.tools:
-        tokens += ENVELOPE + weight_of_text(tool.name + tool.description) + weight_of_json(tool.parameters)
+        tokens += (
+            MESSAGE_OVERHEAD
+            + estimate_text_tokens(tool.name + tool.description)
+            + estimate_json_tokens(tool.parameters)
+        )
     return tokens
 
 
 class CallBill:
-    """The bill of one model call: counts what is streamed, charges once."""
+    """The bill of one model call: counts streamed text and charges exactly once."""
 
     __slots__ = ("_ascii", "_model", "_other", "_payer", "_request", "_settled", "streamed")
 
@@ -64,13 +73,13 @@ class CallBill:
         self.streamed = True
 
     def finish(self, reported: Usage | None) -> Usage:
-        """Charge a complete answer: as ``reported``, or as estimated where the provider did not report a usage."""
+        """Charge a complete answer: as ``reported``, or estimated if the provider reported no usage."""
         usage = reported if reported is not None and reported.total_tokens else self._estimate(None)
         self._charge(usage, in_step=True)
         return usage
 
     def abort(self, partial: Usage | None) -> None:
-        """Charge a call that was cancelled or cut off: what it streamed, or what was reported of it if more."""
+        """Charge a call that was cancelled or cut off: its streamed text, or the reported usage if that is more."""
         if not self._settled:
             self._charge(self._estimate(partial), in_step=False)
 

@@ -1,7 +1,7 @@
-"""Answers of models as they are kept: what they depend on, which may be kept, and how they are said again.
+"""Cached answers: their cache key, which answers are cacheable, serialisation and replay.
 
-A kept answer is said in its own pieces. The ids of its tool calls are new each time: tools run again, as their class
-says, and no two calls share an idempotency key. Nothing is charged for it.
+A replayed answer keeps its deltas. Its tool calls get new ids each time: tools run again according to their class, and
+no two calls share an idempotency key. A replay is not charged.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from app.base.ids import new_id
 from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage, Usage
 from app.providers.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
 
-WHOLE = frozenset({"stop", "tool_calls"})
-"""Why an answer that may be kept has ended: one that was cut short or filtered is none."""
-PIECE = 200
-"""Characters from which on a piece of a kept answer is not added to."""
+CACHEABLE_REASONS = frozenset({"stop", "tool_calls"})
+"""Finish reasons of cacheable answers: truncated and filtered ones are not cached."""
+MIN_DELTA_LENGTH = 200
+"""Smaller deltas of a cached answer are joined up to this many characters."""
 FROM_CACHE = "response_cache"
-"""The detail of ``usage_metadata`` that has the tokens of a kept answer."""
+"""The detail of ``usage_metadata`` that holds the tokens of a cached answer."""
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """An answer, and when it was given (seconds since 1970)."""
+    """An answer and its time (seconds since 1970)."""
 
-    given_at: float
+    answered_at: float
     events: list[ModelEvent]
 
 
@@ -32,16 +32,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(CachedAnswer).decode
 
 
-def question_of(request: ModelRequest) -> list[Any]:
-    """All that the answer to ``request`` depends on, and nothing that differs from one asking to the next.
+def cache_key_parts(request: ModelRequest) -> list[Any]:
+    """Return the parts of ``request`` that determine its answer, without ids that differ between equal requests.
 
-    The ids of messages, and what is noted beside them of how they came about, go to no provider. The ids of calls do;
-    what counts of these is which answer belongs to which call.
+    Message ids and response metadata are not sent to providers. Call ids are, but only the pairing of calls and answers
+    matters, so they are numbered.
     """
-    places: dict[str, int] = {}
+    call_numbers: dict[str, int] = {}
     return [
         request.instructions,
-        [_message_of(message, places) for message in request.messages],
+        [_message_of(message, call_numbers) for message in request.messages],
         [(tool.name, tool.description, tool.parameters) for tool in request.tools],
         request.temperature,
         request.max_tokens,
@@ -49,21 +49,21 @@ def question_of(request: ModelRequest) -> list[Any]:
     ]
 
 
-def _message_of(message: Message, places: dict[str, int]) -> list[Any]:
-    said = [str(message.__struct_config__.tag), message.content, message.name, message.additional_kwargs]
+def _message_of(message: Message, call_numbers: dict[str, int]) -> list[Any]:
+    parts = [str(message.__struct_config__.tag), message.content, message.name, message.additional_kwargs]
     if isinstance(message, AIMessage):
         calls: list[ToolCall | InvalidToolCall] = [*message.tool_calls, *message.invalid_tool_calls]
-        return [*said, [(call.name, call.args, places.setdefault(call.id, len(places))) for call in calls]]
+        return [*parts, [(call.name, call.args, call_numbers.setdefault(call.id, len(call_numbers))) for call in calls]]
     if isinstance(message, ToolMessage):
-        return [*said, places.setdefault(message.tool_call_id, len(places)), message.status]
-    return said
+        return [*parts, call_numbers.setdefault(message.tool_call_id, len(call_numbers)), message.status]
+    return parts
 
 
 def is_cacheable(events: Sequence[ModelEvent]) -> bool:
-    """Whether ``events`` are a whole answer, by the model that was asked, that says something and can be used."""
+    """Whether ``events`` are a complete, usable and non-empty answer of the primary model."""
     if not events or not isinstance(end := events[-1], Finished):
         return False
-    if end.reason not in WHOLE or end.instead or end.cached:
+    if end.reason not in CACHEABLE_REASONS or end.instead or end.cached:
         return False
     calls: dict[int, list[ToolCallDelta]] = {}
     for event in events:
@@ -75,7 +75,7 @@ def is_cacheable(events: Sequence[ModelEvent]) -> bool:
 
 
 def _object(text: str) -> bool:
-    """Whether ``text`` is a JSON object, or nothing, which counts as one without fields."""
+    """Whether ``text`` is a JSON object; empty text counts as an empty object."""
     try:
         msgspec.json.decode(text or "{}", type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -83,24 +83,26 @@ def _object(text: str) -> bool:
     return True
 
 
-def pack(events: Sequence[ModelEvent], given_at: float) -> bytes:
-    """``events`` as they are kept, small pieces joined."""
+def pack(events: Sequence[ModelEvent], answered_at: float) -> bytes:
+    """Serialise ``events``, with small deltas joined."""
     joined: list[ModelEvent] = []
     for event in events:
         last = joined[-1] if joined else None
-        if isinstance(event, TextDelta) and isinstance(last, TextDelta) and len(last.text) < PIECE:
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta) and len(last.text) < MIN_DELTA_LENGTH:
             joined[-1] = TextDelta(last.text + event.text)
-        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta) and len(last.text) < PIECE:
+        elif (
+            isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta) and len(last.text) < MIN_DELTA_LENGTH
+        ):
             joined[-1] = ReasoningDelta(last.text + event.text)
         elif isinstance(event, ToolCallDelta) and isinstance(last, ToolCallDelta) and last.index == event.index:
             joined[-1] = msgspec.structs.replace(last, args=last.args + event.args)
         else:
             joined.append(event)
-    return _encode(CachedAnswer(given_at, joined))
+    return _encode(CachedAnswer(answered_at, joined))
 
 
 def unpack(body: bytes) -> CachedAnswer | None:
-    """The answer that was kept as ``body``; None where that is none."""
+    """Deserialise a cached answer; None if ``body`` is invalid."""
     try:
         answer = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -111,16 +113,16 @@ def unpack(body: bytes) -> CachedAnswer | None:
 
 
 def replay(event: ModelEvent) -> ModelEvent:
-    """``event`` for another one than him for whom it was made."""
+    """Copy ``event`` for a replay: new call ids, no usage, marked as cached."""
     if isinstance(event, ToolCallDelta) and event.id is not None:
         return msgspec.structs.replace(event, id=f"call_{new_id().hex}")
     if isinstance(event, Finished):
-        return msgspec.structs.replace(event, usage=without_usage(event.usage), cached=True)
+        return msgspec.structs.replace(event, usage=cached_usage(event.usage), cached=True)
     return event
 
 
-def without_usage(usage: Usage | None) -> Usage | None:
-    """What is told of tokens that were not used again."""
+def cached_usage(usage: Usage | None) -> Usage | None:
+    """Return the usage of a cached answer: zero tokens, with the original counts as details."""
     if usage is None:
         return None
     return Usage(

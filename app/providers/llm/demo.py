@@ -1,4 +1,4 @@
-"""What ``scripted:demo`` says: a demonstration that follows fixed rules and pretends nothing."""
+"""Replies of ``scripted:demo``: a rule-based demonstration that identifies itself as a script."""
 
 import re
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ NEW_NOTE = re.compile(r"\b(?:note|remember)\b(?:\s+(?:that|down|to)\b)?[\s:,]+(?
 NUMBER = r"(?:\d++(?:\.\d++)?|\.\d++)"
 ARITHMETIC = re.compile(rf"[-+(\s]*+{NUMBER}[\s)]*+(?:(?:\*\*|//|[-+*/%])[-+(\s]*+{NUMBER}[\s)]*+)+")
 MAX_TEXT = 2000
-"""Characters of a question that the script looks at."""
+"""Characters of a question that the script reads."""
 
 
 def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
-    """The text to say and the tools to call next in the conversation of ``request``."""
+    """Return the text and the tool calls of the next reply to ``request``."""
     results = _results(request.messages)
     if results:
         shown = " ".join(f"The tool {name} answered: {text}" for name, text in results)
@@ -36,7 +36,7 @@ def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
     asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
     text = "" if asked is None else text_of(asked.content)[:MAX_TEXT]
     tools = {tool.name: tool for tool in request.tools}
-    wanted = [(name, args) for name, args in _wishes(text) if name in tools]
+    wanted = [(name, args) for name, args in _requested_calls(text) if name in tools]
     if not wanted:
         return _introduction(tools), []
     turn = len(request.messages)
@@ -45,7 +45,7 @@ def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
 
 
 def expression_in(text: str) -> str:
-    """The first arithmetic expression in ``text``, with balanced parentheses; empty where there is none."""
+    """Return the first arithmetic expression in ``text`` with balanced parentheses; empty if there is none."""
     for found in ARITHMETIC.finditer(text[:MAX_TEXT]):
         expression = found.group().strip()
         while expression.count("(") > expression.count(")") and expression.startswith("("):
@@ -58,27 +58,27 @@ def expression_in(text: str) -> str:
 
 
 def _asks_for_notes(text: str) -> bool:
-    """Whether one sentence of ``text`` asks to list and then names notes."""
+    """Whether a sentence of ``text`` asks to list notes."""
     sentences = SENTENCE_END.split(text)
     return any((verb := LIST.search(one)) and NOTES.search(one, verb.end()) for one in sentences)
 
 
-def _wishes(text: str) -> list[tuple[str, dict[str, Any]]]:
-    wishes: list[tuple[str, dict[str, Any]]] = []
+def _requested_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
+    calls: list[tuple[str, dict[str, Any]]] = []
     if _asks_for_notes(text):
-        wishes.append(("notes", {"action": "list"}))
+        calls.append(("notes", {"action": "list"}))
     elif note := NEW_NOTE.search(text):
-        wishes.append(("notes", {"action": "add", "text": note["text"].strip()}))
+        calls.append(("notes", {"action": "add", "text": note["text"].strip()}))
         text = text[: note.start()] + text[note.end() :]
     if expression := expression_in(text):
-        wishes.append(("calculator", {"expression": expression}))
+        calls.append(("calculator", {"expression": expression}))
     if TIME.search(text):
-        wishes.append(("clock", {}))
-    return wishes
+        calls.append(("clock", {}))
+    return calls
 
 
 def _results(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    """The name and the answer of each tool that answered since the model last spoke."""
+    """Return (tool name, answer) for each tool message after the model's last message."""
     results: list[tuple[str, str]] = []
     names: dict[str, str] = {}
     for message in reversed(messages):

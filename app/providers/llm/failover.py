@@ -1,4 +1,4 @@
-"""A chain of models that answers as one: retries, the next model where one fails, and the vendors' breakers."""
+"""Failover chain of models: retries with backoff, fallback models, and circuit breakers."""
 
 import asyncio
 import random
@@ -19,15 +19,16 @@ log = structlog.get_logger(__name__)
 
 
 class RetryRules(msgspec.Struct, frozen=True):
-    """How often one model is tried, and how long between (seconds).
+    """Retry policy of one model. Times are in seconds.
 
-    The pause is drawn from 0 to ``base`` doubled with each try, at most ``longest``; a provider's Retry-After is
-    honoured up to ``retry_after``, beyond that the model is not tried again. No try begins after ``max_wait``.
+    Exponential backoff with full jitter: the delay is random between 0 and ``base`` doubled with each try, at most
+    ``max_delay``. A provider's Retry-After is honoured up to ``retry_after``; beyond that the model is not retried. No
+    try starts after ``max_wait``.
     """
 
     tries: int = 3
     base: float = 0.5
-    longest: float = 8.0
+    max_delay: float = 8.0
     retry_after: float = 20.0
     max_wait: float = 90.0
 
@@ -39,15 +40,15 @@ class ModelLink(msgspec.Struct, frozen=True):
     vendor: Vendor
 
     def scope(self, tenant: str) -> FailureScope:
-        """Whose breaker a call of ``tenant`` counts for: adapters of paid models tell which provider key they use."""
+        """Return the breaker scope of a call of ``tenant``; adapters of paid models add the provider key in use."""
         return FailureScope(tenant, getattr(self.model, "key_name", ""))
 
 
 class FailoverModel:
-    """The models of ``links`` as one model, which bears the first one's name.
+    """The models of ``links`` as one model, named as the first.
 
-    Only before its first event a failed call is tried again, or handed to the next model: when another try may work or
-    the key is refused. A failure after the first event is raised as it is. ``Finished`` tells who answered.
+    A call that fails before its first event is retried or passed to the next model, if the error is retryable or the
+    key is rejected. A failure after the first event is raised unchanged. ``Finished`` names the model that answered.
     """
 
     def __init__(
@@ -70,57 +71,59 @@ class FailoverModel:
         self._meters = meters
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Ask the models in turn (``app.providers.llm.port.Model``)."""
-        paying = payer.get()
-        tenant = request.tenant or ("" if paying is None else paying.tenant)
-        plan = RetryPlan(self._links, self._rules, tenant, clock=self._clock, draw=self._draw, left=self._left)
+        """Call the models in turn (``app.providers.llm.port.Model``)."""
+        current_payer = payer.get()
+        tenant = request.tenant or ("" if current_payer is None else current_payer.tenant)
+        plan = RetryPlan(
+            self._links, self._rules, tenant, clock=self._clock, draw=self._draw, on_fallback=self._count_fallback
+        )
         while True:
             link = plan.link
-            begun = False
+            started = False
             try:
                 attempt = link.vendor.begin(link.scope(tenant))
             except ModelError as refusal:
                 plan.skip(refusal)
                 continue
-            plan.asking()
-            # The port promises an aclose, which the type AsyncIterator does not have.
+            plan.count_first_try()
+            # The port guarantees an aclose, which the type AsyncIterator does not declare.
             events = cast("AsyncGenerator[ModelEvent, None]", link.model.stream(request))
             try:
                 async for event in events:
-                    if not begun:
-                        begun = True
+                    if not started:
+                        started = True
                         attempt.first_event()
-                    if plan.place and isinstance(event, Finished):
+                    if plan.index and isinstance(event, Finished):
                         event = msgspec.structs.replace(event, instead=True)  # noqa: PLW2901
                     yield event
                 attempt.succeeded()
-                self._tried(link)
+                self._count_attempt(link)
                 return
             except ModelError as error:
                 attempt.failed(error)
-                self._tried(link, type(error).__name__)
-                if begun:
+                self._count_attempt(link, type(error).__name__)
+                if started:
                     raise
-                pause = plan.after(error)
+                pause = plan.delay_after(error)
             finally:
                 attempt.abandoned()
                 await events.aclose()
             if pause:
                 await self._sleep(pause)
 
-    def _tried(self, link: ModelLink, failure: str = "") -> None:
+    def _count_attempt(self, link: ModelLink, failure: str = "") -> None:
         if self._meters is not None:
             self._meters.model_attempts.add(1, link.model.vendor, link.model.name, failure)
 
-    def _left(self, model: Model) -> None:
+    def _count_fallback(self, model: Model) -> None:
         if self._meters is not None:
             self._meters.model_fallbacks.add(1, model.vendor, model.name)
 
 
 class RetryPlan:
-    """What to try next for one request. ``place`` is that of the model to ask now: 0 for the one that was named.
+    """Retry and fallback state of one request. ``index``: the model to call now, 0 for the primary.
 
-    ``left`` hears of a model that gave way to the next.
+    ``on_fallback`` is called with each model that is given up for the next.
     """
 
     def __init__(
@@ -131,25 +134,25 @@ class RetryPlan:
         *,
         clock: Clock,
         draw: Callable[[], float],
-        left: Callable[[Model], None],
+        on_fallback: Callable[[Model], None],
     ) -> None:
-        self._left = left
+        self._on_fallback = on_fallback
         self._tenant = tenant
         self._links = links
         self._rules = rules
         self._clock = clock
         self._draw = draw
         self._failures: list[ModelError] = []
-        self.place = 0
-        self._enter()
+        self.index = 0
+        self._start_link()
 
     @property
     def link(self) -> ModelLink:
-        """The model to ask now."""
-        return self._links[self.place]
+        """The model to call now."""
+        return self._links[self.index]
 
-    def asking(self) -> None:
-        """Count the call that goes out now as traffic, unless it is a retry."""
+    def count_first_try(self) -> None:
+        """Add a first try to the retry budget; retries do not count."""
         if self._tried == 1:
             self._budget.first_try()
 
@@ -157,11 +160,11 @@ class RetryPlan:
     def _budget(self) -> RetryBudget:
         return self.link.vendor.circuit(self.link.scope(self._tenant)).budget
 
-    def after(self, error: ModelError) -> float:
-        """Seconds to wait before ``link`` is asked. Raises where nothing is left to try."""
+    def delay_after(self, error: ModelError) -> float:
+        """Return the seconds to wait before calling ``link``. Raises if no model is left to try."""
         if not error.retryable and not isinstance(error, ModelCredentials):
             raise error
-        pause = self._pause(error)
+        pause = self._delay(error)
         if pause is None:
             self.skip(error)
             return 0.0
@@ -171,14 +174,14 @@ class RetryPlan:
         return pause
 
     def skip(self, error: ModelError) -> None:
-        """Go on with the next model. Raises where there is none."""
+        """Switch to the next model. Raises if there is none."""
         failed = self.link.model
         self._failures.append(error)
-        if self.place + 1 == len(self._links):
-            raise self._joined() from None
-        self.place += 1
-        self._left(failed)
-        self._enter()
+        if self.index + 1 == len(self._links):
+            raise self._combined_error() from None
+        self.index += 1
+        self._on_fallback(failed)
+        self._start_link()
         log.warning(
             "model_fallback",
             vendor=failed.vendor,
@@ -188,25 +191,25 @@ class RetryPlan:
             next_model=self.link.model.name,
         )
 
-    def _enter(self) -> None:
+    def _start_link(self) -> None:
         self._tried = 1
-        self._begun = self._clock()
+        self._started_at = self._clock()
 
-    def _pause(self, error: ModelError) -> float | None:
-        """How long to wait before the same model is tried again, or None where it should not be."""
+    def _delay(self, error: ModelError) -> float | None:
+        """Return the delay before a retry of the same model, or None if it must not be retried."""
         rules = self._rules
-        pause: float = self._draw() * min(rules.longest, rules.base * 2 ** (self._tried - 1))
+        pause: float = self._draw() * min(rules.max_delay, rules.base * 2 ** (self._tried - 1))
         if error.retry_after is not None:
             if error.retry_after > rules.retry_after:
                 return None
             pause = error.retry_after + pause
-        late = self._clock() + pause - self._begun > rules.max_wait
+        late = self._clock() + pause - self._started_at > rules.max_wait
         if not error.retryable or self._tried >= rules.tries or late or not self._budget.take():
             return None
         return pause
 
-    def _joined(self) -> ModelError:
-        """The first model's error, which tells of the other models' too."""
+    def _combined_error(self) -> ModelError:
+        """Return the primary model's error, extended by those of the fallbacks."""
         first, *others = self._failures
         if not others:
             return first

@@ -1,4 +1,4 @@
-"""A model whose calls are told of: how long they took, what they used, what became of them (GenAI conventions)."""
+"""Model wrapper that records metrics and spans (OpenTelemetry GenAI semantic conventions)."""
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class InstrumentedModel:
-    """``model``, counted on ``meters`` and traced."""
+    """``model`` with metrics on ``meters`` and spans from ``tracer``."""
 
     def __init__(self, model: Model, meters: Meters, tracer: Tracer) -> None:
         self.vendor = model.vendor
@@ -28,15 +28,15 @@ class InstrumentedModel:
         self._model = model
         self._meters = meters
         self._tracer = tracer
-        self._form = _form(self.name, self.vendor)
+        self._span_template = _span_template(self.name, self.vendor)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Ask and tell."""
-        began = time.monotonic()
+        """Call the model; record duration, tokens and outcome."""
+        started_at = time.monotonic()
         vendor, name, failure, first = self.vendor, self.name, "", 0.0
         end: Finished | None = None
-        span = self._tracer.start(self._form)
-        said: list[str] | None = [] if span is not None and self._tracer.content else None
+        span = self._tracer.start(self._span_template)
+        text_deltas: list[str] | None = [] if span is not None and self._tracer.content else None
         events = cast("AsyncGenerator[ModelEvent, None]", self._model.stream(request))
         try:
             async for event in events:
@@ -44,22 +44,22 @@ class InstrumentedModel:
                 if isinstance(event, Finished):
                     end = event
                     vendor, name = event.vendor, event.model
-                    self._count(event, first - began)
-                elif said is not None and isinstance(event, TextDelta):
-                    said.append(event.text)
+                    self._count(event, first - started_at)
+                elif text_deltas is not None and isinstance(event, TextDelta):
+                    text_deltas.append(event.text)
                 yield event
         except ModelError as error:
             failure = type(error).__name__
             raise
         finally:
             await events.aclose()
-            self._meters.model_duration.record(time.monotonic() - began, OPERATION, vendor, name, failure)
+            self._meters.model_duration.record(time.monotonic() - started_at, OPERATION, vendor, name, failure)
             if span is not None:
-                self._describe(span, request, end)
+                self._add_attributes(span, request, end)
                 if first:
-                    span.attributes["gen_ai.response.time_to_first_chunk"] = first - began
-                if said is not None:
-                    _quote(span, request, "".join(said), end)
+                    span.attributes["gen_ai.response.time_to_first_chunk"] = first - started_at
+                if text_deltas is not None:
+                    _add_content(span, request, "".join(text_deltas), end)
                 span.end(failure or ("" if end is not None else CANCELLED))
 
     def _count(self, end: Finished, first: float) -> None:
@@ -69,40 +69,44 @@ class InstrumentedModel:
             self._meters.model_tokens.record(end.usage.input_tokens, *labels, "input")
             self._meters.model_tokens.record(end.usage.output_tokens, *labels, "output")
 
-    def _describe(self, span: Span, request: ModelRequest, end: Finished | None) -> None:
-        told = span.attributes
+    def _add_attributes(self, span: Span, request: ModelRequest, end: Finished | None) -> None:
+        attributes = span.attributes
         if request.temperature is not None:
-            told["gen_ai.request.temperature"] = request.temperature
+            attributes["gen_ai.request.temperature"] = request.temperature
         if request.max_tokens is not None:
-            told["gen_ai.request.max_tokens"] = request.max_tokens
+            attributes["gen_ai.request.max_tokens"] = request.max_tokens
         if end is not None:
-            span.template = _form(self.name, end.vendor, end.model, end.reason)
+            span.template = _span_template(self.name, end.vendor, end.model, end.reason)
             if end.usage is not None:
-                told["gen_ai.usage.input_tokens"] = end.usage.input_tokens
-                told["gen_ai.usage.output_tokens"] = end.usage.output_tokens
+                attributes["gen_ai.usage.input_tokens"] = end.usage.input_tokens
+                attributes["gen_ai.usage.output_tokens"] = end.usage.output_tokens
 
 
 @lru_cache(1024)
-def _form(asked: str, vendor: str, spoke: str = "", reason: str = "") -> SpanTemplate:
-    """Of calls to the model ``asked``; where it answered, which model ``spoke``, and the ``reason`` why it stopped."""
-    told: list[tuple[str, Value]] = [
+def _span_template(requested: str, vendor: str, answered: str = "", reason: str = "") -> SpanTemplate:
+    """Return the span template of calls to ``requested``; of answered calls, with the ``answered`` model and reason."""
+    attributes: list[tuple[str, Value]] = [
         ("gen_ai.operation.name", OPERATION),
         ("gen_ai.provider.name", vendor),
-        ("gen_ai.request.model", asked),
+        ("gen_ai.request.model", requested),
         ("gen_ai.request.stream", True),
     ]
-    if spoke:
-        told += [("gen_ai.response.model", spoke), ("gen_ai.response.finish_reasons", (reason,))]
-    return SpanTemplate(f"{OPERATION} {asked}", CLIENT, *told)
+    if answered:
+        attributes += [("gen_ai.response.model", answered), ("gen_ai.response.finish_reasons", (reason,))]
+    return SpanTemplate(f"{OPERATION} {requested}", CLIENT, *attributes)
 
 
-def _quote(span: Span, request: ModelRequest, said: str, end: Finished | None) -> None:
-    """What was said on both sides, as the conventions write messages."""
+def _add_content(span: Span, request: ModelRequest, text_deltas: str, end: Finished | None) -> None:
+    """Add the content of both sides to the span, in the conventions' message format."""
     if request.instructions:
         span.attributes["gen_ai.system_instructions"] = _encode([_text(request.instructions)]).decode()
-    told = [{"role": _role(message), "parts": _parts(message)} for message in request.messages]
-    span.attributes["gen_ai.input.messages"] = _encode(told).decode()
-    answer = {"role": "assistant", "parts": [_text(said)], "finish_reason": CANCELLED if end is None else end.reason}
+    messages = [{"role": _role(message), "parts": _parts(message)} for message in request.messages]
+    span.attributes["gen_ai.input.messages"] = _encode(messages).decode()
+    answer = {
+        "role": "assistant",
+        "parts": [_text(text_deltas)],
+        "finish_reason": CANCELLED if end is None else end.reason,
+    }
     span.attributes["gen_ai.output.messages"] = _encode([answer]).decode()
 
 

@@ -1,4 +1,4 @@
-"""The port to language models: what a provider adapter offers, and the events of one streamed answer."""
+"""The language model port: the interface of provider adapters, and the events of a streamed answer."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from app.domain.messages import Message, Usage
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool as the model sees it: ``parameters`` is the JSON Schema (an object schema) of its arguments."""
+    """A tool offered to the model: ``parameters`` is the JSON Schema (an object schema) of its arguments."""
 
     name: str
     description: str
@@ -17,9 +17,9 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One question to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt.
+    """One request to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt.
 
-    ``tenant`` is the id of the tenant that asks: an answer may be kept for it alone, and for nobody where it is empty.
+    ``tenant``: id of the calling tenant. Answers are cached per tenant, and not at all if it is empty.
     """
 
     messages: Sequence[Message]
@@ -32,19 +32,19 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
-    """The next piece of the answer's text (never empty)."""
+    """The next part of the answer's text (never empty)."""
 
     text: str
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, tag=True):
-    """The next piece of the model's visible reasoning (never empty)."""
+    """The next part of the model's visible reasoning (never empty)."""
 
     text: str
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, tag=True):
-    """A piece of the tool call number ``index``: ``id`` and ``name`` come with the first, ``args`` is JSON text."""
+    """A part of the tool call number ``index``: ``id`` and ``name`` come with the first, ``args`` is JSON text."""
 
     index: int
     id: str | None = None
@@ -53,11 +53,11 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The end of an answer, always the last event: why it stopped, which model spoke, what it used.
+    """The end of an answer, always the last event: finish reason, answering model and usage.
 
     ``reason`` is one of ``stop``, ``tool_calls``, ``length``, ``content_filter`` or the provider's own word.
-    ``instead``: it answered in place of the model that was asked. ``cached``: it was not asked anew; ``usage`` is what
-    was used, which is nothing then, with what it was in its details.
+    ``instead``: a fallback answered in place of the requested model. ``cached``: the answer is from the cache; its
+    ``usage`` is zero, with the original counts in its details.
     """
 
     reason: str
@@ -72,7 +72,7 @@ ModelEvent = TextDelta | ReasoningDelta | ToolCallDelta | Finished
 
 
 class Model(Protocol):
-    """Something that answers a conversation.
+    """A language model.
 
     ``vendor`` and ``name`` identify it (``openai``, ``gpt-5-mini``). ``stream`` yields events as they arrive and
     ends with exactly one ``Finished``; it raises a subclass of ``app.base.errors.ModelError`` and nothing else.
@@ -83,5 +83,5 @@ class Model(Protocol):
     name: str
 
     def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Ask ``request`` and yield the answer's events."""
+        """Send ``request`` and yield the answer's events."""
         ...

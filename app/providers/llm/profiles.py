@@ -1,4 +1,4 @@
-"""How providers and models differ, as data."""
+"""Profiles of providers and models: their defaults and differences, as data."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ ANTHROPIC_URL = "https://api.anthropic.com"
 OPENAI_DEFAULT = "gpt-5-mini"
 ANTHROPIC_DEFAULT = "claude-sonnet-4-5"
 NOT_FOR_CHAT = ("embed", "rerank", "whisper", "tts", "moderation", "dall-e", "bge-", "minilm")
-"""Parts of the names of models that answer no conversation: passed over when the first listed model is taken."""
+"""Name parts of models that cannot chat: skipped when the first listed model is chosen."""
 
 
 class OpenAIProfile(msgspec.Struct, frozen=True):
-    """What a server that speaks Chat Completions takes.
+    """Parameters that a Chat Completions server supports.
 
-    ``max_tokens`` is its name for the limit of the answer, ``usage_option`` whether it knows
-    ``stream_options.include_usage``, ``temperature`` whether the model lets it be set (where not, it is left out).
+    ``max_tokens``: its name for the limit of the answer; ``usage_option``: whether it supports
+    ``stream_options.include_usage``; ``temperature``: whether the model allows setting it (if not, it is omitted).
     """
 
     max_tokens: str = "max_tokens"
@@ -25,7 +25,7 @@ class OpenAIProfile(msgspec.Struct, frozen=True):
 
 
 COMPATIBLE = OpenAIProfile()
-"""Ollama, vLLM, llama.cpp, LiteLLM and the many others."""
+"""Ollama, vLLM, llama.cpp, LiteLLM and other compatible servers."""
 
 OPENAI_PROFILES: tuple[tuple[str, OpenAIProfile], ...] = (
     ("gpt-5-chat", OpenAIProfile(max_tokens="max_completion_tokens")),
@@ -35,14 +35,14 @@ OPENAI_PROFILES: tuple[tuple[str, OpenAIProfile], ...] = (
     ("o4", OpenAIProfile(max_tokens="max_completion_tokens", temperature=False)),
     ("", OpenAIProfile(max_tokens="max_completion_tokens")),
 )
-"""OpenAI's own models by the beginning of their names; the first row that fits counts."""
+"""OpenAI's own models by name prefix; the first match wins."""
 
 REFUSALS = ("unsupported", "not support", "unrecognized", "unknown", "unexpected", "not permitted", "not allowed")
-"""Words of servers that refuse a parameter as such, rather than its value."""
+"""Words in errors of servers that reject a parameter itself, rather than its value."""
 
 
 class AnthropicProfile(msgspec.Struct, frozen=True):
-    """``max_tokens`` is sent when the caller sets no limit, because the wire demands one."""
+    """``max_tokens`` is sent if the caller sets no limit, because the API requires one."""
 
     max_tokens: int
 
@@ -53,23 +53,23 @@ ANTHROPIC_PROFILES: tuple[tuple[str, AnthropicProfile], ...] = (
     ("claude-3", AnthropicProfile(max_tokens=4_096)),
     ("", AnthropicProfile(max_tokens=32_000)),
 )
-"""Anthropic's models by the beginning of their names; the first row that fits counts."""
+"""Anthropic's models by name prefix; the first match wins."""
 
 
 def openai_profile(base_url: str, model: str) -> OpenAIProfile:
-    """The profile of ``model`` at ``base_url``."""
+    """Return the profile of ``model`` at ``base_url``."""
     if base_url != OPENAI_URL:
         return COMPATIBLE
     return next(profile for start, profile in OPENAI_PROFILES if model.startswith(start))
 
 
 def anthropic_profile(model: str) -> AnthropicProfile:
-    """The profile of ``model``."""
+    """Return the profile of ``model``."""
     return next(profile for start, profile in ANTHROPIC_PROFILES if model.startswith(start))
 
 
-def without_refused(profile: OpenAIProfile, complaint: str) -> OpenAIProfile | None:
-    """The profile to go on with after a server's ``complaint`` about a parameter; None if it is about none."""
+def without_rejected(profile: OpenAIProfile, complaint: str) -> OpenAIProfile | None:
+    """Return the profile without the parameter that a server's ``complaint`` rejects; None if it rejects none."""
     said = complaint.lower()
     if not any(word in said for word in REFUSALS):
         return None

@@ -1,4 +1,4 @@
-"""Names → models: ``vendor:model``, with what all models of a vendor share. The only place that picks adapters."""
+"""Registry of models by name (``vendor:model``) and of their vendors. The only module that selects adapters."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,9 +35,9 @@ NO_KEY = "no provider key found; set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENAI
 
 
 class ModelRegistry:
-    """The models of this process. Adapters are made, and their libraries imported, when an agent first names them.
+    """The models of this process. Adapters are created, and their libraries imported, at first use.
 
-    Raises ``UsageError`` for a base URL or a key that can be none.
+    Raises ``UsageError`` if a base URL or a key is invalid.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class ModelRegistry:
         tracer: Tracer = NO_TRACER,
         answers: CacheNamespace | None = None,
     ) -> None:
-        """``vault``: where keys come from that change; ``answers``: where those are kept of agents that ask for it."""
-        self._flights = None if answers is None else SingleFlight(answers, meters)
+        """``vault``: source of rotated keys; ``answers``: response cache for agents that enable it."""
+        self._single_flight = None if answers is None else SingleFlight(answers, meters)
         self._settings = settings
         self._vault = vault
         self._meters = meters
@@ -65,19 +65,19 @@ class ModelRegistry:
         check_key("ANTHROPIC_API_KEY_SECONDARY", settings.anthropic_api_key_secondary)
         self._vendors: dict[str, Vendor] = {}
         self._adapters: dict[str, HttpModel] = {}
-        self._rings: dict[str, RotatingSecret] = {}
+        self._rotating_secrets: dict[str, RotatingSecret] = {}
         self._http: HttpClient | None = None
         self.charge_to: Callable[[UUID, str, int], None] = lambda *_: None
-        """Called with a tenant, a model's name and the tokens of a call outside of runs, as of embeddings."""
+        """Called with tenant, model name and tokens of calls outside of runs, such as embeddings."""
 
     def charge(self, tenant: UUID, model: str, tokens: int) -> None:
         """Charge a tenant for tokens of ``model`` (vendor:model)."""
         self.charge_to(tenant, model, tokens)
 
     def default(self) -> tuple[str, str]:
-        """The model of agents that name none, and why it is that one.
+        """Return the default model and the reason for the choice.
 
-        ``openai:auto`` is the first model that the server at ``OPENAI_BASE_URL`` lists, found out at the first call.
+        ``openai:auto`` is the first model that the server at ``OPENAI_BASE_URL`` lists, resolved at the first call.
         """
         given = self._settings
         if given.default_model:
@@ -91,11 +91,10 @@ class ModelRegistry:
         return "scripted:demo", NO_KEY
 
     def model(self, name: str, fallback: Sequence[str] = (), cache_ttl: float = 0) -> Model:
-        """The model ``name`` (empty: the default one), handing over to ``fallback`` in turn.
+        """Return the model ``name`` (empty: the default) with its ``fallback`` models.
 
-        Its answers are good for ``cache_ttl`` seconds to whoever of the same tenant asks the same.
-        Raises ``Invalid`` for a name that is none, an unknown vendor or script, or a missing key; ``UsageError`` where
-        ``AGENT_DEFAULT_MODEL`` is at fault.
+        Its answers are cached for ``cache_ttl`` seconds, per tenant. Raises ``Invalid`` for an invalid name, an unknown
+        vendor or script, or a missing key; ``UsageError`` if ``AGENT_DEFAULT_MODEL`` is invalid.
         """
         try:
             links = [self._link(name or self.default()[0])]
@@ -104,69 +103,69 @@ class ModelRegistry:
                 raise
             raise UsageError(f"AGENT_DEFAULT_MODEL: {error}") from None
         links += [self._link(one) for one in fallback]
-        model = self._answering(links)
-        if not cache_ttl or self._flights is None:
+        model = self._wrapped(links)
+        if not cache_ttl or self._single_flight is None:
             return model
-        return CachedModel(model, self._flights, lambda: self._identity(links), cache_ttl)
+        return CachedModel(model, self._single_flight, lambda: self._identity(links), cache_ttl)
 
-    def _answering(self, links: Sequence[ModelLink]) -> Model:
+    def _wrapped(self, links: Sequence[ModelLink]) -> Model:
         if len(links) == 1 and links[0].model.vendor == "scripted":
-            # nothing there can fail, and nothing is paid
+            # scripted models cannot fail and are free
             model = links[0].model
             return InstrumentedModel(model, self._meters, self._tracer) if self._tracer.active else model
         return InstrumentedModel(FailoverModel(links, self._rules, meters=self._meters), self._meters, self._tracer)
 
     def _identity(self, links: Sequence[ModelLink]) -> list[str]:
-        """All that tells who answers; empty while that is not known (a server's first model, before it was asked)."""
+        """Return the names and URLs that identify the answering models; empty while ``auto`` is unresolved."""
         names = [f"{link.model.vendor}:{link.model.name}" for link in links]
         if any(name == f"openai:{FIRST_LISTED}" for name in names):
             return []
         return [*names, self.openai_url, self._anthropic_url]
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """How each vendor in use did lately, in real traffic and when ``probe`` looked; asks nobody."""
+        """Return the latest observation of each vendor in use, from traffic and ``probe``; does no I/O."""
         return {name: msgspec.to_builtins(vendor.observation) for name, vendor in self._vendors.items()}
 
     def breakers(self) -> dict[str, bool]:
-        """Of each vendor in use, whether it is not asked at the moment."""
+        """Return whether the circuit breaker of each vendor in use is open."""
         return {name: vendor.open for name, vendor in self._vendors.items()}
 
     async def probe(self) -> None:
-        """Ask each vendor in use that was not heard of for a minute to list its models, which costs nothing.
+        """Probe each vendor in use without a recent observation (``PROBE_SECONDS``), by listing its models for free.
 
-        Call it as often as you like. What it finds is an observation, never an error, and leaves the breaker alone:
-        that a server lists its models says little about its answers.
+        Results are observations, never errors, and do not affect breakers: a server that lists its models may still
+        fail to answer. Safe to call often.
         """
         for adapter in {adapter.vendor: adapter for adapter in self._adapters.values()}.values():
             vendor = self._vendors[adapter.vendor]
-            began = vendor.clock()
-            if vendor.observed is not None and began - vendor.observed < PROBE_SECONDS:
+            started_at = vendor.clock()
+            if vendor.observed is not None and started_at - vendor.observed < PROBE_SECONDS:
                 continue
-            vendor.observed = began
+            vendor.observed = started_at
             try:
                 await adapter.list_models()
             except ModelError as error:
                 vendor.observe("degraded", error=error)
             else:
-                vendor.observe("healthy", vendor.clock() - began)
+                vendor.observe("healthy", vendor.clock() - started_at)
 
     def check_openai(self, name: str) -> None:
-        """Raises ``Invalid`` where ``name`` cannot be asked for without a key."""
+        """Raise ``Invalid`` if ``name`` needs a key and none is set."""
         if self._settings.openai_api_key is None and self.openai_url == OPENAI_URL:
             raise Invalid(f"{name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one")
 
     def openai(self) -> "tuple[HttpClient, Endpoint]":
-        """The client of this process and where the vendor ``openai`` listens."""
+        """Return the HTTP client and the endpoint of the vendor ``openai``."""
         from app.providers.llm.adapters.http_client import Endpoint
 
         given = self._settings
-        keys = self._ring("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
+        keys = self._rotating_secret("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
         key, spare = keys.pair()
         endpoint = Endpoint(vendor="openai", base_url=self.openai_url, key=key, spare_key=spare, keys=keys)
         return self._client(), endpoint
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         if self._http is not None:
             await self._http.aclose()
 
@@ -180,7 +179,9 @@ class ModelRegistry:
             return ModelLink(SCRIPTED[model](), Vendor("scripted"))
         if name not in self._adapters:
             self._adapters[name] = self._openai(model) if vendor == "openai" else self._anthropic(model)
-            self._meters.model_attempts.add(0, vendor, model, ModelCredentials.__name__)  # one refusal is to be seen
+            self._meters.model_attempts.add(
+                0, vendor, model, ModelCredentials.__name__
+            )  # export the series before the first refusal
         return ModelLink(self._adapters[name], self._vendors.setdefault(vendor, Vendor(vendor)))
 
     def _openai(self, model: str) -> "HttpModel":
@@ -196,7 +197,7 @@ class ModelRegistry:
         given = self._settings
         if given.anthropic_api_key is None:
             raise Invalid(f"anthropic:{model} needs a key: set ANTHROPIC_API_KEY")
-        keys = self._ring("ANTHROPIC_API_KEY", given.anthropic_api_key, given.anthropic_api_key_secondary)
+        keys = self._rotating_secret("ANTHROPIC_API_KEY", given.anthropic_api_key, given.anthropic_api_key_secondary)
         key, spare = keys.pair()
         endpoint = Endpoint(
             vendor="anthropic",
@@ -210,12 +211,12 @@ class ModelRegistry:
         )
         return AnthropicModel(model, self._client(), endpoint)
 
-    def _ring(self, name: str, *given: Secret | None) -> RotatingSecret:
+    def _rotating_secret(self, name: str, *given: Secret | None) -> RotatingSecret:
         if self._vault is None:
             return RotatingSecret(*given)
-        if name not in self._rings:
-            self._rings[name] = self._vault.ring(name, f"{name}_SECONDARY")
-        return self._rings[name]
+        if name not in self._rotating_secrets:
+            self._rotating_secrets[name] = self._vault.ring(name, f"{name}_SECONDARY")
+        return self._rotating_secrets[name]
 
     def _client(self) -> "HttpClient":
         if self._http is None:
@@ -226,7 +227,7 @@ class ModelRegistry:
 
 
 def address(variable: str, value: str) -> str:
-    """``value`` without slashes at its end. Raises ``UsageError`` where it is no plain http or https address."""
+    """Return ``value`` without trailing slashes. Raises ``UsageError`` if it is not a plain http or https URL."""
     if not value:
         return ""
     try:
@@ -238,17 +239,17 @@ def address(variable: str, value: str) -> str:
             and not parts.query
             and not parts.fragment
         )
-        named = parts.username is not None
+        has_credentials = parts.username is not None
     except ValueError:
-        plain = named = False
+        plain = has_credentials = False
     if not plain:
-        raise UsageError(f"{variable} is no plain address; write it like https://host/v1")
-    if named:
-        raise UsageError(f"{variable} must hold no user name and no password; give the key in its own variable")
+        raise UsageError(f"{variable} is not a plain URL; write it like https://host/v1")
+    if has_credentials:
+        raise UsageError(f"{variable} must not contain a user name or password; set the key in its own variable")
     return value.rstrip("/")
 
 
 def check_key(variable: str, key: Secret | None) -> None:
-    """Raises ``UsageError`` for a key that no header can carry; it tells nothing of the key."""
+    """Raise ``UsageError`` if a key contains characters not allowed in a header; the error reveals nothing of it."""
     if key and not all("!" <= character <= "~" for character in key.reveal()):
-        raise UsageError(f"{variable} holds a space, a line break or another character that no key has")
+        raise UsageError(f"{variable} contains a space, a line break or another character that is invalid in a key")

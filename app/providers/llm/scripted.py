@@ -1,4 +1,4 @@
-"""Models that play a script: the offline default, the models that checks and benchmarks use, and the tests' double."""
+"""Scripted models: the offline default, models for checks and benchmarks, and the test double."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -14,15 +14,15 @@ VENDOR = "scripted"
 STREAM100 = tuple(TextDelta(f"tok{number} ") for number in range(100))
 
 ScriptLine = str | ToolCall | ModelEvent | BaseException | asyncio.Event
-"""One thing of a turn: a piece of text, a call, any event, an error to raise, or an event to wait for."""
+"""One item of a turn: a text delta, a call, any event, an error to raise, or an asyncio event to wait for."""
 
 ScriptTurn = str | Sequence[ScriptLine]
 
 
 class ScriptedModel:
-    """Plays ``turns``, one for each call of ``stream``, and keeps what it was asked in ``requests``.
+    """Play ``turns``, one for each call of ``stream``, and record the requests in ``requests``.
 
-    A ``Finished`` is added where a turn has none. With no turn left it raises ``ModelRejected``.
+    A ``Finished`` is added to turns without one. Raises ``ModelRejected`` if no turn is left.
     """
 
     def __init__(self, turns: Iterable[ScriptTurn], *, name: str = "test", vendor: str = VENDOR) -> None:
@@ -37,7 +37,7 @@ class ScriptedModel:
         turn = next(self._turns, None)
         if turn is None:
             raise ModelRejected("the script has no more turns", vendor=self.vendor)
-        said: list[ModelEvent] = []
+        events: list[ModelEvent] = []
         calls = 0
         for line in (turn,) if isinstance(turn, str) else turn:
             if isinstance(line, BaseException):
@@ -53,20 +53,20 @@ class ScriptedModel:
                 calls += 1
             else:
                 event = line
-            said.append(event)
+            events.append(event)
             yield event
-        if not said or not isinstance(said[-1], Finished):
-            yield finish(self.name, request, said, vendor=self.vendor)
+        if not events or not isinstance(events[-1], Finished):
+            yield finish(self.name, request, events, vendor=self.vendor)
 
 
 class EchoModel:
-    """Says the last human text again, in one piece. It reads nothing else, and its tokens are those of that text."""
+    """Repeat the last human text as one delta. It reads nothing else, and counts the tokens of that text only."""
 
     vendor = VENDOR
     name = "echo"
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Say ``echo:`` and the text (``app.providers.llm.port.Model``)."""
+        """Yield ``echo:`` and the text (``app.providers.llm.port.Model``)."""
         text = last_human_text(request.messages)
         event = TextDelta("echo: " + text)
         yield event
@@ -74,20 +74,20 @@ class EchoModel:
 
 
 class Stream100Model:
-    """Says a hundred tokens at once."""
+    """Send a hundred tokens without delay."""
 
     vendor = VENDOR
     name = "stream100"
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Say ``tok0`` to ``tok99`` (``app.providers.llm.port.Model``)."""
+        """Yield ``tok0`` to ``tok99`` (``app.providers.llm.port.Model``)."""
         for event in STREAM100:
             yield event
         yield finish(self.name, request, STREAM100)
 
 
 class DemoModel:
-    """The offline default: it says that it is a script, calls the tools it is offered and shows what they gave."""
+    """The offline default: it introduces itself as a script, calls the offered tools and shows their results."""
 
     vendor = VENDOR
     name = "demo"
@@ -95,11 +95,11 @@ class DemoModel:
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Perform the demonstration (``app.providers.llm.port.Model``)."""
         text, calls = scripted_reply(request)
-        said: list[ModelEvent] = [TextDelta(piece) for piece in pieces(text)]
-        said += [delta_of(index, call) for index, call in enumerate(calls)]
-        for event in said:
+        events: list[ModelEvent] = [TextDelta(piece) for piece in pieces(text)]
+        events += [delta_of(index, call) for index, call in enumerate(calls)]
+        for event in events:
             yield event
-        yield finish(self.name, request, said)
+        yield finish(self.name, request, events)
 
 
 MODELS: dict[str, Callable[[], DemoModel | EchoModel | Stream100Model]] = {
@@ -110,7 +110,7 @@ MODELS: dict[str, Callable[[], DemoModel | EchoModel | Stream100Model]] = {
 
 
 def last_human_text(messages: Sequence[Message]) -> str:
-    """The text of the last human message, empty where there is none."""
+    """Return the text of the last human message; empty if there is none."""
     for message in reversed(messages):
         if isinstance(message, HumanMessage):
             return text_of(message.content)
@@ -118,30 +118,30 @@ def last_human_text(messages: Sequence[Message]) -> str:
 
 
 def delta_of(index: int, call: ToolCall) -> ToolCallDelta:
-    """The call number ``index``, whole."""
+    """Return the whole call number ``index`` as one delta."""
     return ToolCallDelta(index, call.id, call.name, msgspec.json.encode(call.args).decode())
 
 
 def pieces(text: str) -> list[str]:
-    """``text`` in pieces of a word, each with the space that follows it, as a model streams it."""
+    """Split ``text`` into words, each with the space that follows it, as a model streams it."""
     words = text.split(" ")
     return [word + " " for word in words[:-1]] + [word for word in words[-1:] if word]
 
 
-def finish(name: str, request: ModelRequest, said: Sequence[ModelEvent], vendor: str = VENDOR) -> Finished:
-    """The end of a scripted answer. Its tokens are words, counted by the spaces between them."""
-    asked = words_in(request.instructions)
+def finish(name: str, request: ModelRequest, events: Sequence[ModelEvent], vendor: str = VENDOR) -> Finished:
+    """Return the end of a scripted answer. Its tokens are words, counted by the spaces between them."""
+    input_tokens = words_in(request.instructions)
     for message in request.messages:
-        asked += words_in(text_of(message.content))
+        input_tokens += words_in(text_of(message.content))
         if isinstance(message, AIMessage):
-            asked += len(message.tool_calls)
-    calls = sum(1 for event in said if isinstance(event, ToolCallDelta) and event.name)
-    answered = calls + words_in("".join(event.text for event in said if isinstance(event, TextDelta)))
-    usage = Usage(asked, answered, asked + answered)
+            input_tokens += len(message.tool_calls)
+    calls = sum(1 for event in events if isinstance(event, ToolCallDelta) and event.name)
+    output_tokens = calls + words_in("".join(event.text for event in events if isinstance(event, TextDelta)))
+    usage = Usage(input_tokens, output_tokens, input_tokens + output_tokens)
     return Finished(reason="tool_calls" if calls else "stop", model=name, vendor=vendor, usage=usage)
 
 
 def words_in(text: str) -> int:
-    """The number of words in ``text``, by its spaces: exact enough, and cheap for long conversations."""
+    """Return the number of words in ``text``, counted by spaces: cheap for long conversations."""
     text = text.strip()
     return text.count(" ") + 1 if text else 0

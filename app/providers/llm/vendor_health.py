@@ -1,7 +1,7 @@
-"""What this process knows of one vendor: its circuit breakers, its budgets of retries, and how it did lately.
+"""Health of a vendor in this process: circuit breakers, retry budgets, and the latest observation.
 
-Each tenant and provider key has a breaker and a retry budget of its own: what one tenant provokes costs no other. The
-vendor has one more breaker, for its outages, which only failures of several tenants in a row open.
+Each pair of tenant and provider key has its own breaker and retry budget, so failures that one tenant provokes do not
+affect others. The vendor has one more breaker for outages, opened only by consecutive failures of several tenants.
 """
 
 import time
@@ -22,10 +22,10 @@ Clock = Callable[[], float]
 
 
 class BreakerRules(msgspec.Struct, frozen=True):
-    """When a breaker opens: after ``consecutive`` failures, or when ``ratio`` of the last ``window`` calls failed.
+    """When a breaker opens: after ``consecutive`` failures, or if ``ratio`` of the last ``window`` calls failed.
 
-    It stays open for ``seconds``; then one call may probe, and its outcome closes the breaker or opens it again.
-    ``sources``: how many different tenants must have failed since the last success.
+    It stays open for ``seconds``; then one probe call closes it or opens it again. ``sources``: number of different
+    tenants that must have failed since the last success.
     """
 
     consecutive: int = 5
@@ -36,10 +36,10 @@ class BreakerRules(msgspec.Struct, frozen=True):
 
 
 OUTAGE = BreakerRules(consecutive=10, ratio=1.0, sources=3)
-"""When a vendor is taken to be down for all: ten failures in a row, of three tenants or more."""
+"""When a vendor is considered down: ten consecutive failures of three tenants or more."""
 
 MAX_CIRCUITS = 1000
-"""Breakers of tenants and keys that are kept for one vendor; the least recently used one goes first."""
+"""Limit of breakers per vendor; the least recently used one is evicted first."""
 
 
 class Breaker:
@@ -49,19 +49,19 @@ class Breaker:
         self._rules = rules
         self._clock = clock
         self._outcomes: deque[bool] = deque(maxlen=rules.window)
-        self._row = 0
+        self._consecutive_failures = 0
         self._sources: set[str] = set()
-        self._opened: float | None = None
+        self._opened_at: float | None = None
         self._probing = False
 
     @property
     def open(self) -> bool:
-        """Whether ordinary calls are refused at the moment."""
-        return self._opened is not None
+        """Whether ordinary calls are refused now."""
+        return self._opened_at is not None
 
     def allow(self) -> bool:
-        """Whether a call may go out now: always while closed; as the one probe once the open time is over."""
-        if self._opened is None:
+        """Whether a call may be sent: always while closed; as the single probe once the open time has expired."""
+        if self._opened_at is None:
             return True
         if self._probing or self.wait() > 0:
             return False
@@ -69,46 +69,48 @@ class Breaker:
         return True
 
     def wait(self) -> float:
-        """Seconds until a probe is due; 0 where none needs to be waited for."""
-        if self._opened is None:
+        """Return the seconds until a probe is allowed; 0 if one is allowed now."""
+        if self._opened_at is None:
             return 0.0
-        return max(0.0, self._opened + self._rules.seconds - self._clock())
+        return max(0.0, self._opened_at + self._rules.seconds - self._clock())
 
     def succeeded(self) -> None:
-        """The call got its answer."""
-        if self._opened is not None and not self._probing:
+        """Record a successful call."""
+        if self._opened_at is not None and not self._probing:
             return
-        if self._opened is not None:
-            self._opened = None
+        if self._opened_at is not None:
+            self._opened_at = None
             self._outcomes.clear()
         self._probing = False
-        self._row = 0
+        self._consecutive_failures = 0
         self._sources.clear()
         self._outcomes.append(True)
 
     def failed(self, source: str = "") -> None:
-        """The call of ``source`` failed in a way that speaks against the provider."""
-        self._row += 1
+        """Record a failure of the provider in a call of ``source``."""
+        self._consecutive_failures += 1
         self._outcomes.append(False)
         rules = self._rules
         if len(self._sources) < rules.sources:
             self._sources.add(source)
         full = len(self._outcomes) == rules.window
-        tripped = self._row >= rules.consecutive or (full and self._outcomes.count(False) >= rules.ratio * rules.window)
+        tripped = self._consecutive_failures >= rules.consecutive or (
+            full and self._outcomes.count(False) >= rules.ratio * rules.window
+        )
         tripped = tripped and len(self._sources) >= rules.sources
-        if self._probing or (tripped and self._opened is None):
-            self._opened = self._clock()
+        if self._probing or (tripped and self._opened_at is None):
+            self._opened_at = self._clock()
         self._probing = False
 
     def unknown(self) -> None:
-        """The call ended in a way that says nothing about the provider: it was cancelled, or limited by its rate."""
+        """Record a call without evidence about the provider: it was cancelled or rate-limited."""
         self._probing = False
 
 
 class RetryBudget:
-    """Tokens that retries cost: each first try adds ``share`` of one, and time adds a few for quiet servers.
+    """Token bucket for retries: each first try adds ``share`` of a token, and time adds a few for idle servers.
 
-    So retries stay near ``share`` of the traffic when a provider is in trouble, however long that lasts.
+    Keeps retries near ``share`` of the traffic during an outage, however long it lasts.
     """
 
     def __init__(
@@ -119,17 +121,17 @@ class RetryBudget:
         self._per_second = per_second
         self._clock = clock
         self._tokens = max_tokens
-        self._seen = clock()
+        self._refilled_at = clock()
 
     def first_try(self) -> None:
-        """Count a call that is no retry."""
+        """Count a call that is not a retry."""
         self._tokens = min(self._max_tokens, self._tokens + self._share)
 
     def take(self) -> bool:
-        """Pay for a retry; False where the budget is spent."""
-        moment = self._clock()
-        self._tokens = min(self._max_tokens, self._tokens + (moment - self._seen) * self._per_second)
-        self._seen = moment
+        """Take a token for a retry; False if the budget is exhausted."""
+        current_time = self._clock()
+        self._tokens = min(self._max_tokens, self._tokens + (current_time - self._refilled_at) * self._per_second)
+        self._refilled_at = current_time
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -137,10 +139,10 @@ class RetryBudget:
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """How a vendor did when it was last asked.
+    """Outcome of the last call of a vendor.
 
-    ``status`` is ``healthy``, ``degraded`` or ``unknown`` (not asked yet); ``latency_ms`` the time to the first event
-    of its last good answer; ``error`` the name of the error of a failure.
+    ``status`` is ``healthy``, ``degraded`` or ``unknown`` (not called yet); ``latency_ms``: time to the first event of
+    the last successful answer; ``error``: name of the error of a failure.
     """
 
     status: str = "unknown"
@@ -150,14 +152,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureScope(NamedTuple):
-    """Who sees a vendor's failures: a tenant (its id) by a provider key (a name of it, never the key)."""
+    """Scope of a breaker: a tenant (its id) and a provider key (its opaque name, never the key)."""
 
     tenant: str = ""
     key: str = ""
 
 
 class Circuit:
-    """What one scope has seen of a vendor. ``error`` names its last failure."""
+    """Breaker and retry budget of one scope. ``error`` names its last failure."""
 
     def __init__(self, rules: BreakerRules, clock: Clock) -> None:
         self.breaker = Breaker(rules, clock)
@@ -166,7 +168,7 @@ class Circuit:
 
 
 class Vendor:
-    """One vendor as this process sees it. Shared by all its models."""
+    """Health of one vendor in this process, shared by all its models."""
 
     def __init__(self, name: str, clock: Clock = time.monotonic, rules: BreakerRules = BreakerRules()) -> None:
         self.name = name
@@ -179,11 +181,11 @@ class Vendor:
 
     @property
     def open(self) -> bool:
-        """Whether the vendor is not asked at the moment, for all or for some tenant."""
+        """Whether a breaker of the vendor is open, for all tenants or for one."""
         return self.outage.open or any(circuit.breaker.open for circuit in self._circuits.values())
 
     def circuit(self, scope: FailureScope) -> Circuit:
-        """The breaker and the retry budget of ``scope``."""
+        """Return the breaker and the retry budget of ``scope``."""
         circuit = self._circuits.get(scope)
         if circuit is None:
             circuit = self._circuits[scope] = Circuit(self._rules, self.clock)
@@ -194,21 +196,21 @@ class Vendor:
         return circuit
 
     def reset(self) -> None:
-        """Close every breaker."""
+        """Close all breakers."""
         self.outage = Breaker(OUTAGE, self.clock)
         self._circuits.clear()
 
     def begin(self, scope: FailureScope = FailureScope()) -> "Attempt":
-        """Open an attempt. Raises ``ModelUnavailable`` while a breaker is open."""
+        """Start an attempt. Raises ``ModelUnavailable`` while a breaker is open."""
         circuit = self.circuit(scope)
         if not circuit.breaker.allow():
-            raise self._refusal(circuit.breaker, circuit.error)
+            raise self._unavailable(circuit.breaker, circuit.error)
         if not self.outage.allow():
             circuit.breaker.unknown()
-            raise self._refusal(self.outage, self.observation.error or "failures")
+            raise self._unavailable(self.outage, self.observation.error or "failures")
         return Attempt(self, scope, circuit)
 
-    def _refusal(self, breaker: Breaker, error: str) -> ModelUnavailable:
+    def _unavailable(self, breaker: Breaker, error: str) -> ModelUnavailable:
         wait = max(1.0, breaker.wait())
         return ModelUnavailable(
             f"{self.name} is not asked for the next {wait:.0f} s, because it failed repeatedly ({error})",
@@ -217,7 +219,7 @@ class Vendor:
         )
 
     def observe(self, status: str, latency: float | None = None, error: ModelError | None = None) -> None:
-        """Note how the vendor did just now; ``latency`` in seconds."""
+        """Record the outcome of a call; ``latency`` in seconds."""
         latency_ms = self.observation.latency_ms if latency is None else round(latency * 1000, 1)
         name = None if error is None else type(error).__name__
         self.observation = Observation(status=status, latency_ms=latency_ms, observed_at=now(), error=name)
@@ -225,37 +227,37 @@ class Vendor:
 
 
 class Attempt:
-    """One call to a vendor, from its start to its outcome. An attempt without an outcome must be ``abandoned``."""
+    """One call to a vendor. An attempt without an outcome must be ``abandoned``."""
 
     def __init__(self, vendor: Vendor, scope: FailureScope, circuit: Circuit) -> None:
         self._vendor = vendor
         self._scope = scope
         self._circuit = circuit
         self._breakers = (circuit.breaker, vendor.outage)
-        self._begun = vendor.clock()
+        self._started_at = vendor.clock()
         self._latency: float | None = None
-        self._over = False
+        self._ended = False
 
     def first_event(self) -> None:
-        """The answer has begun."""
-        self._latency = self._vendor.clock() - self._begun
+        """Record the latency of the first event."""
+        self._latency = self._vendor.clock() - self._started_at
 
     def succeeded(self) -> None:
-        """The answer is complete."""
-        self._over = True
+        """Record a complete answer."""
+        self._ended = True
         for breaker in self._breakers:
             was_open = breaker.open
             breaker.succeeded()
             if was_open and not breaker.open:
-                log.info("model_breaker_closed", vendor=self._vendor.name, tenant_id=self._of(breaker))
+                log.info("model_breaker_closed", vendor=self._vendor.name, tenant_id=self._tenant_of(breaker))
         self._vendor.observe("healthy", self._latency)
 
     def failed(self, error: ModelError) -> None:
-        """The call failed. A refused request speaks for the provider, a refused key or rate neither for nor against.
+        """Record a failure. A rejected request counts as success of the provider, a rejected key or rate as neither.
 
-        What a prompt can provoke is as a refused request: the provider has answered.
+        Errors that a prompt can provoke count as a rejected request: the provider did answer.
         """
-        self._over = True
+        self._ended = True
         if isinstance(error, ModelRejected) or error.provoked:
             for breaker in self._breakers:
                 breaker.succeeded()
@@ -271,15 +273,17 @@ class Attempt:
             was_open = breaker.open
             breaker.failed(self._scope.tenant)
             if breaker.open and not was_open:
-                log.warning("model_breaker_opened", vendor=self._vendor.name, error=name, tenant_id=self._of(breaker))
+                log.warning(
+                    "model_breaker_opened", vendor=self._vendor.name, error=name, tenant_id=self._tenant_of(breaker)
+                )
 
     def abandoned(self) -> None:
-        """Give the attempt up, if it has no outcome yet."""
-        if not self._over:
-            self._over = True
+        """End the attempt without an outcome, if it has none yet."""
+        if not self._ended:
+            self._ended = True
             for breaker in self._breakers:
                 breaker.unknown()
 
-    def _of(self, breaker: Breaker) -> str:
+    def _tenant_of(self, breaker: Breaker) -> str:
         """The tenant that ``breaker`` is for; empty for the one of all."""
         return self._scope.tenant if breaker is self._circuit.breaker else ""

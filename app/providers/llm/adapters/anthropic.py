@@ -1,7 +1,7 @@
-"""Anthropic's Messages wire.
+"""Adapter of Anthropic's Messages API.
 
-Source: https://docs.anthropic.com/en/api/messages-streaming. Kinds of events and blocks that this version does not
-know are passed over, as that page asks.
+Source: https://docs.anthropic.com/en/api/messages-streaming. Unknown kinds of events and blocks are skipped, as that
+page requires.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ REASONS = {
 
 
 class UsagePart(msgspec.Struct):
-    """Tokens as this wire counts them: cached input is not part of ``input_tokens``."""
+    """Token counts of this API: cached input is not part of ``input_tokens``."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -47,13 +47,13 @@ class UsagePart(msgspec.Struct):
 
 
 class MessageStart(msgspec.Struct):
-    """The message that ``message_start`` opens."""
+    """The message of a ``message_start`` event."""
 
     usage: UsagePart | None = None
 
 
 class ContentBlock(msgspec.Struct):
-    """A content block as it starts. ``input`` is empty here, except from gateways that send calls whole."""
+    """The start of a content block. ``input`` is empty, except from gateways that send calls whole."""
 
     type: str = ""
     id: str | None = None
@@ -64,7 +64,7 @@ class ContentBlock(msgspec.Struct):
 
 
 class BlockDelta(msgspec.Struct):
-    """A piece of a block, or (in ``message_delta``) what changed about the message."""
+    """A delta of a block, or (in ``message_delta``) of the message."""
 
     text: str | None = None
     partial_json: str | None = None
@@ -73,7 +73,7 @@ class BlockDelta(msgspec.Struct):
 
 
 class MessageEvent(msgspec.Struct):
-    """The data of any event."""
+    """The data of an event of any type."""
 
     type: str
     index: int = 0
@@ -85,20 +85,20 @@ class MessageEvent(msgspec.Struct):
 
 
 class StreamedCall(msgspec.Struct):
-    """A tool call while it arrives; ``given`` tells if any of its arguments came."""
+    """A partial tool call; ``given``: whether any of its arguments arrived."""
 
     ordinal: int
     given: bool = False
 
 
 class Listed(msgspec.Struct):
-    """One model of a listing."""
+    """One model of the model list."""
 
     id: str
 
 
 class Listing(msgspec.Struct):
-    """The answer of ``GET /v1/models``."""
+    """The response of ``GET /v1/models``."""
 
     data: list[Listed]
 
@@ -108,7 +108,7 @@ _listing = msgspec.json.Decoder(Listing).decode
 
 
 class AnthropicModel(HttpModel):
-    """A model that is asked over the Messages wire."""
+    """A model behind the Messages API."""
 
     def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
         super().__init__(name, http, endpoint)
@@ -119,7 +119,7 @@ class AnthropicModel(HttpModel):
         return stream, AnthropicParser(self._endpoint, self.name)
 
     async def list_models(self, seconds: float = 10.0) -> list[str]:
-        """The names of the models that the key may use."""
+        """Return the names of the models that the key may use."""
         try:
             listing = _listing(await self._get("/v1/models?limit=100", seconds))
         except UNREADABLE as error:
@@ -128,7 +128,7 @@ class AnthropicModel(HttpModel):
 
 
 class AnthropicParser:
-    """Reads the events of one answer (``app.providers.llm.adapters.streaming_model.StreamParser``)."""
+    """Parse the events of one answer (``app.providers.llm.adapters.streaming_model.StreamParser``)."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         self.complete = False
@@ -143,11 +143,11 @@ class AnthropicParser:
 
     @property
     def usage(self) -> Usage | None:
-        """The usage that was reported so far."""
+        """The usage reported so far."""
         return None if self._usage is None else usage_of(self._usage)
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
-        """The events in one event's data. Raises ``ModelError``."""
+        """Parse one event's data. Raises ``ModelError``."""
         try:
             event = _event(payload)
         except UNREADABLE as error:
@@ -172,7 +172,7 @@ class AnthropicParser:
         return ()
 
     def close(self) -> Sequence[ModelEvent]:
-        """What closes the answer: empty arguments for calls that got none, and ``Finished``."""
+        """Return the closing events: empty arguments for calls that got none, and ``Finished``."""
         events: list[ModelEvent] = [
             ToolCallDelta(call.ordinal, args="{}") for call in self._calls.values() if not call.given
         ]
@@ -210,7 +210,7 @@ class AnthropicParser:
         vendor = self._endpoint.vendor
         if not block.name or index in self._calls:
             raise ModelProtocol(
-                f"{vendor} sent a tool call without a name or a place of its own", vendor=vendor, provoked=True
+                f"{vendor} sent a tool call without a name or with a duplicate index", vendor=vendor, provoked=True
             )
         if len(self._calls) == MAX_CALLS:
             raise ModelProtocol(
@@ -223,7 +223,7 @@ class AnthropicParser:
         return (ToolCallDelta(call.ordinal, identity, block.name, args),)
 
     def _count(self, part: UsagePart | None) -> None:
-        """Take over the counts of ``part``: later ones replace earlier ones, as they are sums."""
+        """Merge the counts of ``part``. They are cumulative, so later ones replace earlier ones."""
         if part is None:
             return
         held = self._usage = self._usage or UsagePart()
@@ -233,7 +233,7 @@ class AnthropicParser:
 
 
 def usage_of(part: UsagePart) -> Usage:
-    """The usage in our own counting: input includes what was read from and written to the provider's cache."""
+    """Convert to our usage: input includes tokens read from and written to the provider's cache."""
     read, written = count(part.cache_read_input_tokens), count(part.cache_creation_input_tokens)
     input_tokens, output_tokens = count(part.input_tokens) + read + written, count(part.output_tokens)
     return Usage(

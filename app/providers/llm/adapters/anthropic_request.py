@@ -1,4 +1,4 @@
-"""A request in the words of Anthropic's Messages wire."""
+"""Build request bodies of Anthropic's Messages API."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ Blocks = list[dict[str, Any]]
 
 
 def body_of(model: str, request: ModelRequest, profile: AnthropicProfile) -> dict[str, Any]:
-    """The JSON object to POST. ``model_settings`` reach the wire as they are, but where the request itself speaks."""
+    """Build the JSON body. ``model_settings`` are passed through; fields of the request take precedence."""
     body: dict[str, Any] = {"max_tokens": profile.max_tokens, **request.model_settings}
     if request.temperature is not None:
         body["temperature"] = request.temperature
@@ -29,21 +29,21 @@ def body_of(model: str, request: ModelRequest, profile: AnthropicProfile) -> dic
 
 
 def tool_of(spec: ToolSpec) -> dict[str, Any]:
-    """A tool as this wire describes it."""
+    """Convert a tool to this API's format."""
     return {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
 
 
 def system_of(request: ModelRequest) -> str:
-    """The instructions and every system message: this wire has one place for them, above the conversation."""
+    """Join the instructions and all system messages: this API has one system prompt, outside the conversation."""
     said = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
     return "\n\n".join(text for text in (request.instructions, *said) if text)
 
 
 def turns_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """The conversation as turns of ``user`` and ``assistant``.
+    """Convert the conversation to turns of ``user`` and ``assistant``.
 
-    Neighbours of one role become one turn: this wire wants the answers of parallel calls together. Empty texts are
-    left out, for it refuses them.
+    Consecutive messages of one role are merged: this API requires the results of parallel calls in one turn. Empty
+    texts are omitted, because it rejects them.
     """
     turns: list[tuple[str, Blocks]] = []
     for message in messages:
@@ -60,7 +60,7 @@ def turns_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 
 def user_of(message: Message) -> tuple[str, Blocks]:
-    """What a person said or a tool answered."""
+    """Convert a human or tool message to a role and blocks."""
     if not isinstance(message, ToolMessage):
         return "user", blocks_of(message.content)
     result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id}
@@ -72,21 +72,21 @@ def user_of(message: Message) -> tuple[str, Blocks]:
 
 
 def assistant_of(message: AIMessage) -> Blocks:
-    """What the model said earlier: its text and its calls (the calls' own blocks, if any, are left out as doubles)."""
+    """Convert a model's message: its text and its calls. Its ``tool_use`` blocks are dropped as duplicates."""
     said = [block for block in blocks_of(message.content) if block.get("type") != "tool_use"]
     calls = [{"type": "tool_use", "id": call.id, "name": call.name, "input": call.args} for call in calls_of(message)]
     return [*said, *calls]
 
 
 def blocks_of(content: Content) -> Blocks:
-    """Content in this wire's blocks; those of unknown kind unchanged."""
+    """Convert content to this API's blocks; unknown kinds are unchanged."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content.strip() else []
     return [block_of(block) for block in content if block.get("type") != "text" or block.get("text", "").strip()]
 
 
 def block_of(block: dict[str, Any]) -> dict[str, Any]:
-    """One content block in this wire's shape."""
+    """Convert one content block to this API's format."""
     if block.get("type") == "text":
         return {name: block[name] for name in ("type", "text", "cache_control") if name in block}
     image = image_of(block)

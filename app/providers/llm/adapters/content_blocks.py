@@ -1,4 +1,4 @@
-"""What messages hold besides text, read into one form that each wire writes in its own way."""
+"""Parse images and tool calls of messages into one form for all adapters."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ class Image(msgspec.Struct, frozen=True):
 
 
 def image_of(block: dict[str, Any]) -> Image | None:
-    """The image in a content block, or None for any other block.
+    """Return the image in a content block, or None for any other block.
 
-    Known shapes: OpenAI's and LangChain's ``image_url`` (an address, a data URL, or an object with either);
+    Supported: OpenAI's and LangChain's ``image_url`` (an address, a data URL, or an object with either);
     LangChain's ``{"type": "image", "source_type": "base64" | "url", …}`` and its later form with ``base64`` or ``url``
     at the top; Anthropic's ``{"type": "image", "source": {…}}``.
     """
     kind = block.get("type")
     if kind == "image_url":
-        place = block.get("image_url")
-        if isinstance(place, dict):
-            return _from_url(place.get("url"), str(place.get("detail") or ""))
-        return _from_url(place)
+        image = block.get("image_url")
+        if isinstance(image, dict):
+            return _from_url(image.get("url"), str(image.get("detail") or ""))
+        return _from_url(image)
     if kind != "image":
         return None
     source = block["source"] if isinstance(block.get("source"), dict) else block
@@ -40,17 +40,17 @@ def image_of(block: dict[str, Any]) -> Image | None:
 
 
 def data_url(image: Image) -> str:
-    """The address of ``image``: its own, or a data URL (RFC 2397)."""
+    """Return the URL of ``image``: its own, or a data URL (RFC 2397)."""
     return image.url or f"data:{image.media_type};base64,{image.data}"
 
 
 def calls_of(message: AIMessage) -> list[ToolCall]:
-    """The calls that ``message`` asked for. One whose arguments were no JSON object shows them as text in an object.
+    """Return the calls of ``message``. Arguments that are not a JSON object are wrapped as text in one.
 
-    A provider refuses a tool's answer without its call, so such a call must stay in the conversation.
+    Providers reject a tool's answer without its call, so an invalid call must stay in the conversation.
     """
-    mended = [ToolCall(call.name, {"invalid_arguments": call.args}, call.id) for call in message.invalid_tool_calls]
-    return [*message.tool_calls, *mended]
+    invalid = [ToolCall(call.name, {"invalid_arguments": call.args}, call.id) for call in message.invalid_tool_calls]
+    return [*message.tool_calls, *invalid]
 
 
 def _from_url(url: Any, detail: str = "") -> Image | None:

@@ -1,7 +1,4 @@
-"""The one HTTP client for providers' streams. Everything it reads is untrusted and bounded in bytes and in time.
-
-What bounds a provider: deadlines and caps.
-"""
+"""The HTTP client for all providers, with timeouts and size limits. Responses are untrusted."""
 
 import asyncio
 import io
@@ -13,16 +10,16 @@ import msgspec
 from app.base.errors import ModelError, ModelProtocol, ModelTimeout, ModelUnavailable
 from app.infra.secrets.rotating_secret import RotatingSecret
 from app.infra.secrets.secret import Secret
-from app.providers.llm.adapters.provider_errors import address_hint, clean, complaint_of, status_error, stream_error
+from app.providers.llm.adapters.provider_errors import address_hint, clean, error_detail_of, status_error, stream_error
 from app.providers.llm.adapters.sse import LineTooLong, SseReader
 
 
 class ModelTimeouts(msgspec.Struct, frozen=True):
-    """How long a provider may take, in seconds.
+    """Timeouts of a provider, in seconds.
 
-    ``connect`` bounds name look-up, TCP and TLS; ``first_token`` the time from sending a request to the first data of
-    its answer; ``gap`` the silence between two pieces of data; ``total`` the whole answer. Comments and half lines are
-    no data: a provider that only drips them meets ``first_token`` or ``gap``.
+    ``connect``: DNS, TCP and TLS; ``first_token``: from sending a request to the first data of its answer; ``gap``:
+    between two pieces of data; ``total``: the whole answer. Comments and incomplete lines do not count as data and do
+    not reset ``first_token`` or ``gap``.
     """
 
     connect: float = 10.0
@@ -32,7 +29,7 @@ class ModelTimeouts(msgspec.Struct, frozen=True):
 
 
 class SizeLimits(msgspec.Struct, frozen=True):
-    """How much a provider may send, in bytes: in one event or line of a stream, and in a whole answer."""
+    """Size limits in bytes: of one event or line of a stream, and of a whole answer."""
 
     line: int = 1 << 20
     total: int = 64 << 20
@@ -46,15 +43,15 @@ READ_BYTES = 64 << 10
 LARGE_BODY = 1 << 20
 EVENT_STREAM = "text/event-stream"
 JSON = "application/json"
-LOST = (aiohttp.ClientError, OSError, RuntimeError)
-"""What asking and reading can raise; a RuntimeError where the session or the connection is closed already."""
-TOO_LONG = "did not finish its answer within the total deadline"
+CONNECTION_ERRORS = (aiohttp.ClientError, OSError, RuntimeError)
+"""Errors of sending and reading; a RuntimeError if the session or the connection is already closed."""
+TOO_LONG = "did not finish its answer within the total timeout"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a vendor listens, and the keys that open it. ``base_url`` has no slash at its end.
+    """Base URL and keys of a vendor. ``base_url`` has no trailing slash.
 
-    ``keys`` are where ``key`` and ``spare_key`` come from, and come from again when they change.
+    ``keys`` is the source of ``key`` and ``spare_key``, also after a rotation.
     """
 
     vendor: str
@@ -68,40 +65,40 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpClient:
-    """Sends requests to providers: no redirects, no proxy from the environment, no cookies, no content encoding.
+    """HTTP client for providers: no redirects, no proxy from the environment, no cookies, no content encoding.
 
-    The session opens with the first request and belongs to the event loop of that moment.
+    The session is opened by the first request and is bound to its event loop.
     """
 
-    def __init__(self, deadlines: ModelTimeouts = ModelTimeouts(), caps: SizeLimits = SizeLimits()) -> None:
-        self.deadlines = deadlines
-        self.caps = caps
+    def __init__(self, timeouts: ModelTimeouts = ModelTimeouts(), limits: SizeLimits = SizeLimits()) -> None:
+        self.timeouts = timeouts
+        self.limits = limits
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     async def stream(self, endpoint: Endpoint, path: str, body: bytes) -> "ProviderEventStream":
-        """POST the JSON ``body`` and return the events of the answer. Raises ``ModelError``."""
-        begun = asyncio.get_running_loop().time()
-        timeout = min(self.deadlines.first_token, self.deadlines.total)
+        """POST the JSON ``body`` and return the event stream of the answer. Raises ``ModelError``."""
+        started_at = asyncio.get_running_loop().time()
+        timeout = min(self.timeouts.first_token, self.timeouts.total)
         response = await self._send("POST", endpoint, path, timeout, body)
         try:
-            _refuse_encoding(endpoint, response)
+            _reject_encoding(endpoint, response)
             if response.status != 200:
-                raise await _refusal(endpoint, response)
+                raise await _status_error(endpoint, response)
             if response.content_type != EVENT_STREAM:
-                raise await _no_stream(endpoint, response)
+                raise await _not_a_stream(endpoint, response)
         except BaseException:
             response.close()
             raise
-        return ProviderEventStream(endpoint, response, self, begun)
+        return ProviderEventStream(endpoint, response, self, started_at)
 
     async def fetch(self, endpoint: Endpoint, path: str, seconds: float = 10.0, body: bytes | None = None) -> bytes:
-        """GET a JSON answer within ``seconds``, or POST the JSON ``body`` for one. Raises ``ModelError``."""
+        """GET a JSON answer within ``seconds``, or POST if there is a JSON ``body``. Raises ``ModelError``."""
         response = await self._send("GET" if body is None else "POST", endpoint, path, seconds, body, accept=JSON)
         try:
-            _refuse_encoding(endpoint, response)
+            _reject_encoding(endpoint, response)
             if response.status != 200:
-                raise await _refusal(endpoint, response)
+                raise await _status_error(endpoint, response)
             answer = await _read(endpoint, response, LISTING_BYTES, seconds)
             if len(answer) > LISTING_BYTES:
                 raise ModelProtocol(f"{endpoint.vendor} sent a list that is too long", vendor=endpoint.vendor)
@@ -110,7 +107,7 @@ class HttpClient:
             response.close()
 
     async def aclose(self) -> None:
-        """Close every connection; streams that are still open fail."""
+        """Close all connections; open streams fail."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
@@ -135,18 +132,18 @@ class HttpClient:
             headers["Content-Type"] = JSON
         if endpoint.key:
             headers[endpoint.key_header] = endpoint.key_prefix + endpoint.key.reveal()
-        # aiohttp warns of large bytes and sends them in one piece; a file is sent in pieces.
+        # aiohttp warns about large bytes and sends them in one write; a file object is sent in chunks.
         data = body if body is None or len(body) <= LARGE_BODY else io.BytesIO(body)
         try:
             async with asyncio.timeout(seconds):
                 return await self._session.request(
                     method, endpoint.base_url + path, data=data, headers=headers, allow_redirects=False
                 )
-        except LOST as error:
-            raise _unanswered(endpoint.vendor, error, seconds) from None
+        except CONNECTION_ERRORS as error:
+            raise _send_error(endpoint.vendor, error, seconds) from None
 
     def _open_session(self) -> aiohttp.ClientSession:
-        connect = self.deadlines.connect
+        connect = self.timeouts.connect
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
@@ -158,57 +155,59 @@ class HttpClient:
 
 
 class ProviderEventStream:
-    """The events of one answer. ``close`` it in every case; an answer read to its end gives its connection back."""
+    """The event stream of one answer. Always ``close`` it; if read to its end, the connection is reused."""
 
-    def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse, client: HttpClient, begun: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, response: aiohttp.ClientResponse, client: HttpClient, started_at: float
+    ) -> None:
         self._vendor = endpoint.vendor
         self._response = response
         self._loop = asyncio.get_running_loop()
-        self._sse = SseReader(client.caps.line)
-        self._left = client.caps.total
-        self._gap = client.deadlines.gap
-        self._end = begun + client.deadlines.total
-        self._first: float | None = begun + client.deadlines.first_token
-        self._due = 0.0
+        self._sse = SseReader(client.limits.line)
+        self._bytes_left = client.limits.total
+        self._gap = client.timeouts.gap
+        self._total_deadline = started_at + client.timeouts.total
+        self._first_deadline: float | None = started_at + client.timeouts.first_token
+        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
         self._reading = False
-        self._late = False
+        self._timed_out = False
 
     async def next(self) -> list[bytes]:
-        """The data of the events that arrived, at least one; an empty list at the end of the answer.
+        """Return the data of the next events, at least one; an empty list at the end of the answer.
 
-        Raises ``ModelError``. The time that the caller spends between two calls counts for no deadline but the total.
+        Raises ``ModelError``. Time that the caller spends between two calls counts for the total timeout only.
         """
         self._watch()
         reader = self._response.content
         self._reading = True
         try:
             while data := await reader.readany():
-                self._left -= len(data)
-                if self._left < 0:
+                self._bytes_left -= len(data)
+                if self._bytes_left < 0:
                     raise ModelProtocol(
-                        f"{self._vendor} sent more than the cap of an answer", vendor=self._vendor, provoked=True
+                        f"{self._vendor} sent an answer above the size limit", vendor=self._vendor, provoked=True
                     )
                 if events := self._sse.feed(data):
-                    self._first = None
+                    self._first_deadline = None
                     return events
             return []
         except LineTooLong:
             raise ModelProtocol(
-                f"{self._vendor} sent a line above the cap of a line", vendor=self._vendor, provoked=True
+                f"{self._vendor} sent a line above the size limit", vendor=self._vendor, provoked=True
             ) from None
-        except LOST as error:
-            raise self._broken(error) from None
+        except CONNECTION_ERRORS as error:
+            raise self._read_error(error) from None
         finally:
             self._reading = False
 
     def end_within(self, seconds: float) -> None:
-        """Bring the total deadline forward: what comes now is not worth waiting for longer."""
-        self._end = min(self._end, self._loop.time() + seconds)
+        """Shorten the total deadline to ``seconds`` from now."""
+        self._total_deadline = min(self._total_deadline, self._loop.time() + seconds)
 
     async def drain(self) -> None:
-        """Read what is left after the last event, so that the connection can be used again."""
+        """Read the rest of the response after the last event, so that the connection can be reused."""
         if self._response.content.is_eof():
             return
         self.end_within(DRAIN_SECONDS)
@@ -219,60 +218,60 @@ class ProviderEventStream:
             return
 
     def close(self) -> None:
-        """End it at once: the connection is dropped, unless the answer was read to its end."""
+        """Close the response; the connection is dropped unless the answer was read to its end."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._response.close()
 
     def _watch(self) -> None:
-        """Set the deadline of the read that begins. One timer follows it lazily: arming one a read would cost more."""
-        moment = self._loop.time()
-        if moment >= self._end:
-            # Where data always waits already, no read ever waits for the timer.
-            raise ModelTimeout(f"{self._vendor} {TOO_LONG}", vendor=self._vendor, provoked=self._first is None)
-        due = moment + self._gap if self._first is None else self._first
-        self._due = due = min(due, self._end)
+        """Set the deadline of the next read. One timer follows it lazily, which is cheaper than a timer per read."""
+        now = self._loop.time()
+        if now >= self._total_deadline:
+            # If data is always buffered, no read waits and the timer never fires.
+            raise ModelTimeout(f"{self._vendor} {TOO_LONG}", vendor=self._vendor, provoked=self._first_deadline is None)
+        deadline = now + self._gap if self._first_deadline is None else self._first_deadline
+        self._deadline = deadline = min(deadline, self._total_deadline)
         timer = self._timer
-        if timer is None or self._tick_at > due:
+        if timer is None or self._tick_at > deadline:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._loop.call_at(due, self._tick)
-            self._tick_at = due  # what call_at gives knows its time only where that lies ahead
+            self._timer = self._loop.call_at(deadline, self._tick)
+            self._tick_at = deadline  # TimerHandle.when() is not reliable once the time has passed
 
     def _tick(self) -> None:
         self._timer = None
         if not self._reading:
             return
-        if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._tick)
-            self._tick_at = self._due
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+            self._tick_at = self._deadline
             return
-        self._late = True
+        self._timed_out = True
         self._response.close()
 
-    def _broken(self, error: Exception) -> ModelError:
-        if not self._late:
+    def _read_error(self, error: Exception) -> ModelError:
+        if not self._timed_out:
             return ModelUnavailable(
                 f"the connection to {self._vendor} broke inside its answer ({type(error).__name__})",
                 vendor=self._vendor,
             )
-        if self._due >= self._end:
+        if self._deadline >= self._total_deadline:
             cause = TOO_LONG
-        elif self._first is not None:
-            cause = "sent no data before the deadline for the first token"
+        elif self._first_deadline is not None:
+            cause = "sent no data within the timeout for the first token"
         else:
             cause = f"sent no data for {self._gap:g} s in the middle of its answer"
-        provoked = cause is TOO_LONG and self._first is None  # a long answer, not a slow provider
+        provoked = cause is TOO_LONG and self._first_deadline is None  # a long answer, not a slow provider
         return ModelTimeout(f"{self._vendor} {cause}", vendor=self._vendor, provoked=provoked)
 
 
-def _unanswered(vendor: str, error: Exception, seconds: float) -> ModelError:
-    """The error for a request that got no answer."""
+def _send_error(vendor: str, error: Exception, seconds: float) -> ModelError:
+    """Return the error for a request without a response."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return ModelTimeout(f"no connection to {vendor} within the deadline", vendor=vendor)
+        return ModelTimeout(f"no connection to {vendor} within the connect timeout", vendor=vendor)
     if isinstance(error, TimeoutError):
-        return ModelTimeout(f"{vendor} did not begin to answer within {seconds:g} s", vendor=vendor)
+        return ModelTimeout(f"{vendor} did not start its answer within {seconds:g} s", vendor=vendor)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return ModelUnavailable(f"the host name of {vendor} does not resolve", vendor=vendor)
     if isinstance(error, aiohttp.ClientSSLError):
@@ -281,17 +280,17 @@ def _unanswered(vendor: str, error: Exception, seconds: float) -> ModelError:
         cause = os.strerror(error.os_error.errno).lower() if error.os_error.errno else "unreachable"
         return ModelUnavailable(f"cannot connect to {vendor}: {cause}", vendor=vendor)
     if isinstance(error, aiohttp.ClientResponseError):
-        return ModelProtocol(f"{vendor} answered with something that is no HTTP", vendor=vendor)
+        return ModelProtocol(f"{vendor} sent a response that is not valid HTTP", vendor=vendor)
     return ModelUnavailable(f"the connection to {vendor} broke before its answer", vendor=vendor)
 
 
-def _refuse_encoding(endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
-    """Decoding what nobody asked for would let a small answer grow to any size."""
+def _reject_encoding(endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
+    """Reject an encoded response: decompression would let a small answer grow without bound."""
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise ModelProtocol(f"{endpoint.vendor} sent a content encoding nobody asked for", vendor=endpoint.vendor)
+        raise ModelProtocol(f"{endpoint.vendor} sent a content encoding that was not requested", vendor=endpoint.vendor)
 
 
-async def _refusal(endpoint: Endpoint, response: aiohttp.ClientResponse) -> ModelError:
+async def _status_error(endpoint: Endpoint, response: aiohttp.ClientResponse) -> ModelError:
     try:
         body = await _read(endpoint, response, ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
     except ModelError:
@@ -299,25 +298,25 @@ async def _refusal(endpoint: Endpoint, response: aiohttp.ClientResponse) -> Mode
     return status_error(endpoint.vendor, response.status, response.headers, body, endpoint.key)
 
 
-async def _no_stream(endpoint: Endpoint, response: aiohttp.ClientResponse) -> ModelError:
-    """The error for a 200 that is no stream: an error object in JSON, or something else altogether."""
+async def _not_a_stream(endpoint: Endpoint, response: aiohttp.ClientResponse) -> ModelError:
+    """Return the error for a 200 that is not an event stream: a JSON error object, or any other content."""
     if response.content_type == JSON:
         body = await _read(endpoint, response, ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
-        if complaint := complaint_of(body):
-            return stream_error(endpoint.vendor, complaint, endpoint.key)
+        if detail := error_detail_of(body):
+            return stream_error(endpoint.vendor, detail, endpoint.key)
     kind = clean(response.content_type, 60)
     sentence = f"{endpoint.vendor} sent {kind} instead of an event stream: {address_hint(endpoint.vendor)}"
     return ModelProtocol(sentence, vendor=endpoint.vendor)
 
 
-async def _read(endpoint: Endpoint, response: aiohttp.ClientResponse, cap: int, seconds: float) -> bytes:
-    """The body, at most a little more than ``cap`` bytes of it."""
+async def _read(endpoint: Endpoint, response: aiohttp.ClientResponse, limit: int, seconds: float) -> bytes:
+    """Read the body, up to slightly more than ``limit`` bytes."""
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            while len(body) <= cap and (data := await response.content.readany()):
+            while len(body) <= limit and (data := await response.content.readany()):
                 body += data
-    except LOST as error:
+    except CONNECTION_ERRORS as error:
         if isinstance(error, TimeoutError):
             raise ModelTimeout(f"{endpoint.vendor} did not finish its answer in time", vendor=endpoint.vendor) from None
         raise ModelUnavailable(f"the connection to {endpoint.vendor} broke", vendor=endpoint.vendor) from None

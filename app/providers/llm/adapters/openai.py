@@ -1,7 +1,7 @@
-"""OpenAI's Chat Completions wire, for OpenAI and every server compatible with it.
+"""Adapter of OpenAI's Chat Completions API, for OpenAI and compatible servers.
 
-Source: https://platform.openai.com/docs/api-reference/chat and the servers' own habits, which differ: the parser takes
-tool calls without an index or an id, arguments sent whole, answers without usage or without ``[DONE]``.
+Source: https://platform.openai.com/docs/api-reference/chat. Compatible servers deviate: the parser accepts tool calls
+without an index or an id, arguments sent whole, answers without usage or without ``[DONE]``.
 """
 
 from collections.abc import Sequence
@@ -25,32 +25,32 @@ from app.providers.llm.adapters.streaming_model import (
     unreadable,
 )
 from app.providers.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
-from app.providers.llm.profiles import NOT_FOR_CHAT, OPENAI_DEFAULT, openai_profile, without_refused
+from app.providers.llm.profiles import NOT_FOR_CHAT, OPENAI_DEFAULT, openai_profile, without_rejected
 
 AUTO = "auto"
-"""The model name that stands for the first model the server lists."""
+"""Model name that selects the first model that the server lists."""
 
-RETREATS = 3
+MAX_PROFILE_CHANGES = 3
 DONE = b"[DONE]"
 REASONS = {"function_call": "tool_calls", "tool_use": "tool_calls", "max_tokens": "length"}
 
 
 class PromptDetails(msgspec.Struct, gc=False):
-    """Parts of the prompt's tokens."""
+    """Breakdown of the prompt's tokens."""
 
     cached_tokens: int | None = None
     audio_tokens: int | None = None
 
 
 class CompletionDetails(msgspec.Struct, gc=False):
-    """Parts of the answer's tokens."""
+    """Breakdown of the answer's tokens."""
 
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
 
 
 class UsagePart(msgspec.Struct):
-    """Tokens as this wire counts them: the details are parts of the sums."""
+    """Token counts of this API: the details are included in the sums."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -60,14 +60,14 @@ class UsagePart(msgspec.Struct):
 
 
 class FunctionPart(msgspec.Struct):
-    """A piece of a call; ``arguments`` is a piece of JSON text, or the whole object from servers that decode it."""
+    """A delta of a call; ``arguments`` is a piece of JSON text, or the whole object from servers that decode it."""
 
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
 
 
 class CallPart(msgspec.Struct):
-    """A piece of the tool call ``index``."""
+    """A delta of the tool call ``index``."""
 
     index: int | None = None
     id: str | None = None
@@ -75,7 +75,7 @@ class CallPart(msgspec.Struct):
 
 
 class ChoiceDelta(msgspec.Struct):
-    """A piece of the answer. ``reasoning`` is the newer name of ``reasoning_content``."""
+    """A delta of the answer. ``reasoning`` is the newer name of ``reasoning_content``."""
 
     content: str | None = None
     reasoning_content: str | None = None
@@ -85,7 +85,7 @@ class ChoiceDelta(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """One of the answers; only the first is ever asked for."""
+    """One choice; only the first is requested."""
 
     index: int = 0
     delta: ChoiceDelta | None = None
@@ -93,7 +93,7 @@ class Choice(msgspec.Struct):
 
 
 class CompletionChunk(msgspec.Struct):
-    """The data of one event."""
+    """The data of one event of the stream."""
 
     choices: list[Choice] | None = None
     usage: UsagePart | None = None
@@ -101,7 +101,7 @@ class CompletionChunk(msgspec.Struct):
 
 
 class StreamedCall(msgspec.Struct):
-    """A tool call while it arrives. ``waiting`` holds arguments until the name is known; ``given``: some came."""
+    """A partial tool call. ``waiting`` buffers arguments until the name is known; ``given``: some arrived."""
 
     ordinal: int
     id: str
@@ -111,13 +111,13 @@ class StreamedCall(msgspec.Struct):
 
 
 class Listed(msgspec.Struct):
-    """One model of a listing."""
+    """One model of the model list."""
 
     id: str
 
 
 class Listing(msgspec.Struct):
-    """The answer of ``GET /models``."""
+    """The response of ``GET /models``."""
 
     data: list[Listed] | None = None
 
@@ -127,9 +127,9 @@ _listing = msgspec.json.Decoder(Listing).decode
 
 
 class OpenAIModel(HttpModel):
-    """A model that is asked over Chat Completions.
+    """A model behind the Chat Completions API.
 
-    The name ``auto`` becomes, at the first use, that of OpenAI's default model or else of the first listed one.
+    The name ``auto`` resolves, at the first use, to OpenAI's default model if listed, else to the first listed one.
     """
 
     def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
@@ -140,18 +140,18 @@ class OpenAIModel(HttpModel):
         if self.name == AUTO:
             self.name = await self._first_listed()
             self._profile = openai_profile(self._endpoint.base_url, self.name)
-        for _ in range(RETREATS):
+        for _ in range(MAX_PROFILE_CHANGES):
             try:
                 return await self._open(request)
             except ModelRejected as refusal:
-                milder = without_refused(self._profile, str(refusal))
-                if milder is None:
+                reduced = without_rejected(self._profile, str(refusal))
+                if reduced is None:
                     raise
-                self._profile = milder
+                self._profile = reduced
         return await self._open(request)
 
     async def list_models(self, seconds: float = 10.0) -> list[str]:
-        """The names of the models that the server offers."""
+        """Return the names of the models that the server offers."""
         try:
             listing = _listing(await self._get("/models", seconds))
         except UNREADABLE as error:
@@ -165,7 +165,7 @@ class OpenAIModel(HttpModel):
         for name in names:
             if not any(part in name.lower() for part in NOT_FOR_CHAT):
                 return name
-        raise ModelRejected(f"{self.vendor} lists no model that answers conversations", vendor=self.vendor)
+        raise ModelRejected(f"{self.vendor} lists no chat model", vendor=self.vendor)
 
     async def _open(self, request: ModelRequest) -> tuple[ProviderEventStream, StreamParser]:
         stream = await self._post("/chat/completions", body_of(self.name, request, self._profile))
@@ -173,7 +173,7 @@ class OpenAIModel(HttpModel):
 
 
 class OpenAIParser:
-    """Reads the chunks of one answer (``app.providers.llm.adapters.streaming_model.StreamParser``)."""
+    """Parse the chunks of one answer (``app.providers.llm.adapters.streaming_model.StreamParser``)."""
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
         self.complete = False
@@ -188,11 +188,11 @@ class OpenAIParser:
 
     @property
     def usage(self) -> Usage | None:
-        """The usage that was reported so far."""
+        """The usage reported so far."""
         return None if self._usage is None else usage_of(self._usage)
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
-        """The events in one chunk. Raises ``ModelError``."""
+        """Parse one chunk. Raises ``ModelError``."""
         if payload == DONE:
             self.ended = True
             return ()
@@ -217,7 +217,7 @@ class OpenAIParser:
         return events
 
     def close(self) -> Sequence[ModelEvent]:
-        """What closes the answer. Raises ``ModelProtocol`` for a call that never got a name."""
+        """Return the closing events. Raises ``ModelProtocol`` if a call has no name."""
         events: list[ModelEvent] = []
         for call in self._calls:
             if not call.named:
@@ -264,10 +264,10 @@ class OpenAIParser:
         return ToolCallDelta(call.ordinal, call.id, function.name, "".join(call.waiting))
 
     def _call(self, part: CallPart, name: str | None) -> StreamedCall:
-        """The call that ``part`` belongs to, a new one where it opens one."""
+        """Return the call that ``part`` belongs to, or create one."""
         if part.index is not None:
             known = self._by_index.get(part.index)
-            # Some servers give every call of an answer the index 0: another id with a name is another call.
+            # Some servers send index 0 for every call: a different id with a name starts another call.
             if known is not None and not (name and known.named and part.id and part.id != known.id):
                 return known
         elif part.id:
@@ -290,12 +290,12 @@ class OpenAIParser:
         return call
 
     def _failure(self, error: ErrorDetail | str) -> ModelError:
-        complaint = ErrorDetail(message=error) if isinstance(error, str) else error
-        return stream_error(self._endpoint.vendor, complaint, self._endpoint.key)
+        detail = ErrorDetail(message=error) if isinstance(error, str) else error
+        return stream_error(self._endpoint.vendor, detail, self._endpoint.key)
 
 
 def usage_of(part: UsagePart) -> Usage:
-    """The usage in our own counting, with the details under the names that LangGraph clients know."""
+    """Convert to our usage, with details named as LangGraph clients expect."""
     prompt, answer = part.prompt_tokens_details, part.completion_tokens_details
     input_tokens, output_tokens = count(part.prompt_tokens), count(part.completion_tokens)
     return Usage(

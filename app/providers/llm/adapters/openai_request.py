@@ -1,4 +1,4 @@
-"""A request in the words of the Chat Completions wire."""
+"""Build request bodies of the Chat Completions API."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from app.providers.llm.profiles import OpenAIProfile
 
 
 def body_of(model: str, request: ModelRequest, profile: OpenAIProfile) -> dict[str, Any]:
-    """The JSON object to POST. ``model_settings`` reach the wire as they are, but where the request itself speaks."""
+    """Build the JSON body. ``model_settings`` are passed through; fields of the request take precedence."""
     body: dict[str, Any] = dict(request.model_settings)
     if request.temperature is not None:
         body["temperature"] = request.temperature
@@ -31,7 +31,7 @@ def body_of(model: str, request: ModelRequest, profile: OpenAIProfile) -> dict[s
 
 
 def tool_of(spec: ToolSpec) -> dict[str, Any]:
-    """A tool as this wire describes it."""
+    """Convert a tool to this API's format."""
     return {
         "type": "function",
         "function": {"name": spec.name, "description": spec.description, "parameters": spec.parameters},
@@ -39,7 +39,7 @@ def tool_of(spec: ToolSpec) -> dict[str, Any]:
 
 
 def messages_of(instructions: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """The conversation. Images in tools' answers follow in a user message, since tool messages can hold text only."""
+    """Convert the conversation. Images of tool answers move to a user message: tool messages hold text only."""
     turns: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
     shown: list[dict[str, Any]] = []
     for message in messages:
@@ -62,7 +62,7 @@ def messages_of(instructions: str, messages: Iterable[Message]) -> list[dict[str
 
 
 def assistant_of(message: AIMessage) -> dict[str, Any]:
-    """What the model said earlier: its text and its calls, those included whose arguments were no JSON object."""
+    """Convert a model's message: its text and its calls, including those with invalid arguments."""
     calls = [
         {
             "id": call.id,
@@ -79,27 +79,27 @@ def assistant_of(message: AIMessage) -> dict[str, Any]:
 
 
 def content_of(content: Content) -> Content:
-    """Text as it is; of blocks, texts and images in this wire's shape and all others unchanged."""
+    """Convert content: text and image blocks to this API's format; others are unchanged."""
     if isinstance(content, str):
         return content
     return [block_of(block) for block in content]
 
 
 def block_of(block: dict[str, Any]) -> dict[str, Any]:
-    """One content block in this wire's shape."""
+    """Convert one content block to this API's format."""
     if block.get("type") == "text":
         return {"type": "text", "text": block.get("text", "")}
     image = image_of(block)
     if image is None:
         return block
-    place = {"url": data_url(image)}
+    image_url = {"url": data_url(image)}
     if image.detail:
-        place["detail"] = image.detail
-    return {"type": "image_url", "image_url": place}
+        image_url["detail"] = image.detail
+    return {"type": "image_url", "image_url": image_url}
 
 
 def images_in(content: Content) -> list[dict[str, Any]]:
-    """The images among the blocks of ``content``."""
+    """Return the converted image blocks of ``content``."""
     if isinstance(content, str):
         return []
     return [block_of(block) for block in content if image_of(block) is not None]

@@ -1,7 +1,7 @@
-"""What a provider says when it fails, turned into the tree of errors.
+"""Map error responses of providers to ``ModelError`` classes.
 
-A provider's own message is untrusted: it is bounded, stripped of control characters, and words that could show a part
-of the key are taken out. Answers of 401 and 403 never quote it, because vendors repeat parts of the key there.
+A provider's message is untrusted: it is truncated, stripped of control characters, and words that could reveal a part
+of the key are redacted. Errors for 401 and 403 never quote it, because vendors repeat parts of the key there.
 """
 
 import math
@@ -25,11 +25,11 @@ from app.infra.secrets.secret import Secret
 
 MESSAGE_CHARACTERS = 200
 FRAGMENT_CHARACTERS = 4
-"""So many characters of a key in a row, from any place in it, are a part of it that must not be shown."""
+"""This many consecutive characters of a key count as a part of it that must be redacted."""
 
 REDACTED = "[redacted]"
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a provider's JSON can raise."""
+"""Exceptions of decoding a provider's JSON."""
 
 CODES: dict[str, type[ModelError]] = {
     "api_error": ModelUnavailable,
@@ -52,11 +52,11 @@ CODES: dict[str, type[ModelError]] = {
     "timeout_error": ModelTimeout,
     "tool_use_failed": ModelRejected,
 }
-"""Codes and types of errors in OpenAI's and Anthropic's wires. Used inside streams, where there is no HTTP status."""
+"""Error codes and types of OpenAI's and Anthropic's APIs. Used inside streams, where there is no HTTP status."""
 
 
 class ErrorDetail(msgspec.Struct):
-    """The error object of either wire. ``code`` is a word (OpenAI) or an HTTP status (vLLM)."""
+    """The error object of either API. ``code`` is a word (OpenAI) or an HTTP status (vLLM)."""
 
     message: str | None = None
     type: str | None = None
@@ -64,7 +64,7 @@ class ErrorDetail(msgspec.Struct):
 
 
 class ErrorBody(msgspec.Struct):
-    """An error answer: ``error`` is an object, or a sentence (Ollama); some servers put the message at the top."""
+    """An error body: ``error`` is an object, or a sentence (Ollama); some servers have a top-level message."""
 
     error: ErrorDetail | str | None = None
     message: str | None = None
@@ -72,29 +72,29 @@ class ErrorBody(msgspec.Struct):
 
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
-"""A word that may stand for a kind of error. One that holds a part of the key is not shown."""
+"""An error code as a provider writes it. It is not shown if it contains a part of the key."""
 _PUBLIC_BEGINNING = re.compile(r"(?:sk|pk)-(?:(?:proj|svcacct|admin|ant|api\d{1,3}|or|v\d{1,2})-){0,3}")
 
 _error_body = msgspec.json.Decoder(ErrorBody).decode
 
 
 def clean(text: str, limit: int = MESSAGE_CHARACTERS) -> str:
-    """``text`` as one printable line of at most ``limit`` characters."""
+    """Return ``text`` as one printable line of at most ``limit`` characters."""
     printable = "".join(character if character.isprintable() else " " for character in text[: limit * 4])
     return " ".join(printable.split())[:limit]
 
 
 def quote(text: str | None, key: Secret | None) -> str:
-    """``text`` made fit to be shown: words that hold a part of the key, or hide one, are taken out."""
+    """Clean ``text`` and redact words that contain, or mask, a part of the key."""
     if not text:
         return ""
-    # cleaned first: a control character must not cut a part of the key in two
+    # clean first: a control character could split a part of the key
     words = clean(text, MESSAGE_CHARACTERS * 2).split(" ")
     fragments = _fragments(key)
-    return clean(" ".join(REDACTED if _may_show(word, fragments) else word for word in words))
+    return clean(" ".join(REDACTED if _may_reveal(word, fragments) else word for word in words))
 
 
-def _may_show(word: str, fragments: frozenset[str]) -> bool:
+def _may_reveal(word: str, fragments: frozenset[str]) -> bool:
     if "**" in word:
         return True
     letters = "".join(filter(_in_keys, word)).lower()
@@ -104,7 +104,7 @@ def _may_show(word: str, fragments: frozenset[str]) -> bool:
 
 
 def _fragments(key: Secret | None) -> frozenset[str]:
-    """Every run of ``FRAGMENT_CHARACTERS`` characters of the key behind its public beginning (``sk-…-``)."""
+    """Return all substrings of ``FRAGMENT_CHARACTERS`` characters of the key after its public prefix (``sk-…-``)."""
     if key is None:
         return frozenset()
     secret = key.reveal()
@@ -119,8 +119,8 @@ def _in_keys(character: str) -> bool:
     return character.isalnum() or character in "-_"
 
 
-def complaint_of(body: bytes) -> ErrorDetail | None:
-    """The error that a JSON body tells of, or None where it tells of none."""
+def error_detail_of(body: bytes) -> ErrorDetail | None:
+    """Parse the error object of a JSON body; None if it has none."""
     try:
         parsed = _error_body(body)
     except UNREADABLE:
@@ -135,24 +135,24 @@ def complaint_of(body: bytes) -> ErrorDetail | None:
 def status_error(
     vendor: str, status: int, headers: Mapping[str, str], body: bytes, key: Secret | None = None
 ) -> ModelError:
-    """The error for an answer whose HTTP status is not 200."""
-    complaint = complaint_of(body) or ErrorDetail()
-    kind = _kind_of_status(status, complaint)
-    return kind(_sentence(kind, vendor, complaint, key, status), vendor=vendor, retry_after=retry_after(headers))
+    """Return the error for a response whose HTTP status is not 200."""
+    detail = error_detail_of(body) or ErrorDetail()
+    kind = _kind_of_status(status, detail)
+    return kind(_sentence(kind, vendor, detail, key, status), vendor=vendor, retry_after=retry_after(headers))
 
 
-def stream_error(vendor: str, complaint: ErrorDetail, key: Secret | None = None) -> ModelError:
-    """The error for an error object where an answer was due."""
-    code = complaint.code
+def stream_error(vendor: str, detail: ErrorDetail, key: Secret | None = None) -> ModelError:
+    """Return the error for an error object in a stream or a 200 response."""
+    code = detail.code
     if isinstance(code, int) and 400 <= code <= 599:
-        kind = _kind_of_status(code, complaint)
+        kind = _kind_of_status(code, detail)
     else:
-        kind = _kind_of_code(complaint) or ModelUnavailable
-    return kind(_sentence(kind, vendor, complaint, key), vendor=vendor)
+        kind = _kind_of_code(detail) or ModelUnavailable
+    return kind(_sentence(kind, vendor, detail, key), vendor=vendor)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that ``Retry-After`` (RFC 9110, 10.2.3) or OpenAI's ``retry-after-ms`` asks to wait, if any."""
+    """Return the seconds of ``Retry-After`` (RFC 9110, 10.2.3) or OpenAI's ``retry-after-ms``, if any."""
     for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -174,17 +174,17 @@ def _until(date: str) -> float:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _kind_of_code(complaint: ErrorDetail) -> type[ModelError] | None:
-    for word in (complaint.code, complaint.type):
+def _kind_of_code(detail: ErrorDetail) -> type[ModelError] | None:
+    for word in (detail.code, detail.type):
         if isinstance(word, str) and word in CODES:
             return CODES[word]
     return None
 
 
-def _kind_of_status(status: int, complaint: ErrorDetail) -> type[ModelError]:
+def _kind_of_status(status: int, detail: ErrorDetail) -> type[ModelError]:
     if status == 429:
-        # A used-up quota answers 429 too, but no waiting mends it: it is the account that is at fault.
-        return ModelCredentials if _kind_of_code(complaint) is ModelCredentials else ModelRateLimited
+        # An exhausted quota is also a 429, but waiting does not fix it: the account needs attention.
+        return ModelCredentials if _kind_of_code(detail) is ModelCredentials else ModelRateLimited
     if status in (401, 402, 403):
         return ModelCredentials
     if status in (408, 504):
@@ -196,39 +196,39 @@ def _kind_of_status(status: int, complaint: ErrorDetail) -> type[ModelError]:
     return ModelProtocol
 
 
-SAYINGS: dict[type[ModelError], str] = {
+SENTENCES: dict[type[ModelError], str] = {
     ModelCredentials: "does not accept the key or the account",
-    ModelProtocol: "gave an answer that is none",
+    ModelProtocol: "sent an invalid answer",
     ModelRateLimited: "limits the rate of requests",
     ModelRejected: "refuses the request",
-    ModelTimeout: "took too long by its own account",
+    ModelTimeout: "reports a timeout",
     ModelUnavailable: "cannot serve the request now",
 }
 
 
 VARIABLES = {"openai": "OPENAI", "anthropic": "ANTHROPIC"}
-"""How the environment variables of vendors begin."""
+"""Prefixes of the vendors' environment variables."""
 
 
 def address_hint(vendor: str) -> str:
-    """What to look at where a server answers, but not as a provider does."""
+    """Return the setting to check if a server responds but not as a provider does."""
     if vendor == "openai":
         return "check OPENAI_BASE_URL: does it end in /v1?"
     return f"check {VARIABLES.get(vendor, vendor.upper())}_BASE_URL"
 
 
 def _sentence(
-    kind: type[ModelError], vendor: str, complaint: ErrorDetail, key: Secret | None, status: int | None = None
+    kind: type[ModelError], vendor: str, detail: ErrorDetail, key: Secret | None, status: int | None = None
 ) -> str:
-    words = dict.fromkeys(word for word in (complaint.type, complaint.code) if isinstance(word, str))
+    words = dict.fromkeys(word for word in (detail.type, detail.code) if isinstance(word, str))
     causes = [word for word in words if word in CODES or (_CODE.fullmatch(word) and quote(word, key) == word)]
     causes.insert(0, f"HTTP {status}" if status else "in its stream")
     if status and 300 <= status < 400:
         causes.append("a redirect, which is not followed: check the base URL")
-    if status == 404 and not words and complaint.message is None:  # not even an error of a provider
+    if status == 404 and not words and detail.message is None:  # not an error of a provider's API
         causes.append(address_hint(vendor))
-    sentence = f"{vendor} {SAYINGS[kind]} ({', '.join(causes)})"
+    sentence = f"{vendor} {SENTENCES[kind]} ({', '.join(causes)})"
     if kind is ModelCredentials and vendor in VARIABLES:
         return f"{sentence}: check {VARIABLES[vendor]}_API_KEY"
-    message = "" if kind is ModelCredentials else quote(complaint.message, key)
+    message = "" if kind is ModelCredentials else quote(detail.message, key)
     return f"{sentence}: {message}" if message else sentence

@@ -1,16 +1,16 @@
-"""An incremental reader of server-sent events (WHATWG HTML, "Server-sent events", section on parsing).
+"""Incremental parser of server-sent events (WHATWG HTML, "Server-sent events", section on parsing).
 
-It keeps what the providers' wires need, the ``data`` of each event, and passes over comments and the other fields:
-both wires repeat the event's type inside its data.
+Only the ``data`` of events is parsed; comments and other fields are skipped, because both providers' APIs repeat the
+event's type inside its data.
 """
 
 
 class LineTooLong(ValueError):
-    """A line or an event is longer than the reader's cap."""
+    """A line or an event exceeds the reader's size limit."""
 
 
 class SseReader:
-    """Bytes in, the data of whole events out. ``cap`` bounds, in bytes, a line and the joined data of one event."""
+    """Parse bytes to the data of whole events. ``cap``: limit in bytes of a line and of the joined data of an event."""
 
     __slots__ = ("_after_cr", "_cap", "_lines", "_rest", "_size")
 
@@ -22,9 +22,9 @@ class SseReader:
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of every event that ``data`` completes, in order; events without data are none.
+        """Return the data of the events that ``data`` completes, in order; events without data are skipped.
 
-        Raises ``LineTooLong``; the reader is of no use afterwards.
+        Raises ``LineTooLong``; do not use the reader afterwards.
         """
         if self._after_cr or b"\r" in data:
             data = self._newlines(data)
@@ -60,7 +60,7 @@ class SseReader:
         return events
 
     def _newlines(self, data: bytes) -> bytes:
-        """Turn each of the three line ends of the format into a line feed, also when a read splits a CR LF pair."""
+        """Normalise the format's three line endings to a line feed, even if a read splits a CR LF pair."""
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
         self._after_cr = data.endswith(b"\r")

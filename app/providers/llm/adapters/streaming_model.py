@@ -1,4 +1,4 @@
-"""What the adapters of HTTP providers share: opening a stream, and driving a parser over its events."""
+"""Base class of HTTP provider adapters: open a stream and feed its events to a parser."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,15 +15,15 @@ from app.providers.llm.billing import CallBill
 from app.providers.llm.port import Finished, ModelEvent, ModelRequest
 
 TAIL_SECONDS = 5.0
-"""How long an answer that said why it stopped may still take to name its usage."""
+"""Seconds to wait for the usage after an answer's finish reason."""
 
 MAX_CALLS = 128
-"""How many tool calls one answer may ask for."""
+"""Limit of tool calls in one answer."""
 
 REASON_CHARACTERS = 40
 
 MAX_TOKENS = 1_000_000_000
-"""Tokens of one answer that are believed: more than any model takes, and far from the bounds of the database."""
+"""Cap on reported tokens: above any model's limit, and far below the range of the database column."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +32,9 @@ _Answer = TypeVar("_Answer")
 
 
 class StreamParser(Protocol):
-    """Reads one answer. ``complete``: it has said why it stopped. ``ended``: nothing of worth can follow.
+    """Parser of one answer. ``complete``: the finish reason has arrived. ``ended``: the stream has ended.
 
-    ``usage`` is what the provider has reported so far; ``usage_reported``: that is its final figure.
+    ``usage``: usage reported so far; ``usage_reported``: it is final.
     """
 
     complete: bool
@@ -43,20 +43,20 @@ class StreamParser(Protocol):
 
     @property
     def usage(self) -> Usage | None:
-        """The usage that was reported so far."""
+        """The usage reported so far."""
         ...
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
-        """The events in the data of one server-sent event. Raises ``ModelError``."""
+        """Parse the data of one server-sent event. Raises ``ModelError``."""
         ...
 
     def close(self) -> Sequence[ModelEvent]:
-        """The events that close an answer which is complete; the last one is ``Finished``."""
+        """Return the closing events of a complete answer; the last one is ``Finished``."""
         ...
 
 
 class HttpModel:
-    """A model behind HTTP. Subclasses say how to ask (``_ask``) and what a listing looks like."""
+    """Base class of models behind HTTP. Subclasses implement ``_ask`` and ``list_models``."""
 
     def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
         self.vendor = endpoint.vendor
@@ -66,27 +66,26 @@ class HttpModel:
         self._keys = endpoint.keys
         self._version = self._keys.version
         self._first_key = endpoint.key
-        self._first_key = endpoint.key
 
     @property
     def key_name(self) -> str:
-        """A name of the key that is used now, which tells nothing of it: it differs when the key does."""
+        """An opaque name of the key in use, which changes with the key and reveals nothing about it."""
         return f"{self._version}{'' if self._endpoint.key == self._first_key else ' spare'}"
 
     async def _ask(self, request: ModelRequest) -> tuple[ProviderEventStream, StreamParser]:
         raise NotImplementedError
 
     async def list_models(self, seconds: float = 10.0) -> list[str]:
-        """The names of the models on offer. Costs nothing. Raises ``ModelError``."""
+        """Return the names of available models, free of charge. Raises ``ModelError``."""
         raise NotImplementedError
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
-        """Ask and yield the answer's events (``app.providers.llm.port.Model``)."""
+        """Send the request and yield the answer's events (``app.providers.llm.port.Model``)."""
         bill = CallBill(f"{self.vendor}:{self.name}", request)
         try:
             stream, parser = await self._ask(request)
         except asyncio.CancelledError:
-            bill.abort(None)  # the request was sent: the provider answers it all the same
+            bill.abort(None)  # the request was sent, and the provider charges for its answer
             raise
         try:
             try:
@@ -98,13 +97,13 @@ class HttpModel:
                     if parser.complete:
                         stream.end_within(TAIL_SECONDS)
             except ModelError:
-                # Past the reason why it stopped only the usage is missing, and some servers never send it.
+                # After the finish reason only the usage is missing, and some servers never send it.
                 if not parser.complete:
                     raise
             if not parser.complete:
                 raise ModelProtocol(f"{self.vendor} ended its answer before it was complete", vendor=self.vendor)
             for event in parser.close():
-                yield event if not isinstance(event, Finished) else self._billed(bill, parser, event)
+                yield event if not isinstance(event, Finished) else self._with_billed_usage(bill, parser, event)
             await stream.drain()
         except ModelError:
             if not bill.streamed and parser.usage is None:
@@ -114,7 +113,7 @@ class HttpModel:
             stream.close()
             bill.abort(parser.usage)
 
-    def _billed(self, bill: CallBill, parser: StreamParser, event: Finished) -> Finished:
+    def _with_billed_usage(self, bill: CallBill, parser: StreamParser, event: Finished) -> Finished:
         usage = bill.finish(parser.usage if parser.usage_reported else None)
         return event if event.usage == usage else msgspec.structs.replace(event, usage=usage)
 
@@ -124,28 +123,28 @@ class HttpModel:
         except (TypeError, ValueError, RecursionError) as error:
             cause = type(error).__name__
             raise ModelRejected(f"the request cannot be written as JSON ({cause})", vendor=self.vendor) from None
-        return await self._opened(lambda endpoint: self._http.stream(endpoint, path, encoded))
+        return await self._with_current_keys(lambda endpoint: self._http.stream(endpoint, path, encoded))
 
     async def _get(self, path: str, seconds: float) -> bytes:
-        return await self._opened(lambda endpoint: self._http.fetch(endpoint, path, seconds))
+        return await self._with_current_keys(lambda endpoint: self._http.fetch(endpoint, path, seconds))
 
-    async def _opened(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
-        """What ``send`` gets with our key; where that is refused, with the spare one, which is used from then on.
+    async def _with_current_keys(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
+        """Call ``send`` with the current key; if it is rejected, switch to the spare key.
 
-        Where both are, the keys are read again, and if they are others now, those count.
+        If both are rejected, reload the keys and retry if they have changed.
         """
-        self._renew()
+        self._adopt_rotated_keys()
         version = self._version
         try:
-            return await self._with_either(send)
+            return await self._with_spare_key(send)
         except ModelCredentials:
-            # another request may have had them read anew meanwhile
+            # a concurrent request may have reloaded them already
             if self._keys.version == version and not self._keys.refresh():
                 raise
-        self._renew()
-        return await self._with_either(send)
+        self._adopt_rotated_keys()
+        return await self._with_spare_key(send)
 
-    async def _with_either(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
+    async def _with_spare_key(self, send: Callable[[Endpoint], Awaitable[_Answer]]) -> _Answer:
         endpoint = self._endpoint
         try:
             return await send(endpoint)
@@ -154,13 +153,13 @@ class HttpModel:
                 raise
         other = msgspec.structs.replace(endpoint, key=endpoint.spare_key, spare_key=endpoint.key)
         answer = await send(other)
-        if self._endpoint is endpoint:  # not when the keys are others by now
+        if self._endpoint is endpoint:  # unless the keys were rotated in the meantime
             self._endpoint = other
             log.warning("model_key_switched", vendor=self.vendor)
         return answer
 
-    def _renew(self) -> None:
-        """Take up the keys that the ring has now; a switch to the spare one counts until they are others."""
+    def _adopt_rotated_keys(self) -> None:
+        """Adopt rotated keys. A switch to the spare key lasts until the next rotation."""
         if self._version != self._keys.version:
             key, spare = self._keys.pair()
             self._endpoint = msgspec.structs.replace(self._endpoint, key=key, spare_key=spare)
@@ -169,18 +168,18 @@ class HttpModel:
 
 
 def unreadable(vendor: str, error: Exception) -> ModelProtocol:
-    """The error for data that cannot be decoded; only the place of a wrong shape is told, no data."""
+    """Return the error for undecodable data; it names the path of a wrong shape and quotes no data."""
     if isinstance(error, msgspec.ValidationError):
         shape = clean(str(error), 120)
         return ModelProtocol(f"{vendor} sent JSON of a wrong shape: {shape}", vendor=vendor, provoked=True)
-    return ModelProtocol(f"{vendor} sent something that is no JSON", vendor=vendor)
+    return ModelProtocol(f"{vendor} sent data that is not valid JSON", vendor=vendor)
 
 
 def count(value: int | None) -> int:
-    """A provider's count of tokens, never negative and never beyond reason."""
+    """Clamp a provider's token count to 0 … ``MAX_TOKENS``."""
     return min(max(0, value or 0), MAX_TOKENS)
 
 
 def details(**counts: int | None) -> dict[str, int]:
-    """The counts that are there and not zero."""
+    """Return the counts that are present and positive."""
     return {name: count(value) for name, value in counts.items() if value and value > 0}
