@@ -1,4 +1,4 @@
-"""Function agents in memory: begun, begun again after a crash, and continued with answers."""
+"""Run function agents in memory: start them, restart them after a crash, resume them with answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def agent(
     approve: ApprovalPolicy = ApprovalPolicy(),
     **limits: Any,
 ) -> FunctionAgent:
-    """An agent out of ``function`` whose model plays the turns it ``says``."""
+    """Build an agent from ``function`` whose model plays the turns in ``says``."""
     toolbox = Toolbox([FunctionTool(tool) for tool in tools], lambda *_: None, approve)
     config = ToolLoopConfig(instructions="Be kind.", limits=RunLimits(**limits))
     return FunctionAgent(
@@ -32,7 +32,7 @@ def agent(
 
 
 def crashed(run: FakeRunContext) -> FakeRunContext:
-    """The same run, taken up by another owner from its last committed step."""
+    """Return the same run, claimed by another owner from its last committed step."""
     again = FakeRunContext(run.state, run.config)
     again.thread_id, again.run_id = run.thread_id, run.run_id
     again.next, again.step, again.answers = run.next, run.step, run.answers
@@ -40,7 +40,7 @@ def crashed(run: FakeRunContext) -> FakeRunContext:
 
 
 def resumed(run: FakeRunContext, outcome: RunOutcome, *answers: Any) -> FakeRunContext:
-    """The run that brings ``answers`` to the questions of ``outcome``, in their order."""
+    """Return a run with ``answers`` to the questions of ``outcome``, in their order."""
     again = crashed(run)
     again.run_id = new_id()
     again.answers = dict(outcome.answered)
@@ -49,21 +49,21 @@ def resumed(run: FakeRunContext, outcome: RunOutcome, *answers: Any) -> FakeRunC
 
 
 def texts(run: FakeRunContext) -> list[Any]:
-    """What the messages of the thread say."""
+    """Return the contents of the thread's messages."""
     return [message.content for message in run.messages()]
 
 
 class Crash(Exception):
-    """The process is gone."""
+    """The process died."""
 
 
 class Dying(FakeRunContext):
-    """A run whose process dies once it has committed ``most`` steps."""
+    """A run whose process dies after ``max_steps`` committed steps."""
 
-    most = 0
+    max_steps = 0
 
     async def commit(self, step: Step) -> None:
-        """Keep the step, unless the process is gone."""
-        if len(self.steps) >= self.most:
+        """Record the step, unless the process is dead."""
+        if len(self.steps) >= self.max_steps:
             raise Crash
         await super().commit(step)

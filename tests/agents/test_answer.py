@@ -1,4 +1,4 @@
-"""What a model sends is untrusted: it becomes a message that can be kept, whatever it holds."""
+"""A model's output is untrusted: it always becomes a message that can be stored."""
 
 import time
 
@@ -30,7 +30,7 @@ def test_arguments_too_deep_to_be_stored_or_checked_are_an_invalid_call() -> Non
     assert [call.id for call in message.invalid_tool_calls] == ["c"]
 
 
-def test_a_call_whose_id_or_name_holds_what_a_database_refuses_gets_others() -> None:
+def test_a_call_with_unstorable_characters_gets_another_id_and_name() -> None:
     message = answered(ToolCallDelta(index=0, id="a\x00b", name="t\x00", args="{}")).message()
     (call,) = message.tool_calls
     assert "\x00" not in call.id + call.name

@@ -1,4 +1,4 @@
-"""``cache`` of an agent: what it may hold, and that it reaches the agent's model and no other."""
+"""The ``cache`` table of an agent: validation, and its effect on that agent's model only."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def written(folder: Path, text: str) -> str:
     return str(folder / "agents.toml")
 
 
-def test_the_example_of_the_page_is_an_agent_with_an_hour(tmp_path: Path) -> None:
+def test_the_documented_example_caches_for_an_hour(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/how-to/caches.md").read_text(), re.DOTALL)
     assert read(written(tmp_path, example)).agents["faq"].cache == CacheSpec(ttl=3600)
 
@@ -36,13 +36,13 @@ def test_the_example_of_the_page_is_an_agent_with_an_hour(tmp_path: Path) -> Non
         ("{ seconds = 5 }", "line 3: agent 'a': cache: object contains unknown field `seconds`"),
     ],
 )
-def test_what_it_cannot_be_is_told_with_the_line(tmp_path: Path, given: str, words: str) -> None:
+def test_an_invalid_cache_table_is_reported_with_its_line(tmp_path: Path, given: str, words: str) -> None:
     with pytest.raises(StartError) as refused:
         read(written(tmp_path, f'[agents.a]\nmodel = "scripted:echo"\ncache = {given}\n'))
     assert words in str(refused.value)
 
 
-def test_only_an_agent_that_asks_for_it_has_its_answers_kept(tmp_path: Path) -> None:
+def test_only_an_agent_with_a_cache_table_caches_its_answers(tmp_path: Path) -> None:
     asked: list[tuple[str, float]] = []
 
     def find(name: str, fallback: Any, keep: float = 0) -> EchoModel:

@@ -1,4 +1,4 @@
-"""A function agent: what its context offers, what its answer becomes, and how it is bounded."""
+"""Function agents: the API of their context, their return values and their limits."""
 
 import asyncio
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from app.tools import ToolContext, ToolResult, tool
 from tests.agents.functions import agent, texts
 
 
-async def test_the_text_that_it_returns_is_the_agents_message() -> None:
+async def test_a_returned_text_becomes_the_agents_message() -> None:
     async def run(context: Context) -> str:
         return f"Hello, {context.messages[-1].content}!"
 
@@ -30,7 +30,7 @@ async def test_the_text_that_it_returns_is_the_agents_message() -> None:
     assert b"Hello, Ann!" in bytes(added.message)
 
 
-async def test_an_answer_of_the_model_streams_and_its_text_is_the_same_message() -> None:
+async def test_a_streamed_answer_and_its_returned_text_are_one_message() -> None:
     async def run(context: Context) -> str:
         return await context.model.text(instructions="Greet.")
 
@@ -49,7 +49,7 @@ async def test_an_answer_of_the_model_streams_and_its_text_is_the_same_message()
     assert play.steps[0].usage is not None
 
 
-async def test_the_model_is_asked_with_a_text_messages_or_objects_and_the_agents_manner() -> None:
+async def test_the_model_accepts_texts_messages_and_objects_with_the_agents_config() -> None:
     async def run(context: Context) -> None:
         await context.model.ask("one")
         await context.model.ask([("system", "two"), HumanMessage(content="three")], name="planner", max_tokens=7)
@@ -89,7 +89,7 @@ async def add(a: int, b: int) -> int:
     return a + b
 
 
-async def test_a_tool_is_called_by_name_and_answers_with_its_text_or_a_value() -> None:
+async def test_a_tool_called_by_name_returns_its_text_or_a_value() -> None:
     async def run(context: Context) -> dict[str, Any]:
         return {
             "text": await context.tools.call("add", a=1, b=2),
@@ -99,14 +99,14 @@ async def test_a_tool_is_called_by_name_and_answers_with_its_text_or_a_value() -
     play = FakeRunContext()
     await play.play(agent(run, add), "go")
     assert (play.state.get("text"), play.state.get("sum")) == ("3", 7)
-    assert play.intents == []  # reading only: nothing a crash could hide
+    assert play.intents == []  # read-only: no intents needed
 
 
 @pytest.mark.parametrize(
     "name, args, words",
     [("add", {"a": "x", "b": 1}, "/a"), ("nope", {}, "The tools are: add"), ("add", {"a": 1}, '"b" is a required')],
 )
-async def test_what_is_wrong_with_a_call_is_raised(name: str, args: dict[str, Any], words: str) -> None:
+async def test_an_invalid_tool_call_raises(name: str, args: dict[str, Any], words: str) -> None:
     async def run(context: Context) -> None:
         await context.tools.call(name, **args)
 
@@ -200,7 +200,7 @@ async def test_memory_lasts_as_long_as_the_thread() -> None:
     assert play.state.get("memory") == {"name": "Bob"}
 
 
-async def test_it_speaks_between_steps_and_emits_at_once() -> None:
+async def test_messages_wait_for_a_step_and_custom_events_are_sent_immediately() -> None:
     async def run(context: Context) -> str:
         context.emit({"progress": 1})
         context.say("Looking.")

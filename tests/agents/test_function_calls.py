@@ -1,4 +1,4 @@
-"""How a function agent is called: its input, what its answer means, its bounds, its end."""
+"""Function agents: input, return value, limits and end."""
 
 import asyncio
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Typed(TypedDict):
 
 
 @pytest.mark.parametrize("kind", [Order, Model, Record, Typed])
-async def test_a_typed_input_is_what_the_function_is_given(kind: Any) -> None:
+async def test_the_function_receives_a_typed_input(kind: Any) -> None:
     async def run(context: Context, order: kind) -> Any:
         assert context.messages == []
         return order
@@ -74,7 +74,7 @@ async def test_messages_of_a_typed_input_join_the_conversation() -> None:
     assert texts(play) == ["hi", "Ann: hi"]
 
 
-async def test_an_input_with_a_default_may_be_left_out_and_another_may_not() -> None:
+async def test_only_an_input_with_a_default_is_optional() -> None:
     async def optional(context: Context, n: int = 5) -> dict[str, int]:
         return {"n": n}
 
@@ -100,7 +100,7 @@ async def test_an_input_with_a_default_may_be_left_out_and_another_may_not() -> 
         ({"messages": [{}]}, "needs a role"),
     ],
 )
-async def test_an_answer_that_means_nothing_is_refused(value: Any, words: str) -> None:
+async def test_an_unsupported_return_value_is_rejected(value: Any, words: str) -> None:
     async def run(context: Context) -> Any:
         return value
 
@@ -108,7 +108,7 @@ async def test_an_answer_that_means_nothing_is_refused(value: Any, words: str) -
         await FakeRunContext().play(agent(run), "go")
 
 
-async def test_an_object_may_bring_messages_and_values() -> None:
+async def test_a_returned_object_may_contain_messages_and_values() -> None:
     async def run(context: Context) -> dict[str, Any]:
         first = context.messages[0]
         return {"messages": [{"type": "remove", "id": first.id}, AIMessage(content="clean")], "done": True}
@@ -158,7 +158,7 @@ async def test_a_cancelled_run_ends_with_all_its_branches() -> None:
     assert ended == ["branch", "branch"]
 
 
-async def test_an_exception_of_the_function_is_raised_as_it_is() -> None:
+async def test_an_exception_of_the_function_propagates_unchanged() -> None:
     class TooDear(Exception):
         pass
 
@@ -172,7 +172,7 @@ async def test_an_exception_of_the_function_is_raised_as_it_is() -> None:
         await FakeRunContext().play(agent(run), "go")
 
 
-async def test_what_outlives_the_run_can_do_nothing_more() -> None:
+async def test_a_task_that_outlives_the_run_has_no_effect() -> None:
     kept: list[Context] = []
 
     async def run(context: Context) -> None:
@@ -186,7 +186,7 @@ async def test_what_outlives_the_run_can_do_nothing_more() -> None:
         await kept[0].step("late", dict)
 
 
-async def test_a_thread_that_has_ended_is_not_begun_again_without_an_input() -> None:
+async def test_a_finished_thread_does_not_restart_without_input() -> None:
     async def run(context: Context) -> str:
         return "again"
 

@@ -1,4 +1,4 @@
-"""Function agents in the agents file: what is accepted, and the one line that says what is wrong with another."""
+"""Function agents in the agents file: supported signatures, and one-line errors for others."""
 
 import re
 from enum import Enum
@@ -74,7 +74,7 @@ def built(folder: Path, function: str, more: str = "") -> Any:
     return build("greeter", file.agents["greeter"], file, lambda *_: ScriptedModel([]), UNCOUNTED)
 
 
-def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp_path: Path) -> None:
+def test_a_function_agent_takes_tools_limits_and_instructions_from_its_table(tmp_path: Path) -> None:
     more = "description = 'Greets.'\ntools = ['clock']\nlimits = { seconds = 5 }\napprove = { tools = ['clock'] }"
     found = built(tmp_path, "./greeter.py:run", more)
     assert isinstance(found, FunctionAgent)
@@ -100,7 +100,7 @@ def test_a_function_is_an_agent_with_the_tools_limits_and_words_of_its_table(tmp
         ("./greeter.py:thing", "is not a function but of type int"),
     ],
 )
-def test_what_cannot_be_an_agent_is_said_in_one_line(tmp_path: Path, function: str, words: str) -> None:
+def test_an_unsupported_function_is_reported_in_one_line(tmp_path: Path, function: str, words: str) -> None:
     with pytest.raises(StartError) as caught:
         built(tmp_path, function)
     (line,) = str(caught.value).splitlines()
@@ -127,7 +127,7 @@ def test_the_command_lists_and_checks_function_agents(tmp_path: Path) -> None:
     assert re.search(r"^failed +bad: .*'./greeter.py:sync' is not async", checked.stdout, re.MULTILINE)
 
 
-def test_the_functions_of_the_page_are_agents(tmp_path: Path) -> None:
+def test_the_documented_functions_are_valid_agents(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "function-agents.md").read_text()
     (table,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "agents.toml").write_text(table)
@@ -166,7 +166,7 @@ class Wanted(msgspec.Struct):
         ([], "/input", "must be an object"),
     ],
 )
-def test_a_wrong_input_is_refused_with_its_place_and_what_is_allowed(value: Any, pointer: str, words: str) -> None:
+def test_an_invalid_input_is_rejected_with_a_pointer_and_reason(value: Any, pointer: str, words: str) -> None:
     async def run(context: Context, wanted: Wanted) -> None:
         pass
 

@@ -1,4 +1,4 @@
-"""A function agent under the real engine: taken up by another process, shown to clients, gone without a trace."""
+"""Function agents under the real engine: resumed by another process, streamed to clients, journal removed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
     await database.aclose()
 
 
-async def test_another_process_goes_on_where_one_was_stopped(database: Database) -> None:
+async def test_another_process_resumes_where_one_was_stopped(database: Database) -> None:
     reached = asyncio.Event()
     gate = asyncio.Event()
     done: list[str] = []
@@ -65,7 +65,7 @@ async def test_another_process_goes_on_where_one_was_stopped(database: Database)
     assert [row["next"] for row in heads] == [["run"]] * 4 + [[]]
 
 
-async def test_an_error_leaves_the_thread_where_a_run_without_input_goes_on(database: Database) -> None:
+async def test_after_an_error_a_run_without_input_resumes(database: Database) -> None:
     tries: list[str] = []
 
     async def run(context: Context) -> str:

@@ -1,4 +1,4 @@
-"""A function agent asks people: it stops at the question, and goes on from its beginning once the answer is there."""
+"""Function agents that ask people: they stop at the question and restart once there is an answer."""
 
 import asyncio
 from typing import Any, Literal
@@ -18,7 +18,7 @@ class Decision(msgspec.Struct):
     action: Literal["approve", "reject"]
 
 
-async def test_it_waits_for_an_answer_and_goes_on_with_it() -> None:
+async def test_a_run_waits_for_an_answer_and_resumes_with_it() -> None:
     done: list[str] = []
 
     async def run(context: Context) -> str:
@@ -33,7 +33,7 @@ async def test_it_waits_for_an_answer_and_goes_on_with_it() -> None:
     outcome = await play.play(tested, "go")
     (question,) = outcome.interrupts
     assert question.value == {"refund": 50}
-    assert play.state.get("status") == "waiting"  # what was set before is there while it waits
+    assert play.state.get("status") == "waiting"  # values set before the question are committed
     assert outcome.step is not None
     assert outcome.step.next == ("run",)
     then = resumed(play, outcome, {"action": "approve"})
@@ -43,7 +43,7 @@ async def test_it_waits_for_an_answer_and_goes_on_with_it() -> None:
     assert JOURNAL not in then.state.channels
 
 
-async def test_a_question_alone_leaves_no_step() -> None:
+async def test_a_question_alone_commits_no_step() -> None:
     async def run(context: Context) -> str:
         return str(await context.interrupt("name?", str))
 
@@ -52,10 +52,10 @@ async def test_a_question_alone_leaves_no_step() -> None:
     outcome = await play.play(tested, "go")
     assert outcome.step is None
     again = resumed(play, outcome)
-    assert (await again.play(tested)).interrupts == outcome.interrupts  # asked again, under the same id
+    assert (await again.play(tested)).interrupts == outcome.interrupts  # the same question has the same id
 
 
-async def test_one_question_after_the_other_needs_each_answer_once() -> None:
+async def test_sequential_questions_use_each_answer_once() -> None:
     async def run(context: Context) -> str:
         name = await context.interrupt("name?")
         town = await context.interrupt("town?")
@@ -112,7 +112,7 @@ async def test_questions_of_branches_are_asked_together_and_answered_in_any_orde
     assert texts(third)[-1] == "A B"
 
 
-async def test_work_beside_a_question_is_finished_and_not_done_again() -> None:
+async def test_work_concurrent_with_a_question_completes_and_is_not_repeated() -> None:
     done: list[str] = []
 
     async def slow() -> str:
@@ -139,7 +139,7 @@ async def test_work_beside_a_question_is_finished_and_not_done_again() -> None:
     assert (texts(then)[-1], done) == ("yes slow", ["slow", "then"])
 
 
-async def test_a_branch_that_waits_for_another_one_does_not_hold_the_question_back() -> None:
+async def test_a_branch_waiting_for_another_does_not_delay_the_question() -> None:
     async def run(context: Context) -> str:
         queue: asyncio.Queue[str] = asyncio.Queue()
 
@@ -162,7 +162,7 @@ async def test_a_branch_that_waits_for_another_one_does_not_hold_the_question_ba
     assert texts(then)[-1] == "this"
 
 
-async def test_an_answer_that_does_not_fit_can_be_asked_for_again() -> None:
+async def test_a_question_can_be_repeated_after_an_invalid_answer() -> None:
     async def run(context: Context) -> str:
         question = {"ask": "how many?"}
         while True:
@@ -183,7 +183,7 @@ async def test_an_answer_that_does_not_fit_can_be_asked_for_again() -> None:
     assert texts(play)[-1] == "3"
 
 
-async def test_an_answer_counts_for_its_own_place_question_and_work() -> None:
+async def test_an_answer_applies_to_its_position_question_and_run_only() -> None:
     async def run(context: Context) -> str:
         amount = context.messages[-1].content
         return str(await context.interrupt({"refund": amount}))
@@ -197,7 +197,7 @@ async def test_an_answer_counts_for_its_own_place_question_and_work() -> None:
     assert (await then.play(tested)).interrupts == two.interrupts
 
 
-async def test_a_tool_that_asks_and_one_that_needs_approval_wait_and_the_rest_of_the_round_is_done() -> None:
+async def test_tools_with_questions_or_approvals_wait_while_the_round_completes() -> None:
     done: list[str] = []
 
     async def book(context: ToolContext) -> str:
@@ -237,7 +237,7 @@ async def test_a_tool_that_asks_and_one_that_needs_approval_wait_and_the_rest_of
     assert done == ["look", "pay 5", "book"]
 
 
-async def test_a_question_inside_of_a_step_stops_it_and_is_no_failure() -> None:
+async def test_a_question_inside_a_step_interrupts_it_without_failure() -> None:
     async def ask(context: Context) -> str:
         return str(await context.interrupt("sure?"))
 
@@ -255,7 +255,7 @@ async def test_a_question_inside_of_a_step_stops_it_and_is_no_failure() -> None:
     assert texts(play)[-1] == "yes"
 
 
-async def test_an_error_beside_a_question_fails_the_run() -> None:
+async def test_an_error_concurrent_with_a_question_fails_the_run() -> None:
     async def fail(context: Context) -> None:
         await context.step("begin", dict)
         raise KeyError("gone")

@@ -1,4 +1,4 @@
-"""A function agent begins again from its start after a crash, and what it has done is not done again."""
+"""A function agent restarts after a crash and does not repeat completed operations."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from app.tools import ToolContext, ToolResult, tool
 from tests.agents.functions import Crash, Dying, agent, crashed, texts
 
 
-async def test_after_a_crash_at_any_step_everything_is_done_once() -> None:
+async def test_each_operation_runs_once_after_a_crash_at_any_step() -> None:
     done: list[str] = []
 
     @tool(tool_class="transactional")
@@ -41,24 +41,24 @@ async def test_after_a_crash_at_any_step_everything_is_done_once() -> None:
         assert await context.step("again", roll) != rolled
         return f"{said} n={context.state['n']}"
 
-    for most, doing_anew in enumerate((["roll"], [], ["bump"], ["roll"], [])):
+    for max_steps, repeated in enumerate((["roll"], [], ["bump"], ["roll"], [])):
         done.clear()
         model = ScriptedModel(["Well.", "Well."])
         tested = agent(run, bump, model=model)
         first = Dying()
-        first.most = most
+        first.max_steps = max_steps
         with pytest.raises(Crash):
             await first.play(tested, "go")
         second = crashed(first)
         await second.play(tested)
-        assert sorted(done) == sorted(["roll", "bump", "roll", *doing_anew])
-        assert len(model.requests) == (2 if most == 1 else 1)
+        assert sorted(done) == sorted(["roll", "bump", "roll", *repeated])
+        assert len(model.requests) == (2 if max_steps == 1 else 1)
         assert texts(second) == ["go", "I begin.", "Well. n=111"]
         assert second.state.get("n") == 111
         assert JOURNAL not in second.state.channels
 
 
-async def test_the_journal_is_hidden_and_goes_when_the_run_has_ended() -> None:
+async def test_the_journal_is_hidden_and_removed_at_the_end_of_the_run() -> None:
     async def run(context: Context) -> str:
         await context.step("look", dict)
         assert JOURNAL not in play.state.json().decode()
@@ -72,7 +72,7 @@ async def test_the_journal_is_hidden_and_goes_when_the_run_has_ended() -> None:
     assert not play.state.head().lists.get(JOURNAL)
 
 
-async def test_what_was_said_and_sent_before_is_not_said_and_sent_again() -> None:
+async def test_a_replay_repeats_no_messages_and_no_custom_events() -> None:
     async def run(context: Context) -> None:
         for number in range(3):
             context.emit(number)
@@ -80,7 +80,7 @@ async def test_what_was_said_and_sent_before_is_not_said_and_sent_again() -> Non
             await context.step("look", dict)
 
     first = Dying()
-    first.most = 2
+    first.max_steps = 2
     tested = agent(run)
     with pytest.raises(Crash):
         await first.play(tested, "go")
@@ -93,7 +93,7 @@ async def test_what_was_said_and_sent_before_is_not_said_and_sent_again() -> Non
     assert [step.update.keys() for step in second.steps] == [{"messages", JOURNAL}, {JOURNAL}]
 
 
-async def test_branches_side_by_side_find_their_own_results_whatever_ends_first() -> None:
+async def test_concurrent_branches_replay_their_own_results_in_any_order() -> None:
     gates = {name: asyncio.Event() for name in "abc"}
     passed = {name: asyncio.Event() for name in "abc"}
     done: list[str] = []
@@ -113,7 +113,7 @@ async def test_branches_side_by_side_find_their_own_results_whatever_ends_first(
         return {"found": await asyncio.gather(*(study(context, name) for name in "abc"))}
 
     first = Dying()
-    first.most = 3
+    first.max_steps = 3
     tested = agent(run)
     playing = asyncio.create_task(first.play(tested, "go"))
     for name in "cba":
@@ -125,10 +125,10 @@ async def test_branches_side_by_side_find_their_own_results_whatever_ends_first(
     await second.play(tested)
     assert second.state.get("found") == ["aa!", "bb!", "cc!"]
     assert set(done) == {"a", "b", "c"}
-    assert len(second.steps) == 4  # of six and the end, three were there
+    assert len(second.steps) == 4  # of six and the end, three were recorded
 
 
-async def test_another_path_is_an_error_that_says_where() -> None:
+async def test_a_changed_path_is_an_error_that_names_the_position() -> None:
     names = iter(["charge", "refund"])
 
     async def run(context: Context) -> None:
@@ -139,7 +139,7 @@ async def test_another_path_is_an_error_that_says_where() -> None:
             await context.step("hide", dict)
 
     first = Dying()
-    first.most = 1
+    first.max_steps = 1
     tested = agent(run)
     with pytest.raises(Crash):
         await first.play(tested, "go")
@@ -147,7 +147,7 @@ async def test_another_path_is_an_error_that_says_where() -> None:
         await crashed(first).play(tested)
 
 
-async def test_a_tool_called_with_something_else_is_another_path() -> None:
+async def test_a_tool_call_with_other_arguments_is_a_changed_path() -> None:
     async def look(what: float) -> str:
         """Look."""
         return "seen"
@@ -157,7 +157,7 @@ async def test_a_tool_called_with_something_else_is_another_path() -> None:
         await context.step("last", dict)
 
     first = Dying()
-    first.most = 1
+    first.max_steps = 1
     tested = agent(run, look)
     with pytest.raises(Crash):
         await first.play(tested, "go")
@@ -165,7 +165,7 @@ async def test_a_tool_called_with_something_else_is_another_path() -> None:
         await crashed(first).play(tested)
 
 
-async def test_a_new_input_begins_anew_and_a_change_of_the_values_does_not() -> None:
+async def test_a_new_input_restarts_the_function_and_a_state_update_does_not() -> None:
     done: list[str] = []
 
     async def run(context: Context) -> str:
@@ -191,7 +191,7 @@ async def test_a_new_input_begins_anew_and_a_change_of_the_values_does_not() -> 
     assert done == ["once", "once"]
 
 
-async def test_a_replay_from_an_older_checkpoint_does_what_came_after_it_again() -> None:
+async def test_a_replay_from_an_older_checkpoint_repeats_later_operations() -> None:
     done: list[int] = []
 
     async def run(context: Context) -> None:
@@ -200,7 +200,7 @@ async def test_a_replay_from_an_older_checkpoint_does_what_came_after_it_again()
 
     tested = agent(run)
     play = Dying()
-    play.most = 2
+    play.max_steps = 2
     with pytest.raises(Crash):
         await play.play(tested, "go")
     first = State.load(play.state.head(), dict(play.state.pending), play.state.last_number)

@@ -1,4 +1,4 @@
-"""Steps of a function agent's own: kept, named, typed, nested and bounded; failures too."""
+"""Author-defined steps of function agents: recorded, named, typed, nested and limited; failures too."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from app.providers.llm.scripted import ScriptedModel
 from tests.agents.functions import Crash, Dying, agent, crashed, texts
 
 
-async def test_failures_that_were_caught_are_remembered() -> None:
+async def test_caught_failures_are_replayed() -> None:
     tries: list[str] = []
 
     async def pay() -> None:
@@ -38,7 +38,7 @@ async def test_failures_that_were_caught_are_remembered() -> None:
     model = ScriptedModel([[ModelUnavailable("down")], "up again"])
     tested = agent(run, model=model)
     first = Dying()
-    first.most = 1
+    first.max_steps = 1
     with pytest.raises(Crash):
         await first.play(tested, "go")
     second = crashed(first)
@@ -47,7 +47,7 @@ async def test_failures_that_were_caught_are_remembered() -> None:
     assert (tries, len(model.requests)) == (["pay"], 1)
 
 
-async def test_a_run_that_failed_goes_on_where_it_failed() -> None:
+async def test_a_failed_run_resumes_where_it_failed() -> None:
     tries: list[str] = []
 
     async def flaky() -> str:
@@ -81,7 +81,7 @@ async def charge(amount: int) -> Receipt:
     return Receipt(amount)
 
 
-async def test_a_declared_step_is_a_node_and_gives_its_type_back() -> None:
+async def test_a_declared_step_is_a_node_and_returns_its_type() -> None:
     async def run(context: Context) -> dict[str, Any]:
         receipt = await charge(5)
         assert isinstance(receipt, Receipt)
@@ -92,16 +92,16 @@ async def test_a_declared_step_is_a_node_and_gives_its_type_back() -> None:
     assert tested.nodes == ("run", "charge")
     assert {"source": "run", "target": "charge", "conditional": True} in tested.graph()["edges"]
     first = Dying()
-    first.most = 1
+    first.max_steps = 1
     with pytest.raises(Crash):
         await first.play(tested, "go")
     second = crashed(first)
     await second.play(tested)
     assert second.state.get("number") == 5
-    assert await charge(6) == Receipt(6)  # outside of a run it is a function
+    assert await charge(6) == Receipt(6)  # outside of a run it is an ordinary function
 
 
-async def test_steps_inside_of_a_step_are_kept_while_it_is_not_done() -> None:
+async def test_nested_steps_are_recorded_until_the_outer_step_completes() -> None:
     done: list[str] = []
 
     async def outer(context: Context) -> str:
@@ -115,16 +115,16 @@ async def test_steps_inside_of_a_step_are_kept_while_it_is_not_done() -> None:
         return said
 
     tested = agent(run)
-    for most in (1, 3):
+    for max_steps in (1, 3):
         done.clear()
         first = Dying()
-        first.most = most
+        first.max_steps = max_steps
         with pytest.raises(Crash):
             await first.play(tested, "go")
         second = crashed(first)
         await second.play(tested)
         assert texts(second) == ["go", "outer"]
-        assert done == (["inner", "second", "second"] if most == 1 else ["inner", "second"])
+        assert done == (["inner", "second", "second"] if max_steps == 1 else ["inner", "second"])
 
 
 async def test_results_are_bounded() -> None:
@@ -142,7 +142,7 @@ async def test_results_are_bounded() -> None:
         await FakeRunContext().play(agent(many), "go")
 
 
-async def test_what_ends_the_run_at_a_boundary_is_not_swallowed_by_the_function() -> None:
+async def test_a_function_cannot_swallow_an_error_that_ends_the_run() -> None:
     class Lost(FakeRunContext):
         async def commit(self, step: Step) -> None:
             raise LeaseLost("gone")

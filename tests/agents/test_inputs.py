@@ -1,4 +1,4 @@
-"""A caller's input in any of the usual forms, and what is refused, with its place."""
+"""The supported forms of a caller's input, and errors with JSON pointers."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ MESSAGES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize("given,kind", MESSAGES)
-def test_messages_come_in_any_of_the_usual_forms(given: Any, kind: str) -> None:
+def test_messages_are_accepted_in_every_supported_form(given: Any, kind: str) -> None:
     run = FakeRunContext()
     run.state.apply(read_input({"messages": [given]}, run.run_id))
     assert run.state.get("messages")[0]["type"] == kind
@@ -53,7 +53,7 @@ def test_an_image_passes_through_and_reading_twice_gives_the_same_ids() -> None:
         ({"messages": [{"role": "assistant", "tool_calls": [{"name": 1}]}]}, "/input/messages/0/tool_calls/0"),
     ],
 )
-def test_an_input_that_is_no_conversation_is_refused_with_its_place(given: Any, pointer: str) -> None:
+def test_an_invalid_conversation_is_rejected_with_a_pointer(given: Any, pointer: str) -> None:
     with pytest.raises(Invalid) as caught:
         read_input(given, FakeRunContext().run_id)
     assert caught.value.errors[0][0] == pointer

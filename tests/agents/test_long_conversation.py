@@ -1,4 +1,4 @@
-"""A turn of a long thread reads its newest messages, not all of them."""
+"""A run of a long thread decodes its newest messages only."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from app.providers.llm.scripted import EchoModel, last_human_text
 
 
 class Decoded:
-    """Counts what is decoded."""
+    """Counts decoded messages."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -42,7 +42,7 @@ def thread(turns: int) -> State:
 
 
 @pytest.mark.parametrize("turns", [10, 1600])
-async def test_a_turn_decodes_as_much_of_a_long_thread_as_of_a_short_one(decoded: Decoded, turns: int) -> None:
+async def test_a_run_decodes_as_many_messages_of_a_long_thread_as_of_a_short_one(decoded: Decoded, turns: int) -> None:
     state = thread(turns)
     agent = ToolLoop("echo", EchoModel(), Toolbox([], lambda *_: None))
     await FakeRunContext(state).play(agent, [{"role": "user", "content": "first"}])

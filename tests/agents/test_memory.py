@@ -1,4 +1,4 @@
-"""Long conversations: what the model is asked stays within the budget, what the thread keeps stays whole."""
+"""Long conversations: requests stay within the token budget, and the thread keeps all messages."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ LONG = "word " * 60
 
 
 class Summarizer(ScriptedModel):
-    """Says what number of summary it makes."""
+    """Answers with the number of the summary."""
 
     def __init__(self, *turns: ScriptTurn) -> None:
         super().__init__(turns or [f"summary {number}" for number in range(1, 50)], name="summarizer")
@@ -39,7 +39,7 @@ def loop(
 
 
 def conversation(turns: int, text: str = LONG) -> FakeRunContext:
-    """A thread of so many questions and answers, each of 75 tokens and more."""
+    """Return a thread of ``turns`` questions and answers, each of at least 75 tokens."""
     run = FakeRunContext()
     for turn in range(turns):
         run.state.append(msgspec.json.encode(HumanMessage(content=f"q{turn} {text}", id=f"q{turn}")))
@@ -48,7 +48,7 @@ def conversation(turns: int, text: str = LONG) -> FakeRunContext:
 
 
 def again(run: FakeRunContext) -> FakeRunContext:
-    """Another run on the thread as it is stored, read back from its head and its log."""
+    """Return another run on the stored thread, loaded from its head and its log."""
     run.items = {**getattr(run, "items", {}), **dict(run.state.take_items())}  # type: ignore[attr-defined]
     state = State.load(run.state.head(), run.items, run.state.last_number)  # type: ignore[attr-defined]
     later = FakeRunContext(state)
@@ -56,39 +56,39 @@ def again(run: FakeRunContext) -> FakeRunContext:
     return later
 
 
-def heads(request: ModelRequest) -> list[str]:
-    """How each message begins that the model was asked with."""
+def first_words(request: ModelRequest) -> list[str]:
+    """Return the first word of each message of the request."""
     return [text_of(message.content)[:12].split(" ")[0] for message in request.messages]
 
 
-def asked_weight(request: ModelRequest) -> int:
+def request_tokens(request: ModelRequest) -> int:
     return estimate_text_tokens(request.instructions) + sum(estimate_tokens(message) for message in request.messages)
 
 
-async def test_a_short_conversation_is_asked_as_it_is() -> None:
+async def test_a_short_conversation_is_sent_unchanged() -> None:
     run, model, summarizer = conversation(1), ScriptedModel(["fine"]), Summarizer()
     await run.play(loop(model, summarizer), "hi")
-    assert heads(model.requests[0]) == ["q0", "a0", "hi"]
+    assert first_words(model.requests[0]) == ["q0", "a0", "hi"]
     assert not summarizer.requests
     assert [step.node for step in run.steps] == ["agent"]
 
 
-async def test_older_messages_are_summed_up_for_the_model_and_stay_in_the_thread() -> None:
+async def test_older_messages_are_summarized_for_the_model_and_stay_in_the_thread() -> None:
     run, model, summarizer = conversation(6), ScriptedModel(["fine"]), Summarizer()
     before = run.messages()
     await run.play(loop(model, summarizer), "hi")
     (asked,) = model.requests
-    assert heads(asked) == ["The", "a5", "hi"]  # the newest that half of what is left has room for
+    assert first_words(asked) == ["The", "a5", "hi"]  # the newest that fit into half of the remaining budget
     assert "summary" in text_of(asked.messages[0].content)
-    assert isinstance(asked.messages[0], HumanMessage)  # what people and tools said never becomes an instruction
-    assert asked_weight(asked) <= 400
+    assert isinstance(asked.messages[0], HumanMessage)  # content of people and tools never becomes an instruction
+    assert request_tokens(asked) <= 400
     assert asked.instructions == "Be kind."
     assert run.messages()[:-2] == before
     assert [step.node for step in run.steps[-2:]] == ["memory", "agent"]
     assert b"summary" not in run.state.json()
 
 
-async def test_every_message_is_read_for_the_summary_once_and_the_next_builds_on_the_last() -> None:
+async def test_each_message_is_summarized_once_and_summaries_build_on_each_other() -> None:
     run, summarizer = conversation(6), Summarizer()
     model = ScriptedModel([f"b{n} {LONG}" for n in range(12)])
     for n in range(12):
@@ -99,11 +99,11 @@ async def test_every_message_is_read_for_the_summary_once_and_the_next_builds_on
         assert sum(text.count(said) for text in read) == 1, said
     for number, text in enumerate(read[1:], 1):
         assert f"<memory>\nsummary {number}\n</memory>" in text
-    assert all(asked_weight(request) <= 400 for request in model.requests)
-    assert len(read) < 18  # not with every turn
+    assert all(request_tokens(request) <= 400 for request in model.requests)
+    assert len(read) < 18  # not in every turn
 
 
-async def test_a_run_that_goes_on_reads_the_summary_and_does_not_ask_for_it_again() -> None:
+async def test_a_later_run_reuses_the_summary() -> None:
     run, summarizer = conversation(6), Summarizer()
     broken = ScriptedModel([[ModelUnavailable("away", vendor="test")]])
     with pytest.raises(ModelUnavailable):
@@ -119,7 +119,7 @@ async def test_a_run_that_goes_on_reads_the_summary_and_does_not_ask_for_it_agai
 
 
 @pytest.mark.parametrize("change", [HumanMessage(content="other", id="q1"), {"type": "remove", "id": "q1"}])
-async def test_a_summary_of_messages_that_were_changed_since_counts_for_nothing(change: Any) -> None:
+async def test_a_summary_of_changed_messages_is_ignored(change: Any) -> None:
     run, summarizer = conversation(6), Summarizer()
     await run.play(loop(ScriptedModel(["fine"]), summarizer), "hi")
     made = len(summarizer.requests)
@@ -132,17 +132,17 @@ async def test_a_summary_of_messages_that_were_changed_since_counts_for_nothing(
     assert not any(f"person: q1 {LONG}" in text for text in regenerated)
 
 
-async def test_a_conversation_that_was_cut_short_is_asked_without_the_summary_of_the_rest() -> None:
+async def test_a_truncated_conversation_is_sent_without_the_old_summary() -> None:
     run, summarizer = conversation(6), Summarizer()
     await run.play(loop(ScriptedModel(["fine"]), summarizer), "hi")
     run = again(run)
     run.state.apply({MESSAGES: [{"type": "remove", "id": "__remove_all__"}]})
     model = ScriptedModel(["fine"])
-    await run.play(loop(model, summarizer), "anew")
-    assert heads(model.requests[0]) == ["anew"]
+    await run.play(loop(model, summarizer), "again")
+    assert first_words(model.requests[0]) == ["again"]
 
 
-async def test_a_fork_has_the_summary_of_its_own_time() -> None:
+async def test_a_fork_has_the_summary_of_its_checkpoint() -> None:
     run, summarizer = conversation(6), Summarizer()
     await run.play(loop(ScriptedModel(["fine"]), summarizer), "hi")
     fork, made = again(run), len(summarizer.requests)
@@ -150,7 +150,7 @@ async def test_a_fork_has_the_summary_of_its_own_time() -> None:
         await run.play(loop(ScriptedModel([LONG]), summarizer), f"p{n} {LONG}")
     model = ScriptedModel(["fine"])
     await fork.play(loop(model, summarizer), "elsewhere")
-    assert heads(model.requests[0]) == ["The", "a5", "hi", "fine", "elsewhere"]
+    assert first_words(model.requests[0]) == ["The", "a5", "hi", "fine", "elsewhere"]
     assert f"summary {made}\n" in text_of(model.requests[0].messages[0].content)
 
 
@@ -159,7 +159,7 @@ def look(n: int) -> str:
     return f"seen {n} {LONG}"
 
 
-async def test_no_call_is_torn_from_its_answers_and_the_question_stays_through_a_long_work() -> None:
+async def test_calls_keep_their_answers_and_the_question_stays_during_long_work() -> None:
     turns: list[ScriptTurn] = [
         [ToolCall(name="look", args={"n": n}, id=f"c{n}"), ToolCall(name="look", args={"n": -n}, id=f"d{n}")]
         for n in range(12)
@@ -178,7 +178,7 @@ async def test_no_call_is_torn_from_its_answers_and_the_question_stays_through_a
     assert len(run.messages()) == 1 + 12 * 3 + 1
 
 
-async def test_what_the_system_said_in_the_conversation_stays_word_for_word() -> None:
+async def test_system_messages_stay_verbatim() -> None:
     run = conversation(2)
     run.state.append(msgspec.json.encode(SystemMessage(content="Never mention the owl.", id="s")))
     for element in conversation(5).state.elements():
@@ -186,54 +186,54 @@ async def test_what_the_system_said_in_the_conversation_stays_word_for_word() ->
     model = ScriptedModel(["fine"])
     await run.play(loop(model, Summarizer()), "hi")
     assert text_of(model.requests[0].messages[0].content) == "Never mention the owl."
-    assert asked_weight(model.requests[0]) <= 400
+    assert request_tokens(model.requests[0]) <= 400
 
 
-async def test_where_no_summary_can_be_made_older_messages_are_left_out_and_the_next_run_tries_again() -> None:
+async def test_without_a_summary_older_messages_are_omitted_and_the_next_run_retries() -> None:
     run, broken = conversation(6), Summarizer([ModelUnavailable("away", vendor="test")])
     model = ScriptedModel([[ToolCall(name="look", args={"n": 1}, id="c")], "fine"])
     await run.play(loop(model, broken, look), "hi")
     assert [step.node for step in run.steps] == ["agent", "tools", "agent"]
-    assert len(broken.requests) == 1  # and not before every question of a run
+    assert len(broken.requests) == 1  # not before every model call of a run
     note = text_of(model.requests[0].messages[0].content)
     assert note == "[11 messages of the conversation are left out here]"
-    assert all(asked_weight(request) <= 400 for request in model.requests)
+    assert all(request_tokens(request) <= 400 for request in model.requests)
     summarizer = Summarizer()
     await again(run).play(loop(ScriptedModel(["fine"]), summarizer, look), "again")
     assert summarizer.requests
 
 
-async def test_an_empty_summary_is_none() -> None:
+async def test_an_empty_summary_is_not_stored() -> None:
     run, model = conversation(6), ScriptedModel(["fine"])
     await run.play(loop(model, Summarizer("  \n")), "hi")
     assert run.state.get(CHANNEL) is None
     assert "left out" in text_of(model.requests[0].messages[0].content)
 
 
-async def test_a_summary_cannot_outgrow_its_share() -> None:
+async def test_a_summary_cannot_exceed_its_token_limit() -> None:
     run, model = conversation(6), ScriptedModel(["fine"])
     await run.play(loop(model, Summarizer(*["endless " * 5_000] * 9)), "hi")
     assert estimate_text_tokens(run.state.get(CHANNEL)["text"]) <= 100
-    assert asked_weight(model.requests[0]) <= 400
+    assert request_tokens(model.requests[0]) <= 400
 
 
-async def test_a_thread_that_was_long_before_is_caught_up_with_in_pieces_that_fit() -> None:
+async def test_an_already_long_thread_is_summarized_in_chunks_within_the_budget() -> None:
     run, summarizer, model = conversation(60), Summarizer(), ScriptedModel(["fine"])
     await run.play(loop(model, summarizer), "hi")
-    assert all(asked_weight(request) <= 700 for request in summarizer.requests)  # its own instructions are not counted
+    assert all(request_tokens(request) <= 700 for request in summarizer.requests)  # without its own instructions
     assert [step.node for step in run.steps] == ["memory"] * len(summarizer.requests) + ["agent"]
     read = " ".join(text_of(request.messages[0].content) for request in summarizer.requests)
     assert all(read.count(f"person: q{n} ") == 1 for n in range(57))
 
 
-async def test_one_message_longer_than_the_budget_is_shown_to_the_summarizer_in_part() -> None:
+async def test_a_message_above_the_budget_is_shortened_for_the_summarizer() -> None:
     run, summarizer, model = conversation(1, "x" * 100_000), Summarizer(), ScriptedModel(["fine"])
     for element in conversation(2).state.elements():
         run.state.append(element.replace(b'"id":"', b'"id":"x'))
     await run.play(loop(model, summarizer), "hi")
-    assert all(asked_weight(request) <= 700 for request in summarizer.requests)
+    assert all(request_tokens(request) <= 700 for request in summarizer.requests)
     assert "[...]" in text_of(summarizer.requests[0].messages[0].content)
-    assert asked_weight(model.requests[0]) <= 400
+    assert request_tokens(model.requests[0]) <= 400
 
 
 async def test_summaries_cost_the_run_its_tokens_and_none_of_its_steps() -> None:
@@ -247,7 +247,7 @@ async def test_summaries_cost_the_run_its_tokens_and_none_of_its_steps() -> None
         await conversation(60).play(loop(ScriptedModel(["fine"]), Summarizer(), limits=RunLimits(tokens=500)), "hi")
 
 
-async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tokens_of_each_message_are_estimated_once_per_run(monkeypatch: pytest.MonkeyPatch) -> None:
     weighed: list[str | None] = []
 
     def counting(message: Message) -> int:
@@ -263,7 +263,7 @@ async def test_each_message_is_weighed_once_in_a_run(monkeypatch: pytest.MonkeyP
     assert max(weighed.count(message.id) for message in run.messages() if message.id != question) == 1
 
 
-def test_weights_err_on_the_long_side() -> None:
+def test_token_estimates_err_on_the_high_side() -> None:
     assert estimate_text_tokens("a" * 400) == 100
     assert estimate_text_tokens("猫" * 100) == 100
     picture = HumanMessage(content=[{"type": "image_url", "image_url": {"url": "data:" + "x" * 1_000_000}}])

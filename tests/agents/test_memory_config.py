@@ -1,4 +1,4 @@
-"""The key ``memory`` of an agent: what is refused, in one line that says what is wrong."""
+"""The key ``memory`` of an agent: validation with one-line errors."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ from app.providers.llm.scripted import EchoModel
         ("memory = { tokens = 8_000, kep = 6 }", "kep"),
         ("memory = { tokens = 10 }", "memory.tokens"),
         ("memory = { keep = 6 }", "tokens"),
-        ('memory = { tokens = 8_000, model = "nobody:x" }', "nobody"),
+        ('memory = { tokens = 8_000, model = "nowhere:x" }', "nowhere"),
         ('memory = { tokens = 8_000 }\nfunction = "./f.py:run"', "function agent"),
     ],
 )
-def test_a_mistake_in_the_file_is_told(tmp_path: Path, line: str, words: str) -> None:
+def test_an_invalid_memory_table_is_reported(tmp_path: Path, line: str, words: str) -> None:
     (tmp_path / "f.py").write_text("async def run(context): return 'x'\n")
     file = tmp_path / "agents.toml"
     file.write_text(f'[agents.a]\nmodel = "scripted:echo"\n{line}\n')

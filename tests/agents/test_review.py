@@ -1,4 +1,4 @@
-"""A call of which a crash has hidden whether it happened: its class decides, or a person."""
+"""Calls that a crash left unresolved: decided by their tool class, or by a person."""
 
 import uuid
 from typing import Any
@@ -54,12 +54,12 @@ def nothing_made() -> None:
     made.clear()
 
 
-def doubt(run: FakeRunContext, attempt: str, message_id: str = "m") -> UnresolvedCall:
+def unresolved(run: FakeRunContext, attempt: str, message_id: str = "m") -> UnresolvedCall:
     return UnresolvedCall(attempt, run.thread_id, str(uuid.uuid5(run.thread_id, f"{message_id} c1")))
 
 
 async def recovered(name: str, run: FakeRunContext | None = None) -> tuple[FakeRunContext, RunOutcome]:
-    """A run that goes on where a process died in the middle of a call of the tool ``name``."""
+    """Return a run resumed after a process died during a call of the tool ``name``."""
     call = ToolCall(name=name, args={"amount": 4}, id="c1")
     if run is None:
         run = FakeRunContext()
@@ -67,7 +67,7 @@ async def recovered(name: str, run: FakeRunContext | None = None) -> tuple[FakeR
             {MESSAGES: [HumanMessage(content="go", id="h"), AIMessage(content="", id="m", tool_calls=[call])]}
         )
         run.next = ("tools",)
-        run.unresolved_calls = {"c1": [doubt(run, "first attempt")]}
+        run.unresolved_calls = {"c1": [unresolved(run, "first attempt")]}
     agent = ToolLoop("test", ScriptedModel(["The end."]), Toolbox([FunctionTool(f) for f in (pay, put, book)], count))
     return run, await run.play(agent)
 
@@ -80,7 +80,7 @@ def answer_of(run: FakeRunContext) -> ToolMessage:
     return message
 
 
-async def test_an_unsafe_call_is_left_to_a_person() -> None:
+async def test_an_unsafe_call_is_reviewed_by_a_person() -> None:
     _, outcome = await recovered("pay")
     (question,) = outcome.interrupts
     assert question.value["type"] == "tool_review"
@@ -117,7 +117,7 @@ async def test_a_person_may_end_the_run() -> None:
     assert made == []
 
 
-async def test_an_answer_that_says_nothing_clear_is_asked_again() -> None:
+async def test_an_ambiguous_answer_repeats_the_question() -> None:
     run, outcome = await recovered("pay")
     run.answers = {outcome.interrupts[0].id: {"action": "perhaps"}}
     _, again = await recovered("pay", run)
@@ -125,10 +125,10 @@ async def test_an_answer_that_says_nothing_clear_is_asked_again() -> None:
     assert "Answer with an action" in again.interrupts[0].value["problem"]
 
 
-async def test_an_answer_is_good_for_one_attempt() -> None:
+async def test_a_review_applies_to_one_attempt() -> None:
     run, outcome = await recovered("pay")
     run.answers = {outcome.interrupts[0].id: "retry"}
-    run.unresolved_calls = {"c1": [doubt(run, "first attempt"), doubt(run, "second attempt")]}
+    run.unresolved_calls = {"c1": [unresolved(run, "first attempt"), unresolved(run, "second attempt")]}
     _, again = await recovered("pay", run)
     assert again.interrupts[0].id != outcome.interrupts[0].id
     assert made == []
@@ -140,20 +140,20 @@ async def test_an_idempotent_call_runs_again() -> None:
     assert made == ["put 4"]
 
 
-async def test_a_look_up_tells_what_happened() -> None:
+async def test_a_look_up_resolves_the_call() -> None:
     run, _ = await recovered("book")
     assert answer_of(run).content == "it is booked"
     assert made == ["look"]
 
 
-async def test_what_the_look_up_does_not_find_runs_again() -> None:
+async def test_a_call_that_the_look_up_does_not_find_runs_again() -> None:
     made.append("gone")
     run, _ = await recovered("book")
     assert answer_of(run).content == "booked"
     assert made == ["gone", "look", "book 4"]
 
 
-async def test_a_look_up_that_fails_leaves_it_to_a_person() -> None:
+async def test_a_failed_look_up_is_reviewed_by_a_person() -> None:
     made.append("down")
     _, outcome = await recovered("book")
     assert "ConnectionError: no answer" in outcome.interrupts[0].value["problem"]

@@ -1,4 +1,4 @@
-"""The table [store] of the agents file: what is accepted, and the one line that says what is wrong with another."""
+"""The table [store] of the agents file: validation with one-line errors."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def written(folder: Path, text: str) -> str:
     return str(file)
 
 
-def test_what_is_left_out_is_as_above_and_the_longest_prefix_counts(tmp_path: Path) -> None:
+def test_missing_keys_are_inherited_and_the_longest_prefix_wins(tmp_path: Path) -> None:
     store = read(written(tmp_path, GOOD)).store
     assert (store.ttl, store.refresh_on_read) == (60, False)
     indexes = indexes_of(store)
@@ -55,7 +55,7 @@ def test_what_is_left_out_is_as_above_and_the_longest_prefix_counts(tmp_path: Pa
     assert found["docs.plain.x."].fields == ["text"]
 
 
-def test_without_the_table_everything_is_hashed(tmp_path: Path) -> None:
+def test_without_the_table_the_hashing_embedder_is_used(tmp_path: Path) -> None:
     (index,) = indexes_of(read(written(tmp_path, '[agents.a]\nmodel = "scripted:echo"\n')).store)
     assert (index.path, index.fields, index.embedder, index.dimensions) == ("", ["$"], "hashing", 384)
 
@@ -77,9 +77,9 @@ def test_without_the_table_everything_is_hashed(tmp_path: Path) -> None:
         ("[[store.index]]\nfield = []\n", 2, "did you mean 'fields'?"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str, line: int, words: str) -> None:
-    with pytest.raises(StartError) as told:
+def test_an_invalid_store_table_is_reported_in_one_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    with pytest.raises(StartError) as failure:
         read(written(tmp_path, text))
-    assert words in str(told.value)
-    assert f"line {line}" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert words in str(failure.value)
+    assert f"line {line}" in str(failure.value)
+    assert "\n" not in str(failure.value)

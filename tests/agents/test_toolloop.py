@@ -1,4 +1,4 @@
-"""The built-in agent: asks, runs tools side by side, answers; what a tool does wrong is told to the model."""
+"""The built-in agent: model calls, concurrent tools, answers; errors of tools are reported to the model."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ def call(name: str, args: str = "{}", id_: str | None = "c1", index: int = 0) ->
 
 
 class Turns:
-    """A model that plays turns, each a list of events or an error, and keeps what it was asked."""
+    """A model that plays turns, each a list of events or an error, and records its requests."""
 
     vendor = "test"
     name = "turns"
@@ -52,7 +52,7 @@ def agent(model: Model, *functions: Any, **limits: Any) -> ToolLoop:
     return ToolLoop("test", model, Toolbox(tools, lambda *_: None), ToolLoopConfig(limits=RunLimits(**limits)))
 
 
-async def test_it_answers_in_words_and_streams_them() -> None:
+async def test_the_agent_streams_its_answer() -> None:
     run = FakeRunContext()
     outcome = await run.play(agent(Turns([TextDelta("Hel"), TextDelta("lo")])), "hi")
     human, ai = run.messages()
@@ -67,7 +67,7 @@ async def test_it_answers_in_words_and_streams_them() -> None:
     assert outcome.step.next == ()
 
 
-async def test_it_commits_the_models_answer_before_any_tool_starts() -> None:
+async def test_the_models_answer_is_committed_before_any_tool_starts() -> None:
     run = FakeRunContext()
     steps_when_called: list[int] = []
 
@@ -156,7 +156,7 @@ def adds(a: int, b: int = 1) -> int:
         (call("adds", "[1]"), "not a JSON object"),
     ],
 )
-async def test_what_goes_wrong_with_a_call_is_told_to_the_model(asked: ToolCallDelta, words: str) -> None:
+async def test_errors_of_a_call_are_reported_to_the_model(asked: ToolCallDelta, words: str) -> None:
     run = FakeRunContext()
     model = Turns([asked], [TextDelta("I see")])
     await run.play(agent(model, hangs, raises, adds), "go")
@@ -166,7 +166,7 @@ async def test_what_goes_wrong_with_a_call_is_told_to_the_model(asked: ToolCallD
     assert isinstance(model.asked[1].messages[-1], ToolMessage)
 
 
-async def test_calls_without_ids_of_their_own_get_some() -> None:
+async def test_calls_without_unique_ids_get_new_ones() -> None:
     run = FakeRunContext()
     asks = [
         call("adds", '{"a":1}', id_=None),
@@ -179,7 +179,7 @@ async def test_calls_without_ids_of_their_own_get_some() -> None:
     assert len({m.tool_call_id for m in answers}) == 3
 
 
-async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() -> None:
+async def test_after_a_crash_the_tools_run_without_another_model_call() -> None:
     run = FakeRunContext()
     run.next = ("tools",)
     asked = AIMessage(content="", id="m1", tool_calls=[ToolCall(name="adds", args={"a": 4}, id="c1")])
@@ -190,14 +190,14 @@ async def test_it_goes_on_with_the_tools_after_a_crash_without_asking_again() ->
     assert len(model.asked) == 1
 
 
-async def test_notes_of_one_answer_follow_each_other_and_change_the_threads_values() -> None:
+async def test_notes_of_one_answer_run_in_sequence_and_change_the_threads_values() -> None:
     run = FakeRunContext()
     asks = [call("notes", f'{{"action":"add","text":"n{n}"}}', f"c{n}", n) for n in range(3)]
     await run.play(agent(Turns(list(asks), [TextDelta("ok")]), notes), "go")
     assert run.state.get("notes") == ["n0", "n1", "n2"]
 
 
-async def test_a_tool_may_talk_to_its_clients() -> None:
+async def test_a_tool_can_emit_custom_events() -> None:
     async def talk(context: ToolContext, text: str) -> str:
         """Talk."""
         context.emit({"said": text, "by": context.configurable["user"]})
@@ -251,7 +251,7 @@ async def test_a_cancelled_run_cancels_its_tools() -> None:
     assert ended.is_set()
 
 
-async def test_the_scripted_double_drives_it_too() -> None:
+async def test_the_scripted_double_drives_the_loop() -> None:
     run = FakeRunContext()
     await run.play(agent(ScriptedModel(["hello"])), "hi")
     assert run.messages()[-1].content == "hello"
@@ -259,7 +259,7 @@ async def test_the_scripted_double_drives_it_too() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
 @pytest.mark.parametrize("sync", [True, False])
-async def test_a_tool_that_raises_what_is_no_exception_ends_the_run_and_not_the_event_loop(
+async def test_a_base_exception_of_a_tool_ends_the_run_but_not_the_event_loop(
     error: type[BaseException], sync: bool
 ) -> None:
     async def bad() -> str:
@@ -281,7 +281,7 @@ async def test_a_tool_that_raises_what_is_no_exception_ends_the_run_and_not_the_
         await FakeRunContext().play(agent(Turns(list(asks)), good, function), "go")
 
 
-async def test_a_tool_that_raises_leaves_a_line_in_the_log_without_its_words() -> None:
+async def test_a_failing_tool_is_logged_without_its_message() -> None:
     async def pay(card: str) -> str:
         """Pay."""
         raise LookupError(f"no account for {card}")

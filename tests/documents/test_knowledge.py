@@ -184,7 +184,7 @@ async def test_a_restarted_function_searches_once(ours: Tenant, library: Library
     resources = FunctionResources(ScriptedModel(()), Toolbox([], lambda *_: None), store=longterm_of(library))
     tested = FunctionAgent("test", "./test.py:run", run, resources)
     first = Dying()
-    first.tenant_id, first.most = tenant_id_of("ours"), 1
+    first.tenant_id, first.max_steps = tenant_id_of("ours"), 1
     with pytest.raises(Crash):
         await first.play(tested, "go")
     (document,) = (await ours.http.get("/documents")).json()

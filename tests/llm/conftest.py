@@ -1,4 +1,4 @@
-"""A provider on this machine and adapters that ask it, with deadlines short enough to be met in a test."""
+"""A local fake provider and HTTP clients for it, with timeouts short enough for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,14 +17,14 @@ SMALL = SizeLimits(line=64 << 10, total=1 << 20)
 
 @pytest.fixture
 async def provider() -> AsyncIterator[FakeProvider]:
-    """A provider that listens."""
+    """A listening provider."""
     async with FakeProvider() as running:
         yield running
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[HttpClient]:
-    """A client that takes little."""
+    """A client with small size limits."""
     client = HttpClient(ROOMY, SMALL)
     yield client
     await client.aclose()
@@ -32,7 +32,7 @@ async def http() -> AsyncIterator[HttpClient]:
 
 @pytest.fixture
 async def hasty_http() -> AsyncIterator[HttpClient]:
-    """A client that waits little and takes little."""
+    """A client with short timeouts and small size limits."""
     client = HttpClient(SHORT, SMALL)
     yield client
     await client.aclose()
@@ -40,7 +40,7 @@ async def hasty_http() -> AsyncIterator[HttpClient]:
 
 @pytest.fixture
 async def patient_http() -> AsyncIterator[HttpClient]:
-    """A client with the deadlines and caps of the product."""
+    """A client with the production timeouts and size limits."""
     client = HttpClient()
     yield client
     await client.aclose()
@@ -48,11 +48,11 @@ async def patient_http() -> AsyncIterator[HttpClient]:
 
 @pytest.fixture
 def until() -> Until:
-    """Waits until a condition holds; fails after five seconds."""
+    """Wait until a condition holds; fail after five seconds."""
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110  what is waited for has no event
+            while not condition():  # noqa: ASYNC110  the condition has no event
                 await asyncio.sleep(0.005)
 
     return wait

@@ -1,4 +1,4 @@
-"""A provider on this machine: the wires of OpenAI and Anthropic over real sockets, with every fault one can plan.
+"""A fake provider: the APIs of OpenAI and Anthropic over real sockets, with planned faults.
 
     async with FakeProvider() as provider:
         provider.plan(Say(text="Hello", calls=[("clock", "{}")]), Fault.CUT)
@@ -55,7 +55,7 @@ class FakeProvider:
         return f"http://127.0.0.1:{self._port}"
 
     def plan(self, *answers: Answer) -> None:
-        """Answer the next requests for a completion so, in turn."""
+        """Plan the answers of the next completion requests, in order."""
         self._plan.extend(answers)
 
     async def __aenter__(self) -> Self:

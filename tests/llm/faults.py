@@ -1,4 +1,4 @@
-"""What can go wrong between a provider and us, each as a play on an open request."""
+"""Faults of a provider, each implemented on an open request."""
 
 import asyncio
 import enum
@@ -15,7 +15,7 @@ from tests.llm.wires import ANTHROPIC, OPENAI, call_events, closing, opening, te
 
 
 class Fault(enum.Enum):
-    """What can go wrong."""
+    """Every fault."""
 
     HANG_BEFORE_HEADERS = enum.auto()
     HANG_BEFORE_FIRST_TOKEN = enum.auto()
@@ -55,7 +55,7 @@ class Fault(enum.Enum):
 
 
 class Replay(msgspec.Struct, kw_only=True):
-    """Bytes as they are, in pieces of ``piece`` bytes."""
+    """Raw bytes, sent in chunks of ``piece`` bytes."""
 
     data: bytes
     piece: int | None = None
@@ -65,7 +65,7 @@ class Replay(msgspec.Struct, kw_only=True):
 
 
 class Stage:
-    """One open request of ``vendor``'s wire. ``stop`` is set when the provider goes."""
+    """One open request to ``vendor``'s API. ``stop`` is set when the provider shuts down."""
 
     def __init__(self, vendor: str, request: web.Request, stop: asyncio.Event) -> None:
         self.vendor = vendor
@@ -92,13 +92,13 @@ class Stage:
         return response
 
     async def send_part(self, data: bytes) -> web.StreamResponse:
-        """Send the headers and ``data``, and leave the answer open."""
+        """Send the headers and ``data``; leave the answer open."""
         response = await self.begin()
         await response.write(data)
         return response
 
     def cut(self, last: bytes = b"") -> web.Response:
-        """Close the connection, after some bytes of no HTTP if any are given."""
+        """Close the connection, after sending raw bytes if given."""
         transport = self._request.transport
         assert transport is not None
         if last:
@@ -112,7 +112,7 @@ Make = Callable[[str], bytes]
 
 
 def error(vendor: str, status: int, message: str = "no") -> dict[str, Any]:
-    """An error answer in the vendor's words: the arguments of ``json_response``."""
+    """Return an error response in the vendor's format: the arguments of ``json_response``."""
     kinds = {
         400: "invalid_request_error",
         401: "authentication_error",

@@ -1,4 +1,4 @@
-"""The Messages wire: what is sent, and what of an answer is passed over."""
+"""Anthropic's Messages API: request bodies, and parsing of answers."""
 
 from typing import Any
 
@@ -18,9 +18,7 @@ PNG = "iVBORw0KGgo="
 SHOWN = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
 
 
-async def test_kinds_of_events_and_blocks_that_are_not_known_are_passed_over(
-    provider: FakeProvider, http: HttpClient
-) -> None:
+async def test_unknown_events_and_blocks_are_skipped(provider: FakeProvider, http: HttpClient) -> None:
     provider.plan(Replay(data=recorded_stream("anthropic_unknown_kinds")))
     recording = await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
     assert recording.text == "High tide is at noon."
@@ -28,7 +26,7 @@ async def test_kinds_of_events_and_blocks_that_are_not_known_are_passed_over(
     assert recording.finished.usage == Usage(9, 31, 40)
 
 
-async def test_a_call_that_a_gateway_sends_whole_is_understood(provider: FakeProvider, http: HttpClient) -> None:
+async def test_a_call_that_a_gateway_sends_whole_is_parsed(provider: FakeProvider, http: HttpClient) -> None:
     block = b'{"type":"tool_use","id":"t","name":"clock","input":{"zone":"UTC"}}'
     start = b'data: {"type":"content_block_start","index":0,"content_block":' + block + b"}\n\n"
     provider.plan(Replay(data=opening(ANTHROPIC) + start + closing(ANTHROPIC, "tool_use")))
@@ -36,7 +34,7 @@ async def test_a_call_that_a_gateway_sends_whole_is_understood(provider: FakePro
     assert recording.calls == [("t", "clock", '{"zone":"UTC"}')]
 
 
-async def test_two_calls_at_one_place_are_a_broken_answer(provider: FakeProvider, http: HttpClient) -> None:
+async def test_two_calls_with_one_index_are_an_invalid_answer(provider: FakeProvider, http: HttpClient) -> None:
     block = b'{"type":"tool_use","id":"t","name":"clock","input":{}}'
     start = b'data: {"type":"content_block_start","index":0,"content_block":' + block + b"}\n\n"
     provider.plan(Replay(data=opening(ANTHROPIC) + start + start + closing(ANTHROPIC, "tool_use")))
@@ -67,7 +65,7 @@ async def test_models_are_listed(provider: FakeProvider, http: HttpClient) -> No
     assert await model.list_models() == ["text-embed-1", "tiny-chat", "large-chat"]
 
 
-def test_the_request_says_what_it_is_asked_to() -> None:
+def test_the_request_body_has_all_settings() -> None:
     request = ask("hi", instructions="Be brief.", tools=[CLOCK], temperature=0.2, model_settings={"top_k": 3})
     assert body_of("claude-sonnet-4-5", request, anthropic_profile("claude-sonnet-4-5")) == {
         "model": "claude-sonnet-4-5",
@@ -82,10 +80,10 @@ def test_the_request_says_what_it_is_asked_to() -> None:
 
 
 @pytest.mark.parametrize(
-    "model, most", [("claude-3-haiku", 4096), ("claude-3-5-haiku-latest", 8192), ("claude-opus-4-1", 32_000)]
+    "model, max_tokens", [("claude-3-haiku", 4096), ("claude-3-5-haiku-latest", 8192), ("claude-opus-4-1", 32_000)]
 )
-def test_each_model_gets_a_limit_it_takes(model: str, most: int) -> None:
-    assert body_of(model, ask(), anthropic_profile(model))["max_tokens"] == most
+def test_each_model_gets_a_supported_token_limit(model: str, max_tokens: int) -> None:
+    assert body_of(model, ask(), anthropic_profile(model))["max_tokens"] == max_tokens
     assert body_of(model, ask(max_tokens=7), anthropic_profile(model))["max_tokens"] == 7
 
 
@@ -98,7 +96,7 @@ def test_system_messages_join_the_instructions() -> None:
     assert len(body["messages"]) == 1
 
 
-def test_neighbours_of_one_role_are_one_turn_and_tools_answer_in_the_users() -> None:
+def test_consecutive_messages_of_one_role_are_merged_and_tools_answer_as_user() -> None:
     turns = turns_of(
         [
             HumanMessage(content="time?"),
@@ -150,7 +148,7 @@ def test_neighbours_of_one_role_are_one_turn_and_tools_answer_in_the_users() -> 
         {"type": "image", "base64": PNG, "mime_type": "image/png"},
     ],
 )
-def test_an_image_in_any_shape_reaches_the_wire_in_its_own(block: dict[str, Any]) -> None:
+def test_images_are_converted_to_the_apis_format(block: dict[str, Any]) -> None:
     said = HumanMessage(content=[{"type": "text", "text": "what is it?"}, block])
     answered = ToolMessage(content=[block], tool_call_id="a")
     content = turns_of([said, answered])[0]["content"]
@@ -158,7 +156,7 @@ def test_an_image_in_any_shape_reaches_the_wire_in_its_own(block: dict[str, Any]
     assert content[2]["content"] == [SHOWN]
 
 
-def test_addresses_of_images_and_other_blocks_pass_through() -> None:
+def test_image_urls_and_other_blocks_pass_through() -> None:
     blocks: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
         {"type": "document", "source": {"type": "url", "url": "https://example.org/a.pdf"}},

@@ -1,4 +1,4 @@
-"""A breaker opens for the tenant and the provider key that saw the failures, and for all only in an outage."""
+"""Breakers open per tenant and provider key, and for all tenants only in an outage."""
 
 from collections.abc import AsyncIterator
 
@@ -26,7 +26,7 @@ PROVOKED = [
     Fault.DRIP_TOKENS,
     Fault.BAD_REQUEST,
 ]
-"""What a prompt can bring about."""
+"""Faults that a prompt can provoke."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def hasty() -> AsyncIterator[HttpClient]:
 
 
 class Desk:
-    """One vendor, asked by tenants, each call once."""
+    """One vendor, called by tenants without retries."""
 
     def __init__(self, http: HttpClient, provider: FakeProvider, vendor: str = OPENAI) -> None:
         self.vendor = Vendor(vendor)
@@ -90,7 +90,7 @@ async def test_a_refusal_inside_a_stream_opens_no_breaker(provider: FakeProvider
 
 
 @pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.HANG_BEFORE_HEADERS, Fault.HTML])
-async def test_failures_of_several_tenants_in_a_row_are_an_outage_for_all(
+async def test_consecutive_failures_of_several_tenants_are_an_outage(
     provider: FakeProvider, hasty: HttpClient, fault: Fault
 ) -> None:
     desk = Desk(hasty, provider)
@@ -102,17 +102,15 @@ async def test_failures_of_several_tenants_in_a_row_are_an_outage_for_all(
     assert len(provider.requests) == asked
 
 
-async def test_failures_of_one_tenant_alone_are_no_outage_however_many(
-    provider: FakeProvider, http: HttpClient
-) -> None:
+async def test_failures_of_one_tenant_alone_are_never_an_outage(provider: FakeProvider, http: HttpClient) -> None:
     desk = Desk(http, provider)
     failure = ModelUnavailable("down", vendor=OPENAI)
-    for number in range(100):  # by other keys, whose breakers are closed
+    for number in range(100):  # with other keys, whose breakers are closed
         desk.vendor.begin(FailureScope("hostile", str(number))).failed(failure)
     assert (await desk.ask("innocent")).text == "Hello there"
 
 
-async def test_one_success_between_them_says_that_the_provider_is_there() -> None:
+async def test_one_success_resets_the_outage_count() -> None:
     vendor = Vendor(OPENAI)
     failure = ModelUnavailable("down", vendor=OPENAI)
     for _ in range(3):
@@ -140,7 +138,7 @@ async def test_another_provider_key_has_a_breaker_of_its_own(provider: FakeProvi
     assert (await desk.ask("ours")).text == "Hello there"
 
 
-async def test_retries_of_one_tenant_use_up_no_other_s(provider: FakeProvider) -> None:
+async def test_retries_of_one_tenant_do_not_use_the_budget_of_another(provider: FakeProvider) -> None:
     vendor = Vendor(OPENAI)
     greedy, other = vendor.circuit(FailureScope("greedy")).budget, vendor.circuit(FailureScope("other")).budget
     while greedy.take():

@@ -1,4 +1,4 @@
-"""What every model promises, whoever is behind it: the port's rules, over recorded streams and over the double."""
+"""Conformance suite of the model port, for recorded streams of every vendor and for the scripted double."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def vendor(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def play(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> Cast:
-    """Makes a model that gives the named answer; ``piece``: over a connection that carries so many bytes at once."""
+    """Build a model that gives the named answer; ``piece``: size of the network chunks in bytes."""
 
     def cast_it(name: str, piece: int | None = None) -> Model:
         if vendor == "scripted":
@@ -62,7 +62,7 @@ def play(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> Cast:
 
 
 @pytest.mark.parametrize("piece", [None, 1, 7, 64])
-async def test_text_arrives_whole_however_the_network_cuts_it(play: Cast, piece: int | None) -> None:
+async def test_text_arrives_whole_however_the_network_splits_it(play: Cast, piece: int | None) -> None:
     recording = await record_events(play("text", piece))
     assert recording.finished.reason == "stop"
     assert recording.text == HARBOUR
@@ -93,13 +93,13 @@ async def test_the_first_piece_of_a_call_names_it_and_indexes_are_dense(play: Ca
     assert seen == [0, 1]
 
 
-async def test_reasoning_is_told_apart_from_the_answer(play: Cast) -> None:
+async def test_reasoning_is_separate_from_the_answer(play: Cast) -> None:
     recording = await record_events(play("thinking"))
     assert (recording.reasoning.rstrip("."), recording.text) == ("Seven is prime, nine is not", "7 is the one.")
 
 
 @pytest.mark.parametrize("name", ["text", "tools", "thinking"])
-async def test_the_last_event_and_only_it_is_finished_and_names_who_spoke(play: Cast, vendor: str, name: str) -> None:
+async def test_only_the_last_event_is_finished_and_names_the_model(play: Cast, vendor: str, name: str) -> None:
     recording = await record_events(play(name))
     assert [isinstance(event, Finished) for event in recording.events].count(True) == 1
     assert (recording.finished.vendor, recording.finished.model) == (vendor, "tiny-chat")
@@ -122,7 +122,7 @@ async def test_an_answer_can_be_left_early(play: Cast) -> None:
     assert len(recording.events) == 1
 
 
-async def test_a_failure_is_an_error_of_the_tree(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> None:
+async def test_a_failure_is_a_typed_error(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> None:
     provider.plan(Fault.SERVER_ERROR)
     model: Model = ScriptedModel([[ModelUnavailable("it is down")]])
     if vendor != "scripted":
@@ -133,7 +133,7 @@ async def test_a_failure_is_an_error_of_the_tree(vendor: str, provider: FakeProv
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS, indirect=True)
-async def test_calls_at_the_same_time_do_not_mix(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> None:
+async def test_concurrent_calls_do_not_mix(vendor: str, provider: FakeProvider, patient_http: HttpClient) -> None:
     texts = [f"answer {number} " * (number + 1) for number in range(20)]
     model = adapter(vendor, patient_http, endpoint(provider, vendor))
     provider.plan(*(Say(text=text, piece=17) for text in texts))

@@ -1,4 +1,4 @@
-"""Retries with a budget, the next model where one fails, and a breaker for each vendor."""
+"""Retries with a budget, fallback models, and a breaker for each vendor."""
 
 import asyncio
 from contextlib import aclosing
@@ -24,7 +24,7 @@ RETRYABLE = [ModelUnavailable, ModelTimeout, ModelProtocol, ModelRateLimited]
 
 
 class Time:
-    """A clock that only pauses move."""
+    """A clock that only advances by sleeping."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -48,7 +48,7 @@ def fail(kind: type[ModelError] = ModelUnavailable, times: int = 1, **rest: Any)
 
 
 def chain(time: Time, *models: ScriptedModel, rules: RetryRules = RetryRules()) -> FailoverModel:
-    """``models``, each of a vendor of its own; the drawn pause is always the max_delay."""
+    """Chain ``models`` of different vendors; the backoff is always the maximum."""
     links = [ModelLink(model, Vendor(model.vendor, time)) for model in models]
     return FailoverModel(links, rules, clock=time, sleep=time.sleep, draw=lambda: 1.0)
 
@@ -62,7 +62,7 @@ def second(*turns: ScriptTurn) -> ScriptedModel:
 
 
 @pytest.mark.parametrize("kind", RETRYABLE)
-async def test_what_another_try_may_mend_is_tried_again(time: Time, kind: type[ModelError]) -> None:
+async def test_retryable_errors_are_retried(time: Time, kind: type[ModelError]) -> None:
     model = first(*fail(kind, 2), "Hello")
     recording = await record_events(chain(time, model))
     assert recording.text == "Hello"
@@ -70,7 +70,7 @@ async def test_what_another_try_may_mend_is_tried_again(time: Time, kind: type[M
     assert time.pauses == [0.5, 1.0]
 
 
-async def test_after_three_tries_the_error_is_the_callers(time: Time) -> None:
+async def test_after_three_tries_the_error_is_raised(time: Time) -> None:
     model = first(*fail(times=5))
     recording = await record_events(chain(time, model))
     assert type(recording.error) is ModelUnavailable
@@ -78,7 +78,7 @@ async def test_after_three_tries_the_error_is_the_callers(time: Time) -> None:
     assert len(model.requests) == 3
 
 
-async def test_a_pause_is_drawn_between_nothing_and_its_bound() -> None:
+async def test_backoff_has_full_jitter() -> None:
     clock = Time()
     rules = RetryRules(tries=6, max_delay=2.0)
     links = [ModelLink(first(*fail(times=5), "Hello"), Vendor("first", clock, BreakerRules(consecutive=9)))]
@@ -86,13 +86,13 @@ async def test_a_pause_is_drawn_between_nothing_and_its_bound() -> None:
     assert clock.pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
-async def test_retry_after_is_waited_for(time: Time) -> None:
+async def test_retry_after_is_honoured(time: Time) -> None:
     recording = await record_events(chain(time, first(*fail(ModelRateLimited, retry_after=7.0), "Hello")))
     assert recording.text == "Hello"
     assert time.pauses == [7.5]
 
 
-async def test_a_retry_after_beyond_patience_is_not(time: Time) -> None:
+async def test_a_retry_after_above_the_limit_is_not_honoured(time: Time) -> None:
     model = first(*fail(ModelRateLimited, retry_after=3600.0))
     recording = await record_events(chain(time, model))
     assert isinstance(recording.error, ModelRateLimited)
@@ -100,7 +100,7 @@ async def test_a_retry_after_beyond_patience_is_not(time: Time) -> None:
     assert time.pauses == []
 
 
-async def test_no_try_begins_after_the_patience_is_over(time: Time) -> None:
+async def test_no_try_starts_after_max_wait(time: Time) -> None:
     class Slow(ScriptedModel):
         def stream(self, request: Any) -> Any:
             time.now += 60.0
@@ -113,7 +113,7 @@ async def test_no_try_begins_after_the_patience_is_over(time: Time) -> None:
 
 
 @pytest.mark.parametrize("kind", [ModelRejected, ModelCredentials])
-async def test_a_request_or_key_at_fault_is_not_tried_again(time: Time, kind: type[ModelError]) -> None:
+async def test_an_invalid_request_or_key_is_not_retried(time: Time, kind: type[ModelError]) -> None:
     model = first(*fail(kind), "Hello")
     recording = await record_events(chain(time, model))
     assert type(recording.error) is kind
@@ -121,7 +121,7 @@ async def test_a_request_or_key_at_fault_is_not_tried_again(time: Time, kind: ty
 
 
 @pytest.mark.parametrize("kind", [*RETRYABLE, ModelCredentials])
-async def test_the_next_model_answers_where_one_fails(time: Time, kind: type[ModelError]) -> None:
+async def test_the_next_model_answers_if_one_fails(time: Time, kind: type[ModelError]) -> None:
     model = chain(time, first(*fail(kind, 3)), second("Hello"))
     recording = await record_events(model)
     assert recording.text == "Hello"
@@ -129,14 +129,14 @@ async def test_the_next_model_answers_where_one_fails(time: Time, kind: type[Mod
     assert (model.vendor, model.name) == ("first", "one")
 
 
-async def test_a_rejected_request_is_not_handed_on(time: Time) -> None:
+async def test_a_rejected_request_is_not_passed_to_the_fallback(time: Time) -> None:
     other = second("Hello")
     recording = await record_events(chain(time, first(*fail(ModelRejected)), other))
     assert type(recording.error) is ModelRejected
     assert other.requests == []
 
 
-async def test_when_all_fail_the_first_ones_error_tells_of_the_others(time: Time) -> None:
+async def test_if_all_fail_the_primary_error_includes_the_others(time: Time) -> None:
     recording = await record_events(
         chain(time, first(*fail(times=3)), second([ModelCredentials("the key is refused")]))
     )
@@ -145,7 +145,7 @@ async def test_when_all_fail_the_first_ones_error_tells_of_the_others(time: Time
 
 
 @pytest.mark.parametrize("kind", RETRYABLE)
-async def test_after_the_first_event_a_failure_is_raised_as_it_is(time: Time, kind: type[ModelError]) -> None:
+async def test_a_failure_after_the_first_event_is_raised_unchanged(time: Time, kind: type[ModelError]) -> None:
     model, other = first(["Hel", kind("it failed")], "Hello"), second("Hello")
     recording = await record_events(chain(time, model, other))
     assert recording.text == "Hel"
@@ -153,7 +153,7 @@ async def test_after_the_first_event_a_failure_is_raised_as_it_is(time: Time, ki
     assert (len(model.requests), other.requests) == (1, [])
 
 
-async def test_retries_are_a_fifth_of_the_traffic_at_most_when_a_provider_is_in_trouble(time: Time) -> None:
+async def test_retries_are_at_most_a_fifth_of_the_traffic_during_an_outage(time: Time) -> None:
     calls = 1000
     model = first(*fail(ModelRateLimited, calls * 3))
     failing = chain(time, model, rules=RetryRules(base=0.0))
@@ -163,7 +163,7 @@ async def test_retries_are_a_fifth_of_the_traffic_at_most_when_a_provider_is_in_
     assert calls * 0.15 < retries <= calls * 0.2 + 10
 
 
-async def test_time_fills_the_budget_of_a_quiet_server(time: Time) -> None:
+async def test_time_refills_the_budget_of_an_idle_server(time: Time) -> None:
     model = first(*fail(ModelRateLimited, 3000))
     failing = chain(time, model, rules=RetryRules(base=0.0))
     for _ in range(20):
@@ -174,7 +174,7 @@ async def test_time_fills_the_budget_of_a_quiet_server(time: Time) -> None:
     assert len(model.requests) == asked + 3
 
 
-async def test_the_breaker_opens_after_failures_in_a_row_and_then_nobody_is_asked(time: Time) -> None:
+async def test_the_breaker_opens_after_consecutive_failures_and_blocks_calls(time: Time) -> None:
     model = first(*fail(times=5), "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
@@ -188,7 +188,7 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_then_nobody_is_aske
     assert recording.error.retry_after == 15.0
 
 
-async def test_while_the_breaker_is_open_the_next_model_answers_at_once(time: Time) -> None:
+async def test_while_the_breaker_is_open_the_next_model_answers_immediately(time: Time) -> None:
     model, other = first(*fail(times=5)), second(*["Hello"] * 6)
     failing = chain(time, model, other, rules=RetryRules(tries=1))
     for _ in range(6):
@@ -196,7 +196,7 @@ async def test_while_the_breaker_is_open_the_next_model_answers_at_once(time: Ti
     assert len(model.requests) == 5
 
 
-async def test_after_its_time_one_call_probes_and_closes_the_breaker(time: Time) -> None:
+async def test_after_the_open_time_one_probe_closes_the_breaker(time: Time) -> None:
     gate = asyncio.Event()
     model = first(*fail(times=5), [gate, "Hello"], "again")
     failing = chain(time, model, rules=RetryRules(tries=1))
@@ -211,7 +211,7 @@ async def test_after_its_time_one_call_probes_and_closes_the_breaker(time: Time)
     assert (await record_events(failing)).text == "again"
 
 
-async def test_a_failed_probe_opens_the_breaker_for_another_time(time: Time) -> None:
+async def test_a_failed_probe_opens_the_breaker_again(time: Time) -> None:
     model = first(*fail(times=6), "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
@@ -225,7 +225,7 @@ async def test_a_failed_probe_opens_the_breaker_for_another_time(time: Time) -> 
     assert (await record_events(failing)).text == "Hello"
 
 
-async def test_a_probe_that_is_left_leaves_its_place_to_the_next(time: Time) -> None:
+async def test_an_abandoned_probe_allows_the_next_one(time: Time) -> None:
     model = first(*fail(times=5), ["Hel", "lo"], "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(5):
@@ -244,7 +244,7 @@ async def test_the_breaker_also_opens_when_half_of_the_calls_fail(time: Time) ->
 
 
 @pytest.mark.parametrize("kind", [ModelRateLimited, ModelCredentials, ModelRejected])
-async def test_limits_keys_and_bad_requests_do_not_open_the_breaker(time: Time, kind: type[ModelError]) -> None:
+async def test_rate_limits_keys_and_bad_requests_do_not_open_the_breaker(time: Time, kind: type[ModelError]) -> None:
     model = first(*fail(kind, 30), "Hello")
     failing = chain(time, model, rules=RetryRules(tries=1))
     for _ in range(30):
@@ -277,7 +277,7 @@ async def test_leaving_early_closes_the_models_stream(time: Time) -> None:
     assert closed.is_set()
 
 
-async def test_an_observation_tells_how_the_vendor_did_last(time: Time) -> None:
+async def test_an_observation_reports_the_vendors_last_call(time: Time) -> None:
     vendor = Vendor("first", time)
     model = FailoverModel([ModelLink(first("Hello", *fail(ModelTimeout)), vendor)], RetryRules(tries=1), clock=time)
     assert vendor.observation.status == "unknown"

@@ -1,4 +1,4 @@
-"""The HTTP client: what it sends, what it refuses, and what it keeps open."""
+"""The HTTP client: requests, rejected responses, and connection reuse."""
 
 import asyncio
 from contextlib import aclosing
@@ -25,7 +25,7 @@ async def test_a_request_asks_for_no_encoding_and_carries_its_key(provider: Fake
     assert "Cookie" not in headers
 
 
-async def test_each_vendor_gets_its_key_where_it_looks_for_it(provider: FakeProvider, http: HttpClient) -> None:
+async def test_each_vendor_gets_its_key_in_its_own_header(provider: FakeProvider, http: HttpClient) -> None:
     await record_events(adapter(ANTHROPIC, http, endpoint(provider, ANTHROPIC)))
     headers = provider.requests[0].headers
     assert headers["x-api-key"] == KEY
@@ -48,7 +48,7 @@ async def test_proxies_of_the_environment_are_not_used(
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_an_answer_read_to_its_end_gives_its_connection_back(
+async def test_an_answer_read_to_its_end_returns_its_connection(
     provider: FakeProvider, http: HttpClient, vendor: str
 ) -> None:
     model = adapter(vendor, http, endpoint(provider, vendor))
@@ -67,7 +67,7 @@ async def test_a_large_conversation_is_sent_whole(
     assert text in str(provider.requests[0].body["messages"])
 
 
-async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider: FakeProvider) -> None:
+async def test_an_endless_answer_hits_the_total_timeout(provider: FakeProvider) -> None:
     provider.plan(Fault.HUGE_TOTAL)
     client = HttpClient(ModelTimeouts(total=0.3), SizeLimits(total=1 << 40))
     began = asyncio.get_running_loop().time()
@@ -77,14 +77,14 @@ async def test_a_provider_that_always_has_more_meets_the_total_deadline(provider
     await client.aclose()
 
 
-async def test_the_time_that_the_reader_takes_is_not_the_providers(provider: FakeProvider, until: Until) -> None:
+async def test_time_spent_by_the_reader_does_not_count_as_a_gap(provider: FakeProvider, until: Until) -> None:
     client, time = HttpClient(ModelTimeouts(gap=0.3)), asyncio.get_running_loop().time
     texts = 0
     async with aclosing(cast("Any", adapter(OPENAI, client, endpoint(provider, OPENAI)).stream(ask()))) as events:
         async for _ in events:
             texts += 1
             began = time()
-            await until(lambda: time() - began > 2 * 0.3)  # noqa: B023  it is waited for before the next one begins
+            await until(lambda: time() - began > 2 * 0.3)  # noqa: B023  awaited before the next iteration
     assert texts == 3
     await client.aclose()
 
@@ -107,7 +107,7 @@ async def test_closing_the_client_ends_its_streams_with_a_typed_error(provider: 
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_a_refused_key_gives_way_to_the_spare_one_for_good(
+async def test_after_a_rejected_key_the_spare_key_is_used_permanently(
     provider: FakeProvider, http: HttpClient, vendor: str
 ) -> None:
     provider.refused_keys = {KEY}
@@ -119,7 +119,7 @@ async def test_a_refused_key_gives_way_to_the_spare_one_for_good(
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_with_both_keys_refused_each_is_tried_once(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
+async def test_two_rejected_keys_are_tried_once_each(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
     provider.refused_keys = {KEY, "sk-second-8"}
     recording = await record_events(adapter(vendor, http, endpoint(provider, vendor, spare="sk-second-8")))
     assert type(recording.error) is ModelCredentials

@@ -1,4 +1,4 @@
-"""The Chat Completions wire: what is sent, and the habits of servers that call themselves compatible."""
+"""The Chat Completions API: request bodies, and deviations of compatible servers."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ async def replay(provider: FakeProvider, http: HttpClient, name: str) -> Any:
     return await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
 
 
-async def test_calls_without_index_or_id_and_with_arguments_as_an_object_are_understood(
+async def test_calls_without_index_or_id_and_with_object_arguments_are_parsed(
     provider: FakeProvider, http: HttpClient
 ) -> None:
     recording = await replay(provider, http, "calls_whole")
@@ -50,7 +50,7 @@ async def test_calls_without_index_or_id_and_with_arguments_as_an_object_are_und
     assert usage.input_token_details == {ESTIMATED: usage.input_tokens}, "the server reports no usage"
 
 
-async def test_calls_that_all_have_index_0_are_told_apart_by_their_ids(
+async def test_calls_with_the_same_index_are_distinguished_by_their_ids(
     provider: FakeProvider, http: HttpClient
 ) -> None:
     """The answer also ends without [DONE] and has lines ended by CR LF."""
@@ -59,7 +59,7 @@ async def test_calls_that_all_have_index_0_are_told_apart_by_their_ids(
     assert recording.finished.usage == Usage(60, 20, 80)
 
 
-async def test_a_call_whose_name_comes_late_begins_with_its_name(provider: FakeProvider, http: HttpClient) -> None:
+async def test_a_call_with_a_late_name_starts_with_its_name(provider: FakeProvider, http: HttpClient) -> None:
     recording = await replay(provider, http, "calls_named_late")
     first = next(event for event in recording.events if isinstance(event, ToolCallDelta))
     assert first == ToolCallDelta(0, "chatcmpl-tool-9a", "calculator", '{"expression":')
@@ -84,7 +84,7 @@ async def test_the_reason_is_one_of_ours_or_the_providers_own_printable_word(
     assert recording.finished.reason == reason
 
 
-async def test_counts_that_make_no_sense_are_estimated_instead(provider: FakeProvider, http: HttpClient) -> None:
+async def test_invalid_token_counts_are_replaced_by_estimates(provider: FakeProvider, http: HttpClient) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":null}}\n\n'
     provider.plan(Replay(data=opening(OPENAI) + usage + closing(OPENAI).replace(b'"usage"', b'"no_usage"')))
     recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)))
@@ -94,9 +94,7 @@ async def test_counts_that_make_no_sense_are_estimated_instead(provider: FakePro
     assert estimated.input_tokens > 0
 
 
-async def test_a_parameter_that_a_server_refuses_is_left_out_from_then_on(
-    provider: FakeProvider, http: HttpClient
-) -> None:
+async def test_a_rejected_parameter_is_omitted_from_then_on(provider: FakeProvider, http: HttpClient) -> None:
     provider.refused_fields = {"stream_options", "max_tokens", "temperature"}
     model = adapter(OPENAI, http, endpoint(provider, OPENAI))
     recording = await record_events(model, ask(max_tokens=50, temperature=0.5))
@@ -109,7 +107,7 @@ async def test_a_parameter_that_a_server_refuses_is_left_out_from_then_on(
     assert not {"stream_options", "max_tokens", "temperature"} & last.keys()
 
 
-async def test_a_server_that_refuses_every_form_of_a_parameter_is_not_asked_for_ever(
+async def test_a_server_that_rejects_every_form_of_a_parameter_is_not_retried_forever(
     provider: FakeProvider, http: HttpClient
 ) -> None:
     provider.refused_fields = {"max_tokens", "max_completion_tokens"}
@@ -118,14 +116,14 @@ async def test_a_server_that_refuses_every_form_of_a_parameter_is_not_asked_for_
     assert len(provider.requests) == 4
 
 
-async def test_other_refusals_are_not_asked_again(provider: FakeProvider, http: HttpClient) -> None:
+async def test_other_rejections_are_not_retried(provider: FakeProvider, http: HttpClient) -> None:
     provider.plan(Fault.BAD_REQUEST)
     recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(max_tokens=50))
     assert type(recording.error) is ModelRejected
     assert len(provider.requests) == 1
 
 
-async def test_auto_takes_the_first_listed_model_that_can_talk(provider: FakeProvider, http: HttpClient) -> None:
+async def test_auto_selects_the_first_listed_chat_model(provider: FakeProvider, http: HttpClient) -> None:
     model = adapter(OPENAI, http, endpoint(provider, OPENAI), "auto")
     recording = await record_events(model)
     assert recording.finished.model == "tiny-chat"
@@ -134,20 +132,20 @@ async def test_auto_takes_the_first_listed_model_that_can_talk(provider: FakePro
     assert [asked.path for asked in provider.requests].count("/v1/models") == 1
 
 
-async def test_auto_prefers_openais_default_model_where_it_is_listed(provider: FakeProvider, http: HttpClient) -> None:
+async def test_auto_prefers_openais_default_model_if_listed(provider: FakeProvider, http: HttpClient) -> None:
     provider.models.append("gpt-5-mini")
     recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
     assert recording.finished.model == "gpt-5-mini"
 
 
-async def test_a_server_without_a_model_that_can_talk_is_told_of(provider: FakeProvider, http: HttpClient) -> None:
+async def test_a_server_without_a_chat_model_is_an_error(provider: FakeProvider, http: HttpClient) -> None:
     provider.models = ["text-embed-1"]
     recording = await record_events(adapter(OPENAI, http, endpoint(provider, OPENAI), "auto"))
     assert type(recording.error) is ModelRejected
     assert str(recording.error) == "openai lists no chat model"
 
 
-async def test_settings_that_are_no_json_are_a_rejected_request(provider: FakeProvider, http: HttpClient) -> None:
+async def test_settings_without_a_json_form_are_a_rejected_request(provider: FakeProvider, http: HttpClient) -> None:
     recording = await record_events(
         adapter(OPENAI, http, endpoint(provider, OPENAI)), ask(model_settings={"seed": object()})
     )
@@ -155,7 +153,7 @@ async def test_settings_that_are_no_json_are_a_rejected_request(provider: FakePr
     assert provider.requests == []
 
 
-def test_the_request_says_what_it_is_asked_to() -> None:
+def test_the_request_body_has_all_settings() -> None:
     request = ask("hi", instructions="Be brief.", tools=[CLOCK], max_tokens=9, model_settings={"seed": 1, "n": 3})
     assert body_of("m", request, OpenAIProfile()) == {
         "model": "m",
@@ -223,7 +221,7 @@ def test_a_conversation_with_tools_keeps_calls_and_answers_together() -> None:
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
     ],
 )
-def test_an_image_in_any_shape_reaches_the_wire_in_its_own(block: dict[str, Any]) -> None:
+def test_images_are_converted_to_the_apis_format(block: dict[str, Any]) -> None:
     message = HumanMessage(content=[{"type": "text", "text": "what is it?", "id": "x"}, block])
     assert messages_of("", [message])[0]["content"] == [{"type": "text", "text": "what is it?"}, SHOWN]
 
@@ -241,7 +239,7 @@ def test_an_images_address_and_detail_pass_through() -> None:
     ]
 
 
-def test_images_that_tools_answered_with_follow_the_tools_answers() -> None:
+def test_images_of_tool_answers_follow_in_a_user_message() -> None:
     picture = ToolMessage(content=[{"type": "text", "text": "a map"}, SHOWN], tool_call_id="a")
     turns = messages_of("", [picture, ToolMessage(content="noon", tool_call_id="b"), HumanMessage(content="ah")])
     assert [turn["role"] for turn in turns] == ["tool", "tool", "user", "user"]
@@ -259,7 +257,7 @@ def test_images_that_tools_answered_with_follow_the_tools_answers() -> None:
         ("http://localhost:11434/v1", "gpt-5-mini", "max_tokens", True),
     ],
 )
-def test_each_model_is_asked_in_the_words_it_takes(url: str, model: str, limit: str, temperature: bool) -> None:
+def test_each_model_gets_its_supported_parameters(url: str, model: str, limit: str, temperature: bool) -> None:
     request = ModelRequest(messages=[], max_tokens=5, temperature=0.1)
     body = body_of(model, request, openai_profile(url, model))
     assert body[limit] == 5

@@ -1,4 +1,4 @@
-"""Whatever a provider does, the caller gets a typed error in bounded time, and the error tells no secret."""
+"""Every provider fault becomes a typed error in bounded time, without secrets."""
 
 import asyncio
 import json
@@ -64,10 +64,10 @@ ANSWERS = {
     Fault.DUPLICATE_CALLS,
     Fault.BROKEN_ARGUMENTS,
 }
-"""What the adapter lets pass: whole answers, whose sense is the agent's business."""
+"""Faults that the adapter passes on as complete answers, for the agent to handle."""
 
 BOUND = ROOMY.total
-"""Seconds that any fault may take."""
+"""Time limit of any fault, in seconds."""
 
 
 async def meet(provider: FakeProvider, http: HttpClient, vendor: str, fault: Fault | Replay) -> Recording:
@@ -82,7 +82,7 @@ def test_every_fault_has_its_expectation() -> None:
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
 @pytest.mark.parametrize("fault", EXPECTED, ids=lambda fault: fault.name)
-async def test_every_fault_becomes_its_typed_error_in_bounded_time_and_tells_no_secret(
+async def test_every_fault_is_a_typed_error_in_bounded_time_without_secrets(
     provider: FakeProvider, http: HttpClient, hasty_http: HttpClient, vendor: str, fault: Fault
 ) -> None:
     """No key, prompt, address or bytes of the provider; one printable line."""
@@ -101,14 +101,14 @@ async def test_every_fault_becomes_its_typed_error_in_bounded_time_and_tells_no_
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_retry_after_is_handed_on(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
+async def test_retry_after_is_passed_on(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
     recording = await meet(provider, http, vendor, Fault.RATE_LIMITED)
     assert isinstance(recording.error, ModelRateLimited)
     assert recording.error.retry_after == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_what_came_before_the_failure_was_heard(
+async def test_events_before_the_failure_are_delivered(
     provider: FakeProvider, http: HttpClient, hasty_http: HttpClient, vendor: str
 ) -> None:
     assert (await meet(provider, http, vendor, Fault.BAD_JSON)).events == []
@@ -117,7 +117,7 @@ async def test_what_came_before_the_failure_was_heard(
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_an_answer_that_told_why_it_stopped_counts_even_if_its_end_never_comes(
+async def test_an_answer_with_a_finish_reason_is_complete_without_its_end(
     provider: FakeProvider, hasty_http: HttpClient, vendor: str
 ) -> None:
     recording = await meet(provider, hasty_http, vendor, Fault.HANG_AFTER_THE_REASON)
@@ -126,9 +126,7 @@ async def test_an_answer_that_told_why_it_stopped_counts_even_if_its_end_never_c
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_two_calls_with_one_id_get_ids_of_their_own(
-    provider: FakeProvider, http: HttpClient, vendor: str
-) -> None:
+async def test_two_calls_with_one_id_get_unique_ids(provider: FakeProvider, http: HttpClient, vendor: str) -> None:
     recording = await meet(provider, http, vendor, Fault.DUPLICATE_CALLS)
     assert recording.finished.reason == "tool_calls"
     first, second = recording.calls
@@ -137,7 +135,7 @@ async def test_two_calls_with_one_id_get_ids_of_their_own(
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_calls_of_unknown_tools_and_broken_arguments_reach_the_agent_as_they_are(
+async def test_unknown_tools_and_invalid_arguments_reach_the_agent_unchanged(
     provider: FakeProvider, http: HttpClient, vendor: str
 ) -> None:
     assert (await meet(provider, http, vendor, Fault.UNKNOWN_CALL)).calls == [("call_1", "no_such_tool", "{}")]
@@ -145,7 +143,7 @@ async def test_calls_of_unknown_tools_and_broken_arguments_reach_the_agent_as_th
 
 
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_json_nested_too_deep_is_a_broken_answer(
+async def test_deeply_nested_json_is_an_invalid_answer(
     provider: FakeProvider, patient_http: HttpClient, vendor: str
 ) -> None:
     recording = await meet(provider, patient_http, vendor, Fault.DEEP_JSON)
@@ -164,7 +162,7 @@ async def test_json_nested_too_deep_is_a_broken_answer(
     ],
 )
 @pytest.mark.parametrize("vendor", HTTP_VENDORS)
-async def test_an_error_inside_a_stream_is_told_by_its_type(
+async def test_an_error_inside_a_stream_is_classified_by_its_type(
     provider: FakeProvider, http: HttpClient, vendor: str, kind: str, expected: type[ModelError]
 ) -> None:
     body = json.dumps({"type": "error", "error": {"type": kind, "message": "no"}}).encode()
@@ -172,9 +170,7 @@ async def test_an_error_inside_a_stream_is_told_by_its_type(
     assert type(recording.error) is expected
 
 
-async def test_a_used_up_quota_is_the_accounts_fault_and_not_worth_a_retry(
-    provider: FakeProvider, http: HttpClient
-) -> None:
+async def test_an_exhausted_quota_is_an_account_error_and_not_retried(provider: FakeProvider, http: HttpClient) -> None:
     body = json.dumps({"error": {"code": "insufficient_quota", "type": "insufficient_quota", "message": "Pay."}})
     recording = await meet(
         provider, http, OPENAI, Replay(data=body.encode(), status=429, content_type="application/json")
@@ -191,7 +187,7 @@ async def test_a_used_up_quota_is_the_accounts_fault_and_not_worth_a_retry(
         {"detail": "model not found"},
     ],
 )
-async def test_the_providers_own_message_is_quoted_in_any_of_its_shapes(
+async def test_the_providers_message_is_quoted_in_every_supported_shape(
     provider: FakeProvider, http: HttpClient, body: object
 ) -> None:
     replay = Replay(data=json.dumps(body).encode(), status=404, content_type="application/json")
@@ -200,9 +196,7 @@ async def test_the_providers_own_message_is_quoted_in_any_of_its_shapes(
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[]", b'{"error": []}', b"\xff", b"[" * 60_000])
-async def test_an_error_body_that_says_nothing_leaves_the_status(
-    provider: FakeProvider, http: HttpClient, body: bytes
-) -> None:
+async def test_an_empty_error_body_leaves_the_status(provider: FakeProvider, http: HttpClient, body: bytes) -> None:
     recording = await meet(provider, http, OPENAI, Replay(data=body, status=503, content_type="application/json"))
     assert str(recording.error) == "openai cannot serve the request now (HTTP 503)"
 
@@ -221,7 +215,7 @@ async def test_no_part_of_the_key_in_a_message_or_a_code_is_shown(
         assert KEY[-4:] not in str(recording.error)
 
 
-async def test_a_refused_connection_is_unavailability(http: HttpClient) -> None:
+async def test_a_refused_connection_is_unavailable(http: HttpClient) -> None:
     async with FakeProvider() as gone:
         place = endpoint(gone, OPENAI)
     recording = await record_events(adapter(OPENAI, http, place))
@@ -229,9 +223,7 @@ async def test_a_refused_connection_is_unavailability(http: HttpClient) -> None:
     assert str(recording.error) == "cannot connect to openai: connection refused"
 
 
-async def test_a_host_that_does_not_resolve_is_unavailability(
-    http: HttpClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unresolvable_host_is_unavailable(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_address(*_: object, **__: object) -> None:
         raise OSError(-2, "Name or service not known")
 
@@ -242,9 +234,7 @@ async def test_a_host_that_does_not_resolve_is_unavailability(
     assert str(recording.error) == "the host name of openai does not resolve"
 
 
-async def test_a_connection_that_never_opens_meets_its_deadline(
-    hasty_http: HttpClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_never_opens_times_out(hasty_http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
@@ -254,8 +244,8 @@ async def test_a_connection_that_never_opens_meets_its_deadline(
     assert type(recording.error) is ModelTimeout
 
 
-async def test_a_server_that_speaks_no_tls_where_tls_is_due_gets_no_request() -> None:
-    http = HttpClient()  # to read the authorities that this machine trusts takes a while
+async def test_a_server_without_tls_gets_no_request_for_an_https_url() -> None:
+    http = HttpClient()  # loading the trusted certificate authorities takes a while
     async with FakeProvider() as plain:
         place = endpoint(plain, OPENAI)
         recording = await record_events(
@@ -267,7 +257,7 @@ async def test_a_server_that_speaks_no_tls_where_tls_is_due_gets_no_request() ->
     assert "TLS" in str(recording.error)
 
 
-async def test_text_in_the_same_packet_as_garbage_is_heard_first(provider: FakeProvider, http: HttpClient) -> None:
+async def test_text_in_the_same_packet_as_garbage_is_delivered_first(provider: FakeProvider, http: HttpClient) -> None:
     data = opening(OPENAI) + text_event(OPENAI, "Hello") + b"data: {\n\n"
     recording = await meet(provider, http, OPENAI, Replay(data=data))
     assert recording.text == "Hello"
@@ -283,7 +273,7 @@ async def test_a_refused_key_names_the_variable_that_holds_it(
 
 
 @pytest.mark.parametrize("path", ["", "/v2"])
-async def test_a_base_url_without_its_end_is_asked_about(provider: FakeProvider, http: HttpClient, path: str) -> None:
+async def test_an_incomplete_base_url_is_reported(provider: FakeProvider, http: HttpClient, path: str) -> None:
     place = msgspec.structs.replace(endpoint(provider, OPENAI), base_url=provider.url + path)
     recording = await record_events(adapter(OPENAI, http, place))
     assert isinstance(recording.error, ModelRejected)

@@ -1,4 +1,4 @@
-"""From settings and ``vendor:model`` to a model that answers."""
+"""Registry: from settings and ``vendor:model`` to a working model."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ async def make() -> AsyncIterator[Make]:
         ({"default_model": "scripted:echo", "openai_api_key": KEY}, "scripted:echo", "AGENT_DEFAULT_MODEL"),
     ],
 )
-def test_the_default_model_follows_from_what_is_set(
+def test_the_default_model_follows_from_the_settings(
     make: Make, settings: dict[str, str], name: str, reason: str
 ) -> None:
     found, why = make(**settings).default()
@@ -55,7 +55,7 @@ def test_the_default_model_follows_from_what_is_set(
     assert reason in why
 
 
-def test_without_any_key_the_reason_says_what_to_set(make: Make) -> None:
+def test_without_any_key_the_reason_names_the_settings(make: Make) -> None:
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL"):
         assert name in make().default()[1]
 
@@ -71,7 +71,7 @@ def test_without_any_key_the_reason_says_what_to_set(make: Make) -> None:
         ("anthropic:claude-sonnet-4-5", "set ANTHROPIC_API_KEY"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused_with_what_to_do(make: Make, name: str, words: str) -> None:
+def test_an_invalid_model_is_rejected_with_the_fix(make: Make, name: str, words: str) -> None:
     with pytest.raises(Invalid, match=r"^[^\n]+$") as caught:
         make().model(name)
     assert words in str(caught.value)
@@ -79,7 +79,7 @@ def test_a_model_that_cannot_be_is_refused_with_what_to_do(make: Make, name: str
         make().model("scripted:echo", [name])
 
 
-def test_a_default_model_that_cannot_be_names_its_variable(make: Make) -> None:
+def test_an_invalid_default_model_names_its_variable(make: Make) -> None:
     with pytest.raises(UsageError, match=r"^AGENT_DEFAULT_MODEL: anthropic:x needs a key"):
         make(default_model="anthropic:x").model("")
 
@@ -97,7 +97,7 @@ def test_a_default_model_that_cannot_be_names_its_variable(make: Make) -> None:
         ("https://me:canary@host/v1", "a user name or password"),
     ],
 )
-def test_a_base_url_that_is_none_is_refused_at_start_and_not_repeated(
+def test_an_invalid_base_url_is_rejected_at_start_and_not_repeated(
     make: Make, variable: str, url: str, words: str
 ) -> None:
     with pytest.raises(UsageError, match=variable) as caught:
@@ -107,7 +107,7 @@ def test_a_base_url_that_is_none_is_refused_at_start_and_not_repeated(
 
 
 @pytest.mark.parametrize("name", ["openai_api_key", "openai_api_key_secondary", "anthropic_api_key_secondary"])
-def test_a_key_that_no_header_can_carry_is_refused_at_start_and_not_shown(make: Make, name: str) -> None:
+def test_a_key_invalid_in_a_header_is_rejected_at_start_and_not_shown(make: Make, name: str) -> None:
     with pytest.raises(UsageError, match=name.upper()) as caught:
         make(**{name: "canary\nX-Evil: 1"})
     assert "canary" not in str(caught.value)
@@ -150,7 +150,7 @@ async def test_agents_that_name_one_vendor_share_its_breaker(make: Make, provide
     assert len(provider.requests) == asked
 
 
-async def test_health_is_what_traffic_has_shown(make: Make, provider: FakeProvider) -> None:
+async def test_health_reflects_traffic(make: Make, provider: FakeProvider) -> None:
     registry = make(openai_base_url=provider.url + "/v1")
     assert registry.health() == {}
     model = registry.model("openai:tiny-chat")
@@ -165,7 +165,7 @@ async def test_health_is_what_traffic_has_shown(make: Make, provider: FakeProvid
     assert (seen["status"], seen["error"]) == ("degraded", "ModelUnavailable")
 
 
-async def test_a_probe_lists_models_and_asks_a_vendor_once_a_minute_at_most(make: Make, provider: FakeProvider) -> None:
+async def test_a_probe_lists_models_at_most_once_a_minute(make: Make, provider: FakeProvider) -> None:
     registry = make(openai_base_url=provider.url + "/v1", anthropic_base_url=provider.url, anthropic_api_key=KEY)
     for name in ("openai:tiny-chat", "openai:large-chat", "anthropic:large-chat", "scripted:demo"):
         registry.model(name)
@@ -178,7 +178,7 @@ async def test_a_probe_lists_models_and_asks_a_vendor_once_a_minute_at_most(make
     }
 
 
-async def test_a_probe_leaves_vendors_alone_that_were_just_heard_of(make: Make, provider: FakeProvider) -> None:
+async def test_a_probe_skips_vendors_with_a_recent_observation(make: Make, provider: FakeProvider) -> None:
     registry = make(openai_base_url=provider.url + "/v1")
     await record_events(registry.model("openai:tiny-chat"))
     await registry.probe()

@@ -1,4 +1,4 @@
-"""Answers that are kept: said again to whoever of the same tenant asks the same, and asked once for several at once."""
+"""Response cache: replay per tenant, and single flight for identical concurrent requests."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ USAGE = Usage(10, 5, 15)
 
 
 class Desk:
-    """A cache of answers in memory, and a clock that tests set."""
+    """An in-memory response cache, and a clock set by tests."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -55,7 +55,7 @@ def finished(**changes: Any) -> Finished:
     return msgspec.structs.replace(Finished(reason="stop", model="test", vendor="scripted", usage=USAGE), **changes)
 
 
-async def test_the_same_question_is_answered_again_without_asking(desk: Desk) -> None:
+async def test_an_identical_request_is_answered_from_the_cache(desk: Desk) -> None:
     model = ScriptedModel([[ReasoningDelta("hm"), "one ", "two ", "three", finished()]])
     remembered = desk.over(model)
     first, second = await record_events(remembered, question()), await record_events(remembered, question())
@@ -65,7 +65,7 @@ async def test_the_same_question_is_answered_again_without_asking(desk: Desk) ->
     assert (desk.count("miss"), desk.count("hit")) == (1, 1)
 
 
-async def test_what_is_said_again_is_marked_and_costs_nothing(desk: Desk) -> None:
+async def test_a_cached_answer_is_marked_and_free(desk: Desk) -> None:
     remembered = desk.over(ScriptedModel([["yes", finished()]]))
     await record_events(remembered, question())
     end = (await record_events(remembered, question())).finished
@@ -74,7 +74,7 @@ async def test_what_is_said_again_is_marked_and_costs_nothing(desk: Desk) -> Non
     assert desk.meters.cache_tokens.series == {("scripted", "test", "input"): 10, ("scripted", "test", "output"): 5}
 
 
-async def test_calls_of_tools_have_new_ids_each_time(desk: Desk) -> None:
+async def test_replayed_tool_calls_have_new_ids(desk: Desk) -> None:
     model = ScriptedModel([[ToolCall("clock", {"zone": "UTC"}, "c1"), ToolCall("clock", {}, "c2")]])
     remembered = desk.over(model)
     recording = [await record_events(remembered, question(tools=[CLOCK])) for _ in range(3)]
@@ -86,14 +86,14 @@ async def test_calls_of_tools_have_new_ids_each_time(desk: Desk) -> None:
     assert recording[0].finished.reason == recording[2].finished.reason == "tool_calls"
 
 
-async def test_another_tenant_is_answered_anew(desk: Desk) -> None:
+async def test_answers_are_not_shared_between_tenants(desk: Desk) -> None:
     remembered = desk.over(ScriptedModel(["for one", "for the other"]))
     assert (await record_events(remembered, question())).text == "for one"
     assert (await record_events(remembered, question(tenant=OTHER))).text == "for the other"
     assert (await record_events(remembered, question())).text == "for one"
 
 
-async def test_a_question_of_nobody_is_not_kept(desk: Desk) -> None:
+async def test_a_request_without_tenant_is_not_cached(desk: Desk) -> None:
     remembered = desk.over(ScriptedModel(["a", "b"]))
     assert [(await record_events(remembered, question(tenant=""))).text for _ in range(2)] == ["a", "b"]
     assert desk.cache.size == 0
@@ -115,13 +115,13 @@ OTHERS: list[ModelRequest] = [
 ]
 
 
-async def test_whatever_a_model_is_asked_differently_is_asked_anew(desk: Desk) -> None:
+async def test_a_different_request_misses_the_cache(desk: Desk) -> None:
     remembered = desk.over(ScriptedModel([str(number) for number in range(len(OTHERS) + 1)]))
     said = [(await record_events(remembered, one)).text for one in [question(), *OTHERS, question()]]
     assert said == [*(str(number) for number in range(len(OTHERS) + 1)), "0"]
 
 
-async def test_another_model_or_server_is_asked_anew(desk: Desk) -> None:
+async def test_another_model_or_server_misses_the_cache(desk: Desk) -> None:
     names = [["openai:a", "https://here"], ["openai:b", "https://here"], ["openai:a", "https://there"]]
     said = [
         (await record_events(desk.over(ScriptedModel([str(n)]), *name), question())).text
@@ -130,7 +130,7 @@ async def test_another_model_or_server_is_asked_anew(desk: Desk) -> None:
     assert said == ["0", "1", "2"]
 
 
-async def test_while_it_is_not_known_which_model_answers_nothing_is_kept(desk: Desk) -> None:
+async def test_nothing_is_cached_while_the_model_is_unresolved(desk: Desk) -> None:
     remembered = CachedModel(ScriptedModel("ab"), desk.flights, list, 60)
     assert [(await record_events(remembered, question())).text for _ in range(2)] == ["a", "b"]
 
@@ -144,7 +144,7 @@ def conversation(message_id: str, call_id: str, answer: str = "noon") -> list[Me
     ]
 
 
-async def test_a_conversation_is_the_same_whatever_the_ids_of_its_messages_and_calls_are(desk: Desk) -> None:
+async def test_message_and_call_ids_do_not_change_the_cache_key(desk: Desk) -> None:
     remembered = desk.over(ScriptedModel(["It is noon.", "It is one."]))
     for message_id, call_id in (("1", "c1"), ("2", "c2")):
         asked = ModelRequest(messages=conversation(message_id, call_id), tenant=ONE)
@@ -153,7 +153,7 @@ async def test_a_conversation_is_the_same_whatever_the_ids_of_its_messages_and_c
     assert (await record_events(remembered, asked)).text == "It is one."
 
 
-def test_which_answer_belongs_to_which_call_counts() -> None:
+def test_the_pairing_of_calls_and_answers_changes_the_cache_key() -> None:
     calls = AIMessage(content="", tool_calls=[ToolCall("clock", {}, "a"), ToolCall("clock", {}, "b")])
     right = [ToolMessage(content="1", tool_call_id="a"), ToolMessage(content="2", tool_call_id="b")]
     wrong = [ToolMessage(content="1", tool_call_id="b"), ToolMessage(content="2", tool_call_id="a")]
@@ -177,13 +177,13 @@ NOT_KEPT: list[ScriptTurn] = [
 
 
 @pytest.mark.parametrize("turn", NOT_KEPT)
-async def test_what_is_no_whole_and_usable_answer_of_its_model_is_not_kept(desk: Desk, turn: ScriptTurn) -> None:
+async def test_an_incomplete_or_unusable_answer_is_not_cached(desk: Desk, turn: ScriptTurn) -> None:
     remembered = desk.over(ScriptedModel([turn, "better"]))
     await record_events(remembered, question())
     assert (await record_events(remembered, question())).text == "better"
 
 
-async def test_an_error_is_not_kept_and_neither_is_what_was_said_before_it(desk: Desk) -> None:
+async def test_an_error_and_the_events_before_it_are_not_cached(desk: Desk) -> None:
     model = ScriptedModel([[ModelUnavailable("down")], ["half of", ModelUnavailable("cut")], "all of it"])
     remembered = desk.over(model)
     first, second = await record_events(remembered, question()), await record_events(remembered, question())
@@ -193,7 +193,7 @@ async def test_an_error_is_not_kept_and_neither_is_what_was_said_before_it(desk:
     assert desk.cache.size > 0
 
 
-async def test_a_fallback_s_answer_is_marked_by_the_chain_and_not_kept(desk: Desk) -> None:
+async def test_a_fallbacks_answer_is_marked_and_not_cached(desk: Desk) -> None:
     one = ScriptedModel([[ModelUnavailable("down")], "the first"], name="one", vendor="first")
     two = ScriptedModel(["the second"], name="two", vendor="second")
     links = [ModelLink(model, Vendor(model.vendor)) for model in (one, two)]
@@ -204,7 +204,7 @@ async def test_a_fallback_s_answer_is_marked_by_the_chain_and_not_kept(desk: Des
     assert (second.text, second.finished.instead) == ("the first", False)
 
 
-async def test_an_answer_is_good_for_its_time_and_for_the_shorter_one_that_is_asked_for_later(desk: Desk) -> None:
+async def test_an_answer_expires_after_its_ttl_or_a_shorter_one_of_a_later_request(desk: Desk) -> None:
     model = ScriptedModel(["old", "new", "newest"])
     assert (await record_events(desk.over(model, seconds=100), question())).text == "old"
     desk.now += 50
@@ -215,7 +215,7 @@ async def test_an_answer_is_good_for_its_time_and_for_the_shorter_one_that_is_as
 
 
 @pytest.mark.parametrize("body", [b"", b"\x93", pack([TextDelta("x")], 1000.0), pack([finished(), finished()], 1000.0)])
-async def test_bytes_that_are_no_answer_are_as_if_they_were_not(desk: Desk, body: bytes) -> None:
+async def test_invalid_cache_entries_are_ignored(desk: Desk, body: bytes) -> None:
     key = desk.flights.cache.key(UUID(ONE), ["test"], cache_key_parts(question()))
     await desk.flights.cache.save({key: body})
     assert (await record_events(desk.over(ScriptedModel(["true"])), question())).text == "true"
@@ -223,14 +223,14 @@ async def test_bytes_that_are_no_answer_are_as_if_they_were_not(desk: Desk, body
 
 
 async def several(remembered: CachedModel, count: int) -> list[asyncio.Task[Recording]]:
-    """So many askers of the same, all of whom have begun to ask."""
+    """Start ``count`` identical requests."""
     asking = [asyncio.ensure_future(record_events(remembered, question())) for _ in range(count)]
     for _ in range(20):
         await asyncio.sleep(0)
     return asking
 
 
-async def test_askers_at_the_same_time_make_one_call_and_one_of_them_pays(desk: Desk) -> None:
+async def test_concurrent_requests_make_one_call_and_one_is_charged(desk: Desk) -> None:
     gate = asyncio.Event()
     model = ScriptedModel([["one ", gate, "two", finished()]])
     asking = await several(desk.over(model), 5)
@@ -243,7 +243,7 @@ async def test_askers_at_the_same_time_make_one_call_and_one_of_them_pays(desk: 
     assert desk.count("shared") == 4
 
 
-async def test_pieces_reach_every_asker_as_they_come(desk: Desk) -> None:
+async def test_deltas_reach_every_reader_as_they_arrive(desk: Desk) -> None:
     gate = asyncio.Event()
     remembered = desk.over(ScriptedModel([["one ", gate, "two"]]))
     (first,) = await several(remembered, 1)
@@ -253,7 +253,7 @@ async def test_pieces_reach_every_asker_as_they_come(desk: Desk) -> None:
     assert (await first).text == "one two"
 
 
-async def test_who_asked_first_may_be_cancelled_while_others_listen(desk: Desk) -> None:
+async def test_the_first_caller_may_cancel_while_others_read(desk: Desk) -> None:
     gate = asyncio.Event()
     model = ScriptedModel([["one ", gate, "two", finished()]])
     first, second, third = await several(desk.over(model), 3)
@@ -262,11 +262,11 @@ async def test_who_asked_first_may_be_cancelled_while_others_listen(desk: Desk) 
     gate.set()
     recording = [await second, await third]
     assert [one.text for one in recording] == ["one two"] * 2
-    assert sorted(one.finished.cached for one in recording) == [False, True], "somebody pays"
+    assert sorted(one.finished.cached for one in recording) == [False, True], "one reader is charged"
     assert len(model.requests) == 1
 
 
-async def test_when_nobody_listens_any_more_the_call_ends_and_nothing_is_kept(desk: Desk) -> None:
+async def test_when_the_last_reader_leaves_the_call_is_cancelled_and_not_cached(desk: Desk) -> None:
     ended = asyncio.Event()
 
     class Watched(ScriptedModel):
@@ -288,7 +288,7 @@ async def test_when_nobody_listens_any_more_the_call_ends_and_nothing_is_kept(de
     assert (await record_events(remembered, question())).text == "complete"
 
 
-async def test_a_failure_reaches_all_who_asked_and_the_next_asks_anew(desk: Desk) -> None:
+async def test_a_failure_reaches_all_readers_and_the_next_request_calls_again(desk: Desk) -> None:
     gate = asyncio.Event()
     model = ScriptedModel([["one ", gate, ModelUnavailable("cut")], "complete"])
     remembered = desk.over(model)
@@ -298,7 +298,7 @@ async def test_a_failure_reaches_all_who_asked_and_the_next_asks_anew(desk: Desk
     assert (await record_events(remembered, question())).text == "complete"
 
 
-async def test_a_long_answer_is_kept_in_few_pieces(desk: Desk) -> None:
+async def test_small_deltas_of_a_long_answer_are_joined(desk: Desk) -> None:
     words = [f"word{number} " for number in range(5000)]
     remembered = desk.over(ScriptedModel([words]))
     first, second = await record_events(remembered, question()), await record_events(remembered, question())

@@ -1,4 +1,4 @@
-"""The scripted models: the demonstration that says what it is, the two that benchmarks use, and the tests' double."""
+"""Scripted models: the demonstration, the two for benchmarks, and the test double."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def calls_for(text: str, tools: list[ToolSpec] = TOOLS) -> list[tuple[str 
         ("I am 42", []),
     ],
 )
-async def test_the_demo_calls_the_tool_that_the_words_ask_for(text: str, calls: list[tuple[str, Any]]) -> None:
+async def test_the_demo_calls_the_requested_tool(text: str, calls: list[tuple[str, Any]]) -> None:
     assert await calls_for(text) == calls
 
 
@@ -56,7 +56,7 @@ async def test_the_demo_calls_no_tool_that_it_is_not_offered() -> None:
     assert await calls_for("what time is it and what is 2+3?", clock) == [("clock", {})]
 
 
-async def test_the_demo_says_that_it_is_a_script_and_what_to_do_about_it() -> None:
+async def test_the_demo_identifies_itself_as_a_script_and_names_the_settings() -> None:
     recording = await record_events(DemoModel(), ask("hello", tools=TOOLS))
     assert recording.text.startswith(SCRIPT)
     assert "not a language model" in recording.text
@@ -64,7 +64,7 @@ async def test_the_demo_says_that_it_is_a_script_and_what_to_do_about_it() -> No
         assert words in recording.text
 
 
-async def test_the_demo_says_so_also_when_it_calls_and_when_it_answers() -> None:
+async def test_the_demo_identifies_itself_with_calls_and_results() -> None:
     assert (await record_events(DemoModel(), ask("what time is it?", tools=TOOLS))).text.startswith(SCRIPT)
     conversation: list[Message] = [
         HumanMessage(content="what time is it and what is 1/0?"),
@@ -85,7 +85,7 @@ async def test_the_demo_streams_words_and_says_the_same_every_time() -> None:
     assert [event.text for event in one.events if isinstance(event, TextDelta)][:3] == ["I ", "am ", "a "]
 
 
-async def test_calls_of_later_turns_have_ids_of_their_own() -> None:
+async def test_calls_of_later_turns_have_unique_ids() -> None:
     request = ask("what time is it?", tools=TOOLS)
     before = (await record_events(DemoModel(), request)).calls[0][0]
     assert isinstance(request.messages, list)
@@ -136,7 +136,7 @@ async def test_stream100_says_a_hundred_tokens() -> None:
     assert recording.finished.usage == Usage(7, 100, 107)
 
 
-async def test_the_double_plays_its_turns_and_keeps_what_it_was_asked() -> None:
+async def test_the_double_plays_its_turns_and_records_requests() -> None:
     gate = asyncio.Event()
     model = ScriptedModel(["one", ["Hel", gate, "lo"], [ToolCall("clock", {}, "a")], ["par", ModelTimeout("late")]])
     assert (await record_events(model)).text == "one"

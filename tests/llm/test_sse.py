@@ -1,4 +1,4 @@
-"""The reader of server-sent events: the same events however the bytes are cut, and never more than the cap."""
+"""The parser of server-sent events: results do not depend on how bytes are split, and sizes are limited."""
 
 import itertools
 
@@ -30,13 +30,13 @@ def read(data: bytes, cuts: list[int] | None = None, cap: int = 1000) -> list[by
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_each_of_the_three_line_ends_is_one(end: bytes) -> None:
+def test_all_three_line_endings_are_supported(end: bytes) -> None:
     assert read(STREAM.replace(b"\n", end)) == EVENTS
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @given(cuts=st.lists(st.integers(0, 200), max_size=40))
-def test_the_events_do_not_depend_on_where_the_bytes_are_cut(end: bytes, cuts: list[int]) -> None:
+def test_events_do_not_depend_on_how_the_bytes_are_split(end: bytes, cuts: list[int]) -> None:
     data = STREAM.replace(b"\n", end)
     assert read(data, [cut for cut in cuts if cut < len(data)]) == EVENTS
 
@@ -65,13 +65,13 @@ def test_an_event_comes_with_its_last_byte_and_not_later() -> None:
     ],
     ids=["no end", "one line", "many lines", "empty lines", "comment", "comments"],
 )
-def test_nothing_above_the_cap_is_kept(data: bytes) -> None:
+def test_nothing_above_the_limit_is_buffered(data: bytes) -> None:
     with pytest.raises(LineTooLong):
         read(data, cap=100)
     with pytest.raises(LineTooLong):
         read(data, list(range(len(data))), cap=100)
 
 
-def test_the_cap_is_for_an_event_not_for_the_stream() -> None:
+def test_the_limit_applies_to_an_event_not_to_the_stream() -> None:
     assert len(read(b"data: xxxxxx\n\n" * 1000, cap=100)) == 1000
     assert read(b": comment\n\n" * 1000, cap=100) == []

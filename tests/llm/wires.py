@@ -1,4 +1,4 @@
-"""Streams in the wires of OpenAI and Anthropic, made from what they should say."""
+"""Build streams in the formats of OpenAI and Anthropic from the answers they should contain."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ OPENAI, ANTHROPIC = "openai", "anthropic"
 
 
 class Say(msgspec.Struct, kw_only=True):
-    """A good answer. ``calls`` are (name, JSON text of the arguments); ``ids`` replace the calls' own ids."""
+    """A valid answer. ``calls`` are (name, JSON text of the arguments); ``ids`` replace the calls' own ids."""
 
     text: str = "Hello there"
     reasoning: str = ""
@@ -20,24 +20,24 @@ class Say(msgspec.Struct, kw_only=True):
 
 
 def events(vendor: str, say: Say) -> list[bytes]:
-    """The answer ``say`` as events of a vendor's wire."""
+    """Return the answer ``say`` as events in a vendor's format."""
     return _openai_events(say) if vendor == OPENAI else _anthropic_events(say)
 
 
 def opening(vendor: str) -> bytes:
-    """What comes before the first text."""
+    """Return the bytes before the first text."""
     return events(vendor, Say(text=""))[0] + (_block(0, {"type": "text", "text": ""}) if vendor == ANTHROPIC else b"")
 
 
 def text_event(vendor: str, text: str) -> bytes:
-    """A piece of text."""
+    """Return one text delta."""
     if vendor == OPENAI:
         return _chunk({"content": text})
     return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
 
 
 def call_events(vendor: str, calls: list[tuple[str | None, str | None, str]]) -> bytes:
-    """Calls as (id, name, arguments), each whole in one piece; None leaves a member out."""
+    """Return calls given as (id, name, arguments), each as one delta; None omits a member."""
     parts = []
     for index, (identity, name, arguments) in enumerate(calls):
         if vendor == OPENAI:
@@ -53,7 +53,7 @@ def call_events(vendor: str, calls: list[tuple[str | None, str | None, str]]) ->
 
 
 def closing(vendor: str, reason: str = "") -> bytes:
-    """What comes after the last piece."""
+    """Return the bytes after the last delta."""
     if vendor == OPENAI:
         usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
         return _chunk({}, reason or "stop") + _data({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"

@@ -22,7 +22,7 @@ def agent_on(store: Store | None, function: Any) -> FunctionAgent:
 
 def run_of(tenant: str, most: int = 100) -> Dying:
     run = Dying()
-    run.tenant_id, run.most = tenant_id_of(tenant), most
+    run.tenant_id, run.max_steps = tenant_id_of(tenant), most
     return run
 
 
