@@ -31,7 +31,7 @@ check: format-check lint secrets-scan types contracts migrations test  ## what C
 lint: $(READY)  ## ruff
 	$(PY) -m ruff check .
 
-format: $(READY)  ## format the sources and fix what lint can fix
+format: $(READY)  ## format the sources and apply the safe fixes of lint
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
@@ -77,7 +77,7 @@ observability: $(READY)  ## regenerate the files of deploy/prometheus and deploy
 	$(PY) -m deploy.prometheus.rules
 	$(PY) -m deploy.grafana.dashboard
 
-lock: $(VENV)/.tools  ## recompile the lock files (ARGS="--upgrade")
+lock: $(VENV)/.tools  ## compile the lock files (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt
 	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt

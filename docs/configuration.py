@@ -14,10 +14,10 @@ _HEAD = """\
 <!-- Generated from app/infra/settings/environment.py by `make docs-config`: change it there. -->
 # Configuration
 
-The environment is read once, at start. A file `.env` in the working folder is honoured, and the real environment wins
-over it. An empty value counts as unset. A name marked *secret* may instead be given as `NAME_FILE`, the path of a file
-that holds the bare secret. Names that begin with `AGENT_` and are not listed here are warned of, with a suggestion. A
-wrong value stops the start with one sentence that names the variable.
+The environment is read once, at start. A file `.env` in the working folder is read too; the real environment overrides
+it. An empty value counts as unset. A name marked *secret* may also be given as `NAME_FILE`, the path of a file with the
+bare secret. Unknown names that begin with `AGENT_` cause a warning with a suggestion. An invalid value stops the start
+with one sentence that names the variable.
 """
 
 

@@ -1,5 +1,6 @@
 """Writes docs/reference/metrics.md from the declarations in app/infra/telemetry/meters.py: `make docs-metrics`."""
 
+import textwrap
 from pathlib import Path
 
 from app.infra.telemetry.instruments import Counter, Gauge, Histogram
@@ -14,34 +15,31 @@ _HEAD = """\
 <!-- Generated from app/infra/telemetry/meters.py by `make docs-metrics`: change it there. -->
 # Metrics
 
-`GET /metrics` answers with the totals of **all workers of one server**, whichever of them is asked: as Prometheus
-text, or as OpenMetrics where `Accept` asks for it. Each worker counts in shared
-memory, so no count is lost when a worker dies or is replaced: its successor continues the counts, and only gauges are
-reset. Other servers (replicas) are scraped on their own; sum over
-them. With `METRICS_PORT` the page is served on that port instead of `PORT`.
+`GET /metrics` returns the totals of **all workers of one server**, whichever worker answers: as Prometheus text, or as
+OpenMetrics if `Accept` asks for it. Workers count in memory shared with their parent, so nothing is lost when a worker
+dies or is replaced: its successor continues with the same totals, and only its gauges are reset. Scrape each server
+(replica) and sum over them. With `METRICS_PORT` the page is served on a separate port, and no longer on `PORT`.
 
-Names and units are those of the OpenTelemetry semantic conventions where there is one; Prometheus spells them as in
-the second column (counters end in `_total` there, histograms in `_bucket`, `_count` and `_sum`). Labels are
-bounded: no ids, nothing that a client made up, and past 1,000 sets of labels an instrument counts under `overflow`.
+Names and units follow the OpenTelemetry semantic conventions where one exists; the second column has their Prometheus
+spelling (counters end in `_total` there, histograms in `_bucket`, `_count` and `_sum`). Labels are bounded: no ids,
+nothing that a client chooses, and beyond 1,000 sets of labels an instrument counts under `overflow`.
 
-Gauges are added up over the workers, but for those that say *the greatest counts*: there each worker tells the
-same.
+Gauges are summed over the workers, except those marked *the greatest counts*, of which every worker reports the same
+value.
 """
 
-_EXAMPLES = """
-## Exemplars
-
-Where a trace is sampled, each bucket of these histograms remembers one of the last values that were measured in such a
-trace, for a second at the least, with its `trace_id` and `span_id`; so a dashboard leads from a slow bucket to a slow
-trace: {names}. They are on the page where `Accept` asks for OpenMetrics, as Prometheus does (it keeps them with
-`--enable-feature=exemplar-storage`), and in what is pushed by OTLP.
+_EXEMPLARS = """\
+Where a trace is sampled, each bucket of these histograms remembers one of the latest values measured in such a trace,
+for at least a second, with its `trace_id` and `span_id`; so a dashboard leads from a slow bucket to a slow trace:
+{names}. They are exported in OpenMetrics, if `Accept` asks for it, as Prometheus does (it stores them with
+`--enable-feature=exemplar-storage`), and by OTLP.
 """
 
 _TAIL = f"""
 ## Names that change
 
-The conventions for models are still in development. Where `OTEL_SEMCONV_STABILITY_OPT_IN` holds `{OPT_IN}`, these have
-their newer names:
+The conventions for models are in development. If `OTEL_SEMCONV_STABILITY_OPT_IN` contains `{OPT_IN}`,
+these names change:
 
 | by default | then |
 |---|---|
@@ -78,7 +76,8 @@ def render() -> str:
     histograms = [part for part in parts if isinstance(part, Histogram)]
     lines += _bounds(histograms)
     examples = [f"`{part.name}`" for part in histograms if part.exemplar_count]
-    lines.append(_EXAMPLES.format(names=", ".join(examples)).rstrip())
+    text = _EXEMPLARS.format(names=", ".join(examples))
+    lines += ["", "## Exemplars", "", textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)]
     names = [f"| `{before}` | `{after}` |" for before, after in LATEST.items()]
     return "\n".join(lines) + "\n" + _TAIL + "\n".join(names) + "\n"
 

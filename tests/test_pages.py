@@ -49,6 +49,17 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken == []
 
 
+@EVERY_PAGE
+def test_no_line_is_wider_than_120_columns(page: Path) -> None:
+    """Tables, long code and addresses aside, which cannot be wrapped, and the history of releases."""
+    wide = [
+        number
+        for number, line in prose(page)
+        if not line.startswith("|") and len(re.sub(r"`[^`]{60,}`", "", line)) > WIDTH and " " in line.strip()
+    ]
+    assert wide == [] or page.name == "CHANGELOG.md"
+
+
 def test_the_index_names_every_page_of_its_sections() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     pages = [

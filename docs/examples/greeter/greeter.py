@@ -4,7 +4,7 @@ from app.agents.function import Context
 
 
 async def run(context: Context) -> str:
-    """Greet whoever speaks, by what this thread remembers."""
+    """Greet the person, using what this thread remembers."""
     met = await context.memory.get("met", int, 0) + 1
     await context.memory.set("met", met)
     name = context.messages[-1].content
