@@ -15,7 +15,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse lock minilm docs-config docs-metrics observability image up e2e clean
+.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse lock minilm docs-config docs-metrics observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ run: $(READY)  ## start the server on an embedded PostgreSQL (ARGS="--port 8001"
 
 test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x")
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+quick: format-check lint types  ## the inner loop, under a minute: format, lint, types, the tests of what changed
+	$(PY) -m tests.changed $(PYTEST_ARGS)
 
 check: format-check lint secrets-scan types contracts migrations test  ## what CI runs: every check, the quick ones first
 

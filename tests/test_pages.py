@@ -12,6 +12,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 WIDTH = 120
+ROOTS = "app|bench|deploy|docs|migrations|requirements|tests"
+MADE_BY_COMMANDS = {"bench/results/", "build/audit/"}
+EXAMPLES = ("mistral", "dice", "crew", "ag_ui")
+"""Parts of the names of files that do not exist, in the examples of CONTRIBUTING."""
 
 
 def prose(page: Path) -> Iterator[tuple[int, str]]:
@@ -47,6 +51,14 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(f"{target}#{anchor}")
     assert broken == []
+
+
+@EVERY_PAGE
+def test_every_path_in_the_text_exists(page: Path) -> None:
+    """Except in the changelog, which names files of former versions."""
+    named = re.findall(rf"`((?:{ROOTS})/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    missing = {name for name in named if not (ROOT / name).exists() and not any(part in name for part in EXAMPLES)}
+    assert missing <= MADE_BY_COMMANDS or page.name == "CHANGELOG.md"
 
 
 @EVERY_PAGE
