@@ -8,7 +8,7 @@ SIDES = ("history", "trade", "brewing")
 
 
 async def run(context: Context) -> str:
-    """Look the topic up from all sides."""
+    """Search all sides of the topic."""
     topic = context.messages[-1].content
     found = await asyncio.gather(*(study(context, f"{topic} {side}") for side in SIDES))
     context.state["sources"] = sum(map(len, found))
@@ -16,7 +16,7 @@ async def run(context: Context) -> str:
 
 
 async def study(context: Context, query: str) -> list[str]:
-    """One side: a branch that goes on by itself."""
+    """Search one side: a branch that runs concurrently with the others."""
     facts = await context.tools.call("search", list[str], query=query)
     context.emit({"found": query, "facts": len(facts)})
     return facts
