@@ -16,7 +16,7 @@ from app.infra.secrets.secret import Secret
 from tests.redis import RedisServer
 
 PATIENCE = 2.0
-"""A machine that is busy with other tests is no lost Redis."""
+"""Tolerates a machine that is busy with other tests."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @contextlib.asynccontextmanager
 async def cache_on(*urls: str) -> AsyncIterator[RedisCache]:
-    """A cache on the first of ``urls`` that lets it in."""
+    """A cache on the first of ``urls`` that accepts it."""
     cache = RedisCache(RotatingSecret(*map(Secret, urls)))
     cache.start()
     try:
@@ -44,7 +44,7 @@ async def cache_on(*urls: str) -> AsyncIterator[RedisCache]:
 
 @pytest.fixture(params=["local", "redis"])
 async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
-    """Either kind."""
+    """Both kinds of cache."""
     if request.param == "local":
         local = LocalCache()
         local.start()
@@ -56,7 +56,7 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Wait until ``true()`` is."""
+    """Wait until ``true()`` holds."""
     async with asyncio.timeout(20):
         while not true():  # noqa: ASYNC110  what is waited for is in another program
             await asyncio.sleep(0.01)

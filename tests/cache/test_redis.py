@@ -1,4 +1,4 @@
-"""A Redis that is dead, frozen, slow, full or flushed slows, and never breaks."""
+"""A Redis that is dead, frozen, slow, full or flushed costs time but breaks nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def asks(cache: RedisCache) -> list[bytes | None]:
 
 
 @pytest.mark.parametrize("trouble,restore", [("stop", "start"), ("freeze", "thaw")])
-async def test_without_its_redis_it_holds_nothing_at_once_and_is_back_by_itself(
+async def test_without_redis_reads_are_immediate_misses_until_it_is_back(
     redis: RedisServer, trouble: str, restore: str
 ) -> None:
     async with cache_on(redis.url) as cache:
@@ -41,7 +41,7 @@ async def test_without_its_redis_it_holds_nothing_at_once_and_is_back_by_itself(
         assert await cache.get([b"a"]) == [b"y"]
 
 
-async def test_a_flushed_redis_holds_nothing_and_is_no_trouble(redis: RedisServer) -> None:
+async def test_a_flushed_redis_is_empty_without_a_failure(redis: RedisServer) -> None:
     async with cache_on(redis.url) as cache, Redis.from_url(redis.url) as direct:
         await cache.put({b"a": b"x"}, 60)
         await direct.flushall()
@@ -49,7 +49,7 @@ async def test_a_flushed_redis_holds_nothing_and_is_no_trouble(redis: RedisServe
         assert cache.trouble == ""
 
 
-async def test_a_redis_that_is_not_there_at_the_start_is_found_when_it_comes(redis: RedisServer) -> None:
+async def test_a_redis_that_starts_later_is_found(redis: RedisServer) -> None:
     redis.stop()
     async with cache_on(redis.url) as cache:
         assert await asks(cache) == [None]
@@ -57,7 +57,7 @@ async def test_a_redis_that_is_not_there_at_the_start_is_found_when_it_comes(red
         await until(lambda: not cache.trouble)
 
 
-async def test_a_full_redis_still_gives_what_it_has(redis: RedisServer) -> None:
+async def test_a_full_redis_still_serves_its_values(redis: RedisServer) -> None:
     async with cache_on(redis.url) as cache, Redis.from_url(redis.url) as direct:
         await cache.put({b"a": b"x"}, 60)
         await direct.config_set("maxmemory", "1")
@@ -69,7 +69,7 @@ async def test_a_full_redis_still_gives_what_it_has(redis: RedisServer) -> None:
         assert cache.trouble == ""
 
 
-async def test_what_others_have_put_at_a_key_is_nothing_or_bytes(redis: RedisServer) -> None:
+async def test_foreign_values_are_misses_or_bytes(redis: RedisServer) -> None:
     async with cache_on(redis.url) as cache, Redis.from_url(redis.url) as direct:
         await direct.lpush("a", "list")
         await direct.set("b", "text")
@@ -80,7 +80,7 @@ async def test_what_others_have_put_at_a_key_is_nothing_or_bytes(redis: RedisSer
 
 @pytest.fixture
 async def slow(redis: RedisServer) -> AsyncIterator[tuple[str, list[float]]]:
-    """An address of the Redis behind which every answer waits as many seconds as the list says."""
+    """An address of the Redis whose responses are delayed by the seconds in the list."""
     wait = [0.0]
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool) -> None:
@@ -103,7 +103,7 @@ async def slow(redis: RedisServer) -> AsyncIterator[tuple[str, list[float]]]:
     server.close()
 
 
-async def test_one_that_answers_too_late_counts_as_lost_and_its_late_answers_are_nobodys(
+async def test_a_late_response_counts_as_lost_and_reaches_no_other_request(
     slow: tuple[str, list[float]],
 ) -> None:
     url, wait = slow
@@ -117,7 +117,7 @@ async def test_one_that_answers_too_late_counts_as_lost_and_its_late_answers_are
         assert await cache.get([b"b"]) == [b"y"]
 
 
-async def test_another_address_is_taken_up_while_it_runs(redis: RedisServer, tmp_path: Path) -> None:
+async def test_a_rotated_address_is_used_at_runtime(redis: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = RedisServer(tmp_path / "other")
     ring = RotatingSecret(Secret(redis.url))
@@ -135,7 +135,7 @@ async def test_another_address_is_taken_up_while_it_runs(redis: RedisServer, tmp
         other.stop()
 
 
-async def test_a_password_that_is_not_there_yet_leaves_the_one_before_in_use(redis: RedisServer) -> None:
+async def test_a_password_that_redis_does_not_know_yet_leaves_the_previous_one_in_use(redis: RedisServer) -> None:
     async with Redis.from_url(redis.url) as direct:
         await direct.config_set("requirepass", "old")
     new, old = (f"redis://:{word}@127.0.0.1:{redis.port}/0" for word in ("new", "old"))
@@ -146,14 +146,14 @@ async def test_a_password_that_is_not_there_yet_leaves_the_one_before_in_use(red
         assert await cache.get([b"a"]) == [b"x"]
 
 
-async def test_a_redis_without_a_cap_is_warned_of_at_the_start(redis: RedisServer) -> None:
+async def test_a_redis_without_maxmemory_causes_a_warning_on_start(redis: RedisServer) -> None:
     with capture_logs() as logs:
         async with cache_on(redis.url):
             await until(lambda: any(line["event"] == "cache_misplaced" for line in logs))
     assert "no maxmemory" in logs[-1]["detail"]
 
 
-async def test_the_redis_that_must_lose_nothing_is_warned_of(redis: RedisServer) -> None:
+async def test_sharing_the_redis_that_must_not_lose_data_causes_a_warning(redis: RedisServer) -> None:
     cache = RedisCache(RotatingSecret(Secret(redis.url)), Secret(redis.url.replace("/0", "/1")))
     with capture_logs() as logs:
         await cache.refresh()
@@ -164,7 +164,7 @@ async def test_the_redis_that_must_lose_nothing_is_warned_of(redis: RedisServer)
 
 
 @pytest.mark.parametrize(
-    "told,beside,words",
+    "server_info,primary,words",
     [
         (
             {"run_id": "1", "maxmemory": 9, "maxmemory_policy": "noeviction"},
@@ -182,6 +182,6 @@ async def test_the_redis_that_must_lose_nothing_is_warned_of(redis: RedisServer)
         ({"run_id": "2", "maxmemory": 9, "maxmemory_policy": "allkeys-lru"}, {"run_id": "1"}, ""),
     ],
 )
-def test_what_is_wrong_with_a_place_for_a_cache(told: dict[str, object], beside: dict[str, str], words: str) -> None:
-    assert bool(misplaced(told, beside)) == bool(words)
-    assert words in "".join(misplaced(told, beside))
+def test_an_unsuitable_redis_is_explained(server_info: dict[str, object], primary: dict[str, str], words: str) -> None:
+    assert bool(misplaced(server_info, primary)) == bool(words)
+    assert words in "".join(misplaced(server_info, primary))

@@ -1,4 +1,4 @@
-"""Caches in the whole program: what is asked of providers, what is shared between processes, what is charged."""
+"""Caches in the whole program: requests to providers, sharing between processes, charges."""
 
 import asyncio
 import uuid
@@ -106,7 +106,7 @@ async def test_an_agent_that_asks_for_it_has_its_answers_kept_for_its_tenant_in_
     assert asked(provider) == 2
 
 
-async def test_an_agent_that_does_not_ask_for_it_is_answered_anew(
+async def test_an_agent_without_the_cache_calls_the_model_again(
     fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
 ) -> None:
     async with serving(fresh_database_url, **settings) as service:
@@ -146,7 +146,7 @@ async def test_function_agents_have_it_too(
     assert asked(provider) == 1
 
 
-async def test_a_kept_answer_is_charged_to_nobody(
+async def test_a_cached_response_costs_nothing(
     fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
 ) -> None:
     async with serving(fresh_database_url, **settings) as service:
@@ -167,7 +167,7 @@ async def test_a_kept_answer_is_charged_to_nobody(
     assert 'agent_cache_requests_total{cache="answers",outcome="hit"} 1' in page.replace('worker="1",', "")
 
 
-async def test_what_fails_is_asked_again(
+async def test_failures_are_not_cached(
     fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
 ) -> None:
     provider.plan(Fault.BAD_REQUEST, Say(text="better"))
@@ -177,7 +177,9 @@ async def test_what_fails_is_asked_again(
         assert (await said(service, key))["content"] == "better"
 
 
-async def test_runs_at_once_ask_once(fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider) -> None:
+async def test_concurrent_runs_share_one_request(
+    fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider
+) -> None:
     async with serving(fresh_database_url, **settings) as service:
         key = await service.key("acme")
         answers = await asyncio.gather(*(said(service, key) for _ in range(8)))
@@ -186,7 +188,7 @@ async def test_runs_at_once_ask_once(fresh_database_url: str, settings: dict[str
     assert sum("cached" not in answer["response_metadata"] for answer in answers) == asked(provider) == 1
 
 
-async def test_no_word_of_a_question_is_in_the_name_of_a_key(
+async def test_keys_contain_no_words_of_a_request(
     fresh_database_url: str, settings: dict[str, Any], redis: RedisServer
 ) -> None:
     async with serving(fresh_database_url, **settings) as service, Redis.from_url(redis.url) as direct:
@@ -249,7 +251,7 @@ async def test_texts_of_items_and_queries_are_embedded_once(
                 assert await use(ours) == ["a"]
 
 
-async def test_a_tenant_that_is_deleted_leaves_nothing_in_the_cache(
+async def test_deleting_a_tenant_deletes_its_cached_values(
     fresh_database_url: str, settings: dict[str, Any], redis: RedisServer, tmp_path: Path
 ) -> None:
     async with serving(fresh_database_url, **settings) as service:

@@ -1,4 +1,4 @@
-"""Migrations to come, for tests of how migrations are applied."""
+"""Additional migrations, for tests of how migrations are applied."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Connections whose server is gone without a word: none of them is handed out again."""
+"""Connections whose server died silently are not handed out again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.timeout(90)
 
 @pytest.fixture
 async def proxy(fresh_database_url: str) -> AsyncIterator[Proxy]:
-    """A way to the test's database that can go wrong."""
+    """A proxy to the test's database that can fail."""
     async with Proxy(fresh_database_url) as proxy:
         yield proxy
 
 
 @pytest.fixture
 async def database(proxy: Proxy) -> AsyncIterator[Database]:
-    """Pools of one connection each, by that way."""
+    """Pools of one connection each, through the proxy."""
     database = Database(proxy.url, requests=1, engine=1)
     yield database
     database.abort()
@@ -36,7 +36,7 @@ async def ask(database: Database) -> int:
         return int(await connection.fetchval("select 1"))
 
 
-async def test_a_statement_that_was_given_up_takes_its_connection_along(database: Database, proxy: Proxy) -> None:
+async def test_a_statement_that_times_out_closes_its_connection(database: Database, proxy: Proxy) -> None:
     await ask(database)
     async with proxy.having(Trouble.HALF_OPEN):
         with pytest.raises(TimeoutError):
@@ -45,7 +45,7 @@ async def test_a_statement_that_was_given_up_takes_its_connection_along(database
         assert await asyncio.wait_for(ask(database), 20) == 1
 
 
-async def test_a_rollback_that_gets_no_answer_takes_its_connection_along(
+async def test_a_rollback_without_a_response_closes_its_connection(
     database: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.infra.db.engine.ROLLBACK_SECONDS", 0.5)
@@ -62,7 +62,7 @@ async def test_a_rollback_that_gets_no_answer_takes_its_connection_along(
         assert await asyncio.wait_for(search(), 20) == 1
 
 
-async def test_connections_in_doubt_are_replaced_and_their_successors_kept(database: Database) -> None:
+async def test_suspect_connections_are_replaced_once(database: Database) -> None:
     async def backend() -> int:
         async with database.engine_connection() as connection:
             return int(await connection.fetchval("select pg_backend_pid()"))
@@ -75,7 +75,7 @@ async def test_connections_in_doubt_are_replaced_and_their_successors_kept(datab
     assert await backend() == second
 
 
-async def test_a_key_is_free_again_soon_after_its_client_was_lost_in_the_middle(
+async def test_an_idempotency_key_is_released_soon_after_its_client_died(
     proxy: Proxy, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing closes the connection: the lost process does not know, and neither does PostgreSQL."""
@@ -105,12 +105,12 @@ async def test_a_key_is_free_again_soon_after_its_client_was_lost_in_the_middle(
             await one.aclose()
 
 
-async def test_a_transaction_that_cannot_begin_shows_that_all_connections_are_dead(
+async def test_a_transaction_that_cannot_begin_makes_all_connections_suspect(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request has to wait for that, and not one for each connection of the pool."""
     monkeypatch.setattr("app.infra.db.engine.FIRST_SECONDS", 0.5)
-    database, size = Database(proxy.url, requests=5), 4  # of five one is kept for others
+    database, size = Database(proxy.url, requests=5), 4  # one of five is reserved for other tenants
 
     async def ask(together: asyncio.Barrier | None = None) -> None:
         async with database.reading(DEFAULT_TENANT):

@@ -1,4 +1,4 @@
-"""The embedded server started by root: its user gets to its data, and nothing on the way is opened to others."""
+"""The embedded server started by root: its user reaches the data, and no directory is opened to others."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Connections are shared fairly between tenants, and nothing holds one while it waits for another request."""
+"""Connections are shared fairly between tenants; waiting for another request holds none."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def test_a_party_that_is_alone_holds_all_but_the_spare_and_others_still_fi
     assert (slots._held, slots._waiting, slots._free) == ({}, {}, 10)
 
 
-async def test_those_who_wait_are_served_party_by_party() -> None:
+async def test_waiters_are_served_round_robin_by_party() -> None:
     slots, order = FairSemaphore(1, spare=0), list[str]()
     first = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -69,7 +69,7 @@ async def test_those_who_wait_are_served_party_by_party() -> None:
     assert order[:4] == ["hostile", "hostile", "one", "two"]
 
 
-async def test_waits_that_are_given_up_leave_nothing_behind() -> None:
+async def test_cancelled_waits_leave_nothing_behind() -> None:
     slots, release, order = FairSemaphore(2, spare=0), asyncio.Event(), list[str]()
     holders = [asyncio.ensure_future(hold(slots, "a", release, order)) for _ in range(2)]
     waiters = [asyncio.ensure_future(hold(slots, party, release, order)) for party in "ababab"]
@@ -106,11 +106,11 @@ async def test_a_tenant_with_all_its_connections_in_use_leaves_one_for_another(d
         assert len(held) == 4
     finally:
         release.set()
-        await asyncio.gather(*crowd, return_exceptions=True)  # some have waited as long as the pool lets them
+        await asyncio.gather(*crowd, return_exceptions=True)  # some have timed out
         await database.aclose()
 
 
-async def test_a_request_does_not_wait_for_a_lock_for_ever(fresh_database_url: str) -> None:
+async def test_a_request_waits_for_a_lock_with_a_timeout(fresh_database_url: str) -> None:
     database = Database(fresh_database_url, requests=2, engine=1)
     try:
         async with locked(fresh_database_url, "lock table threads in access exclusive mode"):
@@ -125,7 +125,7 @@ async def test_a_request_does_not_wait_for_a_lock_for_ever(fresh_database_url: s
 
 @contextlib.asynccontextmanager
 async def locked(url: str, statement: str) -> AsyncIterator[None]:
-    """Hold what ``statement`` locks, as another process would that is slow."""
+    """Hold the locks of ``statement``, as a slow process would."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -147,7 +147,7 @@ async def thread_of(service: Service, key: str) -> str:
 
 
 async def innocent_gets(service: Service, key: str, thread: str, count: int = 5) -> list[tuple[int, float]]:
-    """Statuses and seconds of requests by a tenant that does nothing special."""
+    """Statuses and durations of requests by an ordinary tenant."""
     found = []
     for _ in range(count):
         began = time.monotonic()
@@ -161,7 +161,7 @@ async def post_all(service: Service, count: int, path: str, body: Any, **headers
     return await asyncio.gather(*sent)
 
 
-async def test_threads_with_long_pasts_take_the_database_from_no_other_tenant(fresh_database_url: str) -> None:
+async def test_long_threads_of_one_tenant_do_not_block_another(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="api_key") as service:
         hostile, innocent = await service.key("hostile"), await service.key("innocent")
         thread = await thread_of(service, innocent)

@@ -1,4 +1,4 @@
-"""The scope ``approve`` comes to keys that could approve before it was one, also where the owner is no superuser."""
+"""Keys that could approve get the scope ``approve``, also if the owner is not a superuser."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Migrations: from nothing to the newest schema, safely while others do the same; what goes wrong is one sentence."""
+"""Migrations: from nothing to the newest schema, concurrently; errors are one sentence."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ async def upgrade(url: str) -> None:
 
 
 async def ran(url: str, *command: str) -> tuple[int | None, str]:
-    """The exit code and the output of Python with ``command``, in a folder that has nothing to do with the program."""
+    """The exit code and the output of Python with ``command``, in an unrelated folder."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *command),
         env={**os.environ, "MIGRATE_DATABASE_URL": url, "PYTHONPATH": str(migrations.ROOT)},
@@ -65,7 +65,7 @@ async def test_an_empty_database_lacks_everything_and_an_upgraded_one_nothing(em
     await upgrade(empty_database_url)
 
 
-async def test_of_processes_that_start_at_once_one_migrates_and_the_others_wait(empty_database_url: str) -> None:
+async def test_concurrent_processes_migrate_once_and_the_others_wait(empty_database_url: str) -> None:
     waiting = (
         "select count(*) from pg_stat_activity where datname = current_database()"
         " and application_name = 'agent-service migrate' and query ~* '^(select pg_try_advisory_lock|commit)'"
@@ -94,7 +94,7 @@ async def test_alembic_itself_does_the_same(empty_database_url: str) -> None:
     assert asked == (0, f"{migrations.head()} (head)\n")
 
 
-async def test_a_failing_migration_leaves_those_before_it_and_nothing_of_itself(
+async def test_a_failing_migration_is_rolled_back_and_those_before_it_stay(
     empty_database_url: str, later: Later
 ) -> None:
     later("first")
@@ -137,7 +137,7 @@ async def test_a_database_ahead_of_this_program_lacks_nothing_and_is_not_migrate
 
 @contextlib.asynccontextmanager
 async def migrating(url: str, processes: int) -> AsyncIterator[None]:
-    """Within it so many processes migrate; at its end all must have succeeded."""
+    """Run concurrent migrations in the block; all must succeed."""
     async with connected(url) as connection, asyncio.TaskGroup() as group:
         tasks = [group.create_task(ran(url, "-m", "app", "migrate")) for _ in range(processes)]
         there = "select count(*) from pg_stat_activity where application_name = 'agent-service migrate'"
@@ -157,7 +157,7 @@ async def downgrade(url: str, to: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["threads", "runs"])
-async def test_an_index_is_built_beside_the_traffic_and_beside_processes_that_wait_to_migrate(
+async def test_an_index_is_built_concurrently_with_traffic_and_waiting_migrations(
     fresh_database_url: str, table: str
 ) -> None:
     await downgrade(fresh_database_url, "0016")
@@ -187,9 +187,7 @@ async def test_an_index_whose_build_failed_is_built_again(fresh_database_url: st
     assert definition.endswith("(tenant_id, lineage) WHERE (lineage IS NOT NULL)")
 
 
-async def test_who_may_only_take_the_role_of_requests_sees_the_version(
-    server_url: str, fresh_database_url: str
-) -> None:
+async def test_a_user_with_only_the_app_role_sees_the_version(server_url: str, fresh_database_url: str) -> None:
     user = f"login_{uuid4().hex[:8]}"
     await execute(server_url, f"create role {user} login", f"grant agent_app to {user} with inherit false")
     try:
@@ -205,7 +203,7 @@ async def test_an_old_server_is_refused(fresh_database_url: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("does", [upgrade, migrations.pending])
-async def test_a_database_that_is_not_there_is_one_sentence_without_the_password(
+async def test_an_unreachable_database_is_one_sentence_without_the_password(
     server_url: str, does: Callable[[str], Awaitable[Any]]
 ) -> None:
     for url, sentence in (

@@ -1,4 +1,4 @@
-"""``make migrations``: up, no drift, down, up again; what differs is named."""
+"""``make migrations``: up, no drift, down, up again; differences are named."""
 
 import pytest
 

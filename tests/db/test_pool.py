@@ -1,4 +1,4 @@
-"""Pools of connections tell how they are used."""
+"""Metrics of connection pools."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from app.infra.telemetry.meters import Meters
 from tests.runs.engine import TENANT
 
 
-async def test_pools_tell_who_waits_how_long_and_what_is_in_use(database_url: str) -> None:
+async def test_pools_report_waiters_wait_times_and_connections_in_use(database_url: str) -> None:
     meters = Meters()
     database = Database(database_url, requests=1, engine=1)
     database.measure(meters)
@@ -45,7 +45,7 @@ async def _read(database: Database) -> None:
         await reader.scalar(sa.text("select 1"))
 
 
-async def test_a_wait_that_is_given_up_is_counted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wait_that_times_out_is_counted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     meters = Meters()
     database = Database(database_url, requests=1, engine=1)
     database.measure(meters)

@@ -1,4 +1,4 @@
-"""The database itself keeps the promises: transitions, immutability, one live run, tenants apart."""
+"""Constraints of the database: transitions, immutability, one live run per thread, tenant isolation."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.runs.engine import TENANT
 
 OTHER_TENANT = new_id()
 OF_THE_SERVER = {"retention_marks", "store_versions"}
-"""What the agents file says is no tenant's; requests may read it."""
+"""Tables without a tenant, which requests may read."""
 PAIRS = [(old, new) for old, new in itertools.product(RunStatus, repeat=2) if old != new]
 
 INSERT = """
@@ -65,7 +65,7 @@ async def test_a_terminal_run_never_changes_again(database: Database) -> None:
                 await connection.execute("update runs set metadata = '{\"a\": 1}' where run_id = $1", run_id)
 
 
-async def test_a_run_is_born_pending_or_running(database: Database) -> None:
+async def test_a_run_starts_pending_or_running(database: Database) -> None:
     async with database.engine_connection() as connection:
         for status in TERMINAL:
             with pytest.raises(asyncpg.CheckViolationError, match="cannot begin"):
@@ -83,7 +83,7 @@ async def test_a_removed_run_leaves_its_transitions(database: Database) -> None:
     assert [tuple(row) for row in rows] == [(None, "running"), ("running", "success"), ("success", None)]
 
 
-async def test_nobody_rewrites_transitions(database: Database) -> None:
+async def test_transitions_cannot_be_rewritten(database: Database) -> None:
     async with database.engine_connection() as connection:
         await insert_run(connection)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

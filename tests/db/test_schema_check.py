@@ -1,4 +1,4 @@
-"""What a database lacks of the schema is found, whatever kind of part it is."""
+"""Every kind of missing part of the schema is found."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ OURS = (
     "select {name} from {catalogue} x"
     " where not exists (select from pg_depend d where d.objid = x.oid and d.deptype = 'e')"
 )
-"""What no extension brought."""
+"""Not created by an extension."""
 
 OBSOLETE = {"store_words"}
 """Of servers one version back; a later migration drops it."""

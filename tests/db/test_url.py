@@ -1,4 +1,4 @@
-"""Database addresses are written as everywhere, and mistakes in them are explained without showing a secret."""
+"""Standard PostgreSQL URLs are accepted; mistakes are explained without showing a secret."""
 
 import asyncio
 import ssl
@@ -18,7 +18,7 @@ SECRET = "hunter-2"
 
 
 def arguments(address: str) -> dict[str, object]:
-    """What the driver is called with."""
+    """The driver's arguments."""
     url, more = to_sqlalchemy(address)
     make: Any = dialect
     return {**make().create_connect_args(url)[1], **more}

@@ -1,4 +1,4 @@
-"""Token buckets, in a process and in Redis: the same answers from both."""
+"""Token buckets, in a process and in Redis: with the same results."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ def redis(tmp_path: Path) -> "RedisServer":
 
 @pytest.fixture(params=["local", "shared"])
 async def taking(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Taking]:
-    """Either kind."""
+    """Both kinds of buckets."""
     if request.param == "local":
         local = LocalBuckets(time.monotonic)
 
@@ -99,7 +99,7 @@ def test_a_share_of_a_limit_fills_as_much_slower_and_gives_one_at_least() -> Non
     assert buckets.take([rare], share=1 / 3).refused is None
 
 
-def test_what_was_used_already_is_charged_whatever_is_there_and_given_back() -> None:
+def test_usage_is_charged_beyond_the_bucket_and_can_be_given_back() -> None:
     clock = Clock()
     buckets = LocalBuckets(lambda: clock.seconds)
     take = BucketTake("tokens", "a", limit=60)
@@ -111,7 +111,7 @@ def test_what_was_used_already_is_charged_whatever_is_there_and_given_back() -> 
 
 
 async def test_processes_together_give_what_the_limit_says(redis: RedisServer) -> None:
-    """Three of them, all at once: exactly as many as one alone would."""
+    """Three processes at once grant exactly as many as one."""
     processes = [SharedBuckets(Secret(redis.url), str(number)) for number in range(3)]
     take = BucketTake("llm", "all", limit=300, window=3600)
     try:
@@ -125,8 +125,8 @@ async def test_processes_together_give_what_the_limit_says(redis: RedisServer) -
         redis.stop()
 
 
-async def test_while_redis_is_away_each_process_gives_its_share(redis: RedisServer) -> None:
-    """And all of it together again when it is back."""
+async def test_without_redis_each_process_grants_its_share(redis: RedisServer) -> None:
+    """And the whole limit once it is back."""
     limiters = [Limiter(LimitSettings(), SharedBuckets(Secret(redis.url), str(number))) for number in range(3)]
     take = BucketTake("llm", "away", limit=30, window=3600)
     for limiter in limiters:

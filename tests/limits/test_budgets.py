@@ -1,4 +1,4 @@
-"""Budgets of tenants: reserved before a run, settled after it, and never overrun unseen."""
+"""Budgets of tenants: reserved before a run, settled after it, never exceeded unnoticed."""
 
 import asyncio
 import re
@@ -66,13 +66,13 @@ async def spending(service: Service, tenant: str) -> tuple[float, float, int]:
 
 
 async def rejected(service: Service, limit: str) -> int:
-    """How many requests the metrics say this limit has refused."""
+    """Rejections by this limit according to the metrics."""
     page = (await service.client.get("/metrics")).text
     found = re.search(rf'agent_ratelimit_rejected_total{{limit="{limit}"}} (\d+)', page)
     return int(found[1]) if found else 0
 
 
-async def test_what_a_run_spends_is_kept_and_what_it_reserved_is_given_back(
+async def test_spending_is_recorded_and_the_rest_of_the_reservation_released(
     fresh_database_url: str, settings: dict[str, Any]
 ) -> None:
     async with serving(fresh_database_url, AGENT_COST_PER_DAY="5", **settings) as service:
@@ -177,7 +177,7 @@ async def test_a_request_that_makes_no_run_gives_back_what_was_reserved_for_it(
 async def test_runs_that_are_not_ended_and_those_that_wait_are_counted_exactly(
     fresh_database_url: str, settings: dict[str, Any]
 ) -> None:
-    """By the database, under a lock of the tenant: twenty requests at two houses get five runs."""
+    """By the database, under a lock of the tenant: twenty requests to two servers get five runs."""
     more = {"AGENT_TENANT_RUNS": "5", "AGENT_TENANT_QUEUE": "5"}
     async with (
         serving(fresh_database_url, **{**settings, **more}) as one,
@@ -196,7 +196,7 @@ async def test_runs_that_are_not_ended_and_those_that_wait_are_counted_exactly(
         assert await rejected(one, "runs") + await rejected(two, "runs") == 16
 
 
-def test_the_longest_name_that_fits_prices_a_model_and_a_stranger_is_dear(tmp_path: Path) -> None:
+def test_the_longest_matching_name_prices_a_model_and_unknown_ones_are_expensive(tmp_path: Path) -> None:
     own = tmp_path / "prices.toml"
     own.write_text('"openai:gpt-5-mini" = [1, 2]\n"openai:llama" = [0, 0]\n')
     prices = Prices(str(own))
@@ -204,7 +204,7 @@ def test_the_longest_name_that_fits_prices_a_model_and_a_stranger_is_dear(tmp_pa
     assert prices.of("openai:gpt-5") == Price(1.25, 10)
     assert prices.of("openai:llama3.3") == Price(0, 0)
     assert prices.of("scripted:demo") == Price(0, 0)
-    assert prices.of("nobody:knows") == Price(15, 75)
+    assert prices.of("unknown:model") == Price(15, 75)
     assert prices.cost("openai:gpt-5", 1_000_000, 500_000) == pytest.approx(6.25)
 
 

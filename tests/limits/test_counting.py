@@ -1,4 +1,4 @@
-"""Runs, tokens and bytes are counted wherever they begin: batches, uploads, crons, embeddings."""
+"""Runs, tokens and bytes are counted wherever they originate: batches, uploads, crons, embeddings."""
 
 import asyncio
 from collections.abc import AsyncIterator

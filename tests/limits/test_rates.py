@@ -1,4 +1,4 @@
-"""Requests over their rate: 429 with everything that a client needs to know, and nothing taken."""
+"""Requests over their rate get 429 with all a client needs, and take nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,13 @@ async def test_an_address_counts_that_a_trusted_proxy_names_and_no_other(databas
     settings: dict[str, Any] = {"AGENT_AUTH": "none", "AGENT_RATE_PER_MINUTE": "1"}
     async with serving(database_url, **settings) as service:
         said = [await post(service, "/runs", **{"X-Forwarded-For": f"10.0.0.{n}"}) for n in range(2)]
-        assert [answer.status_code for answer in said] == [200, 429], "nobody may choose his own address"
+        assert [answer.status_code for answer in said] == [200, 429], "a client cannot choose its own address"
     async with serving(database_url, AGENT_TRUSTED_PROXIES="127.0.0.1", **settings) as service:
         said = [await post(service, "/runs", **{"X-Forwarded-For": f"10.0.0.{n}"}) for n in (1, 2, 1)]
         assert [answer.status_code for answer in said] == [200, 200, 429]
 
 
-async def test_two_houses_on_one_redis_share_the_rate_of_a_key(database_url: str, tmp_path: Path) -> None:
+async def test_two_servers_on_one_redis_share_the_rate_of_a_key(database_url: str, tmp_path: Path) -> None:
     redis = RedisServer(tmp_path)
     settings: dict[str, Any] = {"AGENT_AUTH": "api_key", "AGENT_RATE_PER_MINUTE": "10", "REDIS_URL": redis.url}
     try:
@@ -118,7 +118,9 @@ async def test_two_houses_on_one_redis_share_the_rate_of_a_key(database_url: str
         ("fd00::1", ["198.51.100.1"], "198.51.100.1"),
     ],
 )
-def test_the_last_address_that_is_no_trusted_proxy_asks(client: str, forwarded: list[str], address: str) -> None:
+def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(
+    client: str, forwarded: list[str], address: str
+) -> None:
     scope: dict[str, Any] = {
         "client": (client, 1234),
         "headers": [(b"x-forwarded-for", text.encode()) for text in forwarded],
@@ -126,6 +128,6 @@ def test_the_last_address_that_is_no_trusted_proxy_asks(client: str, forwarded: 
     assert TrustedProxies(["10.0.0.0/8", "fd00::/8"]).client(scope) == address
 
 
-def test_a_proxy_that_is_no_address_stops_the_start() -> None:
+def test_an_invalid_proxy_address_stops_the_start() -> None:
     with pytest.raises(UsageError, match="AGENT_TRUSTED_PROXIES has the invalid entry 'everybody'"):
         TrustedProxies(["everybody"])

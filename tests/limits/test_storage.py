@@ -1,4 +1,4 @@
-"""A tenant stores as many bytes as it may: measured in the background, refused at every door that adds something."""
+"""Storage quota: measured in the background, enforced on every route that adds data."""
 
 import asyncio
 import os
@@ -61,7 +61,7 @@ async def tenant(service: Service, name: str) -> Tenant:
 
 
 async def settle(service: Service) -> None:
-    """Have everything measured, and the verdicts read, without waiting for the background."""
+    """Measure everything and read the results, without waiting for the background."""
     await service.services.limits.quota.sweep.aclose()
     await service.services.limits.quota.sweep.find()
     async with service.services.persistence.database.engine_connection() as connection:
@@ -307,7 +307,7 @@ async def test_a_cron_of_a_full_tenant_is_skipped_and_says_why(replica: Replica)
 
 def test_a_process_that_does_not_know_the_limit_reads_the_others() -> None:
     class Before(msgspec.Struct, frozen=True, omit_defaults=True):
-        """The limits of a process that ignores those of later versions."""
+        """Limits of an older process, which ignores those of later versions."""
 
         runs: int | None = None
 
@@ -338,7 +338,7 @@ def test_routes_that_write_and_are_not_held_up_are_these() -> None:
     assert "stores" not in WRITES
 
 
-async def test_a_quota_without_limits_costs_a_look(database: Database) -> None:
+async def test_a_quota_without_limits_costs_one_query(database: Database) -> None:
     quota = StorageQuota(database, Limiter(LimitSettings()))
     await asyncio.wait_for(quota.refresh(), 10)
     quota.check(TENANT)

@@ -1,4 +1,4 @@
-"""A model call is charged whatever becomes of it: cancelled, cut off, answered without usage, or with an absurd one."""
+"""A model call is always charged: if cancelled, cut off, or without or with an absurd usage."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -176,7 +176,7 @@ async def test_cancelling_every_run_dodges_no_budget(
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-async def test_a_usage_beyond_all_reason_stops_no_records(
+async def test_an_absurd_usage_does_not_stop_recording(
     fresh_database_url: str, settings: dict[str, Any], provider: FakeProvider, vendor: str
 ) -> None:
     async with serving(fresh_database_url, **settings) as service:

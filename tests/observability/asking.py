@@ -1,4 +1,4 @@
-"""What rules and dashboard ask Prometheus for, and the programs to ask it with."""
+"""Queries of rules and dashboard, and Prometheus' programs."""
 
 import json
 import re
@@ -20,12 +20,12 @@ RULE_TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "agent-service.json"
 
 PROMETHEUS_OWN = re.compile("up|prometheus_|ALERTS|slo:")
-"""What Prometheus adds, tells of itself, or records."""
+"""Metrics and labels of Prometheus itself."""
 TARGET_LABELS = {"job", "instance", "le", "slo"}
 
 
 class Selector(NamedTuple):
-    """A vector that an expression asks for: its name, and the labels that it names with their values or patterns."""
+    """A vector selector of an expression: its name, and the labels that it names with their values or patterns."""
 
     name: str
     labels: dict[str, str]
@@ -44,7 +44,7 @@ def queries() -> list[str]:
 
 
 def selectors(expression: str) -> list[Selector]:
-    """The vectors that ``expression`` asks for. Raises ``ValueError`` where it is no PromQL."""
+    """The vector selectors of ``expression``. Raises ``ValueError`` if it is not PromQL."""
     return [
         Selector(node.name or "", {one.name: one.value for one in node.matchers.matchers})
         for node in _nodes(promql.parse(expression))
@@ -81,7 +81,7 @@ def declared() -> dict[str, set[str]]:
 
 
 def program(name: str) -> str:
-    """A program of Prometheus; skips the test, loudly, where there is none."""
+    """A program of Prometheus; skips the test if it is missing."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"NO {name.upper()} HERE: install Debian's package prometheus")

@@ -1,4 +1,4 @@
-"""The configuration of the OpenTelemetry Collector: what it takes, how it is bounded, and that a real one takes it."""
+"""The configuration of the OpenTelemetry Collector: receivers, bounds, and that a real one accepts it."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A real server that has done everything: what is asked for is on its page, and Prometheus answers it.
+"""A real server that has done everything: all queried metrics are on its page, and Prometheus answers.
 
 Series that cannot be provoked here are held against the declarations (``test_rules.py``).
 """
@@ -133,7 +133,7 @@ async def test_what_rules_and_dashboard_name_is_on_the_page_of_a_running_server(
             )
         }
 
-    with contextlib.suppress(AssertionError):  # gauges are looked at every few seconds
+    with contextlib.suppress(AssertionError):  # gauges are sampled every few seconds
         await asyncio.to_thread(until, lambda: not lacking(), 20)
     assert lacking() == set()
     places = [word for place in RULES for word in ("--rules", str(place))]
@@ -169,7 +169,7 @@ class Prometheus:
         )
 
     def asked(self, path: str, **parameters: str) -> Any:
-        """What its API answers."""
+        """A response of its API."""
         query = urllib.parse.urlencode(parameters)
         answer = httpx.get(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10)
         assert answer.status_code == 200, f"{parameters}: {answer.text}"
@@ -221,9 +221,9 @@ async def test_prometheus_answers_every_query_of_the_dashboard_and_no_rule_fails
     assert await asyncio.to_thread(empty) == []
     assert await asyncio.to_thread(burning) == {"availability", "first_token", "runs", "checkpoints"}
     groups = prometheus.asked("rules")["groups"]
-    told = [rule for group in groups for rule in group["rules"]]
-    assert len(told) == len(EXPRESSIONS)
-    assert [(rule["name"], rule["lastError"]) for rule in told if rule["health"] == "err"] == []
-    [watchdog] = [rule for rule in told if rule["name"] == "AgentServiceWatchdog"]
+    loaded_rules = [rule for group in groups for rule in group["rules"]]
+    assert len(loaded_rules) == len(EXPRESSIONS)
+    assert [(rule["name"], rule["lastError"]) for rule in loaded_rules if rule["health"] == "err"] == []
+    [watchdog] = [rule for rule in loaded_rules if rule["name"] == "AgentServiceWatchdog"]
     assert watchdog["state"] == "firing"
-    assert json.dumps(told).count("error expanding template") == 0
+    assert json.dumps(loaded_rules).count("error expanding template") == 0

@@ -98,7 +98,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(name: st
     )
 
 
-def test_no_runbook_tells_of_an_alert_that_is_none() -> None:
+def test_every_runbook_section_names_an_existing_alert() -> None:
     pages = [page for page in (ROOT / "docs" / "runbooks").glob("*.md") if page.name != "README.md"]
     headings = {heading for page in pages for heading in re.findall(r"^## (\w+)$", page.read_text(), re.MULTILINE)}
     assert headings == set(ALERTS)
@@ -111,13 +111,13 @@ def test_an_alert_is_tested_both_when_it_fires_and_when_it_does_not(name: str) -
     assert fires
     assert len(fires) < len(expected) or name == ALWAYS
     labels = set(re.findall(r"(\w+)=", fires[0]["exp_samples"][0]["labels"]))
-    told = " ".join(ALERTS[name]["annotations"].values())
-    assert set(re.findall(r"\$labels\.(\w+)", told)) <= labels, "what is told of is there when it fires"
+    text = " ".join(ALERTS[name]["annotations"].values())
+    assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels, "labels of the text exist when it fires"
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_a_part_of_events_is_judged_only_where_there_are_some(name: str) -> None:
-    """Else one failure of one run at night wakes somebody."""
+def test_ratios_are_evaluated_only_with_events(name: str) -> None:
+    """Else a single failed run at night would page someone."""
     expression = ALERTS[name]["expr"]
     if re.search(r"/\s*sum by [^/]*increase|histogram_quantile|slo:burn", expression):
         assert re.search(r"\band\b.*(>=|>) \d{2,}\s*$", expression, re.DOTALL)
@@ -139,7 +139,7 @@ def test_every_name_and_label_of_a_query_is_declared(expression: str) -> None:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_every_value_that_a_label_is_compared_with_is_one_that_is_counted(expression: str) -> None:
-    """Else the rule never speaks, and nobody notices."""
+    """Else the rule never fires, unnoticed."""
     assert unknown_values(expression, VALUES) == []
 
 
@@ -168,7 +168,7 @@ def test_every_value_that_a_label_is_compared_with_is_one_that_is_counted(expres
         ('somebody_elses{status="any"}', ""),
     ],
 )
-def test_a_value_that_is_never_counted_is_told(expression: str, wrong: str) -> None:
+def test_a_value_that_is_never_counted_is_reported(expression: str, wrong: str) -> None:
     found = unknown_values(f"sum by (job) (rate({expression}[5m])) > 1", VALUES)
     assert [one for one in found if wrong in one] if wrong else found == []
 

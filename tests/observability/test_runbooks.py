@@ -1,4 +1,4 @@
-"""What the runbooks tell people to type exists: settings, commands, routes, and statements that the database takes."""
+"""What the runbooks say to type exists: settings, commands, routes, valid statements."""
 
 import re
 from pathlib import Path

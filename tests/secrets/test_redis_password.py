@@ -1,4 +1,4 @@
-"""The password of Redis is rotated while frames and limits go through it, whoever is told first."""
+"""The password of Redis is rotated under traffic, in Redis first or in the program first."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def told(server: RedisServer) -> AsyncIterator[Any]:
+async def admin(server: RedisServer) -> AsyncIterator[Any]:
     """An operator's connection, with the user ``app`` and its first password."""
     client: Any = Redis.from_url(server.url)
     await client.execute_command("ACL", "SETUSER", "app", "on", ">first", "~*", "&*", "+@all")
@@ -37,7 +37,7 @@ async def told(server: RedisServer) -> AsyncIterator[Any]:
 
 
 class Urls:
-    """The addresses as a file has them."""
+    """The addresses of a file."""
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
@@ -48,7 +48,7 @@ class Urls:
 
 
 class Otherwise:
-    """What is sent by the other way."""
+    """Records batches sent through PostgreSQL."""
 
     def __init__(self) -> None:
         self.chunks: list[FrameBatch] = []
@@ -66,34 +66,34 @@ class Otherwise:
 
 
 class Readers:
-    """What is heard."""
+    """Records received batches."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[FrameBatch] = asyncio.Queue()
+        self.received: asyncio.Queue[FrameBatch] = asyncio.Queue()
 
     def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
         return []
 
     def receive(self, chunk: FrameBatch) -> None:
-        self.heard.put_nowait(chunk)
+        self.received.put_nowait(chunk)
 
     def missed(self) -> None:
         pass
 
 
-async def new_password(told: Any, urls: Urls, *, file_first: bool, follow: object) -> None:
-    """Rotate, and have the program look in the middle and at the end, as it does every five seconds."""
+async def new_password(admin: Any, urls: Urls, *, file_first: bool, follow: object) -> None:
+    """Rotate, and have the program check in the middle and at the end, as it does every five seconds."""
     steps = [lambda: setattr(urls, "password", "second"), None]
     for step in steps if file_first else reversed(steps):
         if step is None:
-            await told.execute_command("ACL", "SETUSER", "app", ">second", "<first")
+            await admin.execute_command("ACL", "SETUSER", "app", ">second", "<first")
         else:
             step()
         await follow()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("file_first", [True, False])
-async def test_limits_go_on_while_the_password_is_rotated(server: RedisServer, told: Any, file_first: bool) -> None:
+async def test_limits_work_while_the_password_is_rotated(server: RedisServer, admin: Any, file_first: bool) -> None:
     urls = Urls(server)
     buckets = SharedBuckets(urls, "one")
     assert await buckets.take([TAKE]) is not None
@@ -103,18 +103,18 @@ async def test_limits_go_on_while_the_password_is_rotated(server: RedisServer, t
         await buckets._count()
         taken.append(await buckets.take([TAKE]) is not None)
 
-    await new_password(told, urls, file_first=file_first, follow=look)
+    await new_password(admin, urls, file_first=file_first, follow=look)
     taken.append(await buckets.take([TAKE]) is not None)
     assert all(taken)
-    assert await told.execute_command("CLIENT", "KILL", "USER", "app") >= 1
-    assert await buckets.take([TAKE]) is None  # the connection broke, and Redis is left alone for a second
+    assert await admin.execute_command("CLIENT", "KILL", "USER", "app") >= 1
+    assert await buckets.take([TAKE]) is None  # the connection broke, and Redis is not used for a second
     buckets._paused_until = 0.0
-    assert await buckets.take([TAKE]) is not None  # made anew with the new password
+    assert await buckets.take([TAKE]) is not None  # reconnected with the new password
     await buckets.aclose()
 
 
 @pytest.mark.parametrize("file_first", [True, False])
-async def test_frames_go_on_while_the_password_is_rotated(server: RedisServer, told: Any, file_first: bool) -> None:
+async def test_frames_arrive_while_the_password_is_rotated(server: RedisServer, admin: Any, file_first: bool) -> None:
     urls, readers, otherwise = Urls(server), Readers(), Otherwise()
     carrier = RedisFrameTransport(urls, otherwise)
     carrier.start(readers)
@@ -125,24 +125,24 @@ async def test_frames_go_on_while_the_password_is_rotated(server: RedisServer, t
     )
 
     async def arrives() -> None:
-        """By Redis, once the subscription stands; what it does not bring goes the other way, and is not lost."""
-        while readers.heard.empty():
+        """By Redis, once subscribed; until then through PostgreSQL, without loss."""
+        while readers.received.empty():
             await carrier.publish([chunk])
             await asyncio.sleep(0.01)
-        await readers.heard.get()
+        await readers.received.get()
 
     async with asyncio.timeout(20):
         await arrives()
-        await new_password(told, urls, file_first=file_first, follow=carrier._follow)
-        await told.execute_command("CLIENT", "KILL", "USER", "app")
-        while not readers.heard.empty():
-            readers.heard.get_nowait()
+        await new_password(admin, urls, file_first=file_first, follow=carrier._follow)
+        await admin.execute_command("CLIENT", "KILL", "USER", "app")
+        while not readers.received.empty():
+            readers.received.get_nowait()
         carrier._resting_until = 0.0
         await arrives()
     await carrier.aclose()
 
 
-async def test_an_address_that_does_not_answer_leaves_the_one_before(server: RedisServer, told: Any) -> None:
+async def test_an_address_that_does_not_answer_leaves_the_previous_one_in_use(server: RedisServer, admin: Any) -> None:
     urls = Urls(server)
     address = RedisAddress(urls)
     before = address.now

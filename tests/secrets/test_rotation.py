@@ -1,4 +1,4 @@
-"""Keys and passwords are rotated under load: not one request fails, and the old ones are used no more."""
+"""Keys and passwords are rotated under load: not one request fails, and the old ones are no longer used."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ AGENTS = '[agents.asking]\nmodel = "openai:tiny-chat"\n'
 
 
 def write(path: Path, text: str) -> None:
-    """As a careful operator does: whole or not at all."""
+    """Atomically, as a careful operator does."""
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").rename(path)
 
@@ -35,7 +35,7 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 
 class Load:
-    """Runs without a pause, a few at once; every answer that is no good one is kept."""
+    """Runs without a pause, a few at once; every failed response is kept."""
 
     def __init__(self, base: str, agent: str) -> None:
         self._base = base
@@ -56,7 +56,7 @@ class Load:
                 self.failed.append(answer.text)
 
     async def more(self, count: int = 20) -> None:
-        """Come back when ``count`` more are done."""
+        """Wait for ``count`` more."""
         enough = self.done + count
         while self.done < enough:  # noqa: ASYNC110  what clients have seen
             await asyncio.sleep(0.01)
@@ -90,14 +90,14 @@ async def test_a_providers_key_is_rotated_by_its_file_a_signal_and_the_spare_one
         await asyncio.to_thread(server.wait_until_ready)
         working = asyncio.ensure_future(load.run())
         await load.more()
-        provider.refused_keys.add("sk-one")  # void before anybody told us: the spare one goes on
+        provider.refused_keys.add("sk-one")  # void before we know: the spare key is used
         await load.more(40)
         write(key, "sk-three")
         os.kill(server.process.pid, signal.SIGHUP)
         while "sk-three" not in used_keys(provider):
             await load.more(1)
         provider.refused_keys.add("sk-two")
-        write(spare, "sk-four")  # taken up by itself within five seconds, or when sk-three is refused
+        write(spare, "sk-four")  # read within five seconds, or when sk-three is refused
         await load.more(40)
         write(key, "sk-five")
         provider.refused_keys.update({"sk-three", "sk-four"})  # both at once: read again at once
@@ -113,7 +113,7 @@ async def test_a_providers_key_is_rotated_by_its_file_a_signal_and_the_spare_one
 
 
 async def test_the_databases_password_is_rotated_under_load(tmp_path: Path) -> None:
-    """The new one is written first, then the database is told: open connections go on, new ones are made with it."""
+    """The new one is written first, then the database is changed: open connections stay, new ones use it."""
     first, second = secrets.token_hex(8), secrets.token_hex(8)
     database = Server(tmp_path / "database", {"fsync": "off"})
     await asyncio.to_thread(database.begin)
@@ -169,9 +169,7 @@ end $$
 """
 
 
-async def test_an_admin_may_have_the_secrets_read_anew_and_hears_what_is_wrong(
-    database_url: str, tmp_path: Path
-) -> None:
+async def test_an_admin_can_reload_the_secrets_and_sees_errors(database_url: str, tmp_path: Path) -> None:
     key = tmp_path / "key"
     write(key, "sk-one")
     settings: dict[str, Any] = {"AGENT_AUTH": "api_key", "OPENAI_API_KEY_FILE": str(key), "AGENT_RATE_PER_MINUTE": "0"}
@@ -187,9 +185,9 @@ async def test_an_admin_may_have_the_secrets_read_anew_and_hears_what_is_wrong(
         write(key, "sk-two")
         assert (await reload(admin)).json() == {"rotated": ["OPENAI_API_KEY"], "refused": {}}
         write(key, "")
-        told = (await reload(admin)).json()
-        assert told["rotated"] == []
-        assert "is empty" in told["refused"]["OPENAI_API_KEY"]
+        reloaded = (await reload(admin)).json()
+        assert reloaded["rotated"] == []
+        assert "is empty" in reloaded["refused"]["OPENAI_API_KEY"]
         metrics = (await service.client.get("/metrics")).text
         assert 'agent_secret_rotations_total{name="OPENAI_API_KEY",outcome="refused"} 1' in metrics
-        assert "sk-" not in metrics + str(told)
+        assert "sk-" not in metrics + str(reloaded)

@@ -49,9 +49,9 @@ def test_a_traceback_with_its_variables_does_not_show_it(secret: Secret) -> None
     try:
         raise ValueError(secret)
     except ValueError as error:
-        told = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    assert "secret = Secret(***)" in told
-    assert CANARY not in told
+        text = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "secret = Secret(***)" in text
+    assert CANARY not in text
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

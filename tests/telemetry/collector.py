@@ -1,4 +1,4 @@
-"""A collector on this machine: takes OTLP/HTTP over a real socket and keeps what it was sent, decoded."""
+"""A collector on this machine: accepts OTLP/HTTP over a real socket and keeps the decoded requests."""
 
 import gzip
 import threading
@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Seen:
-    """A span, as far as tests look at it."""
+    """The tested parts of a span."""
 
     def __init__(self, span: Any, resource: dict[str, Any]) -> None:
         self.name: str = span.name
@@ -28,7 +28,7 @@ class Seen:
 
 
 class Collector:
-    """``url`` is for ``OTEL_EXPORTER_OTLP_ENDPOINT``. While ``status`` is no 200 it refuses with it."""
+    """``url`` is for ``OTEL_EXPORTER_OTLP_ENDPOINT``. Responds with ``status``."""
 
     def __init__(self) -> None:
         self.spans: list[Seen] = []
@@ -78,14 +78,14 @@ class Collector:
             ]
         else:
             for one in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                told = {"resource": attributes_of(one.resource.attributes)}
+                snapshot = {"resource": attributes_of(one.resource.attributes)}
                 for scope in one.scope_metrics:
-                    told |= {metric.name: metric for metric in scope.metrics}
-                self.metrics.append(told)
+                    snapshot |= {metric.name: metric for metric in scope.metrics}
+                self.metrics.append(snapshot)
         return 200
 
     def named(self, name: str) -> list[Seen]:
-        """The spans whose names begin so."""
+        """The spans with this name prefix."""
         return [span for span in self.spans if span.name.startswith(name)]
 
 

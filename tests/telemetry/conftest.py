@@ -1,4 +1,4 @@
-"""What every test of telemetry leaves behind: nothing."""
+"""Isolation of telemetry tests."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from app.infra.telemetry.trace_context import current_span
 
 @pytest.fixture(autouse=True)
 def nowhere() -> Iterator[None]:
-    """A test is in no trace, and leaves none to the next."""
+    """Every test starts and ends outside of a trace."""
     yield
     current_span.set(None)

@@ -1,4 +1,4 @@
-"""The page says what the OpenTelemetry SDK with its Prometheus exporter would say of the same measurements."""
+"""The page equals that of the OpenTelemetry SDK's Prometheus exporter for the same measurements."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ VALUES = (0.0, 0.005, 0.3, 7, 10**6)
 
 
 class Reference:
-    """The same instruments, made by the SDK."""
+    """The same instruments of the SDK."""
 
     def __init__(self, meters: Meters) -> None:
         self.registry = CollectorRegistry()
@@ -42,7 +42,7 @@ class Reference:
 
 
 def families(text: str) -> dict[str, tuple[str, str, dict[Any, float]]]:
-    """Name → (kind, help, samples) of what a page says, but of whom it is said."""
+    """Name → (kind, help, samples) of a page, without its target."""
     return {
         family.name: (
             family.type,

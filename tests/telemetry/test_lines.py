@@ -1,4 +1,4 @@
-"""A sink that takes nothing costs lines, never the work of those who log."""
+"""A blocked sink costs lines, and never blocks the caller."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ def test_lines_come_out_in_order(pipe: tuple[int, int]) -> None:
     assert lines.dropped == 0
 
 
-def test_what_does_not_fit_is_dropped_and_told_of_once_somebody_reads_again(pipe: tuple[int, int]) -> None:
+def test_lines_beyond_the_queue_are_dropped_and_reported_once_read_again(pipe: tuple[int, int]) -> None:
     reports: list[int] = []
     lines = LineWriter(pipe[1], reports.append, max_pending=10)
     long = "x" * 65_536 + "\n"
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_dropped_and_told_of_once_somebody_reads_again(pipe
     assert reports == [before]
 
 
-def test_the_end_waits_only_so_long_for_a_sink_that_takes_nothing(pipe: tuple[int, int]) -> None:
+def test_flush_has_a_timeout_for_a_blocked_sink(pipe: tuple[int, int]) -> None:
     lines = LineWriter(pipe[1])
     lines.write("x" * 200_000 + "\n")
     began = time.monotonic()
@@ -91,7 +91,7 @@ def test_the_end_waits_only_so_long_for_a_sink_that_takes_nothing(pipe: tuple[in
         pass
 
 
-def test_a_reader_that_went_away_costs_lines_alone() -> None:
+def test_a_closed_reader_costs_only_lines() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     lines = LineWriter(writer)
@@ -111,23 +111,23 @@ def test_a_line_that_would_wait_is_not_written_at_once(pipe: tuple[int, int]) ->
     assert not write_now(pipe[1], b"b\n")
 
 
-def test_a_program_whose_output_nobody_reads_goes_on_and_tells_what_it_dropped() -> None:
+def test_a_program_with_unread_output_continues_and_reports_dropped_lines() -> None:
     with Popen(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment(), stdin=PIPE, stdout=PIPE, stderr=PIPE
     ) as it:
         assert it.stderr is not None
         assert it.stdin is not None
         assert it.stdout is not None
-        told = json.loads(it.stderr.readline())
-        assert told["dropped"] > 1000
-        assert told["longest"] < 1
+        report = json.loads(it.stderr.readline())
+        assert report["dropped"] > 1000
+        assert report["longest"] < 1
         it.stdin.write(b"go on\n")
         it.stdin.close()
         events = [json.loads(line) for line in it.stdout.read().splitlines()]
         assert it.wait(30) == 0
     dropped = [event["lines"] for event in events if event["event"] == "log_lines_dropped"]
-    assert sum(dropped) == told["dropped"]
+    assert sum(dropped) == report["dropped"]
     assert "afterwards" in [event["event"] for event in events]
     numbers = [event["number"] for event in events if event["event"] == "line"]
     assert numbers == sorted(numbers)
-    assert len(numbers) == 12_000 - told["dropped"]
+    assert len(numbers) == 12_000 - report["dropped"]

@@ -1,4 +1,4 @@
-"""Instruments count in plain numbers and leave as text that Prometheus reads."""
+"""Instruments and the Prometheus page."""
 
 import asyncio
 import re
@@ -102,7 +102,7 @@ def test_the_page_of_metrics_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == render()
 
 
-async def test_a_process_tells_what_it_takes_of_its_machine() -> None:
+async def test_a_process_reports_its_resource_usage() -> None:
     meters = Meters()
     vitals = ProcessCollector(meters)
     vitals.sample()
@@ -132,7 +132,7 @@ def test_labels_without_bound_cannot_fill_the_memory() -> None:
     assert counter.series[OVERFLOW,] == sum(histogram.series[OVERFLOW,].counts) == 10
 
 
-async def test_the_loop_is_measured_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_loop_is_measured_until_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.infra.telemetry.process_metrics.TICK_SECONDS", 0.01)
     meters = Meters()
     lag = LoopLag(meters)

@@ -1,4 +1,4 @@
-"""Spans: made only where somebody gets them, and encoded as OTLP says."""
+"""Spans are created only with a sink, and encoded as OTLP."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def decoded(span: Span, longest: int = 0) -> Decoded:
 
 
 def test_a_span_arrives_as_it_was_made() -> None:
-    """Whatever it has of its form, and whatever of its own."""
+    """With attributes of its template and its own."""
     made: list[Span] = []
     span = Tracer(made.append).receive(SpanTemplate("chat gpt", CLIENT, *GIVEN.items()), CALLER)
     assert span is not None
@@ -59,7 +59,7 @@ def test_a_span_arrives_as_it_was_made() -> None:
     assert attributes_of(arrived.attributes) == {**sent, **own, "error.type": "ModelRejected"}
 
 
-def test_texts_are_cut_where_somebody_wants_it() -> None:
+def test_texts_are_truncated_to_the_configured_length() -> None:
     span = Span(lambda _: None, SpanTemplate("cut", CLIENT, ("given", "é" * 500)), CALLER)
     span.attributes = {"own": "é" * 500}
     span.end()
@@ -86,7 +86,7 @@ def test_equal_values_of_other_kinds_are_not_mixed_up() -> None:
         assert [type(one) for one in arrived.values()] == [type(value)] * 2
 
 
-def test_without_anybody_to_send_to_there_are_no_spans() -> None:
+def test_without_a_sink_there_are_no_spans() -> None:
     assert NO_TRACER.receive(X, CALLER) is None
     current_span.set(CALLER)
     assert NO_TRACER.start(X) is None
@@ -138,7 +138,7 @@ def test_a_ratio_takes_its_part_and_the_same_trace_everywhere() -> None:
         assert again.context.sampled
 
 
-def test_a_place_is_read_from_its_header_and_written_to_it() -> None:
+def test_a_span_context_round_trips_through_its_header() -> None:
     assert parse_span_context(f"00-{TRACE}-{SPAN}-01") == CALLER
     assert parse_span_context(f"00-{TRACE}-{SPAN}-00") == CALLER._replace(sampled=False)
     assert parse_span_context("rubbish") is None

@@ -1,4 +1,4 @@
-"""What the tests let Granian serve."""
+"""An application for tests on Granian."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The layers of the web room around a few routes, as the wiring puts them together, and a client that is only ASGI."""
+"""The HTTP layers around a few routes, as in production, and an ASGI client."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ Message = dict[str, Any]
 
 
 def application(*routes: Any, path: str | None = None) -> Litestar:
-    """Litestar with what the web room gives it."""
+    """Litestar with the settings of ``app.infra.http``."""
     return Litestar(
         list(routes),
         path=path,
@@ -116,7 +116,7 @@ class Connection:
 
 
 def fast_streams(meters: Meters | None = None, **settings: Any) -> OpenStreams:
-    """Streams whose heartbeat and patience take hundredths of a second."""
+    """Streams with heartbeats and timeouts of hundredths of a second."""
     return OpenStreams(meters or Meters(), **{"tick": 0.01, "heartbeat": 0.03, "stuck": 0.1, **settings})
 
 
@@ -131,5 +131,5 @@ class Flag:
 
 
 def at_rest(streams: OpenStreams) -> bool:
-    """Whether ``streams`` looks after nothing and no task of it is left."""
+    """Whether ``streams`` has no open response and no task left."""
     return len(streams) == 0 and len(streams.tasks) == 0

@@ -1,4 +1,4 @@
-"""What routes get and give is what Litestar would get and give."""
+"""Our request and response classes behave as Litestar's."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ async def things(data: JSONBody[Thing], request: Request[Any, Any, Any]) -> dict
 
 @delete("/things")
 async def remove() -> None:
-    """Nothing to say."""
+    """No content."""
 
 
 @delete("/others")
@@ -52,7 +52,7 @@ async def test_a_body_in_pieces_is_one_body_however_often_it_is_asked_for() -> N
     assert msgspec.json.decode(body["body"]) == {"name": "a", "again": '{"name": "a"}'}
 
 
-async def test_a_body_that_breaks_off_is_the_fault_of_the_client() -> None:
+async def test_an_incomplete_body_is_a_client_error() -> None:
     start, *_ = await ask("POST", "/things", piece(b'{"name":', more=True), {"type": "http.disconnect"})
     assert start["status"] == 400
 

@@ -184,7 +184,7 @@ async def test_a_body_over_the_limit_of_its_route_is_refused(path: str, size: in
 async def exchange(
     messages: list[dict[str, Any]], headers: dict[str, str], **limits: Any
 ) -> tuple[int, dict[str, Any]]:
-    """What a POST gets whose body comes as ``messages``; after them nothing comes."""
+    """The response to a POST whose body arrives as ``messages``, and then nothing."""
     sent: list[dict[str, Any]] = []
     left = messages
 
@@ -241,7 +241,7 @@ async def test_pieces_are_put_together() -> None:
     assert (status, value["a"]) == (200, [1])
 
 
-async def test_a_get_may_bring_a_body_that_nobody_reads() -> None:
+async def test_the_body_of_a_get_is_ignored() -> None:
     async with serving(things) as client:
         response = await client.request("GET", "/openapi.json", content=b"\xff" * 10)
     assert response.status_code == 200

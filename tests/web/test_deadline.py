@@ -1,4 +1,4 @@
-"""``AGENT_REQUEST_SECONDS``: an answer begins in time, or the request is given up with 503."""
+"""``AGENT_REQUEST_SECONDS``: a response begins in time, or the request gets 503."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The web room on the server that serves it: what only real connections show."""
+"""The HTTP layers on Granian, over real connections."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 async def test_bodies_streams_and_their_ends_on_real_connections(server: Server) -> None:
-    """One server for all of it: a start costs a second."""
+    """One server for all tests: a start takes a second."""
     await _a_connection_serves_on_after_a_refused_body(server)
     await _a_slow_body_gets_408(server)
     await _a_body_too_large_is_refused_while_it_is_sent(server)

@@ -1,4 +1,4 @@
-"""The outermost layer: ids, headers, aliases, the clock and the last resort."""
+"""The outermost layer: ids, headers, aliases, metrics and the last resort."""
 
 import re
 from typing import Any
@@ -60,7 +60,7 @@ async def test_any_other_request_id_is_replaced(sent: Any) -> None:
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f-]{17}", response.headers["x-request-id"])
 
 
-async def test_the_callers_trace_goes_on() -> None:
+async def test_the_callers_trace_is_continued() -> None:
     trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     async with serving(thing) as client:
         seen = (await client.get("/things/a", headers={"traceparent": f"00-{trace}-{span}-01"})).json()

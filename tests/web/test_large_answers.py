@@ -1,4 +1,4 @@
-"""Large answers arrive whole, in slices; those that are not read, or are too many at once, are given up."""
+"""Large responses are sent in slices; unread and excess ones are aborted."""
 
 import asyncio
 from typing import Any
@@ -57,7 +57,7 @@ async def test_an_answer_that_comes_in_parts_takes_no_share() -> None:
     assert [message.get("body") for message in sent] == [None, b"a", b"b", b""]
 
 
-async def test_an_answer_that_is_not_read_is_given_up_and_makes_room() -> None:
+async def test_a_response_that_is_not_read_is_aborted_and_frees_its_share() -> None:
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()

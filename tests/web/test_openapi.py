@@ -1,4 +1,4 @@
-"""The document of the API and its page: complete, ours, and nothing from elsewhere."""
+"""The OpenAPI document and its page: complete, and self-hosted."""
 
 import hashlib
 import re

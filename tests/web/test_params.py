@@ -1,4 +1,4 @@
-"""Pages, projections, stream modes and places in a stream, in every form that clients send."""
+"""Pagination, field selection, stream modes and event ids, in every form that clients send."""
 
 from typing import Any
 
@@ -86,14 +86,14 @@ async def test_select_gives_only_the_fields_asked_for() -> None:
     "text, expected",
     [("1-1", EventId(1, 1)), ("12-345", EventId(12, 345)), ("-1", START), ("0-0", START), ("-", START), ("", None)],
 )
-async def test_a_stream_goes_on_after_the_last_event_id(text: str, expected: EventId | None) -> None:
+async def test_a_stream_resumes_after_the_last_event_id(text: str, expected: EventId | None) -> None:
     async with serving(place) as client:
         response = await client.get("/place", headers={"Last-Event-ID": text})
     assert response.json() == (None if expected is None else list(expected))
 
 
 @pytest.mark.parametrize("text", ["1", "a-b", "1-", "-2", "1-1-1", "1 - 1", "1-1x", "+1-1", "1" * 19 + "-1", "bad id"])
-async def test_what_is_no_event_id_is_422(text: str) -> None:
+async def test_an_invalid_event_id_is_422(text: str) -> None:
     async with serving(place) as client:
         response = await client.get("/place", headers={"Last-Event-ID": text})
     assert response.status_code == 422

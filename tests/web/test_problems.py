@@ -1,4 +1,4 @@
-"""Every error leaves as problem+json with a sentence that helps and nothing that should stay inside."""
+"""Every error is problem+json with a helpful sentence and no internals."""
 
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -107,13 +107,13 @@ async def test_an_error_of_our_tree_keeps_its_status_its_title_and_its_sentence(
 
 
 @pytest.mark.parametrize("kind, wait", [(errors.Limited, "3"), (errors.Unavailable, "3")])
-async def test_who_may_come_back_is_told_when_in_whole_seconds(kind: Any, wait: str) -> None:
+async def test_retry_after_is_in_whole_seconds(kind: Any, wait: str) -> None:
     _, headers, _ = await problem_of(kind("Later.", 2.1))
     assert headers["retry-after"] == wait
 
 
 @pytest.mark.parametrize("error", [errors.Unauthenticated("No key."), NotAuthorizedException("No key.")])
-async def test_a_request_without_a_key_is_told_the_scheme(error: Exception) -> None:
+async def test_a_request_without_a_key_gets_the_scheme(error: Exception) -> None:
     problem, headers, _ = await problem_of(error)
     assert (problem["status"], headers["www-authenticate"]) == (401, "Bearer")
 
@@ -132,7 +132,7 @@ async def test_a_request_without_a_key_is_told_the_scheme(error: Exception) -> N
         HTTPException(SECRET, status_code=500),
     ],
 )
-async def test_what_fails_inside_is_logged_and_not_told(error: Exception) -> None:
+async def test_internal_errors_are_logged_and_not_shown(error: Exception) -> None:
     problem, headers, lines = await problem_of(error)
     assert problem["status"] == 500
     assert SECRET not in str(problem)
@@ -158,7 +158,7 @@ async def test_an_unknown_path_is_404() -> None:
     assert (problem["status"], problem["detail"]) == (404, f"No route matches /nope. {WHERE}")
 
 
-async def test_a_wrong_method_is_told_the_right_ones() -> None:
+async def test_a_wrong_method_gets_the_allowed_ones() -> None:
     @put("/drawings")
     async def replace() -> None: ...
 
@@ -191,7 +191,7 @@ async def test_a_parameter_that_does_not_fit_is_422(query: str, sentence: str, p
 
 
 @pytest.mark.parametrize("text", ["abc", "01a206d1-e7f2-7379-81bc", "a%20b", "%F0%9F%98%80"])
-async def test_a_path_id_that_is_no_uuid_is_422_by_name(text: str) -> None:
+async def test_a_path_id_that_is_not_a_uuid_is_422_by_name(text: str) -> None:
     async with serving(thread) as client:
         response = await client.get(f"/threads/{text}")
     assert (response.status_code, response.json()["detail"]) == (422, "Invalid thread ID: must be a UUID")

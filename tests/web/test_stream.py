@@ -1,4 +1,4 @@
-"""Streams: bytes pass as they come, lines stay alive, readers that go away cost nothing, and all can be ended."""
+"""Event streams: delivery, heartbeats, disconnects and shutdown."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ TWO = frame("values", b"[]", "1-2")
 
 
 class Source:
-    """Chunks that the test hands out; ``closed`` tells when the stream let go of it."""
+    """Chunks from the test; ``closed`` is set when the stream is closed."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -81,7 +81,7 @@ async def test_a_busy_stream_has_no_heartbeats() -> None:
     assert connection.body == ONE * 10
 
 
-async def test_a_client_that_goes_away_ends_its_stream_and_is_reported_once() -> None:
+async def test_a_disconnect_ends_the_stream_and_is_reported_once() -> None:
     streams = fast_streams()
     source, connection, gone = Source(), Connection(), Flag()
     serving = connection.serve(EventStream(streams, source.chunks(), on_disconnect=gone))
@@ -107,7 +107,7 @@ async def test_a_source_that_never_waits_does_not_freeze_the_others_and_ends_wit
     assert gone.calls == 1
 
 
-async def test_a_reader_that_stops_reading_is_given_up() -> None:
+async def test_a_reader_that_stops_reading_is_dropped() -> None:
     streams = fast_streams()
     source, connection, gone = Source(), Connection(), Flag()
     serving = connection.serve(EventStream(streams, source.chunks(), on_disconnect=gone))
@@ -154,7 +154,7 @@ async def test_a_cancelled_server_task_is_not_mistaken_for_a_client_that_left() 
     assert at_rest(streams)
 
 
-async def test_draining_tells_readers_to_come_back_and_ends_their_streams() -> None:
+async def test_draining_asks_readers_to_reconnect_and_ends_their_streams() -> None:
     streams = fast_streams()
     source, fresh, gone = Source(), Source(), Flag()
     connection, unheard = Connection(), Connection()
@@ -254,7 +254,7 @@ async def test_a_handler_returns_a_stream_and_the_document_says_so() -> None:
 
 
 async def test_a_stream_that_ends_as_its_watch_begins_leaves_nothing_behind() -> None:
-    """A coroutine that nobody awaits would be told of as one is collected."""
+    """A coroutine that is never awaited would be reported when it is collected."""
     streams, source, connection = fast_streams(tick=60), Source(), Connection()
     stream = EventStream(streams, source.chunks())
     serving = connection.serve(stream)

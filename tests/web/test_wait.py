@@ -1,4 +1,4 @@
-"""Waiting answers: ordinary when the result is quick, kept alive when it is not, and honest when it fails."""
+"""Long polls: ordinary responses to quick results, heartbeats, and failures."""
 
 import asyncio
 
@@ -57,7 +57,7 @@ async def test_an_error_of_a_quick_result_has_its_own_status_and_a_late_one_cuts
     assert not late.ended
 
 
-async def test_a_client_that_waits_no_longer_is_reported() -> None:
+async def test_a_client_that_stops_waiting_is_reported() -> None:
     streams = fast_streams()
     connection, gone = Connection(), Flag()
     serving = connection.serve(JsonWait(streams, result(after=asyncio.Event()), on_disconnect=gone))

@@ -1,4 +1,4 @@
-"""What lies on a shelf: each tenant's own, found by all it depends on, and nothing that others may have put there."""
+"""Cache namespaces: values per tenant, keyed by all they depend on; foreign values are misses."""
 
 import hashlib
 from uuid import UUID
@@ -72,7 +72,7 @@ async def test_a_value_that_is_too_large_is_not_kept(cache: Cache) -> None:
     assert await things.find([key], text) == {}
 
 
-async def test_what_another_has_put_there_is_as_if_it_were_not(cache: Cache) -> None:
+async def test_foreign_values_are_misses(cache: Cache) -> None:
     things, meters = shelf(cache)
     mine, theirs = things.key(ONE, 1), things.key(OTHER, 1)
     await things.save({theirs: b"secret"})
@@ -88,7 +88,7 @@ async def test_what_another_has_put_there_is_as_if_it_were_not(cache: Cache) -> 
 
 
 def bomb(claimed: int) -> bytes:
-    """A frame of zeros; ``claimed`` 0: one that does not tell its size."""
+    """A frame of zeros; ``claimed`` 0: without its size."""
     compressor = zstandard.ZstdCompressor(write_content_size=bool(claimed))
     return compressor.compress(bytes(claimed or MAX_VALUE_BYTES * 4))
 
@@ -105,7 +105,7 @@ def bomb(claimed: int) -> bytes:
         CacheRecord(-1, KEY, False, b"x"),
     ],
 )
-def test_an_envelope_that_is_none_of_ours_holds_nothing(envelope: CacheRecord) -> None:
+def test_an_invalid_record_is_a_miss(envelope: CacheRecord) -> None:
     assert unseal(KEY, msgspec.msgpack.encode(envelope)) is None
 
 
@@ -118,7 +118,7 @@ def test_every_body_comes_back_as_it_was(body: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_at_all_are_nothing_or_a_body(stored: bytes) -> None:
+def test_arbitrary_bytes_are_a_miss_or_a_body(stored: bytes) -> None:
     unseal(KEY, stored)
     digest = hashlib.blake2b(stored).digest()
     assert unseal(digest, stored) is None

@@ -1,4 +1,4 @@
-"""What many callers want written goes out in groups."""
+"""Group commit: concurrent writes are sent in groups."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -64,7 +64,7 @@ async def numbers(database_url: str) -> AsyncIterator[Numbers]:
     await database.aclose()
 
 
-async def test_what_comes_while_every_slot_is_busy_goes_out_together(numbers: Numbers) -> None:
+async def test_entries_that_arrive_while_every_slot_is_busy_are_sent_together(numbers: Numbers) -> None:
     occupying = await numbers.all_lanes_busy()
     others = [numbers.submit(str(number)) for number in range(10, 20)]
     numbers.may_answer.set()
@@ -72,7 +72,7 @@ async def test_what_comes_while_every_slot_is_busy_goes_out_together(numbers: Nu
     assert numbers.groups == [["0"], ["1"], [str(number) for number in range(10, 20)]]
 
 
-async def test_what_is_too_much_for_one_group_goes_on_another_slot_at_once(numbers: Numbers) -> None:
+async def test_entries_beyond_one_group_are_sent_on_another_slot_at_once(numbers: Numbers) -> None:
     numbers.may_answer.clear()
     asked = [numbers.submit(str(number)) for number in range(MAX_GROUP_SIZE + 3)]
     assert [await numbers.begun.get() for _ in range(SLOTS)] == [MAX_GROUP_SIZE, 3]
@@ -80,20 +80,20 @@ async def test_what_is_too_much_for_one_group_goes_on_another_slot_at_once(numbe
     assert await asyncio.gather(*asked) == list(range(MAX_GROUP_SIZE + 3))
 
 
-async def test_who_writes_one_thing_after_the_other_finds_the_same_connection(numbers: Numbers) -> None:
+async def test_sequential_writes_use_the_same_connection(numbers: Numbers) -> None:
     for number in range(6):
         assert await numbers.submit(str(number)) == number
     assert len(set(numbers.served_by)) == 1
 
 
-async def test_entries_of_one_key_go_out_one_after_the_other_and_hold_up_nobody_else(numbers: Numbers) -> None:
+async def test_entries_of_one_key_are_sent_in_order_and_block_no_others(numbers: Numbers) -> None:
     same = [numbers.submit("7") for _ in range(3)]
     other = numbers.submit("8")
     assert await asyncio.gather(*same, other) == [7, 7, 7, 8]
     assert numbers.groups == [["7", "8"], ["7"], ["7"]]
 
 
-async def test_of_a_group_the_guilty_entry_alone_fails(numbers: Numbers) -> None:
+async def test_only_the_faulty_entry_of_a_group_fails(numbers: Numbers) -> None:
     one, bad, two = (numbers.submit(text) for text in ("1", "no number", "2"))
     assert (await one, await two) == (1, 2)
     with pytest.raises(asyncpg.DataError):
@@ -118,7 +118,7 @@ async def test_an_entry_that_exceeds_a_limit_of_the_server_fails_alone_and_ends_
     assert slot_tasks() == before
 
 
-async def test_a_connection_that_broke_while_it_had_nothing_to_do_fails_nobody(numbers: Numbers) -> None:
+async def test_a_connection_that_broke_while_idle_fails_no_entry(numbers: Numbers) -> None:
     assert await numbers.submit("1") == 1
     broken = numbers.served_by[-1]
     broken.terminate()
@@ -156,8 +156,8 @@ async def test_whatever_ends_a_slot_its_entries_fail_and_the_next_one_is_sent(
     assert numbers.served_by[-1] is not broken
 
 
-async def test_a_lane_that_ends_when_it_was_called_loses_no_wake_up(numbers: Numbers) -> None:
-    """All slots are ended between the call and the moment in which the called one would go on."""
+async def test_a_slot_that_ends_when_it_was_woken_loses_no_wake_up(numbers: Numbers) -> None:
+    """All slots are cancelled after one was woken and before it resumes."""
     for text in ("1", "2"):
         entry = numbers.submit(text)
         for slot in slot_tasks():
@@ -168,7 +168,7 @@ async def test_a_lane_that_ends_when_it_was_called_loses_no_wake_up(numbers: Num
 async def test_without_a_database_an_entry_fails_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "UNREACHABLE_SECONDS", 0.1)
     monkeypatch.setattr(group_commit, "CHECK_SECONDS", 0.05)
-    numbers = Numbers(Database("postgresql://nobody@/nothing?host=/nowhere", requests=1, engine=SLOTS))
+    numbers = Numbers(Database("postgresql://unknown@/nothing?host=/nowhere", requests=1, engine=SLOTS))
     with pytest.raises(Unavailable, match="is unreachable"):
         await asyncio.wait_for(numbers.submit("1"), 10)
     await numbers.aclose()
@@ -176,7 +176,7 @@ async def test_without_a_database_an_entry_fails_soon(monkeypatch: pytest.Monkey
         await numbers.submit("2")
 
 
-async def test_a_group_that_never_ends_is_given_up(numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_group_that_never_ends_times_out(numbers: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_commit, "SEND_SECONDS", 0.1)
 
     async def never(connection: asyncpg.Connection, _: Sequence[str]) -> list[int]:
@@ -206,7 +206,7 @@ async def test_a_full_disk_fails_the_group_with_its_own_words_and_ends_no_slot(n
     assert await numbers.database.is_usable()
 
 
-async def test_a_canary_goes_the_way_of_the_entries_and_writes_nothing(
+async def test_a_canary_is_sent_like_entries_and_writes_nothing(
     numbers: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit, "CANARY_SECONDS", -1)

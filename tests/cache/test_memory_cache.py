@@ -1,9 +1,9 @@
-"""The cache of one process holds no more than it may, and lets go what was used the longest time ago."""
+"""The in-process cache is bounded and evicts the least recently used values."""
 
 from app.infra.cache.memory_cache import ENTRY_BYTES, LocalCache
 
 
-async def test_what_was_used_last_stays_when_there_is_no_room_for_all() -> None:
+async def test_the_least_recently_used_values_are_evicted() -> None:
     cache = LocalCache(max_bytes=3 * (ENTRY_BYTES + 101))
     for key in (b"a", b"b", b"c"):
         await cache.put({key: b"x" * 100}, 60)
@@ -12,7 +12,7 @@ async def test_what_was_used_last_stays_when_there_is_no_room_for_all() -> None:
     assert [one is not None for one in await cache.get([b"a", b"b", b"c", b"d"])] == [True, False, True, True]
 
 
-async def test_its_bytes_are_counted_right_whatever_is_put_replaced_and_dropped() -> None:
+async def test_the_size_is_exact_after_puts_replacements_and_deletions() -> None:
     cache = LocalCache(max_bytes=5000)
     for number in range(200):
         await cache.put({b"%d" % (number % 13): b"x" * (number * 7 % 900)}, 60)
@@ -21,14 +21,14 @@ async def test_its_bytes_are_counted_right_whatever_is_put_replaced_and_dropped(
     assert cache.size == 0
 
 
-async def test_a_value_larger_than_all_room_is_not_kept_and_takes_no_other_away() -> None:
+async def test_a_value_larger_than_the_cache_is_not_stored_and_evicts_nothing() -> None:
     cache = LocalCache(max_bytes=1000)
     await cache.put({b"small": b"x"}, 60)
     await cache.put({b"large": b"x" * 2000}, 60)
     assert await cache.get([b"small", b"large"]) == [b"x", None]
 
 
-async def test_its_time_is_that_of_its_clock() -> None:
+async def test_values_expire_by_the_given_clock() -> None:
     now = [0.0]
     cache = LocalCache(clock=lambda: now[0])
     await cache.put({b"a": b"x"}, 10)

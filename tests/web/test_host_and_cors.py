@@ -1,4 +1,4 @@
-"""Names that are served, and origins whose pages may read answers."""
+"""Allowed hosts and CORS."""
 
 from typing import Any
 

@@ -77,7 +77,7 @@ async def test_an_error_before_the_first_byte_is_a_problem_with_its_own_status(e
     assert at_rest(streams)
 
 
-async def test_the_end_of_a_stream_is_told_with_its_route_and_status() -> None:
+async def test_the_end_of_a_stream_is_recorded_with_its_route_and_status() -> None:
     meters = Meters()
 
     @get("/a/{name:str}")

@@ -1,4 +1,4 @@
-"""What workers count on boards of shared memory adds up, whichever of them is asked, and never falls."""
+"""Counts of all workers in shared memory are summed by each of them, and never decrease."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_the_sums_of_all_workers_are_on_the_page_of_each() -> None:
+async def test_every_worker_serves_the_totals_of_all_workers() -> None:
     boards = MetricsBuffers(2)
     first, second = (Meters(buffer) for buffer in boards)
     pages = [MetricsPage(meters, boards, "1") for meters in (first, second)]
@@ -78,7 +78,7 @@ async def test_what_a_process_counts_is_seen_by_another_and_outlives_it() -> Non
     assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 0)
 
 
-async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its_gauges() -> None:
+async def test_a_successor_continues_counts_but_not_gauges() -> None:
     boards = MetricsBuffers()
     before = Meters(boards.of(1))
     before.runs.add(3, "success", "a")
@@ -95,7 +95,7 @@ async def test_who_comes_after_a_worker_goes_on_with_its_counts_and_not_with_its
 
 
 async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone() -> None:
-    """It stays for a second at the least: then a newer value takes its place."""
+    """It stays for at least a second, then a newer value replaces it."""
     boards = MetricsBuffers(2)
     first, second = (Meters(buffer) for buffer in boards)
     page = MetricsPage(first, boards, "1")
@@ -155,7 +155,7 @@ async def test_rows_of_other_declarations_are_left_alone() -> None:
     assert (await samples(MetricsPage(meters, [buffer], "1")))["agent_runs_total", "success", "a"] == 1
 
 
-async def test_of_what_all_workers_say_the_same_the_greatest_counts() -> None:
+async def test_a_gauge_that_all_workers_report_is_their_maximum() -> None:
     boards = MetricsBuffers(2)
     gauges = [Gauge(buffer, "agent.x", "{run}", "", greatest=True) for buffer in boards]
     for buffer, gauge, number in zip(boards, gauges, (5, 3), strict=True):
@@ -184,7 +184,7 @@ async def test_a_label_is_cut_and_what_it_holds_cannot_break_the_page() -> None:
     ] == 2
 
 
-def test_a_full_board_goes_on_to_count_in_the_overflow_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_buffer_counts_in_the_overflow_series(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instruments, "MAX_SERIES", 10**6)
     buffer = SharedMetricsBuffer()
     buffer.occupy()
@@ -206,7 +206,7 @@ def test_a_full_board_goes_on_to_count_in_the_overflow_and_harms_nobody(monkeypa
 
 
 class Reread:
-    """``board`` as a process sees it that looks for the first time."""
+    """``buffer`` as a process sees it that reads it for the first time."""
 
     def __init__(self, buffer: SharedMetricsBuffer) -> None:
         self._board = SharedMetricsBuffer()
@@ -217,7 +217,7 @@ class Reread:
 
 
 @pytest.mark.parametrize("garbage", [b"null\n", b"{\n", b'["a"]\n', b'["a", "b"]\n', b'["a", 99999]\n', b"[" * 9000])
-def test_what_another_worker_has_spoilt_is_left_out_and_spoils_no_page(garbage: bytes) -> None:
+def test_rows_that_another_worker_corrupted_are_left_out(garbage: bytes) -> None:
     buffer = SharedMetricsBuffer()
     buffer.add("good", ("x",), 1)
     used = int(buffer.cells[0])
