@@ -26,7 +26,7 @@ from app.infra.settings import ServerSettings
 from app.server.composition.services import AppServices
 from app.server.routes import BASE_PATH, controllers_of, root_controllers_of
 
-AFTER = {"streams": "runs", "document_most": "documents", "quota": "threads"}
+AFTER = {"streams": "runs", "max_document_bytes": "documents", "quota": "threads"}
 """Parts that a handler asks for beside another one."""
 
 
@@ -116,7 +116,7 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
         "crons": services.features.crons,
         "store": services.features.store,
         "documents": services.features.documents,
-        "document_most": services.settings.documents.most,
+        "max_document_bytes": services.settings.documents.max_bytes,
         "webhooks": services.features.webhooks,
         "audit": services.persistence.audit,
         "vault": services.persistence.secrets,

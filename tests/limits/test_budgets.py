@@ -184,7 +184,7 @@ async def test_runs_that_are_not_ended_and_those_that_wait_are_counted_exactly(
         serving(fresh_database_url, **{**settings, **more}) as two,
     ):
         key = await one.key("queue")
-        asked = (run(house, key, how="", after_seconds=600) for _ in range(10) for house in (one, two))
+        asked = (run(server, key, how="", after_seconds=600) for _ in range(10) for server in (one, two))
         answers = await asyncio.gather(*asked)
         assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 15
         refused = next(answer for answer in answers if answer.status_code == 429)

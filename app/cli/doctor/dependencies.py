@@ -112,7 +112,7 @@ async def _nearly_full(url: str, default: int) -> tuple[bool, str]:
         raise CheckUnavailable("no answer in time") from error
     finally:
         await database.aclose()
-    found = [f"{row['name']}: {show_size(row['bytes'])} of {show_size(row['most'])}" for row in rows]
+    found = [f"{row['name']}: {show_size(row['bytes'])} of {show_size(row['max_bytes'])}" for row in rows]
     return not found, "; ".join(found) or f"at most {fullest:.0%}"
 
 

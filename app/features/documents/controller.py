@@ -65,7 +65,7 @@ class DocumentsController(Controller):
         self,
         principal: CurrentPrincipal,
         documents: Service,
-        document_most: NamedDependency[int],
+        max_document_bytes: NamedDependency[int],
         request: AnyRequest,
         collection: FromQuery[str | None] = None,
         filename: FromQuery[str | None] = None,
@@ -75,7 +75,7 @@ class DocumentsController(Controller):
         202: it is stored and the run in the response ingests it; 200: it exists already. Accepts an
         ``Idempotency-Key``.
         """
-        added = await documents.add(principal, IncomingFile(request, document_most), bare_key_in(request))
+        added = await documents.add(principal, IncomingFile(request, max_document_bytes), bare_key_in(request))
         return Response(added.document, status_code=added.status)
 
     @get(opt=READS, summary="List documents")

@@ -47,7 +47,7 @@ def build_caches(settings: RedisSettings, secret_store: SecretStore, meters: Met
         return Caches(LocalCache(), meters)
     from app.infra.cache.redis_cache import RedisCache
 
-    cache = RedisCache(secret_store.ring("REDIS_CACHE_URL", keep=True), settings.url)
+    cache = RedisCache(secret_store.rotating("REDIS_CACHE_URL", keep=True), settings.url)
     return Caches(cache, meters, shared=cache)
 
 

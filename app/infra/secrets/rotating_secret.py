@@ -73,7 +73,7 @@ class SecretStore:
         """The variables that hold a secret."""
         return [name for name, value in self._values.items() if value is not None]
 
-    def ring(self, *names: str, keep: bool = False) -> RotatingSecret:
+    def rotating(self, *names: str, keep: bool = False) -> RotatingSecret:
         """Return the rotating values of ``names``; with ``keep``, the first one's previous value stays valid."""
         for name in names:
             if name not in self._values:

@@ -119,7 +119,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[
         float, is_("AGENT_DRAIN_SECONDS", "Seconds that running steps may take to finish after SIGTERM.", ge=0, le=3600)
     ] = 30
-    most: Annotated[
+    max_runs: Annotated[
         int, is_("AGENT_WORKER_RUNS", "Runs that one worker process executes at once; others wait.", ge=1, le=100_000)
     ] = 1000
     request_bytes: Annotated[

@@ -121,7 +121,7 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
 class DocumentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Documents"""
 
-    most: Annotated[
+    max_bytes: Annotated[
         int,
         is_(
             "AGENT_DOCUMENT_BYTES",

@@ -215,7 +215,7 @@ class ModelRegistry:
         if self._vault is None:
             return RotatingSecret(*given)
         if name not in self._rotating_secrets:
-            self._rotating_secrets[name] = self._vault.ring(name, f"{name}_SECONDARY")
+            self._rotating_secrets[name] = self._vault.rotating(name, f"{name}_SECONDARY")
         return self._rotating_secrets[name]
 
     def _client(self) -> "HttpClient":

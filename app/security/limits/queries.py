@@ -13,7 +13,7 @@ import sqlalchemy as sa
 PAGE_ROWS = 2000
 
 ROW_OVERHEAD = 28
-"""Bytes of a row beside its columns: its header and its line pointer."""
+"""Bytes of a row besides its columns: header and line pointer."""
 
 
 class MeasuredTable(NamedTuple):

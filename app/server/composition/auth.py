@@ -36,7 +36,7 @@ class AuthStack(msgspec.Struct, frozen=True):
 def build_auth(settings: Settings, persistence: Persistence, agents: AgentsFile) -> AuthStack:
     """Build what AGENT_AUTH and ``[auth]`` of the agents file ask for."""
     auth, database, audit = settings.auth, persistence.database, persistence.audit
-    peppers = persistence.secrets.ring("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
+    peppers = persistence.secrets.rotating("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
     access = AccessService(database, peppers if auth.key_pepper else Secret(""), records=audit)
     if agents.auth is not None:
         keys = access if auth.mode == "api_key" and auth.key_pepper else None

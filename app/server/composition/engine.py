@@ -55,7 +55,7 @@ def build_engine(
     if settings.redis.url is not None:
         from app.engine.streams.redis_transport import RedisFrameTransport
 
-        transport = redis = RedisFrameTransport(persistence.secrets.ring("REDIS_URL").good, transport)
+        transport = redis = RedisFrameTransport(persistence.secrets.rotating("REDIS_URL").good, transport)
     owner = owner_id(f"{socket.gethostname()} {os.getppid()}")
     parts = RunEngine(
         database=database,
@@ -67,11 +67,11 @@ def build_engine(
         budgets=limits.budgets,
         retention=settings.retention,
     )
-    keys = persistence.secrets.ring("AGENT_WEBHOOK_SECRET", "AGENT_WEBHOOK_SECRET_SECONDARY")
+    keys = persistence.secrets.rotating("AGENT_WEBHOOK_SECRET", "AGENT_WEBHOOK_SECRET_SECONDARY")
     dispatcher = WebhookDispatcher(
         database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters
     )
-    max_runs = 0 if settings.server.role == "api" else settings.runs.most
+    max_runs = 0 if settings.server.role == "api" else settings.runs.max_runs
     supervisor = Supervisor(parts, agents.catalog, telemetry.recorder, most=max_runs, on_change=dispatcher.wake)
     return EngineStack(
         parts=parts,

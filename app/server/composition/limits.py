@@ -27,7 +27,7 @@ def build_limits(settings: Settings, persistence: Persistence, agents: AgentRunt
     if settings.redis.url is not None:
         from app.security.limits.redis_buckets import SharedBuckets
 
-        limiter = Limiter(settings.limits, SharedBuckets(persistence.secrets.ring("REDIS_URL").good, str(new_id())))
+        limiter = Limiter(settings.limits, SharedBuckets(persistence.secrets.rotating("REDIS_URL").good, str(new_id())))
     limiter.rejected = lambda name: meters.ratelimit_rejected.add(1, name)
     prices = Prices(settings.limits.prices)
     budgets = Budgets(persistence.database, limiter, prices, agents.catalog.model_of, meters)

@@ -32,8 +32,8 @@ def build_persistence(settings: Settings, telemetry: Telemetry) -> Persistence:
         raise UsageError("DATABASE_URL is not set; set it to postgresql://user:password@host/database")
     secrets = SecretStore(settings.read_secret, on_change)
     # a rotation writes the new password here first: the old one stays in use until the database accepts the new one
-    url = secrets.ring("DATABASE_URL", keep=True)
-    direct = secrets.ring("DATABASE_DIRECT_URL", keep=True)
+    url = secrets.rotating("DATABASE_URL", keep=True)
+    direct = secrets.rotating("DATABASE_DIRECT_URL", keep=True)
     database = Database(
         lambda: [one.reveal() for one in url.values],
         direct=(lambda: [one.reveal() for one in direct.values]) if settings.database.direct_url else "",
