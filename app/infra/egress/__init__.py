@@ -1,0 +1,1 @@
+"""Calls to addresses that users name: ``addresses`` decides which are allowed, ``client`` makes them."""

@@ -1,0 +1,1 @@
+"""Secrets: ``secret`` hides a value, ``rotating_secret`` replaces it at runtime."""

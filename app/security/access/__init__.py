@@ -1,0 +1,5 @@
+"""Authentication and authorization.
+
+- ``service``, ``api_key_cache``: API keys; ``token_auth``, ``jwks``: tokens of an issuer
+- ``custom_auth_handlers``: the operator's own handlers; ``structs``: principals, scopes, audit events
+"""

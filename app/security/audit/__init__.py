@@ -1,0 +1,1 @@
+"""The audit log: ``service`` buffers, writes and reads its entries."""
