@@ -1,8 +1,8 @@
-"""Time that the test makes."""
+"""A clock that tests control."""
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock in seconds; tests advance it."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0

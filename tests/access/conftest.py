@@ -1,4 +1,4 @@
-"""Keys on the tests' database, each test with a tenant of its own."""
+"""Fixtures of API keys: each test has a tenant of its own."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -36,6 +36,6 @@ def access(database: Database, clock: Clock) -> AccessService:
 
 @pytest.fixture
 async def service(database_url: str) -> AsyncIterator[Service]:
-    """The whole program, with authentication on."""
+    """The whole application, with authentication on."""
     async with serving(database_url, AGENT_AUTH="api_key") as service:
         yield service

@@ -1,4 +1,4 @@
-"""An issuer of tokens on this machine: a discovery document, its keys, and tokens good and bad."""
+"""A local token issuer: discovery document, keys, valid and invalid tokens."""
 
 import base64
 import hashlib
@@ -20,13 +20,13 @@ ED = ed25519.Ed25519PrivateKey.generate()
 
 
 def jwk(key: Any, key_id: str, algorithm: str = "RS256", **rest: str) -> dict[str, Any]:
-    """The public part as the issuer shows it."""
+    """Return the public part as the issuer publishes it."""
     made = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
     return {**made, "kid": key_id, "use": "sig", **rest}
 
 
 class Issuer:
-    """``keys`` is what it shows now; ``down`` has it answer 500; ``asked`` counts."""
+    """``keys``: the published keys; ``down``: answer 500; ``asked``: number of requests."""
 
     def __init__(self) -> None:
         self.keys = [
@@ -68,18 +68,18 @@ class Issuer:
         return web.json_response({"keys": self.keys}, status=500 if self.down else 200)
 
     def claims(self, **changed: Any) -> dict[str, Any]:
-        """Those of a good token; None leaves one out."""
+        """Return the claims of a valid token; None omits a claim."""
         now = int(time.time())
         claims = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 600, **changed}
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, key: Any = RSA["rsa"], algorithm: str = "RS256", **changed: Any) -> str:
-        """A signed token; ``headers`` among the changes are added to its header."""
+        """Return a signed token; ``headers`` among the changes are added to its header."""
         headers = {"kid": "rsa", **changed.pop("headers", {})}
         return jwt.encode(self.claims(**changed), key, algorithm, headers=headers)
 
     def hostile(self) -> dict[str, str]:
-        """Tokens that must not let anybody in, by what is wrong with them."""
+        """Return invalid tokens by what is wrong with them."""
         now = int(time.time())
         public = (
             RSA["rsa"]
@@ -97,11 +97,11 @@ class Issuer:
                 {"alg": "HS256", "kid": "shared"}, body, b"shared secret of 32 characters.."
             ),
             "an algorithm that is not allowed": self.token(algorithm="RS384"),
-            "signed by somebody else under a known id": self.token(RSA["foreign"]),
+            "signed by another issuer under a known id": self.token(RSA["foreign"]),
             "an unknown key": self.token(RSA["foreign"], headers={"kid": "foreign"}),
             "a key id that is a path": self.token(RSA["foreign"], headers={"kid": "../../dev/null"}),
             "a key id that is an object": f"{_part({'alg': 'RS256', 'kid': {'a': 1}})}.{body}.{signature}",
-            "a key that comes along": self.token(RSA["foreign"], headers={"jwk": jwk(RSA["foreign"], "rsa")}),
+            "a key in its own header": self.token(RSA["foreign"], headers={"jwk": jwk(RSA["foreign"], "rsa")}),
             "an address of keys that comes along": self.token(
                 RSA["foreign"], headers={"jku": f"{self.url}/keys", "x5u": f"{self.url}/keys"}
             ),
@@ -118,16 +118,16 @@ class Issuer:
             "another issuer": self.token(iss="https://elsewhere.example"),
             "an issuer with a slash more": self.token(iss=f"{self.url}/"),
             "without an issuer": self.token(iss=None),
-            "for somebody else": self.token(aud="other-service"),
+            "for another audience": self.token(aud="other-service"),
             "for others in a list": self.token(aud=["other-service", "third"]),
-            "for nobody": self.token(aud=None),
+            "without an audience": self.token(aud=None),
             "without a subject": self.token(sub=None),
             "an empty subject": self.token(sub=" "),
             "a subject with a line break": self.token(sub="ada\nadmin"),
             "too large": self.token(rest="x" * 10_000),
             "two parts": f"{head}.{body}",
             "five parts, as if encrypted": f"{head}.{body}.{signature}.{body}.{signature}",
-            "no JSON": "YWJj.YWJj.YWJj",
+            "not valid JSON": "YWJj.YWJj.YWJj",
             "deep JSON": f"{base64.urlsafe_b64encode(b'[' * 3000).decode()}.{body}.{signature}",
             "not base64": "a%b.c.d",
             "dots": "..",

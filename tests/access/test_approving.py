@@ -1,4 +1,4 @@
-"""Who may answer: approvals and reviews need a scope of their own, and perhaps another person."""
+"""Approvals and reviews need a scope of their own, and may need another person."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +30,7 @@ def lines(ledger: Path) -> list[str]:
 
 @asynccontextmanager
 async def person(service: Service, tenant: str, role: str, user: str = "") -> AsyncIterator[httpx.AsyncClient]:
-    """A client with a key of ``role``, on behalf of ``user``."""
+    """Return a client with a key of ``role`` for ``user``."""
     keys = service.services.auth.keys
     _, key = await keys.create_key("test", tenant=tenant, scopes=ROLES[role], user_id=user)
     async with client_of(service.services) as client:
@@ -39,7 +39,7 @@ async def person(service: Service, tenant: str, role: str, user: str = "") -> As
 
 
 async def asked(http: httpx.AsyncClient, agent: str, text: str) -> tuple[str, Any]:
-    """A thread on which ``agent`` was told ``text``, and what waits there."""
+    """Send ``text`` to ``agent`` on a new thread; return the thread and its open question."""
     thread_id: str = (await http.post(f"{API}/threads", json={})).json()["thread_id"]
     values = await said(http, thread_id, agent, input=text)
     return thread_id, values.get("__interrupt__")
@@ -55,7 +55,7 @@ async def posted(http: httpx.AsyncClient, thread_id: str, agent: str, **body: An
     return await http.post(f"{API}/threads/{thread_id}/runs/wait", json={"assistant_id": agent, **body})
 
 
-async def test_a_runner_starts_what_it_may_not_approve(guarded: Service, tenant: str, ledger: Path) -> None:
+async def test_a_runner_may_start_runs_and_not_approve_calls(guarded: Service, tenant: str, ledger: Path) -> None:
     async with person(guarded, tenant, "runner") as runner, person(guarded, tenant, "member") as member:
         thread_id, (question,) = await asked(runner, "paying", f"note {ledger}")
         for resume in (True, {question["id"]: True}, {"decisions": [{"type": "approve"}]}):
@@ -68,7 +68,7 @@ async def test_a_runner_starts_what_it_may_not_approve(guarded: Service, tenant:
         assert lines(ledger) == ["add"]
         await said(runner, thread_id, "paying", input=None, checkpoint=before)
         assert (await posted(runner, thread_id, "paying", command={"resume": "retry"})).status_code == 403
-        thread_id, _ = await asked(runner, "confirming", str(ledger))  # other questions are anybody's to answer
+        thread_id, _ = await asked(runner, "confirming", str(ledger))  # other questions may be answered by every user
         await said(runner, thread_id, "confirming", command={"resume": True})
 
 
@@ -93,9 +93,7 @@ async def test_another_person_approves_where_the_agent_asks_for_that(
         assert lines(ledger) == ["add"]
 
 
-async def test_an_answer_that_brings_calls_along_makes_the_work_its_senders(
-    guarded: Service, tenant: str, ledger: Path
-) -> None:
+async def test_an_answer_with_calls_makes_its_sender_the_requester(guarded: Service, tenant: str, ledger: Path) -> None:
     async with person(guarded, tenant, "member", "ann") as ann, person(guarded, tenant, "member", "ben") as ben:
         thread_id, (question,) = await asked(ben, "confirming", str(ledger))
         call = {"id": "forged", "name": "notes", "args": {"action": "add", "text": str(ledger)}}

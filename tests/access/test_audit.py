@@ -1,4 +1,4 @@
-"""What the audit log keeps of people: who answered the questions of runs, and who was refused by a handler."""
+"""Audit events of users: answers to questions, and refusals by a handler."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ AGENTS = '[agents.careful]\nmodel = "scripted:demo"\ntools = ["clock"]\napprove 
 
 
 async def actions(service: Service, key: str) -> list[tuple[str, str, str]]:
-    """What was noted of the key's tenant, as (action, actor, subject)."""
+    """Return the audit events of the key's tenant as (action, actor, subject)."""
     await service.services.persistence.audit.flush()
     found = (await service.get("/audit", key)).json()
     return [(one["action"], one["actor"], one["subject"]) for one in found]
 
 
-async def test_who_answered_the_question_of_a_run_is_noted(database_url: str, tmp_path: Path, tenant: str) -> None:
+async def test_the_person_who_answers_a_question_is_audited(database_url: str, tmp_path: Path, tenant: str) -> None:
     (tmp_path / "agents.toml").write_text(AGENTS)
     config = str(tmp_path / "agents.toml")
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=config, AGENT_DEFAULT_MODEL="") as service:
@@ -33,7 +33,7 @@ async def test_who_answered_the_question_of_a_run_is_noted(database_url: str, tm
     assert ("review.answered", key.split("_")[1], f"run {run} approve") in noted
 
 
-async def test_what_a_handler_refuses_is_noted_under_the_persons_name(database_url: str, tmp_path: Path) -> None:
+async def test_refusals_by_a_handler_are_audited_under_the_users_name(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "auth.py").write_text((Path(FILE).parent / "auth.py").read_text() + REFUSES)
     (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\ntenant = "org"\n')
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
@@ -46,7 +46,7 @@ async def test_what_a_handler_refuses_is_noted_under_the_persons_name(database_u
 REFUSES = """
 
 @auth.on.assistants
-async def nobody(ctx, value):
+async def refuse(ctx, value):
     return False
 """
 

@@ -1,4 +1,4 @@
-"""The guard in front of the whole program: nobody gets in without a key, and no key gets out."""
+"""The guard of the whole application: no access without a key, and no key in responses or logs."""
 
 import re
 from uuid import UUID
@@ -24,21 +24,21 @@ OPEN_ROUTES = {
     "GET /docs/assets/{name:str}",
     "GET /openapi.json",
 }
-"""The one list of what everybody may ask: a route that is not here needs a key."""
+"""The routes that need no key."""
 
 
 def routes_of(service: Service) -> list[tuple[str, str]]:
-    """(method, path template) of everything that is served."""
+    """Return (method, path template) of every route."""
     found = []
     for route in litestar(service.services).routes:
-        assert isinstance(route, HTTPRoute), "a new kind of route needs a guard of its own kind"
+        assert isinstance(route, HTTPRoute), "a new kind of route needs a guard"
         handlers: list[HTTPRouteHandler] = list(route.route_handlers)
         found += [(method, route.path) for handler in handlers for method in handler.http_methods]
     return [(method, path) for method, path in found if method != "OPTIONS"]
 
 
 async def statuses(service: Service, key: str = "") -> dict[str, int]:
-    """The status that each route answers with to an empty request."""
+    """Return the status of each route for an empty request."""
     found = {}
     for method, path in routes_of(service):
         target = re.sub(r"\{(\w+):\w+\}", lambda match: "docs.js" if match[1] == "name" else str(UUID(int=7)), path)
@@ -56,7 +56,7 @@ async def test_every_route_needs_a_key_but_the_listed_ones(service: Service) -> 
     assert await statuses(service, "as_0123456789abcdef_" + "A" * 43) == answers
 
 
-async def test_a_key_without_the_scope_is_forbidden_all_that_needs_one(service: Service, tenant: str) -> None:
+async def test_a_key_without_scopes_is_forbidden_every_route_that_needs_one(service: Service, tenant: str) -> None:
     answers = await statuses(service, await service.key(tenant, MONITOR))
     assert {route for route, status in answers.items() if status != 403} == OPEN_ROUTES
 
@@ -108,7 +108,7 @@ async def test_a_key_acts_for_its_own_tenant(service: Service, tenant: str) -> N
     assert (await service.get(thread, others)).status_code == 404
 
 
-async def test_without_authentication_every_key_is_taken_and_ignored(database_url: str, tenant: str) -> None:
+async def test_without_authentication_every_key_is_ignored(database_url: str, tenant: str) -> None:
     async with serving(database_url, AGENT_AUTH="none") as service:
         made = await service.client.post(f"{API}/threads", json={}, headers={"x-api-key": "anything"})
         assert made.status_code == 200

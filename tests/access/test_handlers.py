@@ -1,4 +1,4 @@
-"""Handlers of the operator's (``langgraph_sdk.Auth``): two people of one tenant, and what belongs to one of them."""
+"""Custom auth (``langgraph_sdk.Auth``): two users of one tenant, and ownership of resources."""
 
 import json
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ def bob() -> str:
 
 
 def sdk(service: Service, token: str) -> LangGraphClient:
-    """The real client, without a network."""
+    """Return the real client, without a network."""
     client = httpx.AsyncClient(
         transport=client_of(service.services)._transport,
         base_url=f"http://localhost{API}",
@@ -50,8 +50,8 @@ async def ask(service: Service, token: str, method: str, path: str, body: Any = 
     return await service.client.request(method, API + path, json=body, headers={"x-api-key": token})
 
 
-async def test_another_persons_id_in_a_path_is_as_unknown(service: Service, ann: str, bob: str) -> None:
-    """Every operation of the API's document and every place of it where an id can stand."""
+async def test_an_id_of_another_user_in_a_path_is_unknown(service: Service, ann: str, bob: str) -> None:
+    """Every documented operation and every position of an id in it."""
     mine, theirs = await furnished(service, ann), await furnished(service, bob)
     tried = 0
     for method, path, names in sorted(await operations(service), key=lambda one: one[0] == "DELETE"):
@@ -86,7 +86,7 @@ async def test_another_persons_id_in_a_path_is_as_unknown(service: Service, ann:
         ("/threads/{mine}/state", {"values": {}, "checkpoint_id": "{checkpoint_id}"}),
     ],
 )
-async def test_another_persons_id_in_a_body_is_as_unknown(
+async def test_an_id_of_another_user_in_a_body_is_unknown(
     service: Service, ann: str, bob: str, path: str, body: Any
 ) -> None:
     mine, theirs = await furnished(service, ann), await furnished(service, bob)
@@ -99,7 +99,7 @@ async def test_another_persons_id_in_a_body_is_as_unknown(
     assert await furnished_still(service, bob, theirs)
 
 
-async def test_a_run_that_takes_a_thread_over_does_not_stop_another_persons(
+async def test_a_run_that_takes_over_a_thread_does_not_cancel_another_users_run(
     service: Service, ann: str, bob: str
 ) -> None:
     thread = (await ask(service, bob, "POST", "/threads", {})).json()["thread_id"]
@@ -113,34 +113,38 @@ async def test_a_run_that_takes_a_thread_over_does_not_stop_another_persons(
     assert (await ask(service, bob, "POST", "/runs/cancel", {"status": "pending"})).status_code == 204
 
 
-async def test_searches_counts_and_lists_show_what_is_ones_own(service: Service, ann: str, bob: str) -> None:
+async def test_searches_counts_and_lists_show_only_the_users_own_resources(
+    service: Service, ann: str, bob: str
+) -> None:
     mine, theirs = await furnished(service, ann), await furnished(service, bob)
-    hers = sdk(service, ann)
-    assert [one["thread_id"] for one in await hers.threads.search(limit=100)] == [mine["thread_id"]]
-    assert await hers.threads.count() == 1
-    assert [one["assistant_id"] for one in await hers.assistants.search(limit=100)] == [mine["assistant_id"]]
-    assert await hers.assistants.count() == 1
-    crons = await hers.crons.search(limit=100)
+    as_ann = sdk(service, ann)
+    assert [one["thread_id"] for one in await as_ann.threads.search(limit=100)] == [mine["thread_id"]]
+    assert await as_ann.threads.count() == 1
+    assert [one["assistant_id"] for one in await as_ann.assistants.search(limit=100)] == [mine["assistant_id"]]
+    assert await as_ann.assistants.count() == 1
+    crons = await as_ann.crons.search(limit=100)
     assert [one["cron_id"] for one in crons] == [mine["cron_id"]]
-    assert await hers.crons.count() == 1
-    assert await hers.threads.search(ids=[theirs["thread_id"]]) == []
-    his = await hers.threads.search(metadata={"owner": bob})
-    assert theirs["thread_id"] not in {one["thread_id"] for one in his}
-    assert await hers.threads.search(values={"messages": []}, ids=[theirs["thread_id"]]) == []
+    assert await as_ann.crons.count() == 1
+    assert await as_ann.threads.search(ids=[theirs["thread_id"]]) == []
+    as_bob = await as_ann.threads.search(metadata={"owner": bob})
+    assert theirs["thread_id"] not in {one["thread_id"] for one in as_bob}
+    assert await as_ann.threads.search(values={"messages": []}, ids=[theirs["thread_id"]]) == []
 
 
-async def test_what_is_made_is_stamped_and_cannot_be_given_to_another(service: Service, ann: str, bob: str) -> None:
-    hers = sdk(service, ann)
-    thread = await hers.threads.create(metadata={"owner": bob, "colour": "red"})
+async def test_created_resources_are_stamped_and_cannot_be_given_to_another_user(
+    service: Service, ann: str, bob: str
+) -> None:
+    as_ann = sdk(service, ann)
+    thread = await as_ann.threads.create(metadata={"owner": bob, "colour": "red"})
     assert thread["metadata"] == {"owner": ann, "colour": "red"}
-    given: Any = await hers.threads.update(thread["thread_id"], metadata={"owner": bob})
+    given: Any = await as_ann.threads.update(thread["thread_id"], metadata={"owner": bob})
     assert given["metadata"]["owner"] == ann
     copy = (await ask(service, ann, "POST", f"/threads/{thread['thread_id']}/copy")).json()
     assert copy["metadata"] == {"owner": ann, "colour": "red"}
     assert (await ask(service, bob, "POST", f"/threads/{thread['thread_id']}/copy")).status_code == 404
 
 
-async def test_a_stateless_run_that_is_kept_is_its_makers_alone(service: Service, ann: str, bob: str) -> None:
+async def test_a_kept_stateless_run_belongs_to_its_creator_alone(service: Service, ann: str, bob: str) -> None:
     asked = {"assistant_id": "echo", "input": INPUT, "on_completion": "keep"}
     answer = await ask(service, ann, "POST", "/runs/wait", asked)
     thread = answer.headers["content-location"].split("/")[2]
@@ -148,7 +152,7 @@ async def test_a_stateless_run_that_is_kept_is_its_makers_alone(service: Service
     assert (await ask(service, bob, "GET", f"/threads/{thread}/state")).status_code == 404
 
 
-async def test_a_key_for_sending_twice_is_its_senders_alone(service: Service, ann: str, bob: str) -> None:
+async def test_an_idempotency_key_belongs_to_its_sender_alone(service: Service, ann: str, bob: str) -> None:
     made = []
     for token in (ann, ann, bob):
         headers = {"x-api-key": token, "idempotency-key": ann}
@@ -158,23 +162,23 @@ async def test_a_key_for_sending_twice_is_its_senders_alone(service: Service, an
     assert made[2]["thread_id"] != made[0]["thread_id"]
 
 
-async def test_the_store_is_where_its_handler_says(service: Service, ann: str, bob: str) -> None:
-    hers, his = sdk(service, ann), sdk(service, bob)
-    await hers.store.put_item(["notes"], "a", {"text": "mine"})
-    item = await hers.store.get_item(["notes"], "a")
+async def test_the_store_uses_the_namespace_that_its_handler_returns(service: Service, ann: str, bob: str) -> None:
+    as_ann, as_bob = sdk(service, ann), sdk(service, bob)
+    await as_ann.store.put_item(["notes"], "a", {"text": "mine"})
+    item = await as_ann.store.get_item(["notes"], "a")
     assert item is not None
     assert (item["namespace"], item["value"]) == ([ann, "notes"], {"text": "mine"})
-    assert await his.store.get_item([ann, "notes"], "a") is None
-    assert (await his.store.search_items([ann]))["items"] == []
-    assert (await his.store.list_namespaces())["namespaces"] == []
-    assert (await hers.store.list_namespaces())["namespaces"] == [[ann, "notes"]]
-    await his.store.delete_item([ann, "notes"], "a")
-    assert len((await hers.store.search_items([]))["items"]) == 1
-    await hers.store.delete_item(["notes"], "a")
-    assert (await hers.store.search_items([]))["items"] == []
+    assert await as_bob.store.get_item([ann, "notes"], "a") is None
+    assert (await as_bob.store.search_items([ann]))["items"] == []
+    assert (await as_bob.store.list_namespaces())["namespaces"] == []
+    assert (await as_ann.store.list_namespaces())["namespaces"] == [[ann, "notes"]]
+    await as_bob.store.delete_item([ann, "notes"], "a")
+    assert len((await as_ann.store.search_items([]))["items"]) == 1
+    await as_ann.store.delete_item(["notes"], "a")
+    assert (await as_ann.store.search_items([]))["items"] == []
 
 
-async def test_an_agent_knows_who_asks_and_nobody_can_say_he_is_another(service: Service, ann: str) -> None:
+async def test_an_agent_knows_the_user_and_clients_cannot_impersonate_another(service: Service, ann: str) -> None:
     forged = {"langgraph_auth_user": {"identity": "root"}, "langgraph_auth_user_id": "root", "langgraph_auth_x": 1}
     forged |= {"langgraph_auth_permissions": ["all"]}
     asked = {"assistant_id": "whoami", "input": INPUT, "config": {"configurable": forged}}
@@ -188,7 +192,7 @@ async def test_an_agent_knows_who_asks_and_nobody_can_say_he_is_another(service:
     assert "lock" not in user
 
 
-async def test_without_handlers_nobody_can_say_who_he_is_either(database_url: str, tmp_path: Path) -> None:
+async def test_without_handlers_clients_cannot_name_a_user_either(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "agents.toml"
     file.write_text(f'[agents.whoami]\nfunction = "{FOLDER / "agent.py"}:whoami"\n')
     async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(file)) as service:
@@ -198,8 +202,8 @@ async def test_without_handlers_nobody_can_say_who_he_is_either(database_url: st
     assert json.loads(values["messages"][-1]["content"]) == {}
 
 
-async def test_what_handlers_know_of_a_person_is_shown_to_no_client(service: Service, ann: str) -> None:
-    """Agents may need a token of the person's; whoever reads the run does not."""
+async def test_the_handlers_user_data_is_shown_to_no_client(service: Service, ann: str) -> None:
+    """Agents may need a token of the user; readers of the run do not."""
     thread = (await ask(service, ann, "POST", "/threads", {})).json()["thread_id"]
     asked = {"assistant_id": "echo", "input": INPUT}
     texts = []
@@ -218,22 +222,22 @@ async def test_what_handlers_know_of_a_person_is_shown_to_no_client(service: Ser
     assert not [text for text in texts if "PROVIDER-SECRET" in text]
 
 
-async def test_who_is_not_known_gets_what_the_handler_says(service: Service) -> None:
+async def test_an_unknown_user_gets_the_response_of_the_handler(service: Service) -> None:
     none = await service.client.post(f"{API}/threads/search", json={})
     assert (none.status_code, none.headers["content-type"]) == (401, "application/problem+json")
     away = await ask(service, "away", "POST", "/threads/search", {})
-    assert (away.status_code, away.json()["detail"]) == (401, "That token is over.")
+    assert (away.status_code, away.json()["detail"]) == (401, "The token has expired.")
     tea = await ask(service, "teapot", "POST", "/threads/search", {})
     assert (tea.status_code, tea.json()["detail"], tea.headers["x-tea"]) == (418, "I am a teapot", "green")
 
 
-async def test_what_a_handler_raises_unforeseen_leaks_nothing(
+async def test_an_unexpected_exception_of_a_handler_leaks_nothing(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crash = await ask(service, "crash", "POST", "/threads/search", {})
     assert (crash.status_code, crash.headers["content-type"]) == (500, "application/problem+json")
-    told = capsys.readouterr()
-    assert "SECRET" not in crash.text + told.out + told.err
+    printed = capsys.readouterr()
+    assert "SECRET" not in crash.text + printed.out + printed.err
 
 
 async def test_open_routes_stay_open_and_people_are_members(service: Service, ann: str) -> None:
@@ -243,7 +247,7 @@ async def test_open_routes_stay_open_and_people_are_members(service: Service, an
     assert (await ask(service, ann, "GET", "/audit")).status_code == 403
 
 
-async def test_keys_of_operators_count_beside_the_handlers(database_url: str, ann: str) -> None:
+async def test_keys_of_operators_are_valid_in_addition_to_handlers(database_url: str, ann: str) -> None:
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=FILE) as service:
         key = await service.key("default")
         thread = (await ask(service, ann, "POST", "/threads", {})).json()["thread_id"]
@@ -252,10 +256,10 @@ async def test_keys_of_operators_count_beside_the_handlers(database_url: str, an
         assert (await ask(service, f"{key[:-1]}0", "GET", f"/threads/{thread}")).status_code == 401
 
 
-async def test_a_person_is_of_the_tenant_that_the_file_lets_him_name(
+async def test_a_user_belongs_to_the_tenant_that_the_file_lets_it_name(
     database_url: str, tmp_path: Path, ann: str
 ) -> None:
-    """Without that everybody is of one tenant, whatever a user says of himself."""
+    """Without the setting all users belong to one tenant, whatever they claim."""
     file = tmp_path / "agents.toml"
     file.write_text(f'[auth]\npath = "{FOLDER / "auth.py"}:auth"\ntenant = "org"\n')
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(file)) as service:
@@ -265,8 +269,8 @@ async def test_a_person_is_of_the_tenant_that_the_file_lets_him_name(
         assert (await ask(service, default, "GET", f"/threads/{thread}")).status_code == 404
 
 
-async def test_a_cron_acts_for_who_made_it(service: Service, ann: str, bob: str) -> None:
-    """Its runs, and the threads that are kept of them, are its maker's."""
+async def test_a_cron_acts_for_the_user_who_created_it(service: Service, ann: str, bob: str) -> None:
+    """Its runs and their kept threads belong to its creator."""
     asked = {"assistant_id": "whoami", "input": INPUT, "schedule": "* * * * *", "on_run_completed": "keep"}
     cron = (await ask(service, ann, "POST", "/runs/crons", asked)).json()
     async with service.services.persistence.database.engine_connection() as connection:

@@ -1,4 +1,4 @@
-"""The part ``[auth]`` of the agents file: what does not start, and what counts as authentication."""
+"""The table ``[auth]`` of the agents file: validation at start, and use as authentication."""
 
 import asyncio
 import sys
@@ -32,27 +32,27 @@ from tests.system.services import built
     ],
 )
 def test_a_file_without_usable_handlers_does_not_start(tmp_path: Path, code: str, complaint: str) -> None:
-    (tmp_path / "who.py").write_text(code)
-    (tmp_path / "agents.toml").write_text('[auth]\npath = "./who.py:auth"\n')
+    (tmp_path / "auth.py").write_text(code)
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\n')
     with pytest.raises(StartError, match=complaint) as raised:
-        built("postgresql://nobody@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
+        built("postgresql://unknown@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
     assert str(tmp_path / "agents.toml") in str(raised.value)
 
 
 def test_without_the_package_of_the_handlers_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "who.py").write_text("from langgraph_sdk import Auth\nauth = Auth()\n")
-    (tmp_path / "agents.toml").write_text('[auth]\npath = "./who.py:auth"\n')
+    (tmp_path / "auth.py").write_text("from langgraph_sdk import Auth\nauth = Auth()\n")
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\n')
     monkeypatch.setattr(sys, "meta_path", [Without("langgraph_sdk"), *sys.meta_path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "langgraph_sdk"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(StartError, match=r"imports langgraph_sdk, which is not installed: install the extra auth"):
-        built("postgresql://nobody@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
+        built("postgresql://unknown@/nothing?host=/nowhere", AGENT_CONFIG=str(tmp_path / "agents.toml"))
 
 
 class Without:
-    """An import hook: the package is not installed."""
+    """An import hook that hides the package."""
 
     def __init__(self, package: str) -> None:
         self._package = package
@@ -64,8 +64,8 @@ class Without:
 
 def test_tokens_and_handlers_at_once_are_refused() -> None:
     jwt = {"AGENT_JWT_ISSUER": "https://login.example.com", "AGENT_JWT_AUDIENCE": "us"}
-    with pytest.raises(UsageError, match="both tell who asks"):
-        built("postgresql://nobody@/nothing?host=/nowhere", AGENT_AUTH="jwt", AGENT_CONFIG=FILE, **jwt)
+    with pytest.raises(UsageError, match="both authenticate users"):
+        built("postgresql://unknown@/nothing?host=/nowhere", AGENT_AUTH="jwt", AGENT_CONFIG=FILE, **jwt)
 
 
 def test_handlers_count_as_authentication_on_an_open_address() -> None:
@@ -79,7 +79,7 @@ def test_handlers_count_as_authentication_on_an_open_address() -> None:
 
 
 async def test_the_example_of_the_page_keeps_two_people_apart(database_url: str, tmp_path: Path) -> None:
-    """As it is written, both blocks together, served by the command, asked by the real client over a socket."""
+    """The two documented blocks, served by the command and used by the real client over a socket."""
     (code,) = blocks("docs/how-to/authentication.md", "python")
     (table,) = blocks("docs/how-to/authentication.md", "toml")
     (tmp_path / "auth.py").write_text(code)

@@ -1,4 +1,4 @@
-"""API keys on the real database: who holds one is somebody, everybody else is nobody, and tenants don't meet."""
+"""API keys on a real database: authentication, expiry, rotation, isolation of tenants."""
 
 import hmac
 from datetime import timedelta
@@ -19,7 +19,7 @@ COUNT = sa.text("select count(*) from api_keys")
 
 
 async def made(access: AccessService, tenant: str, **options: Any) -> tuple[str, str]:
-    """A new key's id and the key itself."""
+    """Create a key; return its id and the key."""
     info, key = await access.create_key("test", tenant=tenant, **options)
     return info.key_id, key.reveal()
 
@@ -56,7 +56,7 @@ async def test_a_key_is_shown_without_its_secret(access: AccessService, tenant: 
     assert key.reveal().split("_", 2)[2] not in repr((first, second, key))
 
 
-async def test_of_the_secret_only_an_hmac_under_the_pepper_is_stored(
+async def test_only_an_hmac_of_the_secret_under_the_pepper_is_stored(
     access: AccessService, database: Database, tenant: str
 ) -> None:
     key_id, key = await made(access, tenant)
@@ -91,7 +91,7 @@ async def test_of_the_secret_only_an_hmac_under_the_pepper_is_stored(
         "as_{id}_{secret}" * 100,
     ],
 )
-async def test_what_is_not_quite_a_key_is_refused_in_the_same_words(
+async def test_malformed_keys_are_refused_with_the_same_message(
     access: AccessService, tenant: str, spoilt: str
 ) -> None:
     key_id, key = await made(access, tenant)
@@ -130,7 +130,7 @@ async def test_a_revoked_key_is_refused_within_five_seconds_by_every_process(
     assert shown in await access.list_keys(tenant), "revoking twice changes nothing"
 
 
-async def test_another_tenants_keys_are_not_there(access: AccessService, database: Database, tenant: str) -> None:
+async def test_keys_of_another_tenant_are_unknown(access: AccessService, database: Database, tenant: str) -> None:
     key_id, key = await made(access, tenant)
     other = f"other {tenant}"
     await made(access, other)
@@ -143,7 +143,7 @@ async def test_another_tenants_keys_are_not_there(access: AccessService, databas
     await access.authenticate(key)
 
 
-async def test_looking_up_keys_shows_those_alone_and_changes_nothing(
+async def test_a_lookup_returns_only_the_requested_keys_and_changes_nothing(
     access: AccessService, database: Database, tenant: str
 ) -> None:
     key_id, _ = await made(access, tenant)
@@ -177,10 +177,10 @@ async def test_an_unknown_id_is_compared_like_a_wrong_secret(
     assert await is_refused(access, f"as_{key_id}_{'A' * len(secret)}")
     assert await is_refused(access, f"as_0123456789abcdef_{secret}")
     await access.authenticate(key)
-    assert compared == [(32, 32)] * 6, "two each: a secret from before a rotation would be the second"
+    assert compared == [(32, 32)] * 6, "two each: the second is the secret before a rotation"
 
 
-async def test_a_database_that_is_away_opens_nothing(clock: Clock) -> None:
+async def test_an_unavailable_database_admits_no_key(clock: Clock) -> None:
     database = Database(NOWHERE, requests=1, engine=1)
     try:
         with pytest.raises(Unavailable):
@@ -201,14 +201,14 @@ async def test_a_database_that_is_away_opens_nothing(clock: Clock) -> None:
         ({"expires_in": timedelta(0)}, "in the future"),
     ],
 )
-async def test_a_key_that_could_not_be_used_is_not_made(
+async def test_a_key_that_could_not_be_used_is_not_created(
     access: AccessService, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(Invalid, match=words):
         await access.create_key(**{"name": "test", **options})
 
 
-async def test_two_secrets_are_good_while_a_key_is_rotated(
+async def test_two_secrets_are_valid_while_a_key_is_rotated(
     access: AccessService, database: Database, clock: Clock, tenant: str
 ) -> None:
     key_id, old = await made(access, tenant)
@@ -224,7 +224,7 @@ async def test_two_secrets_are_good_while_a_key_is_rotated(
     await access.authenticate(new.reveal())
 
 
-async def test_a_second_rotation_voids_the_oldest_secret_and_keep_nothing_voids_at_once(
+async def test_a_second_rotation_voids_the_oldest_secret_and_no_overlap_voids_at_once(
     access: AccessService, clock: Clock, tenant: str
 ) -> None:
     key_id, first = await made(access, tenant)
@@ -248,7 +248,7 @@ async def test_a_key_that_is_not_valid_cannot_be_rotated(access: AccessService, 
         await access.rotate_key(key_id, timedelta(hours=1), tenant)
 
 
-async def test_a_key_of_an_older_version_may_what_it_could(
+async def test_a_key_of_an_older_version_keeps_its_permissions(
     access: AccessService, database: Database, tenant: str
 ) -> None:
     key_id, key = await made(access, tenant)

@@ -1,4 +1,4 @@
-"""Whose memories an agent reads: those of the person whom the credential names, whatever the client writes."""
+"""An agent reads the memories of the user that the credential names, whatever the client claims."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import json
 
 
 async def memories(context):
-    """Remember the last message, if it says so, and show what is remembered and for whom."""
+    """Remember the last message on request, and report the memories and their owner."""
     said = str(context.messages[-1].content)
     if said.startswith("remember "):
         await context.tools.call("memory", action="remember", text=said)
@@ -51,7 +51,7 @@ async def key(service: Service, tenant: str, user_id: str = "") -> dict[str, str
     return {"X-Api-Key": made.reveal()}
 
 
-async def test_the_person_of_the_key_comes_before_the_one_that_the_client_names(database_url: str, agents: str) -> None:
+async def test_the_user_of_the_key_overrides_the_one_that_the_client_names(database_url: str, agents: str) -> None:
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=agents) as service:
         ann, bob = await key(service, "owners", "ann"), await key(service, "owners", "bob")
         backend = await key(service, "owners")
@@ -68,7 +68,7 @@ async def test_the_person_of_the_key_comes_before_the_one_that_the_client_names(
         assert "bob wrote" not in await say(service, "hello", ann)
         assert "secret of ann" in await say(service, "hello", ann, user_id="bob")
         shown = await say(service, "hello", backend, user_id="ann", langgraph_auth_user_id="bob")
-        assert "secret of ann" in shown, "a key that names no person acts for its tenant"
+        assert "secret of ann" in shown, "a key without a user acts for its tenant"
         assert '"user": null' in shown
 
 
@@ -105,7 +105,7 @@ async def test_the_person_of_a_run_is_kept_by_crons_and_shown_by_no_route(fresh_
             state = (await service.client.get(f"{API}/threads/{thread}/state", headers=carol)).json()
 
 
-async def test_a_cron_acts_for_the_person_who_said_last_what_it_runs(fresh_database_url: str, agents: str) -> None:
+async def test_a_cron_acts_for_the_user_who_last_changed_its_request(fresh_database_url: str, agents: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="api_key", AGENT_CONFIG=agents) as service:
         ann, bob = await key(service, "owners", "ann"), await key(service, "owners", "bob")
         await say(service, "remember the secret of ann", ann)

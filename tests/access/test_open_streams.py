@@ -1,4 +1,4 @@
-"""A stream ends soon after the credential that it was opened with does."""
+"""Open streams end soon after their credential is revoked or expires."""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
@@ -25,7 +25,7 @@ from tests.web.serving import Connection, Flag, fast_streams
 
 
 class Switch:
-    """Access by one credential, until ``good`` is False."""
+    """A credential check that fails once ``good`` is False."""
 
     def __init__(self) -> None:
         self.good = True
@@ -51,7 +51,7 @@ def switched() -> tuple[OpenStreams, Switch]:
     return streams, access
 
 
-async def test_a_stream_of_a_revoked_key_says_so_and_ends_and_counts_as_left() -> None:
+async def test_a_stream_of_a_revoked_key_ends_with_an_error_and_counts_as_left() -> None:
     streams, access = switched()
     connection, gone = Connection(), Flag()
     serving_it = connection.serve(EventStream(streams, silent(), on_disconnect=gone))
@@ -75,7 +75,7 @@ async def test_a_wait_of_a_revoked_key_has_an_error_in_place_of_its_result() -> 
     assert connection.ended
 
 
-async def test_a_reader_that_does_not_read_is_not_waited_for() -> None:
+async def test_a_client_that_does_not_read_is_not_waited_for() -> None:
     streams, access = fast_streams(stuck=60.0), Switch()
     streams.access = access
     connection = Connection()
@@ -89,7 +89,7 @@ def test_a_revoked_key_is_found_out_within_five_seconds() -> None:
     assert CACHE_TTL + CHECK_TICKS * TICK < 5
 
 
-async def test_a_database_that_is_away_revokes_nothing() -> None:
+async def test_an_unavailable_database_revokes_nothing() -> None:
     class Away:
         async def authenticate(self, key: str) -> object:
             raise Unavailable("The database cannot be reached.")
@@ -98,7 +98,7 @@ async def test_a_database_that_is_away_revokes_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
-async def test_a_token_that_has_expired_is_not_good_any_more(database_url: str) -> None:
+async def test_an_expired_token_is_refused(database_url: str) -> None:
     async with Issuer() as issuer, serving(database_url, **settings(issuer)) as service:
         authenticator = service.services.auth.authenticator
         assert authenticator is not None
@@ -116,7 +116,7 @@ def open_stream(server: Served, key: str) -> tuple[httpx.Client, httpx.Response]
 
 
 def test_a_revoked_key_loses_its_open_streams_and_no_other_does(server_url: str, tmp_path: Path) -> None:
-    """Streams of threads, which end by nothing else; the command revokes from a process of its own."""
+    """Streams of threads, which do not end otherwise; the CLI revokes from another process."""
     url = asyncio.run(clone(server_url))
     server = Served(url, tmp_path, AGENT_AUTH="api_key", AGENT_KEY_PEPPER=PEPPER, AGENT_CONFIG=str(AGENTS))
     try:
@@ -155,7 +155,7 @@ async def authenticate(headers: dict, path: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Handlers that ask a file who is revoked, and are asked again at once."""
+    """Handlers that read revoked users from a file and are called again at once."""
     monkeypatch.setattr(open_streams, "RECHECK_SECONDS", 0.0)
     (tmp_path / "auth.py").write_text(HANDLERS)
     (tmp_path / "agents.toml").write_text("[auth]\npath = './auth.py:auth'\n")
@@ -163,7 +163,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def stream_of(service: Service, token: str) -> "asyncio.Task[httpx.Response]":
-    """The whole stream of a new thread, which ends by nothing that the test does not do."""
+    """Stream a new thread until the test ends it."""
     headers = {"x-api-key": token}
     thread = (await service.client.post("/api/v1/threads", json={}, headers=headers)).json()["thread_id"]
     before = len(service.services.streams)
@@ -174,12 +174,10 @@ async def stream_of(service: Service, token: str) -> "asyncio.Task[httpx.Respons
     return asking
 
 
-async def test_a_person_whom_the_handler_refuses_by_now_loses_the_streams_that_are_open(
-    database_url: str, folder: Path
-) -> None:
+async def test_a_user_whom_the_handler_refuses_loses_open_streams(database_url: str, folder: Path) -> None:
     async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(folder / "agents.toml")) as service:
         leaver, stayer = await stream_of(service, "leaver"), await stream_of(service, "stayer")
-        (folder / "away").touch()  # a handler that cannot tell ends no stream
+        (folder / "away").touch()  # an inconclusive handler ends no stream
         (folder / "revoked").write_text("leaver")
         answer = await asyncio.wait_for(leaver, 30)
         assert b'event: error\r\ndata: {"error":"Unauthenticated"' in answer.content
@@ -188,7 +186,9 @@ async def test_a_person_whom_the_handler_refuses_by_now_loses_the_streams_that_a
         await asyncio.wait_for(stayer, 30)
 
 
-async def test_a_revoked_key_beside_handlers_loses_its_open_streams(database_url: str, folder: Path) -> None:
+async def test_a_revoked_key_loses_its_open_streams_although_there_are_handlers(
+    database_url: str, folder: Path
+) -> None:
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_CONFIG=str(folder / "agents.toml")) as service:
         key = await service.key("default")
         stream = await stream_of(service, key)

@@ -1,4 +1,4 @@
-"""The pepper is rotated: keys under either are good, and those that are used move under the first."""
+"""Rotation of the pepper: keys under both are valid, and used keys move to the first."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +16,11 @@ OLD, NEW = Secret(PEPPER), Secret("fedcba9876543210" * 2)
 
 
 def under(database: Database, *peppers: Secret) -> AccessService:
-    """A process that knows these peppers, and nothing of the keys yet."""
+    """Return the key service of a process with these peppers and an empty cache."""
     return AccessService(database, lambda: peppers, Clock())
 
 
-async def test_a_key_under_the_secondary_pepper_is_good_and_moves_under_the_first_when_it_is_used(
+async def test_a_key_under_the_secondary_pepper_is_valid_and_moves_to_the_first_when_used(
     database: Database, tenant: str
 ) -> None:
     _, key = await under(database, OLD).create_key("used", tenant=tenant)
@@ -50,10 +50,8 @@ async def test_both_secrets_of_a_key_that_is_being_rotated_move(database: Databa
         await both.authenticate(f"as_{info.key_id}_{'x' * 43}")
 
 
-async def test_processes_that_have_the_peppers_in_either_order_let_in_the_same_keys(
-    database: Database, tenant: str
-) -> None:
-    """For five seconds, in the middle of a rotation: each moves the key, and the other takes it all the same."""
+async def test_processes_with_the_peppers_in_either_order_accept_the_same_keys(database: Database, tenant: str) -> None:
+    """During a rotation each process moves the key, and the other still accepts it."""
     one, other = under(database, OLD, NEW), under(database, NEW, OLD)
     _, key = await one.create_key("test", tenant=tenant)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Who may do what, for every route of the OpenAPI document and every role."""
+"""Permissions of every role on every route of the OpenAPI document."""
 
 import re
 from typing import Any
@@ -27,11 +27,11 @@ READS_BY_POST = {
     f"POST {API}/store/namespaces",
     f"POST {API}/documents/search",
 }
-"""The one list of what is a question although its method is POST."""
+"""Reading routes whose method is POST."""
 
 
 async def operations(service: Service) -> dict[str, str]:
-    """The scope of every operation of the document, "" for open ones."""
+    """Return the scope of every documented operation, "" for open ones."""
     document = (await service.client.get("/openapi.json")).json()
     found = {}
     for path, methods in document["paths"].items():
@@ -64,8 +64,8 @@ async def test_no_route_is_without_a_permission_and_changes_need_more_than_readi
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_a_role_may_do_what_its_scopes_say_and_nothing_else(service: Service, tenant: str, role: str) -> None:
-    """403 exactly where the scope is lacking; what is let in may well be 404 or 422."""
+async def test_a_role_may_do_what_its_scopes_allow_and_nothing_else(service: Service, tenant: str, role: str) -> None:
+    """Expect 403 exactly if the scope is missing; admitted requests may be 404 or 422."""
     key = await service.key(tenant, *ROLES[role])
     forbidden, expected = set(), set()
     for operation, scope in (await operations(service)).items():
@@ -80,7 +80,7 @@ async def test_a_role_may_do_what_its_scopes_say_and_nothing_else(service: Servi
     assert forbidden == expected
 
 
-async def test_each_role_may_what_the_one_before_may(service: Service) -> None:
+async def test_each_role_includes_the_one_before(service: Service) -> None:
     lesser: frozenset[str] = frozenset()
     for scopes in ROLES.values():
         assert lesser < scopes
@@ -89,7 +89,7 @@ async def test_each_role_may_what_the_one_before_may(service: Service) -> None:
     assert service.services.auth.authenticator is not None
 
 
-async def test_a_reader_that_may_only_read_cannot_stop_a_run_by_leaving(service: Service, tenant: str) -> None:
+async def test_a_read_only_key_cannot_cancel_a_run_by_disconnecting(service: Service, tenant: str) -> None:
     key = await service.key(tenant, READ)
     path = f"{API}/threads/{UUID(int=7)}/runs/{UUID(int=7)}/stream"
     answer = await service.client.get(path, params={"cancel_on_disconnect": True}, headers={"x-api-key": key})
@@ -97,7 +97,7 @@ async def test_a_reader_that_may_only_read_cannot_stop_a_run_by_leaving(service:
     assert (await service.client.get(path, headers={"x-api-key": key})).status_code == 404
 
 
-async def test_what_was_done_and_refused_is_in_the_audit_log_of_its_tenant(service: Service, tenant: str) -> None:
+async def test_actions_and_refusals_are_in_the_audit_log_of_their_tenant(service: Service, tenant: str) -> None:
     reader, operator = await service.key(tenant, READ), await service.key(tenant, *ROLES["operator"])
     for _ in range(3):
         answer = await service.client.post(f"{API}/threads", json={}, headers={"x-api-key": reader})
@@ -116,7 +116,7 @@ async def test_what_was_done_and_refused_is_in_the_audit_log_of_its_tenant(servi
     assert (await service.get("/audit", reader)).status_code == 403
 
 
-async def test_a_key_tells_when_it_was_last_used(service: Service, tenant: str) -> None:
+async def test_a_key_shows_when_it_was_last_used(service: Service, tenant: str) -> None:
     key = await service.key(tenant)
     access = service.services.auth.keys
     [before] = await access.list_keys(tenant)

@@ -1,4 +1,4 @@
-"""What handlers may answer, how far it reaches then, and which of them is asked."""
+"""Results of handlers, their effect, and which handler is called."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ auth = Auth()
 
 @auth.authenticate
 def authenticate(request, body, query_params, path_params, scopes, **more):
-    """Not async, and asking for whatever there is."""
+    """Synchronous, with every argument."""
     assert request.headers["x-api-key"] == more["headers"]["X-Api-Key"].decode()
     assert body is None or isinstance(body, dict | list)
     return request.headers["x-api-key"]
@@ -42,7 +42,7 @@ async def delete(ctx, value):
 
 @auth.on.threads.search
 async def search(ctx, value):
-    raise Auth.exceptions.HTTPException(status_code=403, detail="Nobody searches here.")
+    raise Auth.exceptions.HTTPException(status_code=403, detail="Searching is not allowed.")
 
 @auth.on.store
 async def store(ctx, value):
@@ -51,7 +51,7 @@ async def store(ctx, value):
 
 
 def registered(*places: tuple[str | None, str | None]) -> AuthHandlers:
-    """Handlers that give back where they are registered."""
+    """Handlers that return where they are registered."""
     auth = Auth()
 
     @auth.authenticate
@@ -100,7 +100,7 @@ async def test_the_most_specific_handler_is_asked(places: list[tuple[str | None,
     assert await registered(*places).authorize(ANN, "threads", "read", {}) == f'{{"handler":"{asked}"}}'
 
 
-async def test_where_no_handler_is_everything_is_in_reach() -> None:
+async def test_without_a_handler_everything_is_permitted() -> None:
     assert await registered(("threads", "create")).authorize(ANN, "threads", "read", {}) is None
 
 
@@ -123,18 +123,18 @@ async def test_a_filter_is_what_metadata_must_contain(answer: Any, owned: str | 
 @pytest.mark.parametrize(
     "answer", ["ann", 1, {"owner": {"$ne": "bob"}}, {"owner": {"$eq": {"a": 1}}}, {"owner": ["ann"]}, KeyError("ann")]
 )
-async def test_what_nobody_understands_lets_nobody_in(answer: Any) -> None:
+async def test_an_invalid_result_of_a_handler_refuses_the_request(answer: Any) -> None:
     with pytest.raises(HandlerFailed):
         await answering(answer).authorize(ANN, "threads", "read", {})
 
 
 @pytest.mark.parametrize("answer", [False, AssertionError("no")])
-async def test_a_handler_says_no(answer: Any) -> None:
+async def test_a_handler_can_refuse(answer: Any) -> None:
     with pytest.raises(Forbidden):
         await answering(answer).authorize(ANN, "threads", "read", {})
 
 
-async def test_an_http_exception_is_answered_as_it_says() -> None:
+async def test_an_http_exception_becomes_the_response() -> None:
     error = Auth.exceptions.HTTPException(status_code=409, detail="later", headers={"X-A": "1", "X-B": "a\r\nX-C: 2"})
     with pytest.raises(Refused, match="later") as raised:
         await answering(error).authorize(ANN, "threads", "read", {})
@@ -142,7 +142,7 @@ async def test_an_http_exception_is_answered_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("metadata", [{"owner": "bob"}, {"owner": ["ann"]}, {"owner": None}])
-async def test_nothing_is_made_that_is_anothers(metadata: dict[str, Any]) -> None:
+async def test_no_resource_is_created_for_another_user(metadata: dict[str, Any]) -> None:
     for action in ("create", "update", "create_run"):
         with pytest.raises(Forbidden, match="inaccessible to you"):
             await answering({"owner": "ann"}).authorize(ANN, "threads", action, {"metadata": metadata})
@@ -186,7 +186,7 @@ async def test_a_user_may_be_anything_with_an_identity(user: Any, permissions: l
 
 
 @pytest.mark.parametrize("user", [None, {"identity": "ann", "is_authenticated": False}, Made("ann", (), False)])
-async def test_who_is_nobody_gets_401(user: Any) -> None:
+async def test_a_user_without_an_identity_gets_401(user: Any) -> None:
     auth = Auth()
 
     @auth.authenticate
@@ -198,9 +198,9 @@ async def test_who_is_nobody_gets_401(user: Any) -> None:
 
 
 async def test_filters_alone_bound_threads_by_lists_and_values(database_url: str, tmp_path: Path) -> None:
-    """Without a stamp by the handler the maker says whose it is, within its own reach."""
-    (tmp_path / "who.py").write_text(ONLY_FILTERS)
-    (tmp_path / "agents.toml").write_text('[auth]\npath = "./who.py:auth"\n')
+    """If the handler does not stamp, the creator names the owner, within its own filter."""
+    (tmp_path / "auth.py").write_text(ONLY_FILTERS)
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\n')
     async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
         ann, bob, eve = (f"{name}-{uuid4().hex}" for name in ("ann", "bob", "eve"))
 
@@ -218,7 +218,7 @@ async def test_filters_alone_bound_threads_by_lists_and_values(database_url: str
             assert run.status_code == status
         assert (await ask(service, ann, "DELETE", f"/threads/{both}")).status_code == 403
         refused = await ask(service, ann, "POST", "/threads/search", {})
-        assert (refused.status_code, refused.json()["detail"]) == (403, "Nobody searches here.")
+        assert (refused.status_code, refused.json()["detail"]) == (403, "Searching is not allowed.")
         assert (await ask(service, ann, "POST", "/store/items/search", {})).status_code == 403
         closing = await ask(service, ann, "PATCH", f"/threads/{both}", {"metadata": {"closed": True}})
         assert closing.status_code == 403
@@ -231,7 +231,7 @@ async def ask(service: Service, token: str, method: str, path: str, body: Any = 
 async def test_a_filter_costs_no_statement_of_its_own(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(custom_auth, "CACHE_TTL", 600.0)
     file = str(Path(__file__).parent / "handlers" / "agents.toml")
-    told = []
+    results = []
     for config in ("", file):
         async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=config) as service:
             thread = (await ask(service, "ann", "POST", "/threads", {})).json()["thread_id"]
@@ -247,8 +247,8 @@ async def test_a_filter_costs_no_statement_of_its_own(database_url: str, monkeyp
             ):
                 async with sent_by(service.services.persistence.database) as statements:
                     assert (await ask(service, "ann", method, path, body)).status_code == 200
-                # beside what the program does now and then by itself, which asks nothing of these here
+                # not counting periodic background queries, which do not use these tables
                 counts.append(len([one for one in statements.of(APP_ROLE) if re.search("threads|runs", one)]))
-            told.append(counts)
-    assert told[0] == told[1]
-    assert all(told[0][:4]), "a request that reads sends a statement"
+            results.append(counts)
+    assert results[0] == results[1]
+    assert all(results[0][:4]), "a request that reads sends a statement"

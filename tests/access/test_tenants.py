@@ -1,4 +1,4 @@
-"""Two tenants and every place of every operation where an id can stand: what is another's is as unknown."""
+"""Two tenants and every position of an id in every operation: ids of another tenant are unknown."""
 
 import re
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ BODIES: dict[str, Any] = {
     "thread_ids": lambda ids: [ids["thread_id"]],
     "checkpoint_id": lambda ids: ids["checkpoint_id"],
 }
-"""The members of bodies that name things."""
+"""Fields of bodies that hold ids."""
 
 
 async def furnished(service: Service, key: str) -> dict[str, str]:
-    """One thing of each kind of a tenant: their ids by the names that paths give them."""
+    """One resource of each kind of a tenant: ids by path parameter."""
 
     async def post(path: str, body: Any) -> Any:
         answer = await service.client.post(API + path, json=body, headers={"x-api-key": key})
@@ -55,7 +55,7 @@ async def furnished(service: Service, key: str) -> dict[str, str]:
 
 
 def seen(answer: httpx.Response, *ids: str) -> tuple[int, str]:
-    """What an answer tells, without what differs in every answer."""
+    """Return the response without the parts that always differ."""
     text = re.sub(r'"(request_id|instance|created_at|updated_at)":"[^"]*"', "", answer.text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID", text)
     for one in ids:
@@ -64,7 +64,7 @@ def seen(answer: httpx.Response, *ids: str) -> tuple[int, str]:
 
 
 async def operations(service: Service) -> list[tuple[str, str, list[str]]]:
-    """(method, path, names of the ids in it) of every operation that names something by its path."""
+    """Return (method, path, ids in it) of every operation with ids in its path."""
     document = (await service.client.get("/openapi.json")).json()
     return [
         (method.upper(), path, names)
@@ -75,7 +75,7 @@ async def operations(service: Service) -> list[tuple[str, str, list[str]]]:
 
 
 def mixtures(names: list[str], mine: dict[str, str], theirs: dict[str, str]) -> Iterator[tuple[dict[str, str], ...]]:
-    """For each place: their id there and an unknown one, mine at the other places, where there is one."""
+    """For each position: their id and an unknown one there, own ids elsewhere."""
     for place in names:
         rest = {name: mine.get(name, str(UNKNOWN)) for name in names}
         yield {**rest, place: theirs.get(place, str(UNKNOWN))}, {**rest, place: str(UNKNOWN)}
@@ -83,8 +83,8 @@ def mixtures(names: list[str], mine: dict[str, str], theirs: dict[str, str]) -> 
     yield everywhere, dict.fromkeys(names, str(UNKNOWN))
 
 
-async def test_another_tenants_id_in_a_path_is_as_unknown(service: Service, tenant: str) -> None:
-    """Reading operations first: those that delete would spoil what is there for the others."""
+async def test_an_id_of_another_tenant_in_a_path_is_unknown(service: Service, tenant: str) -> None:
+    """Reading operations first, because those that delete would affect the others."""
     key, other = await service.key(tenant, *ROLES["admin"]), await service.key(f"other {tenant}", *ROLES["admin"])
     mine, theirs = await furnished(service, key), await furnished(service, other)
     tried = 0
@@ -104,7 +104,7 @@ async def test_another_tenants_id_in_a_path_is_as_unknown(service: Service, tena
 
 
 async def furnished_still(service: Service, key: str, ids: dict[str, str]) -> bool:
-    """Nothing of the tenant is gone or changed its state."""
+    """Check that no resource of the tenant was deleted or changed."""
     paths = (
         f"/assistants/{ids['assistant_id']}",
         f"/threads/{ids['thread_id']}",
@@ -132,7 +132,9 @@ async def furnished_still(service: Service, key: str, ids: dict[str, str]) -> bo
         ("/threads/{mine}/state", {"values": {}, "checkpoint_id": "{checkpoint_id}"}),
     ],
 )
-async def test_another_tenants_id_in_a_body_is_as_unknown(service: Service, tenant: str, path: str, body: Any) -> None:
+async def test_an_id_of_another_tenant_in_a_body_is_unknown(
+    service: Service, tenant: str, path: str, body: Any
+) -> None:
     key, other = await service.key(tenant), await service.key(f"other {tenant}")
     mine, theirs = await furnished(service, key), await furnished(service, other)
 
@@ -168,7 +170,7 @@ async def test_searches_counts_and_lists_show_nothing_of_another_tenant(service:
 
 
 async def test_a_thread_of_another_tenant_can_neither_be_taken_nor_noticed(service: Service, tenant: str) -> None:
-    """Ids are the client's to choose: the same one in two tenants is two threads."""
+    """Clients choose ids: the same id in two tenants means two threads."""
     key, other = await service.key(tenant), await service.key(f"other {tenant}")
     chosen = str(uuid4())
     for one in (other, key):
@@ -177,7 +179,7 @@ async def test_a_thread_of_another_tenant_can_neither_be_taken_nor_noticed(servi
 
 
 async def test_row_level_security_stands_on_every_table_with_a_tenant(service: Service) -> None:
-    """Those of later migrations included: the catalogue is asked, not a list."""
+    """Read from the catalogue, so that later migrations are covered."""
     async with service.services.persistence.database.engine_connection() as connection:
         rows = await connection.fetch("""
             select c.relname as name, c.relrowsecurity as bound, c.relforcerowsecurity as forced,
@@ -195,7 +197,7 @@ async def test_row_level_security_stands_on_every_table_with_a_tenant(service: S
 
 
 async def test_a_request_of_one_tenant_reads_no_row_of_another_by_sql(service: Service, tenant: str) -> None:
-    """The second wall: a statement that forgets the tenant sees its own rows alone."""
+    """Second line of defence: a statement without a tenant condition sees only its own rows."""
     other = await service.key(f"other {tenant}", *ROLES["admin"])
     await furnished(service, other)
     async with service.services.persistence.database.reading(uuid4()) as session:

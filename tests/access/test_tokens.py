@@ -1,4 +1,4 @@
-"""Tokens of an issuer: who gets in, as whom, and the many ways in which nobody does."""
+"""Tokens of an issuer: principals of valid tokens, and refusal of invalid ones."""
 
 import json
 from collections.abc import AsyncIterator
@@ -47,13 +47,13 @@ def good(issuer: Issuer, **changed: Any) -> str:
 
 
 async def search(service: Service, token: str) -> int:
-    """The status of a harmless question."""
+    """Return the status of a reading request."""
     headers = {"authorization": f"Bearer {token}"}
     return (await service.client.post(f"{API}/threads/search", json={}, headers=headers)).status_code
 
 
 async def refresh(service: Service) -> None:
-    """What happens every five minutes."""
+    """Refresh the keys, as every five minutes."""
     keys = service.services.auth.token_keys
     assert isinstance(keys, JwksCache)
     await keys._refresh()
@@ -70,13 +70,13 @@ async def test_a_token_of_the_issuer_stands_for_its_subject_tenant_and_roles(ser
 @pytest.mark.parametrize(
     "key, algorithm, key_id", [(EC, "ES256", "ec"), (ED, "EdDSA", "ed"), (RSA["rsa"], "RS256", "rsa")]
 )
-async def test_every_allowed_kind_of_key_is_good(
+async def test_every_allowed_type_of_key_is_accepted(
     service: Service, issuer: Issuer, key: Any, algorithm: str, key_id: str
 ) -> None:
     assert await search(service, good(issuer, key=key, algorithm=algorithm, headers={"kid": key_id})) == 200
 
 
-async def test_what_no_issuer_would_sign_lets_nobody_in(service: Service, issuer: Issuer) -> None:
+async def test_tokens_that_no_issuer_would_sign_are_refused(service: Service, issuer: Issuer) -> None:
     answers = {wrong: await search(service, token) for wrong, token in issuer.hostile().items()}
     assert {wrong: status for wrong, status in answers.items() if status != 401} == {}
     assert await search(service, good(issuer)) == 200
@@ -92,23 +92,23 @@ async def test_a_refusal_repeats_nothing_of_the_token(service: Service, issuer: 
 @pytest.mark.parametrize(
     "changed", [{"org": None}, {"org": 7}, {"org": ""}, {"org": "a\nb"}, {"org": "x" * 500}, {"org": ["acme"]}]
 )
-async def test_a_token_without_a_tenant_gets_nobody_in(service: Service, issuer: Issuer, changed: Any) -> None:
+async def test_a_token_without_a_tenant_is_refused(service: Service, issuer: Issuer, changed: Any) -> None:
     assert await search(service, good(issuer, **changed)) == 401
 
 
-@pytest.mark.parametrize("roles", [[], ["nobody"], "", {"admin": True}, None, [["member"]]])
+@pytest.mark.parametrize("roles", [[], ["unknown"], "", {"admin": True}, None, [["member"]]])
 async def test_a_token_without_a_known_role_may_do_nothing(service: Service, issuer: Issuer, roles: Any) -> None:
     assert await search(service, good(issuer, realm={"roles": roles})) == 403
 
 
-async def test_roles_may_come_as_words_and_add_up(service: Service, issuer: Issuer) -> None:
+async def test_roles_may_be_a_string_of_words_and_add_up(service: Service, issuer: Issuer) -> None:
     assert service.services.auth.authenticator is not None
     token = good(issuer, realm={"roles": "read-only operator"})
     principal = await service.services.auth.authenticator.authenticate(token)
     assert principal.scopes == ROLES["operator"]
 
 
-async def test_a_new_key_of_the_issuer_is_found_and_invented_ones_do_not_make_us_ask_again(
+async def test_a_new_key_of_the_issuer_is_fetched_and_invented_key_ids_cause_no_fetch(
     service: Service, issuer: Issuer
 ) -> None:
     assert await search(service, good(issuer)) == 200
@@ -118,7 +118,7 @@ async def test_a_new_key_of_the_issuer_is_found_and_invented_ones_do_not_make_us
     assert issuer.asked - asked <= 1
 
 
-async def test_a_key_that_the_issuer_has_taken_back_is_good_no_longer(service: Service, issuer: Issuer) -> None:
+async def test_a_key_that_the_issuer_has_removed_is_refused(service: Service, issuer: Issuer) -> None:
     token = good(issuer)
     assert await search(service, token) == 200
     issuer.keys = [jwk(RSA["next"], "next")]
@@ -127,14 +127,14 @@ async def test_a_key_that_the_issuer_has_taken_back_is_good_no_longer(service: S
     assert await search(service, good(issuer, key=RSA["next"], headers={"kid": "next"})) == 200
 
 
-async def test_an_issuer_that_is_away_costs_nothing_while_its_keys_are_known(service: Service, issuer: Issuer) -> None:
+async def test_an_unavailable_issuer_is_harmless_while_its_keys_are_cached(service: Service, issuer: Issuer) -> None:
     assert await search(service, good(issuer)) == 200
     issuer.down = True
     await refresh(service)
     assert await search(service, good(issuer, sub="grace")) == 200
 
 
-async def test_before_any_key_was_read_nobody_can_tell(database_url: str, issuer: Issuer) -> None:
+async def test_tokens_are_503_before_any_key_was_fetched(database_url: str, issuer: Issuer) -> None:
     issuer.down = True
     async with serving(database_url, **settings(issuer)) as service:
         assert await search(service, good(issuer)) == 503
@@ -148,7 +148,9 @@ async def test_without_claims_for_them_all_are_members_of_the_default_tenant(dat
         assert (principal.tenant_id, principal.scopes) == (DEFAULT_TENANT, ROLES["member"])
 
 
-async def test_keys_are_taken_beside_tokens_where_there_is_a_pepper(service: Service, issuer: Issuer) -> None:
+async def test_api_keys_are_accepted_in_addition_to_tokens_if_there_is_a_pepper(
+    service: Service, issuer: Issuer
+) -> None:
     key = await service.key("acme")
     made = await service.client.post(f"{API}/threads", json={}, headers={"authorization": f"Bearer {good(issuer)}"})
     assert (await service.get(f"/threads/{made.json()['thread_id']}", key)).status_code == 200
@@ -163,7 +165,7 @@ async def test_keys_are_taken_beside_tokens_where_there_is_a_pepper(service: Ser
         ({"AGENT_JWT_ISSUER": "http://localhost.example"}, "AGENT_JWT_ISSUER must be"),
     ],
 )
-def test_a_server_that_could_not_know_whom_to_trust_does_not_start(given: dict[str, str], words: str) -> None:
+def test_a_server_without_a_trusted_issuer_does_not_start(given: dict[str, str], words: str) -> None:
     environment = {"DATABASE_URL": "postgresql://x/y", "AGENT_AUTH": "jwt", "AGENT_KEY_PEPPER": PEPPER, **given}
     with pytest.raises(UsageError, match=words):
         check_serving(load(environment, dotenv=Path("/dev/null")))

@@ -1,4 +1,4 @@
-"""The memory of keys: quick, small, never wrong for long, and never open."""
+"""The cache of API keys: fast, bounded, fresh, and closed on failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,11 +13,11 @@ from app.security.access.structs import Principal
 from tests.access.clock import Clock
 
 GOOD = b"good"
-SOMEBODY = Principal(UUID(int=1), "1")
+PRINCIPAL = Principal(UUID(int=1), "1")
 
 
 class Asked:
-    """Stands for the database: answers when ``free`` is set, and counts."""
+    """A fake database that answers once ``free`` is set, and counts lookups."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -37,7 +37,7 @@ class Asked:
             self.running -= 1
         if self.failure is not None:
             raise self.failure
-        return [SOMEBODY if digest == GOOD else None for _, digest in keys]
+        return [PRINCIPAL if digest == GOOD else None for _, digest in keys]
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ async def memory(asked: Asked, clock: Clock) -> AsyncIterator[ApiKeyCache]:
     await memory.aclose()
 
 
-@pytest.mark.parametrize("digest, verdict", [(GOOD, SOMEBODY), (b"bad", None)])
-async def test_an_answer_is_believed_for_less_than_five_seconds(
+@pytest.mark.parametrize("digest, verdict", [(GOOD, PRINCIPAL), (b"bad", None)])
+async def test_a_lookup_is_cached_for_less_than_five_seconds(
     memory: ApiKeyCache, asked: Asked, clock: Clock, digest: bytes, verdict: Principal | None
 ) -> None:
     assert await memory.get("1", digest) == verdict
@@ -65,7 +65,7 @@ async def test_an_answer_is_believed_for_less_than_five_seconds(
     assert max(api_key_cache.CACHE_TTL, api_key_cache.LOOK_UP_SECONDS) < 5
 
 
-async def test_belief_counts_from_the_question_and_not_from_a_late_answer(
+async def test_the_ttl_counts_from_the_lookup_and_not_from_a_late_result(
     memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
     asked.free.clear()
@@ -73,45 +73,43 @@ async def test_belief_counts_from_the_question_and_not_from_a_late_answer(
     await until(lambda: asked.running == 1)
     clock.seconds += api_key_cache.CACHE_TTL
     asked.free.set()
-    assert await first == SOMEBODY
+    assert await first == PRINCIPAL
     await memory.get("1", GOOD)
     assert asked.times == 2
 
 
-async def test_many_requests_with_one_key_ask_once(memory: ApiKeyCache, asked: Asked) -> None:
+async def test_many_requests_with_one_key_share_one_lookup(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     waiting = [asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(50)]
     await asyncio.sleep(0)
     asked.free.set()
-    assert await asyncio.gather(*waiting) == [SOMEBODY] * 50
+    assert await asyncio.gather(*waiting) == [PRINCIPAL] * 50
     assert asked.times == 1
 
 
-async def test_a_request_that_goes_away_while_it_asks_takes_no_other_along(memory: ApiKeyCache, asked: Asked) -> None:
+async def test_a_request_cancelled_during_its_lookup_cancels_no_other(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     first, *others = (asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(5))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait([first])
     asked.free.set()
-    assert await asyncio.gather(*others) == [SOMEBODY] * 4
+    assert await asyncio.gather(*others) == [PRINCIPAL] * 4
     assert asked.times == 1
 
 
-async def test_a_request_that_goes_away_while_it_waits_leaves_the_question_alone(
-    memory: ApiKeyCache, asked: Asked
-) -> None:
+async def test_a_request_cancelled_while_waiting_leaves_the_lookup_alone(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     first, second = (asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(2))
     await asyncio.sleep(0)
     second.cancel()
     await asyncio.wait([second])
     asked.free.set()
-    assert await first == SOMEBODY
+    assert await first == PRINCIPAL
     assert asked.times == 1
 
 
-async def test_a_failure_reaches_all_who_wait_and_is_not_remembered(memory: ApiKeyCache, asked: Asked) -> None:
+async def test_a_failed_lookup_reaches_all_waiters_and_is_not_cached(memory: ApiKeyCache, asked: Asked) -> None:
     asked.failure = Unavailable("away")
     asked.free.clear()
     waiting = [asyncio.ensure_future(memory.get("1", GOOD)) for _ in range(5)]
@@ -121,12 +119,10 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_remembered(memory: ApiK
     assert [type(answer) for answer in answers] == [Unavailable] * 5
     assert asked.times == 1
     asked.failure = None
-    assert await memory.get("1", GOOD) == SOMEBODY
+    assert await memory.get("1", GOOD) == PRINCIPAL
 
 
-async def test_what_was_believed_once_counts_for_nothing_while_nobody_can_tell(
-    memory: ApiKeyCache, asked: Asked, clock: Clock
-) -> None:
+async def test_an_expired_entry_is_not_used_while_lookups_fail(memory: ApiKeyCache, asked: Asked, clock: Clock) -> None:
     await memory.get("1", GOOD)
     asked.failure = Unavailable("away")
     clock.seconds += api_key_cache.CACHE_TTL
@@ -134,7 +130,7 @@ async def test_what_was_believed_once_counts_for_nothing_while_nobody_can_tell(
         await memory.get("1", GOOD)
 
 
-async def test_an_answer_that_does_not_come_in_time_is_a_failure(
+async def test_a_lookup_that_times_out_is_a_failure(
     memory: ApiKeyCache, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_key_cache, "LOOK_UP_SECONDS", 0.01)
@@ -143,15 +139,15 @@ async def test_an_answer_that_does_not_come_in_time_is_a_failure(
         await memory.get("1", GOOD)
 
 
-async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
+async def test_a_lookup_that_is_slow_to_cancel_delays_no_later_one(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver takes seconds to give up a connection that gets no answer; the database is back by then."""
+    """The driver takes seconds to close a dead connection; the database is back before."""
     given_up, may_end = asyncio.Event(), asyncio.Event()
 
     async def ask(_: Sequence[KeyDigest]) -> list[Principal | None]:
         if given_up.is_set():
-            return [SOMEBODY]
+            return [PRINCIPAL]
         try:
             await asyncio.Event().wait()
         finally:
@@ -164,14 +160,14 @@ async def test_a_question_that_takes_long_to_give_up_keeps_no_later_one_waiting(
         patch.setattr(api_key_cache, "LOOK_UP_SECONDS", 0.01)
         first = asyncio.ensure_future(memory.get("1", GOOD))
         await given_up.wait()
-    assert await asyncio.wait_for(memory.get("1", GOOD), 30) == SOMEBODY
+    assert await asyncio.wait_for(memory.get("1", GOOD), 30) == PRINCIPAL
     with pytest.raises(Unavailable):
         await first
     may_end.set()
     await memory.aclose()
 
 
-async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
+async def test_a_flood_of_unknown_keys_does_not_delay_known_ones(
     memory: ApiKeyCache, asked: Asked, clock: Clock
 ) -> None:
     await memory.get("1", GOOD)
@@ -182,25 +178,23 @@ async def test_a_flood_of_unknown_keys_keeps_known_ones_from_nothing(
     known = asyncio.ensure_future(memory.get("1", GOOD))
     await until(lambda: asked.running == 2)
     asked.free.set()
-    assert await known == SOMEBODY
+    assert await known == PRINCIPAL
     assert await asyncio.gather(*flood) == [None] * 100
 
 
-async def test_a_valid_key_that_is_new_waits_for_few_statements_whatever_the_flood(
-    memory: ApiKeyCache, asked: Asked
-) -> None:
+async def test_a_new_valid_key_waits_for_few_statements_in_any_flood(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     flood = [asyncio.ensure_future(memory.get(str(number), number.to_bytes(8))) for number in range(1500)]
     await until(lambda: asked.running == 1)
     valid = asyncio.ensure_future(memory.get("valid", GOOD))
     await asyncio.sleep(0)
     asked.free.set()
-    assert await valid == SOMEBODY
+    assert await valid == PRINCIPAL
     assert await asyncio.gather(*flood) == [None] * 1500
     assert (asked.times, asked.largest) == (1500 // api_key_cache.BATCH + 1, api_key_cache.BATCH)
 
 
-async def test_more_keys_than_may_wait_are_refused_at_once(
+async def test_more_lookups_than_may_wait_are_refused_at_once(
     memory: ApiKeyCache, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_key_cache, "MAX_WAITING", 3)
@@ -215,7 +209,7 @@ async def test_more_keys_than_may_wait_are_refused_at_once(
     assert await asyncio.gather(first, *waiting) == [None] * 4
 
 
-async def test_closing_refuses_those_that_wait(memory: ApiKeyCache, asked: Asked) -> None:
+async def test_closing_refuses_waiting_lookups(memory: ApiKeyCache, asked: Asked) -> None:
     asked.free.clear()
     waiting = asyncio.ensure_future(memory.get("1", GOOD))
     await until(lambda: asked.running == 1)
@@ -231,9 +225,7 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(
-    memory: ApiKeyCache, asked: Asked
-) -> None:
+async def test_a_flood_of_bad_keys_is_bounded_and_evicts_no_valid_key(memory: ApiKeyCache, asked: Asked) -> None:
     await memory.get("1", GOOD)
     await asyncio.gather(
         *(memory.get("1", number.to_bytes(8)) for number in range(3 * api_key_cache.MAX_CACHED_REJECTIONS))
@@ -246,7 +238,7 @@ async def test_a_flood_of_bad_keys_fills_no_memory_and_pushes_out_no_good_one(
 
 async def test_good_keys_are_bounded_as_well(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     async def everybody(keys: Sequence[KeyDigest]) -> list[Principal]:
-        return [SOMEBODY] * len(keys)
+        return [PRINCIPAL] * len(keys)
 
     monkeypatch.setattr(api_key_cache, "MAX_CACHED_KEYS", 3)
     memory = ApiKeyCache(everybody, clock)

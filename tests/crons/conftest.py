@@ -1,4 +1,4 @@
-"""Crons on the test's database: the services of several processes, and a clock that tests set."""
+"""Fixtures of crons: a database, a process and a clock that tests set."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def database(fresh_database_url: str) -> AsyncIterator[Database]:
-    """The application's own pools on a database of this test alone."""
+    """The application's pools on a database of this test."""
     database = Database(fresh_database_url, requests=8, engine=30)
     await add_assistants(database, "echo")
     yield database

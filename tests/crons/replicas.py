@@ -1,4 +1,4 @@
-"""Processes that serve crons, each with an engine of its own, on one database and by one clock."""
+"""Processes that serve crons: each with its own engine, on one database and clock."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ from app.security.limits.limiter import Limiter
 from app.security.limits.storage_quota import StorageQuota
 from tests.runs.engine import TENANT, Agents, Behaviour, Engine, SteeredAgent, echo, fetch
 
-WHO = Principal(TENANT)
+PRINCIPAL = Principal(TENANT)
 
 
 class Clock:
-    """Tells the time ``at``."""
+    """A clock that shows ``at``."""
 
     def __init__(self, at: datetime) -> None:
         self.at = at
@@ -39,7 +39,7 @@ class Clock:
 class Replica:
     """One process."""
 
-    def __init__(self, database: Database, clock: Clock, behaviour: Behaviour = echo, most: int = 0) -> None:
+    def __init__(self, database: Database, clock: Clock, behaviour: Behaviour = echo, max_crons: int = 0) -> None:
         self.database = database
         self.clock = clock
         agent = SteeredAgent("echo", behaviour)
@@ -49,32 +49,32 @@ class Replica:
         self.quota = StorageQuota(database, Limiter(LimitSettings()))
         admission = RunAdmission(self.engine.parts.budgets, self.quota)
         self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation, admission)
-        self.crons = CronService(database, assistants, creation, clock, most=most)
+        self.crons = CronService(database, assistants, creation, clock, most=max_crons)
         self.scheduler = CronScheduler(database, self.engine.claims, creation, self.runs, clock)
 
     async def create(
         self, schedule: str = "*/5 * * * *", thread_id: UUID | None = None, tenant: UUID = TENANT, **more: Any
     ) -> Cron:
-        """A cron that says hello."""
+        """Create a cron that says hello."""
         body = CronCreate(assistant_id="echo", schedule=schedule, **{"input": ["hello"], **more})
         made = await self.crons.create(Principal(tenant), thread_id, body)
         assert isinstance(made, Cron)
         return made
 
     async def patch(self, cron: Cron, **changes: Any) -> Cron:
-        return await self.crons.patch(WHO, cron.cron_id, CronPatch(**changes))
+        return await self.crons.patch(PRINCIPAL, cron.cron_id, CronPatch(**changes))
 
     async def get(self, cron: Cron) -> Cron:
-        return await self.crons.get(WHO, cron.cron_id)
+        return await self.crons.get(PRINCIPAL, cron.cron_id)
 
     async def at(self, time: datetime) -> int:
-        """Let ``time`` come; how many runs there are then."""
+        """Set the clock to ``time``, fire due crons and return the number of runs."""
         self.clock.at = time
         assert await self.scheduler.fire_due() == []
         return len(await runs_of(self.database))
 
     async def fires(self, cron: Cron, time: datetime) -> None:
-        """Let ``time`` come, and see to ``cron`` as soon as nobody writes to its thread."""
+        """Set the clock to ``time`` and fire ``cron`` once its thread is not locked."""
         self.clock.at = time
 
         async def seen_to() -> bool:
@@ -84,7 +84,7 @@ class Replica:
         await until(seen_to)
 
     async def thread(self) -> UUID:
-        """A thread that had a run."""
+        """Create a thread with an ended run."""
         claimed = await self.engine.begin("before")
         await self.engine.result(claimed)
         return claimed.thread_id
@@ -94,7 +94,7 @@ class Replica:
 async def replicas_on(
     database: Database, clock: Clock, count: int, behaviour: Behaviour = echo
 ) -> AsyncIterator[list[Replica]]:
-    """Started processes that stop with the block."""
+    """Run processes for the duration of the block."""
     async with contextlib.AsyncExitStack() as stack:
         replicas = [Replica(database, clock, behaviour) for _ in range(count)]
         for replica in replicas:
@@ -105,7 +105,7 @@ async def replicas_on(
 
 
 async def runs_of(database: Database, *crons: Cron) -> list[dict[str, Any]]:
-    """The runs that crons have made, oldest first; with ``crons`` those of these."""
+    """Return the runs of crons, oldest first; of all crons, or of ``crons``."""
     rows = await fetch(
         database, "select *, metadata->>'cron_id' as cron_id from runs where metadata ? 'cron_id' order by run_id"
     )
@@ -114,7 +114,7 @@ async def runs_of(database: Database, *crons: Cron) -> list[dict[str, Any]]:
 
 
 async def slots_of(database: Database, cron: Cron) -> list[tuple[datetime, UUID | None, str | None]]:
-    """The times that a cron has been seen to, with the run of each or why there is none."""
+    """Return the slots of a cron with their run or problem."""
     rows = await fetch(
         database, "select slot, run_id, problem from cron_slots where cron_id = $1 order by slot", cron.cron_id
     )

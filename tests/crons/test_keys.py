@@ -1,11 +1,11 @@
-"""A cron runs as long as the key that made it is valid."""
+"""A cron fires as long as the key that created it is valid."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from app.features.crons.scheduler import KEY_VOID
+from app.features.crons.scheduler import KEY_INVALID
 from app.features.crons.structs import Cron, CronCreate, CronPatch
 from app.infra.db.engine import Database
 from app.security.access.structs import Principal
@@ -33,7 +33,7 @@ async def made(replica: Replica, key_id: str) -> Cron:
 
 
 @pytest.mark.parametrize("how", ["revoked_at = now()", "expires_at = now() - interval '1 second'"])
-async def test_a_cron_of_a_revoked_or_expired_key_is_paused_and_tells_why(
+async def test_a_cron_of_a_revoked_or_expired_key_is_paused_with_a_reason(
     database: Database, replica: Replica, how: str
 ) -> None:
     await add_keys(database, "first", "second")
@@ -45,7 +45,7 @@ async def test_a_cron_of_a_revoked_or_expired_key_is_paused_and_tells_why(
     assert await replica.at(NOON + 2 * FIVE) == 3
     paused = await replica.get(cron)
     assert (paused.enabled, paused.next_run_date) == (False, None)
-    assert (await slots_of(database, cron))[-1] == (NOON + 2 * FIVE, None, KEY_VOID)
+    assert (await slots_of(database, cron))[-1] == (NOON + 2 * FIVE, None, KEY_INVALID)
     assert (await replica.get(other)).enabled
     assert await replica.at(NOON + 3 * FIVE) == 4
 

@@ -1,4 +1,4 @@
-"""Crons on a thread: their runs share it, and meet what else goes on there."""
+"""Crons on a thread: their runs share it with other runs."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ async def test_the_runs_of_a_cron_on_a_thread_share_it(replica: Replica) -> None
     assert {run["thread_id"] for run in await runs_of(replica.database)} == {thread_id}
 
 
-async def test_a_thread_that_is_just_being_changed_is_not_waited_for(replica: Replica) -> None:
+async def test_a_locked_thread_is_skipped(replica: Replica) -> None:
     cron = await replica.create(thread_id=await replica.thread())
     async with replica.database.engine_connection() as connection, connection.transaction():
         await connection.execute("select from threads where thread_id = $1 for update", cron.thread_id)
@@ -54,7 +54,7 @@ async def test_a_thread_that_is_just_being_changed_is_not_waited_for(replica: Re
         ("rollback", ["success"]),
     ],
 )
-async def test_a_busy_thread_is_met_as_the_strategy_says(
+async def test_a_busy_thread_is_handled_by_the_multitask_strategy(
     database: Database, clock: Clock, strategy: str, statuses: list[str]
 ) -> None:
     started, free = asyncio.Event(), asyncio.Event()

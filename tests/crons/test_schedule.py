@@ -1,4 +1,4 @@
-"""When a cron is due: clock changes, zones, what is refused."""
+"""Schedules: daylight saving changes, time zones, validation."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,7 +15,7 @@ BERLIN = "Europe/Berlin"
 
 
 def times(schedule: str, timezone: str | None, start: datetime, count: int) -> list[str]:
-    """The next times after ``start``, as the clock on the wall shows them, with its offset in hours."""
+    """Return the next local times after ``start``, with the UTC offset in hours."""
     found = []
     at = start
     for _ in range(count):
@@ -42,7 +42,7 @@ def test_a_fixed_time_in_the_overlap_comes_once() -> None:
     assert times("30 2 * * *", BERLIN, OVERLAP, 2) == ["25 02:30 +02", "26 02:30 +01"]
 
 
-def test_in_the_second_hour_of_the_overlap_a_fixed_time_has_been() -> None:
+def test_in_the_second_hour_of_the_overlap_a_fixed_time_has_passed() -> None:
     second = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)  # 02:10 for the second time
     assert times("30 2 * * *", BERLIN, second, 1) == ["26 02:30 +01"]
 
@@ -70,9 +70,7 @@ def test_a_local_time_stays_what_it_is_over_the_year() -> None:
     st.sampled_from([BERLIN, "America/New_York", "Africa/Cairo", "America/Havana", "Australia/Lord_Howe", "UTC"]),
     st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
 )
-def test_times_only_go_forward_and_do_not_depend_on_where_one_begins(
-    schedule: str, timezone: str, start: datetime
-) -> None:
+def test_times_increase_and_do_not_depend_on_the_start(schedule: str, timezone: str, start: datetime) -> None:
     slots = [start]
     for _ in range(4):
         slot = next_slot(schedule, timezone, slots[-1])
@@ -108,7 +106,7 @@ def test_times_only_go_forward_and_do_not_depend_on_where_one_begins(
         ",".join(["1"] * 200) + " * * * *",
     ],
 )
-def test_what_is_no_schedule_is_refused_with_a_sentence(schedule: str) -> None:
+def test_an_invalid_schedule_is_refused_with_a_message(schedule: str) -> None:
     with pytest.raises(Invalid, match="Invalid schedule"):
         first_slot(schedule, None, OVERLAP)
 
@@ -125,12 +123,12 @@ def test_any_text_is_a_schedule_or_refused(schedule: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "Berlin", "europe/berlin", "../UTC", "/etc/localtime", "right/UTC", "x\0y", "CET-1"]
 )
-def test_an_unknown_time_zone_is_refused_with_a_sentence(name: str) -> None:
+def test_an_unknown_time_zone_is_refused_with_a_message(name: str) -> None:
     with pytest.raises(Invalid, match="Unknown time zone"):
         next_slot("* * * * *", name, OVERLAP)
 
 
-def test_every_zone_of_the_data_base_can_be_used() -> None:
+def test_every_time_zone_of_the_database_is_valid() -> None:
     assert {"UTC", "Europe/Berlin", "US/Pacific", "Etc/GMT+5"} < zone_names()
     for name in zone_names():
         assert next_slot("30 2 * * *", name, GAP) is not None

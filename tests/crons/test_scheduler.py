@@ -1,4 +1,4 @@
-"""Runs at the times of a schedule: one for each, whoever makes it."""
+"""The scheduler: exactly one run for each time of a schedule, over all processes."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.base.errors import NotFound, Unavailable
+from app.features.crons import queries
 from app.features.crons import scheduler as module
 from app.infra.db.engine import Database
-from tests.crons.replicas import WHO, Clock, Replica, replicas_on, runs_of, slots_of, until
+from tests.crons.replicas import PRINCIPAL, Clock, Replica, replicas_on, runs_of, slots_of, until
 from tests.runs.engine import TENANT, fetch
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -30,7 +31,7 @@ async def test_a_cron_makes_a_run_at_each_of_its_times_and_not_before(replica: R
     ]
 
 
-async def test_its_runs_run(replica: Replica) -> None:
+async def test_runs_of_a_cron_are_executed(replica: Replica) -> None:
     cron = await replica.create(metadata={"team": "a"}, on_run_completed="keep")
     await replica.at(NOON + 5 * MINUTE)
 
@@ -45,7 +46,7 @@ async def test_its_runs_run(replica: Replica) -> None:
     assert run["metadata"]["team"] == "a"
 
 
-async def test_by_default_the_thread_of_a_run_goes_with_it(replica: Replica) -> None:
+async def test_by_default_the_thread_of_a_run_is_deleted_with_it(replica: Replica) -> None:
     await replica.create()
     await replica.create(on_run_completed="delete")
     await replica.at(NOON + 5 * MINUTE)
@@ -70,13 +71,13 @@ async def test_many_schedulers_at_once_make_one_run_for_each_time(database: Data
 async def test_a_clock_that_lags_makes_no_second_run_for_a_time(replica: Replica) -> None:
     cron = await replica.create()
     assert await replica.at(NOON + 5 * MINUTE) == 1
-    replica.clock.at = NOON + 4 * MINUTE  # another machine, which is behind, gets a change to make
+    replica.clock.at = NOON + 4 * MINUTE  # another machine with a clock that lags
     assert (await replica.patch(cron, schedule="*/5 0-23 * * *")).next_run_date == NOON + 5 * MINUTE
     assert await replica.at(NOON + 5 * MINUTE) == 1
     assert (await replica.get(cron)).next_run_date == NOON + 10 * MINUTE
 
 
-async def test_times_that_were_missed_get_one_run_for_all(replica: Replica) -> None:
+async def test_missed_times_get_one_run_for_all(replica: Replica) -> None:
     cron = await replica.create("* * * * *")
     later = NOON + timedelta(hours=30, seconds=20)
     assert await replica.at(later) == 1
@@ -96,7 +97,7 @@ async def test_a_disabled_cron_makes_no_runs_and_none_for_that_time_later(replic
     assert await replica.at(NOON + 65 * MINUTE) == 1
 
 
-async def test_a_cron_ends(replica: Replica) -> None:
+async def test_a_cron_stops_at_its_end_time(replica: Replica) -> None:
     cron = await replica.create(end_time=NOON + 10 * MINUTE)
     assert await replica.at(NOON + 5 * MINUTE) == 1
     assert await replica.at(NOON + 10 * MINUTE + timedelta(seconds=2)) == 2
@@ -109,13 +110,13 @@ async def test_a_cron_ends(replica: Replica) -> None:
     assert await replica.at(NOON + timedelta(days=1) + 5 * MINUTE) == 3
 
 
-async def test_what_was_missed_before_the_end_is_not_made_up_after_it(replica: Replica) -> None:
+async def test_times_missed_before_the_end_are_not_made_up_after_it(replica: Replica) -> None:
     cron = await replica.create(end_time=NOON + 7 * MINUTE)
     assert await replica.at(NOON + 8 * MINUTE) == 0
     assert (await replica.get(cron)).next_run_date is None
 
 
-async def test_a_cron_whose_end_comes_before_its_first_time_never_fires(replica: Replica) -> None:
+async def test_a_cron_with_an_end_before_its_first_time_never_fires(replica: Replica) -> None:
     assert (await replica.create(end_time=NOON + MINUTE)).next_run_date is None
 
 
@@ -128,7 +129,7 @@ async def test_a_new_schedule_counts_from_now_on(replica: Replica) -> None:
     assert await replica.at(NOON + timedelta(hours=22)) == 1
 
 
-async def test_a_change_of_something_else_keeps_a_time_that_is_due(replica: Replica) -> None:
+async def test_a_change_of_other_fields_keeps_a_due_time(replica: Replica) -> None:
     cron = await replica.create()
     replica.clock.at = NOON + 6 * MINUTE
     assert (await replica.patch(cron, metadata={"a": 1})).next_run_date == NOON + 5 * MINUTE
@@ -139,14 +140,14 @@ async def test_a_change_of_something_else_keeps_a_time_that_is_due(replica: Repl
 async def test_a_deleted_cron_makes_no_more_runs_and_leaves_those_it_made(replica: Replica) -> None:
     cron = await replica.create()
     assert await replica.at(NOON + 5 * MINUTE) == 1
-    await replica.crons.delete(WHO, cron.cron_id)
+    await replica.crons.delete(PRINCIPAL, cron.cron_id)
     assert await replica.at(NOON + 10 * MINUTE) == 1
     assert await slots_of(replica.database, cron) == []
     with pytest.raises(NotFound):
         await replica.get(cron)
 
 
-async def test_a_cron_that_cannot_be_served_holds_up_no_other(replica: Replica) -> None:
+async def test_a_failing_cron_does_not_block_others(replica: Replica) -> None:
     broken = await replica.create()
     cron = await replica.create()
     await fetch(replica.database, "update crons set payload = 'x' where cron_id = $1", broken.cron_id)
@@ -154,10 +155,10 @@ async def test_a_cron_that_cannot_be_served_holds_up_no_other(replica: Replica) 
     assert await replica.scheduler.fire_due() == [broken.cron_id]
     assert [run["cron_id"] for run in await runs_of(replica.database)] == [str(cron.cron_id)]
     assert (await replica.get(broken)).next_run_date == NOON + 5 * MINUTE
-    assert await replica.scheduler._until_next([broken.cron_id]) == module.LOOK_SECONDS
+    assert await replica.scheduler._until_next([broken.cron_id]) == module.MAX_POLL_SECONDS
 
 
-async def test_a_run_that_the_agent_does_not_take_any_more_is_skipped_and_said(replica: Replica) -> None:
+async def test_a_run_that_the_agent_no_longer_accepts_is_skipped_and_recorded(replica: Replica) -> None:
     cron = await replica.create()
     await fetch(replica.database, 'update crons set payload = \'{"interrupt_before": ["gone"]}\'')
     assert await replica.at(NOON + 5 * MINUTE) == 0
@@ -184,7 +185,7 @@ async def test_a_run_that_is_not_committed_leaves_its_time_due(
     assert await replica.at(NOON + 5 * MINUTE) == 1
 
 
-async def test_what_a_day_ago_was_seen_to_is_forgotten(replica: Replica) -> None:
+async def test_slots_older_than_a_day_are_deleted(replica: Replica) -> None:
     cron = await replica.create("0 * * * *")
     for hour in (1, 2, 25, 26, 27):
         await replica.at(NOON + timedelta(hours=hour))
@@ -192,7 +193,7 @@ async def test_what_a_day_ago_was_seen_to_is_forgotten(replica: Replica) -> None
     assert slots == [NOON + timedelta(hours=hour) for hour in (3, 26, 27)]
 
 
-async def test_a_started_scheduler_sees_to_what_is_due(replica: Replica) -> None:
+async def test_a_started_scheduler_starts_due_runs(replica: Replica) -> None:
     await replica.create()
     replica.clock.at = NOON + 5 * MINUTE
     replica.scheduler.start()
@@ -203,7 +204,7 @@ async def test_a_started_scheduler_sees_to_what_is_due(replica: Replica) -> None
     await until(made)
 
 
-async def test_a_scheduler_that_is_closed_first_makes_the_run_that_it_has_begun(replica: Replica) -> None:
+async def test_a_closing_scheduler_finishes_the_run_it_is_creating(replica: Replica) -> None:
     cron = await replica.create()
     replica.clock.at = NOON + 5 * MINUTE
 
@@ -230,7 +231,9 @@ async def test_a_scheduler_that_is_closed_first_makes_the_run_that_it_has_begun(
     assert await slots_of(replica.database, cron) == [(NOON + 5 * MINUTE, run["run_id"], None)]
 
 
-async def test_it_goes_on_when_the_database_is_back(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_scheduler_resumes_when_the_database_is_back(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await replica.create()
     replica.clock.at = NOON + 5 * MINUTE
     here, refused = replica.database.engine_connection, asyncio.Event()
@@ -239,7 +242,7 @@ async def test_it_goes_on_when_the_database_is_back(replica: Replica, monkeypatc
         refused.set()
         raise Unavailable("The database cannot be reached.")
 
-    monkeypatch.setattr(module, "LOOK_SECONDS", module.PAUSE_SECONDS)
+    monkeypatch.setattr(module, "MAX_POLL_SECONDS", module.MIN_POLL_SECONDS)
     monkeypatch.setattr(replica.database, "engine_connection", away)
     replica.scheduler.start()
     await refused.wait()
@@ -251,20 +254,21 @@ async def test_it_goes_on_when_the_database_is_back(replica: Replica, monkeypatc
     await until(made)
 
 
-async def test_it_sleeps_until_the_next_cron_is_due_and_never_long(replica: Replica) -> None:
-    assert await replica.scheduler._until_next([]) == module.LOOK_SECONDS
+async def test_the_scheduler_sleeps_until_the_next_cron_is_due_within_bounds(replica: Replica) -> None:
+    assert await replica.scheduler._until_next([]) == module.MAX_POLL_SECONDS
     await replica.create()
-    assert await replica.scheduler._until_next([]) == module.LOOK_SECONDS
+    assert await replica.scheduler._until_next([]) == module.MAX_POLL_SECONDS
     replica.clock.at = NOON + 5 * MINUTE - timedelta(seconds=3)
     assert await replica.scheduler._until_next([]) == 3.0
     replica.clock.at = NOON + timedelta(days=1)
-    assert await replica.scheduler._until_next([]) == module.PAUSE_SECONDS
+    assert await replica.scheduler._until_next([]) == module.MIN_POLL_SECONDS
 
 
 async def test_the_next_cron_is_found_by_the_index_of_due_times(database: Database) -> None:
-    for statement, parameters in ((module._DUE, "('2026-01-01', '{}', '{}')"), (module._NEXT, "('{}', '{}')")):
+    statements = (queries.CLAIM_DUE, "('2026-01-01', '{}', '{}')"), (queries.NEXT_DUE, "('{}', '{}')")
+    for statement, parameters in statements:
         async with database.engine_connection() as connection:
-            await connection.execute(f"prepare look as {statement}")
-            plan = await connection.fetch(f"explain execute look{parameters}")
-            await connection.execute("deallocate look")
+            await connection.execute(f"prepare due as {statement}")
+            plan = await connection.fetch(f"explain execute due{parameters}")
+            await connection.execute("deallocate due")
         assert any("crons_due_idx" in row["QUERY PLAN"] for row in plan), plan

@@ -1,4 +1,4 @@
-"""What clients do with crons: made, found, changed, refused; another tenant's are unknown."""
+"""Use cases of crons: create, search, change, refuse; crons of another tenant are unknown."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,19 +12,19 @@ from app.base.ids import agent_id, new_id
 from app.features.crons.structs import Cron, CronCreate, CronPatch, CronSearch
 from app.security.access.structs import Principal
 from app.security.idempotency.structs import IdempotencyKey
-from tests.crons.replicas import WHO, Replica, payload_of, runs_of
+from tests.crons.replicas import PRINCIPAL, Replica, payload_of, runs_of
 from tests.runs.engine import TENANT
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
 async def found(replica: Replica, **wanted: Any) -> list[UUID]:
-    crons, total = await replica.crons.search(WHO, CronSearch(**{"limit": 100, **wanted}))
-    assert total == len(crons) == await replica.crons.count(WHO, CronSearch(**wanted))
+    crons, total = await replica.crons.search(PRINCIPAL, CronSearch(**{"limit": 100, **wanted}))
+    assert total == len(crons) == await replica.crons.count(PRINCIPAL, CronSearch(**wanted))
     return [cron.cron_id for cron in crons]
 
 
-async def test_a_cron_shows_what_it_was_made_of(replica: Replica) -> None:
+async def test_a_cron_shows_the_fields_it_was_created_with(replica: Replica) -> None:
     cron = await replica.create(
         "0 9 * * MON",
         timezone="Europe/Berlin",
@@ -56,17 +56,17 @@ async def test_a_cron_shows_what_it_was_made_of(replica: Replica) -> None:
         ({"schedule": "* * * *"}, Invalid, "use five fields"),
         ({"schedule": "61 * * * *"}, Invalid, "bad minute"),
         ({"schedule": "0 0 30 2 *"}, Invalid, "bad day-of-month"),
-        ({"schedule": "0 0 */31 4,6 MON#5"}, Invalid, "never comes"),
+        ({"schedule": "0 0 */31 4,6 MON#5"}, Invalid, "matches no future time"),
         ({"timezone": "Mars/Olympus"}, Invalid, "Unknown time zone 'Mars/Olympus'"),
         ({"end_time": NOON}, Invalid, "in the past"),
         ({"end_time": datetime(2026, 3, 2, 11)}, Invalid, "in the past"),
         ({"end_time": datetime.fromisoformat("9999-12-31T23:59:59-14:00")}, Invalid, "out of range"),
         ({"webhook": "http://127.0.0.1/"}, Invalid, "cannot be called"),
         ({"context": {"a": 1}, "config": {"configurable": {"b": 1}}}, BadRequest, "both configurable and context"),
-        ({"interrupt_before": ["gone"]}, Invalid, "which is no node"),
+        ({"interrupt_before": ["missing"]}, Invalid, "which is not a node"),
     ],
 )
-async def test_what_cannot_be_is_refused_when_it_is_made_and_when_it_is_changed(
+async def test_invalid_fields_are_refused_on_create_and_on_patch(
     replica: Replica, fields: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     body = {"assistant_id": "echo", "schedule": "* * * * *", "input": ["x"], **fields}
@@ -75,13 +75,13 @@ async def test_what_cannot_be_is_refused_when_it_is_made_and_when_it_is_changed(
     assert await found(replica) == []
     cron = await replica.create()
     with pytest.raises(error, match=words):
-        await replica.crons.patch(WHO, cron.cron_id, msgspec.convert(fields, CronPatch))
+        await replica.crons.patch(PRINCIPAL, cron.cron_id, msgspec.convert(fields, CronPatch))
     assert await replica.get(cron) == cron
 
 
-async def test_an_assistant_and_a_thread_must_be_there(replica: Replica) -> None:
-    with pytest.raises(Invalid, match="Invalid assistant: 'nobody'"):
-        await replica.crons.create(Principal(TENANT), None, CronCreate(assistant_id="nobody", schedule="* * * * *"))
+async def test_the_assistant_and_the_thread_must_exist(replica: Replica) -> None:
+    with pytest.raises(Invalid, match="Invalid assistant: 'unknown'"):
+        await replica.crons.create(Principal(TENANT), None, CronCreate(assistant_id="unknown", schedule="* * * * *"))
     with pytest.raises(NotFound, match=r"Assistant with ID .* not found"):
         await replica.crons.create(
             Principal(TENANT), None, CronCreate(assistant_id=str(new_id()), schedule="* * * * *")
@@ -125,7 +125,7 @@ async def test_a_change_replaces_what_it_names_and_merges_metadata(replica: Repl
     assert again.timezone is None
 
 
-async def test_the_next_run_is_what_the_cron_says_by_then(replica: Replica) -> None:
+async def test_the_next_run_uses_the_latest_fields_of_the_cron(replica: Replica) -> None:
     cron = await replica.create()
     await replica.patch(cron, input=["changed"], metadata={"n": 1})
     await replica.at(NOON + timedelta(minutes=5))
@@ -149,15 +149,15 @@ async def test_crons_are_found_by_assistant_thread_state_and_metadata(replica: R
     assert await found(replica, sort_by="created_at", sort_order="asc") == ids[::-1]
     assert (await found(replica, sort_by="next_run_date"))[-1] == two.cron_id
     with pytest.raises(Invalid, match="Invalid assistant"):
-        await found(replica, assistant_id="nobody")
-    page, total = await replica.crons.search(WHO, CronSearch(limit=1, offset=1, select=["now"]))
+        await found(replica, assistant_id="unknown")
+    page, total = await replica.crons.search(PRINCIPAL, CronSearch(limit=1, offset=1, select=["now"]))
     assert ([cron.cron_id for cron in page], total, page[0].now) == ([two.cron_id], 3, NOON)
     for limit, offset in ((0, 0), (1001, 0), (10, -1)):
         with pytest.raises(Invalid):
-            await replica.crons.search(WHO, CronSearch(limit=limit, offset=offset))
+            await replica.crons.search(PRINCIPAL, CronSearch(limit=limit, offset=offset))
 
 
-async def test_another_tenants_cron_is_as_an_unknown_one(replica: Replica) -> None:
+async def test_a_cron_of_another_tenant_is_unknown(replica: Replica) -> None:
     cron, unknown = await replica.create(), new_id()
     stranger = Principal(new_id())
     for cron_id in (cron.cron_id, unknown):

@@ -1,4 +1,4 @@
-"""A server as operators start it, in processes of its own, on a database of its own."""
+"""Fixtures: servers in processes of their own, on databases of their own."""
 
 import asyncio
 import http.client
@@ -30,7 +30,7 @@ class Served:
     """A running ``agent-service serve``."""
 
     source: Path | None = None
-    """The folder of the program, where it is not the one under test."""
+    """The folder of the program, if not the one under test."""
 
     def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
         self.port = int(environment.get("PORT", 0)) or free_port()

@@ -41,19 +41,19 @@ def good(*words: str, folder: Path, **more: str) -> str:
 
 
 def command(page: str, beginning: str) -> list[str]:
-    """The words of the one line of a page that begins so, without a redirection."""
+    """Return the words of the single line of a page that begins so, without a redirection."""
     (line,) = (line for line in (OPERATIONS / page).read_text().splitlines() if line.startswith(beginning))
     return line.partition(" < ")[0].partition(" > ")[0].split()
 
 
 def statements() -> str:
-    """What the page has a superuser run."""
+    """Return the statements that the page has a superuser run."""
     (block,) = re.findall(r"```sql\n(.*?)```", (OPERATIONS / "postgresql.md").read_text(), re.DOTALL)
     return str(block)
 
 
 class Machine:
-    """A PostgreSQL server on which nobody has made anything yet."""
+    """An empty PostgreSQL server."""
 
     def __init__(self, superuser_url: str, folder: Path) -> None:
         self.superuser_url = superuser_url
@@ -93,7 +93,7 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Machine]]:
-    """Makes machines: copies of one server's folder, which cost a tenth of setting one up."""
+    """Creates machines: copies of one server's folder, which cost a tenth of setting one up."""
     origin = Path(tempfile.mkdtemp(prefix=FOLDERS))
     server = EmbeddedDatabase(origin, FAST_SETTINGS)
     server.start()
@@ -145,7 +145,7 @@ def talked(machine: Machine, **more: str) -> tuple[str, str]:
 
 
 def talk(server: Served) -> tuple[str, str]:
-    """Store an item with words, leave a thread whose question waits for a person: its thread and the item's key."""
+    """Store an item and leave a thread with an open question: the thread and the item's key."""
     with httpx.Client(base_url=server.base, timeout=30) as http:
         item = {"namespace": ["notes"], "key": "milk", "value": {"text": "the milk is in the car"}}
         assert http.put("/store/items", json=item).status_code == 204

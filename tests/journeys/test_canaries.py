@@ -1,4 +1,4 @@
-"""Secrets and words that must not be seen are planted everywhere, and looked for in all that leaves the server."""
+"""Canary secrets and texts are planted everywhere and searched in all output of the server."""
 
 import asyncio
 import secrets
@@ -39,7 +39,7 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 
 class Canaries:
-    """Values that nothing else looks like."""
+    """Unique values."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
@@ -50,7 +50,7 @@ class Canaries:
         return prefix + value
 
     def seen_in(self, text: str) -> list[str]:
-        """Those that are there, wholly or by their first or last eight characters."""
+        """Return the canaries in the text, whole or by their first or last eight characters."""
         return [name for name, value in self.values.items() if value[:8] in text or value[-8:] in text]
 
 
@@ -96,9 +96,9 @@ async def test_no_secret_and_no_prompt_is_seen_where_it_does_not_belong(
     everywhere = "\n".join(said)
     log = server.log.read_text()
     assert "asking" in everywhere
-    assert "request_failed" in log or "run_failed" in log, "nothing went wrong: nothing was tried"
+    assert "request_failed" in log or "run_failed" in log, "no request failed, so nothing was tested"
     assert [line for line in log.splitlines() if plant.seen_in(line)] == []
-    del plant.values["prompt"]  # it belongs to the conversation, and so into its answers and its tables
+    del plant.values["prompt"]  # it is part of the conversation, so it is in responses and tables
     assert [part[:2000] for part in said if plant.seen_in(part)] == []
     assert plant.seen_in(await rows(fresh_database_url)) == []
     for verb in (["agents", "check"], ["keys", "list"]):
@@ -107,7 +107,7 @@ async def test_no_secret_and_no_prompt_is_seen_where_it_does_not_belong(
 
 
 async def everything(http: httpx.AsyncClient, key: str, words: tuple[str, str], provider: FakeProvider) -> list[str]:
-    """The answers and streams of conversations that go well and badly, and of all that tells of the server."""
+    """Return responses and streams of successful and failed conversations and of all status routes."""
     said = []
     headers = {"x-api-key": key}
     prompt, provider_key = words
@@ -138,7 +138,7 @@ async def everything(http: httpx.AsyncClient, key: str, words: tuple[str, str], 
 
 
 async def hostile(http: httpx.AsyncClient, key: str, port: int) -> list[str]:
-    """Requests that fail, with secrets in places where they do not belong."""
+    """Send failing requests with secrets in wrong places."""
     said = []
     for headers in (
         {"x-api-key": key + "x"},
@@ -149,7 +149,7 @@ async def hostile(http: httpx.AsyncClient, key: str, port: int) -> list[str]:
         for path in ("/threads/x", f"/threads?key={key}", f"/{key}", "/runs/wait"):
             for method in ("GET", "POST"):
                 answer = await http.request(method, path, headers=headers, content=b"{")
-                # a problem names the path that its client has sent: that alone it may
+                # a problem may repeat the path that its client has sent
                 said.append(answer.text.replace(f"/{key}", "").replace(f"key={key}", ""))
     nonsense = (f"GET / HTTP/1.1\r\nX-Api-Key: {key}\x00\r\n\r\n", f"NONSENSE {key}\r\n\r\n")
     return said + [await asyncio.to_thread(raw, port, text.encode()) for text in nonsense]
@@ -166,7 +166,7 @@ def raw(port: int, request: bytes) -> str:
 
 
 async def rows(url: str) -> str:
-    """Every row of every table as text."""
+    """Return every row of every table as text."""
     connection = await asyncpg.connect(url)
     try:
         tables = await connection.fetch(

@@ -26,7 +26,7 @@ def mark() -> dict[str, str]:
 
 
 async def make_due(served: Served, cron: Any) -> None:
-    """Let the next time of ``cron`` be now, rather than wait for it."""
+    """Make ``cron`` due now."""
     connection = await asyncpg.connect(served.environment["DATABASE_URL"])
     try:
         statement = "update crons set next_run_date = date_trunc('minute', now()) where cron_id = $1"
@@ -58,9 +58,7 @@ async def test_a_cron_on_a_thread_runs_there_when_its_time_comes(client: LangGra
     assert await client.crons.count(thread_id=thread_id) == 0
 
 
-async def test_the_threads_of_a_stateless_cron_are_kept_where_that_is_asked_for(
-    client: LangGraphClient, served: Served
-) -> None:
+async def test_the_threads_of_a_stateless_cron_are_kept_on_request(client: LangGraphClient, served: Served) -> None:
     cron: Any = await client.crons.create("echo", schedule="0 0 1 1 *", input=HELLO, on_run_completed="keep")
     await make_due(served, cron)
     found: list[Any] = []
@@ -71,7 +69,7 @@ async def test_the_threads_of_a_stateless_cron_are_kept_where_that_is_asked_for(
     assert (await client.threads.get(found[0]["thread_id"]))["status"] == "idle"
 
 
-async def test_what_is_set_is_shown_changed_and_cleared(client: LangGraphClient) -> None:
+async def test_fields_of_a_cron_are_shown_changed_and_cleared(client: LangGraphClient) -> None:
     end = datetime.now(UTC) + timedelta(days=900)
     made: Any = await client.crons.create(
         "echo",
@@ -106,7 +104,7 @@ async def test_what_is_set_is_shown_changed_and_cleared(client: LangGraphClient)
             await attempt
 
 
-async def test_what_cannot_be_is_refused_in_words(client: LangGraphClient) -> None:
+async def test_invalid_crons_are_refused_with_a_message(client: LangGraphClient) -> None:
     for wrong, words in (
         ({"schedule": "every day"}, "use five fields"),
         ({"schedule": "0 9 * * *", "timezone": "Berlin"}, "Unknown time zone 'Berlin'"),
@@ -115,8 +113,8 @@ async def test_what_cannot_be_is_refused_in_words(client: LangGraphClient) -> No
         arguments: Any = wrong
         with pytest.raises(UnprocessableEntityError, match=words):
             await client.crons.create("echo", **arguments)
-    with pytest.raises(UnprocessableEntityError, match="Invalid assistant: 'nobody'"):
-        await client.crons.create("nobody", schedule="0 9 * * *")
+    with pytest.raises(UnprocessableEntityError, match="Invalid assistant: 'unknown'"):
+        await client.crons.create("unknown", schedule="0 9 * * *")
     with pytest.raises(NotFoundError, match="Thread with ID"):
         await client.crons.create_for_thread(str(uuid.uuid4()), "echo", schedule="0 9 * * *")
     with pytest.raises(NotFoundError):
@@ -141,15 +139,15 @@ def test_pages_keys_and_pointers(served: Served) -> None:
         assert http.post("/runs/crons", json={"assistant_id": "echo"}).json()["detail"] == "`schedule` is required."
         assert http.patch(f"/runs/crons/{first['cron_id']}", json={"schedule": None}).status_code == 422
         assert http.delete("/runs/crons/x").json()["detail"] == "Invalid cron ID: must be a UUID"
-        told = http.post("/runs/crons", json={**body, "webhook": "https://example.org"}).json()
-        assert told["payload"]["webhook"] == "https://example.org"
+        patched = http.post("/runs/crons", json={**body, "webhook": "https://example.org"}).json()
+        assert patched["payload"]["webhook"] == "https://example.org"
         refused = http.post("/runs/crons", json={**body, "webhook": "http://10.0.0.1/"})
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/webhook")
-        for cron_id in (*made, first["cron_id"], told["cron_id"]):
+        for cron_id in (*made, first["cron_id"], patched["cron_id"]):
             assert http.delete(f"/runs/crons/{cron_id}").status_code == 204
 
 
-def test_what_the_page_shows_works(served: Served, tmp_path: Path) -> None:
+def test_the_documented_cron_works(served: Served, tmp_path: Path) -> None:
     page = (
         (Path(__file__).parents[2] / "docs" / "how-to" / "crons.md")
         .read_text()

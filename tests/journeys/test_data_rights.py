@@ -1,4 +1,4 @@
-"""``agent-service data`` beside a server at work: a person's and a tenant's data are read out and go."""
+"""``agent-service data`` with a running server: export and erasure of a person and a tenant."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def command(server: Served, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def entered(server: Served, tenant: str, *more: str) -> httpx.Client:
-    """A client with a new key of the tenant."""
+    """Return a client with a new key of the tenant."""
     key = command(server, "keys", "create", "--name", "app", "--tenant", tenant, *more).stdout.strip()
     return httpx.Client(base_url=server.base, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
@@ -56,7 +56,7 @@ def said(text: str) -> dict[str, Any]:
 
 
 def live(client: httpx.Client, person: dict[str, str]) -> str:
-    """A thread on which a run waits for its slow tool."""
+    """Create a thread with a run inside its slow tool."""
     thread = post(client, "/threads", {"metadata": person})["thread_id"]
     post(client, f"/threads/{thread}/runs", {"assistant_id": "slow", "input": said("what time is it?")})
     until(lambda: client.get(f"/threads/{thread}").json()["status"] == "busy")
@@ -64,7 +64,7 @@ def live(client: httpx.Client, person: dict[str, str]) -> str:
 
 
 def lived(client: httpx.Client, person: dict[str, str]) -> str:
-    """A thread with a run on it, a copy, a run without a thread, a cron and an assistant of a person."""
+    """Create a thread with a run, a copy, a stateless run, a cron and an assistant of a person."""
     name = person["user_id"]
     thread = str(post(client, "/threads", {"metadata": person}, key=f"{name}-1")["thread_id"])
     post(client, f"/threads/{thread}/runs/wait", {"assistant_id": "echo", "input": said(SECRET)}, key=f"{name}-2")
@@ -87,9 +87,7 @@ def exported(server: Served, out: Path, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def test_a_person_is_read_out_and_deleted_while_the_server_and_one_of_their_runs_run(
-    guarded: Served, tmp_path: Path
-) -> None:
+def test_a_person_is_exported_and_deleted_while_a_run_is_live(guarded: Served, tmp_path: Path) -> None:
     with entered(guarded, "acme", "--user", "ada") as ada, entered(guarded, "acme") as bob:
         lived(ada, ADA)
         kept = lived(bob, BOB)
@@ -119,7 +117,7 @@ def test_a_person_is_read_out_and_deleted_while_the_server_and_one_of_their_runs
         assert exported(guarded, tmp_path / "gone.jsonl", "--metadata", "user_id=ada")[-1]["row"]["rows"] == {}
 
 
-def test_a_tenant_goes_altogether_and_may_come_again(guarded: Served) -> None:
+def test_a_tenant_is_deleted_completely_and_can_be_created_again(guarded: Served) -> None:
     with entered(guarded, "other") as other:
         lived(other, BOB)
         before = asyncio.run(counts(guarded.environment["DATABASE_URL"], tenant_id_of("other")))
@@ -137,13 +135,13 @@ def test_a_tenant_goes_altogether_and_may_come_again(guarded: Served) -> None:
         post(client, "/runs/wait", {"assistant_id": "echo", "input": said("again")})
 
 
-def test_what_cannot_be_is_told_in_one_line(guarded: Served, tmp_path: Path) -> None:
+def test_invalid_usage_is_reported_in_one_line(guarded: Served, tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     for words, line in (
         (("export", "--out", str(tmp_path / "there")), "cannot be created (File exists): name a new file"),
         (("export", "--out", "-", "--metadata", "ada"), "--metadata must be NAME=VALUE, like user_id=ada, not 'ada'"),
         (("delete", "--yes", "--metadata", "{}"), "--metadata has no fields: leave it out to select the whole tenant"),
-        (("delete", "--yes", "--namespace", "users.ada"), "--namespace goes with --metadata"),
+        (("delete", "--yes", "--namespace", "users.ada"), "--namespace needs --metadata"),
     ):
         done = command(guarded, "data", *words, "--tenant", "acme")
         assert (done.returncode, line in done.stderr, done.stderr.count("\n")) == (2, True, 1), done.stderr

@@ -1,4 +1,4 @@
-"""What the agents file says about an agent is what clients read about its assistant."""
+"""The description of an agent is the description of its system assistant."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from tests.system.services import API, serving
 async def test_the_description_of_an_agent_describes_its_assistant(database_url: str, tmp_path: Path) -> None:
     table = "[agents.guide]\nmodel = 'scripted:echo'\ndescription = '{}'\n[agents.plain]\nmodel = 'scripted:echo'\n"
     where = ""
-    for text in ("Shows the way.", "Shows every way."):  # a change of the file needs no change of the rows
+    for text in (
+        "Shows the way.",
+        "Shows every way.",
+    ):  # a change of the file takes effect without a change of the rows
         (tmp_path / "agents.toml").write_text(table.format(text))
         async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
             listed = (await service.client.post(f"{API}/assistants/search", json={"limit": 1000})).json()
@@ -22,4 +25,4 @@ async def test_the_description_of_an_agent_describes_its_assistant(database_url:
     async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
         changed = await service.client.patch(where, json={"description": "Ours."})
         assert changed.json()["description"] == "Ours."
-        assert (await service.client.get(where)).json()["description"] == "Ours.", "what a client wrote wins"
+        assert (await service.client.get(where)).json()["description"] == "Ours.", "a description set by a client wins"

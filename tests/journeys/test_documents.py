@@ -1,4 +1,4 @@
-"""The examples of the pages run against a served process and print what the pages show."""
+"""The examples of the pages run against a server and print what the pages show."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_the_agents_files_of_the_pages_load(tmp_path: Path) -> None:
         ("docs/how-to/store.md", "['allergic to peanuts']\n"),
     ],
 )
-def test_the_example_of_a_page_runs_as_it_stands(served: Served, tmp_path: Path, page: str, printed: str) -> None:
+def test_the_example_of_a_page_runs_as_written(served: Served, tmp_path: Path, page: str, printed: str) -> None:
     (example,) = blocks(page, "python")
     script = tmp_path / "example.py"
     script.write_text(example.replace("http://127.0.0.1:8000/api/v1", served.base))
@@ -81,7 +81,7 @@ def test_the_curl_of_the_page_on_documents_uploads_a_pdf(served: Served, tmp_pat
     assert (document["filename"], document["collection"]) == ("handbook.pdf", "handbook")
 
 
-def test_the_agents_file_of_the_page_on_documents_names_tools_that_there_are(tmp_path: Path) -> None:
+def test_the_documented_agents_file_names_existing_tools(tmp_path: Path) -> None:
     (text,) = blocks("docs/how-to/documents.md", "toml")
     file = tmp_path / "agents.toml"
     file.write_text(text)
@@ -90,7 +90,7 @@ def test_the_agents_file_of_the_page_on_documents_names_tools_that_there_are(tmp
     assert tools == ["knowledge", "knowledge_handbook"]
 
 
-def test_the_tool_of_the_page_has_the_schema_that_it_describes(tmp_path: Path) -> None:
+def test_the_documented_tool_has_the_described_schema(tmp_path: Path) -> None:
     (example,) = blocks("docs/how-to/agents.md", "python")
     (tmp_path / "orders.py").write_text(example)
     spec = FunctionTool(load("orders.py:search_orders", tmp_path)).spec

@@ -1,4 +1,4 @@
-"""Every public method of the SDK in the areas that are served, asynchronous and synchronous, against a server."""
+"""Every public method of the SDK in the supported areas, async and sync, against a server."""
 
 import inspect
 import uuid
@@ -17,7 +17,7 @@ LATER = {("threads", "stream")}
 
 
 class Spoken:
-    """A client of either kind, spoken to in one way; it keeps which methods were called."""
+    """A wrapper of both kinds of client that records the called methods."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -33,7 +33,7 @@ class Spoken:
         return list(answer) if inspect.isgenerator(answer) else answer
 
     async def first(self, count: int, area: str, method: str, *args: Any, **more: Any) -> list[Any]:
-        """The first parts of a stream that has no end."""
+        """Return the first parts of an endless stream."""
         self.called.add((area, method))
         stream = getattr(getattr(self.client, area), method)(*args, **more)
         if inspect.isawaitable(stream):

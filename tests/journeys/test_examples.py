@@ -1,4 +1,4 @@
-"""The examples: what their pages show is run against a served process, and says what the pages say."""
+"""The examples run against a server and print what their pages show."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ def blocks(example: str, language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def all_examples(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    """A server for each example, started with the example's own agents file."""
+    """A server for each example, with its agents file."""
     url = asyncio.run(clone(server_url))
     folder = tmp_path_factory.mktemp("examples")
     servers: dict[str, Served] = {}
@@ -51,13 +51,13 @@ def ran(*command: str) -> str:
 
 
 def shown(example: str, place: int, server: Served) -> tuple[str, str]:
-    """What the page's program prints, and what the page says it prints."""
+    """Return the output of the page's program and the documented output."""
     program = blocks(example, "python")[place].replace(SHOWN_AT, server.base)
     return ran(sys.executable, "-c", program), blocks(example, "text")[place]
 
 
 @pytest.mark.parametrize("example", ["greeter", "support", "research"])
-def test_the_check_that_a_page_shows_finds_its_agent_good(example: str) -> None:
+def test_the_documented_check_passes_for_its_agent(example: str) -> None:
     check, serve = blocks(example, "console")[0].splitlines()
     arguments = check.removeprefix("$ agent-service ").split()
     assert re.search(rf"^ok +{example}$", ran(sys.executable, "-m", "app", *arguments), re.MULTILINE)
@@ -74,12 +74,12 @@ def test_the_support_agent_asks_before_it_refunds(all_examples: dict[str, Served
     assert printed == said
 
 
-def test_the_support_agent_goes_on_with_what_a_person_decided(all_examples: dict[str, Served]) -> None:
+def test_the_support_agent_continues_with_a_persons_decision(all_examples: dict[str, Served]) -> None:
     printed, said = shown("support", 1, all_examples["support"])
     assert printed == said
 
 
-def test_the_support_agent_refuses_an_input_that_does_not_fit(all_examples: dict[str, Served]) -> None:
+def test_the_support_agent_refuses_an_invalid_input(all_examples: dict[str, Served]) -> None:
     server = all_examples["support"]
     command = blocks("support", "console")[1].removeprefix("$ ").replace(SHOWN_AT, server.base)
     problem = ran("bash", "-c", command)
@@ -87,7 +87,7 @@ def test_the_support_agent_refuses_an_input_that_does_not_fit(all_examples: dict
     assert re.sub(r"\s", "", says) in re.sub(r"\s", "", problem)
 
 
-def test_the_research_agent_searches_at_once_and_tells_of_it(all_examples: dict[str, Served]) -> None:
+def test_the_research_agent_searches_in_parallel_and_reports_progress(all_examples: dict[str, Served]) -> None:
     printed, said = shown("research", 0, all_examples["research"])
     assert printed == said
 
@@ -97,7 +97,7 @@ def support(all_examples: dict[str, Served]) -> LangGraphClient:
     return get_client(url=all_examples["support"].base)
 
 
-async def test_values_written_beside_an_answer_do_not_make_the_work_begin_anew(support: LangGraphClient) -> None:
+async def test_values_written_with_an_answer_do_not_restart_the_work(support: LangGraphClient) -> None:
     async with support as client:
         thread_id = (await client.threads.create())["thread_id"]
         await client.runs.wait(thread_id, "support", input={"order": "17", "reason": "late"})
@@ -106,7 +106,7 @@ async def test_values_written_beside_an_answer_do_not_make_the_work_begin_anew(s
         assert (values["seen_by"], values["refunds"]) == ("Cleo", ["17"])
 
 
-async def test_a_function_pauses_where_its_caller_wants(all_examples: dict[str, Served]) -> None:
+async def test_a_function_pauses_where_its_caller_requests(all_examples: dict[str, Served]) -> None:
     async with get_client(url=all_examples["greeter"].base) as client:
         thread_id = (await client.threads.create())["thread_id"]
         paused: Any = await client.runs.wait(thread_id, "greeter", input=ANN, interrupt_after=["run"])

@@ -1,4 +1,4 @@
-"""Invented API keys, as fast as many connections can send them, and the keys of real clients among them."""
+"""A flood of invented API keys, with valid keys of other clients among them."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from tests.journeys.conftest import PEPPER, Served
 CONNECTIONS = 1500
 VALID = 10
 PROMPT_SECONDS = 2.0
-"""A busy machine answers later than it would alone; a key that waits for the whole flood is refused with 503."""
+"""Generous for busy machines; a key that waited for the whole flood would get a 503."""
 
 pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
 async def guarded(fresh_database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Served, list[str]]]:
-    """A server that asks for keys, and keys that it has never seen."""
+    """A server with API keys, and valid keys that are not cached."""
     database = Database(fresh_database_url, requests=2, engine=1)
     access = AccessService(database, Secret(PEPPER))
     keys = [(await access.create_key(f"client {number}"))[1].reveal() for number in range(VALID)]
@@ -50,8 +50,8 @@ async def test_a_flood_of_invented_keys_delays_no_valid_one(guarded: tuple[Serve
                 answer = await http.get("/threads/x/state", headers={"X-Api-Key": key})
                 seconds.append(time.monotonic() - began)
                 statuses.append(answer.status_code)
-                await until_more_than(before, refused)  # the flood goes on
-    assert statuses == [422] * VALID, "let in: only the id of the thread is wrong"
+                await until_more_than(before, refused)  # the flood continues
+    assert statuses == [422] * VALID, "authenticated: only the id of the thread is invalid"
     assert max(seconds) < PROMPT_SECONDS, seconds
 
 
@@ -65,7 +65,7 @@ async def until_more_than(number: int, refused: list[int]) -> None:
 
 @contextlib.asynccontextmanager
 async def flood(port: int, refused: list[int]) -> AsyncIterator[None]:
-    """``CONNECTIONS`` connections that send one invented key after the other; ``refused`` counts the answers."""
+    """Send invented keys on ``CONNECTIONS`` connections; ``refused`` counts the responses."""
 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

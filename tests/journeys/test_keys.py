@@ -1,4 +1,4 @@
-"""A server that asks for keys: only valid ones, and each sees its own tenant alone."""
+"""A server with API keys: only valid keys are accepted, and each sees only its tenant."""
 
 import asyncio
 import subprocess
@@ -73,9 +73,9 @@ def test_another_tenants_thread_is_answered_exactly_as_an_unknown_one(guarded: S
     with http(guarded, theirs) as client:
         for path in ("", "/state", "/runs", f"/runs/{run_id}", f"/runs/{run_id}/join", f"/runs/{run_id}/stream"):
             stranger = client.get(f"/threads/{thread_id}{path}")
-            nobody = client.get(f"/threads/{unknown}{path}")
-            assert stranger.status_code == nobody.status_code == 404
-            assert stranger.json()["detail"].replace(thread_id, unknown) == nobody.json()["detail"]
+            missing = client.get(f"/threads/{unknown}{path}")
+            assert stranger.status_code == missing.status_code == 404
+            assert stranger.json()["detail"].replace(thread_id, unknown) == missing.json()["detail"]
         body = {"assistant_id": "echo", "input": "x"}
         for verb in ("runs", "runs/wait", "runs/stream"):
             assert client.post(f"/threads/{thread_id}/{verb}", json=body).status_code == 404
@@ -96,12 +96,12 @@ def test_another_tenants_cron_is_answered_exactly_as_an_unknown_one(guarded: Ser
     unknown = str(uuid.uuid4())
     with http(guarded, theirs) as client:
         for verb in ("GET", "PATCH", "DELETE"):
-            stranger, nobody = (
+            stranger, missing = (
                 client.request(verb, f"/runs/crons/{one}", json={"enabled": False} if verb == "PATCH" else None)
                 for one in (cron["cron_id"], unknown)
             )
-            assert stranger.status_code == nobody.status_code == 404
-            assert stranger.json()["detail"].replace(cron["cron_id"], unknown) == nobody.json()["detail"]
+            assert stranger.status_code == missing.status_code == 404
+            assert stranger.json()["detail"].replace(cron["cron_id"], unknown) == missing.json()["detail"]
         assert client.post(f"/threads/{thread_id}/runs/crons", json=body).status_code == 404
         assert client.post("/runs/crons/search", json={}).json() == []
         assert client.post("/runs/crons/count", json={}).json() == 0

@@ -1,4 +1,4 @@
-"""What is not built yet says so."""
+"""Routes that are not implemented say so."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ THREAD = "01a206d1-e7f2-7379-81bc-ab80d7f491cc"
         ("POST", f"/threads/{THREAD}/commands"),
     ],
 )
-def test_a_route_of_a_later_version_answers_501_with_a_sentence(served: Served, method: str, path: str) -> None:
+def test_a_route_of_a_later_version_answers_501_with_an_explanation(served: Served, method: str, path: str) -> None:
     answer = httpx.request(method, served.base + path, json={} if method != "GET" else None, timeout=10)
     assert answer.status_code == 501
     assert answer.headers["content-type"].startswith("application/problem+json")

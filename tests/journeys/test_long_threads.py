@@ -1,4 +1,4 @@
-"""Long threads on a running server: the model is asked within its budget, the thread stays as it was said."""
+"""Long threads: requests to the model stay within the token budget, the thread keeps all messages."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ LONG = "and so on " * 30
 
 
 class Provider(FakeProvider):
-    """Sums up when it is asked as the small model, with a number; answers otherwise. ``let`` holds those back."""
+    """A provider: the small model returns numbered summaries, others answer. ``let`` delays summaries."""
 
     def __init__(self) -> None:
         super().__init__(models=["large", "small"])
@@ -53,7 +53,7 @@ class Provider(FakeProvider):
         return await stage.send(Replay(data=b"".join(events(stage.vendor, said))))
 
     def asked(self, model: str) -> list[Any]:
-        """What ``model`` was asked, oldest first."""
+        """Return the requests to ``model``, oldest first."""
         return [one.body for one in self.requests if one.body and one.body["model"] == model]
 
 
@@ -85,14 +85,14 @@ async def served_long(database_url: str, tmp_path: Path, provider: Provider) -> 
 
 
 async def long_thread(client: LangGraphClient) -> str:
-    """A thread of six questions and answers."""
+    """Create a thread with six questions and answers."""
     thread_id = (await client.threads.create(graph_id="guide"))["thread_id"]
-    told = [
+    messages = [
         {"role": role, "content": f"{role} {turn} {LONG}", "id": f"{role}{turn}"}
         for turn in range(6)
         for role in ("user", "assistant")
     ]
-    await client.threads.update_state(thread_id, {"messages": told}, as_node="agent")
+    await client.threads.update_state(thread_id, {"messages": messages}, as_node="agent")
     return str(thread_id)
 
 
@@ -128,7 +128,7 @@ async def test_the_model_is_asked_with_a_summary_and_the_thread_keeps_every_mess
     assert "summary" in shown[1]
     assert shown[-1] == "hi"
     assert len(json.dumps(asked["messages"])) < 4 * 600
-    # nothing of it is seen by clients but that the node had its turn
+    # clients see only that the node ran
     assert "summary" not in str(state)
     assert "summary" not in str(history)
     assert "summary" not in str(parts)
@@ -138,7 +138,7 @@ async def test_the_model_is_asked_with_a_summary_and_the_thread_keeps_every_mess
     begun = [task["id"] for task in tasks if "input" in task]
     ended = [task["id"] for task in tasks if "result" in task]
     assert sorted(begun) == sorted(ended)
-    # and each call is charged to the model that was asked
+    # each call is charged to its model
     connection = await asyncpg.connect(database_url)
     used = await connection.fetch("select node, (usage->>'total_tokens')::int > 0 as paid from steps order by step")
     await connection.close()
@@ -148,7 +148,7 @@ async def test_the_model_is_asked_with_a_summary_and_the_thread_keeps_every_mess
 
 
 def status(run: str) -> str:
-    """Of the run at this address; empty while its server is away."""
+    """Return the status of the run; empty while its server is down."""
     with contextlib.suppress(httpx.HTTPError):
         return str(httpx.get(run).json()["status"])
     return ""
@@ -181,7 +181,7 @@ async def test_a_server_that_is_killed_after_the_summary_does_not_ask_for_it_aga
         await asyncio.to_thread(server.stop)
 
 
-async def test_a_fork_and_a_rollback_go_on_from_the_summary_of_their_own_time(
+async def test_a_fork_and_a_rollback_continue_from_the_summary_of_their_time(
     served_long: Served, provider: Provider
 ) -> None:
     async with get_client(url=served_long.base) as client:
@@ -193,12 +193,12 @@ async def test_a_fork_and_a_rollback_go_on_from_the_summary_of_their_own_time(
             await client.runs.wait(thread_id, "guide", input=question(f"more {turn} {LONG}"))
         assert len(provider.asked("small")) > made
         latest = provider.asked("large")[-1]["messages"][1]["content"]
-        # a fork at the checkpoint of before
+        # a fork from the earlier checkpoint
         await client.runs.wait(thread_id, "guide", input=question("elsewhere"), checkpoint=fork)
         assert f"summary {made}\n" in provider.asked("large")[-1]["messages"][1]["content"]
         assert "more" not in str(provider.asked("large")[-1])
-        # a run that is rolled back takes its summary along
-        copy = cast("Any", await client.threads.copy(thread_id))["thread_id"]  # the SDK's type says None
+        # a rollback also removes the summary of its run
+        copy = cast("Any", await client.threads.copy(thread_id))["thread_id"]  # the SDK declares None
         before = provider.asked("large")[-1]["messages"][1]
         provider.let.clear()
         gone = await client.runs.create(copy, "guide", input=question(f"gone {LONG * 5}"))
@@ -211,7 +211,7 @@ async def test_a_fork_and_a_rollback_go_on_from_the_summary_of_their_own_time(
     assert latest != before["content"]
 
 
-async def test_an_edit_of_an_old_message_makes_the_summary_anew(served_long: Served, provider: Provider) -> None:
+async def test_an_edit_of_an_old_message_renews_the_summary(served_long: Served, provider: Provider) -> None:
     async with get_client(url=served_long.base) as client:
         thread_id = await long_thread(client)
         await client.runs.wait(thread_id, "guide", input=question("hi"))

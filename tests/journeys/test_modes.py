@@ -1,4 +1,4 @@
-"""Every stream mode, through ``langgraph_sdk``: what it says, in which order, and that a replay says the same."""
+"""Every stream mode, through ``langgraph_sdk``: events, their order, and identical replays."""
 
 from itertools import pairwise
 from typing import Any
@@ -21,7 +21,7 @@ async def streamed(client: LangGraphClient, modes: Any, agent: str = "assistant"
     return parts[1:-1]
 
 
-async def test_messages_says_each_message_as_it_grows(client: LangGraphClient) -> None:
+async def test_messages_mode_streams_each_growing_message(client: LangGraphClient) -> None:
     parts = await streamed(client, "messages")
     described = [part for part in parts if part.event == "messages/metadata"]
     partial = [part.data[0] for part in parts if part.event == "messages/partial"]
@@ -38,7 +38,7 @@ async def test_messages_says_each_message_as_it_grows(client: LangGraphClient) -
     assert [(message["type"], message["content"]) for message in complete] == [("tool", "84")]
 
 
-async def test_tasks_says_when_a_node_begins_and_what_it_gave(client: LangGraphClient) -> None:
+async def test_tasks_mode_reports_start_and_result_of_nodes(client: LangGraphClient) -> None:
     tasks = [part.data for part in await streamed(client, "tasks")]
     assert [(task["name"], "input" in task) for task in tasks] == [
         ("agent", True),
@@ -56,7 +56,7 @@ async def test_tasks_says_when_a_node_begins_and_what_it_gave(client: LangGraphC
     assert len(tasks[4]["input"]["messages"]) == 3
 
 
-async def test_checkpoints_says_each_as_the_history_has_it(client: LangGraphClient) -> None:
+async def test_checkpoints_mode_matches_the_history(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     parts = [p.data async for p in client.runs.stream(thread_id, "assistant", input=SUM, stream_mode="checkpoints")]
     said: Any = [one for one in parts if "config" in one]
@@ -73,14 +73,14 @@ async def test_checkpoints_says_each_as_the_history_has_it(client: LangGraphClie
         assert parent == (entry["parent_checkpoint"] and entry["parent_checkpoint"]["checkpoint_id"])
 
 
-async def test_debug_covers_checkpoints_tasks_and_results(client: LangGraphClient) -> None:
+async def test_debug_mode_covers_checkpoints_tasks_and_results(client: LangGraphClient) -> None:
     parts = [part.data for part in await streamed(client, "debug")]
     assert [part["type"] for part in parts] == ["checkpoint", "task", "task_result"] * 3 + ["checkpoint"]
     assert [part["step"] for part in parts] == [-1, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert all(part["timestamp"] for part in parts)
 
 
-async def test_events_tells_it_as_langchain_would(client: LangGraphClient) -> None:
+async def test_events_mode_matches_langchains_events(client: LangGraphClient) -> None:
     events = [part.data for part in await streamed(client, "events")]
     kinds = [event["event"] for event in events]
     assert kinds[:3] == ["on_chain_start", "on_chain_start", "on_chat_model_start"]
@@ -109,7 +109,7 @@ async def test_a_question_and_a_failure_end_their_task(client: LangGraphClient, 
 
 
 @pytest.mark.parametrize("modes", [[mode] for mode in MODES] + [list(MODES)])
-async def test_a_replay_from_any_place_is_the_rest_byte_for_byte(served: Served, modes: list[str]) -> None:
+async def test_a_replay_from_any_event_is_identical_byte_for_byte(served: Served, modes: list[str]) -> None:
     async with httpx.AsyncClient(base_url=served.base, timeout=20) as http:
         body = {"assistant_id": "assistant", "input": SUM, "stream_mode": modes, "on_completion": "keep"}
         answer = await http.post("/runs/stream", json=body)
@@ -125,7 +125,7 @@ async def test_a_replay_from_any_place_is_the_rest_byte_for_byte(served: Served,
 
 
 @pytest.mark.parametrize("asked", ["?stream_mode=updates&stream_mode=tasks", '?stream_mode=["updates","tasks"]'])
-async def test_a_reader_may_choose_among_the_modes_of_a_run(served: Served, asked: str) -> None:
+async def test_a_subscriber_may_select_among_the_modes_of_a_run(served: Served, asked: str) -> None:
     async with httpx.AsyncClient(base_url=served.base, timeout=20) as http:
         body = {"assistant_id": "echo", "input": "x", "stream_mode": ["values", "updates", "tasks"]}
         place = (await http.post("/runs/stream", json=body)).headers["location"]

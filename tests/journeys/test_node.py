@@ -29,15 +29,13 @@ async def ran(folder: Path, *command: str) -> tuple[int, str]:
 
 
 def skip(reason: str) -> None:
-    """Not silently: the JavaScript client stays unproved."""
+    """Skip with a message: the JavaScript client stays untested."""
     warnings.warn(pytest.PytestWarning(f"the JavaScript SDK was not tested: {reason}"), stacklevel=2)
     pytest.skip(reason)
 
 
 @pytest.mark.filterwarnings("default::pytest.PytestWarning")
-async def test_the_javascript_sdk_does_everything_it_does_elsewhere(
-    served: Served, steered: Served, tmp_path: Path
-) -> None:
+async def test_the_javascript_sdk_works_unchanged(served: Served, steered: Served, tmp_path: Path) -> None:
     if not shutil.which("node") or not shutil.which("npm"):
         skip("node and npm are not installed")
     for name in ("package.json", "journey.mjs"):

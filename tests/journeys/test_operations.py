@@ -1,4 +1,4 @@
-"""What operators do: back up while runs are active and restore, roll out a version whose database is one step ahead."""
+"""Operations: backup and restore with active runs, and a roll-out with the database one migration ahead."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ BIN = wheel() / "pginstall18" / "bin"
 
 
 def tool(name: str, *arguments: str) -> None:
-    """Run a program of PostgreSQL's."""
+    """Run a PostgreSQL program."""
     libraries = {"LD_LIBRARY_PATH": str(BIN.parent / "lib")}
     done = subprocess.run([BIN / name, *arguments], env={**os.environ, **libraries}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
@@ -25,16 +25,14 @@ def tool(name: str, *arguments: str) -> None:
 
 @pytest.fixture
 def two_databases(server_url: str) -> Iterator[tuple[str, str]]:
-    """One with the tables, one that is empty."""
+    """Two databases: one with the tables, one empty."""
     full, empty = asyncio.run(clone(server_url)), asyncio.run(create(server_url))
     yield full, empty
     asyncio.run(drop(server_url, full))
     asyncio.run(drop(server_url, empty))
 
 
-def test_a_backup_taken_while_runs_are_active_goes_on_where_they_were(
-    two_databases: tuple[str, str], tmp_path: Path
-) -> None:
+def test_runs_resume_from_a_backup_taken_while_they_were_active(two_databases: tuple[str, str], tmp_path: Path) -> None:
     full, empty = two_databases
     settings = {"AGENT_CONFIG": str(AGENTS), "AGENT_LEASE_SECONDS": "3"}
     server = Served(full, tmp_path, **settings).wait_until_ready()
@@ -67,7 +65,7 @@ def test_a_backup_taken_while_runs_are_active_goes_on_where_they_were(
 def test_a_server_works_on_a_database_that_is_one_migration_ahead(
     two_databases: tuple[str, str], tmp_path: Path
 ) -> None:
-    """As in a roll-out: the database goes first, the servers follow one by one. Migrations only add."""
+    """As in a roll-out: the database is migrated first, then the servers. Migrations only add."""
     full, _ = two_databases
     server = Served(full, tmp_path).wait_until_ready()
     ahead = (

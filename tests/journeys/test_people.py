@@ -29,7 +29,7 @@ def tool_messages(values: Any) -> list[Any]:
 
 
 async def ask(client: LangGraphClient, agent: str, text: str) -> tuple[str, list[Any], Any]:
-    """A new thread, what waits on it after ``text``, and its values."""
+    """Send ``text`` on a new thread; return the thread, its open question and its values."""
     thread_id = (await client.threads.create())["thread_id"]
     values: Any = await client.runs.wait(thread_id, agent, input=said(text))
     return thread_id, values.get("__interrupt__", []), values
@@ -73,10 +73,10 @@ async def test_an_approved_call_runs_once(client: LangGraphClient, yes: Any) -> 
     runs = await client.runs.list(thread_id)
     assert [run["status"] for run in runs] == ["success", "interrupted"]
     answers: Any = await client.runs.join(thread_id, runs[1]["run_id"])
-    assert len(answers["__interrupt__"]) == 1  # what that run ended with stays what it was
+    assert len(answers["__interrupt__"]) == 1  # the result of that run does not change
 
 
-async def test_a_refused_call_does_not_run_and_the_model_hears_why(client: LangGraphClient) -> None:
+async def test_a_rejected_call_does_not_run_and_the_model_gets_the_reason(client: LangGraphClient) -> None:
     thread_id, _, _ = await ask(client, "careful", SUM)
     values = await answer(client, thread_id, "careful", {"action": "reject", "reason": "too dear"})
     (message,) = tool_messages(values)
@@ -84,7 +84,7 @@ async def test_a_refused_call_does_not_run_and_the_model_hears_why(client: LangG
     assert "too dear" in message["content"]
 
 
-async def test_an_edited_call_runs_with_the_edited_arguments_and_is_recorded_so(client: LangGraphClient) -> None:
+async def test_an_edited_call_runs_and_is_recorded_with_the_edited_arguments(client: LangGraphClient) -> None:
     thread_id, _, _ = await ask(client, "careful", SUM)
     values = await answer(client, thread_id, "careful", {"action": "edit", "args": {"expression": "1+1"}})
     (message,) = tool_messages(values)
@@ -100,13 +100,13 @@ async def test_a_person_may_answer_in_place_of_the_tool(client: LangGraphClient)
 
 
 @pytest.mark.parametrize("unclear", ["perhaps", {}, {"action": "edit"}, {"action": "edit", "args": {"wrong": 1}}, 7])
-async def test_an_answer_that_is_not_clear_is_no_approval_and_is_asked_again(
+async def test_an_unclear_answer_does_not_approve_and_the_question_is_repeated(
     client: LangGraphClient, unclear: Any
 ) -> None:
     thread_id, (interrupt,), _ = await ask(client, "careful", SUM)
     values = await answer(client, thread_id, "careful", unclear)
     (again,) = values["__interrupt__"]
-    assert again["id"] != interrupt["id"]  # the answer has closed that question
+    assert again["id"] != interrupt["id"]  # the answer closed that question
     assert again["value"]["problem"]
     assert tool_messages(values) == []
     values = await answer(client, thread_id, "careful", "approve")
@@ -125,7 +125,7 @@ async def test_an_approval_counts_once_and_for_its_own_call(client: LangGraphCli
     assert len(tool_messages(values)) == 2
 
 
-async def test_a_tool_asks_from_inside_more_than_once_and_starts_anew_each_time(client: LangGraphClient) -> None:
+async def test_a_tool_asks_several_questions_and_restarts_after_each(client: LangGraphClient) -> None:
     thread_id, (where,), _ = await ask(client, "curious", NOTE)
     assert where["value"] == {"question": "where?", "text": "buy milk"}
     values = await answer(client, thread_id, "curious", "at the shop")
@@ -136,7 +136,7 @@ async def test_a_tool_asks_from_inside_more_than_once_and_starts_anew_each_time(
     assert [m["content"] for m in tool_messages(values)] == ["add buy milk at the shop today (1 times)"]
 
 
-async def test_what_was_done_beside_a_question_is_not_done_again(client: LangGraphClient) -> None:
+async def test_calls_finished_next_to_a_question_are_not_repeated(client: LangGraphClient) -> None:
     thread_id, (where,), values = await ask(client, "curious", f"{SUM} {NOTE}")
     (done,) = tool_messages(values)
     assert done["content"] == "84"
@@ -161,7 +161,7 @@ async def test_several_questions_are_answered_by_id_in_any_order(client: LangGra
     assert sorted(m["content"] for m in tool_messages(values)) == ["84", "add buy milk here now (1 times)"]
 
 
-async def test_an_answer_needs_something_that_waits(client: LangGraphClient) -> None:
+async def test_an_answer_needs_an_open_question(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     await client.runs.wait(thread_id, "echo", input=said("hi"))
     with pytest.raises(ConflictError):
@@ -175,20 +175,20 @@ async def test_an_answer_needs_something_that_waits(client: LangGraphClient) -> 
     assert "__interrupt__" not in values
 
 
-async def test_a_run_without_an_answer_asks_the_same_again(client: LangGraphClient) -> None:
+async def test_a_run_without_an_answer_repeats_the_question(client: LangGraphClient) -> None:
     thread_id, interrupts, _ = await ask(client, "careful", SUM)
     values: Any = await client.runs.wait(thread_id, "careful", input=None)
     assert values["__interrupt__"] == interrupts
 
 
-async def test_a_person_who_speaks_instead_of_answering_is_heard(client: LangGraphClient) -> None:
+async def test_a_message_instead_of_an_answer_reaches_the_model(client: LangGraphClient) -> None:
     thread_id, _, _ = await ask(client, "careful", SUM)
     values: Any = await client.runs.wait(thread_id, "careful", input=said("never mind"))
     assert "__interrupt__" not in values
     assert values["messages"][-1]["type"] == "ai"
 
 
-async def test_a_run_pauses_before_a_node_and_goes_on_without_input(client: LangGraphClient) -> None:
+async def test_a_run_pauses_before_a_node_and_continues_without_input(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     values: Any = await client.runs.wait(thread_id, "assistant", input=said(SUM), interrupt_before=["tools"])
     assert "__interrupt__" not in values
@@ -214,7 +214,7 @@ async def test_a_run_pauses_after_a_node_or_before_every_one(client: LangGraphCl
     assert values["messages"][-1]["type"] == "ai"
 
 
-async def test_a_command_writes_values_and_goes_where_it_says(client: LangGraphClient) -> None:
+async def test_a_command_writes_values_and_moves_to_its_node(client: LangGraphClient) -> None:
     thread_id, _, _ = await ask(client, "careful", SUM)
     values: Any = await client.runs.wait(
         thread_id, "careful", command={"update": {"mood": "good", "messages": "forget it"}, "goto": "agent"}
@@ -229,7 +229,7 @@ async def test_a_command_writes_values_and_goes_where_it_says(client: LangGraphC
 
 
 @pytest.mark.parametrize("wrong", [{"interrupt_before": ["nowhere"]}, {"command": {"goto": "nowhere"}}])
-async def test_a_node_that_is_none_is_refused_with_those_there_are(client: LangGraphClient, wrong: Any) -> None:
+async def test_an_unknown_node_is_refused_with_the_valid_ones(client: LangGraphClient, wrong: Any) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     with pytest.raises(UnprocessableEntityError, match="agent, tools"):
         await client.runs.create(thread_id, "careful", input=said(SUM), **wrong)

@@ -1,4 +1,4 @@
-"""With a provider the server uses it at once: tools, usage, images, and every way in which it can fail."""
+"""A server with a provider: tools, usage, images and failures."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Below a path and behind nginx: addresses, streams, bodies and the SDK work as without."""
+"""Below a path and behind nginx: URLs, streams, bodies and the SDK."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
 
 @pytest.fixture(scope="module")
 def below(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server that is served below /agents."""
+    """A server below the path /agents."""
     url = asyncio.run(clone(server_url))
     names = "agents.example.com,127.0.0.1"
     settings = {"ROOT_PATH": "/agents", "AGENT_TRUSTED_PROXIES": "127.0.0.1", "AGENT_ALLOWED_HOSTS": names}
@@ -55,12 +55,12 @@ def test_probes_are_served_below_a_path_and_at_the_root(below: Served) -> None:
     assert below.get("/agents/healthz") == below.get("/readyz") == below.get("/agents/metrics") == 200
 
 
-def test_without_authentication_a_foreign_name_is_refused_below_a_path_too(below: Served) -> None:
+def test_without_authentication_a_foreign_host_is_refused_below_a_path_too(below: Served) -> None:
     foreign = {"Host": "10.0.0.7"}
     assert below.get("/agents/healthz", foreign) == below.get("/agents/api/v1/info", foreign) == 400
 
 
-def test_pages_lead_to_where_the_proxy_serves_them_even_if_it_takes_the_prefix_away(below: Served) -> None:
+def test_page_links_work_even_if_the_proxy_strips_the_prefix(below: Served) -> None:
     root = f"http://127.0.0.1:{below.port}"
     page = httpx.get(f"{root}/docs").text
     assert set(re.findall(r'(?:src|href|data-document)="(/[^/]*)/', page)) == {"/agents"}
@@ -71,7 +71,7 @@ def test_pages_lead_to_where_the_proxy_serves_them_even_if_it_takes_the_prefix_a
 
 @pytest.fixture(scope="module")
 def nginx(below: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an nginx with our file, but for ports and certificate."""
+    """The URL of an nginx with our configuration, except for ports and certificate."""
     program = os.environ.get("NGINX_PROGRAM") or shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
     if program is None or shutil.which("openssl") is None:
         pytest.skip("NO NGINX HERE: install nginx, or name its program in NGINX_PROGRAM, to try deploy/nginx")
@@ -148,7 +148,7 @@ def test_large_bodies_come_through_and_larger_ones_do_not(through: httpx.Client)
     assert through.post("/runs/wait", json=body).status_code == 413
 
 
-def test_metrics_are_not_for_the_outside(through: httpx.Client, nginx: str) -> None:
+def test_metrics_are_not_exposed_by_the_proxy(through: httpx.Client, nginx: str) -> None:
     assert through.get(f"{nginx.split(maxsplit=1)[0].removesuffix('/api/v1')}/metrics").status_code == 403
 
 

@@ -1,4 +1,4 @@
-"""Recorded questions: an answer counts once, for a question that is open, from a person who may give it."""
+"""Recorded questions: an answer is accepted once, for an open question, from an authorised person."""
 
 import asyncio
 import uuid
@@ -23,9 +23,9 @@ async def http(steered: Served) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="module")
-def beside(steered: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def second_server(steered: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A second process on the database of ``steered``."""
-    folder = tmp_path_factory.mktemp("beside")
+    folder = tmp_path_factory.mktemp("second")
     environment = {name: value for name, value in steered.environment.items() if name != "PORT"}
     server = Served(environment.pop("DATABASE_URL"), folder, **environment)
     try:
@@ -44,7 +44,7 @@ def lines(ledger: Path) -> list[str]:
 
 
 async def asked(http: httpx.AsyncClient, agent: str, text: str) -> tuple[str, Any]:
-    """A thread on which ``agent`` was told ``text``, and what waits there."""
+    """Send ``text`` to ``agent`` on a new thread; return the thread and its open question."""
     thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
     values = await said(http, thread_id, agent, input=text)
     return thread_id, values.get("__interrupt__")
@@ -65,10 +65,10 @@ def tools(values: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("strategy", ["enqueue", "reject", "interrupt", "rollback"])
-async def test_of_two_same_answers_at_once_one_runs(
-    http: httpx.AsyncClient, beside: Served, tmp_path: Path, strategy: str
+async def test_of_two_identical_concurrent_answers_one_runs(
+    http: httpx.AsyncClient, second_server: Served, tmp_path: Path, strategy: str
 ) -> None:
-    async with httpx.AsyncClient(base_url=beside.base, timeout=30) as other:
+    async with httpx.AsyncClient(base_url=second_server.base, timeout=30) as other:
         for number in range(10):
             path = tmp_path / f"ledger{number}"
             thread_id, _ = await asked(http, "confirming", str(path))
@@ -80,9 +80,7 @@ async def test_of_two_same_answers_at_once_one_runs(
             assert [run["status"] for run in runs] == ["success", "interrupted"]
 
 
-async def test_a_later_answer_is_refused_unless_it_says_that_it_runs_anyway(
-    http: httpx.AsyncClient, ledger: Path
-) -> None:
+async def test_a_late_answer_is_refused_unless_strict_resume_is_off(http: httpx.AsyncClient, ledger: Path) -> None:
     thread_id, (question,) = await asked(http, "confirming", str(ledger))
     await said(http, thread_id, "confirming", command={"resume": {question["id"]: True}})
     for resume in (True, {question["id"]: True}):
@@ -109,10 +107,10 @@ async def test_the_same_key_gets_the_same_run_after_its_question_is_closed(http:
     assert (await http.post(f"/threads/{thread_id}/runs", json=body)).status_code == 409
 
 
-async def test_questions_beside_each_other_are_answered_by_two_people_at_once(
-    http: httpx.AsyncClient, beside: Served
+async def test_parallel_questions_are_answered_by_two_people_at_once(
+    http: httpx.AsyncClient, second_server: Served
 ) -> None:
-    async with httpx.AsyncClient(base_url=beside.base, timeout=30) as other:
+    async with httpx.AsyncClient(base_url=second_server.base, timeout=30) as other:
         for _ in range(5):
             thread_id, questions = await asked(http, "both", f"{SUM} note buy milk")
             approval, where = sorted(questions, key=lambda one: "type" not in one["value"])
@@ -127,8 +125,8 @@ async def test_questions_beside_each_other_are_answered_by_two_people_at_once(
             assert sorted(tools(values)) == ["84", "add buy milk here now (1 times)"]
 
 
-async def test_a_pause_counts_as_waiting_once(http: httpx.AsyncClient, beside: Served) -> None:
-    async with httpx.AsyncClient(base_url=beside.base, timeout=30) as other:
+async def test_a_pause_counts_as_waiting_once(http: httpx.AsyncClient, second_server: Served) -> None:
+    async with httpx.AsyncClient(base_url=second_server.base, timeout=30) as other:
         thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
         await said(http, thread_id, "assistant", input=SUM, interrupt_before=["tools"])
         body = {"command": {"resume": None}}
@@ -141,7 +139,7 @@ async def test_a_pause_counts_as_waiting_once(http: httpx.AsyncClient, beside: S
         assert (await posted(http, thread_id, "assistant", **body)).status_code == 409
 
 
-async def test_who_speaks_instead_of_answering_leaves_the_question_behind(http: httpx.AsyncClient) -> None:
+async def test_a_new_message_instead_of_an_answer_drops_the_question(http: httpx.AsyncClient) -> None:
     thread_id, (question,) = await asked(http, "careful", SUM)
     await said(http, thread_id, "careful", input="never mind")
     late = await posted(http, thread_id, "careful", command={"resume": {question["id"]: True}})
@@ -173,7 +171,7 @@ async def test_an_approval_has_the_form_of_langchains_front_ends(http: httpx.Asy
     other = {"type": "edit", "edited_action": {"name": "refund", "args": request["args"]}}
     values = await said(http, thread_id, "paying", command={"resume": {"decisions": [other]}})
     (again,) = values["__interrupt__"]
-    assert again["id"] != question["id"]  # an answer closes its question, also one that does not count
+    assert again["id"] != question["id"]  # every answer closes its question, also an invalid one
     edit = {"type": "edit", "edited_action": {"name": "notes", "args": {**request["args"], "action": "edited"}}}
     await said(http, thread_id, "paying", command={"resume": {"decisions": [edit]}})
     assert lines(ledger) == ["edited"]
@@ -252,7 +250,7 @@ async def test_what_an_edited_state_asks_again_is_another_question(http: httpx.A
     assert lines(ledger) == ["add"]
 
 
-async def test_an_answer_whose_run_was_stopped_can_be_given_again(http: httpx.AsyncClient) -> None:
+async def test_an_answer_can_be_repeated_after_its_run_was_cancelled(http: httpx.AsyncClient) -> None:
     thread_id, (question,) = await asked(http, "careful", SUM)
     late = {"assistant_id": "careful", "command": {"resume": {question["id"]: True}}, "after_seconds": 3600}
     scheduled = (await http.post(f"/threads/{thread_id}/runs", json=late)).json()
@@ -266,7 +264,7 @@ async def test_an_answer_whose_run_was_stopped_can_be_given_again(http: httpx.As
 
 @pytest.mark.parametrize("action", ["interrupt", "rollback"])
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_a_question_whose_answer_is_cancelled_before_it_runs_is_answered_again(
+async def test_a_question_can_be_answered_again_if_the_answer_was_cancelled_before_it_ran(
     http: httpx.AsyncClient, action: str, bulk: bool
 ) -> None:
     thread_id, (question,) = await asked(http, "careful", SUM)
@@ -287,7 +285,7 @@ async def test_a_question_whose_answer_is_cancelled_before_it_runs_is_answered_a
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-async def test_a_question_whose_answer_another_run_takes_over_keeps_its_id(
+async def test_a_question_keeps_its_id_if_another_run_replaces_its_answer(
     http: httpx.AsyncClient, strategy: str
 ) -> None:
     thread_id, (question,) = await asked(http, "careful", SUM)
@@ -326,7 +324,7 @@ async def test_a_call_that_needs_no_approval_is_not_repeated_by_a_fork(http: htt
     assert lines(ledger) == ["add", "add"]
 
 
-async def test_a_fork_of_a_pause_runs_what_never_ran(http: httpx.AsyncClient, ledger: Path) -> None:
+async def test_a_fork_of_a_pause_runs_the_pending_node(http: httpx.AsyncClient, ledger: Path) -> None:
     thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
     await said(http, thread_id, "hasty", input=f"note {ledger}", interrupt_before=["tools"])
     head = (await http.get(f"/threads/{thread_id}/state")).json()["checkpoint"]
@@ -357,7 +355,7 @@ async def test_a_run_that_was_interrupted_before_questions_were_recorded_is_answ
 ) -> None:
     thread_id, (question,) = await asked(http, "paying", f"note {ledger}")
     connection = await asyncpg.connect(steered.environment["DATABASE_URL"])
-    try:  # as a process of the version before leaves it: the key is the id, and no row tells of it
+    try:  # as the previous version leaves it: the key is the id, and there is no row
         key = await connection.fetchval("delete from questions where question_id = $1 returning key", question["id"])
         await connection.execute(
             "update threads set interrupts = replace(interrupts::text, $2, $3)::jsonb where thread_id = $1",
@@ -403,7 +401,7 @@ async def test_a_rollback_does_not_let_an_executed_call_be_repeated(
     resume = {one["id"]: True for one in questions}
     body = {"assistant_id": "lasting", "command": {"resume": resume}}
     run = (await http.post(f"/threads/{thread_id}/runs", json=body)).json()
-    await eventually(lambda: lines(ledger) == ["add"])  # the clock goes on for ever
+    await eventually(lambda: lines(ledger) == ["add"])  # the clock runs for ever
     if way == "cancel":
         cancel = f"/threads/{thread_id}/runs/{run['run_id']}/cancel"
         await http.post(cancel, params={"action": "rollback", "wait": True})
@@ -429,7 +427,7 @@ async def test_deleting_a_run_does_not_let_a_fork_repeat_its_call(http: httpx.As
 
 
 @pytest.mark.parametrize("action", ["interrupt", "rollback"])
-async def test_a_pause_whose_resume_is_cancelled_before_it_runs_waits_again(
+async def test_a_pause_waits_again_if_its_resume_is_cancelled_before_it_runs(
     http: httpx.AsyncClient, action: str
 ) -> None:
     thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
@@ -443,7 +441,7 @@ async def test_a_pause_whose_resume_is_cancelled_before_it_runs_waits_again(
     assert tools(await said(http, thread_id, "assistant", command={"resume": None})) == ["84"]
 
 
-async def test_a_pause_whose_scheduled_resume_is_rolled_back_waits_again(http: httpx.AsyncClient) -> None:
+async def test_a_pause_waits_again_if_its_scheduled_resume_is_rolled_back(http: httpx.AsyncClient) -> None:
     thread_id: str = (await http.post("/threads", json={})).json()["thread_id"]
     await said(http, thread_id, "slow", input="what time is it?", interrupt_before=["tools"])
     later = {"assistant_id": "slow", "command": {"resume": None}, "after_seconds": 1}

@@ -1,4 +1,4 @@
-"""The bodies of LangGraph's ``RemoteGraph`` and of front ends that edit messages, as they are on the wire."""
+"""Requests of LangGraph's ``RemoteGraph`` and of front ends that edit messages."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ def contents(values: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("empty", [{"goto": []}, {"update": {}}, {"update": None, "goto": [], "graph": None}])
-async def test_an_answer_with_empty_members_beside_it_counts(http: httpx.AsyncClient, empty: Any) -> None:
+async def test_an_answer_with_additional_empty_members_is_accepted(http: httpx.AsyncClient, empty: Any) -> None:
     thread_id = await begun(http, "careful", SUM)
     values = await waited(http, thread_id, {"assistant_id": "careful", "command": {"resume": True, **empty}})
     assert "84" in contents(values)
@@ -74,7 +74,7 @@ async def test_versions_are_listed_by_the_name_of_the_agent(http: httpx.AsyncCli
     assert version["version"] == 1
 
 
-async def test_a_past_is_imported_as_langgraph_exports_it(http: httpx.AsyncClient) -> None:
+async def test_a_history_is_imported_as_langgraph_exports_it(http: httpx.AsyncClient) -> None:
     past = [
         {"updates": [{"values": said("hello"), "as_node": "__input__"}]},
         {"updates": [{"values": {"messages": [{"type": "ai", "content": "hi"}]}, "as_node": "agent"}]},

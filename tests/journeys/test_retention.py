@@ -1,4 +1,4 @@
-"""A stream can be read again for a day after its run has ended; then it is gone, and the server says so."""
+"""A stream can be replayed for a day after the end of its run; then it is 410."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ async def old_run(server_url: str, tmp_path: Path) -> AsyncIterator[tuple[Served
     await drop(server_url, url)
 
 
-async def test_what_is_gone_is_410(old_run: tuple[Served, str, str]) -> None:
+async def test_an_expired_stream_is_410(old_run: tuple[Served, str, str]) -> None:
     server, thread_id, run_id = old_run
     async with httpx.AsyncClient(base_url=server.base, timeout=20) as http:
         run = f"/threads/{thread_id}/runs/{run_id}"

@@ -1,4 +1,4 @@
-"""``langgraph_sdk`` works unchanged: what its users do, against a real server."""
+"""``langgraph_sdk`` works unchanged against a real server."""
 
 import asyncio
 import re
@@ -77,7 +77,7 @@ async def test_a_background_run_is_joined_and_its_stream_read_after_the_end(clie
     assert (await client.runs.get(thread_id, run["run_id"]))["status"] == "success"
 
 
-async def test_a_cut_stream_resumes_without_gap_or_repeat(served: Served, client: LangGraphClient) -> None:
+async def test_a_broken_stream_resumes_without_gaps_or_duplicates(served: Served, client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     run = await client.runs.create(thread_id, "stream100", input=HELLO, stream_mode=["messages-tuple", "values"])
     await client.runs.join(thread_id, run["run_id"])
@@ -157,7 +157,7 @@ async def test_every_agent_has_a_system_assistant_and_clients_make_their_own(cli
         await client.assistants.delete(str(agent_id("echo")))
 
 
-async def test_what_is_unknown_or_wrong_is_said_in_a_sentence(client: LangGraphClient) -> None:
+async def test_unknown_and_invalid_requests_get_an_explanation(client: LangGraphClient) -> None:
     with pytest.raises(UnprocessableEntityError, match="Invalid thread ID: must be a UUID"):
         await client.threads.get("abc")
     with pytest.raises(NotFoundError, match="not found"):

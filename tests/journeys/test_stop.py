@@ -1,4 +1,4 @@
-"""A server stops cleanly: with open streams, with live runs, and after the worst."""
+"""Shutdown with open streams and live runs, and recovery after a kill."""
 
 import asyncio
 import os
@@ -39,9 +39,7 @@ def test_sigterm_ends_a_server_with_an_open_stream_with_exit_code_zero(
     assert server.process.wait(15) == 0
 
 
-def test_a_killed_server_leaves_nothing_that_the_next_one_cannot_go_on_with(
-    database_of_its_own: str, tmp_path: Path
-) -> None:
+def test_the_next_server_resumes_what_a_killed_server_left(database_of_its_own: str, tmp_path: Path) -> None:
     first = Served(database_of_its_own, tmp_path).wait_until_ready()
     with httpx.Client(base_url=first.base, timeout=20) as http:
         thread_id = http.post("/threads", json={}).json()["thread_id"]
@@ -58,7 +56,7 @@ def test_a_killed_server_leaves_nothing_that_the_next_one_cannot_go_on_with(
     assert second.stop() == 0
 
 
-def test_a_server_whose_parent_was_killed_leaves_no_worker(database_of_its_own: str, tmp_path: Path) -> None:
+def test_no_worker_survives_a_killed_parent(database_of_its_own: str, tmp_path: Path) -> None:
     server = Served(database_of_its_own, tmp_path).wait_until_ready()
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait(10)

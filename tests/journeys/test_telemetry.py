@@ -1,4 +1,4 @@
-"""Where a collector is named, one trace goes from the request to the SQL of its run, and metrics are pushed."""
+"""With a collector, a trace spans the request and the SQL of its run, and metrics are pushed."""
 
 import asyncio
 import re
@@ -33,7 +33,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 async def start(server_url: str, tmp_path: Path, collector: Collector) -> AsyncIterator[Start]:
-    """Starts servers on one database, which push to ``collector``."""
+    """Start servers on one database that push to ``collector``."""
     url = await clone(server_url)
     servers: list[Served] = []
 
@@ -69,13 +69,13 @@ async def asked(server: Served, path: str = "/runs/wait", **headers: str) -> htt
 
 
 async def arrived(collector: Collector, *names: str) -> list[Seen]:
-    """All spans, once there are some of each name."""
+    """Wait for spans of each name and return all spans."""
     await asyncio.to_thread(until, lambda: all(collector.named(name) for name in names))
     return collector.spans
 
 
 def line(spans: list[Seen], span: Seen) -> list[str]:
-    """The names of ``span`` and of what it is part of, up to the caller's own span."""
+    """Return the names of ``span`` and its ancestors up to the caller's span."""
     by_id = {one.id: one for one in spans}
     names = [span.name]
     while (parent := by_id.get(span.parent)) is not None:
@@ -85,7 +85,7 @@ def line(spans: list[Seen], span: Seen) -> list[str]:
     return names
 
 
-async def test_one_trace_goes_from_the_request_through_run_step_model_and_tool_to_sql(
+async def test_one_trace_spans_request_run_step_model_tool_and_sql(
     start: Start, collector: Collector, provider: FakeProvider
 ) -> None:
     server = await start(**using(provider))
@@ -107,10 +107,10 @@ async def test_one_trace_goes_from_the_request_through_run_step_model_and_tool_t
     chats = [span for span in spans if span.name == "chat tiny-chat"]
     assert [line(spans, chat) for chat in chats] == [["chat tiny-chat", "step agent", *above]] * 2
     assert {chat.kind for chat in chats} == {3}
-    told = chats[0].attributes
-    assert told["gen_ai.provider.name"] == "openai"
-    assert told["gen_ai.response.finish_reasons"] == ["tool_calls"]
-    assert told["gen_ai.usage.output_tokens"] > 0
+    attributes = chats[0].attributes
+    assert attributes["gen_ai.provider.name"] == "openai"
+    assert attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
+    assert attributes["gen_ai.usage.output_tokens"] > 0
     commits = [line(spans, span) for span in spans if span.name == "commit runs"]
     assert ["commit runs", "step agent", *above] in commits
     assert ["commit runs", "step tools", *above] in commits
@@ -123,7 +123,7 @@ async def test_one_trace_goes_from_the_request_through_run_step_model_and_tool_t
     assert len(request.resource["service.instance.id"]) == 36
 
 
-async def test_what_was_said_is_in_spans_only_on_request(
+async def test_message_content_is_in_spans_only_on_request(
     start: Start, collector: Collector, provider: FakeProvider
 ) -> None:
     server = await start(**using(provider), OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="true")
@@ -137,8 +137,8 @@ async def test_what_was_said_is_in_spans_only_on_request(
     assert "42" in tool.attributes["gen_ai.tool.call.result"]
 
 
-async def test_durations_name_a_span_of_their_trace(start: Start, collector: Collector, provider: FakeProvider) -> None:
-    """As exemplars: on the page in OpenMetrics, and in what is pushed."""
+async def test_durations_have_an_exemplar_span(start: Start, collector: Collector, provider: FakeProvider) -> None:
+    """As exemplars: on the OpenMetrics page and in pushed metrics."""
     server = await start(**using(provider))
     await asked(server, **TRACEPARENT)
     await arrived(collector, "POST", "invoke_agent", "execute_tool")
@@ -156,15 +156,17 @@ async def test_durations_name_a_span_of_their_trace(start: Start, collector: Col
 
     def pushed() -> set[str]:
         points = [
-            point for told in collector.metrics if "agent.run.duration" in told
-            for point in told["agent.run.duration"].histogram.data_points
+            point for export in collector.metrics if "agent.run.duration" in export
+            for point in export["agent.run.duration"].histogram.data_points
         ]  # fmt: skip
         return {one.trace_id.hex() for point in points for one in point.exemplars}
 
     await asyncio.to_thread(until, lambda: pushed() == {TRACE})
 
 
-async def test_who_executes_a_run_goes_on_with_the_trace_of_who_accepted_it(start: Start, collector: Collector) -> None:
+async def test_the_executing_process_continues_the_trace_of_the_accepting_one(
+    start: Start, collector: Collector
+) -> None:
     accepting = await start(AGENT_ROLE="api")
     await asked(accepting, "/runs", **TRACEPARENT)
     executing = await start(AGENT_ROLE="worker")
@@ -206,37 +208,37 @@ async def test_metrics_are_pushed_and_the_sdks_own_variables_count(start: Start,
         await asked(server)
 
     def runs() -> int:
-        told = collector.metrics[-1] if collector.metrics else {}
-        return int(told["agent.runs"].sum.data_points[0].as_double) if "agent.runs" in told else 0
+        export = collector.metrics[-1] if collector.metrics else {}
+        return int(export["agent.runs"].sum.data_points[0].as_double) if "agent.runs" in export else 0
 
     await asyncio.to_thread(until, lambda: runs() == 3)
-    told = collector.metrics[-1]
-    assert told["resource"]["service.name"] == "mine"
-    assert told["resource"]["service.version"] == "7"
-    assert told["resource"]["deployment.environment.name"] == "test"
+    export = collector.metrics[-1]
+    assert export["resource"]["service.name"] == "mine"
+    assert export["resource"]["service.version"] == "7"
+    assert export["resource"]["deployment.environment.name"] == "test"
     assert {headers["x-token"] for headers in collector.headers} == {"secret"}
-    runs_told = told["agent.runs"].sum
-    assert (runs_told.is_monotonic, runs_told.aggregation_temporality) == (True, 2)
-    durations = told["http.server.request.duration"].histogram.data_points
+    runs_sum = export["agent.runs"].sum
+    assert (runs_sum.is_monotonic, runs_sum.aggregation_temporality) == (True, 2)
+    durations = export["http.server.request.duration"].histogram.data_points
     waits = next(point for point in durations if "/api/v1/runs/wait" in str(point.attributes))
     assert (waits.count, sum(waits.bucket_counts), len(waits.bucket_counts)) == (3, 3, len(waits.explicit_bounds) + 1)
     assert waits.sum > 0
-    assert told["agent.workers"].sum.data_points[0].as_double == 1
+    assert export["agent.workers"].sum.data_points[0].as_double == 1
 
 
-async def test_sums_may_be_told_as_what_came_since(start: Start, collector: Collector) -> None:
+async def test_sums_may_be_exported_as_deltas(start: Start, collector: Collector) -> None:
     server = await start(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta")
     for _ in range(2):
         await asked(server)
         collector.metrics_seen = len(collector.metrics)
         await asyncio.to_thread(until, lambda: len(collector.metrics) > collector.metrics_seen + 1)
     await asyncio.to_thread(server.stop)
-    told = [one["agent.runs"].sum for one in collector.metrics if "agent.runs" in one]
-    assert {one.aggregation_temporality for one in told} == {1}
-    assert sum(one.data_points[0].as_double for one in told) == 2
+    sums = [one["agent.runs"].sum for one in collector.metrics if "agent.runs" in one]
+    assert {one.aggregation_temporality for one in sums} == {1}
+    assert sum(one.data_points[0].as_double for one in sums) == 2
 
 
-async def test_a_collector_that_is_away_costs_nothing_but_a_line_now_and_then(
+async def test_an_unavailable_collector_costs_nothing_but_an_occasional_log_line(
     start: Start, collector: Collector
 ) -> None:
     collector.status = 400
@@ -245,7 +247,7 @@ async def test_a_collector_that_is_away_costs_nothing_but_a_line_now_and_then(
         await asked(server)
     await asyncio.to_thread(until, lambda: collector.asked > 10)
     lines = [line for line in server.log.read_text().splitlines() if "opentelemetry" in line]
-    assert 1 <= len(lines) <= 2  # one of each exporter
+    assert 1 <= len(lines) <= 2  # one per exporter
     async with httpx.AsyncClient() as http:
         page = (await http.get(f"http://127.0.0.1:{server.port}/metrics")).text
     failures = [line for line in page.splitlines() if line.startswith("agent_otlp_failures_total")]
@@ -255,7 +257,7 @@ async def test_a_collector_that_is_away_costs_nothing_but_a_line_now_and_then(
 
 
 async def _later(server: Served) -> bool:
-    """The numbers of the exporter are looked at every few seconds."""
+    """The counters of the exporter are sampled every few seconds."""
 
     def there() -> bool:
         page = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
@@ -265,7 +267,7 @@ async def _later(server: Served) -> bool:
     return True
 
 
-async def test_without_a_collector_nothing_is_said_of_one(start: Start) -> None:
+async def test_without_a_collector_nothing_is_logged_about_one(start: Start) -> None:
     server = await start(OTEL_EXPORTER_OTLP_ENDPOINT="", OTEL_SERVICE_NAME="x", LOG_LEVEL="debug")
     await asked(server, **TRACEPARENT)
     await asyncio.to_thread(server.stop)

@@ -16,7 +16,7 @@ HELLO: Any = {"messages": [{"role": "user", "content": "hello"}]}
 
 
 async def collect(client: LangGraphClient, thread_id: str, runs: int, **more: Any) -> list[Any]:
-    """The thread's stream until ``runs`` runs are done."""
+    """Read the thread's stream until ``runs`` runs are done."""
     parts = []
     async for part in await client.threads.join_stream(thread_id, **more):
         parts.append(part)
@@ -30,9 +30,9 @@ def place(part: Any) -> tuple[int, ...]:
     return tuple(map(int, re.split(r"[.-]", part.id)))
 
 
-async def test_it_carries_runs_that_begin_later_one_after_the_other(client: LangGraphClient) -> None:
+async def test_a_thread_stream_carries_later_runs_one_after_the_other(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
-    await client.runs.wait(thread_id, "echo", input=HELLO)  # over before anybody looks
+    await client.runs.wait(thread_id, "echo", input=HELLO)  # ended before the stream is opened
     over = await asyncio.wait_for(collect(client, thread_id, 1, last_event_id="-1"), 20)
     following = asyncio.create_task(collect(client, thread_id, 2, last_event_id=over[-1].id))
     runs = []
@@ -47,7 +47,7 @@ async def test_it_carries_runs_that_begin_later_one_after_the_other(client: Lang
     assert [place(part) for part in parts] == sorted({place(part) for part in parts})
 
 
-async def test_it_goes_on_from_any_place_over_the_border_of_runs(client: LangGraphClient) -> None:
+async def test_a_thread_stream_resumes_from_any_event_across_runs(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     for _ in range(3):
         await client.runs.wait(thread_id, "echo", input=HELLO)
@@ -60,14 +60,14 @@ async def test_it_goes_on_from_any_place_over_the_border_of_runs(client: LangGra
         assert rest == whole[cut + 1 :]
 
 
-async def test_it_shows_beginnings_and_ends_alone(client: LangGraphClient) -> None:
+async def test_lifecycle_mode_shows_starts_and_ends_only(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     await client.runs.wait(thread_id, "echo", input=HELLO)
     parts = await asyncio.wait_for(collect(client, thread_id, 1, last_event_id="-1", stream_mode="lifecycle"), 20)
     assert [part.event for part in parts] == ["metadata", "metadata"]
 
 
-async def test_it_shows_states_alone(client: LangGraphClient) -> None:
+async def test_state_update_mode_shows_states_only(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     async for _ in client.runs.stream(thread_id, "echo", input=HELLO, stream_mode=["messages-tuple", "values"]):
         pass
@@ -75,7 +75,7 @@ async def test_it_shows_states_alone(client: LangGraphClient) -> None:
     assert [part.event for part in parts] == ["metadata", "values", "values", "metadata"]
 
 
-async def test_what_it_cannot_follow_is_refused(client: LangGraphClient, served: Served) -> None:
+async def test_invalid_thread_stream_requests_are_refused(client: LangGraphClient, served: Served) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     with pytest.raises(NotFoundError):
         await collect(client, str(uuid.uuid4()), 1)
@@ -86,7 +86,7 @@ async def test_what_it_cannot_follow_is_refused(client: LangGraphClient, served:
     assert "run_modes" in bad_mode.json()["detail"]
 
 
-async def test_it_ends_with_its_thread(client: LangGraphClient) -> None:
+async def test_a_thread_stream_ends_with_its_thread(client: LangGraphClient) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     await client.runs.wait(thread_id, "echo", input=HELLO)
     seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Everything a thread can do, through ``langgraph_sdk``: written states, copies, prunings, searches, lifetimes."""
+"""Threads through ``langgraph_sdk``: state updates, copies, pruning, searches, TTL."""
 
 import uuid
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ async def talked(client: LangGraphClient, *texts: str, agent: str = "echo", **mo
     return thread_id
 
 
-async def test_a_state_is_written_as_a_node_and_the_next_run_goes_on_from_it(client: LangGraphClient) -> None:
+async def test_a_state_is_written_as_a_node_and_the_next_run_continues_from_it(client: LangGraphClient) -> None:
     thread_id = await talked(client, "one", agent="assistant")
     before: Any = await client.threads.get_state(thread_id)
     call = {"name": "calculator", "args": {"expression": "20+1"}, "id": "mine"}
@@ -89,7 +89,7 @@ async def test_a_message_is_replaced_or_removed_by_its_id(client: LangGraphClien
     assert contents(state["values"]) == ["changed"]
 
 
-async def test_what_cannot_be_written_is_refused_and_changes_nothing(client: LangGraphClient) -> None:
+async def test_an_invalid_state_update_is_refused_and_changes_nothing(client: LangGraphClient) -> None:
     fresh = (await client.threads.create())["thread_id"]
     with pytest.raises(BadRequestError, match="graph_id"):
         await client.threads.update_state(fresh, said("x"))
@@ -98,19 +98,19 @@ async def test_what_cannot_be_written_is_refused_and_changes_nothing(client: Lan
     with pytest.raises(BadRequestError, match="Node nope does not exist; this agent has agent, tools"):
         await client.threads.update_state(thread_id, said("x"), as_node="nope")
     with pytest.raises(UnprocessableEntityError):
-        await client.threads.update_state(thread_id, {"messages": [{"role": "nobody"}]})
+        await client.threads.update_state(thread_id, {"messages": [{"role": "unknown"}]})
     with pytest.raises(NotFoundError):
         await client.threads.update_state(thread_id, said("x"), checkpoint_id=str(uuid.uuid4()))
     with pytest.raises(NotFoundError):
         await client.threads.update_state(str(uuid.uuid4()), said("x"))
     assert await client.threads.get_history(thread_id) == before
     waiting = await client.runs.create(thread_id, "echo", input=said("later"), after_seconds=3600)
-    paused: Any = await client.threads.update_state(thread_id, said("x"))  # a run of tomorrow is in nobody's way
+    paused: Any = await client.threads.update_state(thread_id, said("x"))  # a run scheduled for tomorrow does not block
     assert paused["checkpoint_id"]
     await client.runs.cancel(thread_id, waiting["run_id"])
 
 
-async def test_a_past_is_imported_step_by_step(client: LangGraphClient) -> None:
+async def test_a_history_is_imported_step_by_step(client: LangGraphClient) -> None:
     past: Any = [
         {"updates": [{"values": said("hello"), "as_node": "__start__"}]},
         {"updates": [{"values": {"messages": [{"type": "ai", "content": "hi"}]}, "as_node": "agent"}]},
@@ -126,7 +126,7 @@ async def test_a_past_is_imported_step_by_step(client: LangGraphClient) -> None:
         await client.threads.create(supersteps=past)
 
 
-async def test_a_copy_has_the_values_and_the_past_and_goes_its_own_way(client: LangGraphClient) -> None:
+async def test_a_copy_has_values_and_history_and_is_independent(client: LangGraphClient) -> None:
     thread_id = await talked(client, "one", "two", metadata={"user": "ann"})
     copying: Any = client.threads
     copied = await copying.copy(thread_id)
@@ -174,7 +174,7 @@ async def test_pruning_keeps_the_newest_or_nothing(client: LangGraphClient) -> N
         await client.threads.get(gone)
 
 
-async def test_threads_are_found_by_what_their_values_hold(client: LangGraphClient) -> None:
+async def test_threads_are_found_by_their_values(client: LangGraphClient) -> None:
     mark = str(uuid.uuid4())
     one = await talked(client, metadata={"mark": mark, "graph_id": "echo"})
     await client.threads.update_state(one, {"topic": {"name": "birds", "tags": ["a", "b"]}, **said("hello")})
@@ -204,7 +204,7 @@ async def test_parts_of_the_values_are_extracted(client: LangGraphClient, served
         assert "thread_id" in refused.json()["detail"]
 
 
-async def test_a_lifetime_is_set_shown_and_changed(client: LangGraphClient, served: Served) -> None:
+async def test_a_ttl_is_set_shown_and_changed(client: LangGraphClient, served: Served) -> None:
     thread = await client.threads.create(ttl=60)
     thread_id = thread["thread_id"]
     shown: Any = await client.threads.get(thread_id, include=["ttl"])
@@ -229,7 +229,7 @@ async def test_a_lifetime_is_set_shown_and_changed(client: LangGraphClient, serv
             assert (await http.post("/threads", json={"ttl": bad})).status_code == 422
 
 
-async def test_a_thread_tells_what_it_takes(client: LangGraphClient, served: Served) -> None:
+async def test_a_thread_reports_its_storage(client: LangGraphClient, served: Served) -> None:
     thread_id = await talked(client, "one", "two")
     async with httpx.AsyncClient(base_url=served.base, timeout=20) as http:
         storage = (await http.get(f"/threads/{thread_id}/storage")).json()

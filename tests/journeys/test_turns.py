@@ -1,4 +1,4 @@
-"""Whose turn it is on a thread: the four ways to double text, cancelling, rolling back, forking, sending twice."""
+"""Order of runs on a thread: multitask strategies, cancel, rollback, fork, batch."""
 
 import asyncio
 import collections
@@ -46,7 +46,7 @@ async def a_thread(client: LangGraphClient, first: str | None = None) -> str:
 
 
 async def slow_run(client: LangGraphClient, thread_id: str) -> str:
-    """A run that is in the middle of its tool: its first step is there already."""
+    """Start a run and wait until it is inside its tool, after its first step."""
     run = await client.runs.create(thread_id, "slow", input=said(SLOW))
     async with asyncio.timeout(20):
         async for part in client.runs.join_stream(thread_id, run["run_id"]):
@@ -77,7 +77,7 @@ async def test_interrupt_ends_the_first_and_keeps_its_steps(client: LangGraphCli
     assert [m["type"] for m in values["messages"]] == ["human", "ai", "human", "ai"]
 
 
-async def test_rollback_removes_the_first_and_all_it_did(client: LangGraphClient) -> None:
+async def test_rollback_deletes_the_first_run_and_its_steps(client: LangGraphClient) -> None:
     thread_id = await a_thread(client, "before")
     before: Any = await client.threads.get_history(thread_id)
     first = await slow_run(client, thread_id)
@@ -122,7 +122,7 @@ async def test_fifty_at_once_are_exact(client: LangGraphClient, strategy: Any) -
         for run_id in sent:
             with_error = client.runs.join(thread_id, run_id)
             if strategy == "rollback":
-                await asyncio.gather(with_error, return_exceptions=True)  # removed ones cannot be joined
+                await asyncio.gather(with_error, return_exceptions=True)  # deleted runs cannot be joined
             else:
                 await with_error
     runs: Any = await client.runs.list(thread_id, limit=100)
@@ -157,7 +157,7 @@ async def test_cancel_with_rollback_puts_the_thread_back(client: LangGraphClient
     assert thread["status"] == "idle"
 
 
-async def test_a_reader_of_a_run_that_is_rolled_back_hears_of_it(client: LangGraphClient) -> None:
+async def test_a_subscriber_of_a_rolled_back_run_is_notified(client: LangGraphClient) -> None:
     thread_id = await a_thread(client)
     run_id = await slow_run(client, thread_id)
     events = []
@@ -208,7 +208,7 @@ async def test_a_cancel_is_answered_in_every_state(client: LangGraphClient, http
     for run_id in (later, behind, live):
         assert (await http.post(f"{path}/{run_id}/cancel?wait=true")).status_code == 200
         assert (await client.runs.get(thread_id, run_id))["status"] == "interrupted"
-    for run_id in (done["run_id"], live, str(uuid.uuid4())):  # over, cancelled before, unknown
+    for run_id in (done["run_id"], live, str(uuid.uuid4())):  # ended, already cancelled, unknown
         refused = await http.post(f"{path}/{run_id}/cancel")
         assert refused.status_code == 404
         assert refused.json()["detail"]
@@ -218,7 +218,7 @@ async def test_a_cancel_is_answered_in_every_state(client: LangGraphClient, http
     assert humans(values) == ["before", SLOW, "after"]
 
 
-async def test_a_run_starts_from_any_checkpoint_and_the_thread_goes_on_from_there(client: LangGraphClient) -> None:
+async def test_a_run_starts_from_any_checkpoint_and_the_thread_continues_from_there(client: LangGraphClient) -> None:
     thread_id = await a_thread(client, "one")
     await client.runs.wait(thread_id, "slow", input=said("two"))
     history: Any = await client.threads.get_history(thread_id)
@@ -246,7 +246,7 @@ async def test_a_step_is_taken_again_from_the_checkpoint_before_it(client: LangG
     assert len(after) == len(history) + 3
 
 
-async def test_a_checkpoint_that_is_not_there_is_404(client: LangGraphClient) -> None:
+async def test_an_unknown_checkpoint_is_404(client: LangGraphClient) -> None:
     thread_id = await a_thread(client, "one")
     with pytest.raises(NotFoundError):
         await client.runs.create(thread_id, "slow", input=None, checkpoint_id=str(uuid.uuid4()))

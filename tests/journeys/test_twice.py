@@ -1,4 +1,4 @@
-"""The same request sent twice with an ``Idempotency-Key`` makes one thing, and gets the first answer again."""
+"""A repeated request with an ``Idempotency-Key`` creates one resource and replays the first response."""
 
 import asyncio
 import uuid
@@ -16,7 +16,7 @@ async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def test_the_same_request_with_its_key_makes_one_run(http: httpx.AsyncClient) -> None:
+async def test_repeated_requests_with_one_key_create_one_run(http: httpx.AsyncClient) -> None:
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     key = {"Idempotency-Key": str(uuid.uuid4())}
     body = {"assistant_id": "echo", "input": "hello"}
@@ -32,7 +32,7 @@ async def test_the_same_request_with_its_key_makes_one_run(http: httpx.AsyncClie
     assert len((await http.get(path)).json()) == 2
 
 
-async def test_a_wait_that_is_sent_again_joins_its_run(http: httpx.AsyncClient) -> None:
+async def test_a_repeated_wait_joins_its_run(http: httpx.AsyncClient) -> None:
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     key = {"Idempotency-Key": "again"}
     body = {"assistant_id": "echo", "input": "hello"}
@@ -41,7 +41,7 @@ async def test_a_wait_that_is_sent_again_joins_its_run(http: httpx.AsyncClient) 
     assert len({answer.headers["content-location"] for answer in answers}) == 1
 
 
-async def test_a_stream_that_is_sent_again_goes_on_where_it_was(http: httpx.AsyncClient) -> None:
+async def test_a_repeated_stream_resumes_where_it_was(http: httpx.AsyncClient) -> None:
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     key = {"Idempotency-Key": "again"}
     body = {"assistant_id": "echo", "input": "hello", "stream_mode": ["values", "messages-tuple"]}
@@ -54,7 +54,7 @@ async def test_a_stream_that_is_sent_again_goes_on_where_it_was(http: httpx.Asyn
     assert whole.count("\r\nid: ") == rest.count("\r\nid: ") + 2
 
 
-async def test_every_route_that_creates_knows_its_keys(http: httpx.AsyncClient) -> None:
+async def test_every_creating_route_accepts_idempotency_keys(http: httpx.AsyncClient) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     body = {"assistant_id": "echo", "input": "x"}
     cron = {"assistant_id": "echo", "schedule": "0 0 1 1 *"}
@@ -79,7 +79,7 @@ async def test_every_route_that_creates_knows_its_keys(http: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-async def test_a_key_that_is_none_is_refused(http: httpx.AsyncClient, key: str) -> None:
+async def test_an_invalid_key_is_refused(http: httpx.AsyncClient, key: str) -> None:
     answer = await http.post("/runs", json={"assistant_id": "echo"}, headers={"Idempotency-Key": key})
     assert answer.status_code == 422
 

@@ -1,4 +1,4 @@
-"""An upgrade from the version before: what waited goes on, and both versions serve one database during a roll."""
+"""An upgrade from the previous version: waiting runs continue, and both versions share a database in a roll-out."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from tests.journeys.conftest import Served
 ROOT = Path(__file__).parents[2]
 
 VERSION_BEFORE = "8b396f3"
-"""The commit that people upgrade from: its program runs out of the repository's own history."""
+"""The commit to upgrade from; its program is taken from the repository's history."""
 
 AGENTS = """
 [agents.careful]
@@ -55,26 +55,26 @@ def note(line: str) -> None:
 
 
 async def notes(action: str, context: ToolContext, text: str = "") -> str:
-    """Note something, once a person has said where and when."""
+    """Note something after a person has said where and when."""
     where = context.interrupt({"question": "where?"})
     when = context.interrupt({"question": "when?"})
     return f"{action} {text} {where} {when}"
 
 
 async def clerk(context: Context) -> str:
-    """Do one thing, ask, then say the answer."""
+    """Do something, ask, then return the answer."""
 
     async def prepare() -> str:
         note(f"prepare {context.run.thread_id}")
         return "prepared"
 
     done = await context.step("prepare", prepare)
-    answer = await context.interrupt("go on?", str)
+    answer = await context.interrupt("continue?", str)
     return f"{done}, {answer}"
 
 
 async def walker(context: Context) -> str:
-    """Many short steps, so that a run is somewhere in its middle whenever its server stops."""
+    """Many short steps, so that a run is in progress whenever its server stops."""
     for number in range(25):
 
         async def walk(number: int = number) -> int:
@@ -88,7 +88,7 @@ async def walker(context: Context) -> str:
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source of the version before."""
+    """The source of the previous version."""
     folder = tmp_path_factory.mktemp("before")
     wanted = ["app", "migrations", "alembic.ini"]
     archive = subprocess.run(["git", "archive", VERSION_BEFORE, *wanted], cwd=ROOT, capture_output=True, check=False)
@@ -106,7 +106,7 @@ def agents(tmp_path: Path) -> Path:
 
 
 class Roll:
-    """One database under servers of both versions."""
+    """A database with servers of both versions."""
 
     def __init__(self, url: str, folder: Path, before: Path) -> None:
         self.url, self.folder, self.before = url, folder, before
@@ -117,7 +117,7 @@ class Roll:
         assert done.returncode == 0, done.stderr
 
     async def migrate(self) -> None:
-        """Bring the database to the newest revision."""
+        """Migrate the database to the newest revision."""
         await asyncio.to_thread(upgrade, self.url)
 
     def served(self, source: Path) -> Served:
@@ -169,7 +169,7 @@ def last(values: Any) -> str:
 
 @pytest.mark.timeout(180)
 async def test_an_upgrade_a_roll_and_a_rollback_lose_nothing(roll: Roll) -> None:
-    """One database: questions of the version before, both versions side by side, runs handed forth and back."""
+    """One database: questions of the previous version, both versions side by side, hand-over in both directions."""
     old = roll.old()
     async with get_client(url=old.base) as client:
         asked_before = await questions_are_asked(client)
@@ -188,7 +188,7 @@ async def test_an_upgrade_a_roll_and_a_rollback_lose_nothing(roll: Roll) -> None
 
 
 async def questions_are_asked(client: LangGraphClient) -> dict[str, tuple[str, list[Any]]]:
-    """Leave one thread for each kind of question: its id and what it asks."""
+    """Leave one thread for each kind of question; return its id and question."""
     curious, (first,) = await begun(client, "curious", "note buy milk")
     assert first["value"]["question"] == "where?"
     second: Any = await answered(client, curious, "curious", "kitchen")
@@ -215,7 +215,7 @@ async def questions_are_answered(client: LangGraphClient, asked: dict[str, tuple
 
 
 async def each_continues_the_other(here: LangGraphClient, there: LangGraphClient) -> None:
-    """Threads, runs, questions and answers change between them; what one begins the other continues."""
+    """Threads, runs, questions and answers move between versions; each continues what the other began."""
     thread_id, (_,) = await begun(here, "careful", "what is 12*(3+4)?")
     assert "84" in last(await answered(there, thread_id, "careful", {"action": "approve"}))
     values = await here.runs.wait(thread_id, "careful", input={"messages": "hello"})
@@ -226,7 +226,7 @@ async def each_continues_the_other(here: LangGraphClient, there: LangGraphClient
 
 
 async def a_run_is_handed_over(leaving: Served, staying: Served) -> None:
-    """As in a roll, or in a rollback: the other version ends the run, and its one stream is whole."""
+    """As in a roll-out or rollback: the other version ends the run, and its stream is complete."""
     async with get_client(url=leaving.base) as client:
         thread_id = (await client.threads.create())["thread_id"]
         run = await client.runs.create(thread_id, "walker", input={"messages": "go"}, stream_mode=["updates"])

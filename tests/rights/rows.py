@@ -1,4 +1,4 @@
-"""A row in every table that has a tenant, made from what the database says of its columns: later tables too."""
+"""Fill every tenant table with a row, generated from the catalogue, so that later tables are covered."""
 
 import json
 from typing import Any
@@ -21,12 +21,12 @@ STATUS = {"documents": "ready", "runs": "success", "threads": "idle", "webhook_d
 
 
 async def tables(connection: asyncpg.Connection) -> list[str]:
-    """Every table with a tenant."""
+    """Return every table with a tenant column."""
     return sorted({row["table"] for row in await connection.fetch(COLUMNS)})
 
 
 async def fill(url: str, tenant_id: UUID, person: str) -> None:
-    """One thread, run, cron, assistant and item of ``person``, and a row of these in every other table."""
+    """Insert a thread, run, cron, assistant and item of ``person``, and a row for them in every other table."""
     connection = await asyncpg.connect(url)
     ids: dict[str, Any] = {name: new_id() for name in IDS}
     own = {"tenant_id": tenant_id, "user_id": person, "actor": person, **ids}
@@ -56,7 +56,7 @@ async def fill(url: str, tenant_id: UUID, person: str) -> None:
 
 
 def _value(table: str, name: str, of: str, person: str) -> str:
-    """Some value of a type, as text."""
+    """Return a value of a type, as text."""
     if name == "status":
         return STATUS[table]
     if of.startswith("halfvec"):
@@ -71,7 +71,7 @@ def _value(table: str, name: str, of: str, person: str) -> str:
 
 
 async def counts(url: str, tenant_id: UUID) -> dict[str, int]:
-    """How many rows a tenant has, by table."""
+    """Count the rows of a tenant by table."""
     connection = await asyncpg.connect(url)
     try:
         return {

@@ -1,4 +1,4 @@
-"""What is deleted of a tenant, and of a person: a row in every table of the database, whichever migration made it."""
+"""Erasure and export of a tenant and of a person, with a row in every table of the database."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -36,7 +36,7 @@ async def test_a_deleted_tenant_has_no_row_in_any_table_and_the_others_have_all(
     for tenant in (TENANT, OTHER):
         await fill(fresh_database_url, tenant, "ada")
     before = await counts(fresh_database_url, OTHER)
-    assert min(before.values()) > 0  # else this test would prove nothing of that table
+    assert min(before.values()) > 0  # else this test would not cover that table
     erasure = Erasure(database, DataSubject(tenant_id=TENANT))
     await erasure.run(30)
     assert {name: count for name, count in (await counts(fresh_database_url, TENANT)).items() if count} == {}
@@ -47,7 +47,7 @@ async def test_a_deleted_tenant_has_no_row_in_any_table_and_the_others_have_all(
 async def test_a_deleted_person_has_no_row_in_any_table_and_the_others_have_all(
     database: Database, fresh_database_url: str
 ) -> None:
-    """A table of which this cannot tell whose its rows are must be named in ``OF_TENANT``, with good reason."""
+    """A table without personal data must be named in ``OF_TENANT``."""
     for tenant, person in ((TENANT, "bob"), (OTHER, "ada")):
         await fill(fresh_database_url, tenant, person)
     before = await counts(fresh_database_url, TENANT), await counts(fresh_database_url, OTHER)
@@ -62,19 +62,17 @@ async def test_a_deleted_person_has_no_row_in_any_table_and_the_others_have_all(
     assert await counts(fresh_database_url, OTHER) == before[1]
 
 
-async def test_what_is_exported_of_a_person_is_what_would_be_deleted(
-    database: Database, fresh_database_url: str
-) -> None:
+async def test_the_export_of_a_person_covers_what_would_be_deleted(database: Database, fresh_database_url: str) -> None:
     for person in ("ada", "bob"):
         await fill(fresh_database_url, TENANT, person)
     data_subject = DataSubject(tenant_id=TENANT, metadata={"user_id": "ada"})
     first, *rows, last = await lines(database, data_subject)
     assert (first["kind"], first["row"]["metadata"], last["kind"]) == ("export", {"user_id": "ada"}, "end")
-    told = {
+    counts_by_table = {
         name: n for name, n in (await Erasure(database, data_subject).found()).items() if not name.startswith(DERIVED)
     }
-    assert last["row"]["rows"] == told
-    assert {row["kind"] for row in rows} == set(told)
+    assert last["row"]["rows"] == counts_by_table
+    assert {row["kind"] for row in rows} == set(counts_by_table)
     assert "bob" not in str(rows)
 
 

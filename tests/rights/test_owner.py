@@ -1,4 +1,4 @@
-"""The owner of a production database is no superuser; the server's own user may be another. Only the owner deletes."""
+"""Only the owner of a database may erase, a role without superuser rights that may differ from the server's user."""
 
 import asyncio
 from collections.abc import Iterator

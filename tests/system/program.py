@@ -1,4 +1,4 @@
-"""The whole program in this process with tenants of its own, and its database to look into."""
+"""The whole application in this process, with tenants, and access to its database."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from tests.system.services import API, Service, serving
 
 
 class Program(msgspec.Struct):
-    """The program, and the address of its database."""
+    """An application and the URL of its database."""
 
     service: Service
     url: str
@@ -22,13 +22,13 @@ class Program(msgspec.Struct):
     @classmethod
     @contextlib.asynccontextmanager
     async def on(cls, url: str, **settings: Any) -> AsyncIterator[Self]:
-        """The program with ``settings`` on the database at ``url``."""
+        """Open an application with ``settings`` on the database ``url``."""
         async with serving(url, **settings) as service:
             yield cls(service, url, layers(service.services))
 
     @contextlib.asynccontextmanager
     async def client(self, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
-        """A client of the API that sends ``headers``."""
+        """Return a client of the API that sends ``headers``."""
         transport = httpx.ASGITransport(self.app)
         base = f"http://localhost{API}"
         async with httpx.AsyncClient(transport=transport, base_url=base, headers=headers, timeout=60) as http:
@@ -36,12 +36,12 @@ class Program(msgspec.Struct):
 
     @contextlib.asynccontextmanager
     async def with_key(self, tenant: str) -> AsyncIterator[httpx.AsyncClient]:
-        """A client with a key of ``tenant``."""
+        """Return a client with a key of ``tenant``."""
         async with self.client(**{"x-api-key": await self.service.key(tenant)}) as http:
             yield http
 
     async def value(self, statement: str, *parameters: Any) -> Any:
-        """One value, asked as the database's superuser."""
+        """Query one value as superuser."""
         connection = await asyncpg.connect(self.url)
         try:
             return await connection.fetchval(statement, *parameters)
@@ -49,10 +49,10 @@ class Program(msgspec.Struct):
             await connection.close()
 
     async def count(self, table: str, condition: str = "true") -> int:
-        """How many rows there are, of all tenants."""
+        """Count rows of all tenants."""
         return int(await self.value(f"select count(*) from {table} where {condition}"))
 
     async def counts(self, *tables: str) -> list[int]:
-        """How many rows each of ``tables`` has at one moment, of all tenants."""
+        """Count rows of all tenants in each of ``tables``, in one snapshot."""
         parts = ", ".join(f"(select count(*) from {table})" for table in tables)
         return list(await self.value(f"select array[{parts}]"))

@@ -1,4 +1,4 @@
-"""The whole program in this process: the House on a real database, asked as the server would ask it."""
+"""The whole application in this process, on a real database."""
 
 import os
 from collections.abc import AsyncIterator
@@ -21,53 +21,53 @@ from app.server.lifespan import Lifespan
 
 PEPPER = "0123456789abcdef" * 2
 API = "/api/v1"
-NOWHERE = "postgresql://nobody@/nothing?host=/nowhere"
+NOWHERE = "postgresql://unknown@/nothing?host=/nowhere"
 """A database that cannot be reached."""
-PATIENCE = 10.0
-"""A machine that is busy with other tests is no lost database."""
+PROBE_TIMEOUT = 10.0
+"""Long, because a machine that is busy with other tests must not count as a lost database."""
 
 
 class Service(msgspec.Struct):
-    """The services and a client of its whole stack."""
+    """The services of an application and a client of all its layers."""
 
     services: AppServices
     client: httpx.AsyncClient
 
     async def get(self, path: str, key: str = "") -> httpx.Response:
-        """The answer to GET ``path`` below the base path."""
+        """GET ``path`` below the base path."""
         return await self.client.get(API + path, headers={"x-api-key": key} if key else {})
 
     async def key(self, tenant: str, *scopes: str) -> str:
-        """A new key of ``tenant``, with all scopes unless some are named."""
+        """Create a key of ``tenant``; it has all scopes by default."""
         _, key = await self.services.auth.keys.create_key("test", tenant=tenant, scopes=frozenset(scopes) or SCOPES)
         return key.reveal()
 
 
 def built(url: str, **settings: str) -> AppServices:
-    """The services as ``serve`` builds it, not yet open."""
+    """Build the services as ``serve`` does, without opening them."""
     chosen = {"DATABASE_URL": url, "AGENT_KEY_PEPPER": PEPPER, "AGENT_DRAIN_SECONDS": "0", **settings}
     return build(load(chosen, dotenv=Path(os.devnull)))
 
 
 def client_of(services: AppServices) -> httpx.AsyncClient:
-    """A client that talks to the layers of ``services`` without a network."""
+    """Return a client of the application, without a network."""
     app: Any = layers(services)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
 @asynccontextmanager
-async def serving(url: str, *, deadline: float = PATIENCE, **settings: str) -> AsyncIterator[Service]:
-    """Open services on the database at ``url``, which counts as lost when it says nothing for ``deadline`` seconds."""
+async def serving(url: str, *, probe_timeout: float = PROBE_TIMEOUT, **settings: str) -> AsyncIterator[Service]:
+    """Open services on ``url``; a probe of the database times out after ``probe_timeout`` seconds."""
     services = built(url, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database_probe, "DEADLINE", deadline)
+        patch.setattr(database_probe, "PROBE_TIMEOUT", probe_timeout)
         async with opened(services) as service:
             yield service
 
 
 @asynccontextmanager
 async def opened(services: AppServices) -> AsyncIterator[Service]:
-    """``services`` open, and a client of it."""
+    """Open ``services`` and a client of them."""
     lifespan = Lifespan(services)
     await lifespan.open()
     await services.health.probe.refresh()
@@ -80,7 +80,7 @@ async def opened(services: AppServices) -> AsyncIterator[Service]:
 
 
 def undeclared(services: AppServices) -> list[str]:
-    """What was counted under values that the labels do not declare, on which rules would be silent."""
+    """Return counts with undeclared label values, which alert rules would miss."""
     return [
         f"{part.name}: {label} {value!r}"
         for part in services.telemetry.meters.instruments()

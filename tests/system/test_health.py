@@ -33,7 +33,7 @@ async def test_health_shows_every_dependency(service: Service) -> None:
     assert health["checks"]["llm"]["status"] == "healthy"
 
 
-async def test_details_need_a_key_that_may_see_them(database_url: str) -> None:
+async def test_health_details_need_a_key_with_the_scope_monitor(database_url: str) -> None:
     async with serving(database_url, AGENT_AUTH="api_key") as service:
         bare = {"status": "healthy"}
         assert (await service.get("/health")).json() == bare
@@ -42,7 +42,7 @@ async def test_details_need_a_key_that_may_see_them(database_url: str) -> None:
         assert "checks" in (await service.get("/health", await service.key("someone", MONITOR))).json()
 
 
-async def test_the_probes_have_short_names_and_nothing_is_kept(service: Service) -> None:
+async def test_the_probes_have_short_paths_and_are_not_cached(service: Service) -> None:
     for path, status in (("/healthz", "healthy"), ("/readyz", "ready"), ("/livez", "alive")):
         answer = await service.client.get(path)
         assert (answer.status_code, answer.json()["status"]) == (200, status)
@@ -60,7 +60,7 @@ async def test_ok_and_info_are_what_langgraph_clients_read(service: Service) -> 
     assert info["langgraph_py_version"] is None
 
 
-async def test_metrics_are_text_in_the_format_that_is_asked_for(service: Service) -> None:
+async def test_metrics_are_text_in_the_requested_format(service: Service) -> None:
     plain = await service.client.get("/metrics")
     assert plain.status_code == 200
     # Prometheus 3 refuses a page whose type has a parameter twice
@@ -92,8 +92,8 @@ async def test_a_process_that_has_not_started_is_alive_and_not_ready() -> None:
 
 
 async def test_a_failing_provider_degrades_and_leaves_the_process_ready(database_url: str) -> None:
-    nobody = "http://127.0.0.1:9/v1"
-    async with serving(database_url, AGENT_AUTH="none", OPENAI_BASE_URL=nobody) as service:
+    unreachable = "http://127.0.0.1:9/v1"
+    async with serving(database_url, AGENT_AUTH="none", OPENAI_BASE_URL=unreachable) as service:
         service.services.agents.models.model("openai:some-model")
         await service.services.agents.models.probe()
         answer = await service.get("/health")

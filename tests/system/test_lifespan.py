@@ -66,4 +66,4 @@ async def test_a_start_that_fails_half_way_closes_what_had_started(database_url:
     assert len(recorder.entered) == position
     assert recorder.exited == recorder.entered[::-1]
     assert services.health.readiness.phase == "starting"
-    assert asyncio.all_tasks() == tasks, "nothing goes on in the background"
+    assert asyncio.all_tasks() == tasks, "no background task is left"

@@ -1,4 +1,4 @@
-"""Life is evidence of motion: a worker whose essential tasks cannot go on says so, unless the database is away."""
+"""Liveness: a worker with a stuck essential task reports it, unless the database is unavailable."""
 
 import asyncio
 import gc
@@ -47,7 +47,7 @@ ESSENTIAL = {
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Failures count from the first second on."""
+    """Count failures at once."""
     monkeypatch.setattr(module, "FAILING_SECONDS", 1.0)
 
 
@@ -57,7 +57,7 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_every_kept_task_of_a_process_is_known_and_the_essential_ones_are_these(fresh_database_url: str) -> None:
+async def test_every_long_running_task_is_supervised_and_the_essential_ones_are_listed(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         supervision = service.services.health.watchdog
         assert set(supervision.names(essential=True)) >= ESSENTIAL
@@ -66,11 +66,11 @@ async def test_every_kept_task_of_a_process_is_known_and_the_essential_ones_are_
         kept = {kept.name for owner in owners for kept in owner._supervised if owner._supervision is supervision}
         assert kept == known
         outside = {kept.name for owner in owners for kept in owner._supervised if owner._supervision is None}
-        assert outside == set(), "made after the process was built: nobody watches it"
+        assert outside == set(), "created after start-up, so not supervised"
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_a_process_that_cannot_go_on_while_the_database_works_is_not_live(fresh_database_url: str) -> None:
+async def test_a_process_that_is_stuck_while_the_database_works_is_not_live(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         given_up: list[str] = []
         service.services.health.watchdog.on_give_up = given_up.append
@@ -89,8 +89,8 @@ async def test_a_process_that_cannot_go_on_while_the_database_works_is_not_live(
 
 
 @pytest.mark.timeout(120)
-async def test_a_worker_that_cannot_go_on_is_replaced_by_its_parent(fresh_database_url: str, tmp_path: Path) -> None:
-    """It loses the right to run anything for some time: a new process gets it back with the right."""
+async def test_a_stuck_worker_is_replaced_by_its_parent(fresh_database_url: str, tmp_path: Path) -> None:
+    """It may not start tasks for some time; its successor may."""
     server = await asyncio.to_thread(Served(fresh_database_url, tmp_path, AGENT_DRAIN_SECONDS="0").wait_until_ready)
     try:
         before = children_of(server.process.pid)
@@ -111,10 +111,10 @@ async def test_a_worker_that_cannot_go_on_is_replaced_by_its_parent(fresh_databa
         await asyncio.to_thread(server.stop)
 
 
-async def test_a_full_disk_is_named_and_is_no_reason_to_end(
+async def test_a_full_disk_is_reported_and_does_not_stop_the_process(
     fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database raises what it raises when its disk is full (53100), for every new run and every try to write."""
+    """The database raises the error of a full disk (53100) for every write."""
     fail = """create function full_disk() returns trigger language plpgsql as
       $$ begin raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$"""
     triggers = [

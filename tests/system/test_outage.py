@@ -1,4 +1,4 @@
-"""A real PostgreSQL that stops, hangs and comes back: health follows, life does not depend on it."""
+"""A real PostgreSQL that stops, hangs and comes back: health follows, liveness does not depend on it."""
 
 import asyncio
 import contextlib
@@ -11,21 +11,21 @@ from sqlalchemy import QueuePool
 
 from app.base.errors import Unavailable
 from app.base.ids import new_id
-from app.features.system.database_probe import DEADLINE
+from app.features.system.database_probe import PROBE_TIMEOUT
 from app.infra.db import migrations
 from tests.outages import Server
 from tests.system.services import Service, serving
 
 NOTICED_SECONDS = 5.0
-"""How soon an outage must show."""
+"""Time within which an outage must be reported."""
 
 BACK_SECONDS = 5.0
-"""How soon its end should show."""
+"""Time within which its end should be reported."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own."""
+    """A PostgreSQL server for one test."""
     server = Server(tmp_path, {"fsync": "off"})
     server.begin()
     try:
@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 async def service(server: Server) -> AsyncIterator[Service]:
-    async with serving(server.url, AGENT_AUTH="none", deadline=DEADLINE) as service:
+    async with serving(server.url, AGENT_AUTH="none", probe_timeout=PROBE_TIMEOUT) as service:
         yield service
         await asyncio.to_thread(server.thaw)
 
@@ -76,21 +76,21 @@ async def expect_recovery(service: Service) -> None:
     assert (health.status_code, health.json()["status"]) == (200, "healthy")
 
 
-async def test_a_stopped_database_is_noticed_and_its_return_too(server: Server, service: Service) -> None:
+async def test_a_stopped_database_and_its_return_are_noticed(server: Server, service: Service) -> None:
     await asyncio.to_thread(server.stop)
     await expect_outage(service)
     await asyncio.to_thread(server.begin)
     await expect_recovery(service)
 
 
-async def test_a_database_that_answers_nothing_is_noticed_and_its_return_too(server: Server, service: Service) -> None:
+async def test_a_hanging_database_and_its_return_are_noticed(server: Server, service: Service) -> None:
     server.freeze()
     await expect_outage(service)
     server.thaw()
     await expect_recovery(service)
 
 
-async def test_a_key_is_not_let_in_by_a_database_that_answers_nothing(server: Server, service: Service) -> None:
+async def test_a_key_is_not_accepted_while_the_database_hangs(server: Server, service: Service) -> None:
     key = await service.key("default")
     server.freeze()
     began = time.monotonic()
@@ -116,7 +116,7 @@ async def test_requests_that_take_every_connection_do_not_make_the_process_unrea
         while pool.checkedout() < pool.size():
             await held.enter_async_context(
                 service.services.persistence.database.reading(new_id())
-            )  # one tenant gets a part of them
+            )  # one tenant may use a part of them
         before = service.services.health.probe.database_state
         await service.services.health.probe.refresh()
         assert service.services.health.probe.database_state.observed_at > before.observed_at

@@ -1,4 +1,4 @@
-"""The prober: fresh news whatever happens, and what else it has to call."""
+"""The database probe: fresh results in every case, and its other probes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.features.system import database_probe as module
-from app.features.system.database_probe import DEADLINE, EVERY, DatabaseProbe
+from app.features.system.database_probe import PROBE_INTERVAL, PROBE_TIMEOUT, DatabaseProbe
 from app.features.system.readiness import Readiness
 from app.infra.db.engine import Database
 from tests.system.services import NOWHERE
@@ -26,12 +26,12 @@ async def until(condition: asyncio.Event) -> None:
         await condition.wait()
 
 
-async def test_news_is_at_most_a_second_old() -> None:
-    assert EVERY + DEADLINE <= 1.0
+async def test_a_probe_result_is_at_most_a_second_old() -> None:
+    assert PROBE_INTERVAL + PROBE_TIMEOUT <= 1.0
 
 
-async def test_it_looks_again_and_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVERY", 0.001)
+async def test_the_database_is_probed_repeatedly(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.001)
     readiness = Readiness()
     readiness.ready()
     prober = DatabaseProbe(database, readiness)
@@ -59,8 +59,8 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(database: Database) ->
     assert logged[0]["error"] == "Unavailable"
 
 
-async def test_others_are_called_on_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVERY_OTHER", 0.001)
+async def test_other_probes_are_called_independently(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OTHER_INTERVAL", 0.001)
     twice, hanging = asyncio.Event(), asyncio.Event()
     calls = 0
 

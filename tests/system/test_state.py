@@ -1,19 +1,19 @@
-"""Readiness: what the lifespan and the prober say, and what silence means."""
+"""Readiness: reports of the lifespan and the database probe, and stale reports."""
 
 from app.features.system.readiness import STALE_SECONDS, Readiness
 
 
-def test_a_process_is_ready_once_it_has_started_and_the_database_was_seen() -> None:
+def test_a_process_is_ready_once_it_has_started_and_the_database_was_checked() -> None:
     readiness = Readiness()
     assert readiness.obstacle == "starting"
     readiness.ready()
-    assert readiness.obstacle == "the database has not been looked at yet"
+    assert readiness.obstacle == "the database has not been checked yet"
     readiness.report("")
     assert readiness.obstacle == ""
     assert readiness.phase == "ready"
 
 
-def test_good_news_before_the_start_is_done_does_not_make_it_ready() -> None:
+def test_a_good_probe_before_the_end_of_start_up_does_not_make_it_ready() -> None:
     readiness = Readiness()
     readiness.report("")
     assert readiness.obstacle == "starting"
@@ -39,7 +39,7 @@ def test_a_draining_process_never_becomes_ready_again() -> None:
     assert readiness.obstacle == "draining"
 
 
-def test_without_news_the_database_counts_as_away() -> None:
+def test_a_stale_probe_counts_as_an_outage() -> None:
     moment = 0.0
     readiness = Readiness(lambda: moment)
     readiness.ready()
@@ -47,6 +47,6 @@ def test_without_news_the_database_counts_as_away() -> None:
     moment = STALE_SECONDS
     assert readiness.obstacle == ""
     moment += 0.1
-    assert readiness.obstacle == "nobody looks at the database any more"
+    assert readiness.obstacle == "the database probe is stuck"
     readiness.report("")
     assert readiness.obstacle == ""

@@ -1,4 +1,4 @@
-"""Health of a real server while what it needs fails, and while it has as much to do as it can."""
+"""Health of a real server while dependencies fail and under full load."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ async def test_a_fallback_in_use_degrades(database_url: str, settings: Any, prov
         assert llm["vendors"]["anthropic"]["status"] == "healthy"
 
 
-async def test_probes_ask_no_provider_for_anything_that_is_paid(
+async def test_probes_send_no_paid_requests_to_providers(
     database_url: str, settings: Any, provider: FakeProvider
 ) -> None:
     async with serving(database_url, **settings) as service:
@@ -90,7 +90,7 @@ async def test_probes_ask_no_provider_for_anything_that_is_paid(
                 await service.get(path)
         await service.services.agents.models.probe()
         assert {asked.path for asked in provider.requests} <= {"/v1/models"}
-        assert len(provider.requests) <= 2, "one look at a vendor a minute"
+        assert len(provider.requests) <= 2, "one probe of a vendor per minute"
 
 
 async def test_probes_are_answered_at_the_stream_limit_and_only_new_streams_are_refused(
@@ -118,7 +118,7 @@ async def server(server_url: str, tmp_path: Path) -> AsyncIterator[Served]:
 
 @pytest.mark.timeout(150)
 async def test_probes_are_answered_while_the_server_is_as_busy_as_it_can_be(server: Served) -> None:
-    """Sixty-four clients without a pause: a probe has the five seconds that the image's health check allows."""
+    """64 busy clients: a probe has the five seconds of the image's health check."""
     over = asyncio.Event()
     done = 0
 

@@ -1,4 +1,4 @@
-"""What a client may ask of states is bounded: the bytes of an answer, and what a search compares."""
+"""Bounds of thread reads: bytes of a response, and comparisons of a search by values."""
 
 import time
 from collections.abc import AsyncIterator
@@ -17,12 +17,12 @@ from app.infra.db.engine import Database
 from app.security.access.structs import Principal
 from tests.runs.engine import TENANT, Agents, SteeredAgent, echo
 
-WHO = Principal(TENANT)
+PRINCIPAL = Principal(TENANT)
 LARGE = MAX_ANSWER_BYTES // 3
 
 
 class PlainAgent(SteeredAgent):
-    """Takes any values as they are."""
+    """Accepts any values unchanged."""
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
         return dict(value)
@@ -39,11 +39,11 @@ async def threads(fresh_database_url: str) -> AsyncIterator[ThreadService]:
 
 
 async def thread_with(threads: ThreadService, *states: dict[str, Any]) -> UUID:
-    """A new thread on which ``states`` are written one after the other."""
-    made = await threads.create(WHO, ThreadCreate(metadata={"graph_id": "agent"}))
+    """Create a thread and write ``states`` to it in order."""
+    made = await threads.create(PRINCIPAL, ThreadCreate(metadata={"graph_id": "agent"}))
     assert not isinstance(made, msgspec.Raw)
     for values in states:
-        await threads.update_state(WHO, made.thread_id, StateUpdate(values=values, as_node="agent"))
+        await threads.update_state(PRINCIPAL, made.thread_id, StateUpdate(values=values, as_node="agent"))
     return made.thread_id
 
 
@@ -54,7 +54,7 @@ async def test_a_history_of_large_states_comes_in_pages_without_gap_or_repeat(th
     pages = 0
     while True:
         query = HistoryQuery(limit=1000, before=None if before is None else str(before))
-        states, before = await threads.history(WHO, thread_id, query)
+        states, before = await threads.history(PRINCIPAL, thread_id, query)
         assert 0 < sum(len(state.values) for state in states) <= MAX_ANSWER_BYTES
         seen += [state.metadata["step"] for state in states if state.metadata and "step" in state.metadata]
         pages += 1
@@ -67,17 +67,17 @@ async def test_a_history_of_large_states_comes_in_pages_without_gap_or_repeat(th
 
 async def test_one_state_larger_than_an_answer_is_answered_alone(threads: ThreadService) -> None:
     thread_id = await thread_with(threads, {"a": "small"}, {"a": "x" * (MAX_ANSWER_BYTES + 1)})
-    states, before = await threads.history(WHO, thread_id, HistoryQuery(limit=10))
+    states, before = await threads.history(PRINCIPAL, thread_id, HistoryQuery(limit=10))
     assert [len(state.values) > MAX_ANSWER_BYTES for state in states] == [True]
-    rest, _ = await threads.history(WHO, thread_id, HistoryQuery(limit=10, before=str(before)))
+    rest, _ = await threads.history(PRINCIPAL, thread_id, HistoryQuery(limit=10, before=str(before)))
     assert msgspec.json.decode(rest[0].values)["a"] == "small"
 
 
-async def test_a_page_of_threads_with_large_values_is_cut_and_goes_on(threads: ThreadService) -> None:
+async def test_a_page_of_threads_with_large_values_is_cut_and_continues(threads: ThreadService) -> None:
     made = {await thread_with(threads, {"text": "x" * LARGE}) for _ in range(5)}
     seen: set[UUID] = set()
     while len(seen) < 5:
-        found, total = await threads.search(WHO, ThreadSearch(limit=1000, offset=len(seen)))
+        found, total = await threads.search(PRINCIPAL, ThreadSearch(limit=1000, offset=len(seen)))
         assert total == 5
         assert 0 < len(found) < 4
         seen |= {thread.thread_id for thread in found}
@@ -90,10 +90,10 @@ async def test_a_search_by_values_finds_what_contains_them(threads: ThreadServic
     deep = {"n": {"deep": {"k": True}}}
     sought: list[dict[str, Any]] = [{"list": ["x"]}, {"list": [{"a": 1}, [3]]}, deep, {"list": []}]
     for values in sought:
-        found, _ = await threads.search(WHO, ThreadSearch(values=values))
+        found, _ = await threads.search(PRINCIPAL, ThreadSearch(values=values))
         assert wanted in {thread.thread_id for thread in found}
-    assert await threads.count(WHO, ThreadSearch(values=deep)) == 1
-    assert await threads.count(WHO, ThreadSearch(values={"missing": 1})) == 0
+    assert await threads.count(PRINCIPAL, ThreadSearch(values=deep)) == 1
+    assert await threads.count(PRINCIPAL, ThreadSearch(values={"missing": 1})) == 0
 
 
 def test_lists_of_plain_values_are_compared_in_linear_time() -> None:
@@ -103,7 +103,7 @@ def test_lists_of_plain_values_are_compared_in_linear_time() -> None:
     assert time.thread_time() - began < 1.0
 
 
-def test_comparing_stops_where_it_would_take_too_long() -> None:
+def test_a_comparison_stops_at_its_budget() -> None:
     value = [{"a": n} for n in range(5_000)]
     began = time.thread_time()
     with pytest.raises(Invalid, match="narrow the search"):
@@ -112,8 +112,8 @@ def test_comparing_stops_where_it_would_take_too_long() -> None:
     assert MAX_COMPARISONS < 5_000 * 5_000
 
 
-async def test_a_search_looks_into_a_bounded_number_of_bytes(threads: ThreadService) -> None:
+async def test_a_search_compares_a_bounded_number_of_bytes(threads: ThreadService) -> None:
     for _ in range(5):
         await thread_with(threads, {"text": "x" * MAX_ANSWER_BYTES})
     with pytest.raises(Invalid, match="narrow the search"):
-        await threads.search(WHO, ThreadSearch(values={"text": "y"}))
+        await threads.search(PRINCIPAL, ThreadSearch(values={"text": "y"}))

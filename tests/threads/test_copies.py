@@ -1,4 +1,4 @@
-"""A copy is made inside the database: as many statements for a long thread as for a short one."""
+"""Threads are copied inside the database, in a constant number of statements."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -15,7 +15,7 @@ from tests.runs.engine import TENANT, Agents
 from tests.statements import sent_by
 
 LONG = 10_000
-WHO = Principal(TENANT)
+PRINCIPAL = Principal(TENANT)
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ async def threads(fresh_database_url: str) -> AsyncIterator[ThreadService]:
 
 
 async def copied(threads: ThreadService, url: str, checkpoints: int) -> tuple[UUID, list[str]]:
-    """A copy of a thread with so many checkpoints, and the statements that it took."""
-    thread = await threads.create(WHO, ThreadCreate())
+    """Copy a thread with ``checkpoints`` checkpoints; return the copy and the statements."""
+    thread = await threads.create(PRINCIPAL, ThreadCreate())
     assert not isinstance(thread, msgspec.Raw)
     await grown(url, str(thread.thread_id), checkpoints)
     async with sent_by(threads._database) as statements:
-        copy = await threads.copy(WHO, thread.thread_id, None)
+        copy = await threads.copy(PRINCIPAL, thread.thread_id, None)
     assert not isinstance(copy, msgspec.Raw)
     assert len(msgspec.json.decode(copy.values)["messages"]) == checkpoints
     return copy.thread_id, [statement for statement in statements.of(APP_ROLE) if "pg_catalog" not in statement]
@@ -47,7 +47,7 @@ async def test_a_copy_of_ten_thousand_checkpoints_takes_no_more_statements_than_
     _, few = await copied(threads, fresh_database_url, 3)
     copy_id, many = await copied(threads, fresh_database_url, LONG)
     assert many == few
-    assert len(many) <= 7  # the tenant, the lock, threads, checkpoints, items, questions, and what is shown
-    (newest, _, before), _ = await threads.history(WHO, copy_id, HistoryQuery(limit=3))
+    assert len(many) <= 7  # the tenant, the lock, threads, checkpoints, items, questions, and the response
+    (newest, _, before), _ = await threads.history(PRINCIPAL, copy_id, HistoryQuery(limit=3))
     assert (newest.metadata or {})["step"] == LONG - 2
     assert before.parent_checkpoint_id == UUID(int=LONG - 3)

@@ -1,4 +1,4 @@
-"""An id that another tenant has is a new id, for threads and assistants alike."""
+"""An id of another tenant is free, for threads and assistants."""
 
 import uuid
 
@@ -20,7 +20,7 @@ async def test_an_id_of_another_tenant_behaves_as_a_new_one(database_url: str, k
 
         assert (await make(taken, theirs))[0] == 200
         assert await make(taken, ours) == await make(fresh, ours)
-        assert (await make(taken, ours))[0] == 409, "now it is their own"
+        assert (await make(taken, ours))[0] == 409, "the id is taken in their own tenant now"
         assert (await make(taken, ours, if_exists="do_nothing"))[0] == 200
         run = {"assistant_id": "echo", "input": {"messages": []}, "if_not_exists": "create"}
         if kind == "thread":

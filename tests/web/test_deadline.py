@@ -41,7 +41,7 @@ async def test_a_wait_and_a_stream_may_take_longer(database_url: str, tmp_path: 
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "agents.toml").write_text("[agents.slow]\nfunction = './slow.py:slow'\n")
     settings = {"AGENT_REQUEST_SECONDS": "1", "AGENT_CONFIG": str(tmp_path / "agents.toml"), "AGENT_AUTH": "none"}
-    async with serving(database_url, deadline=10, **settings) as service:
+    async with serving(database_url, probe_timeout=10, **settings) as service:
         body = {"assistant_id": "slow", "input": {"messages": [{"role": "user", "content": "x"}]}}
         answer = await service.client.post(API + path, json=body)
     assert (answer.status_code, "done" in answer.text) == (200, True)

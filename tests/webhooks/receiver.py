@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine, and servers (in this process) that call it."""
+"""A local receiver of webhooks."""
 
 import asyncio
 import contextlib
@@ -10,18 +10,18 @@ from aiohttp import web
 
 
 class Call(msgspec.Struct):
-    """One call that came in."""
+    """A received call."""
 
     headers: dict[str, str]
     body: bytes
 
     def read(self) -> Any:
-        """The body, decoded."""
+        """Return the decoded body."""
         return msgspec.json.decode(self.body)
 
 
 class Receiver:
-    """Keeps what it is told and answers with the statuses of ``plan`` in turn, then with 200."""
+    """Records calls and answers with the statuses of ``plan`` in turn, then with 200."""
 
     def __init__(self, *plan: int) -> None:
         self.calls: list[Call] = []
@@ -63,7 +63,7 @@ class Receiver:
         return web.Response(status=307, headers={"Location": "/hook"})
 
     async def until(self, count: int) -> list[Call]:
-        """The calls, once there are ``count``."""
+        """Wait for ``count`` calls and return them."""
         async with asyncio.timeout(20), self._came:
             await self._came.wait_for(lambda: len(self.calls) >= count)
         return self.calls
@@ -71,13 +71,13 @@ class Receiver:
 
 @contextlib.asynccontextmanager
 async def receiving(*plan: int) -> AsyncIterator[Receiver]:
-    """A receiver that listens."""
+    """Run a receiver."""
     async with Receiver(*plan) as receiver:
         yield receiver
 
 
-async def comes_true(condition: Callable[[], Any]) -> Any:
-    """What the coroutine function ``condition`` gives, once that is something."""
+async def eventually(condition: Callable[[], Any]) -> Any:
+    """Poll ``condition`` until its result is truthy and return it."""
     async with asyncio.timeout(20):
         while not (found := await condition()):  # noqa: ASYNC110  what it asks about is in the database
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What a look at the outbox reads while the backlog of one tenant is long."""
+"""Cost of claiming a delivery while one tenant has a long backlog."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.features.webhooks.queries import NEXT, TAKE
+from app.features.webhooks.queries import CLAIM_DUE, NEXT_DUE
 
 LONG, SHORT = UUID(int=1), UUID(int=2)
 BACKLOG = 20_000
@@ -29,19 +29,19 @@ async def test_a_long_backlog_of_one_tenant_is_not_read_for_the_webhooks_of_othe
         await connection.execute("analyze webhook_deliveries")
         full: Any
         for full in (([], [LONG], [], []), ([], [], [LONG], ["busy"]), (["busy"], [], [], [])):
-            assert await rows_read(connection, TAKE, 60.0, *full) < 5000
-            taken = await connection.fetchrow(TAKE, 60.0, *full)
+            assert await rows_read(connection, CLAIM_DUE, 60.0, *full) < 5000
+            taken = await connection.fetchrow(CLAIM_DUE, 60.0, *full)
             assert (taken["tenant_id"], taken["host"], taken["attempts"]) == (SHORT, "idle", 1)
-        assert await connection.fetchrow(TAKE, 60.0, [], [LONG], [], []) is None, "each is taken once"
-        first = await connection.fetchrow(TAKE, 60.0, *FREE)
+        assert await connection.fetchrow(CLAIM_DUE, 60.0, [], [LONG], [], []) is None, "each is claimed once"
+        first = await connection.fetchrow(CLAIM_DUE, 60.0, *FREE)
         assert first["tenant_id"] == LONG
-        assert await rows_read(connection, NEXT) < 10
+        assert await rows_read(connection, NEXT_DUE) < 10
     finally:
         await connection.close()
 
 
 async def rows_read(connection: asyncpg.Connection, statement: str, *parameters: Any) -> float:
-    """The rows that the scans of ``statement`` read; what it changes is taken back."""
+    """Return the rows that the scans of ``statement`` read; its changes are rolled back."""
     transaction = connection.transaction()
     await transaction.start()
     try:

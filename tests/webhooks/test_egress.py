@@ -1,4 +1,4 @@
-"""What users name is called only where it is public or allowed, and gives no more than it may."""
+"""Egress: only public or allowed addresses are called, and responses are bounded."""
 
 import asyncio
 import socket
@@ -82,7 +82,7 @@ PUBLIC = [
 
 
 class Names(AbstractResolver):
-    """Resolves every name to the addresses given, one answer a call."""
+    """A resolver that returns the given addresses, one result per call."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -120,7 +120,7 @@ def test_a_public_address_may_be_called(address: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "017700000001", "127.1", "0"])
-async def test_other_ways_to_write_an_address_are_seen_through(host: str) -> None:
+async def test_other_spellings_of_a_private_address_are_refused(host: str) -> None:
     with pytest.raises(ValueError, match="canonical"):
         check_url(f"http://{host}:9/", AddressAllowlist())
     with pytest.raises((OSError, aiohttp.ClientError)) as caught:
@@ -128,7 +128,7 @@ async def test_other_ways_to_write_an_address_are_seen_through(host: str) -> Non
     assert refused(caught.value) or isinstance(caught.value, aiohttp.InvalidURL)
 
 
-async def test_a_name_that_resolves_to_something_else_the_next_time_is_refused_then() -> None:
+async def test_a_name_that_later_resolves_to_a_private_address_is_refused() -> None:
     async with receiving() as receiver:
         egress = EgressClient(AddressAllowlist(["127.0.0.0/8"]), resolver=Names("127.0.0.1", "10.0.0.1"))
         url = f"http://innocent.example:{receiver.port}/hook"
@@ -139,32 +139,32 @@ async def test_a_name_that_resolves_to_something_else_the_next_time_is_refused_t
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_the_receiver_hears_its_name_though_the_address_is_dialled(scheme: str) -> None:
+async def test_the_receiver_gets_its_host_name_although_the_address_is_dialled(scheme: str) -> None:
     """In ``Host``, and in the first record of TLS (where the name is not encrypted)."""
-    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.set_result(await reader.read(4096))
+    async def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.set_result(await reader.read(4096))
         writer.close()
 
-    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    server = await asyncio.start_server(on_connect, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     egress = EgressClient(AddressAllowlist(["127.0.0.1"]), seconds=5.0, resolver=Names("127.0.0.1"))
     with pytest.raises((OSError, aiohttp.ClientError)):
         await egress.post(f"{scheme}://innocent.example:{port}/", b"", {})
-    first = await heard
+    first = await received
     assert (f"Host: innocent.example:{port}".encode() if scheme == "http" else b"innocent.example") in first
     server.close()
 
 
-async def test_a_redirect_is_an_answer_and_not_followed() -> None:
+async def test_a_redirect_is_not_followed() -> None:
     async with receiving() as receiver:
         url = f"http://127.0.0.1:{receiver.port}/away"
         assert (await EgressClient(AddressAllowlist(["127.0.0.1"])).post(url, b"", {})).status == 307
         assert receiver.calls == []
 
 
-async def test_no_more_than_so_much_of_an_answer_is_read_and_for_no_longer_than_so() -> None:
+async def test_a_response_is_read_within_a_size_and_a_time_limit() -> None:
     async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
         try:
@@ -198,11 +198,11 @@ async def test_no_more_than_so_much_of_an_answer_is_read_and_for_no_longer_than_
         ("ftp://example.org/", "http://"),
         ("/relative", "http://"),
         ("https://user:pass@example.org/", "user or a password"),
-        ("http://127.0.0.1/", "no public address"),
-        ("http://[::1]/", "no public address"),
+        ("http://127.0.0.1/", "not a public address"),
+        ("http://[::1]/", "not a public address"),
         ("http://localhost/", "this machine"),
         ("http://localhost./", "this machine"),
-        ("http://127.0.0.1./", "no public address"),
+        ("http://127.0.0.1./", "not a public address"),
         ("https://example.org:port/", "Port"),
         ("https://exa mple.org/", "printable"),
         ("https://example.org/" + "x" * 3000, "2048"),
@@ -218,7 +218,7 @@ async def test_a_url_that_cannot_be_called_is_refused_at_once(fresh_database_url
         assert answer.json()["errors"][0]["pointer"] == "/webhook"
 
 
-def test_what_is_allowed_is_a_host_an_address_or_a_network() -> None:
+def test_the_allowlist_takes_hosts_addresses_and_networks() -> None:
     allowed = AddressAllowlist(["Hooks.internal", "10.1.0.0/16", "", " 192.168.0.7 "])
     assert allowed.host("hooks.INTERNAL")
     allowed.check("10.1.2.3")

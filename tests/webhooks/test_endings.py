@@ -1,4 +1,4 @@
-"""However a run ends, and whatever dies or is deleted meanwhile, what becomes of its webhook is told."""
+"""Webhooks for every way in which a run ends, also after crashes and deletions."""
 
 import asyncio
 from pathlib import Path
@@ -10,13 +10,13 @@ import structlog
 from app.features.webhooks import dispatcher
 from tests.runs.engine import fetch
 from tests.system.services import API, serving
-from tests.webhooks.receiver import Receiver, comes_true, receiving
+from tests.webhooks.receiver import Receiver, eventually, receiving
 from tests.webhooks.test_delivery import HERE, begin, deliveries
 
 AGENTS = {**HERE, "AGENT_CONFIG": str(Path(__file__).parent / "agents" / "agents.toml")}
 
 
-async def told(receiver: Receiver) -> dict[str, Any]:
+async def received(receiver: Receiver) -> dict[str, Any]:
     (call,) = await receiver.until(1)
     body: dict[str, Any] = call.read()
     return body
@@ -30,12 +30,12 @@ def at(run: dict[str, Any]) -> str:
     "agent, status, error",
     [("fails", "error", "RuntimeError"), ("late", "timeout", "RunTimeout"), ("asks", "interrupted", None)],
 )
-async def test_the_receiver_is_told_how_a_run_ended_by_itself(
+async def test_the_webhook_reports_how_a_run_ended(
     fresh_database_url: str, agent: str, status: str, error: str | None
 ) -> None:
     async with receiving() as receiver, serving(fresh_database_url, **AGENTS) as service:
         run = await begin(service, receiver.url, assistant_id=agent)
-        body = await told(receiver)
+        body = await received(receiver)
         shown = (await service.client.get(at(run))).json()
     assert (body["run_id"], body["status"], shown["status"]) == (run["run_id"], status, status)
     assert ("error" in body) == (error is not None)
@@ -45,7 +45,7 @@ async def test_the_receiver_is_told_how_a_run_ended_by_itself(
 
 
 @pytest.mark.parametrize("after_seconds", [0, 600])
-async def test_the_receiver_is_told_that_a_run_was_cancelled_before_or_while_it_worked(
+async def test_the_webhook_reports_a_run_cancelled_before_or_during_its_work(
     fresh_database_url: str, after_seconds: int
 ) -> None:
     async with receiving() as receiver, serving(fresh_database_url, **AGENTS) as service:
@@ -53,11 +53,11 @@ async def test_the_receiver_is_told_that_a_run_was_cancelled_before_or_while_it_
         shown = (await service.client.get(at(run))).json()
         assert shown["status"] == ("pending" if after_seconds else "running")
         await service.client.post(f"{at(run)}/cancel")
-        body = await told(receiver)
+        body = await received(receiver)
     assert (body["run_id"], body["status"]) == (run["run_id"], "interrupted")
 
 
-async def test_the_receiver_is_told_of_a_run_that_killed_every_process(fresh_database_url: str) -> None:
+async def test_the_webhook_reports_a_run_that_killed_every_process(fresh_database_url: str) -> None:
     async with receiving() as receiver, serving(fresh_database_url, AGENT_ROLE="api", **HERE) as api:
         run = await begin(api, receiver.url)
         await fetch(
@@ -66,11 +66,11 @@ async def test_the_receiver_is_told_of_a_run_that_killed_every_process(fresh_dat
             " lease_until = now() - interval '1 second'",
         )
         async with serving(fresh_database_url, **HERE):
-            body = await told(receiver)
+            body = await received(receiver)
     assert (body["run_id"], body["status"], body["error"]["error"]) == (run["run_id"], "error", "PoisonError")
 
 
-async def test_a_call_that_died_with_its_process_is_made_again_with_the_same_body(
+async def test_a_call_interrupted_by_a_crash_is_repeated_with_the_same_body(
     fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with receiving() as receiver:
@@ -83,28 +83,28 @@ async def test_a_call_that_died_with_its_process_is_made_again_with_the_same_bod
             assert (left["status"], left["attempts"]) == ("pending", 1)
             await fetch(
                 api.services.persistence.database, "update webhook_deliveries set due_at = now()"
-            )  # its lease is over
+            )  # expire its lease
             receiver.slow.set()
             async with serving(fresh_database_url, **HERE):
                 first_call, second_call = await receiver.until(2)
-                await comes_true(lambda: deliveries(api, "delivered"))
+                await eventually(lambda: deliveries(api, "delivered"))
     assert first_call.body == second_call.body
     assert first_call.headers["webhook-id"] == second_call.headers["webhook-id"]
 
 
-async def test_of_a_run_that_was_deleted_first_nobody_is_told_and_no_answer_is_made_up(fresh_database_url: str) -> None:
+async def test_the_webhook_of_a_deleted_run_is_not_called_and_has_no_answer(fresh_database_url: str) -> None:
     async with receiving() as receiver, serving(fresh_database_url, AGENT_ROLE="api", **HERE) as api:
         run = await begin(api, receiver.url, after_seconds=600)
         await api.client.post(f"{at(run)}/cancel")
         assert (await api.client.delete(at(run))).is_success
         async with serving(fresh_database_url, **HERE):
-            (dead,) = await comes_true(lambda: deliveries(api, "dead"))
+            (dead,) = await eventually(lambda: deliveries(api, "dead"))
     assert (dead["answer"], dead["attempts"]) == (None, 1)
     assert "deleted" in dead["problem"]
     assert receiver.calls == []
 
 
-async def test_a_call_that_cannot_even_be_made_backs_off_and_dies_like_any_other(
+async def test_a_call_that_cannot_be_made_backs_off_and_becomes_dead(
     fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> dict[str, Any]:
@@ -114,14 +114,12 @@ async def test_a_call_that_cannot_even_be_made_backs_off_and_dies_like_any_other
     monkeypatch.setattr(dispatcher, "GIVE_UP_SECONDS", 0.0)
     async with receiving() as receiver, serving(fresh_database_url, **HERE) as service:
         await begin(service, receiver.url)
-        (dead,) = await comes_true(lambda: deliveries(service, "dead"))
+        (dead,) = await eventually(lambda: deliveries(service, "dead"))
     assert dead["problem"] == "The call could not be made: LookupError."
 
 
 @pytest.mark.parametrize("secret, warned", [("", True), ("a secret", False)])
-async def test_production_warns_that_nobody_can_know_unsigned_calls(
-    fresh_database_url: str, secret: str, warned: bool
-) -> None:
+async def test_production_warns_about_unsigned_webhooks(fresh_database_url: str, secret: str, warned: bool) -> None:
     settings = {**HERE, "APP_ENV": "production", "AGENT_WEBHOOK_SECRET": secret}
     with structlog.testing.capture_logs() as lines:
         async with serving(fresh_database_url, **settings):

@@ -1,4 +1,4 @@
-"""Calls of webhooks are shared fairly between tenants, and receivers say when they want to be called again."""
+"""Fair sharing of webhook calls between tenants, and Retry-After of receivers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,26 +10,26 @@ from uuid import UUID
 import pytest
 
 from app.cli.dev import DEFAULTS
-from app.features.webhooks.dispatcher import AT_ONCE, AT_ONCE_A_TENANT_AND_HOST, AT_ONCE_SLOW, HostLoad
+from app.features.webhooks.dispatcher import MAX_CALLS, MAX_CALLS_PER_TENANT_AND_HOST, MAX_SLOW_CALLS, HostLoad
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.egress.client import seconds_of
 from tests.system.services import API, Service, serving
-from tests.webhooks.receiver import comes_true, receiving
+from tests.webhooks.receiver import eventually, receiving
 
 HERE: dict[str, Any] = {"AGENT_AUTH": "api_key", "AGENT_RATE_PER_MINUTE": "0", "AGENT_EGRESS_ALLOW": "127.0.0.0/8"}
 HOSTILE, INNOCENT = UUID(int=1), UUID(int=2)
 
 
 class Silence:
-    """A receiver that takes calls and never answers. ``open`` is how many."""
+    """A receiver that accepts connections and never answers; ``open`` counts them."""
 
     def __init__(self) -> None:
         self.open = 0
-        self._over = asyncio.Event()
+        self._released = asyncio.Event()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
-        await self._over.wait()
+        await self._released.wait()
         writer.close()
 
     async def __aenter__(self) -> Self:
@@ -38,7 +38,7 @@ class Silence:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._over.set()
+        self._released.set()
         self._server.close()
 
 
@@ -54,54 +54,54 @@ async def runs_with(service: Service, key: str, *webhooks: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-async def test_silent_receivers_of_one_tenant_keep_no_other_s_webhook_waiting(
+async def test_silent_receivers_of_one_tenant_do_not_delay_webhooks_of_others(
     fresh_database_url: str, silence: Silence
 ) -> None:
-    """Also where the other's receiver has the same host."""
+    """Also if both receivers have the same host."""
     async with receiving() as receiver, serving(fresh_database_url, **HERE) as service:
         service.services.engine.dispatcher._egress._seconds = 600
         hostile, innocent = await service.key("hostile"), await service.key("innocent")
-        await runs_with(service, hostile, *[f"http://127.0.0.1:{silence.port}/hook"] * (AT_ONCE * 2))
+        await runs_with(service, hostile, *[f"http://127.0.0.1:{silence.port}/hook"] * (MAX_CALLS * 2))
         async with asyncio.timeout(40):
-            while silence.open < AT_ONCE_A_TENANT_AND_HOST:  # noqa: ASYNC110
+            while silence.open < MAX_CALLS_PER_TENANT_AND_HOST:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await runs_with(service, innocent, receiver.url)
         await receiver.until(1)
-        assert silence.open == AT_ONCE_A_TENANT_AND_HOST, "all of its calls are still open"
+        assert silence.open == MAX_CALLS_PER_TENANT_AND_HOST, "all of its calls are still open"
 
 
-def test_a_tenant_alone_has_half_of_the_calls_and_each_more_tenant_less() -> None:
-    busy = HostLoad()
-    for number in range(AT_ONCE // 2):
-        assert HOSTILE not in busy.full()[1]
-        busy.begin(HOSTILE, f"host {number}")
-    assert busy.full()[1] == [HOSTILE]
-    busy.begin(INNOCENT, "host")
-    assert busy.full()[1] == [HOSTILE]
+def test_a_single_tenant_may_use_half_of_the_calls_and_more_tenants_less_each() -> None:
+    load = HostLoad()
+    for number in range(MAX_CALLS // 2):
+        assert HOSTILE not in load.full()[1]
+        load.begin(HOSTILE, f"host {number}")
+    assert load.full()[1] == [HOSTILE]
+    load.begin(INNOCENT, "host")
+    assert load.full()[1] == [HOSTILE]
 
 
-def test_no_tenant_fills_the_share_of_a_receiver_that_others_call_too() -> None:
-    busy = HostLoad()
-    for _ in range(AT_ONCE_A_TENANT_AND_HOST):
-        busy.begin(HOSTILE, "shared")
-    hosts, _, tenants, of = busy.full()
+def test_no_tenant_uses_up_the_calls_to_a_shared_receiver() -> None:
+    load = HostLoad()
+    for _ in range(MAX_CALLS_PER_TENANT_AND_HOST):
+        load.begin(HOSTILE, "shared")
+    hosts, _, tenants, of = load.full()
     assert (hosts, tenants, of) == ([], [HOSTILE], ["shared"])
 
 
-def test_hosts_that_did_not_answer_in_time_share_a_part_of_their_own() -> None:
+def test_slow_hosts_share_a_limit_of_their_own() -> None:
     now = [0.0]
-    busy = HostLoad(lambda: now[0])
-    for number in range(AT_ONCE_SLOW + 1):
-        busy.begin(UUID(int=number), f"slow {number}")
-        busy.end(UUID(int=number), f"slow {number}", late=True)
-    for number in range(AT_ONCE_SLOW):
-        assert busy.full()[0] == []
-        busy.begin(UUID(int=number), f"slow {number}")
-    assert len(busy.full()[0]) == AT_ONCE_SLOW + 1
-    busy.end(UUID(int=0), "slow 0", late=False)
-    assert "slow 0" not in busy._slow, "it has answered"
+    load = HostLoad(lambda: now[0])
+    for number in range(MAX_SLOW_CALLS + 1):
+        load.begin(UUID(int=number), f"slow {number}")
+        load.end(UUID(int=number), f"slow {number}", timed_out=True)
+    for number in range(MAX_SLOW_CALLS):
+        assert load.full()[0] == []
+        load.begin(UUID(int=number), f"slow {number}")
+    assert len(load.full()[0]) == MAX_SLOW_CALLS + 1
+    load.end(UUID(int=0), "slow 0", timed_out=False)
+    assert "slow 0" not in load._slow, "it has answered"
     now[0] += 1000
-    assert busy.full()[0] == []
+    assert load.full()[0] == []
 
 
 async def test_retry_after_of_a_receiver_is_honoured(fresh_database_url: str) -> None:
@@ -115,14 +115,14 @@ async def test_retry_after_of_a_receiver_is_honoured(fresh_database_url: str) ->
             (one,) = (await service.get("/webhooks/deliveries", key)).json()
             return one["answer"] and one
 
-        delivery = await comes_true(tried)
+        delivery = await eventually(tried)
         wait = datetime.fromisoformat(delivery["next_attempt_at"]) - datetime.now(UTC)
         assert (delivery["status"], delivery["answer"]) == ("pending", 429)
         assert timedelta(minutes=58) < wait <= timedelta(hours=1)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "1e9", "9" * 20, "٣"])
-def test_a_retry_after_that_says_nothing_is_none(text: str) -> None:
+def test_an_invalid_retry_after_is_ignored(text: str) -> None:
     assert seconds_of(text) is None
 
 
@@ -139,5 +139,5 @@ def test_a_developer_receives_webhooks_on_the_same_machine() -> None:
     allowed.check("127.0.0.1")
     allowed.check("::1")
     assert allowed.host("localhost")
-    with pytest.raises(OSError, match="no public address"):
+    with pytest.raises(OSError, match="not a public address"):
         allowed.check("10.0.0.1")

@@ -1,4 +1,4 @@
-"""Requests → people, by handlers of the operator's (``app.security.access.custom_auth_handlers``)."""
+"""Authenticate requests by the operator's handlers (``app.security.access.custom_auth_handlers``)."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,23 +31,23 @@ from app.security.access.structs import (
 from app.security.limits.structs import TenantLimits
 
 CACHE_TTL = 4.0
-"""How long the limits of a tenant count without being asked for again."""
+"""TTL of a tenant's limits, in seconds."""
 
 SDK = "langgraph_sdk"
-"""What handlers are written with; the extra ``auth`` installs it."""
+"""The package that handlers import; the extra ``auth`` installs it."""
 
-KEPT = (
+RETAINED_SCOPE_KEYS = (
     "type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "root_path", "query_string", "headers",
     "client", "server", "path_params", "path_template", "app", "route_handler",
 )  # fmt: skip
-"""What is kept of the scope of a request while its stream is open."""
+"""What is retained of a request's scope while its stream is open."""
 
 MAX_NAME_LENGTH = 100
 MAX_IDENTITY_LENGTH = 255
 
 
 class RawHeaders(dict[bytes, bytes]):
-    """The headers of a request: names and values are bytes, and names may be asked for as text too."""
+    """Headers of a request as bytes; lookups accept names as text too."""
 
     def __getitem__(self, name: Any) -> bytes:
         return super().__getitem__(_name(name))
@@ -65,10 +65,10 @@ def _name(name: Any) -> Any:
 
 
 class CustomAuth:
-    """Lets in whom the handlers know, as members of their tenant; API keys of this service count beside them.
+    """Authenticate users by handlers, as members of their tenant; API keys of this service are valid too.
 
-    ``tenant``: the member of a user that names its tenant (empty: all are the tenant ``default``). ``base`` is what
-    paths begin with that handlers are not told. ``keys``: who knows API keys, where they count.
+    ``tenant``: the user field that names the tenant (empty: all users belong to the tenant ``default``). ``base``: path
+    prefix that handlers do not see. ``keys``: authenticator of API keys, if they are accepted.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CustomAuth:
         self._limits: dict[Any, tuple[float, TenantLimits]] = {}
 
     async def admit(self, scope: Scope, receive: Receive, needed: str) -> tuple[Principal, Receive]:
-        """Who asks, and how the rest of the request is received now.
+        """Return the principal and the ``receive`` to read the rest of the request with.
 
         Raises ``Unauthenticated``, ``Refused``, ``Forbidden``, ``HandlerFailed``, ``Unavailable``.
         """
@@ -100,92 +100,92 @@ class CustomAuth:
         body = b""
         if ("body" in wanted or "request" in wanted) and has_whole_body(scope):
             body = await _whole(receive)
-            receive = _again(body, receive)
-        shown = await self._handlers.authenticate(_HandlerArguments(scope, body, self._base, needed))
-        return await self._principal(shown), receive
+            receive = _replay(body, receive)
+        user = await self._handlers.authenticate(_HandlerArguments(scope, body, self._base, needed))
+        return await self._principal(user), receive
 
     def own_key(self, scope: Scope) -> str:
-        """The API key of this service that came with a request, where such keys count; empty without one."""
+        """Return the API key of this service that a request carries; empty without one, or if keys are not accepted."""
         return _own_key(scope) if self._keys is not None else ""
 
     def readmission(self, scope: Scope) -> Callable[[], Awaitable[None]] | None:
-        """How to ask the handler again about a request that it has let in; None where it reads bodies, which are gone.
+        """Return a callable that authenticates an admitted request again; None if the handler reads request bodies.
 
-        What it gives raises as ``admit`` does, and ``Unauthenticated`` for another person than the first time.
+        The callable raises as ``admit`` does, and ``Unauthenticated`` if the handler returns another user.
         """
         wanted = self._handlers.wanted
         if ("body" in wanted or "request" in wanted) and has_whole_body(scope):
             return None
-        given: Any = scope
-        first: Principal = given["user"]
-        needed: str = given["route_handler"].opt["permission"]
-        kept: Any = {name: given[name] for name in KEPT if name in given} | {"state": {}}
+        full_scope: Any = scope
+        first: Principal = full_scope["user"]
+        needed: str = full_scope["route_handler"].opt["permission"]
+        retained: Any = {name: full_scope[name] for name in RETAINED_SCOPE_KEYS if name in full_scope} | {"state": {}}
 
-        async def again() -> None:
-            shown = await self._handlers.authenticate(_HandlerArguments(kept, b"", self._base, needed))
-            person = await self._principal(shown)
-            if (person.tenant_id, person.user_id) != (first.tenant_id, first.user_id):
-                raise Unauthenticated("The credential stands for another person now.")
+        async def readmit() -> None:
+            user = await self._handlers.authenticate(_HandlerArguments(retained, b"", self._base, needed))
+            principal = await self._principal(user)
+            if (principal.tenant_id, principal.user_id) != (first.tenant_id, first.user_id):
+                raise Unauthenticated("The credential belongs to another user now.")
 
-        return again
+        return readmit
 
-    async def _principal(self, shown: UserInfo) -> Principal:
-        identity = shown["identity"]
+    async def _principal(self, user: UserInfo) -> Principal:
+        identity = user["identity"]
         if not identity.isprintable() or len(identity) > MAX_IDENTITY_LENGTH:
             raise Unauthenticated(f"An identity must be 1 to {MAX_IDENTITY_LENGTH} printable characters.")
         name: Any = DEFAULT_TENANT_NAME
         if self._tenant:
-            name = shown.get(self._tenant)
+            name = user.get(self._tenant)
             if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
                 raise Forbidden(f"This user belongs to no tenant: its {self._tenant!r} names none.")
         tenant_id = tenant_id_of(name)
-        return self._bounded(tenant_id, shown, await self._limits_of(tenant_id))
+        return self._with_rules(tenant_id, user, await self._limits_of(tenant_id))
 
     def acting(self, caller: Caller) -> Principal:
-        """As ``app.security.access.structs.ActingUser``: a run that no person has begun reaches what its tenant has."""
+        """Implement ``app.security.access.structs.ActingUser``: a run without a user acts as its tenant."""
         if caller.user is None:
             return tenant_itself(caller)
-        return self._bounded(caller.tenant_id, caller.user, TenantLimits())
+        return self._with_rules(caller.tenant_id, caller.user, TenantLimits())
 
-    def _bounded(self, tenant_id: UUID, shown: UserInfo, limits: TenantLimits) -> Principal:
-        person = UserRules(self._handlers, shown, self._records)
-        person.principal = principal = Principal(
-            tenant_id, scopes=MEMBER, user_id=shown["identity"], limits=limits, rules=person
+    def _with_rules(self, tenant_id: UUID, user: UserInfo, limits: TenantLimits) -> Principal:
+        rules = UserRules(self._handlers, user, self._records)
+        rules.principal = principal = Principal(
+            tenant_id, scopes=MEMBER, user_id=user["identity"], limits=limits, rules=rules
         )
         return principal
 
     async def _limits_of(self, tenant_id: Any) -> TenantLimits:
-        known = self._limits.get(tenant_id)
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
-        until = time.monotonic() + CACHE_TTL
+        cached = self._limits.get(tenant_id)
+        if cached is not None and cached[0] > time.monotonic():
+            return cached[1]
+        expires_at = time.monotonic() + CACHE_TTL
         async with self._database.reading(tenant_id) as session:
             found = await queries.limits_of(session, tenant_id)
         limits = msgspec.convert(found, TenantLimits) if found else TenantLimits()
         if len(self._limits) > 10_000:
             self._limits.clear()
-        self._limits[tenant_id] = until, limits
+        self._limits[tenant_id] = expires_at, limits
         return limits
 
 
 def build_custom_auth(
     agents: AgentsFile, database: Database, base: str, *, keys: Authenticator | None, records: AuditSink, mode: str = ""
 ) -> CustomAuth:
-    """Those whom the handlers of the agents file know. Raises as ``handlers_of``."""
+    """Build custom authentication from the ``[auth]`` table of the agents file. Raises as ``handlers_of``."""
     handlers = handlers_of(agents, mode)
     assert agents.auth is not None
     return CustomAuth(handlers, database, tenant=agents.auth.tenant, base=base, keys=keys, records=records)
 
 
 def handlers_of(agents: AgentsFile, mode: str) -> AuthHandlers:
-    """The handlers that the ``[auth]`` of the agents file names, next to the ``AGENT_AUTH`` that ``mode`` is.
+    """Load the handlers that the ``[auth]`` table of the agents file names; ``mode`` is ``AGENT_AUTH``.
 
-    Raises ``UsageError`` for a mode that cannot be combined with handlers, ``StartError``, which names the file, for
-    handlers that do not load.
+    Raises ``UsageError`` for a mode that cannot be combined with handlers, and ``StartError``, which names the file, if
+    they do not load.
     """
     assert agents.auth is not None
     if mode == "jwt":
-        raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both tell who asks: keep one of them")
+        raise UsageError(f"AGENT_AUTH=jwt and the [auth] of {agents.source} both authenticate users: remove one")
     try:
         return AuthHandlers(load(agents.auth.path, agents.folder), agents.auth.path)
     except StartError as error:
@@ -198,19 +198,19 @@ def handlers_of(agents: AgentsFile, mode: str) -> AuthHandlers:
         raise StartError(f"{agents.source}: auth: {error}") from error
 
 
-def acting_user(people: CustomAuth | None) -> ActingUser:
-    """How far those reach for whom agents work; ``people`` None: nobody tells them apart."""
-    return tenant_itself if people is None else people.acting
+def acting_user(custom_auth: CustomAuth | None) -> ActingUser:
+    """Return the function that maps a run's caller to a principal; without custom auth it is the tenant itself."""
+    return tenant_itself if custom_auth is None else custom_auth.acting
 
 
 class _HandlerArguments(Mapping[str, Any]):
-    """What a handler may ask for by name; made when it is asked for."""
+    """The arguments that a handler can declare by name, computed on access."""
 
     def __init__(self, scope: Scope, body: bytes, base: str, needed: str) -> None:
         headers = scope["headers"]
         path = scope["path"]
         self._makers: dict[str, Callable[[], Any]] = {
-            "request": lambda: Request[Any, Any, Any](scope, _again(body, _nothing)),
+            "request": lambda: Request[Any, Any, Any](scope, _replay(body, _disconnected)),
             "body": lambda: _json(body),
             "path": lambda: path.removeprefix(base) or "/",
             "method": lambda: scope["method"],  # type: ignore[typeddict-item]
@@ -235,7 +235,6 @@ class _HandlerArguments(Mapping[str, Any]):
 
 
 def _own_key(scope: Scope) -> str:
-    """The API key of this service that came with a request; empty without one."""
     try:
         key = key_in(scope["headers"])
     except Unauthenticated:
@@ -251,7 +250,7 @@ def _json(body: bytes) -> Any:
 
 
 async def _whole(receive: Receive) -> bytes:
-    """The body of a request, which a layer further out has bounded."""
+    """Read the body of a request; ``RequestBodyMiddleware`` has bounded its size."""
     parts = []
     more = True
     while more:
@@ -263,10 +262,10 @@ async def _whole(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-async def _nothing() -> Any:
+async def _disconnected() -> Any:
     return {"type": "http.disconnect"}
 
 
-def _again(body: bytes, rest: Receive) -> Receive:
-    """Receive ``body`` once more, and then from ``rest``."""
+def _replay(body: bytes, rest: Receive) -> Receive:
+    """Return a ``receive`` that yields ``body`` once more and then continues with ``rest``."""
     return repeated({"type": "http.request", "body": body, "more_body": False}, rest)

@@ -1,11 +1,7 @@
-"""Authentication of requests: credential → principal, who may do what the route's ``opt`` asks for.
+"""Authenticate requests, check the scope that the route declares, and throttle failures by address.
 
-A route that declares no permission lets nobody in.
-
-Refusals of one address, answered later once there are many: a flood of bad credentials costs little that way.
-
-Only the answers to bad credentials wait. A valid credential from the same address, which many clients share behind a
-proxy that is not trusted, is never held up.
+A route that declares no permission refuses every request. Only responses to bad credentials are delayed: a valid
+credential from the same address, which clients behind an untrusted proxy share, is never held up.
 """
 
 import asyncio
@@ -36,7 +32,7 @@ from app.security.access.structs import (
     Principal,
 )
 
-FREE = 300
+MAX_UNDELAYED = 300
 """Refusals of one address that are answered at once, in each window."""
 
 WINDOW_SECONDS = 10.0
@@ -46,7 +42,10 @@ MAX_ADDRESSES = 10_000
 
 
 class RefusalThrottle:
-    """Counts refusals by address, as ``proxies`` tell it; ``clock`` counts seconds."""
+    """Delay responses to repeated authentication failures from one address.
+
+    ``proxies`` resolve the client's address; ``clock`` returns seconds.
+    """
 
     def __init__(self, proxies: TrustedProxies, clock: Callable[[], float] = time.monotonic) -> None:
         self._proxies = proxies
@@ -54,26 +53,26 @@ class RefusalThrottle:
         self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     async def wait(self, scope: Any) -> None:
-        """Count one more refusal of the address that sent the request, and wait if there were many."""
-        if self._count(self._proxies.client(scope)) > FREE:
+        """Count a refusal of the client's address, and sleep if there were too many in this window."""
+        if self._count(self._proxies.client(scope)) > MAX_UNDELAYED:
             await asyncio.sleep(DELAY_SECONDS)
 
     def _count(self, address: str) -> int:
-        moment = self._clock()
-        until, count = self._refusals.pop(address, (0.0, 0))
-        if until <= moment:
-            until, count = moment + WINDOW_SECONDS, 0
-        self._refusals[address] = until, count + 1
+        now = self._clock()
+        window_end, count = self._refusals.pop(address, (0.0, 0))
+        if window_end <= now:
+            window_end, count = now + WINDOW_SECONDS, 0
+        self._refusals[address] = window_end, count + 1
         if len(self._refusals) > MAX_ADDRESSES:
             self._refusals.popitem(last=False)
         return count + 1
 
 
 OPEN: dict[str, Any] = {"permission": None}
-"""A handler's ``opt`` that lets everybody in. No key is looked at, so nothing is asked of the database."""
+"""A handler's ``opt`` that needs no authentication. No key is checked, so no query is made."""
 
 OPEN_SHOWS_MORE = {**OPEN, "shows_more": True}
-"""The same for a handler that asks ``may``: a key counts if it can be checked, and harms nobody if not."""
+"""``OPEN`` for a handler that calls ``may``: a key is checked if sent, and an invalid one is ignored."""
 
 READS = {"permission": READ}
 WRITES = {"permission": WRITE}
@@ -81,41 +80,48 @@ STARTS_RUNS = {**WRITES, "llm": True}
 ADDS_NOTHING = {**WRITES, "stores": False}
 OPERATES = {"permission": OPERATE}
 ADMINISTERS = {"permission": ADMIN}
-"""The ``opt`` of handlers that need a principal with that scope; those that start runs have a rate of their own.
+"""The ``opt`` of handlers that need a principal with that scope. Starting runs has a rate limit of its own.
 
-What writes (POST, PUT, PATCH) is refused for a tenant whose storage is full, unless the handler ``ADDS_NOTHING``.
+Writes (POST, PUT, PATCH) are refused for a tenant whose storage is full, unless the handler ``ADDS_NOTHING``.
 """
 
 UNDECLARED = "?"
-"""The scope of routes that declare no permission, which nobody has."""
+"""The scope of routes that declare no permission; no principal has it."""
 
 MISSING = "An API key is needed: send Authorization: Bearer KEY, or X-Api-Key: KEY."
 
 ANONYMOUS_PRINCIPAL = Principal(DEFAULT_TENANT, scopes=SCOPES)
-"""Who asks where authentication is off."""
+"""The principal of every request if authentication is off."""
 
 
 class Authenticator(Protocol):
-    """Tells whom a credential stands for."""
+    """Maps a credential to a principal."""
 
     async def authenticate(self, key: str) -> Principal:
-        """Raises ``Unauthenticated``, and ``Unavailable`` when nobody can tell."""
+        """Return the principal of a credential.
+
+        Raises ``Unauthenticated``; ``Unavailable`` if it cannot be checked now.
+        """
         ...
 
 
 class RequestAuthenticator(Protocol):
-    """Tells who asks by the whole request (``app.features.access.custom_auth``), in place of an ``Authenticator``."""
+    """Authenticates a request as a whole (``app.features.access.custom_auth``), in place of an ``Authenticator``."""
 
     async def admit(self, scope: Scope, receive: Receive, needed: str) -> tuple[Principal, Receive]:
-        """Who asks, and how the rest of the request is received now. Raises as ``authenticate`` does, and others."""
+        """Return the principal and the ``receive`` to read the rest of the request with.
+
+        Raises as ``authenticate`` does, and what handlers raise.
+        """
         ...
 
 
 class Guard:
-    """Litestar middleware around every route, for Litestar's own guards copy the handler each time (15 µs).
+    """Authenticate each request and check its scope.
 
-    Without ``access`` and ``entry`` authentication is off: everybody is the one tenant, whatever key is sent.
-    ``records`` keeps who was refused; ``slowdown`` answers floods of bad credentials later.
+    A middleware, because Litestar's guards copy the handler per request (15 µs).
+    Without ``access`` and ``entry`` authentication is off: every request has the default tenant's principal.
+    Refusals are reported to ``records`` and throttled by ``slowdown``.
     """
 
     def __init__(
@@ -133,9 +139,9 @@ class Guard:
         self._slowdown = slowdown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through with its principal in ``scope["user"]``.
+        """Pass the request on with its principal in ``scope["user"]``.
 
-        Raises ``Unauthenticated``, ``Forbidden`` for a key without the scope, ``Unavailable`` when nobody can tell.
+        Raises ``Unauthenticated``, ``Forbidden`` for a missing scope, ``Unavailable`` if the key cannot be checked.
         """
         opt = scope["route_handler"].opt
         needed = opt.get("permission", UNDECLARED)
@@ -192,7 +198,7 @@ def _route(scope: Scope) -> str:
 
 
 def key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The key in raw ``headers``; ``Authorization`` wins. What no key can be is left to ``authenticate``."""
+    """Return the unvalidated key in raw ``headers``; ``Authorization`` wins. Raises ``Unauthenticated``."""
     plain = b""
     for name, value in headers:
         if name == b"authorization":
@@ -207,12 +213,12 @@ def key_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def principal_of(request: Request[Any, Any, Any]) -> Principal:
-    """The principal that the guard found: the dependency ``principal`` of every handler."""
+    """Return the request's principal: the dependency ``principal`` of every handler."""
     principal: Principal = request.scope["user"]
     return principal
 
 
 def may(request: Request[Any, Any, Any], needed: str) -> bool:
-    """Whether the request's principal, if there is one, has the scope ``needed``."""
+    """Return whether the request's principal, if any, has the scope ``needed``."""
     principal: Principal | None = request.scope.get("user")
     return principal is not None and needed in principal.scopes

@@ -1,7 +1,4 @@
-"""Requests with an ``Idempotency-Key`` that another request of this process has at the moment.
-
-The header ``Idempotency-IdempotencyKey`` (draft-ietf-httpapi-idempotency-key-header).
-"""
+"""The header ``Idempotency-Key`` (draft-ietf-httpapi-idempotency-key-header): parsing, and duplicates in flight."""
 
 import asyncio
 import hashlib
@@ -23,34 +20,34 @@ RequestKey = tuple[Any, ...]
 
 
 class DuplicateRequests:
-    """Litestar middleware behind the guard: of requests with one key, one is served at a time.
+    """Litestar middleware behind the guard: serialise requests with the same idempotency key.
 
-    The others wait in memory, without a connection of the database, until the first begins to answer; what it made is
-    committed then, and they get it.
+    Duplicates wait in memory, without a database connection, until the first request starts its response: its result
+    is committed by then, and they replay it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._under_way: defaultdict[RequestKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._in_flight: defaultdict[RequestKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[RequestKey, int] = defaultdict(int)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. Raises ``Conflict`` where the one before it does not begin to answer in time."""
+        """Serve a request. Raises ``Conflict`` if the previous one does not start its response in ``WAIT_SECONDS``."""
         key = next((value for name, value in scope["headers"] if name == b"idempotency-key"), None)
         principal = scope.get("user")
         method: Any = scope.get("method")
         if key is None or method is None or not isinstance(principal, Principal):
             await self._app(scope, receive, send)
             return
-        place = (principal.tenant_id, principal.user_id, method, scope["path"], key)
-        lock = self._under_way[place]
-        self._users[place] += 1
+        request_key = (principal.tenant_id, principal.user_id, method, scope["path"], key)
+        lock = self._in_flight[request_key]
+        self._users[request_key] += 1
         try:
             await self._serve(lock, scope, receive, send)
         finally:
-            self._users[place] -= 1
-            if not self._users[place]:
-                del self._users[place], self._under_way[place]
+            self._users[request_key] -= 1
+            if not self._users[request_key]:
+                del self._users[request_key], self._in_flight[request_key]
 
     async def _serve(self, lock: asyncio.Lock, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -70,7 +67,7 @@ class DuplicateRequests:
         try:
             await self._app(scope, receive, started)
         finally:
-            if held:  # a stream begins to answer after this, when the run is committed
+            if held:  # a stream starts its response after this, when the run is committed
                 held = False
                 lock.release()
 
@@ -79,7 +76,7 @@ MAX_KEY_LENGTH = 255
 
 
 async def key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
-    """The key that came with ``request``, if one did. Raises ``Invalid`` for one that can be none."""
+    """Return the key of ``request`` with the fingerprint of its body; None without one. Raises ``Invalid``."""
     key = bare_key_in(request)
     if key is None:
         return None
@@ -89,7 +86,7 @@ async def key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
 
 
 def bare_key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
-    """The same for a body that is not kept: whoever reads it gives the key its fingerprint. Raises ``Invalid``."""
+    """Return the key without a fingerprint, for a body that is read elsewhere. Raises ``Invalid``."""
     given = request.headers.get("idempotency-key")
     if given is None:
         return None
@@ -97,8 +94,6 @@ def bare_key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
         raise Invalid(f"Idempotency-Key must have 1 to {MAX_KEY_LENGTH} printable characters, a UUID for example.")
     route = f"{request.method} {request.url.path}"
     principal = request.scope.get("user")
-    if (
-        isinstance(principal, Principal) and principal.rules is not None
-    ):  # what one person made is not for another to have
+    if isinstance(principal, Principal) and principal.rules is not None:  # users must not replay each other's results
         route += f" {principal.user_id}"
     return IdempotencyKey(route, given, b"")

@@ -1,4 +1,4 @@
-"""Checks the credentials of streams that stay open: a key may be revoked, and a token expires, while one is read."""
+"""Recheck the credentials of open streams: keys are revoked and tokens expire while a stream is read."""
 
 import asyncio
 import time
@@ -12,60 +12,60 @@ from app.features.access.custom_auth import CustomAuth
 from app.features.access.guard import Authenticator, key_in
 
 RECHECK_SECONDS = 30.0
-"""Time between two calls of the operator's handler for one open stream."""
+"""Seconds between two calls of the operator's handler for one open stream."""
 
-HANDLER_SECONDS = 10.0
-"""How long such a call may take; one that takes longer revokes nothing."""
+HANDLER_TIMEOUT = 10.0
+"""Timeout of such a call, in seconds; a call that times out revokes nothing."""
 
-HANDLERS_AT_ONCE = 8
+MAX_CONCURRENT_HANDLERS = 8
 
-CANNOT_TELL = frozenset({408, 425, 429})
-"""Statuses of a handler that say nothing about the credential, as those from 500 on do not."""
+INCONCLUSIVE = frozenset({408, 425, 429})
+"""Statuses of a handler that say nothing about the credential, like those from 500 on."""
 
 
 class OpenStreamAccess:
     """Implements ``app.infra.http.open_streams.CredentialCheck``.
 
-    Keys and tokens are checked by the ``authenticator`` of requests, which remembers what it found lately. Streams that
-    the operator's handlers let in (``people``) are checked by the same handler, now and then, in ``tasks``.
+    Keys and tokens are checked by the ``authenticator`` of requests, which caches its lookups. Streams admitted by
+    ``custom_auth`` are checked by the same handler every ``RECHECK_SECONDS``, in ``tasks``.
     """
 
     def __init__(
-        self, authenticator: Authenticator | None, people: CustomAuth | None = None, tasks: Tasks | None = None
+        self, authenticator: Authenticator | None, custom_auth: CustomAuth | None = None, tasks: Tasks | None = None
     ) -> None:
         self._authenticator = authenticator
-        self._people = people
+        self._custom_auth = custom_auth
         self._tasks = tasks or Tasks("access")
-        self._places = asyncio.Semaphore(HANDLERS_AT_ONCE)
+        self._handler_slots = asyncio.Semaphore(MAX_CONCURRENT_HANDLERS)
 
     def credential(self, scope: Scope) -> Hashable:
-        """The key or the token of a request, or how its handler admits it again; None where neither can be checked."""
-        if self._people is not None and not self._people.own_key(scope):
-            again = self._people.readmission(scope)
-            return None if again is None else _StreamAdmission(again)
+        """Return what a recheck needs: the key or token, or the handler's readmission; None if neither is possible."""
+        if self._custom_auth is not None and not self._custom_auth.own_key(scope):
+            readmit = self._custom_auth.readmission(scope)
+            return None if readmit is None else _StreamAdmission(readmit)
         try:
             return key_in(scope["headers"])
         except Unauthenticated:
             return None
 
     def is_due(self, credential: Hashable) -> bool:
-        """Keys and tokens always; what a handler let in when its time has come."""
+        """Return whether to check now: keys and tokens always, admissions of a handler after ``RECHECK_SECONDS``."""
         return not isinstance(credential, _StreamAdmission) or credential.refused or credential.due <= time.monotonic()
 
     async def is_valid(self, credential: Hashable) -> bool:
-        """False for one that is revoked or expired; a database that is away revokes nothing."""
+        """Return False if the credential is revoked or expired; an unavailable database revokes nothing."""
         if isinstance(credential, _StreamAdmission):
             if not credential.refused:
-                credential.due = float("inf")  # until the handler has answered: no other check waits for it
+                credential.due = float("inf")  # until the handler has answered
                 self._tasks.start(self._readmit(credential), name="readmit")
             return not credential.refused
         assert self._authenticator is not None
-        return await _holds(self._authenticator.authenticate(str(credential)))
+        return await _still_valid(self._authenticator.authenticate(str(credential)))
 
     async def _readmit(self, admission: "_StreamAdmission") -> None:
         try:
-            async with self._places, asyncio.timeout(HANDLER_SECONDS):
-                admission.refused = not await _holds(admission.again())
+            async with self._handler_slots, asyncio.timeout(HANDLER_TIMEOUT):
+                admission.refused = not await _still_valid(admission.readmit())
         except TimeoutError:
             pass
         finally:
@@ -73,22 +73,22 @@ class OpenStreamAccess:
 
 
 class _StreamAdmission:
-    """A stream that a handler let in: how to ask it ``again``, when that is ``due``, and whether it ``refused``."""
+    """A stream that a handler admitted: when the next call is ``due``, and whether the last one ``refused``."""
 
-    __slots__ = ("again", "due", "refused")
+    __slots__ = ("due", "readmit", "refused")
 
-    def __init__(self, again: Callable[[], Awaitable[object]]) -> None:
-        self.again = again
+    def __init__(self, readmit: Callable[[], Awaitable[object]]) -> None:
+        self.readmit = readmit
         self.due = time.monotonic() + RECHECK_SECONDS
         self.refused = False
 
 
-async def _holds(asked: Awaitable[object]) -> bool:
-    """Whether a credential is still good, as far as that can be found out."""
+async def _still_valid(check: Awaitable[object]) -> bool:
+    """Return False only if ``check`` refuses the credential; errors of the check itself count as valid."""
     try:
-        await asked
+        await check
     except Refused as refused:
-        return refused.status >= 500 or refused.status in CANNOT_TELL
+        return refused.status >= 500 or refused.status in INCONCLUSIVE
     except (Unauthenticated, Forbidden):
         return False
     except AgentServiceError:

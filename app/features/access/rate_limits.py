@@ -1,4 +1,4 @@
-"""Rates of requests: what a key and a tenant may ask for a minute, told in the headers of every answer.
+"""Rate limits per key and tenant, reported in the headers of every response.
 
 Source: draft-ietf-httpapi-ratelimit-headers-10 (RateLimit and RateLimit-Policy).
 """
@@ -18,19 +18,19 @@ from app.security.limits.limiter import BYTES, KEY, LLM, Limiter
 from app.security.limits.storage_quota import StorageQuota
 from app.security.limits.token_buckets import BucketResult, BucketTake
 
-WORDS = {
+MESSAGES = {
     LLM: "This key may start {} runs a minute",
     KEY: "This key may make {} requests a minute",
     BYTES: "This tenant may send {} bytes a minute",
 }
 _STARTS = "run_starts"
-ADDING = frozenset({"POST", "PUT", "PATCH"})
-"""Methods by which a client stores something, where the route does not say otherwise."""
-OTHER_WORDS = "This tenant may make {} requests a minute"
+STORING_METHODS = frozenset({"POST", "PUT", "PATCH"})
+"""Methods that store something, unless the route declares otherwise."""
+TENANT_MESSAGE = "This tenant may make {} requests a minute"
 
 
 class RateLimitMiddleware:
-    """Litestar middleware behind the guard. Open routes are not limited; who has no key counts by its address."""
+    """Litestar middleware behind the guard. Open routes are not limited; a client without a key counts by address."""
 
     def __init__(
         self, app: ASGIApp, limiter: Limiter, proxies: TrustedProxies, meters: Meters, quota: StorageQuota
@@ -42,19 +42,21 @@ class RateLimitMiddleware:
         self._rejected = meters.ratelimit_rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through. Raises ``Limited``; a request that is refused takes nothing."""
+        """Pass the request on. Raises ``Limited``; a refused request takes no tokens."""
         opt = scope["route_handler"].opt
         principal: Principal | None = scope.get("user")
         if principal is None or opt.get("permission") is None:
             await self._app(scope, receive, send)
             return
-        if opt["permission"] == WRITE and scope.get("method") in ADDING and opt.get("stores", True):
+        if opt["permission"] == WRITE and scope.get("method") in STORING_METHODS and opt.get("stores", True):
             self._quota.check(principal.tenant_id)
         subject = principal.key_id or principal.user_id or self._proxies.client(scope)
         takes = self._limiter.takes(principal.tenant_id, subject, principal.limits, llm=opt.get("llm", False))
-        length = _length(scope)
-        sized = self._limiter.take_bytes(principal.tenant_id, principal.limits, length or 0) if length != 0 else []
-        takes += sized
+        length = _content_length(scope)
+        bytes_takes = []
+        if length != 0:
+            bytes_takes = self._limiter.take_bytes(principal.tenant_id, principal.limits, length or 0)
+        takes += bytes_takes
         if not takes:
             await self._app(scope, receive, send)
             return
@@ -65,36 +67,36 @@ class RateLimitMiddleware:
         if verdict.refused is not None:
             take = takes[verdict.refused]
             self._rejected.add(1, take.name)
-            words = WORDS.get(take.name, OTHER_WORDS).format(int(take.limit))
+            limit = MESSAGES.get(take.name, TENANT_MESSAGE).format(int(take.limit))
             if take.weight > take.limit:
-                raise Limited(f"{words}, and this one has {int(take.weight)}: send less.", verdict.wait, headers)
-            raise Limited(f"{words}: try again in {math.ceil(verdict.wait)} s.", verdict.wait, headers)
+                raise Limited(f"{limit}, and this one has {int(take.weight)}: send less.", verdict.wait, headers)
+            raise Limited(f"{limit}: try again in {math.ceil(verdict.wait)} s.", verdict.wait, headers)
 
-        async def telling(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        if length is None and sized:
-            receive = self._counting(receive, sized[0])
-        await self._app(scope, receive, telling)
+        if length is None and bytes_takes:
+            receive = self._charging(receive, bytes_takes[0])
+        await self._app(scope, receive, send_with_headers)
 
-    def _counting(self, receive: Receive, one: BucketTake) -> Receive:
-        """``receive`` of a body that does not say how long it is: each piece is charged when it has come."""
+    def _charging(self, receive: Receive, take: BucketTake) -> Receive:
+        """Wrap ``receive`` of a body without a length: charge each part as it arrives."""
 
-        async def counted() -> Any:
+        async def charged() -> Any:
             message = await receive()
             body = message.get("body", b"")
             if isinstance(body, bytes) and (size := len(body)):
-                await self._limiter.charge(msgspec.structs.replace(one, weight=size))
+                await self._limiter.charge(msgspec.structs.replace(take, weight=size))
             return message
 
-        return counted
+        return charged
 
 
 class RunRateLimit:
-    """The starts of runs that a request was counted for, and the ``headers`` of its answer."""
+    """The run starts that a request has taken from the limiter, and the ``headers`` of its response."""
 
     def __init__(
         self, limiter: Limiter, takes: Sequence[BucketTake], verdict: BucketResult, headers: dict[str, str]
@@ -105,30 +107,30 @@ class RunRateLimit:
         self._headers = headers
 
     async def add(self, count: int) -> None:
-        """Count ``count`` starts more. Raises ``Limited``, and the request has taken nothing then."""
-        one = self._takes[0]
-        verdict = await self._limiter.take([msgspec.structs.replace(one, weight=count)])
+        """Take ``count`` more starts. Raises ``Limited``, and returns what the request has taken before."""
+        take = self._takes[0]
+        verdict = await self._limiter.take([msgspec.structs.replace(take, weight=count)])
         left, reset = (verdict.left[0], *self._verdict.left[1:]), (verdict.reset[0], *self._verdict.reset[1:])
         self._headers.update(headers_of(self._takes, BucketResult(left, reset)))
         if verdict.refused is None:
             return
-        await self._limiter.charge(msgspec.structs.replace(one, weight=-one.weight))
-        self._limiter.rejected(one.name)
-        total = count + int(one.weight)
-        advice = "send it in parts" if total > one.limit else f"try again in {math.ceil(verdict.wait)} s"
-        words = WORDS[LLM].format(int(one.limit))
-        raise Limited(f"{words}, and this request has {total}: {advice}.", verdict.wait, self._headers)
+        await self._limiter.charge(msgspec.structs.replace(take, weight=-take.weight))
+        self._limiter.rejected(take.name)
+        total = count + int(take.weight)
+        advice = "send it in parts" if total > take.limit else f"try again in {math.ceil(verdict.wait)} s"
+        limit = MESSAGES[LLM].format(int(take.limit))
+        raise Limited(f"{limit}, and this request has {total}: {advice}.", verdict.wait, self._headers)
 
 
 async def count_runs(scope: Scope, count: int) -> None:
-    """Count a request that starts ``count`` runs as so many. Raises ``Limited``."""
+    """Count ``count`` run starts for one request. Raises ``Limited``."""
     starts: RunRateLimit | None = scope["state"].get(_STARTS)
     if starts is not None and count > 1:
         await starts.add(count - 1)
 
 
-def _length(scope: Scope) -> int | None:
-    """The bytes of the body, None if the request does not say."""
+def _content_length(scope: Scope) -> int | None:
+    """Return the bytes of the body; None if it is chunked."""
     chunked = False
     for name, value in scope["headers"]:
         if name == b"content-length":
@@ -138,7 +140,7 @@ def _length(scope: Scope) -> int | None:
 
 
 def headers_of(takes: Sequence[BucketTake], verdict: BucketResult) -> dict[str, str]:
-    """What clients read: the policies, and of each what is left and in how many seconds it is whole again."""
+    """Return the headers RateLimit-Policy and RateLimit: quota, remaining tokens and seconds until they are full."""
     policies = ", ".join(f'"{take.name}";q={int(take.limit)};w={int(take.window)}' for take in takes)
     states = ", ".join(
         f'"{take.name}";r={int(left)};t={math.ceil(reset)}'

@@ -24,7 +24,7 @@ from app.security.access.structs import Principal
 
 Id = FromPath[UUID]
 Named = FromPath[str]
-"""An assistant's id, or the name of its agent: as elsewhere that stands for the agent's system assistant."""
+"""An assistant's id, or an agent's name, which stands for its system assistant."""
 CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[AssistantService]
 
@@ -40,7 +40,7 @@ class AssistantsController(Controller):
     async def create(
         self, data: JSONBody[AssistantCreate], principal: CurrentPrincipal, assistants: Service, request: AnyRequest
     ) -> Response[Any]:
-        """For one of the server's agents, which ``graph_id`` names. Takes an ``Idempotency-Key``."""
+        """Create an assistant for the agent ``graph_id``. Takes an ``Idempotency-Key``."""
         return Response(await assistants.create(principal, data, await key_in(request)), status_code=200)
 
     @post("/search", status_code=200, opt=READS, summary="Search assistants")
@@ -53,12 +53,12 @@ class AssistantsController(Controller):
 
     @post("/count", status_code=200, opt=READS, summary="Count assistants")
     async def count(self, data: JSONBody[AssistantSearch], principal: CurrentPrincipal, assistants: Service) -> int:
-        """Those that a search without a page would find."""
+        """Count all assistants that match a search."""
         return await assistants.count(principal, data)
 
     @get("/{assistant_id:str}", opt=READS, summary="One assistant")
     async def get_one(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> Assistant:
-        """Its latest version."""
+        """Return the latest version of an assistant."""
         return await assistants.get(principal, assistants.id_of(assistant_id))
 
     @patch("/{assistant_id:str}", summary="Change an assistant")
@@ -69,12 +69,12 @@ class AssistantsController(Controller):
         principal: CurrentPrincipal,
         assistants: Service,
     ) -> Assistant:
-        """Makes a new version, the latest from now on."""
+        """Create a new version, which becomes the latest."""
         return await assistants.patch(principal, assistant_id, data)
 
     @delete("/{assistant_id:str}", summary="Delete an assistant")
     async def delete_one(self, assistant_id: Id, principal: CurrentPrincipal, assistants: Service) -> None:
-        """System assistants stay."""
+        """Delete an assistant and its versions; system assistants cannot be deleted."""
         await assistants.delete(principal, assistant_id)
 
     @get(
@@ -83,19 +83,19 @@ class AssistantsController(Controller):
         summary="An assistant's subgraphs",
     )
     async def subgraphs(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
-        """Namespace → schemas; the agents of this version have none."""
+        """Return namespace → schemas; the agents of this version have no subgraphs."""
         await assistants.get(principal, assistants.id_of(assistant_id))
         return {}
 
     @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
-        """Of its input, output, state, configuration and context."""
+        """Return the schemas of input, output, state, configuration and context."""
         agent, name = await assistants.agent(principal, assistant_id)
         return {"graph_id": name, **agent.schemas()}
 
     @get("/{assistant_id:str}/graph", opt=READS, summary="An assistant drawn")
     async def graph(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
-        """Its nodes and edges."""
+        """Return the nodes and edges of an assistant's graph."""
         agent, _ = await assistants.agent(principal, assistant_id)
         return agent.graph()
 
@@ -110,7 +110,7 @@ class AssistantsController(Controller):
         """Newest first."""
         return await assistants.versions(principal, assistants.id_of(assistant_id), data)
 
-    @post("/{assistant_id:str}/latest", status_code=200, opt=ADDS_NOTHING, summary="Go to a version")
+    @post("/{assistant_id:str}/latest", status_code=200, opt=ADDS_NOTHING, summary="Set the latest version")
     async def latest(
         self,
         assistant_id: Id,
@@ -118,5 +118,5 @@ class AssistantsController(Controller):
         principal: CurrentPrincipal,
         assistants: Service,
     ) -> Assistant:
-        """Back or forward."""
+        """Make an older or newer version the latest."""
         return await assistants.set_latest(principal, assistant_id, data.version)

@@ -12,10 +12,10 @@ from app.features.assistants.structs import AssistantSearch
 from app.features.assistants.tables import assistant_versions, assistants
 from app.infra.db.session import Reader, Writer
 
-_SHOWN = [column for column in assistants.c if column.name != "tenant_id"]
-_VERSION_SHOWN = [column for column in assistant_versions.c if column.name != "tenant_id"]
+_PUBLIC = [column for column in assistants.c if column.name != "tenant_id"]
+_PUBLIC_VERSION = [column for column in assistant_versions.c if column.name != "tenant_id"]
 VERSIONED = ("graph_id", "name", "description", "config", "context", "metadata")
-"""The columns that a version keeps."""
+"""Columns that are versioned."""
 
 
 def _one(tenant_id: UUID, assistant_id: UUID) -> sa.ColumnElement[bool]:
@@ -23,9 +23,9 @@ def _one(tenant_id: UUID, assistant_id: UUID) -> sa.ColumnElement[bool]:
 
 
 async def add(session: Writer, tenant_id: UUID, values: Mapping[str, Any]) -> Row[Any] | None:
-    """Store an assistant as version 1; None when its id is taken."""
+    """Insert an assistant as version 1; None if its id is taken."""
     row = await session.first(
-        insert(assistants).values(tenant_id=tenant_id, **values).on_conflict_do_nothing().returning(*_SHOWN)
+        insert(assistants).values(tenant_id=tenant_id, **values).on_conflict_do_nothing().returning(*_PUBLIC)
     )
     if row is not None:
         await add_version(session, tenant_id, row)
@@ -33,7 +33,7 @@ async def add(session: Writer, tenant_id: UUID, values: Mapping[str, Any]) -> Ro
 
 
 async def add_version(session: Writer, tenant_id: UUID, row: Row[Any]) -> None:
-    """Keep ``row`` as a version of its own."""
+    """Insert ``row`` as a version."""
     values = {name: getattr(row, name) for name in VERSIONED}
     await session.execute(
         sa.insert(assistant_versions).values(
@@ -43,7 +43,7 @@ async def add_version(session: Writer, tenant_id: UUID, row: Row[Any]) -> None:
 
 
 async def add_system(session: Writer, tenant_id: UUID, agents: Sequence[tuple[UUID, str]]) -> None:
-    """Make the system assistants that are missing, as (id, agent's name)."""
+    """Insert missing system assistants, given as (id, agent's name)."""
     rows = [
         {
             "tenant_id": tenant_id,
@@ -55,21 +55,21 @@ async def add_system(session: Writer, tenant_id: UUID, agents: Sequence[tuple[UU
         for assistant_id, name in agents
     ]
     if rows:
-        made = insert(assistants).values(rows).on_conflict_do_nothing().returning(*_SHOWN)
-        for row in await session.all(made):
+        statement = insert(assistants).values(rows).on_conflict_do_nothing().returning(*_PUBLIC)
+        for row in await session.all(statement):
             await add_version(session, tenant_id, row)
 
 
 async def get(session: Reader, tenant_id: UUID, assistant_id: UUID) -> Row[Any] | None:
-    """One assistant."""
-    mine = session.within(assistants.c.metadata)
-    return await session.first(sa.select(*_SHOWN).where(_one(tenant_id, assistant_id), *mine))
+    """Return an assistant; None if missing or out of scope."""
+    scope = session.within(assistants.c.metadata)
+    return await session.first(sa.select(*_PUBLIC).where(_one(tenant_id, assistant_id), *scope))
 
 
 async def change(
     session: Writer, tenant_id: UUID, assistant_id: UUID, values: Mapping[str, Any], version: int | None = None
 ) -> Row[Any] | None:
-    """Change an assistant to ``version`` (unless given: the next new one)."""
+    """Update an assistant; ``version`` defaults to the next new one."""
     newest = (
         sa.select(sa.func.max(assistant_versions.c.version) + 1)
         .where(assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id)
@@ -79,20 +79,20 @@ async def change(
         sa.update(assistants)
         .where(_one(tenant_id, assistant_id), *session.within(assistants.c.metadata))
         .values(**values, version=newest if version is None else version, updated_at=sa.func.now())
-        .returning(*_SHOWN)
+        .returning(*_PUBLIC)
     )
 
 
 async def delete(session: Writer, tenant_id: UUID, assistant_id: UUID) -> int:
-    """Remove an assistant and its versions; how many it was."""
-    mine = session.within(assistants.c.metadata)
-    return await session.execute(sa.delete(assistants).where(_one(tenant_id, assistant_id), *mine))
+    """Delete an assistant and its versions; return the number of deleted assistants."""
+    scope = session.within(assistants.c.metadata)
+    return await session.execute(sa.delete(assistants).where(_one(tenant_id, assistant_id), *scope))
 
 
 def _matching(session: Reader, tenant_id: UUID, search: AssistantSearch) -> list[sa.ColumnElement[bool]]:
-    # no agents file can name one that begins so: these are the service's own
-    own = assistants.c.graph_id.startswith("_", autoescape=True)
-    conditions: list[sa.ColumnElement[bool]] = [assistants.c.tenant_id == tenant_id, sa.not_(own)]
+    # names of internal agents begin with an underscore, which the agents file does not allow
+    internal = assistants.c.graph_id.startswith("_", autoescape=True)
+    conditions: list[sa.ColumnElement[bool]] = [assistants.c.tenant_id == tenant_id, sa.not_(internal)]
     conditions += session.within(assistants.c.metadata)
     if search.metadata:
         conditions.append(assistants.c.metadata.op("@>")(sa.cast(search.metadata, JSONB)))
@@ -104,11 +104,11 @@ def _matching(session: Reader, tenant_id: UUID, search: AssistantSearch) -> list
 
 
 async def search(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> Sequence[Row[Any]]:
-    """A page of assistants."""
+    """Return a page of assistants."""
     column = assistants.c[wanted.sort_by or "created_at"]
     order = column.asc() if wanted.sort_order == "asc" else column.desc()
     return await session.all(
-        sa.select(*_SHOWN)
+        sa.select(*_PUBLIC)
         .where(*_matching(session, tenant_id, wanted))
         .order_by(order, assistants.c.assistant_id)
         .limit(wanted.limit)
@@ -117,34 +117,33 @@ async def search(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> S
 
 
 async def count(session: Reader, tenant_id: UUID, wanted: AssistantSearch) -> int:
-    """How many assistants match, on all pages."""
+    """Count all matching assistants."""
     matching = _matching(session, tenant_id, wanted)
-    found = await session.scalar(sa.select(sa.func.count()).select_from(assistants).where(*matching))
-    return int(found)
+    return int(await session.scalar(sa.select(sa.func.count()).select_from(assistants).where(*matching)))
 
 
 def _of_one(session: Reader, tenant_id: UUID, assistant_id: UUID) -> list[sa.ColumnElement[bool]]:
-    """That a version is one of the assistant, as far as the assistant itself is in reach."""
-    found = [assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id]
-    if mine := session.within(assistants.c.metadata):
-        found.append(sa.exists().where(_one(tenant_id, assistant_id), *mine))
-    return found
+    """Return the conditions that a version belongs to the assistant, and that the assistant is in scope."""
+    conditions = [assistant_versions.c.tenant_id == tenant_id, assistant_versions.c.assistant_id == assistant_id]
+    if scope := session.within(assistants.c.metadata):
+        conditions.append(sa.exists().where(_one(tenant_id, assistant_id), *scope))
+    return conditions
 
 
 async def versions(
     session: Reader, tenant_id: UUID, assistant_id: UUID, *, metadata: dict[str, Any] | None, limit: int, offset: int
 ) -> Sequence[Row[Any]]:
-    """Versions of an assistant, newest first."""
-    chosen = sa.select(*_VERSION_SHOWN).where(*_of_one(session, tenant_id, assistant_id))
+    """Return a page of an assistant's versions, newest first."""
+    statement = sa.select(*_PUBLIC_VERSION).where(*_of_one(session, tenant_id, assistant_id))
     if metadata:
-        chosen = chosen.where(assistant_versions.c.metadata.op("@>")(sa.cast(metadata, JSONB)))
-    return await session.all(chosen.order_by(assistant_versions.c.version.desc()).limit(limit).offset(offset))
+        statement = statement.where(assistant_versions.c.metadata.op("@>")(sa.cast(metadata, JSONB)))
+    return await session.all(statement.order_by(assistant_versions.c.version.desc()).limit(limit).offset(offset))
 
 
 async def version(session: Reader, tenant_id: UUID, assistant_id: UUID, number: int) -> Row[Any] | None:
-    """One version."""
+    """Return a version; None if missing or out of scope."""
     return await session.first(
-        sa.select(*_VERSION_SHOWN).where(
+        sa.select(*_PUBLIC_VERSION).where(
             *_of_one(session, tenant_id, assistant_id), assistant_versions.c.version == number
         )
     )

@@ -1,4 +1,4 @@
-"""What clients do with assistants. Every agent has a system assistant, whose id derives from the agent's name."""
+"""Use cases of assistants. Every agent has a system assistant, whose id derives from the agent's name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,33 +33,32 @@ class AssistantService:
     """Assistants of all tenants."""
 
     def __init__(self, database: Database, agents: Agents, own: Sequence[str] = ()) -> None:
-        """``own`` are agents of the service itself, which no list of agents names."""
+        """``own``: names of internal agents, which are not listed."""
         self._database = database
         self._agents = agents
-        self._own = {agent_id(name): name for name in own}
+        self._internal = {agent_id(name): name for name in own}
         self._system = {agent_id(name): name for name in agents.names()}
         self._seeded: set[UUID] = set()
 
     async def ensure_system(self, tenant_id: UUID) -> None:
-        """Make the tenant's system assistants, once for each process and tenant."""
+        """Create the tenant's system assistants, once per process and tenant."""
         if tenant_id not in self._seeded:
             async with self._database.writing(tenant_id) as session:
                 await queries.add_system(session, tenant_id, list(self._system.items()))
             self._seeded.add(tenant_id)
 
     async def add_own(self, session: Writer, tenant_id: UUID, name: str) -> None:
-        """Make the assistant of an agent of the service itself, where its first run needs it."""
+        """Create the assistant of an internal agent, before its first run."""
         await queries.add_system(session, tenant_id, [(agent_id(name), name)])
 
     def on_signal(self, signal: Signal) -> None:
-        """Data of tenants were deleted, their system assistants too; a connection made anew may have missed that."""
+        """Forget tenants whose data was erased, system assistants included; all of them after a reconnect."""
         if signal.is_empty:
             self._seeded.clear()
         self._seeded.difference_update(signal.erased)
 
     async def reach(self, principal: Principal, named: str) -> MetadataFilter:
-        """How far ``principal`` reaches when it runs the assistant ``named``; those of the system are everybody's to
-        run.
+        """Return the metadata filter for running the assistant ``named``; every principal may run system assistants.
 
         Raises ``Forbidden``, ``Refused``.
         """
@@ -76,13 +75,13 @@ class AssistantService:
     async def resolve(
         self, tenant_id: UUID, named: str, owned: MetadataFilter = None, *, internal: bool = False
     ) -> tuple[UUID, str]:
-        """The id and the agent of an assistant, given by its UUID or by its agent's name; one that is ``owned``.
+        """Return id and agent of an assistant in the scope ``owned``, given by UUID or agent's name.
 
-        System assistants take no query. ``internal``: the service itself asks, which may use agents of its own. Raises
-        ``Invalid`` for an unknown name, ``NotFound`` for an unknown UUID.
+        System assistants need no query. ``internal``: allow internal agents. Raises ``Invalid`` for an unknown name,
+        ``NotFound`` for an unknown UUID.
         """
         await self.ensure_system(tenant_id)
-        if not internal and named in self._own.values():
+        if not internal and named in self._internal.values():
             raise _unknown(named)
         if self._agents.get(named) is not None:
             return agent_id(named), named
@@ -91,12 +90,12 @@ class AssistantService:
             return assistant_id, self._system[assistant_id]
         async with self._database.reading(tenant_id, owned) as session:
             row = await queries.get(session, tenant_id, assistant_id)
-        if row is None or row.graph_id in self._own.values():
+        if row is None or row.graph_id in self._internal.values():
             raise _unknown(assistant_id)
         return assistant_id, row.graph_id
 
     def id_of(self, named: str) -> UUID:
-        """The id of an assistant, given by its UUID or by its agent's name. Raises ``Invalid`` for what is neither."""
+        """Return the id of an assistant, given by UUID or agent's name. Raises ``Invalid`` if it is neither."""
         if self._agents.get(named) is not None:
             return agent_id(named)
         try:
@@ -111,9 +110,9 @@ class AssistantService:
     async def create(
         self, principal: Principal, body: AssistantCreate, key: IdempotencyKey | None = None
     ) -> Assistant | msgspec.Raw:
-        """Make an assistant, once for a ``key``.
+        """Create an assistant, once per ``key``.
 
-        Raises ``NotFound`` for an unknown agent, ``Conflict`` for an id that is taken.
+        Raises ``NotFound`` for an unknown agent, ``Conflict`` if the id is taken.
         """
         self._check_agent(body.graph_id)
         await self.ensure_system(principal.tenant_id)
@@ -144,7 +143,7 @@ class AssistantService:
             return await once(session, principal.tenant_id, key, make)
 
     async def get(self, principal: Principal, assistant_id: UUID) -> Assistant:
-        """One assistant. Raises ``NotFound``."""
+        """Return an assistant. Raises ``NotFound``."""
         await self.ensure_system(principal.tenant_id)
         owned = await principal.permit("assistants", "read", assistant_id=assistant_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
@@ -154,7 +153,7 @@ class AssistantService:
         return self._shown(row)
 
     async def patch(self, principal: Principal, assistant_id: UUID, body: AssistantPatch) -> Assistant:
-        """Change an assistant: a new version, the latest from now on. Raises ``NotFound``."""
+        """Change an assistant by creating a new latest version. Raises ``NotFound``."""
         if body.graph_id is not None:
             self._check_agent(body.graph_id)
         await self.ensure_system(principal.tenant_id)
@@ -163,7 +162,7 @@ class AssistantService:
         owned, metadata = await principal.stamp("assistants", "update", given, assistant_id=assistant_id, **values)
         async with self._database.writing(principal.tenant_id, owned) as session:
             old = await queries.get(session, principal.tenant_id, assistant_id)
-            if old is None or old.graph_id in self._own.values():
+            if old is None or old.graph_id in self._internal.values():
                 raise _unknown(assistant_id)
             if metadata is not None:
                 values["metadata"] = {**old.metadata, **metadata}
@@ -173,19 +172,19 @@ class AssistantService:
         return self._shown(row)
 
     async def delete(self, principal: Principal, assistant_id: UUID) -> None:
-        """Remove an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
+        """Delete an assistant. Raises ``Conflict`` for a system assistant, ``NotFound``."""
         owned = await principal.permit("assistants", "delete", assistant_id=assistant_id)
-        if assistant_id in self._system or assistant_id in self._own:
-            name = self._system.get(assistant_id) or self._own[assistant_id]
+        if assistant_id in self._system or assistant_id in self._internal:
+            name = self._system.get(assistant_id) or self._internal[assistant_id]
             raise Conflict(
-                f"The system assistant of agent {name!r} cannot be deleted: take the agent out of the agents file."
+                f"The system assistant of agent {name!r} cannot be deleted: remove the agent from the agents file."
             )
         async with self._database.writing(principal.tenant_id, owned) as session:
             if not await queries.delete(session, principal.tenant_id, assistant_id):
                 raise _unknown(assistant_id)
 
     async def search(self, principal: Principal, wanted: AssistantSearch) -> tuple[list[Assistant], int]:
-        """A page of assistants, and how many match on all pages."""
+        """Return a page of assistants and the total count. Raises ``Invalid``."""
         check_page(wanted.limit, wanted.offset)
         await self.ensure_system(principal.tenant_id)
         owned, wanted = await _authorised_search(principal, wanted)
@@ -195,14 +194,14 @@ class AssistantService:
         return [self._shown(row) for row in rows], total
 
     async def count(self, principal: Principal, wanted: AssistantSearch) -> int:
-        """How many assistants match."""
+        """Count matching assistants."""
         await self.ensure_system(principal.tenant_id)
         owned, wanted = await _authorised_search(principal, wanted)
         async with self._database.reading(principal.tenant_id, owned) as session:
             return await queries.count(session, principal.tenant_id, wanted)
 
     async def versions(self, principal: Principal, assistant_id: UUID, wanted: VersionSearch) -> list[AssistantVersion]:
-        """Versions, newest first. Raises ``NotFound`` for an unknown assistant."""
+        """Return a page of versions, newest first. Raises ``NotFound`` for an unknown assistant, ``Invalid``."""
         check_page(wanted.limit, wanted.offset)
         await self.ensure_system(principal.tenant_id)
         owned = await principal.permit("assistants", "read", assistant_id=assistant_id)
@@ -217,10 +216,10 @@ class AssistantService:
             )
             if not rows and await queries.get(session, principal.tenant_id, assistant_id) is None:
                 raise _unknown(assistant_id)
-        return [AssistantVersion(**self._described(row)) for row in rows]
+        return [AssistantVersion(**self._columns(row)) for row in rows]
 
     async def set_latest(self, principal: Principal, assistant_id: UUID, number: int) -> Assistant:
-        """Go to an older or newer version. Raises ``NotFound``."""
+        """Make an older or newer version the latest. Raises ``NotFound``."""
         owned = await principal.permit("assistants", "update", assistant_id=assistant_id, version=number)
         async with self._database.writing(principal.tenant_id, owned) as session:
             version = await queries.version(session, principal.tenant_id, assistant_id, number)
@@ -232,7 +231,7 @@ class AssistantService:
         return self._shown(row)
 
     async def agent(self, principal: Principal, named: str) -> tuple[Agent, str]:
-        """The agent of an assistant and its name. Raises ``NotFound`` where this server does not have it."""
+        """Return the agent of an assistant and its name. Raises ``NotFound`` if this server does not have it."""
         if principal.rules is not None:
             await self.get(principal, UUID(named))
         _, name = await self.resolve(principal.tenant_id, named)
@@ -242,23 +241,23 @@ class AssistantService:
         return agent, name
 
     def _shown(self, row: Row[Any]) -> Assistant:
-        return Assistant(**self._described(row))
+        return Assistant(**self._columns(row))
 
-    def _described(self, row: Row[Any]) -> dict[str, Any]:
-        """The columns of an assistant or version; what describes its agent describes a system assistant as well."""
-        shown = dict(row._mapping)  # noqa: SLF001  public by documentation
-        name = self._system.get(shown["assistant_id"])
-        if name is not None and shown["description"] is None and (agent := self._agents.get(name)) is not None:
-            shown["description"] = agent.description or None
-        return shown
+    def _columns(self, row: Row[Any]) -> dict[str, Any]:
+        """Return the columns of an assistant or version; a system assistant defaults to its agent's description."""
+        columns = dict(row._mapping)  # noqa: SLF001  public by documentation
+        name = self._system.get(columns["assistant_id"])
+        if name is not None and columns["description"] is None and (agent := self._agents.get(name)) is not None:
+            columns["description"] = agent.description or None
+        return columns
 
     def _check_agent(self, name: str) -> None:
-        if self._agents.get(name) is None or name in self._own.values():
+        if self._agents.get(name) is None or name in self._internal.values():
             raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
 
 
 def check_page(limit: int, offset: int) -> None:
-    """Refuse a page that is out of bounds. Raises ``Invalid``."""
+    """Validate the bounds of a page. Raises ``Invalid``."""
     if not 1 <= limit <= MAX_PAGE_SIZE:
         raise Invalid(f"limit must be from 1 to {MAX_PAGE_SIZE}.", (("/limit", "out of range"),))
     if not 0 <= offset < 2**31:
@@ -270,7 +269,7 @@ def _unknown(assistant_id: UUID | str) -> NotFound:
 
 
 async def _authorised_search(principal: Principal, wanted: AssistantSearch) -> tuple[MetadataFilter, AssistantSearch]:
-    """What ``principal`` reaches of the assistants that are sought, and which those are."""
+    """Authorise a search; return the principal's metadata filter and the search with stamped metadata."""
     if principal.rules is None:
         return None, wanted
     about = {name: getattr(wanted, name) for name in ("graph_id", "limit", "offset")}

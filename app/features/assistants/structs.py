@@ -38,7 +38,7 @@ class Assistant(msgspec.Struct, kw_only=True):
 
 
 class AssistantVersion(msgspec.Struct, kw_only=True):
-    """An assistant as it was."""
+    """A version of an assistant."""
 
     assistant_id: UUID
     version: int
@@ -65,7 +65,7 @@ class AssistantCreate(msgspec.Struct, kw_only=True):
 
 
 class AssistantPatch(msgspec.Struct, kw_only=True):
-    """What to change: ``metadata`` is merged, everything else replaced."""
+    """Changes of an assistant: ``metadata`` is merged, other fields are replaced."""
 
     graph_id: str | None = None
     config: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class AssistantPatch(msgspec.Struct, kw_only=True):
 
 
 class AssistantSearch(msgspec.Struct, kw_only=True):
-    """Which assistants: ``metadata`` that they contain, their agent, a part of their name."""
+    """Filters of an assistant search: contained ``metadata``, agent, part of the name."""
 
     metadata: dict[str, Any] | None = None
     graph_id: str | None = None
@@ -89,7 +89,7 @@ class AssistantSearch(msgspec.Struct, kw_only=True):
 
 
 class VersionSearch(msgspec.Struct, kw_only=True):
-    """Which versions."""
+    """Filters of a version search."""
 
     metadata: dict[str, Any] | None = None
     limit: int = 10
@@ -97,6 +97,6 @@ class VersionSearch(msgspec.Struct, kw_only=True):
 
 
 class LatestVersion(msgspec.Struct, kw_only=True):
-    """The version to go to."""
+    """The version to make the latest."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

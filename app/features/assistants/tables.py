@@ -1,4 +1,4 @@
-"""Assistants: configured, versioned agents. The row is the latest version; ``assistant_versions`` keeps them all."""
+"""Tables of assistants: configured, versioned agents. ``assistants`` holds the latest version of each."""
 
 import sqlalchemy as sa
 

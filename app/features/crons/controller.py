@@ -34,14 +34,14 @@ class CronsController(Controller):
         crons: Service,
         request: AnyRequest,
     ) -> Response[Any]:
-        """All its runs are on that thread. Takes an ``Idempotency-Key``."""
+        """Create a cron whose runs all use that thread. Takes an ``Idempotency-Key``."""
         return Response(await crons.create(principal, thread_id, data, await key_in(request)))
 
     @post("/runs/crons", status_code=200, summary="Create a stateless cron")
     async def create_stateless(
         self, data: JSONBody[CronCreate], principal: CurrentPrincipal, crons: Service, request: AnyRequest
     ) -> Response[Any]:
-        """Each of its runs gets a thread of its own, which ``on_run_completed`` keeps or (by default) deletes."""
+        """Each run gets a thread of its own, which ``on_run_completed`` keeps or (default) deletes."""
         return Response(await crons.create(principal, None, data, await key_in(request)))
 
     @post("/runs/crons/search", status_code=200, opt=READS, summary="Search crons")
@@ -54,20 +54,20 @@ class CronsController(Controller):
 
     @post("/runs/crons/count", status_code=200, opt=READS, summary="Count crons")
     async def count(self, data: JSONBody[CronSearch], principal: CurrentPrincipal, crons: Service) -> int:
-        """Those that a search without a page would find."""
+        """Count all crons that match a search."""
         return await crons.count(principal, data)
 
     @get("/runs/crons/{cron_id:str}", opt=READS, summary="One cron")
     async def get_one(self, cron_id: Id, principal: CurrentPrincipal, crons: Service) -> Cron:
-        """With the time of its next run."""
+        """Return a cron with the time of its next run."""
         return await crons.get(principal, cron_id)
 
     @patch("/runs/crons/{cron_id:str}", opt=ADDS_NOTHING, summary="Change a cron")
     async def change(self, cron_id: Id, data: JSONBody[CronPatch], principal: CurrentPrincipal, crons: Service) -> Cron:
-        """What is left out stays; an ``end_time`` of null takes the end away."""
+        """Omitted fields stay unchanged; an ``end_time`` of null removes the end."""
         return await crons.patch(principal, cron_id, data)
 
     @delete("/runs/crons/{cron_id:str}", summary="Delete a cron")
     async def delete_one(self, cron_id: Id, principal: CurrentPrincipal, crons: Service) -> None:
-        """The runs that it has made stay."""
+        """Delete a cron; the runs that it has created stay."""
         await crons.delete(principal, cron_id)

@@ -1,7 +1,7 @@
-"""When a cron is due: expressions of five fields in IANA time zones. Pure.
+"""Compute when a cron is due: five-field expressions in IANA time zones. Pure.
 
-Across clock changes as Debian's cron has it. A fixed time of day that the change leaves out comes right after it, and
-one that the change brings twice counts once; with a ``*`` for the minute or the hour real time counts.
+Daylight saving changes follow Debian's cron: a fixed time that is skipped runs right after the change, one that occurs
+twice runs once; with a ``*`` for minute or hour, elapsed time counts.
 """
 
 import functools
@@ -15,16 +15,16 @@ from cronsim import CronSim, CronSimError
 from app.base.errors import Invalid
 
 MAX_EXPRESSION_LENGTH = 200
-"""Characters of an expression."""
+"""In characters."""
 
 FIELDS = 5
 EXAMPLE = "use five fields (minute, hour, day of month, month, day of week), as in '0 9 * * MON-FRI'"
 
 
 def next_slot(schedule: str, timezone: str | None, after: datetime) -> datetime | None:
-    """The first time of ``schedule`` later than ``after``, in UTC; None when there is none within 50 years.
+    """Return the first time of ``schedule`` after ``after``, in UTC; None if there is none within 50 years.
 
-    Without ``timezone`` the expression is read in UTC. Raises ``Invalid``.
+    ``timezone`` defaults to UTC. Raises ``Invalid``.
     """
     if len(schedule) > MAX_EXPRESSION_LENGTH or len(schedule.split()) != FIELDS:
         raise _bad(schedule, EXAMPLE)
@@ -34,21 +34,21 @@ def next_slot(schedule: str, timezone: str | None, after: datetime) -> datetime 
         raise _bad(schedule, f"{str(error).lower()}; {EXAMPLE}") from error
     for time in times:
         slot = time.astimezone(UTC)
-        if slot > after:  # a time that comes twice is given once more in its second hour
+        if slot > after:  # cronsim repeats a time that occurs twice
             return slot
     return None
 
 
 def first_slot(schedule: str, timezone: str | None, after: datetime) -> datetime:
-    """As ``next_slot``. Raises ``Invalid`` also for a schedule that never comes."""
+    """Return ``next_slot``. Raises ``Invalid``, also for a schedule without a next time."""
     slot = next_slot(schedule, timezone, after)
     if slot is None:
-        raise _bad(schedule, "that time never comes")
+        raise _bad(schedule, "it matches no future time")
     return slot
 
 
 def zone_of(name: str | None) -> tzinfo:
-    """The time zone ``name``; UTC for none. Raises ``Invalid`` for one that is unknown."""
+    """Return the time zone ``name``, UTC if None. Raises ``Invalid`` if it is unknown."""
     if name is None:
         return UTC
     if name not in zone_names():
@@ -61,7 +61,7 @@ def zone_of(name: str | None) -> tzinfo:
 
 @functools.cache
 def zone_names() -> frozenset[str]:
-    """The names of the IANA data base, the same on every machine."""
+    """Return the time zone names of the bundled IANA database, the same on every machine."""
     return frozenset(importlib.resources.files(tzdata).joinpath("zones").read_text().split())
 
 

@@ -1,7 +1,7 @@
-"""Makes the runs of crons when their times come: in every process, one run for each time of a cron.
+"""Start the runs of crons that are due. Runs in every process; each time of a cron gets exactly one run.
 
-Whoever finds a cron due locks it, so the others pass it by; that its time has had its run is committed with that run.
-A cron whose times passed while nobody was there gets one run for all of them.
+A process locks a due cron, so others skip it, and commits the slot together with its run. A cron that missed several
+times while no process was running gets one run for all of them.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from app.base.errors import AgentServiceError, Unauthenticated, Unavailable
 from app.base.tasks import Tasks, to_the_end
 from app.engine.entries import AcceptEntry, ClaimedRun
 from app.engine.queue.claims import RunQueue
+from app.features.crons import queries
 from app.features.crons.schedule import next_slot
 from app.features.crons.structs import StoredPayload, run_of
 from app.features.runs.creation import RunFactory, RunRequester
@@ -27,67 +28,27 @@ from app.security.access.queries import key_is_valid
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 5.0
-"""The longest time between two looks: a cron that another process has made or changed is seen after it."""
+MAX_POLL_SECONDS = 5.0
+"""The longest poll interval: crons that another process has created or changed are seen after it."""
 
-PAUSE_SECONDS = 0.2
-"""The shortest."""
+MIN_POLL_SECONDS = 0.2
 
-KEY_VOID = "The API key that made this cron was revoked or has expired: enable the cron with another key."
+KEY_INVALID = "The API key that made this cron was revoked or has expired: enable the cron with another key."
 """Why a cron is paused."""
 
-PUNCTUAL = timedelta(minutes=1)
-"""A time found later than this was missed; one that was missed is not made up once the cron has ended."""
-
-_DUE = """
-select tenant_id, cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, payload,
-  metadata::text as metadata, next_run_date as slot
-from crons
-where next_run_date <= $1 and cron_id <> all($2::uuid[]) and tenant_id <> all($3::uuid[])
-order by next_run_date
-limit 1
-for no key update skip locked
-"""
-
-_NEXT = """
-select next_run_date from crons
-where next_run_date is not null and cron_id <> all($1::uuid[]) and tenant_id <> all($2::uuid[])
-order by next_run_date limit 1
-"""
-
-_HOLD_THREAD = "select 1 from threads where tenant_id = $1 and thread_id = $2 for no key update skip locked"
-"""Who deletes a thread locks it and then its crons: a cron that waited for its thread could wait for ever."""
-
-_TAKE_SLOT = """
-insert into cron_slots (tenant_id, cron_id, slot) values ($1, $2, $3) on conflict do nothing returning 1
-"""
-
-_KEEP_SLOT = """
-with old as (
-  delete from cron_slots where tenant_id = $1 and cron_id = $2 and slot < $3::timestamptz - interval '1 day'
-)
-update cron_slots set run_id = $4, problem = $5 where tenant_id = $1 and cron_id = $2 and slot = $3
-"""
-
-_ADVANCE = "update crons set next_run_date = $3 where tenant_id = $1 and cron_id = $2"
-
-_PAUSE = "update crons set enabled = false, next_run_date = null where tenant_id = $1 and cron_id = $2"
-
-_MARK_THREAD = """
-update threads set metadata = metadata || jsonb_build_object('cron_id', $3::text)
-where tenant_id = $1 and thread_id = $2
-"""
+GRACE = timedelta(minutes=1)
+"""A slot found later than this was missed; missed slots are not made up for after the cron's end."""
 
 
 class CommittedRun(msgspec.Struct, frozen=True):
-    """A run that a cron has made, committed and not yet started."""
+    """A cron's run, committed and not yet started."""
 
     entry: AcceptEntry
     claimed: ClaimedRun
 
 
 class CronScheduler:
-    """The crons of all tenants, as one process sees to them. ``clock`` tells what is due."""
+    """Schedules the crons of all tenants in one process. ``clock`` defines what is due."""
 
     def __init__(
         self,
@@ -103,33 +64,33 @@ class CronScheduler:
         self._runs = runs
         self._clock = clock
         self._limited: dict[UUID, float] = {}
-        """Tenants that have started as many runs as they may now: the seconds until they may start another."""
+        """Rate-limited tenants, with the seconds until they may start another run."""
         self._tasks = Tasks("crons")
 
     def start(self) -> None:
-        """Begin to look for crons that are due."""
-        self._tasks.repeat(self._turn, PAUSE_SECONDS, name="scheduler", essential=True)
+        """Start to poll for due crons."""
+        self._tasks.repeat(self._poll, MIN_POLL_SECONDS, name="scheduler", essential=True)
 
     async def aclose(self) -> None:
-        """Make no more runs; one that is being made is made."""
+        """Start no more runs; a run in progress is committed first."""
         await self._tasks.aclose()
 
-    async def _turn(self) -> None:
+    async def _poll(self) -> None:
         failed = await self.fire_due()
         seconds = await to_the_end(self._until_next(failed))
         seconds = min([seconds, *self._limited.values()])
-        await asyncio.sleep(seconds - PAUSE_SECONDS)
+        await asyncio.sleep(seconds - MIN_POLL_SECONDS)
 
     async def _until_next(self, without: list[UUID]) -> float:
-        """Seconds until a cron is due, within the limits of a look."""
+        """Return the seconds until a cron is due, bounded by the poll intervals."""
         async with self._database.engine_connection() as connection:
-            slot: datetime | None = await connection.fetchval(_NEXT, without, list(self._limited))
+            slot: datetime | None = await connection.fetchval(queries.NEXT_DUE, without, list(self._limited))
         if slot is None:
-            return LOOK_SECONDS
-        return max(PAUSE_SECONDS, min((slot - self._clock()).total_seconds(), LOOK_SECONDS))
+            return MAX_POLL_SECONDS
+        return max(MIN_POLL_SECONDS, min((slot - self._clock()).total_seconds(), MAX_POLL_SECONDS))
 
     async def fire_due(self) -> list[UUID]:
-        """Make a run for every cron that is due and that no other process sees to; the ids of those that failed.
+        """Start a run for every due cron that no other process has locked; return the ids of crons that failed.
 
         Raises ``Unavailable``.
         """
@@ -145,7 +106,7 @@ class CronScheduler:
                     more = await to_the_end(self._fire_next(connection, at, seen))
                 except (Unavailable, *CONNECTION_ERRORS):
                     raise
-                except Exception:  # the edge: whatever one cron raises, the others have their turn
+                except Exception:  # the edge: an error of one cron must not stop the others
                     if len(seen) == before:
                         raise
                     log.exception("cron_failed", cron_id=str(seen[-1]))
@@ -153,10 +114,10 @@ class CronScheduler:
         return failed
 
     async def _fire_next(self, connection: asyncpg.Connection, at: datetime, seen: list[UUID]) -> bool:
-        """See to one cron that is due and not ``seen``, which grows by it; whether there was one."""
-        made = None
+        """Process one due cron that is not in ``seen`` and add it; return False if there is none."""
+        committed = None
         async with connection.transaction():
-            cron = await connection.fetchrow(_DUE, at, seen, list(self._limited))
+            cron = await connection.fetchrow(queries.CLAIM_DUE, at, seen, list(self._limited))
             if cron is None:
                 return False
             if wait := await self._runs.admission.count_cron(cron["tenant_id"]):
@@ -164,10 +125,10 @@ class CronScheduler:
                 return True
             seen.append(cron["cron_id"])
             thread = cron["thread_id"]
-            if thread is None or await connection.fetchval(_HOLD_THREAD, cron["tenant_id"], thread):
-                made = await self._fire(connection, cron, at)
-        if made is not None:
-            self._runs.launch(made.entry, made.claimed)
+            if thread is None or await connection.fetchval(queries.LOCK_THREAD, cron["tenant_id"], thread):
+                committed = await self._fire(connection, cron, at)
+        if committed is not None:
+            self._runs.launch(committed.entry, committed.claimed)
         return True
 
     async def _fire(self, connection: asyncpg.Connection, cron: asyncpg.Record, at: datetime) -> CommittedRun | None:
@@ -175,42 +136,42 @@ class CronScheduler:
         following = next_slot(cron["schedule"], cron["timezone"], max(at, slot))
         if end is not None and following is not None and following > end:
             following = None
-        await connection.execute(_ADVANCE, tenant_id, cron_id, following)
-        if end is not None and at > end and at - slot > PUNCTUAL:
+        await connection.execute(queries.ADVANCE, tenant_id, cron_id, following)
+        if end is not None and at > end and at - slot > GRACE:
             return None
-        if not await connection.fetchval(_TAKE_SLOT, tenant_id, cron_id, slot):
+        if not await connection.fetchval(queries.CLAIM_SLOT, tenant_id, cron_id, slot):
             return None
-        made, problem = None, None
+        committed, problem = None, None
         try:
             async with connection.transaction():
-                made = await self._accept(connection, cron)
+                committed = await self._accept(connection, cron)
         except Unavailable:
             raise
         except AgentServiceError as error:
             problem = str(error)
             if isinstance(error, Unauthenticated):
-                await connection.execute(_PAUSE, tenant_id, cron_id)
+                await connection.execute(queries.PAUSE, tenant_id, cron_id)
             log.warning("cron_skipped", cron_id=str(cron_id), slot=slot.isoformat(), reason=problem)
-        run_id = None if made is None else made.entry.run_id
-        await connection.execute(_KEEP_SLOT, tenant_id, cron_id, slot, run_id, problem)
-        return made
+        run_id = None if committed is None else committed.entry.run_id
+        await connection.execute(queries.RECORD_SLOT, tenant_id, cron_id, slot, run_id, problem)
+        return committed
 
     async def _accept(self, connection: asyncpg.Connection, cron: asyncpg.Record) -> CommittedRun:
-        """The run of ``cron``, accepted on ``connection``. Raises what ``RunFactory`` and ``RunQueue`` raise."""
+        """Accept the run of ``cron`` on ``connection``. Raises as ``RunFactory`` and ``RunQueue``."""
         tenant_id, cron_id = cron["tenant_id"], str(cron["cron_id"])
         payload = msgspec.json.decode(cron["payload"], type=StoredPayload)
         if payload.key_id:
             async with self._database.reading(tenant_id) as session:
                 if not await key_is_valid(session, tenant_id, payload.key_id):
-                    raise Unauthenticated(KEY_VOID)
+                    raise Unauthenticated(KEY_INVALID)
         metadata = {**msgspec.json.decode(cron["metadata"]), "cron_id": cron_id}
         run = run_of(payload, str(cron["assistant_id"]), metadata, cron["on_run_completed"])
         by = RunRequester(
             user=payload.langgraph_auth_user, user_id=payload.langgraph_auth_user_id, actor=payload.requested_by
         )
-        asked = await self._creation.entry(tenant_id, cron["thread_id"], run, by)
-        async with self._runs.admission.admitted([asked], None) as (entry,):
+        requested = await self._creation.entry(tenant_id, cron["thread_id"], run, by)
+        async with self._runs.admission.admitted([requested], None) as (entry,):
             (claimed,) = await self._claims.accept_on(connection, [entry])
         if cron["on_run_completed"] == "keep":
-            await connection.execute(_MARK_THREAD, tenant_id, claimed.thread_id, cron_id)
+            await connection.execute(queries.MARK_THREAD, tenant_id, claimed.thread_id, cron_id)
         return CommittedRun(entry, claimed)

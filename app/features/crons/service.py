@@ -1,4 +1,4 @@
-"""What clients do with crons. Their runs are made by the scheduler (``app.features.crons.scheduler``)."""
+"""Use cases of crons. Their runs are started by ``app.features.crons.scheduler``."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,13 +32,16 @@ from app.security.idempotency.queries import once
 from app.security.idempotency.structs import IdempotencyKey
 
 TIMES = {"schedule", "timezone", "end_time", "enabled"}
-"""The fields that say when a cron's runs are made."""
+"""The fields that determine when runs are due."""
 
 encode = msgspec.json.Encoder().encode
 
 
 class CronService:
-    """Crons of all tenants. ``clock`` tells what is past; a tenant may have ``most`` (0: any) unless it says else."""
+    """Crons of all tenants.
+
+    ``clock`` defines what is past. ``most``: crons per tenant (0: unlimited), unless its own limits say otherwise.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class CronService:
         *,
         most: int = 0,
     ) -> None:
-        self._most = most
+        self._max_crons = most
         self._database = database
         self._assistants = assistants
         self._creation = creation
@@ -58,13 +61,13 @@ class CronService:
     async def create(
         self, principal: Principal, thread_id: UUID | None, body: CronCreate, key: IdempotencyKey | None = None
     ) -> Cron | msgspec.Raw:
-        """Make a cron, once for a ``key``; without ``thread_id`` each of its runs gets a thread of its own.
+        """Create a cron, once per ``key``; without ``thread_id`` each of its runs gets a thread of its own.
 
-        Raises ``Invalid`` for a schedule, a time zone or an end that cannot be and for what the agent does not take,
-        ``NotFound`` for an unknown assistant or thread, ``Conflict`` when the tenant has as many as it may have.
+        Raises ``Invalid`` for an invalid schedule, time zone, end or input, ``NotFound`` for an unknown assistant or
+        thread, ``Conflict`` if the tenant has reached its quota of crons.
         """
         tenant_id = principal.tenant_id
-        most = self._most if principal.limits.crons is None else principal.limits.crons
+        max_crons = self._max_crons if principal.limits.crons is None else principal.limits.crons
         check_completion(thread_id, body.on_run_completed)
         at = self._clock()
         times = _times(
@@ -74,26 +77,26 @@ class CronService:
             end_time=_end(body.end_time, at),
             enabled=body.enabled is not False,
         )
-        asked = {name: getattr(body, name) for name in Payload.__struct_fields__}
-        payload = StoredPayload(**asked, **_author(principal))
-        keeps = None if thread_id is not None else body.on_run_completed or "delete"
+        fields = {name: getattr(body, name) for name in Payload.__struct_fields__}
+        payload = StoredPayload(**fields, **_author(principal))
+        on_completed = None if thread_id is not None else body.on_run_completed or "delete"
         cron_id = new_id()
         metadata, by = await self._stamped(principal, cron_id, thread_id, body)
-        run = run_of(payload, body.assistant_id, metadata, keeps)
+        run = run_of(payload, body.assistant_id, metadata, on_completed)
         entry = await self._creation.entry(tenant_id, thread_id, run, by)
         values = {
             **times,
             "cron_id": cron_id,
             "assistant_id": entry.assistant_id,
             "thread_id": thread_id,
-            "on_run_completed": keeps,
+            "on_run_completed": on_completed,
             "payload": encode(payload),
             "metadata": metadata,
         }
 
         async def make() -> Cron:
-            if most and not await queries.has_room(session, tenant_id, most):
-                raise Conflict(f"This tenant has {most} crons, as many as it may have: delete one first.")
+            if max_crons and not await queries.below_quota(session, tenant_id, max_crons):
+                raise Conflict(f"This tenant has reached its limit of {max_crons} crons: delete one first.")
             if not await queries.hold_assistant(session, tenant_id, entry.assistant_id):
                 raise NotFound(f"Assistant with ID {entry.assistant_id} not found")
             session.owned = by.owned
@@ -107,7 +110,10 @@ class CronService:
     async def _stamped(
         self, principal: Principal, cron_id: UUID, thread_id: UUID | None, body: CronCreate
     ) -> tuple[dict[str, Any], RunRequester]:
-        """The metadata of a new cron, and who asks for its runs. Raises ``Forbidden``, ``Refused``."""
+        """Authorise a new cron; return its stamped metadata and the requester of its runs.
+
+        Raises ``Forbidden``, ``Refused``.
+        """
         if principal.rules is None:
             return body.metadata or {}, RunRequester()
         about = {name: getattr(body, name) for name in ("schedule", "end_time", "timezone", "enabled", "assistant_id")}
@@ -116,13 +122,13 @@ class CronService:
             "crons", "create", body.metadata, cron_id=cron_id, thread_id=thread_id, payload=payload, **about
         )
         by = RunRequester(None, principal.rules.user, await self._assistants.reach(principal, body.assistant_id))
-        if thread_id is not None:  # its runs are on that thread: who may start none there may make no cron there
+        if thread_id is not None:  # a cron on a thread needs the permission to start runs there
             run = RunCreate(assistant_id=body.assistant_id, input=body.input, metadata=metadata)
             by, _ = await self._creation.reach(principal, thread_id, run)
         return metadata or {}, by
 
     async def get(self, principal: Principal, cron_id: UUID) -> Cron:
-        """One cron. Raises ``NotFound``."""
+        """Return a cron. Raises ``NotFound``."""
         tenant_id = principal.tenant_id
         owned = await principal.permit("crons", "read", cron_id=cron_id)
         async with self._database.reading(tenant_id, owned) as session:
@@ -132,9 +138,9 @@ class CronService:
         return _cron_view(row)
 
     async def patch(self, principal: Principal, cron_id: UUID, body: CronPatch) -> Cron:
-        """Change a cron; its next run follows what it says now, for the person who said last what it runs.
+        """Change a cron from its next run on. Raises as ``create``.
 
-        Raises as ``create`` does.
+        Its runs act for the user who last changed their request.
         """
         tenant_id = principal.tenant_id
         given = body.given().get("metadata")
@@ -147,7 +153,7 @@ class CronService:
         if row is None:
             raise _unknown(cron_id)
         changes = self._changes(row, body, principal)
-        if "payload" in changes:  # before the transaction, which would hold one connection and ask for another
+        if "payload" in changes:  # validated before the transaction, which would need a second connection
             payload = msgspec.json.decode(changes["payload"], type=StoredPayload)
             run = run_of(payload, str(row.assistant_id), {}, row.on_run_completed)
             await self._creation.entry(tenant_id, row.thread_id, run)
@@ -159,7 +165,7 @@ class CronService:
             return _cron_view(await queries.change(session, tenant_id, cron_id, self._changes(row, body, principal)))
 
     async def _check_reach(self, principal: Principal, thread_id: UUID | None, run: RunCreate) -> None:
-        """Refuse a change by a person who could not start the run. Raises ``Forbidden``, ``Refused``, ``NotFound``."""
+        """Check that the principal may start the changed run. Raises ``Forbidden``, ``Refused``, ``NotFound``."""
         if principal.rules is None:
             return
         by, _ = await self._creation.reach(principal, thread_id, run)
@@ -170,9 +176,9 @@ class CronService:
                     raise NotFound(f"Thread with ID {thread_id} not found")
 
     def _changes(self, row: Row[Any], body: CronPatch, principal: Principal) -> dict[str, Any]:
-        """The columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``.
+        """Return the columns of ``row`` that ``body`` changes. Raises ``Invalid``, ``BadRequest``.
 
-        A cron acts for the person who changed what it runs, and depends on the key that did so or enabled it.
+        A cron acts for the user who last changed its request, and depends on the key that did so or enabled it.
         """
         given = body.given()
         check_completion(row.thread_id, given.get("on_run_completed"))
@@ -181,13 +187,13 @@ class CronService:
             changes["on_run_completed"] = given["on_run_completed"]
         if "metadata" in given:
             changes["metadata"] = {**row.metadata, **given["metadata"]}
-        asked = {name: given[name] for name in Payload.__struct_fields__ if name in given}
-        if asked:
-            asked |= _author(principal)
+        changed = {name: given[name] for name in Payload.__struct_fields__ if name in given}
+        if changed:
+            changed |= _author(principal)
         elif given.get("enabled"):
-            asked["key_id"] = principal.key_id or ""
-        if asked:
-            payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=StoredPayload), **asked)
+            changed["key_id"] = principal.key_id or ""
+        if changed:
+            payload = msgspec.structs.replace(msgspec.json.decode(row.payload, type=StoredPayload), **changed)
             run_of(payload, str(row.assistant_id), {}, row.on_run_completed).check()
             changes["payload"] = encode(payload)
         if TIMES & given.keys():
@@ -195,19 +201,19 @@ class CronService:
         return changes
 
     def _new_times(self, row: Row[Any], given: dict[str, Any]) -> dict[str, Any]:
-        """A time that is due already stays due, unless the schedule is another or the cron was off."""
+        """Return the changed time columns; a due slot stays due unless schedule or time zone change."""
         at = self._clock()
         wanted = {name: given.get(name, getattr(row, name)) for name in TIMES}
         if "end_time" in given:
             wanted["end_time"] = _end(given["end_time"], at)
         times = _times(at, **wanted)
-        same = (wanted["schedule"], wanted["timezone"]) == (row.schedule, row.timezone)
-        if same and wanted["enabled"] and not _over(row.next_run_date, wanted["end_time"]):
+        unchanged = (wanted["schedule"], wanted["timezone"]) == (row.schedule, row.timezone)
+        if unchanged and wanted["enabled"] and not _after_end(row.next_run_date, wanted["end_time"]):
             times["next_run_date"] = row.next_run_date or times["next_run_date"]
         return times
 
     async def delete(self, principal: Principal, cron_id: UUID) -> None:
-        """Remove a cron; the runs that it made stay. Raises ``NotFound``."""
+        """Delete a cron; its runs stay. Raises ``NotFound``."""
         tenant_id = principal.tenant_id
         owned = await principal.permit("crons", "delete", cron_id=cron_id)
         async with self._database.writing(tenant_id, owned) as session:
@@ -215,7 +221,7 @@ class CronService:
                 raise _unknown(cron_id)
 
     async def search(self, principal: Principal, wanted: CronSearch) -> tuple[list[Cron], int]:
-        """A page of crons, and how many match on all pages. Raises ``Invalid``."""
+        """Return a page of crons and the total count. Raises ``Invalid``."""
         tenant_id = principal.tenant_id
         check_page(wanted.limit, wanted.offset)
         owned, wanted = await _authorised_search(principal, wanted)
@@ -230,7 +236,7 @@ class CronService:
         return found, total
 
     async def count(self, principal: Principal, wanted: CronSearch) -> int:
-        """How many crons match. Raises ``Invalid``."""
+        """Count matching crons. Raises ``Invalid``."""
         tenant_id = principal.tenant_id
         owned, wanted = await _authorised_search(principal, wanted)
         assistant_id = await self._assistant(tenant_id, wanted)
@@ -238,7 +244,7 @@ class CronService:
             return await queries.count(session, tenant_id, wanted, assistant_id)
 
     async def _assistant(self, tenant_id: UUID, wanted: CronSearch) -> UUID | None:
-        """The assistant that is meant; an id that nobody has is that of an assistant without crons."""
+        """Resolve the assistant filter; an unknown id matches no crons."""
         if wanted.assistant_id is None:
             return None
         try:
@@ -248,7 +254,7 @@ class CronService:
 
 
 async def _authorised_search(principal: Principal, wanted: CronSearch) -> tuple[MetadataFilter, CronSearch]:
-    """What somebody reaches of the crons that are sought, and which those are."""
+    """Authorise a search; return the principal's metadata filter and the search with stamped metadata."""
     if principal.rules is None:
         return None, wanted
     about = {name: getattr(wanted, name) for name in ("assistant_id", "thread_id", "limit", "offset")}
@@ -259,23 +265,23 @@ async def _authorised_search(principal: Principal, wanted: CronSearch) -> tuple[
 def _times(
     at: datetime, *, schedule: str, timezone: str | None, end_time: datetime | None, enabled: bool
 ) -> dict[str, Any]:
-    """The columns of the fields ``TIMES``, with the first run after ``at``. Raises ``Invalid``."""
+    """Return the columns of ``TIMES``, with the first slot after ``at``. Raises ``Invalid``."""
     slot = first_slot(schedule, timezone, at)
     return {
         "schedule": schedule,
         "timezone": timezone,
         "end_time": end_time,
         "enabled": enabled,
-        "next_run_date": slot if enabled and not _over(slot, end_time) else None,
+        "next_run_date": slot if enabled and not _after_end(slot, end_time) else None,
     }
 
 
-def _over(slot: datetime | None, end_time: datetime | None) -> bool:
+def _after_end(slot: datetime | None, end_time: datetime | None) -> bool:
     return slot is not None and end_time is not None and slot > end_time
 
 
 def _end(given: datetime | None, at: datetime) -> datetime | None:
-    """An ``end_time`` as a client gives it, in UTC. Raises ``Invalid``."""
+    """Validate an ``end_time`` and convert it to UTC. Raises ``Invalid``."""
     if given is None:
         return None
     try:
@@ -288,7 +294,7 @@ def _end(given: datetime | None, at: datetime) -> datetime | None:
 
 
 def _author(principal: Principal) -> dict[str, Any]:
-    """The members of ``StoredPayload`` that say for whom runs are made."""
+    """Return the fields of ``StoredPayload`` that identify the user of the runs."""
     return {
         "langgraph_auth_user": None if principal.rules is None else principal.rules.user,
         "langgraph_auth_user_id": principal.user_id if principal.rules is None else "",
@@ -305,7 +311,7 @@ def _cron_view(row: Row[Any]) -> Cron:
     shown = dict(row._mapping)  # noqa: SLF001  public by documentation
     try:
         payload = msgspec.json.decode(row.payload, type=StoredPayload)
-    except msgspec.MsgspecError:  # its runs cannot be made either; it is shown, so that it can be deleted
+    except msgspec.MsgspecError:  # its runs fail too; return it, so that it can be deleted
         return Cron(**{**shown, "payload": {}})
     if payload.key_id or payload.requested_by:
         shown["payload"] = encode(msgspec.structs.replace(payload, key_id="", requested_by=""))

@@ -34,7 +34,7 @@ Durability = Literal["sync", "async", "exit"]
 
 
 class Payload(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What each run of a cron is asked for, as ``RunCreate`` has it."""
+    """The request of each run of a cron; fields as in ``RunCreate``."""
 
     input: Any = None
     config: ConfigBody | None = None
@@ -51,7 +51,7 @@ class Payload(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class StoredPayload(Payload, kw_only=True, omit_defaults=True):
-    """The same as it is stored: with the person who made the cron, on whose behalf its runs are, and with which key."""
+    """A stored payload, with the user that its runs act for and the key that created it."""
 
     langgraph_auth_user: dict[str, Any] | None = None
     langgraph_auth_user_id: str = ""
@@ -62,7 +62,7 @@ class StoredPayload(Payload, kw_only=True, omit_defaults=True):
 class CronCreate(Payload, kw_only=True):
     """A cron to create. ``assistant_id`` is an assistant's UUID or an agent's name, ``schedule`` has five fields.
 
-    Without ``timezone`` (an IANA name) the schedule is read in UTC, as is an ``end_time`` without an offset.
+    ``timezone`` (an IANA name) defaults to UTC, as does the offset of ``end_time``.
     """
 
     assistant_id: str
@@ -75,7 +75,7 @@ class CronCreate(Payload, kw_only=True):
 
 
 class CronPatch(msgspec.Struct, kw_only=True):
-    """What to change: ``metadata`` is merged, everything else replaced; what is left out stays."""
+    """Changes of a cron: ``metadata`` is merged, other fields are replaced, omitted ones stay."""
 
     schedule: str | msgspec.UnsetType = msgspec.UNSET
     timezone: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -96,12 +96,12 @@ class CronPatch(msgspec.Struct, kw_only=True):
     durability: Durability | msgspec.UnsetType | None = msgspec.UNSET
 
     def given(self) -> dict[str, Any]:
-        """The fields that are to change."""
+        """Return the fields to change."""
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not msgspec.UNSET}
 
 
 class CronSearch(msgspec.Struct, kw_only=True):
-    """Which crons: of an assistant (its UUID or its agent's name), on a thread, with ``metadata`` that they contain."""
+    """Filters of a cron search: assistant (UUID or agent's name), thread, contained ``metadata``."""
 
     assistant_id: str | None = None
     thread_id: UUID | None = None
@@ -115,9 +115,9 @@ class CronSearch(msgspec.Struct, kw_only=True):
 
 
 class Cron(msgspec.Struct, kw_only=True):
-    """Runs made at the times of a schedule. ``next_run_date`` is null while none is to come.
+    """Runs at the times of a schedule. ``next_run_date`` is null if no run is due.
 
-    ``thread_id`` is null for runs with threads of their own, which ``on_run_completed`` deletes or keeps.
+    ``thread_id`` is null if each run gets a thread of its own, which ``on_run_completed`` deletes or keeps.
     """
 
     cron_id: UUID
@@ -138,16 +138,16 @@ class Cron(msgspec.Struct, kw_only=True):
 
 
 def run_of(payload: Payload, assistant_id: str, metadata: dict[str, Any], on_run_completed: str | None) -> RunCreate:
-    """The run that a cron makes: what a client would send for it."""
-    asked = {name: getattr(payload, name) for name in Payload.__struct_fields__}
-    keeps: Literal["keep", "delete"] = "keep" if on_run_completed == "keep" else "delete"
-    return RunCreate(**asked, assistant_id=assistant_id, metadata=metadata, on_completion=keeps)
+    """Return the request of a cron's run, as a client would send it."""
+    fields = {name: getattr(payload, name) for name in Payload.__struct_fields__}
+    on_completion: Literal["keep", "delete"] = "keep" if on_run_completed == "keep" else "delete"
+    return RunCreate(**fields, assistant_id=assistant_id, metadata=metadata, on_completion=on_completion)
 
 
 def check_completion(thread_id: UUID | None, on_run_completed: str | None) -> None:
-    """Raises ``Invalid`` where there is a choice without anything to choose."""
+    """Reject ``on_run_completed`` for a cron on a thread. Raises ``Invalid``."""
     if thread_id is not None and on_run_completed is not None:
         raise Invalid(
-            "on_run_completed is for crons without a thread: the runs of this one share theirs, which stays.",
+            "on_run_completed is for crons without a thread: remove it, the thread of this cron is always kept.",
             (("/on_run_completed", "the cron has a thread"),),
         )

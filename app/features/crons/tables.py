@@ -1,4 +1,4 @@
-"""Crons: runs to make at the times of a schedule, and which of these times have had theirs."""
+"""Tables of crons and of their slots: the times of a schedule and the runs started for them."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""Writes what belongs to a tenant, or to one person in it, as JSON Lines: one moment of the database, row by row."""
+"""Export the data of a tenant or of one person in it as JSON Lines, from one database snapshot."""
 
 import base64
 from collections import Counter
@@ -23,21 +23,21 @@ from app.infra.db.revisions import HEAD
 from app.infra.db.session import Snapshot
 
 DERIVED = ("live_frames", "store_vectors_")
-"""Tables (by how their names begin) of copies that machines make of other rows."""
+"""Name prefixes of tables whose rows are derived from other rows."""
 
 OMITTED = {
     "api_keys": {"digest", "previous_digest"},
     "idempotency_keys": {"answer", "fingerprint"},
     "store_items": {"words"},
 }
-"""What protects a secret, and what repeats other rows."""
+"""Columns that protect a secret or duplicate other rows."""
 
-WITH_PERSON = {("runs", "request"), ("crons", "payload")}
-"""Where handlers of the operator's keep who asked, perhaps with a token of the person's: left out."""
+WITH_AUTH_USER = {("runs", "request"), ("crons", "payload")}
+"""Columns that hold the user of custom auth, perhaps with a token, which is left out."""
 
-AT_ONCE = 20
+PAGE_ROWS = 20
 
-PLAIN = {
+NATIVE_TYPES = {
     "uuid", "text", "integer", "bigint", "smallint", "boolean", "bytea", "date", "numeric", "real", "double precision",
     "timestamp with time zone", "text[]", "bigint[]", "uuid[]",
 }  # fmt: skip
@@ -47,7 +47,7 @@ Write = Callable[[bytes], object]
 
 
 async def export(database: Database, data_subject: DataSubject, tenant: str, write: Write) -> Counter[str]:
-    """Give ``write`` a line for each row, between one that says what it is and one that ends it; how many, by kind."""
+    """Write a header, a line for each row and a footer; return the number of rows by table."""
     counts: Counter[str] = Counter()
     _line(write, "export", {"tenant": tenant, "metadata": data_subject.metadata, "schema": HEAD, "at": now()})
     async with database.snapshot(data_subject.tenant_id) as snapshot:
@@ -55,12 +55,12 @@ async def export(database: Database, data_subject: DataSubject, tenant: str, wri
             if table.name.startswith(DERIVED):
                 continue
             async for rows in snapshot.pages(
-                table.select(data_subject, _columns(table)), AT_ONCE, *data_subject.parameters()
+                table.select(data_subject, _columns(table)), PAGE_ROWS, *data_subject.parameters()
             ):
-                shown_rows = [_row(table, row) for row in rows]
+                exported = [_row(table, row) for row in rows]
                 if table.name == "threads":
-                    await _add_values(snapshot, data_subject, shown_rows)
-                for row in shown_rows:
+                    await _add_values(snapshot, data_subject, exported)
+                for row in exported:
                     _line(write, table.name, row)
                 counts[table.name] += len(rows)
     _line(write, "end", {"rows": counts})
@@ -72,9 +72,9 @@ def _line(write: Write, kind: str, row: dict[str, Any]) -> None:
 
 
 def _columns(table: TenantTable) -> str:
-    """Types of which the driver knows nothing come as text, JSON too."""
+    """Return the select list; types that the driver does not decode, and JSON, are cast to text."""
     return ", ".join(
-        f'x."{name}"' if of in PLAIN else f'x."{name}"::text as "{name}"'
+        f'x."{name}"' if of in NATIVE_TYPES else f'x."{name}"::text as "{name}"'
         for name, of in zip(table.columns, table.types, strict=True)
         if name not in OMITTED.get(table.name, set())
     )
@@ -83,7 +83,7 @@ def _columns(table: TenantTable) -> str:
 def _row(table: TenantTable, row: asyncpg.Record) -> dict[str, Any]:
     types = dict(zip(table.columns, table.types, strict=True))
     return {
-        name: kwargs_of(value) if (table.name, name) in WITH_PERSON else _value(types[name], value)
+        name: kwargs_of(value) if (table.name, name) in WITH_AUTH_USER else _value(types[name], value)
         for name, value in row.items()
     }
 
@@ -97,7 +97,7 @@ def _value(of: str, value: Any) -> Any:
 
 
 def _content(stored: bytes) -> Any:
-    """The JSON that rests in a column of bytes; what is none, as base64."""
+    """Return the JSON stored in a bytes column; base64 if it is not valid JSON."""
     try:
         text = unpack(stored)
         msgspec.json.decode(text)
@@ -107,7 +107,7 @@ def _content(stored: bytes) -> Any:
 
 
 async def _add_values(snapshot: Snapshot, data_subject: DataSubject, rows: list[dict[str, Any]]) -> None:
-    """Give threads their latest values, which lie in many rows."""
+    """Add their latest values to threads; values are stored in many rows."""
     states = await with_states(snapshot, data_subject.tenant_id, [row["thread_id"] for row in rows])
     for row, state in zip(rows, states, strict=True):
         row["values"] = thread_view(state).values

@@ -1,6 +1,6 @@
-"""SQL of a tenant's and of a person's data, over whatever tables the database has.
+"""SQL to find and delete the data of a tenant or a person, in all tables with a tenant column.
 
-``$1`` is the tenant, ``$2`` the metadata that name a person, ``$3`` their fields, ``$4`` places of the store.
+``$1``: tenant; ``$2``: metadata that identify the person; ``$3``: their fields; ``$4``: store namespaces.
 """
 
 from typing import Literal
@@ -14,12 +14,15 @@ from app.features.data_rights.structs import DataSubject
 Column = Literal["thread_id", "run_id", "cron_id", "assistant_id", "item_id", "document_id"]
 
 ERASER = "agent_eraser"
-"""The role for the transitions of runs: the server's own roles may delete none that are younger than a day."""
+"""The role that deletes run transitions: the server's own roles may not delete recent ones."""
 ROLES = (ERASER, "agent_app", "agent_engine")
-"""Who may delete, the first that may."""
+"""Roles to delete with; the first with the privilege is used."""
 
 OF_TENANT = {"tenants", "spending", "storage_usage"}
-"""Tables that say nothing of one person; every other one has a column that leads to somebody."""
+"""Tables without personal data; every other table has a column that leads to a person."""
+
+SESSION_USER = "select session_user"
+MAY_SET_ROLE = "select pg_has_role($1, $2, 'set')"
 
 TABLES = """
 select c.relname as name,
@@ -45,11 +48,11 @@ _THREADS = """
     and exists (select from runs r where r.tenant_id = $1 and r.thread_id = t.thread_id and r.metadata @> $2)
     and not exists (select from runs r where r.tenant_id = $1 and r.thread_id = t.thread_id and not r.metadata @> $2))
 """
-"""A person's threads say so; one that says nothing is theirs when every run on it is (stateless runs)."""
+"""A person's threads: by their metadata, or, for threads without such metadata, if every run on it matches."""
 
 _ASSISTANTS = "select a.assistant_id from assistants a where a.tenant_id = $1 and a.metadata @> $2"
 
-THEIRS: dict[Column, str] = {
+OWNED_IDS: dict[Column, str] = {
     "thread_id": _THREADS,
     "run_id": f"""
   select r.run_id from runs r where r.tenant_id = $1 and (r.metadata @> $2 or r.thread_id in ({_THREADS}))
@@ -66,7 +69,7 @@ THEIRS: dict[Column, str] = {
 """,
     "document_id": "select d.document_id from documents d where d.tenant_id = $1 and d.metadata @> $2",
 }
-"""What belongs to the person, by the column that names it in other tables."""
+"""Queries of the ids that belong to the person, by the column that refers to them in other tables."""
 
 ROOTS: dict[Column, str] = {
     "thread_id": "threads",
@@ -76,17 +79,17 @@ ROOTS: dict[Column, str] = {
     "item_id": "store_items",
     "document_id": "documents",
 }
-_EVERY = "x.tenant_id = $1 and $2::jsonb is not null and $3::text[] is not null and $4::text[] is not null"
+_WHOLE_TENANT = "x.tenant_id = $1 and $2::jsonb is not null and $3::text[] is not null and $4::text[] is not null"
 _OWN = {
     "assistant_versions": "x.metadata @> $2",
     "api_keys": "x.user_id = $2::jsonb ->> 'user_id'",
     "audit_log": "$2::jsonb ->> 'user_id' in (x.actor, x.subject)",
 }
-"""What a table says itself of the person."""
+"""Conditions on columns of a table's own that identify the person."""
 
 
 class TenantTable(msgspec.Struct, frozen=True, kw_only=True):
-    """A table with rows of tenants. ``eraser`` is the role that may delete them; none: nobody may."""
+    """A table with a tenant column. ``eraser``: the role that may delete its rows; None if no role may."""
 
     name: str
     columns: list[str]
@@ -97,103 +100,113 @@ class TenantTable(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def owners(self) -> list[Column]:
-        """The columns that say what a row belongs to: of the key, else all; a run's row is also its thread's."""
-        named: list[Column] = [column for column in ROOTS if column in self.columns]
-        of_key = [column for column in named if column in self.key]
-        if "run_id" in of_key and "thread_id" in named:
+        """Return the columns that refer to owners: those of the key, else all; a run's row is also its thread's."""
+        references: list[Column] = [column for column in ROOTS if column in self.columns]
+        of_key = [column for column in references if column in self.key]
+        if "run_id" in of_key and "thread_id" in references:
             of_key.append("thread_id")
-        return of_key or named
+        return of_key or references
 
     def belongs(self, data_subject: DataSubject) -> str:
-        """The condition on a row ``x`` that is theirs."""
+        """Return the condition that a row ``x`` belongs to the data subject."""
         if data_subject.whole:
-            return _EVERY
-        conditions = [f"x.{column} in ({THEIRS[column]})" for column in self.owners]
+            return _WHOLE_TENANT
+        conditions = [f"x.{column} in ({OWNED_IDS[column]})" for column in self.owners]
         if self.name in _OWN:
             conditions.append(_OWN[self.name])
-        return f"{_EVERY} and ({' or '.join(conditions) or 'false'})"
+        return f"{_WHOLE_TENANT} and ({' or '.join(conditions) or 'false'})"
 
-    def lost(self) -> str:
-        """The condition on a row ``x`` of the tenant whose thread, run or whatever it belongs to is not there."""
+    def orphaned(self) -> str:
+        """Return the condition that an owner of a row ``x`` of the tenant is deleted."""
         unowned = [
             f"not exists (select from {ROOTS[column]} o where o.tenant_id = $1 and o.{column} = x.{column})"
             for column in self.owners
             if ROOTS[column] != self.name
         ]
-        return f"{_EVERY} and ({' or '.join(unowned)})" if unowned else _EVERY
+        return f"{_WHOLE_TENANT} and ({' or '.join(unowned)})" if unowned else _WHOLE_TENANT
 
     def delete(self, condition: str, limit: int) -> str:
-        """Remove up to ``limit`` rows ``x`` that fulfil ``condition``."""
+        """Return the statement that deletes up to ``limit`` rows ``x`` that match ``condition``."""
         return f"delete from {self.name} where tenant_id = $1 and ctid = any(array({self.find(condition, limit)}))"
 
     def find(self, condition: str, limit: int) -> str:
-        """Where up to ``limit`` rows ``x`` lie: only who sees the other tables can tell."""
+        """Return the query of up to ``limit`` ctids, for roles that may read the tables of the condition."""
         return f"select x.ctid from {self.name} x where {condition} limit {limit}"
 
     def delete_at(self) -> str:
-        """Remove the rows at the places ``$2``, by a role that sees this table alone. There rows never move."""
+        """Return the statement that deletes the ctids ``$2``, for a role that reads this table only.
+
+        Rows of such tables are never updated, so their ctids are stable.
+        """
         return f"delete from {self.name} where tenant_id = $1 and ctid = any($2::tid[])"
 
     def delete_of(self, column: Column) -> str:
-        """Remove the rows of ``$1``'s things ``$2``."""
+        """Return the statement that deletes the rows of the tenant ``$1`` that refer to the ids ``$2``."""
         return f"delete from {self.name} where tenant_id = $1 and {column} = any($2::uuid[])"
 
     def select(self, data_subject: DataSubject, columns: str) -> str:
-        """``columns`` of the rows that are theirs."""
+        """Return the query of ``columns`` of the data subject's rows."""
         return f"select {columns} from {self.name} x where {self.belongs(data_subject)}"
 
     def count(self, data_subject: DataSubject) -> str:
-        """How many rows are theirs."""
+        """Return the query of the number of the data subject's rows."""
         return self.select(data_subject, "count(*)")
 
 
-LIVE = "select x.run_id from runs x where x.status in ('pending', 'running') and <theirs> limit 1000"
-HUSH = "update runs set webhook = null where tenant_id = $1 and run_id = any($2::uuid[]) and webhook is not null"
-"""A run that is stopped to be deleted tells nobody of it."""
+LIVE_RUNS = "select x.run_id from runs x where x.status in ('pending', 'running') and <owned> limit 1000"
+DROP_WEBHOOKS = """
+update runs set webhook = null where tenant_id = $1 and run_id = any($2::uuid[]) and webhook is not null
+"""
+"""A run that is cancelled to be erased sends no webhook."""
 
-FREE_THREADS = """
+IDLE_THREADS = """
 select x.thread_id, x.created_at, x.last_number from threads x
-where x.live_run is null and (x.created_at, x.thread_id) > ($5, $6) and <theirs>
+where x.live_run is null and (x.created_at, x.thread_id) > ($5, $6) and <owned>
 order by x.created_at, x.thread_id limit 100 for update skip locked
 """
 RUNS_OF = "select run_id from runs where tenant_id = $1 and thread_id = any($2::uuid[])"
 ENDED_RUNS = """
-select x.run_id from runs x where x.status not in ('pending', 'running') and <theirs> limit 500 for update skip locked
+select x.run_id from runs x where x.status not in ('pending', 'running') and <owned> limit 500 for update skip locked
 """
-BATCH = "select x.<column> from <root> x where <theirs> limit 500 for update skip locked"
+BATCH = "select x.<column> from <root> x where <owned> limit 500 for update skip locked"
 
-ANSWERS = """
+RESPONSES = """
 select route, key, answer from idempotency_keys
 where tenant_id = $1 and run_id = '00000000-0000-0000-0000-000000000000' and answer is not null
   and (route, key) > ($2, $3)
 order by route, key limit 200
 """
-"""Those that made no single run."""
+"""Stored responses of requests that did not create a single run."""
 
-FORGET_ANSWERS = """
+DELETE_RESPONSES = """
 delete from idempotency_keys where tenant_id = $1 and (route, key) in (select * from unnest($2::text[], $3::text[]))
 """
-STILL_THERE = "select <column> from <root> where tenant_id = $1 and <column> = any($2::uuid[])"
+EXISTING_IDS = "select <column> from <root> where tenant_id = $1 and <column> = any($2::uuid[])"
 
 
-def of(statement: str, table: TenantTable, data_subject: DataSubject) -> str:
-    """``statement`` over the rows of ``table`` that are theirs."""
-    return statement.replace("<theirs>", table.belongs(data_subject)).replace("<root>", table.name)
+def set_role(role: str) -> str:
+    """Return the statement that switches to ``role`` until the transaction ends."""
+    return f"set local role {role}"
+
+
+def for_subject(statement: str, table: TenantTable, data_subject: DataSubject) -> str:
+    """Return ``statement`` restricted to the data subject's rows of ``table``."""
+    return statement.replace("<owned>", table.belongs(data_subject)).replace("<root>", table.name)
 
 
 async def tables(connection: asyncpg.Connection) -> list[TenantTable]:
-    """All tables with rows of tenants, what refers to others before what it refers to."""
+    """Return all tables with a tenant column, referencing tables before referenced ones."""
     found = [TenantTable(**row) for row in await connection.fetch(TABLES, list(ROLES))]
     placed: list[TenantTable] = []
     while waiting := [table for table in found if table not in placed]:
         ready = [one for one in waiting if not any(one.name in o.parents for o in waiting if o is not one)]
         placed += ready or waiting
-    # the database removes vectors with their item, and notes that a run was removed
+    # triggers delete vectors with their item and record the deletion of a run
     last = ["store_items", "documents", "runs", "run_transitions", "threads", "tenants"]
     return sorted(placed, key=lambda table: last.index(table.name) if table.name in last else -1)
 
 
-async def still_there(connection: asyncpg.Connection, tenant_id: UUID, column: Column, ids: list[UUID]) -> set[UUID]:
-    """Those of ``ids`` that are."""
-    statement = STILL_THERE.replace("<column>", column).replace("<root>", ROOTS[column])
+async def existing_ids(connection: asyncpg.Connection, tenant_id: UUID, column: Column, ids: list[UUID]) -> set[UUID]:
+    """Return those of ``ids`` that exist."""
+    statement = EXISTING_IDS.replace("<column>", column).replace("<root>", ROOTS[column])
     return {row[0] for row in await connection.fetch(statement, tenant_id, ids)}

@@ -1,4 +1,4 @@
-"""Whose data: those of a tenant, or of one person inside it."""
+"""The subject of an export or erasure."""
 
 from typing import Any
 from uuid import UUID
@@ -9,10 +9,10 @@ from app.agents.tools.builtin.memory import OWNER_FIELD, namespace_of
 
 
 class DataSubject(msgspec.Struct, frozen=True, kw_only=True):
-    """All data of the tenant; with ``metadata``, those of the person whom these fields of metadata name.
+    """A tenant, or with ``metadata`` the person in it whom these metadata fields identify.
 
-    ``namespaces`` are places of the store that are the person's too, as labels; what the tool ``memory`` keeps for a
-    ``user_id`` is found without being named.
+    ``namespaces``: store namespaces (as labels) that belong to the person too; those of the tool ``memory`` are found
+    by ``user_id``.
     """
 
     tenant_id: UUID
@@ -21,13 +21,14 @@ class DataSubject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def whole(self) -> bool:
-        """Whether it is everything of the tenant."""
+        """Return whether the subject is the whole tenant."""
         return not self.metadata
 
     def parameters(self) -> tuple[UUID, str, list[str], list[str]]:
-        """``$1`` to ``$4`` of the statements in ``queries``: tenant, metadata, its fields, places of the store."""
-        places = [list(labels) for labels in self.namespaces]
-        if person := str(self.metadata.get(OWNER_FIELD) or ""):
-            places.append(namespace_of({OWNER_FIELD: person}))
+        """Return ``$1`` to ``$4`` of the statements in ``queries``: tenant, metadata, its fields, namespaces."""
+        namespaces = [list(labels) for labels in self.namespaces]
+        if user_id := str(self.metadata.get(OWNER_FIELD) or ""):
+            namespaces.append(namespace_of({OWNER_FIELD: user_id}))
         metadata = msgspec.json.encode(self.metadata).decode()
-        return self.tenant_id, metadata, list(self.metadata), ["".join(f"{one}." for one in place) for place in places]
+        prefixes = ["".join(f"{label}." for label in labels) for labels in namespaces]
+        return self.tenant_id, metadata, list(self.metadata), prefixes

@@ -44,7 +44,7 @@ OpenStreamsDependency = NamedDependency[OpenStreams]
 
 
 class StreamOptions(NamedTuple):
-    """How somebody follows a run: from where on, which modes (None: all), whether the run goes when he does."""
+    """How a client follows a run: after which event, which modes (None: all), and whether disconnecting cancels it."""
 
     after: EventId
     modes: list[str] | None
@@ -52,14 +52,14 @@ class StreamOptions(NamedTuple):
 
 
 def reader_of(request: AnyRequest, cancel_on_disconnect: FromQuery[bool] = False) -> StreamOptions:
-    """The reader that the address and the headers describe. Raises ``Invalid``, and ``Forbidden`` to stop a run."""
+    """Parse the options of a stream from query and headers. Raises ``Invalid``, ``Forbidden``."""
     if cancel_on_disconnect and not may(request, WRITE):
         raise Forbidden(f"This key may not stop runs: cancel_on_disconnect needs the scope {WRITE}.")
     return StreamOptions(last_event_id(request) or START, stream_modes(request, MODES), cancel_on_disconnect)
 
 
 class RunsController(Controller):
-    """Runs: create, follow, stop. Creating routes take an ``Idempotency-IdempotencyKey``."""
+    """Runs: create, stream, cancel. Routes that create runs take an ``Idempotency-Key``."""
 
     tags = ("runs",)
     opt = WRITES
@@ -72,7 +72,7 @@ class RunsController(Controller):
     async def create(
         self, thread_id: Id, data: Body, principal: CurrentPrincipal, runs: Service, request: AnyRequest
     ) -> Response[Any]:
-        """The run is accepted, and durable, when this answers."""
+        """The run is durable when the response arrives."""
         return _created(await runs.create(principal, thread_id, data, await _key_of(request)))
 
     @post(
@@ -91,7 +91,7 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         request: AnyRequest,
     ) -> EventStream:
-        """Server-sent events; the run goes on when the reader leaves, unless ``on_disconnect`` is ``cancel``."""
+        """Server-sent events. The run continues if the client disconnects, unless ``on_disconnect`` is ``cancel``."""
         return await RunStarter(principal, runs, streams, request).stream(thread_id, data)
 
     @post(
@@ -109,14 +109,14 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         request: AnyRequest,
     ) -> JsonWait:
-        """The thread's values after the run; ``__error__`` in their place when it failed."""
+        """Return the thread's values after the run, or ``__error__`` if it failed."""
         return await RunStarter(principal, runs, streams, request).wait(thread_id, data)
 
     @post("/runs", status_code=200, opt=STARTS_RUNS, summary="Start a stateless run in the background")
     async def create_stateless(
         self, data: Body, principal: CurrentPrincipal, runs: Service, request: AnyRequest
     ) -> Response[Any]:
-        """The run gets a thread of its own, which goes when it ends unless ``on_completion`` is ``keep``."""
+        """The run gets a thread of its own, deleted when the run ends unless ``on_completion`` is ``keep``."""
         return _created(await runs.create(principal, None, data, await _key_of(request)))
 
     @post(
@@ -134,7 +134,7 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         request: AnyRequest,
     ) -> EventStream:
-        """As on a thread; ``Location`` leads back to this very stream."""
+        """Server-sent events, as on a thread. ``Location`` is the URL to resume this stream."""
         return await RunStarter(principal, runs, streams, request).stream(None, data)
 
     @post("/runs/wait", status_code=200, opt=STARTS_RUNS, summary="Start a stateless run and wait for its result")
@@ -146,14 +146,14 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         request: AnyRequest,
     ) -> JsonWait:
-        """As on a thread."""
+        """Return the values after the run, or ``__error__`` if it failed."""
         return await RunStarter(principal, runs, streams, request).wait(None, data)
 
     @post("/runs/batch", status_code=200, opt=STARTS_RUNS, summary="Start several stateless runs")
     async def batch(
         self, data: JSONBody[list[RunCreate]], principal: CurrentPrincipal, runs: Service, request: AnyRequest
     ) -> Response[Any]:
-        """All of them, or none; each as by itself."""
+        """Accept all runs or none; each behaves like a stateless run in the background."""
         await count_runs(request.scope, len(data))
         return Response(await runs.create_batch(principal, data, await key_in(request)))
 
@@ -165,7 +165,7 @@ class RunsController(Controller):
         runs: Service,
         action: FromQuery[Action] = "interrupt",
     ) -> None:
-        """Those in a status, or some of one thread."""
+        """Select runs by status, or by ids on one thread."""
         await runs.cancel_many(principal, data, action)
 
     @get("/threads/{thread_id:str}/runs", opt=READS, summary="List a thread's runs")
@@ -178,9 +178,9 @@ class RunsController(Controller):
         page: NamedDependency[Page],
         status: FromQuery[RunStatus | None] = None,
     ) -> Response[list[Any]]:
-        """Newest first; ``select`` (repeated) names the fields to show.
+        """Newest first; ``select`` (repeatable) names the fields to return.
 
-        A page cut because it grew large names in ``X-Pagination-Next`` the offset that goes on.
+        If a page is cut for its size, ``X-Pagination-Next`` is the offset of the next one.
         """
         fields = select_fields(request, Run.__struct_fields__)
         found, following = await runs.list(principal, thread_id, status=status, limit=page.limit, offset=page.offset)
@@ -188,7 +188,7 @@ class RunsController(Controller):
 
     @get("/threads/{thread_id:str}/runs/{run_id:str}", opt=READS, summary="One run")
     async def get_run(self, thread_id: Id, run_id: Id, principal: CurrentPrincipal, runs: Service) -> Run:
-        """Its status, and what it was asked for."""
+        """Return a run's status and its request."""
         return await runs.get(principal, thread_id, run_id)
 
     @delete("/threads/{thread_id:str}/runs/{run_id:str}", summary="Delete an ended run")
@@ -206,7 +206,7 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         reader: NamedDependency[StreamOptions],
     ) -> JsonWait:
-        """The thread's values after the run."""
+        """Return the thread's values once the run has ended, or ``__error__`` if it failed."""
         streams.admit(principal.holder)
         await runs.get(principal, thread_id, run_id)
         if reader.cancels:
@@ -234,9 +234,9 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         reader: NamedDependency[StreamOptions],
     ) -> EventStream:
-        """Everything after ``Last-Event-ID``, or from the start: live, or replayed after the end.
+        """Stream all events after ``Last-Event-ID`` or from the start: live, or replayed once the run has ended.
 
-        ``stream_mode`` (repeated, with commas, or a JSON array) narrows it to some of the run's modes.
+        ``stream_mode`` (repeated, comma-separated or a JSON array) selects some of the run's modes.
         """
         streams.admit(principal.holder)
         await runs.check_log(principal, thread_id, run_id)
@@ -259,11 +259,10 @@ class RunsController(Controller):
         streams: OpenStreamsDependency,
         request: AnyRequest,
     ) -> EventStream:
-        """The live run from its start and every later one, or everything after ``Last-Event-ID``.
+        """Stream the live run from its start and every later run, or all events after ``Last-Event-ID``.
 
-        ``stream_mode`` (or ``stream_modes``): ``run_modes`` (default) are the frames of the runs, ``state_update``
-        those of states, ``lifecycle`` the beginnings and ends of runs alone. The stream ends when the thread is
-        deleted.
+        ``stream_mode`` (or ``stream_modes``): ``run_modes`` (default) for all events of the runs, ``state_update`` for
+        states, ``lifecycle`` for starts and ends of runs only. The stream ends when the thread is deleted.
         """
         streams.admit(principal.holder)
         modes = stream_modes(request, THREAD_MODES) or ["run_modes"]
@@ -282,19 +281,19 @@ class RunsController(Controller):
         wait: FromQuery[bool] = False,
         action: FromQuery[Action] = "interrupt",
     ) -> Response[Any]:
-        """Recorded at once and felt within two seconds; with ``wait`` it answers when the run has ended."""
+        """The cancellation is recorded at once and takes effect within two seconds; ``wait`` returns after the end."""
         await runs.cancel(principal, thread_id, run_id, action=action, wait=wait)
         return Response({}, status_code=200) if wait else Response(None, status_code=202)
 
 
 def _headers(thread_id: UUID, run_id: UUID, verb: str) -> dict[str, str]:
-    # relative to the base path, which the SDK puts in front of what it finds in ``Location``
-    place = f"/threads/{thread_id}/runs/{run_id}"
-    return {"Location": f"{place}/{verb}", "Content-Location": place}
+    # relative to the base path, because the SDK prefixes ``Location`` with it
+    path = f"/threads/{thread_id}/runs/{run_id}"
+    return {"Location": f"{path}/{verb}", "Content-Location": path}
 
 
 async def _key_of(request: AnyRequest) -> IdempotencyKey | None:
-    """The key that came with a request whose body is read: the body is let go of, as it may be large."""
+    """Return the idempotency key of a request and release its decoded body, which may be large."""
     key = await key_in(request)
     if isinstance(request, ReadyRequest):
         request.release_body()
@@ -302,13 +301,13 @@ async def _key_of(request: AnyRequest) -> IdempotencyKey | None:
 
 
 def _created(accepted: ClaimedRun | ReplayedResponse) -> Response[Any]:
-    place = f"/threads/{accepted.thread_id}/runs/{accepted.run_id}"
-    shown = created(accepted) if isinstance(accepted, ClaimedRun) else msgspec.Raw(accepted.answer or b"null")
-    return Response(shown, headers={"Content-Location": place})
+    path = f"/threads/{accepted.thread_id}/runs/{accepted.run_id}"
+    body = created(accepted) if isinstance(accepted, ClaimedRun) else msgspec.Raw(accepted.answer or b"null")
+    return Response(body, headers={"Content-Location": path})
 
 
 class RunStarter:
-    """A request that makes a run and stays open for it, if one more answer may stay open."""
+    """Creates a run and keeps the response open for it, within the limit of open streams."""
 
     def __init__(self, principal: Principal, runs: RunService, streams: OpenStreams, request: AnyRequest) -> None:
         self._principal = principal
@@ -317,31 +316,29 @@ class RunStarter:
         self._request = request
 
     async def stream(self, thread_id: UUID | None, body: RunCreate) -> EventStream:
-        """The frames of the new run; of the old one after ``Last-Event-ID`` when the request is sent again."""
-        accepted = await self._begin(thread_id, body)
-        place = accepted.thread_id, accepted.run_id
+        """Stream the new run; for a repeated request, the earlier run after ``Last-Event-ID``."""
+        accepted = await self._create(thread_id, body)
         after = START if isinstance(accepted, ClaimedRun) else last_event_id(self._request) or START
         return EventStream(
             self._streams,
             self._runs.stream(self._principal, accepted.run_id, after=after),
-            headers=_headers(*place, "stream"),
+            headers=_headers(accepted.thread_id, accepted.run_id, "stream"),
             on_disconnect=self._on_disconnect(accepted.run_id, body),
             holder=self._principal.holder,
         )
 
     async def wait(self, thread_id: UUID | None, body: RunCreate) -> JsonWait:
-        """The result of the new run, or of the old one when the request is sent again."""
-        accepted = await self._begin(thread_id, body)
-        place = accepted.thread_id, accepted.run_id
+        """Wait for the result of the new run; for a repeated request, of the earlier run."""
+        accepted = await self._create(thread_id, body)
         return JsonWait(
             self._streams,
-            self._runs.result(self._principal, *place),
-            headers=_headers(*place, "join"),
+            self._runs.result(self._principal, accepted.thread_id, accepted.run_id),
+            headers=_headers(accepted.thread_id, accepted.run_id, "join"),
             on_disconnect=self._on_disconnect(accepted.run_id, body),
             holder=self._principal.holder,
         )
 
-    async def _begin(self, thread_id: UUID | None, body: RunCreate) -> ClaimedRun | ReplayedResponse:
+    async def _create(self, thread_id: UUID | None, body: RunCreate) -> ClaimedRun | ReplayedResponse:
         self._streams.admit(self._principal.holder)
         return await self._runs.create(self._principal, thread_id, body, await _key_of(self._request))
 

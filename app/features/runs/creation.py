@@ -1,4 +1,4 @@
-"""A request for a run → the entry to accept, with everything in it checked."""
+"""Validate a request for a run and build the entry to accept."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,16 +21,16 @@ from app.infra.telemetry.trace_context import current_span
 from app.security.access.structs import APPROVE, AuditEvent, MetadataFilter, Principal
 
 KNOWN_ACTIONS = {"approve", "edit", "reject", "respond", "retry", "done", "failed", "abort"}
-"""What the audit log says of an answer: a person's own words stay out of it."""
+"""Actions that the audit log may name; free text of an answer stays out of it."""
 
 encode = msgspec.json.Encoder().encode
 
 
 class RunRequester(NamedTuple):
-    """Who asks for a run: how the audit log names them (``actor``), and whether they may approve calls.
+    """The requester of a run: its name in the audit log (``actor``), and whether it may approve tool calls.
 
-    Where the operator's handlers tell: what is ``owned`` of threads and of assistants. ``user_id``: the person whom an
-    API key or a token names. ``internal``: the service itself asks.
+    ``owned`` and ``assistants``: metadata filters of threads and assistants, set by custom auth; ``user``: its user.
+    ``user_id``: the user of an API key or token. ``internal``: the service itself requests the run.
     """
 
     owned: MetadataFilter = None
@@ -43,9 +43,9 @@ class RunRequester(NamedTuple):
 
 
 class Continuation(msgspec.Struct, frozen=True):
-    """What a run goes on with: its ``answers`` by key, the questions that it closes, who asked for it first.
+    """What a run resumes with: ``answers`` by key, ids of the questions it closes, the original requester.
 
-    ``fork`` is the checkpoint that it starts from, where that is not the newest.
+    ``fork``: the checkpoint to start from, if not the newest. ``asked_by``: the run that asked the questions.
     """
 
     fork: UUID | None = None
@@ -56,7 +56,7 @@ class Continuation(msgspec.Struct, frozen=True):
 
 
 class RunFactory:
-    """Reads what clients ask for. ``owner`` gives the token for a run whose turn comes at once, if it can live here."""
+    """Build accept entries from requests. ``owner`` returns this process's token, or None if it takes no more runs."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RunFactory:
         owner: Callable[[], UUID | None],
         allowed: AddressAllowlist = AddressAllowlist(),
     ) -> None:
-        """``allowed``: what webhooks may name beside public addresses."""
+        """``allowed``: addresses that webhooks may use in addition to public ones."""
         self._allowed = allowed
         self._database = database
         self._assistants = assistants
@@ -76,7 +76,10 @@ class RunFactory:
     async def reach(
         self, principal: Principal, thread_id: UUID | None, body: RunCreate
     ) -> tuple[RunRequester, RunCreate]:
-        """Who asks for a run and how far he reaches, and what he asks for then. Raises ``Forbidden``, ``Refused``."""
+        """Authorise a request; return its requester and the body with stamped metadata.
+
+        Raises ``Forbidden``, ``Refused``.
+        """
         actor, approves = principal.actor, APPROVE in principal.scopes
         if principal.rules is None:
             return RunRequester(user_id=principal.user_id, actor=actor, approves=approves), body
@@ -108,7 +111,7 @@ class RunFactory:
     async def entry(
         self, tenant_id: UUID, thread_id: UUID | None, body: RunCreate, by: RunRequester = RunRequester()
     ) -> AcceptEntry:
-        """The run to accept; nothing is written.
+        """Validate ``body`` and build the entry to accept; writes nothing.
 
         Raises ``BadRequest``, ``Invalid``, ``NotFound``, and ``Forbidden`` for an answer that ``by`` may not give.
         """
@@ -125,18 +128,18 @@ class RunFactory:
         agent = self._agents.get(agent_name)
         if agent is not None:
             await offload(body_bytes.get(), _check, body, agent, run_id)
-        goes_on = Continuation(fork)
+        continuation = Continuation(fork)
         if thread_id is not None and (fork is not None or body.resumes):
-            goes_on = await self._continued(tenant_id, thread_id, body, fork, by)
+            continuation = await self._continuation(tenant_id, thread_id, body, fork, by)
         request = RunRequest.of(
             body,
             temporary=thread_id is None and body.on_completion != "keep",
-            fork=goes_on.fork,
-            answers=goes_on.answers,
+            fork=continuation.fork,
+            answers=continuation.answers,
             user=by.user,
             user_id=by.user_id,
         )
-        request.requested_by = goes_on.requested_by or by.actor or msgspec.UNSET
+        request.requested_by = continuation.requested_by or by.actor or msgspec.UNSET
         return AcceptEntry(
             tenant_id=tenant_id,
             thread_id=thread_id or new_id(),
@@ -149,23 +152,23 @@ class RunFactory:
             temporary=request.temporary,
             owner=self._owner(),
             delay=body.after_seconds or 0.0,
-            parent_id=goes_on.asked_by,
-            answering=goes_on.closes if body.resumes else None,
-            ends_pause=goes_on.fork is None,
+            parent_id=continuation.asked_by,
+            answering=continuation.closes if body.resumes else None,
+            ends_pause=continuation.fork is None,
             strict=body.resumes and body.strict_resume is not False,
             webhook=body.webhook,
             agent=agent_name,
-            traceparent=None if (place := current_span.get()) is None else place.traceparent,
+            traceparent=None if (span := current_span.get()) is None else span.traceparent,
             owned=by.owned,
             stamped=by.user is not None,
         )
 
-    async def _continued(
+    async def _continuation(
         self, tenant_id: UUID, thread_id: UUID, body: RunCreate, fork: UUID | None, by: RunRequester
     ) -> Continuation:
-        """What ``body`` goes on with. A fork's questions are its own: answers to those of the newest state are none."""
+        """Match the answers of ``body`` with open questions; a fork from an older checkpoint has none."""
         async with self._database.reading(tenant_id, by.owned) as session:
-            row = await queries.waiting(session, tenant_id, thread_id, fork)
+            row = await queries.open_questions(session, tenant_id, thread_id, fork)
         if row is None or not (fork is None or row.forks or fork == origin_id(thread_id)):
             if row is None and body.if_not_exists == "create" and fork is None:
                 return Continuation()
@@ -179,41 +182,42 @@ class RunFactory:
         assert body.command is not None
         if fork is not None and fork != row.head:
             return Continuation(fork)
-        waiting = msgspec.convert(row.questions or [], list[OpenQuestion])
-        given = answers_of(body.command.resume, waiting)
-        for question, answer, at in given:
-            question.check(answer, by.actor, by.approves, at)
+        questions = msgspec.convert(row.questions or [], list[OpenQuestion])
+        answers = answers_of(body.command.resume, questions)
+        for question, answer, pointer in answers:
+            question.check(answer, by.actor, by.approves, pointer)
+        first = next((question for question, _, _ in answers), None)
         return Continuation(
-            answers={question.key: answer for question, answer, _ in given},
-            closes=tuple(question.id for question, _, _ in given),
-            asked_by=next((one.run_id or row.last_run for one, _, _ in given), None),
-            requested_by=None if _brings_work(body.command) else next((one.requested_by for one, _, _ in given), None),
+            answers={question.key: answer for question, answer, _ in answers},
+            closes=tuple(question.id for question, _, _ in answers),
+            asked_by=None if first is None else first.run_id or row.last_run,
+            requested_by=None if first is None or _changes_state(body.command) else first.requested_by,
         )
 
 
-def _brings_work(command: CommandBody) -> bool:
-    """Whether an answer also changes the state or the node: it begins work of its sender's."""
+def _changes_state(command: CommandBody) -> bool:
+    """Return whether an answer also updates the state or moves to a node, which makes its sender the requester."""
     return command.update is not None or (command.goto is not None and bool(goto_nodes(command.goto)))
 
 
 def answer_event(principal: Principal, asked_by: UUID, body: RunCreate) -> AuditEvent:
-    """For the audit log: who answered the questions of which run, and how, where the answer has a name for it."""
+    """Build the audit event of an answer: actor, run, and the known actions that the answer names."""
     resume = body.command.resume if body.command is not None else None
     answers: list[Any] = [resume]
     if isinstance(resume, dict) and not {"action", "type", "decisions"} & resume.keys():
         answers = list(resume.values())
-    named = sorted({word for answer in answers for word in _words(answer)})
-    return AuditEvent(principal.tenant_id, "review.answered", principal.actor, " ".join([f"run {asked_by}", *named]))
+    actions = sorted({action for answer in answers for action in _actions(answer)})
+    return AuditEvent(principal.tenant_id, "review.answered", principal.actor, " ".join([f"run {asked_by}", *actions]))
 
 
-def _words(answer: Any) -> list[str]:
-    """The actions that an answer names, in any of its forms."""
-    given = answer.get("decisions") if isinstance(answer, dict) else None
-    if not isinstance(given, list):
-        given = [answer]
-    found = [one.get("action") or one.get("type") if isinstance(one, dict) else one for one in given]
-    found = ["approve" if one is True else "reject" if one is False else one for one in found]
-    return [one for one in found if isinstance(one, str) and one in KNOWN_ACTIONS]
+def _actions(answer: Any) -> list[str]:
+    """Return the known actions that an answer names, in any of its forms."""
+    decisions = answer.get("decisions") if isinstance(answer, dict) else None
+    if not isinstance(decisions, list):
+        decisions = [answer]
+    actions = [one.get("action") or one.get("type") if isinstance(one, dict) else one for one in decisions]
+    actions = ["approve" if one is True else "reject" if one is False else one for one in actions]
+    return [action for action in actions if isinstance(action, str) and action in KNOWN_ACTIONS]
 
 
 def _check_webhook(url: str, allowed: AddressAllowlist) -> None:
@@ -224,7 +228,7 @@ def _check_webhook(url: str, allowed: AddressAllowlist) -> None:
 
 
 def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
-    """Raises ``Invalid`` for what ``agent`` cannot take: an input, an update, the name of a node."""
+    """Validate input, update and node names with the agent. Raises ``Invalid``."""
     if body.command is None and body.input is not None:
         agent.read_input(body.input, run_id)
     if body.command is not None and body.command.update is not None:
@@ -239,7 +243,7 @@ def _check_nodes(field: str, named: NodeNames | None, nodes: tuple[str, ...]) ->
     for name in named if isinstance(named, list) else ():
         if name not in nodes:
             raise Invalid(
-                f"{field.replace('/', '.')} names {name[:100]!r}, which is no node of this agent: use "
+                f"{field.replace('/', '.')} names {name[:100]!r}, which is not a node of this agent: use "
                 f"{', '.join(nodes)}.",
                 ((f"/{field}", "unknown node"),),
             )

@@ -1,4 +1,4 @@
-"""SQL of runs, for requests: as one tenant. What the engine writes is in ``claims`` and ``journal``."""
+"""SQL of runs as clients see them, scoped to one tenant. The engine's SQL is in ``app.engine.queue.sql``."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from app.engine.checkpoints.snapshot import COLUMNS, ITEMS
 from app.engine.tables import events, runs, steps, threads, tool_intents
 from app.infra.db.session import Reader, ScopedStatement, Writer
 
-_SHOWN = (
+_PUBLIC = (
     runs.c.run_id,
     runs.c.thread_id,
     runs.c.assistant_id,
@@ -26,7 +26,7 @@ _SHOWN = (
 )
 
 
-_OWN_THREAD = """exists (select from threads own where own.tenant_id = runs.tenant_id
+_THREAD_IN_SCOPE = """exists (select from threads own where own.tenant_id = runs.tenant_id
     and own.thread_id = runs.thread_id and own.metadata @> cast(:owned as jsonb))"""
 
 
@@ -35,56 +35,56 @@ def _of(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> list
         runs.c.tenant_id == tenant_id,
         runs.c.run_id == run_id,
         runs.c.thread_id == thread_id,
-        *_on_own(session, tenant_id, thread_id),
+        *_thread_in_scope(session, tenant_id, thread_id),
     ]
 
 
-def _on_own(session: Reader, tenant_id: UUID, thread_id: UUID) -> list[sa.ColumnElement[bool]]:
-    """That the thread is in reach, where not all are."""
-    mine = session.within(threads.c.metadata)
-    return (
-        [sa.exists().where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, *mine)] if mine else []
-    )
+def _thread_in_scope(session: Reader, tenant_id: UUID, thread_id: UUID) -> list[sa.ColumnElement[bool]]:
+    """Return the condition that the session's metadata filter, if any, matches the thread."""
+    scope = session.within(threads.c.metadata)
+    if not scope:
+        return []
+    return [sa.exists().where(threads.c.tenant_id == tenant_id, threads.c.thread_id == thread_id, *scope)]
 
 
 async def get(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
-    """One run, as it is shown."""
-    return await session.first(sa.select(*_SHOWN).where(*_of(session, tenant_id, thread_id, run_id)))
+    """Return the public columns of a run."""
+    return await session.first(sa.select(*_PUBLIC).where(*_of(session, tenant_id, thread_id, run_id)))
 
 
-async def listed(
+async def list_page(
     session: Reader, tenant_id: UUID, thread_id: UUID, *, status: str | None, limit: int, offset: int
 ) -> Sequence[Row[Any]]:
-    """The runs of a thread, newest first; fewer than the ``matched`` ones of the page where they are large."""
-    which = runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id
-    chosen = sa.select(*_SHOWN).where(*which, *_on_own(session, tenant_id, thread_id))
+    """Return a page of a thread's runs, newest first, cut at ``MAX_ANSWER_BYTES``; ``matched`` is its uncut length."""
+    of_thread = runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id
+    statement = sa.select(*_PUBLIC).where(*of_thread, *_thread_in_scope(session, tenant_id, thread_id))
     if status is not None:
-        chosen = chosen.where(runs.c.status == status)
+        statement = statement.where(runs.c.status == status)
     size = sa.func.octet_length(runs.c.request).label("size")
-    page = chosen.add_columns(runs.c.ordinal, size).order_by(runs.c.ordinal.desc()).limit(limit).offset(offset)
-    page_of = page.subquery()
-    newest = page_of.c.ordinal.desc()
+    page = statement.add_columns(runs.c.ordinal, size).order_by(runs.c.ordinal.desc()).limit(limit).offset(offset)
+    page_columns = page.subquery()
+    newest = page_columns.c.ordinal.desc()
     sized = sa.select(
-        page_of,
+        page_columns,
         sa.func.count().over().label("matched"),
         sa.func.row_number().over(order_by=newest).label("place"),
-        sa.func.sum(page_of.c.size).over(order_by=newest).label("total"),
+        sa.func.sum(page_columns.c.size).over(order_by=newest).label("total"),
     ).subquery()
     fits = sa.or_(sized.c.place == 1, sized.c.total <= MAX_ANSWER_BYTES)
     return await session.all(sa.select(sized).where(fits).order_by(sized.c.ordinal.desc()))
 
 
-_LOG = ScopedStatement(
+_LOG_EXPIRED = ScopedStatement(
     """
     select coalesce(ended_at < now() - make_interval(hours => :hours), false) as over from runs
     where tenant_id = :tenant and thread_id = :thread
       and (run_id = cast(:run as uuid) or ordinal = cast(:ordinal as int))<owned>
     """,
-    _OWN_THREAD,
+    _THREAD_IN_SCOPE,
 )
 
 
-async def log_over(
+async def log_expired(
     session: Reader,
     tenant_id: UUID,
     thread_id: UUID,
@@ -93,13 +93,16 @@ async def log_over(
     run_id: UUID | None = None,
     ordinal: int | None = None,
 ) -> bool | None:
-    """Whether a run of the thread ended more than ``hours`` ago: its event log may be gone. None: unknown run."""
-    named = {"tenant": tenant_id, "thread": thread_id, "hours": hours, "run": run_id, "ordinal": ordinal}
-    found: bool | None = await session.scalar(_LOG, named)
-    return found
+    """Return whether a run of the thread ended more than ``hours`` ago, so that its event log may be deleted.
+
+    None for an unknown run.
+    """
+    parameters = {"tenant": tenant_id, "thread": thread_id, "hours": hours, "run": run_id, "ordinal": ordinal}
+    expired: bool | None = await session.scalar(_LOG_EXPIRED, parameters)
+    return expired
 
 
-_WAITING = ScopedStatement(
+_OPEN_QUESTIONS = ScopedStatement(
     """
     select t.head,
       (select jsonb_agg(jsonb_build_object('id', i->>'id', 'key', coalesce(q.key, i->>'id'), 'run_id', q.run_id,
@@ -120,12 +123,12 @@ _WAITING = ScopedStatement(
 )
 
 
-async def waiting(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID | None) -> Row[Any] | None:
-    """What waits for an answer on a thread, its head and newest run, and whether it has the checkpoint ``fork``."""
-    return await session.first(_WAITING, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
+async def open_questions(session: Reader, tenant_id: UUID, thread_id: UUID, fork: UUID | None) -> Row[Any] | None:
+    """Return a thread's open questions, its head, its newest run, and whether it has the checkpoint ``fork``."""
+    return await session.first(_OPEN_QUESTIONS, {"tenant": tenant_id, "thread": thread_id, "fork": fork})
 
 
-_TURN = ScopedStatement(
+_RUN_COUNTS = ScopedStatement(
     """
     select t.runs,
       (select min(r.ordinal) from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id
@@ -134,35 +137,35 @@ _TURN = ScopedStatement(
     """,
     "t.metadata @> cast(:owned as jsonb)",
 )
-_TURN_FROM = sa.text("""
+_FIRST_STARTED = sa.text("""
     select run_id, ordinal from runs
     where tenant_id = :tenant and thread_id = :thread and ordinal >= :ordinal and started_at is not null
     order by ordinal limit 1
 """)
 
 
-async def turn(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
-    """How many runs a thread has had, and the number of the first that has not ended."""
-    return await session.first(_TURN, {"tenant": tenant_id, "thread": thread_id})
+async def run_counts(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """Return a thread's number of ``runs`` and the ordinal of the first that has not ended (``open``)."""
+    return await session.first(_RUN_COUNTS, {"tenant": tenant_id, "thread": thread_id})
 
 
-async def turn_from(session: Reader, tenant_id: UUID, thread_id: UUID, ordinal: int) -> Row[Any] | None:
-    """The first run from number ``ordinal`` on that has had its turn."""
-    return await session.first(_TURN_FROM, {"tenant": tenant_id, "thread": thread_id, "ordinal": ordinal})
+async def first_started(session: Reader, tenant_id: UUID, thread_id: UUID, ordinal: int) -> Row[Any] | None:
+    """Return the first started run with this or a later ordinal."""
+    return await session.first(_FIRST_STARTED, {"tenant": tenant_id, "thread": thread_id, "ordinal": ordinal})
 
 
-_EXISTS = ScopedStatement(
+_THREAD_EXISTS = ScopedStatement(
     "select 1 from threads where tenant_id = :tenant and thread_id = :thread<owned>",
     "metadata @> cast(:owned as jsonb)",
 )
 
 
 async def thread_exists(session: Reader, tenant_id: UUID, thread_id: UUID) -> bool:
-    """Whether the tenant has this thread."""
-    return await session.scalar(_EXISTS, {"tenant": tenant_id, "thread": thread_id}) is not None
+    """Return whether the thread exists in the tenant and scope."""
+    return await session.scalar(_THREAD_EXISTS, {"tenant": tenant_id, "thread": thread_id}) is not None
 
 
-_ENDING = sa.text(
+_FINAL_STATE = sa.text(
     "select r.thread_id, r.status, r.error, r.interrupts, t.last_number,"
     f" r.run_id as ended_run, r.epoch as last_epoch, {COLUMNS}"
     " from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id"
@@ -172,27 +175,27 @@ _ENDING = sa.text(
 )
 
 
-async def ending(session: Reader, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> Row[Any] | None:
-    """A run's status, error and the state it ended with, in one query."""
-    return await session.first(_ENDING, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+async def final_state(session: Reader, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> Row[Any] | None:
+    """Return a run's status, error and final state in one query."""
+    return await session.first(_FINAL_STATE, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
 
 
-_STANDING = sa.text("""
+_STATUS = sa.text("""
     select thread_id, status, error, request, run_id as ended_run, epoch as last_epoch
     from runs where tenant_id = :tenant and run_id = :run
 """)
 
 
-async def standing(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
-    """A run's status and what it was asked for, without any state."""
-    return await session.first(_STANDING, {"tenant": tenant_id, "run": run_id})
+async def status(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """Return a run's status and request, without its state."""
+    return await session.first(_STATUS, {"tenant": tenant_id, "run": run_id})
 
 
 PAGE_ROWS = 256
 PAGE_BYTES = 512 * 1024
-"""Rows of the event log that are read at once: this many, or those in which these bytes are passed."""
+"""Bounds of a page of the event log: rows, or bytes (the row that crosses the bound is included)."""
 
-_LOGGED = sa.text(f"""
+_LOG_PAGE = sa.text(f"""
     select epoch, seq, body from (
       select epoch, seq, body, sum(octet_length(body)) over (order by epoch, seq) - octet_length(body) as before
       from events
@@ -202,14 +205,14 @@ _LOGGED = sa.text(f"""
 """)
 
 
-async def logged(session: Reader, tenant_id: UUID, run_id: UUID, after: EventId) -> Sequence[Row[Any]]:
-    """A page of the event log of a run after the row ``after``, in order: epoch, seq of the first frame, body."""
+async def log_page(session: Reader, tenant_id: UUID, run_id: UUID, after: EventId) -> Sequence[Row[Any]]:
+    """Return a page of a run's event log after ``after``, in order: epoch, seq of the first frame, body."""
     named = {"tenant": tenant_id, "run": run_id, "epoch": after.epoch, "seq": after.seq}
-    return await session.all(_LOGGED, named)
+    return await session.all(_LOG_PAGE, named)
 
 
 def has_more(page: Collection[Row[Any]]) -> bool:
-    """Whether another page of the event log may follow ``page``."""
+    """Return whether another page of the event log may follow ``page``."""
     return len(page) == PAGE_ROWS or sum(len(row.body) for row in page) >= PAGE_BYTES
 
 
@@ -222,35 +225,35 @@ _LAST_STEP = sa.text("""
 
 
 async def last_step(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> int | None:
-    """The number of the last step that a run has committed, its input counted; None when there is none."""
-    found: int | None = await session.scalar(_LAST_STEP, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
-    return found
+    """Return the number of a run's last committed step, the input included; None if no step is committed."""
+    step: int | None = await session.scalar(_LAST_STEP, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+    return step
 
 
-_AT = sa.text(
+_CHECKPOINT = sa.text(
     f"select {COLUMNS} from checkpoints c {ITEMS}"
     " where c.tenant_id = :tenant and c.thread_id = :thread and c.checkpoint_id = :checkpoint"
 )
 
 
 async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
-    """One checkpoint with its state, in one query."""
-    return await session.first(_AT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
+    """Return a checkpoint with its state in one query."""
+    return await session.first(_CHECKPOINT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
 
 
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
-    """Remove an ended run and what it left; whether it was there.
+    """Delete an ended run with its steps and events; return whether it existed.
 
-    Its transitions, the thread's checkpoints, and the calls that a fork from these must not repeat stay.
+    Its transitions and the thread's checkpoints stay, and so do tool calls that a fork must not repeat.
     """
-    gone = await session.execute(
+    deleted = await session.execute(
         sa.delete(runs).where(*_of(session, tenant_id, thread_id, run_id), runs.c.status.not_in(("pending", "running")))
     )
-    if gone:
+    if deleted:
         for table in (steps, events):
             await session.execute(sa.delete(table).where(table.c.tenant_id == tenant_id, table.c.run_id == run_id))
-        its = tool_intents.c.tenant_id == tenant_id, tool_intents.c.run_id == run_id
+        of_run = tool_intents.c.tenant_id == tenant_id, tool_intents.c.run_id == run_id
         unrepeatable = tool_intents.c.tool_class.in_(("unsafe", "reconcilable"))
-        await session.execute(sa.delete(tool_intents).where(*its, ~unrepeatable))
-        await session.execute(sa.update(tool_intents).where(*its).values(thread_id=thread_id))
-    return bool(gone)
+        await session.execute(sa.delete(tool_intents).where(*of_run, ~unrepeatable))
+        await session.execute(sa.update(tool_intents).where(*of_run).values(thread_id=thread_id))
+    return bool(deleted)

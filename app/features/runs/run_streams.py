@@ -1,4 +1,4 @@
-"""A run's stream from any place on: what the log holds, then what the live feed says, without gap or repeat."""
+"""Stream a run from any event on: replay the event log, then follow the live feed, without gaps or duplicates."""
 
 import asyncio
 import contextlib
@@ -31,24 +31,24 @@ from app.infra.db.engine import Database
 from app.infra.db.session import Reader
 
 YIELD_EVERY = 16
-"""Events of a replay between two yields to the event loop."""
+"""Events of a replay after which control returns to the event loop."""
 
 RETRY = b"retry: 1000\r\n\r\n"
-"""Ends a stream of a draining process: the client comes back in a second, to whoever serves then."""
+"""Ends a stream of a draining process: the client reconnects after a second, to another process."""
 
-READ_SECONDS = 5.0
-"""How long one read of the log may take at first: a connection that is dead without knowing it is given up then."""
+READ_TIMEOUT = 5.0
+"""Timeout of a first read, in seconds: detects dead connections. Doubled after each failure."""
 
-MAX_READ_SECONDS = 60.0
+MAX_READ_TIMEOUT = 60.0
 
-PAUSE_SECONDS = 0.5
-"""Between two tries to read the log while the database is away."""
+RETRY_DELAY = 0.5
+"""Seconds between retries while the database is unavailable."""
 
 _events = msgspec.json.Decoder(list[Event])
 
 
 class RunStreams:
-    """Follows runs for readers."""
+    """Streams and results of runs, for subscribers in this process."""
 
     def __init__(self, database: Database, supervisor: Supervisor) -> None:
         self._database = database
@@ -64,27 +64,27 @@ class RunStreams:
         modes: Collection[str] | None,
         holder: Hashable = None,
     ) -> AsyncGenerator[bytes, None]:
-        """Chunks of frames after ``after`` until the run ends; ``modes`` narrows them (None: all the run's).
+        """Yield chunks of frames after ``after`` until the run ends; ``modes`` filters them (None: all of the run's).
 
-        ``holder``: whose share of the memory for large chunks they take.
-        A reader that has had something waits until the database is back; any other gets ``Unavailable``.
+        Large chunks count against the send budget of ``holder``. A subscriber that has received something waits while
+        the database is unavailable; any other gets ``Unavailable``.
         """
-        place, failures = after, 0
+        position, failures = after, 0
         feeds = self._supervisor.feeds
         with feeds.follow(tenant_id, run_id) as followed:
             while True:
                 feed = followed.feed
-                # all that owners before this one have committed is in the log when it is read now, but not what
-                # owners before one that comes meanwhile will have
-                owned = feed.epoch
+                # A read of the log that starts now sees all commits of owners before this epoch, but not those of
+                # owners that are replaced during the read.
+                owner_epoch = feed.epoch
                 with contextlib.suppress(FeedTruncated):
-                    while _covers(feed, place):
-                        await feed.encode_next(place, modes)
-                        if (fresh := feed.take(place, modes)) is not None:
-                            place, chunk = fresh
+                    while _covers(feed, position):
+                        await feed.encode_next(position, modes)
+                        if (taken := feed.take(position, modes)) is not None:
+                            position, chunk = taken
                             if chunk:
                                 yield chunk
-                            del fresh, chunk  # a reader that waits holds on to nothing
+                            del taken, chunk  # hold no frames while waiting
                         elif feed.finished:
                             return
                         elif feed.closed:
@@ -95,45 +95,45 @@ class RunStreams:
                     yield RETRY
                     return
                 try:
-                    ended, chunks = await self._replay(tenant_id, run_id, LogReplay(place, modes, holder), failures)
+                    ended, chunks = await self._replay(tenant_id, run_id, LogReplay(position, modes, holder), failures)
                     async with contextlib.aclosing(chunks):
                         async for reached, chunk in chunks:
-                            place = max(place, reached)  # a reader may know more of an unfinished step than the log
+                            position = max(position, reached)  # it may be ahead of the log in an uncommitted step
                             if chunk:
                                 yield chunk
                             del chunk
                 except Unavailable:
-                    if place == after:
+                    if position == after:
                         raise
                     failures += 1
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(RETRY_DELAY)
                     continue
                 failures = 0
                 if ended:
                     return
-                if owned > place.epoch:
-                    place = EventId(owned, 0)
+                if owner_epoch > position.epoch:
+                    position = EventId(owner_epoch, 0)
                 else:
-                    await self._wait_for_owner(followed, feed, place)
+                    await self._wait_for_owner(followed, feed, position)
 
-    async def _wait_for_owner(self, followed: TrackedRun, feed: Feed, place: EventId) -> None:
-        """Wait for an owner whose frames may follow ``place``, or for other news of the run."""
+    async def _wait_for_owner(self, followed: TrackedRun, feed: Feed, position: EventId) -> None:
+        """Wait for an owner whose frames may follow ``position``, or for another change of the run."""
         if not feed.epoch and not feed.closed:
             await self._supervisor.feeds.changed(followed, feed)
-        while feed.epoch < place.epoch and not feed.closed:
+        while feed.epoch < position.epoch and not feed.closed:
             await self._supervisor.feeds.changed(followed, feed)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
-        """What ``outcome`` gives, as one text."""
-        found = await self.outcome(tenant_id, thread_id, run_id)
-        found.release()
-        return b"".join(found.pieces)
+        """Return ``outcome`` as one JSON text."""
+        result = await self.outcome(tenant_id, thread_id, run_id)
+        result.release()
+        return b"".join(result.pieces)
 
     async def outcome(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID, holder: Hashable = None) -> Result:
-        """What ``wait`` and ``join`` answer, once the run has ended: its values, or its error, as JSON.
+        """Wait for the end of a run; return its values or its error as JSON, the body of ``wait`` and ``join``.
 
-        A large one waits until there is room for it in the share of ``holder``.
-        Raises ``Unavailable`` if the database is away at first; who has waited waits until it is back.
+        A large result waits until it fits the send budget of ``holder``. Raises ``Unavailable`` if the database is
+        unavailable at first; after that, waits until it is back.
         """
         failures = 0
         waited = False
@@ -146,15 +146,15 @@ class RunStreams:
                     if pieces is not None and (result := self.outflow.take(holder, pieces)) is not None:
                         return result
                     del pieces
-                del live  # and with it what it holds of the run, while this waits
-                feed = followed.feed  # one that closes while the database is asked has news
+                del live  # hold nothing of the run while waiting
+                feed = followed.feed  # taken before the query, so that a change during it is not missed
                 try:
                     result = await self._read_result(tenant_id, thread_id, run_id, holder, failures)
                 except Unavailable:
                     if not waited or self._supervisor.closing:
                         raise
                     failures += 1
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(RETRY_DELAY)
                     continue
                 failures = 0
                 if result is not None:
@@ -168,32 +168,32 @@ class RunStreams:
     async def _read_result(
         self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID, holder: Hashable, failures: int
     ) -> Result | None:
-        """The result of a run that has ended, from the database; None while it has not. Raises ``NotFound``."""
-        room = self.outflow.room(holder)
-        await room.__aenter__()
+        """Read the result of an ended run from the database; None if it has not ended. Raises ``NotFound``."""
+        share = self.outflow.room(holder)
+        await share.__aenter__()
         try:
             while True:
                 async with self._reading(tenant_id, failures) as session:
-                    row = await queries.ending(session, tenant_id, thread_id, run_id)
+                    row = await queries.final_state(session, tenant_id, thread_id, run_id)
                 if row is None:
                     raise NotFound("The run was deleted.")
                 if RunStatus(row.status) not in TERMINAL:
-                    room.close()
+                    share.close()
                     return None
                 size = size_of(row) if row.head is not None else 0
-                if room.fits(size):
+                if share.fits(size):
                     break
                 del row
-                await room.wait()
+                await share.wait()
             pieces = await offload(size, _result, row)
-            room.made(sum(map(len, pieces)))
+            share.made(sum(map(len, pieces)))
         except BaseException:
-            room.close()
+            share.close()
             raise
-        return Result(pieces, room.close)
+        return Result(pieces, share.close)
 
     async def ended(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> None:
-        """Return once the run has ended, or is gone."""
+        """Return once the run has ended or is deleted."""
         with contextlib.suppress(NotFound):
             (await self.outcome(tenant_id, thread_id, run_id)).release()
 
@@ -201,18 +201,18 @@ class RunStreams:
         self, tenant_id: UUID, run_id: UUID, replay: "LogReplay", failures: int
     ) -> tuple[bool, AsyncGenerator[tuple[EventId, bytes], None]]:
         async with self._reading(tenant_id, failures) as session:
-            run = await queries.standing(session, tenant_id, run_id)
+            run = await queries.status(session, tenant_id, run_id)
             if run is None:
-                return True, _removed(run_id, replay.after)
-            rows = await queries.logged(session, tenant_id, run_id, EventId(replay.after.epoch, 0))
+                return True, _deleted(run_id, replay.after)
+            rows = await queries.log_page(session, tenant_id, run_id, EventId(replay.after.epoch, 0))
         ended = RunStatus(run.status) in TERMINAL
         return ended, self._rendered(tenant_id, run, deque(rows), replay)
 
     @contextlib.asynccontextmanager
     async def _reading(self, tenant_id: UUID, failures: int = 0) -> AsyncIterator[Reader]:
-        """A transaction that reads, in a time that grows with the ``failures`` before it. Raises ``Unavailable``."""
+        """Open a reading transaction with a timeout that grows with ``failures``. Raises ``Unavailable``."""
         try:
-            async with asyncio.timeout(min(READ_SECONDS * 2**failures, MAX_READ_SECONDS)):
+            async with asyncio.timeout(min(READ_TIMEOUT * 2**failures, MAX_READ_TIMEOUT)):
                 async with self._database.reading(tenant_id) as session:
                     yield session
         except TimeoutError as error:
@@ -235,22 +235,22 @@ class RunStreams:
                 renderer.seq = seq - 1
                 events = deque(_events.decode(body))
                 size = len(body)
-                del row, body  # a reader that waits holds on to little
+                del row, body  # hold little while waiting
                 while events:
                     event = events.popleft()
                     ended = isinstance(event, Ended)
                     values = _values_of(event) if renderer.needs_values(event) else NO_VALUES
-                    frames = replay.chosen(renderer, event, values)
+                    frames = replay.render(renderer, event, values)
                     if frames and (size > SMALL or any(isinstance(frame, DeferredFrame) for frame in frames)):
-                        async with self.outflow.room(replay.holder) as room:
+                        async with self.outflow.room(replay.holder) as share:
                             stored = await self._read_values(tenant_id, run, frames)
-                            if not room.fits(max(size, 0, *(one.size for one in stored))):
-                                _put_away(stored)
-                                await room.wait()
+                            if not share.fits(max(size, 0, *(values.size for values in stored))):
+                                _release(stored)
+                                await share.wait()
                                 stored = await self._read_values(tenant_id, run, frames)
                             chunk = _joined(frames)
-                            _put_away(stored)
-                            room.made(len(chunk) + (size if size > SMALL else 0))
+                            _release(stored)
+                            share.made(len(chunk) + (size if size > SMALL else 0))
                             del event, frames
                             yield EventId(epoch, renderer.seq), chunk
                             del chunk
@@ -260,30 +260,30 @@ class RunStreams:
                         await asyncio.sleep(0)
             if more:
                 async with self._reading(tenant_id) as session:
-                    rows.extend(await queries.logged(session, tenant_id, run.ended_run, EventId(epoch, seq)))
+                    rows.extend(await queries.log_page(session, tenant_id, run.ended_run, EventId(epoch, seq)))
         if RunStatus(run.status) in TERMINAL and not ended:
             async with self._reading(tenant_id) as session:
                 step = await queries.last_step(session, tenant_id, run.thread_id, run.ended_run)
             reached, frames = _closing(run, request, step)
-            yield reached, _joined(replay.narrowed(reached.epoch, 0, frames))
+            yield reached, _joined(replay.filter(reached.epoch, 0, frames))
 
     async def _read_values(self, tenant_id: UUID, run: Row[Any], frames: Sequence[AnyFrame]) -> "list[StoredValues]":
-        """Read the values that are not read yet and that ``frames`` hold, each once."""
+        """Load the stored values that ``frames`` refer to, each once."""
         deferred = [frame.values for frame in frames if isinstance(frame, DeferredFrame)]
-        found = list(dict.fromkeys(values for values in deferred if isinstance(values, StoredValues)))
-        for values in found:
+        stored = list(dict.fromkeys(values for values in deferred if isinstance(values, StoredValues)))
+        for values in stored:
             async with self._reading(tenant_id) as session:
                 row = await queries.checkpoint(session, tenant_id, run.thread_id, values.checkpoint_id)
-            size, held = (0, []) if row is None else (size_of(row), [row])
+            size, holder = (0, []) if row is None else (size_of(row), [row])
             del row
-            values.put(await offload(size, _json_of, held) if held else b"{}")
-        return found
+            values.put(await offload(size, _json_of, holder) if holder else b"{}")
+        return stored
 
 
 class StoredValues:
-    """The values at a checkpoint (``app.domain.state.Values``), which a replay reads only where its reader wants them.
+    """The values at a checkpoint (``app.domain.state.Values``), loaded only if the subscriber's modes need them.
 
-    Views keep them for later events, so what was read is put away as soon as it is sent.
+    Renderers keep the object for later events, so the JSON is released as soon as it is sent.
     """
 
     __slots__ = ("_json", "checkpoint_id", "size")
@@ -293,11 +293,11 @@ class StoredValues:
         self.put(b"")
 
     def put(self, json: bytes) -> None:
-        """Hold ``json`` from now on."""
+        """Set the loaded ``json``; empty releases it."""
         self._json, self.size = json, len(json)
 
     def json(self) -> bytes:
-        """As ``Values.json``, once they are read."""
+        """Return the loaded JSON, as ``Values.json``."""
         return self._json
 
 
@@ -306,31 +306,31 @@ def _values_of(event: Event) -> StoredValues:
     return StoredValues(UUID(event.checkpoint_id))
 
 
-def _json_of(held: list[Row[Any]]) -> bytes:
-    """The values in the row that is taken out of ``held``: it goes before they are put together."""
-    state = read(held.pop(), 0).state
+def _json_of(holder: list[Row[Any]]) -> bytes:
+    """Return the values of the row that is popped from ``holder``, so that it is freed before they are encoded."""
+    state = read(holder.pop(), 0).state
     return state.json()
 
 
-def _put_away(values: Sequence[StoredValues]) -> None:
+def _release(values: Sequence[StoredValues]) -> None:
     for one in values:
         one.put(b"")
 
 
 class LogReplay(NamedTuple):
-    """What of a run's log a reader wants: what follows ``after`` in ``modes``; ``holder`` as in ``follow``."""
+    """Options of a replay: frames after ``after`` in ``modes``; ``holder`` as in ``follow``."""
 
     after: EventId
     modes: Collection[str] | None
     holder: Hashable
 
-    def chosen(self, renderer: FrameRenderer, event: Event, values: Values) -> list[AnyFrame]:
-        """The frames of ``event`` that are wanted."""
+    def render(self, renderer: FrameRenderer, event: Event, values: Values) -> list[AnyFrame]:
+        """Render ``event`` and filter its frames."""
         start = renderer.seq
-        return self.narrowed(renderer.epoch, start, renderer.render(event, values))
+        return self.filter(renderer.epoch, start, renderer.render(event, values))
 
-    def narrowed(self, epoch: int, start: int, frames: Sequence[AnyFrame]) -> list[AnyFrame]:
-        """Those of ``frames`` that are wanted; they follow number ``start`` of ``epoch``."""
+    def filter(self, epoch: int, start: int, frames: Sequence[AnyFrame]) -> list[AnyFrame]:
+        """Return the frames to send; the first has the number ``start + 1`` in ``epoch``."""
         return [
             frame
             for seq, frame in enumerate(frames, start + 1)
@@ -342,30 +342,30 @@ def _joined(frames: Sequence[AnyFrame]) -> bytes:
     return b"".join([frame.data for frame in frames])
 
 
-def _covers(feed: Feed, place: EventId) -> bool:
-    return feed.epoch > 0 and (place.epoch == feed.epoch or (place.epoch == 0 and feed.epoch == 1))
+def _covers(feed: Feed, position: EventId) -> bool:
+    return feed.epoch > 0 and (position.epoch == feed.epoch or (position.epoch == 0 and feed.epoch == 1))
 
 
 def _closing(run: Row[Any], request: RunRequest, step: int | None) -> tuple[EventId, list[AnyFrame]]:
-    """The last frames of a run that ended without an owner to say so, under the epoch of the next one.
+    """Render the last frames of a run whose owner did not end it, under the next epoch.
 
-    ``step`` is the last that was committed (None: no step was). What its owners said after it is withdrawn.
+    ``step`` is the last committed step, or None. Messages that owners began to stream after it are retracted.
     """
     renderer = FrameRenderer(request.stream_mode, run.last_epoch + 1)
     frames: list[AnyFrame] = []
     if run.last_epoch:
-        began = (
+        uncommitted = (
             [] if step is None else [first_message_id(run.ended_run, n + 1, step + 1) for n in range(run.last_epoch)]
         )
-        frames += renderer.render(Retracted(message_ids=began, step=0 if step is None else step + 1))
+        frames += renderer.render(Retracted(message_ids=uncommitted, step=0 if step is None else step + 1))
     if run.error is not None:
         frames += renderer.render(Failed(error=run.error["error"], message=run.error["message"]))
     frames += renderer.render(Ended(run_id=str(run.ended_run), status=run.status))
     return EventId(run.last_epoch + 1, renderer.seq), frames
 
 
-async def _removed(run_id: UUID, after: EventId) -> AsyncGenerator[tuple[EventId, bytes], None]:
-    """The last frames of a run that is gone with its log, for a reader that saw no end of it."""
+async def _deleted(run_id: UUID, after: EventId) -> AsyncGenerator[tuple[EventId, bytes], None]:
+    """Yield the last frames for a subscriber of a run that was deleted with its log."""
     renderer = FrameRenderer((), after.epoch + 1)
     frames = [*renderer.render(REMOVED), *renderer.render(Ended(run_id=str(run_id), status=RunStatus.INTERRUPTED))]
     yield EventId(after.epoch + 1, renderer.seq), _joined(frames)
@@ -377,5 +377,5 @@ def _result(row: Row[Any]) -> list[bytes]:
     pieces = [b"{", b"}"] if row.head is None else read(row, row.last_number).state.pieces()
     if not row.interrupts:
         return pieces
-    asked = interrupts_json([Interrupt(one["id"], one["value"]) for one in row.interrupts])
-    return with_last_member(pieces, "__interrupt__", asked)
+    interrupts = interrupts_json([Interrupt(one["id"], one["value"]) for one in row.interrupts])
+    return with_last_member(pieces, "__interrupt__", interrupts)

@@ -1,4 +1,4 @@
-"""What clients do with runs."""
+"""Use cases of runs: create, read, stream, cancel, delete."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class RunService:
-    """Creates runs and follows them. A run goes on whatever becomes of the request that made it."""
+    """Runs of all tenants. A run continues independently of the request that created it."""
 
     def __init__(
         self,
@@ -42,32 +42,32 @@ class RunService:
         admission: RunAdmission,
         records: AuditSink = NullAuditSink(),
     ) -> None:
-        """``records`` keeps who answered the questions of runs."""
+        """``records`` receives an audit event for each answer to a run's questions."""
         self._database = database
         self._claims = claims
         self._supervisor = supervisor
         self._creation = creation
         self.admission = admission
         self._records = records
-        self._kept_hours = supervisor.retention.events_hours
+        self._log_hours = supervisor.retention.events_hours
         self._streams = RunStreams(database, supervisor)
         self._thread_streams = ThreadStreams(database, supervisor, self._streams)
 
     async def create(
         self, principal: Principal, thread_id: UUID | None, body: RunCreate, key: IdempotencyKey | None = None
     ) -> ClaimedRun | ReplayedResponse:
-        """Accept a run: committed when this returns, and live here if its turn has come.
+        """Accept a run: committed when this returns, and started here if its turn has come.
 
-        Without ``thread_id`` the run gets a thread of its own, which goes with it unless ``on_completion`` is
-        ``save_response``. A request that was sent before with the same ``key`` gets what it made then. Raises
-        ``Invalid`` for an input that the agent does not take, ``NotFound``, ``Conflict``, ``Unavailable``.
+        Without ``thread_id`` the run gets a thread of its own, deleted with it unless ``on_completion`` is ``keep``. A
+        repeated request with the same ``key`` replays the first response. Raises ``Invalid`` for an input that the
+        agent does not accept, ``NotFound``, ``Conflict``, ``Unavailable``.
         """
         self.check_open()
-        given = body
+        original = body
         by, body = await self._creation.reach(principal, thread_id, body)
-        asked = await self._creation.entry(principal.tenant_id, thread_id, body, by)
-        given.input = body.input = None  # the entry has it, and it may be large
-        async with self.admission.admitted([asked], principal.limits) as (entry,):
+        requested = await self._creation.entry(principal.tenant_id, thread_id, body, by)
+        original.input = body.input = None  # the entry holds its encoded form, and it may be large
+        async with self.admission.admitted([requested], principal.limits) as (entry,):
             accepted = await (self._claims.accept(entry) if key is None else self._claims.accept_once(entry, key))
         if isinstance(accepted, ReplayedResponse):
             self.admission.release([entry])
@@ -79,12 +79,12 @@ class RunService:
         return accepted
 
     def check_open(self) -> None:
-        """Raise ``Unavailable`` when this process takes no more runs."""
+        """Raise ``Unavailable`` if this process is shutting down."""
         if self._supervisor.closing:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
 
     def launch(self, entry: AcceptEntry, claimed: ClaimedRun) -> None:
-        """Run what was just accepted, here if its turn has come."""
+        """Start an accepted run here if its turn has come, else notify those it concerns."""
         if claimed.started:
             self._supervisor.launch(claimed)
             return
@@ -96,13 +96,13 @@ class RunService:
     async def create_batch(
         self, principal: Principal, bodies: Sequence[RunCreate], key: IdempotencyKey | None = None
     ) -> Sequence[Run] | msgspec.Raw:
-        """Accept stateless runs, in order; when one of them cannot be, none is. Raises what ``create`` raises."""
+        """Accept stateless runs in order, all or none. Raises as ``create``."""
         if len(bodies) > MAX_BATCH_SIZE:
             raise Invalid(f"A batch has at most {MAX_BATCH_SIZE} runs.", (("/", "too many"),))
         reach = [await self._creation.reach(principal, None, body) for body in bodies]
-        asked = [await self._creation.entry(principal.tenant_id, None, body, by) for by, body in reach]
+        requested = [await self._creation.entry(principal.tenant_id, None, body, by) for by, body in reach]
         self.check_open()
-        async with self.admission.admitted(asked, principal.limits) as entries:
+        async with self.admission.admitted(requested, principal.limits) as entries:
             if key is None:
                 claims: Sequence[ClaimedRun] | ReplayedResponse = await self._claims.accept_all(entries)
             else:
@@ -118,16 +118,16 @@ class RunService:
         self, tenant_id: UUID, entries: Sequence[AcceptEntry], key: IdempotencyKey
     ) -> Sequence[ClaimedRun] | ReplayedResponse:
         async with self._database.writing(tenant_id) as session:
-            made = await keys.take(session, tenant_id, key)
-            if made is not None:
-                return made
+            replayed = await keys.take(session, tenant_id, key)
+            if replayed is not None:
+                return replayed
             claims = await self._claims.accept_on(await session.driver(), entries)
             answer = encode([created(claimed) for claimed in claims])
             await keys.save_response(session, tenant_id, key, ReplayedResponse(answer=answer))
         return claims
 
     async def get(self, principal: Principal, thread_id: UUID, run_id: UUID) -> Run:
-        """One run of a thread. Raises ``NotFound``."""
+        """Return a run of a thread. Raises ``NotFound``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
         return await self._get(principal, thread_id, run_id, owned)
 
@@ -139,24 +139,24 @@ class RunService:
         return _shown(row)
 
     async def may_stop(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
-        """Raise ``Forbidden`` or ``NotFound`` for one who may not stop a run."""
+        """Check that the principal may cancel a run. Raises ``Forbidden``, ``NotFound``."""
         if principal.rules is not None:
             await self._get(principal, thread_id, run_id, await self._stopping(principal, "interrupt", thread_id))
 
     async def _stopping(self, principal: Principal, action: str, thread_id: UUID | None) -> MetadataFilter:
-        named = {} if thread_id is None else {"thread_id": thread_id}
-        return await principal.permit("threads", "update", action=action, **named)
+        resource = {} if thread_id is None else {"thread_id": thread_id}
+        return await principal.permit("threads", "update", action=action, **resource)
 
     async def list(
         self, principal: Principal, thread_id: UUID, *, status: str | None, limit: int, offset: int
     ) -> tuple[list[Run], int | None]:
-        """The runs of a thread, newest first, and the offset that goes on where large ones cut the page short.
+        """Return a page of a thread's runs, newest first, and the next offset if the page was cut for its size.
 
         Raises ``NotFound`` for an unknown thread.
         """
         owned = await principal.permit("threads", "search", thread_id=thread_id, limit=limit, offset=offset)
         async with self._database.reading(principal.tenant_id, owned) as session:
-            rows = await queries.listed(
+            rows = await queries.list_page(
                 session, principal.tenant_id, thread_id, status=status, limit=limit, offset=offset
             )
             if not rows and not await queries.thread_exists(session, principal.tenant_id, thread_id):
@@ -165,20 +165,20 @@ class RunService:
         return [_shown(row) for row in rows], offset + len(rows) if cut else None
 
     async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> Result:
-        """The run's final values (or its error) as JSON, once it has ended."""
+        """Wait for the end of a run; return its values or error as JSON."""
         return await self._streams.outcome(principal.tenant_id, thread_id, run_id, principal.holder)
 
     async def check_log(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
-        """Raise ``NotFound`` for an unknown run, ``Gone`` for one whose stream is not kept any more."""
+        """Check that a run's event log is retained. Raises ``NotFound``, ``Gone``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        hours = self._log_hours
         async with self._database.reading(principal.tenant_id, owned) as session:
-            over = await queries.log_over(session, principal.tenant_id, thread_id, self._kept_hours, run_id=run_id)
-        if over is None:
+            expired = await queries.log_expired(session, principal.tenant_id, thread_id, hours, run_id=run_id)
+        if expired is None:
             raise NotFound(f"Run with ID {run_id} not found")
-        if over:
+        if expired:
             raise Gone(
-                f"The run ended more than {self._kept_hours} hours ago: its stream is gone. Read the thread's state "
-                f"instead."
+                f"The run ended more than {hours} hours ago: its stream is gone. Read the thread's state instead."
             )
 
     def stream(
@@ -189,26 +189,26 @@ class RunService:
         after: EventId = START,
         modes: Collection[str] | None = None,
     ) -> AsyncIterator[bytes]:
-        """The run's frames after ``after``, until it ends."""
+        """Yield chunks of a run's frames after ``after`` until it ends."""
         return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes, holder=principal.holder)
 
     async def thread_stream(
         self, principal: Principal, thread_id: UUID, *, after: ThreadCursor | None, modes: Collection[str]
     ) -> AsyncIterator[bytes]:
-        """The frames of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``, ``Gone``."""
+        """Yield chunks of all runs of a thread after ``after`` (None: from now on). Raises ``NotFound``, ``Gone``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         now = await self._thread_streams.from_now(principal.tenant_id, thread_id, owned)
         if now is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
         if after is not None:
             async with self._database.reading(principal.tenant_id) as session:
-                hours = self._kept_hours
-                if await queries.log_over(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
+                hours = self._log_hours
+                if await queries.log_expired(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
                     raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
         return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes, holder=principal.holder)
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
-        """Stop a run; with ``wait``, return once it has ended. Raises ``NotFound`` when it is unknown or has ended."""
+        """Cancel a run; with ``wait``, return once it has ended. Raises ``NotFound`` if unknown or already ended."""
         owned = await self._stopping(principal, action, thread_id)
         run = await self._get(principal, thread_id, run_id, owned)
         if run.status not in LIVE:
@@ -221,7 +221,7 @@ class RunService:
             await self._streams.ended(principal.tenant_id, thread_id, run_id)
 
     async def cancel_many(self, principal: Principal, which: BulkCancel, action: str) -> None:
-        """Stop many runs. Raises ``Invalid``, ``NotFound`` when there are none."""
+        """Cancel all matching runs. Raises ``Invalid``; ``NotFound`` if none match."""
         which.check()
         statuses = [status for status in LIVE if which.status in {status, "all", None}]
         owned = await self._stopping(principal, action, which.thread_id)
@@ -231,11 +231,11 @@ class RunService:
         await self._supervisor.cancel(principal.tenant_id, run_ids, action)
 
     async def stop(self, principal: Principal, run_id: UUID) -> None:
-        """Cancel a run whose only reader left, as its creator asked (``on_disconnect``)."""
+        """Cancel a run because its client disconnected (``on_disconnect``)."""
         await self._supervisor.cancel(principal.tenant_id, [run_id], "interrupt")
 
     async def delete(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
-        """Remove an ended run. Raises ``Conflict`` while it lives, ``NotFound``."""
+        """Delete an ended run. Raises ``Conflict`` if it has not ended, ``NotFound``."""
         owned = await principal.permit("threads", "delete", thread_id=thread_id, run_id=run_id)
         async with self._database.writing(principal.tenant_id, owned) as session:
             if await queries.delete(session, principal.tenant_id, thread_id, run_id):

@@ -1,7 +1,7 @@
-"""All runs of a thread as one stream: each run's own frames, one run after the other, without gap or repeat.
+"""Stream all runs of a thread, one run after the other, without gaps or duplicates.
 
-Ids are the run's place among the thread's runs in front of the frame's own id, ``n.epoch-seq``. The ``end`` of a run
-becomes ``metadata`` with ``run_done``, because the stream goes on.
+An event id is the run's ordinal in the thread in front of the frame's id: ``n.epoch-seq``. The ``end`` event of a run
+becomes ``metadata`` with ``run_done``, because the stream continues.
 """
 
 import contextlib
@@ -23,31 +23,31 @@ from app.security.access.structs import MetadataFilter
 THREAD_MODES = ("run_modes", "lifecycle", "state_update")
 
 _STATES = frozenset({"values", "updates", "checkpoints"})
-_PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})-([0-9]{1,9})")
+_CURSOR = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})-([0-9]{1,9})")
 _END = re.compile(rb"event: end\r\ndata: [^\r\n]*\r\nid: ([0-9]+-[0-9]+)\r\n\r\n$")
 
 encode = msgspec.json.Encoder().encode
 
 
 class ThreadCursor(NamedTuple):
-    """In the thread's run number ``ordinal``, after its frame ``event``."""
+    """A position in a thread's stream: after the frame ``event`` of the run number ``ordinal``."""
 
     ordinal: int
     event: EventId
 
 
 def parse_cursor(text: str) -> ThreadCursor:
-    """The place that a ``Last-Event-ID`` names. Raises ``Invalid``."""
+    """Parse a ``Last-Event-ID`` of a thread's stream. Raises ``Invalid``."""
     if text in FROM_THE_START:
         return ThreadCursor(0, START)
-    match = _PLACE.fullmatch(text)
+    match = _CURSOR.fullmatch(text)
     if match is None:
         raise Invalid("Invalid Last-Event-ID: send an id of this stream (n.epoch-seq), or -1 for all of it.")
     return ThreadCursor(int(match[1]), EventId(int(match[2]), int(match[3])))
 
 
 class ThreadStreams:
-    """Follows threads for readers."""
+    """Streams of threads, for subscribers in this process."""
 
     def __init__(self, database: Database, supervisor: Supervisor, runs: RunStreams) -> None:
         self._database = database
@@ -55,56 +55,56 @@ class ThreadStreams:
         self._runs = runs
 
     async def from_now(self, tenant_id: UUID, thread_id: UUID, owned: MetadataFilter = None) -> ThreadCursor | None:
-        """The place before the first run that has not ended, or after the newest one; None for an unknown thread."""
+        """Return the cursor before the first open run, or after the newest one; None for an unknown thread."""
         async with self._database.reading(tenant_id, owned) as session:
-            row = await queries.turn(session, tenant_id, thread_id)
+            row = await queries.run_counts(session, tenant_id, thread_id)
         return None if row is None else ThreadCursor(row.open or row.runs + 1, START)
 
     async def follow(
         self, tenant_id: UUID, thread_id: UUID, after: ThreadCursor, modes: Collection[str], *, holder: Hashable = None
     ) -> AsyncIterator[bytes]:
-        """Chunks of frames after ``after``, until the thread is deleted.
+        """Yield chunks of frames after ``after`` until the thread is deleted.
 
-        ``run_modes`` gives every frame, ``state_update`` those of states, ``lifecycle`` the beginnings and ends alone.
+        ``run_modes`` selects every frame, ``state_update`` those of states, ``lifecycle`` only starts and ends.
         """
-        shown = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
-        place = after
+        run_modes = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
+        cursor = after
         while not self._supervisor.closing:
-            with self._supervisor.feeds.watching((tenant_id, thread_id), place.ordinal) as news:
-                turn = await self._turn(tenant_id, thread_id, place.ordinal)
-                if turn is None:
+            with self._supervisor.feeds.watching((tenant_id, thread_id), cursor.ordinal) as changed:
+                following = await self._next_run(tenant_id, thread_id, cursor.ordinal)
+                if following is None:
                     return
-                ordinal, run_id = turn
+                ordinal, run_id = following
                 if run_id is None:
-                    await news
+                    await changed
                     continue
-            started = place.event if ordinal == place.ordinal else START
-            chunks = self._runs.follow(tenant_id, run_id, after=started, modes=shown, holder=holder)
+            started = cursor.event if ordinal == cursor.ordinal else START
+            chunks = self._runs.follow(tenant_id, run_id, after=started, modes=run_modes, holder=holder)
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
                     if chunk == RETRY:
                         break
                     numbered = _renumbered(chunk, ordinal, run_id)
-                    del chunk  # a reader that waits holds on to nothing
+                    del chunk  # hold no frames while waiting
                     yield numbered
                     del numbered
-            place = ThreadCursor(ordinal + 1, START)
+            cursor = ThreadCursor(ordinal + 1, START)
         yield RETRY
 
-    async def _turn(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None] | None:
-        """The first run from number ``ordinal`` on, without a run when there is none yet; None: the thread is gone.
+    async def _next_run(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None] | None:
+        """Return the first started run from ``ordinal`` on, or no run id if none has; None if the thread is deleted.
 
-        A call of its own: a stream that waits must not hold on to rows, nor to the connection that they came by.
+        A method of its own, so that a waiting stream holds neither rows nor a connection.
         """
         async with self._database.reading(tenant_id) as session:
-            thread = await queries.turn(session, tenant_id, thread_id)
-            run = await queries.turn_from(session, tenant_id, thread_id, ordinal)
+            thread = await queries.run_counts(session, tenant_id, thread_id)
+            run = await queries.first_started(session, tenant_id, thread_id, ordinal)
         if thread is None:
             return None
         return (ordinal, None) if run is None else (run.ordinal, run.run_id)
 
 
 def _renumbered(chunk: bytes, ordinal: int, run_id: UUID) -> bytes:
-    """``chunk`` with the run's number in front of each id. Data is one line, so a line break always ends a field."""
+    """Prefix each id in ``chunk`` with the run's ordinal. Data is one line, so a line break always ends a field."""
     done = b"event: metadata\r\ndata: %b\r\nid: \\1\r\n\r\n" % encode({"status": "run_done", "run_id": run_id})
     return _END.sub(done, chunk).replace(b"\r\nid: ", b"\r\nid: %d." % ordinal)

@@ -18,7 +18,7 @@ Before = Annotated[UUID | None, QueryParameter(description="Only entries older t
 
 
 class AuditController(Controller):
-    """Who did what, and who was refused."""
+    """Audit events: actions and refusals."""
 
     path = "/audit"
     tags = ("access",)
@@ -32,5 +32,5 @@ class AuditController(Controller):
         limit: Limit = 100,
         before: Before = None,
     ) -> list[Entry]:
-        """The newest first. Entries are kept for 90 days; the next page begins before the last one's `entry_id`."""
+        """Newest first. Entries are retained for 90 days; page with `before`, the last entry's `entry_id`."""
         return await audit.entries(principal.tenant_id, limit, before)

@@ -1,7 +1,4 @@
-"""Health, readiness, liveness, information, metrics.
-
-What those may do who look after the service.
-"""
+"""HTTP routes of health, readiness, liveness, information, metrics, and the administration of secrets."""
 
 from typing import Any
 
@@ -19,24 +16,24 @@ Service = NamedDependency[SystemService]
 
 
 class SystemController(Controller):
-    """Routes that need no key."""
+    """Health and information; no key needed."""
 
     tags = ("system",)
     opt = OPEN
 
     @get("/ok", summary="Whether the process answers")
     async def ok(self) -> dict[str, bool]:
-        """Always, as long as it does."""
+        """Return 200 without checking anything."""
         return {"ok": True}
 
     @get("/info", summary="Version and features")
     async def info(self, system: Service) -> Info:
-        """For clients that adapt to the server."""
+        """Return what clients need to adapt to the server."""
         return system.info()
 
     @get("/health", summary="Every dependency", opt=OPEN_SHOWS_MORE)
     async def health(self, request: Request[Any, Any, Any], system: Service) -> Response[Health]:
-        """200 when the service does its job (healthy or degraded), 503 when it cannot.
+        """Return 200 if the service works (healthy or degraded), 503 if not.
 
         Details need a key with the scope `monitor`.
         """
@@ -45,7 +42,7 @@ class SystemController(Controller):
 
     @get("/health/ready", summary="Whether to send requests here")
     async def ready(self, system: Service) -> Response[dict[str, str]]:
-        """503 while starting, draining or without the database."""
+        """Return 503 while starting, draining or without the database."""
         obstacle = system.obstacle()
         if obstacle:
             return Response({"status": "not ready", "reason": obstacle}, status_code=503)
@@ -53,7 +50,7 @@ class SystemController(Controller):
 
     @get("/health/live", summary="Whether the process lives")
     async def live(self, system: Service) -> Response[dict[str, str]]:
-        """503 when an essential task does not go on although the database works. It asks no dependency."""
+        """Return 503 if an essential task is stuck although the database works. Checks no dependency."""
         reason = system.stalled()
         if reason:
             return Response({"status": "stalled", "reason": reason}, status_code=503)
@@ -61,7 +58,7 @@ class SystemController(Controller):
 
 
 class MetricsController(Controller):
-    """Beside the base path, where Prometheus looks."""
+    """Metrics, at ``/metrics`` outside the base path."""
 
     tags = ("system",)
     opt = OPEN
@@ -70,19 +67,19 @@ class MetricsController(Controller):
     async def metrics(
         self, request: Request[Any, Any, Any], metrics_page: NamedDependency[MetricsPage]
     ) -> Response[bytes]:
-        """Prometheus text, or OpenMetrics where ``AcceptEntry`` asks for it."""
+        """Return Prometheus text, or OpenMetrics if ``Accept`` asks for it."""
         body, content_type = await metrics_page.render(request.headers.get("accept", ""))
-        return Response(body, headers={"content-type": content_type})  # as a media type it would get a second charset
+        return Response(body, headers={"content-type": content_type})  # ``media_type`` would append a second charset
 
 
 class AccessController(Controller):
-    """The secrets of the service."""
+    """Administration of the service's secrets."""
 
     path = "/admin"
     tags = ("access",)
     opt = ADMINISTERS
 
-    @post("/secrets/reload", status_code=200, summary="Read the secrets anew")
+    @post("/secrets/reload", status_code=200, summary="Reload the secrets")
     async def reload(self, vault: NamedDependency[SecretStore]) -> Reloaded:
-        """Those of this process at once; every process looks at its files every five seconds by itself."""
+        """Reload the secrets of this process now; every process polls its files every five seconds."""
         return Reloaded(rotated=vault.refresh(), refused=dict(vault.refused))

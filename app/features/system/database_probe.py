@@ -1,4 +1,4 @@
-"""Looks at the database in the background, so that a readiness probe answers at once and from fresh news."""
+"""Probe the database in the background, so that readiness checks answer at once from a recent result."""
 
 import asyncio
 import contextlib
@@ -7,38 +7,36 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import msgspec
-import sqlalchemy as sa
 import structlog
 
 from app.base.clock import now
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
+from app.features.system import queries
 from app.features.system.readiness import Readiness
 from app.infra.db.engine import Database
 from app.infra.db.revisions import REVISIONS
 
 log = structlog.get_logger(__name__)
 
-EVERY = 0.3
-DEADLINE = 0.7
-"""Seconds between looks, and for one: together the age that news can have, which is at most one second."""
+PROBE_INTERVAL = 0.3
+PROBE_TIMEOUT = 0.7
+"""In seconds; a result is at most their sum old, which is one second."""
 
-FULL = "the database's disk is full"
+DISK_FULL = "the database's disk is full"
 
-EVERY_OTHER = 5.0
-"""Seconds between the calls of what else is looked at."""
+OTHER_INTERVAL = 5.0
+"""Seconds between calls of the other probes."""
 
-GIVEN_UP_SECONDS = 2.5
-"""After so long a question that has no answer is given up, and asked on another connection."""
+ABANDON_SECONDS = 2.5
+"""A query without a result for this long is cancelled and sent on another connection."""
 
-ROOM_SECONDS = 1.0
-"""Between two looks whether a full disk has room again."""
-
-_REVISION = sa.text("select coalesce(max(version_num), '') from alembic_version")
+DISK_INTERVAL = 1.0
+"""Seconds between checks whether a full disk has free space again."""
 
 
 class DatabaseState(msgspec.Struct, frozen=True):
-    """What the last look at the database found: the ``revision`` of its schema, and the migrations that it lacks."""
+    """The result of the last probe: the ``revision`` of the schema and the migrations that it lacks."""
 
     latency_ms: float
     observed_at: datetime
@@ -47,10 +45,7 @@ class DatabaseState(msgspec.Struct, frozen=True):
 
 
 class DatabaseProbe:
-    """Keeps ``readiness`` and ``database_state`` true.
-
-    ``others`` are called every few seconds as well, each on its own; what they find they keep themselves.
-    """
+    """Keeps ``readiness`` and ``database_state`` up to date. ``others``: probes to call every ``OTHER_INTERVAL``."""
 
     def __init__(self, database: Database, readiness: Readiness, *others: Callable[[], Awaitable[None]]) -> None:
         self._database = database
@@ -59,85 +54,85 @@ class DatabaseProbe:
         self._tasks = Tasks("prober")
         self._known = REVISIONS
         self._trouble: str | None = None
-        self._asking: asyncio.Task[tuple[str, str]] | None = None
-        self._asked_at = 0.0
+        self._query: asyncio.Task[tuple[str, str]] | None = None
+        self._queried_at = 0.0
         self.database_state = DatabaseState(0.0, now())
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the schema is newer than this program."""
+        """Return whether the schema is newer than this program."""
         revision = self.database_state.revision
         return bool(revision) and revision not in self._known
 
     def also(self, other: Callable[[], Awaitable[None]]) -> None:
-        """Call ``other`` too."""
+        """Add another probe; call before ``start``."""
         self._others = (*self._others, other)
 
     def start(self) -> None:
-        """Begin to look."""
-        self._tasks.repeat(self.refresh, EVERY, name="database", essential=True, back_off=EVERY)
-        self._tasks.repeat(self.probe_disk, ROOM_SECONDS, name="disk")
+        """Start to probe."""
+        self._tasks.repeat(self.refresh, PROBE_INTERVAL, name="database", essential=True, back_off=PROBE_INTERVAL)
+        self._tasks.repeat(self.probe_disk, DISK_INTERVAL, name="disk")
         for other in self._others:
-            self._tasks.repeat(other, EVERY_OTHER, name="other")
+            self._tasks.repeat(other, OTHER_INTERVAL, name="other")
 
     async def aclose(self) -> None:
-        """Stop to look."""
+        """Stop to probe."""
         await self._tasks.aclose()
 
     async def refresh(self) -> None:
-        """Look once, now."""
-        began = time.perf_counter()
-        asking = self._asking
-        if asking is None:
-            self._asked_at = began
-            asking = self._asking = self._tasks.start(self._ask(), name="look")
-        await asyncio.wait((asking,), timeout=DEADLINE)
+        """Probe once, now."""
+        started_at = time.perf_counter()
+        query = self._query
+        if query is None:
+            self._queried_at = started_at
+            query = self._query = self._tasks.start(self._read_revision(), name="query")
+        await asyncio.wait((query,), timeout=PROBE_TIMEOUT)
         revision, reason = "", ""
-        if not asking.done():
-            # the next look goes on with it: to connect may take longer than a look under load
+        if not query.done():
+            # the next probe awaits the same query: under load, connecting may take longer than one probe
             reason = "TimeoutError"
-            if began - self._asked_at > GIVEN_UP_SECONDS:
-                asking.cancel()  # not waited for: a connection on which nobody answers takes seconds to be given up
-                self._asking = None
+            if started_at - self._queried_at > ABANDON_SECONDS:
+                query.cancel()  # not awaited: closing a dead connection takes seconds
+                self._query = None
         else:
-            self._asking = None
-            if asking.cancelled():
+            self._query = None
+            if query.cancelled():
                 reason = "CancelledError"
             else:
-                revision, reason = asking.result()
-        latency = round((time.perf_counter() - began) * 1000, 2)
+                revision, reason = query.result()
+        latency = round((time.perf_counter() - started_at) * 1000, 2)
         trouble = "the database cannot be reached" if reason else ""
         if not reason and self._database.disk.full:
-            trouble = FULL
+            trouble = DISK_FULL
         lacking = () if reason else self._lacking(revision)
         if lacking:
             trouble = f"the database lacks the migrations {', '.join(lacking)}"
-        self._say(trouble, reason)
+        self._log_change(trouble, reason)
         self.database_state = DatabaseState(latency, now(), revision, lacking)
         self._readiness.report(trouble)
 
     async def probe_disk(self) -> None:
-        """While the disk counts as full: try to write. What it finds is kept by the database."""
+        """Try to write while the disk counts as full; the database records the result."""
         if self._database.disk.full:
             with contextlib.suppress(Unavailable):
                 await self._database.probe_disk()
                 log.info("disk_has_room")
 
-    async def _ask(self) -> tuple[str, str]:
-        """The revision of the schema and an empty text, or the name of the error that kept it from us."""
+    async def _read_revision(self) -> tuple[str, str]:
+        """Return the revision of the schema and an empty text, or an empty text and the name of the error."""
         try:
-            return await self._database.probe(_REVISION), ""
-        except Exception as error:  # noqa: BLE001  whatever keeps us from its revision, it is of no use
+            return await self._database.probe(queries.REVISION), ""
+        except Exception as error:  # noqa: BLE001  any error means that the database cannot be used
             return "", type(error).__name__
 
     def _lacking(self, revision: str) -> tuple[str, ...]:
         if not revision:
             return self._known
-        if revision not in self._known:  # ahead of this program, as during a roll-out: that does not keep it from work
+        if revision not in self._known:  # newer than this program, as during a roll-out
             return ()
         return self._known[self._known.index(revision) + 1 :]
 
-    def _say(self, trouble: str, reason: str) -> None:
+    def _log_change(self, trouble: str, reason: str) -> None:
         if trouble and trouble != self._trouble:
             log.warning("database_lost", trouble=trouble, error=reason)
         elif self._trouble and not trouble:

@@ -1,50 +1,50 @@
-"""Whether this process takes requests: starting → ready → draining."""
+"""Readiness of this process: starting → ready → draining."""
 
 import time
 from collections.abc import Callable
 
 STALE_SECONDS = 3.0
-"""After so long without news the database counts as away: whoever should look at it is stuck."""
+"""A probe result older than this counts as an outage: the probe itself is stuck."""
 
 
 class Readiness:
-    """Set by the lifespan and the prober, read by health checks. ``clock`` counts seconds."""
+    """Readiness state, set by the lifespan and the database probe, read by health checks. ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._started = False
         self._reported = clock()
-        self._trouble = "the database has not been looked at yet"
+        self._trouble = "the database has not been checked yet"
         self.draining = False
 
     def ready(self) -> None:
-        """Start-up is done."""
+        """Mark start-up as finished."""
         self._started = True
 
     def drain(self) -> None:
-        """The process is about to stop; it never becomes ready again."""
+        """Mark the process as shutting down; it never becomes ready again."""
         self.draining = True
 
     def report(self, trouble: str) -> None:
-        """What the prober found: what is wrong with the database, or an empty text when all is well."""
+        """Record a probe result: what is wrong with the database; empty if nothing is."""
         self._trouble = trouble
         self._reported = self._clock()
 
     @property
     def phase(self) -> str:
-        """``starting``, ``ready`` or ``draining``, whatever the database does."""
+        """Return ``starting``, ``ready`` or ``draining``, independently of the database."""
         if self.draining:
             return "draining"
         return "ready" if self._started else "starting"
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the database; empty when all is well."""
+        """Return what is wrong with the database; empty if nothing is."""
         if self._clock() - self._reported > STALE_SECONDS:
-            return "nobody looks at the database any more"
+            return "the database probe is stuck"
         return self._trouble
 
     @property
     def obstacle(self) -> str:
-        """Why the process is not ready; empty when it is."""
+        """Return why the process is not ready; empty if it is."""
         return self.trouble if self.phase == "ready" else self.phase

@@ -1,4 +1,4 @@
-"""Health, from what is known without asking anybody."""
+"""Health of this process, from in-memory state."""
 
 import importlib.metadata
 import time
@@ -17,33 +17,33 @@ FLAGS = {"assistants": True, "crons": True, "langsmith": False}
 
 @cache
 def version() -> str:
-    """The version of the installed distribution."""
+    """Return the version of the installed distribution."""
     return importlib.metadata.version("agent-service")
 
 
 class OptionalRedis(Protocol):
-    """A Redis, without which the service still works."""
+    """A Redis that the service works without."""
 
     @property
     def trouble(self) -> str:
-        """What is wrong, in a sentence; empty when nothing is."""
+        """Return what is wrong, as a sentence; empty if nothing is."""
         ...
 
 
 class DurableRedis(OptionalRedis, Protocol):
-    """One that evicts nothing, so that it may be full.
+    """A Redis without eviction, which can become full.
 
-    ``memory`` are the bytes that it uses, and those it may use; 0: nobody knows, or no limit.
+    ``memory``: used bytes and the limit; 0 if unknown or unlimited.
     """
 
     memory: tuple[int, int]
 
 
 class SystemService:
-    """What a process knows of itself.
+    """Health, readiness and liveness of one process.
 
-    ``redis`` is its way to other processes, if it has one, and ``cache`` what it shares with them; ``supervision``
-    knows whether its essential tasks make progress.
+    ``redis``: the transport to other processes, if configured; ``cache``: the shared cache; ``supervision``: the
+    watchdog of essential tasks.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class SystemService:
         self._supervision = supervision
 
     def obstacle(self) -> str:
-        """Why this process is not ready; empty when it is."""
+        """Return why this process is not ready; empty if it is."""
         return self._supervision.trouble or self._readiness.obstacle
 
     def stalled(self) -> str:
-        """Why this process has to be replaced; empty while its essential tasks move, or wait for the database."""
+        """Return why this process must be replaced; empty while its essential tasks progress or await the database."""
         return self._supervision.trouble
 
     def health(self, *, details: bool) -> Health:
-        """Every dependency. A dead database is unhealthy; a failing provider only degrades."""
-        began = time.perf_counter()
+        """Return the health of every dependency: no database is unhealthy, a failing provider only degraded."""
+        started_at = time.perf_counter()
         checks = {
             "llm": self._llm(),
             "checkpoint_db": self._database(),
@@ -81,43 +81,43 @@ class SystemService:
             "cache": _service_state(self._cache),
             "workers": self._workers(),
         }
-        found = {check["status"] for check in checks.values()}
-        status = "unhealthy" if "unhealthy" in found else "degraded" if "degraded" in found else "healthy"
+        statuses = {check["status"] for check in checks.values()}
+        status = "unhealthy" if "unhealthy" in statuses else "degraded" if "degraded" in statuses else "healthy"
         if not details:
             return Health(status=status)
-        latency = round((time.perf_counter() - began) * 1000, 3)
+        latency = round((time.perf_counter() - started_at) * 1000, 3)
         return Health(status=status, checks=checks, latency_ms=latency, version=version())
 
     def info(self) -> Info:
-        """Version and features."""
+        """Return version and features."""
         return Info(version=version(), flags=FLAGS)
 
     def _database(self) -> dict[str, Any]:
         state, trouble = self._prober.database_state, self._readiness.trouble
-        known = {
+        check = {
             "status": "unhealthy" if trouble else "healthy",
             "latency_ms": state.latency_ms,
             "observed_at": state.observed_at,
         }
         if trouble:
-            known["reason"] = trouble
+            check["reason"] = trouble
         if state.lacking:
-            known["migration"] = "lacks " + ", ".join(state.lacking)
+            check["migration"] = "lacks " + ", ".join(state.lacking)
         elif state.revision:
-            known["migration"] = "head" if state.revision == HEAD else f"ahead: {state.revision}"
-        return known
+            check["migration"] = "head" if state.revision == HEAD else f"ahead: {state.revision}"
+        return check
 
     def _llm(self) -> dict[str, Any]:
-        """What traffic and free look-ups have shown; the times are those of the vendor heard of last."""
+        """Return what requests and free probes have shown; latency and time are those of the last observed vendor."""
         vendors = self._models.health()
-        worst = "degraded" if any(seen["status"] == "degraded" for seen in vendors.values()) else "healthy"
-        observed = [seen for seen in vendors.values() if seen["observed_at"] is not None]
-        last = max(observed, key=lambda seen: seen["observed_at"], default={"latency_ms": None, "observed_at": None})
-        known = {"status": worst, "latency_ms": last["latency_ms"], "observed_at": last["observed_at"]}
-        if worst == "degraded":
-            failing = {name: seen["error"] for name, seen in vendors.items() if seen["status"] == "degraded"}
-            known["reason"] = ", ".join(f"{name}: {error}" for name, error in failing.items())
-        return {**known, "vendors": vendors}
+        status = "degraded" if any(vendor["status"] == "degraded" for vendor in vendors.values()) else "healthy"
+        observed = [vendor for vendor in vendors.values() if vendor["observed_at"] is not None]
+        last = max(observed, key=lambda one: one["observed_at"], default={"latency_ms": None, "observed_at": None})
+        check = {"status": status, "latency_ms": last["latency_ms"], "observed_at": last["observed_at"]}
+        if status == "degraded":
+            failing = {name: vendor["error"] for name, vendor in vendors.items() if vendor["status"] == "degraded"}
+            check["reason"] = ", ".join(f"{name}: {error}" for name, error in failing.items())
+        return {**check, "vendors": vendors}
 
     def _workers(self) -> dict[str, Any]:
         phase = self._readiness.phase
@@ -126,10 +126,10 @@ class SystemService:
         return {"status": "healthy" if phase == "ready" else "degraded", "phase": phase}
 
 
-def _service_state(dispensable: OptionalRedis | None) -> dict[str, Any]:
-    """What can be done without is never more than degraded: streams go another way, what was cached is made anew."""
-    if dispensable is None:
+def _service_state(redis: OptionalRedis | None) -> dict[str, Any]:
+    """Return the health of an optional Redis, at worst degraded: streams and cached values have a fallback."""
+    if redis is None:
         return {"status": "not_configured"}
-    if dispensable.trouble:
-        return {"status": "degraded", "reason": dispensable.trouble}
+    if redis.trouble:
+        return {"status": "degraded", "reason": redis.trouble}
     return {"status": "healthy"}

@@ -1,4 +1,4 @@
-"""What the system routes answer."""
+"""Wire shapes of the system routes."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Health(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """``healthy``, ``degraded`` (still does its job) or ``unhealthy``; ``checks`` per dependency."""
+    """``healthy``, ``degraded`` (still works) or ``unhealthy``; ``checks`` by dependency."""
 
     status: str
     checks: dict[str, dict[str, Any]] = {}
@@ -15,7 +15,7 @@ class Health(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Host(msgspec.Struct, kw_only=True, frozen=True):
-    """Where this server runs. LangGraph's own platform fills the rest; its clients expect the names."""
+    """Where this server runs. LangGraph clients expect all fields."""
 
     kind: str = "self-hosted"
     project_id: None = None
@@ -25,7 +25,7 @@ class Host(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Info(msgspec.Struct, kw_only=True):
-    """What this server is, in the shape that LangGraph clients read."""
+    """Version and features of this server, in the shape that LangGraph clients read."""
 
     version: str
     langgraph_py_version: None = None

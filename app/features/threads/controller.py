@@ -43,7 +43,7 @@ class ThreadsController(Controller):
     async def create(
         self, data: JSONBody[ThreadCreate], principal: CurrentPrincipal, threads: Service, request: AnyRequest
     ) -> Response[Any]:
-        """With an id of the client's own, if it likes. Takes an ``Idempotency-Key``."""
+        """Create a thread; the client may choose its id. Takes an ``Idempotency-Key``."""
         return Response(await threads.create(principal, data, await key_in(request)), status_code=200)
 
     @post("/search", status_code=200, opt=READS, summary="Search threads")
@@ -56,14 +56,14 @@ class ThreadsController(Controller):
 
     @post("/count", status_code=200, opt=READS, summary="Count threads")
     async def count(self, data: JSONBody[ThreadSearch], principal: CurrentPrincipal, threads: Service) -> int:
-        """Those that a search without a page would find."""
+        """Count all threads that match a search."""
         return await threads.count(principal, data)
 
     @get("/{thread_id:str}", opt=READS, summary="One thread")
     async def get_one(
         self, thread_id: Id, principal: CurrentPrincipal, threads: Service, request: AnyRequest
     ) -> Thread:
-        """With its latest values; with ``include=ttl`` also its lifetime."""
+        """Return a thread with its latest values; ``include=ttl`` adds its TTL."""
         wanted = choices(request, ("include",), "include", ("ttl",)) or ()
         return await threads.get(principal, thread_id, ttl="ttl" in wanted)
 
@@ -77,7 +77,7 @@ class ThreadsController(Controller):
         quota: NamedDependency[StorageQuota],
         request: Request[Any, Any, Any],
     ) -> Response[Thread | None]:
-        """Merged into what is there. ``Prefer: return=minimal`` is answered with 204."""
+        """Merge metadata and set the TTL. With ``Prefer: return=minimal`` the status is 204."""
         if data.metadata:  # a TTL frees storage, so it may be set when that is full
             quota.check(principal.tenant_id)
         thread = await threads.patch(principal, thread_id, data)
@@ -87,12 +87,12 @@ class ThreadsController(Controller):
 
     @delete("/{thread_id:str}", summary="Delete a thread")
     async def delete_one(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> None:
-        """With its runs, states and events."""
+        """Delete a thread with its runs, states and events."""
         await threads.delete(principal, thread_id)
 
     @get("/{thread_id:str}/state", opt=READS, summary="A thread's latest state")
     async def state(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> ThreadState:
-        """Its values and what would run next."""
+        """Return the latest values and the nodes that would run next."""
         return await threads.state(principal, thread_id)
 
     @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
@@ -104,27 +104,27 @@ class ThreadsController(Controller):
         threads: Service,
         request: AnyRequest,
     ) -> Response[Any]:
-        """As one of its agent's nodes would, on the newest state or at a checkpoint. Takes an ``Idempotency-Key``."""
-        made = await threads.update_state(principal, thread_id, data, await key_in(request))
-        return Response(made, status_code=200)
+        """Write as a node of the agent, on the newest state or a checkpoint. Takes an ``Idempotency-Key``."""
+        updated = await threads.update_state(principal, thread_id, data, await key_in(request))
+        return Response(updated, status_code=200)
 
-    @get("/{thread_id:str}/storage", opt=READS, summary="What a thread takes on disk")
+    @get("/{thread_id:str}/storage", opt=READS, summary="Storage of a thread")
     async def storage(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> dict[str, Any]:
-        """Bytes of its checkpoints, and of its values by channel."""
+        """Return the stored bytes of a thread's checkpoints, and of its values by channel."""
         return await threads.storage(principal, thread_id)
 
     @get("/{thread_id:str}/state/{checkpoint_id:str}", opt=READS, summary="A thread's state at a checkpoint")
     async def state_at(
         self, thread_id: Id, checkpoint_id: Id, principal: CurrentPrincipal, threads: Service
     ) -> ThreadState:
-        """As it was then."""
+        """Return the values and next nodes at a checkpoint."""
         return await threads.state_at(principal, thread_id, str(checkpoint_id))
 
     @post("/{thread_id:str}/state/checkpoint", status_code=200, opt=READS, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
         self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: CurrentPrincipal, threads: Service
     ) -> ThreadState:
-        """The checkpoint is given by its reference; without an id it is the latest."""
+        """Return the state at a checkpoint reference; without a checkpoint id, the latest state."""
         if not has_checkpoint_id(data.checkpoint):
             return await threads.state(principal, thread_id)
         return await threads.state_at(principal, thread_id, data.checkpoint)
@@ -138,26 +138,26 @@ class ThreadsController(Controller):
         limit: Limit = 10,
         before: FromQuery[str | None] = None,
     ) -> Response[list[ThreadState]]:
-        """Newest first; an answer cut because it grew large names in ``X-Pagination-Next`` the next ``before``."""
+        """Newest first. If a page is cut for its size, ``X-Pagination-Next`` is the ``before`` of the next one."""
         return _page(*await threads.history(principal, thread_id, HistoryQuery(limit=limit, before=before)))
 
     @post("/{thread_id:str}/history", status_code=200, opt=READS, summary="A thread's states")
     async def search_history(
         self, thread_id: Id, data: JSONBody[HistoryQuery], principal: CurrentPrincipal, threads: Service
     ) -> Response[list[ThreadState]]:
-        """Newest first; an answer cut because it grew large names in ``X-Pagination-Next`` the next ``before``."""
+        """Newest first. If a page is cut for its size, ``X-Pagination-Next`` is the ``before`` of the next one."""
         return _page(*await threads.history(principal, thread_id, data))
 
     @post("/{thread_id:str}/copy", status_code=200, summary="Copy a thread")
     async def copy(
         self, thread_id: Id, principal: CurrentPrincipal, threads: Service, request: AnyRequest
     ) -> Response[Any]:
-        """Its values and its history, not its runs. Takes an ``Idempotency-Key``."""
+        """Copy values and history, without runs. Takes an ``Idempotency-Key``."""
         return Response(await threads.copy(principal, thread_id, await key_in(request)), status_code=200)
 
     @post("/prune", status_code=200, opt=ADDS_NOTHING, summary="Prune threads")
     async def prune(self, data: JSONBody[Prune], principal: CurrentPrincipal, threads: Service) -> Pruned:
-        """Remove threads, or all but their newest checkpoints; those with a live run are left alone."""
+        """Delete threads, or all their checkpoints but the newest; threads with a live run are skipped."""
         return await threads.prune(principal, data)
 
 

@@ -1,7 +1,4 @@
-"""SQL of threads, their states and their history.
-
-SQL of what is kept of threads: copies, prunings, lifetimes, sizes.
-"""
+"""SQL of threads: rows, states, history, copies, pruning, TTL, sizes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,9 +26,9 @@ from unnest($1::uuid[], $2::uuid[], $3::jsonb[]) as e(tenant_id, thread_id, meta
 on conflict do nothing
 returning tenant_id, thread_id, created_at
 """
-"""Many new threads as one statement; those that come back were not there."""
+"""Create many threads in one statement; returns those whose id was free."""
 
-_THREAD = """
+_COLUMNS = """
     t.thread_id, t.created_at, t.updated_at, t.state_updated_at, t.metadata, t.status, t.config, t.error, t.interrupts,
     t.runs, t.last_number, t.ttl_minutes, t.keep_minutes
 """
@@ -42,19 +39,19 @@ left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_
 _OWN = "t.metadata @> cast(:owned as jsonb)"
 
 _GET = ScopedStatement(
-    f"select {_THREAD}, {COLUMNS} from threads t {_HEAD}"
+    f"select {_COLUMNS}, {COLUMNS} from threads t {_HEAD}"
     " where t.tenant_id = :tenant and t.thread_id = :thread and not t.temporary<owned>",
     _OWN,
 )
 
 
 async def get(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
-    """A thread with its latest state, in one query."""
+    """Return a thread with its latest state in one query."""
     return await session.first(_GET, {"tenant": tenant_id, "thread": thread_id})
 
 
 async def merge_metadata(session: Writer, tenant_id: UUID, thread_id: UUID, metadata: dict[str, Any]) -> int:
-    """Merge into a thread's metadata; how many threads it was."""
+    """Merge into a thread's metadata; return the number of changed rows."""
     return await session.execute(
         sa.update(threads)
         .where(
@@ -75,13 +72,13 @@ def _matching(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[sa
     if wanted.status is not None:
         conditions.append(threads.c.status == wanted.status)
     if wanted.ids:
-        # one array: a parameter for each would be compiled for each, which holds the loop
+        # one array parameter: compiling a parameter for each id would block the event loop
         conditions.append(threads.c.thread_id == sa.any_(sa.cast(wanted.ids, sa.ARRAY(UUIDType))))
     return conditions
 
 
 _WITH_STATES = sa.text(
-    f"select {_THREAD}, {COLUMNS} from threads t {_HEAD} where t.tenant_id = :tenant and t.thread_id = any(:ids)"
+    f"select {_COLUMNS}, {COLUMNS} from threads t {_HEAD} where t.tenant_id = :tenant and t.thread_id = any(:ids)"
 )
 
 
@@ -93,18 +90,18 @@ def _ordered(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> sa.Selec
 
 
 async def search(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[Row[Any]]:
-    """A page of threads with their latest states: one query for the page, one for its states (``states_within``)."""
+    """Return a page of threads with their latest states in two queries (see ``states_within``)."""
     page = await session.all(_ordered(session, tenant_id, wanted).limit(wanted.limit).offset(wanted.offset))
     return await states_within(session, tenant_id, [row.thread_id for row in page])
 
 
 async def candidates(session: Reader, tenant_id: UUID, wanted: ThreadSearch, limit: int) -> list[UUID]:
-    """The first ``limit`` threads that match, but for their values."""
+    """Return the first ``limit`` threads that match everything but ``wanted.values``."""
     return [row.thread_id for row in await session.all(_ordered(session, tenant_id, wanted).limit(limit))]
 
 
 async def with_states(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list[Row[Any]]:
-    """The threads ``ids`` with their latest states, in this order."""
+    """Return the threads ``ids`` with their latest states, in this order."""
     rows = {row.thread_id: row for row in await session.all(_WITH_STATES, {"tenant": tenant_id, "ids": ids})}
     return [rows[thread_id] for thread_id in ids if thread_id in rows]
 
@@ -119,26 +116,25 @@ _STATES_WITHIN = sa.text(
     "  select c.of_thread, c.place, row_number() over wanted as number,"
     "   sum(coalesce(octet_length(c.head), 0) + coalesce(s.stored, 0)) over wanted as stored"
     f"  from page c {STORED} window wanted as (order by c.place)"
-    f") select {_THREAD}, {COLUMNS}, sized.place from sized"
+    f") select {_COLUMNS}, {COLUMNS}, sized.place from sized"
     f" join threads t on t.tenant_id = :tenant and t.thread_id = sized.of_thread {_HEAD}"
     " where sized.number = 1 or sized.stored <= :stored order by sized.place"
 )
 
 
 async def states_within(session: Reader, tenant_id: UUID, ids: list[UUID]) -> list[Row[Any]]:
-    """The first of the threads ``ids`` with their latest states, as many as take bounded bytes as stored.
+    """Return the first of the threads ``ids`` with their latest states, up to ``MAX_ANSWER_BYTES`` as stored.
 
-    ``place`` in a row counts from 1. A thread that is no longer there has no row.
+    ``place`` in a row counts from 1. A deleted thread has no row.
     """
-    which = {"tenant": tenant_id, "ids": ids, "stored": MAX_ANSWER_BYTES}
-    return list(await session.all(_STATES_WITHIN, which)) if ids else []
+    parameters = {"tenant": tenant_id, "ids": ids, "stored": MAX_ANSWER_BYTES}
+    return list(await session.all(_STATES_WITHIN, parameters)) if ids else []
 
 
 async def count(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> int:
-    """How many threads match, on all pages."""
+    """Count all matching threads."""
     matching = _matching(session, tenant_id, wanted)
-    found = await session.scalar(sa.select(sa.func.count()).select_from(threads).where(*matching))
-    return int(found)
+    return int(await session.scalar(sa.select(sa.func.count()).select_from(threads).where(*matching)))
 
 
 _STATE = f"""
@@ -183,21 +179,21 @@ _HISTORY = ScopedStatement(
     + " where t.tenant_id = :tenant and t.thread_id = :thread order by c.checkpoint_id desc",
     _OWN,
 )
-"""The newest states of a page whose stored bytes together are not too many, and how many the page has (``matched``)."""
+"""A page of states cut at ``:stored`` bytes, newest first; ``matched`` is the page's uncut length."""
 
 
 async def latest_state(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
-    """A thread's latest state, in one query; a row without a checkpoint for a thread that has none."""
+    """Return a thread's latest state in one query; the row's checkpoint is null if the thread has none."""
     return await session.first(_LATEST_STATE, {"tenant": tenant_id, "thread": thread_id})
 
 
 async def state_at(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
-    """A thread's state at a checkpoint; a row without one when the thread has no such checkpoint."""
+    """Return a thread's state at a checkpoint; the row's checkpoint is null if the thread does not have it."""
     return await session.first(_STATE_AT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
 
 
 class HistoryRange(NamedTuple):
-    """Which states of a history: before a checkpoint, or at one; ``metadata`` is a JSON object that theirs contain."""
+    """A range of a history: before a checkpoint or at one, with states whose metadata contain ``metadata`` (JSON)."""
 
     limit: int
     before: UUID | None = None
@@ -206,9 +202,9 @@ class HistoryRange(NamedTuple):
 
 
 async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: HistoryRange) -> Sequence[Row[Any]]:
-    """States of a thread, newest first, in one query; fewer than ``span.limit`` where they are large."""
-    which = {"tenant": tenant_id, "thread": thread_id, "stored": MAX_ANSWER_BYTES, **span._asdict()}
-    return await session.all(_HISTORY, which)
+    """Return states of a thread in one query, newest first, cut at ``MAX_ANSWER_BYTES``."""
+    parameters = {"tenant": tenant_id, "thread": thread_id, "stored": MAX_ANSWER_BYTES, **span._asdict()}
+    return await session.all(_HISTORY, parameters)
 
 
 _LOCK = ScopedStatement(
@@ -216,29 +212,29 @@ _LOCK = ScopedStatement(
     " where tenant_id = :tenant and thread_id = :thread and not temporary<owned> for update",
     _OWN,
 )
-_OF_RUNS = ("steps", "tool_intents", "events")
-_OF_THREADS = ("runs", "tool_intents", "checkpoint_items", "checkpoints", "threads")
+_TABLES_BY_RUN = ("steps", "tool_intents", "events")
+_TABLES_BY_THREAD = ("runs", "tool_intents", "checkpoint_items", "checkpoints", "threads")
 
 
 async def lock(session: Writer, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
-    """Keep others from changing the thread until the transaction ends."""
+    """Lock the thread's row until the transaction ends; None if it does not exist."""
     return await session.first(_LOCK, {"tenant": tenant_id, "thread": thread_id})
 
 
 async def delete(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> None:
-    """Remove threads and everything on them; transitions stay."""
-    which = {"tenant": tenant_id, "threads": list(thread_ids)}
-    for name in _OF_RUNS:
+    """Delete threads and everything on them, except run transitions."""
+    parameters = {"tenant": tenant_id, "threads": list(thread_ids)}
+    for name in _TABLES_BY_RUN:
         await session.execute(
             sa.text(
                 f"delete from {name} x using runs r where x.tenant_id = :tenant and r.tenant_id = :tenant"
                 " and r.thread_id = any(:threads) and x.run_id = r.run_id"
             ),
-            which,
+            parameters,
         )
-    for name in _OF_THREADS:
+    for name in _TABLES_BY_THREAD:
         await session.execute(
-            sa.text(f"delete from {name} where tenant_id = :tenant and thread_id = any(:threads)"), which
+            sa.text(f"delete from {name} where tenant_id = :tenant and thread_id = any(:threads)"), parameters
         )
 
 
@@ -251,30 +247,30 @@ _BASE = sa.text(
 
 
 async def base(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
-    """A checkpoint with its state, and the node that made it."""
+    """Return a checkpoint with its state and the node that wrote it."""
     return await session.first(_BASE, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
 
 
 class NewCheckpoint(NamedTuple):
-    """A checkpoint to write, the log items that are new in it, and the number of the thread's last item then."""
+    """A checkpoint to write, its new log items, and the number of the thread's last item after it."""
 
     entry: CheckpointEntry
     items: Sequence[tuple[int, bytes]]
     last_number: int
 
 
-async def add_checkpoints(session: Writer, place: tuple[UUID, UUID], past: Sequence[NewCheckpoint]) -> None:
-    """Write checkpoints, the last one as the newest of its thread (tenant, thread): three statements for all."""
-    where = {"tenant_id": place[0], "thread_id": place[1]}
-    rows = [{**where, "number": number, "body": body} for one in past for number, body in one.items]
+async def add_checkpoints(session: Writer, thread: tuple[UUID, UUID], new: Sequence[NewCheckpoint]) -> None:
+    """Write checkpoints of a thread (tenant, thread) in three statements; the last one becomes its head."""
+    owner = {"tenant_id": thread[0], "thread_id": thread[1]}
+    rows = [{**owner, "number": number, "body": body} for one in new for number, body in one.items]
     if rows:
         await session.execute(sa.insert(checkpoint_items), rows)
-    heads = [{**where, **msgspec.structs.asdict(one.entry), "next": list(one.entry.next)} for one in past]
+    heads = [{**owner, **msgspec.structs.asdict(one.entry), "next": list(one.entry.next)} for one in new]
     await session.execute(sa.insert(checkpoints), heads)
-    entry, last_number = past[-1].entry, past[-1].last_number
+    entry, last_number = new[-1].entry, new[-1].last_number
     await session.execute(
         sa.update(threads)
-        .where(threads.c.tenant_id == place[0], threads.c.thread_id == place[1])
+        .where(threads.c.tenant_id == thread[0], threads.c.thread_id == thread[1])
         .values(
             head=entry.checkpoint_id,
             last_number=last_number,
@@ -291,7 +287,7 @@ async def add_checkpoints(session: Writer, place: tuple[UUID, UUID], past: Seque
 
 encode = msgspec.json.Encoder().encode
 
-_FREE = ScopedStatement(
+_LOCK_IDLE = ScopedStatement(
     "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary"
     " and live_run is null and queued = 0<owned> for update",
     "metadata @> cast(:owned as jsonb)",
@@ -299,11 +295,11 @@ _FREE = ScopedStatement(
 
 
 async def lock_idle(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> list[UUID]:
-    """Keep those of the threads that no run lives or waits on from changing until the transaction ends."""
-    return [row.thread_id for row in await session.all(_FREE, {"tenant": tenant_id, "threads": list(thread_ids)})]
+    """Lock those of the threads that have no live or queued run; return their ids."""
+    return [row.thread_id for row in await session.all(_LOCK_IDLE, {"tenant": tenant_id, "threads": list(thread_ids)})]
 
 
-_THESE = sa.text(
+_KEEP_LATEST = sa.text(
     TO_LATEST.replace(
         "<which>",
         "select tenant_id, thread_id, head from threads"
@@ -313,8 +309,8 @@ _THESE = sa.text(
 
 
 async def keep_latest(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> None:
-    """Remove all checkpoints of the threads but the newest, and what only the others name."""
-    await session.execute(_THESE, {"tenant": tenant_id, "threads": list(thread_ids)})
+    """Delete all checkpoints of the threads but the newest, and the log items that only the others use."""
+    await session.execute(_KEEP_LATEST, {"tenant": tenant_id, "threads": list(thread_ids)})
 
 
 _COPY = (
@@ -342,9 +338,9 @@ _COPY = (
 
 
 async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID, metadata: str = "{}") -> bool:
-    """Make the thread ``copy_id`` with the values and checkpoints of another; whether that one was there.
+    """Create the thread ``copy_id`` with the values and checkpoints of another; return False if that is missing.
 
-    ``metadata`` (JSON) is merged into that of the copy. What waits is asked there under ids of its own.
+    ``metadata`` (JSON) is merged into the copy's. Open interrupts get new ids in the copy.
     """
     thread = await lock(session, tenant_id, thread_id)
     if thread is None:
@@ -353,7 +349,7 @@ async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID,
     waiting = {
         task: [{**one, "id": ids[one["id"]]} for one in many] for task, many in (thread.interrupts or {}).items()
     }
-    given = {
+    parameters = {
         "tenant": tenant_id,
         "thread": thread_id,
         "copy": copy_id,
@@ -362,13 +358,13 @@ async def copy(session: Writer, tenant_id: UUID, thread_id: UUID, copy_id: UUID,
         "ids": encode(ids).decode(),
     }
     for statement in map(sa.text, _COPY):
-        await session.execute(statement, {name: given[name] for name in statement.compile().params})
+        await session.execute(statement, {name: parameters[name] for name in statement.compile().params})
     return True
 
 
 async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, ttl: Ttl) -> int:
-    """Let a thread, or its past, go once nothing has happened on it for so long; how many threads it was."""
-    goes = ttl.strategy != KEEP_LATEST
+    """Set the TTL of a thread, or of its older checkpoints; return the number of changed rows."""
+    deletes = ttl.strategy != KEEP_LATEST
     return await session.execute(
         sa.update(threads)
         .where(
@@ -378,23 +374,23 @@ async def set_ttl(session: Writer, tenant_id: UUID, thread_id: UUID, ttl: Ttl) -
             *session.within(threads.c.metadata),
         )
         .values(
-            ttl_minutes=ttl.ttl if goes else None,
-            keep_minutes=None if goes else ttl.ttl,
+            ttl_minutes=ttl.ttl if deletes else None,
+            keep_minutes=None if deletes else ttl.ttl,
             updated_at=sa.func.now(),
         )
     )
 
 
-_HEADS = sa.text(
+_HEAD_SIZES = sa.text(
     "select head, pg_column_size(c.*) as bytes from checkpoints c where tenant_id = :tenant and thread_id = :thread"
 )
-_SIZES = sa.text(
+_ITEM_SIZES = sa.text(
     "select number, pg_column_size(i.*) as bytes from checkpoint_items i"
     " where tenant_id = :tenant and thread_id = :thread"
 )
 
 
 async def sizes(session: Reader, tenant_id: UUID, thread_id: UUID) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
-    """The heads of a thread's checkpoints with the bytes of their rows, and the bytes of its log items by number."""
-    which = {"tenant": tenant_id, "thread": thread_id}
-    return await session.all(_HEADS, which), await session.all(_SIZES, which)
+    """Return the heads of a thread's checkpoints with their row sizes, and the sizes of its log items by number."""
+    parameters = {"tenant": tenant_id, "thread": thread_id}
+    return await session.all(_HEAD_SIZES, parameters), await session.all(_ITEM_SIZES, parameters)

@@ -1,7 +1,4 @@
-"""What clients do with threads.
-
-New threads, created in groups: the first request of most conversations.
-"""
+"""Use cases of threads: create, read, search, update state, copy, prune, delete."""
 
 import asyncio
 import functools
@@ -39,7 +36,7 @@ from app.features.threads.views import (
     Path,
     StateMatcher,
     extracted,
-    fresh,
+    new_thread_view,
     origin_of,
     parent_of,
     read_paths,
@@ -64,16 +61,16 @@ class NewThread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def create(connection: asyncpg.Connection, new: Sequence[NewThread]) -> list[datetime | None]:
-    """Create threads in one statement: when each was created, None where its id is taken."""
+    """Create threads in one statement; return the creation time of each, None if its id is taken."""
     rows = await connection.fetch(
         CREATE, [n.tenant_id for n in new], [n.thread_id for n in new], [n.metadata for n in new]
     )
-    made = {(row["tenant_id"], row["thread_id"]): row["created_at"] for row in rows}
-    return [made.get((n.tenant_id, n.thread_id)) for n in new]
+    created = {(row["tenant_id"], row["thread_id"]): row["created_at"] for row in rows}
+    return [created.get((n.tenant_id, n.thread_id)) for n in new]
 
 
 class ThreadCreator:
-    """Creates threads; many at once share a round trip and a commit."""
+    """Group commit of new threads: concurrent requests share a round trip and a commit."""
 
     def __init__(self, database: Database) -> None:
         self._groups: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
@@ -83,14 +80,14 @@ class ThreadCreator:
         self.aclose = self._groups.aclose
 
     async def create(self, new: NewThread) -> datetime | None:
-        """When the thread was created; None when its id is taken."""
+        """Create a thread; return its creation time, None if its id is taken."""
         return await self._groups.submit(new)
 
 
 MAX_PAGE_SIZE = 1000
 MAX_CANDIDATES = 10_000
-"""Threads whose values one search may look into."""
-LOOK_AT_ONCE = 200
+"""Threads whose values one search may compare."""
+MATCH_BATCH_SIZE = 200
 encode = msgspec.json.Encoder().encode
 
 
@@ -98,7 +95,7 @@ class ThreadService:
     """Threads of all tenants."""
 
     def __init__(self, database: Database, agents: Agents, on_deleted: Callable[[UUID, UUID], None]) -> None:
-        """``on_deleted`` is told of threads (tenant, thread) that were removed."""
+        """``on_deleted``: called with (tenant, thread) for each deleted thread."""
         self._database = database
         self._on_deleted = on_deleted
         self._states = StateWriter(agents)
@@ -109,21 +106,18 @@ class ThreadService:
     async def create(
         self, principal: Principal, body: ThreadCreate, key: IdempotencyKey | None = None
     ) -> Thread | msgspec.Raw:
-        """Make a thread, once for a ``key``.
-
-        Raises ``Conflict`` for an id that is taken, unless ``if_exists`` is ``do_nothing``.
-        """
+        """Create a thread, once per ``key``. Raises ``Conflict`` if the id is taken and ``if_exists`` is ``raise``."""
         thread_id = body.thread_id or new_id()
         about = {"thread_id": thread_id, "if_exists": body.if_exists, "ttl": body.ttl}
         owned, metadata = await principal.stamp("threads", "create", body.metadata, **about)
         body = msgspec.structs.replace(body, thread_id=thread_id, metadata=metadata)
         if key is None and not body.supersteps and body.ttl is None:
             return await self._create(principal.tenant_id, body, owned)
-        past = await self._states.past(metadata or {}, body.supersteps) if body.supersteps else []
+        history = await self._states.history(metadata or {}, body.supersteps) if body.supersteps else []
         async with self._database.writing(principal.tenant_id) as session:
 
             async def make() -> Thread:
-                return await self._create_in(session, (principal.tenant_id, thread_id), body, owned, past)
+                return await self._create_in(session, (principal.tenant_id, thread_id), body, owned, history)
 
             return await once(session, principal.tenant_id, key, make)
 
@@ -133,7 +127,7 @@ class ThreadService:
         new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
         created = await self._creation.create(new)
         if created is not None:
-            return fresh(thread_id, metadata, created)
+            return new_thread_view(thread_id, metadata, created)
         if body.if_exists == "do_nothing":
             return await self._get(tenant_id, thread_id, owned)
         raise Conflict(f"Thread with ID {thread_id} already exists")
@@ -141,13 +135,13 @@ class ThreadService:
     async def _create_in(
         self,
         session: Writer,
-        place: tuple[UUID, UUID],
+        thread: tuple[UUID, UUID],
         body: ThreadCreate,
         owned: MetadataFilter,
-        past: Sequence[NewCheckpoint],
+        history: Sequence[NewCheckpoint],
     ) -> Thread:
-        """Create the thread at ``place`` (tenant, thread) in a transaction, with its lifetime and its past."""
-        tenant_id, thread_id = place
+        """Create a thread (tenant, thread) with its TTL and history, in the transaction of ``session``."""
+        tenant_id, thread_id = thread
         new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(body.metadata or {}).decode())
         (created,) = await create(await session.driver(), [new])
         if created is None:
@@ -157,15 +151,15 @@ class ThreadService:
         else:
             if (ttl := lifetime(body.ttl)) is not None:
                 await queries.set_ttl(session, tenant_id, thread_id, ttl)
-            if past:
-                await queries.add_checkpoints(session, place, past)
+            if history:
+                await queries.add_checkpoints(session, thread, history)
         row = await queries.get(session, tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
         return thread_view(row)
 
     async def get(self, principal: Principal, thread_id: UUID, *, ttl: bool = False) -> Thread:
-        """A thread with its values, and with its ``ttl`` if asked for. Raises ``NotFound``."""
+        """Return a thread with its values and, on request, its ``ttl``. Raises ``NotFound``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         return await self._get(principal.tenant_id, thread_id, owned, ttl=ttl)
 
@@ -177,7 +171,7 @@ class ThreadService:
         return thread_view(row, ttl=ttl)
 
     async def patch(self, principal: Principal, thread_id: UUID, body: ThreadPatch) -> Thread:
-        """Merge metadata, set the lifetime. Raises ``NotFound``."""
+        """Merge metadata and set the TTL. Raises ``NotFound``."""
         ttl = lifetime(body.ttl)
         owned, metadata = await principal.stamp("threads", "update", body.metadata, thread_id=thread_id)
         async with self._database.writing(principal.tenant_id, owned) as session:
@@ -185,13 +179,13 @@ class ThreadService:
                 await queries.set_ttl(session, principal.tenant_id, thread_id, ttl)
             if not await queries.merge_metadata(session, principal.tenant_id, thread_id, metadata or {}):
                 raise _unknown(thread_id)
-            session.owned = None  # it was in reach
+            session.owned = None  # already authorised; the new metadata may no longer match
             row = await queries.get(session, principal.tenant_id, thread_id)
         assert row is not None
         return thread_view(row)
 
     async def delete(self, principal: Principal, thread_id: UUID) -> None:
-        """Remove a thread and everything on it. Raises ``Conflict`` while a run lives there, ``NotFound``."""
+        """Delete a thread and everything on it. Raises ``Conflict`` if it has a live run, ``NotFound``."""
         owned = await principal.permit("threads", "delete", thread_id=thread_id)
         async with self._database.writing(principal.tenant_id, owned) as session:
             row = await queries.lock(session, principal.tenant_id, thread_id)
@@ -205,26 +199,23 @@ class ThreadService:
     async def update_state(
         self, principal: Principal, thread_id: UUID, body: StateUpdate, key: IdempotencyKey | None = None
     ) -> StateUpdated | msgspec.Raw:
-        """Write the state as a node of the thread's agent would, once for a ``key``.
-
-        Raises as ``StateWriter.written`` does.
-        """
+        """Write the state as a node of the thread's agent, once per ``key``. Raises as ``StateWriter.apply``."""
         owned = await principal.permit("threads", "update", thread_id=thread_id)
         async with self._database.writing(principal.tenant_id, owned) as session:
-            make = functools.partial(self._states.written, session, principal.tenant_id, thread_id, body)
+            make = functools.partial(self._states.apply, session, principal.tenant_id, thread_id, body)
             return await once(session, principal.tenant_id, key, make)
 
     async def copy(self, principal: Principal, thread_id: UUID, key: IdempotencyKey | None) -> Thread | msgspec.Raw:
-        """A new thread with the values and the history of another. Raises ``NotFound``."""
+        """Copy a thread with its values and history. Raises ``NotFound``."""
         copy_id = new_id()
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         _, metadata = await principal.stamp("threads", "create", None, thread_id=copy_id)
 
         async def make() -> Thread:
-            more = encode(metadata or {}).decode()
-            if not await queries.copy(session, principal.tenant_id, thread_id, copy_id, more):
+            stamped = encode(metadata or {}).decode()
+            if not await queries.copy(session, principal.tenant_id, thread_id, copy_id, stamped):
                 raise _unknown(thread_id)
-            session.owned = None  # it was in reach
+            session.owned = None  # already authorised
             row = await queries.get(session, principal.tenant_id, copy_id)
             assert row is not None
             return thread_view(row)
@@ -233,29 +224,29 @@ class ThreadService:
             return await once(session, principal.tenant_id, key, make)
 
     async def prune(self, principal: Principal, which: Prune) -> Pruned:
-        """Remove threads, or all but their newest checkpoints; those that are busy stay as they are."""
+        """Delete threads, or all their checkpoints but the newest; threads with live or queued runs are skipped."""
         if len(which.thread_ids) > MAX_PAGE_SIZE:
             raise Invalid(f"At most {MAX_PAGE_SIZE} threads at once.", (("/thread_ids", "too many"),))
-        reach: dict[MetadataFilter, list[UUID]] = {} if principal.rules is not None else {None: which.thread_ids}
+        by_filter: dict[MetadataFilter, list[UUID]] = {} if principal.rules is not None else {None: which.thread_ids}
         for thread_id in which.thread_ids if principal.rules is not None else ():
-            reach.setdefault(await principal.permit("threads", "delete", thread_id=thread_id), []).append(thread_id)
-        free: list[UUID] = []
+            by_filter.setdefault(await principal.permit("threads", "delete", thread_id=thread_id), []).append(thread_id)
+        idle: list[UUID] = []
         async with self._database.writing(principal.tenant_id) as session:
-            for owned, thread_ids in reach.items():
+            for owned, thread_ids in by_filter.items():
                 session.owned = owned
-                free += await queries.lock_idle(session, principal.tenant_id, thread_ids)
+                idle += await queries.lock_idle(session, principal.tenant_id, thread_ids)
             if which.strategy == "delete":
-                await queries.delete(session, principal.tenant_id, free)
-                removed = free
+                await queries.delete(session, principal.tenant_id, idle)
+                deleted = idle
             else:
-                await queries.keep_latest(session, principal.tenant_id, free)
-                removed = []
-        for thread_id in removed:
+                await queries.keep_latest(session, principal.tenant_id, idle)
+                deleted = []
+        for thread_id in deleted:
             self._on_deleted(principal.tenant_id, thread_id)
-        return Pruned(len(free))
+        return Pruned(len(idle))
 
     async def storage(self, principal: Principal, thread_id: UUID) -> dict[str, Any]:
-        """What a thread takes on disk. Raises ``NotFound``."""
+        """Return the stored bytes of a thread. Raises ``NotFound``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
             if await queries.latest_state(session, principal.tenant_id, thread_id) is None:
@@ -264,10 +255,7 @@ class ThreadService:
         return storage_of(thread_id, list(heads), list(items))
 
     async def search(self, principal: Principal, wanted: ThreadSearch) -> tuple[list[Thread], int]:
-        """A page of threads, shorter where their values are large, and how many match on all pages.
-
-        Raises ``Invalid``.
-        """
+        """Return a page of threads, cut if their values are large, and the total count. Raises ``Invalid``."""
         if not 1 <= wanted.limit <= MAX_PAGE_SIZE or not 0 <= wanted.offset < 2**31:
             raise Invalid(
                 f"limit must be from 1 to {MAX_PAGE_SIZE} and offset at least 0.", (("/limit", "out of range"),)
@@ -282,11 +270,11 @@ class ThreadService:
             else:
                 rows = await queries.search(session, principal.tenant_id, wanted)
                 total = await queries.count(session, principal.tenant_id, wanted)
-        fitting, size = _within(rows)
-        return await offload(size, _found, fitting, paths), total
+        fitting, size = _fitting(rows)
+        return await offload(size, _thread_views, fitting, paths), total
 
     async def count(self, principal: Principal, wanted: ThreadSearch) -> int:
-        """How many threads match. Raises ``Invalid``."""
+        """Count matching threads. Raises ``Invalid``."""
         owned, wanted = await _authorised_search(principal, wanted)
         async with self._database.reading(principal.tenant_id, owned) as session:
             if wanted.values:
@@ -294,11 +282,11 @@ class ThreadService:
             return await queries.count(session, principal.tenant_id, wanted)
 
     async def _matching(self, session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> list[UUID]:
-        """The threads whose values contain ``wanted.values``: states are no columns, so they are looked into here."""
+        """Return the threads whose values contain ``wanted.values``; states are compressed, so compare them here."""
         ids = await queries.candidates(session, tenant_id, wanted, MAX_CANDIDATES + 1)
         if len(ids) > MAX_CANDIDATES:
             raise Invalid(
-                f"More than {MAX_CANDIDATES} threads would have to be looked into: narrow the search by metadata, "
+                f"The values of more than {MAX_CANDIDATES} threads would be compared: narrow the search by metadata, "
                 "status or ids.",
                 (("/values", "too many threads"),),
             )
@@ -307,15 +295,15 @@ class ThreadService:
         found: list[UUID] = []
         at = 0
         while at < len(ids):
-            part = ids[at : at + LOOK_AT_ONCE]
-            rows = await queries.states_within(session, tenant_id, part)
-            matching = await asyncio.to_thread(lambda rows: list(map(match.look_into, rows)), rows)
+            batch = ids[at : at + MATCH_BATCH_SIZE]
+            rows = await queries.states_within(session, tenant_id, batch)
+            matching = await asyncio.to_thread(lambda rows: list(map(match.matches, rows)), rows)
             found += [row.thread_id for row, matches in zip(rows, matching, strict=True) if matches]
-            at += rows[-1].place if rows else len(part)
+            at += rows[-1].place if rows else len(batch)
         return found
 
     async def state(self, principal: Principal, thread_id: UUID) -> ThreadState:
-        """A thread's latest state. Raises ``NotFound``."""
+        """Return a thread's latest state. Raises ``NotFound``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
             row = await queries.latest_state(session, principal.tenant_id, thread_id)
@@ -324,7 +312,7 @@ class ThreadService:
         return await offload(size_of(row), state_of, thread_id, row)
 
     async def state_at(self, principal: Principal, thread_id: UUID, checkpoint: Any) -> ThreadState:
-        """A thread's state at a checkpoint, given by its id or its reference. Raises ``NotFound``, ``Invalid``."""
+        """Return the state at a checkpoint, given by id or reference. Raises ``NotFound``, ``Invalid``."""
         checkpoint_id = checkpoint_id_of(checkpoint)
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         if checkpoint_id == origin_id(thread_id):
@@ -344,9 +332,9 @@ class ThreadService:
     async def history(
         self, principal: Principal, thread_id: UUID, wanted: HistoryQuery
     ) -> tuple[list[ThreadState], UUID | None]:
-        """States of a thread, newest first, and the checkpoint before which the next page begins.
+        """Return states of a thread, newest first, and the next ``before`` if the page was cut for its size.
 
-        There is one only where this page was cut because its states are large. Raises ``NotFound``.
+        Raises ``NotFound``, ``Invalid``.
         """
         if not 1 <= wanted.limit <= MAX_PAGE_SIZE:
             raise Invalid(f"limit must be from 1 to {MAX_PAGE_SIZE}.", (("/limit", "out of range"),))
@@ -366,22 +354,22 @@ class ThreadService:
             if not rows and span.before is not None:
                 last = await queries.state_at(session, principal.tenant_id, thread_id, span.before) or last
         matched = rows[0].matched if rows else 0
-        rows, size = _within(rows)
+        rows, size = _fitting(rows)
         states = await offload(size, _states, thread_id, rows)
         if len(rows) < matched:
             return states, rows[-1].checkpoint_id
-        begins = last.checkpoint_id is not None and parent_of(thread_id, last) == origin
-        if span.at == origin or (span.at is None and span.metadata is None and begins and len(rows) < wanted.limit):
+        at_start = last.checkpoint_id is not None and parent_of(thread_id, last) == origin
+        if span.at == origin or (span.at is None and span.metadata is None and at_start and len(rows) < wanted.limit):
             states.append(origin_of(thread_id, last.created_at))
         return states, None
 
 
 ROW_BYTES = 1024
-"""What a row costs beside its values."""
+"""Bytes of a row in addition to its values."""
 
 
-def _within(rows: Sequence[Row[Any]]) -> tuple[Sequence[Row[Any]], int]:
-    """The first of ``rows``, one at least, whose states together are no larger than an answer may be; their bytes."""
+def _fitting(rows: Sequence[Row[Any]]) -> tuple[Sequence[Row[Any]], int]:
+    """Return the first rows, at least one, that fit ``MAX_ANSWER_BYTES``, and their bytes."""
     total = 0
     for count, row in enumerate(rows):
         size = size_of(row) + ROW_BYTES
@@ -395,12 +383,12 @@ def _states(thread_id: UUID, rows: Sequence[Row[Any]]) -> list[ThreadState]:
     return [state_of(thread_id, row) for row in rows]
 
 
-def _found(rows: Sequence[Row[Any]], paths: dict[str, Path]) -> list[Thread]:
-    found = [thread_view(row) for row in rows]
+def _thread_views(rows: Sequence[Row[Any]], paths: dict[str, Path]) -> list[Thread]:
+    views = [thread_view(row) for row in rows]
     if paths:
-        for thread in found:
-            thread.extracted = extracted(thread, paths)
-    return found
+        for view in views:
+            view.extracted = extracted(view, paths)
+    return views
 
 
 def _unknown(thread_id: UUID) -> NotFound:
@@ -408,7 +396,7 @@ def _unknown(thread_id: UUID) -> NotFound:
 
 
 async def _authorised_search(principal: Principal, wanted: ThreadSearch) -> tuple[MetadataFilter, ThreadSearch]:
-    """What ``principal`` reaches of the threads that are sought, and which those are."""
+    """Authorise a search; return the principal's metadata filter and the search with stamped metadata."""
     if principal.rules is None:
         return None, wanted
     about = {name: getattr(wanted, name) for name in ("values", "status", "limit", "offset", "ids")}

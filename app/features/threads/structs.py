@@ -28,7 +28,7 @@ SortOrder = Literal["asc", "desc"]
 
 
 class Thread(msgspec.Struct, kw_only=True):
-    """A conversation. ``values`` are null, and ``error`` and ``interrupts`` absent, until something ran on it."""
+    """A conversation. Until a run has started on it, ``values`` is null and ``error`` and ``interrupts`` are absent."""
 
     thread_id: UUID
     created_at: datetime
@@ -46,28 +46,28 @@ class Thread(msgspec.Struct, kw_only=True):
 
 KEEP_LATEST = "keep_latest"
 Strategy = Literal["delete", "keep_latest"]
-"""What becomes of threads: they go, or all their checkpoints but the newest do."""
+"""What pruning and expiry delete: the thread, or all its checkpoints but the newest."""
 
 
 class Ttl(msgspec.Struct, kw_only=True):
-    """How long a thread may rest, in minutes, and what becomes of it then."""
+    """The TTL of an idle thread, in minutes, and what expiry deletes."""
 
     ttl: float
     strategy: Strategy = "delete"
 
 
 def lifetime(ttl: float | Ttl | None) -> Ttl | None:
-    """Either form as one. Raises ``Invalid``."""
+    """Validate a TTL in either wire form. Raises ``Invalid``."""
     if ttl is None:
         return None
-    found = ttl if isinstance(ttl, Ttl) else Ttl(ttl=ttl)
-    if not 0 < found.ttl <= MAX_MINUTES:
+    result = ttl if isinstance(ttl, Ttl) else Ttl(ttl=ttl)
+    if not 0 < result.ttl <= MAX_MINUTES:
         raise Invalid("ttl must be a number of minutes, more than 0.", (("/ttl", "out of range"),))
-    return found
+    return result
 
 
 class NodeUpdate(msgspec.Struct, kw_only=True):
-    """Values to write as the node ``as_node`` would."""
+    """Values to write as the node ``as_node``."""
 
     values: dict[str, Any] | list[dict[str, Any]] | None = None
     as_node: str | None = None
@@ -75,13 +75,13 @@ class NodeUpdate(msgspec.Struct, kw_only=True):
 
 
 class Superstep(msgspec.Struct, kw_only=True):
-    """Updates that make one checkpoint together."""
+    """Updates that form one checkpoint."""
 
     updates: list[NodeUpdate]
 
 
 class StateUpdate(msgspec.Struct, kw_only=True):
-    """Values to write as the node ``as_node`` would, on the newest state or at a checkpoint."""
+    """Values to write as the node ``as_node``, on the newest state or at a checkpoint."""
 
     values: dict[str, Any] | list[dict[str, Any]] | None = None
     as_node: str | None = None
@@ -90,7 +90,7 @@ class StateUpdate(msgspec.Struct, kw_only=True):
 
 
 class StateUpdated(msgspec.Struct, kw_only=True):
-    """The checkpoint that an update made, in the three places where clients look for it."""
+    """The checkpoint of an update, in the three fields that clients read."""
 
     checkpoint: "CheckpointRef"
     configurable: "CheckpointRef"
@@ -98,20 +98,20 @@ class StateUpdated(msgspec.Struct, kw_only=True):
 
 
 class Prune(msgspec.Struct, kw_only=True):
-    """Threads to remove, or to take back to their newest checkpoint."""
+    """Threads to delete, or to reduce to their newest checkpoint."""
 
     thread_ids: list[UUID]
     strategy: Strategy = "delete"
 
 
 class Pruned(msgspec.Struct):
-    """How many threads it was."""
+    """The number of pruned threads."""
 
     pruned_count: int
 
 
 class ThreadCreate(msgspec.Struct, kw_only=True):
-    """A thread to create; ``supersteps`` are its past, for the agent that ``metadata.graph_id`` names."""
+    """A thread to create; ``supersteps`` are its history, written for the agent ``metadata.graph_id``."""
 
     thread_id: UUID | None = None
     metadata: dict[str, Any] | None = None
@@ -121,14 +121,14 @@ class ThreadCreate(msgspec.Struct, kw_only=True):
 
 
 class ThreadPatch(msgspec.Struct, kw_only=True):
-    """What to change: ``metadata`` is merged, ``ttl`` replaced."""
+    """Changes of a thread: ``metadata`` is merged, ``ttl`` replaced."""
 
     metadata: dict[str, Any] | None = None
     ttl: float | Ttl | None = None
 
 
 class ThreadSearch(msgspec.Struct, kw_only=True):
-    """Which threads: ``metadata`` that they contain, their status, their ids."""
+    """Filters of a thread search: contained ``metadata`` and ``values``, status, ids."""
 
     ids: list[UUID] | None = None
     metadata: dict[str, Any] | None = None
@@ -142,12 +142,12 @@ class ThreadSearch(msgspec.Struct, kw_only=True):
     extract: dict[str, str] | None = None
 
     def fields(self) -> list[str] | None:
-        """The fields to show; None for all."""
+        """Return the fields to include; None for all."""
         return None if self.select is None else [*self.select, *(["extracted"] if self.extract else [])]
 
 
 class CheckpointRef(msgspec.Struct, kw_only=True):
-    """Where a checkpoint is."""
+    """A reference to a checkpoint."""
 
     checkpoint_id: UUID
     thread_id: UUID
@@ -155,7 +155,7 @@ class CheckpointRef(msgspec.Struct, kw_only=True):
 
 
 class ThreadState(msgspec.Struct, kw_only=True):
-    """A thread's values at one checkpoint, and what would run next."""
+    """A thread's values at one checkpoint, and the nodes that would run next."""
 
     values: msgspec.Raw
     next: list[str]
@@ -170,14 +170,14 @@ class ThreadState(msgspec.Struct, kw_only=True):
 
 
 class CheckpointQuery(msgspec.Struct, kw_only=True):
-    """The checkpoint whose state is asked for."""
+    """The checkpoint whose state to return."""
 
     checkpoint: dict[str, Any]
     subgraphs: bool = False
 
 
 class HistoryQuery(msgspec.Struct, kw_only=True):
-    """Which checkpoints, newest first."""
+    """Filters of a thread's history."""
 
     limit: int = 10
     before: Any = None

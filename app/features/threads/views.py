@@ -1,7 +1,4 @@
-"""Rows of threads and checkpoints, as clients see them.
-
-Looking into values: does an object contain another, and what is at a path.
-"""
+"""Wire views of thread and checkpoint rows; containment and paths in values."""
 
 import re
 from datetime import datetime, timedelta
@@ -23,7 +20,7 @@ from app.features.threads.structs import KEEP_LATEST, CheckpointRef, Thread, Thr
 MAX_PATHS = 10
 MAX_COMPARISONS = 1_000_000
 MAX_BYTES = 64 * 1024 * 1024
-"""What one search may compare, and the bytes of the states that it may look into: some tenths of a second."""
+"""Bounds of one search: comparisons and bytes of states; some tenths of a second."""
 _ROOTS = ("values", "metadata", "interrupts", "error", "config")
 _PART = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(-?[0-9]{1,9})\]")
 
@@ -31,10 +28,10 @@ Path = list[str | int]
 
 
 class StateMatcher:
-    """Finds the states that contain ``wanted``, within a budget of comparisons and of bytes.
+    """Find states that contain ``wanted``, within a budget of comparisons and bytes.
 
-    An object contains one whose members it has; a list one whose elements it has in any order; others are equal: as
-    PostgreSQL's ``@>`` on jsonb has it.
+    Containment follows PostgreSQL's ``@>`` on jsonb: objects by members, lists by elements in any order, others by
+    equality.
     """
 
     def __init__(self, wanted: dict[str, Any]) -> None:
@@ -42,10 +39,10 @@ class StateMatcher:
         self._comparisons = 0
         self._bytes = 0
 
-    def look_into(self, row: Any) -> bool:
-        """Whether the latest state in ``row`` (as ``app.engine.checkpoints.snapshot.read`` takes it) contains it.
+    def matches(self, row: Any) -> bool:
+        """Return whether the latest state in ``row`` (see ``app.engine.checkpoints.snapshot.read``) contains it.
 
-        Raises ``Invalid`` once all states looked into were too much.
+        Raises ``Invalid`` if the budget is exceeded.
         """
         if row.head is None:
             return False
@@ -56,7 +53,7 @@ class StateMatcher:
         return all(name in channels and self.contains(_decoded(channels[name]), w) for name, w in self._wanted.items())
 
     def contains(self, value: Any, wanted: Any) -> bool:
-        """Whether ``value`` contains ``wanted``. Raises as ``look_into`` does."""
+        """Return whether ``value`` contains ``wanted``. Raises as ``matches``."""
         self._count(1)
         if isinstance(wanted, dict):
             if not isinstance(value, dict):
@@ -85,7 +82,7 @@ class StateMatcher:
 
 
 def _decoded(channel: ListChannel | ValueChannel) -> Any:
-    """Element by element: no call takes long."""
+    """Decode element by element, so that no single call takes long."""
     if isinstance(channel, ListChannel):
         return [msgspec.json.decode(element) for element in channel.elements]
     return msgspec.json.decode(channel.value)
@@ -93,13 +90,13 @@ def _decoded(channel: ListChannel | ValueChannel) -> Any:
 
 def _too_much() -> Invalid:
     return Invalid(
-        "The values of these threads are too much to look into: narrow the search by metadata, status or ids.",
+        "The values of these threads are too large to compare: narrow the search by metadata, status or ids.",
         (("/values", "too much to compare"),),
     )
 
 
 def read_paths(extract: dict[str, str]) -> dict[str, Path]:
-    """Alias → path. Raises ``Invalid`` for more than ten, or for one like no ``values.messages[-1].content``."""
+    """Parse ``extract`` into alias → path, as in ``values.messages[-1].content``. Raises ``Invalid``."""
     if len(extract) > MAX_PATHS:
         raise Invalid(f"extract has at most {MAX_PATHS} paths.", (("/extract", "too many"),))
     return {alias: _path(alias, text) for alias, text in extract.items()}
@@ -107,24 +104,24 @@ def read_paths(extract: dict[str, str]) -> dict[str, Path]:
 
 def _path(alias: str, text: str) -> Path:
     path: Path = []
-    place = 0
-    while place < len(text):
-        match = _PART.match(text, place)
+    offset = 0
+    while offset < len(text):
+        match = _PART.match(text, offset)
         if match is None:
             break
         path.append(match[1] if match[1] is not None else int(match[2]))
-        place = match.end()
-    if place < len(text) or not path or path[0] not in _ROOTS:
+        offset = match.end()
+    if offset < len(text) or not path or path[0] not in _ROOTS:
         pointer = "/extract/" + alias.replace("~", "~0").replace("/", "~1")
         raise Invalid(
-            f"{text[:100]!r} is no path: begin with one of {', '.join(_ROOTS)} and go on like values.messages[-1].",
-            ((pointer, "is no path"),),
+            f"{text[:100]!r} is not a valid path: begin with one of {', '.join(_ROOTS)}, as in values.messages[-1].",
+            ((pointer, "invalid path"),),
         )
     return path
 
 
 def value_at(value: Any, path: Path) -> Any:
-    """What is at ``path`` in ``value``; None where nothing is."""
+    """Return the element at ``path`` in ``value``; None if missing."""
     for part in path:
         if isinstance(part, int):
             if not isinstance(value, list) or not -len(value) <= part < len(value):
@@ -139,8 +136,8 @@ NULL = msgspec.Raw(b"null")
 EMPTY = msgspec.Raw(b"{}")
 
 
-def fresh(thread_id: UUID, metadata: dict[str, Any], created: datetime) -> Thread:
-    """A thread that was just created."""
+def new_thread_view(thread_id: UUID, metadata: dict[str, Any], created: datetime) -> Thread:
+    """Return the view of a new thread."""
     return Thread(
         thread_id=thread_id,
         created_at=created,
@@ -154,8 +151,8 @@ def fresh(thread_id: UUID, metadata: dict[str, Any], created: datetime) -> Threa
 
 
 def thread_view(row: Row[Any], *, ttl: bool = False) -> Thread:
-    """The thread in ``row``, on request with its lifetime."""
-    touched = row.runs > 0 or row.head is not None
+    """Return the view of a thread row, on request with its TTL."""
+    has_run = row.runs > 0 or row.head is not None
     return Thread(
         thread_id=row.thread_id,
         created_at=row.created_at,
@@ -165,14 +162,14 @@ def thread_view(row: Row[Any], *, ttl: bool = False) -> Thread:
         status=row.status,
         config=row.config,
         values=NULL if row.head is None else msgspec.Raw(read(row, row.last_number).state.json()),
-        error=row.error if touched else msgspec.UNSET,
-        interrupts=(row.interrupts or {}) if touched else msgspec.UNSET,
+        error=row.error if has_run else msgspec.UNSET,
+        interrupts=(row.interrupts or {}) if has_run else msgspec.UNSET,
         ttl=_ttl(row) if ttl else msgspec.UNSET,
     )
 
 
 def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
-    """The state in ``row``: empty for a thread that has no checkpoint."""
+    """Return the state in ``row``; empty if the thread has no checkpoint."""
     if row.checkpoint_id is None:
         return ThreadState(
             values=EMPTY,
@@ -212,7 +209,7 @@ def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
 
 
 def parent_of(thread_id: UUID, row: Row[Any]) -> UUID | None:
-    """The checkpoint before the one in ``row``: the origin before a first one, none where the past was pruned."""
+    """Return the parent of the checkpoint in ``row``: the origin for the first one, None if it was pruned."""
     if row.parent_id is not None:
         parent: UUID = row.parent_id
         return parent
@@ -220,12 +217,12 @@ def parent_of(thread_id: UUID, row: Row[Any]) -> UUID | None:
 
 
 def origin_of(thread_id: UUID, created_at: datetime) -> ThreadState:
-    """The state before a thread's first input, for clients that start again from there (``origin_id``)."""
+    """Return the state before a thread's first input, for clients that fork from there (``origin_id``)."""
     checkpoint_id = origin_id(thread_id)
     return ThreadState(
         values=EMPTY,
         next=[START_NODE],
-        tasks=[_shown_task(checkpoint_id, START_NODE)],
+        tasks=[_task_view(checkpoint_id, START_NODE)],
         metadata={"run_id": None, "thread_id": thread_id, "source": "input", "step": FIRST_STEP - 1, "parents": {}},
         created_at=created_at,
         checkpoint=CheckpointRef(checkpoint_id=checkpoint_id, thread_id=thread_id),
@@ -238,11 +235,11 @@ def origin_of(thread_id: UUID, created_at: datetime) -> ThreadState:
 
 def _task(snapshot: StoredCheckpoint, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
     error = row.error if row.latest else None
-    said = f"{error['error']}({error['message']!r})" if error else None
-    return {**_shown_task(snapshot.checkpoint_id, node), "error": said, "interrupts": waiting}
+    text = f"{error['error']}({error['message']!r})" if error else None
+    return {**_task_view(snapshot.checkpoint_id, node), "error": text, "interrupts": waiting}
 
 
-def _shown_task(checkpoint_id: UUID, node: str) -> dict[str, Any]:
+def _task_view(checkpoint_id: UUID, node: str) -> dict[str, Any]:
     return {
         "id": task_id(checkpoint_id, node),
         "name": node,
@@ -256,7 +253,7 @@ def _shown_task(checkpoint_id: UUID, node: str) -> dict[str, Any]:
 
 
 def extracted(thread: Thread, paths: dict[str, Path]) -> dict[str, Any]:
-    """Alias → what is at its path in ``thread``."""
+    """Return alias → element at its path in ``thread``."""
     whole = msgspec.json.decode(msgspec.json.encode(thread))
     return {alias: value_at(whole, path) for alias, path in paths.items()}
 
@@ -269,15 +266,15 @@ def _ttl(row: Row[Any]) -> dict[str, Any] | None:
 
 
 def storage_of(thread_id: UUID, heads: list[Row[Any]], items: list[Row[Any]]) -> dict[str, Any]:
-    """The bytes that a thread takes: of its checkpoints, and of its values by channel."""
+    """Return the bytes of a thread's checkpoints, and of its values by channel."""
     sizes = {row.number: row.bytes for row in items}
     channels: dict[str, set[int]] = {}
     for row in heads:
         head = unpack_head(row.head)
         for name, ranges in head.lists.items():
-            named = channels.setdefault(name, set())
+            numbers = channels.setdefault(name, set())
             for first, last in zip(ranges[::2], ranges[1::2], strict=True):
-                named.update(range(first, last + 1))
+                numbers.update(range(first, last + 1))
         for name, number in head.items.items():
             channels.setdefault(name, set()).add(number)
     checkpoints = sum(row.bytes for row in heads)
@@ -290,8 +287,8 @@ def storage_of(thread_id: UUID, heads: list[Row[Any]], items: list[Row[Any]]) ->
             "count": len(sizes),
             "bytes": values,
             "by_channel": {
-                name: {"versions": len(named), "bytes": sum(sizes.get(number, 0) for number in named)}
-                for name, named in channels.items()
+                name: {"versions": len(numbers), "bytes": sum(sizes.get(number, 0) for number in numbers)}
+                for name, numbers in channels.items()
             },
         },
         "pending_writes": {"count": 0, "bytes": 0},

@@ -17,7 +17,7 @@ Service = NamedDependency[WebhookService]
 
 
 class WebhooksController(Controller):
-    """Deliveries: what the receivers of webhooks were told, and what they did not take."""
+    """Webhook deliveries and their outcomes."""
 
     tags = ("webhooks",)
     opt = OPERATES
@@ -31,10 +31,10 @@ class WebhooksController(Controller):
         page: NamedDependency[Page],
         status: FromQuery[DeliveryStatus | None] = None,
     ) -> list[Delivery]:
-        """Newest first; ``status=dead`` are those that were given up."""
+        """Newest first; ``status=dead`` lists deliveries that were given up."""
         return await webhooks.list(principal.tenant_id, status=status, limit=page.limit, offset=page.offset)
 
     @post("/webhooks/deliveries/{run_id:str}/retry", status_code=200, summary="Send a delivery again")
     async def retry(self, run_id: FromPath[UUID], principal: CurrentPrincipal, webhooks: Service) -> Delivery:
-        """With the same id and body, and the full time for attempts."""
+        """Retry with the same id and body, and with the full period of attempts."""
         return await webhooks.retry(principal.tenant_id, run_id)

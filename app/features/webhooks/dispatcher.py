@@ -1,7 +1,7 @@
-"""Delivers what the outbox holds: at least once, under a stable id, signed, for three days, then never by itself.
+"""Deliver webhooks from the outbox: at least once, under a stable id, signed, retried with backoff for three days.
 
-The database fills the outbox in the transaction in which a run ends. Any process takes what is due; one that dies in
-the middle of a call leaves it to the others when the time for that call is over.
+The database fills the outbox in the transaction in which a run ends. Every process claims due deliveries under a lease;
+if it dies during a call, another process retries after the lease has expired.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from app.base.errors import Unavailable
 from app.base.tasks import Tasks, wait_for
 from app.engine.checkpoints.snapshot import read
 from app.engine.structs import kwargs_of
-from app.features.runs.queries import ending
-from app.features.webhooks.queries import KEEP_BODY, NEXT, OLD, RUN, SETTLE, TAKE
-from app.features.webhooks.signing import signed
+from app.features.runs.queries import final_state
+from app.features.webhooks import queries
+from app.features.webhooks.signing import signed_headers
 from app.infra.db.batches import repeat_deletion
 from app.infra.db.engine import Database
 from app.infra.egress.addresses import RefusedAddress
@@ -33,25 +33,25 @@ from app.infra.telemetry.meters import Meters
 
 log = structlog.get_logger(__name__)
 
-BACK_OFF = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 43200.0)
-"""Seconds to the next attempt; after the last ones always the last."""
+BACKOFF = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 43200.0)
+"""Seconds to the next attempt; the last value repeats."""
 MAX_RETRY_AFTER = 86_400.0
-"""Seconds that a receiver's Retry-After is honoured for."""
+"""The longest Retry-After of a receiver that is honoured, in seconds."""
 GIVE_UP_SECONDS = 3 * 86_400.0
-LOOK_SECONDS = 5.0
-"""The longest time between two looks: what another process has left is seen after it."""
+POLL_SECONDS = 5.0
+"""The longest poll interval: deliveries that other processes leave are seen after it."""
 LEASE_SECONDS = 60.0
 """Longer than any call."""
-AT_ONCE = 32
-AT_ONCE_A_HOST = 16
-AT_ONCE_A_TENANT_AND_HOST = 4
-AT_ONCE_SLOW = 8
-"""Calls of one process. Tenants share them fairly, and no tenant can fill a receiver's part that others call too."""
+MAX_CALLS = 32
+MAX_CALLS_PER_HOST = 16
+MAX_CALLS_PER_TENANT_AND_HOST = 4
+MAX_SLOW_CALLS = 8
+"""Concurrent calls of one process, shared fairly between tenants, also for each host."""
 SLOW_SECONDS = 300.0
-"""How long a host counts as slow after it did not answer in time: calls to slow hosts have a part of their own."""
+"""How long a host counts as slow after a timeout. Calls to slow hosts have a limit of their own."""
 MAX_SLOW_HOSTS = 10_000
 GONE = 410
-"""The answer of a receiver that wants no more."""
+"""The status of a receiver that wants no more attempts."""
 MAX_PROBLEM_LENGTH = 300
 
 Raw = msgspec.Raw
@@ -59,21 +59,20 @@ encode = msgspec.json.Encoder().encode
 
 
 class DeliveryOutcome(NamedTuple):
-    """What came of an attempt: the receiver's status code if it answered, and what went wrong if something did.
+    """The outcome of an attempt: the receiver's status, if any, and the problem; None if it was delivered.
 
-    ``over``: whatever the time, it is not tried again. ``wait``: the seconds that the receiver asks to wait.
-    ``late``: it did not answer in time.
+    ``final``: do not retry. ``wait``: the receiver's Retry-After, in seconds. ``timed_out``: it did not answer in time.
     """
 
     answer: int | None
     problem: str | None
-    over: bool = False
+    final: bool = False
     wait: float = 0.0
-    late: bool = False
+    timed_out: bool = False
 
 
 class HostLoad:
-    """The calls under way in one process, by tenant and host, and the hosts that were slow lately."""
+    """Counts a process's calls in flight by tenant and host, and remembers slow hosts."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -82,18 +81,18 @@ class HostLoad:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """Return the number of calls in flight."""
         return self._calls.total()
 
     def begin(self, tenant_id: UUID, host: str) -> None:
-        """A call begins."""
+        """Count a started call."""
         self._calls[tenant_id, host] += 1
 
-    def end(self, tenant_id: UUID, host: str, *, late: bool) -> None:
-        """A call has ended; ``late``: without an answer in time."""
+    def end(self, tenant_id: UUID, host: str, *, timed_out: bool) -> None:
+        """Count an ended call; a timeout marks the host as slow."""
         self._calls[tenant_id, host] -= 1
-        self._calls += Counter()  # forgets those without a call
-        if not late:
+        self._calls += Counter()  # drops zero counts
+        if not timed_out:
             self._slow.pop(host, None)
             return
         if len(self._slow) >= MAX_SLOW_HOSTS:
@@ -101,24 +100,24 @@ class HostLoad:
         self._slow[host] = self._clock() + SLOW_SECONDS
 
     def full(self) -> tuple[list[str], list[UUID], list[UUID], list[str]]:
-        """What has its share: hosts; tenants; and pairs of both, as two lists."""
+        """Return what has reached its limit: hosts, tenants, and pairs of both as two parallel lists."""
         hosts: Counter[str] = Counter()
         tenants: Counter[UUID] = Counter()
         for (tenant_id, host), calls in self._calls.items():
             hosts[host] += calls
             tenants[tenant_id] += calls
-        share = max(2, AT_ONCE // (len(tenants) + 1))
-        pairs = [pair for pair, calls in self._calls.items() if calls >= AT_ONCE_A_TENANT_AND_HOST]
-        full = [host for host, calls in hosts.items() if calls >= AT_ONCE_A_HOST]
+        share = max(2, MAX_CALLS // (len(tenants) + 1))
+        pairs = [pair for pair, calls in self._calls.items() if calls >= MAX_CALLS_PER_TENANT_AND_HOST]
+        full = [host for host, calls in hosts.items() if calls >= MAX_CALLS_PER_HOST]
         slow = {host for host, until in self._slow.items() if until > self._clock()}
-        if sum(hosts[host] for host in slow) >= AT_ONCE_SLOW:
+        if sum(hosts[host] for host in slow) >= MAX_SLOW_CALLS:
             full += slow
         busy = [tenant_id for tenant_id, calls in tenants.items() if calls >= share]
         return full, busy, [tenant_id for tenant_id, _ in pairs], [host for _, host in pairs]
 
 
 class WebhookDispatcher:
-    """Calls receivers for one process. ``keys`` sign, the newest first; ``spread`` gives the jitter, from 0 to 1."""
+    """Calls receivers for one process. ``keys`` sign, newest first; ``jitter`` returns a number from 0 to 1."""
 
     def __init__(
         self,
@@ -126,65 +125,65 @@ class WebhookDispatcher:
         egress: EgressClient,
         keys: Callable[[], Sequence[bytes]],
         meters: Meters,
-        spread: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
         self._egress = egress
         self._keys = keys
         self._meters = meters
-        self._spread = spread
-        self._busy = HostLoad()
+        self._jitter = jitter
+        self._load = HostLoad()
         self._wake = asyncio.Event()
         self._tasks = Tasks("webhooks")
 
     @property
     def signs(self) -> bool:
-        """Whether calls are signed."""
+        """Return whether calls are signed."""
         return bool(self._keys())
 
     def start(self) -> None:
-        """Begin to deliver."""
-        self._meters.webhooks.add(0, "dead")  # a series that begins with its first event never grows by it
+        """Start the dispatcher and the retention sweep."""
+        self._meters.webhooks.add(0, "dead")  # a series that starts at its first event shows no increase for it
         self._wake.set()
-        self._tasks.repeat(self._turn, 0, name="dispatcher", essential=True)
+        self._tasks.repeat(self._poll, 0, name="dispatcher", essential=True)
         self._tasks.repeat(self._sweep, 3600, name="sweep")
 
     async def aclose(self) -> None:
-        """Stop; calls under way are repeated by another process."""
+        """Stop; another process repeats calls in flight."""
         await self._tasks.aclose()
 
     def wake(self) -> None:
-        """There may be something to deliver."""
+        """Poll now: a delivery may be due."""
         self._wake.set()
 
-    async def _turn(self) -> None:
-        await wait_for(self._wake, await self._take_all())
+    async def _poll(self) -> None:
+        await wait_for(self._wake, await self._start_due())
         self._wake.clear()
 
-    async def _take_all(self) -> float:
-        """Begin everything that is due and has a place; seconds to the next look."""
+    async def _start_due(self) -> float:
+        """Start due deliveries within the limits; return the seconds to the next poll."""
         async with self._database.engine_connection() as connection:
-            while self._busy.total < AT_ONCE:
-                row = await connection.fetchrow(TAKE, LEASE_SECONDS, *self._busy.full())
+            while self._load.total < MAX_CALLS:
+                row = await connection.fetchrow(queries.CLAIM_DUE, LEASE_SECONDS, *self._load.full())
                 if row is None:
                     break
-                self._busy.begin(row["tenant_id"], row["host"])
+                self._load.begin(row["tenant_id"], row["host"])
                 self._tasks.start(self._deliver(row), name=f"run-{row['run_id']}")
-            following: float | None = await connection.fetchval(NEXT)
-        if following is None or following <= 0:  # what is due and was not taken waits for a place: its end wakes us
-            return LOOK_SECONDS
-        return min(following, LOOK_SECONDS)
+            following: float | None = await connection.fetchval(queries.NEXT_DUE)
+        if following is None or following <= 0:  # what is due exceeds a limit: the end of a call wakes the dispatcher
+            return POLL_SECONDS
+        return min(following, POLL_SECONDS)
 
     async def _deliver(self, row: asyncpg.Record) -> None:
-        late = False
+        timed_out = False
         try:
             outcome = await self._attempt(row)
-            late = outcome.late
+            timed_out = outcome.timed_out
             await self._settle(row, outcome)
         except Unavailable:
-            return  # tried again when its lease is over
+            return  # retried when its lease has expired
         finally:
-            self._busy.end(row["tenant_id"], row["host"], late=late)
+            self._load.end(row["tenant_id"], row["host"], timed_out=timed_out)
             self._wake.set()
 
     async def _attempt(self, row: asyncpg.Record) -> DeliveryOutcome:
@@ -192,66 +191,69 @@ class WebhookDispatcher:
             return await self._call(row)
         except Unavailable:
             raise
-        except Exception as error:  # else it would be tried each minute for ever, since only what is settled ends
+        except Exception as error:  # the edge: an attempt that is not settled would be retried for ever
             log.exception("webhook_failed", run_id=str(row["run_id"]))
             return DeliveryOutcome(None, f"The call could not be made: {type(error).__name__}.")
 
     async def _call(self, row: asyncpg.Record) -> DeliveryOutcome:
         body = row["body"] or await self._body(row)
         if body is None:
-            return DeliveryOutcome(None, "The run was deleted before its webhook was called.", over=True)
-        headers = signed(self._keys(), f"run_{row['run_id']}", int(time.time()), body)
+            return DeliveryOutcome(None, "The run was deleted before its webhook was called.", final=True)
+        headers = signed_headers(self._keys(), f"run_{row['run_id']}", int(time.time()), body)
         try:
             answer = await self._egress.post(row["url"], body, {"content-type": "application/json", **headers})
         except RefusedAddress as error:
             return DeliveryOutcome(None, str(error))
         except (OSError, aiohttp.ClientError, ValueError) as error:
-            words = "It did not answer in time." if isinstance(error, TimeoutError) else str(error)
+            timed_out = isinstance(error, TimeoutError)
+            message = "It did not answer in time." if timed_out else str(error)
             refused = next((e for e in _causes(error) if isinstance(e, RefusedAddress)), None)
-            problem = str(refused or words or type(error).__name__)[:MAX_PROBLEM_LENGTH]
-            return DeliveryOutcome(None, problem, late=isinstance(error, TimeoutError))
+            problem = str(refused or message or type(error).__name__)[:MAX_PROBLEM_LENGTH]
+            return DeliveryOutcome(None, problem, timed_out=timed_out)
         if 200 <= answer.status < 300:
             return DeliveryOutcome(answer.status, None)
         wait = answer.retry_after or 0.0
-        return DeliveryOutcome(answer.status, f"It answered {answer.status}.", over=answer.status == GONE, wait=wait)
+        return DeliveryOutcome(answer.status, f"It answered {answer.status}.", final=answer.status == GONE, wait=wait)
 
     async def _settle(self, row: asyncpg.Record, outcome: DeliveryOutcome) -> None:
-        answer, problem, over = outcome.answer, outcome.problem, outcome.over
+        answer, problem = outcome.answer, outcome.problem
         attempt = row["attempts"]
-        wait = BACK_OFF[min(attempt, len(BACK_OFF)) - 1] * (0.8 + 0.4 * self._spread())
+        wait = BACKOFF[min(attempt, len(BACKOFF)) - 1] * (0.8 + 0.4 * self._jitter())
         wait = max(wait, min(outcome.wait, MAX_RETRY_AFTER))
         status = "pending"
         if problem is None:
             status = "delivered"
-        elif over or row["age"] + wait > GIVE_UP_SECONDS:
+        elif outcome.final or row["age"] + wait > GIVE_UP_SECONDS:
             status = "dead"
         self._meters.webhooks.add(1, "retried" if status == "pending" else status)
         if status == "dead":
             log.warning("webhook_dead", run_id=str(row["run_id"]), attempts=attempt, answer=answer)
         key = (row["tenant_id"], row["run_id"], attempt)
         async with self._database.engine_connection() as connection:
-            await connection.execute(SETTLE, *key, status, answer, problem, wait if status == "pending" else 0.0)
+            await connection.execute(
+                queries.SETTLE, *key, status, answer, problem, wait if status == "pending" else 0.0
+            )
 
     async def _body(self, row: asyncpg.Record) -> bytes | None:
-        """What the receiver is told; kept, so that every attempt says the same. None for a run that is gone."""
+        """Build and store the payload, so that retries send identical bytes. None if the run is deleted."""
         tenant_id, run_id = row["tenant_id"], row["run_id"]
         async with self._database.engine_connection() as connection:
-            run = await connection.fetchrow(RUN, tenant_id, run_id)
+            run = await connection.fetchrow(queries.RUN, tenant_id, run_id)
         async with self._database.reading(tenant_id) as session:
-            end = await ending(session, tenant_id, None, run_id)
+            end = await final_state(session, tenant_id, None, run_id)
         if run is None or end is None:
             return None
         body = encode(payload(run, b"{}" if end.head is None else read(end, end.last_number).state.json()))
         async with self._database.engine_connection() as connection:
-            kept: bytes | None = await connection.fetchval(KEEP_BODY, tenant_id, run_id, body)
-        return kept
+            stored: bytes | None = await connection.fetchval(queries.STORE_BODY, tenant_id, run_id, body)
+        return stored
 
     async def _sweep(self) -> None:
-        await repeat_deletion(self._database, "webhooks", OLD)
+        await repeat_deletion(self._database, "webhooks", queries.DELETE_EXPIRED)
 
 
 def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:
-    """The run as a client sees it, with the times, the thread's values after it, and its error when it failed."""
+    """Return the body of a webhook: the run as clients see it, its times, the final values, and its error, if any."""
     fields: dict[str, Any] = {
         "run_id": run["run_id"],
         "thread_id": run["thread_id"],

@@ -1,4 +1,4 @@
-"""SQL of the outbox."""
+"""SQL of the webhook outbox."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from app.features.webhooks.tables import webhook_deliveries as deliveries
 from app.infra.db.session import Reader, Writer
 
-TAKE = """
+CLAIM_DUE = """
 with recursive tenant as (
   (select tenant_id from webhook_deliveries where status = 'pending' order by tenant_id limit 1)
   union all
@@ -40,18 +40,18 @@ from due where d.tenant_id = due.tenant_id and d.run_id = due.run_id
 returning d.tenant_id, d.run_id, d.thread_id, d.url, d.host, d.attempts, d.body, d.created_at,
   extract(epoch from now() - d.created_at)::float8 as age
 """
-"""One that is due, for $1 seconds; not to hosts $2, of tenants $3, of tenants $4 to hosts $5: they have their share.
+"""Claim one due delivery for $1 seconds, except hosts $2, tenants $3, and pairs of tenants $4 and hosts $5.
 
-Each tenant is looked at by itself along an index, and of each the oldest 2000 alone, so that a backlog that has its
-share costs other tenants nothing. Two comparisons instead of an equality keep the order by tenant, for which a plan
-along the index by time, which would read every backlog, is no use."""
+A recursive CTE steps through the tenants along an index and reads the oldest 2000 deliveries of each, so a backlog of
+one tenant costs the others nothing. ``tenant_id >= x and tenant_id <= x`` instead of an equality keeps the order by
+tenant, so that the planner does not choose the index by time, which would read every backlog."""
 
-NEXT = "select extract(epoch from min(due_at) - now())::float8 from webhook_deliveries where status = 'pending'"
+NEXT_DUE = "select extract(epoch from min(due_at) - now())::float8 from webhook_deliveries where status = 'pending'"
 
-KEEP_BODY = """
+STORE_BODY = """
 update webhook_deliveries set body = coalesce(body, $3) where tenant_id = $1 and run_id = $2 returning body
 """
-"""The first that is kept is what all attempts send, also those of a process that was slow to make its own."""
+"""The first stored body wins: all attempts send it, whichever process built another one concurrently."""
 
 SETTLE = """
 update webhook_deliveries set status = $4, answer = $5, problem = $6,
@@ -59,7 +59,7 @@ update webhook_deliveries set status = $4, answer = $5, problem = $6,
 where tenant_id = $1 and run_id = $2 and attempts = $3 and status = 'pending'
 """
 
-OLD = """
+DELETE_EXPIRED = """
 delete from webhook_deliveries d using (
   select tenant_id, run_id from webhook_deliveries
   where status <> 'pending' and ended_at < now() - interval '30 days' limit 5000) o
@@ -73,23 +73,24 @@ from runs r where r.tenant_id = $1 and r.run_id = $2
 """
 
 
-async def listed(
+async def list_page(
     session: Reader, tenant_id: UUID, *, status: str | None, limit: int, offset: int
 ) -> Sequence[Row[Any]]:
-    """The tenant's deliveries, newest first."""
-    chosen = sa.select(deliveries).where(deliveries.c.tenant_id == tenant_id)
+    """Return a page of the tenant's deliveries, newest first."""
+    statement = sa.select(deliveries).where(deliveries.c.tenant_id == tenant_id)
     if status is not None:
-        chosen = chosen.where(deliveries.c.status == status)
-    return await session.all(chosen.order_by(deliveries.c.created_at.desc()).limit(limit).offset(offset))
+        statement = statement.where(deliveries.c.status == status)
+    return await session.all(statement.order_by(deliveries.c.created_at.desc()).limit(limit).offset(offset))
 
 
-async def again(session: Writer, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
-    """Begin a delivery anew; None for an unknown one."""
-    begun = {"status": "pending", "attempts": 0, "due_at": sa.func.now(), "created_at": sa.func.now(), "ended_at": None}
-    changed = (
+async def reset(session: Writer, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """Reset a delivery for retry; None if it does not exist."""
+    now = sa.func.now()
+    initial = {"status": "pending", "attempts": 0, "due_at": now, "created_at": now, "ended_at": None}
+    statement = (
         sa.update(deliveries)
         .where(deliveries.c.tenant_id == tenant_id, deliveries.c.run_id == run_id)
-        .values(begun)
+        .values(initial)
         .returning(*deliveries.c)
     )
-    return await session.first(changed)
+    return await session.first(statement)

@@ -1,4 +1,4 @@
-"""What clients do with deliveries: look at them, and send one again."""
+"""Use cases of webhook deliveries: list and retry."""
 
 from typing import Any
 from uuid import UUID
@@ -13,22 +13,22 @@ from app.infra.db.engine import Database
 
 
 class WebhookService:
-    """The outbox of a tenant."""
+    """Webhook deliveries of all tenants."""
 
     def __init__(self, database: Database, dispatcher: WebhookDispatcher) -> None:
         self._database = database
         self._dispatcher = dispatcher
 
     async def list(self, tenant_id: UUID, *, status: str | None, limit: int, offset: int) -> list[Delivery]:
-        """Newest first."""
+        """Return a page of deliveries, newest first."""
         async with self._database.reading(tenant_id) as session:
-            rows = await queries.listed(session, tenant_id, status=status, limit=limit, offset=offset)
+            rows = await queries.list_page(session, tenant_id, status=status, limit=limit, offset=offset)
         return [_delivery_view(row) for row in rows]
 
     async def retry(self, tenant_id: UUID, run_id: UUID) -> Delivery:
-        """Send it (again), beginning anew with the time that it may take. Raises ``NotFound``."""
+        """Schedule a delivery at once, with the full period of attempts. Raises ``NotFound``."""
         async with self._database.writing(tenant_id) as session:
-            row = await queries.again(session, tenant_id, run_id)
+            row = await queries.reset(session, tenant_id, run_id)
         if row is None:
             raise NotFound(f"There is no delivery for run {run_id}")
         self._dispatcher.wake()

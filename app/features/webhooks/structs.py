@@ -1,4 +1,4 @@
-"""A delivery as clients see it."""
+"""Wire shapes of webhook deliveries."""
 
 from datetime import datetime
 from typing import Literal
@@ -10,7 +10,7 @@ DeliveryStatus = Literal["pending", "delivered", "dead"]
 
 
 class Delivery(msgspec.Struct, kw_only=True):
-    """What became of the call about one run. ``answer`` and ``problem`` are those of the last attempt."""
+    """The delivery of one run's webhook. ``answer`` and ``problem`` are those of the last attempt."""
 
     run_id: UUID
     thread_id: UUID

@@ -1,4 +1,4 @@
-"""The outbox: what clients are to be told of runs that have ended, until they have been."""
+"""The webhook outbox: one delivery for each ended run with a webhook."""
 
 import sqlalchemy as sa
 

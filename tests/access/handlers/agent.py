@@ -1,4 +1,4 @@
-"""Agents that say what they know of who asks, and what they may look at for that person."""
+"""Agents that report their user and what they may read for it."""
 
 import json
 
@@ -6,13 +6,13 @@ from app.agents.function import Context
 
 
 async def whoami(context: Context) -> str:
-    """The entries of ``configurable`` about the person."""
+    """Return the entries of ``configurable`` about the user."""
     found = {name: value for name, value in context.run.configurable.items() if name.startswith("langgraph_auth")}
     return json.dumps(found, sort_keys=True)
 
 
 async def look_up(context: Context) -> str:
-    """Everything that can be looked up for the last message, in each of the ways that there are."""
+    """Search for the last message, by every API of the store."""
     asked = str(context.messages[-1].content)
     passages = await context.documents.search(asked, limit=20)
     items = await context.store.search([], asked)
@@ -27,7 +27,7 @@ async def look_up(context: Context) -> str:
 
 
 async def remember(context: Context) -> None:
-    """Store the last message, in each of the ways that there are."""
-    told = str(context.messages[-1].content)
-    await context.store.put(["told"], "by agent", {"text": told})
-    await context.tools.call("memory", action="remember", text=told)
+    """Store the last message, by every API of the store."""
+    text = str(context.messages[-1].content)
+    await context.store.put(["messages"], "by agent", {"text": text})
+    await context.tools.call("memory", action="remember", text=text)

@@ -1,4 +1,4 @@
-"""Handlers as their authors write them: a person's token is its name, and everything has an owner."""
+"""Typical handlers: a user's token is its name, and every resource has an owner."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ async def authenticate(authorization: str | None, method: str, path: str, header
     if token == "teapot":
         raise Auth.exceptions.HTTPException(status_code=418, detail="I am a teapot", headers={"X-Tea": "green"})
     if token == "away":
-        raise Auth.exceptions.HTTPException(status_code=401, detail="That token is over.")
+        raise Auth.exceptions.HTTPException(status_code=401, detail="The token has expired.")
     assert path.startswith("/")
     return {
         "identity": token,
@@ -33,7 +33,7 @@ async def authenticate(authorization: str | None, method: str, path: str, header
 
 @auth.on
 async def own(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> Any:
-    """What the documentation of LangGraph recommends: whatever is made is stamped, whatever is asked for is bounded."""
+    """Stamp created resources and filter the others, as the LangGraph documentation recommends."""
     mine = {"owner": ctx.user.identity}
     value.setdefault("metadata", {}).update(mine)
     return mine

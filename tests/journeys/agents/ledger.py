@@ -1,4 +1,4 @@
-"""Effects that nothing takes back: every one is a line of the file that the call names."""
+"""Irreversible effects: each appends a line to a file."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ from app.agents.function import Context
 
 
 async def notes(action: str, text: str = "") -> str:
-    """Write a line to the file at ``text``: of no class, so unsafe to repeat."""
+    """Write a line to the file at ``text``: without a tool class, so unsafe to repeat."""
     await asyncio.to_thread(write, text, action)
     return "written"
 
@@ -20,7 +20,7 @@ def write(path: str, line: str) -> str:
 
 
 async def confirming(context: Context) -> str:
-    """Do something, ask whether to go on, do something else."""
+    """Do something, ask whether to continue, do something else."""
     path = str(context.messages[-1].content)
     await context.step("before", write, path, "before")
     sure = await context.interrupt({"question": "sure?"}, bool)

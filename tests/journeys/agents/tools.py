@@ -16,6 +16,6 @@ async def notes(action: str, context: ToolContext, text: str = "") -> str:
 
 
 async def clock() -> str:
-    """Go on until somebody stops it."""
+    """Run until it is cancelled."""
     await asyncio.Event().wait()
     return "late"

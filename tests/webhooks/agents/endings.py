@@ -11,7 +11,7 @@ async def fails(context: Context) -> str:
 
 
 async def waits(context: Context) -> str:
-    """Go on until somebody or something stops it."""
+    """Run until it is cancelled."""
     await asyncio.Event().wait()
     return str(len(context.messages))
 
