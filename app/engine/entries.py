@@ -1,4 +1,4 @@
-"""What the engine writes in groups: accepted runs, and the steps and ends of runs."""
+"""Rows that the engine writes in groups: accepted runs, and the steps and ends of runs."""
 
 from datetime import datetime
 from typing import Any
@@ -12,17 +12,18 @@ from app.engine.structs import Run, kwargs_of
 from app.security.limits.structs import BudgetReservation
 
 LARGE_REQUEST = 1024 * 1024
-"""Bytes from which on a request is large: its run waits for its turn in memory (``app.engine.queue.memory_gate``)."""
+"""Bytes from which a request is large: its run waits for memory (``app.engine.queue.memory_gate``)."""
 
 
 class AcceptEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: when its turn comes).
+    """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: as soon as the thread is
+    free).
 
-    Without an ``owner`` it waits in line for a process that runs it. ``parent_id`` is the run whose question it
-    answers, ``answering`` the ids of the questions that it closes (None: it brings no answer). Where none of them is
-    open, ``strict`` refuses it, unless it ``ends_pause`` of a thread that rests at one. ``reserved``: its part of the
-    tenant's budget. ``traceparent``: where in a trace it was asked for. ``owned``: JSON that the thread's metadata must
-    contain if it is there; ``stamped``: the metadata of the run are also those of a thread that is made for it.
+    Without an ``owner`` it is queued for any process. ``parent_id``: the run whose question it answers. ``answering``:
+    ids of the questions that it closes (None: it brings no answer); if none of them is open, ``strict`` rejects it,
+    unless it ``ends_pause`` of a paused thread. ``reserved``: its part of the tenant's budget. ``traceparent``: the
+    span that requested it. ``owned``: JSON that the metadata of an existing thread must contain. ``stamped``: a thread
+    created for the run gets the run's metadata.
     """
 
     tenant_id: UUID
@@ -49,13 +50,13 @@ class AcceptEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that this process owns, and what it needs to execute it. JSON columns are JSON text.
+    """A run claimed by this process, with what it needs to execute it. JSON columns are JSON text.
 
-    ``answered`` maps interrupt ids to answers that earlier runs of the thread got and could not finish with. The lease
-    holds until ``held_until`` on this process's monotonic clock; without one the run waits for its turn, ``behind`` the
-    thread's live one if there is one. ``crashed_mid_step``: its last owner stopped in the middle of a step.
-    ``suspect``: that owner's process died, perhaps because of this run. ``request_bytes``: the size of its request,
-    which is empty here and still to be read where it is large and the run has to wait for its turn in memory.
+    ``answered`` maps interrupt ids to answers that earlier runs of the thread received and did not finish with. The
+    lease holds until ``held_until`` on this process's monotonic clock; 0 means that the run is queued, ``behind`` the
+    thread's live run if it has one. ``crashed_mid_step``: its last owner stopped in the middle of a step. ``suspect``:
+    that owner's process died, perhaps because of this run. ``request_bytes``: size of its request, which is empty here
+    and read later if it is large and has to wait for memory.
     """
 
     tenant_id: UUID
@@ -86,12 +87,12 @@ class ClaimedRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def started(self) -> bool:
-        """Whether its turn has come."""
+        """Whether it was started at once."""
         return self.held_until > 0
 
 
 class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished step; ``usage`` is JSON or None."""
+    """A completed step; ``usage`` is JSON or None."""
 
     step: int
     node: str
@@ -100,7 +101,7 @@ class StepEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntentEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool call that may start once the step that asked for it is committed; ``args`` is JSON."""
+    """A tool call that may start once the step that requested it is committed; ``args`` is JSON."""
 
     call_id: str
     step: int
@@ -113,7 +114,7 @@ class IntentEntry(msgspec.Struct, frozen=True, kw_only=True):
 class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a run. ``error``, ``interrupts``, ``questions``, ``answered`` and ``usage`` are JSON or None.
 
-    ``task`` asks; ``questions`` are the rows of ``interrupts``.
+    ``task`` is the id of the interrupted task; ``questions`` are the rows of ``interrupts``.
     """
 
     status: RunStatus
@@ -128,7 +129,7 @@ class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalEntry(msgspec.Struct, kw_only=True):
-    """Everything a run writes at once: accepted whole, or refused when the run has another owner by now."""
+    """All that a run writes at once: committed whole, or rejected if the run has another owner by now."""
 
     tenant_id: UUID
     thread_id: UUID
@@ -146,7 +147,7 @@ class JournalEntry(msgspec.Struct, kw_only=True):
 
 
 def created(claimed: ClaimedRun) -> Run:
-    """The run just accepted, as clients see it."""
+    """Return the run just accepted, as clients see it."""
     return Run(
         run_id=claimed.run_id,
         thread_id=claimed.thread_id,

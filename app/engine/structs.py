@@ -1,4 +1,4 @@
-"""The wire shapes of runs."""
+"""Wire shapes of runs."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -26,10 +26,11 @@ Action = Literal["interrupt", "rollback"]
 
 
 class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """How to continue a thread: an answer to what waits, values to write first, nodes to go to.
+    """How to continue a thread: an answer to its questions, values to write first, nodes to go to.
 
-    ``resume`` is the answer to the one question that waits, or an object of interrupt id → answer. ``goto`` is a node's
-    name, ``{"node": name}``, or a list of those. Clients send every member: an empty ``update`` or ``goto`` is none.
+    ``resume`` is the answer to the only open question, or an object of interrupt id → answer. ``goto`` is a node's
+    name, ``{"node": name}``, or a list of those. Clients send every member; an empty ``update`` or ``goto`` counts as
+    none.
     """
 
     resume: Any | msgspec.UnsetType = msgspec.UNSET
@@ -43,13 +44,13 @@ class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
             self.update = None
 
     def check(self) -> None:
-        """Raises ``Invalid`` for a ``goto`` that names no node."""
+        """Validate ``goto``. Raises ``Invalid`` if it names no node."""
         if self.goto is not None:
             goto_nodes(self.goto)
 
 
 def goto_nodes(goto: Any) -> list[str]:
-    """The nodes that ``goto`` names. Raises ``Invalid``."""
+    """Return the nodes that ``goto`` names. Raises ``Invalid``."""
     nodes = []
     for place in goto if isinstance(goto, list) else [goto]:
         if isinstance(place, dict) and place.get("input") is not None:
@@ -65,7 +66,7 @@ def goto_nodes(goto: Any) -> list[str]:
 
 
 class ConfigBody(msgspec.Struct, kw_only=True):
-    """A run's settings: ``configurable`` values reach tools, ``recursion_limit`` bounds its steps."""
+    """Settings of a run: ``configurable`` values are passed to tools, ``recursion_limit`` bounds its steps."""
 
     tags: list[str] | None = None
     recursion_limit: int | None = None
@@ -101,12 +102,12 @@ class RunCreate(msgspec.Struct, kw_only=True):
     strict_resume: bool | None = None
 
     def modes(self) -> list[str]:
-        """The stream modes asked for, each once."""
+        """Return the requested stream modes without duplicates."""
         asked = self.stream_mode or ["values"]
         return list(dict.fromkeys([asked] if isinstance(asked, str) else asked)) or ["values"]
 
     def check(self) -> None:
-        """Refuse what contradicts itself, and what this version does not serve.
+        """Validate the combination of fields and reject what this version does not serve.
 
         Raises ``BadRequest``, ``Invalid``.
         """
@@ -126,7 +127,7 @@ class RunCreate(msgspec.Struct, kw_only=True):
         return self.command is not None and self.command.resume is not msgspec.UNSET
 
     def fork(self, thread_id: UUID | None) -> UUID | None:
-        """The checkpoint that the run starts from in place of the thread's newest. Raises ``Invalid``."""
+        """Return the checkpoint that the run forks from, None for the thread's newest. Raises ``Invalid``."""
         place = self.checkpoint or (self.config and self.config.configurable) or {}
         given = self.checkpoint_id or place.get("checkpoint_id")
         if given is None:
@@ -145,14 +146,14 @@ class RunCreate(msgspec.Struct, kw_only=True):
 
 
 class BulkCancel(msgspec.Struct, kw_only=True):
-    """Which runs to stop: all in a ``status``, or ``run_ids`` of a thread."""
+    """Runs to cancel: all with a ``status``, or ``run_ids`` of a thread."""
 
     status: Literal["pending", "running", "all"] | None = None
     thread_id: UUID | None = None
     run_ids: list[UUID] | None = None
 
     def check(self) -> None:
-        """Raises ``Invalid`` unless it is one of the two."""
+        """Validate that exactly one of the two is given. Raises ``Invalid``."""
         by_id = self.thread_id is not None and bool(self.run_ids)
         if (self.status is not None) == (self.thread_id is not None or self.run_ids is not None) or (
             self.status is None and not by_id
@@ -161,11 +162,11 @@ class BulkCancel(msgspec.Struct, kw_only=True):
 
 
 class RunRequest(msgspec.Struct, kw_only=True):
-    """What a run was asked for, as it is stored and, but for the person, shown (``kwargs`` on the wire).
+    """A run's request as stored and, without the user, shown to clients (``kwargs`` on the wire).
 
-    ``langgraph_auth_user``: who asked, where the operator's handlers tell; it may hold what only agents are to know.
-    ``langgraph_auth_user_id``: the person whom the API key or token of the request names, where there are no handlers.
-    ``requested_by``: the person or key that began the work; an answer alone does not change it.
+    ``langgraph_auth_user``: the user returned by the operator's auth handlers; may hold what only agents may know.
+    ``langgraph_auth_user_id``: the user named by the API key or token, if there are no handlers. ``requested_by``: the
+    user or key that requested the work; an answer alone does not change it.
     """
 
     input: Any = None
@@ -199,7 +200,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
         user: dict[str, Any] | None = None,
         user_id: str = "",
     ) -> "RunRequest":
-        """The part of ``body`` that outlives the request; ``answers`` are those of its command, by question key."""
+        """Return the stored part of ``body``; ``answers`` are those of its command, by question key."""
         return cls(
             input=body.input,
             command=body.command,
@@ -226,7 +227,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
         return self.input is not None or (self.command is not None and self.command.update is not None)
 
     def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
-        """Whether the caller wants the run to stop after the nodes ``done``, before those that follow."""
+        """Whether the caller wants the run to pause after the nodes ``done``, before those that follow."""
         return bool(following) and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))
 
 
@@ -238,9 +239,10 @@ _REQUESTED_BY = b',"requested_by":"'
 
 
 def kwargs_of(request: bytes) -> msgspec.Raw:
-    """A stored request as clients see it: without the person, in whom the operator's code may have put anything.
+    """Return a stored request as clients see it: without the user, which holds data of the operator's code.
 
-    Nor the key or person that began the work: the last member, which is cut off where that is plain to see.
+    Nor the key or user that requested the work: ``requested_by`` is the last member, cut off without parsing if
+    possible.
     """
     at = request.rfind(_REQUESTED_BY)
     if at >= 0 and request.find(b'"', at + len(_REQUESTED_BY)) == len(request) - len(b'"}'):

@@ -1,6 +1,6 @@
-"""Owns the live runs of this process: starts them, keeps their leases, ends them, hands them over.
+"""Supervises the live runs of this process: starts them, keeps their leases, ends them, hands them over.
 
-A run belongs to its supervisor, never to the response that asked for it.
+A run belongs to its supervisor, never to the response that requested it.
 """
 
 import asyncio
@@ -43,15 +43,15 @@ from app.security.limits.budgets import Budgets
 log = structlog.get_logger(__name__)
 
 LEAVE_SECONDS = 1.0
-"""How long the code of a run may take to stop once it is asked to, before its run goes on without it."""
+"""How long the code of a run may take to stop after a cancellation, before its run continues without it."""
 
 VOUCH_SECONDS = 120.0
 VOUCH_PAUSE = 0.5
-"""How long, and how often, a process tries to hand over what it lost while the database was away."""
+"""For how long, and at which interval, a process retries to hand over runs lost while the database was unavailable."""
 
 
 class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor works with."""
+    """The parts that a supervisor works with."""
 
     database: Database
     claims: RunQueue
@@ -63,7 +63,7 @@ class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
 
     def start(self) -> None:
-        """Start all."""
+        """Start all parts in order."""
         self.budgets.start()
         self.journal.start()
         self.claims.start()
@@ -72,7 +72,7 @@ class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
         self.outlet.start()
 
     async def aclose(self) -> None:
-        """Close all, last first."""
+        """Close all parts in reverse order."""
         await self.outlet.aclose()
         await self.feeds.aclose()
         await self.signals.aclose()
@@ -82,7 +82,7 @@ class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Supervisor:
-    """The live runs of one process."""
+    """Runs the live runs of one process."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Supervisor:
         most: int = 1000,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """``most``: runs that live here at once; 0 for a process that accepts runs for others.
+        """``most``: maximum of live runs here; 0 for a process that accepts runs for others.
 
         ``on_change`` is called when a run with a webhook has ended here.
         """
@@ -113,47 +113,49 @@ class Supervisor:
         self.retention = parts.retention
         sweeps = RetentionSweeper(parts.database, parts.retention)
         self._quarantine = Quarantine(parts.claims, self._live, most, wake=self._wake)
-        self._pickup = RunClaimer(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
+        self._claimer = RunClaimer(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
         self._left: set[asyncio.Task[None]] = set()
-        self._enforcing = CancelEnforcer(self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere)
+        self._cancel_enforcer = CancelEnforcer(
+            self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere
+        )
         self.draining = False
-        """Runs are not executed here any more; they are accepted, and read, for other processes."""
+        """Runs are not executed here any more, only accepted and streamed for other processes."""
         self.closing = False
-        """Nor are they accepted, and their readers come back to another process."""
+        """Runs are not accepted here any more either, and subscribers are sent to another process."""
 
     def start(self) -> None:
-        """Begin to keep leases, to hear of others, and to take up runs that wait."""
-        self._signals.listen(self._hear)
+        """Start renewing leases, listening to signals and claiming queued runs."""
+        self._signals.listen(self._on_signal)
         if self._most:
             self._cache.start()
             self._leases.start()
-            self._pickup.start()
+            self._claimer.start()
 
     @property
     def active(self) -> int:
-        """How many runs are live here."""
+        """Number of live runs here."""
         return len(self._live)
 
     def live(self, run_id: UUID) -> OwnedRun | None:
-        """The run ``run_id`` if this process owns it."""
+        """Return the run ``run_id`` if this process owns it."""
         return self._live.get(run_id)
 
     @property
     def owner(self) -> UUID | None:
-        """Under which token a run that is accepted now lives here; None when there is no room for it."""
+        """Owner token for a run accepted now; None if there is no room for it here."""
         return self._claims.owner if self.room() > 0 else None
 
     def _wake(self) -> None:
-        self._pickup.wake()
+        self._claimer.wake()
 
     def room(self) -> int:
-        """How many more runs may begin here now."""
+        """Return how many more runs may start here now."""
         return 0 if self.draining or self._quarantine.closed else self._most - len(self._live)
 
     def launch(self, claimed: ClaimedRun) -> OwnedRun:
         """Run ``claimed`` in a task of its own."""
         claimed = self._large.held(claimed)
-        # the feed opens now, so that a reader who comes first waits for it and asks no database
+        # open the feed now, so that an early subscriber waits for it without querying the database
         feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
         self._live[claimed.run_id] = live = OwnedRun(claimed, feed)
         self._meters.runs_active.add(1)
@@ -163,21 +165,21 @@ class Supervisor:
         return live
 
     def queued(self, delay: float = 0.0) -> None:
-        """A run waits in line, to be claimed by anybody in ``delay`` seconds."""
+        """Announce that a run is queued, to be claimed by any process in ``delay`` seconds."""
         if self._most:
-            self._pickup.wake_in(delay)
+            self._claimer.wake_in(delay)
         elif delay:
             asyncio.get_running_loop().call_later(delay, self._signals.queue)
         if not delay:
             self._signals.queue()
 
     async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
-        """Stop ``run_ids`` wherever they are: recorded first, then felt."""
+        """Cancel ``run_ids`` wherever they are: recorded in the database first, then signalled."""
         await self._cancels.cancel(tenant_id, run_ids, action)
         self.stop(tenant_id, run_ids, action)
 
     def stop(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
-        """Let live runs feel that they shall stop, here or elsewhere; the database has it already."""
+        """Signal live runs here and elsewhere to stop; the database has recorded it already."""
         elsewhere = []
         for run_id in run_ids:
             live = self._live.get(run_id)
@@ -186,31 +188,31 @@ class Supervisor:
             elif live.claimed.tenant_id == tenant_id:
                 live.cancel(action)
         self._signals.cancel(elsewhere, action)
-        self._enforcing.soon()
+        self._cancel_enforcer.schedule()
 
-    def _hear(self, signal: Signal) -> None:
+    def _on_signal(self, signal: Signal) -> None:
         self._cache.forget(signal.erased)
         for run_id, action in signal.cancel.items():
             if (live := self._live.get(run_id)) is not None:
                 live.cancel(action)
-                self._enforcing.soon()
+                self._cancel_enforcer.schedule()
         for run_id in (*signal.watch, *signal.again):
             if (live := self._live.get(run_id)) is not None:
                 self._outlet.ask(live.claimed.tenant_id, run_id, live.feed, again=run_id in signal.again)
 
     async def drain(self, seconds: float) -> None:
-        """Do as ``retire``, and end what is read here of runs elsewhere."""
+        """Retire, and end the streams of runs that live elsewhere."""
         self.closing = True
         await self.retire(seconds)
         self.feeds.drain()
 
     async def retire(self, seconds: float) -> None:
-        """Take no new runs; let running steps finish for up to ``seconds``, then hand over what still runs.
+        """Graceful shutdown: take no new runs, let steps finish for up to ``seconds``, then hand over what still runs.
 
-        Code that does not stop even then is left behind: its run goes on elsewhere, from its last committed step.
+        Code that does not stop even then is abandoned: another process resumes its run from the last committed step.
         """
         self.draining = True
-        await self._pickup.aclose()
+        await self._claimer.aclose()
         for live in list(self._live.values()):
             if live.execution is not None:
                 live.execution.draining = True
@@ -225,7 +227,7 @@ class Supervisor:
         await self._tasks.aclose()
         await self._cache.aclose()
         await self._leases.aclose()
-        await self._enforcing.aclose()
+        await self._cancel_enforcer.aclose()
 
     async def _run(self, live: OwnedRun) -> None:
         claimed = live.claimed
@@ -242,13 +244,13 @@ class Supervisor:
             if claimed.suspect:
                 execution.on_step = functools.partial(self._quarantine.committed, live)
             execution.account = account_of(self._budgets, claimed, execution.request)
-            payer.set(execution.account)  # this task is the run's own, and so is its context
+            payer.set(execution.account)  # the task and its context belong to this run
             await self._execute(live, execution)
             status = execution.status.value
         except HandOver:
             status = "handover"
             live.finishing = True
-            cut = live.execution is not None and live.execution.said_more  # the next owner withdraws that
+            cut = live.execution is not None and live.execution.streamed_uncommitted  # the next owner retracts it
             await self._hand_over(live, Reason.CUT if cut else Reason.HANDOVER)
         except asyncio.CancelledError:
             if live.left:
@@ -266,20 +268,20 @@ class Supervisor:
                 log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
         finally:
             self._large.release(claimed, reserved)
-            if not live.left:  # who left the code behind settles the run, once its end is written
+            if not live.left:  # else the caller of ``leave`` settles the run, once its end is written
                 self._settle(live, status)
 
     async def _hand_over(self, live: OwnedRun, reason: Reason) -> None:
         try:
             await self._claims.hand_over(live.claimed, reason)
         except Unavailable:
-            return  # its lease ends by itself
+            return  # its lease expires
         self._signals.queue()
 
     async def _vouch(self, live: OwnedRun) -> None:
-        """Hand over a run that was lost for want of the database, once that is back: its process lives.
+        """Hand over a run whose lease was lost in a database outage, once the database is back.
 
-        Nothing is held against the run then (``app.engine.queue.quarantine``).
+        As the process lives, it does not count against the run (``app.engine.queue.quarantine``).
         """
         deadline = time.monotonic() + VOUCH_SECONDS
         while not self.draining and time.monotonic() < deadline:
@@ -309,19 +311,19 @@ class Supervisor:
                     return
                 live.finishing = True
             await execution.end(outcome)
-        except BaseException as error:  # noqa: BLE001  the edge: whatever an agent raises ends its run, not the process
+        except BaseException as error:  # noqa: BLE001  whatever an agent raises ends its run, not the process
             await self._raised(live, execution, root_of(error), timed_out=limit.expired())
         finally:
             if overdue is not None:
                 overdue.cancel()
 
     async def _raised(self, live: OwnedRun, execution: Execution, error: BaseException, *, timed_out: bool) -> None:
-        """End the run by what its agent raised. Raises ``error`` again where that does not end it."""
+        """End the run according to what its agent raised. Re-raises ``error`` if that does not end it."""
         cancelled = isinstance(error, asyncio.CancelledError) and live.stopped
         if isinstance(error, HandOver | LeaseLost) or live.left or (cancelled and not live.action):
             raise error
         if isinstance(error, GeneratorExit) and asyncio.current_task() is not live.task:
-            raise error  # the interpreter takes this coroutine down
+            raise error  # the interpreter is closing this coroutine
         live.finishing = True
         if isinstance(error, RunPaused):
             return
@@ -332,13 +334,13 @@ class Supervisor:
         elif isinstance(error, TimeoutError) and timed_out:
             await execution.time_out()
         else:
-            # the words of an error may repeat a prompt or a secret: its client reads them, the log does not
+            # the text of an error may repeat a prompt or a secret: only the client sees it, not the log
             run_id, agent, kind = str(live.claimed.run_id), live.claimed.agent, type(error).__name__
             log.info("run_failed", run_id=run_id, agent=agent, error=kind, at=location_of(error))
             await execution.fail(error)
 
     def _overdue(self, live: OwnedRun) -> None:
-        """The run's time is over, and its code was asked to stop a while ago."""
+        """The run exceeded its time limit, and its code has ignored the cancellation."""
         if not live.finishing and not live.lost:
             self._tasks.start(self._leave(live, "timeout"), name="leave")
 
@@ -361,7 +363,7 @@ class Supervisor:
             self._settle(live, status)
 
     def _leave_code(self, live: OwnedRun) -> None:
-        """Leave the run's task to itself: from now on it can neither write nor say anything."""
+        """Abandon the run's task: from now on it can neither write nor emit anything."""
         live.leave()
         task, claimed = live.task, live.claimed
         if task is None or task.done():
@@ -378,7 +380,7 @@ class Supervisor:
         return [stack_of(one) for one in asyncio.all_tasks() if one.get_name() == name]
 
     def _cancelled_elsewhere(self, live: OwnedRun) -> None:
-        """The run was cancelled and has ended in the database, while its code goes on here."""
+        """A cancelled run was ended in the database while its code still runs here."""
         self._leave_code(live)
         self._settle(live, "interrupted")
 
@@ -401,12 +403,12 @@ class Supervisor:
         return agent
 
     def _settle(self, live: OwnedRun, status: str) -> None:
-        """The run lives here no more: it has ended with ``status``, or another process goes on with it."""
+        """Remove the run: it has ended with ``status``, or another process resumes it."""
         if live.settled:
             return
         live.settled = True
         claimed, execution = live.claimed, live.execution
-        if self._live.get(claimed.run_id) is live:  # it may have been lost, and taken up here again
+        if self._live.get(claimed.run_id) is live:  # it may have been lost, and claimed here again
             del self._live[claimed.run_id]
         self.feeds.settle(claimed.run_id, live.feed, finished=execution is not None and execution.ended)
         result = None
@@ -417,10 +419,10 @@ class Supervisor:
             if execution.head is not None and not claimed.temporary and not execution.deleted:
                 self._cache.put(claimed.tenant_id, claimed.thread_id, execution.cached_state(execution.head))
             if execution.queued:
-                self._turn_over((claimed.tenant_id, claimed.thread_id))
+                self._start_next((claimed.tenant_id, claimed.thread_id))
         if claimed.suspect:
             self._quarantine.settled(live)
-        self._pickup.has_room_again()
+        self._claimer.has_room_again()
         self._count_end(live, status)
         if not live.done.done():
             live.done.set_result(result)
@@ -434,9 +436,9 @@ class Supervisor:
         self._meters.run_duration.record(time.monotonic() - live.started, status, agent)
         live.trace.end(status, None if execution is None else execution.usage)
 
-    def _turn_over(self, thread: tuple[UUID, UUID]) -> None:
-        """Runs wait for the thread's turn, which has come: take the next here, or let others do so."""
+    def _start_next(self, thread: tuple[UUID, UUID]) -> None:
+        """Start the next queued run of a thread that is free now, here or in another process."""
         if self.draining:
             self._signals.queue()
         else:
-            self._tasks.start(self._pickup.claim_next(thread), name="claim")
+            self._tasks.start(self._claimer.claim_next(thread), name="claim")

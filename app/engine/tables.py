@@ -1,10 +1,6 @@
-"""Runs and what they leave: steps, tool intents, events, transitions (docs/decisions/0001).
+"""Tables of threads and runs, and of what runs leave: steps, tool intents, questions, events, checkpoints.
 
-Frames on their way to readers in other processes, where no Redis carries them.
-
-Checkpoints: small heads over a thread's append-only log of items (docs/decisions/0002).
-
-Threads: a conversation, its turn (``live_run``) and where its values are (``head``, ``last_number``).
+See docs/decisions/0001.
 """
 
 import sqlalchemy as sa
@@ -36,7 +32,7 @@ runs = sa.Table(
     sa.Column("lease_until", Timestamp),
     sa.Column("cancel", sa.Text, comment="interrupt or rollback, once asked for"),
     sa.Column("available_at", Timestamp, nullable=False, server_default=sa.func.now()),
-    sa.Column("webhook", sa.Text, comment="told when the run has ended"),
+    sa.Column("webhook", sa.Text, comment="URL to call when the run has ended"),
     sa.Column("traceparent", sa.Text, comment="where in a trace it was asked for"),
     sa.Column("checkpoint_id", UUIDType, comment="the state it ended with"),
     sa.Column("error", JSONB),
@@ -152,7 +148,7 @@ retention_marks = sa.Table(
     sa.Column("done", sa.Boolean, nullable=False, server_default=sa.text("false"), comment="it came to the end"),
     sa.Column("started_at", Timestamp, nullable=False, server_default=sa.func.now()),
 )
-"""Of the server, not of a tenant: how far retention has come."""
+"""Progress of retention, server-wide."""
 
 
 live_frames = sa.Table(
@@ -170,7 +166,7 @@ live_frames = sa.Table(
     sa.Index("live_frames_created_at_idx", "created_at"),
     prefixes=["UNLOGGED"],
 )
-"""Gone after a crash of the database, as they may be: what counts is in the event log."""
+"""Unlogged: lost in a crash of the database, after which subscribers resume from the event log."""
 
 
 checkpoints = sa.Table(

@@ -88,7 +88,7 @@ async def test_memory_goes_back_to_the_system_beside_the_event_loop(monkeypatch:
 
     monkeypatch.setattr(state_cache, "trim_memory", trim)
     monkeypatch.setattr(state_cache, "IDLE_SECONDS", -1.0)
-    monkeypatch.setattr(state_cache, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(state_cache, "EVICTION_SECONDS", 0.01)
     states = StateCache()
     states.put(new_id(), new_id(), CachedState(new_id(), 1, (), State()))
     states.start()

@@ -26,7 +26,7 @@ LEASE = 600.0
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_claimer, "REAP_SECONDS", 0.05)
-    monkeypatch.setattr(quarantine, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(quarantine, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(claims, "LEFT_TO_OTHERS", 0.0)
 
 
@@ -139,7 +139,7 @@ async def test_forty_suspects_in_long_steps_are_under_way_again_after_a_few_proo
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 0.2)
-    monkeypatch.setattr(quarantine, "LOOK_SECONDS", 3600.0)  # a proof has the next ones begin, and not a look
+    monkeypatch.setattr(quarantine, "POLL_SECONDS", 3600.0)  # a proof has the next ones begin, and not a look
     gated, names = Gated(), [f"run {n}" for n in range(40)]
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         runs = await died_with(database, engine, *names)

@@ -14,10 +14,10 @@ async def test_a_thread_whose_signal_was_lost_is_found_again_by_one_statement_fo
         await fetch(engine.database, "update threads set runs = 2")
         assert not next_run.done()
         async with sent_by(engine.database) as statements:
-            await feeds.look_for_missed()
+            await feeds.poll_threads()
         assert len([one for one in statements if "left join threads" in one]) == 1
         assert next_run.done()
         assert gone.done()
     with feeds.watching(thread, 3) as later:
-        await feeds.look_for_missed()
+        await feeds.poll_threads()
         assert not later.done()

@@ -1,4 +1,4 @@
-"""A checkpoint to write: made from a state, the same way by a run and by a client."""
+"""Checkpoints to write, built from a state in the same way for runs and clients."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ FIRST_STEP = -1
 
 
 class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint to write; ``head`` is its stored form, the ranges are the log items it names."""
+    """A checkpoint to write; ``head`` is in its stored form, the ranges are the log items it refers to."""
 
     checkpoint_id: UUID
     parent_id: UUID | None
@@ -28,7 +28,7 @@ class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
     def of(
         cls, state: State, *, parent_id: UUID | None, source: str, step: int, following: tuple[str, ...]
     ) -> "CheckpointEntry":
-        """``state`` as a new checkpoint, from which the nodes ``following`` go on."""
+        """Build a new checkpoint from ``state``; the nodes ``following`` come next."""
         head = state.head()
         firsts, lasts = ranges_of(head)
         return cls(

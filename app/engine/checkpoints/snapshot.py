@@ -1,4 +1,4 @@
-"""A checkpoint as read back: what it says of itself, and the state it holds."""
+"""Checkpoints as read from the database: metadata and state."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -39,7 +39,7 @@ STORED = """
 
 
 class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One checkpoint of a thread. ``next`` names the nodes that would run from here."""
+    """A stored checkpoint of a thread. ``next`` names the nodes that would run from it."""
 
     checkpoint_id: UUID
     parent_id: UUID | None
@@ -53,7 +53,7 @@ class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(row: Any, last_number: int) -> StoredCheckpoint:
-    """The snapshot in ``row`` (a row of a query with ``COLUMNS``; attribute or key access)."""
+    """Decode ``row``, a row of a query with ``COLUMNS`` (attribute or key access)."""
     get = row.__getitem__ if not hasattr(row, "_mapping") else row._mapping.__getitem__  # noqa: SLF001
     return StoredCheckpoint(
         checkpoint_id=get("checkpoint_id"),
@@ -69,17 +69,17 @@ def read(row: Any, last_number: int) -> StoredCheckpoint:
 
 
 def size_of(row: Any) -> int:
-    """About how many bytes of JSON the state in ``row`` takes, without unpacking it."""
+    """Estimate the JSON size in bytes of the state in ``row`` without decompressing it."""
     get = row.__getitem__ if not hasattr(row, "_mapping") else row._mapping.__getitem__  # noqa: SLF001
     return sum(map(unpacked_size, get("bodies") or ()), len(get("head") or b""))
 
 
 def items(numbers: Sequence[int] | None, bodies: Sequence[bytes] | None) -> Mapping[int, bytes]:
-    """Log items by number, unpacked."""
+    """Return decompressed log items by number."""
     return {number: unpack(body) for number, body in zip(numbers or (), bodies or (), strict=True)}
 
 
 def decoded(value: Any) -> dict[str, Any] | None:
-    """A JSON column: the driver hands it over as text, SQLAlchemy decoded."""
+    """Decode a JSON column: a string from asyncpg, already decoded from SQLAlchemy."""
     found: dict[str, Any] | None = msgspec.json.decode(value) if isinstance(value, str) else value
     return found

@@ -1,4 +1,4 @@
-"""States of threads that ran here lately, so that the next turn need not load and decode them again."""
+"""Cache of recent thread states, which saves the next run loading and decoding them."""
 
 import asyncio
 import time
@@ -12,18 +12,18 @@ from app.base.tasks import Tasks
 from app.domain.state import State
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Memory of all kept states together."""
+"""Memory limit of all cached states together."""
 
 IDLE_SECONDS = 300.0
-"""A state that was not used for so long is given up, and its memory goes back to the system."""
-LOOK_SECONDS = 30.0
+"""A state unused for so long is evicted, and its memory returned to the system."""
+EVICTION_SECONDS = 30.0
 
 _ENTRY_BYTES = 600
-"""What an entry takes beside its state: ids, tuples, its place among the others."""
+"""Memory of an entry in addition to its state: ids, tuples, its slot in the dictionary."""
 
 
 class CachedState(NamedTuple):
-    """The state at one checkpoint ``head``: its number, and the nodes that go on from it."""
+    """The state at checkpoint ``head``, its step number, and the nodes that follow."""
 
     head: UUID
     step: int
@@ -38,33 +38,33 @@ class _CacheEntry(NamedTuple):
 
 
 class StateCache:
-    """Least recently used states, each valid for exactly one checkpoint.
+    """LRU cache of states, each valid for exactly one checkpoint.
 
-    A run *takes* a state out (it will change it) and puts it back when it has ended: a state is never shared.
-    A thread that went on elsewhere has another head, so a stale entry is never found.
+    A run *takes* a state out, as it will change it, and puts it back when it ends: states are never shared. A thread
+    that continued in another process has another head, so a stale entry is never returned.
     """
 
     def __init__(self) -> None:
         self._entries: OrderedDict[tuple[UUID, UUID], _CacheEntry] = OrderedDict()
         self._tasks = Tasks("state-cache")
         self.size = 0
-        """Bytes of memory that the entries take."""
+        """Memory of all entries, in bytes."""
 
     def start(self) -> None:
-        """Begin to give up what is idle."""
-        self._tasks.repeat(self._look, LOOK_SECONDS, name="idle")
+        """Start evicting idle states."""
+        self._tasks.repeat(self._evict, EVICTION_SECONDS, name="evict")
 
     async def aclose(self) -> None:
-        """Give up no more."""
+        """Stop evicting."""
         await self._tasks.aclose()
 
     def take(self, tenant_id: UUID, thread_id: UUID, head: UUID) -> CachedState | None:
-        """The state at checkpoint ``head``, no longer kept here; None when it is not."""
+        """Remove and return the state at checkpoint ``head``; None if it is not cached."""
         cached_state = self._drop((tenant_id, thread_id))
         return cached_state if cached_state is not None and cached_state.head == head else None
 
     def put(self, tenant_id: UUID, thread_id: UUID, cached_state: CachedState) -> None:
-        """Keep a state; its run must not change it any more."""
+        """Add a state, which its run must not change any more."""
         key = (tenant_id, thread_id)
         self._drop(key)
         size = _ENTRY_BYTES + cached_state.state.memory()
@@ -74,20 +74,20 @@ class StateCache:
             self._drop(next(iter(self._entries)))
 
     def forget(self, tenants: Collection[UUID]) -> None:
-        """Keep nothing of these tenants."""
+        """Remove all states of these tenants."""
         for key in [key for key in self._entries if key[0] in tenants]:
             self._drop(key)
 
     def release_idle(self, now: float) -> int:
-        """Give up what was put here ``IDLE_SECONDS`` before ``now`` and not used since; how many states."""
+        """Evict states put here more than ``IDLE_SECONDS`` before ``now``; return how many."""
         idle = [key for key, entry in self._entries.items() if now - entry.put_at > IDLE_SECONDS]
         for key in idle:
             self._drop(key)
         return len(idle)
 
-    async def _look(self) -> None:
+    async def _evict(self) -> None:
         if self.release_idle(time.monotonic()):
-            await asyncio.to_thread(trim_memory)  # walks the whole heap, which takes long where it is large
+            await asyncio.to_thread(trim_memory)  # walks the whole heap, which takes long if it is large
 
     def _drop(self, key: tuple[UUID, UUID]) -> CachedState | None:
         entry = self._entries.pop(key, None)

@@ -1,7 +1,4 @@
-"""One run under one owner: its state, its steps, its end. What an agent sees of it is ``RunContext``.
-
-How a run ended, in the words that its clients hear.
-"""
+"""Execution of a run under one owner: its state, steps and end. Agents see it as ``RunContext``."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -52,26 +49,28 @@ OUT_OF_TIME = Failed(error="RunTimeout", message="The run took longer than its a
 
 
 class RunEnding(NamedTuple):
-    """What a run ended with: how it failed, or what it asks; neither when it went well."""
+    """How a run ended: its failure, its questions, or neither if it succeeded."""
 
     failed: Failed | None = None
     interrupts: Sequence[Interrupt] = ()
 
-    def last_words(self, run_id: UUID, head: UUID | None, status: str, move: CheckpointPosition | None) -> list[Event]:
-        """The run's last events; ``move`` tells where the thread stands, to those who watch steps."""
-        words: list[Event] = []
+    def final_events(
+        self, run_id: UUID, head: UUID | None, status: str, move: CheckpointPosition | None
+    ) -> list[Event]:
+        """Return the run's last events; ``move`` is the thread's position, for subscribers of its steps."""
+        events: list[Event] = []
         if self.interrupts:
-            words.append(
+            events.append(
                 Interrupted(
                     checkpoint_id=str(head), interrupts=msgspec.Raw(interrupts_json(self.interrupts)), move=move
                 )
             )
         if self.failed is not None:
-            words.append(msgspec.structs.replace(self.failed, move=move))
-        return [*words, Ended(run_id=str(run_id), status=status)]
+            events.append(msgspec.structs.replace(self.failed, move=move))
+        return [*events, Ended(run_id=str(run_id), status=status)]
 
     def result(self, state: State) -> list[bytes]:
-        """What ``wait`` and ``join`` answer: the values of ``state``, or the error, as JSON in pieces."""
+        """Return the response of ``wait`` and ``join``: the values of ``state``, or the error, as chunks of JSON."""
         if self.failed is not None:
             return [encode({"__error__": {"error": self.failed.error, "message": self.failed.message}})]
         pieces = state.pieces()
@@ -81,23 +80,23 @@ class RunEnding(NamedTuple):
 
 
 def interrupts_json(interrupts: Sequence[Interrupt]) -> bytes:
-    """The JSON of what waits, as clients read it under ``__interrupt__``."""
+    """Return ``interrupts`` as the JSON that clients read under ``__interrupt__``."""
     return encode([{"value": i.value, "id": i.id, "response_schema": i.expects} for i in interrupts])
 
 
 def failure(error: BaseException) -> Failed:
-    """What a client may know of ``error``: our own errors speak for themselves, an agent's are shown bounded."""
+    """Return what a client may see of ``error``: our own errors in full, others truncated to 2,000 characters."""
     try:
-        words = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
-    except Exception:  # noqa: BLE001  an error whose text cannot be made still has a class
-        words = ""
-    # neither a zero byte nor half a surrogate pair can be stored
-    sayable = words.encode(errors="replace").decode().replace("\x00", "\ufffd")
-    return Failed(error=type(error).__name__, message=sayable or type(error).__name__)
+        text = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
+    except Exception:  # noqa: BLE001  the text of a foreign error is made by its own code
+        text = ""
+    # neither NUL nor lone surrogates can be stored
+    storable = text.encode(errors="replace").decode().replace("\x00", "\ufffd")
+    return Failed(error=type(error).__name__, message=storable or type(error).__name__)
 
 
 def task_of(head: UUID | None, following: Sequence[str]) -> str:
-    """The task that asks: the first node that would go on from the newest checkpoint ``head``."""
+    """Return the id of the interrupted task: the first node that would follow the newest checkpoint ``head``."""
     assert head is not None
     return str(task_id(head, following[0] if following else ""))
 
@@ -107,19 +106,19 @@ Value = TypeVar("Value")
 
 
 LARGE_UPDATE = 4 * 1024 * 1024
-"""Bytes of a step's update above which the event log has it only where the run's readers are shown updates."""
+"""Bytes of a step's update above which the event log stores it only if the run's stream modes show updates."""
 
 
 class HandOver(Exception):
-    """The process drains: the run stops at this step boundary and another owner goes on with it."""
+    """The process drains: the run stops at this step boundary and another owner resumes it."""
 
 
 class RunPaused(Exception):
-    """The run has ended at this step boundary, as its caller asked for: its thread waits to be continued."""
+    """The run paused at this step boundary, as its caller requested; its thread waits to be continued."""
 
 
 class Execution:
-    """Drives ``agent`` through one claimed run. Implements ``app.agents.port.RunContext``."""
+    """Drives one claimed run. Implements ``app.agents.port.RunContext``."""
 
     def __init__(
         self, lease: Lease, claimed: ClaimedRun, loaded: LoadedThread, journal: Journal, feed: Feed, tasks: Tasks
@@ -166,7 +165,7 @@ class Execution:
 
     @property
     def step(self) -> int:
-        """The number of the step that the agent is about to finish."""
+        """The number of the step that the agent is about to complete."""
         return self._draft.step
 
     @property
@@ -175,11 +174,11 @@ class Execution:
         return self._draft.head
 
     def cached_state(self, head: UUID) -> CachedState:
-        """The state that the run ended with, for the next one."""
+        """Return the state that the run ended with, for the cache."""
         return CachedState(head, self.step - 1, self._draft.next, self.state)
 
     def announce(self) -> None:
-        """Tell readers that the run has been taken up."""
+        """Announce to subscribers that the run has started."""
         attempt, run_id = self.claimed.attempt, str(self.run_id)
         if self._renderer.detailed:
             given = msgspec.Raw(encode(self.request.input))
@@ -187,15 +186,15 @@ class Execution:
         else:
             self._say(RunStarted(run_id, attempt))
         if self.claimed.crashed_mid_step:
-            step = self.step if self._continues else self.step + 1  # the input takes one
-            began = [first_message_id(self.run_id, epoch, step) for epoch in range(1, self.claimed.epoch)]
-            self._say(Retracted(message_ids=began, step=step))
+            step = self.step if self._continues else self.step + 1  # the input is a step
+            candidates = [first_message_id(self.run_id, epoch, step) for epoch in range(1, self.claimed.epoch)]
+            self._say(Retracted(message_ids=candidates, step=step))
 
     async def begin(self, agent: Agent) -> None:
-        """Merge what the caller gave the run.
+        """Merge the run's input into the thread.
 
-        Raises ``Invalid`` for an input that the agent does not take, ``RunPaused`` when the run shall stop before its
-        first node.
+        Raises ``Invalid`` for an input that the agent rejects, ``RunPaused`` if the run shall pause before its first
+        node.
         """
         self.trace.step_begins()
         if self._continues:
@@ -204,8 +203,8 @@ class Execution:
         source = run_state.source_of(self.request, self.head)
         self.next = following = await self._take_input(agent, source)
         if source:
-            # a run that ends at once commits its input with its only step; any other soon waits for something,
-            # and then the input becomes visible without waiting for the step
+            # A run that ends at once commits its input with its only step; any other soon awaits something, and then
+            # the input becomes visible without waiting for the step.
             asyncio.get_running_loop().call_soon(self._commit_input)
         pauses = source == "input" and self.request.pauses((), following)
         if self.head is not None:
@@ -218,7 +217,7 @@ class Execution:
     async def _take_input(self, agent: Agent, source: str) -> tuple[str, ...]:
         size = self.claimed.request_bytes
         update = await _shielded(size, run_state.update_of, self.request, agent, self.run_id)
-        self.request.input = None  # what of it matters is in the update, and it may be large
+        self.request.input = None  # may be large, and the update has all of it that matters
         return await _shielded(size + self.state.effort(update), self._merge_input, update, agent, source)
 
     def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
@@ -229,7 +228,7 @@ class Execution:
         return following
 
     def _move(self, parent: UUID | None, source: str, starts: tuple[str, ...]) -> CheckpointPosition | None:
-        """Where the newest checkpoint stands, for those who watch steps."""
+        """Return the position of the newest checkpoint; None unless the run's stream modes show steps."""
         if not self._renderer.moves:
             return None
         return CheckpointPosition(
@@ -252,16 +251,16 @@ class Execution:
         return await self._journal.write(await offload(size, self._draft.entry, []))
 
     def seal(self) -> None:
-        """Refuse whatever the agent still wants: its run ends without it, by what the engine calls here."""
+        """Reject further calls of the agent: its run ends without it, through the engine's calls."""
         self._sealed = True
         self.check_lease = self._check_sealed
 
     def _check_sealed(self) -> None:
         if self._sealed:
-            raise LeaseLost("The run went on without this code, which did not stop in time.")
+            raise LeaseLost("The run continued without this code, which did not stop in time.")
 
     def emit(self, event: Event) -> None:
-        """Say ``event`` at once; while a step commits it is said right after that step."""
+        """Send ``event`` at once; during the commit of a step, right after it."""
         if self._sealed:
             return
         if self._held is not None:
@@ -270,20 +269,20 @@ class Execution:
             self._say(event)
 
     def message_id(self) -> str:
-        """As ``RunContext.message_id``; made from the attempt's epoch, so that the next owner can withdraw it."""
+        """Return a new message id, derived from the epoch so that the next owner can retract it."""
         step, count = self._spoken
         self._spoken = (self.step, count + 1 if step == self.step else 0)
         return _message_id(self.run_id, self.claimed.epoch, *self._spoken)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
-        """Make durable that these calls, which an earlier step asked for, may start now."""
+        """Make durable that these calls, requested by an earlier step, may start now."""
         self._check_sealed()
         if intents:
             self._draft.intend(intents, self.step - 1)
             await self._write(None, None)
 
     async def commit(self, step: Step) -> None:
-        """Make ``step`` durable, then announce it."""
+        """Make ``step`` durable, then announce it. Raises ``HandOver`` or ``RunPaused`` to stop the agent here."""
         self._check_sealed()
         if self.request.pauses((step.node,), step.next):
             await self._pause(step)
@@ -324,38 +323,38 @@ class Execution:
         await self._finish(RunStatus.ERROR, Reason.FAILED, RunEnding(failure(error)))
 
     async def time_out(self) -> None:
-        """End the run because its time is up."""
+        """End the run because its time limit has passed."""
         await self._finish(RunStatus.TIMEOUT, Reason.DEADLINE, RunEnding(OUT_OF_TIME))
 
     async def cancelled(self, reason: Reason) -> None:
-        """End the run because a client asked for it; what it has committed stays."""
+        """End the run because a client cancelled it; committed steps stay."""
         await self._finish(RunStatus.INTERRUPTED, reason, RunEnding())
 
     @property
-    def said_more(self) -> bool:
-        """Whether readers were sent frames that the event log does not hold."""
+    def streamed_uncommitted(self) -> bool:
+        """Whether subscribers were sent frames that the event log does not hold."""
         return self._renderer.seq >= self._first_seq
 
     def rolled_back(self, queued: int) -> None:
-        """The run is gone, and with it all that it did: tell its readers. ``queued`` runs wait for the thread."""
+        """Announce that the run was rolled back and deleted. ``queued`` runs wait for the thread."""
         self._ending = RunEnding(ROLLED_BACK)
         self.queued = queued
         self.status = RunStatus.INTERRUPTED
-        for event in self._ending.last_words(self.run_id, None, self.status, None):
+        for event in self._ending.final_events(self.run_id, None, self.status, None):
             self._say(event)
         self.ended = self.deleted = True
 
     async def settle_input(self) -> None:
-        """Wait until the input is not on its way to the database."""
+        """Wait until no write of the input is in progress."""
         if self._input_written is not None:
             await asyncio.wait([self._input_written])
 
     async def settle(self) -> None:
-        """Wait until nothing of this run is on its way to the database."""
+        """Wait until no write of this run is in progress."""
         await self.settle_input()
         if self._held is not None:
             self._settled = self._settled or asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._settled])  # which no cancelled caller cancels for the others
+            await asyncio.wait([self._settled])  # a cancelled caller does not cancel the future for the others
 
     async def _finish(
         self, status: RunStatus, reason: Reason, ending: RunEnding, outcome: RunOutcome = RunOutcome()
@@ -385,18 +384,18 @@ class Execution:
         self.trace.step_ends(step, self.step - 1)
 
     def _prepare(self, step: Step | None, end: EndEntry | None) -> tuple[JournalEntry, list[AnyFrame]]:
-        """What to write, and the frames to show when it is written."""
+        """Return the entry to write, and the frames to push once it is written."""
         announced: list[Event] = []
         if step is not None:
             number, parent = self.step, self.head
             checkpoint_id = self._draft.take(step)
-            updates = msgspec.Raw(b"{}")  # a large one is written once, with the state, unless readers are shown it
+            updates = msgspec.Raw(b"{}")  # a large one is stored once, with the state, unless stream modes show it
             if self._renderer.shows_updates or self.state.pending_size() <= LARGE_UPDATE:
                 updates = msgspec.Raw(encode({step.node: shown(step.update)}))
             move = self._move(parent, "loop", step.next if end is None else ())
             announced.append(StepCommitted(number, str(checkpoint_id), updates, step.node, move))
         if end is not None:
-            announced += self._ending.last_words(self.run_id, self.head, end.status, self._move(None, "", ()))
+            announced += self._ending.final_events(self.run_id, self.head, end.status, self._move(None, "", ()))
             if end.interrupts is not None:
                 end = msgspec.structs.replace(end, task=task_of(self.head, self._draft.next))
         values = self.state.view() if any(map(self._renderer.needs_values, announced)) else NO_VALUES
@@ -406,13 +405,13 @@ class Execution:
                 self._events.append(event)
                 frames += self._renderer.render(event, values)
         stored = []
-        if self._renderer.seq >= self._first_seq:  # the key of the row: events without a frame wait for the next
+        if self._renderer.seq >= self._first_seq:  # the row's key; events without a frame wait for the next row
             stored.append((self._first_seq, pack(encode(self._events))))
             self._events, self._first_seq = [], self._renderer.seq + 1
         return self._draft.entry(stored, end), frames
 
     async def _commit(self, step: Step | None, end: EndEntry | None) -> None:
-        """Write ``step`` and ``end``, then announce them; what readers were sent stays for the log if that fails."""
+        """Write ``step`` and ``end``, then announce them; on failure, keep streamed events for the next write."""
         sent = list(self._events), self._first_seq, self._renderer.seq
         try:
             if self._input_in_thread:
@@ -426,7 +425,7 @@ class Execution:
             self.queued = await self._journal.write(entry)
             written = entry.end is not None
             del entry
-            if end is not None:  # set here, where no cancellation of the caller gets between
+            if end is not None:  # set here, where no cancellation of the caller can come in between
                 self.status, self.ended = end.status, True
             crash_point("after_end" if written else "after_commit")
         except BaseException:
@@ -451,19 +450,19 @@ class Execution:
         return self._renderer.render(event, values)
 
     def result(self) -> list[bytes]:
-        """What ``wait`` and ``join`` answer: the values, or the error, as JSON in pieces."""
+        """Return the response of ``wait`` and ``join``: the values, or the error, as chunks of JSON."""
         return self._ending.result(self.state)
 
 
 async def _shielded(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
-    """As ``offload``; a cancelled caller waits until ``work`` is done, for it changes what the caller goes on with."""
+    """Like ``offload``, but a cancelled caller waits until ``work`` is done, as it changes shared state."""
     if size < BULK:
         return work(*args, **named)
     return await to_the_end(offload(size, work, *args, **named))
 
 
 def first_message_id(run_id: UUID, epoch: int, step: int) -> str:
-    """The id of the first message that the owner of ``epoch`` begins in ``step``."""
+    """Return the id of the first message that the owner of ``epoch`` streams in ``step``."""
     return _message_id(run_id, epoch, step, 0)
 
 

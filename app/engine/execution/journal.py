@@ -177,27 +177,27 @@ select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and statu
 COMMITTING = query("commit runs")
 
 PAUSE = 0.2
-"""Seconds between two tries while the database is away."""
+"""Seconds between retries while the database is unavailable."""
 
 
 AWAY = "Unavailable"
-"""The trouble of an entry that was given up while the database was away: the one that speaks against the service."""
+"""Trouble of an entry abandoned while the database was unavailable: counts against the service."""
 
 VAIN_SECONDS = 5.0
-"""A commit takes milliseconds: who was stopped after so long (as a rule because its lease ended) waited for nobody."""
+"""A commit takes milliseconds. A writer cancelled after so long (usually as its lease expired) was waiting in vain."""
 
 
 class CommitOutcome:
-    """What becomes of an entry: ``trouble`` is empty once it is durable."""
+    """Outcome of a write: ``trouble`` is empty once it is durable."""
 
     trouble = CANCELLED
 
 
 class Journal:
-    """Writes what runs have done. Entries of one run keep their order.
+    """Commits what runs have done, in groups. Entries of one run keep their order.
 
-    A broken connection leaves open whether its group was committed, so an entry is sent again until it is known to be:
-    every insert of an entry may be repeated, and an end that is found done was ours.
+    A broken connection leaves open whether its group was committed, so an entry is sent again until the answer is
+    known: inserts of an entry are idempotent, and an end that is found committed was ours.
     """
 
     def __init__(self, database: Database, timeout: float, telling: TraceRecorder | None = None) -> None:
@@ -211,45 +211,45 @@ class Journal:
         self.aclose = self._groups.aclose
 
     async def write(self, entry: JournalEntry) -> int:
-        """Commit ``entry``; how many runs wait for the thread's turn.
+        """Commit ``entry``; return how many runs are queued for the thread.
 
-        Raises ``LeaseLost`` when its run has another owner, or when the database is away for ``timeout`` seconds (the
-        lease is over by then).
+        Raises ``LeaseLost`` if the run has another owner, or if the database is unavailable for ``timeout`` seconds, by
+        which time the lease has expired.
         """
-        began = time.monotonic()
+        started_at = time.monotonic()
         span = self._tracer.start(COMMITTING)
-        fate = CommitOutcome()
+        outcome = CommitOutcome()
         try:
-            return await self._write(entry, fate)
+            return await self._write(entry, outcome)
         finally:
-            took = time.monotonic() - began
-            if fate.trouble == CANCELLED and took > VAIN_SECONDS:
-                fate.trouble = AWAY
-            self._meters.checkpoints.record(took, fate.trouble)
+            took = time.monotonic() - started_at
+            if outcome.trouble == CANCELLED and took > VAIN_SECONDS:
+                outcome.trouble = AWAY
+            self._meters.checkpoints.record(took, outcome.trouble)
             if span is not None:
-                span.end(fate.trouble)
+                span.end(outcome.trouble)
 
-    async def _write(self, entry: JournalEntry, fate: CommitOutcome) -> int:
+    async def _write(self, entry: JournalEntry, outcome: CommitOutcome) -> int:
         deadline = time.monotonic() + self._timeout
         while True:
             try:
                 queued = await self._groups.submit(entry)
             except Unavailable as error:
-                fate.trouble = AWAY
+                outcome.trouble = AWAY
                 if time.monotonic() > deadline:
-                    raise LeaseLost("The database was away for longer than the lease.") from error
+                    raise LeaseLost("The database was unavailable for longer than the lease.") from error
                 await asyncio.sleep(PAUSE)
                 continue
-            repeated = fate.trouble == AWAY
-            if queued is None and repeated and entry.end is not None and await self._found_done(entry, entry.end):
-                queued = 1  # perhaps none: whoever asks finds out
+            repeated = outcome.trouble == AWAY
+            if queued is None and repeated and entry.end is not None and await self._is_committed(entry, entry.end):
+                queued = 1  # perhaps none; claiming the thread's next run shows
             if queued is None:
-                fate.trouble = LeaseLost.__name__
+                outcome.trouble = LeaseLost.__name__
                 raise LeaseLost("The run has another owner.")
-            fate.trouble = ""
+            outcome.trouble = ""
             return queued
 
-    async def _found_done(self, entry: JournalEntry, end: EndEntry) -> bool:
+    async def _is_committed(self, entry: JournalEntry, end: EndEntry) -> bool:
         what = (entry.tenant_id, entry.run_id, entry.epoch, end.status, end.reason)
         async with self._database.engine_connection() as connection:
             found = await connection.fetchval(FOUND_DONE, *what)

@@ -1,4 +1,4 @@
-"""How long this process may take for its own what it has claimed in the database."""
+"""The lease under which a process owns a run."""
 
 import time
 
@@ -6,29 +6,29 @@ from app.base.errors import LeaseLost
 
 
 class Lease:
-    """Holds until a point of this process's monotonic clock, taken before the statement that gave or renewed it.
+    """A lease that expires at a point of this process's monotonic clock, taken before the statement that granted it.
 
-    So it ends here before it ends in the database, whatever the statement's answer took, and whatever the time of day.
+    So it expires here before it expires in the database, whatever the latency of that statement and the wall clock.
     """
 
     def __init__(self, until: float) -> None:
         self.until = until
-        self._over = False
+        self._ended = False
 
     def renew(self, until: float) -> None:
-        """It holds until ``until`` now."""
+        """Extend the lease to ``until``."""
         self.until = max(self.until, until)
 
     def end(self) -> None:
-        """It is over, whatever renews it."""
-        self._over = True
+        """End the lease for good; later renewals have no effect."""
+        self._ended = True
 
     @property
     def seconds(self) -> float:
-        """How long it still holds; negative once it is over."""
-        return -1.0 if self._over else self.until - time.monotonic()
+        """Seconds until it expires; negative once it has expired."""
+        return -1.0 if self._ended else self.until - time.monotonic()
 
     def check(self) -> None:
-        """Raise ``LeaseLost`` once it is over: after a pause of the process somebody else may have the run."""
+        """Raise ``LeaseLost`` if the lease has expired: after a pause of the process another one may own the run."""
         if self.seconds <= 0:
-            raise LeaseLost("The lease ended here.")
+            raise LeaseLost("The lease has expired.")

@@ -1,7 +1,7 @@
-"""Questions to people: recorded when a run ends with them, and closed by the run that brings their answer.
+"""Questions to people: recorded when a run ends with them, closed by the run that brings the answer.
 
-A question is open while its thread lists it as waiting and its row is not closed; a row that a process of an older
-version has not written is made when its answer closes it. The accept statement decides (``app.engine.queue.sql``).
+A question is open while its thread lists it as waiting and its row is not closed; the row of a question asked by an
+older version is inserted when its answer closes it. The accept statement decides (``app.engine.queue.sql``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from app.engine.entries import ClaimedRun
 from app.infra.db.engine import Database
 
 MAX_WORDS = 300
-"""Characters of what is said about an answer that does not fit."""
+"""Maximum length of the validation message for an answer that does not fit."""
 
 encode = msgspec.json.Encoder().encode
 
 
 class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that waits: clients answer it by ``id``, agents find the answer by ``key``.
+    """An open question: clients answer it by ``id``, agents look up the answer by ``key``.
 
-    ``run_id`` is the run that asked, ``requested_by`` the person who began its work; None where a process of an older
-    version recorded neither.
+    ``run_id``: the run that asked. ``requested_by``: the person who requested its work. Both None if an older version
+    recorded neither.
     """
 
     id: str
@@ -39,9 +39,9 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
     requested_by: str | None = None
 
     def check(self, answer: Any, actor: str, approves: bool, at: str) -> None:
-        """Refuse an ``answer`` that ``actor`` may not give, or that is not what was asked for.
+        """Validate an ``answer`` given by ``actor``.
 
-        Raises ``Forbidden``, and ``Invalid`` that points to ``at``.
+        Raises ``Forbidden`` if ``actor`` may not give it, ``Invalid`` pointing to ``at`` if it does not fit the schema.
         """
         if self.kind != "question":
             if not approves:
@@ -57,10 +57,10 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answers_of(resume: Any, waiting: Sequence[OpenQuestion]) -> list[tuple[OpenQuestion, Any, str]]:
-    """(question, answer, its JSON pointer in the request). Raises ``Invalid`` for one answer to several questions.
+    """Return (question, answer, JSON pointer of the answer in the request) for each answered question.
 
-    An object whose members are all named by ids is taken as answers by id; those to questions that are not open count
-    for nothing.
+    An object whose members are all named by ids is taken as answers by id; answers to questions that are not open are
+    ignored. Raises ``Invalid`` for one answer to several questions.
     """
     if isinstance(resume, dict) and resume and all(map(_is_id, resume)):
         return [(one, resume[one.id], f"/command/resume/{one.id}") for one in waiting if one.id in resume]
@@ -78,10 +78,10 @@ def _is_id(name: str) -> bool:
 
 
 def named(interrupts: Sequence[Interrupt], run_id: UUID, past: "ResumeState") -> list[Interrupt]:
-    """``interrupts`` by the ids that clients see: the one under which a question waits already, else another.
+    """Give ``interrupts`` the ids that clients see: the id of the open question if there is one, else a new one.
 
-    What is asked on a thread for the first time has its key as its id: a process of the version before finds an answer
-    by that. A branch, and a question that was closed, get ids of their own.
+    The first question of its kind on a thread has its key as id, by which older versions find the answer. Branches and
+    closed questions get new ids.
     """
 
     def id_of(key: str) -> str:
@@ -93,7 +93,7 @@ def named(interrupts: Sequence[Interrupt], run_id: UUID, past: "ResumeState") ->
 
 
 def recorded(interrupts: Sequence[Interrupt], shown: Sequence[Interrupt], requested_by: str | None) -> str:
-    """The rows of ``interrupts``, which clients see as ``shown``, as JSON for the journal."""
+    """Return the rows of ``interrupts``, which clients see as ``shown``, as JSON for the journal."""
     return encode(
         [
             {
@@ -111,9 +111,9 @@ def recorded(interrupts: Sequence[Interrupt], shown: Sequence[Interrupt], reques
 
 
 class ResumeState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run that goes on must know: its ``answers`` by key, the questions that wait (key → id), calls in doubt.
+    """What a resumed run must know: ``answers`` by key, open questions (``asked``: key → id), unresolved calls.
 
-    ``closed`` are the keys of questions that waited and do not any more; where it ``branches`` off, none of them are
+    ``closed``: keys of questions that were open and no longer are. A run that ``branches`` off has no open question of
     its own.
     """
 
@@ -168,12 +168,11 @@ it answers."""
 async def load_resume_state(
     database: Database, claimed: ClaimedRun, given: Mapping[str, Any], calls: OpenCalls | None, *, branches: bool
 ) -> ResumeState:
-    """What is known of the work that ``claimed`` goes on with, in one statement; ``given`` are its answers.
+    """Load what is known of the work that ``claimed`` resumes, in one statement; ``given`` are its answers.
 
-    Of calls that may have been made, those that are open in its state (None: any, as its input may open others).
-
-    Answers count for questions that this run closed when it was accepted; one that a process of an older version
-    accepted closed none. One that ``branches`` off asks again under new ids.
+    Unresolved calls are limited to those open in its state (None: any, as its input may open others). Answers count for
+    questions that this run closed when it was accepted; a run accepted by an older version closed none. A run that
+    ``branches`` off asks again under new ids.
     """
     run = (claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.crashed_mid_step)
     async with database.engine_connection() as connection:

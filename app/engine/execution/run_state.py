@@ -1,9 +1,4 @@
-"""The thread as a run finds it, and the settings it runs with.
-
-What a run has done and not yet written: its state, and the checkpoints, steps and intents of the next entry.
-
-How a run begins: what its caller gives the thread, and which nodes it starts with.
-"""
+"""State of a run: the thread that it loads, its settings, its input, and its writes that are not committed yet."""
 
 from typing import Any
 from uuid import UUID
@@ -29,7 +24,7 @@ from app.infra.db.engine import Database
 
 
 class LoadedThread(msgspec.Struct, kw_only=True):
-    """The thread as the run finds it: its state and where its last checkpoint stands (none: a new thread).
+    """The thread as loaded for a run: its state and the position of its last checkpoint (None: a new thread).
 
     ``written``: a client wrote that checkpoint, not a run.
     """
@@ -53,10 +48,11 @@ REQUEST = "select request from runs where tenant_id = $1 and run_id = $2"
 
 
 async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
-    """The state that the run goes on from, from the cache or in one round trip.
+    """Load the state that the run starts or resumes from, from the cache or in one round trip.
 
-    It is that of the thread's head; for a run that forks and has not left its fork yet, that of the fork. A run that
-    goes on with earlier work also learns what was asked and answered, and what may have been done.
+    It is the thread's head, or the fork's checkpoint for a run that forks and has not committed yet. A run that resumes
+    earlier work also gets its questions, answers and unresolved calls. Raises ``NotFound`` if the checkpoint was
+    deleted.
     """
     loaded = await _load(database, cache, claimed)
     request = loaded.request
@@ -86,7 +82,7 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
                 return LoadedThread(request=request, state=State(claimed.last_number))
             row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, fork)
     if row is None:
-        raise NotFound(f"Checkpoint {fork} is no longer there.")
+        raise NotFound(f"Checkpoint {fork} no longer exists.")
     snapshot = await offload(size_of(row), read, row, claimed.last_number)
     return LoadedThread(
         request=request,
@@ -110,7 +106,7 @@ async def _request(database: Database, claimed: ClaimedRun) -> RunRequest:
 
 
 def settings_of(claimed: ClaimedRun, request: RunRequest) -> tuple[RunConfig, dict[str, Any]]:
-    """The configuration and context of a run: its assistant's, and over them its own."""
+    """Return the configuration and context of a run: its assistant's, overridden by its own."""
     assistant = msgspec.json.decode(claimed.assistant_config)
     own = msgspec.to_builtins(request.config) if request.config else {}
     configurable = {**(assistant.get("configurable") or {}), **(own.get("configurable") or {})}
@@ -129,7 +125,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class PendingWrites:
-    """The thread as its run changes it. ``step`` numbers the next checkpoint, ``head`` is the newest one."""
+    """Writes of a run since its last commit. ``step`` numbers the next checkpoint, ``head`` is the newest one."""
 
     def __init__(self, claimed: ClaimedRun, loaded: LoadedThread) -> None:
         self._claimed = claimed
@@ -147,7 +143,7 @@ class PendingWrites:
         return bool(self._checkpoints)
 
     def checkpoint(self, source: str, following: tuple[str, ...]) -> UUID:
-        """Keep the state as the thread's next checkpoint, from which ``following`` go on; its id."""
+        """Add the state as the thread's next checkpoint, with ``following`` as its next nodes; return its id."""
         entry = CheckpointEntry.of(self.state, parent_id=self.head, source=source, step=self.step, following=following)
         self._checkpoints.append(entry)
         self.head = entry.checkpoint_id
@@ -156,7 +152,7 @@ class PendingWrites:
         return entry.checkpoint_id
 
     def take(self, step: Step) -> UUID:
-        """Merge what ``step`` changed and keep it as done; the id of its checkpoint."""
+        """Merge the update of ``step`` and add it as completed; return the id of its checkpoint."""
         self.state.apply(step.update)
         number = self.step
         checkpoint_id = self.checkpoint("loop", step.next)
@@ -166,14 +162,14 @@ class PendingWrites:
         return checkpoint_id
 
     def intend(self, intents: tuple[ToolIntent, ...], number: int) -> None:
-        """Keep that these calls, asked for by step ``number``, may start."""
+        """Add the tool calls requested by step ``number`` that may start."""
         self._intents += [
             IntentEntry(call_id=i.call_id, step=number, tool=i.tool, tool_class=i.tool_class, key=i.key, args=i.args)
             for i in intents
         ]
 
     def entry(self, events: list[tuple[int, bytes]], end: EndEntry | None = None) -> JournalEntry:
-        """Everything kept since the last entry, to be written at once."""
+        """Return and clear everything added since the last entry, to be written at once."""
         checkpoints, self._checkpoints = self._checkpoints, []
         steps, self._steps = self._steps, []
         intents, self._intents = self._intents, []
@@ -196,14 +192,14 @@ class PendingWrites:
 
 
 def update_of(request: RunRequest, agent: Agent, run_id: UUID) -> dict[str, Any]:
-    """What the input, or the command, changes in the thread's values. Raises ``Invalid``."""
+    """Return the update that the input or the command makes to the thread's values. Raises ``Invalid``."""
     if request.command is not None:
         return {} if request.command.update is None else agent.read_update(request.command.update, run_id)
     return {} if request.input is None else agent.read_input(request.input, run_id)
 
 
 def source_of(request: RunRequest, head: UUID | None) -> str:
-    """The source of the checkpoint that this makes; none ("") for a run that just goes on."""
+    """Return the source of the checkpoint that the input makes; empty for a run that only resumes."""
     if request.command is not None and request.command.update is not None:
         return "update"
     if head is None or (request.command is None and request.input is not None):
@@ -212,7 +208,7 @@ def source_of(request: RunRequest, head: UUID | None) -> str:
 
 
 def nodes(request: RunRequest, source: str, agent: Agent, draft: PendingWrites) -> tuple[str, ...]:
-    """Where the caller sends the run, where its input leads, or where the thread stands."""
+    """Return the first nodes: where the command or the input leads, or where the thread stopped."""
     command = request.command
     if command is not None and command.goto is not None:
         return tuple(node for node in goto_nodes(command.goto) if node != END_NODE)

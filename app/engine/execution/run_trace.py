@@ -1,4 +1,4 @@
-"""A run in its trace: one span for it, one for each of its steps."""
+"""Spans of a run: one for the run, one for each of its steps."""
 
 from functools import lru_cache
 
@@ -9,43 +9,43 @@ from app.infra.telemetry.trace_context import current_span, parse_span_context
 from app.infra.telemetry.tracing import INTERNAL, Span, SpanTemplate, Tracer
 
 STEP = SpanTemplate("step")
-"""Of a step whose name is not known yet."""
+"""Template of a step whose node is not known yet."""
 
 
 @lru_cache(1024)
-def _form(agent: str) -> SpanTemplate:
+def _run_template(agent: str) -> SpanTemplate:
     return SpanTemplate(
         f"invoke_agent {agent}", INTERNAL, ("gen_ai.operation.name", "invoke_agent"), ("gen_ai.agent.name", agent)
     )
 
 
 @lru_cache(1024)
-def _step(node: str) -> SpanTemplate:
+def _step_template(node: str) -> SpanTemplate:
     return SpanTemplate(f"step {node}", INTERNAL, ("agent.node", node))
 
 
 class NullTrace:
-    """Tells nobody."""
+    """Null object: a run that is not traced."""
 
     def step_begins(self) -> None:
-        """What comes now belongs to the next step."""
+        """Start the span of the next step."""
 
     def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
-        """``step``, which has the ``number``, is durable; None: only something between two steps."""
+        """End the span of ``step`` number ``number``, now durable; a no-op if None (a commit between steps)."""
 
     def end(self, status: str, usage: Usage | None) -> None:
-        """The run has ended, or goes on elsewhere."""
+        """End the run's span: the run has ended or was handed over."""
 
 
 class RunTrace(NullTrace):
-    """Where ``claimed`` is told of; without a sampled trace it does nothing."""
+    """Trace of the run ``claimed``; does nothing unless its trace is sampled."""
 
     def __init__(self, tracer: Tracer, claimed: ClaimedRun) -> None:
-        """Call it in the task of the run: what that begins is part of the run from now on."""
+        """Start the run's span. Call it in the run's task, whose later spans become its children."""
         caller = parse_span_context(claimed.traceparent) if claimed.traceparent else None
         self._tracer = tracer
         self._step: Span | None = None
-        self._span = tracer.receive(_form(claimed.agent), caller)
+        self._span = tracer.receive(_run_template(claimed.agent), caller)
         self._place = caller if self._span is None else self._span.context
         current_span.set(self._place)
         if self._span is not None:
@@ -56,15 +56,15 @@ class RunTrace(NullTrace):
             }
 
     def step_begins(self) -> None:
-        """What comes now belongs to the next step."""
+        """Start the span of the next step."""
         if self._span is not None and (step := self._tracer.start(STEP, self._place)) is not None:
             self._step = step
             current_span.set(step.context)
 
     def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
-        """``step``, which has the ``number``, is durable; None: only something between two steps."""
+        """End the span of ``step`` number ``number``, now durable; a no-op if None (a commit between steps)."""
         if self._step is not None and step is not None:
-            self._step.template = _step(step.node)
+            self._step.template = _step_template(step.node)
             self._step.attributes["agent.step"] = number
             self._close(error)
 
@@ -75,7 +75,7 @@ class RunTrace(NullTrace):
             step.end(error)
 
     def end(self, status: str, usage: Usage | None) -> None:
-        """The run has ended, or goes on elsewhere."""
+        """End the run's span: the run has ended or was handed over."""
         self._close("" if status in {"success", "interrupted", "handover"} else status)
         if self._span is not None:
             self._span.attributes["agent.run.status"] = status

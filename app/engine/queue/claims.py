@@ -1,6 +1,6 @@
-"""How a run gets its turn: accepted with the thread free, or claimed when it becomes free (docs/decisions/0001).
+"""Run queue: accept runs, claim them once their thread is free, release them (docs/decisions/0001).
 
-Whether there is room for a run: what its tenant may use is reserved before it is accepted.
+Also admission: what a tenant's run may use is reserved before it is accepted.
 """
 
 import contextlib
@@ -46,19 +46,19 @@ from app.security.limits.storage_quota import StorageQuota
 from app.security.limits.structs import BudgetReservation, TenantLimits
 
 TAKE_OVER = {"interrupt": "supersede", "rollback": "rollback"}
-"""Strategies that stop what the thread does, and the action that each takes."""
+"""Strategies that cancel the thread's runs → the cancel action."""
 
 MAX_ATTEMPTS = 5
-"""Claims of a run whose process died each time before it is given up. Hand-overs do not count."""
+"""Claims after which a run whose process died each time is poisoned. Hand-overs do not count."""
 
 MAX_CRASHES = 25
-"""Deaths of its process after which a run is given up even if it committed steps between them."""
+"""Process deaths after which a run is poisoned even if it committed steps between them."""
 
 LEFT_TO_OTHERS = 5.0
-"""Seconds for which a server that died with a run leaves it to others, and idle ones have before busy ones make way."""
+"""Seconds for which a server that died with a run leaves it to others, and idle processes come before busy ones."""
 
 CLAIM_SECONDS = 10.0
-"""How long a claim may take, which waits for no lock: then its connection is dead, and the next one uses another."""
+"""Timeout of a claim, which waits for no lock: after it the connection is taken for dead."""
 
 ACCEPTING = query("accept runs")
 
@@ -67,7 +67,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class RunQueue:
-    """Accepts runs in groups, and claims those whose turn has come, for the owner token of this process."""
+    """Accepts runs in groups, and claims due runs for the owner token of this process."""
 
     def __init__(self, database: Database, owner: UUID, lease_seconds: float, tracer: Tracer = NO_TRACER) -> None:
         self._tracer = tracer
@@ -82,20 +82,20 @@ class RunQueue:
         )
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Start accepting."""
         self._groups.start()
         self._takeovers.start()
 
     async def aclose(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         await self._groups.aclose()
         await self._takeovers.aclose()
 
     async def accept(self, entry: AcceptEntry) -> ClaimedRun:
-        """Commit ``entry`` as a run. ``started`` tells whether its turn has come at once.
+        """Commit ``entry`` as a run; ``started`` of the result tells whether it started at once.
 
-        Raises ``NotFound`` for an unknown thread or assistant, ``Conflict`` when ``reject`` meets a busy thread, or
-        ``strict`` one that asks nothing.
+        Raises ``NotFound`` for an unknown thread or assistant, ``Conflict`` if the strategy is ``reject`` and the
+        thread is busy, or if ``strict`` and it answers no open question.
         """
         groups = self._takeovers if entry.strategy in TAKE_OVER else self._groups
         span = self._tracer.start(ACCEPTING)
@@ -110,9 +110,9 @@ class RunQueue:
         return result
 
     async def accept_once(self, entry: AcceptEntry, key: IdempotencyKey) -> ClaimedRun | ReplayedResponse:
-        """Accept ``entry``, or tell which run a request with the same ``key`` has made already.
+        """Accept ``entry``, or return the response of an earlier request with the same ``key``.
 
-        Raises what ``accept`` raises, and ``Invalid`` for a key that came with another body before.
+        Raises what ``accept`` raises, and ``Invalid`` if the key was used with another body.
         """
         async with self._database.writing(entry.tenant_id) as session:
             made = await keys.take(session, entry.tenant_id, key)
@@ -124,12 +124,12 @@ class RunQueue:
             return claimed
 
     async def accept_all(self, entries: Sequence[AcceptEntry]) -> list[ClaimedRun]:
-        """Commit ``entries``, each on a thread of its own, together. Raises what ``accept`` raises."""
+        """Commit ``entries``, each on a thread of its own, in one transaction. Raises what ``accept`` raises."""
         async with self._database.engine_connection() as connection, connection.transaction():
             return await self.accept_on(connection, entries)
 
     async def accept_on(self, connection: asyncpg.Connection, entries: Sequence[AcceptEntry]) -> list[ClaimedRun]:
-        """Accept ``entries``, each on a thread of its own, in a transaction of the caller's: all of them or none."""
+        """Accept ``entries``, each on a thread of its own, within the caller's transaction: all or none."""
         claims = []
         for entry in entries:
             if entry.strategy in TAKE_OVER and await _in_reach(connection, entry):
@@ -143,7 +143,7 @@ class RunQueue:
     async def _take_over(
         self, connection: asyncpg.Connection, entries: Sequence[AcceptEntry]
     ) -> list[ClaimedRun | Exception]:
-        """Stop what each entry's thread does and accept the entry, both or neither."""
+        """Cancel the runs of each entry's thread and accept the entry, both or neither."""
         results: list[ClaimedRun | Exception] = []
         for entry in entries:
             try:
@@ -207,22 +207,24 @@ class RunQueue:
         return await self._claim(CLAIM_NEXT, *thread)
 
     async def claim_suspects(self, attempts: int, limit: int = 1) -> list[ClaimedRun]:
-        """Claim up to ``limit`` suspects that were claimed ``attempts`` times at most and may run here."""
+        """Claim up to ``limit`` suspects that had at most ``attempts`` claims and may run here."""
         return await self._claim(CLAIM_SUSPECT, attempts, LEFT_TO_OTHERS, limit)
 
     async def has_suspects(self) -> bool:
-        """Whether suspects wait, for this process or another."""
+        """Whether suspects are queued, for this process or another."""
         async with self._database.engine_connection() as connection:
             return bool(await connection.fetchval(HAS_SUSPECTS))
 
     async def reserve_suspect(self, seconds: float) -> bool:
-        """Whether this process shall make way for a suspect within ``seconds``; no other one does so meanwhile."""
+        """Reserve a suspect for this busy process, for ``seconds``; return whether there was one that is not
+        reserved.
+        """
         async with self._database.engine_connection() as connection:
             done: str = await connection.execute(RESERVE_SUSPECT, seconds, LEFT_TO_OTHERS)
         return done.endswith(" 1")
 
     async def acquit(self, claimed: ClaimedRun) -> None:
-        """Forget the attempts of a suspect that has shown to be harmless."""
+        """Reset the attempts of a suspect that has proven harmless."""
         async with self._database.engine_connection() as connection:
             await connection.execute(ACQUIT, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
 
@@ -233,34 +235,34 @@ class RunQueue:
         return [_claimed(row, row, until) for row in rows]
 
     async def extend(self, run_ids: list[UUID]) -> dict[UUID, str | None]:
-        """Extend the leases of ``run_ids``; those still ours → the cancel that was asked for."""
+        """Renew the leases of ``run_ids``; return those still owned → the cancel action recorded for each, or None."""
         async with self._database.engine_connection() as connection:
             rows = await connection.fetch(EXTEND, self.owner, self.lease_seconds, run_ids)
         return {row["run_id"]: row["cancel"] for row in rows}
 
     def suspect_connections(self) -> None:
-        """Use no connection again that is open now."""
+        """Discard all connections that are open now."""
         self._database.suspect_connections()
 
     async def release_expired(self) -> int:
-        """Put runs whose lease has ended back in line, or give them up after too many attempts; how many."""
+        """Requeue runs whose lease has expired, or end them after too many attempts; return how many."""
         async with self._database.engine_connection() as connection:
             return int((await connection.execute(RELEASE_EXPIRED, MAX_ATTEMPTS, MAX_CRASHES)).rpartition(" ")[2])
 
     async def hand_over(self, claimed: ClaimedRun, reason: Reason) -> None:
-        """Give ``claimed`` back, so that any process may go on with it from its last step.
+        """Release ``claimed``, so that any process may resume it from its last step.
 
-        ``reason``: at a step boundary (``HANDOVER``), in the middle of one (``CUT``), or because its lease was lost
-        (``RECOVERED``), which alone counts as an attempt.
+        ``reason``: at a step boundary (``HANDOVER``), in the middle of a step (``CUT``), or because its lease was lost
+        (``RECOVERED``); only the last counts as an attempt.
         """
         key = (claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id)
         async with self._database.engine_connection() as connection:
             await connection.execute(HAND_OVER, *key, reason)
 
     async def vouch(self, claimed: ClaimedRun) -> None:
-        """Give ``claimed``, lost for want of the database, back: its process lives, so nothing is held against it.
+        """Release ``claimed``, lost in a database outage: its process lives, so this does not count as an attempt.
 
-        Also where another process has found its lease ended meanwhile.
+        Also if another process has found the lease expired by now.
         """
         await self.hand_over(claimed, Reason.CUT)
         async with self._database.engine_connection() as connection:
@@ -268,7 +270,7 @@ class RunQueue:
 
 
 async def _in_reach(connection: asyncpg.Connection, entry: AcceptEntry) -> bool:
-    """Whether the thread is one that ``entry`` may do something to; another's must not be stopped."""
+    """Whether ``entry`` may act on the thread; runs of another owner's thread must not be cancelled."""
     if entry.owned is None:
         return True
     place = entry.tenant_id, entry.thread_id
@@ -328,29 +330,29 @@ def _claimed(
 
 
 class RunAdmission:
-    """Reserves for runs, and gives back what was reserved for those that were not accepted."""
+    """Reserves budget and quota for runs, and releases it for those that were not accepted."""
 
     def __init__(self, budgets: Budgets, quota: StorageQuota) -> None:
         self._budgets = budgets
         self._quota = quota
 
     async def count_cron(self, tenant_id: UUID) -> float:
-        """Count a run that a cron of the tenant starts: 0, or the seconds to wait where it has none left now."""
+        """Count a run started by a cron of the tenant; return 0, or the seconds to wait if the rate is used up."""
         return await self._budgets.count_cron(tenant_id)
 
     @contextlib.asynccontextmanager
     async def admitted(
         self, entries: Sequence[AcceptEntry], own: TenantLimits | None
     ) -> AsyncIterator[list[AcceptEntry]]:
-        """The entries (of one tenant) to accept in the block, with what is reserved for them in their requests.
+        """Yield the entries (all of one tenant) with their reservations in their requests, to be accepted in the block.
 
-        ``own`` are the tenant's limits, looked up if nobody knows them. Raises ``Limited``, and nothing is reserved.
+        ``own``: the tenant's limits, looked up if None. Raises ``Limited``; then nothing stays reserved.
         """
         if not entries:
             yield []
             return
         tenant_id = entries[0].tenant_id
-        self._quota.check(tenant_id)  # crons have passed no door before
+        self._quota.check(tenant_id)  # runs of crons have not passed the request guards
         limits = own if own is not None else await self._budgets.limits_of(tenant_id)
         admitted: list[AcceptEntry] = []
         async with self._budgets.admission(tenant_id, limits, len(entries)):
@@ -364,7 +366,7 @@ class RunAdmission:
                 raise
 
     def release(self, entries: Sequence[AcceptEntry]) -> None:
-        """Nothing runs for ``entries`` after all."""
+        """Release the reservations of ``entries`` that were not accepted."""
         for entry in entries:
             if entry.reserved is not None:
                 self._budgets.release(entry.tenant_id, entry.reserved)
@@ -376,6 +378,6 @@ def _with(entry: AcceptEntry, reserved: BudgetReservation) -> AcceptEntry:
 
 
 def account_of(budgets: Budgets, claimed: ClaimedRun, request: RunRequest) -> RunAccount:
-    """What a run spends here. Whoever had it before has given back what it had not used."""
+    """Return the account that the run spends on; its previous owner has released what it had not used."""
     reserved = None if request.reserved is msgspec.UNSET else request.reserved
     return RunAccount(budgets, claimed.tenant_id, reserved, continued=claimed.epoch > 1)

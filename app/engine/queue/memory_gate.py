@@ -1,7 +1,7 @@
-"""The turn of large runs: how many bytes of large requests are executed at once, of one tenant and in one process.
+"""Admission of large runs: bounds the bytes of large requests in execution, per tenant and per process.
 
-A run holds its request several times while it is read, merged and written. One that waits for its turn holds nothing:
-its request is read from the database when the turn has come. Small runs never wait.
+A run holds several copies of its request while it is decoded, merged and written. A run that waits holds none: its
+request is read from the database once it is admitted. Small runs never wait.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ MAX_BYTES_EACH = 16 * 1024 * 1024
 
 
 class LargeRuns:
-    """Gives large runs their turn."""
+    """Semaphore over the request bytes of large runs."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_bytes_each: int = MAX_BYTES_EACH) -> None:
         self._budget = ByteBudget(max_bytes, max_bytes_each)
 
     def held(self, claimed: ClaimedRun) -> ClaimedRun:
-        """The run as it may be kept: without a large request if it has to wait."""
+        """Return the run as it may be kept in memory: without a large request if it has to wait."""
         size = claimed.request_bytes
         if size < LARGE_REQUEST or self._budget.has_room(claimed.tenant_id, size):
             return claimed
         return msgspec.structs.replace(claimed, request=b"")
 
     async def turn(self, live: OwnedRun) -> int:
-        """Wait for the turn of a run; what to release when it has ended. One that is cancelled goes on at once."""
+        """Wait for admission of a run; return the bytes to release when it has ended. Cancelled runs do not wait."""
         size = live.claimed.request_bytes
         if size < LARGE_REQUEST:
             return 0
@@ -44,6 +44,6 @@ class LargeRuns:
             live.waiting = None
 
     def release(self, claimed: ClaimedRun, size: int) -> None:
-        """Give back what ``turn`` returned."""
+        """Release what ``turn`` returned."""
         if size:
             self._budget.release(claimed.tenant_id, size)

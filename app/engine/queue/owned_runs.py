@@ -1,14 +1,7 @@
-"""Keeps the leases of this process's live runs, and stops runs before their lease can end elsewhere.
+"""Runs owned by this process: their leases, and the enforcement of cancels.
 
-A process that hangs loses its leases: nothing renews them, and the first thing that happens when it goes on is that its
-runs are stopped (``Lease.check`` stands before every write and every call of a tool).
-
-A run while this process owns it, and the lease under which it does.
-
-A cancel whose run's owner does not react: dead, stuck, or with a tool that does not listen.
-
-Whoever recorded the cancel looks after the run a moment later and ends it in its owner's place. That is safe whatever
-the owner still does: it writes under an epoch that has ended.
+A process that hangs loses its leases, as nothing renews them; when it resumes, its runs are stopped first
+(``Lease.check`` precedes every write and every tool call).
 """
 
 import asyncio
@@ -33,9 +26,10 @@ from app.engine.streams.feed import Feed
 
 
 class OwnedRun:
-    """``done`` is set once the run has ended or was given up; ``left``: its code goes on without it.
+    """A run owned by this process, with its lease.
 
-    ``waiting``: it has not had its turn yet (``app.engine.queue.memory_gate``).
+    ``done`` is resolved once the run has ended or was abandoned. ``left``: it continues without its code, which does
+    not stop. ``waiting``: resolved to end its wait for memory (``app.engine.queue.memory_gate``).
     """
 
     def __init__(self, claimed: ClaimedRun, feed: Feed) -> None:
@@ -58,7 +52,7 @@ class OwnedRun:
         self.started = time.monotonic()
 
     def cancel(self, action: str) -> None:
-        """Stop at once, on a client's word (``app.engine.queue.cancels``); without effect on a run that is ending
+        """Stop at once, as a client requested (``app.engine.queue.cancels``); a no-op on a run that is ending
         anyway.
         """
         self.action = self.action or action
@@ -66,38 +60,42 @@ class OwnedRun:
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_result(None)
         if self.task is not None and self.execution is not None and not self.finishing:
-            self.task.cancel()  # one that has not begun looks at ``action`` first
+            self.task.cancel()  # a run that has not started checks ``action`` first
 
     def lose(self, *, away: bool = False) -> None:
-        """Stop at once, because another process may own the run by now; ``away``: for want of the database alone."""
+        """Stop at once, as another process may own the run by now; ``away``: only because the database is
+        unavailable.
+        """
         if self.task is not None and not self.finishing:
             self.lost, self.away = True, away
             self.task.cancel()
 
     def read(self) -> ClaimedRun:
-        """Its request was read: from now on the run is known without the request's bytes, which may be many."""
+        """Drop the bytes of its request, which was decoded and may be large."""
         self.claimed = msgspec.structs.replace(self.claimed, request=b"")
         return self.claimed
 
     @property
     def stopped(self) -> bool:
-        """Whether the engine has cancelled the run's task; else a ``CancelledError`` is one that its code raised."""
+        """Whether the engine has cancelled the run's task; if not, its own code raised the ``CancelledError``."""
         return bool(self.action) or self.lost or self.cut
 
     def interrupt_step(self) -> None:
-        """Stop at once, in the middle of a step: the process ends, and another one goes on with the run."""
+        """Stop at once, in the middle of a step: the process ends, and another one resumes the run."""
         self.cut = True
         if self.task is not None:
             self.task.cancel()
 
     def leave(self) -> None:
-        """Go on without the code of the run, which does not stop: it may neither write nor say anything from now on."""
+        """Continue without the code of the run, which does not stop: from now on it can neither write nor emit
+        anything.
+        """
         self.left = self.finishing = True
         if self.execution is not None:
             self.execution.seal()
 
     def fence(self) -> None:
-        """The run was ended in our place: nothing of it starts or is written any more; its readers ask the database."""
+        """The run was ended by another process: stop its writes and tool calls, and close its feed."""
         self.lost = True
         self.lease.end()
         self.feed.close(finished=False)
@@ -106,17 +104,17 @@ class OwnedRun:
 
 
 MARGIN = 0.1
-"""The part of a lease that is left when its run is stopped for want of a heartbeat."""
+"""Fraction of a lease left when its run is stopped because heartbeats failed."""
 
 STOOD_STILL = 0.2
-"""The part of a lease by which the fence is late when not the database, but this process stood still."""
+"""Fraction of a lease by which the fence is late if this process was paused, rather than the database."""
 
 BEAT_SECONDS = 10.0
-"""How long one heartbeat may take, however long the lease is."""
+"""Timeout of one heartbeat, however long the lease is."""
 
 
 class LeaseRenewer:
-    """The heartbeat of one process."""
+    """Renews the leases of one process, and fences runs whose lease is about to expire."""
 
     def __init__(self, claims: RunQueue, live: Mapping[UUID, OwnedRun], lost: Callable[[], None]) -> None:
         self._claims = claims
@@ -127,31 +125,31 @@ class LeaseRenewer:
         self._fenced_at = 0.0
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Start renewing."""
         seconds = self._claims.lease_seconds
         self._fenced_at = time.monotonic()
-        with contextlib.suppress(ValueError):  # not in the main thread: nobody stops a thread
-            # Run before any callback of the loop that became ready during the pause: a task that is cancelled now does
-            # not take one more step, so what it was about to send is not sent.
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone receives signals
+            # Runs before any callback that became ready during the pause, so that a task cancelled now does not send
+            # what it was about to send.
             signal.signal(signal.SIGCONT, lambda *_: self._fence_all())
         self._tasks.repeat(self._renew, seconds / 3, name="renew", essential=True, back_off=seconds / 30)
         self._tasks.repeat(self._fence, seconds / 60, name="fence", essential=True, back_off=seconds / 60)
 
     async def aclose(self) -> None:
-        """Renew no more."""
+        """Stop renewing."""
         await self._tasks.aclose()
 
     async def _renew(self) -> None:
-        """One heartbeat; after whatever error at once again, until the fence falls.
+        """Renew the leases; errors are retried with backoff until the fence.
 
-        An answer that comes too late is no failure of this task: where the machine is busy, a new process would do no
-        better. If it lasts, the task makes no progress, and is stalled.
+        A late answer is not a failure of this task, as on a busy machine a new process would do no better. If it
+        lasts, the task makes no progress and counts as stalled.
         """
-        while self._live and not await self._heartbeat():  # noqa: ASYNC110  nothing tells when the database is quicker
+        while self._live and not await self._heartbeat():  # noqa: ASYNC110  the database's latency is not signalled
             await asyncio.sleep(self._claims.lease_seconds / 30)
 
     async def _heartbeat(self) -> bool:
-        """Renew every lease; whether the database has answered in time."""
+        """Renew every lease; return whether the database answered in time."""
         seconds = self._claims.lease_seconds
         held = dict(self._live)
         until = time.monotonic() + seconds
@@ -160,7 +158,7 @@ class LeaseRenewer:
                 ours = await self._claims.extend(list(held))
         except TimeoutError:
             self._away = True
-            self._claims.suspect_connections()  # perhaps a server that is gone: the next one uses a new connection
+            self._claims.suspect_connections()  # the server may be gone: use a new connection next time
             return False
         except BaseException:
             self._away = True
@@ -181,7 +179,7 @@ class LeaseRenewer:
     def _fence_all(self) -> None:
         now, least = time.monotonic(), self._claims.lease_seconds * MARGIN
         if now - self._fenced_at > self._claims.lease_seconds * STOOD_STILL:
-            self._away = False  # perhaps a run blocked the event loop, and the heartbeat failed because of that
+            self._away = False  # a run may have blocked the event loop, and so made the heartbeat fail
         self._fenced_at = now
         for run_id, live in list(self._live.items()):
             if live.lease.seconds < least:
@@ -196,13 +194,15 @@ class LeaseRenewer:
 log = structlog.get_logger(__name__)
 
 TOGETHER_SECONDS = 0.25
-"""Cancels within this time are looked after together."""
+"""Cancels within this time are enforced together."""
 
 
 class CancelEnforcer:
-    """Looks after cancels. ``live`` are the runs of this process; ``ended`` is called when threads have become free.
+    """Ends cancelled runs whose owner does not respond: dead, stuck, or with a tool that ignores the cancellation.
 
-    ``leave`` is called with a run whose code does not react, once the run has ended without it.
+    The process that recorded the cancel checks after a grace period and ends the run in its owner's place. That is safe
+    whatever the owner still does, as it writes under an epoch that has ended. ``live``: the runs of this process.
+    ``ended`` is called when threads have become free, ``leave`` with a live run that was ended without its code.
     """
 
     def __init__(
@@ -216,30 +216,30 @@ class CancelEnforcer:
         self._live = live
         self._ended = ended
         self._leave = leave
-        self._tasks = Tasks("enforcing")
+        self._tasks = Tasks("cancel-enforcer")
         self._last = -1
 
-    def soon(self) -> None:
-        """A cancel was recorded."""
+    def schedule(self) -> None:
+        """Schedule a check for a cancel just recorded."""
         now = asyncio.get_running_loop().time()
         period = int(now / TOGETHER_SECONDS)
         if period != self._last:
             self._last = period
             wait = (period + 1) * TOGETHER_SECONDS - now + GRACE_SECONDS
-            self._tasks.start(self._look(wait), name="look")
+            self._tasks.start(self._enforce(wait), name="enforce")
 
     async def aclose(self) -> None:
-        """Look no more; the reapers of other processes do."""
+        """Stop checking; other processes poll for expired cancels."""
         await self._tasks.aclose()
 
-    async def _look(self, wait: float) -> None:
+    async def _enforce(self, wait: float) -> None:
         await asyncio.sleep(wait)
         try:
             ended = await self._cancels.finish_expired()
         except Unavailable as error:
             log.warning("enforcing_failed", error=str(error))
             return
-        # what was asked for so long ago is over by now, whoever ended it
+        # cancels older than the grace period have ended by now, here or elsewhere
         for live in list(self._live.values()):
             if live.asked and not live.finishing and time.monotonic() - live.asked >= GRACE_SECONDS:
                 live.fence()

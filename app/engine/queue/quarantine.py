@@ -1,10 +1,9 @@
-"""Lets suspects go on apart: runs whose process died with them, perhaps because of one of them.
+"""Quarantine of suspects: runs whose process died with them, perhaps because of one of them.
 
-A suspect runs where no other run does but former suspects. On their second attempt some begin together: most ends of
-processes are no run's fault. If their process dies again, each goes on alone. While one is unproven the process takes
-nothing else: other processes do. It is proven by a step that it commits or by some seconds for which the process
-survives it, more with each attempt; one that has often failed stays alone until its end, which its agent's
-``limits.seconds`` bounds.
+A suspect runs only next to former suspects. On their second attempt a group starts together, as most process deaths
+are no run's fault. If the process dies again, each runs alone. While a suspect is unproven its process takes no
+other run; other processes do. It is proven by committing a step, or by the process surviving it for some seconds,
+more with each attempt; after many failures it stays alone until it ends, bounded by its agent's ``limits.seconds``.
 """
 
 import asyncio
@@ -24,66 +23,64 @@ log = structlog.get_logger(__name__)
 
 PROOF_SECONDS = 1.0
 PROOF_FACTOR = 5
-"""What proves a suspect on its second attempt; with each further one it takes so many times longer."""
+"""Seconds that prove a suspect on its second attempt, and the factor for each further attempt."""
 
 CLOSED_SECONDS = 15.0
-"""How long a process takes no other runs for the sake of suspects. Then it takes them again for at least as long."""
+"""How long a process takes no other runs while it hosts suspects. Then it takes them for at least as long."""
 MAX_OPEN_SECONDS = 600.0
-"""A process in which no suspect could begin stays open for twice as long each time, up to this."""
+"""Upper bound of that open period, which doubles each time no suspect could start."""
 
 GROUP = 8
-"""Suspects that begin together on their second attempt. If one of them is bad, so many have to go on alone."""
+"""Suspects that start together on their second attempt: one bad run makes so many run alone."""
 
-LOOK_SECONDS = 1.0
-"""Suspects are looked for no more often, as long as none are found."""
+POLL_SECONDS = 1.0
+"""Minimum interval between queries for suspects while there are none."""
 
 
 class Quarantine:
-    """The suspects of one process, which has room for ``max_attempts`` runs; ``wake`` has suspects and other runs
-    claimed.
-    """
+    """The suspects of one process with room for ``max_runs`` runs; ``wake`` triggers the next claim."""
 
     def __init__(
-        self, claims: RunQueue, live: Mapping[UUID, OwnedRun], max_attempts: int, wake: Callable[[], None]
+        self, claims: RunQueue, live: Mapping[UUID, OwnedRun], max_runs: int, wake: Callable[[], None]
     ) -> None:
         self._claims = claims
         self._live = live
-        self._most = max_attempts
+        self._max_runs = max_runs
         self._wake = wake
         self._tasks = Tasks("quarantine")
         self._unproven: set[tuple[UUID, int]] = set()
-        self._closed_at = self._closed_until = self._open_until = self._look_at = 0.0
+        self._closed_at = self._closed_until = self._open_until = self._poll_at = 0.0
         self._open_seconds = CLOSED_SECONDS
         self._began = False
         self._making_way = False
-        self._looks = False
+        self._poll_scheduled = False
 
     @property
     def closed(self) -> bool:
-        """Whether no other run may begin here now."""
+        """Whether no other run may start here now."""
         return bool(self._unproven) or (self._closed_until > 0 and time.monotonic() < self._closed_until)
 
     @property
     def others_first(self) -> bool:
-        """Whether other runs have their turn now, before suspects."""
+        """Whether other runs are claimed before suspects now."""
         return not self._unproven and time.monotonic() < self._open_until
 
     @property
     def making_way(self) -> bool:
-        """Whether runs that begin only now shall be handed over at their next step, as those that live here."""
+        """Whether runs that start only now shall also be handed over at their next step."""
         return self._making_way and self.closed
 
     async def aclose(self) -> None:
-        """Let what is on its way end."""
+        """Wait for writes in progress."""
         await self._tasks.aclose()
 
     async def claim(self) -> list[ClaimedRun]:
-        """The next suspects, if some may begin here now."""
+        """Claim the next suspects, if any may start here now."""
         now = time.monotonic()
         if self._unproven:
             return []
-        if now < self._look_at:
-            self._look_in(self._look_at - now)
+        if now < self._poll_at:
+            self._poll_in(self._poll_at - now)
             return []
         self._end_period(now)
         if self._closed_until or not self._live or now >= self._open_until:
@@ -95,12 +92,12 @@ class Quarantine:
                     self._open()
             elif self._live and await self._claims.reserve_suspect(CLOSED_SECONDS):
                 self._make_way(now)
-        self._look_at = now + LOOK_SECONDS
+        self._poll_at = now + POLL_SECONDS
         return []
 
     async def _next_group(self) -> list[ClaimedRun]:
-        """Some that are suspects for the first time, or one that was one before, in a process of its own."""
-        room = min(GROUP, self._most - len(self._live))
+        """Claim a group of first-time suspects, or, in an otherwise empty process, one repeated suspect."""
+        room = min(GROUP, self._max_runs - len(self._live))
         if room < 1 or not all(live.claimed.suspect for live in self._live.values()):
             return []
         group = await self._claims.claim_suspects(1, room)
@@ -108,50 +105,50 @@ class Quarantine:
             group = await self._claims.claim_suspects(MAX_ATTEMPTS)
         return group
 
-    def _look_in(self, seconds: float) -> None:
-        """Look again then: what a look now is for has not been seen to."""
-        if not self._looks:
-            self._looks = True
-            asyncio.get_running_loop().call_later(seconds, self._look)
+    def _poll_in(self, seconds: float) -> None:
+        """Schedule the query for suspects that was skipped now."""
+        if not self._poll_scheduled:
+            self._poll_scheduled = True
+            asyncio.get_running_loop().call_later(seconds, self._poll)
 
-    def _look(self) -> None:
-        self._looks = False
+    def _poll(self) -> None:
+        self._poll_scheduled = False
         self._wake()
 
     def launched(self, live: OwnedRun) -> None:
-        """A suspect lives here now: it proves itself by surviving for long enough."""
+        """A suspect was started here: schedule its proof by survival."""
         attempt = live.claimed.attempt
         if attempt < MAX_ATTEMPTS:
             seconds = PROOF_SECONDS * PROOF_FACTOR ** max(0, attempt - 2)
             asyncio.get_running_loop().call_later(seconds, self.settled, live)
 
     def committed(self, live: OwnedRun) -> None:
-        """A suspect has finished a step, so it is none."""
+        """A suspect has committed a step, which proves it."""
         self._tasks.start(self._acquit(live.claimed), name="acquit")
         self.settled(live)
 
     def settled(self, live: OwnedRun) -> None:
-        """A suspect is proven, or has ended: when all are, the next ones may begin."""
+        """A suspect is proven or has ended; once all are, claim the next ones."""
         if self._unproven:
             self._unproven.discard((live.claimed.run_id, live.claimed.epoch))
             if not self._unproven:
-                self._look_at = 0.0
+                self._poll_at = 0.0
                 self._wake()
 
-    def look_again(self) -> None:
-        """A run has ended here, or there are new suspects."""
-        self._look_at = 0.0
+    def poll_now(self) -> None:
+        """Query for suspects at the next claim: a run has ended here, or there are new suspects."""
+        self._poll_at = 0.0
 
     def _begin(self, group: Sequence[ClaimedRun], now: float) -> None:
         for claimed in group:
-            log.info("suspect_goes_on_apart", run_id=str(claimed.run_id), attempt=claimed.attempt, together=len(group))
+            log.info("suspect_resumed_apart", run_id=str(claimed.run_id), attempt=claimed.attempt, together=len(group))
         self._unproven = {(claimed.run_id, claimed.epoch) for claimed in group}
         if not self._closed_until:
             self._close(now)
         self._began = True
 
     def _make_way(self, now: float) -> None:
-        """Take no more runs, and hand over at their next step those that live here."""
+        """Take no more runs, and hand over the live ones at their next step."""
         log.info("making_way_for_suspects", runs=len(self._live), seconds=CLOSED_SECONDS)
         self._close(now)
         self._hand_over(draining=True)
@@ -161,7 +158,9 @@ class Quarantine:
         self._began = False
 
     def _end_period(self, now: float) -> None:
-        """After some time other runs have their turn for at least as long, whether suspects wait or not."""
+        """End the closed period on time: other runs are claimed for at least as long, whether suspects are queued or
+        not.
+        """
         if self._closed_until and now >= self._closed_until:
             if self._began:
                 self._open_seconds = CLOSED_SECONDS
@@ -172,7 +171,7 @@ class Quarantine:
             self._hand_over(draining=False)
 
     def _open(self) -> None:
-        """No suspect waits for this process."""
+        """End the closed period early: no suspect is queued for this process."""
         self._closed_until = 0.0
         self._open_seconds = CLOSED_SECONDS
         self._hand_over(draining=False)

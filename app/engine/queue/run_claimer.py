@@ -1,7 +1,4 @@
-"""Takes up runs that wait: woken when there are some, and looking now and then for those whose owner has died.
-
-How many runs wait for their turn, and for how long the oldest has; which of those under way nobody works on.
-"""
+"""Claim queued runs on notification, and poll for runs of dead owners. Also metrics of the queue."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -21,35 +18,35 @@ from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
 
 REAP_SECONDS = 5.0
-"""How often runs whose lease has ended are looked for, and due runs of which no signal came."""
+"""Interval of looking for expired leases, and for due runs whose signal was lost."""
 
 CLAIM_BACK_OFF = 1.0
-"""The longest pause between two tries to claim while the database is away."""
+"""Maximum backoff between claims while the database is unavailable."""
 
 SWEEP_SECONDS = 30.0
-"""Between two sweeps; each goes on until nothing is due."""
+"""Interval of retention sweeps; each continues until nothing is due."""
 
 KEEP_TEMPORARY_SECONDS = 600.0
-"""How long a stateless run can be joined, and its stream read again, after its end."""
+"""How long a stateless run can be joined, and its stream replayed, after its end."""
 
 AT_ONCE = 32
 """Runs claimed in one statement."""
 
 
 class RunHost(Protocol):
-    """What executes the runs that are claimed."""
+    """Executes the runs that are claimed."""
 
     def launch(self, claimed: ClaimedRun) -> object:
-        """Begin with ``claimed``."""
+        """Start ``claimed``."""
         ...
 
     def room(self) -> int:
-        """How many more runs may begin now."""
+        """Return how many more runs may start now."""
         ...
 
 
 class RunClaimer:
-    """Claims for ``host`` as long as it has room for more runs; suspects first, as ``quarantine`` lets them."""
+    """Claims runs for ``host`` while it has room; suspects first, as ``quarantine`` permits."""
 
     def __init__(
         self,
@@ -66,14 +63,14 @@ class RunClaimer:
         self._signals = signals
         self._quarantine = quarantine
         self._host = host
-        self._tasks = Tasks("pickup")
+        self._tasks = Tasks("claimer")
         self._wake = asyncio.Event()
         self._full = False
         self._closing = False
 
     def start(self) -> None:
-        """Begin to claim."""
-        self._signals.listen(self._hear)
+        """Start claiming."""
+        self._signals.listen(self._on_signal)
         self._wake.set()
         self._tasks.repeat(self._claim, 0, name="claim", essential=True, back_off=CLAIM_BACK_OFF)
         self._tasks.repeat(self._reap, REAP_SECONDS, name="reap", essential=True)
@@ -81,36 +78,36 @@ class RunClaimer:
             self._tasks.repeat(sweep, SWEEP_SECONDS, name=f"sweep-{name}")
 
     async def aclose(self) -> None:
-        """Claim no more; what a claim under way still brings is given back."""
+        """Stop claiming; runs of a claim in progress are released."""
         self._closing = True
         await self._tasks.aclose()
         await self._quarantine.aclose()
 
     def wake(self) -> None:
-        """There may be something to claim."""
+        """Claim now, as there may be due runs."""
         self._wake.set()
 
     def has_room_again(self) -> None:
-        """A run ended: if some wait for want of room, one of them can be taken."""
+        """A run ended: claim, if runs are waiting for room."""
         if self._quarantine.closed:
-            self._quarantine.look_again()
+            self._quarantine.poll_now()
             self._wake.set()
         elif self._full:
             self._wake.set()
 
     def wake_in(self, seconds: float) -> None:
-        """There will be something to claim in ``seconds``."""
+        """Claim in ``seconds``, when there will be a due run."""
         asyncio.get_running_loop().call_later(seconds, self._wake.set)
 
     async def claim_next(self, thread: tuple[UUID, UUID]) -> None:
-        """Take up the next run of a thread whose turn has become free here."""
+        """Claim the next run of a thread that has become free here, or leave it to others if there is no room."""
         if self._host.room() > 0:
             await to_the_end(self._take(self._claims.claim_next(thread)))
         else:
             self._full = True
             self._signals.queue()
 
-    def _hear(self, signal: Signal) -> None:
+    def _on_signal(self, signal: Signal) -> None:
         if signal.queue or signal.is_empty:
             self._wake.set()
 
@@ -124,7 +121,7 @@ class RunClaimer:
             await self._take_others()
             if others_first:
                 await to_the_end(self._take(self._quarantine.claim()))
-        except BaseException:  # what it was woken for is still to be claimed
+        except BaseException:  # the signal that woke it still needs a claim
             self._wake.set()
             raise
 
@@ -137,7 +134,7 @@ class RunClaimer:
         self._full = True
 
     async def _take(self, claiming: Awaitable[list[ClaimedRun]]) -> int:
-        """Launch what ``claiming`` brings, or give it back when the process leaves meanwhile; how many."""
+        """Launch the claimed runs, or release them if the process closes meanwhile; return how many."""
         claims = await claiming
         for claimed in claims:
             await self._begin(claimed)
@@ -145,16 +142,16 @@ class RunClaimer:
 
     async def _begin(self, claimed: ClaimedRun) -> None:
         if self._closing:
-            await self._give_back(claimed)
+            await self._release(claimed)
         else:
             self._host.launch(claimed)
 
-    async def _give_back(self, claimed: ClaimedRun) -> None:
-        """Put a run that did not begin here back in line as it was: it was not at fault, and a suspect stays one."""
+    async def _release(self, claimed: ClaimedRun) -> None:
+        """Requeue a run that did not start here without counting an attempt; a suspect stays one."""
         try:
             await self._claims.hand_over(claimed, Reason.CUT if claimed.crashed_mid_step else Reason.HANDOVER)
         except Unavailable:
-            return  # its lease ends by itself
+            return  # its lease expires
         self._signals.queue()
 
     async def _reap(self) -> None:
@@ -163,21 +160,21 @@ class RunClaimer:
         if released:
             self.wake_in(LEFT_TO_OTHERS)
         if released or ended:
-            self._quarantine.look_again()
+            self._quarantine.poll_now()
             self._wake.set()
             self._signals.queue()
 
 
 EVERY_SECONDS = 5.0
 MAX_COUNTED_RUNS = 10_000
-"""Runs that are looked at: a queue that is longer is told as being so long."""
+"""Runs counted at most: a longer queue is reported as this long."""
 
 _QUEUE = """
 select count(*) as depth, coalesce(extract(epoch from now() - min(available_at)), 0)::float8 as age
 from (select available_at from runs where status = 'pending' and available_at <= now() limit $1) as due
 """
 ORPHANED_SECONDS = 5.0
-"""How long after its end a lease counts as not renewed: others look for such runs more often than that."""
+"""How long a lease must have expired to count as orphaned: longer than the interval at which others recover runs."""
 _UNDER_WAY = """
 select count(*) filter (where lease_until < now() - make_interval(secs => $1)) as orphaned,
   coalesce(extract(epoch from now() - min(started_at)), 0)::float8 as age
@@ -186,23 +183,23 @@ from runs where status = 'running'
 
 
 class QueueMetrics:
-    """Looks at the queue, whose length is the same for every process that asks."""
+    """Gauges of the queue, which is the same for every process."""
 
     def __init__(self, database: Database, meters: Meters) -> None:
         self._database = database
         self._meters = meters
-        self._tasks = Tasks("waiting")
+        self._tasks = Tasks("queue-metrics")
 
     def start(self) -> None:
-        """Begin to look."""
-        self._tasks.repeat(self.refresh, EVERY_SECONDS, name="look")
+        """Start refreshing."""
+        self._tasks.repeat(self.refresh, EVERY_SECONDS, name="refresh")
 
     async def aclose(self) -> None:
-        """Look no more."""
+        """Stop refreshing."""
         await self._tasks.aclose()
 
     async def refresh(self) -> None:
-        """Look once."""
+        """Query the queue once and set the gauges."""
         async with self._database.engine_connection() as connection:
             queue = await connection.fetchrow(_QUEUE, MAX_COUNTED_RUNS)
             under_way = await connection.fetchrow(_UNDER_WAY, ORPHANED_SECONDS)

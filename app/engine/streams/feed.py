@@ -1,8 +1,8 @@
-"""A run's frames in memory: one writer, any number of readers, each a cursor of its own.
+"""In-memory feed of a run's frames: one publisher, any number of subscribers, each with its own cursor.
 
-A frame is ready bytes with the stream mode it belongs to (``""`` for frames that every reader gets). Readers are woken
-once for all that is there and get it as one chunk; a slow reader costs nothing but its place. Frames beyond
-``MAX_BYTES`` are forgotten oldest first: a reader that still wants them is sent to the event log.
+A frame is encoded bytes with the stream mode it belongs to (``""`` for frames that all subscribers get). Subscribers
+are woken once for all new frames and get them as one chunk; a slow one costs only its cursor. Beyond ``MAX_BYTES`` the
+oldest frames are evicted; a subscriber that still needs them resumes from the event log.
 """
 
 import asyncio
@@ -14,27 +14,27 @@ from app.domain.event_id import EventId
 from app.domain.state import Values
 
 MAX_BYTES = 4 * 1024 * 1024
-"""Bytes of frames that a feed keeps for readers that come late or read slowly."""
+"""Bytes of frames that a feed buffers for late or slow subscribers."""
 
 
 CHUNK_BYTES = 256 * 1024
-"""Bytes of frames that a reader is given at once; a frame that has more is given by itself."""
+"""Bytes of frames in one chunk; a larger frame is a chunk by itself."""
 
 
 class Frame(NamedTuple):
-    """Bytes of one server-sent event, and the stream mode it belongs to."""
+    """The bytes of one server-sent event, and the stream mode it belongs to."""
 
     mode: str
     data: bytes
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Size in bytes."""
         return len(self.data)
 
 
 class DeferredFrame:
-    """A frame with ``values`` in it, which ``make`` encodes once a reader wants it: most runs have no such reader."""
+    """A frame with ``values``, encoded by ``make`` when a subscriber first needs it; most runs have none that does."""
 
     __slots__ = ("_data", "_lock", "_make", "mode", "size", "values")
 
@@ -48,13 +48,13 @@ class DeferredFrame:
 
     @property
     def data(self) -> bytes:
-        """Its bytes, encoded the first time."""
+        """The bytes, encoded on first access."""
         if self._make is not None:
             self._encoded(self._make())
         return self._data
 
     async def encode(self) -> None:
-        """Encode it, beside the event loop if it is large; once, however many readers ask."""
+        """Encode a large frame off the event loop; once, however many subscribers ask."""
         if self._make is None or self.size < BULK:
             return
         self._lock = self._lock or asyncio.Lock()
@@ -70,21 +70,21 @@ AnyFrame = Frame | DeferredFrame
 
 
 async def encode_large(frames: Iterable[AnyFrame]) -> None:
-    """Encode those of ``frames`` whose ``data`` would keep the event loop waiting."""
+    """Encode those of ``frames`` that would block the event loop."""
     for frame in frames:
         if isinstance(frame, DeferredFrame):
             await frame.encode()
 
 
 class FeedTruncated(Exception):
-    """The frames after this reader's place are forgotten here: read them from the event log."""
+    """The subscriber fell behind the buffer: resume from the event log."""
 
 
 class Feed:
-    """The frames of one run under one owner, numbered from ``epoch``-1 (epoch 0: nothing is known of an owner yet).
+    """The frames of one run under one owner, numbered from ``epoch``-1 (epoch 0: no owner known yet).
 
-    The event log holds them up to ``in_log``. ``outlet`` is called when there is something new, while a reader in
-    another process wants to know.
+    The event log has the frames up to ``in_log``. ``on_change`` is called when there is something new, while a process
+    with subscribers wants to know.
     """
 
     def __init__(self) -> None:
@@ -92,90 +92,90 @@ class Feed:
         self.closed = False
         self.finished = False
         self.in_log = 0
-        self.outlet: Callable[[], None] | None = None
+        self.on_change: Callable[[], None] | None = None
         self._has_large = False
         self._frames: list[AnyFrame] = []
-        self._forgotten = 0
+        self._evicted = 0
         self._bytes = 0
-        self._readers: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
 
     @property
     def last(self) -> EventId:
         """The id of the newest frame."""
-        return EventId(self.epoch, self._forgotten + len(self._frames))
+        return EventId(self.epoch, self._evicted + len(self._frames))
 
     def open(self, epoch: int, seq: int = 0) -> None:
-        """The run has an owner: its next frame is ``epoch``-(``seq`` + 1); those before are in the event log."""
+        """Set the owner: the next frame is ``epoch``-(``seq`` + 1); earlier ones are in the event log."""
         self.epoch = epoch
-        self.in_log = self._forgotten = seq
+        self.in_log = self._evicted = seq
         self._wake()
 
     def after(self, seq: int) -> tuple[int, list[AnyFrame]]:
-        """The frames after number ``seq`` that are still here, and the number before the first of them."""
-        first = max(seq, self._forgotten)
-        return first, self._frames[first - self._forgotten :]
+        """Return the buffered frames after number ``seq``, and the number before the first of them."""
+        first = max(seq, self._evicted)
+        return first, self._frames[first - self._evicted :]
 
     def push(self, frames: Collection[AnyFrame]) -> None:
-        """Add ``frames`` in order and wake the readers."""
+        """Append ``frames`` and wake the subscribers."""
         self._frames.extend(frames)
         for frame in frames:
             self._bytes += frame.size
             if frame.size >= BULK:
                 self._has_large = True
         if self._bytes > MAX_BYTES:
-            self._forget()
+            self._evict()
         self._wake()
 
     def stored(self, seq: int) -> None:
-        """The event log has the frames up to ``seq`` now, so they may be forgotten here."""
+        """Record that the event log has the frames up to ``seq``, so that they may be evicted."""
         if seq > self.in_log:
             self.in_log = seq
-            if self.outlet is not None:
-                self.outlet()
+            if self.on_change is not None:
+                self.on_change()
 
     def close(self, *, finished: bool) -> None:
-        """No more frames will come from this owner; ``finished`` tells whether the run has ended."""
+        """Close the feed: no more frames from this owner; ``finished``: because the run has ended."""
         self.closed = True
         self.finished = finished
         self._wake()
 
-    def _forget(self) -> None:
+    def _evict(self) -> None:
         drop = 0
-        while self._bytes > MAX_BYTES // 2 and self._forgotten + drop < self.in_log:
+        while self._bytes > MAX_BYTES // 2 and self._evicted + drop < self.in_log:
             self._bytes -= self._frames[drop].size
             drop += 1
         del self._frames[:drop]
-        self._forgotten += drop
+        self._evicted += drop
 
     def _wake(self) -> None:
-        if self.outlet is not None:
-            self.outlet()
-        for reader in self._readers:
-            if not reader.done():
-                reader.set_result(None)
-        self._readers.clear()
+        if self.on_change is not None:
+            self.on_change()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     async def changed(self) -> None:
-        """Wait until frames come or the feed closes."""
-        reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._readers.add(reader)
+        """Wait for new frames or for the feed to close."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
         try:
-            await reader
+            await waiter
         finally:
-            self._readers.discard(reader)
+            self._waiters.discard(waiter)
 
     async def encode_next(self, after: EventId, modes: Collection[str] | None = None) -> None:
-        """Encode the large frames of what ``take`` would give, beside the event loop."""
+        """Encode the large frames that ``take`` would return, off the event loop."""
         if not self._has_large:
             return
-        fresh = self._next(max(self._place(after) - self._forgotten, 0))
+        fresh = self._next(max(self._place(after) - self._evicted, 0))
         await encode_large(frame for frame in fresh if modes is None or frame.mode in modes)
 
     def _place(self, after: EventId) -> int:
         return after.seq if after.epoch == self.epoch else 0
 
     def _next(self, at: int) -> list[AnyFrame]:
-        """The frames from ``at`` on that make one chunk: small ones together, a large one by itself, uncopied."""
+        """Return the frames from index ``at`` that make one chunk: small ones together, a large one alone, uncopied."""
         size = 0
         for end in range(at, len(self._frames)):
             size += self._frames[end].size
@@ -184,15 +184,15 @@ class Feed:
         return self._frames[at:]
 
     def take(self, after: EventId, modes: Collection[str] | None = None) -> tuple[EventId, bytes] | None:
-        """What follows ``after``: (id of the newest frame in it, chunk); None when nothing does.
+        """Return what follows ``after`` as (id of the newest frame in it, chunk); None if there is nothing.
 
-        With ``modes``, only frames of these modes and those for everybody; the chunk may then be empty.
-        Raises ``FeedTruncated`` when frames after ``after`` were forgotten.
+        With ``modes``, only frames of these modes and those for all subscribers; the chunk may then be empty. Raises
+        ``FeedTruncated`` if frames after ``after`` were evicted.
         """
         place = self._place(after)
-        if place < self._forgotten:
+        if place < self._evicted:
             raise FeedTruncated
-        fresh = self._next(place - self._forgotten)
+        fresh = self._next(place - self._evicted)
         if not fresh:
             return None
         if modes is None:

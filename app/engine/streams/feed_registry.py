@@ -1,6 +1,6 @@
-"""The feeds of this process: of the runs that live here, and of runs elsewhere that somebody reads here.
+"""Registry of feeds: of runs that live here, and of runs elsewhere with subscribers here.
 
-Who waits for the next run of a thread in this process: small, for thousands of idle streams may wait so.
+Also the subscribers that wait for a thread's next run; kept small, as thousands of idle streams may wait.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ select w.tenant_id, w.thread_id from unnest($1::uuid[], $2::uuid[], $3::int[]) a
 left join threads t on t.tenant_id = w.tenant_id and t.thread_id = w.thread_id
 where t.thread_id is null or t.runs >= w.ordinal
 """
-"""Threads that have the run that is waited for, or are gone."""
+"""Threads that have the awaited run, or were deleted."""
 
 
 class ThreadWaiter:
-    """Waits for run number ``ordinal`` of a thread, a block long: its future is done when there is news of it."""
+    """Context manager that waits for run number ``ordinal`` of a thread, with a future resolved on news of it."""
 
     __slots__ = ("_watches", "news", "ordinal", "thread")
 
@@ -50,7 +50,7 @@ class ThreadWaiter:
 
 
 class ThreadWaiters:
-    """All of them."""
+    """Registry of subscribers that wait for a thread's next run."""
 
     def __init__(self) -> None:
         self._of: dict[ThreadKey, set[ThreadWaiter]] = {}
@@ -59,15 +59,15 @@ class ThreadWaiters:
         return thread in self._of
 
     def threads(self) -> list[ThreadKey]:
-        """The threads that somebody waits for."""
+        """Return the threads that have waiters."""
         return list(self._of)
 
     def add(self, watch: ThreadWaiter) -> None:
-        """``watch`` begins."""
+        """Register ``watch``."""
         self._of.setdefault(watch.thread, set()).add(watch)
 
     def discard(self, watch: ThreadWaiter) -> None:
-        """``watch`` is over."""
+        """Unregister ``watch``."""
         watches = self._of.get(watch.thread)
         if watches is not None:
             watches.discard(watch)
@@ -75,35 +75,35 @@ class ThreadWaiters:
                 del self._of[watch.thread]
 
     def wake(self, threads: Iterable[ThreadKey]) -> None:
-        """There is news of ``threads``."""
+        """Wake the waiters of ``threads``."""
         for thread in threads:
             for watch in self._of.get(thread, ()):
                 if not watch.news.done():
                     watch.news.set_result(None)
 
     async def refresh(self, connection: asyncpg.Connection) -> None:
-        """Wake those whose news came by no signal: one statement, however many wait."""
+        """Wake waiters whose signal was lost, with one statement for all."""
         waited = [(*thread, min(watch.ordinal for watch in watches)) for thread, watches in self._of.items()]
         if waited:
             rows = await connection.fetch(MISSED, *map(list, zip(*waited, strict=True)))
             self.wake((row["tenant_id"], row["thread_id"]) for row in rows)
 
 
-LOOK_SECONDS = 1.0
-"""How often runs elsewhere that are read here are looked up, all in one statement: their owner may have died, and
-frames or the signal of an end may have been lost."""
+POLL_SECONDS = 1.0
+"""Interval at which runs elsewhere with subscribers here are polled, all in one statement: their owner may have died,
+and frames or the signal of an end may have been lost."""
 
 MISSED_SECONDS = 3.0
-"""How often threads that are followed here are looked up: a signal of their next run may have been lost."""
+"""Interval at which awaited threads are polled, as a signal of their next run may have been lost."""
 
 IDLE_SECONDS = 30.0
-"""How long the look-up sleeps while no run elsewhere is read here."""
+"""Interval of polling while no run elsewhere has a subscriber here."""
 
 ANSWER_SECONDS = 5.0
-"""How long one look-up may take: a connection that is dead without knowing it is given up then."""
+"""Timeout of one poll, after which its connection is taken for dead."""
 
 RETRY_SECONDS = 0.5
-"""The shortest time between two requests to an owner to send again what the event log does not hold."""
+"""Minimum interval of requests to an owner to resend frames that the event log does not hold."""
 
 STATES = """
 select r.run_id, r.status, r.epoch, l.epoch as log_epoch, l.seq as log_seq
@@ -118,7 +118,7 @@ where r.run_id = any($1)
 
 
 class TrackedRun:
-    """A run that somebody reads here, or that lives here."""
+    """A run that lives here or has subscribers here."""
 
     def __init__(self, tenant_id: UUID, run_id: UUID) -> None:
         self.tenant_id = tenant_id
@@ -127,7 +127,7 @@ class TrackedRun:
         self.local = False
         self.wanted = False
         self.logged = START
-        """The newest row of the event log that readers here are known to have read or been sent."""
+        """The newest row of the event log that subscribers here are known to have received or read."""
         self._awaited = START
         self._unanswered = 0
         self._asked_at = 0.0
@@ -145,13 +145,15 @@ class TrackedRun:
         return self.local and self._feed is not feed and self._feed.epoch > feed.epoch
 
     def renew(self) -> Feed:
-        """Give up what the feed holds: its readers go on from the event log."""
+        """Close the feed and return a new one; its subscribers resume from the event log."""
         if self._feed.epoch:
             self._feed.close(finished=False)
         return self.feed
 
     def is_behind(self, newest: EventId) -> bool:
-        """Whether the frames of ``newest``, a row of the event log, have not come since the look before this one."""
+        """Whether frames up to ``newest``, a row of the event log, were still missing one poll after they were
+        logged.
+        """
         if newest <= self.logged:
             return False
         if self.feed.epoch == newest.epoch and self.feed.in_log >= newest.seq:
@@ -163,12 +165,12 @@ class TrackedRun:
         return False
 
     def is_unanswered(self) -> bool:
-        """Whether its owner, asked at the look before, has sent nothing; called once a look."""
+        """Whether its owner, asked at the previous poll, has sent nothing. Call once per poll."""
         self._unanswered = 0 if self.feed.epoch else self._unanswered + 1
         return self._unanswered > 1
 
     def may_ask(self) -> bool:
-        """Whether its owner may be asked to send again; True not too often."""
+        """Whether its owner may be asked to resend now; limits the rate."""
         now = time.monotonic()
         if now - self._asked_at < RETRY_SECONDS:
             return False
@@ -177,7 +179,7 @@ class TrackedRun:
 
 
 class FeedSubscription:
-    """One reader of a run, a block long: open streams hold one each, so it is small."""
+    """Context manager of one subscriber of a run; small, as each open stream holds one."""
 
     __slots__ = ("_feeds", "_followed")
 
@@ -195,7 +197,7 @@ class FeedSubscription:
 
 
 class FeedRegistry:
-    """Implements ``app.engine.streams.frame_transport.RemoteReaders``."""
+    """The feeds of one process. Implements ``app.engine.streams.frame_transport.RemoteReaders``."""
 
     def __init__(self, database: Database, signals: Signals, carrier: FrameTransport) -> None:
         self._database = database
@@ -210,19 +212,19 @@ class FeedRegistry:
         self._closing = False
 
     def start(self) -> None:
-        """Begin to follow runs elsewhere."""
-        self._signals.listen(self._hear)
+        """Start following runs elsewhere."""
+        self._signals.listen(self._on_signal)
         self._carrier.start(self)
-        self._tasks.repeat(self._look, 0, name="look", essential=True, back_off=LOOK_SECONDS)
-        self._tasks.repeat(self.look_for_missed, MISSED_SECONDS, name="missed", essential=True)
+        self._tasks.repeat(self._poll, 0, name="poll", essential=True, back_off=POLL_SECONDS)
+        self._tasks.repeat(self.poll_threads, MISSED_SECONDS, name="missed", essential=True)
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop following."""
         await self._tasks.aclose()
         await self._carrier.aclose()
 
     def drain(self) -> None:
-        """End what is read of runs elsewhere: the readers come back to another process."""
+        """Close the feeds of runs elsewhere, so that subscribers reconnect to another process."""
         self._closing = True
         for followed in self._followed.values():
             if not followed.local:
@@ -230,7 +232,7 @@ class FeedRegistry:
         self._watches.wake(self._watches.threads())
 
     def open(self, tenant_id: UUID, run_id: UUID, thread_id: UUID, epoch: int) -> Feed:
-        """The feed of a run that is taken up here."""
+        """Return the feed of a run that starts here."""
         followed = self._followed.setdefault(run_id, TrackedRun(tenant_id, run_id))
         self._unwant(followed)
         followed.local = True
@@ -240,7 +242,7 @@ class FeedRegistry:
         return feed
 
     def settle(self, run_id: UUID, feed: Feed, *, finished: bool) -> None:
-        """The run lives here no more; ``finished``: because it has ended."""
+        """Close the feed of a run that no longer lives here; ``finished``: because it has ended."""
         feed.close(finished=finished)
         followed = self._followed.get(run_id)
         if followed is not None and not followed.owns_another(feed):
@@ -249,18 +251,18 @@ class FeedRegistry:
                 del self._followed[run_id]
 
     def follow(self, tenant_id: UUID, run_id: UUID) -> "FeedSubscription":
-        """The run ``run_id`` for a reader, within a ``with`` block."""
+        """Subscribe to the run ``run_id`` within a ``with`` block."""
         return FeedSubscription(self, self._followed.setdefault(run_id, TrackedRun(tenant_id, run_id)))
 
     def left(self, followed: TrackedRun) -> None:
-        """A reader of ``followed`` has gone."""
+        """Remove ``followed`` if its last subscriber has left."""
         if not followed.readers and not followed.local:
             self._unwant(followed)
             if self._followed.get(followed.run_id) is followed:
                 del self._followed[followed.run_id]
 
     async def changed(self, followed: TrackedRun, feed: Feed) -> None:
-        """Wait for news of a run that may live in any process: an owner, frames, an end. ``feed`` is still open."""
+        """Wait for news of a run in any process: an owner, frames, an end. ``feed`` is still open."""
         if not followed.local:
             if self._closing:
                 feed.close(finished=False)
@@ -269,7 +271,7 @@ class FeedRegistry:
         await feed.changed()
 
     def _want(self, followed: TrackedRun) -> None:
-        """Ask for frames of a run elsewhere, and look it up from now on."""
+        """Request the frames of a run elsewhere, and poll it from now on."""
         if not followed.wanted:
             followed.wanted = True
             self._carrier.want(followed.run_id)
@@ -277,7 +279,7 @@ class FeedRegistry:
             self._wake.set()
 
     def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
-        """As ``RemoteReaders.places``."""
+        """Return the positions of subscribers here of ``run_ids``."""
         found = []
         for run_id in run_ids:
             followed = self._followed.get(run_id)
@@ -287,7 +289,7 @@ class FeedRegistry:
         return found
 
     def receive(self, chunk: FrameBatch) -> None:
-        """As ``RemoteReaders.receive``."""
+        """Add a batch of frames to its feed, or request what is missing before it."""
         followed = self._followed.get(chunk.run_id)
         if followed is None or followed.local or followed.tenant_id != chunk.tenant_id:
             return
@@ -297,7 +299,7 @@ class FeedRegistry:
         if chunk.epoch > feed.epoch > 0:
             feed = followed.renew()
         if not feed.epoch or chunk.seq > feed.last.seq + 1:
-            if chunk.seq - 1 > chunk.in_log:  # what comes before it is lost, and not in the log yet
+            if chunk.seq - 1 > chunk.in_log:  # frames before it are lost, and not in the log yet
                 if followed.may_ask():
                     self._signals.notify("again", [chunk.run_id])
                 return
@@ -309,24 +311,26 @@ class FeedRegistry:
             feed.close(finished=chunk.finished)
 
     def missed(self) -> None:
-        """As ``RemoteReaders.missed``."""
+        """Poll now, as frames may have been lost."""
         self._wake.set()
 
     def watching(self, thread: ThreadKey, ordinal: int) -> ThreadWaiter:
-        """A block with a future that is done when run number ``ordinal`` of ``thread`` is taken up, in any process."""
+        """Return a context manager whose future is resolved when run ``ordinal`` of ``thread`` starts in any
+        process.
+        """
         if thread not in self._watches:
             self._signals.notify("follow", [thread[1]])
             self._wake.set()
         return ThreadWaiter(self._watches, thread, ordinal)
 
-    async def look_for_missed(self) -> None:
-        """Wake those who follow a thread whose next run is there without a signal."""
+    async def poll_threads(self) -> None:
+        """Wake waiters of threads whose next run exists, in case its signal was lost."""
         if self._watches.threads():
             async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
                 await self._watches.refresh(connection)
 
     def notify(self, tenant_id: UUID, thread_id: UUID) -> None:
-        """A run of the thread was taken up, or the thread is gone: tell those who follow it, in any process."""
+        """Notify waiters of the thread, in all processes, that a run started on it or that it was deleted."""
         self._watches.wake([(tenant_id, thread_id)])
         if self._threads_elsewhere.get(thread_id, 0.0) > time.monotonic():
             self._signals.notify("news", [thread_id])
@@ -336,7 +340,7 @@ class FeedRegistry:
             followed.wanted = False
             self._carrier.unwant(followed.run_id)
 
-    def _hear(self, signal: Signal) -> None:
+    def _on_signal(self, signal: Signal) -> None:
         if signal.follow:
             now = time.monotonic()
             self._threads_elsewhere = {one: until for one, until in self._threads_elsewhere.items() if until > now}
@@ -346,11 +350,11 @@ class FeedRegistry:
         if signal.is_empty:
             self._wake.set()
 
-    async def _look(self) -> None:
-        """Look up the runs elsewhere that are read here, and ask for their frames again in time."""
+    async def _poll(self) -> None:
+        """Poll the runs elsewhere that have subscribers here, and renew the requests for their frames."""
         idle = not self._watches.threads() and not any(followed.wanted for followed in self._followed.values())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS if idle else LOOK_SECONDS):
+            async with asyncio.timeout(IDLE_SECONDS if idle else POLL_SECONDS):
                 await self._wake.wait()
         self._wake.clear()
         now = time.monotonic()
@@ -363,7 +367,7 @@ class FeedRegistry:
             await self._compare(wanted, ask=again)
 
     async def _compare(self, wanted: list[TrackedRun], *, ask: bool) -> None:
-        """Compare what readers have been sent of runs elsewhere with what the database says of them."""
+        """Compare what subscribers of runs elsewhere were sent with the database."""
         run_ids = [followed.run_id for followed in wanted]
         async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
             rows = await connection.fetch(STATES, run_ids)
@@ -372,15 +376,15 @@ class FeedRegistry:
         for followed in wanted:
             row, feed = states.get(followed.run_id), followed.feed
             if followed.local:
-                continue  # it was taken up here meanwhile
+                continue  # started here in the meantime
             if row is None or row["status"] not in {RunStatus.PENDING, RunStatus.RUNNING}:
-                feed.close(finished=False)  # its readers find the end in the database
+                feed.close(finished=False)  # subscribers find the end in the database
                 continue
             newest = START if row["log_epoch"] is None else EventId(row["log_epoch"], row["log_seq"])
             running = row["status"] == RunStatus.RUNNING
             behind = followed.is_behind(newest)
             if behind or (feed.epoch and (row["epoch"] > feed.epoch or not running)):
-                feed.close(finished=False)  # they read the log
+                feed.close(finished=False)  # subscribers resume from the log
             if running and (ask or not feed.epoch):
                 watch.append(followed.run_id)
             if (followed.is_unanswered() or behind) and running and followed.may_ask():

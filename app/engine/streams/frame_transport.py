@@ -1,8 +1,8 @@
-"""Frames of live runs from the process that runs them to processes that have readers for them.
+"""Transport of live frames from the process that runs a run to processes with subscribers.
 
-A run's frames leave its owner only while somebody elsewhere asks for them (``watch`` signals, repeated while they do).
-The first time, everything goes out that the event log does not hold yet, from then on what comes, in chunks that gather
-while the one before is on its way. Chunks may be lost: a reader that finds a gap reads the event log and asks again.
+Frames leave their owner only while another process requests them (``watch`` signals, repeated periodically). The first
+batch has everything that the event log does not hold yet; later ones have what accumulated while the last one was sent.
+Batches may be lost: a subscriber that finds a gap reads the event log and requests a resend.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ from app.base.tasks import Tasks, wait_for
 from app.engine.streams.feed import Feed, Frame, encode_large
 
 ASKED_SECONDS = 15.0
-"""How long frames go out after they were asked for the last time."""
+"""How long frames are sent after the last request for them."""
 
 PUBLISH_SECONDS = 5.0
-"""How long it may take to bring chunks on their way, before they are sent again."""
+"""Timeout of publishing batches, after which they are sent again."""
 
 PAUSE_SECONDS = 0.5
-"""Before they are."""
+"""Maximum backoff before that."""
 
 IDLE_SECONDS = 30.0
-"""How long the outlet sleeps while there is nothing to send."""
+"""How long the publisher sleeps if nothing wakes it."""
 
 
 class FrameBatch(msgspec.Struct, frozen=True, array_like=True):
-    """Frames of one run that follow each other, ``seq`` the number of the first.
+    """Consecutive frames of one run; ``seq`` is the number of the first.
 
-    The event log has those up to ``in_log``. ``closed``: no more will come from this owner; ``finished``: because the
-    run has ended.
+    The event log has frames up to ``in_log``. ``closed``: no more will follow from this owner; ``finished``: because
+    the run has ended.
     """
 
     tenant_id: UUID
@@ -49,12 +49,12 @@ class FrameBatch(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def last(self) -> int:
-        """The number of the last frame (of the first, when there is none)."""
+        """Number of the last frame, or of the first if the batch is empty."""
         return self.seq + max(len(self.frames) - 1, 0)
 
 
 class FramePosition(NamedTuple):
-    """The frame that a reader of a run wants next."""
+    """The frame that a subscriber of a run needs next."""
 
     tenant_id: UUID
     run_id: UUID
@@ -63,74 +63,74 @@ class FramePosition(NamedTuple):
 
 
 class RemoteReaders(Protocol):
-    """Those in this process who read runs of others."""
+    """Subscribers in this process of runs in other processes."""
 
     def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
-        """Where the readers of those of ``run_ids`` are that somebody reads here."""
+        """Return the positions of subscribers here of ``run_ids``."""
         ...
 
     def receive(self, chunk: FrameBatch) -> None:
-        """Frames have come."""
+        """Add received frames."""
         ...
 
     def missed(self) -> None:
-        """Frames may have been lost: compare with the event log."""
+        """Compare with the event log, as frames may have been lost."""
         ...
 
 
 class FrameTransport(Protocol):
-    """Takes chunks to other processes and brings theirs."""
+    """Sends frame batches to other processes and receives theirs."""
 
     def start(self, readers: RemoteReaders) -> None:
-        """Begin to bring what ``readers`` want."""
+        """Start receiving the frames that ``readers`` want."""
         ...
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop receiving."""
         ...
 
     def want(self, run_id: UUID) -> None:
-        """Somebody reads ``run_id`` here."""
+        """Subscribe to ``run_id``'s frames."""
         ...
 
     def unwant(self, run_id: UUID) -> None:
-        """Nobody does any more."""
+        """Unsubscribe from ``run_id``'s frames."""
         ...
 
     async def publish(self, chunks: Sequence[FrameBatch]) -> None:
-        """Bring ``chunks`` on their way. Raises ``Unavailable`` when that fails."""
+        """Publish ``chunks``. Raises ``Unavailable``."""
         ...
 
 
 class FramePublisher:
-    """What of this process's feeds goes to others."""
+    """Publishes frames of this process's feeds to other processes."""
 
     def __init__(self, carrier: FrameTransport) -> None:
         self._carrier = carrier
-        self._tasks = Tasks("outlet")
+        self._tasks = Tasks("frame-publisher")
         self._open: dict[UUID, PublishedFeed] = {}
         self._wake = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start publishing."""
         self._tasks.repeat(self._send, 0, name="send", essential=True, back_off=PAUSE_SECONDS)
 
     async def aclose(self) -> None:
-        """Send what waits and stop."""
+        """Publish what is pending, for up to a second, and stop."""
         await self._tasks.aclose()
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(1):
                 await self._flush()
 
     def ask(self, tenant_id: UUID, run_id: UUID, feed: Feed, *, again: bool = False) -> None:
-        """Record that another process reads ``feed``, the one of the live run ``run_id``.
+        """Publish ``feed``, that of the live run ``run_id``, for a while, as another process has subscribers.
 
-        ``again``: frames were lost on the way, so send those that the event log does not hold once more.
+        ``again``: frames were lost, so resend those that the event log does not hold.
         """
         watched = self._open.get(run_id)
         if watched is None or watched.feed is not feed:
             watched = self._open[run_id] = PublishedFeed(tenant_id, run_id, feed)
-            feed.outlet = self._wake.set
+            feed.on_change = self._wake.set
             self._wake.set()
         elif again:
             watched.rewind()
@@ -143,7 +143,7 @@ class FramePublisher:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._flush()
-        except BaseException:  # the next try sends them
+        except BaseException:  # send them again
             for watched in self._open.values():
                 watched.rewind()
             self._wake.set()
@@ -154,7 +154,7 @@ class FramePublisher:
         chunks = []
         for watched in list(self._open.values()):
             if watched.until < now or watched.feed.closed:
-                watched.feed.outlet = None
+                watched.feed.on_change = None
                 del self._open[watched.run_id]
             chunk = await watched.next()
             if chunk is not None:
@@ -164,7 +164,7 @@ class FramePublisher:
 
 
 class PublishedFeed:
-    """A feed of which frames go to other processes, and how far they have gone."""
+    """A feed published to other processes, and how far."""
 
     def __init__(self, tenant_id: UUID, run_id: UUID, feed: Feed) -> None:
         self.run_id = run_id
@@ -174,12 +174,14 @@ class PublishedFeed:
         self.rewind()
 
     def rewind(self) -> None:
-        """Send everything once more that the event log does not hold."""
+        """Start over with the frames that the event log does not hold."""
         self._sent = self._known = self.feed.in_log
         self._first = True
 
     async def next(self) -> FrameBatch | None:
-        """What has not gone out yet: frames, or that the event log holds more of them."""
+        """Return the next batch: new frames, or news that the event log holds more of them; None if there is
+        neither.
+        """
         feed = self.feed
         first, frames = feed.after(self._sent)
         if not (frames or self._first or feed.closed or feed.in_log > self._known):

@@ -1,7 +1,7 @@
-"""Events → frames: the bytes that a run's events become on a stream, per stream mode.
+"""Render a run's events as frames, the bytes of server-sent events, per stream mode.
 
-The same for a live run and for a replay from the event log: numbering is by frame, so a run's modes, fixed when it is
-created, decide its ids. Framing: https://html.spec.whatwg.org/multipage/server-sent-events.html
+Identical for live runs and replays from the event log: frames are numbered, so the modes of a run, fixed when it is
+created, determine its ids. Framing: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import functools
@@ -28,11 +28,11 @@ from app.engine.streams.modes.trace_events import TracesView
 from app.engine.streams.modes.view import StreamView, ViewFrame, encode
 
 MODES = ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events")
-"""The stream modes a run can be created with."""
+"""Stream modes with which a run can be created."""
 
 
 class FrameRenderer:
-    """Renders the events of one run under one owner; ``seq`` is the number of the last frame made."""
+    """Renders the events of one run under one owner; ``seq`` is the number of the last frame."""
 
     def __init__(self, modes: Sequence[str], epoch: int, seq: int = 0) -> None:
         self._values = "values" in modes
@@ -50,11 +50,11 @@ class FrameRenderer:
 
     @property
     def shows_updates(self) -> bool:
-        """Whether any frame shows what a step changed."""
+        """Whether any frame shows the updates of steps."""
         return self._updates or bool(self._views)
 
     def wants(self, event: Event) -> bool:
-        """Whether ``event`` makes a frame in the run's modes; others need not be kept."""
+        """Whether ``event`` makes a frame in the run's modes; others need not be stored."""
         match event:
             case MessageDelta() | MessageAdded():
                 wanted = self._messages
@@ -69,17 +69,17 @@ class FrameRenderer:
         return wanted or any(view.wants(event) for view in self._views)
 
     def needs_values(self, event: Event) -> bool:
-        """Whether rendering ``event`` takes the thread's values at its checkpoint."""
+        """Whether rendering ``event`` needs the thread's values at its checkpoint."""
         if self._values and isinstance(event, InputApplied | StepCommitted | Interrupted):
             return True
         return any(view.needs_values(event) for view in self._views)
 
     def render(self, event: Event, values: Values = NO_VALUES) -> list[AnyFrame]:
-        """The frames of ``event``; ``values`` are the thread's at its checkpoint, encoded when a reader wants them."""
+        """Return the frames of ``event``; ``values`` are the thread's at its checkpoint, encoded on demand."""
         if not self._views:
             return self._plain(event, values)
         seen = [piece for view in self._views for piece in view.render(event, values)]
-        if isinstance(event, Failed | Ended):  # the last word stays the last
+        if isinstance(event, Failed | Ended):  # the final event stays last
             return [*map(self._piece, seen), *self._plain(event, values)]
         return [*self._plain(event, values), *map(self._piece, seen)]
 
@@ -176,12 +176,12 @@ def _views(modes: Sequence[str]) -> list[StreamView]:
 
 
 def with_last_member(pieces: list[bytes], name: str, member: bytes) -> list[bytes]:
-    """The pieces of a JSON object with one more member, whose value is the JSON ``member``."""
-    comma = b"" if len(pieces) == 2 else b","  # the brackets alone
+    """Return the chunks of a JSON object with one more member, whose value is the JSON ``member``."""
+    comma = b"" if len(pieces) == 2 else b","  # only the brackets
     return [*pieces[:-1], comma + encode(name) + b":" + member + b"}"]
 
 
 def with_member(values: bytes, name: str, member: bytes) -> bytes:
-    """The JSON object ``values`` with one more member, whose value is the JSON ``member``."""
+    """Return the JSON object ``values`` with one more member, whose value is the JSON ``member``."""
     comma = b"" if values == b"{}" else b","
     return values[:-1] + comma + encode(name) + b":" + member + b"}"

@@ -1,4 +1,4 @@
-"""Chunks of frames by way of a table: written down by the owner, announced by a signal, read by who wants them."""
+"""Frame transport through a PostgreSQL table: inserted by the owner, announced by a signal, read by subscribers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -47,23 +47,23 @@ class PostgresFrameTransport:
         self._tasks = Tasks("postgres_relay")
 
     def start(self, readers: RemoteReaders) -> None:
-        """Begin to read what is announced and wanted."""
+        """Start reading announced frames that ``readers`` want."""
         self._readers = readers
-        self._signals.listen(self._hear)
+        self._signals.listen(self._on_signal)
         self._tasks.repeat(self._fetch, 0, name="fetch", essential=True, back_off=PAUSE_SECONDS)
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop reading."""
         await self._tasks.aclose()
 
     def want(self, run_id: UUID) -> None:
-        """Nothing to do: everybody hears all announcements."""
+        """Do nothing: announcements reach every process."""
 
     def unwant(self, run_id: UUID) -> None:
-        """The same."""
+        """Do nothing, as ``want``."""
 
     async def publish(self, chunks: Sequence[FrameBatch]) -> None:
-        """Write down and announce. Raises ``Unavailable``."""
+        """Insert and announce ``chunks``. Raises ``Unavailable``."""
         columns = zip(
             *((c.tenant_id, c.run_id, c.epoch, c.seq, c.last, _pack(c)) for c in chunks),
             strict=True,
@@ -72,7 +72,7 @@ class PostgresFrameTransport:
             await connection.execute(PUBLISH, *map(list, columns))
         self._signals.notify("frames", [chunk.run_id for chunk in chunks])
 
-    def _hear(self, signal: Signal) -> None:
+    def _on_signal(self, signal: Signal) -> None:
         if signal.frames:
             self._announced.update(signal.frames)
             self._wake.set()
@@ -89,7 +89,7 @@ class PostgresFrameTransport:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS), self._database.engine_connection() as connection:
                 rows = await connection.fetch(FETCH, *map(list, zip(*places, strict=True)))
-        except BaseException:  # the next try fetches them
+        except BaseException:  # fetch them again
             self._announced |= announced
             self._wake.set()
             raise

@@ -1,7 +1,7 @@
-"""Chunks of frames by way of Redis, where there is one: half a millisecond to a reader instead of two.
+"""Frame transport over Redis pub/sub: half a millisecond to a subscriber instead of two.
 
-Redis may be slow, flushed or gone at any moment: what it does not bring to somebody goes by way of PostgreSQL at once,
-and what it loses is found missing by its reader, who reads the event log. Nothing is kept in it.
+Redis may be slow, flushed or down at any time: batches without a Redis subscriber go through PostgreSQL at once, and
+subscribers detect lost batches and read the event log. Nothing is stored in Redis.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from app.infra.secrets.secret import Secret
 log = structlog.get_logger(__name__)
 
 REST_SECONDS = 1.0
-"""How long Redis is left alone after it has failed."""
+"""How long Redis is avoided after a failure."""
 
 BEAT_SECONDS = 2.0
-"""Between two messages of a process to itself, by which it knows that its subscriptions work."""
+"""Interval of a process's messages to itself, which prove that its subscriptions work."""
 
 UNRESPONSIVE_SECONDS = 5.0
-"""After so long without any message the connection is given up for a new one."""
+"""Seconds without any message after which the connection is replaced."""
 
 _PREFIX = b"agent-service:frames:"
 _pack = msgspec.msgpack.Encoder().encode
@@ -43,7 +43,7 @@ def _channel(run_id: UUID) -> bytes:
 
 
 class RedisFrameTransport:
-    """Implements ``app.engine.streams.frame_transport.FrameTransport``; ``otherwise`` takes what Redis does not."""
+    """Implements ``app.engine.streams.frame_transport.FrameTransport``; ``otherwise`` sends what Redis cannot."""
 
     def __init__(self, url: Secret | Urls, otherwise: FrameTransport) -> None:
         self._address = RedisAddress(url)
@@ -56,33 +56,33 @@ class RedisFrameTransport:
         self._tasks = Tasks("redis_relay")
         self.trouble = ""
         self.memory: tuple[int, int] = (0, 0)
-        """Bytes that it used when last asked, and those it may use; 0: nobody knows, or no limit."""
+        """Bytes used at the last probe, and the configured maximum; 0: unknown or unlimited."""
 
     def start(self, readers: RemoteReaders) -> None:
-        """Begin to listen for what is wanted."""
+        """Start receiving the frames that ``readers`` want."""
         self._readers = readers
         self._otherwise.start(readers)
         self._tasks.repeat(self._connected, REST_SECONDS, name="listen")
         self._tasks.repeat(self._follow, LOOK_SECONDS, name="follow")
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop and close the connections."""
         await self._tasks.aclose()
         await self._otherwise.aclose()
         await _close(self._redis, self._listener)
 
     def want(self, run_id: UUID) -> None:
-        """Subscribe to its frames."""
+        """Subscribe to ``run_id``'s frames."""
         self._wanted.add(run_id)
         self._changed.set()
 
     def unwant(self, run_id: UUID) -> None:
-        """Subscribe no longer."""
+        """Unsubscribe from ``run_id``'s frames."""
         self._wanted.discard(run_id)
         self._changed.set()
 
     async def publish(self, chunks: Sequence[FrameBatch]) -> None:
-        """Send to those who listen; what nobody heard goes the other way. Raises ``Unavailable``."""
+        """Publish over Redis; batches without subscribers go through PostgreSQL. Raises ``Unavailable``."""
         left: Sequence[FrameBatch] = chunks
         if time.monotonic() >= self._resting_until:
             try:
@@ -97,7 +97,7 @@ class RedisFrameTransport:
             await self._otherwise.publish(left)
 
     async def probe(self) -> None:
-        """Ask whether it is there, and how full it is."""
+        """Check whether Redis responds, and how much memory it uses."""
         try:
             async with asyncio.timeout(SECONDS):
                 await self._redis.ping()
@@ -110,7 +110,7 @@ class RedisFrameTransport:
             self.trouble = ""
 
     async def _measure(self) -> None:
-        with contextlib.suppress(ResponseError):  # a Redis that lets nobody ask
+        with contextlib.suppress(ResponseError):  # INFO may be forbidden
             memory_info = await self._redis.info("memory")
             self.memory = int(memory_info.get("used_memory", 0)), int(memory_info.get("maxmemory", 0))
 
@@ -125,7 +125,7 @@ class RedisFrameTransport:
         self._listener = opened(self._address.now, socket_timeout=None, health_check_interval=5)
 
     async def _follow(self) -> None:
-        """Go on at another address once Redis answers there. What is not heard meanwhile is read from the log."""
+        """Reconnect if the address has changed and Redis responds there. Lost batches are read from the event log."""
         if await self._address.moved():
             before = self._redis, self._listener
             self._open()
@@ -135,7 +135,7 @@ class RedisFrameTransport:
         try:
             async with self._listener.pubsub() as pubsub:
                 async with asyncio.timeout(UNRESPONSIVE_SECONDS):
-                    await pubsub.subscribe(self._own)  # there must always be one
+                    await pubsub.subscribe(self._own)  # at least one channel is required
                 await together(self._listen(pubsub), self._subscribe(pubsub), self._beat())
         except* FAILURES as failed:
             self._rest(failed.exceptions[0])
@@ -151,11 +151,11 @@ class RedisFrameTransport:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            with contextlib.suppress(*FAILURES):  # without it the listener gives up
+            with contextlib.suppress(*FAILURES):  # the listener times out without it
                 await self._redis.publish(self._own, b"")
 
     async def _subscribe(self, pubsub: PubSub) -> None:
-        """Keep the subscriptions as they are wanted."""
+        """Keep the subscriptions in line with what is wanted."""
         has: set[UUID] = set()
         while True:
             wanted = set(self._wanted)
@@ -164,7 +164,7 @@ class RedisFrameTransport:
             if old := has - wanted:
                 await pubsub.unsubscribe(*map(_channel, old))
             if not has:
-                self._readers.missed()  # before this connection
+                self._readers.missed()  # frames may have been lost before this connection
             has = wanted
             await self._changed.wait()
             self._changed.clear()

@@ -1,10 +1,9 @@
-"""How many bytes of large pieces of streams are in memory for readers at once: of one key, and in one process.
+"""Backpressure: bound the bytes buffered for slow stream subscribers, per key and per process.
 
-A reader that stops reading keeps what it is about to be sent. A piece whose state is read from the database for one
-reader alone is therefore made only once there is room for it, and few are made at the same time; a reader that does not
-take its piece is given up after seconds (``app.infra.http.open_streams``), and the next one has its turn. How large a
-piece is shows when its state is read: a small one never waits for room, a large one is dropped and read again in its
-turn.
+A client that stops reading keeps the chunk it is about to be sent in memory. A large chunk, whose state is read from
+the database for one client, is therefore made only once there is room for it, and few are made at once; a client that
+does not read is disconnected after seconds (``app.infra.http.open_streams``), which frees its room. The size is known
+once the state is read: a small chunk never waits, a large one is dropped and read again when it is admitted.
 """
 
 import asyncio
@@ -15,24 +14,24 @@ from typing import NamedTuple, Self
 
 MAX_BYTES = 96 * 1024 * 1024
 MAX_BYTES_EACH = 32 * 1024 * 1024
-"""Bytes from which on no further piece is made: in the process, and for one holder (a key)."""
+"""Bytes at which no further chunk is made: in the process, and for one holder (a key)."""
 
 MAX_LOADS = 4
-"""Pieces that are made at the same time, whatever their size; a state takes several times its JSON while it is read."""
+"""Chunks made at the same time, whatever their size; a state takes several times its JSON while it is read."""
 
 SMALL = 64 * 1024
-"""A piece below this is not counted: it fits into the buffers of a connection."""
+"""Chunks below this are not counted, as they fit into socket buffers."""
 
 
 class Result(NamedTuple):
-    """What ``wait`` and ``join`` answer: JSON in pieces. Call ``release`` once they are sent, or nobody reads them."""
+    """Response of ``wait`` and ``join``: JSON in chunks. Call ``release`` once they are sent or dropped."""
 
     pieces: Sequence[bytes]
     release: Callable[[], None] = lambda: None
 
 
 class SendBudget:
-    """The large pieces of this process. ``bytes`` are in memory now, ``peak`` were at most."""
+    """Semaphore over the large chunks of this process. ``bytes``: in memory now; ``peak``: the maximum so far."""
 
     def __init__(
         self, *, max_bytes: int = MAX_BYTES, max_bytes_each: int = MAX_BYTES_EACH, max_loads: int = MAX_LOADS
@@ -47,19 +46,19 @@ class SendBudget:
         self._freed = asyncio.Event()
 
     def room(self, holder: Hashable) -> "SendReservation":
-        """A block in which one piece for ``holder`` is made and sent. Entering waits for the turn to make one."""
+        """Reserve the making and sending of one chunk for ``holder``, as an async context manager."""
         return SendReservation(self, holder)
 
     def has_room(self, holder: Hashable) -> bool:
-        """Whether another large piece may be in memory for ``holder``."""
+        """Whether another large chunk may be in memory for ``holder``."""
         return self.bytes < self._max_bytes and self._held[holder] < self._max_bytes_each
 
     async def turn(self) -> None:
-        """Wait for the turn to make a piece of any size."""
+        """Wait for a slot to make a chunk of any size."""
         await self._loads.acquire()
 
     async def admit(self, holder: Hashable) -> None:
-        """Wait for room, and for the turn to make a large piece."""
+        """Wait for room, and for a slot to make a large chunk."""
         self.waiting += 1
         try:
             while True:
@@ -73,7 +72,7 @@ class SendBudget:
             self.waiting -= 1
 
     def take(self, holder: Hashable, pieces: Sequence[bytes]) -> Result | None:
-        """A result that is in memory already, counted until it is released; None where there is no room for it."""
+        """Count a result that is in memory already until it is released; return None if there is no room for it."""
         size = sum(map(len, pieces))
         if size <= SMALL:
             return Result(pieces)
@@ -83,7 +82,7 @@ class SendBudget:
         return Result(pieces, functools.partial(self.sent, holder, size))
 
     def made(self, holder: Hashable, size: int) -> None:
-        """A piece of ``size`` bytes is made: the next may be."""
+        """Free the slot and count a chunk of ``size`` bytes."""
         self._loads.release()
         self._count(holder, size)
 
@@ -94,7 +93,7 @@ class SendBudget:
             self._held[holder] += size
 
     def sent(self, holder: Hashable, size: int) -> None:
-        """A piece is out of memory."""
+        """Stop counting a chunk that has left memory."""
         self.bytes -= size
         self._held[holder] -= size
         if not self._held[holder]:
@@ -104,7 +103,7 @@ class SendBudget:
 
 
 class SendReservation:
-    """Room for one piece, a block long."""
+    """Reservation of one chunk, as an async context manager."""
 
     __slots__ = ("_holder", "_making", "_outflow", "_size")
 
@@ -120,7 +119,7 @@ class SendReservation:
         return self
 
     def fits(self, size: int) -> bool:
-        """Whether a piece of ``size`` bytes may be made now; if not, let go of what it is made of and call ``wait``."""
+        """Whether a chunk of ``size`` bytes may be made now; if not, drop its state and call ``wait``."""
         if size <= SMALL or self._outflow.has_room(self._holder):
             return True
         self._making = False
@@ -128,18 +127,18 @@ class SendReservation:
         return False
 
     async def wait(self) -> None:
-        """Wait until there is room for a large piece."""
+        """Wait for room for a large chunk."""
         await self._outflow.admit(self._holder)
         self._making = True
 
     def made(self, size: int) -> None:
-        """The piece is made, of ``size`` bytes, which are in memory until the block ends."""
+        """Count the chunk of ``size`` bytes until the block ends."""
         self._making = False
         self._size = size if size > SMALL else 0
         self._outflow.made(self._holder, self._size)
 
     def close(self) -> None:
-        """The piece is sent, or not made."""
+        """Release the reservation: the chunk was sent, or not made."""
         if self._making:
             self._outflow.made(self._holder, 0)
         if self._size:

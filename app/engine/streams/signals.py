@@ -1,10 +1,9 @@
-"""Wake-ups between the processes of one database: PostgreSQL's NOTIFY, coalesced, with ids only.
+"""Wake-up signals between the processes of one database: coalesced PostgreSQL NOTIFY, carrying ids only.
 
-A signal may be lost (a connection breaks) and never carries what matters: who hears it looks at the database, and
-everybody looks now and then without one. What arrives proves that the connection is alive; where nothing does, an echo
-must come back by it, which the process sends to itself on a channel of its own. NOTIFY takes a lock of the whole
-database at commit, so signals are sent outside every other transaction, and what gathers while one is on its way goes
-out as the next one.
+A signal may be lost (a connection breaks) and never carries state: receivers query the database, and also poll it
+without signals. Incoming signals prove that the connection works; if none arrive, the process sends itself an echo on
+a channel of its own. NOTIFY takes a database-wide lock at commit, so signals are sent outside all other transactions,
+and those that accumulate meanwhile are sent as the next batch.
 https://www.postgresql.org/docs/current/sql-notify.html
 """
 
@@ -25,35 +24,35 @@ from app.infra.db.engine import Database
 log = structlog.get_logger(__name__)
 
 CHANNEL = "agent_service"
-"""The one channel: everybody hears everything, and takes what concerns it."""
+"""The channel of all processes; each picks the signals that concern it."""
 
 ECHO_CHANNEL = "agent_service_echo_"
-"""The channel on which a process alone hears that its connection works, with the id of the process behind it."""
+"""Prefix of the channel on which a process receives its own echoes, followed by its id."""
 
 MAX_IDS = 150
-"""Ids in one signal: a payload has 8,000 bytes at the most."""
+"""Ids in one signal: a payload has at most 8,000 bytes."""
 
 PAUSE_SECONDS = 0.5
-"""Between two tries to reach the database."""
+"""Maximum backoff between connection attempts."""
 
 ECHO_SECONDS = 2.0
 """How long nothing may arrive before an echo is sent."""
 
 PROOF_SECONDS = 10.0
-"""Between two echoes while signals arrive: that they do says little about the other direction."""
+"""Interval of echoes while signals arrive, as those say little about the other direction."""
 
 ANSWER_SECONDS = 5.0
-"""How long connecting, a statement or an echo may take: then the connection is given up for a new one."""
+"""Timeout of connecting, of a statement and of an echo; after it the connection is replaced."""
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one process tells the others.
+    """A message to the other processes.
 
-    ``queue``: runs wait to be claimed. ``cancel``: run id → the action recorded for it. ``watch``: runs whose frames a
-    reader of the sender wants; ``again``: those of them whose frames it wants again from where the event log ends,
-    because some were lost on the way; ``frames``: runs of which frames were written down for such readers.
-    ``follow``: threads of which a reader wants to know when a run starts; ``news``: such threads on which one has, or
-    that are gone. ``erased``: tenants whose data were deleted, all of them.
+    ``queue``: runs are queued. ``cancel``: run id → the action recorded for it. ``watch``: runs whose frames a
+    subscriber of the sender wants; ``again``: those to be sent again from the end of the event log, as some were lost;
+    ``frames``: runs with new frames in the table for such subscribers. ``follow``: threads whose next run a subscriber
+    waits for; ``news``: threads on which a run has started, or that were deleted. ``erased``: tenants whose data were
+    all deleted.
     """
 
     sender: UUID
@@ -68,12 +67,12 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether this is the one after a new connection: anything may have been missed."""
+        """Whether this is the signal after a new connection: any signal may have been missed."""
         return not (self.queue or self.cancel or any(getattr(self, kind) for kind in KINDS))
 
 
 KINDS = ("watch", "again", "frames", "follow", "news", "erased")
-"""The members that are lists of ids."""
+"""Members that are lists of ids."""
 
 
 NOTIFY = "select pg_notify($1, payload) from unnest($2::text[]) payload"
@@ -85,10 +84,10 @@ Listener = Callable[[Signal], None]
 
 
 class Signals:
-    """Sends and hears the signals of this process, over one connection of its own.
+    """Sends and receives the signals of this process over a connection of its own.
 
-    Listeners are called for every signal of another process, and with an empty one whenever the connection was made
-    anew: something may have been missed.
+    Listeners are called for every signal of another process, and with an empty one after each reconnect, as signals may
+    have been missed.
     """
 
     def __init__(self, database: Database) -> None:
@@ -111,33 +110,33 @@ class Signals:
         self._sets: dict[str, set[UUID]] = {kind: set() for kind in KINDS}
 
     def listen(self, listener: Listener) -> None:
-        """Call ``listener`` for every signal; it must not wait for anything."""
+        """Call ``listener`` for every signal; it must not block."""
         self._listeners.append(listener)
 
     def start(self) -> None:
-        """Begin to hear and to send."""
+        """Connect and start sending and receiving."""
         self._tasks.supervise(self._connected, name="connection", essential=True, back_off=PAUSE_SECONDS)
 
     async def aclose(self) -> None:
-        """Send what waits, if that goes at once, and stop."""
+        """Send pending signals, for up to a second, and stop."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await self._sent.wait()
         await self._tasks.aclose()
 
     def queue(self) -> None:
-        """Runs wait to be claimed by whoever has room."""
+        """Notify workers that runs are waiting to be claimed."""
         self._queue = True
         self._waits()
 
     def cancel(self, run_ids: Iterable[UUID], action: str) -> None:
-        """``action`` was recorded for runs that live elsewhere."""
+        """Notify other processes that ``action`` was recorded for these runs."""
         for run_id in run_ids:
             self._cancel[run_id] = action
             self._waits()
 
     def notify(self, kind: str, ids: Iterable[UUID]) -> None:
-        """Add ``ids`` to the signal's member ``kind``, one of ``KINDS``."""
+        """Notify other processes of ``ids``, in the signal's member ``kind``, one of ``KINDS``."""
         waiting = self._sets[kind]
         for one in ids:
             waiting.add(one)
@@ -152,8 +151,8 @@ class Signals:
             async with asyncio.timeout(ANSWER_SECONDS):
                 connection = await stack.enter_async_context(self._database.listening())
                 await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
-                await connection.add_listener(CHANNEL, self._hear)
-                await connection.add_listener(self._echo_channel, self._hear_echo)
+                await connection.add_listener(CHANNEL, self._on_signal)
+                await connection.add_listener(self._echo_channel, self._on_echo)
             self._arrived_at = self._proved_at = time.monotonic()
             self._call(Signal(self._sender))
             while True:
@@ -163,7 +162,7 @@ class Signals:
                 beat()
 
     async def _send(self, connection: asyncpg.Connection) -> None:
-        """Send what gathers until the next echo is due; what fails to go out waits for the next connection."""
+        """Send signals until the next echo is due; what fails to be sent waits for the next connection."""
         due = time.monotonic() + ECHO_SECONDS
         while (left := due - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
@@ -187,7 +186,7 @@ class Signals:
         return now - self._arrived_at >= ECHO_SECONDS or now - self._proved_at >= PROOF_SECONDS
 
     async def _prove(self, connection: asyncpg.Connection) -> None:
-        """Send an echo and wait until it has come back. Raises ``TimeoutError`` when it does not."""
+        """Send an echo and wait for it to come back. Raises ``TimeoutError`` if it does not."""
         self._echoes += 1
         self._echo.clear()
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -195,7 +194,7 @@ class Signals:
             await self._echo.wait()
         self._arrived_at = self._proved_at = time.monotonic()
 
-    def _hear_echo(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def _on_echo(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         if payload == str(self._echoes):
             self._echo.set()
 
@@ -207,7 +206,7 @@ class Signals:
                 waiting.update(getattr(signal, kind))
 
     def _take(self) -> list[Signal]:
-        """What waits, in signals that fit."""
+        """Return and clear what is pending, in signals that fit a payload."""
         queue, cancel, sets = self._queue, list(self._cancel.items()), {k: list(v) for k, v in self._sets.items()}
         self._clear()
         signals = [Signal(self._sender, queue=True)] if queue else []
@@ -218,12 +217,12 @@ class Signals:
             signals += [Signal(self._sender, **{kind: part}) for part in parts]  # type: ignore[arg-type]
         return signals
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def _on_signal(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self._arrived_at = time.monotonic()
         try:
             signal = _decode(str(payload))
         except msgspec.MsgspecError:
-            log.warning("signal_not_understood")  # of another program on this channel
+            log.warning("signal_not_understood")  # from another program on this channel
             return
         if signal.sender != self._sender:
             self._call(signal)

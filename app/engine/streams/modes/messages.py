@@ -1,7 +1,4 @@
-"""The mode ``messages``: every piece of an answer as the whole message so far.
-
-JSON text that is not complete yet, read as far as it goes.
-"""
+"""Stream mode ``messages``: for each chunk, the whole message so far. Parses incomplete JSON arguments."""
 
 from typing import Any
 
@@ -14,9 +11,10 @@ from app.engine.streams.modes.view import ViewFrame
 
 
 def read_partial(text: str) -> dict[str, Any]:
-    """The object that ``text`` begins; empty while nothing can be made of it.
+    """Parse the object that ``text`` begins; empty while it cannot be parsed.
 
-    What is open is closed: a text and a nested value keep what is there, a member without a value is left out.
+    Open brackets and strings are closed: partial strings and nested values are kept, a member without a value is
+    dropped.
     """
     for end in _ends(text):
         try:
@@ -28,7 +26,7 @@ def read_partial(text: str) -> dict[str, Any]:
 
 
 def _ends(text: str) -> list[str]:
-    """Ways to close ``text``, the one that keeps most first."""
+    """Return ways to complete ``text``, the one that keeps most first."""
     open_: list[str] = []
     in_string = escaped = False
     last_member = 0
@@ -66,11 +64,11 @@ _identity = msgspec.json.Decoder(_Identity).decode
 
 
 REREAD = 4096
-"""Characters of arguments that are read again with every piece; longer ones each time they have grown by an eighth."""
+"""Length of arguments up to which they are parsed with every chunk; longer ones after each growth by an eighth."""
 
 
 class PartialMessage:
-    """A message while its pieces arrive."""
+    """A message while its chunks arrive."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -78,7 +76,7 @@ class PartialMessage:
         self._calls: dict[int, dict[str, Any]] = {}
 
     def add(self, delta: MessageDelta) -> None:
-        """Take the next piece."""
+        """Add the next chunk."""
         self._text += delta.text
         self._reasoning += delta.reasoning
         if delta.tool_call is not None:
@@ -90,7 +88,7 @@ class PartialMessage:
             call["args"] += delta.tool_call.get("args") or ""
 
     def message(self, message_id: str) -> AIMessage:
-        """The message so far; arguments that are not complete yet are read as far as they go."""
+        """Return the message so far; incomplete arguments are parsed as far as possible."""
         return AIMessage(
             content=self._text,
             id=message_id,
@@ -102,7 +100,7 @@ class PartialMessage:
 
 
 def _read(call: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``call`` so far; reading long ones with every piece would take quadratic time."""
+    """Return the arguments of ``call`` so far; parsing long ones with every chunk would take quadratic time."""
     length = len(call["args"])
     if length <= REREAD or length * 8 >= call["length"] * 9:
         call["read"] = read_partial(call["args"])
@@ -112,7 +110,7 @@ def _read(call: dict[str, Any]) -> dict[str, Any]:
 
 
 class MessagesView:
-    """Says each message's ``messages/metadata`` once, then ``messages/partial`` or, for a whole one, ``complete``."""
+    """Emits each message's ``messages/metadata`` once, then ``messages/partial`` or, for a whole one, ``complete``."""
 
     moves = False
 
@@ -121,15 +119,15 @@ class MessagesView:
         self._growing: dict[str, PartialMessage] = {}
 
     def wants(self, event: Event) -> bool:
-        """Messages."""
+        """Whether it is a message."""
         return isinstance(event, MessageDelta | MessageAdded)
 
     def needs_values(self, event: Event) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def render(self, event: Event, values: Values) -> list[ViewFrame]:
-        """As ``StreamView.render``."""
+        """Return the frames of ``event``."""
         if isinstance(event, MessageDelta):
             return self._delta(event)
         if isinstance(event, MessageAdded):
@@ -144,7 +142,7 @@ class MessagesView:
         pieces = []
         growing = self._growing.get(event.message_id)
         if growing is None:
-            self._growing = {event.message_id: (growing := PartialMessage())}  # one speaks at a time
+            self._growing = {event.message_id: (growing := PartialMessage())}  # one is streamed at a time
             pieces.append(self._metadata(event.message_id, event))
         growing.add(event)
         pieces.append(ViewFrame("messages", "messages/partial", [growing.message(event.message_id)]))

@@ -1,4 +1,4 @@
-"""The modes ``tasks``, ``checkpoints`` and ``debug``: a run's steps as they begin and end."""
+"""Stream modes ``tasks``, ``checkpoints`` and ``debug``: a run's steps as they start and end."""
 
 from collections.abc import Collection
 from typing import Any
@@ -16,7 +16,7 @@ NOTHING = msgspec.Raw(b"{}")
 
 
 class StepsView:
-    """Says tasks and checkpoints by themselves, and both again in the covers of ``debug``."""
+    """Emits tasks and checkpoints, and both again wrapped for ``debug``."""
 
     moves = True
 
@@ -26,15 +26,15 @@ class StepsView:
         self._running: dict[str, UUID] = {}
 
     def wants(self, event: Event) -> bool:
-        """Everything about steps."""
+        """Whether it concerns steps."""
         return isinstance(event, InputApplied | StepCommitted | Interrupted | Failed)
 
     def needs_values(self, event: Event) -> bool:
-        """Where a checkpoint is shown or a task begins."""
+        """Whether a checkpoint is shown or a task starts."""
         return isinstance(event, InputApplied | StepCommitted)
 
     def render(self, event: Event, values: Values) -> list[ViewFrame]:
-        """As ``StreamView.render``."""
+        """Return the frames of ``event``."""
         match event:
             case RunStarted():
                 self._run = event
@@ -48,7 +48,7 @@ class StepsView:
                 shown = self._checkpoint(event.checkpoint_id, move, values)
                 return [*ended, *shown, *self._starts(event.checkpoint_id, move, values)]
             case Interrupted(move=CheckpointPosition() as move):
-                for node in move.next if not self._running else ():  # it has finished a part of its work
+                for node in move.next if not self._running else ():  # part of its work is done
                     self._running[node] = task_id(UUID(event.checkpoint_id), node)
                 return self._all_ended(move, interrupts=event.interrupts)
             case Failed(move=CheckpointPosition() as move):
@@ -71,11 +71,11 @@ class StepsView:
         return pieces
 
     def _unannounced(self, node: str, move: CheckpointPosition, values: Values) -> list[ViewFrame]:
-        """A node that the agent put before those that were announced: they end with nothing, and begin anew."""
+        """Start a node that ran before the announced ones: those end without a result, and start again later."""
         if node in self._running or not move.parent_id:
             return []
-        began = msgspec.structs.replace(move, starts=(node,), step=move.step - 1)
-        return [*self._all_ended(began), *self._starts(move.parent_id, began, values)]
+        started = msgspec.structs.replace(move, starts=(node,), step=move.step - 1)
+        return [*self._all_ended(started), *self._starts(move.parent_id, started, values)]
 
     def _all_ended(self, move: CheckpointPosition, **how: Any) -> list[ViewFrame]:
         return [piece for node in list(self._running) for piece in self._ended(node, move.step + 1, move, **how)]

@@ -1,4 +1,4 @@
-"""The mode ``events``: the run as LangChain's ``astream_events`` (version 2) would tell it.
+"""Stream mode ``events``: the run in the format of LangChain's ``astream_events`` (version 2).
 
 https://reference.langchain.com/python/langchain_core/runnables/#langchain_core.runnables.base.Runnable.astream_events
 """
@@ -27,28 +27,28 @@ MODEL = "ChatModel"
 
 
 class TracesView:
-    """Says the agent and its nodes as chains, and the model's answers as chat models."""
+    """Emits the agent and its nodes as chains, and the model's messages as chat models."""
 
     moves = True
 
     def __init__(self) -> None:
         self._run = RunStarted(run_id="", attempt=1)
         self._running: dict[str, UUID] = {}
-        self._speaking = ""
+        self._message_id = ""
         self._growing = PartialMessage()
         self._values: Values = NO_VALUES
         self._failed = False
 
     def wants(self, event: Event) -> bool:
-        """Steps and what the model says."""
+        """Whether it concerns steps or the model's output."""
         return isinstance(event, InputApplied | StepCommitted | MessageDelta)
 
     def needs_values(self, event: Event) -> bool:
-        """As the input of nodes, and in the end as the output."""
+        """Whether nodes start with its values, or the run ends with them."""
         return isinstance(event, InputApplied | StepCommitted)
 
     def render(self, event: Event, values: Values) -> list[ViewFrame]:
-        """As ``StreamView.render``."""
+        """Return the frames of ``event``."""
         match event:
             case RunStarted():
                 self._run = event
@@ -81,7 +81,7 @@ class TracesView:
         return pieces
 
     def _unannounced(self, node: str, move: CheckpointPosition) -> list[ViewFrame]:
-        """A node that the agent put before those that were announced, which begin anew after it."""
+        """Start a node that ran before the announced ones, which start again after it."""
         if node in self._running or not move.parent_id:
             return []
         return self._starts(move.parent_id, msgspec.structs.replace(move, starts=(node,), step=move.step - 1))
@@ -97,8 +97,8 @@ class TracesView:
 
     def _delta(self, event: MessageDelta) -> list[ViewFrame]:
         pieces = []
-        if event.message_id != self._speaking:
-            self._speaking, self._growing = event.message_id, PartialMessage()
+        if event.message_id != self._message_id:
+            self._message_id, self._growing = event.message_id, PartialMessage()
             pieces.append(self._model("on_chat_model_start", event, {"input": {}}))
         self._growing.add(event)
         chunk: dict[str, Any] = {"content": event.text, "type": "AIMessageChunk", "id": event.message_id}

@@ -1,7 +1,7 @@
-"""The port to a stream mode of its own: what it makes of a run's events.
+"""Port of stream modes with a view of their own on a run's events.
 
-A view is asked in the order of the events, live and in a replay alike, and must answer the same both times: what it
-remembers comes from the events alone. One view serves one owner's part of a run, from its first event on.
+A view gets the events in order and must render them identically live and in a replay, so its state comes from events
+alone. One view serves one owner's part of a run, from its first event.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -17,13 +17,13 @@ def _embedded(values: Values) -> msgspec.Raw:
 
 
 encode = msgspec.json.Encoder(enc_hook=_embedded).encode
-"""Encodes a payload and the ``Values`` that it holds."""
+"""Encodes a payload and the ``Values`` in it."""
 
 
 class ViewFrame(NamedTuple):
-    """One frame to be: its stream mode, the name of the event on the wire, and its data.
+    """A frame to render: its stream mode, event name on the wire, and data.
 
-    With the ``values`` that ``payload`` holds it is encoded when a reader wants it.
+    If ``payload`` holds ``values``, it is encoded when a subscriber needs it.
     """
 
     mode: str
@@ -33,19 +33,19 @@ class ViewFrame(NamedTuple):
 
 
 class StreamView(Protocol):
-    """One or several stream modes."""
+    """View of one or several stream modes."""
 
     moves: bool
     """Whether it needs the ``move`` of events."""
 
     def wants(self, event: Event) -> bool:
-        """Whether ``event`` matters here; others need not be kept for it."""
+        """Whether ``event`` makes frames here; others need not be stored for it."""
         ...
 
     def needs_values(self, event: Event) -> bool:
-        """Whether ``event`` takes the thread's values at its checkpoint."""
+        """Whether ``event`` needs the thread's values at its checkpoint."""
         ...
 
     def render(self, event: Event, values: Values) -> list[ViewFrame]:
-        """The frames of ``event``; ``values`` are the thread's at its checkpoint."""
+        """Return the frames of ``event``; ``values`` are the thread's at its checkpoint."""
         ...
