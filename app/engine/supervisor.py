@@ -23,12 +23,12 @@ from app.engine.execution.execution import Execution, HandOver, RunPaused
 from app.engine.execution.journal import Journal
 from app.engine.execution.run_state import load_thread
 from app.engine.execution.run_trace import RunTrace
-from app.engine.queue.cancels import REASONS, RunCanceller
+from app.engine.queue.cancels.canceller import REASONS, RunCanceller
 from app.engine.queue.claims import RunQueue, account_of
 from app.engine.queue.memory_gate import LargeRuns
 from app.engine.queue.owned_runs import CancelEnforcer, LeaseRenewer, OwnedRun
 from app.engine.queue.quarantine import Quarantine
-from app.engine.queue.retention import RetentionSweeper
+from app.engine.queue.retention.sweeper import RetentionSweeper
 from app.engine.queue.run_claimer import RunClaimer
 from app.engine.streams.feed_registry import FeedRegistry
 from app.engine.streams.frame_transport import FramePublisher

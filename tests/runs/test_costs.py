@@ -18,7 +18,7 @@ from app.domain import state
 from app.domain.event_id import EventId
 from app.domain.messages import AIMessage, ToolCall, ToolMessage
 from app.engine.entries import ClaimedRun
-from app.engine.execution import journal
+from app.engine.execution import sql as execution_sql
 from app.engine.queue import sql
 from app.engine.structs import CommandBody, RunRequest
 from app.infra.db.engine import Database
@@ -27,7 +27,7 @@ from tests.statements import sent_by
 
 
 def named(statements: Iterable[str]) -> list[str]:
-    names = {sql.ACCEPT: "accept", journal.COMMIT: "commit"}
+    names = {sql.ACCEPT: "accept", execution_sql.COMMIT: "commit"}
     return [names.get(statement, statement) for statement in statements]
 
 
@@ -211,7 +211,7 @@ async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> 
     assert sizes[1] < 1.5 * int(row["bytes"])
 
 
-@pytest.mark.parametrize("statement", [sql.ACCEPT, journal.COMMIT], ids=["accept", "commit"])
+@pytest.mark.parametrize("statement", [sql.ACCEPT, execution_sql.COMMIT], ids=["accept", "commit"])
 async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_tables(
     database: Database, statement: str
 ) -> None:

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from app.base.ids import new_id
-from app.engine.queue import retention as module
-from app.engine.queue.retention import RetentionSweeper
+from app.engine.queue.retention import sweeper as module
+from app.engine.queue.retention.sweeper import RetentionSweeper
 from app.infra.db.engine import Database
 from app.infra.settings.storage import RetentionSettings
 from tests.database import age, execute

@@ -10,33 +10,6 @@ import msgspec
 from app.domain.state import State
 from app.engine.checkpoints.codec import unpack, unpack_head, unpacked_size
 
-COLUMNS = """
-    c.checkpoint_id, c.parent_id, c.run_id, c.source, c.step, c.next, c.head, c.metadata as checkpoint_metadata,
-    c.created_at as checkpoint_created_at, i.numbers, i.bodies
-"""
-"""What a query selects for ``read``, together with ``ITEMS``."""
-
-ITEMS = """
-    left join lateral (
-      select array_agg(i.number) as numbers, array_agg(i.body) as bodies
-      from unnest(c.first_items, c.last_items) as r(first, last)
-      join checkpoint_items i
-        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
-    ) i on true
-"""
-"""Joins the log items of the checkpoint ``c``: the whole state in the same round trip."""
-
-
-STORED = """
-    left join lateral (
-      select sum(octet_length(i.body)) as stored
-      from unnest(c.first_items, c.last_items) as r(first, last)
-      join checkpoint_items i
-        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
-    ) s on true
-"""
-"""Joins the bytes that the state of the checkpoint ``c`` takes as stored; the items themselves are not read."""
-
 
 class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A stored checkpoint of a thread. ``next`` names the nodes that would run from it."""

@@ -1,4 +1,4 @@
-"""SQL text about checkpoints that the engine and the features share."""
+"""SQL of checkpoints that the engine and the features share."""
 
 TO_LATEST = """
 with kept as (
@@ -18,4 +18,30 @@ with kept as (
 )
 select from kept
 """
-"""Remove all checkpoints but the newest (``head``) of the threads ``<which>``, and what only the others name."""
+"""Delete all checkpoints but the newest (``head``) of the threads ``<which>``, and items that only the others use."""
+
+COLUMNS = """
+    c.checkpoint_id, c.parent_id, c.run_id, c.source, c.step, c.next, c.head, c.metadata as checkpoint_metadata,
+    c.created_at as checkpoint_created_at, i.numbers, i.bodies
+"""
+"""Columns that ``snapshot.read`` needs, together with ``ITEMS``."""
+
+ITEMS = """
+    left join lateral (
+      select array_agg(i.number) as numbers, array_agg(i.body) as bodies
+      from unnest(c.first_items, c.last_items) as r(first, last)
+      join checkpoint_items i
+        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
+    ) i on true
+"""
+"""Joins the log items of the checkpoint ``c``, so that the whole state comes in one round trip."""
+
+STORED = """
+    left join lateral (
+      select sum(octet_length(i.body)) as stored
+      from unnest(c.first_items, c.last_items) as r(first, last)
+      join checkpoint_items i
+        on i.tenant_id = c.tenant_id and i.thread_id = c.thread_id and i.number between r.first and r.last
+    ) s on true
+"""
+"""Joins the stored size of the state of checkpoint ``c`` without reading the items."""

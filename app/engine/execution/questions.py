@@ -15,6 +15,7 @@ from app.agents.open_calls import OpenCalls
 from app.agents.port import Interrupt, QuestionKind, UnresolvedCall
 from app.base.errors import Forbidden, Invalid
 from app.engine.entries import ClaimedRun
+from app.engine.execution.sql import LOAD_RESUME_STATE
 from app.infra.db.engine import Database
 
 MAX_WORDS = 300
@@ -124,47 +125,6 @@ class ResumeState(msgspec.Struct, frozen=True, kw_only=True):
     unresolved_calls: dict[str, list[UnresolvedCall]] = {}
 
 
-_PAST = """
-with root as (
-  select coalesce(lineage, thread_id) as id, before from threads where tenant_id = $1 and thread_id = $2
-), family as (
-  select $2::uuid as thread_id union select id from root
-  union select t.thread_id from threads t join root on t.lineage = root.id where t.tenant_id = $1
-), named as (
-  select jsonb_path_query(before, '$.interrupts.*[*].id') #>> '{}' as id from root
-  union select question_id from questions where tenant_id = $1 and thread_id = $2 and closed_by = $3
-)
-select true as is_call, i.call_id as id, i.key, r.run_id, r.thread_id, false as open, i.created_at
-from family f
-join runs r on r.tenant_id = $1 and r.thread_id = f.thread_id
-join tool_intents i on i.tenant_id = r.tenant_id and i.run_id = r.run_id
-  and ($5::text[] is null or i.call_id = any($5) or r.run_id = $3 or r.run_id >= $6)
-where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
-    r.status in ('running', 'error', 'timeout')
-    or r.reason in ('recovered', 'cut', 'handover', 'cancelled', 'superseded', 'review')
-    or (i.tool_class in ('unsafe', 'reconcilable')
-      and exists (select from steps s where s.tenant_id = $1 and s.run_id = r.run_id and s.step > i.step)
-      and not exists (
-        select from jsonb_array_elements(r.interrupts) as a(asked)
-        left join questions q
-          on q.tenant_id = $1 and q.thread_id = r.thread_id and q.question_id = a.asked->>'id'
-        where q.kind is null or q.call_id = i.call_id))))
-union all
-select true, i.call_id, i.key, i.run_id, i.thread_id, false, i.created_at
-from family f join tool_intents i on i.tenant_id = $1 and i.thread_id = f.thread_id
-where $5::text[] is null or i.call_id = any($5) or i.run_id >= $6
-union all
-select false, n.id, coalesce(q.key, n.id), q.closed_by, null, q.closed_at is null, null
-from named n left join questions q on q.tenant_id = $1 and q.thread_id = $2 and q.question_id = n.id
-order by 7 nulls first
-"""
-"""Calls that may have been made: by an owner that died, by a run that was stopped in the middle of a step, and (of
-those that cannot be repeated) by any run of the thread and its copies that went on beyond them, unless it left them
-waiting for an answer, or by one that was removed. Of these, the calls $5, those of this run, and those of runs from the
-id $6 on: what the run may make again; without $5 all. And the questions that waited when the run began, with those that
-it answers."""
-
-
 async def load_resume_state(
     database: Database, claimed: ClaimedRun, given: Mapping[str, Any], calls: OpenCalls | None, *, branches: bool
 ) -> ResumeState:
@@ -176,7 +136,7 @@ async def load_resume_state(
     """
     run = (claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.crashed_mid_step)
     async with database.engine_connection() as connection:
-        rows = await connection.fetch(_PAST, *run, *(calls or (None, None)))
+        rows = await connection.fetch(LOAD_RESUME_STATE, *run, *(calls or (None, None)))
     answers: dict[str, Any] = {}
     asked: dict[str, str] = {}
     closed: set[str] = set()

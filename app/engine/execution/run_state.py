@@ -15,10 +15,11 @@ from app.domain.caller import AUTH_NAMES, AUTH_USER_ID
 from app.domain.state import State
 from app.engine.checkpoints.codec import pack
 from app.engine.checkpoints.entry import FIRST_STEP, CheckpointEntry
-from app.engine.checkpoints.snapshot import COLUMNS, ITEMS, read, size_of
+from app.engine.checkpoints.snapshot import read, size_of
 from app.engine.checkpoints.state_cache import StateCache
 from app.engine.entries import ClaimedRun, EndEntry, IntentEntry, JournalEntry, StepEntry
 from app.engine.execution.questions import ResumeState, load_resume_state
+from app.engine.execution.sql import LOAD_CHECKPOINT, LOAD_REQUEST
 from app.engine.structs import RunRequest, goto_nodes
 from app.infra.db.engine import Database
 
@@ -37,14 +38,6 @@ class LoadedThread(msgspec.Struct, kw_only=True):
     next: tuple[str, ...] = ()
     written: bool = False
     past: ResumeState = ResumeState()
-
-
-SNAPSHOT = (
-    f"select {COLUMNS} from checkpoints c {ITEMS} where c.tenant_id = $1 and c.thread_id = $2 and c.checkpoint_id = $3"
-)
-
-
-REQUEST = "select request from runs where tenant_id = $1 and run_id = $2"
 
 
 async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
@@ -76,11 +69,11 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
             request=request, state=cached.state, checkpoint_id=claimed.head, step=cached.step, next=cached.next
         )
     async with database.engine_connection() as connection:
-        row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, claimed.head)
+        row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, claimed.head)
         if fork is not None and row["run_id"] != claimed.run_id:
             if start:
                 return LoadedThread(request=request, state=State(claimed.last_number))
-            row = await connection.fetchrow(SNAPSHOT, claimed.tenant_id, claimed.thread_id, fork)
+            row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, fork)
     if row is None:
         raise NotFound(f"Checkpoint {fork} no longer exists.")
     snapshot = await offload(size_of(row), read, row, claimed.last_number)
@@ -99,7 +92,7 @@ async def _request(database: Database, claimed: ClaimedRun) -> RunRequest:
     text = claimed.request
     if not text:
         async with database.engine_connection() as connection:
-            text = await connection.fetchval(REQUEST, claimed.tenant_id, claimed.run_id)
+            text = await connection.fetchval(LOAD_REQUEST, claimed.tenant_id, claimed.run_id)
     if text is None:
         raise NotFound("The run was deleted.")
     return await offload(len(text), msgspec.json.decode, text, type=RunRequest)

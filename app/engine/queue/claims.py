@@ -16,7 +16,7 @@ import msgspec
 from app.base.errors import AgentServiceError, Conflict, NotFound
 from app.domain.lifecycle import Reason
 from app.engine.entries import AcceptEntry, ClaimedRun, created
-from app.engine.queue.cancels import supersede
+from app.engine.queue.cancels.canceller import supersede
 from app.engine.queue.sql import (
     ACCEPT,
     ACCEPT_ANSWERS,

@@ -20,7 +20,8 @@ from app.engine.entries import ClaimedRun
 from app.engine.execution.execution import Execution
 from app.engine.execution.lease import Lease
 from app.engine.execution.run_trace import NullTrace
-from app.engine.queue.cancels import GRACE_SECONDS, RunCanceller
+from app.engine.queue.cancels.canceller import RunCanceller
+from app.engine.queue.cancels.sql import GRACE_SECONDS
 from app.engine.queue.claims import RunQueue
 from app.engine.streams.feed import Feed
 

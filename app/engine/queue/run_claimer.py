@@ -9,10 +9,11 @@ from app.base.errors import Unavailable
 from app.base.tasks import Tasks, to_the_end, wait_for
 from app.domain.lifecycle import Reason
 from app.engine.entries import ClaimedRun
-from app.engine.queue.cancels import RunCanceller
+from app.engine.queue.cancels.canceller import RunCanceller
 from app.engine.queue.claims import LEFT_TO_OTHERS, RunQueue
 from app.engine.queue.quarantine import Quarantine
-from app.engine.queue.retention import RetentionSweeper
+from app.engine.queue.retention.sweeper import RetentionSweeper
+from app.engine.queue.sql import QUEUE_DEPTH, RUNNING
 from app.engine.streams.signals import Signal, Signals
 from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
@@ -169,17 +170,8 @@ EVERY_SECONDS = 5.0
 MAX_COUNTED_RUNS = 10_000
 """Runs counted at most: a longer queue is reported as this long."""
 
-_QUEUE = """
-select count(*) as depth, coalesce(extract(epoch from now() - min(available_at)), 0)::float8 as age
-from (select available_at from runs where status = 'pending' and available_at <= now() limit $1) as due
-"""
 ORPHANED_SECONDS = 5.0
 """How long a lease must have expired to count as orphaned: longer than the interval at which others recover runs."""
-_UNDER_WAY = """
-select count(*) filter (where lease_until < now() - make_interval(secs => $1)) as orphaned,
-  coalesce(extract(epoch from now() - min(started_at)), 0)::float8 as age
-from runs where status = 'running'
-"""
 
 
 class QueueMetrics:
@@ -201,8 +193,8 @@ class QueueMetrics:
     async def refresh(self) -> None:
         """Query the queue once and set the gauges."""
         async with self._database.engine_connection() as connection:
-            queue = await connection.fetchrow(_QUEUE, MAX_COUNTED_RUNS)
-            under_way = await connection.fetchrow(_UNDER_WAY, ORPHANED_SECONDS)
+            queue = await connection.fetchrow(QUEUE_DEPTH, MAX_COUNTED_RUNS)
+            under_way = await connection.fetchrow(RUNNING, ORPHANED_SECONDS)
         self._meters.queue_depth.set(queue["depth"])
         self._meters.queue_age.set(queue["age"])
         self._meters.runs_orphaned.set(under_way["orphaned"])

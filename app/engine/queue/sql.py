@@ -1,7 +1,6 @@
-"""SQL of turns: how a run is accepted, claimed, kept and given back (docs/decisions/0001). One live run a thread.
+"""SQL of the run queue: accept, claim, renew, release (docs/decisions/0001). A thread has at most one live run.
 
-A plan is made once for a connection, perhaps while the tables are empty: ``is not distinct from`` compares the tenant
-without offering it to an index (see ``app.engine.execution.journal``).
+For ``is not distinct from`` see ``app.engine.execution.sql.COMMIT``.
 """
 
 from app.engine.entries import LARGE_REQUEST
@@ -10,12 +9,12 @@ BEFORE = """
       jsonb_build_object('head', t.head, 'last_number', t.last_number, 'status', t.status, 'error', t.error,
         'interrupts', t.interrupts, 'answered', t.answered)
 """.strip()
-"""The thread as a run finds it when its turn comes: what a rollback restores."""
+"""The thread as a run finds it when it starts, restored by a rollback."""
 
 ENDED_PAUSE = """
 (t.before->>'ended_pause' = <run>::text and t.before->>'head' is not distinct from t.head::text)
 """.strip()
-"""Whether a run, which has not begun, has ended the pause of its thread ``t`` when it was accepted."""
+"""Whether a run that has not started ended the pause of its thread ``t`` when it was accepted."""
 
 _ACCEPT = """
 with entry as (
@@ -104,9 +103,11 @@ _CLOSING = """
     select from closed c where c.tenant_id = s.tenant_id and c.thread_id = s.thread_id) as waits
   from standing s
 """.lstrip("\n")
-"""The thread is locked first, so that of two answers to one question the second sees what the first has done. A live
-run that brings an answer itself leaves the questions beside it open; any other leaves none. A pause is closed by the
-thread's status."""
+"""Close the questions that a run answers.
+
+The thread is locked first, so that of two answers to one question the second sees the effect of the first. A live run
+that brings an answer itself leaves the other questions open; any other leaves none. The thread's status closes a pause.
+"""
 
 
 def _filled(text: str, **parts: str) -> str:
@@ -133,7 +134,7 @@ ACCEPT_OWNED = _filled(
     seen=_SEEN,
     **_PLAIN,
 )
-"""The same where somebody reaches only the threads that are his own: another's are not there."""
+"""The same for callers that may only access threads with their own metadata; other threads count as missing."""
 
 ACCEPT_ANSWERS = _filled(
     _ACCEPT,
@@ -149,14 +150,15 @@ ACCEPT_ANSWERS = _filled(
     pauses=f"\n      when d.paused then {BEFORE} || jsonb_build_object('ended_pause', k.run_id)",
     before=f"{BEFORE} || jsonb_build_object('answering', k.answering is not null)",
 )
-"""The same for runs that bring answers: the questions are closed by it, or (if strict) the run is refused.
+"""The same for runs that bring answers: it closes the questions or, if strict, rejects the run.
 
-A pause has no row that is closed: the thread keeps which of the runs that wait has ended it."""
+A pause has no row to close; the thread records which of the queued runs has ended it.
+"""
 
 OWN_THREAD = "select true from threads where tenant_id = $1 and thread_id = $2 and metadata @> $3::jsonb"
 
 _SUSPECT = "(r.reason = 'recovered' or r.reason = 'cut' and r.attempts > 1)"
-"""A run that waits again because its process died with it, and perhaps because of it."""
+"""A suspect: queued again because its process died, perhaps because of this run."""
 
 _DUE_OF_ALL = """
 with recursive tenant as (
@@ -183,7 +185,7 @@ with recursive tenant as (
   for no key update of r, t skip locked
 )
 """
-"""The first of each tenant before the second of any. The tenants with waiting runs are walked along the index."""
+"""Due runs round-robin by tenant, found by a loose index scan over tenants with pending runs."""
 
 _DUE_OF_THREAD = """
 with due as (
@@ -207,8 +209,8 @@ with due as (
   for no key update of r, t skip locked
 )
 """
-"""A server that died with the run leaves it to others for $4 seconds: owners of one server begin alike. The last
-attempt of a run that was handed over does not count: its process lives."""
+"""A suspect's last server leaves it to others for $4 seconds (owners of a server share a prefix). The last attempt of a
+run that was handed over does not count, as its process lives."""
 
 _FREE = """
 r.status = 'pending' and r.available_at <= now() and t.live_run is null
@@ -249,13 +251,13 @@ from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assista
 _CLAIM = _CLAIM.replace("<large>", str(LARGE_REQUEST))
 
 CLAIM = _filled(_CLAIM, due=_DUE_OF_ALL.strip(), free=_FREE, suspect=_SUSPECT)
-"""Up to $3 runs, for the owner $1 and $2 seconds. Suspects are none of them (app.engine.queue.quarantine)."""
+"""Claim up to $3 runs for owner $1 and $2 seconds, except suspects (``app.engine.queue.quarantine``)."""
 
 CLAIM_NEXT = _filled(_CLAIM, due=_DUE_OF_THREAD.strip(), free=_FREE, suspect=_SUSPECT)
-"""The next run of a thread."""
+"""Claim the next run of a thread."""
 
 CLAIM_SUSPECT = _filled(_CLAIM, due=_DUE_SUSPECT.strip(), free=_FREE, suspect=_SUSPECT)
-"""Up to $5 suspects of at most $3 attempts: those of few attempts first, so that a bad run keeps none waiting."""
+"""Claim up to $5 suspects of at most $3 attempts, fewest first, so that a bad run does not delay the others."""
 
 HAS_SUSPECTS = "select exists (select from runs r where r.status = 'pending' and <suspect>)"
 HAS_SUSPECTS = HAS_SUSPECTS.replace("<suspect>", _SUSPECT)
@@ -273,20 +275,20 @@ update runs r set lease_until = now() + make_interval(secs => $1)
 from one where r.tenant_id = one.tenant_id and r.run_id = one.run_id
 """
 RESERVE_SUSPECT = RESERVE_SUSPECT.replace("<suspect>", _SUSPECT)
-"""A suspect has waited for $2 seconds and none is taken care of: a busy process makes way for it, one at a time."""
+"""Reserve one suspect queued for $2 seconds, for a busy process to make room; one at a time."""
 
 ACQUIT = """
 update runs set attempts = 1 where tenant_id = $1 and run_id = $2 and epoch = $3 and owner = $4 and status = 'running'
 """
-"""A suspect has finished a step: it may try as often again. Its transitions still count all deaths."""
+"""Reset the attempts of a suspect that committed a step. Its transitions still record all deaths."""
 
 RELEASE_EXPIRED = """
 with lost as (
   select r.tenant_id, r.run_id, r.thread_id, r.attempts >= $1 or d.deaths >= $2 as poison,
     jsonb_build_object('error', 'PoisonError', 'message', case
       when r.attempts >= $1 then format(
-        'The run was taken up %s times and its process died each time; it is not tried again.', r.attempts)
-      else format('The process of the run died %s times, after some of its steps; it is not tried again.', d.deaths)
+        'The run was started %s times and its process died each time; it is not retried.', r.attempts)
+      else format('The process of the run died %s times, after some of its steps; it is not retried.', d.deaths)
     end) as error
   from runs r join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
   cross join lateral (
@@ -308,9 +310,8 @@ update runs r set owner = null, last_owner = r.owner, lease_until = null, update
   ended_at = case when l.poison then now() end
 from lost l where r.tenant_id = l.tenant_id and r.run_id = l.run_id
 """
-"""Back in line, or ended after $1 attempts, or $2 deaths whatever it committed between them.
-
-A run that kills its process must not kill them all."""
+"""Requeue runs with expired leases, or end them after $1 attempts or $2 deaths, so that a run which kills its process
+does not kill them all."""
 
 HAND_OVER = """
 with thread as (
@@ -327,16 +328,27 @@ with thread as (
 update threads t set live_run = null, status = 'idle', queued = t.queued + 1, updated_at = now()
 from freed f where t.tenant_id = f.tenant_id and t.thread_id = f.thread_id and t.live_run = f.run_id
 """
-"""A run that was cancelled meanwhile has no next owner: it is ended where it stands (``app.engine.queue.cancels``)."""
+"""Release a run. A cancelled run is not released, as it is ended in place (``app.engine.queue.cancels``)."""
 
 VOUCH = """
 update runs set reason = 'cut', updated_at = now()
 where tenant_id = $1 and run_id = $2 and epoch = $3 and last_owner = $4 and status = 'pending' and reason = 'recovered'
 """
-"""Its process did not die: it could not reach the database while others found the lease ended."""
+"""Mark a recovered run as cut: its process lives, but could not reach the database when the lease expired."""
 
 EXTEND = """
 update runs set lease_until = now() + make_interval(secs => $2)
 where status = 'running' and owner = $1 and lease_until > now() and run_id = any($3)
 returning run_id, cancel
+"""
+
+QUEUE_DEPTH = """
+select count(*) as depth, coalesce(extract(epoch from now() - min(available_at)), 0)::float8 as age
+from (select available_at from runs where status = 'pending' and available_at <= now() limit $1) as due
+"""
+
+RUNNING = """
+select count(*) filter (where lease_until < now() - make_interval(secs => $1)) as orphaned,
+  coalesce(extract(epoch from now() - min(started_at)), 0)::float8 as age
+from runs where status = 'running'
 """

@@ -17,17 +17,11 @@ from app.domain.lifecycle import RunStatus
 from app.engine.streams.feed import Feed
 from app.engine.streams.frame_transport import ASKED_SECONDS, FrameBatch, FramePosition, FrameTransport
 from app.engine.streams.signals import Signal, Signals
+from app.engine.streams.sql import MISSED_THREADS, RUN_STATES
 from app.infra.db.engine import Database
 
 ThreadKey = tuple[UUID, UUID]
 """Tenant and thread."""
-
-MISSED = """
-select w.tenant_id, w.thread_id from unnest($1::uuid[], $2::uuid[], $3::int[]) as w (tenant_id, thread_id, ordinal)
-left join threads t on t.tenant_id = w.tenant_id and t.thread_id = w.thread_id
-where t.thread_id is null or t.runs >= w.ordinal
-"""
-"""Threads that have the awaited run, or were deleted."""
 
 
 class ThreadWaiter:
@@ -85,7 +79,7 @@ class ThreadWaiters:
         """Wake waiters whose signal was lost, with one statement for all."""
         waited = [(*thread, min(watch.ordinal for watch in watches)) for thread, watches in self._of.items()]
         if waited:
-            rows = await connection.fetch(MISSED, *map(list, zip(*waited, strict=True)))
+            rows = await connection.fetch(MISSED_THREADS, *map(list, zip(*waited, strict=True)))
             self.wake((row["tenant_id"], row["thread_id"]) for row in rows)
 
 
@@ -104,17 +98,6 @@ ANSWER_SECONDS = 5.0
 
 RETRY_SECONDS = 0.5
 """Minimum interval of requests to an owner to resend frames that the event log does not hold."""
-
-STATES = """
-select r.run_id, r.status, r.epoch, l.epoch as log_epoch, l.seq as log_seq
-from runs r left join lateral (
-  select e.epoch, e.seq from events e
-  where e.tenant_id = r.tenant_id and e.run_id = r.run_id
-  order by e.tenant_id desc, e.run_id desc, e.epoch desc, e.seq desc limit 1
-) l on true
-where r.run_id = any($1)
-"""
-"""Who may own each run, and the newest row of its event log."""
 
 
 class TrackedRun:
@@ -370,7 +353,7 @@ class FeedRegistry:
         """Compare what subscribers of runs elsewhere were sent with the database."""
         run_ids = [followed.run_id for followed in wanted]
         async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
-            rows = await connection.fetch(STATES, run_ids)
+            rows = await connection.fetch(RUN_STATES, run_ids)
         states = {row["run_id"]: row for row in rows}
         watch, again = [], []
         for followed in wanted:

@@ -9,28 +9,8 @@ import msgspec
 from app.base.tasks import Tasks, wait_for
 from app.engine.streams.frame_transport import IDLE_SECONDS, PAUSE_SECONDS, PUBLISH_SECONDS, FrameBatch, RemoteReaders
 from app.engine.streams.signals import Signal, Signals
+from app.engine.streams.sql import FETCH_FRAMES, INSERT_FRAMES
 from app.infra.db.engine import Database
-
-PUBLISH = """
-insert into live_frames (tenant_id, run_id, epoch, seq, last_seq, body)
-select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::int[], $6::bytea[])
-on conflict (tenant_id, run_id, epoch, seq) do update set last_seq = excluded.last_seq, body = excluded.body
-"""
-
-FETCH = """
-select f.body from unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[]) as w(tenant_id, run_id, epoch, seq)
-join live_frames f on f.tenant_id = w.tenant_id and f.run_id = w.run_id
-  and (f.epoch > w.epoch or (f.epoch = w.epoch and f.last_seq >= w.seq))
-order by f.run_id, f.epoch, f.seq
-"""
-
-SWEEP = """
-delete from live_frames f using (
-  select tenant_id, run_id, epoch, seq from live_frames where created_at < now() - interval '1 minute'
-  order by created_at limit 1000) o
-where f.tenant_id = o.tenant_id and f.run_id = o.run_id and f.epoch = o.epoch and f.seq = o.seq
-"""
-"""Who still wants an older one finds a gap and reads the event log."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(FrameBatch).decode
@@ -69,7 +49,7 @@ class PostgresFrameTransport:
             strict=True,
         )
         async with self._database.engine_connection() as connection:
-            await connection.execute(PUBLISH, *map(list, columns))
+            await connection.execute(INSERT_FRAMES, *map(list, columns))
         self._signals.notify("frames", [chunk.run_id for chunk in chunks])
 
     def _on_signal(self, signal: Signal) -> None:
@@ -88,7 +68,7 @@ class PostgresFrameTransport:
             return
         try:
             async with asyncio.timeout(PUBLISH_SECONDS), self._database.engine_connection() as connection:
-                rows = await connection.fetch(FETCH, *map(list, zip(*places, strict=True)))
+                rows = await connection.fetch(FETCH_FRAMES, *map(list, zip(*places, strict=True)))
         except BaseException:  # fetch them again
             self._announced |= announced
             self._wake.set()

@@ -19,6 +19,7 @@ import structlog
 
 from app.base.ids import new_id
 from app.base.tasks import Heartbeat, Tasks
+from app.engine.streams.sql import ASYNC_COMMIT, NOTIFY
 from app.infra.db.engine import Database
 
 log = structlog.get_logger(__name__)
@@ -74,8 +75,6 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
 KINDS = ("watch", "again", "frames", "follow", "news", "erased")
 """Members that are lists of ids."""
 
-
-NOTIFY = "select pg_notify($1, payload) from unnest($2::text[]) payload"
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Signal).decode
@@ -150,7 +149,7 @@ class Signals:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(ANSWER_SECONDS):
                 connection = await stack.enter_async_context(self._database.listening())
-                await connection.execute("set synchronous_commit = off")  # signals need not outlive a crash
+                await connection.execute(ASYNC_COMMIT)
                 await connection.add_listener(CHANNEL, self._on_signal)
                 await connection.add_listener(self._echo_channel, self._on_echo)
             self._arrived_at = self._proved_at = time.monotonic()

@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from app.base.errors import StartError
-from app.engine.queue.cancels import RunCanceller
+from app.engine.queue.cancels.canceller import RunCanceller
 from app.engine.streams.signals import Signals
 from app.features.data_rights import queries
 from app.features.data_rights.queries import ROOTS, Column, TenantTable

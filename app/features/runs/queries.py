@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from app.base.offload import MAX_ANSWER_BYTES
 from app.domain.event_id import EventId
-from app.engine.checkpoints.snapshot import COLUMNS, ITEMS
+from app.engine.checkpoints.sql import COLUMNS, ITEMS
 from app.engine.tables import events, runs, steps, threads, tool_intents
 from app.infra.db.session import Reader, ScopedStatement, Writer
 

@@ -12,8 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from app.base.ids import new_id
 from app.base.offload import MAX_ANSWER_BYTES
 from app.engine.checkpoints.entry import CheckpointEntry
-from app.engine.checkpoints.snapshot import COLUMNS, ITEMS, STORED
-from app.engine.checkpoints.sql import TO_LATEST
+from app.engine.checkpoints.sql import COLUMNS, ITEMS, STORED, TO_LATEST
 from app.engine.tables import checkpoint_items, checkpoints, threads
 from app.features.threads.structs import KEEP_LATEST, ThreadSearch, Ttl
 from app.infra.db.metadata import UUIDType

@@ -1,0 +1,1 @@
+"""Stream modes with views of their own: ``messages``, ``steps`` (tasks, checkpoints, debug) and ``trace_events``."""

@@ -1,27 +1,12 @@
-"""How runs are stopped from outside: those that wait for their turn at once, a live one by its owner.
+"""SQL of cancels: end, delete or roll back runs, and reopen the questions that they closed."""
 
-Actions: ``interrupt`` keeps what the run has committed; ``rollback`` removes the run and puts its thread back to where
-it was before; ``supersede`` is an interrupt by a run that takes the thread over.
-"""
-
-from collections.abc import Sequence
-from typing import Any
-from uuid import UUID
-
-import asyncpg
-
-from app.domain.lifecycle import Reason
-from app.engine.entries import ClaimedRun
 from app.engine.queue.sql import ENDED_PAUSE
-from app.infra.db.engine import Database
-
-REASONS = {"interrupt": Reason.CANCELLED, "supersede": Reason.SUPERSEDED}
 
 GRACE_SECONDS = 1.5
-"""How long an owner has to end a run that was cancelled, before anybody ends it in its place."""
+"""How long an owner has to end a cancelled run, before another process may end it in its place."""
 
-_DEAF = f"(r.lease_until < now() or r.updated_at < now() - interval '{GRACE_SECONDS} seconds')"
-"""While a run is live its row changes with a claim and with the first cancel alone."""
+_UNRESPONSIVE = f"(r.lease_until < now() or r.updated_at < now() - interval '{GRACE_SECONDS} seconds')"
+"""A live run's row changes only with a claim and with the first cancel."""
 
 _PENDING = """
 with waiting as (
@@ -43,10 +28,10 @@ with waiting as (
   where w.epoch = 0 and q.tenant_id = w.tenant_id and q.thread_id = w.thread_id and q.closed_by = w.run_id
 )
 """.replace("<ended_pause>", ENDED_PAUSE.replace("<run>", "w.run_id"))
-"""A run that never began has answered nothing: the questions that it closed when it was accepted are open again, and
-the pause that it ended is one again."""
+"""Pending runs to stop. One that never started has answered nothing: questions and pauses that it closed when it was
+accepted are reopened."""
 
-_END_PENDING = (
+END_PENDING = (
     _PENDING
     + """
 update runs r set status = 'interrupted', reason = $3, updated_at = now(), ended_at = now()
@@ -54,18 +39,22 @@ from waiting w where r.tenant_id = w.tenant_id and r.run_id = w.run_id
 returning r.run_id
 """
 )
-_DROP_PENDING = (
+
+DELETE_PENDING = (
     _PENDING
     + """
 delete from runs r using waiting w where r.tenant_id = w.tenant_id and r.run_id = w.run_id returning r.run_id
 """
 )
-_LIVE = """
+
+CANCEL_LIVE = """
 update runs set cancel = $3, updated_at = case when cancel is null then now() else updated_at end
 where tenant_id = $1 and status = 'running' and {which} returning run_id
 """
-_BY_ID = "run_id = any($2::uuid[])"
-_ON_THREAD = "thread_id = $2"
+
+BY_ID = "run_id = any($2::uuid[])"
+
+ON_THREAD = "thread_id = $2"
 
 MATCHING = """
 select run_id from runs
@@ -81,12 +70,13 @@ MATCHING_OWNED = (
 )
 
 LOCK_THREAD = "select from threads where tenant_id = $1 and thread_id = $2 for no key update"
+
 LOCK_THREADS = """
 select from threads
 where tenant_id = $1 and thread_id in (select thread_id from runs where tenant_id = $1 and run_id = any($2))
 order by thread_id for no key update
 """
-"""A thread is locked before its runs everywhere, so that two never wait for each other."""
+"""Lock threads before their runs, as everywhere, so that there are no deadlocks."""
 
 _ROLL_BACK = """
 with <gone>, restored as (
@@ -124,9 +114,9 @@ with <gone>, restored as (
 )
 select queued from restored
 """
-"""All parts see the thread as it was. Calls that cannot be repeated stay known: what they did is not undone."""
+"""All parts see the thread as it was. Calls that cannot be repeated stay recorded, as their effects are not undone."""
 
-_LIVE_GONE = """
+_DELETE_LIVE = """
 thread as (
   select tenant_id, thread_id, live_run from threads
   where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
@@ -135,9 +125,9 @@ thread as (
     and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and <deaf>)
   returning r.tenant_id, r.run_id, r.thread_id
 )
-""".replace("<deaf>", _DEAF)
+""".replace("<deaf>", _UNRESPONSIVE)
 
-_BEGUN_GONE = """
+_DELETE_STARTED = """
 gone as (
   delete from runs r
   where r.tenant_id = $1 and r.status = 'pending' and r.epoch > 0 and <which>
@@ -151,18 +141,18 @@ def _roll_back(gone: str, queued: str, is_on: str) -> str:
     return statement.replace("<is_on>", is_on)
 
 
-ROLL_BACK = _roll_back(_LIVE_GONE, "t.queued", "t.live_run = g.run_id")
-"""A live run; by its owner, or (without an epoch) by anybody once the owner had its time."""
+ROLL_BACK = _roll_back(_DELETE_LIVE, "t.queued", "t.live_run = g.run_id")
+"""Roll back a live run: by its owner or, without an epoch, by any process after the grace period."""
 
-_ROLL_BACK_BEGUN = _roll_back(_BEGUN_GONE, "greatest(t.queued - 1, 0)", "t.live_run is null")
-"""A run that has run and waits for its next owner: its thread, which the caller has locked, has had no other since."""
+ROLL_BACK_PENDING = _roll_back(_DELETE_STARTED, "greatest(t.queued - 1, 0)", "t.live_run is null")
+"""Roll back queued runs that have run before. The caller has locked the thread, which has had no other run since."""
 
-EXPIRED = """
+UNENFORCED = """
 select tenant_id, run_id, thread_id, cancel from runs r
 where status = 'running' and cancel is not null and <deaf>
-""".replace("<deaf>", _DEAF)
+""".replace("<deaf>", _UNRESPONSIVE)
 
-END_EXPIRED = """
+END_UNENFORCED = """
 with thread as (
   select tenant_id, thread_id, live_run, head from threads
   where tenant_id = $1 and thread_id = $4 and live_run = $2 for no key update
@@ -176,69 +166,4 @@ with thread as (
 )
 update threads t set live_run = null, status = 'idle', updated_at = now()
 from ended e where t.tenant_id = e.tenant_id and t.thread_id = e.thread_id and t.live_run = e.run_id
-""".replace("<deaf>", _DEAF)
-
-
-class RunCanceller:
-    """Stops runs of any process: in the database first, so that no owner's death undoes it."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
-        """Record that ``run_ids`` shall stop; those that wait for their turn end, or go, at once."""
-        async with self._database.engine_connection() as connection, connection.transaction():
-            await connection.execute(LOCK_THREADS, tenant_id, list(run_ids))
-            await _stop(connection, tenant_id, _BY_ID, list(run_ids), action)
-
-    async def matching(
-        self,
-        tenant_id: UUID,
-        statuses: Sequence[str],
-        thread_id: UUID | None,
-        run_ids: Sequence[UUID] | None,
-        owned: str | None = None,
-    ) -> list[UUID]:
-        """The runs in one of ``statuses``, of one thread, or out of ``run_ids``, on threads that are ``owned``."""
-        which = tenant_id, list(statuses), thread_id, run_ids and list(run_ids)
-        async with self._database.engine_connection() as connection:
-            if owned is None:
-                rows = await connection.fetch(MATCHING, *which)
-            else:
-                rows = await connection.fetch(MATCHING_OWNED, *which, owned)
-        return [row["run_id"] for row in rows]
-
-    async def roll_back(self, claimed: ClaimedRun) -> int | None:
-        """Remove ``claimed`` and all it did; how many runs wait for the thread, None when it has another owner."""
-        async with self._database.engine_connection() as connection:
-            queued: int | None = await connection.fetchval(
-                ROLL_BACK, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id
-            )
-        return queued
-
-    async def finish_expired(self) -> int:
-        """End what shall stop and whose owner is dead or deaf; how many runs."""
-        async with self._database.engine_connection() as connection:
-            rows = await connection.fetch(EXPIRED)
-            for row in rows:
-                if row["cancel"] == "rollback":
-                    await connection.fetchval(ROLL_BACK, row["tenant_id"], row["run_id"], None, None, row["thread_id"])
-                else:
-                    reason = REASONS[row["cancel"]]
-                    await connection.execute(END_EXPIRED, row["tenant_id"], row["run_id"], reason, row["thread_id"])
-        return len(rows)
-
-
-async def supersede(connection: asyncpg.Connection, tenant_id: UUID, thread_id: UUID, action: str) -> None:
-    """Stop everything on a thread for a run that takes it over; its row stays locked until the transaction ends."""
-    await connection.execute(LOCK_THREAD, tenant_id, thread_id)
-    await _stop(connection, tenant_id, _ON_THREAD, thread_id, action)
-
-
-async def _stop(connection: asyncpg.Connection, tenant_id: UUID, which: str, what: Any, action: str) -> None:
-    if action == "rollback":
-        await connection.execute(_ROLL_BACK_BEGUN.replace("<which>", which), tenant_id, what)
-        await connection.execute(_DROP_PENDING.format(which=which), tenant_id, what)
-    else:
-        await connection.execute(_END_PENDING.format(which=which), tenant_id, what, REASONS[action])
-    await connection.execute(_LIVE.format(which=which), tenant_id, what, action)
+""".replace("<deaf>", _UNRESPONSIVE)

@@ -1,0 +1,1 @@
+"""Cancels: ``canceller`` and its statements in ``sql``."""

@@ -1,0 +1,1 @@
+"""Retention: ``sweeper`` and its statements in ``sql``."""
