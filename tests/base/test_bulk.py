@@ -1,4 +1,4 @@
-"""Large values: work on them leaves the loop free, and how many bytes are held at once is bounded."""
+"""Large values: work on them leaves the loop free, and the bytes held at once are bounded."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from app.base.errors import Limited, Unavailable
 from app.base.offload import BULK, ByteBudget, offload, rough_size
 
 
-async def test_large_work_is_done_in_a_thread_and_small_work_here() -> None:
+async def test_large_work_runs_in_a_thread_and_small_work_inline() -> None:
     here = threading.get_ident()
     assert await offload(BULK - 1, threading.get_ident) == here
     assert await offload(BULK, threading.get_ident) != here
@@ -31,7 +31,7 @@ def test_the_rough_size_of_a_value_counts_all_text_in_it() -> None:
     assert rough_size(["x" * BULK] * 10) < 2 * BULK + 1000
 
 
-async def test_what_fits_is_let_in_at_once_and_the_rest_in_its_turn() -> None:
+async def test_what_fits_is_granted_at_once_and_the_rest_in_order() -> None:
     budget = ByteBudget(total=10, each=10)
     assert await budget.acquire("a", 6, 1) == 6
     assert await budget.acquire("b", 4, 1) == 4
@@ -47,7 +47,7 @@ async def test_what_fits_is_let_in_at_once_and_the_rest_in_its_turn() -> None:
     assert await waiting[1] == 6
 
 
-async def test_a_holder_whose_share_is_full_keeps_no_other_waiting() -> None:
+async def test_a_holder_with_a_full_share_does_not_delay_others() -> None:
     budget = ByteBudget(total=10, each=5)
     await budget.acquire("a", 5, 1)
     greedy = asyncio.ensure_future(budget.acquire("a", 5, 5))
@@ -57,7 +57,7 @@ async def test_a_holder_whose_share_is_full_keeps_no_other_waiting() -> None:
     assert await greedy == 5
 
 
-async def test_waiting_ends_with_a_refusal_that_says_whose_share_is_full() -> None:
+async def test_a_timeout_says_which_share_is_full() -> None:
     budget = ByteBudget(total=8, each=5)
     await budget.acquire("a", 5, 1)
     with pytest.raises(Limited):
@@ -68,12 +68,12 @@ async def test_waiting_ends_with_a_refusal_that_says_whose_share_is_full() -> No
     assert await budget.acquire("b", 4, 0.01) == 4
 
 
-async def test_a_request_larger_than_its_share_passes_alone() -> None:
+async def test_a_reservation_larger_than_its_share_is_granted_alone() -> None:
     budget = ByteBudget(total=8, each=5)
     assert await budget.acquire("a", 100, 1) == 5
 
 
-async def test_a_cancelled_wait_holds_nothing() -> None:
+async def test_a_cancelled_wait_releases_its_reservation() -> None:
     budget = ByteBudget(total=5, each=5)
     await budget.acquire("a", 5, 1)
     waiting = asyncio.ensure_future(budget.acquire("b", 5, 5))

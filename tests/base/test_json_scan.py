@@ -1,4 +1,4 @@
-"""The quick check of a body's bytes says what a plain walk through them says."""
+"""The scan of a body agrees with a plain parser."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from app.base.json_scan import MAX_DEPTH, check
 
 
 def slowly(body: bytes) -> str:
-    """What ``check`` should say ("ok", "escape", "deep" or "unequal"), found by a walk through the text."""
+    """What ``check`` should say ("ok", "escape", "deep" or "unequal"), found by walking through the text."""
     inside = escaped = False
     depth = deepest = 0
     units: list[int] = []
@@ -99,13 +99,13 @@ VALUES = st.recursive(
 
 @given(VALUES)
 @example('[["[\\\\"],["]"]]')
-def test_the_quick_check_of_json_agrees_with_a_walk_through_it(text: str) -> None:
+def test_the_scan_agrees_with_a_plain_parser(text: str) -> None:
     body = text.encode()
     assert quickly(body) == slowly(body)
 
 
 @given(st.lists(st.sampled_from([*ESCAPES, '"', "[" * 30, "]" * 30, "{" * 40, "}" * 40, "\\"]), max_size=40))
-def test_no_text_that_nests_too_deep_passes_however_broken_it_is(parts: list[str]) -> None:
+def test_no_text_that_nests_too_deep_passes(parts: list[str]) -> None:
     body = "".join(parts).encode()
     if slowly(body) == "deep":
         assert quickly(body) != "ok"

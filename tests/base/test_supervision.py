@@ -1,4 +1,4 @@
-"""Tasks that must go on are started again however they end, and a process that cannot go on says so."""
+"""Supervised tasks are restarted however they end, and a process that cannot continue reports it."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from app.base.tasks import Heartbeat, Tasks, TaskWatchdog, wait_for
 
 
 class Database:
-    """What the supervision asks whether the database answers."""
+    """A stand-in for the probe of the database."""
 
     def __init__(self) -> None:
         self.up = True
@@ -56,14 +56,14 @@ def tasks(supervision: TaskWatchdog) -> Tasks:
 
 
 async def reached(tasks: Tasks, supervision: TaskWatchdog, failures: int) -> None:
-    """Come back when the one essential task has failed so often."""
+    """Return once the only essential task has failed so often."""
     (kept,) = supervision._supervised
-    while kept.failures < failures:  # noqa: ASYNC110  what it counts is no event
+    while kept.failures < failures:  # noqa: ASYNC110  failures are not signalled
         await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("ending", ["error", "base", "return", "cancelled", "foreign"])
-async def test_a_kept_task_is_started_again_however_it_ends(ending: str) -> None:
+async def test_a_supervised_task_is_restarted_however_it_ends(ending: str) -> None:
     tasks, started, enough = Tasks("test"), 0, asyncio.Event()
 
     async def work(beat: Heartbeat) -> None:
@@ -92,7 +92,7 @@ async def test_a_kept_task_is_started_again_however_it_ends(ending: str) -> None
     assert started == before
 
 
-def test_the_pause_before_a_restart_grows_until_there_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backoff_grows_until_there_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_BACK_OFF", 0.1)
     kept = module.SupervisedTask("one", essential=True, stall_seconds=1, back_off=1.0)
     assert [kept.ended(RuntimeError()) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
@@ -101,7 +101,7 @@ def test_the_pause_before_a_restart_grows_until_there_is_progress(monkeypatch: p
     assert (kept.failures, kept.ended(None)) == (0, 0.1)
 
 
-async def test_a_task_that_keeps_failing_while_the_database_answers_ends_the_process(
+async def test_a_failing_task_ends_the_process_while_the_database_answers(
     tasks: Tasks, supervision: TaskWatchdog, given_up: list[str]
 ) -> None:
     async def fail() -> None:
@@ -124,7 +124,7 @@ async def test_a_task_that_keeps_failing_while_the_database_answers_ends_the_pro
 
 
 @pytest.mark.parametrize("how", ["answers no", "raises"])
-async def test_while_the_database_is_away_nothing_is_held_against_a_task(
+async def test_failures_do_not_count_while_the_database_is_unavailable(
     tasks: Tasks, supervision: TaskWatchdog, database: Database, given_up: list[str], how: str
 ) -> None:
     database.up = how == "raises"
@@ -145,7 +145,7 @@ async def test_while_the_database_is_away_nothing_is_held_against_a_task(
     await tasks.aclose()
 
 
-async def test_a_task_that_stalls_ends_the_process_only_while_the_database_answers(
+async def test_a_stalled_task_ends_the_process_only_while_the_database_answers(
     tasks: Tasks, supervision: TaskWatchdog, database: Database, given_up: list[str]
 ) -> None:
     standing = asyncio.Event()
@@ -174,9 +174,7 @@ async def test_a_task_that_stalls_ends_the_process_only_while_the_database_answe
     await tasks.aclose()
 
 
-async def test_a_process_that_was_paused_is_not_stalled(
-    tasks: Tasks, supervision: TaskWatchdog, given_up: list[str]
-) -> None:
+async def test_a_paused_process_is_not_stalled(tasks: Tasks, supervision: TaskWatchdog, given_up: list[str]) -> None:
     async def wait(beat: Heartbeat) -> None:
         await asyncio.Event().wait()
 
@@ -189,7 +187,7 @@ async def test_a_process_that_was_paused_is_not_stalled(
     await tasks.aclose()
 
 
-async def test_an_unessential_task_may_fail_as_often_as_it_likes(
+async def test_an_unessential_task_may_fail_without_limit(
     tasks: Tasks, supervision: TaskWatchdog, database: Database, given_up: list[str]
 ) -> None:
     async def fail() -> None:
@@ -204,7 +202,7 @@ async def test_an_unessential_task_may_fail_as_often_as_it_likes(
     assert supervision.names(essential=False) == []
 
 
-async def test_progress_forgets_the_failures_before_it(tasks: Tasks, supervision: TaskWatchdog) -> None:
+async def test_progress_resets_the_failure_count(tasks: Tasks, supervision: TaskWatchdog) -> None:
     calls, done = 0, asyncio.Event()
 
     async def fail_twice() -> None:
@@ -222,8 +220,8 @@ async def test_progress_forgets_the_failures_before_it(tasks: Tasks, supervision
     await tasks.aclose()
 
 
-def test_a_loop_that_stops_is_not_held_up_by_kept_tasks() -> None:
-    """Whoever forgets to close an owner still gets an end: all tasks are cancelled, and none begins again."""
+def test_a_stopping_loop_is_not_held_up_by_supervised_tasks() -> None:
+    """Without a call of ``aclose`` the loop still ends: all tasks are cancelled, and none is restarted."""
 
     async def main() -> None:
         async def wait(beat: Heartbeat) -> None:
@@ -235,7 +233,7 @@ def test_a_loop_that_stops_is_not_held_up_by_kept_tasks() -> None:
     asyncio.run(main())
 
 
-async def test_waiting_for_an_event_has_an_end() -> None:
+async def test_waiting_for_an_event_times_out() -> None:
     event = asyncio.Event()
     assert not await wait_for(event, 0.001)
     event.set()

@@ -9,7 +9,7 @@ import uvloop
 from app.base.tasks import Tasks, run_through, to_the_end, together
 
 
-async def test_what_is_repeated_goes_on_after_a_failure() -> None:
+async def test_a_repeated_call_continues_after_a_failure() -> None:
     tasks = Tasks("test")
     calls = 0
     enough = asyncio.Event()
@@ -46,7 +46,7 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(monkeypatc
     assert cancelled == 3
 
 
-async def test_what_must_end_is_not_left_alone_however_often_its_caller_is_cancelled() -> None:
+async def test_to_the_end_waits_however_often_its_caller_is_cancelled() -> None:
     may, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -64,7 +64,7 @@ async def test_what_must_end_is_not_left_alone_however_often_its_caller_is_cance
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_an_event_loop_goes_on_whatever_its_tasks_and_callbacks_raise(
+def test_an_event_loop_continues_whatever_its_tasks_and_callbacks_raise(
     factory: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     async def raising(error: type[BaseException]) -> None:
@@ -86,7 +86,7 @@ def test_an_event_loop_goes_on_whatever_its_tasks_and_callbacks_raise(
         assert run_through(runner.get_loop(), work()) == "done"
 
 
-async def test_what_one_of_several_raised_comes_out_as_it_is_and_its_siblings_are_ended() -> None:
+async def test_together_raises_the_original_error_and_cancels_siblings() -> None:
     ended = asyncio.Event()
 
     async def wait() -> None:

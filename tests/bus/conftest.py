@@ -1,4 +1,4 @@
-"""The bus on a database of its own."""
+"""Fixtures of signals and feeds."""
 
 from collections.abc import AsyncIterator
 
@@ -9,6 +9,6 @@ from tests.faults.proxy import Proxy
 
 @pytest.fixture
 async def proxy(fresh_database_url: str) -> AsyncIterator[Proxy]:
-    """A way to the test's database that can go wrong."""
+    """A TCP proxy to the test's database that can fail."""
     async with Proxy(fresh_database_url) as proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""A run's frames in memory: every reader sees all of them, each at its own pace."""
+"""The in-memory feed: every subscriber gets all frames at its own pace."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ def frame(text: str, mode: str = "values") -> Frame:
 
 
 async def read(feed: Feed, after: EventId, modes: set[str] | None = None) -> AsyncIterator[tuple[EventId, bytes]]:
-    """What a reader does: takes what there is, waits for more, until the feed closes."""
+    """Read as a subscriber does: take what is buffered, wait for more, until the feed closes."""
     while True:
         if (fresh := feed.take(after, modes)) is not None:
             after = fresh[0]
@@ -29,7 +29,7 @@ async def collect(feed: Feed, after: EventId = START, modes: set[str] | None = N
     return b"".join([chunk async for _, chunk in read(feed, after, modes)])
 
 
-async def test_readers_that_come_early_and_late_see_the_same() -> None:
+async def test_early_and_late_subscribers_get_the_same_frames() -> None:
     feed = Feed()
     early = asyncio.ensure_future(collect(feed))
     await asyncio.sleep(0)
@@ -43,7 +43,7 @@ async def test_readers_that_come_early_and_late_see_the_same() -> None:
     assert await early == await late == b"abc"
 
 
-async def test_frames_that_are_there_come_as_one_chunk() -> None:
+async def test_buffered_frames_come_as_one_chunk() -> None:
     feed = Feed()
     feed.open(1)
     feed.push([frame("a")])
@@ -52,7 +52,7 @@ async def test_frames_that_are_there_come_as_one_chunk() -> None:
     assert [chunk async for chunk in read(feed, START)] == [(EventId(1, 2), b"ab")]
 
 
-async def test_a_reader_resumes_right_after_the_frame_it_names() -> None:
+async def test_a_subscriber_resumes_after_the_frame_it_names() -> None:
     feed = Feed()
     feed.open(3)
     feed.push([frame("a"), frame("b"), frame("c")])
@@ -62,7 +62,7 @@ async def test_a_reader_resumes_right_after_the_frame_it_names() -> None:
     assert await collect(feed, EventId(2, 7)) == b"abc"
 
 
-async def test_a_reader_gets_the_modes_it_asked_for_and_what_is_for_everybody() -> None:
+async def test_a_subscriber_gets_its_modes_and_frames_for_all() -> None:
     feed = Feed()
     feed.open(1)
     feed.push([frame("meta", ""), frame("v", "values"), frame("u", "updates")])
@@ -70,7 +70,7 @@ async def test_a_reader_gets_the_modes_it_asked_for_and_what_is_for_everybody() 
     assert await collect(feed, modes={"updates"}) == b"metau"
 
 
-async def test_only_stored_frames_are_forgotten_and_a_reader_behind_them_is_told() -> None:
+async def test_only_stored_frames_are_evicted_and_a_slow_subscriber_gets_an_error() -> None:
     feed = Feed()
     feed.open(1)
     big = "x" * (MAX_BYTES // 4)

@@ -1,4 +1,4 @@
-"""Signals over a connection that dies without a word: it is replaced, and what waited to be sent goes out."""
+"""Signals over a connection that dies silently: it is replaced, and pending signals are sent."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 class Ear:
-    """The signals of one process, and what it is sent."""
+    """The signals of one process, and those that it receives."""
 
     def __init__(self, url: str, direct: str = "") -> None:
         self.database = Database(url, direct=direct, requests=1, engine=1)
@@ -40,7 +40,7 @@ async def listening(url: str, direct: str = "") -> AsyncIterator[Ear]:
         await ear.database.aclose()
 
 
-async def test_a_connection_that_is_dead_without_knowing_it_is_replaced(fresh_database_url: str, proxy: Proxy) -> None:
+async def test_a_silently_dead_connection_is_replaced(fresh_database_url: str, proxy: Proxy) -> None:
     ears = listening(fresh_database_url, proxy.url), listening(fresh_database_url)
     async with ears[0] as ear, ears[1] as other, proxy.having(Trouble.HALF_OPEN):
         assert (await ear.next()).is_empty  # connected again, by itself
@@ -49,9 +49,7 @@ async def test_a_connection_that_is_dead_without_knowing_it_is_replaced(fresh_da
             pass
 
 
-async def test_a_signal_that_a_dead_connection_swallowed_goes_out_by_the_next(
-    fresh_database_url: str, proxy: Proxy
-) -> None:
+async def test_a_signal_lost_on_a_dead_connection_is_sent_on_the_next(fresh_database_url: str, proxy: Proxy) -> None:
     ears = listening(fresh_database_url, proxy.url), listening(fresh_database_url)
     async with ears[0] as ear, ears[1] as other, proxy.having(Trouble.HALF_OPEN):
         ear.signals.notify("news", [thread := new_id()])
@@ -60,28 +58,28 @@ async def test_a_signal_that_a_dead_connection_swallowed_goes_out_by_the_next(
 
 
 async def echoed(ear: Ear, times: int) -> None:
-    """Wait until ``ear`` has sent so many echoes, and the last but one has come back."""
+    """Wait until ``ear`` has sent so many echoes, and all but the last have come back."""
     echoes = ear.signals._echoes + times
     async with asyncio.timeout(60):
-        while ear.signals._echoes < echoes:  # noqa: ASYNC110  nothing else is told of an echo
+        while ear.signals._echoes < echoes:  # noqa: ASYNC110  nothing else signals an echo
             await asyncio.sleep(0.05)
 
 
-async def test_an_echo_reaches_the_process_alone_that_sent_it(fresh_database_url: str) -> None:
+async def test_an_echo_reaches_only_its_sender(fresh_database_url: str) -> None:
     async with listening(fresh_database_url) as ear, listening(fresh_database_url) as other:
         async with ear.database.listening() as connection:
-            heard: list[object] = []
-            await connection.add_listener("agent_service_echo", lambda *given: heard.append(given))
+            received: list[object] = []
+            await connection.add_listener("agent_service_echo", lambda *given: received.append(given))
             channels = {one.signals._echo_channel for one in (ear, other)}
             assert len(channels) == 2
-            await connection.add_listener(min(channels), lambda _c, _p, channel, _: heard.append(channel))
+            await connection.add_listener(min(channels), lambda _c, _p, channel, _: received.append(channel))
             await asyncio.gather(echoed(ear, 2), echoed(other, 2))
             await connection.fetchval("select 1")
-            assert set(heard) == {min(channels)}
+            assert set(received) == {min(channels)}
         assert ear.got.empty()
 
 
-async def test_signals_that_arrive_stand_for_echoes(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incoming_signals_replace_echoes(fresh_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.engine.streams.signals.PROOF_SECONDS", 3600.0)
     async with listening(fresh_database_url) as busy, listening(fresh_database_url) as quiet:
 
@@ -90,7 +88,7 @@ async def test_signals_that_arrive_stand_for_echoes(fresh_database_url: str, mon
                 quiet.signals.queue()
                 await busy.next()
 
-        # what one says arrives at both, and neither needs an echo
+        # the signals of one reach both, and neither needs an echo
         speaking = asyncio.ensure_future(speak())
         try:
             monkeypatch.setattr("app.engine.streams.signals.ECHO_SECONDS", 1.0)
@@ -103,7 +101,7 @@ async def test_signals_that_arrive_stand_for_echoes(fresh_database_url: str, mon
 
             monkeypatch.setattr(busy.signals, "_send", counted)
             async with asyncio.timeout(60):
-                while len(sends) < 4:  # noqa: ASYNC110  nothing is told of it
+                while len(sends) < 4:  # noqa: ASYNC110  nothing signals it
                     await asyncio.sleep(0.05)
             assert set(sends[1:]) == {sends[1]}
         finally:

@@ -1,4 +1,4 @@
-"""A thread's values: kept as JSON, written once, described by small heads."""
+"""A thread's values: stored as JSON, written once, referred to by small heads."""
 
 import msgspec
 import pytest
@@ -21,7 +21,7 @@ def reloaded(state: State, log: dict[int, bytes]) -> State:
     return State.load(head, log, state.last_number)
 
 
-def test_a_state_comes_back_from_its_head_and_the_log() -> None:
+def test_a_state_is_restored_from_its_head_and_items() -> None:
     state = State()
     log: dict[int, bytes] = {}
     state.merge_messages([message("a"), message("b")])
@@ -39,7 +39,7 @@ def test_appending_messages_writes_only_the_new_ones() -> None:
     assert state.head().lists == {"messages": [1, 3]}
 
 
-def test_a_message_with_a_known_id_takes_the_place_of_the_old_one() -> None:
+def test_a_message_with_a_known_id_replaces_the_old_one() -> None:
     state = State()
     state.merge_messages([message("a"), message("b"), message("c")])
     state.merge_messages([message("b", "new")])
@@ -47,7 +47,7 @@ def test_a_message_with_a_known_id_takes_the_place_of_the_old_one() -> None:
     assert state.head().lists == {"messages": [1, 1, 4, 4, 3, 3]}
 
 
-def test_a_remove_message_takes_one_out_and_remove_all_takes_everything_before_it() -> None:
+def test_remove_deletes_one_message_and_remove_all_everything_before_it() -> None:
     state = State()
     state.merge_messages([message("a"), message("b")])
     state.merge_messages([b'{"type":"remove","id":"a"}'])
@@ -56,7 +56,7 @@ def test_a_remove_message_takes_one_out_and_remove_all_takes_everything_before_i
     assert [m["id"] for m in state.get("messages")] == ["z"]
 
 
-def test_removing_a_message_that_is_not_there_changes_nothing() -> None:
+def test_removing_an_unknown_message_changes_nothing() -> None:
     state = State()
     state.merge_messages([message("a")])
     state.merge_messages([b'{"type":"remove","id":"nope"}'])
@@ -119,7 +119,7 @@ def test_a_state_has_a_bounded_number_of_channels() -> None:
         state.apply({"one more": 1})
 
 
-def test_a_very_long_list_is_kept_as_one_value() -> None:
+def test_a_very_long_list_is_stored_as_one_value() -> None:
     state = State()
     state.set("long", list(range(MAX_ELEMENTS + 1)))
     assert len(state.take_items()) == 1
@@ -128,14 +128,14 @@ def test_a_very_long_list_is_kept_as_one_value() -> None:
     assert state.get("long") == [1, 2]
 
 
-def test_the_json_of_a_state_is_its_pieces() -> None:
+def test_the_json_of_a_state_is_its_joined_chunks() -> None:
     state = State()
     assert b"".join(state.pieces()) == state.json() == b"{}"
     state.apply({"empty": [], "list": [1, "two"], "value": {"a": 1}, "__hidden": 3})
     assert state.json() == b'{"empty":[],"list":[1,"two"],"value":{"a":1}}'
 
 
-def test_a_view_stays_as_it_was_whatever_becomes_of_its_state() -> None:
+def test_a_view_is_unaffected_by_later_changes() -> None:
     state = State()
     state.apply({"messages": [{"id": "a"}, {"id": "b"}], "list": [1], "value": 1, "gone": 2, "__hidden": 3})
     view, before = state.view(), state.json()
@@ -146,7 +146,7 @@ def test_a_view_stays_as_it_was_whatever_becomes_of_its_state() -> None:
     assert state.view().json() == state.json() != before
 
 
-def test_a_state_knows_its_size_without_a_look_at_what_it_holds() -> None:
+def test_the_size_of_a_state_is_known_without_decoding_it() -> None:
     state = State()
     log: dict[int, bytes] = {}
     for update in (
@@ -159,7 +159,7 @@ def test_a_state_knows_its_size_without_a_look_at_what_it_holds() -> None:
         assert state.view().size == reloaded(state, log).view().size == sum(map(len, held))
 
 
-def test_the_effort_of_an_update_is_its_own_unless_it_changes_what_is_there() -> None:
+def test_the_effort_of_an_update_counts_lists_only_if_they_are_read() -> None:
     state = State()
     state.merge_messages([message(f"m{n}", "x" * 100) for n in range(BULK // 100)])
     new = HumanMessage(content="hello", id="new")

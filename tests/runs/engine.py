@@ -1,4 +1,4 @@
-"""The run engine of one process on a real database, with agents that tests steer."""
+"""The run engine of one process on a real database, with agents controlled by tests."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ Behaviour = Callable[[RunContext], Awaitable[RunOutcome]]
 
 
 def said(text: str) -> AIMessage:
-    """A model's answer with an id of its own."""
+    """A model's message with an id of its own."""
     return AIMessage(content=text, id=f"run--{new_id()}")
 
 
@@ -53,7 +53,7 @@ def step(text: str, *, following: tuple[str, ...] = ()) -> Step:
 
 
 async def echo(context: RunContext) -> RunOutcome:
-    """Answer at once, in two pieces."""
+    """Answer at once, in two chunks."""
     asked = msgspec.json.decode(context.state.elements()[-1])["content"]
     answer = said(f"echo: {asked}")
     for piece in ("echo: ", asked):
@@ -139,7 +139,7 @@ class Engine:
         self.streams = RunStreams(database, self.supervisor)
 
     async def start(self, *, sweeping: bool = False) -> None:
-        """Begin to serve; only with ``sweeping`` are leases kept and waiting and lost runs looked for."""
+        """Start; leases are renewed and runs claimed and recovered only with ``sweeping``."""
         self.parts.start()
         if sweeping:
             self.supervisor.start()
@@ -168,7 +168,7 @@ class Engine:
         return await self.claims.accept(AcceptEntry(**{**entry, **changes}))
 
     async def begin(self, *texts: str, **changes: Any) -> ClaimedRun:
-        """Accept a run and start it if its turn has come."""
+        """Accept a run and start it if its thread is free."""
         claimed = await self.accept(*texts, **changes)
         if claimed.started:
             self.supervisor.launch(claimed)

@@ -1,4 +1,4 @@
-"""Readers that come back to another process."""
+"""Clients that reconnect to another process."""
 
 import re
 
@@ -10,8 +10,8 @@ from tests.runs.engine import TENANT, SteeredAgent, echo, engine_on, fetch, step
 from tests.runs.test_processes import RecordingReader, Speaker, two
 
 
-async def test_a_reader_that_comes_back_in_the_middle_of_a_step_hears_nothing_twice(database: Database) -> None:
-    """Its place is beyond what the log has of that owner, and the process that it comes to has heard nothing yet."""
+async def test_a_client_that_reconnects_mid_step_gets_nothing_twice(database: Database) -> None:
+    """Its position is beyond the log of that owner, and the new process has received nothing yet."""
     speaker = Speaker("one ", "two ", "three ")
 
     async def two_steps(context: RunContext) -> RunOutcome:
@@ -35,8 +35,8 @@ async def test_a_reader_that_comes_back_in_the_middle_of_a_step_hears_nothing_tw
         assert whole.endswith(rest)
 
 
-async def test_a_run_that_ended_without_an_owner_has_an_end_for_its_readers(database: Database) -> None:
-    """Given up after its processes died: the error and the end come under the epoch of the owner that it never got."""
+async def test_a_run_that_ended_without_an_owner_ends_its_streams(database: Database) -> None:
+    """Poisoned after its processes died: error and end have the epoch of the owner that it never got."""
     async with engine_on(database, SteeredAgent("echo", echo)) as engine:
         run = await engine.accept("x")
         for _ in range(5):

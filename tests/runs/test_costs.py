@@ -56,7 +56,7 @@ async def test_each_further_step_takes_one_more(database: Database) -> None:
     assert named(sent) == ["accept", *["commit"] * 4]
 
 
-async def test_the_next_turn_here_loads_nothing(database: Database) -> None:
+async def test_the_next_run_in_this_process_loads_nothing(database: Database) -> None:
     async with engine_on(database, SteeredAgent("echo", echo)) as engine, sent_by(database) as sent:
         first = await engine.begin("one")
         await engine.result(first)
@@ -68,7 +68,7 @@ async def test_the_next_turn_here_loads_nothing(database: Database) -> None:
 
 
 class Encoded:
-    """Counts how often values are encoded, and what is done in a thread because it is large."""
+    """Counts how often values are encoded, and the calls offloaded to a thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.views = self.threads = 0
@@ -92,7 +92,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Encoded:
 
 
 async def on_a_large_thread(engine: Engine, **changes: Any) -> ClaimedRun:
-    """A run on a thread whose values take more than ``BULK`` bytes."""
+    """Start a run on a thread with values of more than ``BULK`` bytes."""
     first = await engine.begin("x" * (BULK + 1))
     await engine.stream(first, modes=set())
     return await engine.accept("hello", thread=first.thread_id, **changes)
@@ -114,7 +114,7 @@ async def test_an_echo_on_a_large_thread_costs_what_it_costs_on_a_small_one(
     assert (encoded.views, encoded.threads) == (0, 0)
 
 
-async def test_values_are_encoded_once_for_all_readers(database: Database, encoded: Encoded) -> None:
+async def test_values_are_encoded_once_for_all_subscribers(database: Database, encoded: Encoded) -> None:
     """Two frames: after the input, and in the end."""
     async with engine_on(database, SteeredAgent("echo", echo)) as engine:
         run = await on_a_large_thread(engine, modes=["values", "updates"])
@@ -126,7 +126,7 @@ async def test_values_are_encoded_once_for_all_readers(database: Database, encod
     assert encoded.views == 2
 
 
-async def test_a_replay_reads_the_values_that_its_reader_wants(database: Database) -> None:
+async def test_a_replay_reads_only_the_values_that_its_client_wants(database: Database) -> None:
     async def work(context: RunContext) -> RunOutcome:
         for _ in range(3):
             await context.commit(step("thinking", following=("agent",)))
@@ -160,7 +160,7 @@ def asks(call_id: str) -> Step:
     return Step(node="agent", update={"messages": [message]}, next=("agent",), intents=(unsafe(call_id),))
 
 
-async def test_a_resume_reads_the_calls_that_are_open_not_all_that_were_ever_made(database: Database) -> None:
+async def test_a_resume_reads_only_open_calls(database: Database) -> None:
     unresolved: list[dict[str, list[UnresolvedCall]]] = []
 
     async def pays(context: RunContext) -> RunOutcome:
@@ -192,7 +192,7 @@ async def test_a_resume_reads_the_calls_that_are_open_not_all_that_were_ever_mad
     assert len(unresolved[6]) > 5  # its input may open any of them again
 
 
-async def test_what_a_thread_stores_grows_with_its_turns(database: Database) -> None:
+async def test_the_storage_of_a_thread_grows_linearly_with_its_runs(database: Database) -> None:
     sizes: list[int] = []
     async with engine_on(database, SteeredAgent("echo", echo)) as engine:
         run = await engine.begin("x")
@@ -233,7 +233,7 @@ async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_t
 
 
 @pytest.mark.parametrize("statement", [sql.CLAIM_SUSPECT, sql.RESERVE_SUSPECT], ids=["claim", "reserve"])
-async def test_suspects_are_looked_for_without_a_look_at_every_run_that_waits(
+async def test_suspects_are_found_without_scanning_every_queued_run(
     engine: Engine, database: Database, statement: str
 ) -> None:
     waiting = await engine.accept("x", delay=600.0)

@@ -1,4 +1,4 @@
-"""A cancel works whatever its run's owner does: it is elsewhere, dead, it does not listen. Leases here are long."""
+"""A cancel works if the owner is in another process, dead, or ignores it. Leases here are long."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ async def api(database: Database) -> AsyncIterator[Engine]:
 
 
 async def orphan(api: Engine, text: str) -> ClaimedRun:
-    """A run whose owner is gone: it took it and nothing more was heard of it."""
+    """A run with a dead owner, which claimed it and did nothing more."""
     run = await api.accept(text, owner=new_id())
     assert run.started
     return run
@@ -37,9 +37,7 @@ async def until(database: Database, sql: str, found: object) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_run_whose_owner_is_dead_is_cancelled_long_before_its_lease_ends(
-    database: Database, api: Engine
-) -> None:
+async def test_a_run_of_a_dead_owner_is_cancelled_before_its_lease_expires(database: Database, api: Engine) -> None:
     run = await orphan(api, "x")
     reader = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
     await api.supervisor.cancel(TENANT, [run.run_id], "interrupt")
@@ -51,14 +49,14 @@ async def test_a_run_whose_owner_is_dead_is_cancelled_long_before_its_lease_ends
     assert re.findall(rb"event: (\w+)", await reader.whole()) == [b"retracted", b"end"]
 
 
-async def test_a_dead_owners_run_is_rolled_back_long_before_its_lease_ends(database: Database, api: Engine) -> None:
+async def test_a_run_of_a_dead_owner_is_rolled_back_before_its_lease_expires(database: Database, api: Engine) -> None:
     run = await orphan(api, "x")
     await api.supervisor.cancel(TENANT, [run.run_id], "rollback")
     await until(database, "select status, live_run from threads", [{"status": "idle", "live_run": None}])
     assert await fetch(database, "select run_id from runs") == []
 
 
-async def test_cancelling_again_and_again_does_not_put_the_end_off(database: Database, api: Engine) -> None:
+async def test_repeated_cancels_do_not_delay_the_end(database: Database, api: Engine) -> None:
     run = await orphan(api, "x")
     ended = asyncio.ensure_future(api.streams.ended(TENANT, run.thread_id, run.run_id))
     async with asyncio.timeout(20):
@@ -68,7 +66,7 @@ async def test_cancelling_again_and_again_does_not_put_the_end_off(database: Dat
     assert await fetch(database, "select status from runs") == [{"status": "interrupted"}]
 
 
-async def test_the_next_run_of_the_thread_has_its_turn_at_once(database: Database, api: Engine) -> None:
+async def test_the_next_run_of_the_thread_starts_at_once(database: Database, api: Engine) -> None:
     async with engine_on(database, SteeredAgent("echo", echo), lease=LEASE, sweeping=True) as worker:
         run = await orphan(api, "x")
         following = await api.begin("next", thread=run.thread_id)
@@ -77,7 +75,7 @@ async def test_the_next_run_of_the_thread_has_its_turn_at_once(database: Databas
         assert values["messages"][-1]["content"] == "echo: next"
 
 
-async def test_an_owner_that_does_not_listen_loses_the_run_and_writes_nothing_more(database: Database) -> None:
+async def test_an_owner_that_ignores_a_cancel_loses_the_run_and_writes_nothing_more(database: Database) -> None:
     began, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def stubborn(context: RunContext) -> RunOutcome:
@@ -108,15 +106,15 @@ async def test_an_owner_that_does_not_listen_loses_the_run_and_writes_nothing_mo
     ]
 
 
-async def test_a_run_that_nobody_cancels_keeps_its_owner_for_its_lease(database: Database, api: Engine) -> None:
+async def test_a_run_without_a_cancel_keeps_its_owner_until_its_lease_expires(database: Database, api: Engine) -> None:
     kept, other = await orphan(api, "x"), await orphan(api, "y")
     await api.supervisor.cancel(TENANT, [other.run_id], "interrupt")
     await until(database, f"select status from runs where run_id = '{other.run_id}'", [{"status": "interrupted"}])
     assert await fetch(database, f"select status from runs where run_id = '{kept.run_id}'") == [{"status": "running"}]
 
 
-async def test_a_cancel_that_was_only_written_down_ends_the_run_of_an_owner_that_drains(database: Database) -> None:
-    """The signal was lost: the run is not handed over, where another owner would take one more step."""
+async def test_a_cancel_without_a_signal_ends_the_run_of_a_draining_owner(database: Database) -> None:
+    """The signal was lost: the run is not handed over, as another owner would take one more step."""
     began, steps = asyncio.Event(), 0
 
     async def work(context: RunContext) -> RunOutcome:
@@ -136,7 +134,7 @@ async def test_a_cancel_that_was_only_written_down_ends_the_run_of_an_owner_that
     assert steps == 1
 
 
-async def test_a_rollback_is_felt_in_another_process_and_puts_the_thread_back(database: Database) -> None:
+async def test_a_rollback_reaches_another_process_and_restores_the_thread(database: Database) -> None:
     speaker = Speaker("never said to its end")
 
     async def work(context: RunContext) -> RunOutcome:
@@ -156,8 +154,8 @@ async def test_a_rollback_is_felt_in_another_process_and_puts_the_thread_back(da
         assert thread == {"status": "idle", "live_run": None, "head": None}
 
 
-async def test_a_run_that_waits_for_its_next_owner_is_rolled_back_whole(database: Database, api: Engine) -> None:
-    """What it committed before its owner left is removed, and its thread is as the run had found it."""
+async def test_a_requeued_run_is_rolled_back_completely(database: Database, api: Engine) -> None:
+    """Its commits are deleted, and its thread is restored."""
     row = "select status, head, last_number, queued, live_run, error, interrupts from threads"
     began = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""A run whose time ends while the database is slow to commit its step."""
+"""A run that reaches its time limit while the database is slow to commit its step."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ async def one_step_and_more(context: RunContext) -> RunOutcome:
     [(None, "timeout", b"event: error"), (["agent"], "interrupted", b'"status":"interrupted"')],
     ids=["a step", "the step at which it was asked to pause"],
 )
-async def test_a_step_that_commits_late_leaves_the_run_with_one_end(
+async def test_a_late_commit_leaves_the_run_with_one_end(
     database: Database, monkeypatch: pytest.MonkeyPatch, pause: list[str] | None, status: str, events: bytes
 ) -> None:
     monkeypatch.setattr(supervisor, "LEAVE_SECONDS", 0.05)
@@ -54,13 +54,13 @@ async def test_a_step_that_commits_late_leaves_the_run_with_one_end(
         await asyncio.wait_for(slow.held.wait(), 20)
         following = await engine.begin("next", thread=run.thread_id)
         async with asyncio.timeout(20):
-            while not live.left:  # noqa: ASYNC110  until the engine goes on without its code
+            while not live.left:  # noqa: ASYNC110  until the engine continues without its code
                 await asyncio.sleep(0.01)
         slow.release.set()
         whole = await reading
         assert whole.count(b"event: end") == 1
         assert events in whole
-        result = await engine.result(following)  # nothing looks for waiting runs here: its turn was passed on
+        result = await engine.result(following)  # started by the end of the run before it, as nothing polls here
         assert [message["content"] for message in result["messages"]][-1] == "echo: next"
     rows = await fetch(database, "select status from runs order by ordinal")
     assert rows == [{"status": status}, {"status": "success"}]

@@ -1,4 +1,4 @@
-"""A run is accepted, takes steps, ends; another owner goes on where one stopped."""
+"""A run is accepted, takes steps, ends; another owner resumes where one stopped."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ async def test_a_run_answers_and_leaves_its_steps_and_checkpoints(engine: Engine
     assert thread == {"status": "idle", "live_run": None, "queued": 0, "runs": 1}
 
 
-async def test_the_database_writes_down_every_transition(engine: Engine, database: Database) -> None:
+async def test_the_database_records_every_transition(engine: Engine, database: Database) -> None:
     run = await engine.begin("hello")
     await engine.result(run)
     rows = await fetch(database, "select old_status, new_status, reason from run_transitions order by number")
@@ -45,14 +45,14 @@ async def test_the_database_writes_down_every_transition(engine: Engine, databas
     ]
 
 
-async def test_a_conversation_goes_on_over_several_runs(engine: Engine) -> None:
+async def test_a_conversation_continues_over_several_runs(engine: Engine) -> None:
     first = await engine.begin("one")
     await engine.result(first)
     second = await engine.begin("two", thread=first.thread_id)
     assert contents(await engine.result(second)) == ["one", "echo: one", "two", "echo: two"]
 
 
-async def test_a_process_that_never_saw_the_thread_loads_it(database: Database) -> None:
+async def test_a_process_without_a_cached_state_loads_the_thread(database: Database) -> None:
     async with engine_on(database, SteeredAgent("echo", echo)) as first:
         run = await first.begin("one")
         await first.result(run)
@@ -70,7 +70,7 @@ async def test_an_unknown_thread_or_assistant_is_not_found(engine: Engine) -> No
         await engine.accept("x", tenant_id=new_id())
 
 
-async def test_reject_meets_a_busy_thread_with_a_conflict(database: Database) -> None:
+async def test_reject_raises_a_conflict_on_a_busy_thread(database: Database) -> None:
     release = asyncio.Event()
 
     async def wait(_: RunContext) -> RunOutcome:
@@ -127,7 +127,7 @@ async def test_an_agent_that_raises_ends_its_run_with_error(database: Database) 
     assert len(await fetch(database, "select 1 from checkpoints")) == 2
 
 
-async def test_a_run_over_its_time_ends_with_timeout(database: Database) -> None:
+async def test_a_run_over_its_time_limit_ends_with_timeout(database: Database) -> None:
     async def hang(_: RunContext) -> RunOutcome:
         await asyncio.Event().wait()
         return RunOutcome()
@@ -156,7 +156,7 @@ async def test_a_cancelled_run_keeps_its_committed_steps(database: Database) -> 
     assert row == {"status": "interrupted", "reason": "cancelled"}
 
 
-async def test_a_run_waiting_for_its_turn_can_be_cancelled(database: Database) -> None:
+async def test_a_queued_run_can_be_cancelled(database: Database) -> None:
     release = asyncio.Event()
 
     async def wait(_: RunContext) -> RunOutcome:
@@ -219,7 +219,7 @@ async def test_a_draining_process_hands_its_runs_over_at_the_step_boundary(datab
     assert row == {"epoch": 2, "attempts": 1}
 
 
-async def test_a_run_whose_owner_died_goes_on_from_its_last_step(database: Database) -> None:
+async def test_a_run_of_a_dead_owner_resumes_from_its_last_step(database: Database) -> None:
     hang = asyncio.Event()
     seen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Code of users that raises what is no ``Exception``, or does not stop: it costs its own run and nothing else."""
+"""User code that raises a ``BaseException`` or does not stop costs its own run and nothing else."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fet
 
 
 class Odd(BaseException):
-    """Of a user's own making."""
+    """An exception class of user code."""
 
 
 class Mute(Exception):
-    """Has no text."""
+    """An exception that cannot be converted to text."""
 
     def __str__(self) -> str:
         raise ValueError("no text")
@@ -31,7 +31,7 @@ ERRORS = [KeyboardInterrupt, SystemExit, Odd, asyncio.CancelledError, GeneratorE
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("inside", ["the agent", "a group", "a group of two"])
-async def test_whatever_an_agent_raises_ends_its_run_at_once(
+async def test_any_exception_of_an_agent_ends_its_run_at_once(
     database: Database, error: type[BaseException], inside: str
 ) -> None:
     async def fail() -> None:
@@ -54,7 +54,7 @@ async def test_whatever_an_agent_raises_ends_its_run_at_once(
     assert row == {"status": "error", "reason": "failed", "attempts": 1}
 
 
-async def test_the_log_names_the_class_and_the_place_of_an_error_and_not_its_text(database: Database) -> None:
+async def test_the_log_has_the_class_and_location_of_an_error_but_not_its_text(database: Database) -> None:
     async def work(_: RunContext) -> RunOutcome:
         raise RuntimeError("the secret of the prompt")
 
@@ -70,7 +70,7 @@ async def test_the_log_names_the_class_and_the_place_of_an_error_and_not_its_tex
 
 
 class Stubborn:
-    """An agent that swallows every cancellation until it is let go, and then still wants to write and to speak."""
+    """An agent that swallows every cancellation until it is released, and then still tries to write and emit."""
 
     def __init__(self) -> None:
         self.began, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -108,7 +108,7 @@ def left_behind(engine: Engine) -> int:
     return sum(int(value) for _, value in engine.meters.runs_left.series.items())
 
 
-async def test_a_run_ends_when_its_time_is_over_whatever_its_code_swallows(database: Database) -> None:
+async def test_a_run_ends_at_its_time_limit_even_if_its_code_swallows_cancellation(database: Database) -> None:
     stubborn = Stubborn()
     with capture_logs() as lines:
         async with engine_on(database, SteeredAgent("steered", stubborn.work, seconds=0.2)) as engine:
@@ -130,7 +130,7 @@ async def test_a_run_ends_when_its_time_is_over_whatever_its_code_swallows(datab
     assert await fetch(database, "select from steps") == []
 
 
-async def test_a_cancelled_run_whose_code_swallows_it_is_left_behind(database: Database) -> None:
+async def test_code_that_swallows_a_cancel_is_abandoned(database: Database) -> None:
     stubborn = Stubborn()
     async with engine_on(database, SteeredAgent("steered", stubborn.work), sweeping=True) as engine:
         run = await engine.begin("x", agent="steered")
@@ -139,7 +139,7 @@ async def test_a_cancelled_run_whose_code_swallows_it_is_left_behind(database: D
         async with asyncio.timeout(20):
             await engine.streams.ended(TENANT, run.thread_id, run.run_id)
         async with asyncio.timeout(10):
-            while engine.supervisor.active:  # noqa: ASYNC110  the row ends before the process forgets the run
+            while engine.supervisor.active:  # noqa: ASYNC110  the row is ended before the process drops the run
                 await asyncio.sleep(0.01)
         assert left_behind(engine) == 1
         await stubborn.let_go()
@@ -147,7 +147,7 @@ async def test_a_cancelled_run_whose_code_swallows_it_is_left_behind(database: D
     assert row == {"status": "interrupted", "reason": "cancelled"}
 
 
-async def test_a_drain_ends_in_time_whatever_code_swallows_and_the_run_goes_on_elsewhere(database: Database) -> None:
+async def test_a_drain_ends_in_time_and_a_stuck_run_resumes_elsewhere(database: Database) -> None:
     stubborn = Stubborn()
     first = Engine(database, SteeredAgent("steered", stubborn.work))
     await first.start(sweeping=True)

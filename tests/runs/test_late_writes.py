@@ -1,4 +1,4 @@
-"""What a broken connection left on its way may arrive after what was sent again and after what came next."""
+"""Writes left in progress by a broken connection may arrive after their retry and after later writes."""
 
 import asyncio
 from typing import Any
@@ -17,9 +17,7 @@ select head, last_number, (select count(*) from steps) as steps, (select count(*
 """
 
 
-async def test_a_step_that_arrives_once_more_after_the_next_one_moves_nothing_back(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_repeated_late_step_moves_no_head_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[JournalEntry] = []
     done, go_on = asyncio.Event(), asyncio.Event()
 
@@ -51,7 +49,7 @@ async def test_a_step_that_arrives_once_more_after_the_next_one_moves_nothing_ba
     assert [message["content"] for message in result["messages"]] == ["x", "one", "two", "three"]
 
 
-async def test_an_end_whose_answer_was_lost_is_not_taken_for_one_that_was_written_in_its_place(
+async def test_an_end_with_a_lost_answer_is_not_mistaken_for_another_end(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with engine_on(database, SteeredAgent("echo", echo)) as engine:

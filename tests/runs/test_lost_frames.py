@@ -1,4 +1,4 @@
-"""Frames and signals get lost, owners change in the middle of a replay: what a reader has equals the replay."""
+"""Frames and signals get lost and owners change during a replay; a stream still equals the replay."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ from tests.runs.test_processes import RecordingReader, Speaker, two
 
 
 def lose(chunk: FrameBatch) -> None:
-    """In place of ``FeedRegistry.receive``: ``chunk`` never came."""
+    """Replace ``FeedRegistry.receive``: lose ``chunk``."""
 
 
 class Stepper:
@@ -47,10 +47,10 @@ def ids(stream: bytes) -> list[tuple[int, int]]:
     return [(int(epoch), int(seq)) for epoch, seq in re.findall(rb"id: (\d+)-(\d+)", stream)]
 
 
-async def test_what_an_owner_committed_while_a_reader_replays_is_not_skipped_when_the_run_moves_here(
+async def test_commits_during_a_replay_are_not_skipped_when_the_run_moves_here(
     database: Database,
 ) -> None:
-    """As in a rolling restart: the process of the reader takes the run up before the reader has done with the log."""
+    """As in a rolling restart: the subscriber's process claims the run before the subscriber has read the log."""
     stepper = Stepper(4)
     agent = SteeredAgent("steered", stepper.work)
     first = Engine(database, agent)
@@ -65,7 +65,7 @@ async def test_what_an_owner_committed_while_a_reader_replays_is_not_skipped_whe
         first.supervisor.live(run.run_id).execution.draining = True  # type: ignore[union-attr]
         stepper.may.release()
         async with asyncio.timeout(20):
-            while second.supervisor.live(run.run_id) is None:  # noqa: ASYNC110  no signal tells of a claim
+            while second.supervisor.live(run.run_id) is None:  # noqa: ASYNC110  a claim is not signalled
                 await asyncio.sleep(0.01)
         for _ in range(4):
             stepper.may.release()
@@ -77,7 +77,7 @@ async def test_what_an_owner_committed_while_a_reader_replays_is_not_skipped_whe
     await first.stop()
 
 
-async def test_a_step_whose_frames_were_lost_comes_from_the_log_while_its_owner_is_silent(database: Database) -> None:
+async def test_a_step_with_lost_frames_comes_from_the_log(database: Database) -> None:
     stepper = Stepper(3)
     async with two(database, SteeredAgent("steered", stepper.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["updates"])
@@ -91,7 +91,7 @@ async def test_a_step_whose_frames_were_lost_comes_from_the_log_while_its_owner_
         assert await live.whole() == await api.stream(run)
 
 
-async def test_tokens_that_were_lost_on_the_way_are_sent_again(database: Database) -> None:
+async def test_lost_tokens_are_resent(database: Database) -> None:
     """Before their step commits, when no log holds them."""
     speaker = Speaker("one ", "two ", "three ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
@@ -117,8 +117,8 @@ async def test_tokens_that_were_lost_on_the_way_are_sent_again(database: Databas
         assert ids(whole) == [(1, n) for n in range(1, len(ids(whole)) + 1)]
 
 
-async def test_a_reader_whose_feed_began_by_itself_is_looked_after_too(database: Database) -> None:
-    """Frames came because of readers elsewhere, before this one had asked for any; then they stop coming."""
+async def test_a_feed_that_opened_before_its_subscriber_is_polled_too(database: Database) -> None:
+    """Frames came for subscribers elsewhere, before this one requested any; then they stop."""
     speaker = Speaker("one ", "two ")
     agent = SteeredAgent("steered", speaker.work)
     async with two(database, agent) as (api, _), engine_on(database, agent, most=0, sweeping=True) as other:
@@ -131,7 +131,7 @@ async def test_a_reader_whose_feed_began_by_itself_is_looked_after_too(database:
             speaker.may.release()
             await live.until(b"two ")
             async with asyncio.timeout(10):
-                while not followed.feed.epoch:  # noqa: ASYNC110  nothing tells of frames that are not waited for
+                while not followed.feed.epoch:  # noqa: ASYNC110  unrequested frames are not signalled
                     await asyncio.sleep(0.01)
             waiting = RecordingReader(chunks)
             await waiting.until(b"two ")
@@ -140,8 +140,8 @@ async def test_a_reader_whose_feed_began_by_itself_is_looked_after_too(database:
             assert (await waiting.whole()).count(b"event: end") == 1
 
 
-async def test_what_was_said_beyond_the_last_step_of_a_hand_over_is_withdrawn(database: Database) -> None:
-    """An agent speaks while its step commits; then the process drains, and the next owner says it again."""
+async def test_frames_after_the_last_step_of_a_hand_over_are_retracted(database: Database) -> None:
+    """An agent streams while its step commits; then the process drains, and the next owner streams it again."""
     said, go_on = asyncio.Event(), asyncio.Event()
 
     async def work(context: RunContext) -> RunOutcome:
@@ -180,7 +180,7 @@ async def test_what_was_said_beyond_the_last_step_of_a_hand_over_is_withdrawn(da
     assert ids(whole)[-1] == ids(replay)[-1]
 
 
-async def test_a_step_that_the_database_refuses_leaves_the_stream_as_its_replay(database: Database) -> None:
+async def test_a_step_rejected_by_the_database_leaves_stream_and_replay_equal(database: Database) -> None:
     async def work(context: RunContext) -> RunOutcome:
         context.emit(Custom(data=msgspec.Raw(b'"shown"')))
         await context.commit(Step(node="no\x00node", update={}))
@@ -195,7 +195,7 @@ async def test_a_step_that_the_database_refuses_leaves_the_stream_as_its_replay(
         assert ids(live) == [(1, n) for n in range(1, len(ids(live)) + 1)]
 
 
-async def test_a_run_that_is_gone_has_an_end_for_its_readers_elsewhere(database: Database) -> None:
+async def test_a_deleted_run_ends_its_streams_in_other_processes(database: Database) -> None:
     speaker = Speaker("one ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
@@ -208,21 +208,21 @@ async def test_a_run_that_is_gone_has_an_end_for_its_readers_elsewhere(database:
     assert re.findall(rb"event: (\w+)", whole)[-2:] == [b"error", b"end"]
 
 
-async def test_the_next_run_of_a_thread_is_found_though_no_signal_tells_of_it(database: Database) -> None:
+async def test_the_next_run_of_a_thread_is_found_without_a_signal(database: Database) -> None:
     async with two(database, SteeredAgent("echo", echo)) as (api, worker):
         first = await api.begin("one")
         await api.result(first)
         threads = ThreadStreams(database, api.supervisor, api.streams)
-        heard = RecordingReader(
+        reader = RecordingReader(
             threads.follow(TENANT, first.thread_id, ThreadCursor(2, START), frozenset({"run_modes"}))
         )
         api.parts.signals._listeners.clear()
         await worker.begin("two", thread=first.thread_id)
-        await heard.until(b"echo: two")
+        await reader.until(b"echo: two")
 
 
 @pytest.mark.parametrize("place", [EventId(10**9, 1), EventId(1, 10**9)])
-async def test_a_place_that_no_frame_has_waits_for_the_end_without_asking_again(
+async def test_a_position_beyond_all_frames_waits_for_the_end_without_resends(
     database: Database, place: EventId
 ) -> None:
     speaker = Speaker("one ")

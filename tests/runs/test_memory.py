@@ -1,4 +1,4 @@
-"""Large runs take turns in memory, and large values reach all readers."""
+"""Large runs wait for memory, and large values reach all subscribers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ async def engine(
         yield engine
 
 
-async def test_a_large_run_waits_for_its_turn_and_holds_nothing_meanwhile(
+async def test_a_large_run_waits_for_memory_without_holding_its_request(
     engine: Engine, open_gate: asyncio.Event
 ) -> None:
     first, second = [await engine.begin(LARGE, agent="steered") for _ in range(2)]
@@ -52,7 +52,7 @@ async def test_a_large_run_waits_for_its_turn_and_holds_nothing_meanwhile(
         assert [len(message["content"]) for message in values["messages"]] == [len(LARGE), len("done")]
 
 
-async def test_a_large_run_that_waits_can_be_cancelled(engine: Engine, open_gate: asyncio.Event) -> None:
+async def test_a_waiting_large_run_can_be_cancelled(engine: Engine, open_gate: asyncio.Event) -> None:
     first, second = [await engine.begin(LARGE, agent="steered") for _ in range(2)]
     await asyncio.sleep(0)
     await engine.supervisor.cancel(TENANT, [second.run_id], "interrupt")

@@ -1,4 +1,4 @@
-"""What runs are counted as: steps, ends, and those that wait."""
+"""Metrics of runs: steps, ends, the queue."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from tests.system.services import NOWHERE
 
 
 def entry() -> JournalEntry:
-    """A step of a run that nobody has."""
+    """A step of a run that does not exist."""
     return JournalEntry(
         tenant_id=new_id(),
         thread_id=new_id(),
@@ -43,7 +43,7 @@ async def test_a_run_and_its_steps_are_counted(engine: Engine) -> None:
     assert [*engine.meters.checkpoints.series] == [("",)]
 
 
-async def test_runs_that_wait_are_told_of_with_the_age_of_the_oldest(database: Database) -> None:
+async def test_queued_runs_are_reported_with_the_age_of_the_oldest(database: Database) -> None:
     meters = Meters()
     waiting = QueueMetrics(database, meters)
     await waiting.refresh()
@@ -57,7 +57,7 @@ async def test_runs_that_wait_are_told_of_with_the_age_of_the_oldest(database: D
     assert 90 <= meters.queue_age.series[()] < 120
 
 
-async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_the_oldest(database: Database) -> None:
+async def test_orphaned_runs_are_reported_with_the_age_of_the_oldest(database: Database) -> None:
     meters = Meters()
     waiting = QueueMetrics(database, meters)
     async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
@@ -76,7 +76,7 @@ async def test_runs_whose_lease_nobody_renews_are_told_of_and_so_is_the_age_of_t
     assert meters.runs_orphaned.series == {(): 2}
 
 
-async def test_a_step_of_a_run_that_is_elsewhere_is_a_lost_lease(database: Database) -> None:
+async def test_a_step_of_a_run_with_another_owner_is_a_lost_lease(database: Database) -> None:
     meters = Meters()
     journal = Journal(database, 60.0, TraceRecorder(meters, NO_TRACER))
     journal.start()
@@ -87,10 +87,10 @@ async def test_a_step_of_a_run_that_is_elsewhere_is_a_lost_lease(database: Datab
 
 
 @pytest.mark.parametrize("patience, trouble", [(0.1, "Unavailable"), (60.0, "cancelled")])
-async def test_a_step_that_waited_for_the_database_in_vain_speaks_against_the_service(
+async def test_a_commit_that_waited_in_vain_counts_against_the_service(
     monkeypatch: pytest.MonkeyPatch, patience: float, trouble: str
 ) -> None:
-    """A run that is stopped at once is how it should be; one that is stopped because its lease ended is not."""
+    """A run stopped at once is fine; one stopped because its lease expired is not."""
     monkeypatch.setattr(module, "VAIN_SECONDS", patience)
     meters = Meters()
     away = Database(NOWHERE, requests=1, engine=1)

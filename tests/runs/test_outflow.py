@@ -1,4 +1,4 @@
-"""Large pieces of replays: few are in memory at once, whoever reads them, and each key has its share."""
+"""Large chunks of replays: few are in memory at once, and each key has its share."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, ste
 LARGE = 1_000_000
 
 
-# The piece of a step has twice that: its values, and the update that the log keeps of it.
+# The chunk of a step has twice that: its values, and the update that the log keeps of it.
 
 
 async def hoard(_: RunContext) -> RunOutcome:
@@ -35,7 +35,7 @@ async def large_run(engine: Engine) -> ClaimedRun:
 
 
 class Idle:
-    """A reader that takes its chunks until the first large one, and then none."""
+    """A client that reads until the first large chunk, and then stops."""
 
     def __init__(self, engine: Engine, run: ClaimedRun, holder: str) -> None:
         self.chunks = engine.streams.follow(TENANT, run.run_id, after=START, modes=None, holder=holder)
@@ -60,7 +60,7 @@ async def some_have(count: int, readers: list[Idle]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_readers_that_do_not_read_hold_no_more_than_the_share_of_their_key(engine: Engine) -> None:
+async def test_stalled_clients_hold_at_most_the_share_of_their_key(engine: Engine) -> None:
     run = await large_run(engine)
     engine.streams.outflow = outflow = SendBudget(max_bytes=10 * LARGE, max_bytes_each=3 * LARGE, max_loads=1)
     readers = [Idle(engine, run, "one") for _ in range(12)]
@@ -70,29 +70,29 @@ async def test_readers_that_do_not_read_hold_no_more_than_the_share_of_their_key
     small = await engine.begin("x", agent="echo", modes=["values"])
     await engine.result(small)
     chunks = engine.streams.follow(TENANT, small.run_id, after=START, modes=None, holder="one")
-    async with asyncio.timeout(10):  # what is small does not wait for those
+    async with asyncio.timeout(10):  # small chunks do not wait for those
         assert b"event: end" in b"".join([chunk async for chunk in chunks])
     async with asyncio.timeout(10):
-        while outflow.waiting < 10:  # noqa: ASYNC110  nothing tells of those that wait
+        while outflow.waiting < 10:  # noqa: ASYNC110  waiters are not signalled
             await asyncio.sleep(0.01)
     assert sum(reader.has_large.is_set() for reader in readers) == 2
     assert outflow.bytes < 7 * LARGE
     for reader in [one for one in readers if one.has_large.is_set()]:
         await reader.leave()
-    await some_have(4, readers)  # the next two have their turn
+    await some_have(4, readers)  # the next two are admitted
     for reader in (*readers, other):
         await reader.leave()
     assert (outflow.bytes, outflow.waiting) == (0, 0)
     assert outflow.peak < 7 * LARGE
 
 
-async def test_the_process_has_a_bound_for_all_keys(engine: Engine) -> None:
+async def test_the_process_bounds_all_keys_together(engine: Engine) -> None:
     run = await large_run(engine)
     engine.streams.outflow = outflow = SendBudget(max_bytes=5 * LARGE, max_bytes_each=5 * LARGE, max_loads=1)
     readers = [Idle(engine, run, f"key {number}") for number in range(8)]
     await some_have(3, readers)
     async with asyncio.timeout(10):
-        while outflow.waiting < 5:  # noqa: ASYNC110  nothing tells of those that wait
+        while outflow.waiting < 5:  # noqa: ASYNC110  waiters are not signalled
             await asyncio.sleep(0.01)
     assert sum(reader.has_large.is_set() for reader in readers) == 3
     for reader in readers:

@@ -1,4 +1,4 @@
-"""Arguments of a call that is still being written are read as far as they go."""
+"""Incomplete arguments of a tool call are parsed as far as possible."""
 
 import time
 from typing import Any
@@ -29,17 +29,17 @@ from app.engine.streams.modes.messages import PartialMessage, read_partial
         ("}}}", {}),
     ],
 )
-def test_it_is_closed_where_it_stops(text: str, found: dict[str, Any]) -> None:
+def test_incomplete_json_is_closed_where_it_stops(text: str, found: dict[str, Any]) -> None:
     assert read_partial(text) == found
 
 
-def test_every_beginning_of_an_object_reads_as_an_object() -> None:
+def test_every_prefix_of_an_object_parses_as_an_object() -> None:
     text = '{"name": "a \\"b\\" c", "list": [1, [2, {"x": null}]], "deep": {"y": {"z": true}}}'
     for end in range(len(text)):
         assert isinstance(read_partial(text[:end]), dict)
 
 
-def test_long_arguments_in_small_pieces_are_read_in_linear_time() -> None:
+def test_long_arguments_in_small_chunks_are_parsed_in_linear_time() -> None:
     growing = PartialMessage()
     began = time.thread_time()
     for _ in range(4000):

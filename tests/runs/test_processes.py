@@ -1,4 +1,4 @@
-"""Several processes on one database: runs are executed by one and followed from any, and outlive them all."""
+"""Several processes on one database: one executes a run, any can follow it, and it outlives them all."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fet
 
 
 class Speaker:
-    """An agent that says a word each time it may."""
+    """An agent that streams a word each time it is released."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -55,7 +55,7 @@ async def two(database: Database, agent: SteeredAgent, lease: float = 30.0) -> A
 
 
 class RecordingReader:
-    """What a reader has got so far."""
+    """What a subscriber has received so far."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self.text = b""
@@ -91,7 +91,7 @@ async def test_a_process_that_executes_nothing_leaves_a_run_to_one_that_does(dat
     assert row == {"attempts": 1, "epoch": 1, "status": "success"}
 
 
-async def test_tokens_reach_a_reader_in_another_process_before_their_step_commits(database: Database) -> None:
+async def test_tokens_reach_another_process_before_their_step_commits(database: Database) -> None:
     speaker = Speaker("one ", "two ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, worker):
         run = await api.begin("x", agent="steered", modes=["messages-tuple", "values"])
@@ -109,7 +109,7 @@ async def test_tokens_reach_a_reader_in_another_process_before_their_step_commit
     assert [line for line in whole.splitlines() if line.startswith(b"id: ")] == [b"id: 1-%d" % n for n in range(1, 7)]
 
 
-async def test_a_cancel_is_felt_in_another_process_at_once(database: Database) -> None:
+async def test_a_cancel_reaches_another_process_at_once(database: Database) -> None:
     speaker = Speaker("one ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
@@ -123,20 +123,20 @@ async def test_a_cancel_is_felt_in_another_process_at_once(database: Database) -
     assert row == {"status": "interrupted", "reason": "cancelled"}
 
 
-async def test_the_stream_of_a_thread_hears_of_runs_that_start_elsewhere(database: Database) -> None:
+async def test_the_stream_of_a_thread_follows_runs_that_start_elsewhere(database: Database) -> None:
     async with two(database, SteeredAgent("echo", echo)) as (api, _):
         first = await api.begin("one")
         await api.result(first)
         threads = ThreadStreams(database, api.supervisor, api.streams)
         follow = threads.follow(TENANT, first.thread_id, ThreadCursor(2, START), frozenset({"run_modes"}))
-        heard = RecordingReader(follow)
+        reader = RecordingReader(follow)
         for ordinal in (2, 3):
             await api.begin(f"number {ordinal}", thread=first.thread_id)
-            await heard.until(b"echo: number %d" % ordinal)
-        assert b"id: 3.1-1" in heard.text
+            await reader.until(b"echo: number %d" % ordinal)
+        assert b"id: 3.1-1" in reader.text
 
 
-async def test_a_reader_goes_on_with_the_next_owner_when_one_is_lost(database: Database) -> None:
+async def test_a_subscriber_follows_the_next_owner(database: Database) -> None:
     first, second = Speaker("half ", "done "), Speaker("half ", "done ")
     async with engine_on(database, SteeredAgent("steered", second.work), most=0, sweeping=True) as api:
         lost = Engine(database, SteeredAgent("steered", first.work), most=1)
@@ -161,7 +161,7 @@ async def test_a_reader_goes_on_with_the_next_owner_when_one_is_lost(database: D
     assert (first.calls, second.calls) == (1, 1)
 
 
-async def test_a_run_that_kills_every_process_is_given_up(database: Database) -> None:
+async def test_a_run_that_kills_every_process_is_poisoned(database: Database) -> None:
     async with engine_on(database, SteeredAgent("echo", echo)) as engine:
         run = await engine.accept("x")
         for attempt in range(1, 6):
@@ -178,8 +178,8 @@ async def test_a_run_that_kills_every_process_is_given_up(database: Database) ->
     assert row == {"status": "error", "reason": "poison", "thread": "error", "live_run": None, "queued": 0}
 
 
-async def test_a_run_that_commits_a_step_and_then_kills_its_process_is_given_up_too(database: Database) -> None:
-    """Each step clears its attempts; its deaths are counted all the same."""
+async def test_a_run_that_commits_steps_and_kills_its_processes_is_poisoned_too(database: Database) -> None:
+    """Each step resets its attempts; its deaths are counted all the same."""
     committed = 0
 
     async def work(context: RunContext) -> RunOutcome:
@@ -203,7 +203,7 @@ async def test_a_run_that_commits_a_step_and_then_kills_its_process_is_given_up_
                     await asyncio.sleep(0.001)
                 while await fetch(database, "select 1 from runs where attempts > 1"):  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
-            live.fence()  # as if the process had died: it writes nothing any more
+            live.fence()  # as if the process had died: it writes nothing more
             await fetch(database, "update runs set lease_until = now() - interval '1 second'")
             assert await engine.claims.release_expired() == 1
             deaths += 1
@@ -227,8 +227,8 @@ async def test_claims_are_fair_between_tenants(database: Database) -> None:
     assert {claimed.tenant_id for claimed in claims} == {TENANT, other}
 
 
-async def test_a_process_that_hung_past_its_lease_writes_nothing_and_starts_nothing(database: Database) -> None:
-    """As after SIGSTOP: its clock says that the lease is over before any heartbeat can."""
+async def test_a_process_that_hung_past_its_lease_writes_and_starts_nothing(database: Database) -> None:
+    """As after SIGSTOP: its clock says that the lease has expired before a heartbeat can."""
     started = asyncio.Event()
     tried = asyncio.Event()
 
@@ -252,7 +252,7 @@ async def test_a_process_that_hung_past_its_lease_writes_nothing_and_starts_noth
     assert await fetch(database, "select 1 from steps") == []
 
 
-async def test_without_heartbeats_a_run_stops_before_its_lease_ends(database: Database) -> None:
+async def test_without_heartbeats_a_run_stops_before_its_lease_expires(database: Database) -> None:
     stopped = asyncio.Event()
 
     async def work(_: RunContext) -> RunOutcome:
@@ -276,7 +276,7 @@ async def test_without_heartbeats_a_run_stops_before_its_lease_ends(database: Da
     assert (row["status"], row["reason"]) == ("pending", "cut")
 
 
-async def test_a_hundred_readers_elsewhere_cost_one_look(database: Database) -> None:
+async def test_a_hundred_remote_subscribers_cost_one_poll(database: Database) -> None:
     speaker = Speaker("word ")
     async with two(database, SteeredAgent("steered", speaker.work)) as (api, _):
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
@@ -288,7 +288,7 @@ async def test_a_hundred_readers_elsewhere_cost_one_look(database: Database) -> 
         assert len({await reader.whole() for reader in readers}) == 1
 
 
-async def test_what_a_drained_process_leaves_is_taken_up_at_once(database: Database) -> None:
+async def test_runs_of_a_drained_process_are_claimed_at_once(database: Database) -> None:
     speaker = Speaker("word ")
     agent = SteeredAgent("steered", speaker.work)
     async with engine_on(database, agent, sweeping=True) as worker:
@@ -299,7 +299,7 @@ async def test_what_a_drained_process_leaves_is_taken_up_at_once(database: Datab
         await leaving.stop()
         for _ in range(2):
             speaker.may.release()
-        async with asyncio.timeout(4):  # less than the time between two looks
+        async with asyncio.timeout(4):  # less than the polling interval
             result = msgspec.json.decode(await worker.streams.result(TENANT, run.thread_id, run.run_id))
     assert result["messages"][-1]["content"] == "word "
     (row,) = await fetch(database, "select attempts, epoch from runs")
@@ -307,10 +307,10 @@ async def test_what_a_drained_process_leaves_is_taken_up_at_once(database: Datab
 
 
 @pytest.mark.parametrize("suspects", [False, True], ids=["ordinary runs", "a suspect"])
-async def test_what_a_drained_process_claims_at_its_end_is_given_back_at_once(
+async def test_runs_claimed_while_draining_are_released_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch, suspects: bool
 ) -> None:
-    """The statement was executed, and its answer comes only when the process is told to leave."""
+    """The statement was executed, and its answer comes only when the process drains."""
     leaving, claimed, answered = Engine(database, SteeredAgent("echo", echo)), asyncio.Event(), asyncio.Event()
     name = "claim_suspects" if suspects else "claim"
     claim = getattr(leaving.claims, name)
@@ -345,8 +345,8 @@ async def test_what_a_drained_process_claims_at_its_end_is_given_back_at_once(
         assert [(one.attempt, one.suspect) for one in again] == [(expected[1], suspects)] * len(runs)
 
 
-async def test_a_process_that_wakes_up_after_its_lease_takes_not_one_more_step(database: Database) -> None:
-    """What became ready during the pause is not done: the signal of waking up comes before it."""
+async def test_a_process_resumed_after_its_lease_takes_no_further_step(database: Database) -> None:
+    """Callbacks that became ready during the pause do not run: SIGCONT is handled first."""
     started, ready = asyncio.Event(), asyncio.Event()
     sent: list[str] = []
 

@@ -1,4 +1,4 @@
-"""With a Redis the frames of runs go to other processes by way of it; without one, or when it dies, they arrive too."""
+"""Frames go to other processes over Redis; without it, or when it dies, they arrive too."""
 
 import asyncio
 import contextlib
@@ -36,36 +36,34 @@ async def two(database: Database, agent: SteeredAgent, redis: RedisServer) -> As
 
 async def follow(api: Engine, speaker: Speaker) -> tuple[RecordingReader, object]:
     run = await api.begin("x", agent="steered", modes=["messages-tuple"])
-    heard = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
+    reader = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
     speaker.may.release()
-    await heard.until(b"one ")
-    return heard, run
+    await reader.until(b"one ")
+    return reader, run
 
 
-async def test_frames_come_by_way_of_redis_and_leave_nothing_in_the_database(
-    database: Database, redis: RedisServer
-) -> None:
+async def test_frames_sent_over_redis_leave_nothing_in_the_database(database: Database, redis: RedisServer) -> None:
     speaker = Speaker("one ", "two ", "three ")
     async with two(database, SteeredAgent("steered", speaker.work), redis) as (api, worker):
-        heard, _ = await follow(api, speaker)
+        reader, _ = await follow(api, speaker)
         before = await fetch(database, "select count(*) from live_frames")
         for word in (b"two ", b"three "):
             speaker.may.release()
-            await heard.until(word)
+            await reader.until(word)
         assert await fetch(database, "select count(*) from live_frames") == before
         speaker.may.release()
-        assert (await heard.whole()).endswith(b"\r\n\r\n")
+        assert (await reader.whole()).endswith(b"\r\n\r\n")
         assert worker.supervisor.active == 0
 
 
 @pytest.mark.parametrize("trouble", ["stop", "freeze"])
-async def test_a_redis_that_dies_in_the_middle_costs_no_frame(
+async def test_a_redis_that_dies_mid_stream_costs_no_frame(
     database: Database, redis: RedisServer, trouble: str
 ) -> None:
     words = [f"word{number} " for number in range(12)]
     speaker = Speaker("one ", *words)
     async with two(database, SteeredAgent("steered", speaker.work), redis) as (api, worker):
-        heard, run = await follow(api, speaker)
+        reader, run = await follow(api, speaker)
         for number, word in enumerate(words):
             if number == 4:
                 await asyncio.to_thread(getattr(redis, trouble))
@@ -74,9 +72,9 @@ async def test_a_redis_that_dies_in_the_middle_costs_no_frame(
             if number == 8 and trouble == "stop":
                 await asyncio.to_thread(redis.start)
             speaker.may.release()
-            await heard.until(word.encode())
+            await reader.until(word.encode())
         speaker.may.release()
-        whole = await heard.whole()
+        whole = await reader.whole()
         assert whole == await worker.stream(run)  # type: ignore[arg-type]
 
 

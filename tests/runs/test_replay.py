@@ -1,4 +1,4 @@
-"""What a reader gets later is what readers got at once."""
+"""Replays equal live streams."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from app.infra.db.engine import Database
 from tests.runs.engine import SteeredAgent, engine_on, said, step
 
 
-async def test_steps_that_no_mode_shows_cost_a_replay_nothing(database: Database) -> None:
+async def test_steps_hidden_by_the_modes_cost_a_replay_nothing(database: Database) -> None:
     async def unseen_steps(context: RunContext) -> RunOutcome:
         for text in ("one", "two"):
             await context.commit(step(text))  # the first ends the node's task, the second belongs to none
@@ -28,8 +28,8 @@ async def test_steps_that_no_mode_shows_cost_a_replay_nothing(database: Database
         assert await another.stream(run) == live
 
 
-async def test_a_reader_that_comes_late_gets_the_values_of_each_step_not_those_of_now(database: Database) -> None:
-    """Frames of values are encoded when they are read, by when the state has grown, or was changed."""
+async def test_a_late_subscriber_gets_the_values_of_each_step(database: Database) -> None:
+    """Frames of values are encoded when they are read, when the state may have changed."""
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def changing(context: RunContext) -> RunOutcome:

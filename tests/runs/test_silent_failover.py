@@ -1,4 +1,4 @@
-"""The database's server is gone without a word: runs go on over new connections."""
+"""The database server disappears silently: runs continue over new connections."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The cache of states takes no more memory than it says, whatever its states look like, and gives it back."""
+"""The state cache takes no more memory than it reports, whatever its states, and returns it."""
 
 import asyncio
 import subprocess
@@ -54,9 +54,7 @@ print(full, resident() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux' /proc")
 @pytest.mark.parametrize("messages, length, channels", [(2, 20, 0), (2, 20, 20), (200, 60, 2), (4, 20_000, 1)])
-def test_a_full_cache_takes_the_memory_that_it_says_and_gives_it_back(
-    messages: int, length: int, channels: int
-) -> None:
+def test_a_full_cache_takes_the_memory_it_reports_and_returns_it(messages: int, length: int, channels: int) -> None:
     code = FILL.format(messages=messages, length=length, channels=channels)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
     full, after = map(int, done.stdout.split())
@@ -64,7 +62,7 @@ def test_a_full_cache_takes_the_memory_that_it_says_and_gives_it_back(
     assert after < 0.3 * full
 
 
-def test_what_is_not_used_for_a_while_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_states_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
     states, tenant, idle, used = StateCache(), new_id(), new_id(), new_id()
     kept = [CachedState(new_id(), 1, (), State()) for _ in range(2)]
     states.put(tenant, idle, kept[0])
@@ -78,8 +76,8 @@ def test_what_is_not_used_for_a_while_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert states.size == 0
 
 
-async def test_memory_goes_back_to_the_system_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes long where the heap is large."""
+async def test_memory_is_returned_to_the_system_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes long if the heap is large."""
     trimming, seen = threading.Event(), threading.Event()
 
     def trim() -> None:

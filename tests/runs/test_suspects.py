@@ -1,4 +1,4 @@
-"""Runs whose process died go on apart until they are proven, and hold up neither each other nor healthy runs."""
+"""Runs whose process died run apart until they are proven, and delay neither each other nor healthy runs."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Gated:
-    """Runs that wait to be let go, and how many were under way at once."""
+    """Runs that wait to be released, and how many ran at once."""
 
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
@@ -76,7 +76,7 @@ async def ended(engine: Engine, runs: Iterable[ClaimedRun]) -> None:
         assert "__error__" not in await engine.result(run)
 
 
-async def test_suspects_of_one_death_go_on_together(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_suspects_of_one_death_resume_together(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
     gated, names = Gated(), [f"run {n}" for n in range(5)]
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
@@ -87,7 +87,7 @@ async def test_suspects_of_one_death_go_on_together(database: Database, monkeypa
         await ended(engine, runs)
 
 
-async def test_suspects_that_were_handed_over_meanwhile_still_go_on_together(
+async def test_suspects_handed_over_meanwhile_still_resume_together(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their second attempt has not ended in a death."""
@@ -103,7 +103,7 @@ async def test_suspects_that_were_handed_over_meanwhile_still_go_on_together(
         await ended(engine, runs)
 
 
-async def test_suspects_of_two_deaths_go_on_one_after_the_other(
+async def test_suspects_of_two_deaths_resume_one_after_the_other(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
@@ -117,9 +117,7 @@ async def test_suspects_of_two_deaths_go_on_one_after_the_other(
     assert gated.crowds == [1] * 5
 
 
-async def test_no_more_than_a_group_begins_before_it_is_proven(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_at_most_a_group_starts_before_it_is_proven(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
     gated, names = Gated(), [f"run {n}" for n in range(quarantine.GROUP + 3)]
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
@@ -135,11 +133,11 @@ async def test_no_more_than_a_group_begins_before_it_is_proven(
     assert max(gated.crowds) <= quarantine.GROUP + 3
 
 
-async def test_forty_suspects_in_long_steps_are_under_way_again_after_a_few_proofs(
+async def test_forty_suspects_in_long_steps_run_again_after_a_few_proofs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 0.2)
-    monkeypatch.setattr(quarantine, "POLL_SECONDS", 3600.0)  # a proof has the next ones begin, and not a look
+    monkeypatch.setattr(quarantine, "POLL_SECONDS", 3600.0)  # a proof starts the next ones, not a poll
     gated, names = Gated(), [f"run {n}" for n in range(40)]
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         runs = await died_with(database, engine, *names)
@@ -149,7 +147,7 @@ async def test_forty_suspects_in_long_steps_are_under_way_again_after_a_few_proo
         await ended(engine, runs)
 
 
-async def test_a_process_that_is_open_takes_other_runs_before_suspects(database: Database) -> None:
+async def test_an_open_process_claims_other_runs_before_suspects(database: Database) -> None:
     gated = Gated()
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         (suspect,) = await died_with(database, engine, "suspect")
@@ -162,7 +160,7 @@ async def test_a_process_that_is_open_takes_other_runs_before_suspects(database:
     assert gated.crowds == [1, 1]
 
 
-async def test_a_suspect_that_finishes_a_step_is_acquitted_and_others_may_begin(
+async def test_a_suspect_that_commits_a_step_is_acquitted_and_others_start(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
@@ -182,7 +180,7 @@ async def test_a_suspect_that_finishes_a_step_is_acquitted_and_others_may_begin(
         await ended(engine, [suspect, healthy])
 
 
-async def test_a_suspect_that_takes_long_is_proven_by_time_and_lets_others_begin(
+async def test_a_long_running_suspect_is_proven_by_time_and_others_start(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 0.05)
@@ -198,7 +196,7 @@ async def test_a_suspect_that_takes_long_is_proven_by_time_and_lets_others_begin
         await ended(engine, [*suspects, healthy])
 
 
-async def test_while_a_suspect_is_unproven_other_processes_do_the_rest(
+async def test_while_a_suspect_is_unproven_other_processes_run_the_rest(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
@@ -221,7 +219,7 @@ async def test_while_a_suspect_is_unproven_other_processes_do_the_rest(
                 await asyncio.sleep(0.01)
 
 
-async def test_a_busy_process_makes_way_for_a_suspect_at_the_next_steps_of_its_runs(
+async def test_a_busy_process_makes_way_for_a_suspect_at_step_boundaries(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
@@ -260,7 +258,7 @@ async def test_a_server_leaves_the_run_that_it_died_with_to_others(
         assert (claimed.suspect, claimed.crashed_mid_step, claimed.attempt) == (True, True, 2)
 
 
-async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_the_database(database: Database) -> None:
+async def test_a_database_outage_does_not_count_against_runs(database: Database) -> None:
     gated = Gated()
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         run = await engine.begin("x", agent="steered")
@@ -278,7 +276,7 @@ async def test_nothing_is_held_against_runs_of_a_process_that_could_not_reach_th
         assert (claimed.suspect, claimed.crashed_mid_step, claimed.attempt) == (False, True, 1)
 
 
-async def test_nothing_is_held_against_them_where_another_process_has_found_their_leases_ended(
+async def test_an_outage_does_not_count_even_if_another_process_recovered_the_runs(
     database: Database,
 ) -> None:
     gated = Gated()
@@ -298,8 +296,8 @@ async def test_nothing_is_held_against_them_where_another_process_has_found_thei
         assert (claimed.suspect, claimed.crashed_mid_step, claimed.attempt) == (False, True, 1)
 
 
-async def test_a_process_that_stood_still_does_not_blame_the_database(database: Database) -> None:
-    """Its heartbeat has failed as well, but a run of its own may be why."""
+async def test_a_blocked_process_does_not_blame_the_database(database: Database) -> None:
+    """Its heartbeat failed as well, but a run of its own may be the cause."""
     gated = Gated()
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE) as engine:
         run = await engine.begin("x", agent="steered")
@@ -323,7 +321,7 @@ class Clock:
         return self.now
 
 
-async def test_a_suspect_beside_a_long_step_holds_up_new_runs_for_a_small_part_of_the_time(
+async def test_a_suspect_next_to_a_long_step_rarely_delays_new_runs(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, gated = Clock(), Gated()
@@ -341,7 +339,9 @@ async def test_a_suspect_beside_a_long_step_holds_up_new_runs_for_a_small_part_o
             assert await engine.supervisor._quarantine.claim() == []
             closed.append(engine.supervisor.room() == 0)
             clock.now += 1.0
-            await fetch(database, "update runs set lease_until = null where status = 'pending'")  # its second is over
+            await fetch(
+                database, "update runs set lease_until = null where status = 'pending'"
+            )  # its second has passed
         lengths = [len(part) for part in "".join("x" if one else " " for one in closed).split()]
         assert len(lengths) > 2, "it tries again and again"
         assert max(lengths) <= quarantine.CLOSED_SECONDS + 1
@@ -350,7 +350,7 @@ async def test_a_suspect_beside_a_long_step_holds_up_new_runs_for_a_small_part_o
         await ended(engine, [healthy])
 
 
-async def test_a_run_that_is_still_loading_makes_way_at_its_next_step_too(
+async def test_a_run_still_loading_makes_way_at_its_next_step_too(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
@@ -381,7 +381,7 @@ async def test_a_run_that_is_still_loading_makes_way_at_its_next_step_too(
         await ended(engine, [suspect, healthy])
 
 
-async def test_the_proof_of_an_earlier_attempt_proves_nothing_about_the_next_one(database: Database) -> None:
+async def test_the_proof_of_an_earlier_attempt_does_not_prove_the_next(database: Database) -> None:
     async with engine_on(database, SteeredAgent("steered", echo), lease=LEASE) as engine:
         ward = engine.supervisor._quarantine
         await died_with(database, engine, "x")

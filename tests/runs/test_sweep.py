@@ -1,4 +1,4 @@
-"""Stateless runs leave nothing for ever."""
+"""Retention deletes what has expired."""
 
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from tests.database import age, execute
 from tests.runs.engine import TENANT, Engine, fetch
 
 
-async def test_what_a_stateless_run_left_is_swept_once_it_is_old(engine: Engine, database: Database) -> None:
+async def test_data_of_old_stateless_runs_is_deleted(engine: Engine, database: Database) -> None:
     kept = await engine.begin("kept")
     gone = await engine.begin("gone", temporary=True)
     later = await engine.accept("later", temporary=True, delay=600.0)
@@ -30,9 +30,7 @@ async def test_what_a_stateless_run_left_is_swept_once_it_is_old(engine: Engine,
         assert {row["thread_id"] for row in await fetch(database, f"select thread_id from {table}")} == {kept.thread_id}
 
 
-async def test_a_thread_whose_time_is_over_goes_unless_something_lives_there(
-    engine: Engine, database: Database
-) -> None:
+async def test_an_expired_thread_is_deleted_unless_a_run_is_live_or_queued(engine: Engine, database: Database) -> None:
     old = await engine.begin("old")
     young = await engine.begin("young")
     busy = await engine.accept("busy", delay=600.0)
@@ -46,10 +44,8 @@ async def test_a_thread_whose_time_is_over_goes_unless_something_lives_there(
     assert left == {young.thread_id, busy.thread_id}
 
 
-async def test_a_thread_that_has_rested_keeps_its_newest_state_and_goes_on_from_it(
-    engine: Engine, database: Database
-) -> None:
-    """Not the past of one that is young, or on which a run lives or waits, for that may fork from any of it."""
+async def test_a_rested_thread_keeps_its_newest_state_and_continues_from_it(engine: Engine, database: Database) -> None:
+    """Not the history of a recent one, or with a live or queued run, which may fork from any checkpoint."""
     threads: dict[str, UUID] = {}
     for name in ("old", "young", "waiting", "living"):
         first = await engine.begin("one")
@@ -85,7 +81,7 @@ async def past(database: Database, thread_id: UUID) -> tuple[list[Any], list[Any
     return await fetch(database, checkpoints, thread_id), await fetch(database, items, thread_id)
 
 
-async def test_what_was_asked_for_with_a_key_stays_until_the_key_is_over(engine: Engine, database: Database) -> None:
+async def test_a_run_with_an_idempotency_key_stays_until_the_key_expires(engine: Engine, database: Database) -> None:
     run = await engine.begin("x", temporary=True)
     await engine.result(run)
     values = "($1, 'POST /runs', 'k', '', $2, $3, '')"
@@ -120,16 +116,16 @@ async def test_the_log_of_a_run_is_kept_for_a_day_after_its_end(
 
 
 async def a_walk_later(database: Database) -> None:
-    """It is so much later that all walks begin again."""
+    """Set the marks back so far that all scans start over."""
     await fetch(database, "update retention_marks set started_at = started_at - interval '7 hours'")
 
 
 async def asleep(url: str, *statements: str) -> None:
-    """Change what no role may: with the guards of the tables asleep."""
+    """Change what no role may, with the tables' triggers disabled."""
     await execute(url, "set session_replication_role = replica", *statements)
 
 
-async def test_sweeps_go_on_until_nothing_is_due(
+async def test_sweeps_continue_until_nothing_is_due(
     engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH", 3)
@@ -140,7 +136,7 @@ async def test_sweeps_go_on_until_nothing_is_due(
     assert await fetch(database, "select 1 from threads") == []
 
 
-async def test_threads_of_one_moment_go_a_batch_at_a_time(
+async def test_threads_with_equal_times_are_deleted_in_batches(
     engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An import gives thousands of threads the same time."""
@@ -166,7 +162,7 @@ async def test_threads_of_one_moment_go_a_batch_at_a_time(
     assert [row["thread_id"] for row in await fetch(database, "select thread_id from threads")] == [young.thread_id]
 
 
-async def test_the_transitions_of_deleted_runs_go_after_a_week_and_those_of_others_stay(
+async def test_transitions_of_deleted_runs_are_deleted_after_a_week(
     engine: Engine, database: Database, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ROWS", 2)
@@ -184,7 +180,7 @@ async def test_the_transitions_of_deleted_runs_go_after_a_week_and_those_of_othe
     assert "transitions" not in RetentionSweeper(database, RetentionSettings(transitions_days=0)).kinds(0)
 
 
-async def test_what_users_own_stays_unless_a_setting_says_otherwise(database: Database) -> None:
+async def test_user_data_stays_without_a_retention_setting(database: Database) -> None:
     assert set(RetentionSweeper(database).kinds(0)) == {
         "temporary",
         "expired",
@@ -199,7 +195,7 @@ async def test_what_users_own_stays_unless_a_setting_says_otherwise(database: Da
     assert set(RetentionSweeper(database, all_of_them).kinds(0)) >= {"threads", "history", "runs"}
 
 
-async def test_old_runs_go_but_for_the_newest_of_a_thread(
+async def test_old_runs_are_deleted_except_the_newest_of_a_thread(
     engine: Engine, database: Database, fresh_database_url: str
 ) -> None:
     first = await engine.begin("one")
@@ -215,7 +211,7 @@ async def test_old_runs_go_but_for_the_newest_of_a_thread(
     assert [message["content"] for message in values["messages"]][::2] == ["one", "two", "three"]
 
 
-async def test_a_call_that_must_not_be_repeated_stays_with_its_thread_when_its_run_goes(
+async def test_an_unrepeatable_call_stays_with_its_thread_when_its_run_is_deleted(
     engine: Engine, database: Database, fresh_database_url: str
 ) -> None:
     first = await engine.begin("one")
@@ -234,7 +230,7 @@ async def test_a_call_that_must_not_be_repeated_stays_with_its_thread_when_its_r
     ]
 
 
-async def test_a_closed_question_goes_with_the_run_that_answered_it(
+async def test_a_closed_question_is_deleted_with_the_run_that_answered_it(
     engine: Engine, database: Database, fresh_database_url: str
 ) -> None:
     runs = [await engine.begin("one")]
@@ -252,7 +248,9 @@ async def test_a_closed_question_goes_with_the_run_that_answered_it(
     assert [row["question_id"] for row in left] == ["newest", "open"]
 
 
-async def test_idle_threads_and_their_past_go_when_a_setting_says_so(engine: Engine, database: Database) -> None:
+async def test_idle_threads_and_histories_are_deleted_with_a_retention_setting(
+    engine: Engine, database: Database
+) -> None:
     threads: dict[str, UUID] = {}
     for name in ("idle", "own", "young"):
         run = await engine.begin(name)
@@ -275,7 +273,7 @@ async def test_idle_threads_and_their_past_go_when_a_setting_says_so(engine: Eng
     assert left == {threads["own"], threads["young"]}
 
 
-async def test_a_walk_goes_on_where_it_was_and_one_process_walks_at_a_time(
+async def test_a_scan_resumes_at_its_mark_in_one_process_at_a_time(
     engine: Engine, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):
@@ -291,8 +289,8 @@ async def test_a_walk_goes_on_where_it_was_and_one_process_walks_at_a_time(
         assert await sweeps.events(new_id()) == 0
 
 
-async def test_one_process_at_a_time_does_a_sweep(engine: Engine, database: Database) -> None:
-    """The lock ends with its transaction: a process that dies holds up no sweep."""
+async def test_a_sweep_runs_in_one_process_at_a_time(engine: Engine, database: Database) -> None:
+    """The lock ends with its transaction, so a dead process blocks no sweep."""
     await engine.result(await engine.begin("gone", temporary=True))
     await fetch(
         database,

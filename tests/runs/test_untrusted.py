@@ -1,4 +1,4 @@
-"""An agent may raise anything: its run ends all the same."""
+"""An agent may raise anything; its run ends all the same."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.runs.engine import SteeredAgent, engine_on, fetch
 
 
 @pytest.mark.parametrize("words", ["zero \x00 byte", "half \ud800 pair", ""])
-async def test_an_error_that_no_database_takes_still_ends_the_run(database: Database, words: str) -> None:
+async def test_an_error_with_unstorable_text_still_ends_the_run(database: Database, words: str) -> None:
     async def fail(_: RunContext) -> RunOutcome:
         raise ValueError(words)
 

@@ -1,12 +1,12 @@
-"""Who follows a thread hears of its next run, even where the signal of it was lost."""
+"""Subscribers of a thread learn of its next run, even if its signal was lost."""
 
 from app.base.ids import new_id
 from tests.runs.engine import TENANT, Engine, fetch
 from tests.statements import sent_by
 
 
-async def test_a_thread_whose_signal_was_lost_is_found_again_by_one_statement_for_all(engine: Engine) -> None:
-    """Its next run, and its end; who waits for a later run sleeps on."""
+async def test_threads_with_lost_signals_are_found_by_one_statement(engine: Engine) -> None:
+    """Its next run, and its end; waiters for a later run keep waiting."""
     first = await engine.begin("one")
     await engine.result(first)
     feeds, thread = engine.parts.feeds, (TENANT, first.thread_id)
