@@ -16,22 +16,22 @@ def load(name: str, folder: Path) -> Any:
     Paths are relative to ``folder``, which is also put first on the module search path. Raises ``StartError`` with the
     cause, the file and the line.
     """
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
         raise StartError(f"{name!r} names no code: write module:attribute or ./file.py:attribute")
-    module = _file(place, folder) if place.endswith(".py") else _module(place, folder)
+    module = _file(source, folder) if source.endswith(".py") else _module(source, folder)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise StartError(f"{name!r}: {place} has no attribute {attribute!r}")
+            raise StartError(f"{name!r}: {source} has no attribute {attribute!r}")
         found = getattr(found, part)
     return found
 
 
-def _file(place: str, folder: Path) -> ModuleType:
-    path = (folder / place).resolve()
+def _file(source: str, folder: Path) -> ModuleType:
+    path = (folder / source).resolve()
     if not path.is_file():
-        raise StartError(f"{place!r} is not a file in {folder}")
+        raise StartError(f"{source!r} is not a file in {folder}")
     name = f"agent_code_{path.stem}_{abs(hash(path)):x}"
     if name in sys.modules:
         return sys.modules[name]
@@ -41,34 +41,34 @@ def _file(place: str, folder: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        _importing(lambda: spec.loader.exec_module(module), place, path.parent)
+        _import(lambda: spec.loader.exec_module(module), source, path.parent)
     except StartError:
         del sys.modules[name]
         raise
     return module
 
 
-def _module(place: str, folder: Path) -> ModuleType:
+def _module(source: str, folder: Path) -> ModuleType:
     found: list[ModuleType] = []
-    _importing(lambda: found.append(importlib.import_module(place)), place, folder)
+    _import(lambda: found.append(importlib.import_module(source)), source, folder)
     return found[0]
 
 
-def _importing(work: Any, place: str, folder: Path) -> None:
+def _import(work: Any, source: str, folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
         work()
     except SyntaxError as error:
-        raise StartError(f"{error.filename or place}, line {error.lineno}: {error.msg}") from error
+        raise StartError(f"{error.filename or source}, line {error.lineno}: {error.msg}") from error
     except (SystemExit, KeyboardInterrupt) as error:
         # user code must not end the process that imports it; Ctrl-C does not reach workers
-        raise StartError(f"{place!r} cannot be imported: it raised {error!r}{_where(error)}") from error
+        raise StartError(f"{source!r} cannot be imported: it raised {error!r}{_location(error)}") from error
     except Exception as error:
-        raise StartError(f"{place!r} cannot be imported: {type(error).__name__}: {error}{_where(error)}") from error
+        raise StartError(f"{source!r} cannot be imported: {type(error).__name__}: {error}{_location(error)}") from error
 
 
-def _where(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     trace = error.__traceback__
     last = None
     while trace is not None:

@@ -26,7 +26,7 @@ STATE_BYTES = 500
 LIST_BYTES = 320
 VALUE_BYTES = 190
 ELEMENT_BYTES = 57
-PLACE_BYTES = 150
+INDEX_BYTES = 150
 """Memory of objects in addition to their JSON: a state, a list, any other value, an element of a list, and its entry in
 the index of ids. As measured (tests/runs/test_state_cache.py)."""
 
@@ -70,7 +70,7 @@ def _identity_of(message: Any) -> tuple[Any, Any]:
 class ListChannel:
     """A list channel: the JSON of each element, and the ranges of item numbers that hold them, in order."""
 
-    __slots__ = ("_places", "checked", "elements", "ranges", "size")
+    __slots__ = ("_positions", "checked", "elements", "ranges", "size")
 
     def __init__(self, elements: list[bytes] | None = None, ranges: list[int] | None = None) -> None:
         self.elements = [] if elements is None else elements
@@ -80,7 +80,7 @@ class ListChannel:
         """Bytes of its elements."""
         self.checked = 0
         """Number of leading elements that a reader has validated already."""
-        self._places: dict[str | None, int] | None = None
+        self._positions: dict[str | None, int] | None = None
 
     def append(self, element: bytes, number: int) -> None:
         """Append ``element``, stored in the log as item ``number``."""
@@ -106,29 +106,29 @@ class ListChannel:
             count -= last - first + 1
         return found
 
-    def places(self) -> dict[str | None, int]:
+    def positions(self) -> dict[str | None, int]:
         """Return the index of each element by its ``id``; cached, and updated by callers that append."""
-        if self._places is None:
-            self._places = {_identity(element).id: place for place, element in enumerate(self.elements)}
-        return self._places
+        if self._positions is None:
+            self._positions = {_identity(element).id: position for position, element in enumerate(self.elements)}
+        return self._positions
 
     @property
     def indexed(self) -> bool:
         """Whether the index of ids is in memory."""
-        return self._places is not None
+        return self._positions is not None
 
     def only_grows_by(self, messages: Any) -> bool:
         """Whether merging ``messages`` only appends; False if finding out would require the index of ids."""
-        places = self._places
+        positions = self._positions
         return (
-            places is not None
+            positions is not None
             and isinstance(messages, list)
-            and not any(kind == "remove" or id_ in places for id_, kind in map(_identity_of, messages))
+            and not any(kind == "remove" or id_ in positions for id_, kind in map(_identity_of, messages))
         )
 
     def rebuild(self, elements: Sequence[tuple[bytes, int]]) -> None:
         """Replace all elements by ``elements``, as (JSON, item number)."""
-        self._places = None
+        self._positions = None
         self.checked = 0
         self.elements, self.ranges, self.size = [], [], 0
         for element, number in elements:
@@ -281,7 +281,7 @@ class State:
         found = STATE_BYTES
         for channel in self.channels.values():
             if isinstance(channel, ListChannel):
-                each = ELEMENT_BYTES + (PLACE_BYTES if channel.indexed else 0)
+                each = ELEMENT_BYTES + (INDEX_BYTES if channel.indexed else 0)
                 found += LIST_BYTES + len(channel.elements) * each + len(channel.ranges) * 40 + channel.size
             else:
                 found += VALUE_BYTES + len(channel.value)
@@ -344,28 +344,28 @@ class State:
         (``__remove_all__`` removes everything before it), any other is appended.
         """
         channel = self._list(MESSAGES)
-        places = channel.places()
+        positions = channel.positions()
         fresh = [(message, _identity(message)) for message in messages]
-        if not any(identity.type == "remove" or identity.id in places for _, identity in fresh):
+        if not any(identity.type == "remove" or identity.id in positions for _, identity in fresh):
             for message, identity in fresh:
                 channel.append(message, self._log(message))
-                places[identity.id] = len(channel.elements) - 1
+                positions[identity.id] = len(channel.elements) - 1
             return
-        kept: list[tuple[bytes, int] | None] = list(zip(channel.elements, channel.numbers(), strict=True))
+        merged: list[tuple[bytes, int] | None] = list(zip(channel.elements, channel.numbers(), strict=True))
         for message, identity in fresh:
-            place = places.get(identity.id)
+            position = positions.get(identity.id)
             if identity.type == "remove":
                 if identity.id == REMOVE_ALL:
-                    kept, places = [], {}
-                elif place is not None:
-                    kept[place] = None
-                    del places[identity.id]
-            elif place is not None:
-                kept[place] = (message, self._log(message))
+                    merged, positions = [], {}
+                elif position is not None:
+                    merged[position] = None
+                    del positions[identity.id]
+            elif position is not None:
+                merged[position] = (message, self._log(message))
             else:
-                places[identity.id] = len(kept)
-                kept.append((message, self._log(message)))
-        channel.rebuild([entry for entry in kept if entry is not None])
+                positions[identity.id] = len(merged)
+                merged.append((message, self._log(message)))
+        channel.rebuild([entry for entry in merged if entry is not None])
 
     def _set_list(self, name: str, elements: list[bytes]) -> None:
         old = self._list(name)

@@ -52,13 +52,13 @@ class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
 def goto_nodes(goto: Any) -> list[str]:
     """Return the nodes that ``goto`` names. Raises ``Invalid``."""
     nodes = []
-    for place in goto if isinstance(goto, list) else [goto]:
-        if isinstance(place, dict) and place.get("input") is not None:
+    for target in goto if isinstance(goto, list) else [goto]:
+        if isinstance(target, dict) and target.get("input") is not None:
             raise Invalid(
                 "goto with an input of its own is not served: write the values with command.update.",
                 (("/command/goto", "has an input"),),
             )
-        node = place.get("node") if isinstance(place, dict) else place
+        node = target.get("node") if isinstance(target, dict) else target
         if not isinstance(node, str):
             raise Invalid("goto must name nodes.", (("/command/goto", "must be a node's name, or a list of them"),))
         nodes.append(node)
@@ -128,8 +128,8 @@ class RunCreate(msgspec.Struct, kw_only=True):
 
     def fork(self, thread_id: UUID | None) -> UUID | None:
         """Return the checkpoint that the run forks from, None for the thread's newest. Raises ``Invalid``."""
-        place = self.checkpoint or (self.config and self.config.configurable) or {}
-        given = self.checkpoint_id or place.get("checkpoint_id")
+        source = self.checkpoint or (self.config and self.config.configurable) or {}
+        given = self.checkpoint_id or source.get("checkpoint_id")
         if given is None:
             return None
         try:
@@ -137,7 +137,7 @@ class RunCreate(msgspec.Struct, kw_only=True):
         except ValueError as error:
             words = "Invalid checkpoint ID: must be a UUID"
             raise Invalid(words, (("/checkpoint_id", "must be a UUID"),)) from error
-        if thread_id is None or str(place.get("thread_id") or thread_id) != str(thread_id):
+        if thread_id is None or str(source.get("thread_id") or thread_id) != str(thread_id):
             raise Invalid(
                 "A run can start only from a checkpoint of its own thread: create it on that thread.",
                 (("/checkpoint/thread_id", "another thread"),),

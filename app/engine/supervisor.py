@@ -42,7 +42,7 @@ from app.security.limits.budgets import Budgets
 
 log = structlog.get_logger(__name__)
 
-LEAVE_SECONDS = 1.0
+ABANDON_SECONDS = 1.0
 """How long the code of a run may take to stop after a cancellation, before its run continues without it."""
 
 VOUCH_SECONDS = 120.0
@@ -58,7 +58,7 @@ class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
     journal: Journal
     signals: Signals
     feeds: FeedRegistry
-    outlet: FramePublisher
+    publisher: FramePublisher
     budgets: Budgets
     retention: RetentionSettings = RetentionSettings()
 
@@ -69,11 +69,11 @@ class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
         self.claims.start()
         self.signals.start()
         self.feeds.start()
-        self.outlet.start()
+        self.publisher.start()
 
     async def aclose(self) -> None:
         """Close all parts in reverse order."""
-        await self.outlet.aclose()
+        await self.publisher.aclose()
         await self.feeds.aclose()
         await self.signals.aclose()
         await self.claims.aclose()
@@ -90,20 +90,20 @@ class Supervisor:
         agents: Agents,
         recorder: TraceRecorder,
         *,
-        most: int = 1000,
+        max_runs: int = 1000,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """``most``: maximum of live runs here; 0 for a process that accepts runs for others.
+        """``max_runs``: maximum of live runs here; 0 for a process that accepts runs for others.
 
         ``on_change`` is called when a run with a webhook has ended here.
         """
         self._on_change = on_change
         self._database = parts.database
         self._claims, self._journal, self._budgets = parts.claims, parts.journal, parts.budgets
-        self._signals, self._outlet, self.feeds = parts.signals, parts.outlet, parts.feeds
+        self._signals, self._publisher, self.feeds = parts.signals, parts.publisher, parts.feeds
         self._cancels = RunCanceller(parts.database)
         self.matching = self._cancels.matching
-        self._agents, self._most = agents, most
+        self._agents, self._max_runs = agents, max_runs
         self._meters, self._tracer = recorder
         self._cache = StateCache()
         self._large = LargeRuns()
@@ -112,9 +112,9 @@ class Supervisor:
         self._leases = LeaseRenewer(parts.claims, self._live, lost=lambda: recorder.meters.leases_lost.add(1))
         self.retention = parts.retention
         sweeps = RetentionSweeper(parts.database, parts.retention)
-        self._quarantine = Quarantine(parts.claims, self._live, most, wake=self._wake)
+        self._quarantine = Quarantine(parts.claims, self._live, max_runs, wake=self._wake)
         self._claimer = RunClaimer(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
-        self._left: set[asyncio.Task[None]] = set()
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._cancel_enforcer = CancelEnforcer(
             self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere
         )
@@ -126,7 +126,7 @@ class Supervisor:
     def start(self) -> None:
         """Start renewing leases, listening to signals and claiming queued runs."""
         self._signals.listen(self._on_signal)
-        if self._most:
+        if self._max_runs:
             self._cache.start()
             self._leases.start()
             self._claimer.start()
@@ -150,11 +150,11 @@ class Supervisor:
 
     def room(self) -> int:
         """Return how many more runs may start here now."""
-        return 0 if self.draining or self._quarantine.closed else self._most - len(self._live)
+        return 0 if self.draining or self._quarantine.closed else self._max_runs - len(self._live)
 
     def launch(self, claimed: ClaimedRun) -> OwnedRun:
         """Run ``claimed`` in a task of its own."""
-        claimed = self._large.held(claimed)
+        claimed = self._large.without_request(claimed)
         # open the feed now, so that an early subscriber waits for it without querying the database
         feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
         self._live[claimed.run_id] = live = OwnedRun(claimed, feed)
@@ -166,7 +166,7 @@ class Supervisor:
 
     def queued(self, delay: float = 0.0) -> None:
         """Announce that a run is queued, to be claimed by any process in ``delay`` seconds."""
-        if self._most:
+        if self._max_runs:
             self._claimer.wake_in(delay)
         elif delay:
             asyncio.get_running_loop().call_later(delay, self._signals.queue)
@@ -198,7 +198,7 @@ class Supervisor:
                 self._cancel_enforcer.schedule()
         for run_id in (*signal.watch, *signal.again):
             if (live := self._live.get(run_id)) is not None:
-                self._outlet.ask(live.claimed.tenant_id, run_id, live.feed, again=run_id in signal.again)
+                self._publisher.ask(live.claimed.tenant_id, run_id, live.feed, again=run_id in signal.again)
 
     async def drain(self, seconds: float) -> None:
         """Retire, and end the streams of runs that live elsewhere."""
@@ -221,9 +221,9 @@ class Supervisor:
         await self._tasks.wait(seconds)
         for live in list(self._live.values()):
             live.interrupt_step()
-        await self._tasks.wait(LEAVE_SECONDS)
+        await self._tasks.wait(ABANDON_SECONDS)
         lives = [live for live in self._live.values() if not live.finishing]
-        await asyncio.gather(*(self._leave(live, "handover") for live in lives))
+        await asyncio.gather(*(self._end_without_code(live, "handover") for live in lives))
         await self._tasks.aclose()
         await self._cache.aclose()
         await self._leases.aclose()
@@ -235,7 +235,7 @@ class Supervisor:
         live.trace = trace = RunTrace(self._tracer, claimed)
         status, reserved = "lost", 0
         try:
-            reserved = await self._large.turn(live)
+            reserved = await self._large.acquire(live)
             loaded = await load_thread(self._database, self._cache, claimed)
             claimed = live.read()
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
@@ -253,7 +253,7 @@ class Supervisor:
             cut = live.execution is not None and live.execution.streamed_uncommitted  # the next owner retracts it
             await self._hand_over(live, Reason.CUT if cut else Reason.HANDOVER)
         except asyncio.CancelledError:
-            if live.left:
+            if live.abandoned:
                 raise
             status = "lost" if live.lost else "handover"
             live.finishing = True
@@ -264,11 +264,11 @@ class Supervisor:
             if not live.lost:
                 raise
         except (LeaseLost, Unavailable) as error:
-            if not live.left:
+            if not live.abandoned:
                 log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
         finally:
             self._large.release(claimed, reserved)
-            if not live.left:  # else the caller of ``leave`` settles the run, once its end is written
+            if not live.abandoned:  # else ``_end_without_code`` settles the run, once its end is written
                 self._settle(live, status)
 
     async def _hand_over(self, live: OwnedRun, reason: Reason) -> None:
@@ -302,12 +302,12 @@ class Supervisor:
                 await self._stop(live, execution)
                 return
             agent = self._agent(live.claimed.agent)
-            overdue = asyncio.get_running_loop().call_later(agent.seconds + LEAVE_SECONDS, self._overdue, live)
+            overdue = asyncio.get_running_loop().call_later(agent.seconds + ABANDON_SECONDS, self._overdue, live)
             limit = asyncio.timeout(agent.seconds)
             async with limit:
                 await execution.begin(agent)
                 outcome = await agent.run(execution)
-                if live.left:
+                if live.abandoned:
                     return
                 live.finishing = True
             await execution.end(outcome)
@@ -320,7 +320,7 @@ class Supervisor:
     async def _raised(self, live: OwnedRun, execution: Execution, error: BaseException, *, timed_out: bool) -> None:
         """End the run according to what its agent raised. Re-raises ``error`` if that does not end it."""
         cancelled = isinstance(error, asyncio.CancelledError) and live.stopped
-        if isinstance(error, HandOver | LeaseLost) or live.left or (cancelled and not live.action):
+        if isinstance(error, HandOver | LeaseLost) or live.abandoned or (cancelled and not live.action):
             raise error
         if isinstance(error, GeneratorExit) and asyncio.current_task() is not live.task:
             raise error  # the interpreter is closing this coroutine
@@ -342,12 +342,12 @@ class Supervisor:
     def _overdue(self, live: OwnedRun) -> None:
         """The run exceeded its time limit, and its code has ignored the cancellation."""
         if not live.finishing and not live.lost:
-            self._tasks.start(self._leave(live, "timeout"), name="leave")
+            self._tasks.start(self._end_without_code(live, "timeout"), name="leave")
 
-    async def _leave(self, live: OwnedRun, status: str) -> None:
+    async def _end_without_code(self, live: OwnedRun, status: str) -> None:
         """End the run, or hand it over, without its code, which does not stop."""
         execution = live.execution
-        self._leave_code(live)
+        self._abandon_code(live)
         try:
             if execution is None or status == "handover":
                 await self._hand_over(live, Reason.CUT)
@@ -362,15 +362,15 @@ class Supervisor:
         finally:
             self._settle(live, status)
 
-    def _leave_code(self, live: OwnedRun) -> None:
+    def _abandon_code(self, live: OwnedRun) -> None:
         """Abandon the run's task: from now on it can neither write nor emit anything."""
-        live.leave()
+        live.abandon()
         task, claimed = live.task, live.claimed
         if task is None or task.done():
             return
         self._tasks.release(task)
-        self._left.add(task)
-        task.add_done_callback(self._left.discard)
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
         self._meters.runs_left.add(1, claimed.agent)
         log.error("run_left_behind", run_id=str(claimed.run_id), agent=claimed.agent, at=self._stacks_of(task))
 
@@ -381,7 +381,7 @@ class Supervisor:
 
     def _cancelled_elsewhere(self, live: OwnedRun) -> None:
         """A cancelled run was ended in the database while its code still runs here."""
-        self._leave_code(live)
+        self._abandon_code(live)
         self._settle(live, "interrupted")
 
     async def _stop(self, live: OwnedRun, execution: Execution) -> None:
@@ -422,7 +422,7 @@ class Supervisor:
                 self._start_next((claimed.tenant_id, claimed.thread_id))
         if claimed.suspect:
             self._quarantine.settled(live)
-        self._claimer.has_room_again()
+        self._claimer.on_run_ended()
         self._count_end(live, status)
         if not live.done.done():
             live.done.set_result(result)

@@ -116,26 +116,26 @@ class Engine:
     """One process's engine: everything that runs need, over ``database``."""
 
     def __init__(
-        self, database: Database, *agents: SteeredAgent, lease: float = LEASE, most: int = 1000, redis: str = ""
+        self, database: Database, *agents: SteeredAgent, lease: float = LEASE, max_runs: int = 1000, redis: str = ""
     ) -> None:
         signals = Signals(database)
-        carrier: FrameTransport = PostgresFrameTransport(database, signals)
+        transport: FrameTransport = PostgresFrameTransport(database, signals)
         if redis:
-            carrier = RedisFrameTransport(Secret(redis), carrier)
+            transport = RedisFrameTransport(Secret(redis), transport)
         self.database = database
         self.meters = Meters()
-        telling = TraceRecorder(self.meters, NO_TRACER)
+        recorder = TraceRecorder(self.meters, NO_TRACER)
         self.parts = RunEngine(
             database=database,
             claims=RunQueue(database, new_id(), lease),
-            journal=Journal(database, timeout=lease, telling=telling),
+            journal=Journal(database, timeout=lease, recorder=recorder),
             signals=signals,
-            feeds=FeedRegistry(database, signals, carrier),
-            outlet=FramePublisher(carrier),
+            feeds=FeedRegistry(database, signals, transport),
+            publisher=FramePublisher(transport),
             budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: "", self.meters),
         )
         self.claims = self.parts.claims
-        self.supervisor = Supervisor(self.parts, Agents(*agents), telling, most=most)
+        self.supervisor = Supervisor(self.parts, Agents(*agents), recorder, max_runs=max_runs)
         self.streams = RunStreams(database, self.supervisor)
 
     async def start(self, *, sweeping: bool = False) -> None:
@@ -208,12 +208,12 @@ async def engine_on(
     database: Database,
     *agents: SteeredAgent,
     lease: float = LEASE,
-    most: int = 1000,
+    max_runs: int = 1000,
     sweeping: bool = False,
     redis: str = "",
 ) -> AsyncIterator[Engine]:
     """A started engine that stops with the block."""
-    engine = Engine(database, *agents, lease=lease, most=most, redis=redis)
+    engine = Engine(database, *agents, lease=lease, max_runs=max_runs, redis=redis)
     await engine.start(sweeping=sweeping)
     try:
         yield engine

@@ -20,7 +20,7 @@ LEASE = 600.0
 @pytest.fixture
 async def api(database: Database) -> AsyncIterator[Engine]:
     """A process that accepts and follows, and executes nothing."""
-    async with engine_on(database, SteeredAgent("echo", echo), lease=LEASE, most=0, sweeping=True) as engine:
+    async with engine_on(database, SteeredAgent("echo", echo), lease=LEASE, max_runs=0, sweeping=True) as engine:
         yield engine
 
 

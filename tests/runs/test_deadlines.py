@@ -42,7 +42,7 @@ async def one_step_and_more(context: RunContext) -> RunOutcome:
 async def test_a_late_commit_leaves_the_run_with_one_end(
     database: Database, monkeypatch: pytest.MonkeyPatch, pause: list[str] | None, status: str, events: bytes
 ) -> None:
-    monkeypatch.setattr(supervisor, "LEAVE_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "ABANDON_SECONDS", 0.05)
     agents = SteeredAgent("steered", one_step_and_more, seconds=0.2), SteeredAgent("echo", echo)
     async with engine_on(database, *agents) as engine:
         slow = SlowJournal(engine, monkeypatch)
@@ -54,7 +54,7 @@ async def test_a_late_commit_leaves_the_run_with_one_end(
         await asyncio.wait_for(slow.held.wait(), 20)
         following = await engine.begin("next", thread=run.thread_id)
         async with asyncio.timeout(20):
-            while not live.left:  # noqa: ASYNC110  until the engine continues without its code
+            while not live.abandoned:  # noqa: ASYNC110  until the engine continues without its code
                 await asyncio.sleep(0.01)
         slow.release.set()
         whole = await reading

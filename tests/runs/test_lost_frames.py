@@ -18,7 +18,7 @@ from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, ste
 from tests.runs.test_processes import RecordingReader, Speaker, two
 
 
-def lose(chunk: FrameBatch) -> None:
+def lose(batch: FrameBatch) -> None:
     """Replace ``FeedRegistry.receive``: lose ``chunk``."""
 
 
@@ -101,7 +101,7 @@ async def test_lost_tokens_are_resent(database: Database) -> None:
         await live.until(b"one ")
         receive, lost = api.parts.feeds.receive, asyncio.Event()
 
-        def lose_one(chunk: FrameBatch) -> None:
+        def lose_one(batch: FrameBatch) -> None:
             lost.set()
 
         api.parts.feeds.receive = lose_one  # type: ignore[method-assign]
@@ -121,7 +121,7 @@ async def test_a_feed_that_opened_before_its_subscriber_is_polled_too(database: 
     """Frames came for subscribers elsewhere, before this one requested any; then they stop."""
     speaker = Speaker("one ", "two ")
     agent = SteeredAgent("steered", speaker.work)
-    async with two(database, agent) as (api, _), engine_on(database, agent, most=0, sweeping=True) as other:
+    async with two(database, agent) as (api, _), engine_on(database, agent, max_runs=0, sweeping=True) as other:
         run = await api.begin("x", agent="steered", modes=["messages-tuple"])
         live = RecordingReader(reading(api, run))
         speaker.may.release()

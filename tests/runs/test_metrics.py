@@ -48,7 +48,7 @@ async def test_queued_runs_are_reported_with_the_age_of_the_oldest(database: Dat
     waiting = QueueMetrics(database, meters)
     await waiting.refresh()
     assert (meters.queue_depth.series, meters.queue_age.series) == ({(): 0}, {(): 0})
-    async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
+    async with engine_on(database, SteeredAgent("echo", echo), max_runs=0) as accepting:
         for delay in (0.0, 0.0, 3600.0):
             await accepting.accept("a", delay=delay)
     await fetch(database, "update runs set available_at = now() - interval '90 seconds' where available_at < now()")
@@ -60,7 +60,7 @@ async def test_queued_runs_are_reported_with_the_age_of_the_oldest(database: Dat
 async def test_orphaned_runs_are_reported_with_the_age_of_the_oldest(database: Database) -> None:
     meters = Meters()
     waiting = QueueMetrics(database, meters)
-    async with engine_on(database, SteeredAgent("echo", echo), most=0) as accepting:
+    async with engine_on(database, SteeredAgent("echo", echo), max_runs=0) as accepting:
         for thread in ("a", "b"):
             await accepting.accept(thread, delay=3600)
     await fetch(

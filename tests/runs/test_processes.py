@@ -48,7 +48,7 @@ class Speaker:
 async def two(database: Database, agent: SteeredAgent, lease: float = 30.0) -> AsyncIterator[tuple[Engine, Engine]]:
     """An engine that only accepts and follows, and one that executes."""
     async with (
-        engine_on(database, agent, lease=lease, most=0, sweeping=True) as api,
+        engine_on(database, agent, lease=lease, max_runs=0, sweeping=True) as api,
         engine_on(database, agent, lease=lease, sweeping=True) as worker,
     ):
         yield api, worker
@@ -138,8 +138,8 @@ async def test_the_stream_of_a_thread_follows_runs_that_start_elsewhere(database
 
 async def test_a_subscriber_follows_the_next_owner(database: Database) -> None:
     first, second = Speaker("half ", "done "), Speaker("half ", "done ")
-    async with engine_on(database, SteeredAgent("steered", second.work), most=0, sweeping=True) as api:
-        lost = Engine(database, SteeredAgent("steered", first.work), most=1)
+    async with engine_on(database, SteeredAgent("steered", second.work), max_runs=0, sweeping=True) as api:
+        lost = Engine(database, SteeredAgent("steered", first.work), max_runs=1)
         await lost.start(sweeping=True)
         run = await lost.begin("x", agent="steered", modes=["messages-tuple"])
         live = RecordingReader(api.streams.follow(TENANT, run.run_id, after=START, modes=None))
@@ -190,7 +190,7 @@ async def test_a_run_that_commits_steps_and_kills_its_processes_is_poisoned_too(
         raise AssertionError
 
     deaths = 0
-    async with engine_on(database, SteeredAgent("steered", work), most=0) as reader:
+    async with engine_on(database, SteeredAgent("steered", work), max_runs=0) as reader:
         run = await reader.accept("x", agent="steered", owner=None)
         while not await fetch(database, "select 1 from runs where ended_at is not null"):
             assert deaths < 40
@@ -215,7 +215,7 @@ async def test_a_run_that_commits_steps_and_kills_its_processes_is_poisoned_too(
 
 
 async def test_claims_are_fair_between_tenants(database: Database) -> None:
-    async with engine_on(database, SteeredAgent("echo", echo), most=0) as engine:
+    async with engine_on(database, SteeredAgent("echo", echo), max_runs=0) as engine:
         for n in range(6):
             await engine.accept(str(n), owner=None)
         other = new_id()

@@ -28,7 +28,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 async def two(database: Database, agent: SteeredAgent, redis: RedisServer) -> AsyncIterator[tuple[Engine, Engine]]:
     """An engine that only follows and one that executes, with a Redis between them."""
     async with (
-        engine_on(database, agent, most=0, sweeping=True, redis=redis.url) as api,
+        engine_on(database, agent, max_runs=0, sweeping=True, redis=redis.url) as api,
         engine_on(database, agent, sweeping=True, redis=redis.url) as worker,
     ):
         yield api, worker

@@ -247,7 +247,7 @@ async def test_a_server_leaves_the_run_that_it_died_with_to_others(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LEFT_TO_OTHERS", 3600.0)
-    async with engine_on(database, SteeredAgent("steered", echo), lease=LEASE, most=0) as engine:
+    async with engine_on(database, SteeredAgent("steered", echo), lease=LEASE, max_runs=0) as engine:
         mine, other = owner_id("this server"), owner_id("another one")
         await died_with(database, engine, "x", owner=mine)
         engine.claims.owner = owner_id("this server")

@@ -71,7 +71,7 @@ class Readers:
     def __init__(self) -> None:
         self.received: asyncio.Queue[FrameBatch] = asyncio.Queue()
 
-    def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
+    def positions(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
         return []
 
     def receive(self, chunk: FrameBatch) -> None:

@@ -146,8 +146,8 @@ class Execution:
         self._sealed = False
         self._settled: asyncio.Future[None] | None = None
         self.queued = 0
-        self._draft = PendingWrites(claimed, loaded)
-        self.state = self._draft.state
+        self._writes = PendingWrites(claimed, loaded)
+        self.state = self._writes.state
         self.next = loaded.next
         self.unresolved_calls = loaded.past.unresolved_calls
         self._continues = loaded.run_id == claimed.run_id
@@ -155,9 +155,9 @@ class Execution:
         self._feed = feed
         self._renderer = FrameRenderer(self.request.stream_mode, claimed.epoch)
         self._events: list[Event] = []
-        self._spoken = (-1, 0)
+        self._message_count = (-1, 0)
         self._first_seq = 1
-        self._held: list[Event] | None = None
+        self._deferred: list[Event] | None = None
         self._input_written: asyncio.Task[int] | None = None
         self._input_in_thread = False
         self._ending = RunEnding()
@@ -166,29 +166,29 @@ class Execution:
     @property
     def step(self) -> int:
         """The number of the step that the agent is about to complete."""
-        return self._draft.step
+        return self._writes.step
 
     @property
     def head(self) -> UUID | None:
         """The newest checkpoint."""
-        return self._draft.head
+        return self._writes.head
 
     def cached_state(self, head: UUID) -> CachedState:
         """Return the state that the run ended with, for the cache."""
-        return CachedState(head, self.step - 1, self._draft.next, self.state)
+        return CachedState(head, self.step - 1, self._writes.next, self.state)
 
     def announce(self) -> None:
         """Announce to subscribers that the run has started."""
         attempt, run_id = self.claimed.attempt, str(self.run_id)
         if self._renderer.detailed:
             given = msgspec.Raw(encode(self.request.input))
-            self._say(RunStarted(run_id, attempt, str(self.thread_id), self.claimed.agent, given))
+            self._stream(RunStarted(run_id, attempt, str(self.thread_id), self.claimed.agent, given))
         else:
-            self._say(RunStarted(run_id, attempt))
+            self._stream(RunStarted(run_id, attempt))
         if self.claimed.crashed_mid_step:
             step = self.step if self._continues else self.step + 1  # the input is a step
             candidates = [first_message_id(self.run_id, epoch, step) for epoch in range(1, self.claimed.epoch)]
-            self._say(Retracted(message_ids=candidates, step=step))
+            self._stream(Retracted(message_ids=candidates, step=step))
 
     async def begin(self, agent: Agent) -> None:
         """Merge the run's input into the thread.
@@ -222,9 +222,9 @@ class Execution:
 
     def _merge_input(self, update: dict[str, Any], agent: Agent, source: str) -> tuple[str, ...]:
         self.state.apply(update)
-        following = run_state.nodes(self.request, source, agent, self._draft)
+        following = run_state.nodes(self.request, source, agent, self._writes)
         if source:
-            self._draft.checkpoint(source, following)
+            self._writes.checkpoint(source, following)
         return following
 
     def _move(self, parent: UUID | None, source: str, starts: tuple[str, ...]) -> CheckpointPosition | None:
@@ -235,20 +235,20 @@ class Execution:
             parent_id="" if parent is None else str(parent),
             step=self.step - 1,
             source=source,
-            next=self._draft.next,
+            next=self._writes.next,
             starts=starts,
             at=datetime.now(UTC).isoformat(),
         )
 
     def _commit_input(self) -> None:
-        if self._draft.pending and not self.ended and self._held is None:
+        if self._writes.pending and not self.ended and self._deferred is None:
             size = self.state.pending_size()
             self._input_in_thread = size >= BULK
-            write = self._write_input(size) if self._input_in_thread else self._journal.write(self._draft.entry([]))
+            write = self._write_input(size) if self._input_in_thread else self._journal.write(self._writes.entry([]))
             self._input_written = self._tasks.start(write, name="input")
 
     async def _write_input(self, size: int) -> int:
-        return await self._journal.write(await offload(size, self._draft.entry, []))
+        return await self._journal.write(await offload(size, self._writes.entry, []))
 
     def seal(self) -> None:
         """Reject further calls of the agent: its run ends without it, through the engine's calls."""
@@ -263,22 +263,22 @@ class Execution:
         """Send ``event`` at once; during the commit of a step, right after it."""
         if self._sealed:
             return
-        if self._held is not None:
-            self._held.append(event)
+        if self._deferred is not None:
+            self._deferred.append(event)
         elif self._renderer.wants(event):
-            self._say(event)
+            self._stream(event)
 
     def message_id(self) -> str:
         """Return a new message id, derived from the epoch so that the next owner can retract it."""
-        step, count = self._spoken
-        self._spoken = (self.step, count + 1 if step == self.step else 0)
-        return _message_id(self.run_id, self.claimed.epoch, *self._spoken)
+        step, count = self._message_count
+        self._message_count = (self.step, count + 1 if step == self.step else 0)
+        return _message_id(self.run_id, self.claimed.epoch, *self._message_count)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
         """Make durable that these calls, requested by an earlier step, may start now."""
         self._check_sealed()
         if intents:
-            self._draft.intend(intents, self.step - 1)
+            self._writes.intend(intents, self.step - 1)
             await self._write(None, None)
 
     async def commit(self, step: Step) -> None:
@@ -341,7 +341,7 @@ class Execution:
         self.queued = queued
         self.status = RunStatus.INTERRUPTED
         for event in self._ending.final_events(self.run_id, None, self.status, None):
-            self._say(event)
+            self._stream(event)
         self.ended = self.deleted = True
 
     async def settle_input(self) -> None:
@@ -352,7 +352,7 @@ class Execution:
     async def settle(self) -> None:
         """Wait until no write of this run is in progress."""
         await self.settle_input()
-        if self._held is not None:
+        if self._deferred is not None:
             self._settled = self._settled or asyncio.get_running_loop().create_future()
             await asyncio.wait([self._settled])  # a cancelled caller does not cancel the future for the others
 
@@ -379,7 +379,7 @@ class Execution:
 
     async def _write(self, step: Step | None, end: EndEntry | None) -> None:
         self._lease.check()
-        self._held = []
+        self._deferred = []
         await to_the_end(self._commit(step, end))
         self.trace.step_ends(step, self.step - 1)
 
@@ -388,7 +388,7 @@ class Execution:
         announced: list[Event] = []
         if step is not None:
             number, parent = self.step, self.head
-            checkpoint_id = self._draft.take(step)
+            checkpoint_id = self._writes.take(step)
             updates = msgspec.Raw(b"{}")  # a large one is stored once, with the state, unless stream modes show it
             if self._renderer.shows_updates or self.state.pending_size() <= LARGE_UPDATE:
                 updates = msgspec.Raw(encode({step.node: shown(step.update)}))
@@ -397,7 +397,7 @@ class Execution:
         if end is not None:
             announced += self._ending.final_events(self.run_id, self.head, end.status, self._move(None, "", ()))
             if end.interrupts is not None:
-                end = msgspec.structs.replace(end, task=task_of(self.head, self._draft.next))
+                end = msgspec.structs.replace(end, task=task_of(self.head, self._writes.next))
         values = self.state.view() if any(map(self._renderer.needs_values, announced)) else NO_VALUES
         frames: list[AnyFrame] = []
         for event in announced:
@@ -408,7 +408,7 @@ class Execution:
         if self._renderer.seq >= self._first_seq:  # the row's key; events without a frame wait for the next row
             stored.append((self._first_seq, pack(encode(self._events))))
             self._events, self._first_seq = [], self._renderer.seq + 1
-        return self._draft.entry(stored, end), frames
+        return self._writes.entry(stored, end), frames
 
     async def _commit(self, step: Step | None, end: EndEntry | None) -> None:
         """Write ``step`` and ``end``, then announce them; on failure, keep streamed events for the next write."""
@@ -432,16 +432,16 @@ class Execution:
             self._events, self._first_seq, self._renderer.seq = sent
             raise
         finally:
-            held, self._held = self._held or [], None
+            deferred, self._deferred = self._deferred or [], None
             settled, self._settled = self._settled, None
             if settled is not None:
                 settled.set_result(None)
         self._feed.push(frames)
         self._feed.stored(self._renderer.seq)
-        for event in held:
+        for event in deferred:
             self.emit(event)
 
-    def _say(self, event: Event) -> None:
+    def _stream(self, event: Event) -> None:
         self._events.append(event)
         self._feed.push(self._render(event))
 

@@ -87,8 +87,8 @@ class Journal:
     known: inserts of an entry are idempotent, and an end that is found committed was ours.
     """
 
-    def __init__(self, database: Database, timeout: float, telling: TraceRecorder | None = None) -> None:
-        self._meters, self._tracer = telling or TraceRecorder(Meters(), NO_TRACER)
+    def __init__(self, database: Database, timeout: float, recorder: TraceRecorder | None = None) -> None:
+        self._meters, self._tracer = recorder or TraceRecorder(Meters(), NO_TRACER)
         self._database = database
         self._timeout = timeout
         self._groups: GroupCommitter[JournalEntry, int | None] = GroupCommitter(

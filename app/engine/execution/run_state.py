@@ -200,14 +200,14 @@ def source_of(request: RunRequest, head: UUID | None) -> str:
     return "" if request.checkpoint_id is None else "fork"
 
 
-def nodes(request: RunRequest, source: str, agent: Agent, draft: PendingWrites) -> tuple[str, ...]:
+def nodes(request: RunRequest, source: str, agent: Agent, writes: PendingWrites) -> tuple[str, ...]:
     """Return the first nodes: where the command or the input leads, or where the thread stopped."""
     command = request.command
     if command is not None and command.goto is not None:
         return tuple(node for node in goto_nodes(command.goto) if node != END_NODE)
     if source == "input":
-        return agent.after(START_NODE, draft.state)
-    if command is not None and not draft.next:
+        return agent.after(START_NODE, writes.state)
+    if command is not None and not writes.next:
         only_answers = command.resume is not UNSET and command.update is None
-        return agent.after(RESUME_NODE if only_answers else START_NODE, draft.state)
-    return draft.next
+        return agent.after(RESUME_NODE if only_answers else START_NODE, writes.state)
+    return writes.next

@@ -46,8 +46,8 @@ class RunTrace(NullTrace):
         self._tracer = tracer
         self._step: Span | None = None
         self._span = tracer.receive(_run_template(claimed.agent), caller)
-        self._place = caller if self._span is None else self._span.context
-        current_span.set(self._place)
+        self._context = caller if self._span is None else self._span.context
+        current_span.set(self._context)
         if self._span is not None:
             self._span.attributes = {
                 "gen_ai.conversation.id": str(claimed.thread_id),
@@ -57,7 +57,7 @@ class RunTrace(NullTrace):
 
     def step_begins(self) -> None:
         """Start the span of the next step."""
-        if self._span is not None and (step := self._tracer.start(STEP, self._place)) is not None:
+        if self._span is not None and (step := self._tracer.start(STEP, self._context)) is not None:
             self._step = step
             current_span.set(step.context)
 
@@ -71,7 +71,7 @@ class RunTrace(NullTrace):
     def _close(self, error: str) -> None:
         step, self._step = self._step, None
         if step is not None:
-            current_span.set(self._place)
+            current_span.set(self._context)
             step.end(error)
 
     def end(self, status: str, usage: Usage | None) -> None:

@@ -273,8 +273,8 @@ async def _in_reach(connection: asyncpg.Connection, entry: AcceptEntry) -> bool:
     """Whether ``entry`` may act on the thread; runs of another owner's thread must not be cancelled."""
     if entry.owned is None:
         return True
-    place = entry.tenant_id, entry.thread_id
-    return bool(await connection.fetchval(OWN_THREAD, *place, entry.owned))
+    key = entry.tenant_id, entry.thread_id
+    return bool(await connection.fetchval(OWN_THREAD, *key, entry.owned))
 
 
 def _outcome(entry: AcceptEntry, row: asyncpg.Record, until: float) -> ClaimedRun | Exception:
@@ -323,7 +323,7 @@ def _claimed(
         answered=_decode(row["answered"]) if row["answered"] else {},
         behind=behind,
         traceparent=get("traceparent") or "",
-        crashed_mid_step=isinstance(of, asyncpg.Record) and of["torn"],
+        crashed_mid_step=isinstance(of, asyncpg.Record) and of["crashed_mid_step"],
         suspect=isinstance(of, asyncpg.Record) and of["suspect"],
         request_bytes=of["request_bytes"] if isinstance(of, asyncpg.Record) else len(of.request),
     )

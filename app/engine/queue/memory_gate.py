@@ -23,14 +23,14 @@ class LargeRuns:
     def __init__(self, max_bytes: int = MAX_BYTES, max_bytes_each: int = MAX_BYTES_EACH) -> None:
         self._budget = ByteBudget(max_bytes, max_bytes_each)
 
-    def held(self, claimed: ClaimedRun) -> ClaimedRun:
+    def without_request(self, claimed: ClaimedRun) -> ClaimedRun:
         """Return the run as it may be kept in memory: without a large request if it has to wait."""
         size = claimed.request_bytes
         if size < LARGE_REQUEST or self._budget.has_room(claimed.tenant_id, size):
             return claimed
         return msgspec.structs.replace(claimed, request=b"")
 
-    async def turn(self, live: OwnedRun) -> int:
+    async def acquire(self, live: OwnedRun) -> int:
         """Wait for admission of a run; return the bytes to release when it has ended. Cancelled runs do not wait."""
         size = live.claimed.request_bytes
         if size < LARGE_REQUEST:
@@ -44,6 +44,6 @@ class LargeRuns:
             live.waiting = None
 
     def release(self, claimed: ClaimedRun, size: int) -> None:
-        """Release what ``turn`` returned."""
+        """Release what ``acquire`` returned."""
         if size:
             self._budget.release(claimed.tenant_id, size)

@@ -29,8 +29,8 @@ from app.engine.streams.feed import Feed
 class OwnedRun:
     """A run owned by this process, with its lease.
 
-    ``done`` is resolved once the run has ended or was abandoned. ``left``: it continues without its code, which does
-    not stop. ``waiting``: resolved to end its wait for memory (``app.engine.queue.memory_gate``).
+    ``done`` is resolved once the run has ended or was given up. ``abandoned``: it continues without its code, which
+    does not stop. ``waiting``: resolved to end its wait for memory (``app.engine.queue.memory_gate``).
     """
 
     def __init__(self, claimed: ClaimedRun, feed: Feed) -> None:
@@ -43,11 +43,11 @@ class OwnedRun:
         self.awaited = False
         self.action = ""
         self.waiting: asyncio.Future[None] | None = None
-        self.asked = 0.0
+        self.cancelled_at = 0.0
         self.finishing = False
         self.lost = self.away = False
         self.cut = False
-        self.left = False
+        self.abandoned = False
         self.settled = False
         self.trace = NullTrace()
         self.started = time.monotonic()
@@ -57,7 +57,7 @@ class OwnedRun:
         anyway.
         """
         self.action = self.action or action
-        self.asked = self.asked or time.monotonic()
+        self.cancelled_at = self.cancelled_at or time.monotonic()
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_result(None)
         if self.task is not None and self.execution is not None and not self.finishing:
@@ -87,11 +87,11 @@ class OwnedRun:
         if self.task is not None:
             self.task.cancel()
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Continue without the code of the run, which does not stop: from now on it can neither write nor emit
         anything.
         """
-        self.left = self.finishing = True
+        self.abandoned = self.finishing = True
         if self.execution is not None:
             self.execution.seal()
 
@@ -211,7 +211,7 @@ class CancelEnforcer:
         cancels: RunCanceller,
         live: Mapping[UUID, OwnedRun],
         ended: Callable[[], None],
-        leave: Callable[[OwnedRun], None] = OwnedRun.leave,
+        leave: Callable[[OwnedRun], None] = OwnedRun.abandon,
     ) -> None:
         self._cancels = cancels
         self._live = live
@@ -242,7 +242,7 @@ class CancelEnforcer:
             return
         # cancels older than the grace period have ended by now, here or elsewhere
         for live in list(self._live.values()):
-            if live.asked and not live.finishing and time.monotonic() - live.asked >= GRACE_SECONDS:
+            if live.cancelled_at and not live.finishing and time.monotonic() - live.cancelled_at >= GRACE_SECONDS:
                 live.fence()
                 self._leave(live)
         if ended:

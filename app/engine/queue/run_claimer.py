@@ -88,7 +88,7 @@ class RunClaimer:
         """Claim now, as there may be due runs."""
         self._wake.set()
 
-    def has_room_again(self) -> None:
+    def on_run_ended(self) -> None:
         """A run ended: claim, if runs are waiting for room."""
         if self._quarantine.closed:
             self._quarantine.poll_now()

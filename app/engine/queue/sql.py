@@ -241,7 +241,7 @@ _CLAIM = """
     case when octet_length(r.request) < <large> then r.request else '' end as request,
     octet_length(r.request) as request_bytes,
     r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
-    r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as torn,
+    r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as crashed_mid_step,
     (t.was = 'recovered' or t.was = 'cut' and r.attempts > 1) as suspect
 )
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,

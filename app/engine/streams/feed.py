@@ -168,10 +168,10 @@ class Feed:
         """Encode the large frames that ``take`` would return, off the event loop."""
         if not self._has_large:
             return
-        fresh = self._next(max(self._place(after) - self._evicted, 0))
+        fresh = self._next(max(self._position(after) - self._evicted, 0))
         await encode_large(frame for frame in fresh if modes is None or frame.mode in modes)
 
-    def _place(self, after: EventId) -> int:
+    def _position(self, after: EventId) -> int:
         return after.seq if after.epoch == self.epoch else 0
 
     def _next(self, at: int) -> list[AnyFrame]:
@@ -189,14 +189,14 @@ class Feed:
         With ``modes``, only frames of these modes and those for all subscribers; the chunk may then be empty. Raises
         ``FeedTruncated`` if frames after ``after`` were evicted.
         """
-        place = self._place(after)
-        if place < self._evicted:
+        position = self._position(after)
+        if position < self._evicted:
             raise FeedTruncated
-        fresh = self._next(place - self._evicted)
+        fresh = self._next(position - self._evicted)
         if not fresh:
             return None
         if modes is None:
             chunk = b"".join([frame.data for frame in fresh])
         else:
             chunk = b"".join([frame.data for frame in fresh if not frame.mode or frame.mode in modes])
-        return EventId(self.epoch, place + len(fresh)), chunk
+        return EventId(self.epoch, position + len(fresh)), chunk

@@ -27,20 +27,20 @@ ThreadKey = tuple[UUID, UUID]
 class ThreadWaiter:
     """Context manager that waits for run number ``ordinal`` of a thread, with a future resolved on news of it."""
 
-    __slots__ = ("_watches", "news", "ordinal", "thread")
+    __slots__ = ("_waiters", "news", "ordinal", "thread")
 
-    def __init__(self, watches: "ThreadWaiters", thread: ThreadKey, ordinal: int) -> None:
-        self._watches = watches
+    def __init__(self, waiters: "ThreadWaiters", thread: ThreadKey, ordinal: int) -> None:
+        self._waiters = waiters
         self.thread = thread
         self.ordinal = ordinal
 
     def __enter__(self) -> "asyncio.Future[None]":
         self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watches.add(self)
+        self._waiters.add(self)
         return self.news
 
     def __exit__(self, *_: object) -> None:
-        self._watches.discard(self)
+        self._waiters.discard(self)
 
 
 class ThreadWaiters:
@@ -56,28 +56,28 @@ class ThreadWaiters:
         """Return the threads that have waiters."""
         return list(self._of)
 
-    def add(self, watch: ThreadWaiter) -> None:
+    def add(self, waiter: ThreadWaiter) -> None:
         """Register ``watch``."""
-        self._of.setdefault(watch.thread, set()).add(watch)
+        self._of.setdefault(waiter.thread, set()).add(waiter)
 
-    def discard(self, watch: ThreadWaiter) -> None:
+    def discard(self, waiter: ThreadWaiter) -> None:
         """Unregister ``watch``."""
-        watches = self._of.get(watch.thread)
-        if watches is not None:
-            watches.discard(watch)
-            if not watches:
-                del self._of[watch.thread]
+        waiters = self._of.get(waiter.thread)
+        if waiters is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._of[waiter.thread]
 
     def wake(self, threads: Iterable[ThreadKey]) -> None:
         """Wake the waiters of ``threads``."""
         for thread in threads:
-            for watch in self._of.get(thread, ()):
-                if not watch.news.done():
-                    watch.news.set_result(None)
+            for waiter in self._of.get(thread, ()):
+                if not waiter.news.done():
+                    waiter.news.set_result(None)
 
     async def refresh(self, connection: asyncpg.Connection) -> None:
         """Wake waiters whose signal was lost, with one statement for all."""
-        waited = [(*thread, min(watch.ordinal for watch in watches)) for thread, watches in self._of.items()]
+        waited = [(*thread, min(waiter.ordinal for waiter in waiters)) for thread, waiters in self._of.items()]
         if waited:
             rows = await connection.fetch(MISSED_THREADS, *map(list, zip(*waited, strict=True)))
             self.wake((row["tenant_id"], row["thread_id"]) for row in rows)
@@ -164,30 +164,30 @@ class TrackedRun:
 class FeedSubscription:
     """Context manager of one subscriber of a run; small, as each open stream holds one."""
 
-    __slots__ = ("_feeds", "_followed")
+    __slots__ = ("_feeds", "_tracked")
 
-    def __init__(self, feeds: "FeedRegistry", followed: TrackedRun) -> None:
+    def __init__(self, feeds: "FeedRegistry", tracked: TrackedRun) -> None:
         self._feeds = feeds
-        self._followed = followed
+        self._tracked = tracked
 
     def __enter__(self) -> TrackedRun:
-        self._followed.readers += 1
-        return self._followed
+        self._tracked.readers += 1
+        return self._tracked
 
     def __exit__(self, *_: object) -> None:
-        self._followed.readers -= 1
-        self._feeds.left(self._followed)
+        self._tracked.readers -= 1
+        self._feeds.left(self._tracked)
 
 
 class FeedRegistry:
     """The feeds of one process. Implements ``app.engine.streams.frame_transport.RemoteReaders``."""
 
-    def __init__(self, database: Database, signals: Signals, carrier: FrameTransport) -> None:
+    def __init__(self, database: Database, signals: Signals, transport: FrameTransport) -> None:
         self._database = database
         self._signals = signals
-        self._carrier = carrier
-        self._followed: dict[UUID, TrackedRun] = {}
-        self._watches = ThreadWaiters()
+        self._transport = transport
+        self._tracked: dict[UUID, TrackedRun] = {}
+        self._waiters = ThreadWaiters()
         self._threads_elsewhere: dict[UUID, float] = {}
         self._tasks = Tasks("feeds")
         self._wake = asyncio.Event()
@@ -197,29 +197,29 @@ class FeedRegistry:
     def start(self) -> None:
         """Start following runs elsewhere."""
         self._signals.listen(self._on_signal)
-        self._carrier.start(self)
+        self._transport.start(self)
         self._tasks.repeat(self._poll, 0, name="poll", essential=True, back_off=POLL_SECONDS)
         self._tasks.repeat(self.poll_threads, MISSED_SECONDS, name="missed", essential=True)
 
     async def aclose(self) -> None:
         """Stop following."""
         await self._tasks.aclose()
-        await self._carrier.aclose()
+        await self._transport.aclose()
 
     def drain(self) -> None:
         """Close the feeds of runs elsewhere, so that subscribers reconnect to another process."""
         self._closing = True
-        for followed in self._followed.values():
-            if not followed.local:
-                followed.feed.close(finished=False)
-        self._watches.wake(self._watches.threads())
+        for tracked in self._tracked.values():
+            if not tracked.local:
+                tracked.feed.close(finished=False)
+        self._waiters.wake(self._waiters.threads())
 
     def open(self, tenant_id: UUID, run_id: UUID, thread_id: UUID, epoch: int) -> Feed:
         """Return the feed of a run that starts here."""
-        followed = self._followed.setdefault(run_id, TrackedRun(tenant_id, run_id))
-        self._unwant(followed)
-        followed.local = True
-        feed = followed.renew()
+        tracked = self._tracked.setdefault(run_id, TrackedRun(tenant_id, run_id))
+        self._unwant(tracked)
+        tracked.local = True
+        feed = tracked.renew()
         feed.open(epoch)
         self.notify(tenant_id, thread_id)
         return feed
@@ -227,71 +227,71 @@ class FeedRegistry:
     def settle(self, run_id: UUID, feed: Feed, *, finished: bool) -> None:
         """Close the feed of a run that no longer lives here; ``finished``: because it has ended."""
         feed.close(finished=finished)
-        followed = self._followed.get(run_id)
-        if followed is not None and not followed.owns_another(feed):
-            followed.local = False
-            if not followed.readers:
-                del self._followed[run_id]
+        tracked = self._tracked.get(run_id)
+        if tracked is not None and not tracked.owns_another(feed):
+            tracked.local = False
+            if not tracked.readers:
+                del self._tracked[run_id]
 
     def follow(self, tenant_id: UUID, run_id: UUID) -> "FeedSubscription":
         """Subscribe to the run ``run_id`` within a ``with`` block."""
-        return FeedSubscription(self, self._followed.setdefault(run_id, TrackedRun(tenant_id, run_id)))
+        return FeedSubscription(self, self._tracked.setdefault(run_id, TrackedRun(tenant_id, run_id)))
 
-    def left(self, followed: TrackedRun) -> None:
-        """Remove ``followed`` if its last subscriber has left."""
-        if not followed.readers and not followed.local:
-            self._unwant(followed)
-            if self._followed.get(followed.run_id) is followed:
-                del self._followed[followed.run_id]
+    def left(self, tracked: TrackedRun) -> None:
+        """Remove ``tracked`` if its last subscriber has left."""
+        if not tracked.readers and not tracked.local:
+            self._unwant(tracked)
+            if self._tracked.get(tracked.run_id) is tracked:
+                del self._tracked[tracked.run_id]
 
-    async def changed(self, followed: TrackedRun, feed: Feed) -> None:
+    async def changed(self, tracked: TrackedRun, feed: Feed) -> None:
         """Wait for news of a run in any process: an owner, frames, an end. ``feed`` is still open."""
-        if not followed.local:
+        if not tracked.local:
             if self._closing:
                 feed.close(finished=False)
                 return
-            self._want(followed)
+            self._want(tracked)
         await feed.changed()
 
-    def _want(self, followed: TrackedRun) -> None:
+    def _want(self, tracked: TrackedRun) -> None:
         """Request the frames of a run elsewhere, and poll it from now on."""
-        if not followed.wanted:
-            followed.wanted = True
-            self._carrier.want(followed.run_id)
-            self._signals.notify("watch", [followed.run_id])
+        if not tracked.wanted:
+            tracked.wanted = True
+            self._transport.want(tracked.run_id)
+            self._signals.notify("watch", [tracked.run_id])
             self._wake.set()
 
-    def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
+    def positions(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
         """Return the positions of subscribers here of ``run_ids``."""
         found = []
         for run_id in run_ids:
-            followed = self._followed.get(run_id)
-            if followed is not None and not followed.local:
-                last = followed.feed.last
-                found.append(FramePosition(followed.tenant_id, run_id, last.epoch, last.seq + 1))
+            tracked = self._tracked.get(run_id)
+            if tracked is not None and not tracked.local:
+                last = tracked.feed.last
+                found.append(FramePosition(tracked.tenant_id, run_id, last.epoch, last.seq + 1))
         return found
 
-    def receive(self, chunk: FrameBatch) -> None:
+    def receive(self, batch: FrameBatch) -> None:
         """Add a batch of frames to its feed, or request what is missing before it."""
-        followed = self._followed.get(chunk.run_id)
-        if followed is None or followed.local or followed.tenant_id != chunk.tenant_id:
+        tracked = self._tracked.get(batch.run_id)
+        if tracked is None or tracked.local or tracked.tenant_id != batch.tenant_id:
             return
-        feed = followed.feed
-        if chunk.epoch < feed.epoch:
+        feed = tracked.feed
+        if batch.epoch < feed.epoch:
             return
-        if chunk.epoch > feed.epoch > 0:
-            feed = followed.renew()
-        if not feed.epoch or chunk.seq > feed.last.seq + 1:
-            if chunk.seq - 1 > chunk.in_log:  # frames before it are lost, and not in the log yet
-                if followed.may_ask():
-                    self._signals.notify("again", [chunk.run_id])
+        if batch.epoch > feed.epoch > 0:
+            feed = tracked.renew()
+        if not feed.epoch or batch.seq > feed.last.seq + 1:
+            if batch.seq - 1 > batch.in_log:  # frames before it are lost, and not in the log yet
+                if tracked.may_ask():
+                    self._signals.notify("again", [batch.run_id])
                 return
-            feed = followed.renew()
-            feed.open(chunk.epoch, chunk.seq - 1)
-        feed.push(chunk.frames[feed.last.seq + 1 - chunk.seq :])
-        feed.stored(chunk.in_log)
-        if chunk.closed:
-            feed.close(finished=chunk.finished)
+            feed = tracked.renew()
+            feed.open(batch.epoch, batch.seq - 1)
+        feed.push(batch.frames[feed.last.seq + 1 - batch.seq :])
+        feed.stored(batch.in_log)
+        if batch.closed:
+            feed.close(finished=batch.finished)
 
     def missed(self) -> None:
         """Poll now, as frames may have been lost."""
@@ -301,27 +301,27 @@ class FeedRegistry:
         """Return a context manager whose future is resolved when run ``ordinal`` of ``thread`` starts in any
         process.
         """
-        if thread not in self._watches:
+        if thread not in self._waiters:
             self._signals.notify("follow", [thread[1]])
             self._wake.set()
-        return ThreadWaiter(self._watches, thread, ordinal)
+        return ThreadWaiter(self._waiters, thread, ordinal)
 
     async def poll_threads(self) -> None:
         """Wake waiters of threads whose next run exists, in case its signal was lost."""
-        if self._watches.threads():
+        if self._waiters.threads():
             async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
-                await self._watches.refresh(connection)
+                await self._waiters.refresh(connection)
 
     def notify(self, tenant_id: UUID, thread_id: UUID) -> None:
         """Notify waiters of the thread, in all processes, that a run started on it or that it was deleted."""
-        self._watches.wake([(tenant_id, thread_id)])
+        self._waiters.wake([(tenant_id, thread_id)])
         if self._threads_elsewhere.get(thread_id, 0.0) > time.monotonic():
             self._signals.notify("news", [thread_id])
 
-    def _unwant(self, followed: TrackedRun) -> None:
-        if followed.wanted:
-            followed.wanted = False
-            self._carrier.unwant(followed.run_id)
+    def _unwant(self, tracked: TrackedRun) -> None:
+        if tracked.wanted:
+            tracked.wanted = False
+            self._transport.unwant(tracked.run_id)
 
     def _on_signal(self, signal: Signal) -> None:
         if signal.follow:
@@ -329,13 +329,13 @@ class FeedRegistry:
             self._threads_elsewhere = {one: until for one, until in self._threads_elsewhere.items() if until > now}
             self._threads_elsewhere |= dict.fromkeys(signal.follow, now + ASKED_SECONDS)
         thread_ids = set(signal.news)
-        self._watches.wake([key for key in self._watches.threads() if key[1] in thread_ids or signal.is_empty])
+        self._waiters.wake([key for key in self._waiters.threads() if key[1] in thread_ids or signal.is_empty])
         if signal.is_empty:
             self._wake.set()
 
     async def _poll(self) -> None:
         """Poll the runs elsewhere that have subscribers here, and renew the requests for their frames."""
-        idle = not self._watches.threads() and not any(followed.wanted for followed in self._followed.values())
+        idle = not self._waiters.threads() and not any(tracked.wanted for tracked in self._tracked.values())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(IDLE_SECONDS if idle else POLL_SECONDS):
                 await self._wake.wait()
@@ -344,33 +344,33 @@ class FeedRegistry:
         again = now - self._asked_at > ASKED_SECONDS / 3
         if again:
             self._asked_at = now
-            self._signals.notify("follow", [thread_id for _, thread_id in self._watches.threads()])
-        wanted = [followed for followed in self._followed.values() if followed.wanted]
+            self._signals.notify("follow", [thread_id for _, thread_id in self._waiters.threads()])
+        wanted = [tracked for tracked in self._tracked.values() if tracked.wanted]
         if wanted:
             await self._compare(wanted, ask=again)
 
     async def _compare(self, wanted: list[TrackedRun], *, ask: bool) -> None:
         """Compare what subscribers of runs elsewhere were sent with the database."""
-        run_ids = [followed.run_id for followed in wanted]
+        run_ids = [tracked.run_id for tracked in wanted]
         async with asyncio.timeout(ANSWER_SECONDS), self._database.engine_connection() as connection:
             rows = await connection.fetch(RUN_STATES, run_ids)
         states = {row["run_id"]: row for row in rows}
         watch, again = [], []
-        for followed in wanted:
-            row, feed = states.get(followed.run_id), followed.feed
-            if followed.local:
+        for tracked in wanted:
+            row, feed = states.get(tracked.run_id), tracked.feed
+            if tracked.local:
                 continue  # started here in the meantime
             if row is None or row["status"] not in {RunStatus.PENDING, RunStatus.RUNNING}:
                 feed.close(finished=False)  # subscribers find the end in the database
                 continue
             newest = START if row["log_epoch"] is None else EventId(row["log_epoch"], row["log_seq"])
             running = row["status"] == RunStatus.RUNNING
-            behind = followed.is_behind(newest)
+            behind = tracked.is_behind(newest)
             if behind or (feed.epoch and (row["epoch"] > feed.epoch or not running)):
                 feed.close(finished=False)  # subscribers resume from the log
             if running and (ask or not feed.epoch):
-                watch.append(followed.run_id)
-            if (followed.is_unanswered() or behind) and running and followed.may_ask():
-                again.append(followed.run_id)
+                watch.append(tracked.run_id)
+            if (tracked.is_unanswered() or behind) and running and tracked.may_ask():
+                again.append(tracked.run_id)
         self._signals.notify("watch", watch)
         self._signals.notify("again", again)

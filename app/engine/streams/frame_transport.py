@@ -65,11 +65,11 @@ class FramePosition(NamedTuple):
 class RemoteReaders(Protocol):
     """Subscribers in this process of runs in other processes."""
 
-    def places(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
+    def positions(self, run_ids: Iterable[UUID]) -> list[FramePosition]:
         """Return the positions of subscribers here of ``run_ids``."""
         ...
 
-    def receive(self, chunk: FrameBatch) -> None:
+    def receive(self, batch: FrameBatch) -> None:
         """Add received frames."""
         ...
 
@@ -97,16 +97,16 @@ class FrameTransport(Protocol):
         """Unsubscribe from ``run_id``'s frames."""
         ...
 
-    async def publish(self, chunks: Sequence[FrameBatch]) -> None:
-        """Publish ``chunks``. Raises ``Unavailable``."""
+    async def publish(self, batches: Sequence[FrameBatch]) -> None:
+        """Publish ``batches``. Raises ``Unavailable``."""
         ...
 
 
 class FramePublisher:
     """Publishes frames of this process's feeds to other processes."""
 
-    def __init__(self, carrier: FrameTransport) -> None:
-        self._carrier = carrier
+    def __init__(self, transport: FrameTransport) -> None:
+        self._transport = transport
         self._tasks = Tasks("frame-publisher")
         self._open: dict[UUID, PublishedFeed] = {}
         self._wake = asyncio.Event()
@@ -127,15 +127,15 @@ class FramePublisher:
 
         ``again``: frames were lost, so resend those that the event log does not hold.
         """
-        watched = self._open.get(run_id)
-        if watched is None or watched.feed is not feed:
-            watched = self._open[run_id] = PublishedFeed(tenant_id, run_id, feed)
+        published = self._open.get(run_id)
+        if published is None or published.feed is not feed:
+            published = self._open[run_id] = PublishedFeed(tenant_id, run_id, feed)
             feed.on_change = self._wake.set
             self._wake.set()
         elif again:
-            watched.rewind()
+            published.rewind()
             self._wake.set()
-        watched.until = time.monotonic() + ASKED_SECONDS
+        published.until = time.monotonic() + ASKED_SECONDS
 
     async def _send(self) -> None:
         await wait_for(self._wake, IDLE_SECONDS)
@@ -144,23 +144,23 @@ class FramePublisher:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._flush()
         except BaseException:  # send them again
-            for watched in self._open.values():
-                watched.rewind()
+            for published in self._open.values():
+                published.rewind()
             self._wake.set()
             raise
 
     async def _flush(self) -> None:
         now = time.monotonic()
-        chunks = []
-        for watched in list(self._open.values()):
-            if watched.until < now or watched.feed.closed:
-                watched.feed.on_change = None
-                del self._open[watched.run_id]
-            chunk = await watched.next()
-            if chunk is not None:
-                chunks.append(chunk)
-        if chunks:
-            await self._carrier.publish(chunks)
+        batches = []
+        for published in list(self._open.values()):
+            if published.until < now or published.feed.closed:
+                published.feed.on_change = None
+                del self._open[published.run_id]
+            batch = await published.next()
+            if batch is not None:
+                batches.append(batch)
+        if batches:
+            await self._transport.publish(batches)
 
 
 class PublishedFeed:

@@ -42,15 +42,15 @@ class PostgresFrameTransport:
     def unwant(self, run_id: UUID) -> None:
         """Do nothing, as ``want``."""
 
-    async def publish(self, chunks: Sequence[FrameBatch]) -> None:
-        """Insert and announce ``chunks``. Raises ``Unavailable``."""
+    async def publish(self, batches: Sequence[FrameBatch]) -> None:
+        """Insert and announce ``batches``. Raises ``Unavailable``."""
         columns = zip(
-            *((c.tenant_id, c.run_id, c.epoch, c.seq, c.last, _pack(c)) for c in chunks),
+            *((c.tenant_id, c.run_id, c.epoch, c.seq, c.last, _pack(c)) for c in batches),
             strict=True,
         )
         async with self._database.engine_connection() as connection:
             await connection.execute(INSERT_FRAMES, *map(list, columns))
-        self._signals.notify("frames", [chunk.run_id for chunk in chunks])
+        self._signals.notify("frames", [batch.run_id for batch in batches])
 
     def _on_signal(self, signal: Signal) -> None:
         if signal.frames:
@@ -63,12 +63,12 @@ class PostgresFrameTransport:
         await wait_for(self._wake, IDLE_SECONDS)
         self._wake.clear()
         announced, self._announced = self._announced, set()
-        places = self._readers.places(announced)
-        if not places:
+        positions = self._readers.positions(announced)
+        if not positions:
             return
         try:
             async with asyncio.timeout(PUBLISH_SECONDS), self._database.engine_connection() as connection:
-                rows = await connection.fetch(FETCH_FRAMES, *map(list, zip(*places, strict=True)))
+                rows = await connection.fetch(FETCH_FRAMES, *map(list, zip(*positions, strict=True)))
         except BaseException:  # fetch them again
             self._announced |= announced
             self._wake.set()

@@ -43,12 +43,12 @@ def _channel(run_id: UUID) -> bytes:
 
 
 class RedisFrameTransport:
-    """Implements ``app.engine.streams.frame_transport.FrameTransport``; ``otherwise`` sends what Redis cannot."""
+    """Implements ``app.engine.streams.frame_transport.FrameTransport``; ``fallback`` sends what Redis cannot."""
 
-    def __init__(self, url: Secret | Urls, otherwise: FrameTransport) -> None:
+    def __init__(self, url: Secret | Urls, fallback: FrameTransport) -> None:
         self._address = RedisAddress(url)
         self._open()
-        self._otherwise = otherwise
+        self._fallback = fallback
         self._own = b"agent-service:beat:" + new_id().bytes
         self._wanted: set[UUID] = set()
         self._changed = asyncio.Event()
@@ -61,14 +61,14 @@ class RedisFrameTransport:
     def start(self, readers: RemoteReaders) -> None:
         """Start receiving the frames that ``readers`` want."""
         self._readers = readers
-        self._otherwise.start(readers)
+        self._fallback.start(readers)
         self._tasks.repeat(self._connected, REST_SECONDS, name="listen")
         self._tasks.repeat(self._follow, LOOK_SECONDS, name="follow")
 
     async def aclose(self) -> None:
         """Stop and close the connections."""
         await self._tasks.aclose()
-        await self._otherwise.aclose()
+        await self._fallback.aclose()
         await _close(self._redis, self._listener)
 
     def want(self, run_id: UUID) -> None:
@@ -81,20 +81,20 @@ class RedisFrameTransport:
         self._wanted.discard(run_id)
         self._changed.set()
 
-    async def publish(self, chunks: Sequence[FrameBatch]) -> None:
+    async def publish(self, batches: Sequence[FrameBatch]) -> None:
         """Publish over Redis; batches without subscribers go through PostgreSQL. Raises ``Unavailable``."""
-        left: Sequence[FrameBatch] = chunks
+        left: Sequence[FrameBatch] = batches
         if time.monotonic() >= self._resting_until:
             try:
                 async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
-                    for chunk in chunks:
-                        pipeline.publish(_channel(chunk.run_id), _pack(chunk))
+                    for batch in batches:
+                        pipeline.publish(_channel(batch.run_id), _pack(batch))
                     subscriber_counts = await pipeline.execute()
-                left = [chunk for chunk, listeners in zip(chunks, subscriber_counts, strict=True) if not listeners]
+                left = [batch for batch, listeners in zip(batches, subscriber_counts, strict=True) if not listeners]
             except FAILURES as error:
                 self._rest(error)
         if left:
-            await self._otherwise.publish(left)
+            await self._fallback.publish(left)
 
     async def probe(self) -> None:
         """Check whether Redis responds, and how much memory it uses."""

@@ -105,44 +105,44 @@ class SendBudget:
 class SendReservation:
     """Reservation of one chunk, as an async context manager."""
 
-    __slots__ = ("_holder", "_making", "_outflow", "_size")
+    __slots__ = ("_budget", "_holder", "_making", "_size")
 
-    def __init__(self, outflow: SendBudget, holder: Hashable) -> None:
-        self._outflow = outflow
+    def __init__(self, budget: SendBudget, holder: Hashable) -> None:
+        self._budget = budget
         self._holder = holder
         self._making = False
         self._size = 0
 
     async def __aenter__(self) -> Self:
-        await self._outflow.turn()
+        await self._budget.turn()
         self._making = True
         return self
 
     def fits(self, size: int) -> bool:
         """Whether a chunk of ``size`` bytes may be made now; if not, drop its state and call ``wait``."""
-        if size <= SMALL or self._outflow.has_room(self._holder):
+        if size <= SMALL or self._budget.has_room(self._holder):
             return True
         self._making = False
-        self._outflow.made(self._holder, 0)
+        self._budget.made(self._holder, 0)
         return False
 
     async def wait(self) -> None:
         """Wait for room for a large chunk."""
-        await self._outflow.admit(self._holder)
+        await self._budget.admit(self._holder)
         self._making = True
 
     def made(self, size: int) -> None:
         """Count the chunk of ``size`` bytes until the block ends."""
         self._making = False
         self._size = size if size > SMALL else 0
-        self._outflow.made(self._holder, self._size)
+        self._budget.made(self._holder, self._size)
 
     def close(self) -> None:
         """Release the reservation: the chunk was sent, or not made."""
         if self._making:
-            self._outflow.made(self._holder, 0)
+            self._budget.made(self._holder, 0)
         if self._size:
-            self._outflow.sent(self._holder, self._size)
+            self._budget.sent(self._holder, self._size)
         self._making, self._size = False, 0
 
     async def __aexit__(self, *_: object) -> None:

@@ -60,10 +60,10 @@ def build_engine(
     parts = RunEngine(
         database=database,
         claims=RunQueue(database, owner, settings.runs.lease_seconds, telemetry.tracer),
-        journal=Journal(database, timeout=settings.runs.lease_seconds, telling=telemetry.recorder),
+        journal=Journal(database, timeout=settings.runs.lease_seconds, recorder=telemetry.recorder),
         signals=signals,
         feeds=FeedRegistry(database, signals, transport),
-        outlet=FramePublisher(transport),
+        publisher=FramePublisher(transport),
         budgets=limits.budgets,
         retention=settings.retention,
     )
@@ -72,7 +72,7 @@ def build_engine(
         database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters
     )
     max_runs = 0 if settings.server.role == "api" else settings.runs.max_runs
-    supervisor = Supervisor(parts, agents.catalog, telemetry.recorder, most=max_runs, on_change=dispatcher.wake)
+    supervisor = Supervisor(parts, agents.catalog, telemetry.recorder, max_runs=max_runs, on_change=dispatcher.wake)
     return EngineStack(
         parts=parts,
         supervisor=supervisor,

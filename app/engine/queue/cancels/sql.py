@@ -79,37 +79,38 @@ order by thread_id for no key update
 """Lock threads before their runs, as everywhere, so that there are no deadlocks."""
 
 _ROLL_BACK = """
-with <gone>, restored as (
+with <deleted>, restored as (
   update threads t set
     head = (t.before->>'head')::uuid, status = coalesce(t.before->>'status', 'idle'),
     error = nullif(t.before->'error', 'null'), interrupts = nullif(t.before->'interrupts', 'null'),
     answered = nullif(t.before->'answered', 'null'), before = null, live_run = null,
     queued = <queued>, updated_at = now(), state_updated_at = now()
-  from gone g where t.tenant_id = g.tenant_id and t.thread_id = g.thread_id and <is_on>
+  from deleted g where t.tenant_id = g.tenant_id and t.thread_id = g.thread_id and <is_on>
   returning t.queued
 ), reopened as (
   update questions q set closed_at = null, closed_by = null
-  from gone g where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.closed_by = g.run_id
+  from deleted g where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.closed_by = g.run_id
 ), no_questions as (
-  delete from questions q using gone g
+  delete from questions q using deleted g
   where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.run_id = g.run_id
 ), no_steps as (
-  delete from steps x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
+  delete from steps x using deleted g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
 ), no_intents as (
-  delete from tool_intents x using gone g
+  delete from tool_intents x using deleted g
   where x.tenant_id = g.tenant_id and x.run_id = g.run_id and x.tool_class not in ('unsafe', 'reconcilable')
 ), kept_intents as (
   update tool_intents x set thread_id = g.thread_id
-  from gone g
+  from deleted g
   where x.tenant_id = g.tenant_id and x.run_id = g.run_id and x.tool_class in ('unsafe', 'reconcilable')
 ), no_events as (
-  delete from events x using gone g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
+  delete from events x using deleted g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
 ), no_items as (
-  delete from checkpoint_items x using gone g join threads t on t.tenant_id = g.tenant_id and t.thread_id = g.thread_id
+  delete from checkpoint_items x
+  using deleted g join threads t on t.tenant_id = g.tenant_id and t.thread_id = g.thread_id
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id
     and x.number > coalesce((t.before->>'last_number')::bigint, 0)
 ), no_checkpoints as (
-  delete from checkpoints x using gone g
+  delete from checkpoints x using deleted g
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id and x.run_id = g.run_id
 )
 select queued from restored
@@ -120,15 +121,15 @@ _DELETE_LIVE = """
 thread as (
   select tenant_id, thread_id, live_run from threads
   where tenant_id = $1 and thread_id = $5 and live_run = $2 for no key update
-), gone as (
+), deleted as (
   delete from runs r using thread t where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running'
-    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and <deaf>)
+    and (r.epoch = $3 and r.owner = $4 or $3::int is null and r.cancel = 'rollback' and <unresponsive>)
   returning r.tenant_id, r.run_id, r.thread_id
 )
-""".replace("<deaf>", _UNRESPONSIVE)
+""".replace("<unresponsive>", _UNRESPONSIVE)
 
 _DELETE_STARTED = """
-gone as (
+deleted as (
   delete from runs r
   where r.tenant_id = $1 and r.status = 'pending' and r.epoch > 0 and <which>
   returning r.tenant_id, r.run_id, r.thread_id
@@ -136,8 +137,8 @@ gone as (
 """
 
 
-def _roll_back(gone: str, queued: str, is_on: str) -> str:
-    statement = _ROLL_BACK.replace("<gone>", gone.strip()).replace("<queued>", queued)
+def _roll_back(deleted: str, queued: str, is_on: str) -> str:
+    statement = _ROLL_BACK.replace("<deleted>", deleted.strip()).replace("<queued>", queued)
     return statement.replace("<is_on>", is_on)
 
 
@@ -149,8 +150,8 @@ ROLL_BACK_PENDING = _roll_back(_DELETE_STARTED, "greatest(t.queued - 1, 0)", "t.
 
 UNENFORCED = """
 select tenant_id, run_id, thread_id, cancel from runs r
-where status = 'running' and cancel is not null and <deaf>
-""".replace("<deaf>", _UNRESPONSIVE)
+where status = 'running' and cancel is not null and <unresponsive>
+""".replace("<unresponsive>", _UNRESPONSIVE)
 
 END_UNENFORCED = """
 with thread as (
@@ -161,9 +162,9 @@ with thread as (
     updated_at = now(), ended_at = now()
   from thread t
   where r.tenant_id = t.tenant_id and r.run_id = t.live_run and r.status = 'running' and r.cancel is not null
-    and <deaf>
+    and <unresponsive>
   returning r.tenant_id, r.run_id, r.thread_id
 )
 update threads t set live_run = null, status = 'idle', updated_at = now()
 from ended e where t.tenant_id = e.tenant_id and t.thread_id = e.thread_id and t.live_run = e.run_id
-""".replace("<deaf>", _UNRESPONSIVE)
+""".replace("<unresponsive>", _UNRESPONSIVE)

@@ -55,7 +55,7 @@ class SweepBatch(NamedTuple):
 
     removed: int
     seen: int
-    place: Any
+    position: Any
 
 
 class RetentionSweeper:
@@ -147,12 +147,12 @@ class RetentionSweeper:
 
     async def _along_index(self, name: str, statement: str, since: datetime, *parameters: object) -> int:
         statement = with_batch(statement, BATCH)
-        place: tuple[object, ...] = (since, FIRST, FIRST)
+        position: tuple[object, ...] = (since, FIRST, FIRST)
 
         async def batch(connection: asyncpg.Connection) -> tuple[int, bool]:
-            nonlocal place
-            swept = await _swept(connection, statement, *place, *parameters)
-            place = tuple(swept.place or place)
+            nonlocal position
+            swept = await _swept(connection, statement, *position, *parameters)
+            position = tuple(swept.position or position)
             return swept.removed, swept.seen == BATCH
 
         return await in_batches(self._database, name, batch)
@@ -167,9 +167,9 @@ class RetentionSweeper:
             if mark is None:
                 return 0, False
             begins = mark["again"] or not mark["place"]
-            place = _place("" if mark["again"] else mark["place"], width)
-            swept = await _swept(connection, statement, *place, *parameters)
-            last = swept.place or ("" if begins else mark["place"])
+            position = _position("" if mark["again"] else mark["place"], width)
+            swept = await _swept(connection, statement, *position, *parameters)
+            last = swept.position or ("" if begins else mark["place"])
             await connection.execute(MOVE_MARK, name, last, swept.seen < size, begins)
             return swept.removed, swept.seen == size
 
@@ -182,7 +182,7 @@ async def _swept(connection: asyncpg.Connection, statement: str, *parameters: ob
     return SweepBatch(row["removed"], row["seen"], row["place"])
 
 
-def _place(text: str, width: int) -> list[object]:
+def _position(text: str, width: int) -> list[object]:
     """Parse the key after which a scan resumes: two ids, or two ids and a number."""
     if not text:
         return [FIRST, FIRST, 0][:width]

@@ -30,7 +30,7 @@ def _ends(text: str) -> list[str]:
     open_: list[str] = []
     in_string = escaped = False
     last_member = 0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if in_string:
             if escaped:
                 escaped = False
@@ -42,9 +42,9 @@ def _ends(text: str) -> list[str]:
             in_string = True
         elif character in "{[":
             open_.append(character)
-            last_member = place + 1
+            last_member = index + 1
         elif character == ",":
-            last_member = place
+            last_member = index
         elif character in "}]" and open_:
             open_.pop()
     closing = "".join("}" if bracket == "{" else "]" for bracket in reversed(open_))

@@ -107,8 +107,8 @@ class StepsView:
 
     def _config(self, checkpoint_id: str) -> dict[str, Any]:
         run = self._run
-        place = {"checkpoint_ns": "", "thread_id": run.thread_id, "checkpoint_id": checkpoint_id}
-        return {"configurable": {**place, "run_id": run.run_id, "graph_id": run.agent}}
+        key = {"checkpoint_ns": "", "thread_id": run.thread_id, "checkpoint_id": checkpoint_id}
+        return {"configurable": {**key, "run_id": run.run_id, "graph_id": run.agent}}
 
     def _say(
         self, mode: str, kind: str, step: int, at: str, payload: dict[str, Any], values: Values | None = None
