@@ -22,7 +22,7 @@ class CarriedError(Exception):
         self.error = error
 
 
-async def containing(work: Coroutine[Any, Any, Value]) -> Value:
+async def contain(work: Coroutine[Any, Any, Value]) -> Value:
     """Await ``work`` and wrap exceptions that must not leave a task. Raises ``CarriedError``."""
     try:
         return await work

@@ -103,7 +103,7 @@ class ByteBudget:
             raise Limited("Large requests of this key are being read; send them one after the other.", 1)
         raise Unavailable("Too many large requests are being read; try again.", retry_after=1)
 
-    async def wait_for_turn(self, holder: Hashable, size: int, given_up: "asyncio.Future[None]") -> int:
+    async def acquire_until(self, holder: Hashable, size: int, given_up: "asyncio.Future[None]") -> int:
         """Reserve like ``acquire`` without a timeout; return 0 once ``given_up`` is done."""
         size = min(size, self._total, self._each)
         if not self._waiting and self._fits(holder, size):

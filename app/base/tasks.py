@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app.base.containment import containing, location_of, root_of, stack_of
+from app.base.containment import contain, location_of, root_of, stack_of
 from app.base.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ PAUSED_SECONDS = 5.0
 PROBE_SECONDS = 3.0
 
 
-async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
+async def run_to_completion(work: Coroutine[Any, Any, Value]) -> Value:
     """Run ``work`` to completion even if the caller is cancelled; the cancellation is raised afterwards."""
     task = asyncio.create_task(work)
     try:
@@ -59,7 +59,7 @@ async def to_the_end(work: Coroutine[Any, Any, Value]) -> Value:
         raise
 
 
-def run_through(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value]) -> Value:
+def run_until_done(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value]) -> Value:
     """Run ``loop`` until ``work`` has ended, whatever other tasks and callbacks raise.
 
     ``KeyboardInterrupt`` and ``SystemExit`` stop a loop wherever they are raised. They do not mean that this process
@@ -72,10 +72,10 @@ def run_through(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value
         except (KeyboardInterrupt, SystemExit) as error:
             if task.done():
                 raise
-            log.warning("event_loop_goes_on", error=type(error).__name__, at=location_of(error))
+            log.warning("event_loop_resumed", error=type(error).__name__, at=location_of(error))
 
 
-async def together(*works: Coroutine[Any, Any, None]) -> None:
+async def run_concurrently(*works: Coroutine[Any, Any, None]) -> None:
     """Run ``works`` concurrently until all have ended; cancel them all if one fails or the caller is cancelled.
 
     Their tasks bear the name of the caller's task, which identifies the run. Raises what one of them raised,
@@ -86,7 +86,7 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for work in works:
-                group.create_task(containing(work), name=name)
+                group.create_task(contain(work), name=name)
     except BaseExceptionGroup as error:
         raise root_of(error) from None
 

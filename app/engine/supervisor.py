@@ -15,7 +15,7 @@ import structlog
 from app.agents.port import Agent, Agents
 from app.base.containment import location_of, root_of, stack_of
 from app.base.errors import LeaseLost, NotFound, Unavailable
-from app.base.tasks import Tasks, to_the_end
+from app.base.tasks import Tasks, run_to_completion
 from app.domain.lifecycle import Reason
 from app.engine.checkpoints.state_cache import StateCache
 from app.engine.entries import ClaimedRun
@@ -260,7 +260,7 @@ class Supervisor:
             if live.away:
                 self._tasks.start(self._vouch(live), name="vouch")
             else:
-                await to_the_end(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
+                await run_to_completion(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
             if not live.lost:
                 raise
         except (LeaseLost, Unavailable) as error:

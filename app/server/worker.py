@@ -28,7 +28,7 @@ from granian.server.embed import Server
 
 from app.base.errors import AgentServiceError
 from app.base.memory import return_large_blocks
-from app.base.tasks import Tasks, run_through
+from app.base.tasks import Tasks, run_until_done
 from app.server.sockets import BACKLOG
 from app.server.worker_context import ADOPT, LINGER_SECONDS, RELEASE, RETIRE, WorkerContext
 from app.server.worker_handle import DUMP_STACKS
@@ -122,7 +122,7 @@ def run(create: Callable[[], Application], context: WorkerContext) -> int:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        return run_through(loop, _serve(create, context))
+        return run_until_done(loop, _serve(create, context))
     except AgentServiceError:
         raise
     except Exception as error:

@@ -25,7 +25,7 @@ SECONDS = 0.25
 
 OWN_TEXT = {
     "app/agents/config/agents_file.py": "the operator's agents file",
-    "app/cli/": "files and pages of the operator, read by a command of his",
+    "app/cli/": "files and pages of the operator, read by a command of theirs",
     "app/infra/db/statement_tracing.py": "our own SQL",
     "app/infra/db/embedded.py": "the log of our own database",
     "app/infra/db/folder_lock.py": "our own lock file",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from app.base.tasks import Tasks, run_through, to_the_end, together
+from app.base.tasks import Tasks, run_concurrently, run_to_completion, run_until_done
 
 
 async def test_a_repeated_call_continues_after_a_failure() -> None:
@@ -46,14 +46,14 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_again(monkeypatc
     assert cancelled == 3
 
 
-async def test_to_the_end_waits_however_often_its_caller_is_cancelled() -> None:
+async def test_run_to_completion_waits_however_often_its_caller_is_cancelled() -> None:
     may, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
         await may.wait()
         ended.set()
 
-    caller = asyncio.ensure_future(to_the_end(work()))
+    caller = asyncio.ensure_future(run_to_completion(work()))
     for _ in range(3):
         await asyncio.sleep(0)
         caller.cancel()
@@ -83,10 +83,10 @@ def test_an_event_loop_continues_whatever_its_tasks_and_callbacks_raise(
         return "done"
 
     with asyncio.Runner(loop_factory=factory) as runner:
-        assert run_through(runner.get_loop(), work()) == "done"
+        assert run_until_done(runner.get_loop(), work()) == "done"
 
 
-async def test_together_raises_the_original_error_and_cancels_siblings() -> None:
+async def test_run_concurrently_raises_the_original_error_and_cancels_siblings() -> None:
     ended = asyncio.Event()
 
     async def wait() -> None:
@@ -99,5 +99,5 @@ async def test_together_raises_the_original_error_and_cancels_siblings() -> None
         raise SystemExit(3)
 
     with pytest.raises(SystemExit):
-        await together(wait(), stop())
+        await run_concurrently(wait(), stop())
     assert ended.is_set()

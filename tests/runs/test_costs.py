@@ -78,12 +78,12 @@ class Encoded:
             self.views += 1
             return pieces(view)
 
-        async def beside(*args: Any, **named: Any) -> Any:
+        async def in_thread(*args: Any, **named: Any) -> Any:
             self.threads += 1
             return await to_thread(*args, **named)
 
         monkeypatch.setattr(state.StateView, "pieces", counted)
-        monkeypatch.setattr(asyncio, "to_thread", beside)
+        monkeypatch.setattr(asyncio, "to_thread", in_thread)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from app.agents.port import RunContext, RunOutcome
 from app.base.errors import LeaseLost
-from app.base.tasks import together
+from app.base.tasks import run_concurrently
 from app.domain.events import MessageDelta
 from app.infra.db.engine import Database
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
@@ -43,7 +43,7 @@ async def test_any_exception_of_an_agent_ends_its_run_at_once(
     async def work(_: RunContext) -> RunOutcome:
         if inside == "the agent":
             await fail()
-        await together(fail(), *([wait()] if inside == "a group of two" else []))
+        await run_concurrently(fail(), *([wait()] if inside == "a group of two" else []))
         return RunOutcome()
 
     async with engine_on(database, SteeredAgent("steered", work)) as engine:

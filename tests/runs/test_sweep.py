@@ -302,7 +302,7 @@ async def test_a_sweep_runs_in_one_process_at_a_time(engine: Engine, database: D
         for name in ("temporary", "keys"):
             await other.fetch("select pg_advisory_xact_lock(hashtextextended('batches ' || $1, 0))", name)
         assert [await sweeps[name]() for name in ("temporary", "keys")] == [0, 0]
-        assert await sweeps["expired"]() == 0, "others go on"
+        assert await sweeps["expired"]() == 0, "other sweeps still run"
     assert [await sweeps[name]() for name in ("keys", "temporary")] == [1, 1]
 
 

@@ -33,7 +33,7 @@ from app.base.containment import location_of
 from app.base.crash_points import crash_point
 from app.base.errors import ReviewAborted, StartError
 from app.base.ids import new_id
-from app.base.tasks import together
+from app.base.tasks import run_concurrently
 from app.domain.events import Custom
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
 from app.domain.state import HIDDEN, MESSAGES
@@ -235,7 +235,7 @@ class Toolbox:
 
         in_turn = [c for c in calls if self.tool_class(c.call.name) is ToolClass.TRANSACTIONAL]
         others = [c for c in calls if self.tool_class(c.call.name) is not ToolClass.TRANSACTIONAL]
-        await together(answer_in_turn(in_turn), *(answer(questions, {}) for questions in others))
+        await run_concurrently(answer_in_turn(in_turn), *(answer(questions, {}) for questions in others))
         answers = CallResults()
         if aborted := [questions.call.name for questions in calls if questions.aborted]:
             raise ReviewAborted(f"A person ended the run at a call of {aborted[0]!r} whose outcome is not known.")

@@ -13,7 +13,7 @@ from app.base.crash_points import crash_point
 from app.base.errors import AgentServiceError, LeaseLost
 from app.base.ids import task_id
 from app.base.offload import BULK, offload
-from app.base.tasks import Tasks, to_the_end
+from app.base.tasks import Tasks, run_to_completion
 from app.domain.events import (
     CheckpointPosition,
     Ended,
@@ -380,7 +380,7 @@ class Execution:
     async def _write(self, step: Step | None, end: EndEntry | None) -> None:
         self._lease.check()
         self._deferred = []
-        await to_the_end(self._commit(step, end))
+        await run_to_completion(self._commit(step, end))
         self.trace.step_ends(step, self.step - 1)
 
     def _prepare(self, step: Step | None, end: EndEntry | None) -> tuple[JournalEntry, list[AnyFrame]]:
@@ -458,7 +458,7 @@ async def _shielded(size: int, work: Callable[P, Value], *args: P.args, **named:
     """Like ``offload``, but a cancelled caller waits until ``work`` is done, as it changes shared state."""
     if size < BULK:
         return work(*args, **named)
-    return await to_the_end(offload(size, work, *args, **named))
+    return await run_to_completion(offload(size, work, *args, **named))
 
 
 def first_message_id(run_id: UUID, epoch: int, step: int) -> str:

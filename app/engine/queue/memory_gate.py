@@ -39,7 +39,7 @@ class LargeRuns:
         if live.action:
             live.waiting.set_result(None)
         try:
-            return await self._budget.wait_for_turn(live.claimed.tenant_id, size, live.waiting)
+            return await self._budget.acquire_until(live.claimed.tenant_id, size, live.waiting)
         finally:
             live.waiting = None
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks, to_the_end, wait_for
+from app.base.tasks import Tasks, run_to_completion, wait_for
 from app.domain.lifecycle import Reason
 from app.engine.entries import ClaimedRun
 from app.engine.queue.cancels.canceller import RunCanceller
@@ -103,7 +103,7 @@ class RunClaimer:
     async def claim_next(self, thread: tuple[UUID, UUID]) -> None:
         """Claim the next run of a thread that has become free here, or leave it to others if there is no room."""
         if self._host.room() > 0:
-            await to_the_end(self._take(self._claims.claim_next(thread)))
+            await run_to_completion(self._take(self._claims.claim_next(thread)))
         else:
             self._full = True
             self._signals.queue()
@@ -118,10 +118,10 @@ class RunClaimer:
         try:
             others_first = self._quarantine.others_first
             if not others_first:
-                await to_the_end(self._take(self._quarantine.claim()))
+                await run_to_completion(self._take(self._quarantine.claim()))
             await self._take_others()
             if others_first:
-                await to_the_end(self._take(self._quarantine.claim()))
+                await run_to_completion(self._take(self._quarantine.claim()))
         except BaseException:  # the signal that woke it still needs a claim
             self._wake.set()
             raise
@@ -129,7 +129,7 @@ class RunClaimer:
     async def _take_others(self) -> None:
         while (room := self._host.room()) > 0:
             count = min(room, AT_ONCE)
-            if await to_the_end(self._take(self._claims.claim(count))) < count:
+            if await run_to_completion(self._take(self._claims.claim(count))) < count:
                 self._full = False
                 return
         self._full = True

@@ -17,7 +17,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ResponseError
 
 from app.base.ids import new_id
-from app.base.tasks import Tasks, together
+from app.base.tasks import Tasks, run_concurrently
 from app.engine.streams.frame_transport import FrameBatch, FrameTransport, RemoteReaders
 from app.infra.redis.connection import FAILURES, LOOK_SECONDS, SECONDS, RedisAddress, Urls, opened
 from app.infra.secrets.secret import Secret
@@ -136,7 +136,7 @@ class RedisFrameTransport:
             async with self._listener.pubsub() as pubsub:
                 async with asyncio.timeout(UNRESPONSIVE_SECONDS):
                     await pubsub.subscribe(self._own)  # at least one channel is required
-                await together(self._listen(pubsub), self._subscribe(pubsub), self._beat())
+                await run_concurrently(self._listen(pubsub), self._subscribe(pubsub), self._beat())
         except* FAILURES as failed:
             self._rest(failed.exceptions[0])
 

@@ -15,7 +15,7 @@ import structlog
 
 from app.base.clock import now
 from app.base.errors import AgentServiceError, Unauthenticated, Unavailable
-from app.base.tasks import Tasks, to_the_end
+from app.base.tasks import Tasks, run_to_completion
 from app.engine.entries import AcceptEntry, ClaimedRun
 from app.engine.queue.claims import RunQueue
 from app.features.crons import queries
@@ -77,7 +77,7 @@ class CronScheduler:
 
     async def _poll(self) -> None:
         failed = await self.fire_due()
-        seconds = await to_the_end(self._until_next(failed))
+        seconds = await run_to_completion(self._until_next(failed))
         seconds = min([seconds, *self._limited.values()])
         await asyncio.sleep(seconds - MIN_POLL_SECONDS)
 
@@ -103,7 +103,7 @@ class CronScheduler:
             while more:
                 before = len(seen)
                 try:
-                    more = await to_the_end(self._fire_next(connection, at, seen))
+                    more = await run_to_completion(self._fire_next(connection, at, seen))
                 except (Unavailable, *CONNECTION_ERRORS):
                     raise
                 except Exception:  # the edge: an error of one cron must not stop the others

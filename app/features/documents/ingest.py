@@ -19,7 +19,7 @@ from app.agents.port import START_NODE, RunContext, RunOutcome, Step
 from app.base.crash_points import crash_point
 from app.base.errors import AgentError, BudgetSpent, Invalid, Limited, Unreadable
 from app.base.ids import new_id
-from app.base.tasks import to_the_end
+from app.base.tasks import run_to_completion
 from app.domain.events import Custom
 from app.domain.state import State
 from app.features.documents import queries, sql
@@ -146,7 +146,7 @@ class IngestAgent:
 
     async def _progress(self, context: RunContext) -> IngestProgress:
         document_id = UUID(str(context.state.get(DOCUMENT_ID)))
-        found = await to_the_end(sql.load_progress(self._database, context.tenant_id, document_id))
+        found = await run_to_completion(sql.load_progress(self._database, context.tenant_id, document_id))
         if found is None:
             raise DocumentDeleted
         return found
@@ -177,7 +177,7 @@ class IngestAgent:
         return await self._progress(context)
 
     async def _write(self, statement: str, *values: object) -> None:
-        await to_the_end(sql.execute(self._database, statement, *values))
+        await run_to_completion(sql.execute(self._database, statement, *values))
 
 
 class Chunker:
@@ -197,7 +197,7 @@ class Chunker:
 
     async def run(self) -> IngestProgress:
         """Index all remaining chunks in batches. Return the progress. Raises ``DocumentDeleted``."""
-        await to_the_end(self._seek(self._progress.position))
+        await run_to_completion(self._seek(self._progress.position))
         while not self._text.exhausted:
             chunks = await self._next_chunks()
             await self._store(chunks)
@@ -218,7 +218,7 @@ class Chunker:
         chunks: list[Chunk] = []
         while len(chunks) < BATCH_SIZE and not self._text.exhausted:
             if not self._text.is_loaded(LOOKAHEAD):
-                await to_the_end(self._load())
+                await run_to_completion(self._load())
             window, final = self._text.peek(LOOKAHEAD)
             cut = next_chunk(window, final, self._find)
             if cut.end > cut.start:
@@ -254,7 +254,7 @@ class Chunker:
         self._context.check_lease()
         crash_point("before_commit")
         # a cancellation must not leave an open transaction on a pooled connection
-        committed = await to_the_end(self._commit(puts, position))
+        committed = await run_to_completion(self._commit(puts, position))
         crash_point("after_commit")
         if committed:
             self._progress = msgspec.structs.replace(progress, position=position, chunks=progress.chunks + len(chunks))
@@ -285,13 +285,13 @@ class Chunker:
     async def _reload(self) -> None:
         """Load the progress that another owner of the run has made. Raises ``DocumentDeleted``."""
         self._context.check_lease()
-        found = await to_the_end(
+        found = await run_to_completion(
             sql.load_progress(self._database, self._progress.tenant_id, self._progress.document_id)
         )
         if found is None or found.run_id != self._context.run_id or found.status != "accepted":
             raise DocumentDeleted
         self._progress = found
-        await to_the_end(self._seek(found.position))
+        await run_to_completion(self._seek(found.position))
 
     async def _report(self) -> None:
         """Emit the progress every ``PROGRESS_SECONDS``, and end a step of the run every ``STEP_SECONDS``."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from app.base.containment import containing, root_of
+from app.base.containment import contain, root_of
 from app.base.errors import AgentServiceError, Forbidden, Refused, StartError, Unauthenticated
 from app.security.access.structs import AuditEvent, AuditSink, MetadataFilter, NullAuditSink, Principal
 
@@ -182,7 +182,7 @@ async def _called(
 ) -> Any:
     """Call ``handler``. A failed assertion raises ``refusal``, an HTTP exception its own status."""
     try:
-        return await containing(handler(**arguments))
+        return await contain(handler(**arguments))
     except AssertionError:
         raise refusal from None
     except Exception as error:  # noqa: BLE001  an edge: code of the operator may raise anything
