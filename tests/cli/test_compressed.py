@@ -37,7 +37,7 @@ def test_a_compressed_file_truncated_after_a_line_is_refused(store: Command, end
     assert store.items() == []
     (store.folder / name).write_bytes(cut(ending, small, text))
     assert only_line(store("import", name)).endswith(
-        "1,001 items stored, of the lines up to 1,001 and of none after it: continue with --from-line 1002"
+        "1,001 items stored, of the lines up to 1,001 and none after it: continue with --from-line 1002"
     )
     assert len(store.items()) == 1000
 

@@ -99,7 +99,7 @@ def test_a_failed_import_keeps_complete_batches_and_says_where_to_resume(store: 
     assert stopped.returncode == 1
     assert "line 2501: JSON is malformed" in only_line(stopped)
     assert only_line(stopped).endswith(
-        "2,000 items stored, of the lines up to 2,000 and of none after it: continue with --from-line 2001"
+        "2,000 items stored, of the lines up to 2,000 and none after it: continue with --from-line 2001"
     )
     assert len(store.items()) == 2000
     rest = store.run("import", "in.jsonl", "--from-line", "2001", "--skip-bad")
