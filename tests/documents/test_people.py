@@ -78,7 +78,7 @@ async def test_items_that_an_agent_stores_for_a_user_are_found_by_their_requests
     async with people(program, "ann", "bob") as (ann, bob):
         await ask(ann, "scribe", "The heron is called Hera.")
         for user, found in ((ann, True), (bob, False)):
-            item = (await user.http.get("/store/items", params={"namespace": "told", "key": "by agent"})).json()
+            item = (await user.http.get("/store/items", params={"namespace": "messages", "key": "by agent"})).json()
             assert bool(item) is found
 
 

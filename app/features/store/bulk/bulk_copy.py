@@ -99,7 +99,7 @@ async def without_hnsw_indexes(url: str, tables: list[str], on_progress: Callabl
 
 
 async def _build(url: str, name: str, definition: str) -> None:
-    statement = definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1)
+    statement = sql.build_concurrently(definition)
 
     async def build(connection: asyncpg.Connection) -> None:
         await connection.execute(sql.INDEX_BUILD_SETTINGS)

@@ -86,6 +86,12 @@ where a.amname = 'hnsw' and t.relname = any($1) and t.relnamespace = 'public'::r
 DROP_INDEX = "drop index concurrently "
 INDEX_BUILD_SETTINGS = "set maintenance_work_mem = '512MB'"
 
+
+def build_concurrently(definition: str) -> str:
+    """Return the statement that builds an index without blocking writes."""
+    return definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1)
+
+
 COUNT_ITEMS = """
 select count(*) from store_items where tenant_id = $1 and namespace >= $2 and namespace < $3
   and (expires_at is null or expires_at > now())
