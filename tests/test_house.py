@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 import tomllib
@@ -262,3 +263,39 @@ def test_the_settings_import_without_heavy_libraries() -> None:
     script = f"import sys, app.infra.settings.environment; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SQL = re.compile(
+    r"\s*(?:select|insert into|update|delete from|with \w+ as|listen|notify|lock table|truncate)\s", re.IGNORECASE
+)
+WITHOUT_SQL_FILE: dict[str, str] = {}
+"""Files that may hold SQL text of their own, and why."""
+
+
+def sql_literals(path: Path) -> list[int]:
+    """The lines of the string literals that are SQL; docstrings are not."""
+    prose = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
+    return [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose
+        if SQL.match(node.value) and re.search(r"\b(?:from|set|values|into|\()", node.value, re.IGNORECASE)
+    ]
+
+
+def test_sql_stands_in_queries_and_sql_files_only() -> None:
+    elsewhere = {
+        place(path): lines
+        for path in sources("app")
+        if path.name not in {"queries.py", "sql.py"} and (lines := sql_literals(path))
+    }
+    assert {name: lines for name, lines in elsewhere.items() if name not in WITHOUT_SQL_FILE} == {}
+
+
+@pytest.mark.parametrize("package", sorted({place(path.parent) for path in sources("app")}))
+def test_the_docstring_of_a_package_is_its_map(package: str) -> None:
+    """It names every module and package in it."""
+    folder = ROOT / package
+    names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    docstring = ast.get_docstring(tree(folder / "__init__.py")) or ""
+    assert [name for name in sorted(names - {"__init__", "__main__"}) if f"``{name}``" not in docstring] == []

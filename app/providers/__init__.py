@@ -1,0 +1,5 @@
+"""Vendors of models and embeddings, behind their ports.
+
+- ``embeddings``: embedding models
+- ``llm``: language models
+"""

@@ -100,7 +100,7 @@ class WorkerService:
             )
 
     def reload(self) -> None:
-        """Read the secrets anew."""
+        """Read the secrets again."""
         self._services.persistence.secrets.refresh()
 
     async def retire(self) -> None:

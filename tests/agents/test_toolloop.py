@@ -25,7 +25,7 @@ def call(name: str, args: str = "{}", id_: str | None = "c1", index: int = 0) ->
     return ToolCallDelta(index=index, id=id_, name=name, args=args)
 
 
-class Turns:
+class ScriptedTurns:
     """A model that plays turns, each a list of events or an error, and records its requests."""
 
     vendor = "test"
@@ -54,7 +54,7 @@ def agent(model: Model, *functions: Any, **limits: Any) -> ToolLoop:
 
 async def test_the_agent_streams_its_answer() -> None:
     run = FakeRunContext()
-    outcome = await run.play(agent(Turns([TextDelta("Hel"), TextDelta("lo")])), "hi")
+    outcome = await run.play(agent(ScriptedTurns([TextDelta("Hel"), TextDelta("lo")])), "hi")
     human, ai = run.messages()
     assert isinstance(human, HumanMessage)
     assert isinstance(ai, AIMessage)
@@ -76,7 +76,7 @@ async def test_the_models_answer_is_committed_before_any_tool_starts() -> None:
         steps_when_called.append(len(run.steps))
         return "seen"
 
-    model = Turns([call("look")], [TextDelta("done")])
+    model = ScriptedTurns([call("look")], [TextDelta("done")])
     await run.play(agent(model, look), "go")
     assert steps_when_called == [1]
     assert [step.node for step in run.steps] == ["agent", "tools", "agent"]
@@ -101,7 +101,7 @@ async def test_tools_of_one_answer_run_at_the_same_time_and_answer_in_order() ->
     run = FakeRunContext()
     asks = [call("first", id_="a"), call("second", id_="b", index=1)]
     async with asyncio.timeout(5):
-        await run.play(agent(Turns(list(asks), [TextDelta("ok")]), first, second), "go")
+        await run.play(agent(ScriptedTurns(list(asks), [TextDelta("ok")]), first, second), "go")
     answers = [m for m in run.messages() if isinstance(m, ToolMessage)]
     assert [(m.tool_call_id, m.content) for m in answers] == [("a", "1"), ("b", "2")]
 
@@ -122,7 +122,7 @@ async def test_a_sync_tool_does_not_block_the_loop() -> None:
     run = FakeRunContext()
     asks = [call("slow", id_="a"), call("release", id_="b", index=1)]
     async with asyncio.timeout(5):
-        await run.play(agent(Turns(list(asks), [TextDelta("ok")]), slow, release), "go")
+        await run.play(agent(ScriptedTurns(list(asks), [TextDelta("ok")]), slow, release), "go")
     assert [m.content for m in run.messages() if isinstance(m, ToolMessage)] == ["done", "released"]
 
 
@@ -158,7 +158,7 @@ def adds(a: int, b: int = 1) -> int:
 )
 async def test_errors_of_a_call_are_reported_to_the_model(asked: ToolCallDelta, words: str) -> None:
     run = FakeRunContext()
-    model = Turns([asked], [TextDelta("I see")])
+    model = ScriptedTurns([asked], [TextDelta("I see")])
     await run.play(agent(model, hangs, raises, adds), "go")
     (answer,) = [m for m in run.messages() if isinstance(m, ToolMessage)]
     assert answer.status == "error"
@@ -173,7 +173,7 @@ async def test_calls_without_unique_ids_get_new_ones() -> None:
         call("adds", '{"a":2}', id_="x", index=1),
         call("adds", '{"a":3}', "x", 2),
     ]
-    await run.play(agent(Turns(list(asks), [TextDelta("ok")]), adds), "go")
+    await run.play(agent(ScriptedTurns(list(asks), [TextDelta("ok")]), adds), "go")
     answers = [m for m in run.messages() if isinstance(m, ToolMessage)]
     assert [m.content for m in answers] == ["2", "3", "4"]
     assert len({m.tool_call_id for m in answers}) == 3
@@ -184,7 +184,7 @@ async def test_after_a_crash_the_tools_run_without_another_model_call() -> None:
     run.next = ("tools",)
     asked = AIMessage(content="", id="m1", tool_calls=[ToolCall(name="adds", args={"a": 4}, id="c1")])
     run.state.apply({"messages": [HumanMessage(content="go", id="h1"), asked]})
-    model = Turns([TextDelta("five")])
+    model = ScriptedTurns([TextDelta("five")])
     await run.play(agent(model, adds))
     assert [step.node for step in run.steps] == ["tools", "agent"]
     assert len(model.asked) == 1
@@ -193,7 +193,7 @@ async def test_after_a_crash_the_tools_run_without_another_model_call() -> None:
 async def test_notes_of_one_answer_run_in_sequence_and_change_the_threads_values() -> None:
     run = FakeRunContext()
     asks = [call("notes", f'{{"action":"add","text":"n{n}"}}', f"c{n}", n) for n in range(3)]
-    await run.play(agent(Turns(list(asks), [TextDelta("ok")]), notes), "go")
+    await run.play(agent(ScriptedTurns(list(asks), [TextDelta("ok")]), notes), "go")
     assert run.state.get("notes") == ["n0", "n1", "n2"]
 
 
@@ -204,7 +204,7 @@ async def test_a_tool_can_emit_custom_events() -> None:
         return context.idempotency_key
 
     run = FakeRunContext(config=RunConfig(configurable={"user": "ann"}))
-    await run.play(agent(Turns([call("talk", '{"text":"hey"}')], [TextDelta("ok")]), talk), "go")
+    await run.play(agent(ScriptedTurns([call("talk", '{"text":"hey"}')], [TextDelta("ok")]), talk), "go")
     (said,) = [event for event in run.events if isinstance(event, Custom)]
     assert bytes(said.data) == b'{"said":"hey","by":"ann"}'
     (intent,) = run.steps[0].intents
@@ -214,21 +214,21 @@ async def test_a_tool_can_emit_custom_events() -> None:
 async def test_more_steps_than_the_limit_fail_the_run() -> None:
     turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(StepLimit, match=r"limits\.steps"):
-        await FakeRunContext().play(agent(Turns(*turns), adds, steps=5), "go")
+        await FakeRunContext().play(agent(ScriptedTurns(*turns), adds, steps=5), "go")
     turns = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(StepLimit):
-        await FakeRunContext(config=RunConfig(recursion_limit=2)).play(agent(Turns(*turns), adds), "go")
+        await FakeRunContext(config=RunConfig(recursion_limit=2)).play(agent(ScriptedTurns(*turns), adds), "go")
 
 
 async def test_more_tokens_than_the_limit_fail_the_run() -> None:
     turns: list[Any] = [[call("adds", '{"a":1}', f"c{n}")] for n in range(9)]
     with pytest.raises(TokenLimit, match=r"limits\.tokens"):
-        await FakeRunContext().play(agent(Turns(*turns, tokens=60), adds, tokens=100), "go")
+        await FakeRunContext().play(agent(ScriptedTurns(*turns, tokens=60), adds, tokens=100), "go")
 
 
 async def test_a_model_that_fails_fails_the_run() -> None:
     with pytest.raises(ModelUnavailable):
-        await FakeRunContext().play(agent(Turns(ModelUnavailable("down"))), "go")
+        await FakeRunContext().play(agent(ScriptedTurns(ModelUnavailable("down"))), "go")
 
 
 async def test_a_cancelled_run_cancels_its_tools() -> None:
@@ -243,7 +243,7 @@ async def test_a_cancelled_run_cancels_its_tools() -> None:
             ended.set()
         return ""
 
-    task = asyncio.ensure_future(FakeRunContext().play(agent(Turns([call("waits")]), waits), "go"))
+    task = asyncio.ensure_future(FakeRunContext().play(agent(ScriptedTurns([call("waits")]), waits), "go"))
     await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -278,7 +278,7 @@ async def test_a_base_exception_of_a_tool_ends_the_run_but_not_the_event_loop(
     function = bad_in_a_thread if sync else bad
     asks = [call("good", id_="a"), call(function.__name__, id_="b", index=1)]
     with pytest.raises(error):
-        await FakeRunContext().play(agent(Turns(list(asks)), good, function), "go")
+        await FakeRunContext().play(agent(ScriptedTurns(list(asks)), good, function), "go")
 
 
 async def test_a_failing_tool_is_logged_without_its_message() -> None:
@@ -288,7 +288,7 @@ async def test_a_failing_tool_is_logged_without_its_message() -> None:
 
     run = FakeRunContext()
     with capture_logs() as lines:
-        await run.play(agent(Turns([call("pay", '{"card": "4111-1111"}')], [TextDelta("ok")]), pay), "go")
+        await run.play(agent(ScriptedTurns([call("pay", '{"card": "4111-1111"}')], [TextDelta("ok")]), pay), "go")
     (line,) = [line for line in lines if line["event"] == "tool_failed"]
     assert (line["log_level"], line["tool"], line["run_id"]) == ("warning", "pay", str(run.run_id))
     assert line["error"] == "LookupError"

@@ -1,4 +1,17 @@
-"""``agent-service doctor``: the deployment checklist for a running server and a source tree."""
+"""``agent-service doctor``: the deployment checklist for a running server and a source tree.
+
+- ``alert_rules``: checks of Prometheus rules
+- ``checklist``: the checklist
+- ``dependencies``: checks of the server's dependencies
+- ``deployment``: HTTP client for the deployment under check
+- ``environment``: checks of the settings of a deployment, its agents and its disk
+- ``external_programs``: checks that run other programs
+- ``label_values``: find label values in rules and dashboards that are never counted
+- ``metrics_format``: validate a metrics page
+- ``queries``: SQL of the checklist
+- ``secret_leaks``: checks that no secret of this environment leaks into responses or logs
+- ``server``: checks of a running server over HTTP
+"""
 
 import argparse
 import json

@@ -5,7 +5,7 @@
 - ``owned_runs``: runs of this process, their leases, enforcement of cancels
 - ``memory_gate``: admission of large requests
 - ``quarantine``: runs that may have killed their process
-- ``cancels/``: cancel and roll back
-- ``retention/``: delete what has expired
+- ``cancels``: cancel and roll back
+- ``retention``: delete what has expired
 - ``sql``: statements
 """

@@ -1,8 +1,8 @@
 """Assistants: configured, versioned agents.
 
-- ``controller.py``: HTTP routes
-- ``service.py``: use cases
-- ``queries.py``: SQL
-- ``tables.py``: tables
-- ``structs.py``: wire shapes
+- ``controller``: HTTP routes
+- ``service``: use cases
+- ``queries``: SQL
+- ``tables``: tables
+- ``structs``: wire shapes
 """

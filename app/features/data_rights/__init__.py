@@ -1,7 +1,7 @@
 """Export and erasure of the data of a tenant or a person.
 
-- ``export.py``: export as JSON Lines
-- ``erasure.py``: deletion while servers run
-- ``queries.py``: SQL over all tenant tables
-- ``structs.py``: the data subject
+- ``export``: export as JSON Lines
+- ``erasure``: deletion while servers run
+- ``queries``: SQL over all tenant tables
+- ``structs``: the data subject
 """

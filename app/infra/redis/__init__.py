@@ -1,1 +1,4 @@
-"""The connection to Redis, and its rotated address."""
+"""The connection to Redis, and its rotated address.
+
+- ``connection``: the address and password of Redis, rotated at runtime once Redis accepts the new ones
+"""

@@ -1,4 +1,13 @@
-"""The settings by area: what each may hold, and its meaning in ``docs/reference/configuration.md``."""
+"""The settings by area: what each may hold, and its meaning in ``docs/reference/configuration.md``.
+
+- ``access``: settings of authentication and limits
+- ``declaration``: declaration of a setting
+- ``environment``: read the environment once into frozen structs
+- ``external``: settings of outgoing calls
+- ``server``: settings of the server and its runs
+- ``storage``: settings of the database, retention, Redis and documents
+- ``telemetry``: telemetry settings
+"""
 
 from app.infra.settings.access import AuthSettings, LimitSettings
 from app.infra.settings.external import EgressSettings, LlmSettings

@@ -2,4 +2,6 @@
 
 - ``service``, ``api_key_cache``: API keys; ``token_auth``, ``jwks``: tokens of an issuer
 - ``custom_auth_handlers``: the operator's own handlers; ``structs``: principals, scopes, audit events
+- ``queries``: SQL of API keys and tenants
+- ``tables``: tenants and their API keys
 """

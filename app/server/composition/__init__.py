@@ -10,4 +10,6 @@ The only place that picks adapters.
 - ``engine``: queue, journal, feeds, supervisor
 - ``features``: what the API names
 - ``services``: all of it together
+- ``documents``: the rooms of documents, connected in the order in which it can be
+- ``health``: whether this worker works
 """
