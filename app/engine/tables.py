@@ -19,7 +19,7 @@ runs = sa.Table(
     sa.Column("ordinal", sa.Integer, nullable=False, comment="counts the runs of the thread from 1"),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("request", sa.LargeBinary, nullable=False, comment="app.engine.structs.RunRequest as JSON"),
+    sa.Column("request", sa.LargeBinary, nullable=False, comment="RunRequest as JSON"),
     json_object("metadata"),
     sa.Column("multitask_strategy", sa.Text, nullable=False),
     sa.Column(
@@ -134,7 +134,7 @@ events = sa.Table(
         "body",
         sa.LargeBinary,
         nullable=False,
-        comment="list of app.domain.events.Event as JSON (app.engine.checkpoints.codec)",
+        comment="list of Event as JSON, or zstd of it",
     ),
     timestamp("created_at"),
     sa.Index("events_created_at_idx", "created_at", postgresql_using="brin"),
@@ -143,7 +143,7 @@ events = sa.Table(
 retention_marks = sa.Table(
     "retention_marks",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True, comment="which walk (app.engine.queue.retention)"),
+    sa.Column("name", sa.Text, primary_key=True, comment="of the sweep"),
     sa.Column("place", sa.Text, nullable=False, server_default=sa.text("''"), comment="the last key it looked at"),
     sa.Column("done", sa.Boolean, nullable=False, server_default=sa.text("false"), comment="it came to the end"),
     sa.Column("started_at", Timestamp, nullable=False, server_default=sa.func.now()),
@@ -159,9 +159,7 @@ live_frames = sa.Table(
     sa.Column("epoch", sa.Integer, primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True, comment="seq of the first frame"),
     sa.Column("last_seq", sa.Integer, nullable=False),
-    sa.Column(
-        "body", sa.LargeBinary, nullable=False, comment="app.engine.streams.frame_transport.FrameBatch as MessagePack"
-    ),
+    sa.Column("body", sa.LargeBinary, nullable=False, comment="FrameBatch as MessagePack"),
     timestamp("created_at"),
     sa.Index("live_frames_created_at_idx", "created_at"),
     prefixes=["UNLOGGED"],
@@ -193,7 +191,7 @@ checkpoint_items = sa.Table(
     tenant(),
     sa.Column("thread_id", UUIDType, primary_key=True),
     sa.Column("number", sa.BigInteger, primary_key=True),
-    sa.Column("body", sa.LargeBinary, nullable=False, comment="JSON, or zstd of it (app.engine.checkpoints.codec)"),
+    sa.Column("body", sa.LargeBinary, nullable=False, comment="JSON, or zstd of it"),
 )
 
 

@@ -16,7 +16,7 @@ crons = sa.Table(
     sa.Column("end_time", Timestamp, comment="no later time counts"),
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.text("true")),
     sa.Column("on_run_completed", sa.Text, comment="delete or keep: what becomes of a run's own thread"),
-    sa.Column("payload", sa.LargeBinary, nullable=False, comment="app.features.crons.structs.Payload as JSON"),
+    sa.Column("payload", sa.LargeBinary, nullable=False, comment="Payload as JSON"),
     json_object("metadata"),
     sa.Column("next_run_date", Timestamp, comment="none: disabled, or no time is left"),
     timestamp("created_at"),

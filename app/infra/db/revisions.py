@@ -20,6 +20,7 @@ REVISIONS = (
     "0017",
     "0018",
     "0019",
+    "0020",
 )
 """As in ``migrations/versions``, oldest first; a test compares them."""
 
