@@ -188,7 +188,7 @@ async def test_runs_that_are_not_ended_and_those_that_wait_are_counted_exactly(
         answers = await asyncio.gather(*asked)
         assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 15
         refused = next(answer for answer in answers if answer.status_code == 429)
-        assert "5 runs that are not ended" in refused.json()["detail"]
+        assert "5 active runs" in refused.json()["detail"]
         batch = [{"assistant_id": "priced", "input": {"messages": []}}] * 2
         refused = await one.client.post(f"{API}/runs/batch", json=batch, headers={"x-api-key": key})
         assert refused.status_code == 429

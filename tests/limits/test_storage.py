@@ -107,7 +107,7 @@ async def test_a_full_tenant_adds_nothing_reads_and_deletes_and_another_is_not_t
             assert refused.headers["content-type"] == "application/problem+json"
             assert (refused.headers["retry-after"], refused.json()["title"]) == ("60", "Too many requests")
             assert refused.json()["detail"].startswith("This tenant stores ")
-            assert "may store 64 KiB: delete threads" in refused.json()["detail"]
+            assert "its limit is 64 KiB: delete threads" in refused.json()["detail"]
         upload = await full.ask("POST", "/documents", b"text", **{"content-type": "text/plain"})
         assert upload.status_code == 429
         rejected = service.services.telemetry.meters.ratelimit_rejected.series

@@ -30,9 +30,9 @@ UPLOAD_BYTES = 2 * 1024 * 1024
 """Bytes in memory of an upload in progress, whatever its size (``app.features.documents.uploads``)."""
 MAX_WAIT_SECONDS = 10.0
 """Timeout of a body that waits for its turn."""
-DISCARD_SECONDS = 1.0
-MAX_DISCARDED = 2 * 1024 * 1024
-"""Limits for discarding a body that is too large, so that a client that sends before it reads gets the response."""
+DISCARD_SECONDS = 5.0
+MAX_DISCARDED = 32 * 1024 * 1024
+"""Limits for discarding a body that is too large: a client, or proxy, that sends before it reads gets the response."""
 SECONDS = 10.0
 """Timeout of the whole body."""
 EMPTY_OBJECT = b"{}"
