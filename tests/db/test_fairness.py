@@ -214,7 +214,7 @@ async def test_a_key_that_another_process_has_under_way_is_409_and_to_be_tried_a
             answer = await service.client.post(f"{API}/threads", json={}, headers=headers, timeout=60)
         assert answer.status_code == 409, answer.text
         assert answer.headers["retry-after"] == "1"
-        assert "under way" in answer.json()["detail"]
+        assert "in progress" in answer.json()["detail"]
 
 
 async def test_a_past_beyond_its_bounds_is_refused_with_a_sentence(fresh_database_url: str) -> None:
