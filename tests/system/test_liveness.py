@@ -22,8 +22,8 @@ WITHOUT = "revoke all on runs from agent_engine"
 WITH = "grant select, insert, update, delete on runs to agent_engine"
 
 ESSENTIAL = {
-    "accept.lane-0",
-    "accept.lane-1",
+    "accept.slot-0",
+    "accept.slot-1",
     "budgets.flush",
     "claimer.claim",
     "claimer.reap",
@@ -32,15 +32,15 @@ ESSENTIAL = {
     "feeds.poll",
     "frame-publisher.send",
     "journal.canary",
-    "journal.lane-0",
-    "journal.lane-1",
-    "journal.look",
+    "journal.slot-0",
+    "journal.slot-1",
+    "journal.check",
     "leases.fence",
     "leases.renew",
     "postgres_relay.fetch",
     "prober.database",
     "signals.connection",
-    "takeover.lane-0",
+    "takeover.slot-0",
     "webhooks.dispatcher",
 }
 
