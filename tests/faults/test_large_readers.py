@@ -18,7 +18,7 @@ STATE = 10_000_000
 READERS = 40
 GIVEN_UP = 4
 """Idle readers disconnected before the next ones get buffers."""
-MAX_GROWTH = 1_200_000_000
+MAX_GROWTH = 600_000_000
 """Memory that they may use together; their streams have 800 MB, which once took 3 GB."""
 
 

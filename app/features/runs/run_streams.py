@@ -240,11 +240,16 @@ class RunStreams:
                     event = events.popleft()
                     ended = isinstance(event, Ended)
                     values = _values_of(event) if renderer.needs_values(event) else NO_VALUES
-                    frames = replay.render(renderer, event, values)
-                    if frames and (size > SMALL or any(isinstance(frame, DeferredFrame) for frame in frames)):
+                    # a large event is rendered once there is room for it: subscribers that wait hold no frames
+                    frames = replay.render(renderer, event, values) if size <= SMALL else None
+                    if frames is None or any(isinstance(frame, DeferredFrame) for frame in frames):
                         async with self.outflow.room(replay.holder) as share:
+                            if frames is None:
+                                if not share.fits(size):
+                                    await share.wait()
+                                frames = replay.render(renderer, event, values)
                             stored = await self._read_values(tenant_id, run, frames)
-                            if not share.fits(max(size, 0, *(values.size for values in stored))):
+                            if not share.fits(max((values.size for values in stored), default=0)):
                                 _release(stored)
                                 await share.wait()
                                 stored = await self._read_values(tenant_id, run, frames)

@@ -4,6 +4,7 @@ The check works on bytes, before any parser (``app.base.json_scan``). A body is 
 request without a valid key never has its body read.
 """
 
+import abc
 import asyncio
 import contextlib
 import re
@@ -95,7 +96,7 @@ class RequestBodyMiddleware:
             reader.release()
 
 
-class _Reserving:
+class _Reserving(abc.ABC):
     """``receive`` of one request, with bytes reserved from budgets until it is served."""
 
     __slots__ = ("_limits", "_read", "_receive", "_reserved", "_scope")
@@ -107,8 +108,9 @@ class _Reserving:
         self._read = False
         self._reserved: list[tuple[ByteBudget, Hashable, int]] = []
 
+    @abc.abstractmethod
     async def __call__(self) -> Any:
-        raise NotImplementedError
+        """Return the next message of the request."""
 
     def release(self) -> None:
         """Release the reserved bytes."""
