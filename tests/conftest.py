@@ -12,7 +12,8 @@ import pytest
 import structlog
 
 from tests import guards, statements
-from tests.database import RolledBack, clone, create, drop, rolled_back, server_with_template
+from tests.database import clone, create, drop, server_with_template
+from tests.faults.proxy import Proxy
 
 SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_", "PG")
 
@@ -97,18 +98,18 @@ def database_url(server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-async def rolled_back_database(database_url: str) -> AsyncIterator[RolledBack]:
-    """The database of requests, rolled back after the test."""
-    async with rolled_back(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 async def fresh_database_url(server_url: str) -> AsyncIterator[str]:
     """A migrated database for one test: for leases, LISTEN, and counts over all rows."""
     url = await clone(server_url)
     yield url
     await drop(server_url, url)
+
+
+@pytest.fixture
+async def proxy(fresh_database_url: str) -> AsyncIterator[Proxy]:
+    """A TCP proxy to the test's database that can fail."""
+    async with Proxy(fresh_database_url) as proxy:
+        yield proxy
 
 
 @pytest.fixture

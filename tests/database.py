@@ -6,22 +6,17 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.base.errors import StartError
 from app.infra.db import migrations
 from app.infra.db.embedded import EmbeddedDatabase
-from app.infra.db.engine import APP_ROLE, Database
 from app.infra.db.folder_lock import FolderLock
-from app.infra.db.session import Reader
-from app.infra.db.url import to_sqlalchemy
 
 TEMPLATE = "migrated"
 FOLDERS = "agent-tests-"
@@ -116,44 +111,3 @@ async def clone(url: str) -> str:
 async def drop(url: str, database_url: str) -> None:
     """Drop a database, also while clients are connected."""
     await execute(url, f"drop database if exists {name_of(database_url)} with (force)")
-
-
-class RolledBack(Database):
-    """``Database`` for requests on one transaction that is never committed; their transactions are savepoints.
-
-    They run one at a time, and ``now()`` is constant. The engine needs its own database.
-    """
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-        self._turn = asyncio.Lock()
-
-    @contextlib.asynccontextmanager
-    async def _scoped(self, tenant: str = "", key: str = "") -> AsyncIterator[AsyncConnection]:
-        async with self._turn, self._connection.begin_nested():
-            await self._connection.execute(SET_SCOPE, {"tenant": tenant, "key": key})
-            yield self._connection
-
-    @contextlib.asynccontextmanager
-    async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
-        async with self._scoped(tenant=str(tenant_id)) as connection:
-            yield connection
-
-    @contextlib.asynccontextmanager
-    async def looking_up(self, key_ids: Sequence[str]) -> AsyncIterator[Reader]:
-        async with self._scoped(key=",".join(key_ids)) as connection:
-            yield Reader(connection)
-
-    def engine_connection(self) -> NoReturn:
-        raise AssertionError("the engine needs fresh_database_url")
-
-
-@contextlib.asynccontextmanager
-async def rolled_back(url: str) -> AsyncIterator[RolledBack]:
-    """Connect to ``url`` and roll back all changes afterwards."""
-    address, arguments = to_sqlalchemy(url)
-    settings = {"server_settings": {"role": APP_ROLE}}
-    engine = create_async_engine(address, poolclass=sa.NullPool, connect_args={**arguments, **settings})
-    async with engine.connect() as connection, connection.begin() as transaction:
-        yield RolledBack(connection)
-        await transaction.rollback()

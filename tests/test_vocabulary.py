@@ -1,4 +1,4 @@
-"""The words of the field: what an engineer greps for is what stands here (docs/explanation/glossary.md)."""
+"""The words of the field: what an engineer greps for is what stands here (docs/reference/glossary.md)."""
 
 import re
 import subprocess

@@ -70,12 +70,3 @@ def stack_of(task: "asyncio.Task[Any]") -> str:
         places.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}")
         coroutine = coroutine.cr_await
     return " < ".join(places[: -MAX_FRAMES - 1 : -1])
-
-
-def task_on(loop: asyncio.AbstractEventLoop) -> str:
-    """Return the name of the task that runs on ``loop`` now, empty if none. Callable from any thread.
-
-    Tasks of a run, and those it starts through the engine, are named ``runs.run-<run id>``.
-    """
-    task = asyncio.current_task(loop)
-    return "" if task is None else task.get_name()

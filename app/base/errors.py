@@ -40,7 +40,7 @@ Messages are sentences that a person can act on; they never hold a secret, SQL o
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class AgentServiceError(Exception):
@@ -127,6 +127,11 @@ class Invalid(AgentServiceError):
     def __init__(self, detail: str, errors: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(detail)
         self.errors = errors
+
+    @classmethod
+    def at(cls, detail: str, pointer: str) -> Self:
+        """Build the error of the one value at the JSON ``pointer``."""
+        return cls(detail, ((pointer, detail),))
 
 
 class Limited(AgentServiceError):

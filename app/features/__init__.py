@@ -1,4 +1,4 @@
-"""What the API names: one package per feature, each with the same five files.
+"""What the API names: one package per feature.
 
 - ``access``: HTTP side of access: authentication, rate limits, idempotency
 - ``assistants``: assistants: configured agents

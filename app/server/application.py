@@ -63,11 +63,11 @@ SCRIPTED = "scripted:demo"
 class WorkerService:
     """The services as a worker serves them (``app.server.worker.Application``)."""
 
-    def __init__(self, settings: Settings, boards: MetricsBuffers, number: int, lines: LineWriter) -> None:
+    def __init__(self, settings: Settings, buffers: MetricsBuffers, number: int, lines: LineWriter) -> None:
         self._lines = lines
         self._dropped = 0
         # health checks and other requests find a connection while all streams are open
-        self._services = build(settings, streams=connections() * 5 // 6, boards=boards, number=number)
+        self._services = build(settings, streams=connections() * 5 // 6, buffers=buffers, number=number)
         self._lifespan = Lifespan(self._services)
         self._services.health.watchdog.on_give_up = _leave
         self._services.telemetry.loop_lag.also(self._count_dropped)
@@ -137,7 +137,7 @@ def _leave(_reason: str) -> None:
 
 
 def work(
-    station: WorkerContext, boards: MetricsBuffers, overrides: Mapping[str, str], defaults: Mapping[str, str]
+    context: WorkerContext, buffers: MetricsBuffers, overrides: Mapping[str, str], defaults: Mapping[str, str]
 ) -> int:
     """Serve with the settings of this moment until the parent ends it; the exit code."""
     last: list[Callable[[], None]] = []
@@ -150,10 +150,10 @@ def work(
             arm(settings.server.crash_at)
         for sentence in settings.warnings:
             log.warning("setting_ignored", detail=sentence)
-        return WorkerService(settings, boards, station.number, lines)
+        return WorkerService(settings, buffers, context.number, lines)
 
     try:
-        return run(create, station)
+        return run(create, context)
     finally:
         for say_the_last in last:
             say_the_last()

@@ -119,7 +119,7 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
         "max_document_bytes": services.settings.documents.max_bytes,
         "webhooks": services.features.webhooks,
         "audit": services.persistence.audit,
-        "vault": services.persistence.secrets,
+        "secrets": services.persistence.secrets,
         "streams": services.streams,
         "quota": services.limits.quota,
     }

@@ -74,13 +74,17 @@ def dripping(server: AttackedServer, count: int) -> Iterator[list[socket.socket]
         yield slow
 
 
-@SLOW
-def test_large_or_slow_requests_of_a_tenant_barely_delay_another(attacked_server: AttackedServer) -> None:
+@pytest.fixture
+def measure(attacked_server: AttackedServer) -> Callable[[], list[float]]:
+    """Measures the latency of another tenant's requests, in seconds."""
     thread = attacked_server.request("POST", "/threads", {}, attacked_server.other).json()["thread_id"]
+    return lambda: latency(attacked_server, f"/threads/{thread}", attacked_server.other, SECONDS)
 
-    def measure() -> list[float]:
-        return latency(attacked_server, f"/threads/{thread}", attacked_server.other, SECONDS)
 
+@SLOW
+def test_large_or_slow_requests_of_a_tenant_barely_delay_another(
+    attacked_server: AttackedServer, measure: Callable[[], list[float]]
+) -> None:
     with dripping(attacked_server, 100 if FULL else 30) as slow:
         for name, attack in attacks_of(attacked_server):
             assert any(max(measure_during(attack, measure)) <= SLOWEST for _ in range(ATTEMPTS)), name
@@ -92,12 +96,9 @@ def test_large_or_slow_requests_of_a_tenant_barely_delay_another(attacked_server
 
 @SLOW
 @pytest.mark.skipif(not FULL, reason="FULL=1 only: percentiles need many requests")
-def test_repeated_large_requests_leave_most_of_the_worker_to_another_tenant(attacked_server: AttackedServer) -> None:
-    thread = attacked_server.request("POST", "/threads", {}, attacked_server.other).json()["thread_id"]
-
-    def measure() -> list[float]:
-        return latency(attacked_server, f"/threads/{thread}", attacked_server.other, SECONDS)
-
+def test_repeated_large_requests_leave_most_of_the_worker_to_another_tenant(
+    attacked_server: AttackedServer, measure: Callable[[], list[float]]
+) -> None:
     for name, attack in attacks_of(attacked_server):
         found = []
         for _ in range(ATTEMPTS):

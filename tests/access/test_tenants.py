@@ -16,15 +16,6 @@ from tests.system.services import API, Service
 UNKNOWN = UUID("0123456789ab4def8123456789abcdef")
 INPUT = {"messages": [{"role": "user", "content": "hello"}]}
 
-BODIES: dict[str, Any] = {
-    "assistant_id": lambda ids: ids["assistant_id"],
-    "thread_id": lambda ids: ids["thread_id"],
-    "run_ids": lambda ids: [ids["run_id"]],
-    "thread_ids": lambda ids: [ids["thread_id"]],
-    "checkpoint_id": lambda ids: ids["checkpoint_id"],
-}
-"""Fields of bodies that hold ids."""
-
 
 async def furnished(service: Service, key: str) -> dict[str, str]:
     """One resource of each kind of a tenant: ids by path parameter."""

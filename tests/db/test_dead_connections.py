@@ -16,13 +16,6 @@ pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.fixture
-async def proxy(fresh_database_url: str) -> AsyncIterator[Proxy]:
-    """A proxy to the test's database that can fail."""
-    async with Proxy(fresh_database_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def database(proxy: Proxy) -> AsyncIterator[Database]:
     """Pools of one connection each, through the proxy."""
     database = Database(proxy.url, requests=1, engine=1)

@@ -41,13 +41,15 @@ async def test_an_echo_takes_two_statements(database: Database) -> None:
     assert named(sent) == ["accept", "commit"]
 
 
-async def test_each_further_step_takes_one_more(database: Database) -> None:
-    async def work(context: RunContext) -> RunOutcome:
-        for _ in range(3):
-            await context.commit(step("thinking", following=("agent",)))
-        return RunOutcome(step=step("done"))
+async def three_steps(context: RunContext) -> RunOutcome:
+    """Commit three steps, then end."""
+    for _ in range(3):
+        await context.commit(step("thinking", following=("agent",)))
+    return RunOutcome(step=step("done"))
 
-    async with engine_on(database, SteeredAgent("steered", work)) as engine, sent_by(database) as sent:
+
+async def test_each_further_step_takes_one_more(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("steered", three_steps)) as engine, sent_by(database) as sent:
         await engine.result(await engine.begin("warm", agent="steered"))
         sent.clear()
         live = engine.supervisor.launch(await engine.accept("hello", agent="steered"))
@@ -127,16 +129,11 @@ async def test_values_are_encoded_once_for_all_subscribers(database: Database, e
 
 
 async def test_a_replay_reads_only_the_values_that_its_client_wants(database: Database) -> None:
-    async def work(context: RunContext) -> RunOutcome:
-        for _ in range(3):
-            await context.commit(step("thinking", following=("agent",)))
-        return RunOutcome(step=step("done"))
-
-    async with engine_on(database, SteeredAgent("steered", work)) as engine:
+    async with engine_on(database, SteeredAgent("steered", three_steps)) as engine:
         run = await engine.begin("x", agent="steered", modes=["values", "updates", "tasks"])
         whole = await engine.stream(run)
     ids = [line.partition(b": ")[2].decode() for line in whole.split(b"\r\n") if line.startswith(b"id: ")]
-    async with engine_on(database, SteeredAgent("steered", work)) as other, sent_by(database) as sent:
+    async with engine_on(database, SteeredAgent("steered", three_steps)) as other, sent_by(database) as sent:
         assert await other.stream(run) == whole
         of_all = sum("checkpoint_items" in statement for statement in sent)
         sent.clear()

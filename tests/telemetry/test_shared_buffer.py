@@ -30,9 +30,9 @@ async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
 
 
 async def test_every_worker_serves_the_totals_of_all_workers() -> None:
-    boards = MetricsBuffers(2)
-    first, second = (Meters(buffer) for buffer in boards)
-    pages = [MetricsPage(meters, boards, "1") for meters in (first, second)]
+    buffers = MetricsBuffers(2)
+    first, second = (Meters(buffer) for buffer in buffers)
+    pages = [MetricsPage(meters, buffers, "1") for meters in (first, second)]
     first.runs.add(2, "success", "a")
     second.runs.add(3, "success", "a")
     second.runs.add(1, "error", "a")
@@ -51,9 +51,9 @@ async def test_every_worker_serves_the_totals_of_all_workers() -> None:
 
 
 async def test_series_that_come_after_a_scrape_are_on_the_next() -> None:
-    boards = MetricsBuffers(2)
-    first, second = (Meters(buffer) for buffer in boards)
-    page = MetricsPage(first, boards, "1")
+    buffers = MetricsBuffers(2)
+    first, second = (Meters(buffer) for buffer in buffers)
+    page = MetricsPage(first, buffers, "1")
     await page.render()
     second.runs.add(1, "success", "a")
     assert (await samples(page))["agent_runs_total", "success", "a"] == 1
@@ -62,33 +62,33 @@ async def test_series_that_come_after_a_scrape_are_on_the_next() -> None:
 
 
 async def test_what_a_process_counts_is_seen_by_another_and_outlives_it() -> None:
-    boards = MetricsBuffers(2)
-    page = MetricsPage(Meters(boards.of(1)), boards, "1")
+    buffers = MetricsBuffers(2)
+    page = MetricsPage(Meters(buffers.of(1)), buffers, "1")
     pid = os.fork()
     if pid == 0:
-        meters = Meters(boards.of(2))
+        meters = Meters(buffers.of(2))
         meters.runs.add(7, "success", "a")
         meters.streams_open.add(5)
         os._exit(0)
     await asyncio.to_thread(os.waitpid, pid, 0)
     found = await samples(page)
     assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 5)
-    boards.on_worker_exit(2)
+    buffers.on_worker_exit(2)
     found = await samples(page)
     assert (found["agent_runs_total", "success", "a"], found["agent_streams_open",]) == (7, 0)
 
 
 async def test_a_successor_continues_counts_but_not_gauges() -> None:
-    boards = MetricsBuffers()
-    before = Meters(boards.of(1))
+    buffers = MetricsBuffers()
+    before = Meters(buffers.of(1))
     before.runs.add(3, "success", "a")
     before.run_duration.record(1, "success", "a")
     before.streams_open.add(9)
-    boards.on_worker_exit(1)
-    after = Meters(boards.of(1))
+    buffers.on_worker_exit(1)
+    after = Meters(buffers.of(1))
     assert after.streams_open.series == {(): 0}
     after.runs.add(1, "success", "a")
-    found = await samples(MetricsPage(after, boards, "1"))
+    found = await samples(MetricsPage(after, buffers, "1"))
     assert found["agent_runs_total", "success", "a"] == 4
     assert found["agent_run_duration_seconds_count", "success", "a"] == 1
     assert found["agent_streams_open",] == 0
@@ -96,9 +96,9 @@ async def test_a_successor_continues_counts_but_not_gauges() -> None:
 
 async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone() -> None:
     """It stays for at least a second, then a newer value replaces it."""
-    boards = MetricsBuffers(2)
-    first, second = (Meters(buffer) for buffer in boards)
-    page = MetricsPage(first, boards, "1")
+    buffers = MetricsBuffers(2)
+    first, second = (Meters(buffer) for buffer in buffers)
+    page = MetricsPage(first, buffers, "1")
     for number, meters in enumerate((first, second), 1):
         current_span.set(SpanContext(bytes([number]) * 16, bytes([number]) * 8, sampled=True))
         meters.run_duration.record(0.2, "success", "a")
@@ -156,9 +156,9 @@ async def test_rows_of_other_declarations_are_left_alone() -> None:
 
 
 async def test_a_gauge_that_all_workers_report_is_their_maximum() -> None:
-    boards = MetricsBuffers(2)
-    gauges = [Gauge(buffer, "agent.x", "{run}", "", greatest=True) for buffer in boards]
-    for buffer, gauge, number in zip(boards, gauges, (5, 3), strict=True):
+    buffers = MetricsBuffers(2)
+    gauges = [Gauge(buffer, "agent.x", "{run}", "", greatest=True) for buffer in buffers]
+    for buffer, gauge, number in zip(buffers, gauges, (5, 3), strict=True):
         buffer.occupy()
         gauge.set(number)
 
@@ -166,9 +166,9 @@ async def test_a_gauge_that_all_workers_report_is_their_maximum() -> None:
         def instruments(self) -> list[Counter | Gauge | Histogram]:
             return [gauges[0]]
 
-    page = MetricsPage(Two(SharedMetricsBuffer()), boards, "1")
+    page = MetricsPage(Two(SharedMetricsBuffer()), buffers, "1")
     assert (await samples(page))["agent_x",] == 5
-    boards.on_worker_exit(1)
+    buffers.on_worker_exit(1)
     assert (await samples(page))["agent_x",] == 3
 
 
@@ -209,11 +209,11 @@ class Reread:
     """``buffer`` as a process sees it that reads it for the first time."""
 
     def __init__(self, buffer: SharedMetricsBuffer) -> None:
-        self._board = SharedMetricsBuffer()
-        self._board._memory, self._board.cells = buffer._memory, buffer.cells
+        self._buffer = SharedMetricsBuffer()
+        self._buffer._memory, self._buffer.cells = buffer._memory, buffer.cells
 
     def rows(self) -> list[boards_module.SeriesRow]:
-        return self._board.refresh()
+        return self._buffer.refresh()
 
 
 @pytest.mark.parametrize("garbage", [b"null\n", b"{\n", b'["a"]\n', b'["a", "b"]\n', b'["a", 99999]\n', b"[" * 9000])

@@ -29,7 +29,7 @@ def summary_request(
 ) -> ModelRequest:
     """Build the request to summarize ``before`` (the previous summary, or empty) and the ``messages`` after it.
 
-    ``max_message_tokens``: each message is shorten to this. ``summary_tokens``: limit of the new summary.
+    ``max_message_tokens``: each message is shortened to this. ``summary_tokens``: limit of the new summary.
     """
     transcript = "\n\n".join(_line(message, max_message_tokens) for message in messages)
     memory = f"<memory>\n{before}\n</memory>\n\n" if before else ""

@@ -12,7 +12,7 @@ from app.providers.llm.port import ToolSpec
 
 
 class ToolClass(enum.StrEnum):
-    """How to handle a call whose outcome a crash left unknown (docs/guarantees)."""
+    """How to handle a call whose outcome a crash left unknown (docs/explanation/reliability.md)."""
 
     READ_ONLY = "read_only"
     TRANSACTIONAL = "transactional"

@@ -10,7 +10,7 @@ import msgspec
 
 from app.agents.port import Agent, Interrupt, RunOutcome, Step, ToolIntent
 from app.base.crash_points import crash_point
-from app.base.errors import AgentServiceError, LeaseLost
+from app.base.errors import AgentServiceError, LeaseLost, RunTimeout
 from app.base.ids import task_id
 from app.base.offload import BULK, offload
 from app.base.tasks import Tasks, run_to_completion
@@ -45,7 +45,7 @@ encode = msgspec.json.Encoder().encode
 
 ROLLED_BACK = Failed(error="RolledBack", message="The run was rolled back: the thread is as it was before.")
 REMOVED = Failed(error="RunRemoved", message="The run was removed: rolled back, or deleted with its thread.")
-OUT_OF_TIME = Failed(error="RunTimeout", message="The run took longer than its agent's limits.seconds.")
+OUT_OF_TIME = Failed(error=RunTimeout.__name__, message="The run took longer than its agent's limits.seconds.")
 
 
 class RunEnding(NamedTuple):

@@ -93,7 +93,7 @@ class AssistantsController(Controller):
         agent, name = await assistants.agent(principal, assistant_id)
         return {"graph_id": name, **agent.schemas()}
 
-    @get("/{assistant_id:str}/graph", opt=READS, summary="An assistant drawn")
+    @get("/{assistant_id:str}/graph", opt=READS, summary="Graph of an assistant")
     async def graph(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
         """Return the nodes and edges of an assistant's graph."""
         agent, _ = await assistants.agent(principal, assistant_id)

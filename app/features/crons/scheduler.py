@@ -68,7 +68,7 @@ class CronScheduler:
         self._tasks = Tasks("crons")
 
     def start(self) -> None:
-        """Start to poll for due crons."""
+        """Start polling for due crons."""
         self._tasks.repeat(self._poll, MIN_POLL_SECONDS, name="scheduler", essential=True)
 
     async def aclose(self) -> None:

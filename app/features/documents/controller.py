@@ -132,7 +132,7 @@ class DocumentsController(Controller):
 
     @delete("/{document_id:str}", summary="Delete a document")
     async def delete_one(self, document_id: Id, principal: CurrentPrincipal, documents: Service) -> None:
-        """Deletes a document and its chunks for all readers at once, and cancels its ingestion."""
+        """Delete a document and its chunks for all readers at once, and cancel its ingestion."""
         await documents.delete(principal, document_id)
 
 

@@ -56,7 +56,10 @@ class Continuation(msgspec.Struct, frozen=True):
 
 
 class RunFactory:
-    """Build accept entries from requests. ``owner`` returns this process's token, or None if it takes no more runs."""
+    """Build the entries to accept (``AcceptEntry``) from requests.
+
+    ``owner`` returns this process's token, or None if it takes no more runs.
+    """
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class StoreController(Controller):
 
     @put("/items", status_code=204, summary="Store an item")
     async def put_item(self, data: JSONBody[ItemPut], principal: CurrentPrincipal, store: Service) -> None:
-        """Replaces the item that has the same namespace and key."""
+        """Replace the item with the same namespace and key."""
         await store.put(principal, data)
 
     @get("/items", opt=READS, summary="One item")

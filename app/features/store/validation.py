@@ -33,36 +33,38 @@ ANY_LABEL = "*"
 def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
     """Return the stored form of a namespace. Raises ``Invalid`` for ``field`` if a label is invalid."""
     if len(namespace) > MAX_LABELS:
-        raise _bad(f"`{field}` has more than {MAX_LABELS} labels.", f"/{field}")
+        raise Invalid.at(f"`{field}` has more than {MAX_LABELS} labels.", f"/{field}")
     for number, label in enumerate(namespace):
         if not label:
-            raise _bad(f"`{field}` has an empty label.", f"/{field}/{number}")
+            raise Invalid.at(f"`{field}` has an empty label.", f"/{field}/{number}")
         if "." in label:
             shown = label if len(label) <= 100 else f"{label[:100]}…"
-            raise _bad(f"`{field}` has the label {shown!r}: a label must not contain a dot.", f"/{field}/{number}")
+            raise Invalid.at(
+                f"`{field}` has the label {shown!r}: a label must not contain a dot.", f"/{field}/{number}"
+            )
         if not number and label.startswith(RESERVED):
-            raise _bad(f"`{field}` begins with U+10FFFF, which is not a character.", f"/{field}/0")
+            raise Invalid.at(f"`{field}` begins with U+10FFFF, which is not a character.", f"/{field}/0")
         _check_characters(label, field)
     path = "".join(f"{label}." for label in namespace)
     if len(path.encode()) > MAX_NAME_BYTES:
-        raise _bad(f"`{field}` is longer than {MAX_NAME_BYTES} bytes.", f"/{field}")
+        raise Invalid.at(f"`{field}` is longer than {MAX_NAME_BYTES} bytes.", f"/{field}")
     return path
 
 
 def namespace_path(namespace: Sequence[str]) -> str:
     """Return the stored form of an item's namespace. Raises ``Invalid``, also if it has no labels."""
     if not namespace:
-        raise _bad("`namespace` needs a label: give the item a namespace.", "/namespace")
+        raise Invalid.at("`namespace` needs a label: give the item a namespace.", "/namespace")
     return path_of(namespace)
 
 
 def key_of(key: str) -> str:
     """Return ``key``. Raises ``Invalid`` if it is not a valid one."""
     if not key:
-        raise _bad("`key` must not be empty.", "/key")
+        raise Invalid.at("`key` must not be empty.", "/key")
     _check_characters(key, "key")
     if len(key.encode()) > MAX_NAME_BYTES:
-        raise _bad(f"`key` is longer than {MAX_NAME_BYTES} bytes.", "/key")
+        raise Invalid.at(f"`key` is longer than {MAX_NAME_BYTES} bytes.", "/key")
     return key
 
 
@@ -78,15 +80,11 @@ def range_of(path: str) -> tuple[str, str]:
 
 def _check_characters(text: str, field: str) -> None:
     if "\x00" in text:
-        raise _bad(f"`{field}` has a NUL character, which cannot be stored.", f"/{field}")
+        raise Invalid.at(f"`{field}` has a NUL character, which cannot be stored.", f"/{field}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _bad(f"`{field}` is not UTF-8 text.", f"/{field}") from None
-
-
-def _bad(detail: str, pointer: str) -> Invalid:
-    return Invalid(detail, ((pointer, detail),))
+        raise Invalid.at(f"`{field}` is not UTF-8 text.", f"/{field}") from None
 
 
 MAX_VALUE_BYTES = 512 * 1024

@@ -29,7 +29,7 @@ class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     models: ModelRegistry
-    vault: SecretStore
+    secrets: SecretStore
     budgets: Budgets
     quota: StorageQuota
     redis: DurableRedis | None
@@ -70,9 +70,9 @@ class StatusCollector:
                     meters.redis_memory.set(size, part)
 
     def _sample_secrets(self) -> None:
-        vault, now = self._sources.vault, time.time()
-        for name in vault.held:
-            self._meters.secret_refused.set(1 if name in vault.refused else 0, name)
+        secrets, now = self._sources.secrets, time.time()
+        for name in secrets.held:
+            self._meters.secret_refused.set(1 if name in secrets.refused else 0, name)
             path = self._sources.settings.secret_path(name)
             if path:
                 with contextlib.suppress(OSError):  # a missing file is already reported as refused

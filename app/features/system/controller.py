@@ -80,6 +80,6 @@ class AccessController(Controller):
     opt = ADMINISTERS
 
     @post("/secrets/reload", status_code=200, summary="Reload the secrets")
-    async def reload(self, vault: NamedDependency[SecretStore]) -> Reloaded:
+    async def reload(self, secrets: NamedDependency[SecretStore]) -> Reloaded:
         """Reload the secrets of this process now; every process polls its files every five seconds."""
-        return Reloaded(rotated=vault.refresh(), refused=dict(vault.refused))
+        return Reloaded(rotated=secrets.refresh(), refused=dict(secrets.refused))

@@ -69,14 +69,14 @@ class DatabaseProbe:
         self._others = (*self._others, other)
 
     def start(self) -> None:
-        """Start to probe."""
+        """Start probing."""
         self._tasks.repeat(self.refresh, PROBE_INTERVAL, name="database", essential=True, back_off=PROBE_INTERVAL)
         self._tasks.repeat(self.probe_disk, DISK_INTERVAL, name="disk")
         for other in self._others:
             self._tasks.repeat(other, OTHER_INTERVAL, name="other")
 
     async def aclose(self) -> None:
-        """Stop to probe."""
+        """Stop probing."""
         await self._tasks.aclose()
 
     async def refresh(self) -> None:

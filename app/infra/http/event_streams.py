@@ -35,8 +35,7 @@ encode = msgspec.json.Encoder().encode
 OnDisconnect = Callable[[], Awaitable[None]]
 
 EVENT_STREAM = {200: ResponseSpec(str, media_type="text/event-stream", description="Events", generate_examples=False)}
-JSON_WAIT = {200: ResponseSpec(dict[str, Any], generate_examples=False, description="The final values")}
-"""``responses`` of handlers that return an ``EventStream`` or a ``JsonWait``, for the OpenAPI document."""
+"""``responses`` of handlers that return an ``EventStream``, for the OpenAPI document."""
 
 
 def frame(event: str, data: bytes, event_id: str) -> bytes:

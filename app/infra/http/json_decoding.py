@@ -90,7 +90,7 @@ def explain(message: str, wanted: Any) -> Invalid:
         subject = f"{inside}`{_dotted(path)}`" if path else f"{inside}the body".capitalize()
         detail = f"{subject} {_sentence(what, wanted, path)}."
     pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
-    return Invalid(detail, ((pointer, detail),))
+    return Invalid.at(detail, pointer)
 
 
 def sentence_of(message: str, name: str, wanted: Any) -> str:

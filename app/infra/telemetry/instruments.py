@@ -43,7 +43,7 @@ class Instrument:
         self.unit = unit
         self.description = description
         self.labels = labels
-        self._board = buffer
+        self._buffer = buffer
         self._cells = buffer.cells
         self._at: dict[Labels, int] = {}
 
@@ -67,13 +67,13 @@ class Instrument:
         if short in self._at:
             return self._at[short]
         if len(self._at) < MAX_SERIES:
-            at = self._board.add(self.name, short, self.width, RESERVED_BYTES)
+            at = self._buffer.add(self.name, short, self.width, RESERVED_BYTES)
             if at != SCRATCH:
                 self._at[short] = at
                 return at
         overflow: Labels = (OVERFLOW,) * len(values)
         if overflow not in self._at:
-            self._at[overflow] = self._board.add(self.name, overflow, self.width)
+            self._at[overflow] = self._buffer.add(self.name, overflow, self.width)
         return self._at[overflow]
 
 
@@ -220,11 +220,11 @@ class TracedHistogram(Histogram):
         if now - cells[cell] >= EXEMPLAR_SECONDS:
             cells[cell] = 0  # cleared first and set last, so that readers detect a torn write
             cells[cell + 1] = value
-            self._board.bytes[(cell + 2) * CELL : (cell + EXEMPLAR_CELLS) * CELL] = context.trace_id + context.span_id
+            self._buffer.bytes[(cell + 2) * CELL : (cell + EXEMPLAR_CELLS) * CELL] = context.trace_id + context.span_id
             cells[cell] = now
 
     def exemplars_of(self, labels: Labels) -> list[TraceExemplar]:
         """Return the exemplars of a series. Thread-safe."""
         first = self._at[labels] + self.counted
-        found = [exemplar(self._board, first + EXEMPLAR_CELLS * bucket) for bucket in range(self.exemplar_count)]
+        found = [exemplar(self._buffer, first + EXEMPLAR_CELLS * bucket) for bucket in range(self.exemplar_count)]
         return [one for one in found if one is not None]

@@ -46,14 +46,14 @@ class ModelRegistry:
         meters: Meters,
         rules: RetryRules = RetryRules(),
         *,
-        vault: SecretStore | None = None,
+        secrets: SecretStore | None = None,
         tracer: Tracer = NO_TRACER,
         answers: CacheNamespace | None = None,
     ) -> None:
-        """``vault``: source of rotated keys; ``answers``: response cache for agents that enable it."""
+        """``secrets``: source of rotated keys; ``answers``: response cache for agents that enable it."""
         self._single_flight = None if answers is None else SingleFlight(answers, meters)
         self._settings = settings
-        self._vault = vault
+        self._secrets = secrets
         self._meters = meters
         self._tracer = tracer
         self._rules = rules
@@ -212,10 +212,10 @@ class ModelRegistry:
         return AnthropicModel(model, self._client(), endpoint)
 
     def _rotating_secret(self, name: str, *given: Secret | None) -> RotatingSecret:
-        if self._vault is None:
+        if self._secrets is None:
             return RotatingSecret(*given)
         if name not in self._rotating_secrets:
-            self._rotating_secrets[name] = self._vault.rotating(name, f"{name}_SECONDARY")
+            self._rotating_secrets[name] = self._secrets.rotating(name, f"{name}_SECONDARY")
         return self._rotating_secrets[name]
 
     def _client(self) -> "HttpClient":

@@ -10,6 +10,6 @@ The only place that picks adapters.
 - ``engine``: queue, journal, feeds, supervisor
 - ``features``: what the API names
 - ``services``: all of it together
-- ``documents``: the rooms of documents, connected in the order in which it can be
+- ``documents``: the parts of documents: first what agents use, then what clients use
 - ``health``: whether this worker works
 """

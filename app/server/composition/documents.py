@@ -1,4 +1,4 @@
-"""The rooms of documents, connected in the order in which it can be: what agents see first, then what clients do."""
+"""The parts of documents: first what agents use, then what clients use."""
 
 from app.features.documents.extraction import TextExtractor
 from app.features.documents.garbage_collection import DocumentGarbageCollector
@@ -14,20 +14,20 @@ OWN = (INGEST,)
 
 
 class DocumentServices:
-    """``store`` holds their chunks, ``library`` is what agents see, ``agents`` are the service's own.
+    """``store`` holds the chunks, ``library`` is what agents search, ``agents`` ingest.
 
-    ``removing`` works in the background. ``acting`` knows how far those reach for whom agents work.
+    ``garbage_collector`` deletes in the background. ``acting`` bounds what an agent reads to what its user may read.
     """
 
     def __init__(self, database: Database, store: StoreService, acting: ActingUser = tenant_itself) -> None:
         self._database = database
         self.store = store
         self._extraction = TextExtractor()
-        self._finding = DocumentSearch(database, store.indexing)
-        self.library = LongTermMemory(store, self._finding, acting)
+        self._search = DocumentSearch(database, store.indexing)
+        self.library = LongTermMemory(store, self._search, acting)
         self.agents = [IngestAgent(database, store.indexing, self._extraction)]
-        self.removing = DocumentGarbageCollector(database)
+        self.garbage_collector = DocumentGarbageCollector(database)
 
-    def service(self, beginning: IngestRunStarter) -> DocumentService:
-        """What clients do with documents, whose runs ``beginning`` makes."""
-        return DocumentService(self._database, beginning, self._extraction, self._finding, self.removing)
+    def service(self, starter: IngestRunStarter) -> DocumentService:
+        """Build the service of clients; ``starter`` starts the runs that ingest."""
+        return DocumentService(self._database, starter, self._extraction, self._search, self.garbage_collector)

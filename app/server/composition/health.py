@@ -45,7 +45,7 @@ def status_sources(
     return StatusSources(
         settings=settings,
         models=agents.models,
-        vault=persistence.secrets,
+        secrets=persistence.secrets,
         budgets=limits.budgets,
         quota=limits.quota,
         redis=engine.redis,

@@ -38,7 +38,7 @@ def build_models(settings: Settings, telemetry: Telemetry, persistence: Persiste
     return ModelRegistry(
         settings.llm,
         telemetry.meters,
-        vault=persistence.secrets,
+        secrets=persistence.secrets,
         tracer=telemetry.tracer,
         answers=persistence.caches.answers,
     )

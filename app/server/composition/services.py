@@ -40,15 +40,15 @@ class AppServices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build(
-    settings: Settings, *, streams: int = MAX_STREAMS, boards: MetricsBuffers | None = None, number: int = 1
+    settings: Settings, *, streams: int = MAX_STREAMS, buffers: MetricsBuffers | None = None, number: int = 1
 ) -> AppServices:
     """Build all parts as ``settings`` says. Raises ``StartError`` for what cannot work.
 
-    ``streams``: open responses at once. ``boards``: metrics of all workers; this is the worker ``number``.
+    ``streams``: open responses at once. ``buffers``: metrics of all workers; this is the worker ``number``.
     """
     watchdog = TaskWatchdog()
     with watchdog.collecting():
-        return _build(settings, watchdog, streams, boards or MetricsBuffers(), number)
+        return _build(settings, watchdog, streams, buffers or MetricsBuffers(), number)
 
 
 def _build(

@@ -26,7 +26,7 @@ def conditions_of(filter_: Mapping[str, Any] | None, column: str = "i.value") ->
     if not filter_:
         return []
     if len(msgspec.json.encode(filter_)) > MAX_FILTER_BYTES:
-        raise _bad(f"`filter` is larger than {MAX_FILTER_BYTES} bytes.", "/filter")
+        raise Invalid.at(f"`filter` is larger than {MAX_FILTER_BYTES} bytes.", "/filter")
     found: list[FilterCondition] = []
     for field, value in filter_.items():
         if isinstance(value, dict) and any(name.startswith("$") for name in value):
@@ -34,13 +34,13 @@ def conditions_of(filter_: Mapping[str, Any] | None, column: str = "i.value") ->
         else:
             found.append(_equal(column, field, value))
     if len(found) > MAX_CONDITIONS:
-        raise _bad(f"`filter` has more than {MAX_CONDITIONS} conditions.", "/filter")
+        raise Invalid.at(f"`filter` has more than {MAX_CONDITIONS} conditions.", "/filter")
     return found
 
 
 def _comparison(column: str, field: str, name: str, operand: Any) -> FilterCondition:
     if name not in OPERATORS:
-        raise _bad(
+        raise Invalid.at(
             f"`filter.{field[:100]}` has the unknown operator {name[:100]!r}: use {', '.join(OPERATORS)}.",
             f"/filter/{_escaped(field)}",
         )
@@ -53,7 +53,7 @@ def _comparison(column: str, field: str, name: str, operand: Any) -> FilterCondi
     if isinstance(operand, str):
         kind, left, right = "string", f'({column} ->> {{}}) collate "C"', (operand, "text")
     elif isinstance(operand, bool) or not isinstance(operand, int | float):
-        raise _bad(
+        raise Invalid.at(
             f"`filter.{field[:100]}.{name}` compares with a number or a string.", f"/filter/{_escaped(field)}/{name}"
         )
     else:
@@ -74,7 +74,3 @@ def _json(value: Any) -> tuple[str, str]:
 
 def _escaped(field: str) -> str:
     return field.replace("~", "~0").replace("/", "~1")
-
-
-def _bad(detail: str, pointer: str) -> Invalid:
-    return Invalid(detail, ((pointer, detail),))
