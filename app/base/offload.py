@@ -67,9 +67,11 @@ class ByteBudget:
     A reservation larger than a limit counts as the limit, so that it is granted alone.
     """
 
-    def __init__(self, total: int, each: int) -> None:
+    def __init__(self, total: int, each: int, of: str = "large requests are read") -> None:
+        """``of`` completes "Too many …" in the errors."""
         self._total = total
         self._each = each
+        self._of = of
         self._used = 0
         self._held: Counter[Hashable] = Counter()
         self._waiting: dict[asyncio.Future[None], tuple[Hashable, int]] = {}
@@ -80,13 +82,7 @@ class ByteBudget:
         Raises ``Limited`` if the holder's own share stays full, ``Unavailable`` if the total does.
         """
         size = min(size, self._total, self._each)
-        if not self._waiting and self._fits(holder, size):
-            self._take(holder, size)
-            return size
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = (holder, size)
-        self._serve()
-        granted = False
+        turn, granted = self._enqueue(holder, size), False
         try:
             async with asyncio.timeout(seconds):
                 await turn
@@ -94,33 +90,23 @@ class ByteBudget:
         except TimeoutError:
             pass
         finally:
-            self._waiting.pop(turn, None)
-            if not granted and turn.done() and not turn.cancelled():  # granted at the moment of the timeout
-                self.release(holder, size)
+            self._leave(turn, holder, size, granted=granted)
         if granted:
             return size
         if self._held[holder] + size > self._each:
-            raise Limited("Large requests of this key are being read; send them one after the other.", 1)
-        raise Unavailable("Too many large requests are being read; try again.", retry_after=1)
+            raise Limited(f"Too many {self._of} for this key: send them one after the other.", 1)
+        raise Unavailable(f"Too many {self._of}: try again.", retry_after=1)
 
     async def acquire_until(self, holder: Hashable, size: int, given_up: "asyncio.Future[None]") -> int:
         """Reserve like ``acquire`` without a timeout; return 0 once ``given_up`` is done."""
         size = min(size, self._total, self._each)
-        if not self._waiting and self._fits(holder, size):
-            self._take(holder, size)
-            return size
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = (holder, size)
-        self._serve()
+        turn, granted = self._enqueue(holder, size), False
         try:
             await asyncio.wait({turn, given_up}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            if turn.done():
-                self.release(holder, size)
-            raise
+            granted = turn.done()
         finally:
-            self._waiting.pop(turn, None)
-        return size if turn.done() else 0
+            self._leave(turn, holder, size, granted=granted)
+        return size if granted else 0
 
     def has_room(self, holder: Hashable, size: int) -> bool:
         """Whether ``acquire`` would succeed without waiting."""
@@ -134,6 +120,21 @@ class ByteBudget:
             del self._held[holder]
         self._serve()
 
+    def _enqueue(self, holder: Hashable, size: int) -> "asyncio.Future[None]":
+        """Queue for ``size`` bytes; the future is done once they are reserved, which may be at once."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = (holder, size)
+        self._serve()
+        return turn
+
+    def _leave(self, turn: "asyncio.Future[None]", holder: Hashable, size: int, *, granted: bool) -> None:
+        """Leave the queue. A reservation made at the moment of giving up is released; others may have room now."""
+        self._waiting.pop(turn, None)
+        if not granted and turn.done() and not turn.cancelled():
+            self.release(holder, size)
+        else:
+            self._serve()
+
     def _fits(self, holder: Hashable, size: int) -> bool:
         return self._used + size <= self._total and self._held[holder] + size <= self._each
 
@@ -144,6 +145,8 @@ class ByteBudget:
     def _serve(self) -> None:
         """Grant waiters in order, skipping holders whose own share is full."""
         for turn, (holder, size) in list(self._waiting.items()):
+            if turn.cancelled():  # it leaves the queue once its task runs
+                continue
             if self._fits(holder, size):
                 self._take(holder, size)
                 del self._waiting[turn]

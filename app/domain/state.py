@@ -297,12 +297,12 @@ class State:
         channel = self.channels.get(name)
         return channel.elements if isinstance(channel, ListChannel) else []
 
-    def prefix(self, count: int, name: str = MESSAGES) -> list[int]:
-        """Return the inclusive item ranges of the first ``count`` elements of the list ``name``.
+    def prefix(self, count: int) -> list[int]:
+        """Return the inclusive item ranges of the first ``count`` messages.
 
-        Equal ranges, later or on another branch, are equal elements: no number is used twice.
+        Equal ranges, later or on another branch, are equal messages: no number is used twice.
         """
-        channel = self.channels.get(name)
+        channel = self.channels.get(MESSAGES)
         return channel.prefix(count) if isinstance(channel, ListChannel) else []
 
     def set(self, name: str, value: Any) -> None:

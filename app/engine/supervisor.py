@@ -237,7 +237,7 @@ class Supervisor:
         try:
             reserved = await self._large.acquire(live)
             loaded = await load_thread(self._database, self._cache, claimed)
-            claimed = live.read()
+            claimed = live.release_request()
             live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
             execution.draining = self.draining or (self._quarantine.making_way and not claimed.suspect)
             execution.trace = trace

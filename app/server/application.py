@@ -1,7 +1,4 @@
-"""What ``serve`` and ``dev`` have their workers do. Imported in workers alone: it brings the whole program.
-
-The port for metrics: one page, for those who shall see nothing else.
-"""
+"""What ``serve`` and ``dev`` have their workers do. Imported in workers alone: it brings the whole program."""
 
 import asyncio
 import os
@@ -132,7 +129,7 @@ class WorkerService:
 
 
 def _leave(_reason: str) -> None:
-    """Let the parent put another worker in the place of this one, which drains first."""
+    """Ask the parent to replace this worker, which drains first."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -140,12 +137,12 @@ def work(
     context: WorkerContext, buffers: MetricsBuffers, overrides: Mapping[str, str], defaults: Mapping[str, str]
 ) -> int:
     """Serve with the settings of this moment until the parent ends it; the exit code."""
-    last: list[Callable[[], None]] = []
+    flushes: list[Callable[[], None]] = []
 
     def create() -> WorkerService:
         settings = load(overrides=overrides, defaults=defaults)
         lines = set_up(settings.server.log_level, settings.server.log_format)
-        last.append(lines.flush)
+        flushes.append(lines.flush)
         if settings.server.crash_at:
             arm(settings.server.crash_at)
         for sentence in settings.warnings:
@@ -155,5 +152,5 @@ def work(
     try:
         return run(create, context)
     finally:
-        for say_the_last in last:
-            say_the_last()
+        for flush in flushes:
+            flush()

@@ -31,7 +31,7 @@ AFTER = {"streams": "runs", "max_document_bytes": "documents", "quota": "threads
 
 
 def litestar(services: AppServices) -> Litestar:
-    """The routes of ``services``; who serves them opens and closes it (``app.server.application``)."""
+    """Return the routes of ``services``, which the caller opens and closes (``app.server.application``)."""
     server = services.settings.server
     with hide_modules("pydantic", "opentelemetry", "starlette"):  # plugins that nothing here uses: 15 MB and 0.3 s
         return _routed(services, server)

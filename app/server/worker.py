@@ -86,7 +86,7 @@ log = structlog.get_logger(__name__)
 
 MAX_CONNECTIONS = 12_000
 """Connections a worker accepts before new ones wait in the backlog: more than the streams it admits
-(``app.infra.http.event_streams``), so that health checks pass while all streams are open."""
+(``app.infra.http.open_streams``), so that health checks pass while all streams are open."""
 
 RESERVED_DESCRIPTORS = 500
 

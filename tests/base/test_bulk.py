@@ -83,3 +83,48 @@ async def test_a_cancelled_wait_releases_its_reservation() -> None:
         await waiting
     budget.release("a", 5)
     assert await budget.acquire("c", 5, 0.01) == 5
+
+
+async def test_a_release_right_after_a_cancellation_serves_the_next() -> None:
+    budget = ByteBudget(total=5, each=5)
+    await budget.acquire("a", 5, 1)
+    cancelled, next_one = (asyncio.ensure_future(budget.acquire(holder, 5, 5)) for holder in "bc")
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    budget.release("a", 5)  # before the cancelled task runs
+    assert await next_one == 5
+
+
+async def test_a_waiter_that_times_out_lets_in_a_smaller_one_behind_it() -> None:
+    budget = ByteBudget(total=10, each=10)
+    await budget.acquire("a", 6, 1)
+    large = asyncio.ensure_future(budget.acquire("b", 6, 0.05))
+    await asyncio.sleep(0)
+    small = asyncio.ensure_future(budget.acquire("c", 2, 30))
+    with pytest.raises(Unavailable):
+        await large
+    async with asyncio.timeout(5):
+        assert await small == 2
+
+
+async def test_a_waiter_that_gives_up_lets_in_a_smaller_one_behind_it() -> None:
+    budget, given_up = ByteBudget(total=10, each=10), asyncio.get_running_loop().create_future()
+    await budget.acquire("a", 6, 1)
+    large = asyncio.ensure_future(budget.acquire_until("b", 6, given_up))
+    await asyncio.sleep(0)
+    small = asyncio.ensure_future(budget.acquire_until("c", 2, asyncio.get_running_loop().create_future()))
+    await asyncio.sleep(0)
+    given_up.set_result(None)
+    assert await large == 0
+    async with asyncio.timeout(5):
+        assert await small == 2
+
+
+async def test_an_error_names_what_there_is_too_much_of() -> None:
+    budget = ByteBudget(total=10, each=5, of="uploads arrive")
+    await budget.acquire("a", 5, 1)
+    with pytest.raises(Limited, match=r"Too many uploads arrive for this key: send them one after the other\."):
+        await budget.acquire("a", 5, 0.01)
+    await budget.acquire("b", 5, 1)
+    with pytest.raises(Unavailable, match=r"Too many uploads arrive: try again\."):
+        await budget.acquire("c", 5, 0.01)

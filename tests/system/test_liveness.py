@@ -37,7 +37,7 @@ ESSENTIAL = {
     "journal.check",
     "leases.fence",
     "leases.renew",
-    "postgres_relay.fetch",
+    "postgres-transport.fetch",
     "prober.database",
     "signals.connection",
     "takeover.slot-0",

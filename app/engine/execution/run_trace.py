@@ -30,7 +30,7 @@ class NullTrace:
     def step_begins(self) -> None:
         """Start the span of the next step."""
 
-    def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
+    def step_ends(self, step: Step | None, number: int) -> None:
         """End the span of ``step`` number ``number``, now durable; a no-op if None (a commit between steps)."""
 
     def end(self, status: str, usage: Usage | None) -> None:
@@ -61,12 +61,12 @@ class RunTrace(NullTrace):
             self._step = step
             current_span.set(step.context)
 
-    def step_ends(self, step: Step | None, number: int, error: str = "") -> None:
+    def step_ends(self, step: Step | None, number: int) -> None:
         """End the span of ``step`` number ``number``, now durable; a no-op if None (a commit between steps)."""
         if self._step is not None and step is not None:
             self._step.template = _step_template(step.node)
             self._step.attributes["agent.step"] = number
-            self._close(error)
+            self._close("")
 
     def _close(self, error: str) -> None:
         step, self._step = self._step, None

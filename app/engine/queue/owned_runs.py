@@ -71,8 +71,8 @@ class OwnedRun:
             self.lost, self.away = True, away
             self.task.cancel()
 
-    def read(self) -> ClaimedRun:
-        """Drop the bytes of its request, which was decoded and may be large."""
+    def release_request(self) -> ClaimedRun:
+        """Release the bytes of its request, which was decoded and may be large; return the run without them."""
         self.claimed = msgspec.structs.replace(self.claimed, request=b"")
         return self.claimed
 

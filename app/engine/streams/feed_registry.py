@@ -57,11 +57,11 @@ class ThreadWaiters:
         return list(self._of)
 
     def add(self, waiter: ThreadWaiter) -> None:
-        """Register ``watch``."""
+        """Register ``waiter``."""
         self._of.setdefault(waiter.thread, set()).add(waiter)
 
     def discard(self, waiter: ThreadWaiter) -> None:
-        """Unregister ``watch``."""
+        """Unregister ``waiter``."""
         waiters = self._of.get(waiter.thread)
         if waiters is not None:
             waiters.discard(waiter)

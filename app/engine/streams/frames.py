@@ -34,7 +34,7 @@ MODES = ("values", "updates", "messages", "messages-tuple", "custom", "tasks", "
 class FrameRenderer:
     """Renders the events of one run under one owner; ``seq`` is the number of the last frame."""
 
-    def __init__(self, modes: Sequence[str], epoch: int, seq: int = 0) -> None:
+    def __init__(self, modes: Sequence[str], epoch: int) -> None:
         self._values = "values" in modes
         self._updates = "updates" in modes
         self._messages = "messages-tuple" in modes
@@ -43,7 +43,7 @@ class FrameRenderer:
         self.detailed = bool(self._views)
         self.moves = any(view.moves for view in self._views)
         self.epoch = epoch
-        self.seq = seq
+        self.seq = 0
         self._delta_key: tuple[str, str, int] | None = None
         self._delta_middle = b""
         self._delta_end = b""

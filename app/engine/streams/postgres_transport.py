@@ -24,7 +24,7 @@ class PostgresFrameTransport:
         self._signals = signals
         self._announced: set[UUID] = set()
         self._wake = asyncio.Event()
-        self._tasks = Tasks("postgres_relay")
+        self._tasks = Tasks("postgres-transport")
 
     def start(self, readers: RemoteReaders) -> None:
         """Start reading announced frames that ``readers`` want."""

@@ -34,7 +34,7 @@ class LargeAnswers:
         self, app: ASGIApp, *, max_bytes: int = MAX_BYTES, each: int = MAX_BYTES_EACH, stuck: float = STUCK
     ) -> None:
         self._app = app
-        self.budget = ByteBudget(max_bytes, each)
+        self.budget = ByteBudget(max_bytes, each, of="large responses are sent")
         self.waiting: Counter[Hashable] = Counter()
         self.stuck = stuck
 

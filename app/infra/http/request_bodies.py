@@ -81,8 +81,8 @@ class RequestBodyMiddleware:
         self.max_large_bytes = max_large_bytes
         self.seconds = seconds
         self.in_flight = ByteBudget(max(MAX_IN_FLIGHT, max_large_bytes), each=max_large_bytes)
-        self.arriving = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH)
-        self.uploads = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH)
+        self.arriving = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH, of="request bodies arrive")
+        self.uploads = ByteBudget(MAX_ARRIVING, each=MAX_ARRIVING_EACH, of="uploads arrive")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
