@@ -15,7 +15,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse lock minilm docs-config docs-metrics observability image up e2e clean
+.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse lock minilm docs docs-config docs-metrics observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x")
 quick: format-check lint types  ## the inner loop, under a minute: format, lint, types, the tests of what changed
 	$(PY) -m tests.changed $(PYTEST_ARGS)
 
-check: format-check lint secrets-scan types contracts migrations test  ## what CI runs: every check, the quick ones first
+check: format-check lint secrets-scan types contracts migrations docs test  ## what CI runs: every check, the quick ones first
 
 lint: $(READY)  ## ruff
 	$(PY) -m ruff check .
@@ -70,6 +70,9 @@ faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (A
 abuse: $(READY)  ## expensive requests to every route; FULL=1: all of them, and long attacks
 	FULL=$(FULL) $(PY) -m pytest tests/abuse -n 0 $(ARGS)
 
+docs: $(READY) $(VENV)/.docs/.ready  ## the documentation site, links checked, into build/docs/site/ (opens from the folder)
+	$(PY) -m docs.site $(VENV)/.docs/bin/zensical
+
 docs-config: $(READY)  ## regenerate docs/reference/configuration.md from app/infra/settings/environment.py
 	$(PY) -m docs.configuration
 
@@ -83,6 +86,7 @@ observability: $(READY)  ## regenerate the files of deploy/prometheus and deploy
 lock: $(VENV)/.tools  ## compile the lock files (ARGS="--upgrade")
 	$(LOCK) $(ARGS) --group build -o requirements/build.txt
 	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
+	$(LOCK) $(ARGS) --group docs -o requirements/docs.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra auth -c requirements/runtime.txt -c requirements/dev.txt -o requirements/auth.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
@@ -125,6 +129,11 @@ $(VENV)/.tools: requirements/build.txt
 $(VENV)/.audit/.ready: requirements/audit.txt | $(VENV)/.tools
 	$(PY) -m venv --clear $(VENV)/.audit
 	$(VENV)/.audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
+	@touch $@
+
+$(VENV)/.docs/.ready: requirements/docs.txt requirements/uv.py | $(VENV)/.tools
+	$(PY) -m venv --clear --without-pip $(VENV)/.docs
+	$(UV) pip install --quiet --require-hashes --python $(VENV)/.docs/bin/python --requirement requirements/docs.txt
 	@touch $@
 
 $(READY): $(VENV)/.tools requirements/dev.txt pyproject.toml requirements/uv.py
