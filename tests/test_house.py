@@ -52,7 +52,7 @@ BROAD_EXCEPTS = {
     "app/security/limits/budgets.py": 1,  # whatever the driver raises, what was spent is written later
     # whatever keeps a look at the database from its answer, the database is of no use
     "app/features/system/database_probe.py": 1,
-    "app/engine/execution/execution.py": 1,  # the text of a foreign error is made by its own code
+    "app/engine/execution/ending.py": 1,  # the text of a foreign error is made by its own code
     "app/engine/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
     "app/features/webhooks/dispatcher.py": 1,  # whatever making a call raises, it counts as an attempt that failed
     "app/infra/http/request_context.py": 1,  # whatever a request raises becomes a 500 problem

@@ -111,12 +111,15 @@ class UnresolvedCall(msgspec.Struct, frozen=True):
 
 
 class RunContext(Protocol):
-    """An agent's view of its run.
+    """An agent's view of its run: its state, its writes, its events and people's answers.
 
-    ``state`` already holds the input. ``step`` is the number of the step in progress; ``commit`` increments it.
-    ``next`` are the nodes to run: from the thread's last checkpoint, or from the caller's command. ``answers`` maps the
-    keys of questions to people's answers. ``unresolved_calls``: calls that an earlier attempt, or another branch or
+    ``state`` already holds the input. ``answers`` maps the keys of questions to people's answers; an agent asks by
+    ending with ``RunOutcome.interrupts``. ``unresolved_calls``: calls that an earlier attempt, or another branch or
     copy of the thread, may have made: call id → the attempts, oldest first.
+
+    Every write is fenced by the run's lease. A cancel, the time limit and a process that ends cancel the agent's task
+    (``asyncio.CancelledError``); to hand the run over or pause it, ``commit`` raises after the step is durable. Let
+    both pass.
     """
 
     tenant_id: UUID
@@ -127,12 +130,16 @@ class RunContext(Protocol):
     config: RunConfig
     context: dict[str, Any]
     answers: dict[str, Any]
-    next: tuple[str, ...]
     unresolved_calls: dict[str, list[UnresolvedCall]]
 
     @property
     def step(self) -> int:
         """The number of the step in progress."""
+        ...
+
+    @property
+    def next(self) -> tuple[str, ...]:
+        """The nodes to run: from the thread's last checkpoint, from the caller's command, or after the last step."""
         ...
 
     def emit(self, event: Event) -> None:

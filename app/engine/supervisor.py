@@ -19,10 +19,11 @@ from app.base.tasks import Tasks, run_to_completion
 from app.domain.lifecycle import Reason
 from app.engine.checkpoints.state_cache import StateCache
 from app.engine.entries import ClaimedRun
-from app.engine.execution.execution import Execution, HandOver, RunPaused
+from app.engine.execution.execution import AgentRunContext, Execution, HandOver, RunPaused
 from app.engine.execution.journal import Journal
-from app.engine.execution.run_state import load_thread
+from app.engine.execution.run_state import LoadedThread, load_thread
 from app.engine.execution.run_trace import RunTrace
+from app.engine.execution.run_writer import RunWriter
 from app.engine.queue.cancels.canceller import REASONS, RunCanceller
 from app.engine.queue.claims import RunQueue, account_of
 from app.engine.queue.memory_gate import LargeRuns
@@ -215,7 +216,7 @@ class Supervisor:
         await self._claimer.aclose()
         for live in list(self._live.values()):
             if live.execution is not None:
-                live.execution.draining = True
+                live.execution.drain()
             elif live.waiting is not None:
                 live.interrupt_step()
         await self._tasks.wait(seconds)
@@ -232,25 +233,19 @@ class Supervisor:
     async def _run(self, live: OwnedRun) -> None:
         claimed = live.claimed
         trace_context.run_id.set(str(claimed.run_id))
-        live.trace = trace = RunTrace(self._tracer, claimed)
+        live.trace = RunTrace(self._tracer, claimed)
         status, reserved = "lost", 0
         try:
             reserved = await self._large.acquire(live)
             loaded = await load_thread(self._database, self._cache, claimed)
             claimed = live.release_request()
-            live.execution = execution = Execution(live.lease, claimed, loaded, self._journal, live.feed, self._tasks)
-            execution.draining = self.draining or (self._quarantine.making_way and not claimed.suspect)
-            execution.trace = trace
-            if claimed.suspect:
-                execution.on_step = functools.partial(self._quarantine.committed, live)
-            execution.account = account_of(self._budgets, claimed, execution.request)
-            payer.set(execution.account)  # the task and its context belong to this run
-            await self._execute(live, execution)
-            status = execution.status.value
+            execution, context = self._executed(live, loaded)
+            await self._execute(live, execution, context)
+            status = execution.writer.status.value
         except HandOver:
             status = "handover"
             live.finishing = True
-            cut = live.execution is not None and live.execution.streamed_uncommitted  # the next owner retracts it
+            cut = live.execution is not None and live.execution.writer.events.uncommitted  # the next owner retracts it
             await self._hand_over(live, Reason.CUT if cut else Reason.HANDOVER)
         except asyncio.CancelledError:
             if live.abandoned:
@@ -270,6 +265,19 @@ class Supervisor:
             self._large.release(claimed, reserved)
             if not live.abandoned:  # else ``_end_without_code`` settles the run, once its end is written
                 self._settle(live, status)
+
+    def _executed(self, live: OwnedRun, loaded: LoadedThread) -> tuple[Execution, AgentRunContext]:
+        """Return the execution of the run whose thread is ``loaded``, and the context of its agent."""
+        claimed = live.claimed
+        account = account_of(self._budgets, claimed, loaded.request)
+        payer.set(account)  # the task and its context belong to this run
+        writer = RunWriter(claimed, loaded, live.lease, live.feed, self._journal, self._tasks)
+        on_step = functools.partial(self._quarantine.committed, live) if claimed.suspect else None
+        live.execution = execution = Execution(claimed, loaded, writer, account, live.trace, on_step)
+        live.context = context = AgentRunContext(claimed, loaded, execution)
+        if self.draining or (self._quarantine.making_way and not claimed.suspect):
+            execution.drain()
+        return execution, context
 
     async def _hand_over(self, live: OwnedRun, reason: Reason) -> None:
         try:
@@ -293,7 +301,7 @@ class Supervisor:
             self._signals.queue()
             return
 
-    async def _execute(self, live: OwnedRun, execution: Execution) -> None:
+    async def _execute(self, live: OwnedRun, execution: Execution, context: AgentRunContext) -> None:
         limit, overdue = asyncio.timeout(None), None
         execution.announce()
         try:
@@ -306,7 +314,7 @@ class Supervisor:
             limit = asyncio.timeout(agent.seconds)
             async with limit:
                 await execution.begin(agent)
-                outcome = await agent.run(execution)
+                outcome = await agent.run(context)
                 if live.abandoned:
                     return
                 live.finishing = True
@@ -329,7 +337,7 @@ class Supervisor:
             return
         if cancelled:
             await self._stop(live, execution)
-        elif execution.ended:
+        elif execution.writer.ended:
             return
         elif isinstance(error, TimeoutError) and timed_out:
             await execution.time_out()
@@ -352,10 +360,10 @@ class Supervisor:
             if execution is None or status == "handover":
                 await self._hand_over(live, Reason.CUT)
             else:
-                await execution.settle()
-                if not execution.ended:
+                await execution.writer.settle()
+                if not execution.writer.ended:
                     await execution.time_out()
-                status = execution.status.value
+                status = execution.writer.status.value
         except (LeaseLost, Unavailable) as error:
             log.warning("lease_lost", run_id=str(live.claimed.run_id), error=type(error).__name__)
             status = "lost"
@@ -385,12 +393,12 @@ class Supervisor:
         self._settle(live, "interrupted")
 
     async def _stop(self, live: OwnedRun, execution: Execution) -> None:
-        if execution.ended:
+        if execution.writer.ended:
             return
         if live.action != "rollback":
             await execution.cancelled(REASONS[live.action])
             return
-        await execution.settle()
+        await execution.writer.settle()
         queued = await self._cancels.roll_back(live.claimed)
         if queued is None:
             raise LeaseLost("The run has another owner.")
@@ -410,15 +418,16 @@ class Supervisor:
         claimed, execution = live.claimed, live.execution
         if self._live.get(claimed.run_id) is live:  # it may have been lost, and claimed here again
             del self._live[claimed.run_id]
-        self.feeds.settle(claimed.run_id, live.feed, finished=execution is not None and execution.ended)
         result = None
-        if execution is not None and execution.ended:
+        ended = execution is not None and execution.writer.ended
+        self.feeds.settle(claimed.run_id, live.feed, finished=ended)
+        if execution is not None and ended:
             result = execution.result() if live.awaited else []
             if execution.request.webhook is not None:
                 self._on_change()
-            if execution.head is not None and not claimed.temporary and not execution.deleted:
-                self._cache.put(claimed.tenant_id, claimed.thread_id, execution.cached_state(execution.head))
-            if execution.queued:
+            if (state := execution.cached_state()) is not None:
+                self._cache.put(claimed.tenant_id, claimed.thread_id, state)
+            if execution.writer.queued:
                 self._start_next((claimed.tenant_id, claimed.thread_id))
         if claimed.suspect:
             self._quarantine.settled(live)
@@ -429,7 +438,7 @@ class Supervisor:
 
     def _count_end(self, live: OwnedRun, status: str) -> None:
         execution, agent = live.execution, live.claimed.agent
-        if execution is not None and execution.account is not None:
+        if execution is not None:
             execution.account.close()
         self._meters.runs_active.add(-1)
         self._meters.runs.add(1, status, agent)

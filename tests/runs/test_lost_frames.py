@@ -62,7 +62,7 @@ async def test_commits_during_a_replay_are_not_skipped_when_the_run_moves_here(
     async with engine_on(database, agent, sweeping=True) as second:
         chunks = reading(second, run)
         whole = await anext(chunks)
-        first.supervisor.live(run.run_id).execution.draining = True  # type: ignore[union-attr]
+        first.supervisor.live(run.run_id).execution.drain()  # type: ignore[union-attr]
         stepper.may.release()
         async with asyncio.timeout(20):
             while second.supervisor.live(run.run_id) is None:  # noqa: ASYNC110  a claim is not signalled
@@ -169,7 +169,7 @@ async def test_frames_after_the_last_step_of_a_hand_over_are_retracted(database:
         async with asyncio.timeout(10):
             while (owned := leaving.supervisor.live(run.run_id)) is None or owned.execution is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        owned.execution.draining = True
+        owned.execution.drain()
         go_on.set()
         await asyncio.wait_for(said.wait(), 10)
         whole = await live.whole()

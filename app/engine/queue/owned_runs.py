@@ -17,7 +17,7 @@ import structlog
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.engine.entries import ClaimedRun
-from app.engine.execution.execution import Execution
+from app.engine.execution.execution import AgentRunContext, Execution
 from app.engine.execution.lease import Lease
 from app.engine.execution.run_trace import NullTrace
 from app.engine.queue.cancels.canceller import RunCanceller
@@ -38,6 +38,7 @@ class OwnedRun:
         self.feed = feed
         self.lease = Lease(claimed.held_until)
         self.execution: Execution | None = None
+        self.context: AgentRunContext | None = None
         self.task: asyncio.Task[None] | None = None
         self.done: asyncio.Future[list[bytes] | None] = asyncio.get_running_loop().create_future()
         self.awaited = False
@@ -92,8 +93,8 @@ class OwnedRun:
         anything.
         """
         self.abandoned = self.finishing = True
-        if self.execution is not None:
-            self.execution.seal()
+        if self.context is not None:
+            self.context.seal()
 
     def fence(self) -> None:
         """The run was ended by another process: stop its writes and tool calls, and close its feed."""

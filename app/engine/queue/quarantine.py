@@ -180,7 +180,7 @@ class Quarantine:
         self._making_way = draining
         for live in self._live.values():
             if live.execution is not None and not live.claimed.suspect:
-                live.execution.draining = draining
+                live.execution.drain(draining=draining)
 
     async def _acquit(self, claimed: ClaimedRun) -> None:
         try:

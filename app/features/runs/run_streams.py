@@ -19,7 +19,8 @@ from app.domain.lifecycle import TERMINAL, RunStatus
 from app.domain.state import NO_VALUES, Values
 from app.engine.checkpoints.codec import unpack
 from app.engine.checkpoints.snapshot import read, size_of
-from app.engine.execution.execution import REMOVED, first_message_id, interrupts_json
+from app.engine.execution.ending import REMOVED, interrupts_json
+from app.engine.execution.execution import first_message_id
 from app.engine.streams.feed import AnyFrame, DeferredFrame, Feed, FeedTruncated
 from app.engine.streams.feed_registry import TrackedRun
 from app.engine.streams.frames import FrameRenderer, with_last_member
