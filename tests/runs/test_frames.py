@@ -61,14 +61,10 @@ def test_a_step_makes_an_updates_frame_and_then_a_values_frame() -> None:
 
 def test_an_event_outside_the_modes_makes_no_frame_and_uses_no_number() -> None:
     renderer = FrameRenderer(["updates"], epoch=1)
-    unwanted: list[Event] = [
-        InputApplied(checkpoint_id=RUN),
-        Custom(data=msgspec.Raw(b"1")),
-        MessageDelta(message_id="m", node="agent", step=0, text="x"),
-    ]
-    for event in unwanted:
-        assert not renderer.wants(event)
-        assert renderer.render(event) == []
+    delta = MessageDelta(message_id="m", node="agent", step=0, text="x")
+    recorded: list[Event] = [InputApplied(checkpoint_id=RUN), Custom(data=msgspec.Raw(b"1"))]
+    assert [renderer.wants(event) for event in (*recorded, delta)] == [True, True, False]
+    assert [renderer.render(event) for event in (*recorded, delta)] == [[], [], []]
     assert renderer.seq == 0
 
 

@@ -28,6 +28,10 @@ LARGE_UPDATE = 4 * 1024 * 1024
 """Bytes of a step's update above which the event log stores it only if the run's stream modes show updates."""
 
 
+Rendered = tuple[Event, list[AnyFrame]]
+"""An event and its frames."""
+
+
 class EventPublisher:
     """Publishes the events of one run: renders them as frames for ``feed`` and collects them for the event log."""
 
@@ -47,17 +51,13 @@ class EventPublisher:
         """Send ``event`` at once; it is provisional until the next commit."""
         self._events.append(event)
         values = self._state.view() if self.renderer.needs_values(event) else NO_VALUES
-        self._feed.push(self.renderer.render(event, values))
+        self._feed.announce(event, self.renderer.render(event, values))
 
-    def stage(self, events: Sequence[Event]) -> list[AnyFrame]:
-        """Add ``events`` to the log; return the frames to push once the commit is durable."""
+    def stage(self, events: Sequence[Event]) -> list[Rendered]:
+        """Add ``events`` to the log; return what to announce once the commit is durable."""
         values = self._state.view() if any(map(self.renderer.needs_values, events)) else NO_VALUES
-        frames: list[AnyFrame] = []
-        for event in events:
-            if self.renderer.wants(event):
-                self._events.append(event)
-                frames += self.renderer.render(event, values)
-        return frames
+        self._events.extend(events)
+        return [(event, self.renderer.render(event, values)) for event in events]
 
     def take_rows(self) -> list[tuple[int, bytes]]:
         """Return and clear the rows (sequence number, events) to store; events without a frame wait for the next."""
@@ -75,9 +75,10 @@ class EventPublisher:
         """Keep the events that were streamed before ``savepoint`` for the next commit, and forget the staged ones."""
         self._events, self._first_seq, self.renderer.seq = savepoint
 
-    def release(self, frames: Sequence[AnyFrame]) -> None:
-        """Push the frames of a durable commit."""
-        self._feed.push(frames)
+    def release(self, rendered: Sequence[Rendered]) -> None:
+        """Announce the events of a durable commit."""
+        for event, frames in rendered:
+            self._feed.announce(event, frames)
         self._feed.stored(self.renderer.seq)
 
 
@@ -172,8 +173,8 @@ class RunWriter:
 
     def _prepare(
         self, step: Step | None, end: EndEntry | None, ending: RunEnding
-    ) -> tuple[JournalEntry, list[AnyFrame]]:
-        """Return the entry to write, and the frames to push once it is written."""
+    ) -> tuple[JournalEntry, list[Rendered]]:
+        """Return the entry to write, and what to announce once it is written."""
         writes, announced = self.writes, list[Event]()
         if step is not None:
             number, parent = writes.step, writes.head
@@ -187,8 +188,8 @@ class RunWriter:
             announced += ending.final_events(self._run_id, writes.head, end.status, self.position(None, "", ()))
             if end.interrupts is not None:
                 end = msgspec.structs.replace(end, task=_interrupted_task(writes))
-        frames = self.events.stage(announced)
-        return writes.entry(self.events.take_rows(), end), frames
+        rendered = self.events.stage(announced)
+        return writes.entry(self.events.take_rows(), end), rendered
 
     async def _commit(self, step: Step | None, end: EndEntry | None, ending: RunEnding) -> None:
         """Write ``step`` and ``end``, then announce them; on failure, keep streamed events for the next write."""
@@ -197,7 +198,7 @@ class RunWriter:
             if self._input_in_thread:
                 await self._settle_input()
             size = self.state.pending_size() + (0 if step is None else self.state.effort(step.update))
-            entry, frames = await offload(size, self._prepare, step, end, ending)
+            entry, rendered = await offload(size, self._prepare, step, end, ending)
             if self._input_written is not None:
                 await self._input_written
                 self._input_written = None
@@ -215,7 +216,7 @@ class RunWriter:
             settled, self._settled = self._settled, None
             if settled is not None:
                 settled.set_result(None)
-        self.events.release(frames)
+        self.events.release(rendered)
         for event in deferred:
             self.emit(event)
 

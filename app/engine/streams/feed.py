@@ -3,14 +3,20 @@
 A frame is encoded bytes with the stream mode it belongs to (``""`` for frames that all subscribers get). Subscribers
 are woken once for all new frames and get them as one chunk; a slow one costs only its cursor. Beyond ``MAX_BYTES`` the
 oldest frames are evicted; a subscriber that still needs them resumes from the event log.
+
+Next to each frame lie the events that it tells of, for subscribers that project a run onto other protocols. An event
+that no stream mode shows lies with the next frame.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from app.base.offload import BULK, offload
 from app.domain.event_id import EventId
+from app.domain.events import Event
 from app.domain.state import Values
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -68,6 +74,12 @@ class DeferredFrame:
 
 AnyFrame = Frame | DeferredFrame
 
+FrameEvents = Sequence[Event] | bytes
+"""The events that lie with a frame; as JSON, if they came from another process and no subscriber has needed them."""
+
+encode_events = msgspec.json.Encoder().encode
+decode_events = msgspec.json.Decoder(list[Event]).decode
+
 
 async def encode_large(frames: Iterable[AnyFrame]) -> None:
     """Encode those of ``frames`` that would block the event loop."""
@@ -84,7 +96,7 @@ class Feed:
     """The frames of one run under one owner, numbered from ``epoch``-1 (epoch 0: no owner known yet).
 
     The event log has the frames up to ``in_log``. ``on_change`` is called when there is something new, while a process
-    with subscribers wants to know.
+    with subscribers wants to know. ``has_events``: whether the owner sends the events of its frames.
     """
 
     def __init__(self) -> None:
@@ -93,8 +105,11 @@ class Feed:
         self.finished = False
         self.in_log = 0
         self.on_change: Callable[[], None] | None = None
+        self.has_events = True
         self._has_large = False
         self._frames: list[AnyFrame] = []
+        self._events: list[FrameEvents] = []
+        self._frameless: list[Event] = []
         self._evicted = 0
         self._bytes = 0
         self._waiters: set[asyncio.Future[None]] = set()
@@ -115,9 +130,19 @@ class Feed:
         first = max(seq, self._evicted)
         return first, self._frames[first - self._evicted :]
 
-    def push(self, frames: Collection[AnyFrame]) -> None:
-        """Append ``frames`` and wake the subscribers."""
+    def announce(self, event: Event, frames: Collection[AnyFrame]) -> None:
+        """Append the ``frames`` of ``event`` and wake the subscribers; an event without frames waits for the next."""
+        if frames:
+            self.push(frames, [(*self._frameless, event) if self._frameless else (event,)])
+            self._frameless = []
+        else:
+            self._frameless.append(event)
+
+    def push(self, frames: Collection[AnyFrame], events: "Sequence[FrameEvents]" = ()) -> None:
+        """Append ``frames`` and wake the subscribers; ``events`` are those of the first frames, frame by frame."""
         self._frames.extend(frames)
+        self._events.extend(events)
+        self._events.extend([()] * (len(frames) - len(events)))
         for frame in frames:
             self._bytes += frame.size
             if frame.size >= BULK:
@@ -144,7 +169,7 @@ class Feed:
         while self._bytes > MAX_BYTES // 2 and self._evicted + drop < self.in_log:
             self._bytes -= self._frames[drop].size
             drop += 1
-        del self._frames[:drop]
+        del self._frames[:drop], self._events[:drop]
         self._evicted += drop
 
     def _wake(self) -> None:
@@ -200,3 +225,26 @@ class Feed:
         else:
             chunk = b"".join([frame.data for frame in fresh if not frame.mode or frame.mode in modes])
         return EventId(self.epoch, position + len(fresh)), chunk
+
+    def take_events(self, after: EventId) -> tuple[EventId, list[Event]] | None:
+        """Return (id of the newest frame, events of the frames after ``after``); None if there are none.
+
+        Raises ``FeedTruncated`` if frames after ``after`` were evicted.
+        """
+        position = self._position(after)
+        if position < self._evicted:
+            raise FeedTruncated
+        events: list[Event] = []
+        for at in range(position - self._evicted, len(self._events)):
+            found = self._events[at]
+            if isinstance(found, bytes):
+                found = self._events[at] = decode_events(found) if found else ()
+            events += found
+        newest = self.last
+        return (newest, events) if newest.seq > position else None
+
+    def events_after(self, seq: int) -> list[bytes]:
+        """Return the events of the frames after number ``seq``, as JSON, to send to another process."""
+        first = max(seq, self._evicted)
+        found = self._events[first - self._evicted :]
+        return [events if isinstance(events, bytes) else encode_events(events) if events else b"" for events in found]

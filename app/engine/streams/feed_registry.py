@@ -288,7 +288,10 @@ class FeedRegistry:
                 return
             feed = tracked.renew()
             feed.open(batch.epoch, batch.seq - 1)
-        feed.push(batch.frames[feed.last.seq + 1 - batch.seq :])
+        known = feed.last.seq + 1 - batch.seq
+        if batch.events is None:
+            feed.has_events = False
+        feed.push(batch.frames[known:], (batch.events or [])[known:])
         feed.stored(batch.in_log)
         if batch.closed:
             feed.close(finished=batch.finished)

@@ -35,7 +35,7 @@ class FrameBatch(msgspec.Struct, frozen=True, array_like=True):
     """Consecutive frames of one run; ``seq`` is the number of the first.
 
     The event log has frames up to ``in_log``. ``closed``: no more will follow from this owner; ``finished``: because
-    the run has ended.
+    the run has ended. ``events``: the events of each frame, as JSON; None from a process that does not send them.
     """
 
     tenant_id: UUID
@@ -46,6 +46,7 @@ class FrameBatch(msgspec.Struct, frozen=True, array_like=True):
     in_log: int = 0
     closed: bool = False
     finished: bool = False
+    events: list[bytes] | None = None
 
     @property
     def last(self) -> int:
@@ -184,10 +185,11 @@ class PublishedFeed:
         """
         feed = self.feed
         first, frames = feed.after(self._sent)
+        events = feed.events_after(self._sent)
         if not (frames or self._first or feed.closed or feed.in_log > self._known):
             return None
         self._sent, self._known, self._first = first + len(frames), feed.in_log, False
         state = feed.in_log, feed.closed, feed.finished
         await encode_large(frames)
         ready = [Frame(frame.mode, frame.data) for frame in frames]
-        return FrameBatch(self._tenant_id, self.run_id, feed.epoch, first + 1, ready, *state)
+        return FrameBatch(self._tenant_id, self.run_id, feed.epoch, first + 1, ready, *state, events)

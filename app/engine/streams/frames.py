@@ -54,19 +54,13 @@ class FrameRenderer:
         return self._updates or bool(self._views)
 
     def wants(self, event: Event) -> bool:
-        """Whether ``event`` makes a frame in the run's modes; others need not be stored."""
-        match event:
-            case MessageDelta() | MessageAdded():
-                wanted = self._messages
-            case Custom():
-                wanted = self._custom
-            case InputApplied():
-                wanted = self._values
-            case StepCommitted() | Interrupted():
-                wanted = self._values or self._updates
-            case _:
-                return True
-        return wanted or any(view.wants(event) for view in self._views)
+        """Whether ``event`` is recorded: all but chunks of messages are, as other protocols show them.
+
+        Chunks are recorded if a stream mode shows them; without, every protocol shows whole messages.
+        """
+        if not isinstance(event, MessageDelta) or self._messages:
+            return True
+        return any(view.wants(event) for view in self._views)
 
     def needs_values(self, event: Event) -> bool:
         """Whether rendering ``event`` needs the thread's values at its checkpoint."""

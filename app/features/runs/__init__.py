@@ -4,6 +4,8 @@
 - ``service``: use cases
 - ``creation``: validation of requests for runs
 - ``run_streams``: a run's stream and result: event log, then live feed
+- ``run_views``: what subscribers get: frames of stream modes, or events
+- ``event_log``: logged events, in pages
 - ``thread_streams``: all runs of a thread as one stream
 - ``queries``: SQL
 """

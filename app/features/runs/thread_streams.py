@@ -16,7 +16,8 @@ from app.base.errors import Invalid
 from app.domain.event_id import FROM_THE_START, START, EventId
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
-from app.features.runs.run_streams import RETRY, RunStreams
+from app.features.runs.run_streams import RunStreams
+from app.features.runs.run_views import RETRY
 from app.infra.db.engine import Database
 from app.security.access.structs import MetadataFilter
 

@@ -1,0 +1,87 @@
+"""The events of a run, which other protocols project: the same live, in another process, and in a replay."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from app.agents.port import RunContext, RunOutcome
+from app.domain.event_id import EventId
+from app.domain.events import Custom, Ended, Event, MessageAdded, MessageDelta, RunStarted, StepCommitted
+from app.engine.entries import ClaimedRun
+from app.engine.streams.feed import Feed, FeedTruncated
+from app.engine.streams.frames import MODES
+from app.infra.db.engine import Database
+from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, step
+from tests.runs.test_processes import two
+
+MODE_SETS = [["values"], ["custom"], ["tasks"], ["messages-tuple", "updates", "values", "custom"], list(MODES)]
+
+
+async def chatty(context: RunContext) -> RunOutcome:
+    """Two steps, with every kind of event in between."""
+    for text in ("one", "two"):
+        context.emit(MessageDelta(message_id=f"m-{text}", node="agent", step=context.step, text=text))
+        context.emit(Custom(data=msgspec.Raw(b'"%s"' % text.encode())))
+        context.emit(MessageAdded("tools", context.step, msgspec.Raw(b'{"type":"tool","content":"x"}')))
+        await context.commit(step(text))
+    return RunOutcome()
+
+
+async def events_of(engine: Engine, run: ClaimedRun) -> list[Event]:
+    found: list[Event] = []
+    async with asyncio.timeout(40):
+        async for batch in engine.streams.follow_events(TENANT, run.run_id):
+            found += batch
+    return found
+
+
+@pytest.mark.parametrize("modes", MODE_SETS, ids=",".join)
+async def test_events_are_the_same_live_elsewhere_and_in_a_replay(database: Database, modes: list[str]) -> None:
+    may = asyncio.Event()
+
+    async def waiting(context: RunContext) -> RunOutcome:
+        await may.wait()
+        return await chatty(context)
+
+    async with two(database, SteeredAgent("steered", waiting)) as (api, worker):
+        run = await api.begin("x", agent="steered", modes=modes)
+        readers = [asyncio.ensure_future(events_of(engine, run)) for engine in (worker, api)]
+        await asyncio.sleep(0)
+        may.set()
+        here, elsewhere = await asyncio.gather(*readers)
+    async with engine_on(database, SteeredAgent("steered", chatty)) as another:
+        replayed = await events_of(another, run)
+    assert here == elsewhere == replayed
+    kinds = [type(event) for event in here]
+    assert (kinds[0], kinds[-1]) == (RunStarted, Ended)
+    assert (kinds.count(Custom), kinds.count(MessageAdded), kinds.count(StepCommitted)) == (2, 2, 2)
+    assert kinds.count(MessageDelta) == (2 if {"messages-tuple", "messages", "events"} & set(modes) else 0)
+
+
+async def test_frames_of_a_process_that_sends_no_events_are_read_from_the_log(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As during an upgrade, when the owner is of the version before."""
+    monkeypatch.setattr("app.engine.streams.feed.Feed.events_after", lambda *_: None)
+    may = asyncio.Event()
+
+    async def waiting(context: RunContext) -> RunOutcome:
+        await may.wait()
+        return await chatty(context)
+
+    async with two(database, SteeredAgent("steered", waiting)) as (api, _):
+        run = await api.begin("x", agent="steered")
+        reader = asyncio.ensure_future(events_of(api, run))
+        await asyncio.sleep(0)
+        may.set()
+        events = await reader
+    assert isinstance(events[-1], Ended)
+    assert [event.node for event in events if isinstance(event, StepCommitted)] == ["agent", "agent"]
+
+
+def test_events_before_the_buffer_are_left_to_the_log() -> None:
+    feed = Feed()
+    feed.open(9, 5)
+    with pytest.raises(FeedTruncated):
+        feed.take_events(EventId(9, 3))
