@@ -8,22 +8,22 @@ import msgspec
 
 from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
 from app.engine.checkpoints.entry import CheckpointEntry
-from app.engine.structs import Run, kwargs_of
+from app.engine.structs import SHOWN, Run, RunFields, kwargs_of
 from app.security.limits.structs import BudgetReservation
 
 LARGE_REQUEST = 1024 * 1024
 """Bytes from which a request is large: its run waits for memory (``app.engine.queue.memory_gate``)."""
 
 
-class AcceptEntry(msgspec.Struct, frozen=True, kw_only=True):
+class AcceptEntry(RunFields, frozen=True, kw_only=True):
     """A run to accept. ``request`` and ``metadata`` are JSON; ``delay`` is in seconds (0: as soon as the thread is
-    free).
+    free). Fields that are columns of ``runs`` are stored there.
 
     Without an ``owner`` it is queued for any process. ``parent_id``: the run whose question it answers. ``answering``:
-    ids of the questions that it closes (None: it brings no answer); if none of them is open, ``strict`` rejects it,
-    unless it ``ends_pause`` of a paused thread. ``reserved``: its part of the tenant's budget. ``traceparent``: the
-    span that requested it. ``owned``: JSON that the metadata of an existing thread must contain. ``stamped``: a thread
-    created for the run gets the run's metadata.
+    ids of the questions that it closes, comma-separated (None: it brings no answer); if none of them is open,
+    ``strict`` rejects it, unless it ``ends_pause`` of a paused thread. ``reserved``: its part of the tenant's budget.
+    ``traceparent``: the span that requested it. ``owned``: JSON that the metadata of an existing thread must contain.
+    ``stamped``: a thread created for the run gets the run's metadata.
     """
 
     tenant_id: UUID
@@ -31,14 +31,14 @@ class AcceptEntry(msgspec.Struct, frozen=True, kw_only=True):
     run_id: UUID
     assistant_id: UUID
     request: bytes
-    metadata: bytes
-    strategy: str
+    metadata: str
+    multitask_strategy: str
     create_thread: bool
     temporary: bool
     owner: UUID | None
     delay: float
     parent_id: UUID | None = None
-    answering: tuple[str, ...] | None = None
+    answering: str | None = None
     ends_pause: bool = False
     strict: bool = False
     webhook: str | None = None
@@ -49,8 +49,10 @@ class AcceptEntry(msgspec.Struct, frozen=True, kw_only=True):
     stamped: bool = False
 
 
-class ClaimedRun(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedRun(RunFields, frozen=True, kw_only=True):
     """A run claimed by this process, with what it needs to execute it. JSON columns are JSON text.
+
+    Fields that are columns of ``runs`` are read from there.
 
     ``answered`` maps interrupt ids to answers that earlier runs of the thread received and did not finish with. The
     lease holds until ``held_until`` on this process's monotonic clock; 0 means that the run is queued, ``behind`` the
@@ -69,7 +71,7 @@ class ClaimedRun(msgspec.Struct, frozen=True, kw_only=True):
     owner: UUID
     request: bytes
     metadata: str
-    strategy: str
+    multitask_strategy: str
     head: UUID | None
     last_number: int
     assistant_config: str
@@ -78,11 +80,11 @@ class ClaimedRun(msgspec.Struct, frozen=True, kw_only=True):
     temporary: bool
     created_at: datetime
     held_until: float = 0.0
-    answered: dict[str, Any] = {}
+    answered: dict[str, Any] = msgspec.field(default_factory=dict)
     behind: UUID | None = None
     crashed_mid_step: bool = False
     suspect: bool = False
-    traceparent: str = ""
+    traceparent: str | None = None
     request_bytes: int = 0
 
     @property
@@ -146,16 +148,15 @@ class JournalEntry(msgspec.Struct, kw_only=True):
     end: EndEntry | None = None
 
 
+_SHOWN_AS_CLAIMED = tuple(name for name in SHOWN if name in ClaimedRun.__struct_fields__)
+
+
 def created(claimed: ClaimedRun) -> Run:
     """Return the run just accepted, as clients see it."""
-    return Run(
-        run_id=claimed.run_id,
-        thread_id=claimed.thread_id,
-        assistant_id=claimed.assistant_id,
-        created_at=claimed.created_at,
-        updated_at=claimed.created_at,
-        status=RunStatus.RUNNING if claimed.started else RunStatus.PENDING,
-        metadata=msgspec.Raw(claimed.metadata.encode()),
-        kwargs=kwargs_of(claimed.request),
-        multitask_strategy=claimed.strategy,
-    )
+    shown: dict[str, Any] = {
+        **{name: getattr(claimed, name) for name in _SHOWN_AS_CLAIMED},
+        "updated_at": claimed.created_at,
+        "status": RunStatus.RUNNING if claimed.started else RunStatus.PENDING,
+        "metadata": msgspec.Raw(claimed.metadata.encode()),
+    }
+    return Run(kwargs=kwargs_of(claimed.request), **shown)

@@ -1,4 +1,8 @@
-"""Wire shapes of runs."""
+"""Wire shapes of runs.
+
+``RunFields`` is what a run carries from the request to every reader; column lists, parameters of statements and rows of
+the table ``runs`` follow from it, here and in ``app.engine.entries``.
+"""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -8,6 +12,8 @@ import msgspec
 
 from app.base.errors import BadRequest, Invalid
 from app.domain.caller import AUTH_USER, AUTH_USER_ID
+from app.engine.tables import runs
+from app.infra.db.columns import stored_fields
 from app.security.limits.structs import BudgetReservation
 
 StreamMode = Literal[
@@ -74,32 +80,60 @@ class ConfigBody(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
 
 
-class RunCreate(msgspec.Struct, kw_only=True):
+class RunFields(msgspec.Struct, frozen=True, kw_only=True):
+    """Fields that clients set on a run and everyone who reads it sees; each is a column of ``runs`` with its name.
+
+    A field declared here is accepted in the bodies of runs and crons, stored, handed to the process that claims the
+    run, and shown on the run and in its webhook. Its values are text, numbers, booleans, UUIDs or times; structured
+    ones belong in ``metadata``. Structs that inherit it may narrow a type.
+    """
+
+    multitask_strategy: str | None = None
+
+
+class RunParameters(RunFields, frozen=True, kw_only=True):
+    """What clients and crons ask of each run."""
+
+    input: Any = None
+    config: ConfigBody | None = None
+    context: dict[str, Any] | None = None
+    webhook: str | None = None
+    interrupt_before: NodeNames | None = None
+    interrupt_after: NodeNames | None = None
+    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+
+
+class RunCreate(RunParameters, frozen=True, kw_only=True):
     """A run to create. ``assistant_id`` is an assistant's UUID or an agent's name."""
 
     assistant_id: str
-    input: Any = None
     command: CommandBody | None = None
-    config: ConfigBody | None = None
-    context: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None
     checkpoint_id: str | None = None
-    interrupt_before: NodeNames | None = None
-    interrupt_after: NodeNames | None = None
-    stream_mode: StreamMode | list[StreamMode] | None = None
     stream_subgraphs: bool | None = False
     stream_resumable: bool | None = False
     feedback_keys: list[str] | None = None
-    webhook: str | None = None
-    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
     if_not_exists: Literal["create", "reject"] | None = None
     on_disconnect: Literal["cancel", "continue"] | None = None
     on_completion: Literal["delete", "keep"] | None = None
     after_seconds: float | None = None
-    durability: Literal["sync", "async", "exit"] | None = None
     checkpoint_during: bool | None = None
     strict_resume: bool | None = None
+
+    @property
+    def strategy(self) -> str:
+        """What happens if the thread is busy."""
+        return self.multitask_strategy or "enqueue"
+
+    def carried(self) -> dict[str, Any]:
+        """Return the ``RunFields`` to store."""
+        given = {name: getattr(self, name) for name in RunFields.__struct_fields__}
+        return {**given, "multitask_strategy": self.strategy}
 
     def modes(self) -> list[str]:
         """Return the requested stream modes without duplicates."""
@@ -201,25 +235,20 @@ class RunRequest(msgspec.Struct, kw_only=True):
         user_id: str = "",
     ) -> "RunRequest":
         """Return the stored part of ``body``; ``answers`` are those of its command, by question key."""
-        return cls(
-            input=body.input,
-            command=body.command,
-            answers=answers or {},
-            checkpoint_id=fork,
-            interrupt_before=body.interrupt_before,
-            interrupt_after=body.interrupt_after,
-            config=body.config,
-            context=body.context or {},
-            stream_mode=body.modes(),
-            webhook=body.webhook,
-            feedback_keys=body.feedback_keys,
-            temporary=temporary,
-            subgraphs=bool(body.stream_subgraphs),
-            resumable=bool(body.stream_resumable),
-            durability=body.durability or "async",
-            langgraph_auth_user=msgspec.UNSET if user is None else user,
-            langgraph_auth_user_id=user_id or msgspec.UNSET,
-        )
+        stored: dict[str, Any] = {
+            **{name: getattr(body, name) for name in _IN_BOTH},
+            "answers": answers or {},
+            "checkpoint_id": fork,
+            "context": body.context or {},
+            "stream_mode": body.modes(),
+            "temporary": temporary,
+            "subgraphs": bool(body.stream_subgraphs),
+            "resumable": bool(body.stream_resumable),
+            "durability": body.durability or "async",
+            "langgraph_auth_user": msgspec.UNSET if user is None else user,
+            "langgraph_auth_user_id": user_id or msgspec.UNSET,
+        }
+        return cls(**stored)
 
     @property
     def brings_values(self) -> bool:
@@ -229,6 +258,9 @@ class RunRequest(msgspec.Struct, kw_only=True):
     def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
         """Whether the caller wants the run to pause after the nodes ``done``, before those that follow."""
         return bool(following) and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))
+
+
+_IN_BOTH = tuple(name for name in RunRequest.__struct_fields__ if name in RunCreate.__struct_fields__)
 
 
 def _names(wanted: NodeNames | None, nodes: tuple[str, ...]) -> bool:
@@ -255,7 +287,7 @@ def kwargs_of(request: bytes) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(members))
 
 
-class Run(msgspec.Struct, kw_only=True):
+class Run(RunFields, frozen=True, kw_only=True):
     """A run, as clients see it."""
 
     run_id: UUID
@@ -268,3 +300,7 @@ class Run(msgspec.Struct, kw_only=True):
     kwargs: msgspec.Raw
     multitask_strategy: str
     langsmith_session_name: None = None
+
+
+SHOWN = stored_fields(Run, runs)
+"""Columns of a run that clients see; ``kwargs`` is made from ``request``."""

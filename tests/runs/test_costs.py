@@ -27,7 +27,7 @@ from tests.statements import sent_by
 
 
 def named(statements: Iterable[str]) -> list[str]:
-    names = {sql.ACCEPT: "accept", execution_sql.COMMIT: "commit"}
+    names = {sql.ACCEPT.text: "accept", execution_sql.COMMIT: "commit"}
     return [names.get(statement, statement) for statement in statements]
 
 
@@ -208,14 +208,14 @@ async def test_the_storage_of_a_thread_grows_linearly_with_its_runs(database: Da
     assert sizes[1] < 1.5 * int(row["bytes"])
 
 
-@pytest.mark.parametrize("statement", [sql.ACCEPT, execution_sql.COMMIT], ids=["accept", "commit"])
+@pytest.mark.parametrize("statement", [sql.ACCEPT.text, execution_sql.COMMIT], ids=["accept", "commit"])
 async def test_the_hot_statements_find_their_rows_by_primary_key_even_on_empty_tables(
     database: Database, statement: str
 ) -> None:
     async with database.engine_connection() as connection:
         prepared = await connection.prepare(statement)
         values: list[Any] = [[] for _ in prepared.get_parameters()]
-        if statement is sql.ACCEPT:
+        if statement == sql.ACCEPT.text:
             values[-1] = 30.0
         rows = await connection.fetch(f"explain (costs off) {statement}", *values)
     lines = [row[0].strip() for row in rows]

@@ -80,7 +80,7 @@ async def test_reject_raises_a_conflict_on_a_busy_thread(database: Database) -> 
     async with engine_on(database, SteeredAgent("steered", wait)) as engine:
         first = await engine.begin("x", agent="steered")
         with pytest.raises(Conflict):
-            await engine.begin("y", agent="steered", thread=first.thread_id, strategy="reject")
+            await engine.begin("y", agent="steered", thread=first.thread_id, multitask_strategy="reject")
         release.set()
         await engine.result(first)
 

@@ -4,7 +4,6 @@ Also admission: what a tenant's run may use is reserved before it is accepted.
 """
 
 import contextlib
-import functools
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -97,7 +96,7 @@ class RunQueue:
         Raises ``NotFound`` for an unknown thread or assistant, ``Conflict`` if the strategy is ``reject`` and the
         thread is busy, or if ``strict`` and it answers no open question.
         """
-        groups = self._takeovers if entry.strategy in TAKE_OVER else self._groups
+        groups = self._takeovers if entry.multitask_strategy in TAKE_OVER else self._groups
         span = self._tracer.start(ACCEPTING)
         result: ClaimedRun | Exception | None = None
         try:
@@ -132,8 +131,8 @@ class RunQueue:
         """Accept ``entries``, each on a thread of its own, within the caller's transaction: all or none."""
         claims = []
         for entry in entries:
-            if entry.strategy in TAKE_OVER and await _in_reach(connection, entry):
-                await supersede(connection, entry.tenant_id, entry.thread_id, TAKE_OVER[entry.strategy])
+            if entry.multitask_strategy in TAKE_OVER and await _in_reach(connection, entry):
+                await supersede(connection, entry.tenant_id, entry.thread_id, TAKE_OVER[entry.multitask_strategy])
         for result in await self._accept(connection, entries):
             if isinstance(result, Exception):
                 raise result
@@ -156,45 +155,14 @@ class RunQueue:
     async def _accept(
         self, connection: asyncpg.Connection, entries: Sequence[AcceptEntry]
     ) -> list[ClaimedRun | Exception]:
-        columns: list[list[Any]] = [
-            list(column)
-            for column in zip(
-                *(
-                    (
-                        e.tenant_id,
-                        e.thread_id,
-                        e.run_id,
-                        e.assistant_id,
-                        e.request,
-                        e.metadata.decode(),
-                        e.strategy,
-                        e.create_thread,
-                        e.temporary,
-                        e.owner,
-                        e.delay,
-                        e.parent_id,
-                        e.strict,
-                        e.webhook,
-                        e.traceparent,
-                    )
-                    for e in entries
-                ),
-                strict=True,
-            )
-        ]
         statement = ACCEPT
-        if any(e.stamped or e.owned is not None for e in entries):
-            statement = ACCEPT_OWNED
-            columns += [[e.owned for e in entries], [e.stamped for e in entries]]
         if any(e.answering is not None for e in entries):
-            columns += [] if statement is ACCEPT_OWNED else [[None] * len(entries), [False] * len(entries)]
-            columns += [
-                [None if e.answering is None else ",".join(e.answering) for e in entries],
-                [e.ends_pause for e in entries],
-            ]
             statement = ACCEPT_ANSWERS
+        elif any(e.stamped or e.owned is not None for e in entries):
+            statement = ACCEPT_OWNED
+        columns = [list(column) for column in zip(*map(statement.parameters, entries), strict=True)]
         until = time.monotonic() + self.lease_seconds
-        rows = await connection.fetch(statement, *columns, self.lease_seconds)
+        rows = await connection.fetch(statement.text, *columns, self.lease_seconds)
         found = {row["n"]: row for row in rows}
         return [_outcome(entry, found[n], until) for n, entry in enumerate(entries, 1)]
 
@@ -232,7 +200,7 @@ class RunQueue:
         until = time.monotonic() + self.lease_seconds
         async with self._database.engine_connection() as connection:
             rows = await connection.fetch(statement, self.owner, self.lease_seconds, *which, timeout=CLAIM_SECONDS)
-        return [_claimed(row, row, until) for row in rows]
+        return [_claimed(row, until) for row in rows]
 
     async def extend(self, run_ids: list[UUID]) -> dict[UUID, str | None]:
         """Renew the leases of ``run_ids``; return those still owned → the cancel action recorded for each, or None."""
@@ -292,41 +260,35 @@ def _outcome(entry: AcceptEntry, row: asyncpg.Record, until: float) -> ClaimedRu
             )
         return NotFound(f"Thread with ID {entry.thread_id} not found")
     if row["status"] == "running":
-        return _claimed(row, entry, until)
-    return _claimed(row, entry, behind=row["live_run"])
+        return _accepted(entry, row, held_until=until)
+    return _accepted(entry, row, behind=row["live_run"])
 
 
-def _claimed(
-    row: asyncpg.Record, of: AcceptEntry | asyncpg.Record, held_until: float = 0.0, behind: UUID | None = None
-) -> ClaimedRun:
-    get = of.__getitem__ if isinstance(of, asyncpg.Record) else functools.partial(getattr, of)
-    return ClaimedRun(
-        tenant_id=get("tenant_id"),
-        thread_id=get("thread_id"),
-        run_id=get("run_id"),
-        assistant_id=get("assistant_id"),
-        owner=get("owner"),
-        request=get("request"),
-        temporary=get("temporary"),
-        agent=row["agent"],
-        epoch=row["epoch"],
-        attempt=row["attempts"],
-        metadata=row["metadata"],
-        strategy=get("strategy"),
-        head=row["head"],
-        last_number=row["last_number"],
-        assistant_config=row["assistant_config"],
-        assistant_context=row["assistant_context"],
-        ordinal=row["ordinal"],
-        created_at=row["created_at"],
-        held_until=held_until,
-        answered=_decode(row["answered"]) if row["answered"] else {},
-        behind=behind,
-        traceparent=get("traceparent") or "",
-        crashed_mid_step=isinstance(of, asyncpg.Record) and of["crashed_mid_step"],
-        suspect=isinstance(of, asyncpg.Record) and of["suspect"],
-        request_bytes=of["request_bytes"] if isinstance(of, asyncpg.Record) else len(of.request),
-    )
+_ACCEPTED = (
+    "agent", "metadata", "epoch", "attempt", "head", "last_number", "assistant_config", "assistant_context", "ordinal",
+    "created_at",
+)  # fmt: skip
+"""Fields of a run that the accept statement returns; the others are those of its entry."""
+
+_AS_REQUESTED = tuple(
+    name for name in ClaimedRun.__struct_fields__ if name in AcceptEntry.__struct_fields__ and name not in _ACCEPTED
+)
+
+
+def _accepted(entry: AcceptEntry, row: asyncpg.Record, **standing: Any) -> ClaimedRun:
+    fields = {name: getattr(entry, name) for name in _AS_REQUESTED}
+    for name in _ACCEPTED:
+        fields[name] = row[name]
+    return ClaimedRun(**fields, **standing, answered=_answered(row), request_bytes=len(entry.request))
+
+
+def _claimed(row: asyncpg.Record, held_until: float) -> ClaimedRun:
+    return ClaimedRun(**{**row, "answered": _answered(row)}, held_until=held_until)
+
+
+def _answered(row: asyncpg.Record) -> dict[str, Any]:
+    answered: dict[str, Any] = _decode(row["answered"]) if row["answered"] else {}
+    return answered
 
 
 class RunAdmission:

@@ -3,7 +3,13 @@
 For ``is not distinct from`` see ``app.engine.execution.sql.COMMIT``.
 """
 
-from app.engine.entries import LARGE_REQUEST
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from app.engine.entries import LARGE_REQUEST, AcceptEntry, ClaimedRun
+from app.engine.tables import runs
+from app.infra.db.columns import select_list, sql_type, stored_fields
 
 BEFORE = """
       jsonb_build_object('head', t.head, 'last_number', t.last_number, 'status', t.status, 'error', t.error,
@@ -18,10 +24,7 @@ ENDED_PAUSE = """
 
 _ACCEPT = """
 with entry as (
-  select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $6::jsonb[], $7::text[], $8::bool[],
-      $9::bool[], $10::uuid[], $11::float8[], $12::uuid[], $13::bool[], $14::text[], $15::text[]<arrays>)
-    with ordinality as e(tenant_id, thread_id, run_id, assistant_id, request, metadata, strategy, create_thread,
-      temporary, owner, delay, parent_id, strict, webhook, traceparent<columns>, n)
+  select * from unnest(<arrays>) with ordinality as e(<parameters>, n)
 ), known as (
   select e.*, e.delay = 0 and e.owner is not null as starts, a.graph_id, a.config, a.context,
     jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.assistant_id) as mark, a.metadata as assistant_metadata
@@ -47,29 +50,25 @@ with entry as (
     updated_at = now()
   from known k<decided>
   where t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
-    and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))<turned>
+    and not (k.multitask_strategy = 'reject' and (t.live_run is not null or t.queued > 0))<turned>
   returning t.tenant_id, t.thread_id, t.head, t.last_number, t.runs as ordinal, t.metadata, t.live_run, t.answered
 ), placed as (
   select * from born union all select * from turned
 ), made as (
-  insert into runs (tenant_id, run_id, thread_id, assistant_id, ordinal, status, reason, request, metadata,
-    multitask_strategy, temporary, parent_id, webhook, traceparent, epoch, attempts, owner, lease_until,
-    available_at, created_at, started_at)
-  select k.tenant_id, k.run_id, k.thread_id, k.assistant_id, p.ordinal,
-    case when p.live_run = k.run_id then 'running' else 'pending' end,
+  insert into runs (<stored>,
+    ordinal, status, reason, epoch, attempts, lease_until, available_at, created_at, started_at)
+  select <values>,
+    p.ordinal, case when p.live_run = k.run_id then 'running' else 'pending' end,
     case when p.live_run = k.run_id then 'accepted' when k.delay > 0 then 'scheduled' else 'queued' end,
-    k.request, k.assistant_metadata || p.metadata || k.mark || k.metadata, k.strategy, k.temporary, k.parent_id,
-    k.webhook, k.traceparent,
     (p.live_run is not distinct from k.run_id)::int, (p.live_run is not distinct from k.run_id)::int,
-    case when p.live_run = k.run_id then k.owner end,
     case when p.live_run = k.run_id then now() + make_interval(secs => $<lease>) end,
     now() + make_interval(secs => k.delay), now(), case when p.live_run = k.run_id then now() end
   from placed p join known k on k.tenant_id = p.tenant_id and k.thread_id = p.thread_id
   returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at
 )
 select e.n, k.graph_id as agent, k.config::text as assistant_config, k.context::text as assistant_context,
-  p.head, p.last_number, p.live_run, p.answered::text as answered, m.ordinal, m.epoch, m.attempts, m.status,
-  m.created_at, m.metadata::text as metadata, k.n is not null as has_assistant,
+  p.head, p.last_number, p.live_run, p.answered::text as answered, m.ordinal, m.epoch, m.attempts as attempt,
+  m.status, m.created_at, m.metadata::text as metadata, k.n is not null as has_assistant,
   case when m.run_id is null then
     (select true from threads t
      where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id<seen> limit 1)
@@ -87,7 +86,7 @@ _CLOSING = """
       when (t.before->>'answering')::boolean then t.before->'interrupts' end as asked,
     k.ends_pause and t.live_run is null and t.status = 'interrupted' and t.interrupts is null as paused
   from known k join threads t on t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
-  where k.answering is not null and not (k.strategy = 'reject' and (t.live_run is not null or t.queued > 0))
+  where k.answering is not null and not (k.multitask_strategy = 'reject' and (t.live_run is not null or t.queued > 0))
     and (k.owned is null or t.metadata @> k.owned)
   for no key update of t
 ), closed as (
@@ -116,33 +115,64 @@ def _filled(text: str, **parts: str) -> str:
     return text
 
 
-_PLAIN = {"closing": "", "decided": "", "rests": "", "pauses": "", "before": BEFORE}
+_NOT_STORED = {
+    "create_thread": "bool",
+    "delay": "float8",
+    "strict": "bool",
+    "owned": "jsonb",
+    "stamped": "bool",
+    "answering": "text",
+    "ends_pause": "bool",
+}
+"""Types of the parameters that are no columns of ``runs``."""
 
-ACCEPT = _filled(_ACCEPT, arrays="", columns="", birth="mark", turned="", lease="16", seen="", **_PLAIN)
+_STORED = stored_fields(AcceptEntry, runs)
+_VALUES = {
+    "metadata": "k.assistant_metadata || p.metadata || k.mark || k.metadata",
+    "owner": "case when p.live_run = k.run_id then k.owner end",
+}
+"""Columns that are not stored as given."""
+
+
+class AcceptStatement(NamedTuple):
+    """A statement, and the function that returns the parameters of an entry for it."""
+
+    text: str
+    parameters: Callable[[AcceptEntry], tuple[Any, ...]]
+
+
+def _accept(*optional: str, **parts: str) -> AcceptStatement:
+    """Build the statement for entries with the ``optional`` fields."""
+    names = (*_STORED, "create_thread", "delay", "strict", *optional)
+    types = [_NOT_STORED.get(name) or sql_type(runs.c[name]) for name in names]
+    text = _filled(
+        _ACCEPT,
+        arrays=", ".join(f"${number}::{of}[]" for number, of in enumerate(types, 1)),
+        parameters=", ".join(names),
+        stored=", ".join(_STORED),
+        values=", ".join(_VALUES.get(name, f"k.{name}") for name in _STORED),
+        lease=str(len(names) + 1),
+        **{"closing": "", "decided": "", "rests": "", "pauses": "", "before": BEFORE, **parts},
+    )
+    return AcceptStatement(text, operator.attrgetter(*names))
+
+
+ACCEPT = _accept(birth="mark", turned="", seen="")
 
 _BIRTH = "case when stamped then metadata || mark else mark end"
 _REACH = "\n    and (k.owned is null or t.metadata @> k.owned)"
 _SEEN = " and (e.owned is null or t.metadata @> e.owned)"
 
-ACCEPT_OWNED = _filled(
-    _ACCEPT,
-    arrays=", $16::jsonb[], $17::bool[]",
-    columns=", owned, stamped",
-    birth=_BIRTH,
-    turned=_REACH,
-    lease="18",
-    seen=_SEEN,
-    **_PLAIN,
-)
+ACCEPT_OWNED = _accept("owned", "stamped", birth=_BIRTH, turned=_REACH, seen=_SEEN)
 """The same for callers that may only access threads with their own metadata; other threads count as missing."""
 
-ACCEPT_ANSWERS = _filled(
-    _ACCEPT,
-    arrays=", $16::jsonb[], $17::bool[], $18::text[], $19::bool[]",
-    columns=", owned, stamped, answering, ends_pause",
+ACCEPT_ANSWERS = _accept(
+    "owned",
+    "stamped",
+    "answering",
+    "ends_pause",
     birth=_BIRTH,
     turned=_REACH + "\n    and (k.answering is null or not k.strict or d.waits)",
-    lease="20",
     seen=_SEEN,
     closing=_CLOSING,
     decided=" left join decided d on d.n = k.n",
@@ -237,18 +267,21 @@ _CLAIM = """
     lease_until = now() + make_interval(secs => $2), updated_at = now(), started_at = coalesce(r.started_at, now())
   from turned t
   where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
-  returning r.tenant_id, r.thread_id, r.run_id, r.assistant_id, r.owner, r.epoch, r.attempts,
-    case when octet_length(r.request) < <large> then r.request else '' end as request,
-    octet_length(r.request) as request_bytes,
-    r.metadata::text as metadata, t.head, t.last_number, t.answered::text as answered, r.ordinal, r.temporary,
-    r.created_at, r.multitask_strategy as strategy, r.traceparent, t.was in ('recovered', 'cut') as crashed_mid_step,
+  returning <claimed>, r.attempts as attempt, octet_length(r.request) as request_bytes,
+    t.head, t.last_number, t.answered::text as answered, t.was in ('recovered', 'cut') as crashed_mid_step,
     (t.was = 'recovered' or t.was = 'cut' and r.attempts > 1) as suspect
 )
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,
   coalesce(a.context, '{}')::text as assistant_context
 from claimed c left join assistants a on a.tenant_id = c.tenant_id and a.assistant_id = c.assistant_id
-""".replace("<before>", BEFORE).replace("<ended_pause>", ENDED_PAUSE.replace("<run>", "r.run_id"))
-_CLAIM = _CLAIM.replace("<large>", str(LARGE_REQUEST))
+"""
+_REQUEST = f"case when octet_length(r.request) < {LARGE_REQUEST} then r.request else '' end"
+_CLAIM = _filled(
+    _CLAIM,
+    claimed=select_list(runs, stored_fields(ClaimedRun, runs), "r", request=_REQUEST),
+    before=BEFORE,
+    ended_pause=ENDED_PAUSE.replace("<run>", "r.run_id"),
+)
 
 CLAIM = _filled(_CLAIM, due=_DUE_OF_ALL.strip(), free=_FREE, suspect=_SUSPECT)
 """Claim up to $3 runs for owner $1 and $2 seconds, except suspects (``app.engine.queue.quarantine``)."""

@@ -1,13 +1,14 @@
 """The wire shapes of crons."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 from uuid import UUID
 
 import msgspec
 
 from app.base.errors import Invalid
-from app.engine.structs import ConfigBody, NodeNames, RunCreate, StreamMode
+from app.engine.structs import RunCreate, RunParameters
 
 Field = Literal[
     "cron_id",
@@ -29,28 +30,16 @@ Field = Literal[
 SortBy = Literal["cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date", "end_time"]
 SortOrder = Literal["asc", "desc"]
 Completion = Literal["delete", "keep"]
-Strategy = Literal["reject", "enqueue", "interrupt", "rollback"]
-Durability = Literal["sync", "async", "exit"]
+T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Payload(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Payload(RunParameters, frozen=True, kw_only=True, omit_defaults=True):
     """The request of each run of a cron; fields as in ``RunCreate``."""
 
-    input: Any = None
-    config: ConfigBody | None = None
-    context: dict[str, Any] | None = None
-    webhook: str | None = None
-    interrupt_before: NodeNames | None = None
-    interrupt_after: NodeNames | None = None
-    multitask_strategy: Strategy | None = None
-    stream_mode: StreamMode | list[StreamMode] | None = None
-    stream_subgraphs: bool | None = None
-    stream_resumable: bool | None = None
-    durability: Durability | None = None
     checkpoint_during: bool | None = None
 
 
-class StoredPayload(Payload, kw_only=True, omit_defaults=True):
+class StoredPayload(Payload, frozen=True, kw_only=True, omit_defaults=True):
     """A stored payload, with the user that its runs act for and the key that created it."""
 
     langgraph_auth_user: dict[str, Any] | None = None
@@ -59,7 +48,7 @@ class StoredPayload(Payload, kw_only=True, omit_defaults=True):
     key_id: str = ""
 
 
-class CronCreate(Payload, kw_only=True):
+class CronCreate(Payload, frozen=True, kw_only=True):
     """A cron to create. ``assistant_id`` is an assistant's UUID or an agent's name, ``schedule`` has five fields.
 
     ``timezone`` (an IANA name) defaults to UTC, as does the offset of ``end_time``.
@@ -74,6 +63,26 @@ class CronCreate(Payload, kw_only=True):
     metadata: dict[str, Any] | None = None
 
 
+def _changing(fields_of: type[msgspec.Struct]) -> Callable[[type[T]], type[T]]:
+    """Add the fields of a struct to a patch, where each may be omitted (``UNSET``)."""
+    fields: list[tuple[str, Any, Any]] = [
+        (name, hint | msgspec.UnsetType, msgspec.UNSET)
+        for name, hint in get_type_hints(fields_of, include_extras=True).items()
+        if name in fields_of.__struct_fields__
+    ]
+
+    def add(patch: type[T]) -> type[T]:
+        """Return ``patch`` with the fields."""
+        about = {"__doc__": patch.__doc__}
+        made = msgspec.defstruct(
+            patch.__name__, fields, bases=(patch,), module=patch.__module__, namespace=about, kw_only=True
+        )
+        return cast(type[T], made)
+
+    return add
+
+
+@_changing(RunParameters)
 class CronPatch(msgspec.Struct, kw_only=True):
     """Changes of a cron: ``metadata`` is merged, other fields are replaced, omitted ones stay."""
 
@@ -83,17 +92,6 @@ class CronPatch(msgspec.Struct, kw_only=True):
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     on_run_completed: Completion | msgspec.UnsetType = msgspec.UNSET
     metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    input: Any | msgspec.UnsetType = msgspec.UNSET
-    config: ConfigBody | msgspec.UnsetType | None = msgspec.UNSET
-    context: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
-    webhook: str | msgspec.UnsetType | None = msgspec.UNSET
-    interrupt_before: NodeNames | msgspec.UnsetType | None = msgspec.UNSET
-    interrupt_after: NodeNames | msgspec.UnsetType | None = msgspec.UNSET
-    multitask_strategy: Strategy | msgspec.UnsetType | None = msgspec.UNSET
-    stream_mode: StreamMode | list[StreamMode] | msgspec.UnsetType | None = msgspec.UNSET
-    stream_subgraphs: bool | msgspec.UnsetType | None = msgspec.UNSET
-    stream_resumable: bool | msgspec.UnsetType | None = msgspec.UNSET
-    durability: Durability | msgspec.UnsetType | None = msgspec.UNSET
 
     def given(self) -> dict[str, Any]:
         """Return the fields to change."""

@@ -71,7 +71,7 @@ class IngestRunStarter:
         request.input = {DOCUMENT_ID: str(document_id)}
         metadata = {**msgspec.json.decode(entry.metadata), DOCUMENT_ID: str(document_id)}
         encode = msgspec.json.encode
-        return msgspec.structs.replace(entry, request=encode(request), metadata=encode(metadata))
+        return msgspec.structs.replace(entry, request=encode(request), metadata=encode(metadata).decode())
 
     async def accept(self, session: Writer, entry: AcceptEntry) -> ClaimedRun:
         """Accept the run in the caller's transaction."""

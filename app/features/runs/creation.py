@@ -92,7 +92,7 @@ class RunFactory:
             "run_id": None,
             "status": "pending",
             "prevent_insert_if_inflight": body.multitask_strategy == "reject",
-            "multitask_strategy": body.multitask_strategy or "enqueue",
+            "multitask_strategy": body.strategy,
             "if_not_exists": body.if_not_exists or "reject",
             "after_seconds": body.after_seconds or 0,
             "kwargs": msgspec.to_builtins({name: getattr(body, name) for name in ("input", "config", "context")}),
@@ -149,14 +149,13 @@ class RunFactory:
             run_id=run_id,
             assistant_id=assistant_id,
             request=await offload(body_bytes.get(), encode, request),
-            metadata=encode(body.metadata or {}),
-            strategy=body.multitask_strategy or "enqueue",
+            metadata=encode(body.metadata or {}).decode(),
             create_thread=thread_id is None or body.if_not_exists == "create",
             temporary=request.temporary,
             owner=self._owner(),
             delay=body.after_seconds or 0.0,
             parent_id=continuation.asked_by,
-            answering=continuation.closes if body.resumes else None,
+            answering=",".join(continuation.closes) if body.resumes else None,
             ends_pause=continuation.fork is None,
             strict=body.resumes and body.strict_resume is not False,
             webhook=body.webhook,
@@ -164,6 +163,7 @@ class RunFactory:
             traceparent=None if (span := current_span.get()) is None else span.traceparent,
             owned=by.owned,
             stamped=by.user is not None,
+            **body.carried(),
         )
 
     async def _continuation(

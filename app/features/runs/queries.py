@@ -10,21 +10,11 @@ from sqlalchemy import Row
 from app.base.offload import MAX_ANSWER_BYTES
 from app.domain.event_id import EventId
 from app.engine.checkpoints.sql import COLUMNS, ITEMS
+from app.engine.structs import SHOWN
 from app.engine.tables import events, runs, steps, threads, tool_intents
 from app.infra.db.session import Reader, ScopedStatement, Writer
 
-_PUBLIC = (
-    runs.c.run_id,
-    runs.c.thread_id,
-    runs.c.assistant_id,
-    runs.c.created_at,
-    runs.c.updated_at,
-    runs.c.status,
-    runs.c.metadata,
-    runs.c.request,
-    runs.c.multitask_strategy,
-)
-
+_PUBLIC = (*(runs.c[name] for name in SHOWN), runs.c.request)
 
 _THREAD_IN_SCOPE = """exists (select from threads own where own.tenant_id = runs.tenant_id
     and own.thread_id = runs.thread_id and own.metadata @> cast(:owned as jsonb))"""

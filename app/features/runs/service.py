@@ -14,7 +14,7 @@ from app.domain.lifecycle import LIVE
 from app.engine.entries import AcceptEntry, ClaimedRun, created
 from app.engine.queue.claims import TAKE_OVER, RunAdmission, RunQueue
 from app.engine.streams.send_budget import Result
-from app.engine.structs import BulkCancel, Run, RunCreate, kwargs_of
+from app.engine.structs import SHOWN, BulkCancel, Run, RunCreate, kwargs_of
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
@@ -66,7 +66,8 @@ class RunService:
         original = body
         by, body = await self._creation.reach(principal, thread_id, body)
         requested = await self._creation.entry(principal.tenant_id, thread_id, body, by)
-        original.input = body.input = None  # the entry holds its encoded form, and it may be large
+        for one in (original, body):  # the entry holds the encoded input, which may be large
+            msgspec.structs.force_setattr(one, "input", None)
         async with self.admission.admitted([requested], principal.limits) as (entry,):
             accepted = await (self._claims.accept(entry) if key is None else self._claims.accept_once(entry, key))
         if isinstance(accepted, ReplayedResponse):
@@ -88,8 +89,8 @@ class RunService:
         if claimed.started:
             self._supervisor.launch(claimed)
             return
-        if claimed.behind is not None and entry.strategy in TAKE_OVER:
-            self._supervisor.stop(entry.tenant_id, [claimed.behind], TAKE_OVER[entry.strategy])
+        if claimed.behind is not None and entry.multitask_strategy in TAKE_OVER:
+            self._supervisor.stop(entry.tenant_id, [claimed.behind], TAKE_OVER[entry.multitask_strategy])
         if claimed.behind is None or entry.delay:
             self._supervisor.queued(entry.delay)
 
@@ -246,14 +247,4 @@ class RunService:
 
 
 def _shown(row: Row[Any]) -> Run:
-    return Run(
-        run_id=row.run_id,
-        thread_id=row.thread_id,
-        assistant_id=row.assistant_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        status=row.status,
-        metadata=row.metadata,
-        kwargs=kwargs_of(row.request),
-        multitask_strategy=row.multitask_strategy,
-    )
+    return Run(kwargs=kwargs_of(row.request), **{name: getattr(row, name) for name in SHOWN})

@@ -21,7 +21,7 @@ from app.base.clock import now
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks, wait_for
 from app.engine.checkpoints.snapshot import read
-from app.engine.structs import kwargs_of
+from app.engine.structs import SHOWN, kwargs_of
 from app.features.runs.queries import final_state
 from app.features.webhooks import queries
 from app.features.webhooks.signing import signed_headers
@@ -254,18 +254,10 @@ class WebhookDispatcher:
 
 def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:
     """Return the body of a webhook: the run as clients see it, its times, the final values, and its error, if any."""
-    fields: dict[str, Any] = {
-        "run_id": run["run_id"],
-        "thread_id": run["thread_id"],
-        "assistant_id": run["assistant_id"],
-        "status": run["status"],
+    fields = {
+        **{name: run[name] for name in (*SHOWN, "run_started_at", "run_ended_at")},
         "metadata": Raw(run["metadata"].encode()),
         "kwargs": kwargs_of(run["request"]),
-        "multitask_strategy": run["multitask_strategy"],
-        "created_at": run["created_at"],
-        "updated_at": run["updated_at"],
-        "run_started_at": run["started_at"],
-        "run_ended_at": run["ended_at"],
         "webhook_sent_at": now(),
         "values": Raw(values),
     }

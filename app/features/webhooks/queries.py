@@ -7,7 +7,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Row
 
+from app.engine.structs import SHOWN
+from app.engine.tables import runs
 from app.features.webhooks.tables import webhook_deliveries as deliveries
+from app.infra.db.columns import select_list
 from app.infra.db.session import Reader, Writer
 
 CLAIM_DUE = """
@@ -66,9 +69,9 @@ delete from webhook_deliveries d using (
 where d.tenant_id = o.tenant_id and d.run_id = o.run_id
 """
 
-RUN = """
-select r.run_id, r.thread_id, r.assistant_id, r.status, r.metadata::text as metadata, r.request, r.multitask_strategy,
-  r.created_at, r.updated_at, r.started_at, r.ended_at, r.error::text as error
+RUN = f"""
+select {select_list(runs, SHOWN, "r")}, r.request, r.started_at as run_started_at, r.ended_at as run_ended_at,
+  r.error::text as error
 from runs r where r.tenant_id = $1 and r.run_id = $2
 """
 

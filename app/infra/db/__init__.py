@@ -2,6 +2,7 @@
 
 - ``engine``: the pools and their transactions; ``session``, ``pool``: what it hands out, and how fairly
 - ``sql``: statements of this package; ``metadata``: the metadata of all tables
+- ``columns``: column lists and parameters of statements, derived from structs
 - ``group_commit``, ``batches``: batched writes of concurrent callers, and of background work
 - ``migrations``, ``revisions``, ``schema_check``: the schema
 - ``url``, ``connect_errors``: addresses, and why a connection failed
