@@ -186,6 +186,74 @@ def test_tasks_are_made_by_their_owners_only() -> None:
     assert makers == {TASKS}
 
 
+class MethodAliases:
+    """Finds attributes that are set to a bound method (``self.stop = self._tasks.stop``), by the types as annotated."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, dict[str, str]] = {}
+        self._methods: dict[str, set[str]] = {}
+        for node in (node for path in sources("app") for node in ast.walk(tree(path))):
+            if isinstance(node, ast.ClassDef):
+                self._read(node)
+
+    def _read(self, kind: ast.ClassDef) -> None:
+        types = self._types.setdefault(kind.name, {})
+        methods = self._methods.setdefault(kind.name, set())
+        for member in kind.body:
+            if isinstance(member, Function):
+                is_property = any("property" in ast.unparse(one) for one in member.decorator_list)
+                methods |= set() if is_property else {member.name}
+            elif isinstance(member, ast.AnnAssign):
+                types[ast.unparse(member.target)] = self._name(member.annotation)
+        for method, target, value in self._settings(kind):
+            types.setdefault(target, self._type(value, kind.name, method))
+
+    @staticmethod
+    def _settings(kind: ast.ClassDef) -> Iterator[tuple[Function, str, ast.expr]]:
+        """Each ``self.target = value`` of a class, with its method; for an annotated one the annotation."""
+        for method in (member for member in kind.body if isinstance(member, Function)):
+            for node in ast.walk(method):
+                if isinstance(node, ast.Assign | ast.AnnAssign):
+                    value = node.annotation if isinstance(node, ast.AnnAssign) else node.value
+                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                        if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
+                            yield method, target.attr, value
+
+    @staticmethod
+    def _name(annotation: ast.expr | None) -> str:
+        return "" if annotation is None else re.split(r"[\[ ]", ast.unparse(annotation).strip("'"))[0]
+
+    def _type(self, value: ast.expr, kind: str, method: Function) -> str:
+        """The name of the class of ``value``, as far as annotations and constructors tell; else nothing."""
+        match value:
+            case ast.Name(id="self"):
+                return kind
+            case ast.Name(id=name):
+                arguments = [*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs]
+                return next((self._name(one.annotation) for one in arguments if one.arg == name), name)
+            case ast.Attribute(value=owner, attr=name):
+                return self._types.get(self._type(owner, kind, method), {}).get(name, "")
+            case ast.Call(func=ast.Name(id=name)) | ast.Subscript(value=ast.Name(id=name)):
+                return name
+        return ""
+
+    def found(self) -> list[str]:
+        return [
+            f"{place(path)} {kind.name}.{target} = {ast.unparse(value)}"
+            for path in sources("app")
+            for kind in ast.walk(tree(path))
+            if isinstance(kind, ast.ClassDef)
+            for method, target, value in self._settings(kind)
+            if isinstance(value, ast.Attribute)
+            and value.attr in self._methods.get(self._type(value.value, kind.name, method), set())
+        ]
+
+
+def test_no_attribute_is_an_alias_of_a_method() -> None:
+    """Write a method: "go to definition" must lead to it."""
+    assert MethodAliases().found() == []
+
+
 def is_broad(node: ast.expr | None) -> bool:
     kinds = node.elts if isinstance(node, ast.Tuple) else [node]
     return any(

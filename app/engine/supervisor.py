@@ -102,8 +102,7 @@ class Supervisor:
         self._database = parts.database
         self._claims, self._journal, self._budgets = parts.claims, parts.journal, parts.budgets
         self._signals, self._publisher, self.feeds = parts.signals, parts.publisher, parts.feeds
-        self._cancels = RunCanceller(parts.database)
-        self.matching = self._cancels.matching
+        self.cancels = RunCanceller(parts.database)
         self._agents, self._max_runs = agents, max_runs
         self._meters, self._tracer = recorder
         self._cache = StateCache()
@@ -114,10 +113,10 @@ class Supervisor:
         self.retention = parts.retention
         sweeps = RetentionSweeper(parts.database, parts.retention)
         self._quarantine = Quarantine(parts.claims, self._live, max_runs, wake=self._wake)
-        self._claimer = RunClaimer(parts.claims, self._cancels, sweeps, parts.signals, self._quarantine, self)
+        self._claimer = RunClaimer(parts.claims, self.cancels, sweeps, parts.signals, self._quarantine, self)
         self._abandoned: set[asyncio.Task[None]] = set()
         self._cancel_enforcer = CancelEnforcer(
-            self._cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere
+            self.cancels, self._live, ended=self.queued, leave=self._cancelled_elsewhere
         )
         self.draining = False
         """Runs are not executed here any more, only accepted and streamed for other processes."""
@@ -176,7 +175,7 @@ class Supervisor:
 
     async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
         """Cancel ``run_ids`` wherever they are: recorded in the database first, then signalled."""
-        await self._cancels.cancel(tenant_id, run_ids, action)
+        await self.cancels.cancel(tenant_id, run_ids, action)
         self.stop(tenant_id, run_ids, action)
 
     def stop(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
@@ -399,7 +398,7 @@ class Supervisor:
             await execution.cancelled(REASONS[live.action])
             return
         await execution.writer.settle()
-        queued = await self._cancels.roll_back(live.claimed)
+        queued = await self.cancels.roll_back(live.claimed)
         if queued is None:
             raise LeaseLost("The run has another owner.")
         execution.rolled_back(queued)

@@ -33,7 +33,7 @@ class AnswerAssembler:
 
     def __init__(self, context: RunContext, node: str, used_ids: Callable[[], set[str]]) -> None:
         self.message_id = context.message_id()
-        self._emit = context.emit
+        self._context = context
         self._step = context.step
         self._node = node
         self._used_ids = used_ids
@@ -47,15 +47,15 @@ class AnswerAssembler:
         """Add the next event."""
         if isinstance(event, TextDelta):  # nearly all of them
             self._text.append(event.text)
-            self._emit(MessageDelta(self.message_id, self._node, self._step, event.text))
+            self._context.emit(MessageDelta(self.message_id, self._node, self._step, event.text))
         elif isinstance(event, ToolCallDelta):
             self._add_call(event)
         elif isinstance(event, ReasoningDelta):
             self._reasoning.append(event.text)
-            self._emit(MessageDelta(self.message_id, self._node, self._step, reasoning=event.text))
+            self._context.emit(MessageDelta(self.message_id, self._node, self._step, reasoning=event.text))
         else:
             self._finished = event
-            self._emit(MessageDelta(self.message_id, self._node, self._step, last=True))
+            self._context.emit(MessageDelta(self.message_id, self._node, self._step, last=True))
 
     def message(self) -> AIMessage:
         """Build the whole message."""
@@ -85,7 +85,7 @@ class AnswerAssembler:
             call = self._calls[event.index] = _PartialCall(self._unique_id(event.id), _printable(event.name or ""), [])
             piece.update(id=call.id, name=call.name)
         call.args.append(event.args)
-        self._emit(MessageDelta(self.message_id, self._node, self._step, tool_call=piece))
+        self._context.emit(MessageDelta(self.message_id, self._node, self._step, tool_call=piece))
 
     def _unique_id(self, given: str | None) -> str:
         if self._ids is None:

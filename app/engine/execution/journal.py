@@ -94,8 +94,14 @@ class Journal:
         self._groups: GroupCommitter[JournalEntry, int | None] = GroupCommitter(
             "journal", database, _commit, key=lambda entry: entry.run_id, slots=2
         )
-        self.start = self._groups.start
-        self.aclose = self._groups.aclose
+
+    def start(self) -> None:
+        """Start committing."""
+        self._groups.start()
+
+    async def aclose(self) -> None:
+        """Commit what is queued, then stop."""
+        await self._groups.aclose()
 
     async def write(self, entry: JournalEntry) -> int:
         """Commit ``entry``; return how many runs are queued for the thread.

@@ -226,7 +226,9 @@ class RunService:
         which.check()
         statuses = [status for status in LIVE if which.status in {status, "all", None}]
         owned = await self._stopping(principal, action, which.thread_id)
-        run_ids = await self._supervisor.matching(principal.tenant_id, statuses, which.thread_id, which.run_ids, owned)
+        run_ids = await self._supervisor.cancels.matching(
+            principal.tenant_id, statuses, which.thread_id, which.run_ids, owned
+        )
         if not run_ids:
             raise NotFound("No runs found to cancel.")
         await self._supervisor.cancel(principal.tenant_id, run_ids, action)

@@ -69,21 +69,6 @@ async def create(connection: asyncpg.Connection, new: Sequence[NewThread]) -> li
     return [created.get((n.tenant_id, n.thread_id)) for n in new]
 
 
-class ThreadCreator:
-    """Group commit of new threads: concurrent requests share a round trip and a commit."""
-
-    def __init__(self, database: Database) -> None:
-        self._groups: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
-            "threads", database, create, key=lambda new: (new.tenant_id, new.thread_id), slots=1
-        )
-        self.start = self._groups.start
-        self.aclose = self._groups.aclose
-
-    async def create(self, new: NewThread) -> datetime | None:
-        """Create a thread; return its creation time, None if its id is taken."""
-        return await self._groups.submit(new)
-
-
 MAX_PAGE_SIZE = 1000
 MAX_CANDIDATES = 10_000
 """Threads whose values one search may compare."""
@@ -99,9 +84,17 @@ class ThreadService:
         self._database = database
         self._on_deleted = on_deleted
         self._states = StateWriter(agents)
-        self._creation = ThreadCreator(database)
-        self.start = self._creation.start
-        self.aclose = self._creation.aclose
+        self._creations: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
+            "threads", database, create, key=lambda new: (new.tenant_id, new.thread_id), slots=1
+        )
+
+    def start(self) -> None:
+        """Start the group commit of new threads: concurrent requests share a round trip and a commit."""
+        self._creations.start()
+
+    async def aclose(self) -> None:
+        """Create what is queued, then stop."""
+        await self._creations.aclose()
 
     async def create(
         self, principal: Principal, body: ThreadCreate, key: IdempotencyKey | None = None
@@ -125,7 +118,7 @@ class ThreadService:
         thread_id = body.thread_id or new_id()
         metadata = body.metadata or {}
         new = NewThread(tenant_id=tenant_id, thread_id=thread_id, metadata=encode(metadata).decode())
-        created = await self._creation.create(new)
+        created = await self._creations.submit(new)
         if created is not None:
             return new_thread_view(thread_id, metadata, created)
         if body.if_exists == "do_nothing":

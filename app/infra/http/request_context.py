@@ -71,7 +71,7 @@ class RequestContextMiddleware:
         self._tracer = tracer
         self.app = app
         self.aliases = aliases
-        self._record = meters.http_server_request_duration.record
+        self._duration = meters.http_server_request_duration
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -108,7 +108,7 @@ class RequestContextMiddleware:
         finally:
             method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
             route = scope.get("path_template") or UNMATCHED
-            self._record(time.perf_counter() - started_at, method, route, sender.status)
+            self._duration.record(time.perf_counter() - started_at, method, route, sender.status)
             if span is not None:
                 span.template = _template(method, route, sender.status)
                 span.attributes = {"url.path": scope["path"], "agent.request_id": sender.request_id}

@@ -22,7 +22,7 @@ class LoopLag:
     """Measures the lag of a timer twice per second, and calls the ``samples`` every few ticks."""
 
     def __init__(self, meters: Meters, *samples: SampleFunction) -> None:
-        self._record = meters.loop_lag.record
+        self._loop_lag = meters.loop_lag
         self._samples = samples
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -46,7 +46,7 @@ class LoopLag:
         self._timer = loop.call_later(TICK_SECONDS, self._tick, loop, loop.time() + TICK_SECONDS)
 
     def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._record(max(0.0, loop.time() - due))
+        self._loop_lag.record(max(0.0, loop.time() - due))
         self._ticks += 1
         if self._ticks % TICKS_PER_SAMPLE == 0:
             self._sample()

@@ -59,11 +59,14 @@ class StorageSweep:
         self._clock = clock
         self._find_at = clock()
         self._tasks = Tasks("storage_sweep")
-        self.aclose = self._tasks.aclose
 
     def start(self) -> None:
         """Start measuring."""
         self._tasks.repeat(self._turn, SLICE_SECONDS, name="measure")
+
+    async def aclose(self) -> None:
+        """Stop measuring."""
+        await self._tasks.aclose()
 
     async def _turn(self) -> None:
         """Measure for one slice, or wait if nothing is due."""
@@ -154,11 +157,14 @@ class StorageQuota:
         """The highest used fraction of a limit, over all tenants."""
         self.sweep = StorageSweep(database, limiter)
         self._tasks = Tasks("storage_quota")
-        self.aclose = self._tasks.aclose
 
     def start(self) -> None:
         """Start the periodic refresh of the tenants over quota."""
         self._tasks.repeat(self.refresh, REFRESH_SECONDS, name="refresh")
+
+    async def aclose(self) -> None:
+        """Stop refreshing."""
+        await self._tasks.aclose()
 
     async def refresh(self) -> None:
         """Read the tenants over quota."""
