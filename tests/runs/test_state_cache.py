@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from app.base.ids import new_id
 from app.domain.state import State
 from app.engine.checkpoints import state_cache
 from app.engine.checkpoints.state_cache import CachedState, StateCache
+from tests.access.clock import Clock
 
 FILL = """
 import gc
@@ -45,7 +45,7 @@ while states.size < state_cache.MAX_BYTES * 0.98 or turns < 10:
     states.put(tenant, new_id(), made())
     turns += 1
 full = resident() - before
-states.release_idle(float("inf"))
+states.forget([tenant])
 gc.collect()
 state_cache.trim_memory()
 print(full, resident() - before)
@@ -62,15 +62,16 @@ def test_a_full_cache_takes_the_memory_it_reports_and_returns_it(messages: int, 
     assert after < 0.3 * full
 
 
-def test_idle_states_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    states, tenant, idle, used = StateCache(), new_id(), new_id(), new_id()
+def test_idle_states_are_evicted() -> None:
+    clock = Clock()
+    states, tenant, idle, used = StateCache(clock), new_id(), new_id(), new_id()
     kept = [CachedState(new_id(), 1, (), State()) for _ in range(2)]
     states.put(tenant, idle, kept[0])
-    now = time.monotonic() + state_cache.IDLE_SECONDS
-    assert states.release_idle(now - 1.0) == 0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock.seconds += state_cache.IDLE_SECONDS - 1.0
+    assert states.release_idle() == 0
     states.put(tenant, used, kept[1])
-    assert states.release_idle(now + 1.0) == 1
+    clock.seconds += 2.0
+    assert states.release_idle() == 1
     assert states.take(tenant, idle, kept[0].head) is None
     assert states.take(tenant, used, kept[1].head) == kept[1]
     assert states.size == 0

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 from uuid import UUID
 
 from app.base.memory import trim_memory
 from app.base.tasks import Tasks
+from app.base.ttl_cache import TTLCache
 from app.domain.state import State
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -31,12 +31,6 @@ class CachedState(NamedTuple):
     state: State
 
 
-class _CacheEntry(NamedTuple):
-    cached_state: CachedState
-    size: int
-    put_at: float
-
-
 class StateCache:
     """LRU cache of states, each valid for exactly one checkpoint.
 
@@ -44,11 +38,16 @@ class StateCache:
     that continued in another process has another head, so a stale entry is never returned.
     """
 
-    def __init__(self) -> None:
-        self._entries: OrderedDict[tuple[UUID, UUID], _CacheEntry] = OrderedDict()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries: TTLCache[tuple[UUID, UUID], CachedState] = TTLCache(
+            MAX_BYTES, IDLE_SECONDS, size_of=_memory, clock=clock
+        )
         self._tasks = Tasks("state-cache")
-        self.size = 0
+
+    @property
+    def size(self) -> int:
         """Memory of all entries, in bytes."""
+        return self._entries.size
 
     def start(self) -> None:
         """Start evicting idle states."""
@@ -60,38 +59,25 @@ class StateCache:
 
     def take(self, tenant_id: UUID, thread_id: UUID, head: UUID) -> CachedState | None:
         """Remove and return the state at checkpoint ``head``; None if it is not cached."""
-        cached_state = self._drop((tenant_id, thread_id))
+        cached_state = self._entries.pop((tenant_id, thread_id))
         return cached_state if cached_state is not None and cached_state.head == head else None
 
     def put(self, tenant_id: UUID, thread_id: UUID, cached_state: CachedState) -> None:
         """Add a state, which its run must not change any more."""
-        key = (tenant_id, thread_id)
-        self._drop(key)
-        size = _ENTRY_BYTES + cached_state.state.memory()
-        self._entries[key] = _CacheEntry(cached_state, size, time.monotonic())
-        self.size += size
-        while self.size > MAX_BYTES and self._entries:
-            self._drop(next(iter(self._entries)))
+        self._entries.put((tenant_id, thread_id), cached_state)
 
     def forget(self, tenants: Collection[UUID]) -> None:
         """Remove all states of these tenants."""
-        for key in [key for key in self._entries if key[0] in tenants]:
-            self._drop(key)
+        self._entries.remove_if(lambda key: key[0] in tenants)
 
-    def release_idle(self, now: float) -> int:
-        """Evict states put here more than ``IDLE_SECONDS`` before ``now``; return how many."""
-        idle = [key for key, entry in self._entries.items() if now - entry.put_at > IDLE_SECONDS]
-        for key in idle:
-            self._drop(key)
-        return len(idle)
+    def release_idle(self) -> int:
+        """Evict states put here more than ``IDLE_SECONDS`` ago; return how many."""
+        return self._entries.remove_expired()
 
     async def _evict(self) -> None:
-        if self.release_idle(time.monotonic()):
+        if self.release_idle():
             await asyncio.to_thread(trim_memory)  # walks the whole heap, which takes long if it is large
 
-    def _drop(self, key: tuple[UUID, UUID]) -> CachedState | None:
-        entry = self._entries.pop(key, None)
-        if entry is None:
-            return None
-        self.size -= entry.size
-        return entry.cached_state
+
+def _memory(_: tuple[UUID, UUID], cached_state: CachedState) -> int:
+    return _ENTRY_BYTES + cached_state.state.memory()

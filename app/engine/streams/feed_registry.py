@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from app.base.tasks import Tasks
+from app.base.ttl_cache import TTLCache
 from app.domain.event_id import START, EventId
 from app.domain.lifecycle import RunStatus
 from app.engine.streams.feed import Feed
@@ -95,6 +96,9 @@ IDLE_SECONDS = 30.0
 
 ANSWER_SECONDS = 5.0
 """Timeout of one poll, after which its connection is taken for dead."""
+
+MAX_THREADS_ELSEWHERE = 100_000
+"""Threads with waiters in other processes that are known; beyond it waiters learn of a run by polling."""
 
 RETRY_SECONDS = 0.5
 """Minimum interval of requests to an owner to resend frames that the event log does not hold."""
@@ -188,7 +192,7 @@ class FeedRegistry:
         self._transport = transport
         self._tracked: dict[UUID, TrackedRun] = {}
         self._waiters = ThreadWaiters()
-        self._threads_elsewhere: dict[UUID, float] = {}
+        self._threads_elsewhere: TTLCache[UUID, bool] = TTLCache(MAX_THREADS_ELSEWHERE, ASKED_SECONDS)
         self._tasks = Tasks("feeds")
         self._wake = asyncio.Event()
         self._asked_at = 0.0
@@ -318,7 +322,7 @@ class FeedRegistry:
     def notify(self, tenant_id: UUID, thread_id: UUID) -> None:
         """Notify waiters of the thread, in all processes, that a run started on it or that it was deleted."""
         self._waiters.wake([(tenant_id, thread_id)])
-        if self._threads_elsewhere.get(thread_id, 0.0) > time.monotonic():
+        if thread_id in self._threads_elsewhere:
             self._signals.notify("news", [thread_id])
 
     def _unwant(self, tracked: TrackedRun) -> None:
@@ -328,9 +332,9 @@ class FeedRegistry:
 
     def _on_signal(self, signal: Signal) -> None:
         if signal.follow:
-            now = time.monotonic()
-            self._threads_elsewhere = {one: until for one, until in self._threads_elsewhere.items() if until > now}
-            self._threads_elsewhere |= dict.fromkeys(signal.follow, now + ASKED_SECONDS)
+            self._threads_elsewhere.remove_expired()
+            for thread_id in signal.follow:
+                self._threads_elsewhere.put(thread_id, True)
         thread_ids = set(signal.news)
         self._waiters.wake([key for key in self._waiters.threads() if key[1] in thread_ids or signal.is_empty])
         if signal.is_empty:

@@ -12,6 +12,7 @@ from litestar.types import Receive, Scope
 from app.agents.config.agents_file import AgentsFile
 from app.base.code_loader import load
 from app.base.errors import Forbidden, StartError, Unauthenticated, UsageError
+from app.base.ttl_cache import TTLCache
 from app.domain.caller import Caller
 from app.features.access.guard import Authenticator, key_in
 from app.infra.db.engine import Database
@@ -32,6 +33,7 @@ from app.security.limits.structs import TenantLimits
 
 CACHE_TTL = 4.0
 """TTL of a tenant's limits, in seconds."""
+MAX_CACHED_LIMITS = 10_000
 
 SDK = "langgraph_sdk"
 """The package that handlers import; the extra ``auth`` installs it."""
@@ -87,7 +89,7 @@ class CustomAuth:
         self._base = base
         self._keys = keys
         self._records = records
-        self._limits: dict[Any, tuple[float, TenantLimits]] = {}
+        self._limits: TTLCache[UUID, TenantLimits] = TTLCache(MAX_CACHED_LIMITS, CACHE_TTL)
 
     async def admit(self, scope: Scope, receive: Receive, needed: str) -> tuple[Principal, Receive]:
         """Return the principal and the ``receive`` to read the rest of the request with.
@@ -154,17 +156,14 @@ class CustomAuth:
         )
         return principal
 
-    async def _limits_of(self, tenant_id: Any) -> TenantLimits:
-        cached = self._limits.get(tenant_id)
-        if cached is not None and cached[0] > time.monotonic():
-            return cached[1]
-        expires_at = time.monotonic() + CACHE_TTL
-        async with self._database.reading(tenant_id) as session:
-            found = await queries.limits_of(session, tenant_id)
-        limits = msgspec.convert(found, TenantLimits) if found else TenantLimits()
-        if len(self._limits) > 10_000:
-            self._limits.clear()
-        self._limits[tenant_id] = expires_at, limits
+    async def _limits_of(self, tenant_id: UUID) -> TenantLimits:
+        limits = self._limits.get(tenant_id)
+        if limits is None:
+            until = time.monotonic() + CACHE_TTL
+            async with self._database.reading(tenant_id) as session:
+                found = await queries.limits_of(session, tenant_id)
+            limits = msgspec.convert(found, TenantLimits) if found else TenantLimits()
+            self._limits.put(tenant_id, limits, until=until)
         return limits
 
 

@@ -6,8 +6,8 @@ credential from the same address, which clients behind an untrusted proxy share,
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.errors import AgentServiceError, Forbidden, Refused, Unauthenticated, Unavailable
+from app.base.ttl_cache import TTLCache
 from app.infra.http.client_address import TrustedProxies
 from app.infra.http.request_bodies import only_json
 from app.security.access.structs import (
@@ -49,8 +50,9 @@ class RefusalThrottle:
 
     def __init__(self, proxies: TrustedProxies, clock: Callable[[], float] = time.monotonic) -> None:
         self._proxies = proxies
-        self._clock = clock
-        self._refusals: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._refusals: TTLCache[str, itertools.count[int]] = TTLCache(
+            MAX_ADDRESSES, WINDOW_SECONDS, lru=True, clock=clock
+        )
 
     async def wait(self, scope: Any) -> None:
         """Count a refusal of the client's address, and sleep if there were too many in this window."""
@@ -58,14 +60,11 @@ class RefusalThrottle:
             await asyncio.sleep(DELAY_SECONDS)
 
     def _count(self, address: str) -> int:
-        now = self._clock()
-        window_end, count = self._refusals.pop(address, (0.0, 0))
-        if window_end <= now:
-            window_end, count = now + WINDOW_SECONDS, 0
-        self._refusals[address] = window_end, count + 1
-        if len(self._refusals) > MAX_ADDRESSES:
-            self._refusals.popitem(last=False)
-        return count + 1
+        window = self._refusals.get(address)
+        if window is None:
+            window = itertools.count(1)
+            self._refusals.put(address, window)
+        return next(window)
 
 
 OPEN: dict[str, Any] = {"permission": None}

@@ -20,6 +20,7 @@ import structlog
 from app.base.clock import now
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks, wait_for
+from app.base.ttl_cache import TTLCache
 from app.engine.checkpoints.snapshot import read
 from app.engine.structs import SHOWN, kwargs_of
 from app.features.runs.queries import final_state
@@ -75,9 +76,8 @@ class HostLoad:
     """Counts a process's calls in flight by tenant and host, and remembers slow hosts."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self._calls: Counter[tuple[UUID, str]] = Counter()
-        self._slow: dict[str, float] = {}
+        self._slow: TTLCache[str, bool] = TTLCache(MAX_SLOW_HOSTS, SLOW_SECONDS, clock=clock)
 
     @property
     def total(self) -> int:
@@ -93,11 +93,9 @@ class HostLoad:
         self._calls[tenant_id, host] -= 1
         self._calls += Counter()  # drops zero counts
         if not timed_out:
-            self._slow.pop(host, None)
+            self._slow.pop(host)
             return
-        if len(self._slow) >= MAX_SLOW_HOSTS:
-            self._slow.clear()
-        self._slow[host] = self._clock() + SLOW_SECONDS
+        self._slow.put(host, True)
 
     def full(self) -> tuple[list[str], list[UUID], list[UUID], list[str]]:
         """Return what has reached its limit: hosts, tenants, and pairs of both as two parallel lists."""
@@ -109,7 +107,7 @@ class HostLoad:
         share = max(2, MAX_CALLS // (len(tenants) + 1))
         pairs = [pair for pair, calls in self._calls.items() if calls >= MAX_CALLS_PER_TENANT_AND_HOST]
         full = [host for host, calls in hosts.items() if calls >= MAX_CALLS_PER_HOST]
-        slow = {host for host, until in self._slow.items() if until > self._clock()}
+        slow = set(self._slow)
         if sum(hosts[host] for host in slow) >= MAX_SLOW_CALLS:
             full += slow
         busy = [tenant_id for tenant_id, calls in tenants.items() if calls >= share]

@@ -1,8 +1,9 @@
 """In-process LRU cache, bounded in bytes; also the test double of the port."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+
+from app.base.ttl_cache import TTLCache
 
 MAX_BYTES = 64 << 20
 ENTRY_BYTES = 200
@@ -15,10 +16,13 @@ class LocalCache:
     trouble = ""
 
     def __init__(self, max_bytes: int = MAX_BYTES, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_bytes = max_bytes
         self._clock = clock
-        self._entries: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
-        self.size = 0
+        self._entries: TTLCache[bytes, bytes] = TTLCache(max_bytes, lru=True, size_of=_size, clock=clock)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all entries."""
+        return self._entries.size
 
     def start(self) -> None:
         """Do nothing."""
@@ -26,7 +30,6 @@ class LocalCache:
     async def aclose(self) -> None:
         """Clear the cache."""
         self._entries.clear()
-        self.size = 0
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values at ``keys``, which become the most recently used."""
@@ -36,36 +39,17 @@ class LocalCache:
         """Store ``values``; evict the least recently used ones if needed."""
         expires_at = self._clock() + seconds
         for key, value in values.items():
-            self._delete(key)
-            if _size(key, value) > self._max_bytes:
-                continue
-            self._entries[key] = (value, expires_at)
-            self.size += _size(key, value)
-        while self.size > self._max_bytes:
-            self._delete(next(iter(self._entries)))
+            self._entries.put(key, value, until=expires_at)
 
     async def drop(self, prefix: bytes) -> int:
         """Delete every key with ``prefix``; return their number."""
-        found = [key for key in self._entries if key.startswith(prefix)]
-        for key in found:
-            self._delete(key)
-        return len(found)
+        return self._entries.remove_if(lambda key: key.startswith(prefix))
 
     def _get(self, key: bytes) -> bytes | None:
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        value, expires_at = entry
-        if expires_at <= self._clock():
-            self._delete(key)
-            return None
-        self._entries.move_to_end(key)
+        value = self._entries.get(key)
+        if value is None:
+            self._entries.pop(key)  # frees the memory of an expired value
         return value
-
-    def _delete(self, key: bytes) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self.size -= _size(key, entry[0])
 
 
 def _size(key: bytes, value: bytes) -> int:

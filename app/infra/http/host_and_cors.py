@@ -9,7 +9,6 @@ Sources: https://fetch.spec.whatwg.org/#http-cors-protocol; RFC 9110, section 7.
 
 import ipaddress
 import re
-import time
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +17,7 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.errors import UsageError
+from app.base.ttl_cache import TTLCache
 from app.infra.http.problems import send_problem
 from app.infra.settings.environment import is_loopback
 
@@ -90,7 +90,7 @@ class HostAndCorsMiddleware:
         self._hosts = _parts("AGENT_ALLOWED_HOSTS", hosts.lower(), _HOST, "names like a.example.com or *.example.com")
         exact = _parts("AGENT_CORS_ORIGINS", origins, _ORIGIN, "exact origins like https://app.example.com")
         self._origins = {part.encode() for part in exact}
-        self._logged: dict[bytes, float] = {}
+        self._logged: TTLCache[bytes, bool] = TTLCache(MAX_LOGGED, LOG_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -181,12 +181,9 @@ class HostAndCorsMiddleware:
 
     def _log(self, event: str, value: bytes, scope: Scope) -> None:
         """Log a refused value, each one at most once per ``LOG_SECONDS``."""
-        moment = time.monotonic()
-        if self._logged.get(value, float("-inf")) > moment - LOG_SECONDS:
+        if value in self._logged:
             return
-        if len(self._logged) >= MAX_LOGGED:
-            self._logged.clear()
-        self._logged[value] = moment
+        self._logged.put(value, True)
         log.warning(event, value=_printable(value.decode("latin-1")), path=_printable(scope["path"]))
 
 

@@ -2,13 +2,13 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable, MutableMapping
 from typing import Any, Literal, Protocol
 
 import msgspec
 import structlog
 
+from app.base.ttl_cache import TTLCache
 from app.infra.settings.environment import coloured
 from app.infra.telemetry.line_writer import LineWriter
 from app.infra.telemetry.trace_context import current_span, request
@@ -27,6 +27,8 @@ after its class, which is ours.
 EXPORTER = "opentelemetry"
 EXPORTER_SECONDS = 60.0
 """Minimum interval of equal messages of the exporter: an unreachable collector would repeat them."""
+MAX_MUTED = 1000
+"""Different messages of the exporter that are remembered."""
 
 Fields = MutableMapping[str, Any]
 
@@ -101,15 +103,15 @@ class _Bridge(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._muted_until: dict[tuple[str, str], float] = {}
+        self._muted: TTLCache[tuple[str, str], bool] = TTLCache(MAX_MUTED, EXPORTER_SECONDS)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log ``record``; equal messages of the telemetry exporter at most once per minute."""
         if record.name.startswith(EXPORTER):
-            what, now = (record.name, str(record.msg)), time.monotonic()
-            if now < self._muted_until.get(what, 0.0):
+            what = record.name, str(record.msg)
+            if what in self._muted:
                 return
-            self._muted_until[what] = now + EXPORTER_SECONDS
+            self._muted.put(what, True)
         log = structlog.get_logger(record.name)
         log.log(max(record.levelno // 10 * 10, logging.DEBUG), record.getMessage(), exc_info=record.exc_info)
 

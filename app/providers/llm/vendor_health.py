@@ -5,7 +5,7 @@ affect others. The vendor has one more breaker for outages, opened only by conse
 """
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import structlog
 
 from app.base.clock import now
 from app.base.errors import ModelCredentials, ModelError, ModelRateLimited, ModelRejected, ModelUnavailable
+from app.base.ttl_cache import TTLCache
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +178,7 @@ class Vendor:
         self.observation = Observation()
         self.observed: float | None = None
         self._rules = rules
-        self._circuits: OrderedDict[FailureScope, Circuit] = OrderedDict()
+        self._circuits: TTLCache[FailureScope, Circuit] = TTLCache(MAX_CIRCUITS, lru=True)
 
     @property
     def open(self) -> bool:
@@ -188,11 +189,8 @@ class Vendor:
         """Return the breaker and the retry budget of ``scope``."""
         circuit = self._circuits.get(scope)
         if circuit is None:
-            circuit = self._circuits[scope] = Circuit(self._rules, self.clock)
-            if len(self._circuits) > MAX_CIRCUITS:
-                self._circuits.popitem(last=False)
-        else:
-            self._circuits.move_to_end(scope)
+            circuit = Circuit(self._rules, self.clock)
+            self._circuits.put(scope, circuit)
         return circuit
 
     def reset(self) -> None:

@@ -1,11 +1,11 @@
 """TTL cache of API key lookups; misses are looked up in batches."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
+from app.base.ttl_cache import TTLCache
 from app.security.access.structs import Principal
 
 CACHE_TTL = 4.0
@@ -43,9 +43,8 @@ class ApiKeyCache:
     """
 
     def __init__(self, look_up: LookUpKeys, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._good: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
-        self._bad: OrderedDict[bytes, float] = OrderedDict()
+        self._good: TTLCache[bytes, Principal] = TTLCache(MAX_CACHED_KEYS, CACHE_TTL, clock=clock)
+        self._bad: TTLCache[bytes, bool] = TTLCache(MAX_CACHED_REJECTIONS, CACHE_TTL, clock=clock)
         self._tasks = Tasks("keys")
         self._recent = _LookupBatch(look_up, self._tasks, clock, self._store)
         self._unknown = _LookupBatch(look_up, self._tasks, clock, self._store)
@@ -62,13 +61,12 @@ class ApiKeyCache:
 
         Raises what ``look_up`` raises, which is not cached, and ``Unavailable`` on timeout.
         """
-        moment = self._clock()
         known = self._good.get(digest)
-        if known is not None and known[0] > moment:
-            return known[1]
-        if self._bad.get(digest, moment) > moment:
+        if known is not None:
+            return known
+        if digest in self._bad:
             return None
-        queue = self._unknown if known is None else self._recent
+        queue = self._recent if self._good.was_cached(digest) else self._unknown
         answer = queue.add(key_id, digest)
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -77,16 +75,12 @@ class ApiKeyCache:
             raise Unavailable(TOO_SLOW) from error
 
     def _store(self, digest: bytes, until: float, principal: Principal | None) -> None:
-        self._good.pop(digest, None)
-        self._bad.pop(digest, None)
+        self._good.pop(digest)
+        self._bad.pop(digest)
         if principal is None:
-            self._bad[digest] = until
-            if len(self._bad) > MAX_CACHED_REJECTIONS:
-                self._bad.popitem(last=False)
+            self._bad.put(digest, True, until=until)
         else:
-            self._good[digest] = until, principal
-            if len(self._good) > MAX_CACHED_KEYS:
-                self._good.popitem(last=False)
+            self._good.put(digest, principal, until=until)
 
 
 class _LookupBatch:

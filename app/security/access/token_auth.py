@@ -5,7 +5,6 @@ Sources: RFC 7519 (JWT), RFC 8725 (best practice), RFC 9068 (profile for access 
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import jwt
 import msgspec
 
 from app.base.errors import Unauthenticated, UsageError
+from app.base.ttl_cache import TTLCache
 from app.infra.db.engine import Database
 from app.infra.settings import AuthSettings
 from app.security.access import queries
@@ -51,7 +51,7 @@ class TokenService:
         self._settings = settings
         self._algorithms = algorithms_of(settings.jwt_algorithms)
         self._now = now
-        self._good: OrderedDict[bytes, tuple[float, int, Principal]] = OrderedDict()
+        self._good: TTLCache[bytes, tuple[int, Principal]] = TTLCache(MAX_CACHED_TOKENS, clock=now)
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of ``token``. Raises ``Unauthenticated``; ``Unavailable`` if it cannot be verified."""
@@ -59,13 +59,12 @@ class TokenService:
             raise Unauthenticated(REFUSED)
         digest = hashlib.sha256(token.encode("latin-1", "replace")).digest()
         known = self._good.get(digest)
-        if known is not None and known[0] > self._now() and known[1] == self._keys.version:
-            return known[2]
+        if known is not None and known[0] == self._keys.version:
+            return known[1]
         claims = await self._verified(token)
         principal = await self._principal(claims)
-        self._good[digest] = min(claims["exp"], self._now() + CACHE_TTL), self._keys.version, principal
-        if len(self._good) > MAX_CACHED_TOKENS:
-            self._good.popitem(last=False)
+        until = min(claims["exp"], self._now() + CACHE_TTL)
+        self._good.put(digest, (self._keys.version, principal), until=until)
         return principal
 
     async def _verified(self, token: str) -> dict[str, Any]:

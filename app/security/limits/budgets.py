@@ -21,6 +21,7 @@ import structlog
 from app.base.clock import now
 from app.base.errors import BudgetSpent, Limited, Unavailable
 from app.base.tasks import Tasks
+from app.base.ttl_cache import TTLCache
 from app.domain.messages import Usage
 from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
@@ -71,7 +72,7 @@ class Budgets:
         self._clock = clock
         self._changes: dict[tuple[UUID, date], SpendingChange] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._cached_limits: dict[UUID, tuple[float, TenantLimits]] = {}
+        self._cached_limits: TTLCache[UUID, TenantLimits] = TTLCache(MAX_CACHED_LIMITS, LIMITS_TTL)
         self._tasks = Tasks("budgets")
 
     def start(self) -> None:
@@ -167,11 +168,11 @@ class Budgets:
     async def cached_limits_of(self, tenant_id: UUID) -> TenantLimits:
         """Return a tenant's own limits, at most ``LIMITS_TTL`` seconds old."""
         known = self._cached_limits.get(tenant_id)
-        if known is None or time.monotonic() - known[0] > LIMITS_TTL:
-            if len(self._cached_limits) >= MAX_CACHED_LIMITS:
-                self._cached_limits.clear()
-            known = self._cached_limits[tenant_id] = (time.monotonic(), await self.limits_of(tenant_id))
-        return known[1]
+        if known is None:
+            until = time.monotonic() + LIMITS_TTL
+            known = await self.limits_of(tenant_id)
+            self._cached_limits.put(tenant_id, known, until=until)
+        return known
 
     def charge(self, tenant_id: UUID, model: str, tokens: int) -> None:
         """Record tokens used outside of a run, as by embeddings (``app.providers.llm.registry``)."""

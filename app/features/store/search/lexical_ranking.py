@@ -7,9 +7,10 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from app.base.ttl_cache import TTLCache
 from app.features.store.search.filters import FilterCondition
 from app.features.store.search.sql import ScanLimits, SearchScope, lexical_matches, word_shares
-from app.features.store.search.statistics import UNKNOWN, TTLCache, VectorCount, WordSample, WordStatistics
+from app.features.store.search.statistics import MAX_CACHED_KEYS, UNKNOWN, VectorCount, WordSample, WordStatistics
 
 MAX_MATCHES = 200
 """Items that are ranked by words."""
@@ -65,7 +66,7 @@ class LexicalRanking:
     """Ranks items by words, with a cache of common ones."""
 
     def __init__(self) -> None:
-        self._common: TTLCache[tuple[SearchScope, str], bool] = TTLCache(COMMON_TTL_SECONDS)
+        self._common: TTLCache[tuple[SearchScope, str], bool] = TTLCache(MAX_CACHED_KEYS, COMMON_TTL_SECONDS)
         self._samples = WordStatistics()
 
     async def rank(self, connection: asyncpg.Connection, query: LexicalQuery) -> list[UUID]:

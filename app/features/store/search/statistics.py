@@ -1,14 +1,11 @@
 """Cached statistics that choose the plan of a search: vector counts and common words of a scope."""
 
 import math
-import time
-from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
 
 import asyncpg
 import msgspec
 
+from app.base.ttl_cache import TTLCache
 from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.sql import SearchScope, count_vectors, sample_words
 
@@ -28,29 +25,6 @@ SAMPLE_TTL_SECONDS = 600.0
 
 MAX_CACHED_KEYS = 20_000
 
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
-
-class TTLCache(Generic[Key, Value]):
-    """TTL cache bounded to ``MAX_CACHED_KEYS`` entries; the oldest is evicted first."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._entries: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
-
-    def get(self, key: Key) -> Value | None:
-        """Return the value of ``key``, None if it is missing or has expired."""
-        entry = self._entries.get(key)
-        return entry[1] if entry is not None and entry[0] > time.monotonic() else None
-
-    def put(self, key: Key, value: Value) -> None:
-        """Store a value; evict the oldest if the cache is full."""
-        self._entries[key] = (time.monotonic() + self._seconds, value)
-        self._entries.move_to_end(key)
-        if len(self._entries) > MAX_CACHED_KEYS:
-            self._entries.popitem(last=False)
-
 
 class VectorCount(msgspec.Struct, frozen=True):
     """``own`` vectors in the scope (counted up to ``MAX_COUNTED``), of about ``total`` of all tenants."""
@@ -68,7 +42,7 @@ class VectorCounts:
     """Vector counts of scopes, cached for ``COUNT_TTL_SECONDS``."""
 
     def __init__(self) -> None:
-        self._counts: TTLCache[tuple[SearchScope, int], VectorCount] = TTLCache(COUNT_TTL_SECONDS)
+        self._counts: TTLCache[tuple[SearchScope, int], VectorCount] = TTLCache(MAX_CACHED_KEYS, COUNT_TTL_SECONDS)
 
     async def get(self, connection: asyncpg.Connection, scope: SearchScope, near: NeighbourQuery) -> VectorCount:
         """Count the vectors in ``scope`` that can be compared with ``near``."""
@@ -98,7 +72,7 @@ class WordStatistics:
     """Word samples of scopes, cached for ``SAMPLE_TTL_SECONDS``."""
 
     def __init__(self) -> None:
-        self._samples: TTLCache[SearchScope, WordSample] = TTLCache(SAMPLE_TTL_SECONDS)
+        self._samples: TTLCache[SearchScope, WordSample] = TTLCache(MAX_CACHED_KEYS, SAMPLE_TTL_SECONDS)
 
     async def get(self, connection: asyncpg.Connection, scope: SearchScope, count: VectorCount) -> WordSample:
         """Return the sample of ``scope``, ``UNKNOWN`` for a small one."""
