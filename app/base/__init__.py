@@ -3,6 +3,8 @@
 - ``errors``: the tree of errors
 - ``tasks``, ``containment``, ``offload``: background tasks, exceptions of user code, work off the event loop
 - ``ttl_cache``: the bounded cache in memory whose entries expire
+- ``single_flight``, ``wakeup``: callers that share the work for a value; wake-ups of polling loops
+- ``page_bounds``: the limits of a page of a list
 - ``fair_semaphore``: a semaphore shared fairly between parties
 - ``json_scan``, ``byte_sizes``, ``ids``, ``clock``: JSON validation, sizes, identifiers, time
 - ``memory``, ``hide_modules``: memory of the process

@@ -91,14 +91,6 @@ async def run_concurrently(*works: Coroutine[Any, Any, None]) -> None:
         raise root_of(error) from None
 
 
-async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait up to ``seconds`` for ``event``; return whether it is set."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    return event.is_set()
-
-
 class SupervisedTask:
     """A task that is restarted whenever it ends, and the evidence of its progress.
 
@@ -198,7 +190,7 @@ class Tasks:
         """Call ``work`` repeatedly, ``seconds`` after it ended, until the owner closes.
 
         A failed call is logged and retried with backoff. Each successful call counts as progress, so none may wait for
-        an event without a timeout (``wait_for``).
+        an event without a timeout (``app.base.wakeup``).
         """
 
         async def calls(beat: Heartbeat) -> None:

@@ -29,6 +29,7 @@ from granian.server.embed import Server
 from app.base.errors import AgentServiceError
 from app.base.memory import return_large_blocks
 from app.base.tasks import Tasks, run_until_done
+from app.base.wakeup import wait_for
 from app.server.sockets import BACKLOG
 from app.server.worker_context import ADOPT, LINGER_SECONDS, RELEASE, RETIRE, WorkerContext
 from app.server.worker_handle import DUMP_STACKS
@@ -206,9 +207,7 @@ class _Worker:
         while not self.stopping.is_set() and time.monotonic() < deadline:
             if not await asyncio.to_thread(client_connections, port):
                 break
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self.stopping.wait()
+            await wait_for(self.stopping, POLL_SECONDS)
 
     async def close(self, by: float) -> None:
         """Stop the servers; responses in progress have until ``by``, and at most ``CLOSE_SECONDS``."""

@@ -1,5 +1,6 @@
 """A local token issuer: discovery document, keys, valid and invalid tokens."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -26,7 +27,8 @@ def jwk(key: Any, key_id: str, algorithm: str = "RS256", **rest: str) -> dict[st
 
 
 class Issuer:
-    """``keys``: the published keys; ``down``: answer 500; ``asked``: number of requests."""
+    """``keys``: the published keys; ``down``: answer 500; ``asked``: number of requests;
+    ``open``: clear it to keep requests waiting."""
 
     def __init__(self) -> None:
         self.keys = [
@@ -43,6 +45,8 @@ class Issuer:
         ]
         self.about: dict[str, Any] = {}
         self.down = False
+        self.open = asyncio.Event()
+        self.open.set()
         self.asked = 0
         self.url = ""
 
@@ -65,6 +69,7 @@ class Issuer:
 
     async def _keys(self, _: web.Request) -> web.Response:
         self.asked += 1
+        await self.open.wait()
         return web.json_response({"keys": self.keys}, status=500 if self.down else 200)
 
     def claims(self, **changed: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from structlog.testing import capture_logs
 
 from app.base import tasks as module
 from app.base.errors import Unavailable
-from app.base.tasks import Heartbeat, Tasks, TaskWatchdog, wait_for
+from app.base.tasks import Heartbeat, Tasks, TaskWatchdog
+from app.base.wakeup import wait_for
 
 
 class Database:

@@ -15,7 +15,7 @@ from app.infra.telemetry.meters import Meters
 from app.providers.llm.cached_answer import FROM_CACHE, cache_key_parts, pack
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.port import Finished, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
-from app.providers.llm.response_cache import CachedModel, SingleFlight
+from app.providers.llm.response_cache import CachedModel, ResponseCache
 from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from app.providers.llm.vendor_health import Vendor
 from tests.llm.recording import CLOCK, Recording, ask, record_events
@@ -31,7 +31,7 @@ class Desk:
         self.now = 1000.0
         self.cache = LocalCache(clock=lambda: self.now)
         self.meters = Meters()
-        self.flights = SingleFlight(
+        self.flights = ResponseCache(
             CacheNamespace("answers", self.cache, self.meters, 60), self.meters, clock=lambda: self.now
         )
 

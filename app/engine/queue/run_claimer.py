@@ -6,7 +6,8 @@ from typing import Protocol
 from uuid import UUID
 
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks, run_to_completion, wait_for
+from app.base.tasks import Tasks, run_to_completion
+from app.base.wakeup import WakeUp
 from app.domain.lifecycle import Reason
 from app.engine.entries import ClaimedRun
 from app.engine.queue.cancels.canceller import RunCanceller
@@ -65,7 +66,7 @@ class RunClaimer:
         self._quarantine = quarantine
         self._host = host
         self._tasks = Tasks("claimer")
-        self._wake = asyncio.Event()
+        self._wake = WakeUp()
         self._full = False
         self._closing = False
 
@@ -113,8 +114,7 @@ class RunClaimer:
             self._wake.set()
 
     async def _claim(self) -> None:
-        await wait_for(self._wake, REAP_SECONDS)
-        self._wake.clear()
+        await self._wake.wait(REAP_SECONDS)
         try:
             others_first = self._quarantine.others_first
             if not others_first:

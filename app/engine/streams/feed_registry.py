@@ -4,7 +4,6 @@ Also the subscribers that wait for a thread's next run; kept small, as thousands
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
 from uuid import UUID
@@ -13,6 +12,7 @@ import asyncpg
 
 from app.base.tasks import Tasks
 from app.base.ttl_cache import TTLCache
+from app.base.wakeup import WakeUp
 from app.domain.event_id import START, EventId
 from app.domain.lifecycle import RunStatus
 from app.engine.streams.feed import Feed
@@ -194,7 +194,7 @@ class FeedRegistry:
         self._waiters = ThreadWaiters()
         self._threads_elsewhere: TTLCache[UUID, bool] = TTLCache(MAX_THREADS_ELSEWHERE, ASKED_SECONDS)
         self._tasks = Tasks("feeds")
-        self._wake = asyncio.Event()
+        self._wake = WakeUp()
         self._asked_at = 0.0
         self._closing = False
 
@@ -343,10 +343,7 @@ class FeedRegistry:
     async def _poll(self) -> None:
         """Poll the runs elsewhere that have subscribers here, and renew the requests for their frames."""
         idle = not self._waiters.threads() and not any(tracked.wanted for tracked in self._tracked.values())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS if idle else POLL_SECONDS):
-                await self._wake.wait()
-        self._wake.clear()
+        await self._wake.wait(IDLE_SECONDS if idle else POLL_SECONDS)
         now = time.monotonic()
         again = now - self._asked_at > ASKED_SECONDS / 3
         if again:

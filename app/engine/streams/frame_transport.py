@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks, wait_for
+from app.base.tasks import Tasks
+from app.base.wakeup import WakeUp
 from app.engine.streams.feed import Feed, Frame, encode_large
 
 ASKED_SECONDS = 15.0
@@ -110,7 +111,7 @@ class FramePublisher:
         self._transport = transport
         self._tasks = Tasks("frame-publisher")
         self._open: dict[UUID, PublishedFeed] = {}
-        self._wake = asyncio.Event()
+        self._wake = WakeUp()
 
     def start(self) -> None:
         """Start publishing."""
@@ -139,8 +140,7 @@ class FramePublisher:
         published.until = time.monotonic() + ASKED_SECONDS
 
     async def _send(self) -> None:
-        await wait_for(self._wake, IDLE_SECONDS)
-        self._wake.clear()
+        await self._wake.wait(IDLE_SECONDS)
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await self._flush()

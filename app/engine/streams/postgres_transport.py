@@ -6,7 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from app.base.tasks import Tasks, wait_for
+from app.base.tasks import Tasks
+from app.base.wakeup import WakeUp
 from app.engine.streams.frame_transport import IDLE_SECONDS, PAUSE_SECONDS, PUBLISH_SECONDS, FrameBatch, RemoteReaders
 from app.engine.streams.signals import Signal, Signals
 from app.engine.streams.sql import FETCH_FRAMES, INSERT_FRAMES
@@ -23,7 +24,7 @@ class PostgresFrameTransport:
         self._database = database
         self._signals = signals
         self._announced: set[UUID] = set()
-        self._wake = asyncio.Event()
+        self._wake = WakeUp()
         self._tasks = Tasks("postgres-transport")
 
     def start(self, readers: RemoteReaders) -> None:
@@ -60,8 +61,7 @@ class PostgresFrameTransport:
             self._readers.missed()
 
     async def _fetch(self) -> None:
-        await wait_for(self._wake, IDLE_SECONDS)
-        self._wake.clear()
+        await self._wake.wait(IDLE_SECONDS)
         announced, self._announced = self._announced, set()
         positions = self._readers.positions(announced)
         if not positions:

@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from app.base.ids import new_id
 from app.base.tasks import Tasks, run_concurrently
+from app.base.wakeup import WakeUp
 from app.engine.streams.frame_transport import FrameBatch, FrameTransport, RemoteReaders
 from app.infra.redis.connection import FAILURES, LOOK_SECONDS, SECONDS, RedisAddress, Urls, opened
 from app.infra.secrets.secret import Secret
@@ -51,7 +52,7 @@ class RedisFrameTransport:
         self._fallback = fallback
         self._own = b"agent-service:beat:" + new_id().bytes
         self._wanted: set[UUID] = set()
-        self._changed = asyncio.Event()
+        self._changed = WakeUp()
         self._resting_until = 0.0
         self._tasks = Tasks("redis_relay")
         self.trouble = ""
@@ -167,7 +168,6 @@ class RedisFrameTransport:
                 self._readers.missed()  # frames may have been lost before this connection
             has = wanted
             await self._changed.wait()
-            self._changed.clear()
 
 
 async def _close(*clients: Redis) -> None:

@@ -19,6 +19,7 @@ import structlog
 
 from app.base.ids import new_id
 from app.base.tasks import Heartbeat, Tasks
+from app.base.wakeup import WakeUp
 from app.engine.streams.sql import ASYNC_COMMIT, NOTIFY
 from app.infra.db.engine import Database
 
@@ -94,7 +95,7 @@ class Signals:
         self._sender = new_id()
         self._listeners: list[Listener] = []
         self._tasks = Tasks("signals")
-        self._wake = asyncio.Event()
+        self._wake = WakeUp()
         self._sent = asyncio.Event()
         self._sent.set()
         self._echo_channel = f"{ECHO_CHANNEL}{self._sender.hex}"
@@ -164,10 +165,7 @@ class Signals:
         """Send signals until the next echo is due; what fails to be sent waits for the next connection."""
         due = time.monotonic() + ECHO_SECONDS
         while (left := due - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
-            if not self._wake.is_set():
+            if not await self._wake.wait(left):
                 return
             signals = self._take()
             try:
@@ -175,9 +173,9 @@ class Signals:
                     await connection.execute(NOTIFY, CHANNEL, [_encode(signal).decode() for signal in signals])
             except BaseException:
                 self._put_back(signals)
+                self._wake.set()
                 raise
             if not (self._queue or self._cancel or any(self._sets.values())):
-                self._wake.clear()
                 self._sent.set()
 
     def _needs_proof(self) -> bool:

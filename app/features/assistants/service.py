@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from app.agents.port import Agent, Agents
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import agent_id, new_id
+from app.base.page_bounds import check_page
 from app.engine.streams.signals import Signal
 from app.features.assistants import queries
 from app.features.assistants.structs import (
@@ -25,8 +26,6 @@ from app.infra.db.session import Writer
 from app.security.access.structs import MetadataFilter, Principal
 from app.security.idempotency.queries import once
 from app.security.idempotency.structs import IdempotencyKey
-
-MAX_PAGE_SIZE = 1000
 
 
 class AssistantService:
@@ -254,14 +253,6 @@ class AssistantService:
     def _check_agent(self, name: str) -> None:
         if self._agents.get(name) is None or name in self._internal.values():
             raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
-
-
-def check_page(limit: int, offset: int) -> None:
-    """Validate the bounds of a page. Raises ``Invalid``."""
-    if not 1 <= limit <= MAX_PAGE_SIZE:
-        raise Invalid(f"limit must be from 1 to {MAX_PAGE_SIZE}.", (("/limit", "out of range"),))
-    if not 0 <= offset < 2**31:
-        raise Invalid("offset must be at least 0.", (("/offset", "out of range"),))
 
 
 def _unknown(assistant_id: UUID | str) -> NotFound:

@@ -11,8 +11,9 @@ from sqlalchemy import Row
 from app.base.clock import now
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id
+from app.base.page_bounds import check_page
 from app.engine.structs import RunCreate, kwargs_of
-from app.features.assistants.service import AssistantService, check_page
+from app.features.assistants.service import AssistantService
 from app.features.crons import queries
 from app.features.crons.schedule import first_slot
 from app.features.crons.structs import (

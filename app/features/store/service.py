@@ -9,6 +9,7 @@ from app.agents.config.store_index import StoreSpec
 from app.base.errors import Invalid
 from app.base.ids import new_id
 from app.base.offload import offload
+from app.base.page_bounds import check_page
 from app.features.store import queries
 from app.features.store.index.indexing import ItemIndexer, ItemWriter, PutEntry
 from app.features.store.index.versions import IndexVersions
@@ -20,7 +21,6 @@ from app.features.store.validation import key_of, labels_of, namespace_path, pat
 from app.infra.db.engine import Database
 from app.security.access.structs import Principal
 
-MAX_PAGE_SIZE = 1000
 MAX_QUERY_LENGTH = 8000
 """Characters."""
 
@@ -102,7 +102,7 @@ class StoreService:
         tenant_id = principal.tenant_id
         about = {name: getattr(search, name) for name in ("filter", "limit", "offset", "query")}
         prefix = await principal.resolve_namespace("search", search.namespace_prefix, **about)
-        _check_page(search.limit, search.offset)
+        check_page(search.limit, search.offset)
         scope = SearchScope(tenant_id, path_of(prefix or [], "namespace_prefix"))
         conditions = conditions_of(search.filter)
         query = await self._query(scope, search, conditions)
@@ -151,7 +151,7 @@ class StoreService:
         search = msgspec.structs.replace(
             search, prefix=await principal.resolve_namespace("list_namespaces", search.prefix, **about)
         )
-        _check_page(search.limit, search.offset)
+        check_page(search.limit, search.offset)
         if search.max_depth is not None and not 1 <= search.max_depth < 2**31:
             raise Invalid("`max_depth` must be at least 1.", (("/max_depth", "out of range"),))
         path_of(search.prefix or [], "prefix")
@@ -159,13 +159,6 @@ class StoreService:
         async with self._database.reading(principal.tenant_id) as session:
             found = await queries.namespaces(session, principal.tenant_id, search)
         return [namespace.split(".") for namespace in found]
-
-
-def _check_page(limit: int, offset: int) -> None:
-    if not 1 <= limit <= MAX_PAGE_SIZE:
-        raise Invalid(f"`limit` must be from 1 to {MAX_PAGE_SIZE}.", (("/limit", "out of range"),))
-    if not 0 <= offset < 2**31:
-        raise Invalid("`offset` must be at least 0.", (("/offset", "out of range"),))
 
 
 def _items(found: Sequence[FoundRow]) -> list[FoundItem]:

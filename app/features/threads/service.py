@@ -15,6 +15,7 @@ from app.agents.port import Agents
 from app.base.errors import Conflict, Invalid, NotFound
 from app.base.ids import new_id, origin_id
 from app.base.offload import MAX_ANSWER_BYTES, offload
+from app.base.page_bounds import MAX_PAGE_SIZE, check_page
 from app.engine.checkpoints.snapshot import size_of
 from app.features.threads import queries
 from app.features.threads.queries import CREATE, NewCheckpoint
@@ -69,7 +70,6 @@ async def create(connection: asyncpg.Connection, new: Sequence[NewThread]) -> li
     return [created.get((n.tenant_id, n.thread_id)) for n in new]
 
 
-MAX_PAGE_SIZE = 1000
 MAX_CANDIDATES = 10_000
 """Threads whose values one search may compare."""
 MATCH_BATCH_SIZE = 200
@@ -249,10 +249,7 @@ class ThreadService:
 
     async def search(self, principal: Principal, wanted: ThreadSearch) -> tuple[list[Thread], int]:
         """Return a page of threads, cut if their values are large, and the total count. Raises ``Invalid``."""
-        if not 1 <= wanted.limit <= MAX_PAGE_SIZE or not 0 <= wanted.offset < 2**31:
-            raise Invalid(
-                f"limit must be from 1 to {MAX_PAGE_SIZE} and offset at least 0.", (("/limit", "out of range"),)
-            )
+        check_page(wanted.limit, wanted.offset)
         paths = read_paths(wanted.extract or {})
         owned, wanted = await _authorised_search(principal, wanted)
         async with self._database.reading(principal.tenant_id, owned) as session:
@@ -329,8 +326,7 @@ class ThreadService:
 
         Raises ``NotFound``, ``Invalid``.
         """
-        if not 1 <= wanted.limit <= MAX_PAGE_SIZE:
-            raise Invalid(f"limit must be from 1 to {MAX_PAGE_SIZE}.", (("/limit", "out of range"),))
+        check_page(wanted.limit)
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
             span = queries.HistoryRange(

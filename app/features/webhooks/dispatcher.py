@@ -4,7 +4,6 @@ The database fills the outbox in the transaction in which a run ends. Every proc
 if it dies during a call, another process retries after the lease has expired.
 """
 
-import asyncio
 import random
 import time
 from collections import Counter
@@ -19,8 +18,9 @@ import structlog
 
 from app.base.clock import now
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks, wait_for
+from app.base.tasks import Tasks
 from app.base.ttl_cache import TTLCache
+from app.base.wakeup import WakeUp
 from app.engine.checkpoints.snapshot import read
 from app.engine.structs import SHOWN, kwargs_of
 from app.features.runs.queries import final_state
@@ -131,7 +131,7 @@ class WebhookDispatcher:
         self._meters = meters
         self._jitter = jitter
         self._load = HostLoad()
-        self._wake = asyncio.Event()
+        self._wake = WakeUp()
         self._tasks = Tasks("webhooks")
 
     @property
@@ -155,8 +155,7 @@ class WebhookDispatcher:
         self._wake.set()
 
     async def _poll(self) -> None:
-        await wait_for(self._wake, await self._start_due())
-        self._wake.clear()
+        await self._wake.wait(await self._start_due())
 
     async def _start_due(self) -> float:
         """Start due deliveries within the limits; return the seconds to the next poll."""

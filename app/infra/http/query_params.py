@@ -13,10 +13,11 @@ from litestar import Request
 from litestar.params import QueryParameter
 
 from app.base.errors import Invalid
+from app.base.page_bounds import MAX_OFFSET, MAX_PAGE_SIZE
 from app.domain.event_id import FROM_THE_START, START, EventId
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="Maximum number of items.")]
-Offset = Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="Number of items to skip.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_SIZE, description="Maximum number of items.")]
+Offset = Annotated[int, QueryParameter(ge=0, le=MAX_OFFSET, description="Number of items to skip.")]
 
 _EVENT_ID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
 MAX_EVENT_NUMBER = 2**31 - 1

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from app.base.errors import ModelError, ModelUnavailable
+from app.base.single_flight import SingleFlight
 from app.infra.cache.namespaces import SHARED, CacheNamespace
 from app.providers.embeddings.port import Embedder, Vector
 
@@ -28,7 +29,7 @@ class CachedEmbedder:
         self._embedder = embedder
         self._cache = cache
         self._endpoint = endpoint
-        self._in_flight: dict[bytes, asyncio.Future[Vector]] = {}
+        self._in_flight: SingleFlight[bytes, Vector] = SingleFlight()
 
     async def embed(self, texts: Sequence[str], owners: Sequence[UUID] = ()) -> list[Vector]:
         """Return a vector for each text; embeds only those that are neither cached nor in flight."""
@@ -43,10 +44,11 @@ class CachedEmbedder:
 
     async def _vectors(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, Vector]:
         vectors: dict[bytes, Vector] = {}
-        missing = [key for key in texts if key not in self._in_flight]
+        missing = [key for key in texts if self._in_flight.get(key) is None]
         if missing:
             vectors.update(await self._cache.find(missing, self._decode))
-        shared = {key: self._in_flight[key] for key in texts if key not in vectors and key in self._in_flight}
+        flights = {key: self._in_flight.get(key) for key in texts if key not in vectors}
+        shared = {key: future for key, future in flights.items() if future is not None}
         own = {key: text for key, text in texts.items() if key not in vectors and key not in shared}
         if own:
             for key, future in self._start(own).items():
@@ -65,11 +67,7 @@ class CachedEmbedder:
 
     def _start(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, "asyncio.Future[Vector]"]:
         """Embed ``texts`` in a task, which continues for other waiters if the caller is cancelled."""
-        loop = asyncio.get_running_loop()
-        futures: dict[bytes, asyncio.Future[Vector]] = {key: loop.create_future() for key in texts}
-        for key, future in futures.items():
-            future.add_done_callback(_retrieve_exception)
-            self._in_flight[key] = future
+        futures = {key: self._in_flight.begin(key) for key in texts}
         self._cache.tasks.start(self._embed(dict(texts), futures), name="embed")
         return futures
 
@@ -86,9 +84,7 @@ class CachedEmbedder:
         except ModelError as failure:
             error = failure
         finally:
-            for key, future in futures.items():
-                if self._in_flight.get(key) is future:
-                    del self._in_flight[key]
+            for future in futures.values():
                 if not future.done():
                     future.set_exception(error)
 
@@ -109,9 +105,3 @@ def encode_vector(vector: Vector) -> bytes:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tobytes()
-
-
-def _retrieve_exception(future: "asyncio.Future[Vector]") -> None:
-    """Mark the exception as retrieved: asyncio would log one that has no waiter."""
-    if not future.cancelled():
-        future.exception()

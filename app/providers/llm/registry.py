@@ -18,7 +18,7 @@ from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.instrumented import InstrumentedModel
 from app.providers.llm.port import Model
 from app.providers.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, OPENAI_URL
-from app.providers.llm.response_cache import CachedModel, SingleFlight
+from app.providers.llm.response_cache import CachedModel, ResponseCache
 from app.providers.llm.scripted import MODELS as SCRIPTED
 from app.providers.llm.vendor_health import Vendor
 
@@ -51,7 +51,7 @@ class ModelRegistry:
         answers: CacheNamespace | None = None,
     ) -> None:
         """``secrets``: source of rotated keys; ``answers``: response cache for agents that enable it."""
-        self._single_flight = None if answers is None else SingleFlight(answers, meters)
+        self._responses = None if answers is None else ResponseCache(answers, meters)
         self._settings = settings
         self._secrets = secrets
         self._meters = meters
@@ -104,9 +104,9 @@ class ModelRegistry:
             raise UsageError(f"AGENT_DEFAULT_MODEL: {error}") from None
         links += [self._link(one) for one in fallback]
         model = self._wrapped(links)
-        if not cache_ttl or self._single_flight is None:
+        if not cache_ttl or self._responses is None:
             return model
-        return CachedModel(model, self._single_flight, lambda: self._identity(links), cache_ttl)
+        return CachedModel(model, self._responses, lambda: self._identity(links), cache_ttl)
 
     def _wrapped(self, links: Sequence[ModelLink]) -> Model:
         if len(links) == 1 and links[0].model.vendor == "scripted":

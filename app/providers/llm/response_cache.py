@@ -74,8 +74,8 @@ class InFlightAnswer:
             raise self.error
 
 
-class SingleFlight:
-    """Requests in flight in this process, and the ``cache`` of their answers."""
+class ResponseCache:
+    """The ``cache`` of answers, and the requests in flight in this process, which callers join as streams."""
 
     def __init__(self, cache: CacheNamespace, meters: Meters, clock: Callable[[], float] = time.time) -> None:
         self.cache = cache
@@ -161,7 +161,7 @@ class CachedModel:
     ``identity`` returns the parts of the cache key besides the request; empty: unknown, nothing is cached.
     """
 
-    def __init__(self, model: Model, flights: SingleFlight, identity: Callable[[], list[str]], seconds: float) -> None:
+    def __init__(self, model: Model, flights: ResponseCache, identity: Callable[[], list[str]], seconds: float) -> None:
         self.vendor = model.vendor
         self.name = model.name
         self._model = model

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.base.errors import Unavailable
+from app.base.single_flight import SingleFlight
 from app.base.tasks import Tasks
 from app.base.ttl_cache import TTLCache
 from app.security.access.structs import Principal
@@ -98,33 +99,31 @@ class _LookupBatch:
         self._clock = clock
         self._store = store
         self._waiting: dict[bytes, tuple[str, asyncio.Future[Principal | None]]] = {}
-        self._in_progress: dict[bytes, tuple[str, asyncio.Future[Principal | None]]] = {}
+        self._in_flight: SingleFlight[bytes, Principal | None] = SingleFlight()
         self._active = False
 
     def add(self, key_id: str, digest: bytes) -> "asyncio.Future[Principal | None]":
         """Queue a key and return the future of its result. Raises ``Unavailable`` if the queue is full."""
-        queued = self._in_progress.get(digest) or self._waiting.get(digest)
-        if queued is None:
+        answer = self._in_flight.get(digest)
+        if answer is None:
             if len(self._waiting) >= MAX_WAITING:
                 raise Unavailable("Too many API keys wait to be checked.")
-            queued = self._waiting[digest] = key_id, asyncio.get_running_loop().create_future()
+            answer = self._in_flight.begin(digest)
+            self._waiting[digest] = key_id, answer
             if not self._active:
                 self._active = True
                 self._tasks.start(self._drain(), name="look_up")
-        return queued[1]
+        return answer
 
     async def _drain(self) -> None:
         try:
             while self._waiting:
                 first = list(self._waiting)[:BATCH]
-                self._in_progress = {digest: self._waiting.pop(digest) for digest in first}
-                await self._resolve(self._in_progress)
+                await self._resolve({digest: self._waiting.pop(digest) for digest in first})
         finally:
             self._active = False
-            for _, answer in (*self._in_progress.values(), *self._waiting.values()):
-                if not answer.done():
-                    _fail(answer, Unavailable("API keys cannot be checked now."))
-            self._in_progress, self._waiting = {}, {}
+            self._waiting.clear()
+            self._in_flight.fail_all(Unavailable("API keys cannot be checked now."))
 
     async def _resolve(self, batch: dict[bytes, tuple[str, "asyncio.Future[Principal | None]"]]) -> None:
         until = self._clock() + CACHE_TTL
@@ -138,7 +137,7 @@ class _LookupBatch:
             results = Unavailable(TOO_SLOW)
         if isinstance(results, BaseException):
             for _, answer in batch.values():
-                _fail(answer, results)
+                answer.set_exception(results)
             return
         for (digest, (_, answer)), principal in zip(batch.items(), results, strict=True):
             self._store(digest, until, principal)
@@ -147,8 +146,3 @@ class _LookupBatch:
     async def _results(self, keys: Sequence[KeyDigest]) -> Sequence[Principal | None] | BaseException:
         (results,) = await asyncio.gather(self._look_up(keys), return_exceptions=True)
         return results
-
-
-def _fail(answer: "asyncio.Future[Principal | None]", error: BaseException) -> None:
-    answer.set_exception(error)
-    answer.exception()  # mark as retrieved: perhaps no request waits for it any more

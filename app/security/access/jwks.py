@@ -3,7 +3,6 @@
 Sources: RFC 7517 (JSON Web Key), OpenID Connect Discovery 1.0.
 """
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import msgspec
 import structlog
 
 from app.base.errors import Unavailable
+from app.base.single_flight import SingleFlight
 from app.base.tasks import Tasks
 from app.infra.settings.environment import is_loopback
 
@@ -42,7 +42,7 @@ class JwksCache:
         self._clock = clock
         self._keys: list[jwt.PyJWK] = []
         self._fetched = float("-inf")
-        self._fetching: asyncio.Lock = asyncio.Lock()
+        self._fetches: SingleFlight[str, None] = SingleFlight()
         self._tasks = Tasks("keyset")
         self.version = 0
         """Incremented whenever the keys change."""
@@ -61,9 +61,7 @@ class JwksCache:
         """
         found = self._find(key_id, algorithm)
         if found is None and self._clock() - self._fetched > PAUSE_SECONDS:
-            async with self._fetching:
-                if self._clock() - self._fetched > PAUSE_SECONDS:
-                    await self._refresh()
+            await self._fetches.run("keys", self._refresh, self._tasks)
             found = self._find(key_id, algorithm)
         if found is None and not self._keys:
             raise Unavailable("The token issuer is unreachable, so tokens cannot be verified. Try again.", 5.0)
@@ -77,13 +75,14 @@ class JwksCache:
 
     async def _refresh(self) -> None:
         """Fetch the keys; on failure keep those that are cached."""
-        self._fetched = self._clock()
         try:
             keys = await self._fetch()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
             reason = str(error) if type(error) is ValueError else ""
             log.warning("token_keys_unavailable", error=type(error).__name__, reason=reason, kept=len(self._keys))
             return
+        finally:
+            self._fetched = self._clock()
         if [key._jwk_data for key in keys] != [key._jwk_data for key in self._keys]:  # noqa: SLF001
             self._keys = keys
             self.version += 1

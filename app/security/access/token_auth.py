@@ -5,7 +5,6 @@ Sources: RFC 7519 (JWT), RFC 8725 (best practice), RFC 9068 (profile for access 
 
 import hashlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -41,17 +40,14 @@ REFUSED = "The token is malformed, expired, not for this service, or not signed 
 
 
 class TokenService:
-    """Authenticates tokens by the keys of their issuer. ``now`` returns the seconds since 1970."""
+    """Authenticates tokens by the keys of their issuer."""
 
-    def __init__(
-        self, database: Database, keys: JwksCache, settings: AuthSettings, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, database: Database, keys: JwksCache, settings: AuthSettings) -> None:
         self._database = database
         self._keys = keys
         self._settings = settings
         self._algorithms = algorithms_of(settings.jwt_algorithms)
-        self._now = now
-        self._good: TTLCache[bytes, tuple[int, Principal]] = TTLCache(MAX_CACHED_TOKENS, clock=now)
+        self._good: TTLCache[bytes, tuple[int, Principal]] = TTLCache(MAX_CACHED_TOKENS, clock=time.time)
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of ``token``. Raises ``Unauthenticated``; ``Unavailable`` if it cannot be verified."""
@@ -63,7 +59,7 @@ class TokenService:
             return known[1]
         claims = await self._verified(token)
         principal = await self._principal(claims)
-        until = min(claims["exp"], self._now() + CACHE_TTL)
+        until = min(claims["exp"], time.time() + CACHE_TTL)
         self._good.put(digest, (self._keys.version, principal), until=until)
         return principal
 
