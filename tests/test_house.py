@@ -32,7 +32,8 @@ DEFERRED_IMPORTS = {
     "app/providers/embeddings/minilm.py": "numpy is imported when the first text is embedded",
     "app/server/composition/": "an adapter and its library are imported where the settings ask for it",
     "app/infra/cache/caches.py": "the same",
-    "app/providers/llm/registry.py": "an adapter is imported when an agent names its vendor",
+    "app/providers/llm/registry.py": "an HTTP client is imported when an agent names its vendor",
+    "app/providers/llm/vendors.py": "an adapter is imported when an agent names its vendor",
 }
 
 # How many broad excepts a file may have, each an edge at which any error must become something else.

@@ -12,7 +12,7 @@ from langgraph_sdk import Auth
 
 from app.base.errors import Forbidden, Refused, Unauthenticated
 from app.features.access import custom_auth
-from app.infra.db.engine import APP_ROLE
+from app.infra.db.pool import APP_ROLE
 from app.security.access.custom_auth_handlers import AuthHandlers, HandlerFailed, User
 from tests.access.test_tenants import INPUT
 from tests.statements import sent_by

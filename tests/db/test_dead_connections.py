@@ -72,7 +72,7 @@ async def test_an_idempotency_key_is_released_soon_after_its_client_died(
     proxy: Proxy, fresh_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing closes the connection: the lost process does not know, and neither does PostgreSQL."""
-    monkeypatch.setattr("app.infra.db.engine.IDLE_IN_TRANSACTION", "500ms")
+    monkeypatch.setattr("app.infra.db.pool.IDLE_IN_TRANSACTION", "500ms")
     key, taken, lost = IdempotencyKey("POST /threads/1/runs", "k", b"f"), asyncio.Event(), asyncio.Event()
     lame, well = Database(proxy.url), Database(fresh_database_url)
 

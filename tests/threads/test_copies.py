@@ -8,7 +8,8 @@ import pytest
 
 from app.features.threads.service import ThreadService
 from app.features.threads.structs import HistoryQuery, ThreadCreate
-from app.infra.db.engine import APP_ROLE, Database
+from app.infra.db.engine import Database
+from app.infra.db.pool import APP_ROLE
 from app.security.access.structs import Principal
 from bench.copying import grown
 from tests.runs.engine import TENANT, Agents

@@ -57,21 +57,20 @@ def _pepper(length: int, distinct: int) -> tuple[bool, str]:
 
 def _model(checklist: Checklist, settings: Settings) -> None:
     """Check that a provider's key is set; sends no request to the provider."""
+    from app.providers.llm.vendors import VENDORS
+
     llm = settings.llm
-    given = {
-        "OPENAI_API_KEY": llm.openai_api_key,
-        "OPENAI_BASE_URL": llm.openai_base_url,
-        "ANTHROPIC_API_KEY": llm.anthropic_api_key,
-        "ANTHROPIC_BASE_URL": llm.anthropic_base_url,
-    }
-    present = [name for name, value in given.items() if value]
+    present: list[str] = []
+    for spec in VENDORS.values():
+        given = spec.given(llm)
+        present += [spec.key_variable] if given.key else []
+        present += [spec.url_variable] if given.base_url else []
     vendor = llm.default_model.partition(":")[0].upper()
     holds = any(name.startswith(vendor) for name in present)
     seen = ", ".join(present) or "none: the offline model scripted:demo answers"
+    prefixes = "|".join(spec.prefix for spec in VENDORS.values())
     expected = f"a key or an address{f' of {vendor.lower()}' if vendor else ''}"
-    checklist.check(
-        AREA, "provider key", "env | grep -oE '^(OPENAI|ANTHROPIC)_[A-Z_]+'", expected, lambda: (holds, seen)
-    )
+    checklist.check(AREA, "provider key", f"env | grep -oE '^({prefixes})_[A-Z_]+'", expected, lambda: (holds, seen))
 
 
 async def _agents(settings: Settings) -> tuple[bool, str]:

@@ -22,7 +22,8 @@ from app.engine.streams.signals import Signals
 from app.features.data_rights import queries
 from app.features.data_rights.queries import ROOTS, Column, TenantTable
 from app.features.data_rights.structs import DataSubject
-from app.infra.db.engine import APP_ROLE, Database
+from app.infra.db.engine import Database
+from app.infra.db.pool import APP_ROLE
 
 
 async def delete_responses(connection: asyncpg.Connection, data_subject: DataSubject) -> int:

@@ -8,118 +8,39 @@ tenant in every predicate.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import cast
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
 from app.base.errors import AgentServiceError, StartError, Unavailable
 from app.infra.db import sql
 from app.infra.db.connect_errors import reason
 from app.infra.db.migrations import OLDEST_SERVER
-from app.infra.db.pool import ConnectionTracker, MeasuredPool, PoolGate
+from app.infra.db.pool import POOLS, Addresses, ConnectionTracker, MeasuredPool, PoolGate, open_pool
 from app.infra.db.schema_check import missing_parts
 from app.infra.db.session import Reader, Snapshot, Writer
 from app.infra.db.statement_tracing import trace_statements
-from app.infra.db.url import to_sqlalchemy
 from app.infra.telemetry.meters import ServerMeters
 from app.infra.telemetry.tracing import NO_TRACER, Tracer
-
-APP_ROLE = "agent_app"
-ENGINE_ROLE = "agent_engine"
 
 NO_SUCH_ROLE = "22023"
 """SQLSTATE of a connection with a role that no migration has created yet."""
 
-ENGINE_PLANS = {
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-}
-"""The engine's statements join arrays of a group with rows by primary key. Planning them for each group costs more than
-running them, and a plan made for empty tables must stay right when they have grown: so one generic plan, and always the
-index.
-"""
-
-LOCK_TIMEOUT = "3s"
-"""How long a request's statement waits for a lock while it holds a connection."""
-
-COMMAND_SECONDS = 60.0
-"""Timeout of any statement."""
-
 FIRST_SECONDS = 5.0
 """Timeout of a transaction's first statement. It waits for no lock, so without a response the connection is dead."""
-
-IDLE_IN_TRANSACTION = "15s"
-"""Time without a statement after which PostgreSQL ends a transaction: its client may have died without closing the
-connection, and others wait for the locks.
-"""
 
 ROLLBACK_SECONDS = 5.0
 """Timeout of a rollback; then its connection is terminated."""
 
 WRITTEN_BYTES = 65_536
 """More than the free space in a table's existing pages."""
-
-Addresses = Callable[[], Sequence[str]]
-"""Returns the addresses of one database, which differ in user and password; the first that works is used."""
-
-REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
-
-
-def _open(addresses: Addresses, role: str, size: int | None, tracker: ConnectionTracker) -> AsyncEngine:
-    """Create a pool of ``size`` connections; None: every block gets a connection of its own."""
-    address, connect_args = to_sqlalchemy(addresses()[0])
-    settings = {"role": role, "application_name": f"agent-service {role}", "jit": "off"}
-    settings |= {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION}
-    settings |= ENGINE_PLANS if role == ENGINE_ROLE else {"lock_timeout": LOCK_TIMEOUT}
-    pool: dict[str, Any] = {"poolclass": NullPool}
-    if size is not None:
-        pool = {"poolclass": MeasuredPool, "pool_size": size, "max_overflow": 0, "pool_timeout": 10}
-    engine = create_async_engine(
-        address,
-        **pool,
-        hide_parameters=True,
-        connect_args={**connect_args, "timeout": 5, "command_timeout": COMMAND_SECONDS, "server_settings": settings},
-    )
-
-    def refuse_dead(connection: Any, _record: Any, _proxy: Any) -> None:
-        # asyncpg knows at once when the server closed the connection: cheaper than a ping before addresses use
-        if tracker.is_suspect(connection.driver_connection):
-            connection.driver_connection.terminate()
-        if connection.driver_connection.is_closed():
-            raise DisconnectionError
-
-    def connect(dialect: Any, _record: Any, _: Any, arguments: dict[str, Any]) -> Any:
-        failure: Exception | None = None
-        if tracker.cut:
-            raise ConnectionAbortedError("this process is stopping")
-        for one in addresses():
-            other, tls = to_sqlalchemy(one)
-            _, own = dialect.create_connect_args(other)
-            try:
-                return dialect.loaded_dbapi.connect(**{**arguments, **own, **tls})
-            except REFUSED as error:
-                failure = error
-        assert failure is not None
-        raise failure
-
-    event.listen(engine.sync_engine, "checkout", refuse_dead)
-    event.listen(engine.sync_engine, "handle_error", _discard_standby)
-    event.listen(engine.sync_engine, "do_connect", connect)
-    event.listen(engine.sync_engine, "connect", tracker.opened)
-    event.listen(engine.sync_engine, "close", tracker.closing)
-    return engine
-
 
 CONNECTION_ERRORS = (
     OSError,
@@ -140,12 +61,6 @@ connection is known, that it is closed counts too.
 """
 
 DISK_FULL = "The database's disk is full: writes fail until there is free space. Reading works."
-
-
-def _discard_standby(context: ExceptionContext) -> None:
-    """A server that became read-only is a standby now: discard all connections to it (an engine event)."""
-    if isinstance(getattr(context.original_exception, "__cause__", None), asyncpg.ReadOnlySQLTransactionError):
-        context.is_disconnect = True
 
 
 def unavailable(error: BaseException) -> Unavailable | None:
@@ -233,7 +148,7 @@ def _always(url: str | Addresses) -> Addresses:
 
 
 class Database:
-    """The connection pools: ``requests`` and ``engine`` are their sizes.
+    """The connection pools (``POOLS``); ``requests`` and ``engine`` are the sizes of two of them.
 
     ``direct`` is the address for LISTEN if ``url`` is a pooler's.
     """
@@ -242,12 +157,19 @@ class Database:
         self, url: str | Addresses, *, direct: str | Addresses = "", requests: int = 10, engine: int = 10
     ) -> None:
         self._addresses = addresses = _always(url)
-        self._tracker = tracker = ConnectionTracker()
-        self._requests = _open(addresses, APP_ROLE, requests, tracker)
+        direct_addresses = _always(direct) if direct else addresses
+        self._tracker = ConnectionTracker()
+        sizes = {"requests": requests, "engine": engine}
+        self._pools = {
+            name: open_pool(
+                msgspec.structs.replace(spec, size=sizes.get(name, spec.size)),
+                direct_addresses if spec.direct else addresses,
+                self._tracker,
+            )
+            for name, spec in POOLS.items()
+        }
+        self._requests = self._pools["requests"]
         self._gate = PoolGate(cast("MeasuredPool", self._requests.sync_engine.pool))
-        self._engine = _open(addresses, ENGINE_ROLE, engine, tracker)
-        self._probe = _open(addresses, APP_ROLE, 1, tracker)
-        self._direct = _open(_always(direct) if direct else addresses, ENGINE_ROLE, None, tracker)
         self.disk = DiskStatus()
 
     def abort(self) -> None:
@@ -258,24 +180,23 @@ class Database:
         """Record pool metrics on ``meters`` and spans of requests' statements."""
         if tracer.active:
             trace_statements(self._requests.sync_engine, tracer)
-        for name, engine in (("requests", self._requests), ("engine", self._engine)):
-            pool = engine.sync_engine.pool
-            assert isinstance(pool, MeasuredPool)
+        for name, pool in self._measured():
             pool.measure(meters, name)
+
+    def _measured(self) -> Iterator[tuple[str, MeasuredPool]]:
+        for name, spec in POOLS.items():
+            if spec.measured:
+                yield name, cast("MeasuredPool", self._pools[name].sync_engine.pool)
 
     def sample(self) -> None:
         """Set the gauges of the pools."""
-        for engine in (self._requests, self._engine):
-            pool = engine.sync_engine.pool
-            assert isinstance(pool, MeasuredPool)
+        for _, pool in self._measured():
             pool.sample()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._requests.dispose()
-        await self._engine.dispose()
-        await self._probe.dispose()
-        await self._direct.dispose()
+        for pool in self._pools.values():
+            await pool.dispose()
 
     @contextlib.asynccontextmanager
     async def _transaction(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
@@ -388,7 +309,7 @@ class Database:
 
         For the hot path, where one prepared statement over arrays is the whole transaction.
         """
-        async with _driver(self._engine, self.disk) as connection:
+        async with _driver(self._pools["engine"], self.disk) as connection:
             try:
                 yield connection
             except TimeoutError:
@@ -407,7 +328,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a dedicated driver connection on which LISTEN works."""
-        async with _driver(self._direct, self.disk) as connection:
+        async with _driver(self._pools["direct"], self.disk) as connection:
             try:
                 yield connection
             finally:
@@ -416,7 +337,7 @@ class Database:
     async def probe(self, statement: Executable) -> str:
         """Run ``statement`` on a connection reserved for probes and return its first value. Raises ``Unavailable``."""
         with reachable(self.disk):
-            async with self._probe.connect() as connection:
+            async with self._pools["probe"].connect() as connection:
                 return str((await connection.execute(statement)).scalar())
 
     async def is_usable(self) -> bool:
@@ -441,7 +362,7 @@ class Database:
     async def revision(self) -> str:
         """Return the schema's revision, empty for an empty database. Raises ``StartError`` if it is unreachable."""
         try:
-            async with self._probe.connect() as connection:
+            async with self._pools["probe"].connect() as connection:
                 server = connection.dialect.server_version_info or ()
                 if server < (OLDEST_SERVER,):
                     raise StartError(
@@ -460,14 +381,15 @@ class Database:
     async def missing_parts(self, metadata: sa.MetaData) -> list[str]:
         """Return what the database lacks of the schema ``metadata``. Raises ``Unavailable``."""
         with reachable(self.disk):
-            async with self._probe.connect() as connection:
+            async with self._pools["probe"].connect() as connection:
                 return await missing_parts(connection, metadata)
 
     async def check(self) -> None:
         """Refuse to start with roles that row level security does not restrict. Raises ``StartError``."""
-        for engine, role in ((self._requests, APP_ROLE), (self._engine, ENGINE_ROLE)):
+        for name in ("requests", "engine"):
+            role = POOLS[name].role
             try:
-                async with engine.connect() as connection:
+                async with self._pools[name].connect() as connection:
                     found = await connection.execute(sql.CURRENT_ROLE)
                     row = found.one()
             except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:

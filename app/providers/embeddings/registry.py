@@ -1,5 +1,7 @@
 """Build embedders by name: ``hashing``, ``minilm``, ``openai:MODEL`` or ``none``."""
 
+import functools
+
 from app.base.errors import UsageError
 from app.infra.cache.namespaces import CacheNamespace
 from app.providers.embeddings import hashing, minilm, openai
@@ -59,9 +61,8 @@ def build_embedder(
     if name == minilm.NAME:
         embedder, endpoint = MiniLMEmbedder(), ""
     else:
-        models.check_openai(name)
-        embedder, endpoint = (
-            OpenAIEmbedder(name.partition(":")[2], dimensions, models.openai, models.charge),
-            models.openai_url,
-        )
+        models.check_has_key(name)
+        vendor, _, model = name.partition(":")
+        connect = functools.partial(models.connect, vendor)
+        embedder, endpoint = OpenAIEmbedder(model, dimensions, connect, models.charge), models.url(vendor)
     return embedder if cache is None else CachedEmbedder(embedder, cache, endpoint)

@@ -12,5 +12,6 @@
 - ``response_cache``: model wrapper with a response cache and single flight for identical requests
 - ``scripted``: scripted models
 - ``token_estimate``: estimate tokens of messages without vendor tables, erring on the high side
+- ``vendors``: the vendors, one row each: settings, defaults and adapter
 - ``vendor_health``: health of a vendor in this process
 """

@@ -1,4 +1,4 @@
-"""Registry of models by name (``vendor:model``) and of their vendors. The only module that selects adapters."""
+"""Registry of models by name (``vendor:model``) and of their vendors."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,21 +17,16 @@ from app.infra.telemetry.tracing import NO_TRACER, Tracer
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.instrumented import InstrumentedModel
 from app.providers.llm.port import Model
-from app.providers.llm.profiles import ANTHROPIC_DEFAULT, ANTHROPIC_URL, OPENAI_DEFAULT, OPENAI_URL
 from app.providers.llm.response_cache import CachedModel, ResponseCache
-from app.providers.llm.scripted import MODELS as SCRIPTED
 from app.providers.llm.vendor_health import Vendor
+from app.providers.llm.vendors import BUILT_IN, VENDORS
 
 if TYPE_CHECKING:  # loads aiohttp
     from app.providers.llm.adapters.http_client import Endpoint, HttpClient
     from app.providers.llm.adapters.streaming_model import HttpModel
 
-VENDORS = ("openai", "anthropic", "scripted")
-ANTHROPIC_HEADERS = {"anthropic-version": "2023-06-01"}
 FIRST_LISTED = "auto"
 PROBE_SECONDS = 60.0
-
-NO_KEY = "no provider key found; set OPENAI_API_KEY, ANTHROPIC_API_KEY or OPENAI_BASE_URL"
 
 
 class ModelRegistry:
@@ -57,12 +52,13 @@ class ModelRegistry:
         self._meters = meters
         self._tracer = tracer
         self._rules = rules
-        self.openai_url = address("OPENAI_BASE_URL", settings.openai_base_url) or OPENAI_URL
-        self._anthropic_url = address("ANTHROPIC_BASE_URL", settings.anthropic_base_url) or ANTHROPIC_URL
-        check_key("OPENAI_API_KEY", settings.openai_api_key)
-        check_key("OPENAI_API_KEY_SECONDARY", settings.openai_api_key_secondary)
-        check_key("ANTHROPIC_API_KEY", settings.anthropic_api_key)
-        check_key("ANTHROPIC_API_KEY_SECONDARY", settings.anthropic_api_key_secondary)
+        self._given = {name: spec.given(settings) for name, spec in VENDORS.items()}
+        self._urls: dict[str, str] = {}
+        for name, spec in VENDORS.items():
+            given = self._given[name]
+            self._urls[name] = address(spec.url_variable, given.base_url) or spec.url
+            check_key(spec.key_variable, given.key)
+            check_key(spec.secondary_variable, given.secondary)
         self._vendors: dict[str, Vendor] = {}
         self._adapters: dict[str, HttpModel] = {}
         self._rotating_secrets: dict[str, RotatingSecret] = {}
@@ -79,16 +75,16 @@ class ModelRegistry:
 
         ``openai:auto`` is the first model that the server at ``OPENAI_BASE_URL`` lists, resolved at the first call.
         """
-        given = self._settings
-        if given.default_model:
-            return given.default_model, "AGENT_DEFAULT_MODEL is set"
-        if self.openai_url != OPENAI_URL:
-            return f"openai:{FIRST_LISTED}", "OPENAI_BASE_URL is set: the first model that it lists"
-        if given.openai_api_key is not None:
-            return f"openai:{OPENAI_DEFAULT}", "OPENAI_API_KEY is set"
-        if given.anthropic_api_key is not None:
-            return f"anthropic:{ANTHROPIC_DEFAULT}", "ANTHROPIC_API_KEY is set"
-        return "scripted:demo", NO_KEY
+        if self._settings.default_model:
+            return self._settings.default_model, "AGENT_DEFAULT_MODEL is set"
+        for name, spec in VENDORS.items():
+            if spec.compatible_servers and self._urls[name] != spec.url:
+                return f"{name}:{FIRST_LISTED}", f"{spec.url_variable} is set: the first model that it lists"
+            if self._given[name].key is not None:
+                return f"{name}:{spec.default_model}", f"{spec.key_variable} is set"
+        keys = ", ".join(spec.key_variable for spec in VENDORS.values())
+        urls = ", ".join(spec.url_variable for spec in VENDORS.values() if spec.compatible_servers)
+        return "scripted:demo", f"no provider key found; set {keys} or {urls}"
 
     def model(self, name: str, fallback: Sequence[str] = (), cache_ttl: float = 0) -> Model:
         """Return the model ``name`` (empty: the default) with its ``fallback`` models.
@@ -109,18 +105,16 @@ class ModelRegistry:
         return CachedModel(model, self._responses, lambda: self._identity(links), cache_ttl)
 
     def _wrapped(self, links: Sequence[ModelLink]) -> Model:
-        if len(links) == 1 and links[0].model.vendor == "scripted":
-            # scripted models cannot fail and are free
+        if len(links) == 1 and links[0].model.vendor in BUILT_IN:
             model = links[0].model
             return InstrumentedModel(model, self._meters, self._tracer) if self._tracer.active else model
         return InstrumentedModel(FailoverModel(links, self._rules, meters=self._meters), self._meters, self._tracer)
 
     def _identity(self, links: Sequence[ModelLink]) -> list[str]:
         """Return the names and URLs that identify the answering models; empty while ``auto`` is unresolved."""
-        names = [f"{link.model.vendor}:{link.model.name}" for link in links]
-        if any(name == f"openai:{FIRST_LISTED}" for name in names):
+        if any(link.model.name == FIRST_LISTED for link in links):
             return []
-        return [*names, self.openai_url, self._anthropic_url]
+        return [*(f"{link.model.vendor}:{link.model.name}" for link in links), *self._urls.values()]
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Return the latest observation of each vendor in use, from traffic and ``probe``; does no I/O."""
@@ -149,20 +143,28 @@ class ModelRegistry:
             else:
                 vendor.observe("healthy", vendor.clock() - started_at)
 
-    def check_openai(self, name: str) -> None:
-        """Raise ``Invalid`` if ``name`` needs a key and none is set."""
-        if self._settings.openai_api_key is None and self.openai_url == OPENAI_URL:
-            raise Invalid(f"{name} needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without one")
+    def url(self, vendor: str) -> str:
+        """Return the base URL of ``vendor``."""
+        return self._urls[vendor]
 
-    def openai(self) -> "tuple[HttpClient, Endpoint]":
-        """Return the HTTP client and the endpoint of the vendor ``openai``."""
-        from app.providers.llm.adapters.http_client import Endpoint
+    def check_has_key(self, name: str) -> None:
+        """Raise ``Invalid`` if the model ``name`` (vendor:model) needs a key and none is set."""
+        vendor = name.partition(":")[0]
+        spec = VENDORS[vendor]
+        if self._given[vendor].key is None and not (spec.compatible_servers and self._urls[vendor] != spec.url):
+            other = f", or {spec.url_variable} for a server without one" if spec.compatible_servers else ""
+            raise Invalid(f"{name} needs a key: set {spec.key_variable}{other}")
 
-        given = self._settings
-        keys = self._rotating_secret("OPENAI_API_KEY", given.openai_api_key, given.openai_api_key_secondary)
+    def connect(self, vendor: str) -> "tuple[HttpClient, Endpoint]":
+        """Return the HTTP client and the endpoint of ``vendor``."""
+        from app.providers.llm.adapters.http_client import Endpoint, HttpClient
+
+        keys = self._rotating_secret(vendor)
         key, spare = keys.pair()
-        endpoint = Endpoint(vendor="openai", base_url=self.openai_url, key=key, spare_key=spare, keys=keys)
-        return self._client(), endpoint
+        endpoint = Endpoint(vendor=vendor, base_url=self._urls[vendor], key=key, spare_key=spare, keys=keys)
+        if self._http is None:
+            self._http = HttpClient()
+        return self._http, endpoint
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -171,59 +173,28 @@ class ModelRegistry:
 
     def _link(self, name: str) -> ModelLink:
         vendor, _, model = name.partition(":")
-        if vendor not in VENDORS or not model:
-            raise Invalid(f"unknown model {name!r}: write vendor:model with one of the vendors {', '.join(VENDORS)}")
-        if vendor == "scripted":
-            if model not in SCRIPTED:
-                raise Invalid(f"unknown model {name!r}: the scripted ones are {', '.join(SCRIPTED)}")
-            return ModelLink(SCRIPTED[model](), Vendor("scripted"))
+        if vendor not in {*VENDORS, *BUILT_IN} or not model:
+            known = ", ".join((*VENDORS, *BUILT_IN))
+            raise Invalid(f"unknown model {name!r}: write vendor:model with one of the vendors {known}")
+        if (built_in := BUILT_IN.get(vendor)) is not None:
+            if model not in built_in:
+                raise Invalid(f"unknown model {name!r}: the {vendor} ones are {', '.join(built_in)}")
+            return ModelLink(built_in[model](), Vendor(vendor))
         if name not in self._adapters:
-            self._adapters[name] = self._openai(model) if vendor == "openai" else self._anthropic(model)
+            self.check_has_key(name)
+            self._adapters[name] = VENDORS[vendor].adapter(model, *self.connect(vendor))
             self._meters.model_attempts.add(
                 0, vendor, model, ModelCredentials.__name__
             )  # export the series before the first refusal
         return ModelLink(self._adapters[name], self._vendors.setdefault(vendor, Vendor(vendor)))
 
-    def _openai(self, model: str) -> "HttpModel":
-        from app.providers.llm.adapters.openai import OpenAIModel
-
-        self.check_openai(f"openai:{model}")
-        return OpenAIModel(model, *self.openai())
-
-    def _anthropic(self, model: str) -> "HttpModel":
-        from app.providers.llm.adapters.anthropic import AnthropicModel
-        from app.providers.llm.adapters.http_client import Endpoint
-
-        given = self._settings
-        if given.anthropic_api_key is None:
-            raise Invalid(f"anthropic:{model} needs a key: set ANTHROPIC_API_KEY")
-        keys = self._rotating_secret("ANTHROPIC_API_KEY", given.anthropic_api_key, given.anthropic_api_key_secondary)
-        key, spare = keys.pair()
-        endpoint = Endpoint(
-            vendor="anthropic",
-            base_url=self._anthropic_url.removesuffix("/v1"),
-            key=key,
-            spare_key=spare,
-            keys=keys,
-            key_header="x-api-key",
-            key_prefix="",
-            headers=ANTHROPIC_HEADERS,
-        )
-        return AnthropicModel(model, self._client(), endpoint)
-
-    def _rotating_secret(self, name: str, *given: Secret | None) -> RotatingSecret:
+    def _rotating_secret(self, vendor: str) -> RotatingSecret:
+        given, spec = self._given[vendor], VENDORS[vendor]
         if self._secrets is None:
-            return RotatingSecret(*given)
-        if name not in self._rotating_secrets:
-            self._rotating_secrets[name] = self._secrets.rotating(name, f"{name}_SECONDARY")
-        return self._rotating_secrets[name]
-
-    def _client(self) -> "HttpClient":
-        if self._http is None:
-            from app.providers.llm.adapters.http_client import HttpClient
-
-            self._http = HttpClient()
-        return self._http
+            return RotatingSecret(given.key, given.secondary)
+        if vendor not in self._rotating_secrets:
+            self._rotating_secrets[vendor] = self._secrets.rotating(spec.key_variable, spec.secondary_variable)
+        return self._rotating_secrets[vendor]
 
 
 def address(variable: str, value: str) -> str:
