@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from app.infra.db.columns import sql_type
+from app.infra.db.metadata import metadata
+
 PAGE_ROWS = 2000
 
 ROW_OVERHEAD = 28
@@ -17,140 +20,53 @@ ROW_OVERHEAD = 28
 
 
 class MeasuredTable(NamedTuple):
-    """A table that counts as ``kind``; a tenant's rows are read along ``key``, whose columns have ``types``.
-
-    ``sized`` are the columns of variable length, ``fixed`` the bytes of the others.
-    """
+    """A table that counts as ``kind``; a tenant's rows are read along ``key``."""
 
     table: str
     kind: str
     key: tuple[str, ...]
-    types: tuple[str, ...]
-    sized: tuple[str, ...]
-    fixed: int
 
+
+BYTES = {
+    "boolean": 1,
+    "smallint": 2,
+    "integer": 4,
+    "bigint": 8,
+    "double precision": 8,
+    "timestamp with time zone": 8,
+    "uuid": 16,
+}
+"""Bytes of values of fixed length, by type."""
 
 WIDTHS = (384, 768, 1024, 1536, 3072)
 """Widths of the vector tables (a test compares them with ``app.features.store.tables``)."""
 
 _MEASURED = (
-    MeasuredTable(
-        "assistant_versions",
-        "assistants",
-        ("assistant_id", "version"),
-        ("uuid", "int"),
-        ("graph_id", "name", "description", "config", "context", "metadata"),
-        44,
-    ),
-    MeasuredTable(
-        "threads",
-        "threads",
-        ("created_at", "thread_id"),
-        ("timestamptz", "uuid"),
-        ("metadata", "config", "status", "error", "interrupts", "answered", "before"),
-        140,
-    ),
-    MeasuredTable(
-        "runs",
-        "runs",
-        ("thread_id", "ordinal"),
-        ("uuid", "int"),
-        (
-            "status",
-            "reason",
-            "request",
-            "metadata",
-            "multitask_strategy",
-            "cancel",
-            "webhook",
-            "traceparent",
-            "error",
-            "interrupts",
-            "usage",
-        ),
-        190,
-    ),
-    MeasuredTable("steps", "runs", ("run_id", "step"), ("uuid", "int"), ("node", "usage"), 64),
-    MeasuredTable(
-        "tool_intents",
-        "runs",
-        ("run_id", "call_id"),
-        ("uuid", "text"),
-        ("call_id", "tool", "tool_class", "key", "args"),
-        44,
-    ),
-    MeasuredTable(
-        "questions",
-        "runs",
-        ("thread_id", "question_id"),
-        ("uuid", "text"),
-        ("question_id", "key", "kind", "call_id", "expects", "requested_by"),
-        81,
-    ),
-    MeasuredTable("events", "events", ("run_id", "epoch", "seq"), ("uuid", "int", "int"), ("body",), 48),
-    MeasuredTable(
-        "checkpoints",
-        "checkpoints",
-        ("thread_id", "checkpoint_id"),
-        ("uuid", "uuid"),
-        ("source", "next", "head", "first_items", "last_items", "metadata"),
-        92,
-    ),
-    MeasuredTable("checkpoint_items", "checkpoints", ("thread_id", "number"), ("uuid", "bigint"), ("body",), 40),
-    MeasuredTable(
-        "store_items",
-        "store",
-        ("namespace", "key"),
-        ("text", "text"),
-        ("namespace", "key", "value", "index", "words"),
-        68,
-    ),
-    *(
-        MeasuredTable(
-            f"store_vectors_{width}",
-            "store",
-            ("item_id", "space", "part"),
-            ("uuid", "int", "smallint"),
-            ("namespace", "embedding"),
-            38,
-        )
-        for width in WIDTHS
-    ),
-    MeasuredTable(
-        "documents",
-        "documents",
-        ("document_id",),
-        ("uuid",),
-        (
-            "collection",
-            "namespace",
-            "status",
-            "title",
-            "filename",
-            "content_type",
-            "charset",
-            "sha256",
-            "fingerprint",
-            "metadata",
-            "pages",
-            "error",
-        ),
-        108,
-    ),
-    MeasuredTable(
-        "document_parts",
-        "documents",
-        ("document_id", "kind", "number"),
-        ("uuid", "smallint", "int"),
-        ("content",),
-        46,
-    ),
+    MeasuredTable("assistant_versions", "assistants", ("assistant_id", "version")),
+    MeasuredTable("threads", "threads", ("created_at", "thread_id")),
+    MeasuredTable("runs", "runs", ("thread_id", "ordinal")),
+    MeasuredTable("steps", "runs", ("run_id", "step")),
+    MeasuredTable("tool_intents", "runs", ("run_id", "call_id")),
+    MeasuredTable("questions", "runs", ("thread_id", "question_id")),
+    MeasuredTable("events", "events", ("run_id", "epoch", "seq")),
+    MeasuredTable("checkpoints", "checkpoints", ("thread_id", "checkpoint_id")),
+    MeasuredTable("checkpoint_items", "checkpoints", ("thread_id", "number")),
+    MeasuredTable("store_items", "store", ("namespace", "key")),
+    *(MeasuredTable(f"store_vectors_{width}", "store", ("item_id", "space", "part")) for width in WIDTHS),
+    MeasuredTable("documents", "documents", ("document_id",)),
+    MeasuredTable("document_parts", "documents", ("document_id", "kind", "number")),
 )
 
 MEASURED = {one.table: one for one in _MEASURED}
 """Tables by name, in the order of measurement."""
 
 KINDS = tuple(dict.fromkeys(one.kind for one in _MEASURED))
+
+
+def sizes_of(table: str) -> tuple[int, list[str]]:
+    """Return the bytes of a row's columns of fixed length, and the names of the others."""
+    types = {column.name: sql_type(column) for column in metadata.tables[table].columns}
+    return sum(BYTES.get(of, 0) for of in types.values()), [name for name, of in types.items() if of not in BYTES]
 
 
 @functools.cache
@@ -161,18 +77,20 @@ def page_of(one: MeasuredTable, *, first: bool) -> str:
     ``last`` is the key of the page's last row, null on the last page.
     """
     keys = ", ".join(f'"{name}"' for name in one.key)
-    sizes = " + ".join(f'coalesce(pg_column_size("{name}"), 0)' for name in one.sized)
-    collated = [' collate "C"' * (kind == "text" and one.table.startswith("store_")) for kind in one.types]
+    fixed, sized = sizes_of(one.table)
+    sizes = " + ".join(f'coalesce(pg_column_size("{name}"), 0)' for name in sized)
+    types = [sql_type(metadata.tables[one.table].c[name]) for name in one.key]
+    collated = [' collate "C"' * (kind == "text" and one.table.startswith("store_")) for kind in types]
     after = ", ".join(
         f"($2::jsonb ->> {n})::{kind}{collation}"
-        for n, (kind, collation) in enumerate(zip(one.types, collated, strict=True))
+        for n, (kind, collation) in enumerate(zip(types, collated, strict=True))
     )
     onward = "" if first else f" and ({keys}) > ({after})"
     return f"""
 select coalesce(sum(bytes), 0)::bigint as bytes,
   max(jsonb_build_array({keys})::text) filter (where n = {PAGE_ROWS}) as last
 from (
-  select {keys}, {ROW_OVERHEAD + one.fixed} + {sizes} as bytes, row_number() over (order by {keys}) as n
+  select {keys}, {ROW_OVERHEAD + fixed} + {sizes} as bytes, row_number() over (order by {keys}) as n
   from {one.table} where tenant_id = $1{onward} order by {keys} limit {PAGE_ROWS}
 ) as page
 """
