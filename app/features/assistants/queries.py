@@ -8,13 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from app.features.assistants.structs import AssistantSearch
+from app.features.assistants.structs import AssistantPatch, AssistantSearch
 from app.features.assistants.tables import assistant_versions, assistants
+from app.infra.db.columns import stored_fields
 from app.infra.db.session import Reader, Writer
 
 _PUBLIC = [column for column in assistants.c if column.name != "tenant_id"]
 _PUBLIC_VERSION = [column for column in assistant_versions.c if column.name != "tenant_id"]
-VERSIONED = ("graph_id", "name", "description", "config", "context", "metadata")
+VERSIONED = stored_fields(AssistantPatch, assistants)
 """Columns that are versioned."""
 
 

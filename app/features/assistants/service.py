@@ -21,6 +21,7 @@ from app.features.assistants.structs import (
     AssistantVersion,
     VersionSearch,
 )
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.infra.db.session import Writer
 from app.security.access.structs import MetadataFilter, Principal
@@ -120,15 +121,8 @@ class AssistantService:
         owned, metadata = await principal.stamp(
             "assistants", "create", body.metadata, assistant_id=assistant_id, **about
         )
-        values = {
-            "assistant_id": assistant_id,
-            "graph_id": body.graph_id,
-            "name": body.name or "Untitled",
-            "description": body.description,
-            "config": body.config or {},
-            "context": body.context or {},
-            "metadata": metadata or {},
-        }
+        values = {name: value for name in queries.VERSIONED if (value := getattr(body, name)) is not None}
+        values |= {"assistant_id": assistant_id, "name": body.name or "Untitled", "metadata": metadata or {}}
         async with self._database.writing(principal.tenant_id, owned) as session:
 
             async def make() -> Assistant:
@@ -215,7 +209,7 @@ class AssistantService:
             )
             if not rows and await queries.get(session, principal.tenant_id, assistant_id) is None:
                 raise _unknown(assistant_id)
-        return [AssistantVersion(**self._columns(row)) for row in rows]
+        return [from_row(AssistantVersion, row, **self._description(row)) for row in rows]
 
     async def set_latest(self, principal: Principal, assistant_id: UUID, number: int) -> Assistant:
         """Make an older or newer version the latest. Raises ``NotFound``."""
@@ -240,15 +234,13 @@ class AssistantService:
         return agent, name
 
     def _shown(self, row: Row[Any]) -> Assistant:
-        return Assistant(**self._columns(row))
+        return from_row(Assistant, row, **self._description(row))
 
-    def _columns(self, row: Row[Any]) -> dict[str, Any]:
-        """Return the columns of an assistant or version; a system assistant defaults to its agent's description."""
-        columns = dict(row._mapping)  # noqa: SLF001  public by documentation
-        name = self._system.get(columns["assistant_id"])
-        if name is not None and columns["description"] is None and (agent := self._agents.get(name)) is not None:
-            columns["description"] = agent.description or None
-        return columns
+    def _description(self, row: Row[Any]) -> dict[str, str]:
+        """Return the description of the agent, for a system assistant that has none of its own."""
+        name = self._system.get(row.assistant_id)
+        agent = None if name is None or row.description is not None else self._agents.get(name)
+        return {"description": agent.description} if agent is not None and agent.description else {}
 
     def _check_agent(self, name: str) -> None:
         if self._agents.get(name) is None or name in self._internal.values():

@@ -22,23 +22,8 @@ SortBy = Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"]
 SortOrder = Literal["asc", "desc"]
 
 
-class Assistant(msgspec.Struct, kw_only=True):
-    """A configured agent; ``graph_id`` is the agent's name."""
-
-    assistant_id: UUID
-    graph_id: str
-    config: Any
-    context: Any
-    metadata: Any
-    name: str
-    created_at: datetime
-    updated_at: datetime
-    version: int
-    description: str | None
-
-
 class AssistantVersion(msgspec.Struct, kw_only=True):
-    """A version of an assistant."""
+    """A version of an assistant; ``graph_id`` is the agent's name."""
 
     assistant_id: UUID
     version: int
@@ -51,17 +36,10 @@ class AssistantVersion(msgspec.Struct, kw_only=True):
     description: str | None
 
 
-class AssistantCreate(msgspec.Struct, kw_only=True):
-    """An assistant to create for the agent ``graph_id``."""
+class Assistant(AssistantVersion, kw_only=True):
+    """A configured agent: the latest version of an assistant; ``graph_id`` is the agent's name."""
 
-    graph_id: str
-    assistant_id: UUID | None = None
-    config: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
-    name: str | None = None
-    description: str | None = None
-    if_exists: Literal["raise", "do_nothing"] | None = None
+    updated_at: datetime
 
 
 class AssistantPatch(msgspec.Struct, kw_only=True):
@@ -73,6 +51,14 @@ class AssistantPatch(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
     name: str | None = None
     description: str | None = None
+
+
+class AssistantCreate(AssistantPatch, kw_only=True):
+    """An assistant to create for the agent ``graph_id``."""
+
+    graph_id: str
+    assistant_id: UUID | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
 
 
 class AssistantSearch(msgspec.Struct, kw_only=True):

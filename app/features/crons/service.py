@@ -27,6 +27,7 @@ from app.features.crons.structs import (
     run_of,
 )
 from app.features.runs.creation import RunFactory, RunRequester
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.security.access.structs import MetadataFilter, Principal
 from app.security.idempotency.queries import once
@@ -309,11 +310,11 @@ def _unknown(cron_id: UUID) -> NotFound:
 
 
 def _cron_view(row: Row[Any]) -> Cron:
-    shown = dict(row._mapping)  # noqa: SLF001  public by documentation
     try:
         payload = msgspec.json.decode(row.payload, type=StoredPayload)
     except msgspec.MsgspecError:  # its runs fail too; return it, so that it can be deleted
-        return Cron(**{**shown, "payload": {}})
+        return from_row(Cron, row, payload={})
+    shown = row.payload
     if payload.key_id or payload.requested_by:
-        shown["payload"] = encode(msgspec.structs.replace(payload, key_id="", requested_by=""))
-    return Cron(**{**shown, "payload": kwargs_of(shown["payload"])})
+        shown = encode(msgspec.structs.replace(payload, key_id="", requested_by=""))
+    return from_row(Cron, row, payload=kwargs_of(shown))

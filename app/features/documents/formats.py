@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from app.base.errors import Invalid, UnsupportedType
+from app.base.errors import Invalid, TooLarge, UnsupportedType
 
 MEBIBYTE = 1024 * 1024
 
@@ -20,6 +20,11 @@ class DocumentFormat(msgspec.Struct, frozen=True, kw_only=True):
     endings: tuple[str, ...]
     parsed: bool
     max_bytes: int = 0
+
+    def check_size(self, size: int) -> None:
+        """Check the ``size`` of a document in bytes. Raises ``TooLarge``."""
+        if self.max_bytes and size > self.max_bytes:
+            raise TooLarge(f"{self.name} documents may have at most {self.max_bytes} bytes.")
 
 
 TEXT = DocumentFormat(content_type="text/plain", name="text", endings=("txt", "text", "log"), parsed=False)

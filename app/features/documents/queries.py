@@ -8,7 +8,6 @@ import sqlalchemy as sa
 import zstandard
 from sqlalchemy import Row
 
-from app.base.errors import TooLarge
 from app.engine.tables import runs
 from app.features.documents.tables import documents
 from app.features.store.tables import store_items
@@ -68,11 +67,6 @@ async def add_parts(session: Writer, tenant_id: UUID, document_id: UUID, kind: i
 def columns_of(parts: Sequence[Part]) -> tuple[list[int], list[int], list[bytes]]:
     """Return ``parts`` as the array parameters of ``ADD_PARTS``."""
     return [one.number for one in parts], [one.start for one in parts], [one.content for one in parts]
-
-
-def too_large(name: str, max_bytes: int) -> TooLarge:
-    """Return the error for a document larger than its format allows."""
-    return TooLarge(f"{name} documents may have at most {max_bytes} bytes.")
 
 
 async def remove(session: Writer, tenant_id: UUID, document_id: UUID) -> None:

@@ -31,6 +31,7 @@ from app.features.documents.structs import RESOURCE, Chunk, Document, PassageSea
 from app.features.documents.uploads import FileStream, Upload, Uploaded, UploadMetadata, upload_metadata
 from app.features.runs.creation import RunFactory, RunRequester
 from app.features.runs.service import RunService
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.infra.db.session import Writer
 from app.security.access.structs import Principal
@@ -291,9 +292,7 @@ async def _stamp(principal: Principal, upload: UploadMetadata, uploaded: Uploade
 
 def document_view(row: Row[Any]) -> Document:
     """Return a document as clients see it."""
-    values = {name: getattr(row, name) for name in Document.__struct_fields__}
-    values |= {"sha256": row.sha256.hex(), "metadata": msgspec.Raw(row.metadata.encode())}
-    return Document(**values)
+    return from_row(Document, row, sha256=row.sha256.hex(), metadata=msgspec.Raw(row.metadata.encode()))
 
 
 def _digest(*parts: Any) -> bytes:

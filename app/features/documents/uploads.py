@@ -74,7 +74,7 @@ class Upload:
                 self._format = format_of(self._incoming.content_type, self._incoming.filename)
                 charset_of(self._incoming.charset, self._format)
             self._size += len(piece)
-            self._check_size(self._format)
+            self._format.check_size(self._size)
             self._hash.update(piece)
             self._buffer += piece
             while len(self._buffer) > PART_BYTES:
@@ -101,10 +101,6 @@ class Upload:
         if self._inserted:
             async with self._database.writing(self._tenant_id) as session:
                 await queries.remove(session, self._tenant_id, self.document_id)
-
-    def _check_size(self, document_format: DocumentFormat) -> None:
-        if document_format.max_bytes and self._size > document_format.max_bytes:
-            raise queries.too_large(document_format.name, document_format.max_bytes)
 
     async def _add_part(self, document_format: DocumentFormat, size: int) -> None:
         """Take the next part from the buffer; parts of text hold whole characters."""

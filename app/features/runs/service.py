@@ -14,12 +14,13 @@ from app.domain.lifecycle import LIVE
 from app.engine.entries import AcceptEntry, ClaimedRun, created
 from app.engine.queue.claims import TAKE_OVER, RunAdmission, RunQueue
 from app.engine.streams.send_budget import Result
-from app.engine.structs import SHOWN, BulkCancel, Run, RunCreate, kwargs_of
+from app.engine.structs import BulkCancel, Run, RunCreate, kwargs_of
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
 from app.features.runs.run_streams import RunStreams
 from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.security.access.structs import AuditSink, MetadataFilter, NullAuditSink, Principal
 from app.security.idempotency import queries as keys
@@ -249,4 +250,4 @@ class RunService:
 
 
 def _shown(row: Row[Any]) -> Run:
-    return Run(kwargs=kwargs_of(row.request), **{name: getattr(row, name) for name in SHOWN})
+    return from_row(Run, row, kwargs=kwargs_of(row.request))

@@ -14,7 +14,8 @@ from app.base.offload import MAX_ANSWER_BYTES
 from app.engine.checkpoints.entry import CheckpointEntry
 from app.engine.checkpoints.sql import COLUMNS, ITEMS, STORED, TO_LATEST
 from app.engine.tables import checkpoint_items, checkpoints, threads
-from app.features.threads.structs import KEEP_LATEST, ThreadSearch, Ttl
+from app.features.threads.structs import KEEP_LATEST, Thread, ThreadSearch, Ttl
+from app.infra.db.columns import stored_fields
 from app.infra.db.metadata import UUIDType
 from app.infra.db.session import Reader, ScopedStatement, Writer
 
@@ -27,10 +28,8 @@ returning tenant_id, thread_id, created_at
 """
 """Create many threads in one statement; returns those whose id was free."""
 
-_COLUMNS = """
-    t.thread_id, t.created_at, t.updated_at, t.state_updated_at, t.metadata, t.status, t.config, t.error, t.interrupts,
-    t.runs, t.last_number, t.ttl_minutes, t.keep_minutes
-"""
+_READ = (*stored_fields(Thread, threads), "runs", "last_number", "ttl_minutes", "keep_minutes")
+_COLUMNS = ", ".join(f"t.{name}" for name in _READ)
 _HEAD = f"""
 left join checkpoints c on c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = t.head {ITEMS}
 """

@@ -16,6 +16,7 @@ from app.engine.checkpoints.codec import unpack_head
 from app.engine.checkpoints.entry import FIRST_STEP
 from app.engine.checkpoints.snapshot import StoredCheckpoint, read, size_of
 from app.features.threads.structs import KEEP_LATEST, CheckpointRef, Thread, ThreadState
+from app.infra.db.columns import from_row
 
 MAX_PATHS = 10
 MAX_COMPARISONS = 1_000_000
@@ -153,14 +154,9 @@ def new_thread_view(thread_id: UUID, metadata: dict[str, Any], created: datetime
 def thread_view(row: Row[Any], *, ttl: bool = False) -> Thread:
     """Return the view of a thread row, on request with its TTL."""
     has_run = row.runs > 0 or row.head is not None
-    return Thread(
-        thread_id=row.thread_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        state_updated_at=row.state_updated_at,
-        metadata=row.metadata,
-        status=row.status,
-        config=row.config,
+    return from_row(
+        Thread,
+        row,
         values=NULL if row.head is None else msgspec.Raw(read(row, row.last_number).state.json()),
         error=row.error if has_run else msgspec.UNSET,
         interrupts=(row.interrupts or {}) if has_run else msgspec.UNSET,

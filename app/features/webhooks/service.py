@@ -9,6 +9,7 @@ from app.base.errors import NotFound
 from app.features.webhooks import queries
 from app.features.webhooks.dispatcher import WebhookDispatcher
 from app.features.webhooks.structs import Delivery
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 
 
@@ -36,15 +37,4 @@ class WebhookService:
 
 
 def _delivery_view(row: Row[Any]) -> Delivery:
-    return Delivery(
-        run_id=row.run_id,
-        thread_id=row.thread_id,
-        url=row.url,
-        status=row.status,
-        attempts=row.attempts,
-        answer=row.answer,
-        problem=row.problem,
-        created_at=row.created_at,
-        next_attempt_at=row.due_at if row.status == "pending" else None,
-        ended_at=row.ended_at,
-    )
+    return from_row(Delivery, row, next_attempt_at=row.due_at if row.status == "pending" else None)

@@ -1,12 +1,14 @@
-"""Column lists and parameters of statements, derived from structs: a field that names a column of a table is stored
-and read there.
-"""
+"""Column lists and parameters of statements, and structs of rows: a field is stored in the column of its name."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy import Row
 from sqlalchemy.dialects import postgresql
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -31,3 +33,12 @@ def select_list(table: sa.Table, names: Sequence[str], alias: str, **expressions
         else f"{alias}.{name}"
         for name in names
     )
+
+
+def from_row(struct: type[T], row: Row[Any], **fields: Any) -> T:
+    """Return a struct with the columns of ``row`` that have the names of its fields, and with ``fields``."""
+    columns = row._mapping  # noqa: SLF001  public by documentation
+    for name in struct.__struct_fields__:
+        if name not in fields and name in columns:
+            fields[name] = columns[name]
+    return struct(**fields)

@@ -19,6 +19,7 @@ from sqlalchemy import Row
 
 from app.base.clock import now
 from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
 from app.security.access import queries
@@ -110,13 +111,13 @@ class AccessService:
                 user_id=user_id or None,
             )
         self._records.record(AuditEvent(tenant_id, "key.created", "operator", key_id))
-        return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001  public by documentation
+        return from_row(KeyInfo, row), _whole(key_id, secret)
 
     async def list_keys(self, tenant: str = DEFAULT_TENANT_NAME) -> list[KeyInfo]:
         """Return the tenant's keys, oldest first."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
-            return [KeyInfo(**row._mapping) for row in await queries.listed(session, tenant_id)]  # noqa: SLF001
+            return [from_row(KeyInfo, row) for row in await queries.listed(session, tenant_id)]
 
     async def rotate_key(
         self, key_id: str, overlap: timedelta, tenant: str = DEFAULT_TENANT_NAME
@@ -132,7 +133,7 @@ class AccessService:
         if row is None:
             raise NotFound(f"Key {key_id} not found in tenant {tenant!r}, or it is revoked or expired.")
         self._records.record(AuditEvent(tenant_id, "key.rotated", "operator", key_id))
-        return KeyInfo(**row._mapping), _whole(key_id, secret)  # noqa: SLF001
+        return from_row(KeyInfo, row), _whole(key_id, secret)
 
     async def set_limits(self, tenant: str, limits: TenantLimits) -> None:
         """Set limits of ``tenant`` (created if new); effective everywhere within five seconds."""
@@ -161,14 +162,14 @@ class AccessService:
         """Return the tenant's spending on models by day, newest first, at most 31 days."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
-            return [DaySpending(**row._mapping) for row in await queries.spending_of(session, tenant_id)]  # noqa: SLF001
+            return [from_row(DaySpending, row) for row in await queries.spending_of(session, tenant_id)]
 
     async def stored(self, tenant: str) -> StorageUsage | None:
         """Return what the tenant stores; None if it was not measured, as without a storage limit."""
         tenant_id = tenant_id_of(tenant)
         async with self._database.reading(tenant_id) as session:
             row = await queries.stored_of(session, tenant_id)
-        return None if row is None else StorageUsage(**row._mapping)  # noqa: SLF001  public by documentation
+        return None if row is None else from_row(StorageUsage, row)
 
     async def revoke_key(self, key_id: str, tenant: str = DEFAULT_TENANT_NAME) -> None:
         """Revoke a key, effective everywhere within five seconds. Raises ``NotFound``."""

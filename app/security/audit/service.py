@@ -9,6 +9,7 @@ from uuid import UUID
 
 from app.base.ids import new_id
 from app.base.tasks import Tasks
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.security.access.structs import AuditEvent
 from app.security.audit import queries
@@ -76,7 +77,7 @@ class AuditService:
         """Return the tenant's entries, newest first, older than ``before``."""
         async with self._database.reading(tenant_id) as session:
             rows = await queries.entries(session, tenant_id, limit, before)
-        return [Entry(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
+        return [from_row(Entry, row) for row in rows]
 
 
 def _columns(events: "Counter[AuditEvent]") -> list[list[object]]:
