@@ -5,6 +5,7 @@
 - ``cli``: the command ``agent-service``: one verb a file
 - ``domain``: what a run says and keeps: messages, events, state
 - ``engine``: what executes runs, and the tables that engine and features share
+- ``protocols``: the same runs on other wires
 - ``features``: what the API names: one package per feature, each with the same five files
 - ``infra``: adapters to the outside: database, cache, HTTP, telemetry, settings, secrets
 - ``providers``: vendors of models and embeddings, behind their ports

@@ -41,7 +41,7 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
     return Litestar(
         route_handlers=[
             Router(BASE_PATH, route_handlers=[*controllers_of(server.role)]),
-            *root_controllers_of(server.metrics_port in {0, server.port}),
+            *root_controllers_of(server.role, metrics=server.metrics_port in {0, server.port}),
         ],
         middleware=[
             functools.partial(
@@ -121,6 +121,7 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
         "audit": services.persistence.audit,
         "secrets": services.persistence.secrets,
         "streams": services.streams,
+        "gateway": services.gateway,
         "quota": services.limits.quota,
     }
     for name, part in parts.items():

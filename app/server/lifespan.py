@@ -82,6 +82,7 @@ def parts(services: AppServices) -> Iterator[Part]:
         yield "quota sweep", running(services.limits.quota.sweep)
         yield "removed documents", running(features.documents.removing)
     yield "streams", closing(services.streams.tasks.aclose)
+    yield "projections", closing(services.gateway.projections.aclose)
     yield "loop lag", _loop_lag(services)
     yield "probe", running(services.health.probe)
     yield "watchdog", running(services.health.watchdog)

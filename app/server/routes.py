@@ -12,6 +12,7 @@ from app.features.system.controller import AccessController, MetricsController, 
 from app.features.system.not_implemented import NotImplementedController
 from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
+from app.protocols.openai.controller import OpenAIController
 
 BASE_PATH = "/api/v1"
 
@@ -36,6 +37,11 @@ def controllers_of(role: str) -> tuple[type[Controller], ...]:
     return (SystemController,) if role == "worker" else CONTROLLERS
 
 
-def root_controllers_of(metrics: bool) -> tuple[type[Controller], ...]:
+PROTOCOLS: tuple[type[Controller], ...] = (OpenAIController,)
+"""Controllers of other protocols, outside the base path."""
+
+
+def root_controllers_of(role: str, *, metrics: bool) -> tuple[type[Controller], ...]:
     """Return the controllers outside the base path; ``metrics``: served here, not on a port of their own."""
-    return (MetricsController,) if metrics else ()
+    protocols = () if role == "worker" else PROTOCOLS
+    return (MetricsController, *protocols) if metrics else protocols

@@ -94,6 +94,10 @@ class AssistantService:
             raise _unknown(assistant_id)
         return assistant_id, row.graph_id
 
+    def names(self) -> list[str]:
+        """Return the names of the agents that clients may run."""
+        return self._agents.names()
+
     def id_of(self, named: str) -> UUID:
         """Return the id of an assistant, given by UUID or agent's name. Raises ``Invalid`` if it is neither."""
         if self._agents.get(named) is not None:

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from app.base.crash_points import crash_point
 from app.base.errors import Conflict, Gone, Invalid, NotFound, Unavailable
 from app.domain.event_id import START, EventId
+from app.domain.events import Event
 from app.domain.lifecycle import LIVE
 from app.engine.entries import AcceptEntry, ClaimedRun, created
 from app.engine.queue.claims import TAKE_OVER, RunAdmission, RunQueue
@@ -193,6 +194,10 @@ class RunService:
     ) -> AsyncIterator[bytes]:
         """Yield chunks of a run's frames after ``after`` until it ends."""
         return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes, holder=principal.holder)
+
+    def events(self, principal: Principal, run_id: UUID) -> AsyncIterator[Sequence[Event]]:
+        """Yield a run's events from its start until it ends, in batches; an empty batch: the server is stopping."""
+        return self._streams.follow_events(principal.tenant_id, run_id, holder=principal.holder)
 
     async def thread_stream(
         self, principal: Principal, thread_id: UUID, *, after: ThreadCursor | None, modes: Collection[str]

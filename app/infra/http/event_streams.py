@@ -9,14 +9,14 @@ returned, and its request is released once its headers are sent, so it holds lit
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from litestar.exceptions import HTTPException
 from litestar.openapi import ResponseSpec
 from litestar.types import Receive, Scope, Send
 
-from app.base.errors import BadRequest, Invalid, Unauthenticated
+from app.base.errors import BadRequest, Invalid, Unauthenticated, Unavailable
 from app.infra.http.open_streams import SLICE, OpenStreams
 from app.infra.http.problems import answer_error
 from app.infra.http.response_detacher import ResponseDetacher, detacher_of, release_scope
@@ -62,7 +62,7 @@ class Pieces(Protocol):
         ...
 
 
-class _OpenResponse:
+class OpenResponse:
     """An ASGI response that ``OpenStreams`` manages."""
 
     __slots__ = (
@@ -188,11 +188,11 @@ class _OpenResponse:
     async def _revoked(self) -> None:
         raise NotImplementedError
 
-    async def _begin(self, *more: tuple[bytes, bytes]) -> None:
+    async def _begin(self, *more: tuple[bytes, bytes], status: int = 200) -> None:
         self._begun = True
         self._sending = True
         headers = [(b"content-type", self.kind), (b"cache-control", self.caching), *self._headers, *more]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self._sending = False
         if self._detacher is not None:
             self._send = self._detacher.plain_send
@@ -279,7 +279,7 @@ class _OpenResponse:
                     await asyncio.wait([waiting])
 
 
-class EventStream(_OpenResponse):
+class EventStream(OpenResponse):
     """Server-sent events from ``chunks``, an iterator of bytes: one or more whole frames per chunk.
 
     ``headers`` are the run's ``Location`` and ``Content-Location``. ``on_disconnect`` is called once when the client
@@ -305,8 +305,8 @@ class EventStream(_OpenResponse):
         super().__init__(streams, headers, on_disconnect, holder)
         self._chunks = chunks
 
-    async def _begin(self, *more: tuple[bytes, bytes]) -> None:
-        await super()._begin((b"x-accel-buffering", b"no"), *more)
+    async def _begin(self, *more: tuple[bytes, bytes], status: int = 200) -> None:
+        await super()._begin((b"x-accel-buffering", b"no"), *more, status=status)
 
     async def _serve(self) -> None:
         count = 0
@@ -348,7 +348,7 @@ class EventStream(_OpenResponse):
         await self._put(b"", more=False)
 
 
-class JsonWait(_OpenResponse):
+class JsonWait(OpenResponse):
     """A long poll: the JSON of ``result``, preceded by line breaks while it is awaited.
 
     Within the first ticks the response is an ordinary one, and an error of ``result`` gets its own status; later the
@@ -393,3 +393,48 @@ class JsonWait(_OpenResponse):
             await self.refuse(Unauthenticated(REVOKED))
             return
         await self._put(encode({"__error__": _NO_ACCESS}), more=False)
+
+
+class LateAnswer(NamedTuple):
+    """A JSON response whose status is known only once its work is done."""
+
+    status: int
+    body: bytes
+
+
+class JsonAnswer(OpenResponse):
+    """A response that waits for ``result`` without a sign of life, for protocols whose errors need their status.
+
+    ``result`` is cancelled when the client disconnects: pass a coroutine, not a task that others await.
+    """
+
+    __slots__ = ("_result",)
+    kind = b"application/json"
+
+    def __init__(
+        self,
+        streams: OpenStreams,
+        result: Awaitable[LateAnswer],
+        *,
+        headers: Mapping[str, str] | None = None,
+        on_disconnect: OnDisconnect | None = None,
+        holder: Hashable = None,
+    ) -> None:
+        super().__init__(streams, headers, on_disconnect, holder)
+        self._result = result
+
+    async def _serve(self) -> None:
+        answer = await self._result
+        await self._begin((b"content-length", str(len(answer.body)).encode()), status=answer.status)
+        await self._put(answer.body, more=False)
+
+    async def _keep_alive(self) -> None:
+        """Send nothing: the status is not known yet."""
+
+    async def _drained(self) -> None:
+        if not self._begun:
+            await self.refuse(Unavailable("The server is stopping; try again.", retry_after=1))
+
+    async def _revoked(self) -> None:
+        if not self._begun:
+            await self.refuse(Unauthenticated(REVOKED))

@@ -26,6 +26,13 @@ WHERE = "The routes of the API begin with /api/v1, like /api/v1/threads; /docs l
 MODEL_ERROR = "The model of this agent failed. Try again; if the error persists, report the request_id to the operator."
 
 
+ERROR_SHAPE = "error_shape"
+"""Member of a handler's ``opt``: renders its errors in the shape of another protocol.
+
+A callable of (status, sentence, invalid values) that returns the status and the JSON to respond with.
+"""
+
+
 class ProblemKind(NamedTuple):
     """A kind of problem: ``slug`` ends its ``type``; ``remedy`` is what the client can do."""
 
@@ -119,9 +126,19 @@ def _respond(
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response[bytes]:
+    shape = _opt_of(request).get(ERROR_SHAPE)
+    if shape is not None:
+        status, body = shape(status, detail, errors)
+        return Response(body, status_code=status, media_type="application/json", headers=headers)
     return Response(
         encode(request.scope, status, detail, errors), status_code=status, media_type=MEDIA_TYPE, headers=headers
     )
+
+
+def _opt_of(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
+    """Return the ``opt`` of the request's handler; nothing where no route matches."""
+    handler: Any = request.scope.get("route_handler")
+    return {} if handler is None else handler.opt
 
 
 def of_service_error(request: Request[Any, Any, Any], error: AgentServiceError) -> Response[bytes]:

@@ -41,7 +41,9 @@ EMPTY_OBJECT = b"{}"
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _FILES = re.compile(r"/documents/?$")
-_MESSAGES = re.compile(r"/(?:runs|state)(?:/|$)|/threads/?$")
+_MESSAGES = re.compile(
+    r"/(?:runs|state|chat|responses|conversations|ag-ui|copilotkit|a2a|mcp|commands)(?:/|$)|/threads/?$"
+)
 _JSON = re.compile(rb"application/(?:[^;,\s]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
 

@@ -12,6 +12,8 @@ from app.infra.http.open_streams import MAX_STREAMS, OpenStreams
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.shared_buffer import MetricsBuffers
+from app.protocols.gateway import ProtocolGateway
+from app.protocols.projection import ProjectedRuns
 from app.server.composition.auth import AuthStack, build_auth
 from app.server.composition.engine import EngineStack, build_engine
 from app.server.composition.features import Features, build_features
@@ -35,6 +37,7 @@ class AppServices(msgspec.Struct, frozen=True, kw_only=True):
     features: Features
     health: Health
     streams: OpenStreams
+    gateway: ProtocolGateway
     proxies: TrustedProxies
     background: Tasks
 
@@ -64,6 +67,8 @@ def _build(
     allowed = AddressAllowlist(settings.egress.allow.split(","))
     engine = build_engine(settings, telemetry, persistence, agents, limits, allowed)
     sources = status_sources(settings, persistence, agents, limits, engine)
+    open_streams = _open_streams(settings, auth, telemetry.meters, streams)
+    features = build_features(settings, persistence, agents, limits, engine, allowed)
     return AppServices(
         settings=settings,
         telemetry=telemetry,
@@ -72,9 +77,12 @@ def _build(
         agents=agents,
         limits=limits,
         engine=engine,
-        features=build_features(settings, persistence, agents, limits, engine, allowed),
+        features=features,
         health=build_health(watchdog, telemetry, persistence.database, engine, sources),
-        streams=_open_streams(settings, auth, telemetry.meters, streams),
+        streams=open_streams,
+        gateway=ProtocolGateway(
+            features.assistants, features.threads, features.runs, ProjectedRuns(features.runs), open_streams
+        ),
         proxies=TrustedProxies(settings.server.trusted_proxies.split(",")),
         background=Tasks("background"),
     )

@@ -1,0 +1,9 @@
+"""The same runs on other wires: each protocol is an inbound map, a projection and a controller.
+
+- ``parts``: what a run says, piece by piece: the model that projections read
+- ``projection``: project a run once for all readers of a protocol in this process
+- ``gateway``: what every controller works with
+- ``states``: states of a run
+- ``threads``: find a thread again by another protocol's id
+- ``openai``: OpenAI's Chat Completions
+"""

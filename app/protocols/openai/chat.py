@@ -1,0 +1,152 @@
+"""Project a run onto a chat completion: https://platform.openai.com/docs/api-reference/chat/streaming
+
+Tools that the agent runs itself stay out of it, as a client would take their calls for requests to run them. Several
+messages of one run are one completion, with a blank line between them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from app.domain.events import Event
+from app.domain.messages import Usage
+from app.protocols.openai.errors import error_body
+from app.protocols.parts import (
+    Part,
+    PartAssembler,
+    ReasoningDelta,
+    RunBegins,
+    RunEnds,
+    RunFailed,
+    TextDelta,
+    TextStart,
+)
+from app.protocols.projection import ProjectedFrame
+from app.protocols.states import RunState
+
+FINISH_REASONS = {
+    RunState.SUCCESS: "stop",
+    RunState.ASKING: "tool_calls",
+    RunState.TIMEOUT: "length",
+    RunState.CANCELLED: "stop",
+}
+"""``finish_reason`` by the state that a run ends with; a failed one ends with an error instead."""
+
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Return token counts in OpenAI's names."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+class ChatProjection:
+    """Chunks of a streamed completion. Implements ``app.protocols.projection.Projection``."""
+
+    def __init__(self, completion_id: str, model: str, created: int, *, include_usage: bool) -> None:
+        self._head = b'{"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
+            _encode(completion_id),
+            created,
+            _encode(model),
+        )
+        self._include_usage = include_usage
+        self._tail = b'],"usage":null}' if include_usage else b"]}"
+        self._assembler = PartAssembler()
+        self._number = -1
+        self._texts = 0
+        self._begun = False
+        self._failure: RunFailed | None = None
+
+    def project(self, event: Event) -> Iterator[ProjectedFrame]:
+        """Return the chunks of ``event``."""
+        for part in self._assembler.parts(event):
+            for data in self._chunks(part):
+                self._number += 1
+                yield ProjectedFrame(self._number, data)
+
+    def _chunks(self, part: Part) -> Iterator[bytes]:
+        match part:
+            case TextDelta():
+                yield self._chunk(b'{"content":' + _encode(part.text) + b"}")
+            case ReasoningDelta():
+                yield self._chunk(b'{"reasoning_content":' + _encode(part.text) + b"}")
+            case TextStart():
+                self._texts += 1
+                if self._texts > 1:
+                    yield self._chunk(b'{"content":"\\n\\n"}')
+            case RunBegins() if not self._begun:
+                self._begun = True
+                yield self._chunk(b'{"role":"assistant","content":""}')
+            case RunFailed():
+                self._failure = part
+            case RunEnds():
+                yield from self._end(part)
+
+    def _end(self, part: RunEnds) -> Iterator[bytes]:
+        if self._failure is not None and part.state is not RunState.TIMEOUT:
+            error = error_body(500, self._failure.message, code=self._failure.error)
+            yield b"data: " + _encode(error) + b"\n\n"
+        else:
+            yield self._chunk(b"{}", _encode(FINISH_REASONS.get(part.state, "stop")))
+            if self._include_usage:
+                usage = b'],"usage":' + _encode(usage_of(part.usage)) + b"}"
+                yield b"data: " + self._head + usage + b"\n\n"
+        yield DONE
+
+    def _chunk(self, delta: bytes, finish: bytes = b"null") -> bytes:
+        choice = b'{"index":0,"delta":' + delta + b',"logprobs":null,"finish_reason":' + finish + b"}"
+        return b"data: " + self._head + choice + self._tail + b"\n\n"
+
+
+class ChatCollector:
+    """Collects a run's whole completion."""
+
+    def __init__(self, completion_id: str, model: str, created: int) -> None:
+        self._id = completion_id
+        self._model = model
+        self._created = created
+        self._assembler = PartAssembler()
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self.failure: RunFailed | None = None
+        self.ended: RunEnds | None = None
+
+    def add(self, event: Event) -> None:
+        """Add an event."""
+        for part in self._assembler.parts(event):
+            match part:
+                case TextStart():
+                    self._texts.append("")
+                case TextDelta():
+                    self._texts[-1] += part.text
+                case ReasoningDelta():
+                    self._reasoning.append(part.text)
+                case RunFailed():
+                    self.failure = part
+                case RunEnds():
+                    self.ended = part
+
+    def completion(self) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body of the response, once the run has ended."""
+        assert self.ended is not None
+        if self.failure is not None and self.ended.state is not RunState.TIMEOUT:
+            return 500, error_body(500, self.failure.message, code=self.failure.error)
+        message: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(self._texts), "refusal": None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        finish = FINISH_REASONS.get(self.ended.state, "stop")
+        return 200, {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
+            "usage": usage_of(self.ended.usage),
+        }

@@ -1,0 +1,131 @@
+"""HTTP routes of OpenAI's API. ``base_url`` of a client is ``http://HOST:PORT/v1``; a model is an assistant."""
+
+import time
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from app.base.errors import Invalid, NotFound, Unavailable
+from app.base.ids import agent_id
+from app.engine.entries import ClaimedRun
+from app.engine.structs import RunCreate
+from app.features.access.guard import READS, STARTS_RUNS, WRITES
+from app.features.access.idempotency import key_in
+from app.features.assistants.service import AssistantService
+from app.features.assistants.structs import Assistant, AssistantSearch
+from app.features.runs.service import RunService
+from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
+from app.infra.http.problems import ERROR_SHAPE
+from app.infra.http.query_params import AnyRequest
+from app.protocols.gateway import ProtocolGateway
+from app.protocols.openai.chat import ChatCollector, ChatProjection
+from app.protocols.openai.errors import error_shape
+from app.protocols.openai.inbound import message_of, news_in
+from app.protocols.openai.structs import ChatRequest
+from app.protocols.threads import thread_id_of
+from app.security.access.structs import Principal
+
+CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
+"""Headers that name a conversation, whose thread the completion continues."""
+
+MODES: list[Any] = ["values", "updates", "messages-tuple", "custom"]
+"""Stream modes of runs that come in here, so that LangGraph's clients can follow them too."""
+
+Gateway = NamedDependency[ProtocolGateway]
+CurrentPrincipal = NamedDependency[Principal]
+
+
+class OpenAIController(Controller):
+    """Chat completions by agents, and the list of agents."""
+
+    path = "/v1"
+    tags = ("OpenAI",)
+    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+
+    @get("/models", opt=READS, summary="List the assistants as models")
+    async def models(self, principal: CurrentPrincipal, gateway: Gateway) -> dict[str, Any]:
+        """Agents by their names, other assistants by their ids."""
+        found, _ = await gateway.assistants.search(principal, AssistantSearch(limit=1000))
+        return {"object": "list", "data": [_model(one) for one in found]}
+
+    @post("/chat/completions", status_code=200, opt=STARTS_RUNS, summary="Complete a chat by a run of an agent")
+    async def chat(
+        self,
+        data: JSONBody[ChatRequest],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
+    ) -> OpenResponse:
+        """A chat-id header (``X-OpenWebUI-Chat-Id``, ``X-Chat-Id``) continues the thread of that chat.
+
+        Without one, the run has the messages of the request alone and leaves no thread.
+        """
+        if not data.messages:
+            raise Invalid("messages is empty: send at least one.", (("/messages", "is empty"),))
+        runs, streams = gateway.runs, gateway.streams
+        streams.admit(principal.holder)
+        chat_id = next((request.headers[name] for name in CHAT_HEADERS if request.headers.get(name)), None)
+        thread_id = None if chat_id is None else thread_id_of(principal, chat_id)
+        messages = data.messages if thread_id is None else news_in(data.messages)
+        body = RunCreate(
+            assistant_id=data.model,
+            input={"messages": [message_of(message, at) for at, message in enumerate(messages)]},
+            stream_mode=MODES,
+            if_not_exists="create",
+            metadata={"protocol": "openai.chat"},
+        )
+        try:
+            accepted = await runs.create(principal, thread_id, body, await key_in(request))
+        except Invalid as error:
+            raise _named_model(error, data.model, gateway.assistants) from error
+        run_id = accepted.run_id
+        created = int(accepted.created_at.timestamp()) if isinstance(accepted, ClaimedRun) else int(time.time())
+        completion_id = f"chatcmpl-{run_id}"
+        headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
+
+        async def stop() -> None:
+            await runs.stop(principal, run_id)
+
+        if data.stream:
+            include_usage = data.stream_options is not None and data.stream_options.include_usage
+            chunks = gateway.projections.follow(
+                principal,
+                run_id,
+                ("openai.chat", include_usage),
+                lambda: ChatProjection(completion_id, data.model, created, include_usage=include_usage),
+            )
+            return EventStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
+        collector = ChatCollector(completion_id, data.model, created)
+        result = _completion(runs, principal, run_id, collector)
+        return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, holder=principal.holder)
+
+
+async def _completion(runs: RunService, principal: Principal, run_id: UUID, collector: ChatCollector) -> LateAnswer:
+    async for events in runs.events(principal, run_id):
+        for event in events:
+            collector.add(event)
+    if collector.ended is None:
+        raise Unavailable("The server is stopping; try again.", retry_after=1)
+    status, body = collector.completion()
+    return LateAnswer(status, msgspec.json.encode(body))
+
+
+def _named_model(error: Invalid, model: str, assistants: AssistantService) -> Exception:
+    """Return the error of an unknown model, if ``error`` is about the assistant."""
+    if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
+        return error
+    return NotFound(f"The model {model[:200]!r} does not exist. Models: {', '.join(assistants.names())}.")
+
+
+def _model(assistant: Assistant) -> dict[str, Any]:
+    is_system = assistant.assistant_id == agent_id(assistant.graph_id)
+    return {
+        "id": assistant.graph_id if is_system else str(assistant.assistant_id),
+        "object": "model",
+        "created": int(assistant.created_at.timestamp()),
+        "owned_by": "agent-service",
+    }

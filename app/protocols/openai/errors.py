@@ -1,0 +1,28 @@
+"""Errors as OpenAI's clients read them: https://platform.openai.com/docs/guides/error-codes"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.infra.http.problems import FieldError
+
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+"""``type`` of an error by status; other client errors are ``invalid_request_error``, the rest ``server_error``."""
+
+
+def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Return the error of ``status``."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_shape(status: int, detail: str, errors: Sequence[FieldError]) -> tuple[int, bytes]:
+    """Render an error of a route. 409 and 422 become 400: OpenAI's clients repeat a request after 409."""
+    status = 400 if status in {409, 422} else status
+    first = errors[0] if errors else None
+    param = None
+    if first is not None and isinstance(first.pointer, str):
+        param = first.pointer.lstrip("/").replace("/", ".") or None
+    code = "model_not_found" if status == 404 else None
+    return status, msgspec.json.encode(error_body(status, detail, param=param, code=code))

@@ -1,0 +1,354 @@
+"""What a run says, piece by piece: the one model that every protocol's projection reads.
+
+``PartAssembler`` turns a run's events into parts: texts, reasoning and tool calls with a start, chunks and an end; tool
+results; steps; questions; the end. It is pure, so a replay gives the parts of the live stream. A run whose stream modes
+show no chunks gives whole messages: a start, one chunk, an end.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from app.domain.events import (
+    Custom,
+    Ended,
+    Event,
+    Failed,
+    InputApplied,
+    Interrupted,
+    MessageAdded,
+    MessageDelta,
+    Retracted,
+    RunStarted,
+    StepCommitted,
+)
+from app.domain.messages import Usage
+from app.protocols.states import RunState, state_of
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A piece of what a run says."""
+
+
+class RunBegins(Part, frozen=True):
+    """An owner executes the run; ``attempt`` counts owners from 1."""
+
+    run_id: str
+    attempt: int
+
+
+class TextStart(Part, frozen=True):
+    """A message begins to say text."""
+
+    message_id: str
+
+
+class TextDelta(Part, frozen=True):
+    """A chunk of text."""
+
+    message_id: str
+    text: str
+
+
+class TextEnd(Part, frozen=True):
+    """The text ends; ``text`` is all of it."""
+
+    message_id: str
+    text: str
+
+
+class ReasoningStart(Part, frozen=True):
+    """A message begins to show the model's reasoning."""
+
+    message_id: str
+
+
+class ReasoningDelta(Part, frozen=True):
+    """A chunk of reasoning."""
+
+    message_id: str
+    text: str
+
+
+class ReasoningEnd(Part, frozen=True):
+    """The reasoning ends; ``text`` is all of it."""
+
+    message_id: str
+    text: str
+
+
+class ToolCallStart(Part, frozen=True):
+    """The model begins to call the tool ``name``."""
+
+    message_id: str
+    call_id: str
+    name: str
+
+
+class ToolCallDelta(Part, frozen=True):
+    """A chunk of the JSON text of the arguments."""
+
+    call_id: str
+    args: str
+
+
+class ToolCallEnd(Part, frozen=True):
+    """The call is complete; ``args`` is the JSON text of its arguments."""
+
+    message_id: str
+    call_id: str
+    name: str
+    args: str
+
+
+class ToolResult(Part, frozen=True):
+    """The result of a tool call: text or content blocks."""
+
+    message_id: str
+    call_id: str
+    name: str
+    content: Any
+    failed: bool
+
+
+class MessageDone(Part, frozen=True):
+    """A model's message is committed: the whole ``message``, as clients of LangGraph read it, and its token usage."""
+
+    message_id: str
+    message: dict[str, Any]
+    usage: Usage | None
+
+
+class MessagesRetracted(Part, frozen=True):
+    """Messages that an earlier owner streamed did not commit; the run says them again under other ids."""
+
+    message_ids: tuple[str, ...]
+
+
+class CustomValue(Part, frozen=True):
+    """A value that a tool or a function agent sent to its clients, as JSON."""
+
+    data: msgspec.Raw
+
+
+class InputTaken(Part, frozen=True):
+    """The input is part of the thread's state at ``checkpoint_id``."""
+
+    checkpoint_id: str
+
+
+class StepDone(Part, frozen=True):
+    """A step is durable; ``update`` maps channels to new values, empty if it was too large for the event log."""
+
+    step: int
+    node: str
+    checkpoint_id: str
+    update: dict[str, Any]
+
+
+class QuestionsAsked(Part, frozen=True):
+    """The run waits for people: ``questions`` are ``{"id", "value", "response_schema"}``."""
+
+    checkpoint_id: str
+    questions: list[dict[str, Any]]
+
+
+class RunFailed(Part, frozen=True):
+    """The run failed: the error's name and a sentence."""
+
+    error: str
+    message: str
+
+
+class RunEnds(Part, frozen=True):
+    """The last part of every run. ``usage``: the tokens of all its messages."""
+
+    run_id: str
+    state: RunState
+    usage: Usage
+
+
+class _OpenCall:
+    __slots__ = ("args", "call_id", "name")
+
+    def __init__(self, call_id: str, name: str) -> None:
+        self.call_id = call_id
+        self.name = name
+        self.args: list[str] = []
+
+
+class _OpenMessage:
+    """A message in progress: the texts and calls that have begun and not ended."""
+
+    __slots__ = ("calls", "reasoning", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] | None = None
+        self.reasoning: list[str] | None = None
+        self.calls: dict[int, _OpenCall] = {}
+
+
+class PartAssembler:
+    """Turns the events of one run, in order, into parts."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _OpenMessage] = {}
+        self._said: set[str] = set()
+        self._asked = False
+        self._usage = Usage()
+
+    def parts(self, event: Event) -> Iterable[Part]:
+        """Return the parts of ``event``."""
+        match event:
+            case MessageDelta():
+                return self._chunk(event)
+            case RunStarted():
+                return (RunBegins(event.run_id, event.attempt),)
+            case InputApplied():
+                return (InputTaken(event.checkpoint_id),)
+            case MessageAdded():
+                return self._message(msgspec.json.decode(event.message))
+            case Custom():
+                return (CustomValue(event.data),)
+            case StepCommitted():
+                return self._step(event)
+            case Interrupted():
+                self._asked = True
+                return (QuestionsAsked(event.checkpoint_id, msgspec.json.decode(event.interrupts)),)
+            case Retracted():
+                return self._retracted(event)
+            case Failed():
+                return (*self._close_all(), RunFailed(event.error, event.message))
+            case Ended():
+                return (*self._close_all(), RunEnds(event.run_id, state_of(event.status, self._asked), self._usage))
+
+    def _chunk(self, event: MessageDelta) -> Iterator[Part]:
+        message_id = event.message_id
+        message = self._open.get(message_id)
+        if message is None:
+            if event.last and not (event.text or event.reasoning or event.tool_call):
+                return
+            message = self._open[message_id] = _OpenMessage()
+            self._said.add(message_id)
+        if event.reasoning:
+            if message.reasoning is None:
+                message.reasoning = []
+                yield ReasoningStart(message_id)
+            message.reasoning.append(event.reasoning)
+            yield ReasoningDelta(message_id, event.reasoning)
+        if event.text:
+            yield from _end_reasoning(message_id, message)
+            if message.text is None:
+                message.text = []
+                yield TextStart(message_id)
+            message.text.append(event.text)
+            yield TextDelta(message_id, event.text)
+        if event.tool_call is not None:
+            yield from self._call_chunk(message_id, message, event.tool_call)
+        if event.last:
+            yield from self._close(message_id)
+
+    def _call_chunk(self, message_id: str, message: _OpenMessage, piece: dict[str, Any]) -> Iterator[Part]:
+        yield from _end_reasoning(message_id, message)
+        yield from _end_text(message_id, message)
+        index = piece.get("index") or 0
+        call = message.calls.get(index)
+        if call is None:
+            call = message.calls[index] = _OpenCall(piece.get("id") or f"{message_id}-{index}", piece.get("name") or "")
+            yield ToolCallStart(message_id, call.call_id, call.name)
+        if args := piece.get("args"):
+            call.args.append(args)
+            yield ToolCallDelta(call.call_id, args)
+
+    def _step(self, event: StepCommitted) -> Iterator[Part]:
+        updates = msgspec.json.decode(event.updates)
+        update = updates.get(event.node) if isinstance(updates, dict) else None
+        update = update if isinstance(update, dict) else {}
+        messages = update.get("messages")
+        for message in messages if isinstance(messages, list) else [messages]:
+            if isinstance(message, dict):
+                yield from self._message(message, committed=True)
+        yield from self._close_all()
+        yield StepDone(event.step, event.node, event.checkpoint_id, update)
+
+    def _message(self, message: dict[str, Any], *, committed: bool = False) -> Iterator[Part]:
+        message_id = str(message.get("id") or "")
+        kind = message.get("type")
+        if kind == "tool":
+            if message_id not in self._said:
+                self._said.add(message_id)
+                failed = message.get("status") == "error"
+                call_id, name = str(message.get("tool_call_id") or ""), str(message.get("name") or "")
+                yield ToolResult(message_id, call_id, name, message.get("content"), failed)
+        elif kind in {"ai", "AIMessageChunk"}:
+            if message_id in self._said:
+                yield from self._close(message_id)
+            else:
+                self._said.add(message_id)
+                yield from _whole(message_id, message)
+            if committed:
+                usage = msgspec.convert(message.get("usage_metadata"), Usage | None)
+                if usage is not None:
+                    self._usage = self._usage.plus(usage)
+                yield MessageDone(message_id, message, usage)
+
+    def _retracted(self, event: Retracted) -> Iterator[Part]:
+        gone = tuple(one for one in (*event.message_ids, *self._open) if one in self._said)
+        for message_id in gone:
+            yield from self._close(message_id)
+        if gone:
+            yield MessagesRetracted(tuple(dict.fromkeys(gone)))
+
+    def _close(self, message_id: str) -> Iterator[Part]:
+        message = self._open.pop(message_id, None)
+        if message is None:
+            return
+        yield from _end_reasoning(message_id, message)
+        yield from _end_text(message_id, message)
+        for call in message.calls.values():
+            yield ToolCallEnd(message_id, call.call_id, call.name, "".join(call.args))
+
+    def _close_all(self) -> Iterator[Part]:
+        for message_id in list(self._open):
+            yield from self._close(message_id)
+
+
+def _end_reasoning(message_id: str, message: _OpenMessage) -> Iterator[Part]:
+    if message.reasoning is not None:
+        yield ReasoningEnd(message_id, "".join(message.reasoning))
+        message.reasoning = None
+
+
+def _end_text(message_id: str, message: _OpenMessage) -> Iterator[Part]:
+    if message.text is not None:
+        yield TextEnd(message_id, "".join(message.text))
+        message.text = None
+
+
+def _whole(message_id: str, message: dict[str, Any]) -> Iterator[Part]:
+    """Return the parts of a message that was not streamed in chunks."""
+    reasoning = (message.get("additional_kwargs") or {}).get("reasoning_content")
+    if isinstance(reasoning, str) and reasoning:
+        yield ReasoningStart(message_id)
+        yield ReasoningDelta(message_id, reasoning)
+        yield ReasoningEnd(message_id, reasoning)
+    if text := text_in(message.get("content")):
+        yield TextStart(message_id)
+        yield TextDelta(message_id, text)
+        yield TextEnd(message_id, text)
+    for call in message.get("tool_calls") or ():
+        args = msgspec.json.encode(call.get("args") or {}).decode()
+        call_id, name = str(call.get("id") or ""), str(call.get("name") or "")
+        yield ToolCallStart(message_id, call_id, name)
+        yield ToolCallDelta(call_id, args)
+        yield ToolCallEnd(message_id, call_id, name, args)
+
+
+def text_in(content: Any) -> str:
+    """Return the text of a message's content as clients of LangGraph read it: text, or a list of content blocks."""
+    if isinstance(content, str):
+        return content
+    blocks = content if isinstance(content, list) else ()
+    texts = [one if isinstance(one, str) else one.get("text") for one in blocks if isinstance(one, str | dict)]
+    return "".join(text for text in texts if isinstance(text, str))

@@ -1,0 +1,155 @@
+"""Project a run's events onto a protocol's frames, once for all readers of the same protocol in this process.
+
+A projection is pure, and starts at the run's first event, so any process gives the same frames with the same numbers,
+live or from the event log. A reader resumes by the number of the last frame that it has.
+"""
+
+import asyncio
+import bisect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from app.base.tasks import Tasks
+from app.domain.events import Event
+from app.features.runs.run_views import RETRY
+from app.features.runs.service import RunService
+from app.security.access.structs import Principal
+
+MAX_BYTES = 4 * 1024 * 1024
+"""Bytes of frames that are buffered for readers; one that falls behind them projects the run for itself."""
+
+
+class ProjectedFrame(NamedTuple):
+    """The bytes of one frame, and its number: larger than that of the frame before."""
+
+    number: int
+    data: bytes
+
+
+class Projection(Protocol):
+    """Pure map from the events of one run, in order, to the frames of a protocol."""
+
+    def project(self, event: Event) -> Iterable[ProjectedFrame]:
+        """Return the frames of ``event``."""
+        ...
+
+
+class SharedProjection:
+    """The frames of one run for the readers of one protocol. The first reader starts it, the last one ends it.
+
+    ``ended``: no more frames follow; ``stopping``: because the server stops.
+    """
+
+    def __init__(self, events: AsyncIterator[Sequence[Event]], projection: Projection, tasks: Tasks) -> None:
+        self.readers = 0
+        self.ended = False
+        self.stopping = False
+        self._numbers: list[int] = []
+        self._frames: list[bytes] = []
+        self._bytes = 0
+        self._evicted = -1
+        self._error: BaseException | None = None
+        self._news = asyncio.Event()
+        self._events = events
+        self._projection = projection
+        self._task = tasks.start(self._run(), name="projection")
+
+    async def _run(self) -> None:
+        try:
+            async for events in self._events:
+                self.stopping = not events
+                for event in events:
+                    self._append(self._projection.project(event))
+                self._wake()
+        except Exception as error:  # noqa: BLE001  raised again by every reader
+            self._error = error
+        finally:
+            self.ended = True
+            self._wake()
+
+    def _append(self, frames: Iterable[ProjectedFrame]) -> None:
+        for number, data in frames:
+            self._numbers.append(number)
+            self._frames.append(data)
+            self._bytes += len(data)
+        if self._bytes > MAX_BYTES:
+            self._evict()
+
+    def _evict(self) -> None:
+        drop = 0
+        while self._bytes > MAX_BYTES // 2 and drop < len(self._frames) - 1:
+            self._bytes -= len(self._frames[drop])
+            drop += 1
+        self._evicted = self._numbers[drop - 1]
+        del self._numbers[:drop], self._frames[:drop]
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def covers(self, after: int) -> bool:
+        """Whether it still has all frames after number ``after``."""
+        return after >= self._evicted
+
+    async def next(self, after: int) -> tuple[int, bytes] | None:
+        """Wait for frames after number ``after``: the number of the last, and all as one chunk; None after the end.
+
+        Raises what reading the run raised.
+        """
+        while True:
+            first = bisect.bisect_right(self._numbers, after)
+            if first < len(self._frames):
+                return self._numbers[-1], b"".join(self._frames[first:])
+            if self._error is not None:
+                raise self._error
+            if self.ended:
+                return None
+            await self._news.wait()
+
+    def close(self) -> None:
+        """Stop projecting."""
+        self._task.cancel()
+
+
+class ProjectedRuns:
+    """The projections of this process."""
+
+    def __init__(self, runs: RunService) -> None:
+        self._runs = runs
+        self._shared: dict[Hashable, SharedProjection] = {}
+        self._tasks = Tasks("projections")
+
+    async def aclose(self) -> None:
+        """Stop all projections."""
+        await self._tasks.aclose()
+
+    async def follow(
+        self, principal: Principal, run_id: UUID, protocol: Hashable, make: Callable[[], Projection], after: int = -1
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield chunks of a run's frames after number ``after`` until it ends, or ``RETRY`` when the server stops.
+
+        ``protocol`` names what ``make`` projects onto, with all its options: readers of the same share the frames.
+        """
+        key = (principal.tenant_id, run_id, protocol)
+        while True:
+            shared = self._shared.get(key)
+            if shared is None or shared.ended or not shared.covers(after):
+                shared = SharedProjection(self._runs.events(principal, run_id), make(), self._tasks)
+                self._shared[key] = shared
+            shared.readers += 1
+            try:
+                while shared.covers(after) and (found := await shared.next(after)) is not None:
+                    after, chunk = found
+                    yield chunk
+                    del found, chunk  # hold no frames while waiting
+                if shared.covers(after):
+                    if shared.stopping:
+                        yield RETRY
+                    return
+            finally:
+                shared.readers -= 1
+                if not shared.readers:
+                    shared.close()
+                    if self._shared.get(key) is shared:
+                        del self._shared[key]

@@ -1,0 +1,68 @@
+"""OpenAI's own client works unchanged against a real server."""
+
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.journeys.conftest import Served
+
+SUM: list[ChatCompletionMessageParam] = [{"role": "user", "content": "what is 12*(3+4)?"}]
+
+
+@pytest.fixture
+def openai_client(served: Served) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{served.port}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_agents_are_models(openai_client: openai.OpenAI) -> None:
+    assert "assistant" in [model.id for model in openai_client.models.list()]
+
+
+def test_a_completion_is_the_answer_of_a_run_with_its_usage(openai_client: openai.OpenAI) -> None:
+    completion = openai_client.chat.completions.create(model="assistant", messages=SUM)
+    (choice,) = completion.choices
+    assert choice.finish_reason == "stop"
+    assert "84" in (choice.message.content or "")
+    assert completion.usage is not None
+    assert completion.usage.total_tokens > 0
+
+
+def test_a_stream_says_the_same_in_chunks(openai_client: openai.OpenAI) -> None:
+    stream = openai_client.chat.completions.create(
+        model="assistant", messages=SUM, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    whole = openai_client.chat.completions.create(model="assistant", messages=SUM)
+    assert text == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage is not None
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_chat_id_continues_a_thread_that_other_clients_see(openai_client: openai.OpenAI, served: Served) -> None:
+    chat = {"X-OpenWebUI-Chat-Id": f"chat-{uuid.uuid4()}"}
+    first = openai_client.chat.completions.with_raw_response.create(model="assistant", messages=SUM, extra_headers=chat)
+    answer = first.parse().choices[0].message.content
+    again: list[ChatCompletionMessageParam] = [
+        *SUM,
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": "hello"},
+    ]
+    openai_client.chat.completions.create(model="assistant", messages=again, extra_headers=chat)
+    values = httpx.get(f"{served.base}/threads/{first.headers['x-thread-id']}/state").json()["values"]
+    assert [m["content"] for m in values["messages"] if m["type"] == "human"] == ["what is 12*(3+4)?", "hello"]
+
+
+def test_errors_have_openais_shape(openai_client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        openai_client.chat.completions.create(model="no-such-agent", messages=SUM)
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as bad:
+        openai_client.chat.completions.create(model="assistant", messages=[])
+    assert bad.value.param == "messages"
