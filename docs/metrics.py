@@ -31,8 +31,8 @@ value.
 _EXEMPLARS = """\
 Where a trace is sampled, each bucket of these histograms remembers one of the latest values measured in such a trace,
 for at least a second, with its `trace_id` and `span_id`; so a dashboard leads from a slow bucket to a slow trace:
-{names}. They are exported in OpenMetrics, if `Accept` asks for it, as Prometheus does (it stores them with
-`--enable-feature=exemplar-storage`), and by OTLP.
+{names}. They are exported by OTLP; the page has none. Prometheus takes them from OTLP too (`--web.enable-otlp-receiver`
+or a collector, and `--enable-feature=exemplar-storage`).
 """
 
 _TAIL = f"""

@@ -30,6 +30,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"
 DEFERRED_IMPORTS = {
     "app/cli/": "a verb imports only what it needs, so that --help is quick",
     "app/providers/embeddings/minilm.py": "numpy is imported when the first text is embedded",
+    "app/infra/telemetry/prometheus_page.py": "the SDK and its exporter are loaded by the first scrape",
     "app/server/composition/": "an adapter and its library are imported where the settings ask for it",
     "app/infra/cache/caches.py": "the same",
     "app/providers/llm/registry.py": "an HTTP client is imported when an agent names its vendor",

@@ -107,6 +107,7 @@ def test_every_dependency_is_imported() -> None:
     modules = {
         "markdown-it-py": "markdown_it",
         "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
+        "opentelemetry-exporter-prometheus": "opentelemetry.exporter.prometheus",
         "opentelemetry-sdk": "opentelemetry.sdk",
         "pyjwt": "jwt",
         "python-dotenv": "dotenv",

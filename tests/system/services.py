@@ -84,7 +84,7 @@ def undeclared(services: AppServices) -> list[str]:
     return [
         f"{part.name}: {label} {value!r}"
         for part in services.telemetry.meters.instruments()
-        for values, _ in part.cells()
+        for values in part.series
         for label, value in zip(part.labels, values, strict=True)
         if isinstance(label, EnumLabel) and value not in {*label.values, OVERFLOW}
     ]

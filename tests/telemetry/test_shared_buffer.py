@@ -5,25 +5,34 @@ import os
 import time
 
 import pytest
+from opentelemetry.sdk.metrics import Exemplar
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from opentelemetry.sdk.resources import Resource
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from app.infra.telemetry import instruments
 from app.infra.telemetry import shared_buffer as boards_module
 from app.infra.telemetry.instruments import MAX_LABEL_LENGTH, OVERFLOW, Counter, Gauge, Histogram, TracedHistogram
 from app.infra.telemetry.meters import Meters
-from app.infra.telemetry.prometheus_page import MetricsPage
+from app.infra.telemetry.prometheus_page import MetricsPage, plain_name
+from app.infra.telemetry.prometheus_page import samples as names_of
 from app.infra.telemetry.shared_buffer import SCRATCH, MetricsBuffers, SharedMetricsBuffer
 from app.infra.telemetry.snapshot import MetricsSnapshots
 from app.infra.telemetry.trace_context import SpanContext, current_span
 
+LABELS = {
+    name: [*map(plain_name, part.labels), *(["le"] if name.endswith("_bucket") else [])]
+    for part in Meters().instruments()
+    for name in names_of(part)
+}
+
 
 async def samples(page: MetricsPage) -> dict[tuple[str, ...], float]:
-    """What is on ``page``, by name and label values."""
+    """What is on ``page``, by name and label values in the order of their declaration."""
     body, _ = await page.render()
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(sample.labels[label] for label in LABELS.get(sample.name, sample.labels))): sample.value
         for family in parse(body.decode())
         for sample in family.samples
     }
@@ -94,39 +103,34 @@ async def test_a_successor_continues_counts_but_not_gauges() -> None:
     assert found["agent_streams_open",] == 0
 
 
-async def test_the_last_exemplar_of_any_worker_is_on_the_openmetrics_page_alone() -> None:
-    """It stays for at least a second, then a newer value replaces it."""
-    buffers = MetricsBuffers(2)
-    first, second = (Meters(buffer) for buffer in buffers)
-    page = MetricsPage(first, buffers, "1")
-    for number, meters in enumerate((first, second), 1):
-        current_span.set(SpanContext(bytes([number]) * 16, bytes([number]) * 8, sampled=True))
-        meters.run_duration.record(0.2, "success", "a")
-        meters.run_duration.record(0.3, "success", "a")
-        current_span.set(SpanContext(b"x" * 16, b"x" * 8, sampled=False))
-        meters.run_duration.record(700, "success", "a")
-    body, _ = await page.render("application/openmetrics-text")
-    found = {
-        sample.labels["le"]: sample.exemplar
-        for family in parse_openmetrics(body.decode())  # type: ignore[no-untyped-call]
-        for sample in family.samples
-        if sample.name == "agent_run_duration_seconds_bucket" and sample.exemplar
-    }
-    [(bound, exemplar)] = found.items()
-    assert bound == "0.5"
-    assert exemplar.labels == {"trace_id": "02" * 16, "span_id": "02" * 8}
-    assert exemplar.value == 0.2
-    assert abs(float(exemplar.timestamp) - time.time()) < 60
-    assert b"trace_id" not in (await page.render())[0]
-    taken = MetricsSnapshots(second, Resource({}), ("x", "1", "")).take()
-    [point] = [
-        point
-        for metric in taken.resource_metrics[0].scope_metrics[0].metrics
-        for point in metric.data.data_points
-        if metric.name == "agent.run.duration"
-    ]
-    [pushed] = point.exemplars
-    assert (pushed.value, pushed.trace_id, pushed.span_id) == (0.2, int("02" * 16, 16), int("02" * 8, 16))
+async def test_exemplars_are_pushed_once_and_not_on_the_page() -> None:
+    """An exemplar stays for at least a second, then a newer value replaces it."""
+    meters = Meters()
+    page = MetricsPage(meters, [meters.buffer], "1")
+    snapshots = MetricsSnapshots(meters, [meters.buffer], Resource({}), InstrumentationScope("x"))
+    current_span.set(SpanContext(b"\2" * 16, b"\2" * 8, sampled=True))
+    meters.run_duration.record(0.2, "success", "a")
+    meters.run_duration.record(0.3, "success", "a")
+    current_span.set(SpanContext(b"x" * 16, b"x" * 8, sampled=False))
+    meters.run_duration.record(700, "success", "a")
+    for accept in ("", "application/openmetrics-text"):
+        assert b"trace_id" not in (await page.render(accept))[0]
+
+    def pushed() -> list[Exemplar]:
+        [point] = [
+            point
+            for metric in snapshots.take().resource_metrics[0].scope_metrics[0].metrics
+            for point in metric.data.data_points
+            if metric.name == "agent.run.duration"
+        ]
+        assert isinstance(point, HistogramDataPoint)
+        assert point.bucket_counts[point.explicit_bounds.index(0.5)] == 2
+        return [*point.exemplars]
+
+    [one] = pushed()
+    assert (one.value, one.trace_id, one.span_id) == (0.2, int("02" * 16, 16), int("02" * 8, 16))
+    assert abs(one.time_unix_nano / 1e9 - time.time()) < 60
+    assert pushed() == []
 
 
 def test_an_exemplar_that_is_being_written_is_none() -> None:
@@ -134,12 +138,12 @@ def test_an_exemplar_that_is_being_written_is_none() -> None:
     histogram = TracedHistogram(buffer, "h", "s", "")
     current_span.set(SpanContext(b"x" * 16, b"x" * 8, sampled=True))
     histogram.record(1)
-    [(labels, _)] = histogram.cells()
-    [there] = histogram.exemplars_of(labels)
+    at = buffer.refresh()[0].at
+    [there] = histogram.exemplars(buffer, at)
     assert (there.value, there.trace_id, there.span_id) == (1, b"x" * 16, b"x" * 8)
-    first = next(cell for cell in range(buffer.refresh()[0].at, SCRATCH) if buffer.cells[cell] == there.at)
+    first = next(cell for cell in range(at, SCRATCH) if buffer.cells[cell] == there.at)
     buffer.cells[first] = 0
-    assert not histogram.exemplars_of(labels)
+    assert not histogram.exemplars(buffer, at)
 
 
 async def test_rows_of_other_declarations_are_left_alone() -> None:

@@ -90,4 +90,4 @@ async def test_the_end_of_a_stream_is_recorded_with_its_route_and_status() -> No
     connection = Connection()
     await run(layers(stream, meters=meters), scope(path="/a/b"), connection)
     assert connection.ended
-    assert [labels for labels, _ in meters.http_server_request_duration.cells()] == [("GET", "/a/{name}", "200")]
+    assert [*meters.http_server_request_duration.series] == [("GET", "/a/{name}", "200")]

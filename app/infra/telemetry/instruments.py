@@ -57,10 +57,6 @@ class Instrument:
         if not self.labels and not self._at:
             self._new(())
 
-    def cells(self) -> list[tuple[Labels, list[float]]]:
-        """Return every series with its numbers. Thread-safe."""
-        return [(labels, list(self._cells[at : at + self.counted])) for labels, at in list(self._at.items())]
-
     def _new(self, values: Labels) -> int:
         """Create a series and return its first cell."""
         short = tuple(value[:MAX_LABEL_LENGTH] for value in values)
@@ -197,6 +193,12 @@ class Histogram(Instrument):
         """The distributions by label values."""
         return {values: Distribution(self._cells[at : at + self.counted].tolist()) for values, at in self._at.items()}
 
+    def exemplars(self, buffer: SharedMetricsBuffer, at: int) -> list[TraceExemplar]:
+        """Return the exemplars of the series at the cell ``at`` of ``buffer``. Thread-safe."""
+        first = at + self.counted
+        found = [exemplar(buffer, first + EXEMPLAR_CELLS * bucket) for bucket in range(self.exemplar_count)]
+        return [one for one in found if one is not None]
+
 
 class TracedHistogram(Histogram):
     """A histogram whose buckets keep a recent value from a sampled trace as exemplar.
@@ -222,9 +224,3 @@ class TracedHistogram(Histogram):
             cells[cell + 1] = value
             self._buffer.bytes[(cell + 2) * CELL : (cell + EXEMPLAR_CELLS) * CELL] = context.trace_id + context.span_id
             cells[cell] = now
-
-    def exemplars_of(self, labels: Labels) -> list[TraceExemplar]:
-        """Return the exemplars of a series. Thread-safe."""
-        first = self._at[labels] + self.counted
-        found = [exemplar(self._buffer, first + EXEMPLAR_CELLS * bucket) for bucket in range(self.exemplar_count)]
-        return [one for one in found if one is not None]

@@ -14,12 +14,13 @@ from uuid import UUID, uuid5
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from app.infra.settings import TelemetrySettings
 from app.infra.telemetry.meters import Meters
+from app.infra.telemetry.opentelemetry_internals import EncodedSpanExporter
 from app.infra.telemetry.otlp_encoding import OtlpEnvelope, encoded
 from app.infra.telemetry.snapshot import MetricsSnapshots
 from app.infra.telemetry.tracing import Span
@@ -53,14 +54,6 @@ def resource_of(meters: Meters, version: str) -> Resource:
     }
     configured = {key: value for key, value in given.attributes.items() if not str(value).startswith("unknown_service")}
     return Resource({**ours, **configured})
-
-
-class _SpanExporter(OTLPSpanExporter):
-    """The SDK's exporter for spans that are encoded already."""
-
-    def send(self, request: bytes) -> bool:
-        """Send ``request``; whether a collector accepted it."""
-        return bool(self._client.export(request).success)
 
 
 class _Pusher:
@@ -108,7 +101,7 @@ class SpanPusher(_Pusher):
         self._envelope = OtlpEnvelope(_plain(resource), SCOPE, version, SCHEMA_URL)
         self._ended: deque[Span] = deque()
         self._encoded: deque[bytes] = deque()
-        self._exporter = _SpanExporter()
+        self._exporter = EncodedSpanExporter()
         self.dropped = 0
 
     def take(self, span: Span) -> None:
@@ -150,7 +143,8 @@ class MetricPusher(_Pusher):
     def __init__(self, settings: TelemetrySettings, meters: Meters, resource: Resource, version: str) -> None:
         super().__init__("metrics", settings.metric_interval / 1000)
         delta = settings.temporality.lower() == "delta"
-        self._snapshots = MetricsSnapshots(meters, resource, (SCOPE, version, SCHEMA_URL), delta=delta)
+        scope = InstrumentationScope(SCOPE, version, SCHEMA_URL)
+        self._snapshots = MetricsSnapshots(meters, [meters.buffer], resource, scope, delta=delta)
         self._exporter = OTLPMetricExporter()
 
     def push(self, *, everything: bool) -> None:

@@ -1,6 +1,12 @@
-"""Snapshots of a worker's metrics as the SDK's data model, for its exporters."""
+"""Snapshots of metrics as the SDK's data model, which both exporters take: Prometheus and OTLP.
 
+Import it only when something is exported: it loads the SDK.
+"""
+
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
@@ -18,75 +24,115 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from app.infra.telemetry.instruments import Counter, Gauge, Histogram, TracedHistogram
+from app.infra.telemetry.instruments import Counter, Gauge, Histogram
 from app.infra.telemetry.meters import Meters
-from app.infra.telemetry.shared_buffer import Labels
+from app.infra.telemetry.shared_buffer import Labels, SeriesRow, SharedMetricsBuffer
 
 CUMULATIVE, DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA
 
 
-class MetricsSnapshots:
-    """Snapshots of ``meters``: sums since the server started, or with ``delta`` since the previous snapshot."""
+class Series(NamedTuple):
+    """A series of an instrument: its ``attributes``, and its first cell in each buffer that has it."""
 
-    def __init__(self, meters: Meters, resource: Resource, scope: tuple[str, str, str], *, delta: bool = False) -> None:
-        self._meters = meters
+    attributes: dict[str, str]
+    cells: list[tuple[SharedMetricsBuffer, int]]
+
+
+class MetricsSnapshots:
+    """Snapshots of the instruments of ``meters`` over ``buffers``: sums since the server started, or with ``delta``
+    since the previous snapshot.
+
+    ``for_page``: attributes without a value stay, as empty labels, and exemplars, which the Prometheus exporter does
+    not write, are not read.
+    """
+
+    def __init__(
+        self,
+        meters: Meters,
+        buffers: Iterable[SharedMetricsBuffer],
+        resource: Resource,
+        scope: InstrumentationScope,
+        *,
+        delta: bool = False,
+        for_page: bool = False,
+    ) -> None:
+        self._instruments = {part.name: part for part in meters.instruments()}
+        self._series: dict[str, dict[Labels, Series]] = {name: {} for name in self._instruments}
+        self._buffers = list(buffers)
+        self._rows_seen = [0] * len(self._buffers)
         self._resource = resource
-        self._scope = InstrumentationScope(*scope)
+        self._scope = scope
         self._delta = delta
+        self._for_page = for_page
         self._since = self._taken = meters.buffer.created_at
         self._before: dict[tuple[str, Labels], list[float]] = {}
+        self._lock = threading.Lock()
 
     def take(self) -> MetricsData:
         """Take a snapshot. Thread-safe: the event loop may keep counting."""
-        now = time.time_ns()
-        metrics = [self._metric(part, now) for part in self._meters.instruments()]
-        self._taken = now
-        if self._delta:
-            self._since = now
-        scope = ScopeMetrics(self._scope, [metric for metric in metrics if metric.data.data_points], "")
+        with self._lock:
+            self._find_new_series()
+            now = time.time_ns()
+            metrics = [self._metric(part, now) for part in self._instruments.values()]
+            self._taken = now
+            if self._delta:
+                self._since = now
+        if not self._for_page:
+            metrics = [metric for metric in metrics if metric.data.data_points]
+        scope = ScopeMetrics(self._scope, metrics, "")
         return MetricsData([ResourceMetrics(self._resource, [scope], "")])
+
+    def _find_new_series(self) -> None:
+        for index, buffer in enumerate(self._buffers):
+            rows = buffer.refresh()[self._rows_seen[index] :]
+            self._rows_seen[index] += len(rows)
+            for row in rows:
+                self._add(buffer, row)
+
+    def _add(self, buffer: SharedMetricsBuffer, row: SeriesRow) -> None:
+        part = self._instruments.get(row.name)
+        # a worker of another version may have left other declarations
+        if part is not None and row.width == part.width and len(row.labels) == len(part.labels):
+            pairs = zip(part.labels, row.labels, strict=True)
+            attributes = {str(name): value for name, value in pairs if value or self._for_page}
+            series = self._series[row.name].setdefault(row.labels, Series(attributes, []))
+            series.cells.append((buffer, row.at))
 
     def _metric(self, part: Counter | Gauge | Histogram, now: int) -> Metric:
         temporality = DELTA if self._delta else CUMULATIVE
         data: HistogramData | GaugeData | Sum
         if isinstance(part, Histogram):
-            data = HistogramData(self._distributions(part, now), temporality)
+            data = HistogramData([*self._distributions(part, now)], temporality)
         elif isinstance(part, Gauge):
-            points = self._numbers(part, now)
+            points = [*self._numbers(part, now)]
             data = GaugeData(points) if part.greatest else Sum(points, CUMULATIVE, is_monotonic=False)
         else:
-            data = Sum(self._numbers(part, now), temporality, is_monotonic=True)
+            data = Sum([*self._numbers(part, now)], temporality, is_monotonic=True)
         return Metric(part.name, part.description, part.unit, data)
 
-    def _numbers(self, part: Counter | Gauge, now: int) -> list[NumberDataPoint]:
-        return [
-            NumberDataPoint(_attributes(part, labels), self._since, now, cells[0])
-            for labels, cells in self._cells(part)
-        ]
+    def _numbers(self, part: Counter | Gauge, now: int) -> Iterator[NumberDataPoint]:
+        for series, (number,) in self._merged(part):
+            yield NumberDataPoint(series.attributes, self._since, now, number)
 
-    def _distributions(self, part: Histogram, now: int) -> list[HistogramDataPoint]:
-        points = []
-        for labels, (*counts, total) in self._cells(part):
+    def _distributions(self, part: Histogram, now: int) -> Iterator[HistogramDataPoint]:
+        bounds = tuple(map(float, part.bounds))
+        for series, (*counts, total) in self._merged(part):
             whole = [int(count) for count in counts]
-            points.append(
-                HistogramDataPoint(
-                    attributes=_attributes(part, labels),
-                    start_time_unix_nano=self._since,
-                    time_unix_nano=now,
-                    count=sum(whole),
-                    sum=total,
-                    bucket_counts=whole,
-                    explicit_bounds=part.bounds,
-                    exemplars=self._exemplars(part, labels),
-                    min=None,  # type: ignore[arg-type]
-                    max=None,  # type: ignore[arg-type]
-                )
+            yield HistogramDataPoint(
+                attributes=series.attributes,
+                start_time_unix_nano=self._since,
+                time_unix_nano=now,
+                count=sum(whole),
+                sum=total,
+                bucket_counts=whole,
+                explicit_bounds=bounds,
+                exemplars=[] if self._for_page else self._exemplars(part, series),
+                min=None,  # type: ignore[arg-type]
+                max=None,  # type: ignore[arg-type]
             )
-        return points
 
-    def _exemplars(self, part: Histogram, labels: Labels) -> list[Exemplar]:
+    def _exemplars(self, part: Histogram, series: Series) -> list[Exemplar]:
         """Return the exemplars since the previous snapshot."""
-        found = part.exemplars_of(labels) if isinstance(part, TracedHistogram) else []
         return [
             Exemplar(
                 {},
@@ -95,21 +141,28 @@ class MetricsSnapshots:
                 int.from_bytes(one.span_id, "big"),
                 int.from_bytes(one.trace_id, "big"),
             )
-            for one in found
+            for buffer, at in series.cells
+            for one in part.exemplars(buffer, at)
             if one.at * 1e9 > self._taken
         ]
 
-    def _cells(self, part: Counter | Gauge | Histogram) -> list[tuple[Labels, list[float]]]:
-        found = part.cells()
-        if not self._delta or isinstance(part, Gauge):
-            return found
-        since = []
-        for labels, cells in found:
-            before = self._before.get((part.name, labels), [0.0] * len(cells))
-            self._before[part.name, labels] = cells
-            since.append((labels, [now - then for now, then in zip(cells, before, strict=True)]))
-        return since
+    def _merged(self, part: Counter | Gauge | Histogram) -> Iterator[tuple[Series, list[float]]]:
+        """Yield every series with its numbers over all buffers; of a gauge, over those of running workers."""
+        gauge = part if isinstance(part, Gauge) else None
+        merge = max if gauge is not None and gauge.greatest else sum
+        for labels, series in self._series[part.name].items():
+            found: list[list[float]] = [
+                list(buffer.cells[at : at + part.counted])
+                for buffer, at in series.cells
+                if gauge is None or buffer.is_alive
+            ]
+            if found:
+                merged = found[0] if len(found) == 1 else [float(merge(cells)) for cells in zip(*found, strict=True)]
+                yield series, merged if gauge is not None else self._since_previous(part.name, labels, merged)
 
-
-def _attributes(part: Counter | Gauge | Histogram, labels: Labels) -> dict[str, str]:
-    return {name: value for name, value in zip(part.labels, labels, strict=True) if value}
+    def _since_previous(self, name: str, labels: Labels, numbers: list[float]) -> list[float]:
+        if not self._delta:
+            return numbers
+        before = self._before.get((name, labels), [0.0] * len(numbers))
+        self._before[name, labels] = numbers
+        return [now - then for now, then in zip(numbers, before, strict=True)]

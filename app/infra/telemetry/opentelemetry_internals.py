@@ -1,0 +1,44 @@
+"""Everything that leans on private parts of OpenTelemetry, in the versions that pyproject.toml pins: SDK and OTLP
+exporter 1.45, Prometheus exporter 0.66b2.
+
+- ``MetricReader._set_collect_callback`` hands our measurements to the Prometheus exporter. Remove it once the SDK for
+  Python has the specification's MetricProducer:
+  https://opentelemetry.io/docs/specs/otel/metrics/sdk/#metricproducer
+- ``OTLPSpanExporter._client`` sends spans that are encoded already: ``export`` encodes its own, at ten times the cost
+  (docs/decisions/0006-metrics.md). Remove it together with ``otlp_encoding``.
+
+Import this module only when something is exported: it loads the SDK.
+"""
+
+import threading
+from collections.abc import Callable
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics.export import MetricsData
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+
+class PrometheusExporter:
+    """Renders what ``read`` returns at each scrape, by OpenTelemetry's Prometheus exporter."""
+
+    def __init__(self, read: Callable[[], MetricsData]) -> None:
+        self._registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        reader = PrometheusMetricReader(registry=self._registry, scope_info_enabled=False)
+        reader._set_collect_callback(lambda *_, **__: read())  # noqa: SLF001 - see above
+
+    def render(self, as_openmetrics: bool) -> bytes:
+        """Return the page as Prometheus text or as OpenMetrics. Thread-safe; blocks."""
+        generate = openmetrics.generate_latest if as_openmetrics else generate_latest
+        with self._lock:  # the exporter queues what it collects: two scrapes at once would share it
+            return generate(self._registry, escaping=openmetrics.ALLOWUTF8)
+
+
+class EncodedSpanExporter(OTLPSpanExporter):
+    """The SDK's exporter for spans that are encoded already."""
+
+    def send(self, request: bytes) -> bool:
+        """Send ``request``; whether a collector accepted it."""
+        return bool(self._client.export(request).success)
