@@ -10,6 +10,8 @@ from app.engine.queue.retention import sweeper as module
 from app.engine.queue.retention.sweeper import RetentionSweeper
 from app.infra.db.engine import Database
 from app.infra.settings.storage import RetentionSettings
+from app.security.idempotency.queries import take
+from app.security.idempotency.structs import IdempotencyKey
 from tests.database import age, execute
 from tests.runs.engine import TENANT, Engine, fetch
 
@@ -96,6 +98,21 @@ async def test_a_run_with_an_idempotency_key_stays_until_the_key_expires(engine:
     assert (await sweeps.temporary(0), await sweeps.keys()) == (0, 0)
     await fetch(database, "update idempotency_keys set created_at = now() - interval '25 hours'")
     assert (await sweeps.keys(), await sweeps.temporary(0)) == (1, 1)
+
+
+async def test_idempotency_keys_are_known_for_as_long_as_the_setting_says(database: Database) -> None:
+    key = IdempotencyKey("POST /threads", "k", b"first body")
+
+    async def taken(again: IdempotencyKey) -> Any:
+        async with database.writing(TENANT) as session:
+            return await take(session, TENANT, again)
+
+    assert await taken(key) is None
+    await fetch(database, "update idempotency_keys set answer = '{}', created_at = now() - interval '47 hours'")
+    assert await RetentionSweeper(database, RetentionSettings(idempotency_hours=48)).keys() == 0
+    assert (await taken(key)).answer == b"{}", "it is the sweep that ends a key"
+    assert await RetentionSweeper(database, RetentionSettings(idempotency_hours=46)).keys() == 1
+    assert await taken(IdempotencyKey("POST /threads", "k", b"another body")) is None
 
 
 async def test_the_log_of_a_run_is_kept_for_a_day_after_its_end(

@@ -26,13 +26,13 @@ async def in_batches(
     return deleted
 
 
-async def repeat_deletion(database: Database, name: str, statement: str) -> int:
+async def repeat_deletion(database: Database, name: str, statement: str, *parameters: object) -> int:
     """Repeat a ``statement`` that deletes a bounded number of rows until none is left; return the number of deleted
     rows.
     """
 
     async def batch(connection: asyncpg.Connection) -> tuple[int, bool]:
-        count = int((await connection.execute(statement)).rpartition(" ")[2])
+        count = int((await connection.execute(statement, *parameters)).rpartition(" ")[2])
         return count, count > 0
 
     return await in_batches(database, name, batch)

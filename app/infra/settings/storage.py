@@ -50,6 +50,15 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True):
             "AGENT_KEEP_EVENTS_HOURS", "Hours for which the stream of an ended run can be read again.", ge=1, le=87_600
         ),
     ] = 24
+    idempotency_hours: Annotated[
+        int,
+        is_(
+            "AGENT_KEEP_IDEMPOTENCY_HOURS",
+            "Hours for which an `Idempotency-Key` is known, and a stateless run that was created with it is kept.",
+            ge=1,
+            le=87_600,
+        ),
+    ] = 24
     transitions_days: Annotated[
         int,
         is_(

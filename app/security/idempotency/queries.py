@@ -15,17 +15,16 @@ from sqlalchemy.exc import DBAPIError
 from app.base.errors import Conflict, Invalid
 from app.infra.db.engine import is_lock_timeout
 from app.infra.db.session import Writer
-from app.security.idempotency.structs import HOURS, IdempotencyKey, ReplayedResponse
+from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
 from app.security.idempotency.tables import idempotency_keys as keys
 
-PRUNE = f"""
+PRUNE = """
 delete from idempotency_keys k using (
-  select tenant_id, route, key from idempotency_keys where created_at < now() - interval '{HOURS} hours'
+  select tenant_id, route, key from idempotency_keys where created_at < now() - make_interval(hours => $1)
   order by created_at limit 2000) o
 where k.tenant_id = o.tenant_id and k.route = o.route and k.key = o.key
 """
-"""Deletes expired keys of all tenants in batches; run by the engine."""
-
+"""Deletes keys older than $1 hours, of all tenants, in batches; run by the engine. Until then a key is known."""
 
 UNDER_WAY = "A request with this Idempotency-Key is in progress: try again for its response."
 
@@ -50,8 +49,6 @@ async def take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> Replaye
 
 
 async def _take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> ReplayedResponse | None:
-    old = keys.c.created_at < sa.func.now() - sa.text(f"interval '{HOURS} hours'")
-    await session.execute(sa.delete(keys).where(_of(tenant_id, key), old))
     new = insert(keys).values(tenant_id=tenant_id, route=key.route, key=key.key, fingerprint=key.fingerprint)
     if await session.execute(new.on_conflict_do_nothing()):
         return None

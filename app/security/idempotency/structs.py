@@ -4,9 +4,6 @@ from uuid import UUID
 
 import msgspec
 
-HOURS = 24
-"""Hours for which a key is kept."""
-
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
     """An ``Idempotency-Key`` on ``route`` (method and path); ``fingerprint`` is the SHA-256 of the body."""

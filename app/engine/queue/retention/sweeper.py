@@ -112,7 +112,7 @@ class RetentionSweeper:
 
     async def keys(self) -> int:
         """Delete expired idempotency keys."""
-        return await repeat_deletion(self._database, "keys", PRUNE)
+        return await repeat_deletion(self._database, "keys", PRUNE, self._retention.idempotency_hours)
 
     async def frames(self) -> int:
         """Delete frames for other processes that are too old to be of use."""
