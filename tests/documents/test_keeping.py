@@ -98,6 +98,9 @@ async def test_abandoned_uploads_and_deleted_documents_are_swept(ours: Tenant, l
     await library.value("update documents set status = 'deleted', fingerprint = null where status = 'ready'")
     assert (await ours.http.get(f"/documents/{document['document_id']}")).status_code == 404
     assert await ours.search("sloop") == []
+    async with library.service.services.persistence.database.engine_connection() as other, other.transaction():
+        await other.fetch("select pg_advisory_xact_lock(hashtextextended('batches documents', 0))")
+        assert await removing.sweep() == 0, "another process sweeps"
     assert await removing.sweep() == 1
     assert await library.count("store_items") == await library.count("document_parts") == 0
 

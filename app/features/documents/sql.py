@@ -55,7 +55,7 @@ GARBAGE = f"""
 select tenant_id, document_id from documents
 where status in ('receiving', 'deleted')
   and (status = 'deleted' or updated_at < now() - interval '{ABANDONED_AFTER}')
-order by updated_at limit 100
+order by updated_at limit 1
 """
 
 
