@@ -64,6 +64,8 @@ BROAD_EXCEPTS = {
 TASKS = "app/base/tasks.py"
 SETTINGS = "app/infra/settings/environment.py"
 
+Constant = ast.Assign | ast.AnnAssign
+PLAIN = (ast.Constant, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Attribute, ast.Load)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -132,6 +134,37 @@ def test_no_function_takes_more_than_six_parameters() -> None:
         if count(function) > PARAMETERS
     }
     assert many == {}
+
+
+def late_constants(module: ast.Module) -> Iterator[str]:
+    """The numbers and texts, and tuples of them, that stand after the first class or function and need neither."""
+    known: set[str] = set()
+    late = False
+    for node in module.body:
+        late = late or isinstance(node, ast.ClassDef | Function)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            known |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, Constant) and node.value is not None:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            names = {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
+            plain = all(isinstance(part, PLAIN) for part in ast.walk(node.value))
+            if isinstance(target, ast.Name) and target.id.isupper() and names <= known and plain:
+                known.add(target.id)
+                if late:
+                    yield target.id
+            elif isinstance(target, ast.Name) and not late:
+                known.add(target.id)
+
+
+def test_constants_stand_at_the_top_of_their_module() -> None:
+    """Except texts of SQL, which stand with the functions that build them."""
+    late = {
+        place(path): names
+        for path in sources("app")
+        if path.name not in {"sql.py", "queries.py", "tables.py"}
+        if (names := list(late_constants(tree(path))))
+    }
+    assert late == {}
 
 
 def test_every_module_has_a_name_that_says_what_it_holds() -> None:

@@ -14,6 +14,7 @@ EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 WIDTH = 120
 ROOTS = "app|bench|deploy|docs|migrations|requirements|tests"
 MADE_BY_COMMANDS = {"bench/results/", "build/audit/"}
+NAMED_PAGE = re.compile(r"(?<![\w/.-])(docs/(?:decisions/\d{4}(?![\w-])|[\w./-]+\.md))(?:#([\w-]+))?")
 EXAMPLES = ("mistral", "dice", "crew", "ag_ui")
 """Parts of the names of files that do not exist, in the examples of CONTRIBUTING."""
 
@@ -59,6 +60,17 @@ def test_every_path_in_the_text_exists(page: Path) -> None:
     named = re.findall(rf"`((?:{ROOTS})/[\w./-]+)`", page.read_text(encoding="utf-8"))
     missing = {name for name in named if not (ROOT / name).exists() and not any(part in name for part in EXAMPLES)}
     assert missing <= MADE_BY_COMMANDS or page.name == "CHANGELOG.md"
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    """In docstrings and in messages. An anchor after it names a heading."""
+    missing = []
+    for source in sorted((ROOT / "app").rglob("*.py")):
+        for name, anchor in NAMED_PAGE.findall(source.read_text(encoding="utf-8")):
+            pages = [ROOT / name] if name.endswith(".md") else list(ROOT.glob(f"{name}-*.md"))
+            if not (pages and pages[0].exists()) or (anchor and anchor not in anchors(pages[0])):
+                missing.append(f"{source.relative_to(ROOT)}: {name}#{anchor}")
+    assert missing == []
 
 
 @EVERY_PAGE

@@ -32,6 +32,11 @@ MIN_INTERVAL = 0.4
 MAX_LOAD = 20
 """Scans may take one part in so many of the time: large folders are scanned less often."""
 
+READY_SECONDS = 10.0
+
+DEFAULT_FILE = "agents.toml"
+"""Copied from ``app.agents.config.agents_file``, whose import would use the parent's memory."""
+
 
 class SourceWatcher:
     """Watch the Python files below ``folders``, except hidden folders, and ``files``, which may not exist yet."""
@@ -79,11 +84,6 @@ def _modification_times(folder: str) -> Iterator[tuple[str, int]]:
 DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5", "AGENT_EGRESS_ALLOW": "localhost,127.0.0.0/8,::1"}
 """For one developer: no keys, a quick shutdown, and webhooks to the same machine."""
 
-READY_SECONDS = 10.0
-
-DEFAULT_FILE = "agents.toml"
-"""Copied from ``app.agents.config.agents_file``, whose import would use the parent's memory."""
-
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -107,9 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(overrides=overrides, defaults=DEFAULTS)
     server = settings.server
     if settings.auth.mode == "none" and not is_loopback(server.host) and not _has_custom_auth(settings):
-        raise UsageError(
-            f"dev on {server.host} would be open to everybody; exit_before_serving out --host, or use serve"
-        )
+        raise UsageError(f"dev on {server.host} would be open to everybody: leave out --host, or use serve")
     listeners = listen(server.host, server.port)
     database = EmbeddedDatabase(Path(settings.database.data_dir))
     try:

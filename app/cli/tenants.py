@@ -31,13 +31,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the action and print the limits or the usage."""
     if arguments.action == "usage":
-        days, stored, limit = with_access(lambda access: _usage(access, arguments.tenant))
+        days, stored, limit = with_access(lambda access: _read_usage(access, arguments.tenant))
         spent = [(f"{day.day}", f"{day.spent:.4f}", f"{day.reserved:.4f}", str(day.tokens)) for day in days]
         print(table(("DAY (UTC)", "DOLLARS", "RESERVED", "TOKENS"), spent))
         if stored is not None:
             _show_stored(stored, limit)
         return 0
-    own = with_access(lambda access: _changed(access, arguments))
+    own = with_access(lambda access: _change_limits(access, arguments))
     rows = [(name, "as the setting says" if value is None else _shown(name, value)) for name, value in own.items()]
     print(table(("LIMIT", "VALUE"), rows))
     return 0
@@ -60,7 +60,7 @@ def _show_stored(stored: Any, limit: int) -> None:
     print(table((f"STORED ({stored.measured_at:%Y-%m-%d %H:%M} UTC)", "SIZE"), rows))
 
 
-async def _usage(access: Any, tenant: str) -> Any:
+async def _read_usage(access: Any, tenant: str) -> Any:
     """Return the tenant's spending, its storage, and its storage limit (0: no limit)."""
     from app.base.errors import NotFound
     from app.infra.settings.environment import load
@@ -75,7 +75,8 @@ async def _usage(access: Any, tenant: str) -> Any:
     return await access.spending(tenant), await access.stored(tenant), limit
 
 
-async def _changed(access: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+async def _change_limits(access: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Apply the changes in ``arguments`` and return the tenant's limits. Raises ``NotFound``, ``UsageError``."""
     import msgspec
 
     from app.base.byte_sizes import parse_size

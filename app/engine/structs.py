@@ -30,6 +30,8 @@ StreamMode = Literal[
 NodeNames = Literal["*"] | list[str]
 Action = Literal["interrupt", "rollback"]
 
+_REQUESTED_BY = b',"requested_by":"'
+
 
 class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How to continue a thread: an answer to its questions, values to write first, nodes to go to.
@@ -265,9 +267,6 @@ _IN_BOTH = tuple(name for name in RunRequest.__struct_fields__ if name in RunCre
 
 def _names(wanted: NodeNames | None, nodes: tuple[str, ...]) -> bool:
     return bool(nodes) and (wanted == "*" or any(node in nodes for node in wanted or ()))
-
-
-_REQUESTED_BY = b',"requested_by":"'
 
 
 def kwargs_of(request: bytes) -> msgspec.Raw:

@@ -26,6 +26,8 @@ from app.server.worker_context import WorkerContext
 
 PATH = "/metrics"
 
+SCRIPTED = "scripted:demo"
+
 
 class MetricsApp:
     """An ASGI application that answers ``GET /metrics``."""
@@ -53,8 +55,6 @@ class MetricsApp:
 
 
 log = structlog.get_logger(__name__)
-
-SCRIPTED = "scripted:demo"
 
 
 class WorkerService:

@@ -36,6 +36,31 @@ from app.server.worker_handle import DUMP_STACKS
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
+MAX_CONNECTIONS = 12_000
+"""Connections a worker accepts before new ones wait in the backlog: more than the streams it admits
+(``app.infra.http.open_streams``), so that health checks pass while all streams are open."""
+
+RESERVED_DESCRIPTORS = 500
+
+IDLE_SECONDS = 75
+"""Keep-alive timeout, and timeout for the head of a request: Granian has one for both. Longer than the 60 s of common
+load balancers, which must be the ones that close."""
+
+HEARTBEAT_SECONDS = 1.0
+"""Interval of the heartbeat to the parent."""
+
+CLOSE_SECONDS = 5.0
+"""Timeout for requests in progress after the application has drained."""
+
+FINAL_SECONDS = 4.0
+"""Part of the shutdown time reserved for closing the application and flushing logs."""
+
+TASK_SECONDS = 0.5
+"""Timeout for cancelled tasks, after which they are abandoned."""
+
+POLL_SECONDS = 1.0
+"""Interval at which a retiring worker counts its client connections: several system calls for each."""
+
 
 class Application(Protocol):
     """An ASGI application (HTTP only, no lifespan events) with its lifecycle; one instance per worker.
@@ -85,30 +110,6 @@ class Application(Protocol):
 
 log = structlog.get_logger(__name__)
 
-MAX_CONNECTIONS = 12_000
-"""Connections a worker accepts before new ones wait in the backlog: more than the streams it admits
-(``app.infra.http.open_streams``), so that health checks pass while all streams are open."""
-
-RESERVED_DESCRIPTORS = 500
-
-IDLE_SECONDS = 75
-"""Keep-alive timeout, and timeout for the head of a request: Granian has one for both. Longer than the 60 s of common
-load balancers, which must be the ones that close."""
-
-HEARTBEAT_SECONDS = 1.0
-"""Interval of the heartbeat to the parent."""
-
-CLOSE_SECONDS = 5.0
-"""Timeout for requests in progress after the application has drained."""
-
-FINAL_SECONDS = 4.0
-"""Part of the shutdown time reserved for closing the application and flushing logs."""
-
-TASK_SECONDS = 0.5
-"""Timeout for cancelled tasks, after which they are abandoned."""
-
-POLL_SECONDS = 1.0
-"""Interval at which a retiring worker counts its client connections: several system calls for each."""
 
 LOG_CONFIG = {"version": 1, "formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}
 """Hand Granian's log records to the root logger (``app.infra.telemetry.logs``)."""

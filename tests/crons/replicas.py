@@ -49,7 +49,7 @@ class Replica:
         self.quota = StorageQuota(database, Limiter(LimitSettings()))
         admission = RunAdmission(self.engine.parts.budgets, self.quota)
         self.runs = RunService(database, self.engine.claims, self.engine.supervisor, creation, admission)
-        self.crons = CronService(database, assistants, creation, clock, most=max_crons)
+        self.crons = CronService(database, assistants, creation, clock, max_crons=max_crons)
         self.scheduler = CronScheduler(database, self.engine.claims, creation, self.runs, clock)
 
     async def create(

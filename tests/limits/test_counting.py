@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from app.base.errors import Limited
+from app.infra.db.engine import Database
 from app.infra.settings import LimitSettings
+from app.infra.telemetry.meters import Meters
 from app.security.access.structs import tenant_id_of
+from app.security.limits.budgets import Budgets
 from app.security.limits.limiter import Limiter
+from app.security.limits.prices import Prices
 from app.security.limits.structs import TenantLimits
 from tests.crons.conftest import clock, database, replica
-from tests.crons.replicas import Replica
+from tests.crons.replicas import Clock, Replica
 from tests.embed.server import Embeddings
+from tests.runs.engine import TENANT
 from tests.system.services import API, Service, serving
 
 __all__ = ["clock", "database", "replica"]
@@ -26,6 +32,7 @@ MODEL = """
 embedder = "openai:text-embed-1"
 dimensions = 64
 """
+BEFORE_MIDNIGHT = datetime(2026, 3, 2, 23, 59, tzinfo=UTC)
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
@@ -63,6 +70,19 @@ async def test_an_upload_counts_as_the_run_that_reads_it(fresh_database_url: str
             for number in range(3)
         ]
         assert statuses == [202, 202, 429]
+
+
+async def test_a_budget_of_dollars_lasts_until_midnight_utc(database: Database, clock: Clock) -> None:
+    clock.at = BEFORE_MIDNIGHT
+    limiter = Limiter(LimitSettings(reserve_tokens=1_000_000))
+    budgets = Budgets(database, limiter, Prices(), lambda _: "openai:gpt-4o", Meters(), clock)
+    own = TenantLimits(cost_per_day=1.5 * max(Prices().of("openai:gpt-4o")))
+    assert await budgets.reserve(TENANT, own, "echo") is not None
+    with pytest.raises(Limited, match="try again tomorrow") as refused:
+        await budgets.reserve(TENANT, own, "echo")
+    assert refused.value.retry_after == 60
+    clock.at += MINUTE
+    assert await budgets.reserve(TENANT, own, "echo") is not None
 
 
 async def test_crons_beyond_the_rate_of_their_tenant_run_later_and_stop_no_other_tenant_s(replica: Replica) -> None:

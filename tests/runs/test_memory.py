@@ -74,7 +74,7 @@ async def test_large_values_are_the_same_in_a_live_stream_and_in_a_replay(engine
 async def test_a_large_result_waits_for_room_in_the_share_of_its_key(engine: Engine) -> None:
     run = await engine.begin("z" * 200_000)
     await engine.result(run)
-    engine.streams.outflow = SendBudget(max_bytes=1_000_000, max_bytes_each=300_000, max_loads=1)
+    engine.streams.send_budget = SendBudget(max_bytes=1_000_000, max_bytes_each=300_000, max_loads=1)
     first = await engine.streams.outcome(TENANT, run.thread_id, run.run_id, "one")
     waiting = asyncio.ensure_future(engine.streams.outcome(TENANT, run.thread_id, run.run_id, "one"))
     other = await engine.streams.outcome(TENANT, run.thread_id, run.run_id, "other")
@@ -85,4 +85,4 @@ async def test_a_large_result_waits_for_room_in_the_share_of_its_key(engine: Eng
         second = await waiting
     assert b"".join(second.pieces) == b"".join(first.pieces)
     second.release()
-    assert engine.streams.outflow.bytes == 0
+    assert engine.streams.send_budget.bytes == 0

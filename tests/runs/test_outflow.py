@@ -62,7 +62,7 @@ async def some_have(count: int, readers: list[Idle]) -> None:
 
 async def test_stalled_clients_hold_at_most_the_share_of_their_key(engine: Engine) -> None:
     run = await large_run(engine)
-    engine.streams.outflow = outflow = SendBudget(max_bytes=10 * LARGE, max_bytes_each=3 * LARGE, max_loads=1)
+    engine.streams.send_budget = budget = SendBudget(max_bytes=10 * LARGE, max_bytes_each=3 * LARGE, max_loads=1)
     readers = [Idle(engine, run, "one") for _ in range(12)]
     await some_have(2, readers)
     other = Idle(engine, run, "other")
@@ -73,28 +73,28 @@ async def test_stalled_clients_hold_at_most_the_share_of_their_key(engine: Engin
     async with asyncio.timeout(10):  # small chunks do not wait for those
         assert b"event: end" in b"".join([chunk async for chunk in chunks])
     async with asyncio.timeout(10):
-        while outflow.waiting < 10:  # noqa: ASYNC110  waiters are not signalled
+        while budget.waiting < 10:  # noqa: ASYNC110  waiters are not signalled
             await asyncio.sleep(0.01)
     assert sum(reader.has_large.is_set() for reader in readers) == 2
-    assert outflow.bytes < 7 * LARGE
+    assert budget.bytes < 7 * LARGE
     for reader in [one for one in readers if one.has_large.is_set()]:
         await reader.leave()
     await some_have(4, readers)  # the next two are admitted
     for reader in (*readers, other):
         await reader.leave()
-    assert (outflow.bytes, outflow.waiting) == (0, 0)
-    assert outflow.peak < 7 * LARGE
+    assert (budget.bytes, budget.waiting) == (0, 0)
+    assert budget.peak < 7 * LARGE
 
 
 async def test_the_process_bounds_all_keys_together(engine: Engine) -> None:
     run = await large_run(engine)
-    engine.streams.outflow = outflow = SendBudget(max_bytes=5 * LARGE, max_bytes_each=5 * LARGE, max_loads=1)
+    engine.streams.send_budget = budget = SendBudget(max_bytes=5 * LARGE, max_bytes_each=5 * LARGE, max_loads=1)
     readers = [Idle(engine, run, f"key {number}") for number in range(8)]
     await some_have(3, readers)
     async with asyncio.timeout(10):
-        while outflow.waiting < 5:  # noqa: ASYNC110  waiters are not signalled
+        while budget.waiting < 5:  # noqa: ASYNC110  waiters are not signalled
             await asyncio.sleep(0.01)
     assert sum(reader.has_large.is_set() for reader in readers) == 3
     for reader in readers:
         await reader.leave()
-    assert outflow.bytes == 0
+    assert budget.bytes == 0

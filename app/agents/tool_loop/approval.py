@@ -14,6 +14,8 @@ _encode = msgspec.json.Encoder().encode
 
 _ALIASES = {"accept": "approve", "ignore": "reject", "response": "respond"}
 
+REVIEW_ACTIONS = ("retry", "done", "failed", "abort")
+
 
 class ApprovalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which calls need approval: those of these ``tools`` (``*``: all), and of every tool of these ``classes``.
@@ -120,8 +122,6 @@ def _edited(answer: dict[str, Any], tool: str) -> dict[str, Any]:
 
 _EXPECTED = f"Answer with an action, one of {', '.join(APPROVAL_ACTIONS)}."
 
-
-REVIEW_ACTIONS = ("retry", "done", "failed", "abort")
 
 SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.TRANSACTIONAL})
 """Reads change nothing, idempotency keys deduplicate repetitions, and changes of values commit with their step."""

@@ -39,6 +39,18 @@ from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
 from app.domain.state import HIDDEN, MESSAGES
 from app.infra.telemetry.tool_calls import OnToolStart, unrecorded
 
+MAX_RESULT_LENGTH = 256 * 1024
+"""Characters of a text result shown to the model; longer results are truncated."""
+
+MAX_RESULT_BYTES = 4 * 1024 * 1024
+"""Largest result in bytes of JSON, artifact and update included; a larger one is an error."""
+
+MAX_ERROR_LENGTH = 2000
+
+MAX_PROBLEMS = 10
+
+MAX_PROBLEM_LENGTH = 300
+
 
 class AwaitingAnswers(msgspec.Struct, frozen=True):
     """The outcome of a call that waits for answers to these questions."""
@@ -77,11 +89,6 @@ class CallQuestions:
         self.open_interrupts.append(Interrupt(id_, msgspec.json.decode(msgspec.json.encode(value)), call_id=call.id))
         raise NeedsAnswer(value)
 
-
-MAX_RESULT_LENGTH = 256 * 1024
-"""Characters of a text result shown to the model; longer results are truncated."""
-MAX_RESULT_BYTES = 4 * 1024 * 1024
-"""Largest result in bytes of JSON, artifact and update included; a larger one is an error."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ToolResult).decode
@@ -139,9 +146,6 @@ class CustomEventEmitter:
 
 log = structlog.get_logger(__name__)
 
-MAX_ERROR_LENGTH = 2000
-MAX_PROBLEMS = 10
-MAX_PROBLEM_LENGTH = 300
 
 CallCounter = Callable[[str, str], None]
 """Called with the tool and the outcome of every call."""

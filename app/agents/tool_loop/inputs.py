@@ -23,6 +23,8 @@ from app.domain.state import MAX_CHANNELS, MESSAGES
 MAX_BYTES = 1024 * 1024
 """Largest arguments of a tool call, which a model has written, in bytes."""
 
+MAX_MESSAGES = 2_500
+
 
 def read_object(text: str) -> dict[str, Any]:
     """Parse the JSON object in ``text``; empty text is an empty object. Raises ``ValueError`` with the reason."""
@@ -50,7 +52,6 @@ ROLES = {
     "tool": "tool",
     "remove": "remove",
 }
-MAX_MESSAGES = 2_500
 
 
 def read_input(value: Any, run_id: UUID) -> dict[str, Any]:

@@ -19,6 +19,15 @@ from app.infra.telemetry.tracing import NO_TRACER, TraceRecorder
 
 _END = ("status", "reason", "thread_status", "error", "interrupts", "task", "answered", "usage")
 
+PAUSE = 0.2
+"""Seconds between retries while the database is unavailable."""
+
+AWAY = "Unavailable"
+"""Trouble of an entry abandoned while the database was unavailable: counts against the service."""
+
+VAIN_SECONDS = 5.0
+"""A commit takes milliseconds. A writer cancelled after so long (usually as its lease expired) was waiting in vain."""
+
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
@@ -62,16 +71,6 @@ async def _commit(connection: asyncpg.Connection, entries: Sequence[JournalEntry
 
 
 COMMITTING = query("commit runs")
-
-PAUSE = 0.2
-"""Seconds between retries while the database is unavailable."""
-
-
-AWAY = "Unavailable"
-"""Trouble of an entry abandoned while the database was unavailable: counts against the service."""
-
-VAIN_SECONDS = 5.0
-"""A commit takes milliseconds. A writer cancelled after so long (usually as its lease expired) was waiting in vain."""
 
 
 class CommitOutcome:

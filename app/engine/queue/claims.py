@@ -64,6 +64,12 @@ ACCEPTING = query("accept runs")
 _decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
 
+_ACCEPTED = (
+    "agent", "metadata", "epoch", "attempt", "head", "last_number", "assistant_config", "assistant_context", "ordinal",
+    "created_at",
+)  # fmt: skip
+"""Fields of a run that the accept statement returns; the others are those of its entry."""
+
 
 class RunQueue:
     """Accepts runs in groups, and claims due runs for the owner token of this process."""
@@ -263,12 +269,6 @@ def _outcome(entry: AcceptEntry, row: asyncpg.Record, until: float) -> ClaimedRu
         return _accepted(entry, row, held_until=until)
     return _accepted(entry, row, behind=row["live_run"])
 
-
-_ACCEPTED = (
-    "agent", "metadata", "epoch", "attempt", "head", "last_number", "assistant_config", "assistant_context", "ordinal",
-    "created_at",
-)  # fmt: skip
-"""Fields of a run that the accept statement returns; the others are those of its entry."""
 
 _AS_REQUESTED = tuple(
     name for name in ClaimedRun.__struct_fields__ if name in AcceptEntry.__struct_fields__ and name not in _ACCEPTED

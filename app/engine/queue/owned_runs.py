@@ -25,6 +25,18 @@ from app.engine.queue.cancels.sql import GRACE_SECONDS
 from app.engine.queue.claims import RunQueue
 from app.engine.streams.feed import Feed
 
+MARGIN = 0.1
+"""Fraction of a lease left when its run is stopped because heartbeats failed."""
+
+STOOD_STILL = 0.2
+"""Fraction of a lease by which the fence is late if this process was paused, rather than the database."""
+
+BEAT_SECONDS = 10.0
+"""Timeout of one heartbeat, however long the lease is."""
+
+TOGETHER_SECONDS = 0.25
+"""Cancels within this time are enforced together."""
+
 
 class OwnedRun:
     """A run owned by this process, with its lease.
@@ -103,16 +115,6 @@ class OwnedRun:
         self.feed.close(finished=False)
         if not self.done.done():
             self.done.set_result(None)
-
-
-MARGIN = 0.1
-"""Fraction of a lease left when its run is stopped because heartbeats failed."""
-
-STOOD_STILL = 0.2
-"""Fraction of a lease by which the fence is late if this process was paused, rather than the database."""
-
-BEAT_SECONDS = 10.0
-"""Timeout of one heartbeat, however long the lease is."""
 
 
 class LeaseRenewer:
@@ -194,9 +196,6 @@ class LeaseRenewer:
 
 
 log = structlog.get_logger(__name__)
-
-TOGETHER_SECONDS = 0.25
-"""Cancels within this time are enforced together."""
 
 
 class CancelEnforcer:

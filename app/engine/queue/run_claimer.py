@@ -34,6 +34,14 @@ KEEP_TEMPORARY_SECONDS = 600.0
 AT_ONCE = 32
 """Runs claimed in one statement."""
 
+EVERY_SECONDS = 5.0
+
+MAX_COUNTED_RUNS = 10_000
+"""Runs counted at most: a longer queue is reported as this long."""
+
+ORPHANED_SECONDS = 5.0
+"""How long a lease must have expired to count as orphaned: longer than the interval at which others recover runs."""
+
 
 class RunHost(Protocol):
     """Executes the runs that are claimed."""
@@ -164,14 +172,6 @@ class RunClaimer:
             self._quarantine.poll_now()
             self._wake.set()
             self._signals.queue()
-
-
-EVERY_SECONDS = 5.0
-MAX_COUNTED_RUNS = 10_000
-"""Runs counted at most: a longer queue is reported as this long."""
-
-ORPHANED_SECONDS = 5.0
-"""How long a lease must have expired to count as orphaned: longer than the interval at which others recover runs."""
 
 
 class QueueMetrics:

@@ -385,3 +385,18 @@ select count(*) filter (where lease_until < now() - make_interval(secs => $1)) a
   coalesce(extract(epoch from now() - min(started_at)), 0)::float8 as age
 from runs where status = 'running'
 """
+
+
+def forget_tool_calls(runs: str) -> str:
+    """Return the parts of a ``with`` that forget the tool calls of the deleted ``runs``.
+
+    Calls that cannot be repeated stay with the thread: deleting a run does not undo their effects, so no fork may make
+    them again.
+    """
+    return f"""no_intents as (
+  delete from tool_intents x using {runs} d
+  where x.tenant_id = d.tenant_id and x.run_id = d.run_id and x.tool_class not in ('unsafe', 'reconcilable')
+), kept_intents as (
+  update tool_intents x set thread_id = d.thread_id from {runs} d
+  where x.tenant_id = d.tenant_id and x.run_id = d.run_id and x.tool_class in ('unsafe', 'reconcilable')
+)"""

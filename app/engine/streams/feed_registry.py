@@ -24,6 +24,25 @@ from app.infra.db.engine import Database
 ThreadKey = tuple[UUID, UUID]
 """Tenant and thread."""
 
+POLL_SECONDS = 1.0
+"""Interval at which runs elsewhere with subscribers here are polled, all in one statement: their owner may have died,
+and frames or the signal of an end may have been lost."""
+
+MISSED_SECONDS = 3.0
+"""Interval at which awaited threads are polled, as a signal of their next run may have been lost."""
+
+IDLE_SECONDS = 30.0
+"""Interval of polling while no run elsewhere has a subscriber here."""
+
+ANSWER_SECONDS = 5.0
+"""Timeout of one poll, after which its connection is taken for dead."""
+
+MAX_THREADS_ELSEWHERE = 100_000
+"""Threads with waiters in other processes that are known; beyond it waiters learn of a run by polling."""
+
+RETRY_SECONDS = 0.5
+"""Minimum interval of requests to an owner to resend frames that the event log does not hold."""
+
 
 class ThreadWaiter:
     """Context manager that waits for run number ``ordinal`` of a thread, with a future resolved on news of it."""
@@ -82,26 +101,6 @@ class ThreadWaiters:
         if waited:
             rows = await connection.fetch(MISSED_THREADS, *map(list, zip(*waited, strict=True)))
             self.wake((row["tenant_id"], row["thread_id"]) for row in rows)
-
-
-POLL_SECONDS = 1.0
-"""Interval at which runs elsewhere with subscribers here are polled, all in one statement: their owner may have died,
-and frames or the signal of an end may have been lost."""
-
-MISSED_SECONDS = 3.0
-"""Interval at which awaited threads are polled, as a signal of their next run may have been lost."""
-
-IDLE_SECONDS = 30.0
-"""Interval of polling while no run elsewhere has a subscriber here."""
-
-ANSWER_SECONDS = 5.0
-"""Timeout of one poll, after which its connection is taken for dead."""
-
-MAX_THREADS_ELSEWHERE = 100_000
-"""Threads with waiters in other processes that are known; beyond it waiters learn of a run by polling."""
-
-RETRY_SECONDS = 0.5
-"""Minimum interval of requests to an owner to resend frames that the event log does not hold."""
 
 
 class TrackedRun:

@@ -46,6 +46,9 @@ PROOF_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 """Timeout of connecting, of a statement and of an echo; after it the connection is replaced."""
 
+KINDS = ("watch", "again", "frames", "follow", "news", "erased")
+"""Members that are lists of ids."""
+
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     """A message to the other processes.
@@ -71,10 +74,6 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_empty(self) -> bool:
         """Whether this is the signal after a new connection: any signal may have been missed."""
         return not (self.queue or self.cancel or any(getattr(self, kind) for kind in KINDS))
-
-
-KINDS = ("watch", "again", "frames", "follow", "news", "erased")
-"""Members that are lists of ids."""
 
 
 _encode = msgspec.json.Encoder().encode

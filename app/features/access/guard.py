@@ -41,6 +41,11 @@ DELAY_SECONDS = 2.0
 
 MAX_ADDRESSES = 10_000
 
+UNDECLARED = "?"
+"""The scope of routes that declare no permission; no principal has it."""
+
+MISSING = "An API key is needed: send Authorization: Bearer KEY, or X-Api-Key: KEY."
+
 
 class RefusalThrottle:
     """Delay responses to repeated authentication failures from one address.
@@ -84,10 +89,6 @@ ADMINISTERS = {"permission": ADMIN}
 Writes (POST, PUT, PATCH) are refused for a tenant whose storage is full, unless the handler ``ADDS_NOTHING``.
 """
 
-UNDECLARED = "?"
-"""The scope of routes that declare no permission; no principal has it."""
-
-MISSING = "An API key is needed: send Authorization: Bearer KEY, or X-Api-Key: KEY."
 
 ANONYMOUS_PRINCIPAL = Principal(DEFAULT_TENANT, scopes=SCOPES)
 """The principal of every request if authentication is off."""

@@ -18,6 +18,8 @@ WAIT_SECONDS = 10.0
 
 RequestKey = tuple[Any, ...]
 
+MAX_KEY_LENGTH = 255
+
 
 class DuplicateRequests:
     """Litestar middleware behind the guard: serialise requests with the same idempotency key.
@@ -70,9 +72,6 @@ class DuplicateRequests:
             if held:  # a stream starts its response after this, when the run is committed
                 held = False
                 lock.release()
-
-
-MAX_KEY_LENGTH = 255
 
 
 async def key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:

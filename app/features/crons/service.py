@@ -42,7 +42,7 @@ encode = msgspec.json.Encoder().encode
 class CronService:
     """Crons of all tenants.
 
-    ``clock`` defines what is past. ``most``: crons per tenant (0: unlimited), unless its own limits say otherwise.
+    ``clock`` defines what is past. ``max_crons``: crons per tenant (0: unlimited), unless its own limits say otherwise.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class CronService:
         creation: RunFactory,
         clock: Callable[[], datetime] = now,
         *,
-        most: int = 0,
+        max_crons: int = 0,
     ) -> None:
-        self._max_crons = most
+        self._max_crons = max_crons
         self._database = database
         self._assistants = assistants
         self._creation = creation

@@ -25,6 +25,21 @@ from app.features.data_rights.structs import DataSubject
 from app.infra.db.engine import Database
 from app.infra.db.pool import APP_ROLE
 
+BATCH_ROWS = 5_000
+"""Rows of a table without owner per transaction."""
+
+BATCH_ITEMS = 20_000
+"""Log items of threads per transaction, unless a single thread has more."""
+
+ROUND_DELAY = 0.25
+"""Seconds between two rounds."""
+
+KEY_CACHE_SECONDS = 6.0
+"""How long a deleted key may still be accepted, because processes cache lookups."""
+
+SETTLE_SECONDS = 1.5
+"""How long after the last request a server may still write usage and audit events of the tenant."""
+
 
 async def delete_responses(connection: asyncpg.Connection, data_subject: DataSubject) -> int:
     """Delete stored responses that contain data of the person or deleted resources; return their number."""
@@ -77,21 +92,6 @@ async def _missing(
             existing |= {(column, one) for one in await queries.existing_ids(connection, tenant_id, column, ids)}
     return referenced - existing
 
-
-BATCH_ROWS = 5_000
-"""Rows of a table without owner per transaction."""
-
-BATCH_ITEMS = 20_000
-"""Log items of threads per transaction, unless a single thread has more."""
-
-ROUND_DELAY = 0.25
-"""Seconds between two rounds."""
-
-KEY_CACHE_SECONDS = 6.0
-"""How long a deleted key may still be accepted, because processes cache lookups."""
-
-SETTLE_SECONDS = 1.5
-"""How long after the last request a server may still write usage and audit events of the tenant."""
 
 _START = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 

@@ -8,6 +8,8 @@ from app.base.errors import Invalid, TooLarge, UnsupportedType
 
 MEBIBYTE = 1024 * 1024
 
+ACCEPTED = "text/plain, text/markdown, text/html and application/pdf"
+
 
 class DocumentFormat(msgspec.Struct, frozen=True, kw_only=True):
     """A format. ``parsed``: its text is extracted in a child process; else the document is its text.
@@ -39,7 +41,6 @@ _UNSPECIFIC = {"", "application/octet-stream", "binary/octet-stream"}
 
 UTF8 = {"", "utf-8", "utf8", "us-ascii", "ascii"}
 _CHARSET = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
-ACCEPTED = "text/plain, text/markdown, text/html and application/pdf"
 
 
 def format_of(content_type: str, filename: str) -> DocumentFormat:

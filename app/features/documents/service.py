@@ -40,6 +40,9 @@ from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
 
 STREAM_MODES: list[StreamMode] = ["custom", "updates", "values"]
 
+REMOVE_SECONDS = 5.0
+"""Time limit of a deletion within its request; the sweep does the rest."""
+
 
 class IngestRunStarter:
     """Starts and stops runs of the ingestion agent."""
@@ -92,8 +95,6 @@ class IngestRunStarter:
         await self._runs.stop(principal, run_id)
 
 
-REMOVE_SECONDS = 5.0
-"""Time limit of a deletion within its request; the sweep does the rest."""
 ACCEPTED, EXISTING = 202, 200
 
 

@@ -26,6 +26,14 @@ PARTS_PER_COMMIT = 4
 PDF_MAGIC = b"%PDF-"
 PDF_MAGIC_WITHIN = 1024
 
+MAX_TITLE_LENGTH = 500
+"""Characters of a title or a file name."""
+
+MAX_METADATA_BYTES = 16 * 1024
+
+MAX_METADATA_NODES = 200
+"""Arrays and objects, which also bounds their depth."""
+
 
 class FileStream(Protocol):
     """A file being received; its name and type are known with the first piece (``app.infra.http.uploads``)."""
@@ -142,13 +150,6 @@ class Upload:
                 namespace = namespace_of(queries.RECEIVING, self.document_id)
                 await queries.begin(session, self._tenant_id, self.document_id, namespace, document_format.content_type)
             await queries.add_parts(session, self._tenant_id, self.document_id, CONTENT, parts)
-
-
-MAX_TITLE_LENGTH = 500
-"""Characters of a title or a file name."""
-MAX_METADATA_BYTES = 16 * 1024
-MAX_METADATA_NODES = 200
-"""Arrays and objects, which also bounds their depth."""
 
 
 class UploadMetadata(msgspec.Struct, frozen=True, kw_only=True):

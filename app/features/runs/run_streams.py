@@ -37,7 +37,7 @@ class RunStreams:
     def __init__(self, database: Database, supervisor: Supervisor) -> None:
         self._log = EventLog(database)
         self._supervisor = supervisor
-        self.outflow = SendBudget()
+        self.send_budget = SendBudget()
 
     def follow(
         self,
@@ -53,7 +53,7 @@ class RunStreams:
         Large chunks count against the send budget of ``holder``. A subscriber that has received something waits while
         the database is unavailable; any other gets ``Unavailable``.
         """
-        return self._follow(tenant_id, run_id, after, FrameView(self.outflow, modes, holder))
+        return self._follow(tenant_id, run_id, after, FrameView(self.send_budget, modes, holder))
 
     def follow_events(
         self, tenant_id: UUID, run_id: UUID, *, holder: Hashable = None
@@ -62,7 +62,7 @@ class RunStreams:
 
         The order is that of the frames, live and in a replay. Raises as ``follow``.
         """
-        return self._follow(tenant_id, run_id, START, EventView(self.outflow, holder))
+        return self._follow(tenant_id, run_id, START, EventView(self.send_budget, holder))
 
     async def _follow(
         self, tenant_id: UUID, run_id: UUID, after: EventId, view: RunView[Item]
@@ -142,7 +142,7 @@ class RunStreams:
                 if live is not None and live.claimed.tenant_id == tenant_id:
                     live.awaited = waited = True
                     pieces = await asyncio.shield(live.done)
-                    if pieces is not None and (result := self.outflow.take(holder, pieces)) is not None:
+                    if pieces is not None and (result := self.send_budget.take(holder, pieces)) is not None:
                         return result
                     del pieces
                 del live  # hold nothing of the run while waiting
@@ -168,7 +168,7 @@ class RunStreams:
         self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID, holder: Hashable, failures: int
     ) -> Result | None:
         """Read the result of an ended run from the database; None if it has not ended. Raises ``NotFound``."""
-        share = self.outflow.room(holder)
+        share = self.send_budget.room(holder)
         await share.__aenter__()
         try:
             while True:

@@ -29,6 +29,14 @@ AFTER_DOT = "/"
 
 ANY_LABEL = "*"
 
+MAX_VALUE_BYTES = 512 * 1024
+"""Size of a value as JSON."""
+
+_UNUSUAL_NUMBERS = (b"e0000", b"e+0000", b"0" * 1000)
+"""Signs of numbers that PostgreSQL may reject for their length or exponent: such a value is serialised again."""
+
+MAX_TTL_MINUTES = 10 * 366 * 24 * 60
+
 
 def path_of(namespace: Sequence[str], field: str = "namespace") -> str:
     """Return the stored form of a namespace. Raises ``Invalid`` for ``field`` if a label is invalid."""
@@ -87,14 +95,7 @@ def _check_characters(text: str, field: str) -> None:
         raise Invalid.at(f"`{field}` is not UTF-8 text.", f"/{field}") from None
 
 
-MAX_VALUE_BYTES = 512 * 1024
-"""Size of a value as JSON."""
-
 _AS_DIGITS = bytes.maketrans(b"123456789E-", b"000000000e+")
-_UNUSUAL_NUMBERS = (b"e0000", b"e+0000", b"0" * 1000)
-"""Signs of numbers that PostgreSQL may reject for their length or exponent: such a value is serialised again."""
-
-MAX_TTL_MINUTES = 10 * 366 * 24 * 60
 
 
 class ValidatedItem(msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ from app.security.limits.storage_quota import StorageQuota
 BUS, CACHE = "bus", "cache"
 GIGABYTE = 1e9
 
+COLLECT_INTERVAL = 60.0
+
 
 class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a worker to sample. ``redis`` and ``cache`` are None if not configured."""
@@ -78,8 +80,6 @@ class StatusCollector:
                 with contextlib.suppress(OSError):  # a missing file is already reported as refused
                     self._meters.secret_age.set(max(0.0, now - Path(path).stat().st_mtime), name)
 
-
-COLLECT_INTERVAL = 60.0
 
 TABLES_BY_PART = {
     "checkpoints": "^checkpoint",

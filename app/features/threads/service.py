@@ -52,6 +52,14 @@ from app.security.access.structs import MetadataFilter, Principal
 from app.security.idempotency.queries import once
 from app.security.idempotency.structs import IdempotencyKey
 
+MAX_CANDIDATES = 10_000
+"""Threads whose values one search may compare."""
+
+MATCH_BATCH_SIZE = 200
+
+ROW_BYTES = 1024
+"""Bytes of a row in addition to its values."""
+
 
 class NewThread(msgspec.Struct, frozen=True, kw_only=True):
     """A thread to create; ``metadata`` is JSON."""
@@ -70,9 +78,6 @@ async def create(connection: asyncpg.Connection, new: Sequence[NewThread]) -> li
     return [created.get((n.tenant_id, n.thread_id)) for n in new]
 
 
-MAX_CANDIDATES = 10_000
-"""Threads whose values one search may compare."""
-MATCH_BATCH_SIZE = 200
 encode = msgspec.json.Encoder().encode
 
 
@@ -351,10 +356,6 @@ class ThreadService:
         if span.at == origin or (span.at is None and span.metadata is None and at_start and len(rows) < wanted.limit):
             states.append(origin_of(thread_id, last.created_at))
         return states, None
-
-
-ROW_BYTES = 1024
-"""Bytes of a row in addition to its values."""
 
 
 def _fitting(rows: Sequence[Row[Any]]) -> tuple[Sequence[Row[Any]], int]:

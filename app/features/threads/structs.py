@@ -26,6 +26,8 @@ Field = Literal[
 SortBy = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 SortOrder = Literal["asc", "desc"]
 
+KEEP_LATEST = "keep_latest"
+
 
 class Thread(msgspec.Struct, kw_only=True):
     """A conversation. Until a run has started on it, ``values`` is null and ``error`` and ``interrupts`` are absent."""
@@ -44,7 +46,6 @@ class Thread(msgspec.Struct, kw_only=True):
     extracted: Any = msgspec.UNSET
 
 
-KEEP_LATEST = "keep_latest"
 Strategy = Literal["delete", "keep_latest"]
 """What pruning and expiry delete: the thread, or all its checkpoints but the newest."""
 

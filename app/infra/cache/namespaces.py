@@ -23,6 +23,9 @@ COMPRESS_BYTES = 1024
 MAX_VALUE_BYTES = 4 << 20
 """Maximum bytes of a value, and of what a stored value may decompress to. Larger values are not cached."""
 
+PREFIX: Final = b"agent-service:cache:1"
+"""Key prefix with a version: another format of keys or values gets another number."""
+
 
 class CacheRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A stored value; ``packed``: its body is a zstd frame (RFC 8878)."""
@@ -63,9 +66,6 @@ def unseal(key: bytes, stored: bytes) -> bytes | None:
     except zstandard.ZstdError:
         return None
 
-
-PREFIX: Final = b"agent-service:cache:1"
-"""Key prefix with a version: another format of keys or values gets another number."""
 
 HIT, MISS, SHARED, UNUSABLE, UNAVAILABLE = "hit", "miss", "shared", "unusable", "unavailable"
 

@@ -31,6 +31,8 @@ INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
+ROLES = ("agent_app", "agent_engine", "agent_eraser")
+
 
 def configuration(url: str | None = None) -> "Config":
     """Return Alembic's configuration for the database at ``url``; None: ``migrations/env.py`` reads the environment."""
@@ -124,9 +126,6 @@ def _reason(error: Exception) -> str:
     if getattr(origin, "sqlstate", "") == LOCK_NOT_AVAILABLE:
         return f"{message}: another process migrates or locks a table; try again when it is done"
     return message
-
-
-ROLES = ("agent_app", "agent_engine", "agent_eraser")
 
 
 async def ensure_roles(url: str) -> None:

@@ -25,6 +25,23 @@ TAKEN = "taken"
 SPARE_PART = 5
 """One fifth of a pool is reserved for tenants that hold no connection yet."""
 
+APP_ROLE = "agent_app"
+
+ENGINE_ROLE = "agent_engine"
+
+LOCK_TIMEOUT = "3s"
+"""How long a request's statement waits for a lock while it holds a connection."""
+
+COMMAND_SECONDS = 60.0
+"""Timeout of any statement."""
+
+IDLE_IN_TRANSACTION = "15s"
+"""Time without a statement after which PostgreSQL ends a transaction: its client may have died without closing the
+connection, and others wait for the locks.
+"""
+
+REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
+
 
 class MeasuredPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's asyncio pool with metrics, recorded once ``measure`` is called."""
@@ -134,9 +151,6 @@ class ConnectionTracker:
             connection.terminate()
 
 
-APP_ROLE = "agent_app"
-ENGINE_ROLE = "agent_engine"
-
 ENGINE_PLANS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -148,21 +162,9 @@ running them, and a plan made for empty tables must stay right when they have gr
 index.
 """
 
-LOCK_TIMEOUT = "3s"
-"""How long a request's statement waits for a lock while it holds a connection."""
-
-COMMAND_SECONDS = 60.0
-"""Timeout of any statement."""
-
-IDLE_IN_TRANSACTION = "15s"
-"""Time without a statement after which PostgreSQL ends a transaction: its client may have died without closing the
-connection, and others wait for the locks.
-"""
 
 Addresses = Callable[[], Sequence[str]]
 """Returns the addresses of one database, which differ in user and password; the first that works is used."""
-
-REFUSED = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):

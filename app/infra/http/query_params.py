@@ -25,6 +25,8 @@ MAX_EVENT_NUMBER = 2**31 - 1
 
 AnyRequest = Request[Any, Any, Any]
 
+NEXT_PAGE = "X-Pagination-Next"
+
 
 class Page(NamedTuple):
     """Pagination of a list."""
@@ -36,9 +38,6 @@ class Page(NamedTuple):
 def page_of(limit: Limit = 10, offset: Offset = 0) -> Page:
     """Return the requested page (a dependency)."""
     return Page(limit, offset)
-
-
-NEXT_PAGE = "X-Pagination-Next"
 
 
 def page_headers(total: int, offset: int, count: int) -> dict[str, str]:

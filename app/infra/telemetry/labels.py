@@ -4,6 +4,8 @@ from typing import Self
 
 from app.base.errors import LeaseLost, ModelError, Unavailable
 
+CANCELLED = "cancelled"
+
 
 class EnumLabel(str):
     """The name of a label with its ``values``; the empty value stands for a missing label."""
@@ -17,8 +19,6 @@ class EnumLabel(str):
         label.values = values
         return label
 
-
-CANCELLED = "cancelled"
 
 METHOD = EnumLabel("http.request.method", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER")
 HTTP_STATUS = EnumLabel("http.response.status_code", *map(str, range(100, 600)))

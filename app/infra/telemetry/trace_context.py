@@ -16,6 +16,8 @@ request: ContextVar[str] = ContextVar("request", default="")
 run_id: ContextVar[str] = ContextVar("run_id", default="")
 """The current run's id; empty outside of a run."""
 
+SAMPLED = 0x01
+
 
 def parse_traceparent(text: str) -> tuple[str, str]:
     """Parse a ``traceparent`` header into (trace id, parent span id), empty if invalid:
@@ -27,9 +29,6 @@ def parse_traceparent(text: str) -> tuple[str, str]:
     if match is None or (text.startswith("00-") and len(text) != 55):
         return "", ""
     return match[1], match[2]
-
-
-SAMPLED = 0x01
 
 
 class SpanContext(NamedTuple):

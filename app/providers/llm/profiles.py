@@ -11,6 +11,9 @@ ANTHROPIC_DEFAULT = "claude-sonnet-4-5"
 NOT_FOR_CHAT = ("embed", "rerank", "whisper", "tts", "moderation", "dall-e", "bge-", "minilm")
 """Name parts of models that cannot chat: skipped when the first listed model is chosen."""
 
+REFUSALS = ("unsupported", "not support", "unrecognized", "unknown", "unexpected", "not permitted", "not allowed")
+"""Words in errors of servers that reject a parameter itself, rather than its value."""
+
 
 class OpenAIProfile(msgspec.Struct, frozen=True):
     """Parameters that a Chat Completions server supports.
@@ -36,9 +39,6 @@ OPENAI_PROFILES: tuple[tuple[str, OpenAIProfile], ...] = (
     ("", OpenAIProfile(max_tokens="max_completion_tokens")),
 )
 """OpenAI's own models by name prefix; the first match wins."""
-
-REFUSALS = ("unsupported", "not support", "unrecognized", "unknown", "unexpected", "not permitted", "not allowed")
-"""Words in errors of servers that reject a parameter itself, rather than its value."""
 
 
 class AnthropicProfile(msgspec.Struct, frozen=True):

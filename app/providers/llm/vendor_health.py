@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 
 Clock = Callable[[], float]
 
+MAX_CIRCUITS = 1000
+"""Limit of breakers per vendor; the least recently used one is evicted first."""
+
 
 class BreakerRules(msgspec.Struct, frozen=True):
     """When a breaker opens: after ``consecutive`` failures, or if ``ratio`` of the last ``window`` calls failed.
@@ -38,9 +41,6 @@ class BreakerRules(msgspec.Struct, frozen=True):
 
 OUTAGE = BreakerRules(consecutive=10, ratio=1.0, sources=3)
 """When a vendor is considered down: ten consecutive failures of three tenants or more."""
-
-MAX_CIRCUITS = 1000
-"""Limit of breakers per vendor; the least recently used one is evicted first."""
 
 
 class Breaker:

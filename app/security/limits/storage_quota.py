@@ -6,7 +6,6 @@ limit by what it stores between two measurements (docs/how-to/limits.md).
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -53,11 +52,10 @@ class MeasurementProgress(msgspec.Struct):
 class StorageSweep:
     """Measures the storage of tenants with a limit, in slices, in one process at a time."""
 
-    def __init__(self, database: Database, limiter: Limiter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, limiter: Limiter) -> None:
         self._database = database
         self._limiter = limiter
-        self._clock = clock
-        self._find_at = clock()
+        self._find_at = time.monotonic()
         self._tasks = Tasks("storage_sweep")
 
     def start(self) -> None:
@@ -70,10 +68,10 @@ class StorageSweep:
 
     async def _turn(self) -> None:
         """Measure for one slice, or wait if nothing is due."""
-        if self._clock() >= self._find_at and await self.find():
-            self._find_at = self._clock() + FIND_SECONDS
-        until = self._clock() + SLICE_SECONDS
-        while self._clock() < until:
+        if time.monotonic() >= self._find_at and await self.find():
+            self._find_at = time.monotonic() + FIND_SECONDS
+        until = time.monotonic() + SLICE_SECONDS
+        while time.monotonic() < until:
             if not await self.measure_slice():
                 await asyncio.sleep(IDLE_SECONDS)
                 return
@@ -124,7 +122,7 @@ class StorageSweep:
         self, connection: asyncpg.Connection, tenant_id: UUID, progress: MeasurementProgress
     ) -> None:
         """Measure page after page, at least one, until the slice or the measurement ends."""
-        started_at, tables = self._clock(), list(queries.MEASURED)
+        started_at, tables = time.monotonic(), list(queries.MEASURED)
         is_done = False
         while not is_done:
             table = queries.MEASURED[progress.table]
@@ -137,8 +135,8 @@ class StorageSweep:
                 following = tables.index(progress.table) + 1
                 progress.is_done = following == len(tables)
                 progress.table = tables[min(following, len(tables) - 1)]
-            is_done = progress.is_done or self._clock() - started_at >= SLICE_SECONDS
-        progress.seconds += self._clock() - started_at
+            is_done = progress.is_done or time.monotonic() - started_at >= SLICE_SECONDS
+        progress.seconds += time.monotonic() - started_at
 
     @property
     def _default(self) -> int:

@@ -53,7 +53,7 @@ def build_features(
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.parts.feeds.notify),
         runs=runs,
-        crons=CronService(database, assistants, factory, most=settings.limits.crons),
+        crons=CronService(database, assistants, factory, max_crons=settings.limits.crons),
         scheduler=CronScheduler(database, claims, factory, runs),
         store=agents.memory.store,
         documents=agents.memory.documents.service(IngestRunStarter(claims, factory, runs, assistants)),

@@ -1,6 +1,6 @@
 """SQL of cancels: end, delete or roll back runs, and reopen the questions that they closed."""
 
-from app.engine.queue.sql import ENDED_PAUSE
+from app.engine.queue.sql import ENDED_PAUSE, forget_tool_calls
 
 GRACE_SECONDS = 1.5
 """How long an owner has to end a cancelled run, before another process may end it in its place."""
@@ -95,14 +95,7 @@ with <deleted>, restored as (
   where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.run_id = g.run_id
 ), no_steps as (
   delete from steps x using deleted g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
-), no_intents as (
-  delete from tool_intents x using deleted g
-  where x.tenant_id = g.tenant_id and x.run_id = g.run_id and x.tool_class not in ('unsafe', 'reconcilable')
-), kept_intents as (
-  update tool_intents x set thread_id = g.thread_id
-  from deleted g
-  where x.tenant_id = g.tenant_id and x.run_id = g.run_id and x.tool_class in ('unsafe', 'reconcilable')
-), no_events as (
+), <intents>, no_events as (
   delete from events x using deleted g where x.tenant_id = g.tenant_id and x.run_id = g.run_id
 ), no_items as (
   delete from checkpoint_items x
@@ -115,7 +108,7 @@ with <deleted>, restored as (
 )
 select queued from restored
 """
-"""All parts see the thread as it was. Calls that cannot be repeated stay recorded, as their effects are not undone."""
+"""All parts see the thread as it was."""
 
 _DELETE_LIVE = """
 thread as (
@@ -139,7 +132,7 @@ deleted as (
 
 def _roll_back(deleted: str, queued: str, is_on: str) -> str:
     statement = _ROLL_BACK.replace("<deleted>", deleted.strip()).replace("<queued>", queued)
-    return statement.replace("<is_on>", is_on)
+    return statement.replace("<is_on>", is_on).replace("<intents>", forget_tool_calls("deleted"))
 
 
 ROLL_BACK = _roll_back(_DELETE_LIVE, "t.queued", "t.live_run = g.run_id")

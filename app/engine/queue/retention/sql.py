@@ -1,6 +1,7 @@
 """SQL of retention: find expired rows and delete them with all that belongs to them, in batches."""
 
 from app.engine.checkpoints.sql import TO_LATEST
+from app.engine.queue.sql import forget_tool_calls
 
 _FREE = """t.live_run is null and not exists (
   select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id and r.status = 'pending')"""
@@ -135,14 +136,7 @@ with candidates as (
       select from webhook_deliveries d where d.tenant_id = c.tenant_id and d.run_id = c.run_id and d.status = 'pending')
 ), no_steps as (
   delete from steps x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
-), no_intents as (
-  delete from tool_intents x using old o
-  where x.tenant_id = o.tenant_id and x.run_id = o.run_id and x.tool_class not in ('unsafe', 'reconcilable')
-), kept_intents as (
-  update tool_intents x set thread_id = o.thread_id
-  from old o
-  where x.tenant_id = o.tenant_id and x.run_id = o.run_id and x.tool_class in ('unsafe', 'reconcilable')
-), no_events as (
+), <intents>, no_events as (
   delete from events x using old o where x.tenant_id = o.tenant_id and x.run_id = o.run_id
 ), no_questions as (
   delete from questions q using old o
@@ -152,7 +146,7 @@ with candidates as (
 )
 <seen>"""
 """The newest run of a thread stays, as it may have open questions. A closed question is deleted with the run that
-answered it. Calls that a fork must not repeat stay with the thread."""
+answered it."""
 
 DELETE_TRANSITIONS = """
 with candidates as (
@@ -205,7 +199,7 @@ DELETE_IDLE = _filled(_REMOVE, which=_IDLE)
 TRIM_RESTED = _filled(_LATEST, _SEEN_ALONG, which=_RESTED)
 TRIM_IDLE = _filled(_LATEST, which=_HISTORY)
 DELETE_EVENTS = _filled(_EVENTS)
-DELETE_RUNS = _filled(_RUNS)
+DELETE_RUNS = _filled(_RUNS, intents=forget_tool_calls("old"))
 DELETE_AUDIT = _filled(_AUDIT)
 
 

@@ -9,6 +9,9 @@ from app.domain.messages import AIMessage, ToolCall
 from app.domain.state import Values
 from app.engine.streams.modes.view import ViewFrame
 
+REREAD = 4096
+"""Length of arguments up to which they are parsed with every chunk; longer ones after each growth by an eighth."""
+
 
 def read_partial(text: str) -> dict[str, Any]:
     """Parse the object that ``text`` begins; empty while it cannot be parsed.
@@ -61,10 +64,6 @@ class _Identity(msgspec.Struct):
 
 
 _identity = msgspec.json.Decoder(_Identity).decode
-
-
-REREAD = 4096
-"""Length of arguments up to which they are parsed with every chunk; longer ones after each growth by an eighth."""
 
 
 class PartialMessage:

@@ -17,6 +17,8 @@ from app.infra.db.group_commit import GroupCommitter
 from app.providers.embeddings.port import Vector as Numbers
 from app.providers.embeddings.registry import is_paid
 
+_FIELDS = ("tenant_id", "namespace", "key", "item_id", "value", "index", "words", "version", "ttl_minutes")
+
 
 class ItemVector(msgspec.Struct, frozen=True):
     """The vector of an item's text number ``part``, for the table of ``width``; ``text`` is pgvector's text format."""
@@ -40,9 +42,6 @@ class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     ttl_minutes: float | None
     vectors: Sequence[ItemVector] = ()
-
-
-_FIELDS = ("tenant_id", "namespace", "key", "item_id", "value", "index", "words", "version", "ttl_minutes")
 
 
 async def put_items(connection: asyncpg.Connection, items: Sequence[PutEntry]) -> list[None]:

@@ -29,6 +29,8 @@ SETTLE_SECONDS = 2 * REFRESH_SECONDS
 
 LOCK_ID = 0x73746F7265  # "store": one process at a time runs the backfill
 
+SWEEP_SECONDS = 60.0
+
 
 class UnindexedItem(msgspec.Struct, frozen=True):
     """An item that lacks vectors, with its indexed texts."""
@@ -126,9 +128,6 @@ async def _embed(version: IndexVersion, items: Sequence[UnindexedItem]) -> list[
             log.warning("item_not_embeddable", item=str(items[0].item_id), reason=str(error))
             return [[]]
     return [vectors for item in items for vectors in await _embed(version, [item])]
-
-
-SWEEP_SECONDS = 60.0
 
 
 class StoreMaintenance:

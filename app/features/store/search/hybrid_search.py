@@ -43,6 +43,9 @@ RRF_K = 60
 Conditions = Sequence[FilterCondition] | None
 """Conditions checked during a scan; None: items are not read, so they may have expired."""
 
+HNSW_COST_FACTOR = 9
+"""Estimated cost of one HNSW candidate, in exact comparisons."""
+
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a search in ``scope`` by ``text`` and its vectors ``near``, of items that meet ``conditions``."""
@@ -74,10 +77,6 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
         cuts = [self.depth] * (len(rankings) - 1) + [self.pool]
         end = self.limit + self.offset
         return any(cut <= len(one) < end + expired for one, cut in zip(rankings, cuts, strict=True))
-
-
-HNSW_COST_FACTOR = 9
-"""Estimated cost of one HNSW candidate, in exact comparisons."""
 
 
 def prefers_exact_scan(count: VectorCount, candidates: int) -> bool:

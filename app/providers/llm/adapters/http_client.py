@@ -13,6 +13,24 @@ from app.infra.secrets.secret import Secret
 from app.providers.llm.adapters.provider_errors import address_hint, clean, error_detail_of, status_error, stream_error
 from app.providers.llm.adapters.sse import LineTooLong, SseReader
 
+ERROR_BODY_BYTES = 64 << 10
+
+ERROR_BODY_SECONDS = 5.0
+
+LISTING_BYTES = 8 << 20
+
+DRAIN_SECONDS = 0.25
+
+READ_BYTES = 64 << 10
+
+LARGE_BODY = 1 << 20
+
+EVENT_STREAM = "text/event-stream"
+
+JSON = "application/json"
+
+TOO_LONG = "did not finish its answer within the total timeout"
+
 
 class ModelTimeouts(msgspec.Struct, frozen=True):
     """Timeouts of a provider, in seconds.
@@ -35,17 +53,8 @@ class SizeLimits(msgspec.Struct, frozen=True):
     total: int = 64 << 20
 
 
-ERROR_BODY_BYTES = 64 << 10
-ERROR_BODY_SECONDS = 5.0
-LISTING_BYTES = 8 << 20
-DRAIN_SECONDS = 0.25
-READ_BYTES = 64 << 10
-LARGE_BODY = 1 << 20
-EVENT_STREAM = "text/event-stream"
-JSON = "application/json"
 CONNECTION_ERRORS = (aiohttp.ClientError, OSError, RuntimeError)
 """Errors of sending and reading; a RuntimeError if the session or the connection is already closed."""
-TOO_LONG = "did not finish its answer within the total timeout"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
