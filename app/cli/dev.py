@@ -5,6 +5,7 @@ Changed sources are found by polling modification times: no thread, no dependenc
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ from app.infra.db.embedded import EmbeddedDatabase
 from app.infra.settings.environment import Settings, is_loopback, load
 from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.server.parent import SPARE_NUMBERS, ParentProcess
-from app.server.parent_log import parent_logger
+from app.server.parent_log import LogFunction, parent_logger
 from app.server.sockets import listen
 from app.server.worker_context import WorkerContext
 
@@ -33,6 +34,9 @@ MAX_LOAD = 20
 """Scans may take one part in so many of the time: large folders are scanned less often."""
 
 READY_SECONDS = 10.0
+
+RELAUNCH_SECONDS = 5.0
+"""Seconds between attempts to start a database that has ended."""
 
 DEFAULT_FILE = "agents.toml"
 """Copied from ``app.agents.config.agents_file``, whose import would use the parent's memory."""
@@ -123,19 +127,41 @@ def run(arguments: argparse.Namespace) -> int:
 
             return work(context, metrics_buffers, overrides, DEFAULTS)
 
-        parent = ParentProcess(
-            listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=parent_logger(server.log_format)
-        )
+        say = parent_logger(server.log_format)
+        parent = ParentProcess(listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=say)
         if arguments.reload:
             agents = Path(settings.agents.config or DEFAULT_FILE)
             parent.changed = SourceWatcher({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
         parent.on_end = metrics_buffers.on_worker_exit
         parent.on_ready = _StartupMessage(settings, started_at).show
+        parent.tend = DatabaseKeeper(database, say).tend
         return parent.run()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # an impatient Ctrl-C must not interrupt the database's shutdown
         database.stop()
+
+
+class DatabaseKeeper:
+    """Restarts the embedded database when it has ended, as PostgreSQL does on a full disk, and says why."""
+
+    def __init__(self, database: EmbeddedDatabase, say: LogFunction) -> None:
+        self._database = database
+        self._say = say
+        self._due = 0.0
+
+    def tend(self) -> float:
+        """Restart a database that has ended; return the seconds until the next look, which its end precedes."""
+        now = time.monotonic()
+        if now < self._due:
+            return self._due - now
+        reason = self._database.ended()
+        if not reason:
+            return math.inf
+        self._say("error", "database_ended", reason=reason, again_in=RELAUNCH_SECONDS)
+        self._database.relaunch()
+        self._due = now + RELAUNCH_SECONDS
+        return RELAUNCH_SECONDS
 
 
 def _has_custom_auth(settings: Settings) -> bool:

@@ -43,7 +43,8 @@ class ParentProcess:
     reports, ``on_end`` with the number of one that has exited: at most ``SPARE_NUMBERS`` more than there are slots.
     ``changed`` returns the path of a changed source or an empty text: workers are then replaced, and if a successor
     fails to start, its predecessor stays until the next change. With ``reloads`` SIGHUP is forwarded to the workers,
-    which reload their secrets; without it, SIGHUP shuts down.
+    which reload their secrets; without it, SIGHUP shuts down. ``tend`` looks after another child process: it is called
+    whenever a child has ended, and after the seconds that it returned.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ParentProcess:
         self.on_ready: Callable[[dict[str, str]], None] = lambda _: None
         self.on_end: Callable[[int], None] = lambda _: None
         self.changed: Callable[[], str] | None = None
+        self.tend: Callable[[], float] = lambda: math.inf
         self.renewal = ReplacementPolicy()
         self.reloads = False
         self._listeners = list(listeners)
@@ -64,6 +66,7 @@ class ParentProcess:
         self._back_off: dict[int, float] = {}
         self._signals: list[int] = []
         self._has_served = False
+        self._tend_due = math.inf
         self._deadline = 0.0  # of the shutdown, once it has begun
         self._code = 0
         self._failure: StartError | None = None
@@ -110,7 +113,9 @@ class ParentProcess:
             self._reap(worker)
         if self._deadline and time.monotonic() > self._deadline:
             self._kill_all()
-        elif self.changed is not None and not self._deadline and (path := self.changed()):
+        elif not self._deadline:
+            self._tend_due = time.monotonic() + self.tend()
+        if self.changed is not None and not self._deadline and (path := self.changed()):
             self._reload(path)
         if not self._deadline:
             self._replace_unhealthy()
@@ -122,6 +127,8 @@ class ParentProcess:
         poll = select.poll()
         poll.register(self._wakeup[0], select.POLLIN)
         dues = [self._deadline] if self._deadline else []
+        if self._tend_due < math.inf and not self._deadline:
+            dues.append(self._tend_due)
         if self._number():
             dues += self._startable().values()
         for worker in self._workers.values():

@@ -47,8 +47,8 @@ class RunView(Protocol[Item]):
 class EventView:
     """The events of a run. Implements ``RunView``."""
 
-    def __init__(self, outflow: SendBudget, holder: Hashable) -> None:
-        self._outflow = outflow
+    def __init__(self, send_budget: SendBudget, holder: Hashable) -> None:
+        self._send_budget = send_budget
         self._holder = holder
         self.stopping: list[Event] = []
 
@@ -65,7 +65,7 @@ class EventView:
         async for batch in logged.events():
             renderer = _at(renderer, logged, batch)
             found: list[Event] = []
-            async with self._outflow.room(self._holder) as share:
+            async with self._send_budget.room(self._holder) as share:
                 if batch.size > SMALL and not share.fits(batch.size):
                     await share.wait()
                 for event in batch.events:
@@ -83,13 +83,13 @@ class EventView:
 class FrameView:
     """Chunks of frames in some stream modes (None: all of the run's). Implements ``RunView``.
 
-    Large chunks count against ``outflow``, for ``holder``.
+    Large chunks count against ``send_budget``, for ``holder``.
     """
 
     stopping = RETRY
 
-    def __init__(self, outflow: SendBudget, modes: Collection[str] | None, holder: Hashable) -> None:
-        self._outflow = outflow
+    def __init__(self, send_budget: SendBudget, modes: Collection[str] | None, holder: Hashable) -> None:
+        self._send_budget = send_budget
         self._modes = modes
         self._holder = holder
 
@@ -109,7 +109,7 @@ class FrameView:
                 # a large event is rendered once there is room for it: subscribers that wait hold no frames
                 frames = self._render(renderer, event, values, after) if size <= SMALL else None
                 if frames is None or any(isinstance(frame, DeferredFrame) for frame in frames):
-                    async with self._outflow.room(self._holder) as share:
+                    async with self._send_budget.room(self._holder) as share:
                         if frames is None:
                             if not share.fits(size):
                                 await share.wait()

@@ -6,6 +6,7 @@ After a crash PostgreSQL recovers as usual.
 """
 
 import contextlib
+import errno
 import importlib.util
 import os
 import pwd
@@ -87,6 +88,12 @@ TRAVERSAL_CAPABILITIES = (2, 1)
 container has only that. Only the database of ``dev`` runs with it, next to agents that run as root.
 """
 
+NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|wrote only \d+ of \d+ bytes|Check free disk space")
+"""What the C library says of ``ENOSPC`` and ``EDQUOT``, and PostgreSQL of a part that could be written."""
+
+MIN_SPACE = 1 << 20
+"""Bytes that must be free at a start: without space the server starts, but can neither say so nor be used."""
+
 ACCEPTING, REJECTING = 0, 1
 """Exit codes of pg_isready if a server answers."""
 
@@ -120,6 +127,7 @@ class EmbeddedDatabase:
         self._capability = ""
         self._server: subprocess.Popen[bytes] | None = None
         self._sockets: Path | None = None
+        self._logged_before = 0
 
     def start(self) -> str:
         """Start the server, or take over one that was left behind; return its address as the superuser.
@@ -131,6 +139,8 @@ class EmbeddedDatabase:
             try:
                 self._open()
             except OSError as error:
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise StartError(self._full_disk()) from error
                 reason = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
                 raise StartError(
                     f"the data folder {self._folder} cannot be used "
@@ -157,6 +167,7 @@ class EmbeddedDatabase:
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock.take()
+        self._check_space()
         if os.geteuid() == 0:
             self._account = _account(self._data)
             self._capability = self._needed_capability(self._account)
@@ -173,6 +184,11 @@ class EmbeddedDatabase:
         if self._sockets is None:
             self._sockets = self._socket_folder()
             self._launch(self._sockets)
+
+    def _check_space(self) -> None:
+        """Raise ``OSError`` if the disk is full."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            file.write(bytes(MIN_SPACE))
 
     def _needed_capability(self, account: pwd.struct_passwd) -> str:
         """Return the capability that ``account`` needs to traverse closed parent directories, empty if none.
@@ -212,7 +228,7 @@ class EmbeddedDatabase:
         )
         done = subprocess.run(command, capture_output=True, text=True, check=False, **_QUIET)
         if done.returncode != 0:
-            raise StartError(f"the data folder {self._folder} cannot be set up: {_last_error(done.stderr)}")
+            raise StartError(f"the data folder {self._folder} cannot be set up: {self._reason(done.stderr)}")
         new.rename(self._data)
 
     def _left_behind(self) -> Path | None:
@@ -249,25 +265,52 @@ class EmbeddedDatabase:
 
     def _launch(self, sockets: Path) -> None:
         started_at = time.monotonic()
-        settings = {**self._options, "unix_socket_directories": str(sockets)}
-        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         while True:
-            with open(self._log, "ab", opener=_private) as log:
-                before = log.tell()
-                # own session: Ctrl-C in the terminal reaches only the program, which then stops the server gracefully
-                self._server = subprocess.Popen(
-                    self._command("postgres", "-D", str(self._data), *arguments),
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    **_QUIET,
-                )
+            self._server = self._spawn(sockets)
             if self._becomes_ready(self._server, started_at + START_SECONDS):
                 return
-            message = _last_error(self._log.read_bytes()[before:].decode(errors="replace"))
+            message = self._reason(self._output())
             if "shared memory block" not in message or time.monotonic() > started_at + LEFTOVER_SECONDS:
                 raise StartError(f"the embedded PostgreSQL did not start: {message} (full log: {self._log})")
             time.sleep(0.1)
+
+    def _spawn(self, sockets: Path) -> "subprocess.Popen[bytes]":
+        settings = {**self._options, "unix_socket_directories": str(sockets)}
+        arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with open(self._log, "ab", opener=_private) as log:
+            self._logged_before = log.tell()
+            # own session: Ctrl-C in the terminal reaches only the program, which then stops the server gracefully
+            return subprocess.Popen(
+                self._command("postgres", "-D", str(self._data), *arguments),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **_QUIET,
+            )
+
+    def ended(self) -> str:
+        """Return why the server has ended, empty while it runs or if another program started it."""
+        if self._server is None or self._server.poll() is None:
+            return ""
+        return self._reason(self._output())
+
+    def relaunch(self) -> None:
+        """Start the server that has ended again, at the same address, without waiting for its recovery."""
+        assert self._sockets is not None
+        self._server = self._spawn(self._sockets)
+
+    def _output(self) -> str:
+        """Return what the server has logged since it was spawned."""
+        with self._log.open("rb") as log:
+            log.seek(self._logged_before)
+            return log.read().decode(errors="replace")
+
+    def _reason(self, output: str) -> str:
+        """Return the last error in the output of a PostgreSQL program; a full disk has many, and one sentence."""
+        return self._full_disk() if NO_SPACE.search(output) else _last_error(output)
+
+    def _full_disk(self) -> str:
+        return f"the disk of {self._folder} is full: free space on it, or pass a --data-dir on another"
 
     def _becomes_ready(self, server: "subprocess.Popen[bytes]", deadline: float) -> bool:
         while server.poll() is None and time.monotonic() < deadline:

@@ -60,7 +60,7 @@ CONNECTION_ERRORS = (
 connection is known, that it is closed counts too.
 """
 
-DISK_FULL = "The database's disk is full: writes fail until there is free space. Reading works."
+DISK_FULL = "The database's disk is full: free space on it. Until then writes fail; reading works."
 
 
 def unavailable(error: BaseException) -> Unavailable | None:

@@ -29,6 +29,7 @@ OLDEST_SERVER = 16
 
 INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
+DISK_FULL = "53100"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 ROLES = ("agent_app", "agent_engine", "agent_eraser")
@@ -125,6 +126,8 @@ def _reason(error: Exception) -> str:
     message = str(origin).split("\n", 1)[0] or type(origin).__name__
     if getattr(origin, "sqlstate", "") == LOCK_NOT_AVAILABLE:
         return f"{message}: another process migrates or locks a table; try again when it is done"
+    if getattr(origin, "sqlstate", "") == DISK_FULL:
+        return "the database's disk is full: free space on it and start again"
     return message
 
 
