@@ -6,12 +6,12 @@ import json
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests import fork_server
 from tests.journeys.conftest import PEPPER, Served
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
@@ -53,8 +53,9 @@ class AttackedServer(Served):
         self.other = self.key("other")
 
     def key(self, tenant: str, role: str = "member") -> str:
-        command = [sys.executable, "-m", "app", "keys", "create", "--name", "test", "--tenant", tenant, "--role", role]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        words = ("keys", "create", "--name", "test", "--tenant", tenant, "--role", role)
+        done = fork_server.run("app", *words, env=self.environment)
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     def request(

@@ -5,9 +5,9 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+from tests import fork_server
 from tests.serving.processes import until
 
 ROOT = Path(__file__).parents[2]
@@ -23,15 +23,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 def run_command(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command in ``folder`` and wait for its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", *words],
-        cwd=folder,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return fork_server.run("app", *words, cwd=folder, env=environment(**settings), timeout=SECONDS)
 
 
 def only_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -47,13 +39,8 @@ class Running:
     def __init__(self, folder: Path, *words: str, **settings: str) -> None:
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", *words],
-                cwd=folder,
-                env=environment(**settings),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self.process = fork_server.start(
+                "app", *words, cwd=folder, env=environment(**settings), stdout=output, start_new_session=True
             )
 
     def output(self) -> str:

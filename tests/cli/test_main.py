@@ -11,7 +11,7 @@ import pytest
 
 from app.cli import version
 from app.cli.main import VERBS, main
-from tests.cli.commands import ROOT, environment, only_line, run_command
+from tests.cli.commands import PEPPER, ROOT, environment, only_line, run_command
 
 ACTIONS = ["keys create", "keys list", "keys revoke", "agents list", "agents check"]
 
@@ -135,6 +135,36 @@ def test_no_color_switches_colours_off(tmp_path: Path) -> None:
 
 def test_without_a_terminal_help_is_plain(tmp_path: Path) -> None:
     assert "\033[" not in run_command(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["version"],
+        ["init", "new"],
+        ["migrate"],
+        ["keys", "list"],
+        ["tenants", "usage", "default"],
+        ["data", "export", "--tenant", "default", "--out", "-"],
+        ["store", "export", "-"],
+        ["agents", "list"],
+    ],
+    ids=" ".join,
+)
+def test_each_command_imports_what_it_needs(words: list[str], tmp_path: Path, database_url: str) -> None:
+    """In a fresh interpreter; tests of what commands do fork a process that has imported the program.
+
+    ``serve`` and ``dev`` have tests of this in their own files.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *words],
+        cwd=tmp_path,
+        env=environment(DATABASE_URL=database_url, AGENT_KEY_PEPPER=PEPPER),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_invalid_setting_is_one_line(tmp_path: Path) -> None:

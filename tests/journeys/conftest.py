@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
+from tests import fork_server
 from tests.database import clone, drop
 
 START_SECONDS = 30.0
@@ -30,7 +32,7 @@ class Served:
     """A running ``agent-service serve``."""
 
     source: Path | None = None
-    """The folder of the program, if not the one under test."""
+    """The folder of the program, for a process with a fresh interpreter instead of a fork."""
 
     def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
         self.port = int(environment.get("PORT", 0)) or free_port()
@@ -45,9 +47,13 @@ class Served:
             **environment,
         }
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"], cwd=self.source, env=self.environment, stdout=log, stderr=log
-            )
+            self.process = self._start(log)
+
+    def _start(self, log: IO[bytes]) -> fork_server.ForkedProcess | subprocess.Popen[bytes]:
+        if self.source is None:
+            return fork_server.start("app", "serve", env=self.environment, stdout=log)
+        command = [sys.executable, "-m", "app", "serve"]
+        return subprocess.Popen(command, cwd=self.source, env=self.environment, stdout=log, stderr=log)
 
     def wait_until_ready(self) -> "Served":
         deadline = time.monotonic() + START_SECONDS

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from app.security.access.structs import SERVICE, tenant_id_of
+from tests import fork_server
 from tests.database import clone, drop
 from tests.journeys.conftest import AGENTS, PEPPER, Served
 from tests.rights.rows import counts
@@ -35,8 +35,7 @@ def guarded(server_url: str, tmp_path: Path) -> Iterator[Served]:
 
 
 def command(server: Served, *words: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "app", *words]
-    return subprocess.run(line, env=server.environment, capture_output=True, text=True, timeout=60, check=False)
+    return fork_server.run("app", *words, env=server.environment)
 
 
 def entered(server: Served, tenant: str, *more: str) -> httpx.Client:

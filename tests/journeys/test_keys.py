@@ -1,8 +1,6 @@
 """A server with API keys: only valid keys are accepted, and each sees only its tenant."""
 
 import asyncio
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import fork_server
 from tests.database import clone, drop
 from tests.journeys.conftest import PEPPER, Served
 
@@ -26,8 +25,8 @@ def guarded(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def keys(server: Served, *words: str) -> str:
-    command = [sys.executable, "-m", "app", "keys", *words]
-    done = subprocess.run(command, env=server.environment, capture_output=True, text=True, timeout=30, check=True)
+    done = fork_server.run("app", "keys", *words, env=server.environment)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

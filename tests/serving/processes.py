@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests import fork_server
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0
@@ -48,12 +48,8 @@ class Program:
             self.port = options.setdefault("port", probe.getsockname()[1])
         self._log = folder / f"output-{self.port}"
         with self._log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.serving.program", json.dumps(options)],
-                cwd=ROOT,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self.process = fork_server.start(
+                "tests.serving.program", json.dumps(options), cwd=ROOT, stdout=out, start_new_session=True
             )
 
     def output(self) -> list[str]:
