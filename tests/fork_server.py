@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -177,7 +177,7 @@ def import_program() -> None:
 
 
 def serve(control: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request until the client's end closes: None; in a child, its request."""
+    """Fork for each request until the client's end closes: return None; in a child, return its request."""
     ended, wake = os.pipe()
     for descriptor in (ended, wake):
         os.set_blocking(descriptor, False)
@@ -192,6 +192,7 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
         if control.fileno() in readable:
             text, ancillary, _, _ = control.recvmsg(MAX_REQUEST, socket.CMSG_SPACE(4 * array.array("i").itemsize))
             if not text:
+                _end(reports)
                 return None
             descriptors = array.array("i")
             descriptors.frombytes(ancillary[0][2])
@@ -204,6 +205,13 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
             reports[pid] = descriptors[3]
             for descriptor in descriptors[:3]:
                 os.close(descriptor)
+
+
+def _end(children: Iterable[int]) -> None:
+    """Let no server outlive a test process that was killed."""
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _report_ended(reports: dict[int, int]) -> None:
