@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,8 @@ APP = ROOT / "app"
 
 LINES_A_FILE = 500
 LINES_A_FUNCTION = 60
+LINES_OF_THE_MEDIAN_FUNCTION = 7
+SWALLOWED_A_THOUSAND_LINES = 0.4
 PARAMETERS = 6
 
 FEATURES = ("documents", "crons", "store", "runs", "threads", "assistants")
@@ -120,6 +123,11 @@ def test_no_function_is_longer_than_sixty_lines() -> None:
         if (lines := (function.end_lineno or 0) - function.lineno + 1) > LINES_A_FUNCTION
     }
     assert long == {}
+
+
+def test_the_median_function_has_at_most_seven_lines() -> None:
+    lengths = [(one.end_lineno or 0) - one.lineno + 1 for path in sources("app") for one in functions(path)]
+    assert statistics.median(lengths) <= LINES_OF_THE_MEDIAN_FUNCTION
 
 
 def test_no_function_takes_more_than_six_parameters() -> None:
@@ -312,6 +320,18 @@ def broad_excepts(path: Path) -> int:
 def test_broad_excepts_stand_at_named_edges_and_each_is_counted() -> None:
     found = {place(path): count for path in sources("app") if (count := broad_excepts(path))}
     assert found == BROAD_EXCEPTS
+
+
+def test_few_broad_excepts_swallow_the_error() -> None:
+    """Those that raise another error in its place do not count."""
+    swallowed = [
+        f"{place(path)}:{node.lineno}"
+        for path in sources("app")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ExceptHandler) and is_broad(node.type) and not isinstance(node.body[-1], ast.Raise)
+    ]
+    lines = sum(len(path.read_text().splitlines()) for path in sources("app"))
+    assert len(swallowed) / lines * 1000 <= SWALLOWED_A_THOUSAND_LINES, swallowed
 
 
 def contract(kind: str, name: str) -> dict[str, Any]:

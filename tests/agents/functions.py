@@ -12,7 +12,7 @@ from app.agents.tool_loop.calls import Toolbox
 from app.agents.tools.function_tool import FunctionTool
 from app.base.ids import new_id
 from app.providers.llm.port import Model
-from app.providers.llm.scripted import ScriptedModel, ScriptTurn
+from tests.llm.scripted_model import ScriptedModel, ScriptTurn
 
 
 def agent(

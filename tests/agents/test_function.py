@@ -11,9 +11,9 @@ from app.agents.testing import FakeRunContext
 from app.base.errors import ModelUnavailable
 from app.base.ids import new_id
 from app.domain.events import Custom, MessageAdded, MessageDelta
-from app.providers.llm.scripted import ScriptedModel
 from app.tools import ToolContext, ToolResult, tool
 from tests.agents.functions import agent, texts
+from tests.llm.scripted_model import ScriptedModel
 
 
 async def test_a_returned_text_becomes_the_agents_message() -> None:

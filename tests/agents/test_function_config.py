@@ -17,9 +17,9 @@ from app.base.ids import new_id
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.tool_calls import ToolCallRecorder
 from app.infra.telemetry.tracing import NO_TRACER
-from app.providers.llm.scripted import ScriptedModel
 from tests.agents.functions import agent
 from tests.cli.commands import run_command
+from tests.llm.scripted_model import ScriptedModel
 
 UNCOUNTED = ToolCallRecorder(Meters(), NO_TRACER)
 

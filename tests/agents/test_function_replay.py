@@ -13,9 +13,9 @@ from app.base.errors import AgentServiceError, PathChanged
 from app.base.ids import new_id
 from app.domain.events import Custom, MessageAdded
 from app.domain.state import State
-from app.providers.llm.scripted import ScriptedModel
 from app.tools import ToolContext, ToolResult, tool
 from tests.agents.functions import Crash, Dying, agent, crashed, texts
+from tests.llm.scripted_model import ScriptedModel
 
 
 async def test_each_operation_runs_once_after_a_crash_at_any_step() -> None:

@@ -10,8 +10,8 @@ from app.agents.port import Step
 from app.agents.testing import FakeRunContext
 from app.base.errors import AgentServiceError, JournalFull, LeaseLost, ModelUnavailable
 from app.base.ids import new_id
-from app.providers.llm.scripted import ScriptedModel
 from tests.agents.functions import Crash, Dying, agent, crashed, texts
+from tests.llm.scripted_model import ScriptedModel
 
 
 async def test_caught_failures_are_replayed() -> None:

@@ -16,8 +16,8 @@ from app.base.errors import ModelUnavailable, TokenLimit
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolCall, ToolMessage, text_of
 from app.domain.state import MESSAGES, State
 from app.providers.llm.port import ModelRequest
-from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from app.providers.llm.token_estimate import IMAGE_TOKENS, estimate_text_tokens, estimate_tokens, shorten
+from tests.llm.scripted_model import ScriptedModel, ScriptTurn
 
 LONG = "word " * 60
 """75 tokens."""

@@ -13,8 +13,8 @@ from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ReviewAborted, StartError
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
 from app.domain.state import MESSAGES
-from app.providers.llm.scripted import ScriptedModel
 from app.tools import tool
+from tests.llm.scripted_model import ScriptedModel
 
 made: list[str] = []
 

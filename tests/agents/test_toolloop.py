@@ -17,8 +17,8 @@ from app.base.errors import ModelUnavailable, StepLimit, TokenLimit
 from app.domain.events import Custom, MessageAdded, MessageDelta
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage, Usage
 from app.providers.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta, ToolCallDelta
-from app.providers.llm.scripted import ScriptedModel
 from app.tools import ToolContext, tool
+from tests.llm.scripted_model import ScriptedModel
 
 
 def call(name: str, args: str = "{}", id_: str | None = "c1", index: int = 0) -> ToolCallDelta:

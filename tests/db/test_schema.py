@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from app.base.ids import new_id
 from app.domain.lifecycle import TERMINAL, TRANSITIONS, RunStatus
@@ -139,4 +140,6 @@ async def test_start_up_checks_that_the_roles_are_bound(database: Database) -> N
 
 
 def test_the_program_knows_the_newest_revision_without_alembic() -> None:
-    assert tuple(migrations.revisions()) == REVISIONS == tuple(sorted(REVISIONS))
+    script = ScriptDirectory.from_config(migrations.configuration())
+    oldest_first = tuple(one.revision for one in reversed(list(script.walk_revisions())))
+    assert oldest_first == REVISIONS == tuple(sorted(REVISIONS))

@@ -18,12 +18,12 @@ from app.agents.tools.registry import find_tool
 from app.base.code_loader import load
 from app.base.errors import Invalid, StartError
 from app.base.ids import new_id
-from app.providers.llm.scripted import ScriptedModel
 from app.security.access.structs import tenant_id_of
 from app.server.composition.documents import DocumentServices
 from tests.agents.functions import Crash, Dying, crashed, texts
 from tests.documents.conftest import Library, Tenant, library_on
 from tests.documents.samples import BOOK, pdf
+from tests.llm.scripted_model import ScriptedModel
 
 BOATS = b"A sloop has one mast. A ketch has two masts, and the taller one is forward."
 BREAD = b"Bread needs flour, water, salt and time. Sourdough needs more time than others."

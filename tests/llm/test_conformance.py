@@ -13,10 +13,10 @@ from app.base.errors import ModelUnavailable
 from app.domain.messages import ToolCall, Usage
 from app.providers.llm.adapters.http_client import HttpClient
 from app.providers.llm.port import Finished, Model, ReasoningDelta, TextDelta, ToolCallDelta
-from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
 from tests.llm.recording import HTTP_VENDORS, adapter, ask, endpoint, record_events, recorded_stream
+from tests.llm.scripted_model import ScriptedModel, ScriptTurn
 from tests.llm.wires import Say
 
 HARBOUR = "The harbour café opens at 8:30 — bring a ☂️."

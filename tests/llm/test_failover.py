@@ -16,9 +16,9 @@ from app.base.errors import (
     ModelUnavailable,
 )
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
-from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from app.providers.llm.vendor_health import BreakerRules, Vendor
 from tests.llm.recording import ask, record_events
+from tests.llm.scripted_model import ScriptedModel, ScriptTurn
 
 RETRYABLE = [ModelUnavailable, ModelTimeout, ModelProtocol, ModelRateLimited]
 

@@ -16,9 +16,9 @@ from app.providers.llm.cached_answer import FROM_CACHE, cache_key_parts, pack
 from app.providers.llm.failover import FailoverModel, ModelLink, RetryRules
 from app.providers.llm.port import Finished, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta, ToolSpec
 from app.providers.llm.response_cache import CachedModel, ResponseCache
-from app.providers.llm.scripted import ScriptedModel, ScriptTurn
 from app.providers.llm.vendor_health import Vendor
 from tests.llm.recording import CLOCK, Recording, ask, record_events
+from tests.llm.scripted_model import ScriptedModel, ScriptTurn
 
 ONE, OTHER = str(UUID(int=1)), str(UUID(int=2))
 USAGE = Usage(10, 5, 15)

@@ -12,8 +12,9 @@ from app.base.errors import ModelRejected, ModelTimeout
 from app.domain.messages import AIMessage, HumanMessage, Message, ToolCall, ToolMessage, Usage
 from app.providers.llm.demo import SCRIPT, expression_in
 from app.providers.llm.port import Finished, ModelRequest, TextDelta, ToolSpec
-from app.providers.llm.scripted import DemoModel, EchoModel, ScriptedModel, Stream100Model
+from app.providers.llm.scripted import DemoModel, EchoModel, Stream100Model
 from tests.llm.recording import ask, record_events
+from tests.llm.scripted_model import ScriptedModel
 
 TOOLS = [FunctionTool(tool).spec for tool in BUILTIN.values()]
 

@@ -8,9 +8,9 @@ from app.agents.function import Context
 from app.agents.functions.agent import FunctionAgent, FunctionResources
 from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import Invalid
-from app.providers.llm.scripted import ScriptedModel
 from app.security.access.structs import tenant_id_of
 from tests.agents.functions import Crash, Dying, crashed, texts
+from tests.llm.scripted_model import ScriptedModel
 from tests.store.conftest import Store, Tenant, longterm_of
 
 

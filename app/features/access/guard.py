@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from litestar import Request
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.errors import AgentServiceError, Forbidden, Refused, Unauthenticated, Unavailable
@@ -32,6 +33,9 @@ from app.security.access.structs import (
     NullAuditSink,
     Principal,
 )
+
+CurrentPrincipal = NamedDependency[Principal]
+"""The authenticated caller, as parameter ``principal`` of a route."""
 
 MAX_UNDELAYED = 300
 """Refusals of one address that are answered at once, in each window."""

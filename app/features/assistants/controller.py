@@ -7,7 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from app.features.access.guard import ADDS_NOTHING, READS, WRITES
+from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.assistants.service import AssistantService
 from app.features.assistants.structs import (
@@ -20,12 +20,10 @@ from app.features.assistants.structs import (
     VersionSearch,
 )
 from app.infra.http.query_params import AnyRequest, page_headers, project
-from app.security.access.structs import Principal
 
 Id = FromPath[UUID]
 Named = FromPath[str]
 """An assistant's id, or an agent's name, which stands for its system assistant."""
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[AssistantService]
 
 

@@ -7,15 +7,13 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from app.features.access.guard import ADDS_NOTHING, READS, WRITES
+from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.crons.service import CronService
 from app.features.crons.structs import Cron, CronCreate, CronPatch, CronSearch
 from app.infra.http.query_params import AnyRequest, page_headers, project
-from app.security.access.structs import Principal
 
 Id = FromPath[UUID]
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[CronService]
 
 

@@ -12,16 +12,14 @@ from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, 
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 
-from app.features.access.guard import READS, STARTS_RUNS, WRITES
+from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import bare_key_in
 from app.features.documents.service import DocumentService
 from app.features.documents.structs import Chunk, Document, FoundPassages, PassageSearch
 from app.infra.http.query_params import AnyRequest, Page, page_headers, page_of
 from app.infra.http.uploads import IncomingFile
-from app.security.access.structs import Principal
 
 Id = FromPath[UUID]
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[DocumentService]
 RequestedPage = NamedDependency[Page]
 Collection = Annotated[str | None, QueryParameter(max_length=64, description="A collection; left out: all.")]

@@ -15,7 +15,7 @@ from app.domain.lifecycle import RunStatus
 from app.engine.entries import ClaimedRun, created
 from app.engine.streams.frames import MODES
 from app.engine.structs import Action, BulkCancel, Run, RunCreate
-from app.features.access.guard import ADDS_NOTHING, READS, STARTS_RUNS, WRITES, may
+from app.features.access.guard import ADDS_NOTHING, READS, STARTS_RUNS, WRITES, CurrentPrincipal, may
 from app.features.access.idempotency import key_in
 from app.features.access.rate_limits import count_runs
 from app.features.runs.service import RunService
@@ -38,7 +38,6 @@ from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
 
 Id = FromPath[UUID]
 Body = JSONBody[RunCreate]
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[RunService]
 OpenStreamsDependency = NamedDependency[OpenStreams]
 

@@ -4,7 +4,7 @@ from litestar import Controller, Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 
-from app.features.access.guard import READS, WRITES
+from app.features.access.guard import READS, WRITES, CurrentPrincipal
 from app.features.store.service import StoreService
 from app.features.store.structs import (
     FoundItems,
@@ -16,9 +16,7 @@ from app.features.store.structs import (
     NamespaceSearch,
 )
 from app.infra.http.query_params import NEXT_PAGE
-from app.security.access.structs import Principal
 
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[StoreService]
 
 

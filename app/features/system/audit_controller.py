@@ -7,13 +7,11 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from app.features.access.guard import OPERATES
+from app.features.access.guard import OPERATES, CurrentPrincipal
 from app.infra.http.query_params import Limit
-from app.security.access.structs import Principal
 from app.security.audit.service import AuditService
 from app.security.audit.structs import Entry
 
-CurrentPrincipal = NamedDependency[Principal]
 Before = Annotated[UUID | None, QueryParameter(description="Only entries older than this one.")]
 
 

@@ -7,7 +7,7 @@ from litestar import Controller, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.features.access.guard import ADDS_NOTHING, READS, WRITES
+from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.threads.service import ThreadService
 from app.features.threads.states import has_checkpoint_id
@@ -24,11 +24,9 @@ from app.features.threads.structs import (
     ThreadState,
 )
 from app.infra.http.query_params import NEXT_PAGE, AnyRequest, Limit, choices, page_headers, project
-from app.security.access.structs import Principal
 from app.security.limits.storage_quota import StorageQuota
 
 Id = FromPath[UUID]
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[ThreadService]
 
 

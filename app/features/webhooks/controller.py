@@ -6,13 +6,11 @@ from litestar import Controller, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery
 
-from app.features.access.guard import OPERATES
+from app.features.access.guard import OPERATES, CurrentPrincipal
 from app.features.webhooks.service import WebhookService
 from app.features.webhooks.structs import Delivery, DeliveryStatus
 from app.infra.http.query_params import Page, page_of
-from app.security.access.structs import Principal
 
-CurrentPrincipal = NamedDependency[Principal]
 Service = NamedDependency[WebhookService]
 
 

@@ -73,16 +73,6 @@ def upgrade(url: str) -> None:
         raise StartError(f"the migrations could not be applied ({_reason(error)})") from error
 
 
-def revisions() -> list[str]:
-    """Return every revision in ``migrations/versions``, oldest first (``app.infra.db.revisions`` has them without
-    Alembic).
-    """
-    from alembic.script import ScriptDirectory
-
-    script = ScriptDirectory.from_config(configuration())
-    return [revision.revision for revision in reversed(list(script.walk_revisions()))]
-
-
 def head() -> str:
     """Return the newest revision of this program."""
     return REVISIONS[-1]

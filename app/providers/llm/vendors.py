@@ -48,6 +48,7 @@ class VendorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``prefix``: of its environment variables; ``given`` reads their values. ``url`` and ``default_model``: its own,
     unless settings name others. ``compatible_servers``: other servers speak its API; they may need no key.
+    ``url_hint``: what to check of a base URL that does not answer as expected.
     """
 
     prefix: str
@@ -56,6 +57,7 @@ class VendorSpec(msgspec.Struct, frozen=True, kw_only=True):
     default_model: str
     adapter: "Callable[[str, HttpClient, Endpoint], HttpModel]"
     compatible_servers: bool = False
+    url_hint: str = ""
 
     @property
     def key_variable(self) -> str:
@@ -81,6 +83,7 @@ VENDORS = {
         default_model=OPENAI_DEFAULT,
         adapter=_openai,
         compatible_servers=True,
+        url_hint=": does it end in /v1?",
     ),
     "anthropic": VendorSpec(
         prefix="ANTHROPIC",

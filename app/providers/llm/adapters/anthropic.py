@@ -9,22 +9,19 @@ from typing import Any
 
 import msgspec
 
-from app.base.errors import ModelProtocol
 from app.base.ids import new_id
 from app.domain.messages import Usage
 from app.providers.llm.adapters.anthropic_request import body_of
 from app.providers.llm.adapters.http_client import Endpoint, HttpClient, ProviderEventStream
-from app.providers.llm.adapters.provider_errors import UNREADABLE, ErrorDetail, clean, stream_error
+from app.providers.llm.adapters.provider_errors import UNREADABLE, ErrorDetail, stream_error
 from app.providers.llm.adapters.streaming_model import (
-    MAX_CALLS,
-    REASON_CHARACTERS,
     HttpModel,
     StreamParser,
     count,
     details,
     unreadable,
 )
-from app.providers.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
+from app.providers.llm.port import ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
 from app.providers.llm.profiles import anthropic_profile
 
 REASONS = {
@@ -127,16 +124,13 @@ class AnthropicModel(HttpModel):
         return [model.id for model in listing.data]
 
 
-class AnthropicParser:
-    """Parse the events of one answer (``app.providers.llm.adapters.streaming_model.StreamParser``)."""
+class AnthropicParser(StreamParser):
+    """Parse the events of one answer."""
+
+    reasons = REASONS
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
-        self.complete = False
-        self.ended = False
-        self.usage_reported = False
-        self._endpoint = endpoint
-        self._model = model
-        self._reason = ""
+        super().__init__(endpoint, model)
         self._usage: UsagePart | None = None
         self._calls: dict[int, StreamedCall] = {}
         self._ids: set[str] = set()
@@ -176,16 +170,7 @@ class AnthropicParser:
         events: list[ModelEvent] = [
             ToolCallDelta(call.ordinal, args="{}") for call in self._calls.values() if not call.given
         ]
-        reason = REASONS.get(self._reason, self._reason)
-        events.append(
-            Finished(
-                reason=clean(reason, REASON_CHARACTERS),
-                model=self._model,
-                vendor=self._endpoint.vendor,
-                usage=self.usage,
-            )
-        )
-        return events
+        return [*events, self._finished(calls=False)]
 
     def _piece(self, index: int, delta: BlockDelta) -> Sequence[ModelEvent]:
         if delta.text:
@@ -207,15 +192,9 @@ class AnthropicParser:
             return (ReasoningDelta(block.thinking),)
         if block.type != "tool_use":
             return ()
-        vendor = self._endpoint.vendor
         if not block.name or index in self._calls:
-            raise ModelProtocol(
-                f"{vendor} sent a tool call without a name or with a duplicate index", vendor=vendor, provoked=True
-            )
-        if len(self._calls) == MAX_CALLS:
-            raise ModelProtocol(
-                f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor, provoked=True
-            )
+            raise self._violation("sent a tool call without a name or with a duplicate index")
+        self._check_room(len(self._calls))
         identity = block.id if block.id and block.id not in self._ids else f"call_{new_id().hex}"
         self._ids.add(identity)
         call = self._calls[index] = StreamedCall(len(self._calls), given=bool(block.input))

@@ -9,22 +9,20 @@ from typing import Any
 
 import msgspec
 
-from app.base.errors import ModelError, ModelProtocol, ModelRejected
+from app.base.errors import ModelError, ModelRejected
 from app.base.ids import new_id
 from app.domain.messages import Usage
 from app.providers.llm.adapters.http_client import Endpoint, HttpClient, ProviderEventStream
 from app.providers.llm.adapters.openai_request import body_of
-from app.providers.llm.adapters.provider_errors import UNREADABLE, ErrorDetail, clean, stream_error
+from app.providers.llm.adapters.provider_errors import UNREADABLE, ErrorDetail, stream_error
 from app.providers.llm.adapters.streaming_model import (
-    MAX_CALLS,
-    REASON_CHARACTERS,
     HttpModel,
     StreamParser,
     count,
     details,
     unreadable,
 )
-from app.providers.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
+from app.providers.llm.port import ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
 from app.providers.llm.profiles import NOT_FOR_CHAT, OPENAI_DEFAULT, openai_profile, without_rejected
 
 AUTO = "auto"
@@ -172,16 +170,13 @@ class OpenAIModel(HttpModel):
         return stream, OpenAIParser(self._endpoint, self.name)
 
 
-class OpenAIParser:
-    """Parse the chunks of one answer (``app.providers.llm.adapters.streaming_model.StreamParser``)."""
+class OpenAIParser(StreamParser):
+    """Parse the chunks of one answer."""
+
+    reasons = REASONS
 
     def __init__(self, endpoint: Endpoint, model: str) -> None:
-        self.complete = False
-        self.ended = False
-        self.usage_reported = False
-        self._endpoint = endpoint
-        self._model = model
-        self._reason = ""
+        super().__init__(endpoint, model)
         self._usage: UsagePart | None = None
         self._calls: list[StreamedCall] = []
         self._by_index: dict[int, StreamedCall] = {}
@@ -221,22 +216,10 @@ class OpenAIParser:
         events: list[ModelEvent] = []
         for call in self._calls:
             if not call.named:
-                vendor = self._endpoint.vendor
-                raise ModelProtocol(f"{vendor} sent a tool call without a name", vendor=vendor, provoked=True)
+                raise self._violation("sent a tool call without a name")
             if not call.given:
                 events.append(ToolCallDelta(call.ordinal, args="{}"))
-        reason = REASONS.get(self._reason, self._reason)
-        if reason == "stop" and self._calls:
-            reason = "tool_calls"
-        events.append(
-            Finished(
-                reason=clean(reason, REASON_CHARACTERS),
-                model=self._model,
-                vendor=self._endpoint.vendor,
-                usage=self.usage,
-            )
-        )
-        return events
+        return [*events, self._finished(calls=bool(self._calls))]
 
     def _read(self, delta: ChoiceDelta, events: list[ModelEvent]) -> None:
         if text := delta.content:
@@ -276,11 +259,7 @@ class OpenAIParser:
                     return known
         elif self._calls and not name:
             return self._calls[-1]
-        if len(self._calls) == MAX_CALLS:
-            vendor = self._endpoint.vendor
-            raise ModelProtocol(
-                f"{vendor} asked for more than {MAX_CALLS} tool calls at once", vendor=vendor, provoked=True
-            )
+        self._check_room(len(self._calls))
         taken = {known.id for known in self._calls}
         identity = part.id if part.id and part.id not in taken else f"call_{new_id().hex}"
         call = StreamedCall(len(self._calls), identity, [])

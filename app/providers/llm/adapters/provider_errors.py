@@ -22,6 +22,7 @@ from app.base.errors import (
     ModelUnavailable,
 )
 from app.infra.secrets.secret import Secret
+from app.providers.llm.vendors import VENDORS
 
 MESSAGE_CHARACTERS = 200
 FRAGMENT_CHARACTERS = 4
@@ -206,15 +207,10 @@ SENTENCES: dict[type[ModelError], str] = {
 }
 
 
-VARIABLES = {"openai": "OPENAI", "anthropic": "ANTHROPIC"}
-"""Prefixes of the vendors' environment variables."""
-
-
 def address_hint(vendor: str) -> str:
     """Return the setting to check if a server responds but not as a provider does."""
-    if vendor == "openai":
-        return "check OPENAI_BASE_URL: does it end in /v1?"
-    return f"check {VARIABLES.get(vendor, vendor.upper())}_BASE_URL"
+    spec = VENDORS.get(vendor)
+    return "check the base URL" if spec is None else f"check {spec.url_variable}{spec.url_hint}"
 
 
 def _sentence(
@@ -228,7 +224,7 @@ def _sentence(
     if status == 404 and not words and detail.message is None:  # not an error of a provider's API
         causes.append(address_hint(vendor))
     sentence = f"{vendor} {SENTENCES[kind]} ({', '.join(causes)})"
-    if kind is ModelCredentials and vendor in VARIABLES:
-        return f"{sentence}: check {VARIABLES[vendor]}_API_KEY"
+    if kind is ModelCredentials and vendor in VENDORS:
+        return f"{sentence}: check {VENDORS[vendor].key_variable}"
     message = "" if kind is ModelCredentials else quote(detail.message, key)
     return f"{sentence}: {message}" if message else sentence

@@ -1,8 +1,8 @@
 """Base class of HTTP provider adapters: open a stream and feed its events to a parser."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -31,28 +31,51 @@ _encode = msgspec.json.Encoder().encode
 _Answer = TypeVar("_Answer")
 
 
-class StreamParser(Protocol):
-    """Parser of one answer. ``complete``: the finish reason has arrived. ``ended``: the stream has ended.
+class StreamParser:
+    """Base class of parsers of one answer. Subclasses implement ``usage``, ``feed`` and ``close``.
 
-    ``usage``: usage reported so far; ``usage_reported``: it is final.
+    ``complete``: the finish reason has arrived. ``ended``: the stream has ended. ``usage_reported``: the usage is
+    final.
     """
 
-    complete: bool
-    ended: bool
-    usage_reported: bool
+    reasons: Mapping[str, str]
+    """The vendor's finish reasons that have another name here."""
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        self.complete = False
+        self.ended = False
+        self.usage_reported = False
+        self._endpoint = endpoint
+        self._model = model
+        self._reason = ""
 
     @property
     def usage(self) -> Usage | None:
         """The usage reported so far."""
-        ...
+        raise NotImplementedError
 
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
         """Parse the data of one server-sent event. Raises ``ModelError``."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> Sequence[ModelEvent]:
         """Return the closing events of a complete answer; the last one is ``Finished``."""
-        ...
+        raise NotImplementedError
+
+    def _finished(self, *, calls: bool) -> Finished:
+        reason = self.reasons.get(self._reason, self._reason)
+        if reason == "stop" and calls:
+            reason = "tool_calls"
+        reason = clean(reason, REASON_CHARACTERS)
+        return Finished(reason=reason, model=self._model, vendor=self._endpoint.vendor, usage=self.usage)
+
+    def _violation(self, words: str) -> ModelProtocol:
+        vendor = self._endpoint.vendor
+        return ModelProtocol(f"{vendor} {words}", vendor=vendor, provoked=True)
+
+    def _check_room(self, calls: int) -> None:
+        if calls == MAX_CALLS:
+            raise self._violation(f"asked for more than {MAX_CALLS} tool calls at once")
 
 
 class HttpModel:
