@@ -31,14 +31,13 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 )
 """Controllers below the base path."""
 
+PROTOCOLS: tuple[type[Controller], ...] = (OpenAIController,)
+"""Controllers of other protocols, outside the base path."""
+
 
 def controllers_of(role: str) -> tuple[type[Controller], ...]:
     """Return the controllers of a role; a process that only executes runs serves its health."""
     return (SystemController,) if role == "worker" else CONTROLLERS
-
-
-PROTOCOLS: tuple[type[Controller], ...] = (OpenAIController,)
-"""Controllers of other protocols, outside the base path."""
 
 
 def root_controllers_of(role: str, *, metrics: bool) -> tuple[type[Controller], ...]:
