@@ -51,6 +51,13 @@ class Head(msgspec.Struct, omit_defaults=True):
     inline: dict[str, msgspec.Raw] = {}
 
 
+class Splice(msgspec.Struct, frozen=True):
+    """A change of a list channel: its first ``keep`` elements stay, ``added`` (JSON) follow them."""
+
+    keep: int
+    added: tuple[msgspec.Raw, ...] = ()
+
+
 class _Identity(msgspec.Struct):
     id: str | None = None
     type: str | None = None
@@ -90,6 +97,12 @@ class ListChannel:
             self.ranges[-1] = number
         else:
             self.ranges += (number, number)
+
+    def extend(self, elements: Iterable[tuple[bytes, int]]) -> None:
+        """Append ``elements``, as (JSON, item number), whose ids are not read."""
+        self._positions = None
+        for element, number in elements:
+            self.append(element, number)
 
     def numbers(self) -> list[int]:
         """Return the item number of every element, in order."""
@@ -272,7 +285,10 @@ class State:
         found = rough_size(update)
         for name, value in update.items():
             channel = self.channels.get(name)
-            if isinstance(channel, ListChannel) and not (name == MESSAGES and channel.only_grows_by(value)):
+            if not isinstance(channel, ListChannel):
+                continue
+            grows = len(channel.elements) == value.keep if isinstance(value, Splice) else False
+            if not (grows or (name == MESSAGES and channel.only_grows_by(value))):
                 found += channel.size
         return found
 
@@ -313,8 +329,7 @@ class State:
         if value is None and name.startswith(HIDDEN):
             self.channels.pop(name, None)
             return
-        if name not in self.channels and len(self.channels) >= MAX_CHANNELS:
-            raise Invalid(f"A thread has at most {MAX_CHANNELS:,} values at its top level: put them into one object.")
+        self._check_room(name)
         if isinstance(value, list) and len(value) <= MAX_ELEMENTS:
             self._set_list(name, [encode(element) for element in value])
             return
@@ -326,9 +341,16 @@ class State:
         self.channels[name] = ValueChannel(encoded, number)
 
     def apply(self, update: Mapping[str, Any]) -> None:
-        """Merge ``update`` (channel → value); ``messages`` is a list of messages, structs or ``msgspec.Raw``."""
+        """Merge ``update`` (channel → value); ``messages`` is a list of messages, structs or ``msgspec.Raw``.
+
+        Any channel may be given as a ``Splice``, or removed by ``msgspec.UNSET``.
+        """
         for name, value in update.items():
-            if name == MESSAGES:
+            if value is msgspec.UNSET:
+                self.channels.pop(name, None)
+            elif isinstance(value, Splice):
+                self._splice(name, value)
+            elif name == MESSAGES:
                 self.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
             else:
                 self.set(name, value)
@@ -367,10 +389,21 @@ class State:
                 merged.append((message, self._log(message)))
         channel.rebuild([entry for entry in merged if entry is not None])
 
+    def _splice(self, name: str, change: Splice) -> None:
+        self._check_room(name)
+        channel = self._list(name)
+        if len(channel.elements) > change.keep:
+            channel.rebuild([*zip(channel.elements, channel.numbers(), strict=True)][: change.keep])
+        channel.extend([(bytes(element), self._log(bytes(element))) for element in change.added])
+
     def _set_list(self, name: str, elements: list[bytes]) -> None:
         old = self._list(name)
         numbers = dict(zip(old.elements, old.numbers(), strict=True))
         old.rebuild([(element, numbers.get(element) or self._log(element)) for element in elements])
+
+    def _check_room(self, name: str) -> None:
+        if name not in self.channels and len(self.channels) >= MAX_CHANNELS:
+            raise Invalid(f"A thread has at most {MAX_CHANNELS:,} values at its top level: put them into one object.")
 
     def _list(self, name: str) -> ListChannel:
         channel = self.channels.get(name)

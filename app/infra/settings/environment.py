@@ -188,6 +188,16 @@ def load(
     return Settings(**groups, otel=otel, warnings=warnings, read_secret=read_secret, secret_path=secret_path)
 
 
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that runs a project's code: ours without our secrets, and ``extra``.
+
+    Keys of model providers stay in it, as that code calls models.
+    """
+    withheld = {variable.name for variable in variables() if variable.is_secret and variable.group != "llm"}
+    ours = {n: text for n, text in os.environ.items() if n not in withheld and n.removesuffix("_FILE") not in withheld}
+    return {**ours, **extra}
+
+
 def hand_on(variables: Mapping[str, str]) -> None:
     """Export ``variables`` to the environment for a library that reads it, as those of ``.env`` are not there yet."""
     os.environ.update(variables)

@@ -1,0 +1,17 @@
+"""Worker that runs a project's LangGraph graphs, in the project's own Python environment.
+
+It uses the standard library and the project's ``langgraph`` alone. The engine starts it, sends runs over a socket and
+stores what it reports; the worker itself stores nothing (docs/decisions/0027-hosted-graphs.md).
+
+- ``main``: the process: requests in, reports out
+- ``wire``: frames on the socket
+- ``loading``: import graphs, call their factories
+- ``describing``: schemas, drawing and nodes of a graph
+- ``runs``: one run of a graph
+- ``saver``: the checkpointer of a run
+- ``documents``: a thread's checkpoint as values of the engine's state
+- ``projection``: values as JSON
+- ``stream``: stream output as reports
+- ``store``: the engine's store as LangGraph's ``BaseStore``
+- ``stalls``: find the code that blocks the event loop
+"""

@@ -1,0 +1,198 @@
+"""A thread's checkpoint as values of the engine's state, and the changes that a new checkpoint makes to them.
+
+Public channels are stored under their names, as JSON, which is what clients read; lists element by element, so that a
+growing list costs what is new. What JSON cannot hold exactly is stored a second time in its exact form, in hidden
+values. A change is ``["v", JSON]`` (the value), ``["s", keep, [JSON, …]]`` (keep the first elements of the list, then
+these) or None (remove it).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from langgraph.checkpoint.base import Checkpoint
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agent_service_graphs.projection import is_exact_message, is_plain, json_of, restored_message, value_of
+
+HEAD = "__graph"
+"""The hidden value that holds the rest of the checkpoint: versions, metadata, how each channel is stored."""
+WRITES = "__graph:writes"
+"""The hidden list of writes of tasks that have finished since the checkpoint."""
+CHANNEL = "__graph:channel:"
+EXACT = "__graph:exact:"
+NAMESPACE = "__graph:ns:"
+"""Prefixes of hidden values: a private channel, the exact form of a public one, a subgraph's checkpoint."""
+
+JSON, MESSAGES, TYPED = "j", "m", "x"
+"""How a channel is stored: plain JSON, a list of messages, or (also) in its exact form."""
+
+Change = list[Any] | None
+
+
+class CannotStore(Exception):
+    """A value of the graph's state has no stored form. Names the channel."""
+
+
+class Codec:
+    """Exact forms of values, by the serialiser of LangGraph with an allow-list of types."""
+
+    def __init__(self, serde: SerializerProtocol) -> None:
+        self._serde = serde
+
+    def dump(self, value: Any, channel: str) -> list[str]:
+        """Return type and base64 text. Raises ``CannotStore`` for a value that could not be read again.
+
+        An exception is stored as its text, which is what LangGraph reads of it.
+        """
+        try:
+            kind, body = self._serde.dumps_typed(value)
+            again = value if isinstance(value, BaseException) else self._serde.loads_typed((kind, body))
+        except Exception as error:
+            raise CannotStore(
+                f"The value of channel {channel!r} cannot be stored: {type(error).__name__}: {error}. "
+                "Use plain values, messages, dataclasses or Pydantic models, and name their types in the state's schema."
+            ) from error
+        if kind == "pickle" or type(again) is not type(value):
+            raise CannotStore(
+                f"The value of channel {channel!r} has type {type(value).__module__}.{type(value).__qualname__}, which "
+                "would not be read again: name that type in the state's schema, or store plain values."
+            )
+        return [kind, base64.b64encode(body).decode()]
+
+    def load(self, stored: list[str]) -> Any:
+        """Return the value of ``dump``'s result."""
+        return self._serde.loads_typed((stored[0], base64.b64decode(stored[1])))
+
+
+class ChannelStore:
+    """Turns channel values into changes. Remembers the lists it has stored, to send only what is new in them."""
+
+    def __init__(self, codec: Codec, public: Collection[str]) -> None:
+        self._codec = codec
+        self._public = set(public)
+        self.kinds: dict[str, str] = {}
+        self._lists: dict[str, list[Any]] = {}
+
+    def key(self, channel: str) -> str:
+        """Return the name under which ``channel`` is stored."""
+        return channel if channel in self._public and not channel.startswith("__") else CHANNEL + channel
+
+    def load(self, values: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+        """Return the channel values stored in ``values`` (JSON, or a list of JSON), each as ``kinds`` says."""
+        found: dict[str, Any] = {}
+        for channel, kind in kinds.items():
+            stored = values[EXACT + channel if kind == TYPED else self.key(channel)]
+            decode = {JSON: value_of, MESSAGES: _message, TYPED: self._exact}[kind]
+            found[channel] = [decode(one) for one in stored] if isinstance(stored, list) else decode(stored)
+            if isinstance(stored, list):
+                self._lists[channel] = list(found[channel])
+        self.kinds = dict(kinds)
+        return found
+
+    def _exact(self, stored: bytes) -> Any:
+        return self._codec.load(value_of(stored))
+
+    def changes(
+        self, values: Mapping[str, Any], changed: Collection[str], touched: Collection[int]
+    ) -> dict[str, Change]:
+        """Return the changes that store ``values``, of which ``changed`` are new since the last call.
+
+        ``touched``: ids of objects that tasks have written since; equal objects may have other contents.
+        """
+        found: dict[str, Change] = {}
+        for channel in [one for one in self.kinds if one not in values]:
+            found.update(self._removed(channel))
+        for channel, value in values.items():
+            if channel in changed or channel not in self.kinds:
+                found.update(self._stored(channel, value, touched))
+        return found
+
+    def _removed(self, channel: str) -> dict[str, Change]:
+        kind = self.kinds.pop(channel)
+        self._lists.pop(channel, None)
+        return {self.key(channel): None, **({EXACT + channel: None} if kind == TYPED else {})}
+
+    def _stored(self, channel: str, value: Any, touched: Collection[int]) -> dict[str, Change]:
+        before = self.kinds.get(channel)
+        if type(value) is list:
+            kind, found = self._list(channel, value, touched)
+        else:
+            self._lists.pop(channel, None)
+            kind = JSON if is_plain(value) else TYPED
+            found = {} if kind == TYPED and self.key(channel) != channel else {self.key(channel): ["v", json_of(value)]}
+            if kind == TYPED:
+                found[EXACT + channel] = ["v", json_of(self._codec.dump(value, channel))]
+        self.kinds[channel] = kind
+        if before == TYPED != kind:
+            found[EXACT + channel] = None
+        return found
+
+    def _list(self, channel: str, value: list[Any], touched: Collection[int]) -> tuple[str, dict[str, Change]]:
+        known, before = self._lists.get(channel, []), self.kinds.get(channel)
+        keep = _unchanged(known, value, touched)
+        fresh = value[keep:]
+        kind = _kind_of(fresh, before if keep else None)
+        if keep and kind != before:
+            kind, keep, fresh = _kind_of(value, None), 0, value
+        self._lists[channel] = list(value)
+        found: dict[str, Change] = {self.key(channel): ["s", keep, [json_of(one) for one in fresh]]}
+        if kind == TYPED:
+            exact = [json_of(self._codec.dump(one, channel)) for one in fresh]
+            found[EXACT + channel] = ["s", keep, exact]
+            if self.key(channel) != channel:
+                found[self.key(channel)] = None
+        return kind, found
+
+
+def _unchanged(known: list[Any], value: list[Any], touched: Collection[int]) -> int:
+    """Return how many leading elements of ``value`` are those of ``known``, and not touched since."""
+    count = 0
+    for old, new in zip(known, value, strict=False):
+        if old is not new or id(new) in touched:
+            break
+        count += 1
+    return count
+
+
+def _kind_of(elements: list[Any], before: str | None) -> str:
+    """Return how to store a list with the new ``elements`` after others stored as ``before``."""
+    if before in {None, JSON} and all(map(is_plain, elements)):
+        return JSON
+    if before in {None, MESSAGES} and all(map(is_exact_message, elements)):
+        return MESSAGES
+    return TYPED
+
+
+def _message(stored: bytes) -> Any:
+    return restored_message(value_of(stored))
+
+
+def head_of(checkpoint: Checkpoint, metadata: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
+    """Return the part of ``checkpoint`` that is not in its channels."""
+    plain = {name: value for name, value in metadata.items() if is_plain(value)}
+    return {
+        "v": checkpoint["v"],
+        "id": checkpoint["id"],
+        "ts": checkpoint["ts"],
+        "versions": checkpoint["channel_versions"],
+        "seen": checkpoint["versions_seen"],
+        "updated": checkpoint.get("updated_channels"),
+        "metadata": plain,
+        "typed": {n: codec.dump(v, f"metadata.{n}") for n, v in metadata.items() if n not in plain},
+    }
+
+
+def checkpoint_of(head: Mapping[str, Any], values: dict[str, Any]) -> Checkpoint:
+    """Return the checkpoint with ``head`` and the channel ``values``."""
+    return {
+        "v": head["v"],
+        "id": head["id"],
+        "ts": head["ts"],
+        "channel_values": values,
+        "channel_versions": dict(head["versions"]),
+        "versions_seen": {node: dict(seen) for node, seen in head["seen"].items()},
+        "updated_channels": head["updated"],
+    }

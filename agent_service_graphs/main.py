@@ -1,0 +1,117 @@
+"""The worker process: requests of the engine in, reports out, over the inherited socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import ormsgpack
+
+from agent_service_graphs.describing import described, drawn
+from agent_service_graphs.loading import BrokenGraph, GraphSource
+from agent_service_graphs.runs import GraphRun, failure, server_runtime
+from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
+from agent_service_graphs.wire import LENGTH, Connection
+
+MAX_STACK = 12
+
+
+class Worker:
+    """The graphs of the project, and their runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sources: dict[str, GraphSource] = {}
+        self._runs: dict[int, tuple[GraphRun, asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(self) -> None:
+        """Do what the engine asks until it is gone."""
+        while True:
+            try:
+                messages = await self._connection.receive()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            for message in messages:
+                self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        op = message["op"]
+        if op == "load":
+            self._spawn(self._load(message["graphs"], Path(message["folder"])))
+        elif op == "run":
+            run = GraphRun(self._connection, self._sources[message["graph_id"]], message)
+            task = self._spawn(run.run())
+            self._runs[message["run"]] = (run, task)
+            task.add_done_callback(lambda _: self._runs.pop(message["run"], None))
+        elif op == "answer":
+            self._connection.answered(message["id"], message["value"], message["error"])
+        elif op == "draw":
+            self._spawn(self._draw(message))
+        elif (found := self._runs.get(message["run"])) is not None:
+            run, task = found
+            if op == "ack":
+                run.acknowledge(message["number"])
+            elif op == "drain":
+                run.control.request_drain()
+            elif op == "cancel":
+                task.cancel()
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _load(self, graphs: dict[str, str], folder: Path) -> None:
+        found: dict[str, Any] = {}
+        for name, code in graphs.items():
+            try:
+                source = GraphSource(name, code, folder)
+                async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
+                    found[name] = described(graph, name)
+                self._sources[name] = source
+            except BrokenGraph as error:
+                found[name] = {"error": str(error)}
+            except Exception as error:
+                about = failure(error)
+                found[name] = {"error": f"{code}: {about['error']}: {about['message']} ({about['at']})"}
+        self._connection.send(op="loaded", graphs=found)
+
+    async def _draw(self, message: dict[str, Any]) -> None:
+        source = self._sources[message["graph_id"]]
+        async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
+            self._connection.send(op="drawn", id=message["id"], graph=drawn(graph, message["xray"]))
+
+
+async def _serve(descriptor: int) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor), limit=2**20)
+    connection = Connection(reader, writer)
+    loop = asyncio.get_running_loop()
+
+    def on_stall(seconds: float, stack: list[str]) -> None:
+        # the loop cannot send it, as it is blocked: written directly, between two of its frames
+        body = ormsgpack.packb([{"op": "stalled", "run": 0, "seconds": seconds, "stack": stack[-MAX_STACK:]}])
+        os.write(descriptor, LENGTH.pack(len(body)) + body)
+
+    watch = StallWatch(on_stall)
+
+    def turn() -> None:
+        watch.turn()
+        loop.call_later(POLL_SECONDS, turn)
+
+    turn()
+    watch.start()
+    worker = Worker(connection)
+    connection.send(op="ready", python=sys.version.split()[0])
+    await worker.serve()
+
+
+def main(descriptor: int) -> None:
+    """Serve the engine at the other end of the socket ``descriptor`` until it is gone."""
+    asyncio.run(_serve(descriptor))
+    os._exit(0)  # threads of sync nodes may still run, and nothing of theirs is wanted any more

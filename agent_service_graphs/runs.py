@@ -1,0 +1,252 @@
+"""One run of a graph: drive it, report its steps and its output, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Any
+from uuid import UUID
+
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl, Runtime
+from langgraph.types import INTERRUPT, Command, Interrupt, Send
+
+from agent_service_graphs.describing import next_nodes, public_channels, serializer
+from agent_service_graphs.loading import Graph, GraphSource
+from agent_service_graphs.projection import json_of, value_of
+from agent_service_graphs.saver import Answers, Document, Record, RunSaver
+from agent_service_graphs.store import EngineStore
+from agent_service_graphs.stream import message_reports
+from agent_service_graphs.wire import Connection
+
+CHECKPOINTER = "__pregel_checkpointer"
+RUNTIME = "__pregel_runtime"
+"""Keys of LangGraph's run configuration that name the checkpointer and the runtime to use."""
+ROOT_MODES = {"messages", "custom"}
+"""Stream modes reported as they come for the graph itself; the engine derives the others from committed steps."""
+MAX_ERROR = 2000
+
+
+class User(dict[str, Any]):
+    """The user of a run as LangGraph shows it: fields as items and as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    identity: Any
+    permissions: Any
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the user is known."""
+        return bool(self.get("is_authenticated", True))
+
+    @property
+    def display_name(self) -> str:
+        """The name to show."""
+        return str(self.get("display_name") or self.get("identity") or "")
+
+
+def server_runtime(access: str, user: User | None, store: Any, context: Any = None) -> Any:
+    """Return the ``ServerRuntime`` that a graph's factory gets."""
+    from langgraph_sdk import runtime as sdk
+
+    if access == "threads.create_run":
+        return sdk._ExecutionRuntime(access_context=access, user=user, store=store, context=context)
+    return sdk._ReadRuntime(access_context=access, user=user, store=store)  # type: ignore[arg-type]
+
+
+def goto_of(target: Any) -> Any:
+    """Return the targets of a command as LangGraph takes them: node names, and sends of an input to a node."""
+    if isinstance(target, list):
+        return [goto_of(one) for one in target]
+    return Send(target["node"], target.get("input")) if isinstance(target, dict) else target
+
+
+class GraphRun:
+    """A run that the engine has asked for with the message ``asked``."""
+
+    def __init__(self, connection: Connection, source: GraphSource, asked: dict[str, Any]) -> None:
+        self._connection = connection
+        self._source = source
+        self._asked = asked
+        self._number = asked["run"]
+        self.control = RunControl()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._reports = 0
+        self._updates: list[Any] = []
+        self._interrupts: dict[str, Interrupt] = {}
+        self._paused = False
+        self._graph: Graph | None = None
+        self._document: Document | None = None
+
+    async def run(self) -> None:
+        """Run to the end, and report it."""
+        try:
+            ending = await self._run()
+        except GraphDrained:
+            ending = {"status": "drained"}
+        except asyncio.CancelledError:
+            return
+        except (Exception, SystemExit) as error:
+            ending = failure(error)
+        self._report_changes(waits=False)
+        self._report("end", **ending)
+
+    async def _run(self) -> dict[str, Any]:
+        asked = self._asked
+        user = asked["configurable"].get("langgraph_auth_user")
+        user = None if user is None else User(user)
+        store = EngineStore(self._connection, self._number)
+        context = asked["context"] or None
+        config = self._config(user)
+
+        async with self._source.open(config, lambda: server_runtime("threads.create_run", user, store, context)) as graph:
+            self._graph = graph
+            public = public_channels(graph)
+            self._document = document = Document(asked["values"], asked["run_id"], serializer(graph), public)
+            answers = Answers(asked["answers"], document.used)
+            waits = asked["durability"] == "sync"
+            saver = RunSaver(document, answers, self._on_step, self._on_change, waits=waits)
+            given = self._input(document, answers)
+            config["configurable"] |= {CHECKPOINTER: saver, RUNTIME: Runtime(store=graph.store or store)}
+            if asked["fork"] and document.root is not None and not document.is_of_run:
+                config["configurable"]["checkpoint_id"] = document.root.checkpoint["id"]
+                document.superseded = True
+            await self._drive(graph, given, config, context)
+        if self._interrupts:
+            return {"status": "interrupted", "interrupts": [_asked(one) for one in self._interrupts.values()]}
+        return {"status": "paused" if self._paused else "done"}
+
+    def _config(self, user: User | None) -> dict[str, Any]:
+        asked = self._asked
+        ids = {name: asked[name] for name in ("thread_id", "run_id", "assistant_id", "graph_id")}
+        configurable = {**asked["configurable"], **ids, "checkpoint_ns": ""}
+        if user is not None:
+            configurable["langgraph_auth_user"] = user
+        config: dict[str, Any] = {
+            "configurable": configurable,
+            "metadata": {**asked["metadata"], **ids},
+            "tags": asked["tags"],
+            "run_id": UUID(asked["run_id"]),
+        }
+        if asked["recursion_limit"]:
+            config["recursion_limit"] = asked["recursion_limit"]
+        return config
+
+    def _input(self, document: Document, answers: Answers) -> Any:
+        """Return the input, the command, or None to go on from the checkpoint."""
+        asked = self._asked
+        command: dict[str, Any] = {}
+        if answers.open:
+            command["resume"] = dict(answers.open)
+        if not document.is_of_run:  # else an earlier owner of this run has applied them
+            if asked["update"] is not None:
+                command["update"] = value_of(asked["update"])
+            if asked["goto"] is not None:
+                command["goto"] = goto_of(asked["goto"])
+        if command:
+            return Command(**command)
+        return None if document.is_of_run or asked["input"] is None else value_of(asked["input"])
+
+    async def _drive(self, graph: Graph, given: Any, config: dict[str, Any], context: Any) -> None:
+        asked = self._asked
+        modes = [*{"updates", *asked["modes"]}]
+        stream = graph.astream(
+            given,
+            config,  # type: ignore[arg-type]
+            context=context,
+            stream_mode=modes,  # type: ignore[arg-type]
+            subgraphs=True,
+            durability=asked["durability"],
+            interrupt_before=asked["before"],
+            interrupt_after=asked["after"],
+            control=self.control,
+        )
+        async for namespace, mode, data in stream:  # type: ignore[misc]
+            self._on_output(namespace, mode, data)
+
+    def _on_output(self, namespace: tuple[str, ...], mode: str, data: Any) -> None:
+        if mode == "messages":
+            for report in message_reports(*data):
+                self._report("emit", **report, namespace=namespace)
+        elif mode == "custom" and not namespace:
+            self._report("emit", kind="custom", data=json_of(data))
+        elif namespace:
+            if self._asked["subgraphs"] and mode in self._asked["modes"]:
+                self._report("emit", kind="subgraph", mode=mode, namespace=namespace, data=json_of(data))
+        elif mode == "updates":
+            self._on_update(data)
+
+    def _on_update(self, data: dict[str, Any]) -> None:
+        if INTERRUPT not in data:
+            self._updates.append(data)
+            return
+        interrupts = data[INTERRUPT]
+        self._paused = self._paused or not interrupts
+        self._interrupts.update({one.id: one for one in interrupts})
+
+    def _on_step(self, record: Record, waits: bool) -> "asyncio.Future[None] | None":
+        """Report the end of a superstep."""
+        assert self._graph is not None
+        assert self._document is not None
+        updates, self._updates = self._updates, []
+        return self._numbered(
+            waits,
+            op="step",
+            changes=self._document.take_changes(),
+            nodes=[name for update in updates for name in update],
+            next=next_nodes(self._graph, record.checkpoint),
+            updates=[json_of(update) for update in updates],
+            source=record.metadata["source"],
+        )
+
+    def _on_change(self, waits: bool) -> "asyncio.Future[None] | None":
+        return self._report_changes(waits=waits)
+
+    def _report_changes(self, *, waits: bool) -> "asyncio.Future[None] | None":
+        """Report what changed inside of a superstep, if anything."""
+        document = self._document
+        if document is None:
+            return None
+        with document.lock:
+            if not document.dirty:
+                return None
+            return self._numbered(waits, op="change", changes=document.take_changes())
+
+    def _numbered(self, waits: bool, **report: Any) -> "asyncio.Future[None] | None":
+        if not waits:
+            self._report(**report)
+            return None
+        self._reports += 1
+        acknowledged = self._waiting[self._reports] = self._connection.loop.create_future()
+        self._report(**report, wait=self._reports)
+        return acknowledged
+
+    def acknowledge(self, number: int) -> None:
+        """Take the engine's acknowledgement of the report ``number``."""
+        acknowledged = self._waiting.pop(number, None)
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(None)
+
+    def _report(self, op: str, **what: Any) -> None:
+        self._connection.send(op=op, run=self._number, **what)
+
+
+def _asked(interrupt: Interrupt) -> dict[str, Any]:
+    schema = getattr(interrupt, "response_schema", None)
+    return {"id": interrupt.id, "value": json_of(interrupt.value), "schema": schema if isinstance(schema, dict) else None}
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """Return the report of a run that ended with ``error``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    try:
+        message = str(error)[:MAX_ERROR]
+    except Exception:  # the text of a foreign error is made by its own code
+        message = ""
+    return {"status": "error", "error": type(error).__name__, "message": message, "at": at}

@@ -1,0 +1,45 @@
+"""Find the code that blocks the event loop of the worker, from a thread that watches it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+STALL_SECONDS = 1.0
+"""A loop that has not turned for so long is blocked."""
+POLL_SECONDS = 0.25
+
+
+class StallWatch:
+    """Calls ``on_stall`` with the place, innermost last, once for each time that the loop is blocked."""
+
+    def __init__(self, on_stall: Callable[[float, list[str]], None], seconds: float = STALL_SECONDS) -> None:
+        self._on_stall = on_stall
+        self._seconds = seconds
+        self._turned_at = time.monotonic()
+        self._loop_thread = threading.get_ident()
+        self._reported = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, name="stalls", daemon=True).start()
+
+    def turn(self) -> None:
+        """Note that the loop turns; call it from a timer in the loop."""
+        self._turned_at = time.monotonic()
+        self._reported = False
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(POLL_SECONDS)
+            blocked = time.monotonic() - self._turned_at
+            if blocked < self._seconds + POLL_SECONDS or self._reported:
+                continue
+            frame = sys._current_frames().get(self._loop_thread)
+            self._reported = True
+            if frame is not None:
+                stack = traceback.extract_stack(frame)
+                self._on_stall(blocked, [f"{one.filename}:{one.lineno} {one.name}" for one in stack])

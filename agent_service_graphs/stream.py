@@ -1,0 +1,45 @@
+"""Stream output of LangGraph as reports to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk, BaseMessage
+
+from agent_service_graphs.projection import json_of
+
+Report = dict[str, Any]
+
+
+def message_reports(message: BaseMessage, metadata: dict[str, Any]) -> Iterator[Report]:
+    """Yield reports for an item of the stream mode ``messages``: chunks of a model's message, or a whole one."""
+    where = {"node": metadata.get("langgraph_node", ""), "step": metadata.get("langgraph_step", 0)}
+    if not isinstance(message, AIMessageChunk) or not message.id:
+        yield {**where, "kind": "message", "data": json_of(message)}
+        return
+    about = {**where, "kind": "delta", "id": message.id}
+    calls = message.tool_call_chunks
+    text, reasoning = _texts(message)
+    last = message.chunk_position == "last"
+    if text or reasoning or not calls:
+        yield {**about, "text": text, "reasoning": reasoning, "last": last and not calls}
+    for position, call in enumerate(calls):
+        chunk = {"index": call["index"] or 0, "id": call["id"], "name": call["name"], "args": call["args"]}
+        yield {**about, "call": chunk, "last": last and position == len(calls) - 1}
+
+
+def _texts(message: AIMessageChunk) -> tuple[str, str]:
+    """Return the text and the reasoning in a chunk."""
+    reasoning = message.additional_kwargs.get("reasoning_content") or ""
+    if isinstance(message.content, str):
+        return message.content, str(reasoning)
+    text = ""
+    for block in message.content:
+        if isinstance(block, str):
+            text += block
+        elif block.get("type") == "text":
+            text += block.get("text") or ""
+        elif block.get("type") in {"thinking", "reasoning"}:
+            reasoning += block.get("thinking") or block.get("reasoning") or ""
+    return text, str(reasoning)

@@ -1,0 +1,100 @@
+"""A LangGraph graph as an agent (``app.agents.port.Agent``)."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.langgraph.session import COMMAND, INPUT, GraphSession
+from app.agents.langgraph.store import GraphStore
+from app.agents.langgraph.wire import GraphDescription
+from app.agents.langgraph.worker import GraphWorker, WorkerEnded
+from app.agents.port import RESUME_NODE, START_NODE, RunContext, RunOutcome
+from app.base.errors import AgentError, Unavailable
+from app.domain.state import State
+
+MAX_ATTEMPTS = 3
+"""How often a run begins again from its last committed step when the worker process ends under it."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class GraphAgent:
+    """The graph ``name`` of a project, run by the project's ``worker``."""
+
+    defers_input = True
+
+    def __init__(self, name: str, worker: GraphWorker, store: GraphStore, *, seconds: float, description: str = "") -> None:
+        self.name = name
+        self.seconds = seconds
+        self._worker = worker
+        self._store = store
+        self._own_description = description
+
+    @property
+    def _graph(self) -> GraphDescription:
+        return self._worker.graphs.get(self.name) or GraphDescription(error="it is still being loaded")
+
+    @property
+    def broken(self) -> str:
+        """Why the graph cannot be used; empty if it can."""
+        return self._graph.error
+
+    @property
+    def description(self) -> str:
+        """What the graph does."""
+        return self._own_description or self._graph.description
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The graph's nodes."""
+        return tuple(self._graph.nodes)
+
+    def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """Keep the input for the graph, which reads it itself. Raises ``Unavailable`` if the graph is broken."""
+        self._check()
+        return {INPUT: msgspec.Raw(encode(value))}
+
+    def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:
+        """Keep the update of a command for the graph. Raises ``Unavailable`` if the graph is broken."""
+        self._check()
+        return {COMMAND: msgspec.Raw(encode(value))}
+
+    def after(self, node: str, state: State) -> tuple[str, ...]:
+        """Return the start node for an input, else none: the graph names what follows with each of its steps."""
+        return (START_NODE,) if node == START_NODE else ()
+
+    async def run(self, context: RunContext) -> RunOutcome:
+        """Run the graph to its end, its pause or its questions."""
+        self._check()
+        session = GraphSession(self.name, context, self._store)
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return await session.run(self._worker)
+            except WorkerEnded:
+                session.retract()
+        raise AgentError(
+            f"The process that runs the graph {self.name!r} ended {MAX_ATTEMPTS} times during this run; the server's log "
+            "has its exit codes."
+        )
+
+    def schemas(self) -> dict[str, Any]:
+        """Return the graph's JSON Schemas."""
+        return self._graph.schemas
+
+    def graph(self) -> dict[str, Any]:
+        """Return the graph's nodes and edges."""
+        return self._graph.graph
+
+    async def draw(self, xray: bool | int) -> dict[str, Any]:
+        """Return nodes and edges with those of subgraphs, ``xray`` levels deep (True: all). Raises ``Unavailable``."""
+        self._check()
+        return await self._worker.draw(self.name, xray)
+
+    def subgraphs(self) -> dict[str, Any]:
+        """Return the JSON Schemas of the subgraphs, by namespace."""
+        return self._graph.subgraphs
+
+    def _check(self) -> None:
+        if self.broken:
+            raise Unavailable(f"The graph {self.name!r} cannot run: {self.broken}.")

@@ -1,0 +1,230 @@
+"""One run of a graph: commit its steps and publish its output, from the worker's reports in order."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from app.agents.langgraph.store import GraphStore
+from app.agents.langgraph.wire import (
+    Changes,
+    ChangeReport,
+    EndReport,
+    OutputReport,
+    RunReport,
+    StepReport,
+    StoreRequest,
+)
+from app.agents.langgraph.worker import GraphWorker, WorkerEnded, WorkerRun
+from app.agents.port import START_NODE, Interrupt, QuestionKind, RunContext, RunOutcome, Step
+from app.base.errors import AgentError
+from app.domain.events import Custom, MessageAdded, MessageDelta, Retracted, SubgraphOutput
+from app.domain.state import ListChannel, Splice, State
+
+INPUT = "__graph:input"
+"""The hidden value that holds an input which the graph has not read yet."""
+COMMAND = "__graph:update"
+"""The same for the update of a command."""
+
+HELD_SECONDS = 0.05
+"""How long a last step waits for the end of its run, to be committed with it."""
+DRAIN_MODES = ("values", "updates")
+
+_TAKEN = {INPUT: None, COMMAND: None}
+"""The graph's first checkpoint in a run has read both."""
+
+
+def update_of(changes: Changes) -> dict[str, Any]:
+    """Return the update of the state that the worker's ``changes`` describe."""
+    update: dict[str, Any] = dict(_TAKEN)
+    for name, change in changes.items():
+        if change is None:
+            update[name] = msgspec.UNSET
+        elif change[0] == "v":
+            update[name] = msgspec.Raw(change[1])
+        else:
+            update[name] = Splice(change[1], tuple(map(msgspec.Raw, change[2])))
+    return update
+
+
+def values_of(state: State) -> dict[str, Any]:
+    """Return the values of ``state`` for the worker: JSON, or a list of JSON."""
+    return {
+        name: channel.elements if isinstance(channel, ListChannel) else channel.value
+        for name, channel in state.channels.items()
+    }
+
+
+class GraphSession:
+    """A run of the graph ``name`` in the context of its run."""
+
+    def __init__(self, name: str, context: RunContext, store: GraphStore) -> None:
+        self._name = name
+        self._context = context
+        self._store = store
+        self._held: StepReport | ChangeReport | None = None
+        self._streamed: dict[str, int] = {}
+        self._drains = False
+
+    async def run(self, worker: GraphWorker) -> RunOutcome:
+        """Run the graph to its end. Raises ``WorkerEnded``, the graph's own error, and what a commit raises."""
+        run = await worker.open(**self._request())
+        try:
+            while (report := await self._next(run)) is not None:
+                if isinstance(report, EndReport):
+                    return await self._end(report)
+                await self._take(run, report)
+        finally:
+            worker.close(run)
+        raise WorkerEnded
+
+    def retract(self) -> None:
+        """Withdraw the chunks of messages streamed since the last commit: the run begins again from there."""
+        if self._streamed:
+            self._context.emit(Retracted(message_ids=list(self._streamed), step=self._context.step))
+            self._streamed.clear()
+        self._held = None
+
+    def _request(self) -> dict[str, Any]:
+        context, asked = self._context, self._context.instructions
+        state = context.state
+        return {
+            "graph_id": self._name,
+            "thread_id": str(context.thread_id),
+            "run_id": str(context.run_id),
+            "assistant_id": str(context.assistant_id),
+            "values": values_of(state),
+            "input": _json(state, INPUT),
+            "update": _json(state, COMMAND),
+            "goto": asked.goto,
+            "answers": context.answers,
+            "fork": asked.fork,
+            "configurable": context.config.configurable,
+            "context": context.context,
+            "metadata": asked.metadata,
+            "tags": context.config.tags,
+            "recursion_limit": asked.recursion_limit,
+            "modes": _modes(asked.stream_modes),
+            "subgraphs": asked.subgraphs,
+            "durability": asked.durability,
+            "before": asked.interrupt_before,
+            "after": asked.interrupt_after,
+        }
+
+    async def _next(self, run: WorkerRun) -> RunReport | None:
+        """Return the next report; one that is held is committed first if none comes soon."""
+        if self._held is None:
+            return await run.reports.get()
+        try:
+            async with asyncio.timeout(HELD_SECONDS):
+                return await run.reports.get()
+        except TimeoutError:
+            await self._commit_held()
+            return await run.reports.get()
+
+    async def _take(self, run: WorkerRun, report: RunReport) -> None:
+        match report:
+            case OutputReport():
+                await self._commit_held()
+                self._publish(report)
+            case StoreRequest(id=number, ops=ops):
+                value, error = await self._store.answer(self._context, ops)
+                run.send("answer", id=number, value=value, error=error)
+            case StepReport() | ChangeReport():
+                await self._commit_held()
+                self._held = report
+                if report.wait or (isinstance(report, StepReport) and report.next):
+                    await self._commit_held()
+                if report.wait:
+                    run.send("ack", number=report.wait)
+                if self._context.draining and not self._drains:
+                    self._drains = True
+                    run.send("drain")
+
+    async def _commit_held(self) -> None:
+        held, self._held = self._held, None
+        if isinstance(held, ChangeReport):
+            await self._context.amend(update_of(held.changes))
+        elif held is not None:
+            await self._context.commit(self._step(held))
+            self._streamed.clear()
+
+    def _step(self, report: StepReport) -> Step:
+        return Step(
+            node=", ".join(dict.fromkeys(report.nodes)) or START_NODE,
+            update=update_of(report.changes),
+            next=tuple(dict.fromkeys(report.next)),
+            outputs=tuple(map(msgspec.Raw, report.updates)),
+            pauses=False,
+        )
+
+    def _publish(self, output: OutputReport) -> None:
+        emit = self._context.emit
+        match output.kind:
+            case "delta":
+                self._streamed.setdefault(output.id, output.step)
+                emit(
+                    MessageDelta(
+                        message_id=output.id,
+                        node=output.node,
+                        step=output.step,
+                        text=output.text,
+                        reasoning=output.reasoning,
+                        tool_call=output.call,
+                        last=output.last,
+                    )
+                )
+            case "message":
+                emit(MessageAdded(output.node, output.step, msgspec.Raw(output.data)))
+            case "custom":
+                emit(Custom(msgspec.Raw(output.data)))
+            case _:
+                emit(SubgraphOutput(output.mode, "|".join(output.namespace), msgspec.Raw(output.data)))
+
+    async def _end(self, report: EndReport) -> RunOutcome:
+        held, self._held = self._held, None
+        step = self._step(held) if isinstance(held, StepReport) else None
+        if report.status not in {"done", "interrupted", "paused"}:
+            self._held = held
+            await self._commit_held()
+            if report.status == "drained":
+                self._context.hand_over()
+            raise graph_error(report)
+        return RunOutcome(
+            step=step,
+            amendment=update_of(held.changes) if isinstance(held, ChangeReport) else {},
+            interrupts=tuple(
+                Interrupt(one.id, msgspec.json.decode(one.value), kind=_kind(one.value), expects=one.schema)
+                for one in report.interrupts
+            ),
+            paused=report.status == "paused",
+        )
+
+
+def _json(state: State, name: str) -> bytes | None:
+    channel = state.channels.get(name)
+    return None if channel is None else channel.json()
+
+
+def _modes(modes: tuple[str, ...]) -> list[str]:
+    """Return the stream modes of LangGraph that serve the run's ``modes``."""
+    found = {"messages" if mode in {"messages-tuple", "events"} else mode for mode in modes}
+    return sorted(found & {"values", "updates", "messages", "custom", "tasks", "checkpoints", "debug"})
+
+
+def _kind(value: bytes) -> QuestionKind:
+    """Return the kind of a question: one in the human-in-the-loop form asks for approval of calls."""
+    try:
+        found = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return "question"
+    return "approval" if isinstance(found, Mapping) and "action_requests" in found else "question"
+
+
+def graph_error(report: EndReport) -> AgentError:
+    """Return the error of a graph as an error of ours with the name that the graph's code gave it."""
+    name = report.error if report.error.isidentifier() else "GraphError"
+    kind = type(name, (AgentError,), {"__doc__": "An error of a graph's code."})
+    error: AgentError = kind(report.message or name)
+    return error

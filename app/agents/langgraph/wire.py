@@ -1,0 +1,151 @@
+"""Frames between the engine and its worker: a length of four bytes, little-endian, then a msgpack array of messages.
+
+The other end is ``agent_service_graphs.wire``, in the worker's own Python environment.
+"""
+
+import asyncio
+import struct
+from typing import Any
+
+import msgspec
+
+LENGTH = struct.Struct("<I")
+MAX_FRAME_BYTES = 512 * 1024 * 1024
+
+Changes = dict[str, list[Any] | None]
+"""Changes of a thread's values, as ``agent_service_graphs.documents`` describes them."""
+
+
+class GraphDescription(msgspec.Struct, kw_only=True):
+    """What a graph looks like from outside, or the ``error`` that keeps it from being used."""
+
+    nodes: list[str] = []
+    schemas: dict[str, Any] = {}
+    graph: dict[str, Any] = {}
+    subgraphs: dict[str, Any] = {}
+    description: str = ""
+    error: str = ""
+
+
+class WorkerReady(msgspec.Struct, tag_field="op", tag="ready"):
+    """The worker serves; ``python`` is its version."""
+
+    python: str
+
+
+class GraphsLoaded(msgspec.Struct, tag_field="op", tag="loaded"):
+    """Every graph is loaded, or broken."""
+
+    graphs: dict[str, GraphDescription]
+
+
+class GraphDrawn(msgspec.Struct, tag_field="op", tag="drawn"):
+    """A drawing with subgraphs, as requested by ``id``."""
+
+    id: int
+    graph: dict[str, Any]
+
+
+class StepReport(msgspec.Struct, tag_field="op", tag="step"):
+    """A superstep of ``run`` has ended. ``updates`` is JSON of each node's output.
+
+    With a ``wait`` number the worker waits for the acknowledgement of the commit.
+    """
+
+    run: int
+    changes: Changes
+    nodes: list[str]
+    next: list[str]
+    updates: list[bytes]
+    source: str = "loop"
+    wait: int = 0
+
+
+class ChangeReport(msgspec.Struct, tag_field="op", tag="change"):
+    """Tasks or subgraphs have finished inside of a superstep."""
+
+    run: int
+    changes: Changes
+    wait: int = 0
+
+
+class OutputReport(msgspec.Struct, tag_field="op", tag="emit", kw_only=True):
+    """Output for subscribers: a ``delta`` of a message, a ``message``, a ``custom`` value, or a ``subgraph``'s output."""
+
+    run: int
+    kind: str
+    namespace: list[str] = []
+    mode: str = ""
+    node: str = ""
+    step: int = 0
+    data: bytes = b""
+    id: str = ""
+    text: str = ""
+    reasoning: str = ""
+    call: dict[str, Any] | None = None
+    last: bool = False
+
+
+class AskedQuestion(msgspec.Struct):
+    """An interrupt of the graph; ``value`` is JSON."""
+
+    id: str
+    value: bytes
+    schema: dict[str, Any] | None = None
+
+
+class EndReport(msgspec.Struct, tag_field="op", tag="end", kw_only=True):
+    """The run has ended: ``done``, ``interrupted``, ``paused``, ``drained`` or ``error``."""
+
+    run: int
+    status: str
+    interrupts: list[AskedQuestion] = []
+    error: str = ""
+    message: str = ""
+    at: str = ""
+
+
+class StoreRequest(msgspec.Struct, tag_field="op", tag="store"):
+    """Operations on the store, to be answered under ``id``."""
+
+    run: int
+    id: int
+    ops: list[dict[str, Any]]
+
+
+RunReport = StepReport | ChangeReport | OutputReport | EndReport | StoreRequest
+Report = RunReport | WorkerReady | GraphsLoaded | GraphDrawn
+
+_decode = msgspec.msgpack.Decoder(list[Report]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class WorkerConnection:
+    """The engine's end. Messages of one turn of the event loop share a frame."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._messages: list[dict[str, Any]] = []
+
+    def send(self, **message: Any) -> None:
+        """Send ``message`` with the others of this turn of the loop; a no-op if the worker is gone."""
+        if not self._messages:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._messages.append(message)
+
+    def _flush(self) -> None:
+        messages, self._messages = self._messages, []
+        body = _encode(messages)
+        self._writer.write(LENGTH.pack(len(body)) + body)
+
+    async def receive(self) -> list[Report]:
+        """Return the reports of the next frame. Raises ``asyncio.IncompleteReadError`` when the worker is gone."""
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        if length > MAX_FRAME_BYTES:
+            raise ConnectionError(f"The worker sent a frame of {length} bytes.")
+        return _decode(await self._reader.readexactly(length))
+
+    def close(self) -> None:
+        """Close the socket, upon which the worker exits."""
+        self._writer.close()

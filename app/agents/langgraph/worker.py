@@ -1,0 +1,257 @@
+"""The worker process that runs a project's graphs: start it, route its reports to runs, start it again when it ends."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from app.agents.langgraph.wire import (
+    GraphDescription,
+    GraphDrawn,
+    GraphsLoaded,
+    Report,
+    RunReport,
+    WorkerConnection,
+    WorkerReady,
+)
+from app.base.errors import Unavailable
+from app.base.tasks import Tasks
+from app.infra.settings.environment import child_environment
+
+log = structlog.get_logger(__name__)
+
+PACKAGE = Path(__file__).resolve().parents[3] / "agent_service_graphs"
+"""The program of the worker, loaded from its files: nothing else of ours is on its path."""
+
+BOOT = """\
+import importlib.util, sys
+folder = sys.argv[1]
+spec = importlib.util.spec_from_file_location(
+    "agent_service_graphs", folder + "/__init__.py", submodule_search_locations=[folder])
+module = sys.modules["agent_service_graphs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+sys.path[:0] = sys.argv[4:]
+from agent_service_graphs.main import main
+main(int(sys.argv[2]), int(sys.argv[3]))
+"""
+
+START_SECONDS = 60.0
+"""Time that a project's modules have to be imported."""
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 2.0
+MAX_STATUS_BYTES = 64 * 1024
+
+
+class WorkerEnded(Exception):
+    """The worker process ended while it ran a graph."""
+
+
+class GraphProject(msgspec.Struct, frozen=True, kw_only=True):
+    """Graphs that share a worker: name → code, relative to ``folder``; the Python that runs them; its environment."""
+
+    graphs: Mapping[str, str]
+    folder: Path
+    python: str = sys.executable
+    paths: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+
+
+class WorkerRun:
+    """The reports of one run, in order; None once the worker has ended."""
+
+    def __init__(self, number: int, connection: WorkerConnection) -> None:
+        self.number = number
+        self.reports: asyncio.Queue[RunReport | None] = asyncio.Queue()
+        self._connection = connection
+
+    def send(self, op: str, **message: Any) -> None:
+        """Send a message about this run."""
+        self._connection.send(op=op, run=self.number, **message)
+
+
+class GraphWorker:
+    """The worker of one project. ``on_stall(seconds, place)`` is called when code of a graph blocks its event loop."""
+
+    def __init__(self, project: GraphProject, on_stall: Callable[[float, str], None] = lambda _seconds, _at: None) -> None:
+        self.project = project
+        self.graphs: dict[str, GraphDescription] = {}
+        self._on_stall = on_stall
+        self._tasks = Tasks("graph-worker")
+        self._numbers = itertools.count(1)
+        self._runs: dict[int, WorkerRun] = {}
+        self._drawings: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._connection: WorkerConnection | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._loaded = asyncio.Event()
+
+    def start(self) -> None:
+        """Start the process, and again whenever it ends."""
+        self._tasks.start(self._keep(), name="process")
+
+    async def wait(self, seconds: float = START_SECONDS) -> None:
+        """Wait until the graphs are loaded or broken; at most ``seconds``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._loaded.wait()
+
+    async def aclose(self) -> None:
+        """End the process."""
+        if self._connection is not None:
+            self._connection.close()
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await self._tasks.aclose()
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the process."""
+        return None if self._process is None else self._process.pid
+
+    async def open(self, **message: Any) -> WorkerRun:
+        """Start a run in the worker. Raises ``Unavailable`` while there is none."""
+        await self.wait()
+        if self._connection is None:
+            raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
+        run = WorkerRun(next(self._numbers), self._connection)
+        self._runs[run.number] = run
+        run.send("run", **message)
+        return run
+
+    def close(self, run: WorkerRun) -> None:
+        """Take no more reports of ``run``, and stop it if it still runs."""
+        if self._runs.pop(run.number, None) is not None:
+            run.send("cancel")
+
+    async def draw(self, graph: str, xray: bool | int) -> dict[str, Any]:
+        """Return the drawing of ``graph`` with its subgraphs, ``xray`` levels deep. Raises ``Unavailable``."""
+        await self.wait()
+        if self._connection is None:
+            raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
+        number = next(self._numbers)
+        drawing = self._drawings[number] = asyncio.get_running_loop().create_future()
+        self._connection.send(op="draw", id=number, graph_id=graph, xray=xray)
+        try:
+            return await drawing
+        finally:
+            del self._drawings[number]
+
+    async def _keep(self) -> None:
+        while True:
+            await self._serve()
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def _serve(self) -> None:
+        """Run one process from its start to its end."""
+        project = self.project
+        ours, theirs = socket.socketpair()
+        status_reader, status_writer = os.pipe()
+        descriptors = (theirs.fileno(), status_writer)
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(project.python, "-c", BOOT, str(PACKAGE), *map(str, descriptors), *project.paths),
+                cwd=project.folder,
+                env=child_environment(project.environment),
+                pass_fds=descriptors,
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        except OSError as error:
+            ours.close()
+            os.close(status_reader)
+            self._broken(f"{project.python} cannot be started: {error.strerror}")
+            return
+        finally:
+            theirs.close()
+            os.close(status_writer)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        self._connection = WorkerConnection(reader, writer)
+        watching = self._tasks.start(self._watch_status(status_reader), name="status")
+        try:
+            while True:
+                for report in await self._connection.receive():
+                    self._route(report)
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
+            if isinstance(error, msgspec.DecodeError):
+                log.error("graph_worker_protocol", error=str(error))
+        finally:
+            self._disconnected()
+            watching.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            code = await process.wait()
+            log.warning("graph_worker_ended", code=code, folder=str(project.folder))
+            if not self._loaded.is_set():
+                self._broken(
+                    f"{project.python} ended with code {code} before the graphs were loaded. Its output says why; if "
+                    "langgraph is missing there, install it, or agent-service[langgraph]"
+                )
+
+    def _broken(self, reason: str) -> None:
+        self.graphs = {name: GraphDescription(error=reason) for name in self.project.graphs}
+        self._loaded.set()
+
+    def _disconnected(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        runs, self._runs = self._runs, {}
+        for run in runs.values():
+            run.reports.put_nowait(None)
+        for drawing in self._drawings.values():
+            if not drawing.done():
+                drawing.set_exception(Unavailable("The process that draws the graph has ended. Retry in a moment."))
+
+    def _route(self, report: Report) -> None:
+        match report:
+            case WorkerReady():
+                assert self._connection is not None
+                self._connection.send(op="load", graphs=dict(self.project.graphs), folder=str(self.project.folder))
+            case GraphsLoaded(graphs):
+                self.graphs = graphs
+                for name, graph in graphs.items():
+                    if graph.error:
+                        log.error("graph_broken", graph=name, reason=graph.error)
+                self._loaded.set()
+            case GraphDrawn(id=number, graph=graph):
+                drawing = self._drawings.get(number)
+                if drawing is not None and not drawing.done():
+                    drawing.set_result(graph)
+            case _:
+                run = self._runs.get(report.run)
+                if run is not None:
+                    run.reports.put_nowait(report)
+
+    async def _watch_status(self, descriptor: int) -> None:
+        """Log what the worker's watching thread reports: code that blocks its event loop."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_STATUS_BYTES)
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+        )
+        try:
+            while line := await reader.readline():
+                stalled = json.loads(line)
+                place = _place(stalled["stack"], str(self.project.folder))
+                log.error("graph_blocks_worker", seconds=round(stalled["seconds"], 1), at=place, stack=stalled["stack"])
+                self._on_stall(stalled["seconds"], place)
+        finally:
+            transport.close()
+
+
+def _place(stack: list[str], folder: str) -> str:
+    """Return the innermost place of ``stack`` in the project's own code."""
+    own = [one for one in stack if one.startswith(folder) and "/site-packages/" not in one]
+    return (own or stack or [""])[-1]
