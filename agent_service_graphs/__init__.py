@@ -1,7 +1,7 @@
 """Worker that runs a project's LangGraph graphs, in the project's own Python environment.
 
 It uses the standard library and the project's ``langgraph`` alone. The engine starts it, sends runs over a socket and
-stores what it reports; the worker itself stores nothing (docs/decisions/0027-hosted-graphs.md).
+stores what it reports; the worker itself stores nothing.
 
 - ``main``: the process: requests in, reports out
 - ``wire``: frames on the socket

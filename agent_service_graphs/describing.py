@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from langgraph.channels import EphemeralValue, LastValue
@@ -9,6 +10,11 @@ from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.pregel import Pregel
 from langgraph.types import Send
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+from typing_extensions import TypedDict, get_type_hints, is_typeddict
+
+Graph = Pregel[Any, Any, Any, Any]
 
 TASKS = "__pregel_tasks"
 HIDDEN_TAG = "langsmith:hidden"
@@ -17,7 +23,7 @@ ALWAYS_AVAILABLE = (EphemeralValue, LastValue)
 """Channels whose stored value means that they hold one; others are asked."""
 
 
-def next_nodes(graph: Pregel[Any, Any, Any, Any], checkpoint: Checkpoint) -> list[str]:
+def next_nodes(graph: Graph, checkpoint: Checkpoint) -> list[str]:
     """Return the nodes that run next from ``checkpoint``: the targets of its sends, then those that are triggered."""
     values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
     seen = checkpoint["versions_seen"]
@@ -35,59 +41,70 @@ def next_nodes(graph: Pregel[Any, Any, Any, Any], checkpoint: Checkpoint) -> lis
     return found
 
 
-def _is_available(graph: Pregel[Any, Any, Any, Any], channel: str, value: Any) -> bool:
+def _is_available(graph: Graph, channel: str, value: Any) -> bool:
     spec = graph.channels[channel]
     return type(spec) in ALWAYS_AVAILABLE or bool(spec.from_checkpoint(value).is_available())  # type: ignore[union-attr]
 
 
-def public_channels(graph: Pregel[Any, Any, Any, Any]) -> list[str]:
+def public_channels(graph: Graph) -> list[str]:
     """Return the channels that clients see as the thread's values."""
     names = graph.stream_channels_asis
-    return [names] if isinstance(names, str) else list(names)
+    return [] if isinstance(names, str) else list(names)
 
 
-def serializer(graph: Pregel[Any, Any, Any, Any]) -> JsonPlusSerializer:
+def result_channel(graph: Graph) -> str:
+    """Return the channel whose value is all that clients see, as for entry points; empty if there is none."""
+    names = graph.stream_channels_asis
+    return names if isinstance(names, str) else ""
+
+
+def serializer(graph: Graph) -> JsonPlusSerializer:
     """Return LangGraph's serialiser, which reads the types in the graph's schemas and a short list of safe ones."""
     allowed = getattr(graph, "_serde_allowlist", None) or set()
     return JsonPlusSerializer(allowed_msgpack_modules=None).with_msgpack_allowlist(allowed)
 
 
-def described(graph: Pregel[Any, Any, Any, Any], name: str) -> dict[str, Any]:
+def described(graph: Graph) -> dict[str, Any]:
     """Return the nodes, the schemas and the drawings of ``graph``."""
     drawing = graph.get_graph()
     return {
         "nodes": [node for node, spec in graph.nodes.items() if HIDDEN_TAG not in (spec.tags or ())],
         "schemas": _schemas(graph),
         "graph": drawing.to_json(),
-        "subgraphs": {
-            key: _schemas(one) for key, one in graph.get_subgraphs(recurse=True) if isinstance(one, Pregel)
-        },
+        "subgraphs": {key: _schemas(one) for key, one in graph.get_subgraphs(recurse=True) if isinstance(one, Pregel)},
         "description": (getattr(graph, "description", None) or ""),
     }
 
 
-def drawn(graph: Pregel[Any, Any, Any, Any], xray: bool | int) -> dict[str, Any]:
+def drawn(graph: Graph, xray: bool | int) -> dict[str, Any]:
     """Return the drawing of ``graph`` with its subgraphs, ``xray`` levels deep (True: all)."""
     return graph.get_graph(xray=xray).to_json()
 
 
-def _schemas(graph: Pregel[Any, Any, Any, Any]) -> dict[str, Any]:
-    context = graph.get_context_jsonschema()
+def _schemas(graph: Graph) -> dict[str, Any]:
+    builder = getattr(graph, "builder", None)
+    state = getattr(builder, "state_schema", None)
+    context = _schema(graph.get_context_jsonschema, graph.context_schema)
+    given = _schema(graph.get_input_jsonschema, getattr(builder, "input_schema", None))
+    output = _schema(graph.get_output_jsonschema, getattr(builder, "output_schema", None))
     return {
-        "input_schema": graph.get_input_jsonschema(),
-        "output_schema": graph.get_output_jsonschema(),
-        "state_schema": _state_schema(graph),
+        "input_schema": given,
+        "output_schema": output,
+        "state_schema": output if state is None else _schema(lambda: TypeAdapter(state).json_schema(), state),
         "config_schema": context,
         "context_schema": context,
     }
 
 
-def _state_schema(graph: Pregel[Any, Any, Any, Any]) -> dict[str, Any]:
-    """Return the schema of the values that clients see; of the output where it has no schema of its own."""
-    from langchain_core.runnables.utils import create_model
-
-    fields = {name: (graph.channels[name].UpdateType, None) for name in public_channels(graph) if name in graph.channels}
+def _schema(make: Callable[[], dict[str, Any] | None], kind: Any) -> dict[str, Any] | None:
+    """Return what ``make`` returns; of a TypedDict that Pydantic refuses (before Python 3.12) its fields."""
     try:
-        return create_model("State", field_definitions=fields).model_json_schema()
-    except Exception:  # a type without a JSON Schema
-        return graph.get_output_jsonschema()
+        return make()
+    except PydanticUserError:
+        if not is_typeddict(kind):
+            return {"type": "object"}
+    fields = get_type_hints(kind, include_extras=True)
+    try:
+        return TypeAdapter(TypedDict(kind.__name__, fields, total=kind.__total__)).json_schema()  # type: ignore[operator]
+    except PydanticUserError:  # a field's type has no JSON Schema
+        return {"type": "object", "title": kind.__name__, "properties": {name: {} for name in fields}}

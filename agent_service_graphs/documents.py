@@ -14,6 +14,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.types import Interrupt
 
 from agent_service_graphs.projection import is_exact_message, is_plain, json_of, restored_message, value_of
 
@@ -53,9 +54,10 @@ class Codec:
         except Exception as error:
             raise CannotStore(
                 f"The value of channel {channel!r} cannot be stored: {type(error).__name__}: {error}. "
-                "Use plain values, messages, dataclasses or Pydantic models, and name their types in the state's schema."
+                "Use plain values, messages, dataclasses or Pydantic models; name their types in the state's schema."
             ) from error
-        if kind == "pickle" or type(again) is not type(value):
+        own = type(value).__module__ != "builtins"  # LangGraph itself reads a tuple as a list
+        if kind == "pickle" or (own and type(again) is not type(value) and not isinstance(value, Interrupt)):
             raise CannotStore(
                 f"The value of channel {channel!r} has type {type(value).__module__}.{type(value).__qualname__}, which "
                 "would not be read again: name that type in the state's schema, or store plain values."

@@ -27,6 +27,8 @@ def load(code: str, folder: Path) -> Any:
         raise BrokenGraph(f"{code!r} names no graph: write ./file.py:variable")
     try:
         module = _from_file(source, folder) if source.endswith(".py") else importlib.import_module(source)
+    except BrokenGraph:
+        raise
     except SyntaxError as error:
         raise BrokenGraph(f"{error.filename or source}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
@@ -44,7 +46,8 @@ def _from_file(source: str, folder: Path) -> Any:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -113,7 +116,9 @@ class GraphSource:
             if one.kind in {one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD} and one.default is one.empty
         ]
         if len(parameters) > 2:
-            raise BrokenGraph(f"the factory {self.code!r} takes {len(parameters)} arguments: a config and a runtime at most")
+            raise BrokenGraph(
+                f"the factory {self.code!r} takes {len(parameters)} arguments: a config and a runtime at most"
+            )
         wants = ["Runtime" in str(one.annotation) or one.name in {"runtime", "server_runtime"} for one in parameters]
         if wants == [False, False]:
             wants = [False, True]

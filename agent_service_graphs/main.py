@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import ormsgpack
 
 from agent_service_graphs.describing import described, drawn
 from agent_service_graphs.loading import BrokenGraph, GraphSource
 from agent_service_graphs.runs import GraphRun, failure, server_runtime
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
-from agent_service_graphs.wire import LENGTH, Connection
+from agent_service_graphs.wire import Connection
 
 MAX_STACK = 12
 
@@ -23,8 +23,9 @@ MAX_STACK = 12
 class Worker:
     """The graphs of the project, and their runs."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, on_loaded: Callable[[], None]) -> None:
         self._connection = connection
+        self._on_loaded = on_loaded
         self._sources: dict[str, GraphSource] = {}
         self._runs: dict[int, tuple[GraphRun, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -72,15 +73,18 @@ class Worker:
         for name, code in graphs.items():
             try:
                 source = GraphSource(name, code, folder)
-                async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
-                    found[name] = described(graph, name)
+                async with source.open(
+                    {"configurable": {}}, lambda: server_runtime("assistants.read", None, None)
+                ) as graph:
+                    found[name] = described(graph)
                 self._sources[name] = source
             except BrokenGraph as error:
                 found[name] = {"error": str(error)}
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  one broken graph stops no other
                 about = failure(error)
                 found[name] = {"error": f"{code}: {about['error']}: {about['message']} ({about['at']})"}
         self._connection.send(op="loaded", graphs=found)
+        self._on_loaded()
 
     async def _draw(self, message: dict[str, Any]) -> None:
         source = self._sources[message["graph_id"]]
@@ -88,15 +92,13 @@ class Worker:
             self._connection.send(op="drawn", id=message["id"], graph=drawn(graph, message["xray"]))
 
 
-async def _serve(descriptor: int) -> None:
+async def _serve(descriptor: int, status: int) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor), limit=2**20)
     connection = Connection(reader, writer)
     loop = asyncio.get_running_loop()
 
     def on_stall(seconds: float, stack: list[str]) -> None:
-        # the loop cannot send it, as it is blocked: written directly, between two of its frames
-        body = ormsgpack.packb([{"op": "stalled", "run": 0, "seconds": seconds, "stack": stack[-MAX_STACK:]}])
-        os.write(descriptor, LENGTH.pack(len(body)) + body)
+        os.write(status, json.dumps({"seconds": seconds, "stack": stack[-MAX_STACK:]}).encode() + b"\n")
 
     watch = StallWatch(on_stall)
 
@@ -105,13 +107,15 @@ async def _serve(descriptor: int) -> None:
         loop.call_later(POLL_SECONDS, turn)
 
     turn()
-    watch.start()
-    worker = Worker(connection)
+    worker = Worker(connection, on_loaded=watch.start)  # modules may take their time to be imported
     connection.send(op="ready", python=sys.version.split()[0])
     await worker.serve()
 
 
-def main(descriptor: int) -> None:
-    """Serve the engine at the other end of the socket ``descriptor`` until it is gone."""
-    asyncio.run(_serve(descriptor))
+def main(descriptor: int, status: int) -> None:
+    """Serve the engine at the other end of the socket ``descriptor`` until it is gone.
+
+    A line of JSON on the pipe ``status`` names code that blocks the event loop, which cannot report it itself.
+    """
+    asyncio.run(_serve(descriptor, status))
     os._exit(0)  # threads of sync nodes may still run, and nothing of theirs is wanted any more

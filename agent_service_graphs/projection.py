@@ -8,14 +8,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from langchain_core import messages as core
 from langchain_core.messages import BaseMessage
 from langgraph.types import Interrupt
-
-try:
-    import orjson
-except ImportError:  # pragma: no cover  langchain-core brings it
-    orjson = None  # type: ignore[assignment]
 
 MAX_DEPTH = 60
 """Deepest nesting that is looked through; deeper values are stored in their exact form."""
@@ -60,17 +56,15 @@ def restored_message(fields: dict[str, Any]) -> BaseMessage:
 
 def json_of(value: Any) -> bytes:
     """Return ``value`` as clients read it; what JSON has no form for becomes an object, a list or a text."""
-    if orjson is not None:
-        try:
-            return orjson.dumps(value, default=_simpler, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS)
-        except TypeError:  # lone surrogates, integers beyond 64 bits, deep nesting
-            pass
-    return json.dumps(value, default=_simpler, skipkeys=True, separators=(",", ":")).encode()
+    try:
+        return orjson.dumps(value, default=_simpler, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS)
+    except TypeError:  # lone surrogates, integers beyond 64 bits, deep nesting
+        return json.dumps(value, default=_simpler, skipkeys=True, separators=(",", ":")).encode()
 
 
 def value_of(text: bytes) -> Any:
     """Decode JSON."""
-    return json.loads(text) if orjson is None else orjson.loads(text)
+    return orjson.loads(text)
 
 
 def _simpler(value: Any) -> Any:

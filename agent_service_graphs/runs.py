@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl, Runtime
-from langgraph.types import INTERRUPT, Command, Interrupt, Send
+from langgraph.types import Command, Interrupt, Send
 
-from agent_service_graphs.describing import next_nodes, public_channels, serializer
+from agent_service_graphs.describing import next_nodes, public_channels, result_channel, serializer
+from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import Answers, Document, Record, RunSaver
@@ -50,13 +53,13 @@ class User(dict[str, Any]):
         return str(self.get("display_name") or self.get("identity") or "")
 
 
-def server_runtime(access: str, user: User | None, store: Any, context: Any = None) -> Any:
+def server_runtime(access: Any, user: User | None, store: Any, context: Any = None) -> Any:
     """Return the ``ServerRuntime`` that a graph's factory gets."""
     from langgraph_sdk import runtime as sdk
 
     if access == "threads.create_run":
-        return sdk._ExecutionRuntime(access_context=access, user=user, store=store, context=context)
-    return sdk._ReadRuntime(access_context=access, user=user, store=store)  # type: ignore[arg-type]
+        return sdk._ExecutionRuntime(access_context="threads.create_run", user=user, store=store, context=context)  # noqa: SLF001
+    return sdk._ReadRuntime(access_context=access, user=user, store=store)  # noqa: SLF001  the types have no public name
 
 
 def goto_of(target: Any) -> Any:
@@ -82,18 +85,26 @@ class GraphRun:
         self._paused = False
         self._graph: Graph | None = None
         self._document: Document | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._unstored: CannotStore | None = None
 
     async def run(self) -> None:
         """Run to the end, and report it."""
+        self._task = asyncio.current_task()
         try:
             ending = await self._run()
+            self._report_changes(waits=False)
         except GraphDrained:
+            self._on_change(waits=False)
             ending = {"status": "drained"}
         except asyncio.CancelledError:
-            return
-        except (Exception, SystemExit) as error:
+            if self._unstored is None:
+                return
+            ending = failure(self._unstored)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a graph raises ends its run alone
             ending = failure(error)
-        self._report_changes(waits=False)
+            if not isinstance(error, CannotStore):
+                self._on_change(waits=False)
         self._report("end", **ending)
 
     async def _run(self) -> dict[str, Any]:
@@ -104,10 +115,14 @@ class GraphRun:
         context = asked["context"] or None
         config = self._config(user)
 
-        async with self._source.open(config, lambda: server_runtime("threads.create_run", user, store, context)) as graph:
+        async with self._source.open(
+            config, lambda: server_runtime("threads.create_run", user, store, context)
+        ) as graph:
             self._graph = graph
             public = public_channels(graph)
-            self._document = document = Document(asked["values"], asked["run_id"], serializer(graph), public)
+            self._document = document = Document(
+                asked["values"], asked["run_id"], serializer(graph), public, result_channel(graph)
+            )
             answers = Answers(asked["answers"], document.used)
             waits = asked["durability"] == "sync"
             saver = RunSaver(document, answers, self._on_step, self._on_change, waits=waits)
@@ -154,19 +169,19 @@ class GraphRun:
 
     async def _drive(self, graph: Graph, given: Any, config: dict[str, Any], context: Any) -> None:
         asked = self._asked
-        modes = [*{"updates", *asked["modes"]}]
-        stream = graph.astream(
+        drive: Any = graph.astream  # the stream modes come from the engine
+        stream: AsyncIterator[Any] = drive(
             given,
-            config,  # type: ignore[arg-type]
+            config,
             context=context,
-            stream_mode=modes,  # type: ignore[arg-type]
+            stream_mode=[*{"updates", *asked["modes"]}],
             subgraphs=True,
             durability=asked["durability"],
             interrupt_before=asked["before"],
             interrupt_after=asked["after"],
             control=self.control,
         )
-        async for namespace, mode, data in stream:  # type: ignore[misc]
+        async for namespace, mode, data in stream:
             self._on_output(namespace, mode, data)
 
     def _on_output(self, namespace: tuple[str, ...], mode: str, data: Any) -> None:
@@ -189,7 +204,7 @@ class GraphRun:
         self._paused = self._paused or not interrupts
         self._interrupts.update({one.id: one for one in interrupts})
 
-    def _on_step(self, record: Record, waits: bool) -> "asyncio.Future[None] | None":
+    def _on_step(self, record: Record, waits: bool) -> asyncio.Future[None] | None:
         """Report the end of a superstep."""
         assert self._graph is not None
         assert self._document is not None
@@ -204,10 +219,17 @@ class GraphRun:
             source=record.metadata["source"],
         )
 
-    def _on_change(self, waits: bool) -> "asyncio.Future[None] | None":
-        return self._report_changes(waits=waits)
+    def _on_change(self, waits: bool) -> asyncio.Future[None] | None:
+        """Report what changed inside of a superstep; a value that has no stored form ends the run."""
+        try:
+            return self._report_changes(waits=waits)
+        except CannotStore as error:
+            self._unstored = error
+            if self._task is not None:
+                self._task.cancel()
+            return None
 
-    def _report_changes(self, *, waits: bool) -> "asyncio.Future[None] | None":
+    def _report_changes(self, *, waits: bool) -> asyncio.Future[None] | None:
         """Report what changed inside of a superstep, if anything."""
         document = self._document
         if document is None:
@@ -217,7 +239,7 @@ class GraphRun:
                 return None
             return self._numbered(waits, op="change", changes=document.take_changes())
 
-    def _numbered(self, waits: bool, **report: Any) -> "asyncio.Future[None] | None":
+    def _numbered(self, waits: bool, **report: Any) -> asyncio.Future[None] | None:
         if not waits:
             self._report(**report)
             return None
@@ -238,7 +260,11 @@ class GraphRun:
 
 def _asked(interrupt: Interrupt) -> dict[str, Any]:
     schema = getattr(interrupt, "response_schema", None)
-    return {"id": interrupt.id, "value": json_of(interrupt.value), "schema": schema if isinstance(schema, dict) else None}
+    return {
+        "id": interrupt.id,
+        "value": json_of(interrupt.value),
+        "schema": schema if isinstance(schema, dict) else None,
+    }
 
 
 def failure(error: BaseException) -> dict[str, Any]:
@@ -247,6 +273,6 @@ def failure(error: BaseException) -> dict[str, Any]:
     at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     try:
         message = str(error)[:MAX_ERROR]
-    except Exception:  # the text of a foreign error is made by its own code
+    except Exception:  # noqa: BLE001  the text of a foreign error is made by its own code
         message = ""
     return {"status": "error", "error": type(error).__name__, "message": message, "at": at}

@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.types import INTERRUPT, RESUME
+from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 
 from agent_service_graphs.documents import HEAD, NAMESPACE, WRITES, Change, ChannelStore, Codec, checkpoint_of, head_of
 from agent_service_graphs.projection import json_of, value_of
@@ -80,7 +80,9 @@ class Answers:
 
     def record(self, record: Record, task: str) -> None:
         """Note that ``task`` has received the answer to its interrupt."""
-        asked = next((value for (of, _), (_, name, value) in record.writes.items() if of == task and name == INTERRUPT), ())
+        asked = next(
+            (value for (of, _), (_, name, value) in record.writes.items() if of == task and name == INTERRUPT), ()
+        )
         for interrupt in asked if isinstance(asked, (list, tuple)) else (asked,):
             if interrupt.id in self.open and interrupt.id not in self.used:
                 self.used.append(interrupt.id)
@@ -98,10 +100,13 @@ class Document:
         run_id: str,
         serde: SerializerProtocol,
         public: Sequence[str],
+        result: str = "",
     ) -> None:
         self.lock = threading.RLock()
         self.codec = Codec(serde)
         self.channels = ChannelStore(self.codec, public)
+        self._result = result
+        self._shown: list[str] = []
         self.run_id = run_id
         self.root: Record | None = None
         self.subgraphs: dict[str, Record] = {}
@@ -122,6 +127,7 @@ class Document:
         metadata = {**head["metadata"], **{name: self.codec.load(one) for name, one in head["typed"].items()}}
         self.root = Record(checkpoint_of(head, channels), metadata, head["parent"])  # type: ignore[arg-type]
         self.is_of_run = head["run"] == self.run_id
+        self._shown = head["shown"]
         self.used = head["used"] if self.is_of_run else []
         for name, stored in values.items():
             if name.startswith(NAMESPACE):
@@ -130,9 +136,9 @@ class Document:
                 self.subgraphs[record.namespace] = record
         for stored in values.get(WRITES, ()):
             namespace, task, path, index, channel, value = value_of(stored)
-            record = self.root if namespace == "" else self.subgraphs.get(namespace)
-            if record is not None:
-                record.writes[task, index] = (path, channel, self.codec.load(value))
+            found = self.find(namespace, None)
+            if found is not None:
+                found.writes[task, index] = (path, channel, self.codec.load(value))
         self._sent_writes = self._write_keys()
 
     def find(self, namespace: str, checkpoint_id: str | None) -> Record | None:
@@ -143,21 +149,31 @@ class Document:
         return record
 
     def put(self, record: Record, changed: Sequence[str]) -> None:
-        """Take ``record`` as its namespace's newest checkpoint, in which the channels ``changed`` are new."""
-        self.dirty = True
+        """Take ``record`` as its namespace's newest checkpoint, in which the channels ``changed`` are new.
+
+        Raises ``CannotStore``; then nothing is reported any more, and the thread stays at its last good checkpoint.
+        """
+        self.dirty = False
         if record.namespace:
             self.subgraphs[record.namespace] = record
             self._stale.add(record.namespace)
+            self.dirty = True
             return
         values = record.checkpoint["channel_values"]
         self._changes.update(self.channels.changes(values, changed, self.touched))
         self.touched.clear()
+        if self._result in values:
+            shown = members_of(values[self._result])
+            self._changes.update({name: None for name in self._shown if name not in shown})
+            self._changes.update({name: ["v", json_of(value)] for name, value in shown.items()})
+            self._shown = list(shown)
         for namespace in [one for one in self.subgraphs if ":" in one]:  # of tasks of the superstep that has ended
             del self.subgraphs[namespace]
             self._stale.discard(namespace)
             self._changes[NAMESPACE + namespace] = None
         self.root = record
         self._stale.add("")
+        self.dirty = True
 
     def put_writes(self, record: Record, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
         """Add the writes of a task."""
@@ -185,7 +201,13 @@ class Document:
         return changes
 
     def _head(self, root: Record) -> dict[str, Any]:
-        about = {"parent": root.parent, "kinds": self.channels.kinds, "run": self.run_id, "used": self.used}
+        about = {
+            "parent": root.parent,
+            "kinds": self.channels.kinds,
+            "run": self.run_id,
+            "used": self.used,
+            "shown": self._shown,
+        }
         return {**head_of(root.checkpoint, root.metadata, self.codec), **about}
 
     def _records(self) -> list[Record]:
@@ -212,6 +234,13 @@ class Document:
         changes[WRITES] = ["s", keep, fresh] if keys else None
 
 
+def members_of(result: Any) -> dict[str, Any]:
+    """Return the result of an entry point as a thread's values: its members, or itself as ``output``."""
+    if isinstance(result, dict) and all(isinstance(name, str) and not name.startswith("__") for name in result):
+        return result
+    return {"output": result}
+
+
 class RunSaver(BaseCheckpointSaver[int]):
     """The checkpointer of one run.
 
@@ -223,8 +252,8 @@ class RunSaver(BaseCheckpointSaver[int]):
         self,
         document: Document,
         answers: Answers,
-        on_step: Callable[[Record, bool], "asyncio.Future[None] | None"],
-        on_change: Callable[[bool], "asyncio.Future[None] | None"],
+        on_step: Callable[[Record, bool], asyncio.Future[None] | None],
+        on_change: Callable[[bool], asyncio.Future[None] | None],
         *,
         waits: bool,
     ) -> None:
@@ -260,7 +289,11 @@ class RunSaver(BaseCheckpointSaver[int]):
             yield found
 
     def put(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Report ``checkpoint``, from a thread that runs a sync node; waits where the run's durability says so."""
         if threading.get_ident() == self._thread:
@@ -276,9 +309,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         if threading.get_ident() == self._thread:
             self._put_writes(config, writes, task_id, task_path)
         else:
-            asyncio.run_coroutine_threadsafe(
-                self.aput_writes(config, writes, task_id, task_path), self._loop
-            ).result()
+            asyncio.run_coroutine_threadsafe(self.aput_writes(config, writes, task_id, task_path), self._loop).result()
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the newest checkpoint in the namespace of ``config``; None for another one."""
@@ -297,7 +328,11 @@ class RunSaver(BaseCheckpointSaver[int]):
             yield found
 
     async def aput(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Report ``checkpoint``; returns once the engine has committed it, where the run's durability says so."""
         acknowledged = self._put(config, checkpoint, metadata, new_versions)
@@ -312,8 +347,12 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._put_writes(config, writes, task_id, task_path)
 
     def _put(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
-    ) -> "asyncio.Future[None] | None":
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> asyncio.Future[None] | None:
         at = config["configurable"]
         namespace = at.get("checkpoint_ns") or ""
         about = get_checkpoint_metadata(config, metadata)

@@ -24,7 +24,8 @@ class StallWatch:
         self._reported = False
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch, from the loop's thread."""
+        self.turn()
         threading.Thread(target=self._watch, name="stalls", daemon=True).start()
 
     def turn(self) -> None:
@@ -38,7 +39,7 @@ class StallWatch:
             blocked = time.monotonic() - self._turned_at
             if blocked < self._seconds + POLL_SECONDS or self._reported:
                 continue
-            frame = sys._current_frames().get(self._loop_thread)
+            frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  documented, in spite of its name
             self._reported = True
             if frame is not None:
                 stack = traceback.extract_stack(frame)

@@ -1,6 +1,6 @@
 """Build the agents of this process from the agents file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from app.agents.config.agents_file import AgentsFile, AgentSpec
@@ -38,11 +38,15 @@ class AgentCatalog:
         calls: ToolCallRecorder,
         store: LongTerm | None = None,
         own: Sequence[Agent] = (),
+        graphs: Mapping[str, Agent] = {},
     ) -> None:
-        """``own``: internal agents of the service. They run but are not listed."""
+        """``own``: internal agents of the service, which run but are not listed. ``graphs``: those that are graphs."""
         self._own = {agent.name: agent for agent in own}
-        self._agents = {name: build(name, spec, file, find_model, calls, store) for name, spec in file.agents.items()}
-        models = {name: find_model(spec.model, spec.fallback) for name, spec in file.agents.items()}
+        self._agents = {
+            name: graphs.get(name) or build(name, spec, file, find_model, calls, store)
+            for name, spec in file.agents.items()
+        }
+        models = {n: find_model(spec.model, spec.fallback) for n, spec in file.agents.items() if n not in graphs}
         self._models = {name: f"{model.vendor}:{model.name}" for name, model in models.items()}
 
     def get(self, name: str) -> Agent | None:

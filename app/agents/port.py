@@ -5,7 +5,8 @@ takes steps, and passes each finished step to ``RunContext.commit``. After a cra
 the state of the last committed step, and the agent resumes from there.
 """
 
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, Protocol
 from uuid import UUID, uuid5
 
 import msgspec
@@ -49,7 +50,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step: the ``node`` that ran, its ``update`` of the state, and the ``next`` nodes (none: the run is done).
 
     ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id),
-    as structs or already encoded as ``msgspec.Raw``. ``usage``: the tokens of ``model`` (vendor:model).
+    as structs or already encoded as ``msgspec.Raw``. ``usage``: the tokens of ``model`` (vendor:model). ``outputs``:
+    the updates that clients see, a JSON ``{node: update}`` for each node; None derives them from ``update``. A step
+    that is not ``interruptible`` belongs to an agent that pauses and drains by itself.
     """
 
     node: str
@@ -58,6 +61,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     model: str = ""
     intents: tuple[ToolIntent, ...] = ()
+    outputs: tuple[msgspec.Raw, ...] | None = None
+    interruptible: bool = True
 
 
 QuestionKind = Literal["question", "approval", "review"]
@@ -92,11 +97,32 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a successful run: its last ``step``, committed together with the end, and its open ``interrupts``.
 
     ``answered``: answers (by question key) that were used by unfinished work; the resuming run gets them again.
+    ``amendment``: hidden values to store without a step (``RunContext.amend``). ``paused``: the run stopped where its
+    caller's ``interrupt_before`` or ``interrupt_after`` asks for it.
     """
 
     step: Step | None = None
     interrupts: tuple[Interrupt, ...] = ()
     answered: dict[str, Any] = {}
+    amendment: dict[str, Any] = {}
+    paused: bool = False
+
+
+class RunInstructions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked of the run, for agents that follow it themselves.
+
+    ``goto``: targets of a command (names, or objects with ``node`` and ``input``). ``fork``: the run goes back to an
+    earlier checkpoint. ``durability``: ``sync``, ``async`` or ``exit``.
+    """
+
+    goto: Any = None
+    fork: bool = False
+    durability: str = "async"
+    stream_modes: tuple[str, ...] = ("values",)
+    subgraphs: bool = False
+    interrupt_before: str | list[str] | None = None
+    interrupt_after: str | list[str] | None = None
+    metadata: dict[str, Any] = {}
 
 
 class UnresolvedCall(msgspec.Struct, frozen=True):
@@ -131,6 +157,7 @@ class RunContext(Protocol):
     context: dict[str, Any]
     answers: dict[str, Any]
     unresolved_calls: dict[str, list[UnresolvedCall]]
+    instructions: RunInstructions
 
     @property
     def step(self) -> int:
@@ -162,17 +189,37 @@ class RunContext(Protocol):
         """Make ``step`` durable, then announce it. Raises ``LeaseLost`` if another worker owns the run now."""
         ...
 
+    async def amend(self, update: dict[str, Any]) -> None:
+        """Make hidden values durable with the newest checkpoint, without a step. Raises ``LeaseLost``."""
+        ...
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the process drains; at once if it already does."""
+        ...
+
+    def hand_over(self) -> NoReturn:
+        """Leave the run to another process, which resumes it from the last commit."""
+        ...
+
 
 class Agent(Protocol):
     """An agent that the engine can run.
 
-    ``name``: its name in the agents file; ``nodes``: the node names of its steps; ``seconds``: time limit of one run.
+    ``name``: its name in the agents file; ``seconds``: time limit of one run.
     """
 
     name: str
-    description: str
-    nodes: tuple[str, ...]
     seconds: float
+
+    @property
+    def description(self) -> str:
+        """What the agent does."""
+        ...
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The node names of its steps."""
+        ...
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """Convert a caller's input (decoded JSON, not None) to an update of the state. Raises ``Invalid``.

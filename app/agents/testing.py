@@ -1,11 +1,22 @@
 """A fake run context for tests of agents, without a database."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 from uuid import UUID
 
 import msgspec
 
-from app.agents.port import START_NODE, Agent, RunConfig, RunOutcome, Step, ToolIntent, UnresolvedCall
+from app.agents.port import (
+    START_NODE,
+    Agent,
+    RunConfig,
+    RunInstructions,
+    RunOutcome,
+    Step,
+    ToolIntent,
+    UnresolvedCall,
+)
+from app.base.errors import LeaseLost
 from app.base.ids import new_id
 from app.domain.events import Event
 from app.domain.messages import Message
@@ -32,6 +43,7 @@ class FakeRunContext:
         self.events: list[Event] = []
         self.steps: list[Step] = []
         self.intents: list[ToolIntent] = []
+        self.instructions = RunInstructions()
 
     def check_lease(self) -> None:
         """Do nothing: a fake run never loses its lease."""
@@ -54,6 +66,17 @@ class FakeRunContext:
         self.next = step.next
         self.steps.append(step)
         self.step += 1
+
+    async def amend(self, update: dict[str, Any]) -> None:
+        """Apply hidden values to the state."""
+        self.state.apply(update)
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Do nothing: a fake run's process never drains."""
+
+    def hand_over(self) -> NoReturn:
+        """Raise, as nothing resumes a fake run."""
+        raise LeaseLost("A fake run has no other process.")
 
     async def play(self, agent: Agent, value: Any = None) -> RunOutcome:
         """Run ``agent`` with an input (None: resume) until it ends."""

@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.base.errors import AgentServiceError
 from app.cli.terminal.output import GREEN, RED, styled, table
 from app.cli.terminal.parser import sub_command
+
+if TYPE_CHECKING:  # imported where it is used, so that --help is quick
+    from app.agents.config.agents_file import AgentSpec
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from app.agents.config.agents_file import read
-    from app.cli.agent_checks import agent_checks
+    from app.cli.agent_checks import agent_checks, broken_graphs
     from app.infra.settings.environment import load
     from app.infra.telemetry.meters import Meters
     from app.providers.llm.registry import ModelRegistry
@@ -40,7 +43,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             rows = [
                 (
                     name,
-                    f"function {spec.function}" if spec.function else "tool loop",
+                    _kind(spec),
                     spec.model or default,
                     ", ".join(spec.tools) or "-",
                 )
@@ -48,10 +51,17 @@ async def _run(arguments: argparse.Namespace) -> int:
             ]
             print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))
             return 0
-        results = [_print_check(name, check) for name, check in agent_checks(settings, file, models, meters)]
+        broken = await broken_graphs(file)
+        results = [_print_check(name, check) for name, check in agent_checks(settings, file, models, meters, broken)]
         return 0 if all(results) else 1
     finally:
         await models.aclose()
+
+
+def _kind(spec: "AgentSpec") -> str:
+    if spec.graph:
+        return f"graph {spec.graph}"
+    return f"function {spec.function}" if spec.function else "tool loop"
 
 
 def _print_check(name: str, build: Callable[[], Any]) -> bool:

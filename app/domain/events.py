@@ -35,10 +35,11 @@ class CheckpointPosition(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InputApplied(msgspec.Struct, frozen=True, tag="input", omit_defaults=True):
-    """The input is merged into the thread's values: the state at ``checkpoint_id``."""
+    """The input is stored: the state at ``checkpoint_id``, whose values show it once the agent has ``read`` it."""
 
     checkpoint_id: str
     move: CheckpointPosition | None = None
+    read: bool = True
 
 
 class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
@@ -71,13 +72,25 @@ class Custom(msgspec.Struct, frozen=True, tag="custom"):
 
 
 class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True):
-    """The step ``step`` is durable; ``updates`` is JSON ``{node: {channel: value}}``."""
+    """The step ``step`` is durable; ``updates`` is JSON ``{node: {channel: value}}``, empty if no node has output.
+
+    ``others``: the same for further nodes that ran in the step.
+    """
 
     step: int
     checkpoint_id: str
     updates: msgspec.Raw
     node: str = ""
     move: CheckpointPosition | None = None
+    others: tuple[msgspec.Raw, ...] = ()
+
+
+class SubgraphOutput(msgspec.Struct, frozen=True, tag="subgraph"):
+    """Output of a subgraph in the stream mode ``mode``, as JSON; ``namespace`` is its path, joined by ``|``."""
+
+    mode: str
+    namespace: str
+    data: msgspec.Raw
 
 
 class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=True):
@@ -120,6 +133,7 @@ Event = (
     | MessageAdded
     | Custom
     | StepCommitted
+    | SubgraphOutput
     | Interrupted
     | Retracted
     | Failed

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from app.domain.lifecycle import Reason, RunStatus, ThreadStatus
-from app.engine.checkpoints.entry import CheckpointEntry
+from app.engine.checkpoints.entry import AmendedCheckpoint, CheckpointEntry
 from app.engine.structs import SHOWN, Run, RunFields, kwargs_of
 from app.security.limits.structs import BudgetReservation
 
@@ -146,6 +146,7 @@ class JournalEntry(msgspec.Struct, kw_only=True):
     intents: list[IntentEntry]
     events: list[tuple[int, bytes]]
     end: EndEntry | None = None
+    amended: AmendedCheckpoint | None = None
 
 
 _SHOWN_AS_CLAIMED = tuple(name for name in SHOWN if name in ClaimedRun.__struct_fields__)

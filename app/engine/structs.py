@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.port import START_NODE
 from app.base.errors import BadRequest, Invalid
 from app.domain.caller import AUTH_USER, AUTH_USER_ID
 from app.engine.tables import runs
@@ -259,7 +260,8 @@ class RunRequest(msgspec.Struct, kw_only=True):
 
     def pauses(self, done: tuple[str, ...], following: tuple[str, ...]) -> bool:
         """Whether the caller wants the run to pause after the nodes ``done``, before those that follow."""
-        return bool(following) and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))
+        starts = following in {(), (START_NODE,)}  # none follows, or the agent is yet to read its input
+        return not starts and (_names(self.interrupt_after, done) or _names(self.interrupt_before, following))
 
 
 _IN_BOTH = tuple(name for name in RunRequest.__struct_fields__ if name in RunCreate.__struct_fields__)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.agents.langgraph.worker import GraphWorker
 from app.server.composition.services import AppServices
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,14 @@ async def running(part: Startable) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _graphs(worker: GraphWorker) -> AsyncIterator[None]:
+    """Run the worker of graphs for the block, which starts when they are loaded or known to be broken."""
+    async with running(worker):
+        await worker.wait()
+        yield
+
+
+@asynccontextmanager
 async def closing(close: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
     """Await ``close`` after the block, for parts that need no start."""
     try:
@@ -71,6 +80,8 @@ def parts(services: AppServices) -> Iterator[Part]:
     if services.auth.token_keys is not None:
         yield "token keys", running(services.auth.token_keys)
     yield "engine", running(engine.parts)
+    if services.agents.graphs is not None:
+        yield "graphs", _graphs(services.agents.graphs)
     yield "threads", running(features.threads)
     yield "store", _store(services)
     yield "supervisor", _supervisor(services)

@@ -108,12 +108,6 @@ def test_an_unsupported_function_is_reported_in_one_line(tmp_path: Path, functio
     assert re.search(words, line)
 
 
-def test_hosted_graphs_are_still_refused(tmp_path: Path) -> None:
-    (tmp_path / "agents.toml").write_text("[agents.x]\ngraph = './graph.py:graph'\n")
-    with pytest.raises(StartError, match="line 2: agent 'x': Hosted LangGraph graphs are not served yet"):
-        read(str(tmp_path / "agents.toml"))
-
-
 def test_the_command_lists_and_checks_function_agents(tmp_path: Path) -> None:
     (tmp_path / "greeter.py").write_text(GREETER)
     (tmp_path / "agents.toml").write_text(

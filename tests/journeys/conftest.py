@@ -33,6 +33,7 @@ class Served:
 
     source: Path | None = None
     """The folder of the program, for a process with a fresh interpreter instead of a fork."""
+    start_seconds = START_SECONDS
 
     def __init__(self, database_url: str, folder: Path, **environment: str) -> None:
         self.port = int(environment.get("PORT", 0)) or free_port()
@@ -56,7 +57,7 @@ class Served:
         return subprocess.Popen(command, cwd=self.source, env=self.environment, stdout=log, stderr=log)
 
     def wait_until_ready(self) -> "Served":
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.start_seconds
         while self.get("/api/v1/health/ready") != 200:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()

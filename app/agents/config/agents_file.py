@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from app.agents.config import store_index
+from app.agents.config import langgraph_file, store_index
+from app.agents.config.langgraph_file import GraphsSpec
 from app.agents.config.store_index import IndexSpec, StoreSpec
 from app.agents.tool_loop.agent import RunLimits
 from app.agents.tool_loop.approval import ApprovalPolicy
@@ -34,11 +35,12 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent of the file. An empty ``model`` is the default model; ``tools`` are names of tools or of functions.
 
-    ``function`` names the code of a function agent; without it the agent is the built-in one. Without ``cache`` the
-    answers of its model are not cached.
+    ``function`` names the code of a function agent, ``graph`` that of a LangGraph graph; without either the agent is
+    the built-in one. Without ``cache`` the answers of its model are not cached.
     """
 
     function: str = ""
+    graph: str = ""
     model: str = ""
     fallback: list[str] = []
     instructions: str = ""
@@ -73,6 +75,7 @@ class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     store: StoreSpec = StoreSpec()
     auth: AuthSpec | None = None
+    graphs: GraphsSpec = GraphsSpec()
     source: str = "built in"
 
 
@@ -87,8 +90,6 @@ BUILT_IN = {
 }
 """Always available; the file may redefine them."""
 
-NOT_SERVED = {"graph": "Hosted LangGraph graphs"}
-
 
 def read(path: str | None) -> AgentsFile:
     """Read the agents of the file ``path``, by default ``agents.toml`` if it exists. Raises ``StartError``."""
@@ -101,15 +102,34 @@ def read(path: str | None) -> AgentsFile:
         raise StartError(f"there is no agents file {file}: write one, or check AGENT_CONFIG and --agents") from error
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
-    if file.suffix == ".json":
-        raise StartError(f"{file}: langgraph.json is not served yet; define the agents in an agents.toml")
-    agents, store, auth = _parse(text, file)
+    found = _langgraph(text, file) if file.suffix == ".json" else _parse(text, file)
+    return msgspec.structs.replace(found, agents={**BUILT_IN, **found.agents})
+
+
+def _langgraph(text: str, file: Path) -> AgentsFile:
+    """Parse a ``langgraph.json``: its graphs are the agents."""
+    found = langgraph_file.parse(text, file)
+    for name in found.graphs:
+        if not NAME.fullmatch(name):
+            raise StartError(
+                f"{file}: graph {name!r}: a name has letters, digits, - and _ and begins with a letter or a digit"
+            )
+    try:
+        store_index.check(found.store)
+        auth = None if found.auth is None else msgspec.convert(found.auth, AuthSpec)
+    except (UsageError, msgspec.ValidationError) as error:
+        raise StartError(f"{file}: {error}") from error
     return AgentsFile(
-        agents={**BUILT_IN, **agents}, folder=file.resolve().parent, store=store, auth=auth, source=str(file)
+        agents={name: AgentSpec(graph=one.path, description=one.description) for name, one in found.graphs.items()},
+        folder=file.resolve().parent,
+        store=found.store,
+        auth=auth,
+        graphs=found.settings,
+        source=str(file),
     )
 
 
-def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec, AuthSpec | None]:
+def _parse(text: str, file: Path) -> AgentsFile:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -117,16 +137,35 @@ def _parse(text: str, file: Path) -> tuple[dict[str, AgentSpec], StoreSpec, Auth
         line = re.search(r"at line (\d+)", str(error))
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
-        if key not in {"agents", "store", "auth"}:
+        if key not in {"agents", "store", "auth", "graphs"}:
             raise StartError(
                 f"{file}, line {_line_of(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
-                f"long-term memory in [store], custom authentication in [auth]"
+                f"long-term memory in [store], custom authentication in [auth], how graphs run in [graphs]"
             )
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
         raise StartError(f"{file}, line {_line_of(text, 'agents')}: agents are defined in tables [agents.NAME]")
-    specs = {name: _spec(name, table, text, file) for name, table in agents.items()}
-    return specs, _store(document.get("store", {}), text, file), _auth(document.get("auth"), text, file)
+    return AgentsFile(
+        agents={name: _spec(name, table, text, file) for name, table in agents.items()},
+        folder=file.resolve().parent,
+        store=_store(document.get("store", {}), text, file),
+        auth=_auth(document.get("auth"), text, file),
+        graphs=_graphs(document.get("graphs", {}), text, file),
+        source=str(file),
+    )
+
+
+def _graphs(table: Any, text: str, file: Path) -> GraphsSpec:
+    """Parse the table ``[graphs]``."""
+    where = f"{file}, line {_line_of(text, 'graphs')}: graphs"
+    if not isinstance(table, dict):
+        raise StartError(f'{where}: write a table [graphs] with python = "./.venv/bin/python"')
+    for key in table:
+        _check_key(key, GraphsSpec, where)
+    try:
+        return msgspec.convert(table, GraphsSpec)
+    except msgspec.ValidationError as error:
+        raise StartError(f"{where}: {_message(str(error), 'graphs')}") from error
 
 
 def _auth(table: Any, text: str, file: Path) -> AuthSpec | None:
@@ -183,16 +222,17 @@ def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
         raise StartError(f"{where}: write a table [agents.{name}]")
     for key in table:
         at = f"{file}, line {_line_of(text, name, key)}: agent {name!r}"
-        if key in NOT_SERVED:
-            raise StartError(
-                f"{at}: {NOT_SERVED[key]} are not served yet; give the agent a model and tools, or a function"
-            )
         _check_key(key, AgentSpec, at)
         try:
             msgspec.convert({key: table[key]}, AgentSpec)
         except msgspec.ValidationError as error:
             raise StartError(f"{at}: {_message(str(error), key)}") from error
-    return msgspec.convert(table, AgentSpec)
+    spec = msgspec.convert(table, AgentSpec)
+    if spec.graph and (others := [key for key in table if key not in {"graph", "description", "limits"}]):
+        raise StartError(
+            f"{where}: {others[0]} does not apply to a graph, which has its own models and tools: remove it"
+        )
+    return spec
 
 
 def _message(message: str, key: str) -> str:

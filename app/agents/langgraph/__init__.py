@@ -1,7 +1,8 @@
-"""LangGraph graphs as agents: they run in worker processes, which store nothing themselves.
+"""LangGraph graphs as agents: they run in a worker process, which stores nothing itself.
 
 - ``agent``: a graph as an agent
 - ``session``: one run of a graph: its steps and output from the worker's reports
+- ``store``: the store for graphs
 - ``worker``: the worker process: start, restart, reports
 - ``wire``: frames and reports on the socket
 """

@@ -9,7 +9,7 @@ from app.agents.langgraph.session import COMMAND, INPUT, GraphSession
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import GraphDescription
 from app.agents.langgraph.worker import GraphWorker, WorkerEnded
-from app.agents.port import RESUME_NODE, START_NODE, RunContext, RunOutcome
+from app.agents.port import START_NODE, RunContext, RunOutcome
 from app.base.errors import AgentError, Unavailable
 from app.domain.state import State
 
@@ -22,9 +22,9 @@ encode = msgspec.json.Encoder().encode
 class GraphAgent:
     """The graph ``name`` of a project, run by the project's ``worker``."""
 
-    defers_input = True
-
-    def __init__(self, name: str, worker: GraphWorker, store: GraphStore, *, seconds: float, description: str = "") -> None:
+    def __init__(
+        self, name: str, worker: GraphWorker, store: GraphStore, *, seconds: float, description: str = ""
+    ) -> None:
         self.name = name
         self.seconds = seconds
         self._worker = worker
@@ -74,8 +74,8 @@ class GraphAgent:
             except WorkerEnded:
                 session.retract()
         raise AgentError(
-            f"The process that runs the graph {self.name!r} ended {MAX_ATTEMPTS} times during this run; the server's log "
-            "has its exit codes."
+            f"The process that runs the graph {self.name!r} ended {MAX_ATTEMPTS} times during this run; its exit codes "
+            "are in the server's log."
         )
 
     def schemas(self) -> dict[str, Any]:

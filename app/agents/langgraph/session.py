@@ -8,8 +8,8 @@ import msgspec
 
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import (
-    Changes,
     ChangeReport,
+    Changes,
     EndReport,
     OutputReport,
     RunReport,
@@ -17,7 +17,7 @@ from app.agents.langgraph.wire import (
     StoreRequest,
 )
 from app.agents.langgraph.worker import GraphWorker, WorkerEnded, WorkerRun
-from app.agents.port import START_NODE, Interrupt, QuestionKind, RunContext, RunOutcome, Step
+from app.agents.port import START_NODE, UNLIMITED, Interrupt, QuestionKind, RunContext, RunOutcome, Step
 from app.base.errors import AgentError
 from app.domain.events import Custom, MessageAdded, MessageDelta, Retracted, SubgraphOutput
 from app.domain.state import ListChannel, Splice, State
@@ -29,7 +29,6 @@ COMMAND = "__graph:update"
 
 HELD_SECONDS = 0.05
 """How long a last step waits for the end of its run, to be committed with it."""
-DRAIN_MODES = ("values", "updates")
 
 _TAKEN = {INPUT: None, COMMAND: None}
 """The graph's first checkpoint in a run has read both."""
@@ -65,11 +64,11 @@ class GraphSession:
         self._store = store
         self._held: StepReport | ChangeReport | None = None
         self._streamed: dict[str, int] = {}
-        self._drains = False
 
     async def run(self, worker: GraphWorker) -> RunOutcome:
         """Run the graph to its end. Raises ``WorkerEnded``, the graph's own error, and what a commit raises."""
         run = await worker.open(**self._request())
+        self._context.on_drain(lambda: run.send("drain"))
         try:
             while (report := await self._next(run)) is not None:
                 if isinstance(report, EndReport):
@@ -104,7 +103,7 @@ class GraphSession:
             "context": context.context,
             "metadata": asked.metadata,
             "tags": context.config.tags,
-            "recursion_limit": asked.recursion_limit,
+            "recursion_limit": 0 if context.config.recursion_limit == UNLIMITED else context.config.recursion_limit,
             "modes": _modes(asked.stream_modes),
             "subgraphs": asked.subgraphs,
             "durability": asked.durability,
@@ -138,9 +137,6 @@ class GraphSession:
                     await self._commit_held()
                 if report.wait:
                     run.send("ack", number=report.wait)
-                if self._context.draining and not self._drains:
-                    self._drains = True
-                    run.send("drain")
 
     async def _commit_held(self) -> None:
         held, self._held = self._held, None
@@ -156,7 +152,7 @@ class GraphSession:
             update=update_of(report.changes),
             next=tuple(dict.fromkeys(report.next)),
             outputs=tuple(map(msgspec.Raw, report.updates)),
-            pauses=False,
+            interruptible=False,
         )
 
     def _publish(self, output: OutputReport) -> None:
@@ -210,7 +206,7 @@ def _json(state: State, name: str) -> bytes | None:
 def _modes(modes: tuple[str, ...]) -> list[str]:
     """Return the stream modes of LangGraph that serve the run's ``modes``."""
     found = {"messages" if mode in {"messages-tuple", "events"} else mode for mode in modes}
-    return sorted(found & {"values", "updates", "messages", "custom", "tasks", "checkpoints", "debug"})
+    return sorted(found & {"values", "updates", "messages", "custom"})
 
 
 def _kind(value: bytes) -> QuestionKind:

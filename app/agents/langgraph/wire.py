@@ -70,7 +70,7 @@ class ChangeReport(msgspec.Struct, tag_field="op", tag="change"):
 
 
 class OutputReport(msgspec.Struct, tag_field="op", tag="emit", kw_only=True):
-    """Output for subscribers: a ``delta`` of a message, a ``message``, a ``custom`` value, or a ``subgraph``'s output."""
+    """Output for subscribers: a message's ``delta``, a ``message``, a ``custom`` value, or a ``subgraph``'s output."""
 
     run: int
     kind: str

@@ -44,6 +44,9 @@ from agent_service_graphs.main import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
 
+STRICT = {"LANGGRAPH_STRICT_MSGPACK": "true"}
+"""Stored values are read as the types that a graph's schemas name, and no others."""
+
 START_SECONDS = 60.0
 """Time that a project's modules have to be imported."""
 RESTART_SECONDS = 1.0
@@ -81,7 +84,9 @@ class WorkerRun:
 class GraphWorker:
     """The worker of one project. ``on_stall(seconds, place)`` is called when code of a graph blocks its event loop."""
 
-    def __init__(self, project: GraphProject, on_stall: Callable[[float, str], None] = lambda _seconds, _at: None) -> None:
+    def __init__(
+        self, project: GraphProject, on_stall: Callable[[float, str], None] = lambda _seconds, _at: None
+    ) -> None:
         self.project = project
         self.graphs: dict[str, GraphDescription] = {}
         self._on_stall = on_stall
@@ -142,7 +147,8 @@ class GraphWorker:
         if self._connection is None:
             raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
         number = next(self._numbers)
-        drawing = self._drawings[number] = asyncio.get_running_loop().create_future()
+        drawing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._drawings[number] = drawing
         self._connection.send(op="draw", id=number, graph_id=graph, xray=xray)
         try:
             return await drawing
@@ -164,7 +170,7 @@ class GraphWorker:
             self._process = process = await asyncio.create_subprocess_exec(
                 *(project.python, "-c", BOOT, str(PACKAGE), *map(str, descriptors), *project.paths),
                 cwd=project.folder,
-                env=child_environment(project.environment),
+                env=child_environment({**STRICT, **project.environment}),
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
             )
@@ -185,7 +191,7 @@ class GraphWorker:
                     self._route(report)
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError) as error:
             if isinstance(error, msgspec.DecodeError):
-                log.error("graph_worker_protocol", error=str(error))
+                log.exception("graph_worker_protocol")
         finally:
             self._disconnected()
             watching.cancel()
@@ -245,7 +251,9 @@ class GraphWorker:
             while line := await reader.readline():
                 stalled = json.loads(line)
                 place = _place(stalled["stack"], str(self.project.folder))
-                log.error("graph_blocks_worker", seconds=round(stalled["seconds"], 1), at=place, stack=stalled["stack"])
+                log.error(
+                    "graph_blocks_worker", seconds=round(stalled["seconds"], 1), at=place, frames=stalled["stack"]
+                )
                 self._on_stall(stalled["seconds"], place)
         finally:
             transport.close()

@@ -12,6 +12,22 @@ FIRST_STEP = -1
 """The step number of a thread's first checkpoint."""
 
 
+class AmendedCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint that gets other hidden values; fields as in ``CheckpointEntry``."""
+
+    checkpoint_id: UUID
+    head: bytes
+    first_items: list[int]
+    last_items: list[int]
+
+    @classmethod
+    def of(cls, checkpoint_id: UUID, state: State) -> "AmendedCheckpoint":
+        """Return the stored form of ``state``."""
+        head = state.head()
+        firsts, lasts = ranges_of(head)
+        return cls(checkpoint_id=checkpoint_id, head=pack_head(head), first_items=firsts, last_items=lasts)
+
+
 class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint to write; ``head`` is in its stored form, the ranges are the log items it refers to."""
 
@@ -29,15 +45,21 @@ class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
         cls, state: State, *, parent_id: UUID | None, source: str, step: int, following: tuple[str, ...]
     ) -> "CheckpointEntry":
         """Build a new checkpoint from ``state``; the nodes ``following`` come next."""
-        head = state.head()
-        firsts, lasts = ranges_of(head)
+        stored = AmendedCheckpoint.of(new_id(), state)
         return cls(
-            checkpoint_id=new_id(),
+            checkpoint_id=stored.checkpoint_id,
             parent_id=parent_id,
             source=source,
             step=step,
             next=following,
-            head=pack_head(head),
-            first_items=firsts,
-            last_items=lasts,
+            head=stored.head,
+            first_items=stored.first_items,
+            last_items=stored.last_items,
+        )
+
+    def amended(self, state: State) -> "CheckpointEntry":
+        """Return this checkpoint, which is not written yet, with the values of ``state``."""
+        stored = AmendedCheckpoint.of(self.checkpoint_id, state)
+        return msgspec.structs.replace(
+            self, head=stored.head, first_items=stored.first_items, last_items=stored.last_items
         )

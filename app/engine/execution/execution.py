@@ -6,7 +6,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from app.agents.port import Agent, RunOutcome, Step, ToolIntent
+from app.agents.port import START_NODE, Agent, RunOutcome, Step, ToolIntent
 from app.base.errors import LeaseLost
 from app.base.offload import BULK, offload
 from app.base.tasks import run_to_completion
@@ -18,7 +18,7 @@ from app.engine.entries import ClaimedRun, EndEntry
 from app.engine.execution import run_state
 from app.engine.execution.ending import OUT_OF_TIME, ROLLED_BACK, RunEnding, encode, failure
 from app.engine.execution.questions import named, recorded
-from app.engine.execution.run_state import LoadedThread, settings_of
+from app.engine.execution.run_state import LoadedThread, instructions_of, settings_of
 from app.engine.execution.run_trace import NullTrace
 from app.engine.execution.run_writer import RunWriter
 from app.security.limits.budgets import RunAccount
@@ -62,11 +62,21 @@ class Execution:
         self._trace = trace
         self._on_step = on_step
         self._draining = False
+        self._on_drain: Callable[[], None] | None = None
         self._ending = RunEnding()
 
     def drain(self, *, draining: bool = True) -> None:
         """Stop the agent with ``HandOver`` at its next step boundary; ``draining=False`` takes that back."""
         self._draining = draining
+        if draining and self._on_drain is not None:
+            self._on_drain()
+            self._on_drain = None
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the run shall stop at its next step boundary; at once if it shall already."""
+        self._on_drain = None if self._draining else callback
+        if self._draining:
+            callback()
 
     def announce(self) -> None:
         """Announce to subscribers that the run has started."""
@@ -95,12 +105,13 @@ class Execution:
         before = writes.head
         source = run_state.source_of(self.request, before)
         self.next = following = await self._take_input(agent, source)
-        if source:
+        read = following != (START_NODE,)  # else the agent's first step merges the input
+        if source and read:
             self.writer.write_input_soon()
         pauses = source == "input" and self.request.pauses((), following)
         if writes.head is not None:
             position = self.writer.position(before, source, () if pauses else following)
-            self.writer.events.stream(InputApplied(str(writes.head), position))
+            self.writer.events.stream(InputApplied(str(writes.head), position, read))
         if pauses:
             await self._pause()
 
@@ -120,7 +131,7 @@ class Execution:
 
     async def commit(self, step: Step) -> None:
         """Make ``step`` durable, then announce it. Raises ``HandOver`` or ``RunPaused`` to stop the agent here."""
-        if self.request.pauses((step.node,), step.next):
+        if step.interruptible and self.request.pauses((step.node,), step.next):
             await self._pause(step)
         self._count(step)
         await self._write(step)
@@ -130,7 +141,7 @@ class Execution:
         self._trace.step_begins()
         self.next = step.next
         await self.account.check()
-        if self._draining:
+        if self._draining and step.interruptible:
             raise HandOver
 
     def _count(self, step: Step | None) -> None:
@@ -149,6 +160,8 @@ class Execution:
             reviewed = any(one.kind == "review" for one in outcome.interrupts)
             reason = Reason.REVIEW if reviewed else Reason.INPUT_REQUIRED
             await self._finish(RunStatus.INTERRUPTED, reason, asks, outcome)
+        elif outcome.paused:
+            await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, RunEnding(), outcome)
         else:
             await self._finish(RunStatus.SUCCESS, Reason.DONE, RunEnding(), outcome)
 
@@ -188,7 +201,12 @@ class Execution:
             answered=encode(outcome.answered).decode() if outcome.answered else None,
             usage=encode(self.usage).decode() if self.usage.total_tokens else None,
         )
-        await self._write(outcome.step, end)
+        await self.writer.write(outcome.step, end, ending, outcome.amendment)
+        self._trace.step_ends(outcome.step, self.writer.writes.step - 1)
+
+    async def amend(self, update: dict[str, Any]) -> None:
+        """Make hidden values durable with the newest checkpoint."""
+        await self.writer.write(None, amendment=update)
 
     async def _write(self, step: Step | None, end: EndEntry | None = None) -> None:
         await self.writer.write(step, end, self._ending)
@@ -219,6 +237,7 @@ class AgentRunContext:
         self.assistant_id = claimed.assistant_id
         self.state = loaded.state
         self.config, self.context = settings_of(claimed, loaded.request)
+        self.instructions = instructions_of(loaded.request)
         earlier = claimed.answered if loaded.request.checkpoint_id is None else {}
         self.answers: dict[str, Any] = {**earlier, **loaded.past.answers}
         self.unresolved_calls = loaded.past.unresolved_calls
@@ -273,6 +292,19 @@ class AgentRunContext:
         """Make ``step`` durable, then announce it. Raises ``HandOver`` or ``RunPaused`` to stop the agent here."""
         self._check_sealed()
         await self._execution.commit(step)
+
+    async def amend(self, update: dict[str, Any]) -> None:
+        """Make hidden values durable with the newest checkpoint, without a step."""
+        self._check_sealed()
+        await self._execution.amend(update)
+
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once the process drains; at once if it already does."""
+        self._execution.on_drain(callback)
+
+    def hand_over(self) -> NoReturn:
+        """Leave the run to another process, which resumes it from the last commit."""
+        raise HandOver
 
 
 async def _shielded(size: int, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:

@@ -9,7 +9,7 @@ import asyncpg
 
 from app.base.errors import LeaseLost, Unavailable
 from app.engine.entries import EndEntry, JournalEntry
-from app.engine.execution.sql import COMMIT, COMMIT_ASKING, HAS_ENDED
+from app.engine.execution.sql import COMMIT, COMMIT_AMENDING, COMMIT_ASKING, HAS_ENDED
 from app.infra.db.engine import Database
 from app.infra.db.group_commit import GroupCommitter
 from app.infra.db.statement_tracing import query
@@ -62,7 +62,15 @@ def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
 
 async def _commit(connection: asyncpg.Connection, entries: Sequence[JournalEntry]) -> list[int | None]:
     asking = [(n, e.end.questions) for n, e in enumerate(entries, 1) if e.end is not None and e.end.questions]
-    if asking:
+    amending = [(n, e.amended) for n, e in enumerate(entries, 1) if e.amended is not None]
+    if amending:
+        amended = [
+            (n, a.checkpoint_id, a.head, ",".join(map(str, a.first_items)), ",".join(map(str, a.last_items)))
+            for n, a in amending
+        ]
+        parameters = (*_parameters(entries), *_columns(asking, 2), *_columns(amended, 5))
+        rows = await connection.fetch(COMMIT_AMENDING, *parameters)
+    elif asking:
         rows = await connection.fetch(COMMIT_ASKING, *_parameters(entries), *_columns(asking, 2))
     else:
         rows = await connection.fetch(COMMIT, *_parameters(entries))

@@ -1,5 +1,6 @@
 """State of a run: the thread that it loads, its settings, its input, and its writes that are not committed yet."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -7,14 +8,24 @@ import msgspec
 from msgspec import UNSET
 
 from app.agents.open_calls import open_calls
-from app.agents.port import END_NODE, RESUME_NODE, START_NODE, UNLIMITED, Agent, RunConfig, Step, ToolIntent
+from app.agents.port import (
+    END_NODE,
+    RESUME_NODE,
+    START_NODE,
+    UNLIMITED,
+    Agent,
+    RunConfig,
+    RunInstructions,
+    Step,
+    ToolIntent,
+)
 from app.base.errors import NotFound
 from app.base.ids import origin_id
 from app.base.offload import offload
 from app.domain.caller import AUTH_NAMES, AUTH_USER_ID
 from app.domain.state import State
 from app.engine.checkpoints.codec import pack
-from app.engine.checkpoints.entry import FIRST_STEP, CheckpointEntry
+from app.engine.checkpoints.entry import FIRST_STEP, AmendedCheckpoint, CheckpointEntry
 from app.engine.checkpoints.snapshot import read, size_of
 from app.engine.checkpoints.state_cache import StateCache
 from app.engine.entries import ClaimedRun, EndEntry, IntentEntry, JournalEntry, StepEntry
@@ -64,6 +75,8 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
     if claimed.head is None:
         return LoadedThread(request=request, state=State(claimed.last_number))
     cached = cache.take(claimed.tenant_id, claimed.thread_id, claimed.head)
+    if cached is not None and cached.state.last_number != claimed.last_number:
+        cached = None  # another process has amended the checkpoint
     if cached is not None and fork is None:
         return LoadedThread(
             request=request, state=cached.state, checkpoint_id=claimed.head, step=cached.step, next=cached.next
@@ -114,6 +127,21 @@ def settings_of(claimed: ClaimedRun, request: RunRequest) -> tuple[RunConfig, di
     return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}
 
 
+def instructions_of(request: RunRequest) -> RunInstructions:
+    """Return what the caller asked of the run, for agents that follow it themselves."""
+    command, config = request.command, request.config
+    return RunInstructions(
+        goto=None if command is None else command.goto,
+        fork=request.checkpoint_id is not None,
+        durability=request.durability,
+        stream_modes=tuple(request.stream_mode),
+        subgraphs=request.subgraphs,
+        interrupt_before=request.interrupt_before,
+        interrupt_after=request.interrupt_after,
+        metadata=(config and config.metadata) or {},
+    )
+
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -127,6 +155,7 @@ class PendingWrites:
         self.next = loaded.next
         self.step = loaded.step + 1
         self._checkpoints: list[CheckpointEntry] = []
+        self._amended: AmendedCheckpoint | None = None
         self._steps: list[StepEntry] = []
         self._intents: list[IntentEntry] = []
 
@@ -143,6 +172,16 @@ class PendingWrites:
         self.next = following
         self.step += 1
         return entry.checkpoint_id
+
+    def amend(self, update: Mapping[str, Any]) -> None:
+        """Merge hidden values into the newest checkpoint, which stays the newest."""
+        assert self.head is not None
+        self.state.apply(update)
+        if self._checkpoints:
+            self._checkpoints[-1] = self._checkpoints[-1].amended(self.state)
+        else:
+            self.state.last_number += 1  # orders amendments, even those of small values, which take no item
+            self._amended = AmendedCheckpoint.of(self.head, self.state)
 
     def take(self, step: Step) -> UUID:
         """Merge the update of ``step`` and add it as completed; return the id of its checkpoint."""
@@ -164,6 +203,7 @@ class PendingWrites:
     def entry(self, events: list[tuple[int, bytes]], end: EndEntry | None = None) -> JournalEntry:
         """Return and clear everything added since the last entry, to be written at once."""
         checkpoints, self._checkpoints = self._checkpoints, []
+        amended, self._amended = self._amended, None
         steps, self._steps = self._steps, []
         intents, self._intents = self._intents, []
         claimed = self._claimed
@@ -176,6 +216,7 @@ class PendingWrites:
             head=self.head if checkpoints else None,
             last_number=self.state.last_number,
             checkpoints=checkpoints,
+            amended=amended,
             items=[(number, pack(body)) for number, body in self.state.take_items()],
             steps=steps,
             intents=intents,

@@ -1,8 +1,9 @@
 """Write a run under its lease: input, steps and end through the journal, its events to the feed and the event log."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -23,6 +24,8 @@ from app.engine.execution.lease import Lease
 from app.engine.execution.run_state import LoadedThread, PendingWrites
 from app.engine.streams.feed import AnyFrame, Feed
 from app.engine.streams.frames import FrameRenderer
+
+NO_AMENDMENT: Mapping[str, Any] = {}
 
 LARGE_UPDATE = 4 * 1024 * 1024
 """Bytes of a step's update above which the event log stores it only if the run's stream modes show updates."""
@@ -165,25 +168,34 @@ class RunWriter:
         self.writes.intend(intents, self.writes.step - 1)
         await self.write(None)
 
-    async def write(self, step: Step | None, end: EndEntry | None = None, ending: RunEnding = RunEnding()) -> None:
-        """Commit ``step`` and the run's ``end``, then announce them; a cancelled caller waits for it."""
+    async def write(
+        self,
+        step: Step | None,
+        end: EndEntry | None = None,
+        ending: RunEnding = RunEnding(),
+        amendment: Mapping[str, Any] = NO_AMENDMENT,
+    ) -> None:
+        """Commit ``amendment``, ``step`` and the run's ``end``, then announce them; a cancelled caller waits for it."""
         self.lease.check()
         self._deferred = []
-        await run_to_completion(self._commit(step, end, ending))
+        await run_to_completion(self._commit(step, end, ending, amendment))
 
     def _prepare(
-        self, step: Step | None, end: EndEntry | None, ending: RunEnding
+        self, step: Step | None, end: EndEntry | None, ending: RunEnding, amendment: Mapping[str, Any]
     ) -> tuple[JournalEntry, list[Rendered]]:
         """Return the entry to write, and what to announce once it is written."""
         writes, announced = self.writes, list[Event]()
+        if amendment:
+            writes.amend(amendment)
         if step is not None:
             number, parent = writes.step, writes.head
             checkpoint_id = writes.take(step)
-            updates = msgspec.Raw(b"{}")  # a large one is stored once, with the state, unless stream modes show it
+            updates: tuple[msgspec.Raw, ...] = ()  # large ones are stored once, with the state, unless modes show them
             if self.events.renderer.shows_updates or self.state.pending_size() <= LARGE_UPDATE:
-                updates = msgspec.Raw(encode({step.node: shown(step.update)}))
+                updates = step.outputs if step.outputs is not None else (_update_of(step),)
             move = self.position(parent, "loop", step.next if end is None else ())
-            announced.append(StepCommitted(number, str(checkpoint_id), updates, step.node, move))
+            first, *others = updates or (NO_UPDATE,)
+            announced.append(StepCommitted(number, str(checkpoint_id), first, step.node, move, tuple(others)))
         if end is not None:
             announced += ending.final_events(self._run_id, writes.head, end.status, self.position(None, "", ()))
             if end.interrupts is not None:
@@ -191,14 +203,16 @@ class RunWriter:
         rendered = self.events.stage(announced)
         return writes.entry(self.events.take_rows(), end), rendered
 
-    async def _commit(self, step: Step | None, end: EndEntry | None, ending: RunEnding) -> None:
+    async def _commit(
+        self, step: Step | None, end: EndEntry | None, ending: RunEnding, amendment: Mapping[str, Any]
+    ) -> None:
         """Write ``step`` and ``end``, then announce them; on failure, keep streamed events for the next write."""
         savepoint = self.events.savepoint()
         try:
             if self._input_in_thread:
                 await self._settle_input()
-            size = self.state.pending_size() + (0 if step is None else self.state.effort(step.update))
-            entry, rendered = await offload(size, self._prepare, step, end, ending)
+            size = self.state.pending_size() + self.state.effort(amendment if step is None else step.update)
+            entry, rendered = await offload(size, self._prepare, step, end, ending, amendment)
             if self._input_written is not None:
                 await self._input_written
                 self._input_written = None
@@ -225,6 +239,13 @@ class RunWriter:
         self.queued, self.status = queued, RunStatus.INTERRUPTED
         for event in ending.final_events(self._run_id, None, self.status, None):
             self.events.stream(event)
+
+
+NO_UPDATE = msgspec.Raw(b"{}")
+
+
+def _update_of(step: Step) -> msgspec.Raw:
+    return msgspec.Raw(encode({step.node: shown(step.update)}))
 
 
 def _interrupted_task(writes: PendingWrites) -> str:

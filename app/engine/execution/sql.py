@@ -57,9 +57,9 @@ with entry as (
     with ordinality as e(tenant_id, thread_id, run_id, epoch, owner, head, last_number, status, reason, thread_status,
       error, interrupts, task, answered, usage, n)
 ), owned as (
-  select e.* from entry e
+  select e.*, t.stored_number from entry e
   cross join lateral (
-    select t.live_run from threads t
+    select t.live_run, t.last_number as stored_number from threads t
     where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id and t.live_run = e.run_id
     for no key update
   ) t
@@ -162,7 +162,23 @@ select o.n,""",
 A question asked again is reopened, unless a run that brings its answer is queued.
 """
 
-assert COMMIT_ASKING != COMMIT, "questions would be lost"
+COMMIT_AMENDING = COMMIT_ASKING.replace(
+    "\n)\nselect o.n,",
+    """
+), amended as (
+  update checkpoints c set
+    head = a.head, first_items = string_to_array(a.first_items, ',')::bigint[],
+    last_items = string_to_array(a.last_items, ',')::bigint[]
+  from unnest($45::bigint[], $46::uuid[], $47::bytea[], $48::text[], $49::text[])
+    as a(n, checkpoint_id, head, first_items, last_items)
+  join owned o on o.n = a.n and o.last_number >= o.stored_number
+  where c.tenant_id = o.tenant_id and c.thread_id = o.thread_id and c.checkpoint_id = a.checkpoint_id
+)
+select o.n,""",
+)
+"""The same for a group in which a run amends its newest checkpoint. A write that arrives late amends nothing."""
+
+assert len({COMMIT, COMMIT_ASKING, COMMIT_AMENDING}) == 3, "questions or amendments would be lost"
 
 HAS_ENDED = """
 select 1 from runs where tenant_id = $1 and run_id = $2 and epoch = $3 and status = $4 and reason = $5

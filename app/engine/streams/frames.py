@@ -19,6 +19,7 @@ from app.domain.events import (
     Retracted,
     RunStarted,
     StepCommitted,
+    SubgraphOutput,
 )
 from app.domain.state import NO_VALUES, Values
 from app.engine.streams.feed import AnyFrame, DeferredFrame, Frame
@@ -82,10 +83,12 @@ class FrameRenderer:
             case MessageDelta():
                 return [self._delta(event)] if self._messages else []
             case StepCommitted():
-                updates = [self._frame("updates", bytes(event.updates))] if self._updates else []
+                updates = [self._frame("updates", update) for update in self._updates_in(event)]
                 return [*updates, self._of_values(values, values.json)] if self._values else [*updates]
             case InputApplied():
-                return [self._of_values(values, values.json)] if self._values else []
+                return [self._of_values(values, values.json)] if self._values and event.read else []
+            case SubgraphOutput():
+                return [self._frame(event.mode, bytes(event.data), event.namespace)]
             case MessageAdded():
                 return [self._whole(event)] if self._messages else []
             case Custom():
@@ -100,6 +103,10 @@ class FrameRenderer:
                 return [self._control("error", encode({"error": event.error, "message": event.message}))]
             case Ended():
                 return [self._control("end", encode({"run_id": event.run_id, "status": event.status}))]
+
+    def _updates_in(self, event: StepCommitted) -> list[bytes]:
+        shown = map(bytes, (event.updates, *event.others)) if self._updates else ()
+        return [update for update in shown if update != b"{}"]
 
     def _piece(self, piece: ViewFrame) -> AnyFrame:
         if piece.values is not None:
@@ -145,9 +152,10 @@ class FrameRenderer:
         where = encode({"langgraph_node": event.node, "langgraph_step": event.step})
         return self._frame("messages-tuple", b"[" + bytes(event.message) + b"," + where + b"]")
 
-    def _frame(self, mode: str, data: bytes) -> Frame:
+    def _frame(self, mode: str, data: bytes, namespace: str = "") -> Frame:
         self.seq += 1
-        return Frame(mode, _framed("messages" if mode == "messages-tuple" else mode, data, self.epoch, self.seq))
+        event = "messages" if mode == "messages-tuple" else mode
+        return Frame(mode, _framed(f"{event}|{namespace}" if namespace else event, data, self.epoch, self.seq))
 
     def _control(self, name: str, data: bytes) -> Frame:
         self.seq += 1

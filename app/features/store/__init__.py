@@ -3,6 +3,7 @@
 * ``controller``, ``service``, ``queries``, ``tables``, ``structs``: routes, use cases, SQL, tables, wire shapes
 * ``validation``: namespaces, keys and items
 * ``agent_store``: the store for agents
+* ``operations``: the store for hosted graphs
 * ``index``: index versions, indexed fields, embedding of items, background maintenance
 * ``search``: filters, rankings by vectors and by words, their fusion
 * ``bulk``: import and export as JSON lines

@@ -1,11 +1,18 @@
 """Models, the agents that call them, and the long-term memory that agents search."""
 
+import sys
+
 import msgspec
 
 from app.agents.catalog import AgentCatalog
 from app.agents.config.agents_file import AgentsFile
+from app.agents.langgraph.agent import GraphAgent
+from app.agents.langgraph.store import GraphStore
+from app.agents.langgraph.worker import GraphProject, GraphWorker
+from app.base.errors import StartError
 from app.features.store.index.maintenance import StoreMaintenance, VectorBackfill
 from app.features.store.index.versions import build_versions
+from app.features.store.operations import StoreOperations
 from app.features.store.service import StoreService
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.tool_calls import ToolCallRecorder
@@ -31,6 +38,7 @@ class AgentRuntime(msgspec.Struct, frozen=True):
     models: ModelRegistry
     catalog: AgentCatalog
     memory: LongTermMemory
+    graphs: GraphWorker | None
 
 
 def build_models(settings: Settings, telemetry: Telemetry, persistence: Persistence) -> ModelRegistry:
@@ -56,6 +64,33 @@ def build_agents(
     documents = DocumentServices(database, store, acting)
     memory = LongTermMemory(store, StoreMaintenance(database, VectorBackfill(database, versions)), documents)
     recorder = ToolCallRecorder(*telemetry.recorder)
-    return AgentRuntime(
-        models, AgentCatalog(agents, models.model, recorder, documents.library, documents.agents), memory
+    worker = graph_worker(agents)
+    store_of_graphs = GraphStore(StoreOperations(store, acting))
+    graphs = {
+        name: GraphAgent(name, worker, store_of_graphs, seconds=spec.limits.seconds, description=spec.description)
+        for name, spec in agents.agents.items()
+        if worker is not None and spec.graph
+    }
+    catalog = AgentCatalog(agents, models.model, recorder, documents.library, documents.agents, graphs)
+    return AgentRuntime(models, catalog, memory, worker)
+
+
+def graph_worker(agents: AgentsFile) -> GraphWorker | None:
+    """Return the process that runs the file's graphs; None if it has none. Raises ``StartError``."""
+    graphs = {name: spec.graph for name, spec in agents.agents.items() if spec.graph}
+    if not graphs:
+        return None
+    folder, how = agents.folder, agents.graphs
+    try:
+        environment = how.environment(folder)
+    except StartError as error:
+        raise StartError(f"{agents.source}: {error}") from error
+    return GraphWorker(
+        GraphProject(
+            graphs=graphs,
+            folder=folder,
+            python=how.interpreter(folder) or sys.executable,
+            paths=how.paths(folder),
+            environment=environment,
+        )
     )

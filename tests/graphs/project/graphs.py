@@ -1,0 +1,226 @@
+"""Graphs as projects write them, which know nothing of the server."""
+
+import asyncio
+import contextlib
+import operator
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+from langgraph.func import entrypoint, task
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+EFFECTS = os.environ.get("EFFECTS", "")
+
+
+def effect(name: str, config: RunnableConfig) -> None:
+    """Note that a node ran, where the test can count it."""
+    if EFFECTS:
+        with Path(EFFECTS).open("a") as file:
+            file.write(f"{config['configurable']['thread_id']} {name}\n")
+
+
+def say(state: MessagesState) -> dict[str, Any]:
+    return {"messages": [AIMessage(f"echo: {state['messages'][-1].content}")]}
+
+
+chat = StateGraph(MessagesState).add_node("say", say).add_edge(START, "say").compile()
+
+
+class Draft(TypedDict, total=False):
+    text: str
+    answers: Annotated[list[Any], operator.add]
+
+
+def write(state: Draft, config: RunnableConfig) -> Draft:
+    effect("write", config)
+    return {"text": "draft"}
+
+
+def ask(state: Draft, config: RunnableConfig) -> Draft:
+    effect("ask", config)
+    return {"answers": [interrupt({"question": "publish?", "text": state["text"]})]}
+
+
+def publish(state: Draft, config: RunnableConfig) -> Draft:
+    effect("publish", config)
+    return {"text": f"{state['text']} published: {state['answers'][-1]}"}
+
+
+review = (
+    StateGraph(Draft)
+    .add_node(write)
+    .add_node(ask)
+    .add_node(publish)
+    .add_edge(START, "write")
+    .add_edge("write", "ask")
+    .add_edge("ask", "publish")
+    .compile()
+)
+
+
+def left(state: Draft, config: RunnableConfig) -> Draft:
+    effect("left", config)
+    return {"answers": [interrupt("left?")]}
+
+
+def right(state: Draft, config: RunnableConfig) -> Draft:
+    effect("right", config)
+    return {"answers": [interrupt("right?")]}
+
+
+def sure(state: Draft, config: RunnableConfig) -> Draft:
+    effect("sure", config)
+    return {"answers": ["sure"]}
+
+
+def join(state: Draft, config: RunnableConfig) -> Draft:
+    return {"text": ",".join(sorted(map(str, state["answers"])))}
+
+
+parallel = (
+    StateGraph(Draft)
+    .add_node(left)
+    .add_node(right)
+    .add_node(sure)
+    .add_node(join)
+    .add_edge(START, "left")
+    .add_edge(START, "right")
+    .add_edge(START, "sure")
+    .add_edge(["left", "right", "sure"], "join")
+    .compile()
+)
+
+child = StateGraph(Draft).add_node(write).add_node(ask).add_edge(START, "write").add_edge("write", "ask").compile()
+nested = (
+    StateGraph(Draft)
+    .add_node("child", child)
+    .add_node(publish)
+    .add_edge(START, "child")
+    .add_edge("child", "publish")
+    .compile()
+)
+
+
+async def speak(state: MessagesState) -> dict[str, Any]:
+    get_stream_writer()({"progress": 1})
+    model = GenericFakeChatModel(messages=iter([AIMessage("one two three")]))
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+tokens = StateGraph(MessagesState).add_node("speak", speak).add_edge(START, "speak").compile()
+
+
+@contextlib.asynccontextmanager
+async def factory(config: RunnableConfig) -> AsyncIterator[Any]:
+    greeting = config["configurable"].get("greeting", os.environ["GREETING"])
+
+    def greet(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(greeting)]}
+
+    yield StateGraph(MessagesState).add_node("greet", greet).add_edge(START, "greet")
+
+
+async def keep(state: Draft, runtime: Runtime) -> Draft:
+    assert runtime.store is not None
+    await runtime.store.aput(("facts",), "name", {"is": state["text"]})
+    found = await runtime.store.asearch(("facts",))
+    item: Any = await runtime.store.aget(("facts",), "name")
+    info: Any = runtime.execution_info
+    return {"answers": [item.value["is"], len(found), info.thread_id is not None]}
+
+
+remember = StateGraph(Draft).add_node(keep).add_edge(START, "keep").compile()
+
+
+@dataclass
+class Order:
+    number: int
+    at: datetime
+
+
+class Shop(TypedDict, total=False):
+    order: Order
+    seen: Annotated[list[Order], operator.add]
+    pair: tuple[int, int]
+    names: set[str]
+    note: str
+
+
+def sell(state: Shop) -> Shop:
+    before = len(state.get("seen", []))
+    if before:
+        assert type(state["order"]) is Order
+        assert state["names"] == {"a", "b"}
+    order = Order(before + 1, datetime(2026, 1, 2))
+    return {"order": order, "seen": [order], "pair": (1, 2), "names": {"a", "b"}}
+
+
+typed = StateGraph(Shop).add_node(sell).add_edge(START, "sell").compile()
+
+
+class Count(TypedDict, total=False):
+    count: int
+    most: int
+
+
+def add(state: Count, config: RunnableConfig) -> Count:
+    effect("add", config)
+    return {"count": state.get("count", 0) + 1}
+
+
+loop = (
+    StateGraph(Count)
+    .add_node(add)
+    .add_edge(START, "add")
+    .add_conditional_edges("add", lambda state: "add" if state["count"] < state.get("most", 3) else END)
+    .compile()
+)
+
+
+async def wait(state: Draft, config: RunnableConfig) -> Draft:
+    effect("wait", config)
+    await asyncio.sleep(30)
+    return {"text": "waited"}
+
+
+slow = StateGraph(Draft).add_node(write).add_node(wait).add_edge(START, "write").add_edge("write", "wait").compile()
+
+
+@task
+def double(number: int) -> int:
+    return 2 * number
+
+
+@entrypoint()
+def entry(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {"doubled": [one.result() for one in [double(number) for number in numbers["numbers"]]]}
+
+
+def weather(city: str) -> str:
+    """Look up the weather in a city."""
+    return f"sunny in {city}"
+
+
+class Scripted(GenericFakeChatModel):
+    """A model that asks for a tool once, then answers."""
+
+    def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
+        return self
+
+
+def agent() -> Any:
+    call = {"name": "weather", "args": {"city": "Bonn"}, "id": "call-1"}
+    return create_agent(
+        Scripted(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is sunny.")])), [weather]
+    )

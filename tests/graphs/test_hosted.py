@@ -1,0 +1,105 @@
+"""Graphs of a project, unchanged, behind the ordinary API."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+
+def human(text: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+async def test_a_graph_runs_turn_after_turn_and_streams_its_steps(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    parts = [
+        part async for part in client.runs.stream(thread, "chat", input=human("hi"), stream_mode=["values", "updates"])
+    ]
+    events = [part.event for part in parts]
+    assert events == ["metadata", "values", "updates", "values", "end"]
+    assert [message["content"] for message in parts[1].data["messages"]] == ["hi"]
+    assert [message["content"] for message in parts[2].data["say"]["messages"]] == ["echo: hi"]
+    assert [message["type"] for message in parts[3].data["messages"]] == ["human", "ai"]
+    values: Any = await client.runs.wait(thread, "chat", input=human("again"))
+    assert [message["content"] for message in values["messages"]] == ["hi", "echo: hi", "again", "echo: again"]
+    history = await client.threads.get_history(thread)
+    assert [(state["metadata"] or {}).get("source") for state in history][:6] == ["loop", "loop", "input"] * 2
+    assert [state["next"] for state in history][:6] == [[], ["say"], ["__start__"]] * 2
+
+
+async def test_a_broken_graph_says_why_and_stops_no_other(client: LangGraphClient) -> None:
+    assert re.search("wrong.*no model is configured.*wrong.py, line 1", await refusal(client, "wrong"))
+    assert re.search(r"absent.*there is no file .*absent\.py", await refusal(client, "absent"))
+
+
+async def test_tokens_and_custom_values_are_streamed(client: LangGraphClient) -> None:
+    parts = [
+        part
+        async for part in client.runs.stream(
+            None, "tokens", input=human("hi"), stream_mode=["messages-tuple", "custom", "updates"]
+        )
+    ]
+    assert [part.data for part in parts if part.event == "custom"] == [{"progress": 1}]
+    chunks = [part.data[0]["content"] for part in parts if part.event == "messages"]
+    assert chunks == ["one", " ", "two", " ", "three"] or "".join(chunks) == "one two three"
+    assert [part.event for part in parts][-2:] == ["updates", "end"]
+
+
+async def test_a_factory_gets_the_callers_settings_and_the_projects_environment(client: LangGraphClient) -> None:
+    assert (await said(client, "factory"))[-1] == "hello"
+    assert (await said(client, "factory", config={"configurable": {"greeting": "moin"}}))[-1] == "moin"
+
+
+async def test_values_keep_their_types_between_runs(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread, "typed", input={})
+    values: Any = await client.runs.wait(thread, "typed", input={"note": "again"})
+    assert values["seen"] == [{"number": n, "at": "2026-01-02T00:00:00"} for n in (1, 2)]
+    assert values["pair"] == [1, 2]
+
+
+async def test_an_agent_of_langchain_calls_its_tool(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    values: Any = await client.runs.wait(thread, "agent", input=human("weather in Bonn?"))
+    assert [(one["type"], one["content"]) for one in values["messages"]][1:] == [
+        ("ai", ""),
+        ("tool", "sunny in Bonn"),
+        ("ai", "It is sunny."),
+    ]
+
+
+async def test_a_functional_entrypoint_runs(client: LangGraphClient) -> None:
+    given: Any = {"numbers": [1, 2]}
+    values: Any = await client.runs.wait(None, "entry", input=given)
+    assert values == {"doubled": [2, 4]}
+
+
+async def test_nodes_use_the_store(client: LangGraphClient) -> None:
+    values: Any = await client.runs.wait(None, "remember", input={"text": "Ada"})
+    assert values["answers"] == ["Ada", 1, True]
+    assert (await client.store.get_item(["facts"], "name"))["value"] == {"is": "Ada"}
+
+
+async def test_a_recursion_limit_ends_the_run_by_name(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread, "loop", input={"most": 50}, config={"recursion_limit": 4}, raise_error=False)
+    (run,) = await client.runs.list(thread)
+    assert run["status"] == "error"
+    failed: Any = await client.threads.get(thread)
+    assert failed["error"]["error"] == "GraphRecursionError"
+    values: Any = await client.runs.wait(thread, "loop", input=None, config={"recursion_limit": 100})
+    assert values["count"] == 50
+
+
+async def refusal(client: LangGraphClient, graph: str) -> str:
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        await client.runs.wait(None, graph, input=human("hi"))
+    assert refused.value.response.status_code == 503
+    return str(refused.value.response.json()["detail"])
+
+
+async def said(client: LangGraphClient, graph: str, **more: Any) -> list[str]:
+    values: Any = await client.runs.wait(None, graph, input=human("hi"), **more)
+    return [message["content"] for message in values["messages"]]
