@@ -22,6 +22,7 @@ from app.domain.events import (
     Retracted,
     RunStarted,
     StepCommitted,
+    SubgraphOutput,
 )
 from app.domain.messages import Usage
 from app.protocols.states import RunState, state_of
@@ -189,6 +190,12 @@ class _OpenMessage:
         self.calls: dict[int, _OpenCall] = {}
 
 
+def _updates_in(event: StepCommitted) -> Iterator[dict[str, Any]]:
+    """Yield what each node of the step has changed."""
+    for updates in map(msgspec.json.decode, (event.updates, *event.others)):
+        yield from [update for update in updates.values() if isinstance(update, dict)]
+
+
 class PartAssembler:
     """Turns the events of one run, in order, into parts."""
 
@@ -213,6 +220,8 @@ class PartAssembler:
                 return (CustomValue(event.data),)
             case StepCommitted():
                 return self._step(event)
+            case SubgraphOutput():
+                return ()
             case Interrupted():
                 self._asked = True
                 return (QuestionsAsked(event.checkpoint_id, msgspec.json.decode(event.interrupts)),)
@@ -262,15 +271,15 @@ class PartAssembler:
             yield ToolCallDelta(call.call_id, args)
 
     def _step(self, event: StepCommitted) -> Iterator[Part]:
-        updates = msgspec.json.decode(event.updates)
-        update = updates.get(event.node) if isinstance(updates, dict) else None
-        update = update if isinstance(update, dict) else {}
-        messages = update.get("messages")
-        for message in messages if isinstance(messages, list) else [messages]:
-            if isinstance(message, dict):
-                yield from self._message(message, committed=True)
+        changed: dict[str, Any] = {}
+        for update in _updates_in(event):
+            messages = update.get("messages")
+            for message in messages if isinstance(messages, list) else [messages]:
+                if isinstance(message, dict):
+                    yield from self._message(message, committed=True)
+            changed |= update
         yield from self._close_all()
-        yield StepDone(event.step, event.node, event.checkpoint_id, update)
+        yield StepDone(event.step, event.node, event.checkpoint_id, changed)
 
     def _message(self, message: dict[str, Any], *, committed: bool = False) -> Iterator[Part]:
         message_id = str(message.get("id") or "")
