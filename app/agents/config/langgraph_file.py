@@ -41,7 +41,7 @@ class GraphsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     env: str | dict[str, str] = {}
 
     def paths(self, folder: Path) -> tuple[str, ...]:
-        """Return the folders on the module search path; names of packages are for whoever installs them."""
+        """Return the folders on the module search path; packages are installed by the project."""
         local = [folder / one for one in self.dependencies if one.startswith(".") or (folder / one).is_dir()]
         found = [one for root in local for one in (root, root / "src") if one.is_dir()]
         return tuple(dict.fromkeys(str(one.resolve()) for one in (folder, *found)))
