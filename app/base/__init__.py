@@ -6,6 +6,7 @@
 - ``single_flight``, ``wakeup``: callers that share the work for a value; wake-ups of polling loops
 - ``page_bounds``: the limits of a page of a list
 - ``fair_semaphore``: a semaphore shared fairly between parties
+- ``validation_messages``: sentences about values of a wrong type
 - ``json_scan``, ``byte_sizes``, ``ids``, ``clock``: JSON validation, sizes, identifiers, time
 - ``memory``, ``hide_modules``: memory of the process
 - ``code_loader``: user code by name

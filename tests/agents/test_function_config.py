@@ -153,11 +153,19 @@ class Wanted(msgspec.Struct):
 @pytest.mark.parametrize(
     "value, pointer, words",
     [
-        ({"items": [{"colour": "red"}, {"colour": "green"}]}, "/input/items/1/colour", "must be one of blue, red"),
-        ({"items": [{"colour": "red", "size": "m"}]}, "/input/items/0/size", "must be one of l, s"),
+        (
+            {"items": [{"colour": "red"}, {"colour": "green"}]},
+            "/input/items/1/colour",
+            "has the invalid enum value 'green': use one of blue, red",
+        ),
+        (
+            {"items": [{"colour": "red", "size": "m"}]},
+            "/input/items/0/size",
+            "has the invalid enum value 'm': use one of l, s",
+        ),
         ({"items": [{}]}, "/input/items/0/colour", "is missing"),
-        ({"items": [], "count": "1"}, "/input/count", "must be a whole number"),
-        ([], "/input", "must be an object"),
+        ({"items": [], "count": "1"}, "/input/count", "must be an integer, not a string"),
+        ([], "/input", "must be an object, not an array"),
     ],
 )
 def test_an_invalid_input_is_rejected_with_a_pointer_and_reason(value: Any, pointer: str, words: str) -> None:

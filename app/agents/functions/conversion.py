@@ -3,28 +3,13 @@
 Pydantic is not required: its models are recognised by their methods.
 """
 
-import re
 from typing import Any
 
 import msgspec
 
 from app.agents.tools.json_types import ALLOWED_TYPES, type_name
 from app.base.errors import Invalid, StartError
-
-_WHERE = re.compile(r"(?s)(.*?) - at (?:`key` in )?`\$([^`]*)`")
-_PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
-_WORDS = {
-    "array": "a list",
-    "bool": "true or false",
-    "datetime": "a date and time",
-    "float": "a number",
-    "int": "a whole number",
-    "null": "null",
-    "object": "an object",
-    "str": "a text",
-}
-_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+from app.base.validation_messages import MISSING, pointer_of, sentence, split
 
 
 def _encode_hook(value: Any) -> Any:
@@ -111,36 +96,12 @@ def _problems(error: ValueError, kind: Any) -> list[tuple[str, str]]:
     """Return a (JSON pointer, sentence) pair for each validation error."""
     details = getattr(error, "errors", None)  # pydantic's
     if callable(details):
-        return [("".join(f"/{_escaped(part)}" for part in one["loc"]), _plain(one["msg"])) for one in details()]
-    words, parts = str(error), []
-    if where := _WHERE.fullmatch(words):
-        words = where[1]
-        parts = [name or index for name, index in _PART.findall(where[2])]
-    if missing := _MISSING.fullmatch(words):
-        parts.append(missing[1])
-        words = "is missing"
-    elif expected := _EXPECTED.fullmatch(words):
-        words = "must be " + " or ".join(_WORDS.get(one, one) for one in expected[1].split(" | "))
-    elif words.startswith("Invalid enum value") and (allowed := _allowed(schema_of(kind, ""), parts)):
-        words = "must be one of " + ", ".join(map(str, allowed))
-    return [("".join(f"/{_escaped(part)}" for part in parts), _plain(words))]
-
-
-def _allowed(schema: dict[str, Any], parts: list[str]) -> list[Any]:
-    """Return the enum values of the schema at the path ``parts``; empty if it has none or is nested differently."""
-    current: dict[str, Any] = schema
-    for part in [*parts, ""]:
-        if "$ref" in current:
-            current = schema.get("$defs", {}).get(current["$ref"].rpartition("/")[2], {})
-        if part:
-            further = current.get("properties", {}).get(part) or current.get("items")
-            current = further if isinstance(further, dict) else {}
-    allowed: list[Any] = current.get("enum", [])
-    return allowed
-
-
-def _escaped(part: Any) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+        return [(pointer_of(one["loc"]), _plain(one["msg"])) for one in details()]
+    what, path = split(str(error))
+    if missing := MISSING.fullmatch(what):
+        return [(pointer_of([*path, missing[1]]), "is missing")]
+    typed = what.startswith(("Expected ", "Invalid "))  # else the author's own words, raised in ``__post_init__``
+    return [(pointer_of(path), sentence(what, kind, path) if typed else _plain(what))]
 
 
 def _plain(words: str) -> str:
