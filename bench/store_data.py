@@ -5,9 +5,11 @@ import statistics
 from collections.abc import Sequence
 
 import asyncpg
+from pgvector import HalfVector
+from pgvector.asyncpg import register_vector
 
 from app.base.ids import new_id
-from app.features.store.index.indexing import vector_literal
+from app.features.store.vectors import half_vector
 from app.providers.embeddings.hashing import hash_text
 from app.security.access.structs import tenant_id_of
 
@@ -27,7 +29,7 @@ insert into store_items (tenant_id, namespace, key, item_id, value, words, versi
     to_tsvector('simple', words) || array_to_tsvector(array['@' || tenant_id]), 1
   from loaded;
 insert into store_vectors_384 (tenant_id, item_id, space, part, namespace, embedding)
-  select tenant_id, item_id, 16, 0, 'bench.', vector::halfvec(384) from loaded;
+  select tenant_id, item_id, 16, 0, 'bench.', vector from loaded;
 truncate loaded
 """
 BARE_TABLE = """
@@ -44,8 +46,8 @@ def sentence(dice: random.Random, length: int) -> str:
     )
 
 
-def vector(text: str) -> str:
-    return vector_literal(hash_text(text, WIDTH), WIDTH)
+def vector(text: str) -> HalfVector:
+    return half_vector(hash_text(text, WIDTH), WIDTH)
 
 
 def milliseconds(times: Sequence[float]) -> float:
@@ -70,9 +72,10 @@ async def prepare(url: str, count: int) -> None:
 
 
 async def _load(connection: asyncpg.Connection, count: int) -> None:
+    await register_vector(connection)
     await connection.execute("drop index store_vectors_384_near_idx; drop index store_items_words_idx")
     await connection.execute(
-        "create temp table loaded (tenant_id uuid, key text, item_id uuid, words text, vector text)"
+        "create temp table loaded (tenant_id uuid, key text, item_id uuid, words text, vector halfvec(384))"
     )
     owners = [tenant_id_of(name) for name, share in SHARES.items() for _ in range(share)]
     dice = random.Random(1)

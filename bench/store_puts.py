@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
+from pgvector.asyncpg import register_vector
 
 from app.base.ids import new_id
 from app.security.access.structs import tenant_id_of
@@ -30,7 +31,7 @@ with item as (
   values ($1, 'bare.', $2, $3, $4::jsonb, to_tsvector('simple', $5), 1)
 )
 insert into store_vectors_384 (tenant_id, item_id, space, part, namespace, embedding)
-values ($1, $3, 16, 0, 'bare.', $6::text::halfvec(384))
+values ($1, $3, 16, 0, 'bare.', $6)
 """
 ROUNDS = 5
 """Of each kind."""
@@ -52,7 +53,9 @@ class Done(msgspec.Struct):
 async def puts(url: str, target: Target, key: str, seconds: float) -> dict[str, Any]:
     """Puts a second, what part of the bare inserts they are, and what they cost."""
     found: dict[str, Any] = {}
-    async with asyncpg.create_pool(url, min_size=32, max_size=32, server_settings={"jit": "off"}) as pool:
+    async with asyncpg.create_pool(
+        url, min_size=32, max_size=32, init=register_vector, server_settings={"jit": "off"}
+    ) as pool:
         for indexed in (False, True):
             ways: dict[str, Way] = {
                 "bare": inserting(pool, indexed=indexed),

@@ -13,17 +13,18 @@ from uuid import UUID
 
 import aiohttp
 import asyncpg
+from pgvector.asyncpg import register_vector
 
-from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.hybrid_search import SearchQuery, StoreSearch
 from app.features.store.search.sql import EF_SEARCH, SEARCH_SETTINGS, SearchScope
+from app.features.store.vectors import NeighbourQuery
 from app.infra.db.engine import Database
 from app.security.access.structs import tenant_id_of
 from bench.store_data import PATH, SHARES, SPACE, TEN, WIDTH, milliseconds, sentence, vector
 
 BARE = """
 select item_id from store_vectors_384 where tenant_id = $1 and space = 16
-order by embedding <=> $2::text::halfvec(384) limit 10
+order by embedding <=> $2 limit 10
 """
 WALK = {
     "hnsw.iterative_scan": "relaxed_order",
@@ -75,8 +76,8 @@ async def one_by_one(url: str, sessions: dict[str, aiohttp.ClientSession], quest
     """Each question to each way in turn: time, and the part of the ten nearest that it finds."""
     found: dict[str, Any] = {}
     async with (
-        asyncpg.create_pool(url, min_size=1, max_size=1, server_settings=WALK) as pool,
-        asyncpg.create_pool(url, min_size=1, max_size=1, server_settings=EXACT) as exact,
+        asyncpg.create_pool(url, min_size=1, max_size=1, init=register_vector, server_settings=WALK) as pool,
+        asyncpg.create_pool(url, min_size=1, max_size=1, init=register_vector, server_settings=EXACT) as exact,
     ):
         ways = Ways(url, pool)
         for name in SHARES:
@@ -112,7 +113,7 @@ async def many_at_once(url: str, sessions: dict[str, aiohttp.ClientSession], sec
     """How many searches a second, by so many clients of the large tenant."""
     found: dict[str, Any] = {}
     tenant = tenant_id_of("large")
-    async with asyncpg.create_pool(url, min_size=10, max_size=10, server_settings=WALK) as pool:
+    async with asyncpg.create_pool(url, min_size=10, max_size=10, init=register_vector, server_settings=WALK) as pool:
         ways = Ways(url, pool)
         for clients in CLIENTS:
             asked: dict[str, Search] = {"bare": ways.bare, "vectors": ways.vectors, "fused": ways.fused}

@@ -6,11 +6,9 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.base.errors import StartError, UsageError
-from app.features.store.tables import HalfVector
 from app.infra.db.url import to_sqlalchemy
 from app.infra.settings.environment import load
 from app.server.schema import metadata
@@ -18,9 +16,6 @@ from app.server.schema import metadata
 LOCK = 0x6167656E74  # "agent": the advisory lock that lets one migrate while others wait
 WAIT_SECONDS = 900.0
 POLL_SECONDS = 0.2
-
-
-ischema_names["halfvec"] = HalfVector  # so that a database tells of it
 
 
 def address() -> str:

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.base.ids import new_id
-from app.features.store.index.indexing import ItemVector, ItemWriter, PutEntry, vector_literal
+from app.features.store.index.indexing import ItemWriter, PutEntry
 from app.features.store.service import StoreService
+from app.features.store.vectors import ItemVector, half_vector
 from app.infra.db.engine import Database
 from app.providers.embeddings.hashing import hash_text
 from tests.store.conftest import Store, Tenant
@@ -28,7 +29,7 @@ def item(key: str, parts: int) -> PutEntry:
         words=text,
         version=1,
         ttl_minutes=None,
-        vectors=[ItemVector(384, 16, part, vector_literal(hash_text(text, 384), 384)) for part in range(parts)],
+        vectors=[ItemVector(384, 16, part, half_vector(hash_text(text, 384), 384)) for part in range(parts)],
     )
 
 

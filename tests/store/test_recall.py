@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from app.base.ids import new_id
-from app.features.store.index.indexing import ItemVector, NeighbourQuery, PutEntry, put_items, vector_literal
+from app.features.store.index.indexing import PutEntry, put_items
 from app.features.store.search import hybrid_search
 from app.features.store.search.filters import FilterCondition, conditions_of
 from app.features.store.search.hybrid_search import SearchQuery, StoreSearch
@@ -21,6 +21,7 @@ from app.features.store.search.sql import (
     items_page,
     newest_items,
 )
+from app.features.store.vectors import ItemVector, NeighbourQuery, half_vector, prepare_connection
 from app.infra.db.engine import Database
 from app.providers.embeddings.hashing import hash_text
 from tests.database import execute
@@ -58,7 +59,7 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
             words=None,
             version=1,
             ttl_minutes=None,
-            vectors=[ItemVector(384, SPACE, 0, vector_literal(hash_text(sentence(dice, 20), 384), 384))],
+            vectors=[ItemVector(384, SPACE, 0, half_vector(hash_text(sentence(dice, 20), 384), 384))],
         )
         for number in range(ROWS)
     ]
@@ -77,7 +78,7 @@ async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | N
     only = "" if odd is None and not path else " and namespace = " + ("'a.'" if odd or path == "a." else "'b.'")
     found = 0
     for _ in range(QUERIES):
-        vector = vector_literal(hash_text(sentence(dice, 12), 384), 384)
+        vector = half_vector(hash_text(sentence(dice, 12), 384), 384)
         query = SearchQuery(
             scope=SearchScope(tenant, path),
             text="?",
@@ -91,7 +92,7 @@ async def recall(database: Database, tenant: UUID, path: str = "", odd: bool | N
             true = await connection.fetch(
                 "with mine as materialized"
                 f" (select item_id, embedding from store_vectors_384 where tenant_id = $1{only})"
-                f" select item_id from mine order by embedding <=> $2::text::halfvec(384) limit {TEN}",
+                f" select item_id from mine order by embedding <=> $2 limit {TEN}",
                 tenant,
                 vector,
             )
@@ -110,7 +111,7 @@ async def test_the_ten_nearest_are_found_for_a_tenant_with_a_hundredth_of_the_ro
 
 
 SCOPE = SearchScope(LARGE, "")
-NEAR = NeighbourQuery(384, SPACE, vector_literal(hash_text("word1 topic2x3", 384), 384))
+NEAR = NeighbourQuery(384, SPACE, half_vector(hash_text("word1 topic2x3", 384), 384))
 FILTER = conditions_of({"odd": True, "n": {"$gt": 1}})
 
 
@@ -118,6 +119,7 @@ async def plan(database: Database, asked: BoundSql, settings: str = SEARCH_SETTI
     """Return the plan of a statement."""
     text, values = asked
     async with database.tuned(LARGE, settings) as connection:
+        await prepare_connection(connection)
         return "\n".join(row[0] for row in await connection.fetch(f"explain (costs off) {text}", *values))
 
 

@@ -2,6 +2,7 @@
 
 * ``controller``, ``service``, ``queries``, ``tables``, ``structs``: routes, use cases, SQL, tables, wire shapes
 * ``validation``: namespaces, keys and items
+* ``vectors``: vectors as statements take them, in pgvector's binary format
 * ``agent_store``: the store for agents
 * ``operations``: the store for hosted graphs
 * ``index``: index versions, indexed fields, embedding of items, background maintenance

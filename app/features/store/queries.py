@@ -45,8 +45,8 @@ def insert_vectors(width: int, after: int, only: str = "") -> str:
     one, two, three, four, five, six = (f"${after + number}" for number in range(1, 7))
     return f""", vectors_{width} as (
   insert into store_vectors_{width} (tenant_id, item_id, space, part, namespace, embedding)
-  select tenant_id, item_id, space, part, namespace, embedding::halfvec({width})
-  from unnest({one}::uuid[], {two}::uuid[], {three}::int[], {four}::smallint[], {five}::text[], {six}::text[])
+  select tenant_id, item_id, space, part, namespace, embedding
+  from unnest({one}::uuid[], {two}::uuid[], {three}::int[], {four}::smallint[], {five}::text[], {six}::halfvec[])
     as v(tenant_id, item_id, space, part, namespace, embedding){joined}
   on conflict do nothing
 )"""

@@ -1,27 +1,13 @@
 """Tables of the store: items, vectors by width, and index versions."""
 
-from typing import Any
-
 import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
-from sqlalchemy.types import UserDefinedType
 
 from app.infra.db.metadata import Timestamp, UUIDType, metadata, tenant, timestamp
 
 WIDTHS = (384, 768, 1024, 1536, 3072)
 """Dimensions of the vector tables. Shorter vectors are padded with zeros, which does not change their cosine."""
-
-
-class HalfVector(UserDefinedType[Any]):
-    """pgvector's ``halfvec`` with a fixed number of dimensions."""
-
-    cache_ok = True
-
-    def __init__(self, dimensions: int) -> None:
-        self.dimensions = dimensions
-
-    def get_col_spec(self, **_: Any) -> str:
-        return f"halfvec({self.dimensions})"
 
 
 store_items = sa.Table(
@@ -57,7 +43,7 @@ def _vectors(width: int) -> sa.Table:
         sa.Column("space", sa.Integer, primary_key=True, comment="version * 16 + the number of its embedder"),
         sa.Column("part", sa.SmallInteger, primary_key=True, comment="which text of the item"),
         sa.Column("namespace", sa.Text(collation="C"), nullable=False, comment="of the item"),
-        sa.Column("embedding", HalfVector(width), nullable=False),
+        sa.Column("embedding", HALFVEC(width), nullable=False),
         sa.Index(f"{name}_mine_idx", "tenant_id", "space", "namespace"),
         sa.Index(
             f"{name}_near_idx",

@@ -17,6 +17,7 @@ from app.features.store.bulk import sql
 from app.features.store.bulk.json_lines import PreparedItem
 from app.features.store.bulk.sql import STAGED_COLUMNS, ConflictPolicy
 from app.features.store.validation import labels_of
+from app.features.store.vectors import prepare_connection
 
 
 class BulkResult(msgspec.Struct):
@@ -41,13 +42,7 @@ class BulkLoader:
 
     async def open(self) -> None:
         """Create the staging tables, which are temporary tables of this connection."""
-        await self._connection.set_type_codec(
-            "halfvec",
-            schema=await self._connection.fetchval(sql.HALFVEC_SCHEMA),
-            encoder=bytes,
-            decoder=bytes,
-            format="binary",
-        )
+        await prepare_connection(self._connection)
         await self._connection.execute(sql.CREATE_STAGING)
 
     async def store(self, items: Sequence[PreparedItem]) -> BulkResult:
@@ -61,7 +56,7 @@ class BulkLoader:
         vectors: dict[int, list[tuple[object, ...]]] = {}
         for item in items:
             for one in item.vectors:
-                vectors.setdefault(one.width, []).append((item.item_id, one.space, one.part, item.path, one.data))
+                vectors.setdefault(one.width, []).append((item.item_id, one.space, one.part, item.path, one.vector))
         connection = self._connection
         async with connection.transaction():
             await connection.copy_records_to_table("staged_items", records=rows, columns=list(STAGED_COLUMNS))

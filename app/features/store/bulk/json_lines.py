@@ -5,7 +5,6 @@ floats like every vector.
 """
 
 import math
-import struct
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -21,6 +20,7 @@ from app.features.store.index.indexing import Fields, indexed_texts
 from app.features.store.index.versions import IndexVersion, VectorSpace
 from app.features.store.structs import ItemPut
 from app.features.store.validation import ValidatedItem, validate_item
+from app.features.store.vectors import ItemVector, half_vector
 
 MAX_LINE_BYTES = 4 << 20
 """Room for a value and sixteen vectors of the widest kind."""
@@ -40,15 +40,6 @@ class ItemLine(ItemPut, kw_only=True):
     vectors: tuple[list[float], ...] = ()
 
 
-class PackedVector(msgspec.Struct, frozen=True):
-    """A vector in ``halfvec``'s binary format, for the table of ``width``."""
-
-    width: int
-    space: int
-    part: int
-    data: bytes
-
-
 class PreparedItem(msgspec.Struct, frozen=True, kw_only=True):
     """A row of ``store_items`` with its vectors; see ``app.features.store.index.indexing.PutEntry``."""
 
@@ -63,7 +54,7 @@ class PreparedItem(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     created_at: datetime | None
     updated_at: datetime | None
-    vectors: Sequence[PackedVector] = ()
+    vectors: Sequence[ItemVector] = ()
 
 
 _decode = msgspec.json.Decoder(ItemLine).decode
@@ -121,7 +112,7 @@ def _vector_count(version: IndexVersion, item: ValidatedItem, fields: Fields) ->
     return 0 if space is None else len(indexed_texts(version, item.path, item.value, fields)[:MAX_TEXTS])
 
 
-def _vectors(line: ItemLine, item: ValidatedItem, version: IndexVersion) -> list[PackedVector]:
+def _vectors(line: ItemLine, item: ValidatedItem, version: IndexVersion) -> list[ItemVector]:
     given = line.vectors if line.vector is None else [line.vector, *line.vectors]
     if not given:
         return []
@@ -139,15 +130,15 @@ def _vectors(line: ItemLine, item: ValidatedItem, version: IndexVersion) -> list
     return [_pack(space, part, numbers) for part, numbers in enumerate(given)]
 
 
-def _pack(space: VectorSpace, part: int, numbers: Sequence[Any]) -> PackedVector:
+def _pack(space: VectorSpace, part: int, numbers: Sequence[Any]) -> ItemVector:
     if len(numbers) != space.dimensions:
         raise Invalid(f"`vectors/{part}` has {len(numbers)} numbers, those of this namespace have {space.dimensions}.")
     try:
         if not math.isfinite(math.fsum(numbers)):
             raise OverflowError
-        data = struct.pack(f">HH{len(numbers)}e{2 * (space.width - len(numbers))}x", space.width, 0, *numbers)
+        vector = half_vector(numbers, space.width)
     except OverflowError as error:
         raise Invalid(f"`vectors/{part}` has a number beyond 65504.") from error
-    if not any(data[4:]):
+    if not any(vector.to_list()):
         raise Invalid(f"`vectors/{part}` has no direction: all its numbers are 0.")
-    return PackedVector(space.width, space.number, part, data)
+    return ItemVector(space.width, space.number, part, vector)

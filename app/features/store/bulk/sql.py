@@ -36,9 +36,6 @@ create temp table staged_items ({", ".join(f"{name} {kind}" for name, kind in ST
 MERGE_SETTINGS = "set local enable_hashjoin = on; set local enable_seqscan = on; set local plan_cache_mode = auto"
 """Engine connections plan for a few rows by key; a batch is joined as a whole."""
 
-HALFVEC_SCHEMA = """
-select n.nspname from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typname = 'halfvec'
-"""
 FIRST_CONFLICT = """
 select s.namespace, s.key from staged_items s join store_items i using (namespace, key)
 where i.tenant_id = $1 and (i.expires_at is null or i.expires_at > now()) order by namespace, key limit 1

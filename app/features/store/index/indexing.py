@@ -7,26 +7,18 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
+from pgvector import HalfVector
 
 from app.base.errors import ModelError
 from app.features.store.index.fields import MAX_TEXTS, texts_of, words_of
 from app.features.store.index.versions import IndexVersion, IndexVersions, VectorSpace
 from app.features.store.queries import PUT, insert_vectors
+from app.features.store.vectors import ItemVector, NeighbourQuery, half_vector, prepare_connection
 from app.infra.db.engine import Database
 from app.infra.db.group_commit import GroupCommitter
-from app.providers.embeddings.port import Vector as Numbers
 from app.providers.embeddings.registry import is_paid
 
 _FIELDS = ("tenant_id", "namespace", "key", "item_id", "value", "index", "words", "version", "ttl_minutes")
-
-
-class ItemVector(msgspec.Struct, frozen=True):
-    """The vector of an item's text number ``part``, for the table of ``width``; ``text`` is pgvector's text format."""
-
-    width: int
-    space: int
-    part: int
-    text: str
 
 
 class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,11 +38,12 @@ class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 async def put_items(connection: asyncpg.Connection, items: Sequence[PutEntry]) -> list[None]:
     """Store ``items``, whose names are distinct, with their vectors, in one statement."""
+    await prepare_connection(connection)
     columns: list[list[object]] = [[getattr(item, field) for item in items] for field in _FIELDS]
     statement = PUT
     for width in sorted({vector.width for item in items for vector in item.vectors}):
         rows = [
-            (item.tenant_id, item.item_id, vector.space, vector.part, item.namespace, vector.text)
+            (item.tenant_id, item.item_id, vector.space, vector.part, item.namespace, vector.vector)
             for item in items
             for vector in item.vectors
             if vector.width == width
@@ -94,14 +87,6 @@ class IndexData(msgspec.Struct, frozen=True):
     words: str | None
     version: int
     vectors: list[ItemVector]
-
-
-class NeighbourQuery(msgspec.Struct, frozen=True):
-    """A nearest-neighbour query: ``vector``, in ``space`` of the table of ``width``."""
-
-    width: int
-    space: int
-    vector: str
 
 
 class ItemIndexer:
@@ -163,11 +148,11 @@ class ItemIndexer:
         await self._admit(owner, (self._versions.serving,), path)
         for space in self._versions.serving.spaces(path):
             try:
-                (numbers,) = await embed_texts(space, [text], [owner])
+                (vector,) = await embed_texts(space, [text], [owner])
             except ModelError as error:
                 log.warning("query_not_embedded", error=type(error).__name__, reason=str(error))
             else:
-                found.append(NeighbourQuery(space.width, space.number, vector_literal(numbers, space.width)))
+                found.append(NeighbourQuery(space.width, space.number, vector))
         return found
 
 
@@ -193,18 +178,16 @@ async def embed_items(
             text_owners = [owners[number] for number, _, _ in entries] if owners else []
             vectors = await embed_texts(space, [text for _, _, text in entries], text_owners)
             for (number, part, _), vector in zip(entries, vectors, strict=True):
-                found[number].append(ItemVector(space.width, space.number, part, vector_literal(vector, space.width)))
+                found[number].append(ItemVector(space.width, space.number, part, vector))
     return found
 
 
-async def embed_texts(space: VectorSpace, texts: Sequence[str], owners: Sequence[UUID | None] = ()) -> list[Numbers]:
+async def embed_texts(space: VectorSpace, texts: Sequence[str], owners: Sequence[UUID | None] = ()) -> list[HalfVector]:
     """Embed the ``texts`` of ``owners`` in ``space``. Raises ``ModelError``."""
     if space.embedder is None:
         raise ModelError("the embedder of these vectors is no longer available")
-    return await space.embedder.embed(texts, [owner for owner in owners if owner is not None])
-
-
-def vector_literal(numbers: Numbers, width: int) -> str:
-    """Format a vector for pgvector, padded with zeros. 16-bit floats have three digits: five are enough."""
-    digits = [format(number, ".5g") if number else "0" for number in numbers]
-    return f"[{','.join(digits)}{',0' * (width - len(digits))}]"
+    vectors = await space.embedder.embed(texts, [owner for owner in owners if owner is not None])
+    try:
+        return [half_vector(numbers, space.width) for numbers in vectors]
+    except OverflowError as error:
+        raise ModelError(f"the embedder {space.embedder.name} returned a number beyond 65504") from error

@@ -14,10 +14,11 @@ from app.base.errors import ModelError, ModelRejected
 from app.base.tasks import Tasks
 from app.features.store.index import sql
 from app.features.store.index.fields import words_of
-from app.features.store.index.indexing import ItemVector, embed_items, indexed_texts
+from app.features.store.index.indexing import embed_items, indexed_texts
 from app.features.store.index.versions import REFRESH_SECONDS, SPACES_PER_VERSION, IndexVersion, IndexVersions
 from app.features.store.queries import DELETE_EXPIRED, insert_vectors
 from app.features.store.tables import WIDTHS
+from app.features.store.vectors import ItemVector, prepare_connection
 from app.infra.db.batches import repeat_deletion
 from app.infra.db.engine import Database
 
@@ -91,13 +92,14 @@ class VectorBackfill:
     ) -> None:
         """Write the words and vectors of ``items`` in ``version``. Raises ``ModelError``."""
         vectors = await _embed(version, items)
+        await prepare_connection(connection)
         words = [words_of(item.texts) for item in items]
         tenants, ids = [item.tenant_id for item in items], [item.item_id for item in items]
         parameters: list[object] = [tenants, ids, words, version.number]
         statement = sql.UPDATE_INDEXED
         for width in sorted({vector.width for some in vectors for vector in some}):
             rows = [
-                (item.tenant_id, item.item_id, vector.space, vector.part, item.path, vector.text)
+                (item.tenant_id, item.item_id, vector.space, vector.part, item.path, vector.vector)
                 for item, some in zip(items, vectors, strict=True)
                 for vector in some
                 if vector.width == width

@@ -13,6 +13,9 @@ DELETE_NEWER_VERSIONS = "delete from store_versions where version > $1"
 DELETE_VERSION = "delete from store_versions where version = $1"
 DELETE_OLDER_VERSIONS = "delete from store_versions where version < $1"
 
+HALFVEC_SCHEMA = """
+select n.nspname from pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typname = 'halfvec'
+"""
 TRY_LOCK = "select pg_try_advisory_lock($1)"
 UNLOCK = "select pg_advisory_unlock($1)"
 

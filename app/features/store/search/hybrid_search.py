@@ -13,11 +13,11 @@ import asyncpg
 import msgspec
 
 from app.base.offload import MAX_ANSWER_BYTES
-from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.filters import FilterCondition
 from app.features.store.search.lexical_ranking import LexicalQuery, LexicalRanking
 from app.features.store.search.sql import EF_SEARCH, BoundSql, SearchScope, exact_scan, hnsw_scan, items_page
 from app.features.store.search.statistics import VectorCount, VectorCounts, at_least
+from app.features.store.vectors import NeighbourQuery, prepare_connection
 
 MAX_DEPTH = 1000
 """Limit plus offset of a search with a query."""
@@ -121,6 +121,8 @@ class StoreSearch:
         self, connection: asyncpg.Connection, query: SearchQuery, conditions: Conditions
     ) -> list[list[UUID]]:
         """Return all rankings: those by vectors, then the one by words."""
+        if query.near:
+            await prepare_connection(connection)
         counts = [await self._counts.get(connection, query.scope, near) for near in query.near]
         rankings = [
             await _rank_by_vectors(connection, query, near, count, conditions)

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import msgspec
 
-from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.filters import FilterCondition
 from app.features.store.validation import range_of
+from app.features.store.vectors import NeighbourQuery
 
 EF_SEARCH = 200
 """Candidates of an HNSW scan: more are slower and more exact."""
@@ -85,8 +85,8 @@ class SqlBuilder:
         return " and ".join([NOT_EXPIRED, *texts])
 
     def distance(self, near: NeighbourQuery) -> str:
-        """Distance of a vector from ``near``, a subquery so that it is parsed once and not for every row."""
-        return f"v.embedding <=> (select {self.add(near.vector, f'text::halfvec({near.width})')})"
+        """Distance of a vector from ``near``."""
+        return f"v.embedding <=> {self.add(near.vector, 'halfvec')}"
 
     def in_space(self, near: NeighbourQuery) -> str:
         """Condition: a vector is in the scope and can be compared with ``near``."""

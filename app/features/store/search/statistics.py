@@ -6,8 +6,8 @@ import asyncpg
 import msgspec
 
 from app.base.ttl_cache import TTLCache
-from app.features.store.index.indexing import NeighbourQuery
 from app.features.store.search.sql import SearchScope, count_vectors, sample_words
+from app.features.store.vectors import NeighbourQuery
 
 MAX_COUNTED = 20_000
 """Vectors are counted up to this number."""
