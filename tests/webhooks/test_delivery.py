@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.features.webhooks import dispatcher
+from app.features.webhooks.signing import key_of, signed_headers
+from app.infra.secrets.secret import Secret
 from tests.runs.engine import fetch
 from tests.system.services import API, Service, serving
 from tests.webhooks.receiver import Call, eventually, receiving
@@ -127,6 +130,21 @@ async def test_both_secrets_sign_during_a_rotation(fresh_database_url: str) -> N
     assert is_signed(call, b"a key of twenty-four byte")
     assert is_signed(call, OTHER.encode())
     assert not is_signed(call, b"a third")
+    for secret in (SECRET, OTHER.encode()):
+        assert Webhook(secret).verify(call.body, call.headers) == call.read()
+    with pytest.raises(WebhookVerificationError, match="No matching signature"):
+        Webhook(b"a third").verify(call.body, call.headers)
+
+
+def test_the_signature_is_that_of_the_specification_s_example() -> None:
+    key = key_of(Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+    body = b'{"test": 2432232314}'
+    assert signed_headers([key], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    assert "webhook-signature" not in signed_headers([], "msg", 1614265330, body)
 
 
 async def test_a_slow_receiver_delays_only_its_own_webhooks(fresh_database_url: str) -> None:

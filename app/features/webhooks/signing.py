@@ -1,10 +1,11 @@
-"""Sign webhooks. Source: https://www.standardwebhooks.com."""
+"""Sign webhooks as Standard Webhooks describes (https://www.standardwebhooks.com)."""
 
 import base64
 import binascii
-import hashlib
-import hmac
 from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from standardwebhooks import Webhook
 
 from app.base.errors import UsageError
 from app.infra.secrets.secret import Secret
@@ -26,8 +27,7 @@ def key_of(secret: Secret) -> bytes:
 def signed_headers(keys: Sequence[bytes], id_: str, seconds: int, body: bytes) -> dict[str, str]:
     """Return the headers of a call: id, timestamp (Unix seconds) and a signature with each of ``keys``."""
     headers = {"webhook-id": id_, "webhook-timestamp": str(seconds)}
-    text = f"{id_}.{seconds}.".encode() + body
-    signatures = [base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode() for key in keys]
-    if signatures:
-        headers["webhook-signature"] = " ".join(f"v1,{signature}" for signature in signatures)
+    if keys:
+        sent_at, text = datetime.fromtimestamp(seconds, UTC), body.decode()
+        headers["webhook-signature"] = " ".join(Webhook(key).sign(id_, sent_at, text) for key in keys)
     return headers
