@@ -33,7 +33,6 @@ OWN_TEXT = {
     "app/infra/db/statement_tracing.py": "our own SQL",
     "app/infra/db/embedded.py": "the log of our own database",
     "app/infra/db/folder_lock.py": "our own lock file",
-    "app/agents/tools/docstring.py": "the source of the operator's tools",
     "app/agents/tools/function_tool.py": "the source of the operator's tools",
 }
 """Where patterns see no text from outside, and whose it is."""
