@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from app.base.errors import AgentServiceError
-from app.cli.terminal.output import GREEN, RED, styled, table
+from app.cli.terminal.output import print_styled, print_table
 from app.cli.terminal.parser import sub_command
 
 if TYPE_CHECKING:  # imported where it is used, so that --help is quick
@@ -49,7 +49,7 @@ async def _run(arguments: argparse.Namespace) -> int:
                 )
                 for name, spec in file.agents.items()
             ]
-            print(table(("NAME", "KIND", "MODEL", "TOOLS"), rows))
+            print_table(("NAME", "KIND", "MODEL", "TOOLS"), rows)
             return 0
         broken = await broken_graphs(file)
         results = [_print_check(name, check) for name, check in agent_checks(settings, file, models, meters, broken)]
@@ -68,7 +68,7 @@ def _print_check(name: str, build: Callable[[], Any]) -> bool:
     try:
         build()
     except AgentServiceError as error:
-        print(f"{styled('failed', RED)}  {name}: {error}")
+        print_styled(("failed", "red"), (f"  {name}: {error}", ""))
         return False
-    print(f"{styled('ok', GREEN)}      {name}")
+    print_styled(("ok", "green"), (f"      {name}", ""))
     return True

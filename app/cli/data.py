@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from app.base.errors import StartError, UsageError
 from app.cli.terminal.data_files import new_file
-from app.cli.terminal.output import table
+from app.cli.terminal.output import print_table
 from app.cli.terminal.parser import sub_command
 
 DELETED, EXPORTED = "data.deleted", "data.exported"
@@ -178,6 +178,6 @@ def _with_database(
 def _print_counts(counts: Mapping[str, int], what: str, out: Any) -> None:
     rows = [(name, str(count)) for name, count in sorted(counts.items()) if count]
     if rows:
-        print(table(("TABLE", "ROWS"), rows), file=out)
+        print_table(("TABLE", "ROWS"), rows, numbers=("ROWS",), out=out)
     total = sum(counts.values())
     print(f"{total} row{'' if total == 1 else 's'} {what}", file=out)

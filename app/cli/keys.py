@@ -9,7 +9,7 @@ from typing import Any
 
 from app.base.errors import UsageError
 from app.cli.database_access import with_access
-from app.cli.terminal.output import table
+from app.cli.terminal.output import print_table
 from app.cli.terminal.parser import sub_command
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         _show(with_access(lambda access: access.rotate_key(arguments.key_id, keep, tenant)), tenant)
     elif arguments.action == "list":
         rows = [_row(info) for info in with_access(lambda access: _listed(access, tenant))]
-        print(table(("ID", "NAME", "ROLE", "CREATED", "USED", "STATE"), rows))
+        print_table(("ID", "NAME", "ROLE", "CREATED", "USED", "STATE"), rows)
     else:
         with_access(lambda access: access.revoke_key(arguments.key_id, tenant))
         print(f"key {arguments.key_id} is refused everywhere within 5 seconds")

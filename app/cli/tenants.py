@@ -5,7 +5,7 @@ from typing import Any
 
 from app.base.errors import UsageError
 from app.cli.database_access import with_access
-from app.cli.terminal.output import table
+from app.cli.terminal.output import print_table
 from app.cli.terminal.parser import sub_command
 
 
@@ -33,13 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "usage":
         days, stored, limit = with_access(lambda access: _read_usage(access, arguments.tenant))
         spent = [(f"{day.day}", f"{day.spent:.4f}", f"{day.reserved:.4f}", str(day.tokens)) for day in days]
-        print(table(("DAY (UTC)", "DOLLARS", "RESERVED", "TOKENS"), spent))
+        print_table(("DAY (UTC)", "DOLLARS", "RESERVED", "TOKENS"), spent, numbers=("DOLLARS", "RESERVED", "TOKENS"))
         if stored is not None:
             _show_stored(stored, limit)
         return 0
     own = with_access(lambda access: _change_limits(access, arguments))
     rows = [(name, "as the setting says" if value is None else _shown(name, value)) for name, value in own.items()]
-    print(table(("LIMIT", "VALUE"), rows))
+    print_table(("LIMIT", "VALUE"), rows)
     return 0
 
 
@@ -57,7 +57,7 @@ def _show_stored(stored: Any, limit: int) -> None:
     used = f"{show_size(stored.bytes)} of {show_size(limit)} ({stored.bytes / limit:.0%})" if limit else "no limit"
     rows = [*((kind, show_size(count)) for kind, count in kinds), ("all", used)]
     print()
-    print(table((f"STORED ({stored.measured_at:%Y-%m-%d %H:%M} UTC)", "SIZE"), rows))
+    print_table((f"STORED ({stored.measured_at:%Y-%m-%d %H:%M} UTC)", "SIZE"), rows)
 
 
 async def _read_usage(access: Any, tenant: str) -> Any:

@@ -199,4 +199,4 @@ def test_progress_is_shown_on_a_terminal_and_coloured_unless_no_color(store: Com
     assert "%" in text
     assert "/s" in text
     assert ("\033[36m" in text) is colour
-    assert "3,000 items stored for default" in text.rsplit("\033[K", 1)[-1]
+    assert "3,000 items stored for default" in text.rsplit("\033[2K", 1)[-1]

@@ -16,8 +16,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from app.cli.doctor.checklist import Checklist
+    from app.infra.settings.environment import Settings
 
 LISTEN_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  compared with, not listened on
 
@@ -40,10 +45,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the checks and print the checklist; exit code 1 if one does not hold."""
-    from app.cli.doctor import alert_rules, dependencies, environment, external_programs, secret_leaks, server
-    from app.cli.doctor.checklist import Checklist, render_row, summary
-    from app.cli.doctor.deployment import DeployedServer
-    from app.infra.settings.environment import is_loopback, load
+    from app.cli.doctor.checklist import Checklist, printed
+    from app.infra.settings.environment import load
 
     settings = load()
     key = _key(arguments.key_file)
@@ -53,9 +56,25 @@ def run(arguments: argparse.Namespace) -> int:
     folder = _source(arguments.source)
     if not any((url, folder, arguments.container, arguments.log, arguments.rules)):
         raise UsageError("there is nothing to check: pass --url, --source or --container, or set DATABASE_URL")
-    checklist = Checklist(
-        arguments.skip, (lambda _: None) if arguments.json else lambda row: print(render_row(row), flush=True)
-    )
+    if arguments.json:
+        checklist = Checklist(arguments.skip)
+        _check(checklist, arguments, settings, key, url, folder)
+        print(json.dumps(checklist.document(), indent=2))
+    else:
+        with printed(arguments.skip) as checklist:
+            _check(checklist, arguments, settings, key, url, folder)
+    return 0 if checklist.holds else 1
+
+
+def _check(
+    checklist: "Checklist", arguments: argparse.Namespace, settings: "Settings", key: str, url: str, folder: Path | None
+) -> None:
+    """Add the rows of all areas. Raises ``UsageError`` if ``--skip`` names an unknown check."""
+    from app.cli.doctor import alert_rules, dependencies, environment, external_programs, secret_leaks, server
+    from app.cli.doctor.deployment import DeployedServer
+    from app.infra.settings.environment import is_loopback
+
+    configured = settings.database.url is not None
     secrets, ordinary = secret_leaks.known(settings, key)
     api = DeployedServer(url, key) if url else None
     metrics = DeployedServer(arguments.metrics_url or _metrics_url(api, settings.server.metrics_port)) if api else None
@@ -83,8 +102,6 @@ def run(arguments: argparse.Namespace) -> int:
     external_programs.source(checklist, folder, quick=arguments.quick)
     if checklist.unused:
         raise UsageError(f"--skip {min(checklist.unused)}: there is no such check")
-    print(json.dumps(checklist.document(), indent=2) if arguments.json else summary(checklist))
-    return 0 if checklist.holds else 1
 
 
 def _key(path: str | None) -> str:

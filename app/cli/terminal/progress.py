@@ -2,66 +2,61 @@
 
 import sys
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from app.cli.terminal.output import CYAN, DIM, painted
+from app.cli.terminal.output import rich_console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EVERY_SECONDS = 0.1
 WIDTH = 28
-WINDOW_SECONDS = 10.0
-"""Window of the moving average of the rate."""
-CLEAR = "\r\033[K"
 
 
 class ProgressLine:
-    """Progress line. ``unit``: what is counted; ``clock``: monotonic seconds."""
+    """Progress line. ``unit``: what is counted."""
 
-    def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._unit = unit
-        self._clock = clock
-        self._enabled = sys.stderr.isatty()
-        self._started_at = clock()
-        self._shown = 0.0
-        self._marks: list[tuple[float, int, float]] = []
+    def __init__(self, unit: str) -> None:
+        self._started_at = time.monotonic()
+        self._shown_at = 0.0
+        self._progress = _progress(unit) if sys.stderr.isatty() else None
 
     def show(self, count: int, part: float | None) -> None:
         """Show ``count`` and the completed fraction ``part`` (0 to 1), None if unknown."""
-        if not self._enabled:
+        now = time.monotonic()
+        if self._progress is None or now - self._shown_at < EVERY_SECONDS:
             return
-        now = self._clock()
-        if now - self._shown < EVERY_SECONDS:
-            return
-        self._shown = now
-        self._marks.append((now, count, part or 0.0))
-        while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW_SECONDS:
-            self._marks.pop(0)
-        sys.stderr.write(CLEAR + self._line(count, part))
-        sys.stderr.flush()
+        self._shown_at = now
+        self._progress.start()
+        total = max(count / part, count) if part else None
+        self._progress.update(self._progress.task_ids[0], completed=count, total=total, refresh=True)
 
     def clear(self) -> None:
         """Erase the line before other output."""
-        if self._enabled and self._shown:
-            sys.stderr.write(CLEAR)
-            sys.stderr.flush()
+        if self._progress is not None:
+            self._progress.stop()
 
     @property
     def seconds(self) -> float:
         """Elapsed seconds."""
-        return self._clock() - self._started_at
+        return time.monotonic() - self._started_at
 
-    def _line(self, count: int, part: float | None) -> str:
-        started_at, counted, was = self._marks[0] if len(self._marks) > 1 else (self._started_at, 0, 0.0)
-        took = max(self._shown - started_at, 1e-9)
-        rate = (count - counted) / took
-        line = f"{count:,} {self._unit}  {rate:,.0f}/s"
-        if part is None:
-            return line
-        done = min(max(part, 0.0), 1.0)
-        full = round(done * WIDTH)
-        bar = painted("━" * full, CYAN) + painted("─" * (WIDTH - full), DIM)
-        speed = (done - was) / took
-        left = f"  {clock_time((1 - done) / speed)} left" if speed > 0 and done < 1 else ""
-        return f"{bar} {done:4.0%}  {line}{left}"
+
+def _progress(unit: str) -> "Progress":
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class CountColumn(ProgressColumn):
+        """The count and its rate."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.completed:,.0f} {unit}  {task.speed or 0:,.0f}/s")
+
+    bar = BarColumn(WIDTH, style="dim", complete_style="cyan", finished_style="cyan", pulse_style="cyan")
+    columns = bar, TaskProgressColumn(), CountColumn(), TimeRemainingColumn(compact=True)
+    progress = Progress(*columns, console=rich_console(sys.stderr), auto_refresh=False, transient=True)
+    progress.add_task(unit, total=None)
+    return progress
 
 
 def clock_time(seconds: float) -> str:
