@@ -298,6 +298,18 @@ def test_no_attribute_is_an_alias_of_a_method() -> None:
     assert MethodAliases().found() == []
 
 
+def test_only_an_execution_and_its_parts_set_their_attributes() -> None:
+    """Of a live run's ``execution``, ``context`` and ``writer``: others call methods."""
+    found = [
+        f"{place(path)}:{node.lineno}"
+        for path in sources("app/engine", "app/agents")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if ast.unparse(node.value).split(".")[-1].lstrip("_") in {"execution", "context", "writer"}
+    ]
+    assert found == []
+
+
 def is_broad(node: ast.expr | None) -> bool:
     kinds = node.elts if isinstance(node, ast.Tuple) else [node]
     return any(

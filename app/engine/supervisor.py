@@ -238,7 +238,7 @@ class Supervisor:
             reserved = await self._large.acquire(live)
             loaded = await load_thread(self._database, self._cache, claimed)
             claimed = live.release_request()
-            execution, context = self._executed(live, loaded)
+            execution, context = self._prepare(live, loaded)
             await self._execute(live, execution, context)
             status = execution.writer.status.value
         except HandOver:
@@ -265,8 +265,8 @@ class Supervisor:
             if not live.abandoned:  # else ``_end_without_code`` settles the run, once its end is written
                 self._settle(live, status)
 
-    def _executed(self, live: OwnedRun, loaded: LoadedThread) -> tuple[Execution, AgentRunContext]:
-        """Return the execution of the run whose thread is ``loaded``, and the context of its agent."""
+    def _prepare(self, live: OwnedRun, loaded: LoadedThread) -> tuple[Execution, AgentRunContext]:
+        """Create the execution of a run whose thread is ``loaded``, and the context of its agent."""
         claimed = live.claimed
         account = account_of(self._budgets, claimed, loaded.request)
         payer.set(account)  # the task and its context belong to this run

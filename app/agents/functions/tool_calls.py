@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 from uuid import UUID, uuid5
 
 import msgspec
@@ -11,8 +11,7 @@ from app.agents.functions.branches import Branch
 from app.agents.functions.conversion import convert, to_builtins
 from app.agents.functions.session import FunctionSession, StepPosition
 from app.agents.functions.step_journal import encode
-from app.agents.functions.values import ThreadValues
-from app.agents.port import RunContext, ToolIntent
+from app.agents.port import ToolIntent
 from app.agents.tool_loop.calls import Toolbox, idempotency_key
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
 from app.agents.tools.port import ToolClass
@@ -29,24 +28,12 @@ RequestedCall = ToolCall | InvalidToolCall | tuple[str, Mapping[str, Any]]
 _decode = msgspec.json.Decoder(ToolMessage).decode
 
 
-class _FunctionRunContext:
-    """The run context for the function's tools, with the values that the function has set."""
-
-    def __init__(self, run: RunContext, values: ThreadValues) -> None:
-        self._run = run
-        self.state = values
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
-
-
 class ToolCaller:
     """Calls the agent's tools: validated, concurrent, each with a timeout and an idempotency key."""
 
     def __init__(self, session: FunctionSession, toolbox: Toolbox) -> None:
         self._session = session
         self._toolbox = toolbox
-        self._run = cast("RunContext", _FunctionRunContext(session.run, session.values))
 
     @overload
     async def call(self, name: str, /, **args: Any) -> str: ...
@@ -104,7 +91,7 @@ class ToolCaller:
         session = self._session
         if intents := self._intents(pending):
             await session.intend(intents)
-        answers = await self._toolbox.run(pending, self._run)
+        answers = await self._toolbox.run(pending, session.run, session.values)
         entries = [positions[message.tool_call_id].entry(encode(message)) for message in answers.messages]
         if entries:
             entries[0] = msgspec.structs.replace(entries[0], update=answers.update)
@@ -120,12 +107,12 @@ class ToolCaller:
                 call_id=call.id,
                 tool=call.name,
                 tool_class=self._toolbox.tool_class(call.name),
-                key=idempotency_key(self._run, pending.message_id, call),
+                key=idempotency_key(self._session.run, pending.message_id, call),
                 args=encode(call.args),
             )
             for call in pending.calls
             if self._toolbox.tool_class(call.name) is not ToolClass.READ_ONLY
-            and self._toolbox.may_start(call, pending.message_id, self._run)
+            and self._toolbox.may_start(call, pending.message_id, self._session.run)
         )
 
     def _calls(self, calls: AIMessage | Sequence[RequestedCall], at: str) -> list[AnyToolCall]:

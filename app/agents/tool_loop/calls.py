@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import UUID, uuid5
 
 import jsonschema_rs
@@ -58,16 +58,25 @@ class AwaitingAnswers(msgspec.Struct, frozen=True):
     interrupts: list[Interrupt]
 
 
+class ReadableValues(Protocol):
+    """The thread's values as a tool reads them."""
+
+    def get(self, name: str) -> Any:
+        """Return the value ``name``, None if there is none."""
+        ...
+
+
 class CallQuestions:
     """One call of the message ``message_id``: the answers it has ``used``, and its ``open_interrupts``.
 
     ``edited``: arguments that a person substituted for its own; ``aborted``: a person ends the run here.
     """
 
-    def __init__(self, call: AnyToolCall, message_id: str, context: RunContext) -> None:
+    def __init__(self, call: AnyToolCall, message_id: str, context: RunContext, values: ReadableValues) -> None:
         self.call = call
         self.message_id = message_id
         self.context = context
+        self.values = values
         self.used: dict[str, Any] = {}
         self.open_interrupts: list[Interrupt] = []
         self.edited: dict[str, Any] | None = None
@@ -217,8 +226,12 @@ class Toolbox:
             return review_id(message_id, call, unresolved.attempt) in context.answers
         return not self._approve.covers(call.name, tool_class) or approval_id(message_id, call) in context.answers
 
-    async def run(self, pending: PendingCalls, context: RunContext) -> CallResults:
+    async def run(
+        self, pending: PendingCalls, context: RunContext, values: ReadableValues | None = None
+    ) -> CallResults:
         """Run the calls that may run; return their answers in the order of the calls.
+
+        Tools read ``values`` (None: those of the run's state).
 
         Calls run concurrently, except transactional ones: those run in sequence, each with the changes of those before
         it. If two others change the same value, the later call wins. A call that a crash left unresolved is handled by
@@ -226,7 +239,8 @@ class Toolbox:
         """
         results: dict[str, ToolResult | AwaitingAnswers] = {}
         transaction_values: dict[str, Any] = {}
-        calls = [CallQuestions(call, pending.message_id, context) for call in pending.calls]
+        values = context.state if values is None else values
+        calls = [CallQuestions(call, pending.message_id, context, values) for call in pending.calls]
 
         async def answer(questions: CallQuestions, changes: Mapping[str, Any]) -> None:
             results[questions.call.id] = await self._answer(questions, changes)
@@ -425,7 +439,7 @@ def _context(questions: CallQuestions, emitter: CustomEventEmitter, changes: Map
         call_id=questions.call.id,
         idempotency_key=idempotency_key(context, questions.message_id, questions.call),
         emit=emitter.emit,
-        value=lambda name: changes[name] if name in changes else context.state.get(name),
+        value=lambda name: changes[name] if name in changes else questions.values.get(name),
         interrupt=questions.ask,
         configurable=context.config.configurable,
     )
