@@ -1,4 +1,7 @@
-"""A collector on this machine: accepts OTLP/HTTP over a real socket and keeps the decoded requests."""
+"""A collector on this machine: accepts OTLP/HTTP over a real socket and keeps the decoded requests.
+
+It answers GET too, as the service that a tool calls.
+"""
 
 import gzip
 import threading
@@ -34,6 +37,8 @@ class Collector:
         self.spans: list[Seen] = []
         self.metrics: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.asked_for: list[dict[str, str]] = []
+        """Headers of each GET."""
         self.status = 200
         self.asked = 0
         self.metrics_seen = 0
@@ -44,6 +49,12 @@ class Collector:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 status = collector.take(self.path, dict(self.headers.items()), body)
                 self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                collector.asked_for.append({name.lower(): value for name, value in self.headers.items()})
+                self.send_response(200)
                 self.send_header("content-length", "0")
                 self.end_headers()
 

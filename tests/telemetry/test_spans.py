@@ -99,11 +99,11 @@ def test_parts_of_a_span_are_below_it_and_what_is_not_sampled_leaves_none() -> N
     for sampled in (True, False):
         whole = tracer.receive(SpanTemplate("whole", SERVER), CALLER._replace(sampled=sampled))
         assert whole is not None
-        whole.enter()
+        leave = tracer.enter(whole)
         part = tracer.start(SpanTemplate("part"))
         if part is not None:
             part.end()
-        whole.leave()
+        leave()
         whole.end()
     part, whole = made
     assert (part.context.trace_id, part.parent) == (CALLER.trace_id, whole.context)

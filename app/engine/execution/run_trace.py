@@ -48,6 +48,7 @@ class RunTrace(NullTrace):
         self._span = tracer.receive(_run_template(claimed.agent), caller)
         self._context = caller if self._span is None else self._span.context
         current_span.set(self._context)
+        tracer.attach_api()  # until the run's task ends
         if self._span is not None:
             self._span.attributes = {
                 "gen_ai.conversation.id": str(claimed.thread_id),

@@ -6,6 +6,7 @@
 - ``prometheus_page``: the response of ``/metrics``
 - ``tracing``, ``trace_context``: spans and the current request, run and span
 - ``otlp_export``, ``otlp_encoding``: export by OTLP, imported only if an endpoint is set
+- ``opentelemetry_api``: spans of the code of agents join our traces
 - ``opentelemetry_internals``: everything that leans on private parts of OpenTelemetry
 - ``logs``, ``line_writer``: structured logs that never block
 """

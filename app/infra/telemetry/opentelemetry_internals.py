@@ -4,6 +4,8 @@ exporter 1.45, Prometheus exporter 0.66b2.
 - ``MetricReader._set_collect_callback`` hands our measurements to the Prometheus exporter. Remove it once the SDK for
   Python has the specification's MetricProducer:
   https://opentelemetry.io/docs/specs/otel/metrics/sdk/#metricproducer
+- ``context._SUPPRESS_INSTRUMENTATION_KEY`` keeps instrumented HTTP clients from making spans of our own exports, as the
+  SDK's processors do. Remove it once the API has a public name for it.
 - ``OTLPSpanExporter._client`` sends spans that are encoded already: ``export`` encodes its own, at ten times the cost
   (docs/decisions/0006-metrics.md). Remove it together with ``otlp_encoding``.
 
@@ -13,6 +15,7 @@ Import this module only when something is exported: it loads the SDK.
 import threading
 from collections.abc import Callable
 
+from opentelemetry import context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -34,6 +37,11 @@ class PrometheusExporter:
         generate = openmetrics.generate_latest if as_openmetrics else generate_latest
         with self._lock:  # the exporter queues what it collects: two scrapes at once would share it
             return generate(self._registry, escaping=openmetrics.ALLOWUTF8)
+
+
+def suppress_instrumentation() -> None:
+    """Make instrumented libraries create no spans in the running thread."""
+    context.attach(context.set_value(context._SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: SLF001 - see above
 
 
 class EncodedSpanExporter(OTLPSpanExporter):

@@ -9,23 +9,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from app.infra.settings import TelemetrySettings
 from app.infra.telemetry.meters import Meters
-from app.infra.telemetry.opentelemetry_internals import EncodedSpanExporter
+from app.infra.telemetry.opentelemetry_api import attach, install
+from app.infra.telemetry.opentelemetry_internals import EncodedSpanExporter, suppress_instrumentation
 from app.infra.telemetry.otlp_encoding import OtlpEnvelope, encoded
 from app.infra.telemetry.snapshot import MetricsSnapshots
 from app.infra.telemetry.tracing import Span
 
 log = structlog.get_logger(__name__)
+
+Queued = TypeVar("Queued")
 
 SCOPE = "agent-service"
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.41.0"
@@ -71,6 +76,7 @@ class _Pusher:
         self._thread.start()
 
     def _run(self) -> None:
+        suppress_instrumentation()
         ends = False
         while not ends:
             woken = self._wake.wait(self._seconds)
@@ -91,7 +97,10 @@ class _Pusher:
 
 
 class SpanPusher(_Pusher):
-    """Queues spans, encodes them and sends them in batches. Spans beyond the queue are dropped and counted."""
+    """Queues spans, encodes them and sends them in batches. Spans beyond the queue are dropped and counted.
+
+    Spans of the OpenTelemetry API have a queue of their own, and are encoded by the exporter.
+    """
 
     def __init__(self, settings: TelemetrySettings, resource: Resource, version: str) -> None:
         super().__init__("spans", settings.span_delay / 1000)
@@ -101,6 +110,7 @@ class SpanPusher(_Pusher):
         self._envelope = OtlpEnvelope(_plain(resource), SCOPE, version, SCHEMA_URL)
         self._ended: deque[Span] = deque()
         self._encoded: deque[bytes] = deque()
+        self._api_spans: deque[ReadableSpan] = deque()
         self._exporter = EncodedSpanExporter()
         self.dropped = 0
 
@@ -112,6 +122,15 @@ class SpanPusher(_Pusher):
             self._encode()
             if len(self._encoded) >= self._batch:
                 self._wake.set()
+
+    def take_api(self, span: ReadableSpan) -> None:
+        """Queue an ended span of the OpenTelemetry API. Thread-safe."""
+        if len(self._api_spans) >= self._max_queued:
+            self.dropped += 1
+            return
+        self._api_spans.append(span)
+        if len(self._api_spans) >= self._batch:
+            self._wake.set()
 
     def _encode(self) -> None:
         """Encode ended spans while the queue has space. Called from both threads; each span is taken by one."""
@@ -125,9 +144,13 @@ class SpanPusher(_Pusher):
         """Send queued spans in batches; a partial batch waits for more, unless ``everything`` is set."""
         if everything:
             self._encode()
-        while len(self._encoded) >= (1 if everything else self._batch):
-            batch = [self._encoded.popleft() for _ in range(min(self._batch, len(self._encoded)))]
-            if not self._exporter.send(self._envelope.around(batch)):
+        self._send(self._encoded, lambda spans: self._exporter.send(self._envelope.around(spans)), everything)
+        self._send(self._api_spans, lambda spans: self._exporter.export(spans) is SpanExportResult.SUCCESS, everything)
+
+    def _send(self, queue: deque[Queued], export: Callable[[list[Queued]], bool], everything: bool) -> None:
+        while len(queue) >= (1 if everything else self._batch):
+            batch = [queue.popleft() for _ in range(min(self._batch, len(queue)))]
+            if not export(batch):
                 self.failures += 1
                 self.dropped += len(batch)
 
@@ -159,7 +182,9 @@ class MetricPusher(_Pusher):
 
 
 class OtlpPush:
-    """The exporters of this process; ``take`` is the sink for spans, if spans are exported."""
+    """The exporters of this process; ``take`` is the sink for spans, if spans are exported, and ``attach_api`` makes
+    those of the OpenTelemetry API their children.
+    """
 
     def __init__(self, settings: TelemetrySettings, meters: Meters, version: str) -> None:
         resource = resource_of(meters, version)
@@ -167,9 +192,11 @@ class OtlpPush:
         self._pushers: dict[str, _Pusher] = {}
         self._reported: dict[tuple[str, str], int] = {}
         self.take: Callable[[Span], None] | None = None
+        self.attach_api = attach
         if settings.pushes_spans:
             self._pushers["traces"] = spans = SpanPusher(settings, resource, version)
             self.take = spans.take
+            install(resource, spans.take_api)
         if settings.pushes_metrics:
             self._pushers["metrics"] = MetricPusher(settings, meters, resource, version)
 

@@ -43,12 +43,12 @@ class ToolCallRecorder:
             span.attributes["gen_ai.tool.call.id"] = call_id
             if self._tracer.content:
                 span.attributes["gen_ai.tool.call.arguments"] = _text(args)
-            span.enter()
+            leave = self._tracer.enter(span)
 
         def ended(error: str, answer: Any) -> None:
             self._meters.tool_duration.record(time.monotonic() - started_at, tool, error)
             if span is not None:
-                span.leave()
+                leave()
                 if self._tracer.content and answer is not None:
                     span.attributes["gen_ai.tool.call.result"] = _text(answer)
                 span.end(error)

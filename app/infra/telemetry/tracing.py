@@ -6,7 +6,6 @@ nothing is created: ``Tracer.start`` returns None. A span must not be changed af
 """
 
 from collections.abc import Callable
-from contextvars import Token
 from random import getrandbits
 from time import time_ns
 from typing import NamedTuple
@@ -54,7 +53,7 @@ class Span:
     ``parent`` is None for the root of a trace.
     """
 
-    __slots__ = ("_context", "_sink", "_token", "attributes", "ended", "error", "parent", "started_at", "template")
+    __slots__ = ("_context", "_sink", "attributes", "ended", "error", "parent", "started_at", "template")
 
     def __init__(
         self,
@@ -80,14 +79,6 @@ class Span:
             self._context = context = _new(SpanContext, (self.parent[0], getrandbits(64).to_bytes(8, "big"), True))
         return context
 
-    def enter(self) -> None:
-        """Make it the current span of the running task."""
-        self._token: Token[SpanContext | None] = current_span.set(self.context)
-
-    def leave(self) -> None:
-        """Restore the previous span; call it once, in the task that entered."""
-        current_span.reset(self._token)
-
     def end(self, error: str = "") -> None:
         """End the span; ``error`` is the error type, empty on success. Only the first call counts."""
         sink = self._sink
@@ -103,14 +94,33 @@ class Span:
 SpanSink = Callable[[Span], None]
 
 
-class Tracer:
-    """Creates spans for ``sink``; without one, none. ``content``: spans may contain message content."""
+AttachApi = Callable[[], Callable[[], None]]
+"""Makes our current span the parent of spans of the OpenTelemetry API; returns what undoes it."""
 
-    def __init__(self, sink: SpanSink | None = None, sampler: Sampler = Sampler(), *, content: bool = False) -> None:
+
+def _no_api() -> Callable[[], None]:
+    return lambda: None
+
+
+class Tracer:
+    """Creates spans for ``sink``; without one, none. ``content``: spans may contain message content.
+
+    ``attach_api`` is called where code of agents runs: at the start of a run, and around tools.
+    """
+
+    def __init__(
+        self,
+        sink: SpanSink | None = None,
+        sampler: Sampler = Sampler(),
+        *,
+        content: bool = False,
+        attach_api: AttachApi = _no_api,
+    ) -> None:
         self._sink = sink
         self._sampler = sampler
         self.active = sink is not None
         self.content = content and self.active
+        self.attach_api = attach_api
 
     def receive(self, template: SpanTemplate, caller: SpanContext | None) -> Span | None:
         """Start a server span for the context of ``caller``, if any; decides whether the trace is sampled."""
@@ -127,6 +137,20 @@ class Tracer:
             return None
         parent = parent or current_span.get()
         return Span(self._sink, template, parent) if parent is not None and parent.sampled else None
+
+    def enter(self, span: Span) -> Callable[[], None]:
+        """Make ``span`` the current one of the running task, and of the OpenTelemetry API there.
+
+        Return what restores the previous one; call that once, in the same task.
+        """
+        token = current_span.set(span.context)
+        detach = self.attach_api()
+
+        def leave() -> None:
+            detach()
+            current_span.reset(token)
+
+        return leave
 
 
 NO_TRACER = Tracer()

@@ -52,5 +52,8 @@ def build_exporters(settings: Settings, meters: Meters, version: str) -> "tuple[
     from app.infra.telemetry.otlp_export import OtlpPush
 
     push = OtlpPush(telemetry, meters, version)
-    tracer = Tracer(push.take, Sampler(*telemetry.sampling), content=telemetry.captures_content)
+    if push.take is None:
+        return push, TraceRecorder(meters, NO_TRACER)
+    sampler = Sampler(*telemetry.sampling)
+    tracer = Tracer(push.take, sampler, content=telemetry.captures_content, attach_api=push.attach_api)
     return push, TraceRecorder(meters, tracer)
