@@ -7,6 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from app.infra.db.revisions import HEAD
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ def insert(file: Path, line: str, after: str) -> None:
     file.write_text(f"{before}{found}    {line}\n{rest}", encoding="utf-8")
 
 
+@pytest.mark.timeout(180)
 def test_a_field_of_a_run_takes_three_places(fresh_database_url: str, tmp_path: Path) -> None:
     for folder in ("app", "migrations"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -41,5 +44,5 @@ def test_a_field_of_a_run_takes_three_places(fresh_database_url: str, tmp_path: 
     insert(tmp_path / "app" / "engine" / "tables.py", f"{column},", after=TABLE)
     (tmp_path / "migrations" / "versions" / f"{int(HEAD) + 1:04}_priority.py").write_text(revision, encoding="utf-8")
     scenario = [sys.executable, "-m", "tests.runs.new_field", fresh_database_url]
-    done = subprocess.run(scenario, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(scenario, cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
