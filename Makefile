@@ -9,7 +9,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
         --custom-compile-command "make lock"
 
 ARGS ?=
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 IMAGE ?= localhost/agent-service:dev
 COMPOSE ?= podman compose
 
@@ -23,7 +23,7 @@ help:  ## list these verbs
 run: $(READY)  ## start the server on an embedded PostgreSQL (ARGS="--port 8001")
 	$(VENV)/bin/agent-service dev $(ARGS)
 
-test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x")
+test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x"; FULL=1: slow proofs in their long form)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 quick: format-check lint types  ## the inner loop, under a minute: format, lint, types, the tests of what changed

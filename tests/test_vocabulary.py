@@ -1,8 +1,8 @@
 """The words of the field: what an engineer greps for is what stands here (docs/reference/glossary.md)."""
 
+import functools
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,15 +29,18 @@ EXCEPTIONS = {
 """Files, and folders, where the words may stand, and why."""
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@functools.cache
+def texts() -> list[tuple[str, str]]:
     """Every text of the repository that is written by hand, with its path."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found: list[tuple[str, str]] = []
     for name in listed.split("\0"):
         path = ROOT / name
         if name.startswith((*EXCEPTIONS, "migrations/versions/", "app/infra/http/assets/")) or not path.is_file():
             continue
         if path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".sh", ""} and "requirements/" not in name:
-            yield name, path.read_text(encoding="utf-8")
+            found.append((name, path.read_text(encoding="utf-8")))
+    return found
 
 
 def found(pattern: str, *, only: str = "", flags: int = 0) -> list[str]:

@@ -1,15 +1,12 @@
-"""One attacked server per test worker. ``FULL=1`` in the environment selects the long form."""
+"""One attacked server per test worker."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.abuse.server import AttackedServer
 from tests.database import clone, drop
-
-FULL = os.environ.get("FULL") == "1"
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import pytest
 from app.infra.http import large_answers
 from app.infra.http.request_bodies import MAX_ARRIVING_EACH, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import RUNS, numbers, run, run_with
-from tests.abuse.conftest import FULL
 from tests.abuse.server import MB, AttackedServer, latency
+from tests.long_form import FULL
 
 SECONDS = 20.0 if FULL else 1.5
 FLOOR = 0.1

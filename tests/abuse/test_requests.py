@@ -16,8 +16,8 @@ from app.base.offload import MAX_ANSWER_BYTES
 from app.engine.queue.memory_gate import MAX_BYTES_EACH as MAX_RUN_BYTES_EACH
 from app.infra.http.request_bodies import MAX_IN_FLIGHT, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import ARGUMENTS, FIELDS, RUNS, Attack, generated, numbers, run, run_with, with_arguments
-from tests.abuse.conftest import FULL
 from tests.abuse.server import MB, Answer, AttackedServer, Cost
+from tests.long_form import FULL
 
 BLOCKED = 0.1
 """Maximum seconds that the event loop may be blocked."""

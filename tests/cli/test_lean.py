@@ -38,6 +38,7 @@ PARENT_TOO = {
     "structlog": "the parent writes its few lines itself",
     "uvloop": "workers have an event loop",
 }
+HIDDEN = ("rich", "pydantic", "opentelemetry")
 SETTINGS = "{'DATABASE_URL': 'postgresql:///x', 'AGENT_AUTH': 'none'}"
 WORKER = f"""
 from app.base.hide_modules import hide_modules
@@ -47,26 +48,32 @@ app.server.application.layers(app.server.application.build(app.infra.settings.en
 """
 
 
-def loaded(script: str) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", f"{script}\nimport json, sys\nprint(json.dumps([*sys.modules]))"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
+def run_python(script: str) -> str:
+    """Run a script in a fresh interpreter; return the last line that it prints."""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def worker() -> dict[str, set[str]]:
+    """The modules of an idle worker, ``before`` and ``after`` hidden ones are imported."""
+    done = run_python(
+        f"{WORKER}\nimport json, sys\nbefore = [*sys.modules]\nimport {', '.join(HIDDEN)}\n"
+        "print(json.dumps({'before': before, 'after': [*sys.modules]}))"
     )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    return {name: set(modules) for name, modules in json.loads(done).items()}
 
 
-def test_an_idle_worker_imports_nothing_needless() -> None:
-    assert loaded(WORKER) & NEEDLESS.keys() == set()
+def test_an_idle_worker_imports_nothing_needless(worker: dict[str, set[str]]) -> None:
+    assert worker["before"] & NEEDLESS.keys() == set()
 
 
 def test_the_parent_imports_nothing_meant_for_workers() -> None:
-    assert loaded("import app.cli.main, app.cli.serve") & (NEEDLESS.keys() | PARENT_TOO.keys()) == set()
+    done = run_python("import app.cli.main, app.cli.serve, json, sys\nprint(json.dumps([*sys.modules]))")
+    assert set(json.loads(done)) & (NEEDLESS.keys() | PARENT_TOO.keys()) == set()
 
 
-@pytest.mark.parametrize("name", ["rich", "pydantic", "opentelemetry"])
-def test_a_hidden_module_can_be_imported_afterwards(name: str) -> None:
-    assert name in loaded(f"{WORKER}\nimport {name}")
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_hidden_module_can_be_imported_afterwards(name: str, worker: dict[str, set[str]]) -> None:
+    assert name in worker["after"]

@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.core.result import Ok
 
 from tests.journeys.conftest import Served
+from tests.long_form import FULL
 
 ALLOWED = {501, 503}
+EXAMPLES = 50 if FULL else 4
+"""Generated requests per operation."""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,7 @@ def test_every_operation_documents_its_results_and_errors(document: dict[str, An
                 assert "application/problem+json" in operation["responses"]["default"]["content"], (verb, path)
 
 
+@pytest.mark.timeout(240)
 def test_no_generated_request_makes_the_server_fail(served: Served, document: dict[str, Any]) -> None:
     schema = schemathesis.openapi.from_dict(document)
     strange: list[str] = []
@@ -42,7 +46,7 @@ def test_no_generated_request_makes_the_server_fail(served: Served, document: di
         operation = found.ok()
 
         @settings(
-            max_examples=12,
+            max_examples=EXAMPLES,
             deadline=None,
             database=None,
             derandomize=True,

@@ -120,7 +120,7 @@ class Roll:
         """Migrate the database to the newest revision."""
         await asyncio.to_thread(upgrade, self.url)
 
-    def served(self, source: Path) -> Served:
+    def served(self, source: Path | None) -> Served:
         settings = {"AGENT_CONFIG": str(self.folder / "agents.toml"), "AGENT_LEASE_SECONDS": "5"}
         version = type("Version", (Served,), {"source": source})
         server: Served = version(self.url, self.folder, **settings)
@@ -132,7 +132,7 @@ class Roll:
         return self.served(self.before)
 
     def new(self) -> Served:
-        return self.served(ROOT)
+        return self.served(None)
 
     def ledger(self) -> list[str]:
         path = self.folder / "ledger"
