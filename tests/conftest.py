@@ -14,6 +14,7 @@ import structlog
 from tests import guards, statements
 from tests.database import clone, create, drop, server_with_template
 from tests.faults.proxy import Proxy
+from tests.llm.fake_provider import FakeProvider
 
 SETTINGS = ("DATABASE_", "MIGRATE_DATABASE_", "AGENT_", "OPENAI_", "ANTHROPIC_", "OTEL_", "REDIS_", "PG")
 
@@ -118,3 +119,10 @@ def empty_database_url(server_url: str) -> Iterator[str]:
     url = asyncio.run(create(server_url))
     yield url
     asyncio.run(drop(server_url, url))
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    """A listening model provider."""
+    async with FakeProvider() as provider:
+        yield provider

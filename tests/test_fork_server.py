@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import fork_server
-from tests.serving.processes import until
+from tests.waiting import until
 
 CODE = """
 import atexit, json, os, random, sys, time

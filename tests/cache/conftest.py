@@ -1,8 +1,7 @@
 """A real Redis for caches, and both kinds of cache."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,10 +52,3 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
     else:
         async with cache_on(request.getfixturevalue("redis").url) as shared:
             yield shared
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait until ``true()`` holds."""
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  what is waited for is in another program
-            await asyncio.sleep(0.01)

@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 from app.infra.cache.redis_cache import RedisCache, misplaced
 from app.infra.secrets.rotating_secret import RotatingSecret
 from app.infra.secrets.secret import Secret
-from tests.cache.conftest import PATIENCE, cache_on, until
+from tests.cache.conftest import PATIENCE, cache_on
 from tests.redis import RedisServer
+from tests.waiting import eventually
 
 
 async def asks(cache: RedisCache) -> list[bytes | None]:
@@ -36,7 +37,7 @@ async def test_without_redis_reads_are_immediate_misses_until_it_is_back(
                 assert await asks(cache) == [None]
                 asked += 1
         getattr(redis, restore)()
-        await until(lambda: not cache.trouble)
+        await eventually(lambda: not cache.trouble)
         await cache.put({b"a": b"y"}, 60)
         assert await cache.get([b"a"]) == [b"y"]
 
@@ -54,7 +55,7 @@ async def test_a_redis_that_starts_later_is_found(redis: RedisServer) -> None:
     async with cache_on(redis.url) as cache:
         assert await asks(cache) == [None]
         redis.start()
-        await until(lambda: not cache.trouble)
+        await eventually(lambda: not cache.trouble)
 
 
 async def test_a_full_redis_still_serves_its_values(redis: RedisServer) -> None:
@@ -113,7 +114,7 @@ async def test_a_late_response_counts_as_lost_and_reaches_no_other_request(
         assert await cache.get([b"a"]) == [None]
         assert "does not answer" in cache.trouble
         wait[0] = 0.0
-        await until(lambda: not cache.trouble)
+        await eventually(lambda: not cache.trouble)
         assert await cache.get([b"b"]) == [b"y"]
 
 
@@ -141,7 +142,7 @@ async def test_a_password_that_redis_does_not_know_yet_leaves_the_previous_one_i
     new, old = (f"redis://:{word}@127.0.0.1:{redis.port}/0" for word in ("new", "old"))
     async with cache_on(new, old) as cache:
         await cache.get([b"a"])
-        await until(lambda: not cache.trouble)
+        await eventually(lambda: not cache.trouble)
         await cache.put({b"a": b"x"}, 60)
         assert await cache.get([b"a"]) == [b"x"]
 
@@ -149,7 +150,7 @@ async def test_a_password_that_redis_does_not_know_yet_leaves_the_previous_one_i
 async def test_a_redis_without_maxmemory_causes_a_warning_on_start(redis: RedisServer) -> None:
     with capture_logs() as logs:
         async with cache_on(redis.url):
-            await until(lambda: any(line["event"] == "cache_misplaced" for line in logs))
+            await eventually(lambda: any(line["event"] == "cache_misplaced" for line in logs))
     assert "no maxmemory" in logs[-1]["detail"]
 
 

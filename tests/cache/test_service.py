@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import sqlalchemy as sa
 from redis.asyncio import Redis
 
 from app.security.access.structs import tenant_id_of
-from tests.cache.conftest import until
 from tests.cli.commands import run_command
 from tests.embed.server import Embeddings
 from tests.llm.fake_provider import FakeProvider
@@ -21,6 +19,7 @@ from tests.llm.wires import Say
 from tests.redis import RedisServer
 from tests.store.conftest import Tenant, store_on
 from tests.system.services import API, Service, serving
+from tests.waiting import eventually
 
 AGENTS = """
 [agents.kept]
@@ -44,12 +43,6 @@ ASKS = """
 async def run(context, question: str):
     return {"said": await context.model.text(question)}
 """
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.fixture
@@ -224,7 +217,7 @@ async def test_without_its_cache_a_process_is_degraded_and_works(
             redis.thaw()
         else:
             redis.start()
-        await until(lambda: not service.services.persistence.caches.cache.trouble)
+        await eventually(lambda: not service.services.persistence.caches.cache.trouble)
         assert await status() == {"status": "healthy"}
 
 

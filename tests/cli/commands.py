@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests import fork_server
-from tests.serving.processes import until
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PEPPER = "0123456789abcdef" * 4

@@ -1,7 +1,6 @@
 """Commands in the background, and databases for them."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +10,7 @@ import pytest
 from tests.cli.commands import Running
 from tests.cli.items import Command
 from tests.database import at, drop, execute
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -39,13 +39,6 @@ def metrics_port(port: int) -> int:
     while (other := free_port()) == port:
         pass
     return other
-
-
-def free_port() -> int:
-    """A free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 
 from app.cli.health import probe
 from tests.cli.commands import Running, only_line, run_command
-from tests.journeys.conftest import free_port
-from tests.serving.processes import is_alive, until
+from tests.ports import free_port
+from tests.serving.processes import is_alive
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -16,7 +16,7 @@ from app.cli.doctor.secret_leaks import is_ordinary
 from app.cli.health import probe
 from tests.cli.commands import Running, run_command
 from tests.database import execute
-from tests.serving.processes import until
+from tests.waiting import until
 
 Start = Callable[..., Running]
 PEPPER = "3f9c0a7be8d1426509f4c2b7a61d38e5"

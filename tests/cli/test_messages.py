@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import PEPPER, Running, only_line, run_command
-from tests.cli.conftest import free_port
 from tests.database import at, execute
 from tests.outages import Server
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

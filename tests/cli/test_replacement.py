@@ -15,7 +15,7 @@ from app.cli.health import probe
 from bench.client import Answer, Connection, Failed, connect, request
 from tests.cli.commands import PEPPER, Running
 from tests.long_form import FULL
-from tests.serving.processes import until
+from tests.waiting import until
 
 REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "20" if FULL else "2"))
 """How many workers are replaced. For a long run: ``REPLACEMENTS=100 pytest -n 0 -s tests/cli/test_replacement.py``."""

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from app.cli.health import probe
 from tests.cli.commands import Running
-from tests.serving.processes import is_alive, until
+from tests.serving.processes import is_alive
+from tests.waiting import until
 
 Start = Callable[..., Running]
 REQUESTS = "http_server_request_duration_seconds_count"

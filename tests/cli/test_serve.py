@@ -15,7 +15,7 @@ import pytest
 from app.cli.health import probe
 from app.infra.db.revisions import HEAD
 from tests.cli.commands import PEPPER, Running, environment, only_line, run_command
-from tests.serving.processes import until
+from tests.waiting import until
 
 Start = Callable[..., Running]
 NOWHERE = "postgresql://agent@127.0.0.1:1/agents"

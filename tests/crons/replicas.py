@@ -1,8 +1,7 @@
 """Processes that serve crons: each with its own engine, on one database and clock."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,7 @@ from app.security.access.structs import Principal
 from app.security.limits.limiter import Limiter
 from app.security.limits.storage_quota import StorageQuota
 from tests.runs.engine import TENANT, Agents, Behaviour, Engine, SteeredAgent, echo, fetch
+from tests.waiting import eventually
 
 PRINCIPAL = Principal(TENANT)
 
@@ -81,7 +81,7 @@ class Replica:
             assert await self.scheduler.fire_due() == []
             return any(slot == time for slot, _, _ in await slots_of(self.database, cron))
 
-        await until(seen_to)
+        await eventually(seen_to)
 
     async def thread(self) -> UUID:
         """Create a thread with an ended run."""
@@ -119,15 +119,6 @@ async def slots_of(database: Database, cron: Cron) -> list[tuple[datetime, UUID 
         database, "select slot, run_id, problem from cron_slots where cron_id = $1 order by slot", cron.cron_id
     )
     return [(row["slot"], row["run_id"], row["problem"]) for row in rows]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until ``condition`` holds."""
-    async with asyncio.timeout(20):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.01)
 
 
 def payload_of(cron: Cron) -> Any:

@@ -8,8 +8,9 @@ import pytest
 from app.agents.port import RunContext, RunOutcome
 from app.base.errors import NotFound
 from app.infra.db.engine import Database
-from tests.crons.replicas import Clock, Replica, replicas_on, runs_of, slots_of, until
+from tests.crons.replicas import Clock, Replica, replicas_on, runs_of, slots_of
 from tests.runs.engine import fetch, step
+from tests.waiting import eventually
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -33,7 +34,7 @@ async def test_the_runs_of_a_cron_on_a_thread_share_it(replica: Replica) -> None
     async def done() -> bool:
         return [run["status"] for run in await runs_of(replica.database, cron)] == ["success"] * 2
 
-    await until(done)
+    await eventually(done)
     assert {run["thread_id"] for run in await runs_of(replica.database)} == {thread_id}
 
 
@@ -76,7 +77,7 @@ async def test_a_busy_thread_is_handled_by_the_multitask_strategy(
                 row["status"] for row in await fetch(database, "select status from runs order by run_id")
             ] == statuses
 
-        await until(done)
+        await eventually(done)
         ((slot, run_id, problem),) = await slots_of(database, cron)
         assert slot == NOON + 5 * MINUTE
         assert (run_id is None) == (strategy == "reject")

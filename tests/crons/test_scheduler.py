@@ -9,8 +9,9 @@ from app.base.errors import NotFound, Unavailable
 from app.features.crons import queries
 from app.features.crons import scheduler as module
 from app.infra.db.engine import Database
-from tests.crons.replicas import PRINCIPAL, Clock, Replica, replicas_on, runs_of, slots_of, until
+from tests.crons.replicas import PRINCIPAL, Clock, Replica, replicas_on, runs_of, slots_of
 from tests.runs.engine import TENANT, fetch
+from tests.waiting import eventually
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -38,7 +39,7 @@ async def test_runs_of_a_cron_are_executed(replica: Replica) -> None:
     async def done() -> bool:
         return [run["status"] for run in await runs_of(replica.database)] == ["success"]
 
-    await until(done)
+    await eventually(done)
     (thread,) = await fetch(replica.database, "select temporary, metadata from threads")
     assert thread["temporary"] is False
     assert thread["metadata"]["cron_id"] == str(cron.cron_id)
@@ -201,7 +202,7 @@ async def test_a_started_scheduler_starts_due_runs(replica: Replica) -> None:
     async def made() -> bool:
         return len(await runs_of(replica.database)) == 1
 
-    await until(made)
+    await eventually(made)
 
 
 async def test_a_closing_scheduler_finishes_the_run_it_is_creating(replica: Replica) -> None:
@@ -221,7 +222,7 @@ async def test_a_closing_scheduler_finishes_the_run_it_is_creating(replica: Repl
             cron.next_run_date,
         )
         replica.scheduler.start()
-        await until(waits)
+        await eventually(waits)
         closing = asyncio.create_task(replica.scheduler.aclose())
         await asyncio.sleep(0)
         assert not closing.done()
@@ -251,7 +252,7 @@ async def test_the_scheduler_resumes_when_the_database_is_back(
     async def made() -> bool:
         return len(await runs_of(replica.database)) == 1
 
-    await until(made)
+    await eventually(made)
 
 
 async def test_the_scheduler_sleeps_until_the_next_cron_is_due_within_bounds(replica: Replica) -> None:

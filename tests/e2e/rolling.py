@@ -13,7 +13,8 @@ from typing import Any
 from langgraph_sdk import get_client
 
 from tests.e2e.podman import Failed, Missing
-from tests.e2e.stack import ROOT, Stack, free_port, until
+from tests.e2e.stack import ROOT, Stack, until
+from tests.ports import free_port
 
 CONF = ROOT / "deploy" / "nginx" / "agent-service.conf"
 CLIENTS = 6

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,19 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.podman import Failed, Podman, Ticker
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "agent-service-e2e"
 SERVICES = ("app", "app-2", "postgres", "redis", "prometheus", "otel-collector")
 WITHOUT_CHECK = {"otel-collector"}
-
-
-def free_port() -> int:
-    """Return a free loopback port."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def until(holds: Callable[[], bool], seconds: float, what: str) -> float:

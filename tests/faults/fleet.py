@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.journeys.conftest import Served, free_port
+from tests.journeys.conftest import Served
 from tests.outages import children_of
+from tests.ports import free_port
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 LEASE_SECONDS = 3

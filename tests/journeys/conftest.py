@@ -3,13 +3,12 @@
 import asyncio
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from langgraph_sdk import get_client
@@ -17,15 +16,10 @@ from langgraph_sdk.client import LangGraphClient
 
 from tests import fork_server
 from tests.database import clone, drop
+from tests.ports import free_port
 
 START_SECONDS = 30.0
 PEPPER = "0123456789abcdef0123456789abcdef"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Served:
@@ -77,6 +71,11 @@ class Served:
     def stop(self) -> int:
         self.process.terminate()
         return self.process.wait(20)
+
+
+def contents(values: Any) -> list[str]:
+    """Return the contents of a thread's messages."""
+    return [message["content"] for message in values["messages"]]
 
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"

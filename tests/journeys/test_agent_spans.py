@@ -11,8 +11,8 @@ from tests.database import clone, drop
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.wires import Say
-from tests.serving.processes import until
 from tests.telemetry.collector import Collector, Seen
+from tests.waiting import until
 
 TRACE, UNSAMPLED, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7"
 AGENTS = """\

@@ -3,13 +3,11 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 
 from tests.cli.commands import run_command
 from tests.journeys.conftest import Served
@@ -30,12 +28,6 @@ FAILING = """
 async def run(context):
     raise RuntimeError("The agent's own words may be shown to its caller.")
 """
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
 
 
 class Canaries:

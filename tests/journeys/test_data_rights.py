@@ -16,7 +16,7 @@ from tests import fork_server
 from tests.database import clone, drop
 from tests.journeys.conftest import AGENTS, PEPPER, Served
 from tests.rights.rows import counts
-from tests.serving.processes import until
+from tests.waiting import until
 
 ADA, BOB = {"user_id": "ada"}, {"user_id": "bob"}
 SECRET = "my grandmother's maiden name"

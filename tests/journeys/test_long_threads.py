@@ -15,12 +15,12 @@ from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from tests.database import clone, drop
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, contents
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Replay, Stage
 from tests.llm.wires import Say, events
 from tests.outages import children_of
-from tests.serving.processes import until
+from tests.waiting import until
 
 FILE = """
 [agents.guide]
@@ -98,10 +98,6 @@ async def long_thread(client: LangGraphClient) -> str:
 
 def question(text: str) -> Any:
     return {"messages": [{"role": "user", "content": text}]}
-
-
-def contents(values: Any) -> list[str]:
-    return [message["content"] for message in values["messages"]]
 
 
 async def test_the_model_is_asked_with_a_summary_and_the_thread_keeps_every_message(

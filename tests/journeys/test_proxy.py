@@ -17,8 +17,9 @@ import pytest
 from langgraph_sdk import get_client
 
 from tests.database import clone, drop
-from tests.journeys.conftest import AGENTS, Served, free_port
-from tests.serving.processes import until
+from tests.journeys.conftest import AGENTS, Served
+from tests.ports import free_port
+from tests.waiting import until
 
 CONF = Path(__file__).parents[2] / "deploy" / "nginx" / "agent-service.conf"
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}

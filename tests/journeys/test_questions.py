@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from app.agents.port import interrupt_id
 from tests.journeys.conftest import Served
+from tests.waiting import eventually
 
 SUM = "what is 12*(3+4)?"
 
@@ -451,9 +452,3 @@ async def test_a_pause_waits_again_if_its_scheduled_resume_is_rolled_back(http: 
             await asyncio.sleep(0.05)
     await http.post(f"{run}/cancel", params={"wait": True, "action": "rollback"})
     assert (await http.get(f"/threads/{thread_id}")).json()["status"] == "interrupted"
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110  no signal comes from a file
-            await asyncio.sleep(0.02)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, contents
 
 SUM = "what is 12*(3+4)?"
 
@@ -33,10 +33,6 @@ async def waited(http: httpx.AsyncClient, thread_id: str, body: Any) -> Any:
 
 def said(text: str) -> Any:
     return {"messages": [{"type": "human", "content": text}]}
-
-
-def contents(values: Any) -> list[str]:
-    return [message["content"] for message in values["messages"]]
 
 
 @pytest.mark.parametrize("empty", [{"goto": []}, {"update": {}}, {"update": None, "goto": [], "graph": None}])

@@ -13,14 +13,10 @@ from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
 
 from app.base.ids import agent_id
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, contents
 
 HELLO: Any = {"messages": [{"role": "user", "content": "hello"}]}
 SUM: Any = {"messages": [{"role": "user", "content": "what is 12*(3+4)?"}]}
-
-
-def contents(values: Any) -> list[str]:
-    return [message["content"] for message in values["messages"]]
 
 
 async def test_a_tool_using_conversation_streams_and_is_checkpointed(client: LangGraphClient) -> None:

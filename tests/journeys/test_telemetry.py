@@ -12,8 +12,8 @@ from tests.database import clone, drop
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.wires import Say
-from tests.serving.processes import until
 from tests.telemetry.collector import Collector, Seen
+from tests.waiting import until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-{SPAN}-01"}

@@ -9,17 +9,13 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
 
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, contents
 
 SUM = "what is 12*(3+4)?"
 
 
 def said(text: str) -> Any:
     return {"messages": [{"role": "user", "content": text}]}
-
-
-def contents(values: Any) -> list[str]:
-    return [message["content"] for message in values["messages"]]
 
 
 async def talked(client: LangGraphClient, *texts: str, agent: str = "echo", **more: Any) -> str:

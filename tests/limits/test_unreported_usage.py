@@ -1,7 +1,6 @@
 """A model call is always charged: if cancelled, cut off, or without or with an absurd usage."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,18 +15,13 @@ from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
 from tests.llm.wires import ANTHROPIC, OPENAI, closing, opening, text_event
 from tests.system.services import API, Service, serving
+from tests.waiting import eventually
 
 VENDORS = [OPENAI, ANTHROPIC]
 PROMPT = "Tell me a very long story about the sea. " * 20
 PROMPT_TOKENS = len(PROMPT) // 4
 TEXT = "Once upon a time there was a ship that sailed the seven seas. " * 10
 TEXT_TOKENS = len(TEXT) // 4
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.fixture
@@ -69,12 +63,6 @@ def body_of(agent: str) -> dict[str, Any]:
     return {"assistant_id": agent, "input": {"messages": [{"role": "user", "content": PROMPT}]}}
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  what is waited for has no event
-            await asyncio.sleep(0.01)
-
-
 async def begin(service: Service, key: str, agent: str) -> tuple[str, str]:
     """The ids of a new thread and of its run, whose tokens are streamed."""
     thread = (await post(service, key, "/threads", {})).json()["thread_id"]
@@ -84,7 +72,7 @@ async def begin(service: Service, key: str, agent: str) -> tuple[str, str]:
 
 async def cancel(service: Service, key: str, thread: str, run: str) -> None:
     await post(service, key, f"/threads/{thread}/runs/{run}/cancel?wait=true", {})
-    await until(lambda: service.services.engine.supervisor.live(UUID(run)) is None)
+    await eventually(lambda: service.services.engine.supervisor.live(UUID(run)) is None)
 
 
 async def spent(service: Service, tenant: str) -> tuple[float, int]:
@@ -146,7 +134,7 @@ async def test_a_run_that_is_cancelled_in_the_middle_of_its_answer_is_charged_wi
         thread, run = await begin(service, key, vendor)
         live = service.services.engine.supervisor.live(UUID(run))
         assert live is not None
-        await until(lambda: b"Hello" in b"".join(frame.data for frame in live.feed.after(0)[1]))
+        await eventually(lambda: b"Hello" in b"".join(frame.data for frame in live.feed.after(0)[1]))
         await cancel(service, key, thread, run)
         dollars, tokens = await spent(service, "leaver")
         assert tokens > (7 if vendor == ANTHROPIC else PROMPT_TOKENS)
@@ -167,7 +155,7 @@ async def test_cancelling_every_run_dodges_no_budget(
             answer = await post(service, key, f"/threads/{thread}/runs", body_of(vendor))
             if answer.status_code == 429:
                 break
-            await until(lambda: sum(asked.body is not None for asked in provider.requests) == count)  # noqa: B023
+            await eventually(lambda: sum(asked.body is not None for asked in provider.requests) == count)  # noqa: B023
             await cancel(service, key, thread, answer.json()["run_id"])
             assert (await spent(service, "dodger"))[1] >= PROMPT_TOKENS * count
         else:

@@ -6,20 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from app.providers.llm.adapters.http_client import HttpClient, ModelTimeouts, SizeLimits
-from tests.llm.fake_provider import FakeProvider
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 SHORT = ModelTimeouts(connect=0.6, first_token=0.6, gap=0.6, total=2.0)
 ROOMY = ModelTimeouts(connect=10, first_token=10, gap=10, total=20)
 SMALL = SizeLimits(line=64 << 10, total=1 << 20)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    """A listening provider."""
-    async with FakeProvider() as running:
-        yield running
 
 
 @pytest.fixture

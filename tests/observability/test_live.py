@@ -19,12 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.cli.commands import run_command
 from tests.database import clone, drop
-from tests.journeys.conftest import PEPPER, Served, free_port
+from tests.journeys.conftest import PEPPER, Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
 from tests.llm.wires import Say
 from tests.observability.asking import DEPLOY, PROMETHEUS_OWN, RULES, program, queries, rules, selectors
-from tests.serving.processes import until
+from tests.ports import free_port
+from tests.waiting import until
 
 AGENTS = """\
 [agents.helper]

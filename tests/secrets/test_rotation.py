@@ -4,12 +4,10 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from app.infra.db import migrations
 from app.security.access.structs import ROLES
@@ -26,12 +24,6 @@ def write(path: Path, text: str) -> None:
     """Atomically, as a careful operator does."""
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").rename(path)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
 
 
 class Load:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.processes import Program, is_alive, read_all, until
+from tests.serving.processes import Program, is_alive, read_all
+from tests.waiting import until
 
 Start = Callable[..., Program]
 

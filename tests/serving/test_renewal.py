@@ -10,7 +10,8 @@ import pytest
 
 from app.server.worker_handle import DUMP_STACKS, WorkerHandle
 from app.server.worker_renewal import ReplacementPolicy
-from tests.serving.processes import Program, is_alive, until
+from tests.serving.processes import Program, is_alive
+from tests.waiting import until
 
 Start = Callable[..., Program]
 

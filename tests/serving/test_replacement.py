@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from app.server import worker
-from tests.serving.processes import Program, is_alive, is_stopped, read_all, until
+from tests.serving.processes import Program, is_alive, is_stopped, read_all
+from tests.waiting import until
 
 Start = Callable[..., Program]
 

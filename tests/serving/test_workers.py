@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.processes import Program, read_all, until
+from tests.serving.processes import Program, read_all
+from tests.waiting import until
 
 Start = Callable[..., Program]
 

@@ -1,7 +1,6 @@
 """A new embedder or other fields: vectors are backfilled in the background while searches keep working."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from app.features.store.index.maintenance import VectorBackfill
 from app.features.store.index.versions import IndexVersions
 from tests.embed.server import Embeddings
 from tests.store.conftest import Store, Tenant, store_on
+from tests.waiting import eventually
 
 MODEL = '[store]\nembedder = "openai:tiny"\ndimensions = 64\n'
 NOTES = {"drive": "the red car", "pet": "a small cat", "ill": "see a doctor", "tax": "quarterly report"}
@@ -43,12 +43,6 @@ def versions_of(store: Store) -> IndexVersions:
     return store.service.services.features.store._versions
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110  no event is set
-            await asyncio.sleep(0.02)
-
-
 async def complete(store: Store) -> None:
     """Complete the version being built, without the time for other processes to learn of it."""
     database, versions = store.service.services.persistence.database, versions_of(store)
@@ -57,7 +51,7 @@ async def complete(store: Store) -> None:
         await VectorBackfill(database, versions, settle_seconds=0).run_once()
         return versions.building is None
 
-    await until(served)
+    await eventually(served)
 
 
 async def test_a_model_finds_synonyms(fresh_database_url: str, settings: Any, server: Embeddings) -> None:
@@ -89,7 +83,7 @@ async def test_puts_and_searches_work_while_the_embedder_is_down_and_vectors_are
             await VectorBackfill(database, versions).run_once()
             return await store.count("store_vectors_384") == 1
 
-        await until(backfilled)
+        await eventually(backfilled)
         assert await ours.keys("notes", query="automobile") == ["drive"]
         assert await VectorBackfill(database, versions).run_once() == 0
 

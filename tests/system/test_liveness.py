@@ -4,7 +4,6 @@ import asyncio
 import gc
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from tests.database import execute
 from tests.journeys.conftest import Served
 from tests.outages import children_of
 from tests.system.services import Service, serving
+from tests.waiting import eventually
 
 RUN = {"assistant_id": "assistant", "input": {"messages": [{"role": "user", "content": "Hello"}]}}
 WITHOUT = "revoke all on runs from agent_engine"
@@ -51,12 +51,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FAILING_SECONDS", 1.0)
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110  what it asks about is another program
-            await asyncio.sleep(0.05)
-
-
 async def test_every_long_running_task_is_supervised_and_the_essential_ones_are_listed(fresh_database_url: str) -> None:
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
         supervision = service.services.health.watchdog
@@ -80,7 +74,7 @@ async def test_a_process_that_is_stuck_while_the_database_works_is_not_live(fres
         async def is_dead() -> bool:
             return (await service.get("/health/live")).status_code == 503
 
-        await until(is_dead)
+        await eventually(is_dead)
         assert len(given_up) == 1
         assert "times in a row" in given_up[0]
         assert (await service.get("/health/ready")).status_code == 503
@@ -129,13 +123,13 @@ async def test_a_full_disk_is_reported_and_does_not_stop_the_process(
             assert answer.status_code == 503
             assert answer.json()["detail"] == DISK_FULL
             assert int(answer.headers["retry-after"]) >= 1
-        await until(lambda: says(service, "unhealthy"))
+        await eventually(lambda: says(service, "unhealthy"))
         health = (await service.get("/health")).json()
         assert health["checks"]["checkpoint_db"]["reason"] == "the database's disk is full"
         assert (await service.get("/health/ready")).status_code == 503
         assert (await service.get("/health/live")).status_code == 200
         await execute(fresh_database_url, *(f"drop trigger full_disk on {table}" for table in ("runs", "live_frames")))
-        await until(lambda: says(service, "healthy"))
+        await eventually(lambda: says(service, "healthy"))
         began = time.monotonic()
         assert (await service.client.post("/api/v1/runs/wait", json=RUN)).status_code == 200
         assert time.monotonic() - began < 10

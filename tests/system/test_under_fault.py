@@ -15,8 +15,8 @@ from tests.database import clone, drop
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault
-from tests.serving.processes import until
 from tests.system.services import API, Service, serving
+from tests.waiting import until
 
 KEY = "sk-canary-3141592653589793"
 ASKED = {"assistant_id": "assistant", "input": {"messages": "hello"}}
@@ -27,12 +27,6 @@ model = "openai:tiny-chat"
 model = "openai:tiny-chat"
 fallback = ["anthropic:tiny-chat"]
 """
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from app.infra.telemetry.line_writer import LineWriter, write_now
 from tests.cli.commands import ROOT, environment
-from tests.serving.processes import until
+from tests.waiting import until
 
 PROGRAM = """
 import asyncio, json, sys, time

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import msgspec
@@ -74,11 +74,3 @@ async def receiving(*plan: int) -> AsyncIterator[Receiver]:
     """Run a receiver."""
     async with Receiver(*plan) as receiver:
         yield receiver
-
-
-async def eventually(condition: Callable[[], Any]) -> Any:
-    """Poll ``condition`` until its result is truthy and return it."""
-    async with asyncio.timeout(20):
-        while not (found := await condition()):  # noqa: ASYNC110  what it asks about is in the database
-            await asyncio.sleep(0.02)
-    return found

@@ -15,7 +15,8 @@ from app.features.webhooks.signing import key_of, signed_headers
 from app.infra.secrets.secret import Secret
 from tests.runs.engine import fetch
 from tests.system.services import API, Service, serving
-from tests.webhooks.receiver import Call, eventually, receiving
+from tests.waiting import eventually
+from tests.webhooks.receiver import Call, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a key of twenty-four byte").decode()
 OTHER = "another secret"

@@ -10,7 +10,8 @@ import structlog
 from app.features.webhooks import dispatcher
 from tests.runs.engine import fetch
 from tests.system.services import API, serving
-from tests.webhooks.receiver import Receiver, eventually, receiving
+from tests.waiting import eventually
+from tests.webhooks.receiver import Receiver, receiving
 from tests.webhooks.test_delivery import HERE, begin, deliveries
 
 AGENTS = {**HERE, "AGENT_CONFIG": str(Path(__file__).parent / "agents" / "agents.toml")}

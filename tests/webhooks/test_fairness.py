@@ -14,7 +14,8 @@ from app.features.webhooks.dispatcher import MAX_CALLS, MAX_CALLS_PER_TENANT_AND
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.egress.client import seconds_of
 from tests.system.services import API, Service, serving
-from tests.webhooks.receiver import eventually, receiving
+from tests.waiting import eventually
+from tests.webhooks.receiver import receiving
 
 HERE: dict[str, Any] = {"AGENT_AUTH": "api_key", "AGENT_RATE_PER_MINUTE": "0", "AGENT_EGRESS_ALLOW": "127.0.0.0/8"}
 HOSTILE, INNOCENT = UUID(int=1), UUID(int=2)
