@@ -60,9 +60,7 @@ def _in_words(match: re.Match[str]) -> str:
 
 
 def allowed(wanted: Any, path: Path) -> list[str]:
-    """Return the enumeration values allowed at ``path`` of the type ``wanted``, sorted; empty if it is not an
-    enumeration.
-    """
+    """Return the values of the enumeration at ``path`` of the type ``wanted``, sorted; empty if there is none."""
     try:
         found = _choices(inspect.type_info(wanted), path)
     except TypeError:

@@ -190,9 +190,7 @@ class RunQueue:
             return bool(await connection.fetchval(HAS_SUSPECTS))
 
     async def reserve_suspect(self, seconds: float) -> bool:
-        """Reserve a suspect for this busy process, for ``seconds``; return whether there was one that is not
-        reserved.
-        """
+        """Reserve a suspect for this busy process, for ``seconds``; return whether there was an unreserved one."""
         async with self._database.engine_connection() as connection:
             done: str = await connection.execute(RESERVE_SUSPECT, seconds, LEFT_TO_OTHERS)
         return done.endswith(" 1")

@@ -66,9 +66,7 @@ class OwnedRun:
         self.started = time.monotonic()
 
     def cancel(self, action: str) -> None:
-        """Stop at once, as a client requested (``app.engine.queue.cancels``); a no-op on a run that is ending
-        anyway.
-        """
+        """Stop at once, as a client requested (``app.engine.queue.cancels``); a no-op on a run that is ending."""
         self.action = self.action or action
         self.cancelled_at = self.cancelled_at or time.monotonic()
         if self.waiting is not None and not self.waiting.done():
@@ -77,9 +75,7 @@ class OwnedRun:
             self.task.cancel()  # a run that has not started checks ``action`` first
 
     def lose(self, *, away: bool = False) -> None:
-        """Stop at once, as another process may own the run by now; ``away``: only because the database is
-        unavailable.
-        """
+        """Stop at once, as another process may own the run by now; ``away``: the database is unavailable."""
         if self.task is not None and not self.finishing:
             self.lost, self.away = True, away
             self.task.cancel()
@@ -101,9 +97,7 @@ class OwnedRun:
             self.task.cancel()
 
     def abandon(self) -> None:
-        """Continue without the code of the run, which does not stop: from now on it can neither write nor emit
-        anything.
-        """
+        """Continue without the code of the run, which does not stop: it can no longer write or emit anything."""
         self.abandoned = self.finishing = True
         if self.context is not None:
             self.context.seal()

@@ -158,9 +158,7 @@ class Quarantine:
         self._began = False
 
     def _end_period(self, now: float) -> None:
-        """End the closed period on time: other runs are claimed for at least as long, whether suspects are queued or
-        not.
-        """
+        """End the closed period on time: other runs are claimed for at least as long, suspects queued or not."""
         if self._closed_until and now >= self._closed_until:
             if self._began:
                 self._open_seconds = CLOSED_SECONDS

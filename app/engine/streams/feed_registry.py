@@ -304,9 +304,7 @@ class FeedRegistry:
         self._wake.set()
 
     def watching(self, thread: ThreadKey, ordinal: int) -> ThreadWaiter:
-        """Return a context manager whose future is resolved when run ``ordinal`` of ``thread`` starts in any
-        process.
-        """
+        """Return a context manager whose future resolves when run ``ordinal`` of ``thread`` starts in any process."""
         if thread not in self._waiters:
             self._signals.notify("follow", [thread[1]])
             self._wake.set()

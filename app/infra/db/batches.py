@@ -27,9 +27,7 @@ async def in_batches(
 
 
 async def repeat_deletion(database: Database, name: str, statement: str, *parameters: object) -> int:
-    """Repeat a ``statement`` that deletes a bounded number of rows until none is left; return the number of deleted
-    rows.
-    """
+    """Repeat a ``statement`` that deletes a bounded number of rows until none is left; return how many it deleted."""
 
     async def batch(connection: asyncpg.Connection) -> tuple[int, bool]:
         count = int((await connection.execute(statement, *parameters)).rpartition(" ")[2])

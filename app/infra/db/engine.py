@@ -259,9 +259,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def writing(self, tenant_id: UUID, owned: str | None = None) -> AsyncIterator[Writer]:
-        """Open a transaction that writes as ``tenant_id``, filtered by ``owned``; commit if the block ends without an
-        error.
-        """
+        """Open a transaction that writes as ``tenant_id``, filtered by ``owned``; an error rolls it back."""
         async with self._transaction(tenant_id) as connection:
             yield Writer(connection, owned)
 

@@ -17,9 +17,7 @@ _SETTING = "set_config("
 
 
 def summary(statement: str) -> str:
-    """Summarize a statement as ``INSERT runs``: its first writing verb, or SELECT, and a table; empty for session
-    setup.
-    """
+    """Summarize a statement as ``INSERT runs``: its writing verb or SELECT, and a table; empty for session setup."""
     if _SETTING in statement:
         return ""
     verbs = [verb.upper() for verb in _VERB.findall(statement)]

@@ -115,9 +115,7 @@ class RequestContextMiddleware:
                 span.end(sender.status if sender.status >= "500" else "")
 
     async def _last_resort(self, scope: Scope, sender: "_ResponseSender", error: Exception) -> None:
-        """Respond to an error that the application let through. A response that has begun is cut, by closing the
-        connection.
-        """
+        """Respond to an error that the application let through; a response that has begun is cut."""
         route = scope.get("path_template", "")
         if sender.begun:
             log.error("answer_cut", path=route, exc_info=error.__cause__ or error)

@@ -41,9 +41,7 @@ class RedisAddress:
         self._waiting = False
 
     async def moved(self) -> bool:
-        """Switch to the newest address if Redis answers there; whether it did. Until then the previous one stays in
-        use.
-        """
+        """Switch to the newest address if Redis answers there; return whether it did. Until then keep the old one."""
         newest = self._urls()[0]
         if newest == self.now:
             return False

@@ -105,9 +105,7 @@ async def revoke(session: Writer, tenant_id: UUID, key_id: str) -> int:
 
 
 async def live(session: Reader, key_ids: Sequence[str]) -> dict[str, Row[Any]]:
-    """Return digests, tenants and scopes, by key id, of keys that are neither revoked nor expired (by the database's
-    clock).
-    """
+    """Return digests, tenants and scopes, by key id, of keys not revoked or expired (by the database's clock)."""
     return {row.key_id: row for row in await session.all(_LIVE, {"key_ids": list(key_ids)})}
 
 

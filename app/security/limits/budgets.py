@@ -49,9 +49,7 @@ class SpendingChange(msgspec.Struct):
 
 
 class Budgets:
-    """Reserves budget for runs and records their spending, also on ``meters``. ``model_of`` names the model of an
-    agent.
-    """
+    """Reserves budget for runs and records their spending, on ``meters`` too. ``model_of``: the model of an agent."""
 
     def __init__(
         self,

@@ -52,9 +52,7 @@ class RunCanceller:
         run_ids: Sequence[UUID] | None,
         owned: str | None = None,
     ) -> list[UUID]:
-        """Return the runs with one of ``statuses``, on one thread, or among ``run_ids``, whose threads are
-        ``owned``.
-        """
+        """Return the runs with one of ``statuses``, on one thread or among ``run_ids``, whose threads are ``owned``."""
         which = tenant_id, list(statuses), thread_id, run_ids and list(run_ids)
         async with self._database.engine_connection() as connection:
             if owned is None:
