@@ -171,10 +171,12 @@ async def _open_store(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, A
 def _export(arguments: argparse.Namespace) -> int:
     progress = ProgressLine("items")
     with new_file(arguments.file, "the file") as out, compressed(out, arguments.file) as packed:
-        count = asyncio.run(
-            _save(arguments, packed.write, lambda done, of: progress.show(done, done / of if of else None))
-        )
-    progress.clear()
+        try:
+            count = asyncio.run(
+                _save(arguments, packed.write, lambda done, of: progress.show(done, done / of if of else None))
+            )
+        finally:
+            progress.clear()
     _say(f"{_items(count)} of {arguments.tenant} written in {clock_time(progress.seconds)}")
     return 0
 

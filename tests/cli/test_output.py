@@ -1,12 +1,17 @@
 """Output of commands: styled on a terminal, plain text for pipes and with ``NO_COLOR``."""
 
+import argparse
 import contextlib
 import io
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.base.errors import AgentServiceError
+from app.base.errors import AgentServiceError, StartError
+from app.cli import store
 from app.cli.doctor.checklist import printed
 from app.cli.terminal.output import print_styled, print_table
 from app.cli.terminal.progress import ProgressLine
@@ -98,6 +103,21 @@ def test_progress_shows_count_rate_and_share_and_leaves_no_line(
     assert "10 items" in shown
     assert "25% 1,500 items" in shown
     assert "50% 3,000 items" in shown.partition("between")[2]
+
+
+def test_a_failed_export_gives_the_cursor_back(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def fail(_: argparse.Namespace, __: Any, on_progress: Callable[[int, int], None]) -> int:
+        on_progress(10, 100)
+        raise StartError("the database lacks migrations")
+
+    monkeypatch.setattr("app.cli.terminal.progress.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(store, "_save", fail)
+    with pytest.raises(StartError):
+        store._export(argparse.Namespace(file=str(tmp_path / "items.jsonl"), tenant="default"))
+    assert terminal.getvalue().rfind(f"{ESCAPE}?25h") > terminal.getvalue().rfind(f"{ESCAPE}?25l") >= 0
 
 
 def test_progress_is_silent_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
