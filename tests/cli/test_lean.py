@@ -16,6 +16,7 @@ NEEDLESS = {
     "jinja2": "templates, which are not used",
     "langchain_core": "an optional extra",
     "langgraph": "an optional extra",
+    "numpy": "only if the embedder minilm is used; pgvector takes its arrays without importing it",
     "openai": "providers have their own adapters",
     "anthropic": "providers have their own adapters",
     "opentelemetry": "only if an endpoint is set, or once /metrics is scraped",
@@ -27,6 +28,7 @@ NEEDLESS = {
     "pytest": "tests",
     "redis": "only if REDIS_URL is set",
     "rich": "coloured tracebacks, which are unused",
+    "tokenizers": "only if the embedder minilm is used",
 }
 PARENT_TOO = {
     "aiohttp": "workers send requests",

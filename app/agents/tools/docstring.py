@@ -3,6 +3,8 @@
 import inspect
 from typing import NamedTuple
 
+from docstring_parser import Docstring, ParseError, parse
+
 
 class ParsedDocstring(NamedTuple):
     """The first paragraph as one line, and a line for each described parameter."""
@@ -13,8 +15,6 @@ class ParsedDocstring(NamedTuple):
 
 def describe(docstring: str | None) -> ParsedDocstring:
     """Parse ``docstring`` in Google, NumPy, Sphinx or Epydoc style; text in none of them describes no parameter."""
-    from docstring_parser import Docstring, ParseError, parse
-
     try:
         parsed = parse(docstring)
     except (ParseError, IndexError):  # docstring-parser 0.18 raises IndexError for `::` on a line before another colon
