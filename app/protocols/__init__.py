@@ -5,5 +5,6 @@
 - ``gateway``: what every controller works with
 - ``states``: states of a run
 - ``threads``: find a thread again by another protocol's id
+- ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
 - ``openai``: OpenAI's Chat Completions
 """

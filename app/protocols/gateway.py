@@ -1,12 +1,15 @@
 """What every protocol's controller works with."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.features.assistants.service import AssistantService
 from app.features.runs.service import RunService
 from app.features.threads.service import ThreadService
 from app.infra.http.open_streams import OpenStreams
 from app.protocols.projection import ProjectedRuns
+
+OBSERVABLE: list[Any] = ["values", "updates", "messages-tuple", "custom"]
+"""Stream modes of runs that come in by a protocol: every other one, and LangGraph's clients, can follow them."""
 
 
 class ProtocolGateway(NamedTuple):

@@ -122,7 +122,10 @@ class MessageDone(Part, frozen=True):
 
 
 class MessagesRetracted(Part, frozen=True):
-    """Messages that an earlier owner streamed did not commit; the run says them again under other ids."""
+    """What an earlier owner streamed for a step did not commit; the run says it again, under other ids.
+
+    ``message_ids``: the messages of which parts were sent. A replay has none of them, but has this part too.
+    """
 
     message_ids: tuple[str, ...]
 
@@ -306,8 +309,7 @@ class PartAssembler:
         gone = tuple(one for one in (*event.message_ids, *self._open) if one in self._said)
         for message_id in gone:
             yield from self._close(message_id)
-        if gone:
-            yield MessagesRetracted(tuple(dict.fromkeys(gone)))
+        yield MessagesRetracted(tuple(dict.fromkeys(gone)))
 
     def _close(self, message_id: str) -> Iterator[Part]:
         message = self._open.pop(message_id, None)

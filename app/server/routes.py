@@ -12,6 +12,7 @@ from app.features.system.controller import AccessController, MetricsController, 
 from app.features.system.not_implemented import NotImplementedController
 from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
+from app.protocols.ai_sdk.controller import AISDKController
 from app.protocols.openai.controller import OpenAIController
 
 BASE_PATH = "/api/v1"
@@ -31,7 +32,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 )
 """Controllers below the base path."""
 
-PROTOCOLS: tuple[type[Controller], ...] = (OpenAIController,)
+PROTOCOLS: tuple[type[Controller], ...] = (AISDKController, OpenAIController)
 """Controllers of other protocols, outside the base path."""
 
 

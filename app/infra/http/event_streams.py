@@ -438,3 +438,17 @@ class JsonAnswer(OpenResponse):
     async def _revoked(self) -> None:
         if not self._begun:
             await self.refuse(Unauthenticated(REVOKED))
+
+
+class NoContent(OpenResponse):
+    """204, from a handler that otherwise returns a response that stays open."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        """Need nothing: it never stays open."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond at once."""
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

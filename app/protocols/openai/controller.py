@@ -21,7 +21,7 @@ from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
-from app.protocols.gateway import ProtocolGateway
+from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.openai.chat import ChatCollector, ChatProjection
 from app.protocols.openai.errors import error_shape
 from app.protocols.openai.inbound import message_of, news_in
@@ -31,9 +31,6 @@ from app.security.access.structs import Principal
 
 CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
 """Headers that name a conversation, whose thread the completion continues."""
-
-MODES: list[Any] = ["values", "updates", "messages-tuple", "custom"]
-"""Stream modes of runs that come in here, so that LangGraph's clients can follow them too."""
 
 Gateway = NamedDependency[ProtocolGateway]
 CurrentPrincipal = NamedDependency[Principal]
@@ -74,7 +71,7 @@ class OpenAIController(Controller):
         body = RunCreate(
             assistant_id=data.model,
             input={"messages": [message_of(message, at) for at, message in enumerate(messages)]},
-            stream_mode=MODES,
+            stream_mode=OBSERVABLE,
             if_not_exists="create",
             metadata={"protocol": "openai.chat"},
         )

@@ -1,0 +1,148 @@
+"""HTTP routes of the AI SDK's chat transport: start, resume and stop the run of a chat."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from app.base.errors import Invalid, NotFound
+from app.domain.lifecycle import LIVE
+from app.engine.structs import CommandBody, Run, RunCreate
+from app.features.access.guard import READS, STARTS_RUNS, WRITES
+from app.features.access.idempotency import key_in
+from app.features.threads.structs import HistoryQuery
+from app.infra.http.event_streams import EventStream, NoContent, OpenResponse
+from app.infra.http.query_params import AnyRequest
+from app.protocols.ai_sdk.inbound import answers_in, message_of, news_in
+from app.protocols.ai_sdk.projection import UIMessageProjection
+from app.protocols.ai_sdk.structs import ChatPost
+from app.protocols.gateway import OBSERVABLE, ProtocolGateway
+from app.protocols.threads import thread_id_of
+from app.security.access.structs import Principal
+
+HEADERS = {"X-Vercel-AI-UI-Message-Stream": "v1"}
+_RUN = re.compile(r"msg_([0-9a-f-]{36})")
+
+Gateway = NamedDependency[ProtocolGateway]
+CurrentPrincipal = NamedDependency[Principal]
+ChatId = FromPath[str]
+
+
+class AISDKController(Controller):
+    """Chats of ``useChat``: the thread of a chat is found again by the chat's id."""
+
+    path = "/ai-sdk/{assistant:str}"
+    tags = ("AI SDK",)
+    opt = WRITES
+
+    @post("/chat", status_code=200, opt=STARTS_RUNS, summary="Continue a chat and stream the answer")
+    async def chat(
+        self,
+        assistant: FromPath[str],
+        data: JSONBody[ChatPost],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
+    ) -> OpenResponse:
+        """Messages that the thread does not know yet start a run; responses to approval requests resume the last one.
+
+        The run goes on if the client disconnects: ``GET …/chat/{chat_id}/stream`` resumes the stream.
+        """
+        gateway.streams.admit(principal.holder)
+        thread_id = thread_id_of(principal, data.id)
+        answers = answers_in(data.messages) | (data.answers or {})
+        work: dict[str, Any]
+        if data.trigger == "regenerate-message":
+            work = {"checkpoint_id": await _input_of(gateway, principal, thread_id, data.message_id)}
+        elif answers:
+            work = {"command": CommandBody(resume=answers)}
+        else:
+            work = {"input": {"messages": _input(data)}}
+        body = RunCreate(
+            assistant_id=assistant,
+            stream_mode=OBSERVABLE,
+            if_not_exists="create",
+            metadata={**(data.metadata or {}), "protocol": "ai-sdk"},
+            **work,
+        )
+        accepted = await gateway.runs.create(principal, thread_id, body, await key_in(request))
+        return _stream(gateway, principal, thread_id, accepted.run_id)
+
+    @get("/chat/{chat_id:str}/stream", opt=READS, summary="Resume the stream of a chat")
+    async def resume(
+        self,
+        assistant: FromPath[str],
+        chat_id: ChatId,
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
+    ) -> OpenResponse:
+        """The stream of the run in progress, from its start or after ``Last-Event-ID``; 204 if none is in progress."""
+        thread_id = thread_id_of(principal, chat_id)
+        run = await _live_run(gateway, principal, thread_id)
+        if run is None:
+            return NoContent()
+        gateway.streams.admit(principal.holder)
+        return _stream(gateway, principal, thread_id, run.run_id, _offset(request))
+
+    @post("/chat/{chat_id:str}/stop", status_code=204, summary="Stop the run of a chat")
+    async def stop(
+        self, assistant: FromPath[str], chat_id: ChatId, principal: CurrentPrincipal, gateway: Gateway
+    ) -> None:
+        """What its steps have committed stays; nothing happens if no run is in progress."""
+        thread_id = thread_id_of(principal, chat_id)
+        run = await _live_run(gateway, principal, thread_id)
+        if run is not None:
+            await gateway.runs.cancel(principal, thread_id, run.run_id, action="interrupt", wait=False)
+
+
+def _input(data: ChatPost) -> list[dict[str, Any]]:
+    """Return the messages that start a run. Raises ``Invalid`` if there are none."""
+    news = news_in(data.messages)
+    if not news:
+        raise Invalid("messages brings nothing new: end it with a user's message.", (("/messages", "no news"),))
+    first = len(data.messages) - len(news)
+    return [message_of(message, first + at) for at, message in enumerate(news)]
+
+
+def _stream(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, run_id: UUID, after: int = -1
+) -> EventStream:
+    message_id = f"msg_{run_id}"
+    chunks = gateway.projections.follow(principal, run_id, "ai-sdk", lambda: UIMessageProjection(message_id), after)
+    headers = {**HEADERS, "X-Thread-Id": str(thread_id), "X-Run-Id": str(run_id)}
+    return EventStream(gateway.streams, chunks, headers=headers, holder=principal.holder)
+
+
+def _offset(request: AnyRequest) -> int:
+    given = request.headers.get("last-event-id") or "-1"
+    if not re.fullmatch(r"-1|[0-9]{1,15}", given):
+        raise Invalid("Invalid Last-Event-ID: send the id of a chunk of this stream, a number.")
+    return int(given)
+
+
+async def _live_run(gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> Run | None:
+    try:
+        runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=1, offset=0)
+    except NotFound:
+        return None
+    return runs[0] if runs and runs[0].status in LIVE else None
+
+
+async def _input_of(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str | None
+) -> str | None:
+    """Return the checkpoint with the input of the run that said ``message_id`` (None: the thread's last run)."""
+    match = _RUN.fullmatch(message_id or "")
+    runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=100, offset=0)
+    wanted = [run for run in runs if match is None or str(run.run_id) == match[1]]
+    if not wanted:
+        raise NotFound(f"No answer {message_id!r} in this chat: send the id of an assistant's message.")
+    metadata: dict[str, Any] = {"run_id": str(wanted[0].run_id), "source": "input"}
+    states, _ = await gateway.threads.history(principal, thread_id, HistoryQuery(limit=1, metadata=metadata))
+    if not states or states[0].checkpoint is None:
+        raise NotFound("The checkpoint before that answer is no longer kept: send the messages again.")
+    return str(states[0].checkpoint.checkpoint_id)
