@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ from app.infra.db.engine import DISK_FULL, Database
 from app.infra.db.group_commit import MAX_GROUP_SIZE, GroupCommitter
 
 SLOTS = 2
+TENANT = UUID(int=1)
 
 
 class Numbers:
@@ -26,7 +28,7 @@ class Numbers:
         self.failure: BaseException | None = None
         self.database = database
         self._groups: GroupCommitter[str, int] = GroupCommitter(
-            "numbers", database, self._read, key=lambda entry: entry, slots=SLOTS
+            "numbers", database, self._read, key=lambda entry: entry, tenant=lambda _: TENANT, slots=SLOTS
         )
         self._groups.start()
         self.submit, self.aclose = self._groups.submit, self._groups.aclose
@@ -56,6 +58,9 @@ async def numbers(database_url: str) -> AsyncIterator[Numbers]:
     database = Database(database_url, requests=1, engine=SLOTS)
     numbers = Numbers(database)
     assert await numbers.submit("0") == 0
+    async with asyncio.timeout(20):
+        while len(numbers._groups._idle) < SLOTS:  # noqa: ASYNC110  a slot that is ready signals nothing
+            await asyncio.sleep(0.005)
     numbers.groups.clear()
     numbers.served_by.clear()
     await numbers.begun.get()

@@ -99,7 +99,7 @@ class Journal:
         self._database = database
         self._timeout = timeout
         self._groups: GroupCommitter[JournalEntry, int | None] = GroupCommitter(
-            "journal", database, _commit, key=lambda entry: entry.run_id, slots=2
+            "journal", database, _commit, key=lambda entry: entry.run_id, tenant=lambda entry: entry.tenant_id, slots=2
         )
 
     def start(self) -> None:

@@ -35,7 +35,7 @@ from app.engine.queue.sql import (
 from app.engine.streams.frames import with_member
 from app.engine.structs import RunRequest
 from app.infra.db.engine import Database
-from app.infra.db.group_commit import GroupCommitter
+from app.infra.db.group_commit import Execute, GroupCommitter
 from app.infra.db.statement_tracing import query
 from app.infra.telemetry.tracing import NO_TRACER, Tracer
 from app.security.idempotency import queries as keys
@@ -79,11 +79,19 @@ class RunQueue:
         self._database = database
         self.owner = owner
         self.lease_seconds = lease_seconds
-        self._groups: GroupCommitter[AcceptEntry, ClaimedRun | Exception] = GroupCommitter(
-            "accept", database, self._accept, key=lambda entry: (entry.tenant_id, entry.thread_id), slots=2
-        )
-        self._takeovers: GroupCommitter[AcceptEntry, ClaimedRun | Exception] = GroupCommitter(
-            "takeover", database, self._take_over, key=lambda entry: (entry.tenant_id, entry.thread_id), slots=1
+        self._groups = self._committer("accept", self._accept, slots=2)
+        self._takeovers = self._committer("takeover", self._take_over, slots=1)
+
+    def _committer(
+        self, name: str, execute: Execute[AcceptEntry, ClaimedRun | Exception], slots: int
+    ) -> GroupCommitter[AcceptEntry, ClaimedRun | Exception]:
+        return GroupCommitter(
+            name,
+            self._database,
+            execute,
+            key=lambda entry: (entry.tenant_id, entry.thread_id),
+            tenant=lambda entry: entry.tenant_id,
+            slots=slots,
         )
 
     def start(self) -> None:
@@ -150,10 +158,17 @@ class RunQueue:
     ) -> list[ClaimedRun | Exception]:
         """Cancel the runs of each entry's thread and accept the entry, both or neither."""
         results: list[ClaimedRun | Exception] = []
+        locked: dict[UUID, asyncpg.LockNotAvailableError] = {}
         for entry in entries:
+            if entry.tenant_id in locked:  # others must not wait once more for its locks
+                results.append(locked[entry.tenant_id])
+                continue
             try:
                 async with connection.transaction():
                     results += await self.accept_on(connection, [entry])
+            except asyncpg.LockNotAvailableError as error:
+                results.append(error)
+                locked[entry.tenant_id] = error
             except AgentServiceError as error:
                 results.append(error)
         return results

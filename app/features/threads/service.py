@@ -90,7 +90,12 @@ class ThreadService:
         self._on_deleted = on_deleted
         self._states = StateWriter(agents)
         self._creations: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
-            "threads", database, create, key=lambda new: (new.tenant_id, new.thread_id), slots=1
+            "threads",
+            database,
+            create,
+            key=lambda new: (new.tenant_id, new.thread_id),
+            tenant=lambda new: new.tenant_id,
+            slots=1,
         )
 
     def start(self) -> None:

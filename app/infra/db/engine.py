@@ -170,6 +170,7 @@ class Database:
         }
         self._requests = self._pools["requests"]
         self._gate = PoolGate(cast("MeasuredPool", self._requests.sync_engine.pool))
+        self._tenants_gate = PoolGate(cast("MeasuredPool", self._pools["tenants"].sync_engine.pool))
         self.disk = DiskStatus()
 
     def abort(self) -> None:
@@ -307,7 +308,22 @@ class Database:
 
         For the hot path, where one prepared statement over arrays is the whole transaction.
         """
-        async with _driver(self._pools["engine"], self.disk) as connection:
+        async with self._on_driver("engine") as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def tenant_connection(self, tenant_id: UUID) -> AsyncIterator[asyncpg.Connection]:
+        """Get a driver connection of the engine's role for work that may wait for locks of ``tenant_id``.
+
+        Tenants share these connections fairly, and the engine's own work (leases, claims, commits) needs none of them.
+        """
+        with reachable(self.disk):
+            async with self._tenants_gate.slot(tenant_id), self._on_driver("tenants") as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def _on_driver(self, pool: str) -> AsyncIterator[asyncpg.Connection]:
+        async with _driver(self._pools[pool], self.disk) as connection:
             try:
                 yield connection
             except TimeoutError:

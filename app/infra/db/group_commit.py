@@ -4,6 +4,9 @@ While one group is in flight, the next accumulates; there is no timer, so a sing
 callers share round trips and syncs (measurements and limits in docs/explanation/performance.md). The commit slot that
 was used last is the first to be used again, so that sequential writes find the same connection with warm caches.
 
+A group never waits long for a lock: entries of a tenant that holds one are sent apart, on the connections for that
+tenant's own waits (``Database.tenant_connection``), and the slot goes on with the others.
+
 Every future is resolved: with its result, with the server's error for its entry, or with ``Unavailable`` when the
 connection broke or it waited too long. Slots are essential tasks: they are restarted whatever ends them.
 """
@@ -13,10 +16,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
 
 import asyncpg
 
-from app.base.errors import Unavailable
+from app.base.errors import AgentServiceError, Unavailable
 from app.base.tasks import Heartbeat, Tasks
 from app.infra.db import sql
 from app.infra.db.engine import Database, unavailable
@@ -58,8 +62,9 @@ class QueuedItem(NamedTuple):
 class GroupCommitter(Generic[Entry, Result]):
     """Commits entries in groups over ``slots`` connections.
 
-    ``execute`` writes one group in one transaction and returns one result per entry, in order. Entries with equal
-    ``key`` keep their order and never share a group. If the server refuses a group and the connection still works, its
+    ``execute`` writes one group in one transaction and returns one result per entry, in order; with a transaction for
+    each entry, the result may be the ``LockNotAvailableError`` of that one. Entries with equal ``key`` keep their order
+    and never share a group. If the server refuses a group and the connection still works, its
     entries are sent one by one, so that only the faulty one fails.
     """
 
@@ -70,9 +75,12 @@ class GroupCommitter(Generic[Entry, Result]):
         execute: "Execute[Entry, Result]",
         *,
         key: Callable[[Entry], Hashable],
+        tenant: Callable[[Entry], UUID],
         slots: int = 2,
     ) -> None:
         self._database = database
+        self._tenant = tenant
+        self._apart: set[asyncio.Future[Any]] = set()
         self._execute = execute
         self._key = key
         self._waiting: deque[QueuedItem] = deque()
@@ -154,6 +162,7 @@ class GroupCommitter(Generic[Entry, Result]):
         async with self._database.engine_connection() as connection:
             self._connected += 1
             try:
+                await connection.execute(sql.GROUP_LOCK_TIMEOUT)
                 while not connection.is_closed():
                     await self._serve(connection)
                     beat()
@@ -186,7 +195,8 @@ class GroupCommitter(Generic[Entry, Result]):
             raise
         finally:
             late.cancel()
-            self._busy.difference_update(item.key for item in group)
+            self._busy.difference_update(item.key for item in group if item.future not in self._apart)
+            self._apart.difference_update(item.future for item in group)
             self._call()  # entries with the same keys may be sent now
 
     async def _wait_idle(self, connection: asyncpg.Connection) -> None:
@@ -208,6 +218,9 @@ class GroupCommitter(Generic[Entry, Result]):
             if len(entries) < len(group):
                 await connection.fetchval(sql.PING)
             results = await self._execute(connection, [item.entry for item in entries]) if entries else ()
+        except asyncpg.LockNotAvailableError:
+            await self._split(connection, entries)
+            entries, results = [], ()
         except asyncpg.PostgresError as error:
             if connection.is_closed() or unavailable(error) is not None:
                 raise
@@ -218,9 +231,44 @@ class GroupCommitter(Generic[Entry, Result]):
                 await self._send(connection, [item])
             return
         for item, result in zip(entries, results, strict=True):
-            _resolve(item.future, result)
+            if isinstance(result, asyncpg.LockNotAvailableError):
+                self._send_apart(item)
+            else:
+                _resolve(item.future, result)
         for item in group:
-            _resolve(item.future, None)  # only canaries are left
+            if item.entry is None:
+                _resolve(item.future, None)
+
+    async def _split(self, connection: asyncpg.Connection, items: Sequence[QueuedItem]) -> None:
+        """Send a group that would wait for a lock tenant by tenant, and the entries of the one that holds it apart."""
+        by_tenant: dict[UUID, list[QueuedItem]] = {}
+        for item in items:
+            by_tenant.setdefault(self._tenant(item.entry), []).append(item)
+        for group in by_tenant.values():
+            if len(by_tenant) > 1:
+                await self._send(connection, group)
+            else:
+                for item in group:
+                    self._send_apart(item)
+
+    def _send_apart(self, item: QueuedItem) -> None:
+        """Send an entry on a connection for its tenant; entries with its key wait for it."""
+        self._apart.add(item.future)
+        self._tasks.start(self._wait_apart(item), name="apart")
+
+    async def _wait_apart(self, item: QueuedItem) -> None:
+        try:
+            async with self._database.tenant_connection(self._tenant(item.entry)) as connection:
+                (result,) = await self._execute(connection, [item.entry])
+            if isinstance(result, asyncpg.LockNotAvailableError):
+                raise result
+            _resolve(item.future, result)
+        except (asyncpg.PostgresError, AgentServiceError) as error:
+            _fail(item.future, unavailable(error) or error)
+        finally:
+            _fail(item.future, _stopping())
+            self._busy.discard(item.key)
+            self._call()
 
 
 def _stopping() -> Unavailable:

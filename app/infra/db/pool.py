@@ -193,6 +193,13 @@ POOLS = {
     "engine": PoolSpec(
         purpose="journal and claims, over all tenants", role=ENGINE_ROLE, settings=ENGINE_PLANS, size=10, measured=True
     ),
+    "tenants": PoolSpec(
+        purpose="work of the engine for one tenant, which may wait for locks of that tenant",
+        role=ENGINE_ROLE,
+        settings={**ENGINE_PLANS, "lock_timeout": LOCK_TIMEOUT},
+        size=5,
+        measured=True,
+    ),
     "probe": PoolSpec(
         purpose="probes, which must not wait for requests",
         role=APP_ROLE,

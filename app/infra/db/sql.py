@@ -9,6 +9,9 @@ IDLE_IN_SNAPSHOT = "10min"
 
 PING = "select 1"
 
+GROUP_LOCK_TIMEOUT = "set lock_timeout = '250ms'"
+"""How long a group of entries of many tenants waits for a lock."""
+
 SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 
 SET_SNAPSHOT_TENANT = sa.text(

@@ -22,7 +22,7 @@ class EnumLabel(str):
 
 METHOD = EnumLabel("http.request.method", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER")
 HTTP_STATUS = EnumLabel("http.response.status_code", *map(str, range(100, 600)))
-POOL = EnumLabel("db.client.connection.pool.name", "requests", "engine")
+POOL = EnumLabel("db.client.connection.pool.name", "requests", "engine", "tenants")
 POOL_STATE = EnumLabel("db.client.connection.state", "used", "idle")
 CPU_MODE = EnumLabel("cpu.mode", "user", "system")
 SIGNAL = EnumLabel("signal", "traces", "metrics")

@@ -40,7 +40,7 @@ class RunCanceller:
 
     async def cancel(self, tenant_id: UUID, run_ids: Sequence[UUID], action: str) -> None:
         """Record the cancel of ``run_ids``; queued runs are ended or deleted at once."""
-        async with self._database.engine_connection() as connection, connection.transaction():
+        async with self._database.tenant_connection(tenant_id) as connection, connection.transaction():
             await connection.execute(LOCK_THREADS, tenant_id, list(run_ids))
             await _stop(connection, tenant_id, BY_ID, list(run_ids), action)
 
@@ -54,7 +54,7 @@ class RunCanceller:
     ) -> list[UUID]:
         """Return the runs with one of ``statuses``, on one thread or among ``run_ids``, whose threads are ``owned``."""
         which = tenant_id, list(statuses), thread_id, run_ids and list(run_ids)
-        async with self._database.engine_connection() as connection:
+        async with self._database.tenant_connection(tenant_id) as connection:
             if owned is None:
                 rows = await connection.fetch(MATCHING, *which)
             else:
@@ -63,7 +63,7 @@ class RunCanceller:
 
     async def roll_back(self, claimed: ClaimedRun) -> int | None:
         """Delete ``claimed`` and all it did; return how many runs are queued, None if it has another owner."""
-        async with self._database.engine_connection() as connection:
+        async with self._database.tenant_connection(claimed.tenant_id) as connection:
             queued: int | None = await connection.fetchval(
                 ROLL_BACK, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner, claimed.thread_id
             )

@@ -59,7 +59,11 @@ class ItemWriter:
 
     def __init__(self, database: Database) -> None:
         self._groups: GroupCommitter[PutEntry, None] = GroupCommitter(
-            "store", database, put_items, key=lambda item: (item.tenant_id, item.namespace, item.key)
+            "store",
+            database,
+            put_items,
+            key=lambda item: (item.tenant_id, item.namespace, item.key),
+            tenant=lambda item: item.tenant_id,
         )
 
     def start(self) -> None:

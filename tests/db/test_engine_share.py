@@ -1,0 +1,84 @@
+"""Work that one tenant has had accepted never takes the engine's connections from the others."""
+
+import asyncio
+import time
+
+import asyncpg
+
+from tests.db.test_fairness import SHORT_ENOUGH, locked, post_all, thread_of
+from tests.system.services import API, Service, serving
+
+ASKED = {"messages": [{"role": "user", "content": "hello"}]}
+LOCK_WAITS = """
+select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()
+"""
+
+
+async def later_run(service: Service, key: str) -> tuple[str, str]:
+    """A thread, and a run of it that waits for its time."""
+    thread = await thread_of(service, key)
+    body = {"assistant_id": "assistant", "input": ASKED, "after_seconds": 3600}
+    made = await service.client.post(f"{API}/threads/{thread}/runs", json=body, headers={"x-api-key": key})
+    assert made.status_code == 200, made.text
+    return thread, made.json()["run_id"]
+
+
+async def innocent_runs(service: Service, key: str, count: int = 3) -> list[tuple[int, float]]:
+    found = []
+    for _ in range(count):
+        began = time.monotonic()
+        body = {"assistant_id": "assistant", "input": ASKED}
+        answer = await service.client.post(f"{API}/runs/wait", json=body, headers={"x-api-key": key}, timeout=60)
+        found.append((answer.status_code, time.monotonic() - began))
+    return found
+
+
+async def lock_waits(url: str, count: int) -> None:
+    """Wait until ``count`` statements wait for a lock."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(30):
+            while await connection.fetchval(LOCK_WAITS) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
+
+
+async def test_cancels_that_wait_for_a_lock_leave_the_engine_its_connections(fresh_database_url: str) -> None:
+    async with serving(fresh_database_url, AGENT_AUTH="api_key") as service:
+        hostile, innocent = await service.key("hostile"), await service.key("innocent")
+        await innocent_runs(service, innocent, 1)
+        thread, run = await later_run(service, hostile)
+        async with locked(fresh_database_url, f"select from threads where thread_id = '{thread}' for update"):
+            path = f"/threads/{thread}/runs/{run}/cancel"
+            attack = asyncio.ensure_future(post_all(service, 12, path, {}, **{"x-api-key": hostile}))
+            await lock_waits(fresh_database_url, 1)
+            runs = await innocent_runs(service, innocent)
+            began = time.monotonic()
+            async with service.services.persistence.database.engine_connection() as connection:
+                await connection.fetchval("select 1")  # as leases are renewed
+            renewal = time.monotonic() - began
+        answers = await attack
+        assert [status for status, _ in runs] == [200] * 3
+        assert max(seconds for _, seconds in runs) < SHORT_ENOUGH
+        assert renewal < SHORT_ENOUGH
+        assert {answer.status_code for answer in answers} <= {202, 404, 503}
+
+
+async def test_runs_that_wait_for_a_lock_of_their_thread_do_not_block_those_of_others(fresh_database_url: str) -> None:
+    async with serving(fresh_database_url, AGENT_AUTH="api_key") as service:
+        hostile, innocent = await service.key("hostile"), await service.key("innocent")
+        await innocent_runs(service, innocent, 1)
+        threads = [await thread_of(service, hostile) for _ in range(4)]
+        names = ",".join(f"'{thread}'" for thread in threads)
+        body = {"assistant_id": "assistant", "input": ASKED}
+        async with locked(fresh_database_url, f"select from threads where thread_id in ({names}) for update"):
+            attack = [
+                asyncio.ensure_future(post_all(service, 1, f"/threads/{one}/runs", body, **{"x-api-key": hostile}))
+                for one in threads
+            ]
+            await lock_waits(fresh_database_url, 1)
+            runs = await innocent_runs(service, innocent)
+        await asyncio.gather(*attack)
+        assert [status for status, _ in runs] == [200] * 3
+        assert max(seconds for _, seconds in runs) < SHORT_ENOUGH
