@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ BROAD_EXCEPTS = {
 
 TASKS = "app/base/tasks.py"
 SETTINGS = "app/infra/settings/environment.py"
+
+INTERNALS = {
+    "app/server/granian_internals.py",
+    "app/infra/db/sqlalchemy_internals.py",
+    "app/infra/http/litestar_internals.py",
+    "app/infra/telemetry/opentelemetry_internals.py",
+    "app/security/access/langgraph_sdk_internals.py",
+}
+"""The modules that may lean on private parts of a library: one for each, with version, reason and removal condition."""
+
+PUBLIC_BY_DOCUMENTATION = {"_mapping", "_replace", "_asdict", "_fields", "_exit"}
+"""Of SQLAlchemy's rows, named tuples and ``os``."""
 
 Constant = ast.Assign | ast.AnnAssign
 PLAIN = (ast.Constant, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Name, ast.Attribute, ast.Load)
@@ -142,6 +155,53 @@ def test_no_function_takes_more_than_six_parameters() -> None:
         if count(function) > PARAMETERS
     }
     assert many == {}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in PUBLIC_BY_DOCUMENTATION
+
+
+@functools.cache
+def own_names() -> Counter[str]:
+    """How often the program gives a name to a function, class, variable or attribute of an object."""
+    names: Counter[str] = Counter()
+    for path in sources("app"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef | Function):
+                names[node.name] += 1
+            elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names[node.id if isinstance(node, ast.Name) else node.attr] += 1
+    return names
+
+
+def private_parts(path: Path) -> Iterator[str]:
+    """The private parts of libraries that a module reads, imports or overrides."""
+    for node in ast.walk(tree(path)):
+        for name in imported_names(node):
+            if not name.startswith("app.") and any(map(is_private, name.split("."))):
+                yield name
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            overridden = isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()"
+            if own_names()[node.attr] <= overridden:  # an override is one definition; that of its base must be ours
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "setattr", "hasattr"}:
+            named = node.args[1] if len(node.args) > 1 else None
+            if isinstance(named, ast.Constant) and is_private(str(named.value)):
+                yield ast.unparse(node)
+
+
+def test_private_parts_of_libraries_are_used_in_one_module_for_each_alone() -> None:
+    found = {place(path): parts for path in sources("app") if (parts := list(private_parts(path)))}
+    assert {name: parts for name, parts in found.items() if name not in INTERNALS} == {}
+    assert set(found) == INTERNALS
+
+
+def test_modules_of_private_parts_name_version_and_removal() -> None:
+    for name in INTERNALS:
+        about = ast.get_docstring(tree(ROOT / name)) or ""
+        assert about.startswith("Everything that leans on private parts of"), name
+        assert re.search(r"\d\.\d", about), f"{name} names no version"
+        assert about.count("\n- ") <= about.count("Remove it "), f"{name} does not say when each part can go"
 
 
 def late_constants(module: ast.Module) -> Iterator[str]:

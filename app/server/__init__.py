@@ -3,6 +3,7 @@
 - ``composition``: the composition root, one bundle of parts per subsystem
 - ``application``: what ``serve`` and ``dev`` have their workers do
 - ``asgi``: the application of one worker
+- ``granian_internals``: everything that leans on private parts of Granian
 - ``lifespan``: starts the parts of a worker in order, drains them, and closes them in reverse, also when a start
   fails half-way
 - ``parent``: the parent process

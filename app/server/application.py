@@ -19,9 +19,10 @@ from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.infra.telemetry.trace_context import request, run_id
 from app.server.asgi import behind_names, layers
 from app.server.composition.services import build
+from app.server.granian_internals import connections
 from app.server.lifespan import Lifespan
 from app.server.schema import metadata
-from app.server.worker import connections, run
+from app.server.worker import run
 from app.server.worker_context import WorkerContext
 
 PATH = "/metrics"

@@ -148,11 +148,11 @@ def main(options: dict[str, Any]) -> int:
     def work(context: WorkerContext) -> int:
         options["pipes"] = (context.pipes.link, context.pipes.stacks)
         from app.infra.telemetry.logs import set_up
-        from app.server import worker
+        from app.server import granian_internals, worker
 
         lines = set_up()
         worker.CLOSE_SECONDS = options.get("close", worker.CLOSE_SECONDS)
-        worker.IDLE_SECONDS = options.get("idle", worker.IDLE_SECONDS)
+        granian_internals.IDLE_SECONDS = options.get("idle", granian_internals.IDLE_SECONDS)
         try:
             return worker.run(lambda: Tiny(options), context)
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.infra.db.pool import MeasuredPool
+from app.infra.db.sqlalchemy_internals import MeasuredPool
 from app.infra.telemetry.logs import HIDDEN, set_up
 from app.infra.telemetry.trace_context import SpanContext, current_span, parse_traceparent, request
 

@@ -23,9 +23,10 @@ from app.base.errors import AgentServiceError, StartError, Unavailable
 from app.infra.db import sql
 from app.infra.db.connect_errors import reason
 from app.infra.db.migrations import OLDEST_SERVER
-from app.infra.db.pool import POOLS, Addresses, ConnectionTracker, MeasuredPool, PoolGate, open_pool
+from app.infra.db.pool import POOLS, Addresses, ConnectionTracker, PoolGate, open_pool
 from app.infra.db.schema_check import missing_parts
 from app.infra.db.session import Reader, Snapshot, Writer
+from app.infra.db.sqlalchemy_internals import MeasuredPool
 from app.infra.db.statement_tracing import trace_statements
 from app.infra.telemetry.meters import ServerMeters
 from app.infra.telemetry.tracing import NO_TRACER, Tracer

@@ -1,4 +1,9 @@
-"""Litestar's request and response classes without checks that are done elsewhere."""
+"""Everything that leans on private parts of Litestar 2.25 (pyproject.toml allows 2.25 up to, but not including, 3).
+
+- ``Request._body`` and ``_connection_state.body`` hold a body that is read without Litestar's own count of its bytes,
+  which ``app.infra.http.request_bodies`` has made already, and is freed after it was decoded. Remove it once Litestar
+  has a public way to set and to forget the body of a request.
+"""
 
 from typing import Any
 

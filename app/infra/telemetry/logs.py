@@ -19,7 +19,7 @@ SECRET_FIELDS = frozenset(
     | {"access_token", "refresh_token", "token", "database_url", "redis_url"}
 )
 """Fields whose values are hidden; a second line of defence, since code must not log them."""
-QUIET = ("asyncio", "sqlalchemy", "app.infra.db.pool", "alembic", "aiohttp", "urllib3", "_granian")
+QUIET = ("asyncio", "sqlalchemy", "app.infra.db.sqlalchemy_internals", "alembic", "aiohttp", "urllib3", "_granian")
 """Library loggers that are limited to warnings, as they log SQL and other details. SQLAlchemy names a pool's logger
 after its class, which is ours.
 """

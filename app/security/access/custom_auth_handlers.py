@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import structlog
 
 from app.base.containment import contain, root_of
 from app.base.errors import AgentServiceError, Forbidden, Refused, StartError, Unauthenticated
+from app.security.access.langgraph_sdk_internals import AuthHandler, registered_handlers
 from app.security.access.structs import AuditEvent, AuditSink, MetadataFilter, NullAuditSink, Principal
 
 log = structlog.get_logger(__name__)
@@ -41,7 +42,6 @@ NOT_AUTHENTICATED = "This request has no valid credential: send one."
 NOT_ALLOWED = "You may not do that."
 
 UserInfo = dict[str, Any]
-AuthHandler = Callable[..., Awaitable[Any]]
 
 
 class HandlerFailed(AgentServiceError):
@@ -74,9 +74,7 @@ class AuthHandlers:
 
     def __init__(self, auth: Any, source: str) -> None:
         try:
-            authenticate: Callable[..., Any] | None = auth._authenticate_handler  # noqa: SLF001  promised for servers
-            self._handlers: dict[tuple[str, str], list[AuthHandler]] = auth._handlers  # noqa: SLF001
-            self._global: list[AuthHandler] = auth._global_handlers  # noqa: SLF001
+            authenticate, self._handlers, self._global = registered_handlers(auth)
             self._context: Callable[..., Any] = auth.types.AuthContext
         except AttributeError as error:
             raise StartError(f"{source} is not a langgraph_sdk.Auth object: write auth = Auth()") from error

@@ -6,7 +6,7 @@ Sources: RFC 7517 (JSON Web Key), OpenID Connect Discovery 1.0.
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,6 +33,13 @@ FAMILIES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 """Key type required by a signature algorithm, by the prefix of its name."""
 
 
+class IssuerKey(NamedTuple):
+    """A key, and the JSON Web Key that the issuer published."""
+
+    parsed: jwt.PyJWK
+    published: dict[str, Any]
+
+
 class JwksCache:
     """The keys at ``url``, or at the ``jwks_uri`` of the ``issuer``'s discovery document. ``clock`` counts seconds."""
 
@@ -40,7 +47,7 @@ class JwksCache:
         self._issuer = issuer
         self._url = url
         self._clock = clock
-        self._keys: list[jwt.PyJWK] = []
+        self._keys: list[IssuerKey] = []
         self._fetched = float("-inf")
         self._fetches: SingleFlight[str, None] = SingleFlight()
         self._tasks = Tasks("keyset")
@@ -68,7 +75,7 @@ class JwksCache:
         return found
 
     def _find(self, key_id: str | None, algorithm: str) -> Any:
-        fitting = [key for key in self._keys if _fits(key, algorithm)]
+        fitting = [key.parsed for key in self._keys if _fits(key, algorithm)]
         if key_id is None:
             return fitting[0].key if len(fitting) == 1 else None
         return next((key.key for key in fitting if key.key_id == key_id), None)
@@ -83,11 +90,11 @@ class JwksCache:
             return
         finally:
             self._fetched = self._clock()
-        if [key._jwk_data for key in keys] != [key._jwk_data for key in self._keys]:  # noqa: SLF001
+        if [key.published for key in keys] != [key.published for key in self._keys]:
             self._keys = keys
             self.version += 1
 
-    async def _fetch(self) -> list[jwt.PyJWK]:
+    async def _fetch(self) -> list[IssuerKey]:
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             url = self._url
@@ -103,7 +110,8 @@ class JwksCache:
         listed = found.get("keys")
         for key in listed if isinstance(listed, list) else ():
             with contextlib.suppress(jwt.PyJWTError):  # an unsupported key type
-                keys.append(jwt.PyJWK.from_dict(key if isinstance(key, dict) else {}))
+                published = key if isinstance(key, dict) else {}
+                keys.append(IssuerKey(jwt.PyJWK.from_dict(published), published))
         if not keys:
             raise ValueError("no usable key")
         return keys
@@ -116,12 +124,11 @@ def _is_safe(url: str) -> bool:
     return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
-def _fits(key: jwt.PyJWK, algorithm: str) -> bool:
-    stated = key._jwk_data.get("alg")  # noqa: SLF001
+def _fits(key: IssuerKey, algorithm: str) -> bool:
     return (
-        key.key_type == FAMILIES.get(algorithm[:2])
-        and key.public_key_use in {None, "sig"}
-        and stated in {None, algorithm}
+        key.parsed.key_type == FAMILIES.get(algorithm[:2])
+        and key.parsed.public_key_use in {None, "sig"}
+        and key.published.get("alg") in {None, algorithm}
     )
 
 
