@@ -3,6 +3,10 @@
 Without authentication the server acts for every request that reaches it, so only a page's origin distinguishes a
 developer's own front end from a foreign page in the same browser.
 
+Litestar's own CORS and allowed hosts (2.25) do not suffice: they refuse no origin and no WebSocket handshake, run
+behind the layers that refuse bodies, whose answers a page could then not read, omit ``Vary: Origin`` where an origin is
+not allowed, and match a Host with its port or not at all.
+
 Sources: https://fetch.spec.whatwg.org/#http-cors-protocol; RFC 9110, section 7.2 (Host); RFC 6761, section 6.3
 (localhost); https://www.w3.org/TR/fetch-metadata/; RFC 6455, section 10.2 (Origin of WebSocket handshakes).
 """
