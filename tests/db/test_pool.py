@@ -30,8 +30,10 @@ async def test_pools_report_waiters_wait_times_and_connections_in_use(database_u
             ("requests", "idle"): 1,
             ("engine", "used"): 0,
             ("engine", "idle"): 1,
+            ("tenants", "used"): 0,
+            ("tenants", "idle"): 0,
         }
-        assert meters.pool_most.series == {("requests",): 1, ("engine",): 1}
+        assert meters.pool_most.series == {("requests",): 1, ("engine",): 1, ("tenants",): 5}
         assert meters.pool_waiting.series[("requests",)] == 0
         assert sum(meters.pool_wait.series[("requests",)].counts) == 2
         assert sum(meters.pool_use.series[("requests",)].counts) == 2
@@ -54,6 +56,6 @@ async def test_a_wait_that_times_out_is_counted(database_url: str, monkeypatch: 
         async with database.reading(TENANT):
             with pytest.raises(Unavailable):
                 await _read(database)
-        assert meters.pool_timeouts.series == {("requests",): 1, ("engine",): 0}
+        assert meters.pool_timeouts.series == {("requests",): 1, ("engine",): 0, ("tenants",): 0}
     finally:
         await database.aclose()

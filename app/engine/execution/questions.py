@@ -135,7 +135,7 @@ async def load_resume_state(
     ``branches`` off asks again under new ids.
     """
     run = (claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.crashed_mid_step)
-    async with database.engine_connection() as connection:
+    async with database.tenant_connection(claimed.tenant_id) as connection:
         rows = await connection.fetch(LOAD_RESUME_STATE, *run, *(calls or (None, None)))
     answers: dict[str, Any] = {}
     asked: dict[str, str] = {}

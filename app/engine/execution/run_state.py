@@ -81,7 +81,7 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
         return LoadedThread(
             request=request, state=cached.state, checkpoint_id=claimed.head, step=cached.step, next=cached.next
         )
-    async with database.engine_connection() as connection:
+    async with database.tenant_connection(claimed.tenant_id) as connection:
         row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, claimed.head)
         if fork is not None and row["run_id"] != claimed.run_id:
             if start:
@@ -104,7 +104,7 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
 async def _request(database: Database, claimed: ClaimedRun) -> RunRequest:
     text = claimed.request
     if not text:
-        async with database.engine_connection() as connection:
+        async with database.tenant_connection(claimed.tenant_id) as connection:
             text = await connection.fetchval(LOAD_REQUEST, claimed.tenant_id, claimed.run_id)
     if text is None:
         raise NotFound("The run was deleted.")
