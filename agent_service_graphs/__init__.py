@@ -8,6 +8,7 @@ stores what it reports; the worker itself stores nothing.
 - ``loading``: import graphs, call their factories
 - ``describing``: schemas, drawing and nodes of a graph
 - ``runs``: one run of a graph
+- ``state``: values written to a thread's state from outside a run
 - ``saver``: the checkpointer of a run
 - ``documents``: a thread's checkpoint as values of the engine's state
 - ``projection``: values as JSON

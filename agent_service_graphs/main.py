@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from agent_service_graphs.describing import described, drawn
 from agent_service_graphs.loading import BrokenGraph, GraphSource
 from agent_service_graphs.runs import GraphRun, failure, server_runtime
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
+from agent_service_graphs.state import write_state
 from agent_service_graphs.wire import Connection
 
 MAX_STACK = 12
@@ -52,7 +53,9 @@ class Worker:
         elif op == "answer":
             self._connection.answered(message["id"], message["value"], message["error"])
         elif op == "draw":
-            self._spawn(self._draw(message))
+            self._spawn(self._answer(message, self._draw(message)))
+        elif op == "write":
+            self._spawn(self._answer(message, write_state(self._sources[message["graph_id"]], message)))
         elif (found := self._runs.get(message["run"])) is not None:
             run, task = found
             if op == "ack":
@@ -86,10 +89,18 @@ class Worker:
         self._connection.send(op="loaded", graphs=found)
         self._on_loaded()
 
-    async def _draw(self, message: dict[str, Any]) -> None:
+    async def _answer(self, message: dict[str, Any], work: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        """Answer a request of the engine with the result of ``work``, or with its error."""
+        try:
+            self._connection.send(op="answer", id=message["id"], result=await work)
+        except Exception as error:  # noqa: BLE001  whatever a graph raises refuses the request alone
+            about = failure(error)
+            self._connection.send(op="answer", id=message["id"], error=about["error"], message=about["message"])
+
+    async def _draw(self, message: dict[str, Any]) -> dict[str, Any]:
         source = self._sources[message["graph_id"]]
         async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
-            self._connection.send(op="drawn", id=message["id"], graph=drawn(graph, message["xray"]))
+            return drawn(graph, message["xray"])
 
 
 async def _serve(descriptor: int, status: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -256,8 +256,11 @@ class RunSaver(BaseCheckpointSaver[int]):
         on_change: Callable[[bool], asyncio.Future[None] | None],
         *,
         waits: bool,
+        unreported: Collection[str] = ("input", "fork"),
     ) -> None:
+        """``unreported``: sources of checkpoints that the engine has a checkpoint of already."""
         super().__init__(serde=None)
+        self._unreported = unreported
         self.document = document
         self._answers = answers
         self._on_step, self._on_change, self._waits = on_step, on_change, waits
@@ -361,7 +364,7 @@ class RunSaver(BaseCheckpointSaver[int]):
             self.document.put(record, list(new_versions))
             if namespace:
                 return self._on_change(self._waits)
-            if metadata["source"] in {"input", "fork"}:  # the engine has a checkpoint of this already
+            if metadata["source"] in self._unreported:
                 self.document.superseded = False
                 return None
             return self._on_step(record, self._waits)

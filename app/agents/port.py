@@ -5,8 +5,8 @@ takes steps, and passes each finished step to ``RunContext.commit``. After a cra
 the state of the last committed step, and the agent resumes from there.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, NoReturn, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, Protocol, runtime_checkable
 from uuid import UUID, uuid5
 
 import msgspec
@@ -249,6 +249,33 @@ class Agent(Protocol):
 
     def graph(self) -> dict[str, Any]:
         """The graph: ``{"nodes": [{"id", "type", "data"}], "edges": [{"source", "target", "conditional"?}]}``."""
+        ...
+
+
+@runtime_checkable
+class StateWriting(Protocol):
+    """An agent that merges values written to its state itself, and knows which nodes follow."""
+
+    async def write_state(
+        self, state: State, thread_id: UUID, updates: Sequence[tuple[str | None, Any]]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Write ``updates`` (node or None, and values) as one step; return the state's update and the nodes after it.
+
+        Raises ``BadRequest`` for updates that the agent does not accept.
+        """
+        ...
+
+
+@runtime_checkable
+class WithSubgraphs(Protocol):
+    """An agent whose nodes may be graphs themselves."""
+
+    async def draw(self, xray: bool | int) -> dict[str, Any]:
+        """Return the graph as ``Agent.graph``, with its subgraphs ``xray`` levels deep (True: all)."""
+        ...
+
+    def subgraphs(self) -> dict[str, Any]:
+        """Return the JSON Schemas of the subgraphs, by namespace."""
         ...
 
 

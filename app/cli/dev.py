@@ -96,6 +96,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", metavar="FOLDER", help="where the database lives (default: AGENT_DATA_DIR, or .data)"
     )
+    parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
     parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
     parser.add_argument(
         "--reload", action="store_true", help="replace the worker when a Python file, the agents file or .env changes"
@@ -106,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Start PostgreSQL, migrate and serve until a signal; then stop PostgreSQL."""
     started_at = time.monotonic()
     signal.signal(signal.SIGTERM, exit_before_serving)
+    arguments.agents = arguments.agents or arguments.file
     overrides = given_settings(arguments, HOST="host", PORT="port", AGENT_DATA_DIR="data_dir", AGENT_CONFIG="agents")
     overrides["METRICS_PORT"] = "0"
     settings = load(overrides=overrides, defaults=DEFAULTS)

@@ -24,6 +24,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="the address to listen on (default: HOST, or 127.0.0.1)")
     parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
     parser.add_argument("--workers", metavar="N", help="worker processes (default: WORKERS, or 1)")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
     parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
     parser.add_argument("--role", choices=ROLES, help="answer requests, execute runs, or both (default: all)")
 
@@ -31,6 +32,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the settings, then serve until a signal arrives."""
     signal.signal(signal.SIGTERM, exit_before_serving)
+    arguments.agents = arguments.agents or arguments.file
     overrides = given_settings(
         arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents", AGENT_ROLE="role"
     )

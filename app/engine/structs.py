@@ -38,8 +38,8 @@ class CommandBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How to continue a thread: an answer to its questions, values to write first, nodes to go to.
 
     ``resume`` is the answer to the only open question, or an object of interrupt id → answer. ``goto`` is a node's
-    name, ``{"node": name}``, or a list of those. Clients send every member; an empty ``update`` or ``goto`` counts as
-    none.
+    name, ``{"node": name}`` (for graphs with an ``input`` too), or a list of those. Clients send every member; an
+    empty ``update`` or ``goto`` counts as none.
     """
 
     resume: Any | msgspec.UnsetType = msgspec.UNSET
@@ -62,11 +62,6 @@ def goto_nodes(goto: Any) -> list[str]:
     """Return the nodes that ``goto`` names. Raises ``Invalid``."""
     nodes = []
     for target in goto if isinstance(goto, list) else [goto]:
-        if isinstance(target, dict) and target.get("input") is not None:
-            raise Invalid(
-                "goto with an input of its own is not served: write the values with command.update.",
-                (("/command/goto", "has an input"),),
-            )
         node = target.get("node") if isinstance(target, dict) else target
         if not isinstance(node, str):
             raise Invalid("goto must name nodes.", (("/command/goto", "must be a node's name, or a list of them"),))

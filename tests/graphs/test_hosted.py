@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import BadRequestError
 
 
 def human(text: str) -> dict[str, Any]:
@@ -103,3 +104,53 @@ async def refusal(client: LangGraphClient, graph: str) -> str:
 async def said(client: LangGraphClient, graph: str, **more: Any) -> list[str]:
     values: Any = await client.runs.wait(None, graph, input=human("hi"), **more)
     return [message["content"] for message in values["messages"]]
+
+
+async def test_values_written_as_a_node_lead_on_from_there(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread, "loop", input={"most": 2})
+    await client.threads.update_state(thread, {"count": 5, "most": 7}, as_node="add")
+    state = await client.threads.get_state(thread)
+    assert (state["values"], state["next"]) == ({"count": 5, "most": 7}, ["add"])
+    values: Any = await client.runs.wait(thread, "loop", input=None)
+    assert values["count"] == 7
+    with pytest.raises(BadRequestError, match="nowhere"):
+        await client.threads.update_state(thread, {"count": 1}, as_node="nowhere")
+
+
+async def test_messages_written_to_the_state_are_merged_by_the_graphs_reducer(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread, "chat", input=human("hi"))
+    before: Any = (await client.threads.get_state(thread))["values"]
+    changed = {**before["messages"][1], "content": "changed"}
+    await client.threads.update_state(thread, {"messages": [changed]})
+    after: Any = (await client.threads.get_state(thread))["values"]
+    assert [message["content"] for message in after["messages"]] == ["hi", "changed"]
+
+
+async def test_schemas_and_drawings_show_the_graph_and_its_subgraphs(client: LangGraphClient) -> None:
+    schemas: Any = await client.assistants.get_schemas("nested")
+    assert set(schemas["state_schema"]["properties"]) == {"text", "answers"}
+    flat = await client.assistants.get_graph("nested")
+    assert {node["id"] for node in flat["nodes"]} == {"__start__", "child", "publish", "__end__"}
+    deep = await client.assistants.get_graph("nested", xray=True)
+    assert {node["id"] for node in deep["nodes"]} >= {"child:write", "child:ask", "publish"}
+    assert set(await client.assistants.get_subgraphs("nested")) == {"child"}
+
+
+async def test_a_cancelled_run_stops_its_node_and_keeps_what_was_committed(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    run = await client.runs.create(thread, "slow", input={"text": ""})
+    async for part in client.runs.join_stream(thread, run["run_id"], stream_mode="values"):
+        if part.event == "values" and part.data["text"] == "draft":
+            break
+    await client.runs.cancel(thread, run["run_id"], wait=True)
+    assert (await client.runs.get(thread, run["run_id"]))["status"] == "interrupted"
+    assert (await client.threads.get_state(thread))["next"] == ["wait"]
+
+
+async def test_a_value_that_cannot_be_stored_fails_its_step_by_name(client: LangGraphClient) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    with pytest.raises(Exception, match="channel 'held'"):
+        await client.runs.wait(thread, "opaque", input={"text": "x"})
+    assert (await client.threads.get_state(thread))["values"] == {"text": "x"}

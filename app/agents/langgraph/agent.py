@@ -1,16 +1,17 @@
 """A LangGraph graph as an agent (``app.agents.port.Agent``)."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from app.agents.langgraph.session import COMMAND, INPUT, GraphSession
+from app.agents.langgraph.session import COMMAND, INPUT, GraphSession, update_of, values_of
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import GraphDescription
-from app.agents.langgraph.worker import GraphWorker, WorkerEnded
+from app.agents.langgraph.worker import GraphRefused, GraphWorker, WorkerEnded
 from app.agents.port import START_NODE, RunContext, RunOutcome
-from app.base.errors import AgentError, Unavailable
+from app.base.errors import AgentError, BadRequest, Unavailable
 from app.domain.state import State
 
 MAX_ATTEMPTS = 3
@@ -89,7 +90,29 @@ class GraphAgent:
     async def draw(self, xray: bool | int) -> dict[str, Any]:
         """Return nodes and edges with those of subgraphs, ``xray`` levels deep (True: all). Raises ``Unavailable``."""
         self._check()
-        return await self._worker.draw(self.name, xray)
+        return await self._worker.request("draw", graph_id=self.name, xray=xray)
+
+    async def write_state(
+        self, state: State, thread_id: UUID, updates: Sequence[tuple[str | None, Any]]
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Write ``updates`` as one superstep; return the update of the state, and the nodes that follow.
+
+        Raises ``BadRequest`` for what LangGraph refuses, ``Unavailable``.
+        """
+        self._check()
+        try:
+            written = await self._worker.request(
+                "write",
+                graph_id=self.name,
+                thread_id=str(thread_id),
+                values=values_of(state),
+                configurable={},
+                updates=[(node, None if values is None else encode(values)) for node, values in updates],
+            )
+        except GraphRefused as error:
+            name, message = error.args
+            raise BadRequest(f"The graph does not accept this update: {name}: {message}") from error
+        return update_of(written["changes"]), tuple(dict.fromkeys(written["next"]))
 
     def subgraphs(self) -> dict[str, Any]:
         """Return the JSON Schemas of the subgraphs, by namespace."""

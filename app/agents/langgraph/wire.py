@@ -39,11 +39,13 @@ class GraphsLoaded(msgspec.Struct, tag_field="op", tag="loaded"):
     graphs: dict[str, GraphDescription]
 
 
-class GraphDrawn(msgspec.Struct, tag_field="op", tag="drawn"):
-    """A drawing with subgraphs, as requested by ``id``."""
+class WorkerAnswer(msgspec.Struct, tag_field="op", tag="answer"):
+    """The ``result`` of the request ``id``, or the name of its ``error`` and a ``message``."""
 
     id: int
-    graph: dict[str, Any]
+    result: dict[str, Any] = {}
+    error: str = ""
+    message: str = ""
 
 
 class StepReport(msgspec.Struct, tag_field="op", tag="step"):
@@ -114,7 +116,7 @@ class StoreRequest(msgspec.Struct, tag_field="op", tag="store"):
 
 
 RunReport = StepReport | ChangeReport | OutputReport | EndReport | StoreRequest
-Report = RunReport | WorkerReady | GraphsLoaded | GraphDrawn
+Report = RunReport | WorkerReady | GraphsLoaded | WorkerAnswer
 
 _decode = msgspec.msgpack.Decoder(list[Report]).decode
 _encode = msgspec.msgpack.Encoder().encode

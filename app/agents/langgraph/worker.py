@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import structlog
 
 from app.agents.langgraph.wire import (
     GraphDescription,
-    GraphDrawn,
     GraphsLoaded,
     Report,
     RunReport,
+    WorkerAnswer,
     WorkerConnection,
     WorkerReady,
 )
@@ -49,13 +50,21 @@ STRICT = {"LANGGRAPH_STRICT_MSGPACK": "true"}
 
 START_SECONDS = 60.0
 """Time that a project's modules have to be imported."""
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = 0.25
+MAX_RESTART_SECONDS = 30.0
+"""Pause before a process that ended is started again; it doubles while processes end early."""
+REQUEST_SECONDS = 20.0
+"""Time for a drawing, or for values written to a state."""
 STOP_SECONDS = 2.0
 MAX_STATUS_BYTES = 64 * 1024
 
 
 class WorkerEnded(Exception):
     """The worker process ended while it ran a graph."""
+
+
+class GraphRefused(Exception):
+    """A graph's code, or LangGraph, refused a request: the name of the error and its message."""
 
 
 class GraphProject(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +102,7 @@ class GraphWorker:
         self._tasks = Tasks("graph-worker")
         self._numbers = itertools.count(1)
         self._runs: dict[int, WorkerRun] = {}
-        self._drawings: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._requests: dict[int, asyncio.Future[WorkerAnswer]] = {}
         self._connection: WorkerConnection | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._loaded = asyncio.Event()
@@ -141,24 +150,37 @@ class GraphWorker:
         if self._runs.pop(run.number, None) is not None:
             run.send("cancel")
 
-    async def draw(self, graph: str, xray: bool | int) -> dict[str, Any]:
-        """Return the drawing of ``graph`` with its subgraphs, ``xray`` levels deep. Raises ``Unavailable``."""
+    async def request(self, op: str, **message: Any) -> dict[str, Any]:
+        """Return the worker's result for a request outside of runs.
+
+        Raises ``Unavailable`` while there is no worker, and ``GraphRefused`` with what the graph's code raised.
+        """
         await self.wait()
         if self._connection is None:
             raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
         number = next(self._numbers)
-        drawing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._drawings[number] = drawing
-        self._connection.send(op="draw", id=number, graph_id=graph, xray=xray)
+        waiting: asyncio.Future[WorkerAnswer] = asyncio.get_running_loop().create_future()
+        self._requests[number] = waiting
+        self._connection.send(op=op, id=number, **message)
         try:
-            return await drawing
+            async with asyncio.timeout(REQUEST_SECONDS):
+                answer = await waiting
+        except TimeoutError as error:
+            raise Unavailable(f"The graph's code did not answer within {REQUEST_SECONDS:g} s.") from error
         finally:
-            del self._drawings[number]
+            del self._requests[number]
+        if answer.error:
+            raise GraphRefused(answer.error, answer.message)
+        return answer.result
 
     async def _keep(self) -> None:
+        pause = RESTART_SECONDS
         while True:
+            started_at = time.monotonic()
             await self._serve()
-            await asyncio.sleep(RESTART_SECONDS)
+            ran_long = time.monotonic() - started_at > START_SECONDS
+            pause = RESTART_SECONDS if ran_long else min(2 * pause, MAX_RESTART_SECONDS)
+            await asyncio.sleep(pause)
 
     async def _serve(self) -> None:
         """Run one process from its start to its end."""
@@ -199,7 +221,9 @@ class GraphWorker:
                 process.kill()
             code = await process.wait()
             log.warning("graph_worker_ended", code=code, folder=str(project.folder))
-            if not self._loaded.is_set():
+            if self.graphs:
+                self._loaded.clear()  # what needs a worker waits for the next one
+            else:
                 self._broken(
                     f"{project.python} ended with code {code} before the graphs were loaded. Its output says why; if "
                     "langgraph is missing there, install it, or agent-service[langgraph]"
@@ -216,9 +240,9 @@ class GraphWorker:
         runs, self._runs = self._runs, {}
         for run in runs.values():
             run.reports.put_nowait(None)
-        for drawing in self._drawings.values():
-            if not drawing.done():
-                drawing.set_exception(Unavailable("The process that draws the graph has ended. Retry in a moment."))
+        for waiting in self._requests.values():
+            if not waiting.done():
+                waiting.set_exception(Unavailable("The process that runs the graphs has ended. Retry in a moment."))
 
     def _route(self, report: Report) -> None:
         match report:
@@ -231,10 +255,10 @@ class GraphWorker:
                     if graph.error:
                         log.error("graph_broken", graph=name, reason=graph.error)
                 self._loaded.set()
-            case GraphDrawn(id=number, graph=graph):
-                drawing = self._drawings.get(number)
-                if drawing is not None and not drawing.done():
-                    drawing.set_result(graph)
+            case WorkerAnswer(id=number):
+                waiting = self._requests.get(number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(report)
             case _:
                 run = self._runs.get(report.run)
                 if run is not None:

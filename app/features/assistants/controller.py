@@ -7,6 +7,8 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from app.agents.port import WithSubgraphs
+from app.base.errors import Invalid
 from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.assistants.service import AssistantService
@@ -25,6 +27,16 @@ Id = FromPath[UUID]
 Named = FromPath[str]
 """An assistant's id, or an agent's name, which stands for its system assistant."""
 Service = NamedDependency[AssistantService]
+MAX_XRAY = 100
+
+
+def read_xray(text: str) -> bool | int:
+    """Read the parameter ``xray``. Raises ``Invalid``."""
+    if text.lower() in {"", "false", "true"}:
+        return text.lower() == "true"
+    if text.isdigit() and int(text) <= MAX_XRAY:
+        return int(text)
+    raise Invalid(f"xray must be true, false, or a number up to {MAX_XRAY}.", (("/xray", "out of range"),))
 
 
 class AssistantsController(Controller):
@@ -80,10 +92,13 @@ class AssistantsController(Controller):
         opt=READS,
         summary="An assistant's subgraphs",
     )
-    async def subgraphs(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
-        """Return namespace → schemas; the agents of this version have no subgraphs."""
-        await assistants.get(principal, assistants.id_of(assistant_id))
-        return {}
+    async def subgraphs(
+        self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service, namespace: str = ""
+    ) -> dict[str, Any]:
+        """Return namespace → schemas: all subgraphs, or the one of ``namespace``."""
+        agent, _ = await assistants.agent(principal, assistant_id)
+        found = agent.subgraphs() if isinstance(agent, WithSubgraphs) else {}
+        return {name: schemas for name, schemas in found.items() if namespace in {"", name}}
 
     @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
@@ -92,10 +107,13 @@ class AssistantsController(Controller):
         return {"graph_id": name, **agent.schemas()}
 
     @get("/{assistant_id:str}/graph", opt=READS, summary="Graph of an assistant")
-    async def graph(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
-        """Return the nodes and edges of an assistant's graph."""
+    async def graph(
+        self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service, xray: str = ""
+    ) -> dict[str, Any]:
+        """Return the nodes and edges of an assistant's graph; ``xray``: true, or the levels of subgraphs to show."""
         agent, _ = await assistants.agent(principal, assistant_id)
-        return agent.graph()
+        levels = read_xray(xray)
+        return await agent.draw(levels) if levels and isinstance(agent, WithSubgraphs) else agent.graph()
 
     @post("/{assistant_id:str}/versions", status_code=200, opt=READS, summary="Versions of an assistant")
     async def versions(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import END_NODE, Agent, Agents
+from app.agents.port import END_NODE, Agent, Agents, StateWriting
 from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id, origin_id
 from app.base.offload import body_bytes, offload
@@ -240,6 +240,17 @@ def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
     _check_nodes("interrupt_after", body.interrupt_after, agent.nodes)
     if body.command is not None and body.command.goto is not None:
         _check_nodes("command/goto", goto_nodes(body.command.goto), (*agent.nodes, END_NODE))
+        if not isinstance(agent, StateWriting):
+            _check_sends(body.command.goto)
+
+
+def _check_sends(goto: Any) -> None:
+    for target in goto if isinstance(goto, list) else [goto]:
+        if isinstance(target, dict) and target.get("input") is not None:
+            raise Invalid(
+                "goto with an input of its own is for graphs: write the values with command.update.",
+                (("/command/goto", "has an input"),),
+            )
 
 
 def _check_nodes(field: str, named: NodeNames | None, nodes: tuple[str, ...]) -> None:

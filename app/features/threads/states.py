@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import END_NODE, START_NODE, Agent, Agents
+from app.agents.port import END_NODE, START_NODE, Agent, Agents, StateWriting
 from app.base.errors import BadRequest, Conflict, Invalid, NotFound, TooLarge
 from app.base.ids import new_id, origin_id
 from app.base.offload import body_bytes, offload
@@ -38,6 +38,7 @@ class BaseState(msgspec.Struct, kw_only=True):
     step: int = FIRST_STEP - 1
     next: tuple[str, ...] = ()
     node: str | None = None
+    thread_id: UUID = UUID(int=0)
 
 
 class StateWriter:
@@ -72,6 +73,7 @@ class StateWriter:
         base = BaseState(state=State(thread.last_number))
         if at != origin_id(thread_id) and (at is not None or thread.head is not None):
             base = await self._base(session, tenant_id, thread_id, at or thread.head, thread.last_number)
+        base.thread_id = thread_id
         return await self._write(session, (tenant_id, thread_id), agent, base, updates)
 
     async def history(self, metadata: dict[str, Any], supersteps: Sequence[Superstep]) -> list[NewCheckpoint]:
@@ -126,22 +128,10 @@ class StateWriter:
         return checkpoint.entry.checkpoint_id
 
     async def _checkpoint(self, agent: Agent, base: BaseState, updates: Sequence[NodeUpdate]) -> NewCheckpoint:
-        following = base.next
-        nodes = [START_NODE if update.as_node == INPUT_NODE else update.as_node for update in updates]
-        for number, update in enumerate(updates):
-            node = nodes[number] or (START_NODE if base.node is None else base.node)
-            if node not in {*agent.nodes, START_NODE, END_NODE}:
-                raise BadRequest(f"Node {node[:100]} does not exist; this agent has {', '.join(agent.nodes)}.")
-            if update.command is not None:
-                raise Invalid("An update must have values, not a command.", ((f"/{number}/command", "not accepted"),))
-            for values in update.values if isinstance(update.values, list) else [update.values]:
-                if values is not None:
-                    parse = agent.read_input if node == START_NODE else agent.read_update
-                    changed = await offload(body_bytes.get(), parse, values, new_id())
-                    size = max(body_bytes.get(), base.state.effort(changed))
-                    await offload(size, base.state.apply, changed)
-            if update.values is not None or update.as_node is not None:
-                following = () if node == END_NODE else agent.after(node, base.state)
+        if isinstance(agent, StateWriting):
+            following = await _written_by(agent, base, updates)
+        else:
+            following = await _written(agent, base, updates)
         source = "update"
         if updates and all(update.as_node == INPUT_NODE for update in updates):
             source = "input"
@@ -180,3 +170,38 @@ def checkpoint_id_of(value: Any) -> UUID:
         return UUID(str(value))
     except ValueError as error:
         raise Invalid("Invalid checkpoint ID: must be a UUID") from error
+
+
+async def _written_by(agent: StateWriting, base: BaseState, updates: Sequence[NodeUpdate]) -> tuple[str, ...]:
+    """Let ``agent`` write ``updates`` to the state of ``base``; return the nodes that follow."""
+    given = [(update.as_node, one) for update in updates for one in _values_of(update)]
+    if not given or all(node is None and values is None for node, values in given):
+        return base.next  # a fork
+    changed, following = await agent.write_state(base.state, base.thread_id, given)
+    await offload(max(body_bytes.get(), base.state.effort(changed)), base.state.apply, changed)
+    return following
+
+
+def _values_of(update: NodeUpdate) -> list[Any]:
+    return update.values if isinstance(update.values, list) else [update.values]
+
+
+async def _written(agent: Agent, base: BaseState, updates: Sequence[NodeUpdate]) -> tuple[str, ...]:
+    """Write ``updates`` to the state of ``base``; return the nodes that follow."""
+    following = base.next
+    nodes = [START_NODE if update.as_node == INPUT_NODE else update.as_node for update in updates]
+    for number, update in enumerate(updates):
+        node = nodes[number] or (START_NODE if base.node is None else base.node)
+        if node not in {*agent.nodes, START_NODE, END_NODE}:
+            raise BadRequest(f"Node {node[:100]} does not exist; this agent has {', '.join(agent.nodes)}.")
+        if update.command is not None:
+            raise Invalid("An update must have values, not a command.", ((f"/{number}/command", "not accepted"),))
+        for values in _values_of(update):
+            if values is not None:
+                parse = agent.read_input if node == START_NODE else agent.read_update
+                changed = await offload(body_bytes.get(), parse, values, new_id())
+                size = max(body_bytes.get(), base.state.effort(changed))
+                await offload(size, base.state.apply, changed)
+        if update.values is not None or update.as_node is not None:
+            following = () if node == END_NODE else agent.after(node, base.state)
+    return following

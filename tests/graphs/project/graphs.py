@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import operator
 import os
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -224,3 +225,15 @@ def agent() -> Any:
     return create_agent(
         Scripted(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is sunny.")])), [weather]
     )
+
+
+class Opaque(TypedDict, total=False):
+    text: str
+    held: Any
+
+
+def hold(state: Opaque) -> Opaque:
+    return {"held": threading.Lock()}
+
+
+opaque = StateGraph(Opaque).add_node(hold).add_edge(START, "hold").compile()

@@ -1,0 +1,128 @@
+"""Runs that lose their owner or their process: no node whose writes are committed runs again."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.agents.langgraph.agent import GraphAgent
+from app.agents.langgraph.store import GraphStore
+from app.agents.langgraph.worker import GraphProject, GraphWorker
+from app.agents.port import RunInstructions, Step
+from app.agents.testing import FakeRunContext
+from app.base.errors import LeaseLost
+from app.domain.caller import Caller
+from tests.graphs.conftest import PROJECT
+
+GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "parallel", "nested")}
+
+
+class NoStore:
+    """A store without operations."""
+
+    async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class DyingContext(FakeRunContext):
+    """A run whose owner loses its lease right after the write number ``dies_after``; counts its writes."""
+
+    def __init__(self, before: FakeRunContext | None, dies_after: int) -> None:
+        super().__init__()
+        if before is not None:
+            self.state, self.next, self.step = before.state, before.next, before.step
+            self.run_id, self.thread_id, self.answers = before.run_id, before.thread_id, before.answers
+        self.instructions = RunInstructions(durability="sync")
+        self.left = dies_after
+        self.writes = 0
+
+    async def commit(self, step: Step) -> None:
+        await super().commit(step)
+        self.count()
+
+    async def amend(self, update: dict[str, Any]) -> None:
+        await super().amend(update)
+        self.count()
+
+    def count(self) -> None:
+        self.writes += 1
+        self.left -= 1
+        if self.left == 0:
+            raise LeaseLost("another process has the run")
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> AsyncIterator[GraphWorker]:
+    environment = {"EFFECTS": str(tmp_path / "effects"), "GREETING": "hello"}
+    worker = GraphWorker(GraphProject(graphs=GRAPHS, folder=PROJECT, environment=environment))
+    worker.start()
+    await worker.wait()
+    yield worker
+    await worker.aclose()
+
+
+@pytest.fixture
+def effects(tmp_path: Path) -> Any:
+    def of(thread: UUID) -> list[str]:
+        file = tmp_path / "effects"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [line.split()[1] for line in lines if line.startswith(str(thread))]
+
+    return of
+
+
+@pytest.mark.timeout(100)
+async def test_a_run_goes_on_behind_every_commit_without_repeating_a_node(worker: GraphWorker, effects: Any) -> None:
+    most = 24
+    loop = GraphAgent("loop", worker, GraphStore(NoStore()), seconds=60)
+    for boundary in range(1, most + 1):
+        dying = DyingContext(None, boundary)
+        with pytest.raises(LeaseLost):
+            await dying.play(loop, {"most": most})
+        next_owner = DyingContext(dying, 0)
+        await next_owner.play(loop)
+        assert next_owner.state.get("count") == most
+        assert effects(dying.thread_id).count("add") == most, f"behind commit {boundary}"
+
+
+@pytest.mark.timeout(100)
+async def test_finished_nodes_of_an_open_superstep_do_not_run_again(worker: GraphWorker, effects: Any) -> None:
+    parallel = GraphAgent("parallel", worker, GraphStore(NoStore()), seconds=60)
+    context = DyingContext(None, 0)
+    outcome = await context.play(parallel, {"text": ""})
+    context.state.apply(outcome.amendment)
+    asked = {one.value: one.id for one in outcome.interrupts}
+    assert set(asked) == {"left?", "right?"}
+    for round_ in range(3):
+        again = DyingContext(context, 0)
+        again.run_id = UUID(int=round_)
+        again.answers = {asked["left?"]: "L"} if round_ == 0 else {}
+        outcome = await again.play(parallel)
+        again.state.apply(outcome.amendment)
+        assert [one.value for one in outcome.interrupts] == ["right?"]
+    assert effects(context.thread_id).count("sure") == 1
+    assert effects(context.thread_id).count("left") == 2
+
+
+@pytest.mark.timeout(100)
+async def test_a_killed_worker_is_started_again_and_its_runs_go_on(worker: GraphWorker, effects: Any) -> None:
+    loop = GraphAgent("loop", worker, GraphStore(NoStore()), seconds=60)
+
+    class Killing(DyingContext):
+        def count(self) -> None:
+            self.writes += 1
+            if self.writes == 5:
+                assert worker.pid is not None
+                os.kill(worker.pid, signal.SIGKILL)
+
+    context = Killing(None, 0)
+    before = worker.pid
+    await context.play(loop, {"most": 200})
+    assert context.state.get("count") == 200
+    assert worker.pid != before
+    assert await asyncio.wait_for(DyingContext(None, 0).play(loop, {"most": 1}), 30)
