@@ -27,6 +27,9 @@ EXACT = "__graph:exact:"
 NAMESPACE = "__graph:ns:"
 """Prefixes of hidden values: a private channel, the exact form of a public one, a subgraph's checkpoint."""
 
+IDS = frozenset({"thread_id", "run_id", "assistant_id", "graph_id", "checkpoint_ns", "checkpoint_id"})
+"""Metadata of a checkpoint that its run has as ids, not stored with each."""
+
 JSON, MESSAGES, TYPED = "j", "m", "x"
 """How a channel is stored: plain JSON, a list of messages, or (also) in its exact form."""
 
@@ -174,16 +177,19 @@ def _message(stored: bytes) -> Any:
 
 def head_of(checkpoint: Checkpoint, metadata: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
     """Return the part of ``checkpoint`` that is not in its channels."""
-    plain = {name: value for name, value in metadata.items() if is_plain(value)}
+    own = {name: value for name, value in metadata.items() if name not in IDS}
+    plain = {name: value for name, value in own.items() if is_plain(value)}
+    typed = {name: codec.dump(value, f"metadata.{name}") for name, value in own.items() if name not in plain}
+    seen = {node: versions for node, versions in checkpoint["versions_seen"].items() if versions}
     return {
         "v": checkpoint["v"],
         "id": checkpoint["id"],
         "ts": checkpoint["ts"],
         "versions": checkpoint["channel_versions"],
-        "seen": checkpoint["versions_seen"],
+        "seen": seen,
         "updated": checkpoint.get("updated_channels"),
         "metadata": plain,
-        "typed": {n: codec.dump(v, f"metadata.{n}") for n, v in metadata.items() if n not in plain},
+        **({"typed": typed} if typed else {}),
     }
 
 

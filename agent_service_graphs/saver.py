@@ -124,11 +124,12 @@ class Document:
     def _load(self, values: Mapping[str, Any]) -> None:
         head = value_of(values[HEAD])
         channels = self.channels.load(values, head["kinds"])
-        metadata = {**head["metadata"], **{name: self.codec.load(one) for name, one in head["typed"].items()}}
+        typed = {name: self.codec.load(one) for name, one in head.get("typed", {}).items()}
+        metadata = {**head["metadata"], **typed}
         self.root = Record(checkpoint_of(head, channels), metadata, head["parent"])  # type: ignore[arg-type]
         self.is_of_run = head["run"] == self.run_id
-        self._shown = head["shown"]
-        self.used = head["used"] if self.is_of_run else []
+        self._shown = head.get("shown", [])
+        self.used = head.get("used", []) if self.is_of_run else []
         for name, stored in values.items():
             if name.startswith(NAMESPACE):
                 one = value_of(stored)
@@ -201,13 +202,11 @@ class Document:
         return changes
 
     def _head(self, root: Record) -> dict[str, Any]:
-        about = {
-            "parent": root.parent,
-            "kinds": self.channels.kinds,
-            "run": self.run_id,
-            "used": self.used,
-            "shown": self._shown,
-        }
+        about: dict[str, Any] = {"parent": root.parent, "kinds": self.channels.kinds, "run": self.run_id}
+        if self.used:
+            about["used"] = self.used
+        if self._shown:
+            about["shown"] = self._shown
         return {**head_of(root.checkpoint, root.metadata, self.codec), **about}
 
     def _records(self) -> list[Record]:

@@ -17,6 +17,9 @@ from app.base.offload import rough_size
 INLINE_BYTES = 512
 """A value whose JSON is at most this long is stored inline in the head."""
 
+HIDDEN_INLINE_BYTES = 8192
+"""The same for an agent's private values: they change with every checkpoint, and would part the items of lists."""
+
 MAX_CHANNELS = 1000
 """Channels of one state: each is encoded, stored in every head and included in every response."""
 MAX_ELEMENTS = 10_000
@@ -337,7 +340,8 @@ class State:
         old = self.channels.get(name)
         if isinstance(old, ValueChannel) and old.value == encoded:
             return
-        number = self._log(encoded) if len(encoded) > INLINE_BYTES else 0
+        inline = HIDDEN_INLINE_BYTES if name.startswith(HIDDEN) else INLINE_BYTES
+        number = self._log(encoded) if len(encoded) > inline else 0
         self.channels[name] = ValueChannel(encoded, number)
 
     def apply(self, update: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from app.base.errors import LeaseLost
 from app.domain.caller import Caller
 from tests.graphs.conftest import PROJECT
 
-GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "parallel", "nested")}
+GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "parallel", "chat")}
 
 
 class NoStore:
@@ -125,4 +125,18 @@ async def test_a_killed_worker_is_started_again_and_its_runs_go_on(worker: Graph
     await context.play(loop, {"most": 200})
     assert context.state.get("count") == 200
     assert worker.pid != before
-    assert await asyncio.wait_for(DyingContext(None, 0).play(loop, {"most": 1}), 30)
+    await asyncio.wait_for(DyingContext(None, 0).play(loop, {"most": 1}), 30)
+
+
+@pytest.mark.timeout(100)
+async def test_a_conversation_stores_what_each_turn_adds(worker: GraphWorker) -> None:
+    chat = GraphAgent("chat", worker, GraphStore(NoStore()), seconds=60)
+    context = FakeRunContext()
+    stored: list[int] = []
+    for turn in range(1, 31):
+        context.run_id = UUID(int=turn)
+        await context.play(chat, {"messages": [{"role": "user", "content": f"turn {turn:3}"}]})
+        stored.append(sum(len(body) for _, body in context.state.take_items()))
+    assert len(context.messages()) == 60
+    assert max(stored) <= min(stored) + 20
+    assert len(context.state.head().lists["messages"]) == 2, "one range: nothing parts the items of the list"
