@@ -19,7 +19,7 @@ from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import Answers, Document, Record, RunSaver
 from agent_service_graphs.store import EngineStore
-from agent_service_graphs.stream import message_reports
+from agent_service_graphs.stream import message_reports, usage_of
 from agent_service_graphs.wire import Connection
 
 CHECKPOINTER = "__pregel_checkpointer"
@@ -216,7 +216,7 @@ class GraphRun:
             nodes=[name for update in updates for name in update],
             next=next_nodes(self._graph, record.checkpoint),
             updates=[json_of(update) for update in updates],
-            source=record.metadata["source"],
+            usage=usage_of(updates),
         )
 
     def _on_change(self, waits: bool) -> asyncio.Future[None] | None:

@@ -84,6 +84,15 @@ class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True)
     move: CheckpointPosition | None = None
     others: tuple[msgspec.Raw, ...] = ()
 
+    def outputs(self) -> list[tuple[str, msgspec.Raw]]:
+        """Return the nodes that ran in the step, each with its update; an empty one for a step without any."""
+        found = [
+            (node, update)
+            for updates in (self.updates, *self.others)
+            for node, update in msgspec.json.decode(updates, type=dict[str, msgspec.Raw]).items()
+        ]
+        return found or [(self.node, msgspec.Raw(b"{}"))]
+
 
 class SubgraphOutput(msgspec.Struct, frozen=True, tag="subgraph"):
     """Output of a subgraph in the stream mode ``mode``, as JSON; ``namespace`` is its path, joined by ``|``."""

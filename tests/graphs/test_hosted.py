@@ -94,6 +94,22 @@ async def test_a_recursion_limit_ends_the_run_by_name(client: LangGraphClient) -
     assert values["count"] == 50
 
 
+async def test_nodes_of_one_superstep_have_an_update_and_a_task_each(client: LangGraphClient) -> None:
+    parts = [
+        part async for part in client.runs.stream(None, "fan", input={"text": ""}, stream_mode=["updates", "tasks"])
+    ]
+    assert [part.data for part in parts if part.event == "updates"] == [
+        {"first": {"answers": [1]}},
+        {"second": {"answers": [2]}},
+    ]
+    tasks = [part.data for part in parts if part.event == "tasks"]
+    assert [task["name"] for task in tasks if "triggers" in task] == ["first", "second"]
+    assert [(task["name"], task["result"]) for task in tasks if "result" in task] == [
+        ("first", {"answers": [1]}),
+        ("second", {"answers": [2]}),
+    ]
+
+
 async def refusal(client: LangGraphClient, graph: str) -> str:
     with pytest.raises(httpx.HTTPStatusError) as refused:
         await client.runs.wait(None, graph, input=human("hi"))

@@ -17,9 +17,10 @@ from app.agents.port import RunInstructions, Step
 from app.agents.testing import FakeRunContext
 from app.base.errors import LeaseLost
 from app.domain.caller import Caller
+from app.domain.messages import Usage
 from tests.graphs.conftest import PROJECT
 
-GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "parallel", "chat")}
+GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "parallel", "chat", "metered")}
 
 
 class NoStore:
@@ -140,3 +141,11 @@ async def test_a_conversation_stores_what_each_turn_adds(worker: GraphWorker) ->
     assert len(context.messages()) == 60
     assert max(stored) <= min(stored) + 20
     assert len(context.state.head().lists["messages"]) == 2, "one range: nothing parts the items of the list"
+
+
+@pytest.mark.timeout(100)
+async def test_tokens_of_models_count_for_the_run(worker: GraphWorker) -> None:
+    metered = GraphAgent("metered", worker, GraphStore(NoStore()), seconds=60)
+    outcome = await FakeRunContext().play(metered, {"messages": [{"role": "user", "content": "go"}]})
+    assert outcome.step is not None
+    assert (outcome.step.usage, outcome.step.model) == (Usage(3, 4, 7), "small")

@@ -20,6 +20,7 @@ from app.agents.langgraph.worker import GraphWorker, WorkerEnded, WorkerRun
 from app.agents.port import START_NODE, UNLIMITED, Interrupt, QuestionKind, RunContext, RunOutcome, Step
 from app.base.errors import AgentError
 from app.domain.events import Custom, MessageAdded, MessageDelta, Retracted, SubgraphOutput
+from app.domain.messages import Usage
 from app.domain.state import ListChannel, Splice, State
 
 INPUT = "__graph:input"
@@ -147,7 +148,10 @@ class GraphSession:
             self._streamed.clear()
 
     def _step(self, report: StepReport) -> Step:
+        usage = report.usage
         return Step(
+            usage=None if usage is None else Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens),
+            model="" if usage is None else usage.model,
             node=", ".join(dict.fromkeys(report.nodes)) or START_NODE,
             update=update_of(report.changes),
             next=tuple(dict.fromkeys(report.next)),

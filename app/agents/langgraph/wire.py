@@ -48,6 +48,15 @@ class WorkerAnswer(msgspec.Struct, tag_field="op", tag="answer"):
     message: str = ""
 
 
+class StepUsage(msgspec.Struct):
+    """Tokens of the models' messages in a superstep, and the name of the last model."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    model: str
+
+
 class StepReport(msgspec.Struct, tag_field="op", tag="step"):
     """A superstep of ``run`` has ended. ``updates`` is JSON of each node's output.
 
@@ -59,7 +68,7 @@ class StepReport(msgspec.Struct, tag_field="op", tag="step"):
     nodes: list[str]
     next: list[str]
     updates: list[bytes]
-    source: str = "loop"
+    usage: StepUsage | None = None
     wait: int = 0
 
 

@@ -237,3 +237,22 @@ def hold(state: Opaque) -> Opaque:
 
 
 opaque = StateGraph(Opaque).add_node(hold).add_edge(START, "hold").compile()
+
+
+def first(state: Draft) -> Draft:
+    return {"answers": [1]}
+
+
+def second(state: Draft) -> Draft:
+    return {"answers": [2]}
+
+
+fan = StateGraph(Draft).add_node(first).add_node(second).add_edge(START, "first").add_edge(START, "second").compile()
+
+
+def spend(state: MessagesState) -> dict[str, Any]:
+    usage: Any = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    return {"messages": [AIMessage("spent", usage_metadata=usage, response_metadata={"model_name": "small"})]}
+
+
+metered = StateGraph(MessagesState).add_node("spend", spend).add_edge(START, "spend").compile()

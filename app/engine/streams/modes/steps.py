@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.port import START_NODE
 from app.base.ids import origin_id, task_id
 from app.domain.events import CheckpointPosition, Event, Failed, InputApplied, Interrupted, RunStarted, StepCommitted
 from app.domain.state import Values
@@ -43,8 +44,10 @@ class StepsView:
                 shown = self._checkpoint(checkpoint_id, move, values) if move.source else []
                 return [*shown, *self._starts(checkpoint_id, move, values)]
             case StepCommitted(move=CheckpointPosition() as move):
-                ended = self._unannounced(event.node, move, values)
-                ended += self._ended(event.node, event.step, move, result=event.updates)
+                ended: list[ViewFrame] = []
+                for node, output in event.outputs():
+                    ended += self._unannounced(node, move, values)
+                    ended += self._ended(node, event.step, move, result=output)
                 shown = self._checkpoint(event.checkpoint_id, move, values)
                 return [*ended, *shown, *self._starts(event.checkpoint_id, move, values)]
             case Interrupted(move=CheckpointPosition() as move):
@@ -59,6 +62,8 @@ class StepsView:
     def _starts(self, checkpoint_id: str, move: CheckpointPosition, values: Values) -> list[ViewFrame]:
         pieces = []
         for node in move.starts:
+            if node == START_NODE:  # reads the input, and is no node of the graph
+                continue
             self._running[node] = task_id(UUID(checkpoint_id), node)
             task = {
                 "id": self._running[node],
@@ -72,7 +77,7 @@ class StepsView:
 
     def _unannounced(self, node: str, move: CheckpointPosition, values: Values) -> list[ViewFrame]:
         """Start a node that ran before the announced ones: those end without a result, and start again later."""
-        if node in self._running or not move.parent_id:
+        if node in self._running or node == START_NODE or not move.parent_id:
             return []
         started = msgspec.structs.replace(move, starts=(node,), step=move.step - 1)
         return [*self._all_ended(started), *self._starts(move.parent_id, started, values)]
@@ -86,8 +91,7 @@ class StepsView:
         id_ = self._running.pop(node, None)
         if id_ is None:
             return []
-        changed = msgspec.json.decode(result, type=dict[str, msgspec.Raw]).get(node, NOTHING)
-        task = {"id": id_, "name": node, "error": None, "result": changed, "interrupts": [], **how}
+        task = {"id": id_, "name": node, "error": None, "result": result, "interrupts": [], **how}
         return self._say("tasks", "task_result", step, move.at, task)
 
     def _checkpoint(self, checkpoint_id: str, move: CheckpointPosition, values: Values) -> list[ViewFrame]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.port import START_NODE
 from app.base.ids import task_id
 from app.domain.events import (
     CheckpointPosition,
@@ -60,11 +61,10 @@ class TracesView:
                 return self._starts(checkpoint_id, move)
             case StepCommitted(move=CheckpointPosition() as move):
                 self._values = values
-                return [
-                    *self._unannounced(event.node, move),
-                    *self._step(event),
-                    *self._starts(event.checkpoint_id, move),
-                ]
+                pieces: list[ViewFrame] = []
+                for node, output in event.outputs():
+                    pieces += [*self._unannounced(node, move), *self._step(event.step, node, output)]
+                return [*pieces, *self._starts(event.checkpoint_id, move)]
             case Failed():
                 self._failed = True
                 return []
@@ -76,23 +76,25 @@ class TracesView:
     def _starts(self, checkpoint_id: str, move: CheckpointPosition) -> list[ViewFrame]:
         pieces = []
         for node in move.starts:
+            if node == START_NODE:  # reads the input, and is no node of the graph
+                continue
             self._running[node] = task_id(UUID(checkpoint_id), node)
             pieces.append(self._node("on_chain_start", node, move.step + 1, {"input": self._values}, self._values))
         return pieces
 
     def _unannounced(self, node: str, move: CheckpointPosition) -> list[ViewFrame]:
         """Start a node that ran before the announced ones, which start again after it."""
-        if node in self._running or not move.parent_id:
+        if node in self._running or node == START_NODE or not move.parent_id:
             return []
         return self._starts(move.parent_id, msgspec.structs.replace(move, starts=(node,), step=move.step - 1))
 
-    def _step(self, event: StepCommitted) -> list[ViewFrame]:
-        changed = msgspec.json.decode(event.updates, type=dict[str, msgspec.Raw]).get(event.node, msgspec.Raw(b"{}"))
-        node, step = event.node, event.step
+    def _step(self, step: int, node: str, changed: msgspec.Raw) -> list[ViewFrame]:
+        if node == START_NODE:
+            return []
         return [
             self._node("on_chain_stream", node, step, {"chunk": changed}),
             self._node("on_chain_end", node, step, {"output": changed}),
-            self._agent("on_chain_stream", {"chunk": event.updates}),
+            self._agent("on_chain_stream", {"chunk": {node: changed}}),
         ]
 
     def _delta(self, event: MessageDelta) -> list[ViewFrame]:
