@@ -14,7 +14,7 @@ Report = dict[str, Any]
 
 def usage_of(updates: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the tokens of the models' messages in the outputs of nodes, with the name of the last model."""
-    found = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "model": ""}
+    found: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "model": ""}
     for update in updates:
         for output in update.values():
             messages = output.get("messages") if isinstance(output, dict) else None
