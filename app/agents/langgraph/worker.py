@@ -221,9 +221,7 @@ class GraphWorker:
                 process.kill()
             code = await process.wait()
             log.warning("graph_worker_ended", code=code, folder=str(project.folder))
-            if self.graphs:
-                self._loaded.clear()  # what needs a worker waits for the next one
-            else:
+            if not self.graphs:
                 self._broken(
                     f"{project.python} ended with code {code} before the graphs were loaded. Its output says why; if "
                     "langgraph is missing there, install it, or agent-service[langgraph]"
@@ -237,6 +235,8 @@ class GraphWorker:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        if self.graphs:
+            self._loaded.clear()  # what needs a worker waits for the next one
         runs, self._runs = self._runs, {}
         for run in runs.values():
             run.reports.put_nowait(None)
