@@ -39,6 +39,16 @@ def sources() -> dict[Path, str]:
     return {page: address.replace("README.md", "index.md") for page, address in pages.items()}
 
 
+def configuration() -> str:
+    """Return the configuration, with the pages that its patterns match."""
+
+    def pages(match: re.Match[str]) -> str:
+        found = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.glob(match[2]))
+        return "".join(f'{match[1]}"{page}",\n' for page in found)
+
+    return re.sub(r'^( +)"([^"]*\*[^"]*)",\n', pages, CONFIG.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
 def navigation(entries: Sequence[Any], section: str = "") -> Iterator[tuple[str, str]]:
     """Yield the uppermost section and the address of each page, in order."""
     for entry in entries:
@@ -109,7 +119,7 @@ def write_pages(out: Path) -> None:
         copy = out / "pages" / (file.relative_to(DOCS) if inside else Path("files") / file.relative_to(ROOT))
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    shutil.copyfile(CONFIG, out / CONFIG.name)
+    (out / CONFIG.name).write_text(configuration(), encoding="utf-8")
 
 
 class Links(HTMLParser):
@@ -163,7 +173,7 @@ def main(zensical: str) -> int:
         print(built.stdout, built.stderr, sep="\n", file=sys.stderr)
         return 1
     site = OUT / "site"
-    config = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
+    config = tomllib.loads(configuration())
     for address in sources().values():
         shutil.copyfile(OUT / "pages" / address, site / address)
     (site / "llms.txt").write_text(index_of_pages(config, sources()), encoding="utf-8")

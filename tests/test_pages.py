@@ -3,10 +3,13 @@
 import functools
 import itertools
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from docs import site
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
@@ -92,3 +95,9 @@ def test_the_index_names_every_page_of_its_sections() -> None:
         for page in sorted((ROOT / "docs" / section).glob("*.md"))
     ]
     assert [page for page in pages if f"]({page})" not in index] == []
+
+
+def test_the_navigation_of_the_site_has_every_page_once() -> None:
+    """Add a new page to docs/zensical.toml."""
+    listed = [address for _, address in site.navigation(tomllib.loads(site.configuration())["project"]["nav"])]
+    assert sorted(listed) == sorted(site.sources().values())

@@ -14,8 +14,8 @@ from langgraph_sdk.errors import AuthenticationError, NotFoundError
 from app.base.errors import StartError, UsageError
 from app.infra.settings.environment import check_serving, load
 from tests.access.test_handlers import FILE
+from tests.docs.blocks import ROOT, blocks
 from tests.journeys.conftest import Served
-from tests.journeys.test_documents import blocks
 from tests.system.services import built
 
 
@@ -80,10 +80,9 @@ def test_handlers_count_as_authentication_on_an_open_address() -> None:
 
 async def test_the_example_of_the_page_keeps_two_people_apart(database_url: str, tmp_path: Path) -> None:
     """The two documented blocks, served by the command and used by the real client over a socket."""
-    (code,) = blocks("docs/how-to/authentication.md", "python")
-    (table,) = blocks("docs/how-to/authentication.md", "toml")
-    (tmp_path / "auth.py").write_text(code)
-    (tmp_path / "agents.toml").write_text(table)
+    files = {block.title: block.text for block in blocks(ROOT / "docs/how-to/authentication.md") if block.title}
+    for name in ("auth.py", "agents.toml"):
+        (tmp_path / name).write_text(files[name])
     server = Served(database_url, tmp_path, AGENT_CONFIG=str(tmp_path / "agents.toml"))
     try:
         await asyncio.to_thread(server.wait_until_ready)

@@ -1,13 +1,12 @@
 """The ``cache`` table of an agent: validation, and its effect on that agent's model only."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.agents.catalog import AgentCatalog
-from app.agents.config.agents_file import CacheSpec, read
+from app.agents.config.agents_file import read
 from app.base.errors import StartError
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.tool_calls import ToolCallRecorder
@@ -20,11 +19,6 @@ ROOT = Path(__file__).parents[2]
 def written(folder: Path, text: str) -> str:
     (folder / "agents.toml").write_text(text)
     return str(folder / "agents.toml")
-
-
-def test_the_documented_example_caches_for_an_hour(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/how-to/caches.md").read_text(), re.DOTALL)
-    assert read(written(tmp_path, example)).agents["faq"].cache == CacheSpec(ttl=3600)
 
 
 @pytest.mark.parametrize(

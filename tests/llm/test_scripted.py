@@ -57,6 +57,41 @@ async def test_the_demo_calls_no_tool_that_it_is_not_offered() -> None:
     assert await calls_for("what time is it and what is 2+3?", clock) == [("clock", {})]
 
 
+ORDERS = ToolSpec(
+    name="find_order",
+    description="Find an order.",
+    parameters={
+        "type": "object",
+        "properties": {"number": {"type": "integer"}, "shop": {"type": "string"}, "open": {"type": "boolean"}},
+        "required": ["number"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "text, arguments",
+    [
+        ("call find_order number=17", [{"number": 17}]),
+        (
+            "Please call find_order number=17 shop='7 North' open=true",
+            [{"number": 17, "shop": "7 North", "open": True}],
+        ),
+        ("call find_order number=1 call find_order number=2", [{"number": 1}, {"number": 2}]),
+        ("don't call find_order number=x", [{"number": "x"}]),
+        ("call find_order", [{}]),
+        ("find_order number=17", []),
+        ("call other number=17", []),
+    ],
+)
+async def test_the_demo_calls_any_offered_tool_by_name(text: str, arguments: list[dict[str, Any]]) -> None:
+    assert await calls_for(text, [*TOOLS, ORDERS]) == [("find_order", given) for given in arguments]
+
+
+async def test_the_demo_says_how_an_offered_tool_is_called() -> None:
+    recording = await record_events(DemoModel(), ask("hello", tools=[ORDERS]))
+    assert "“call find_order number=…” calls find_order" in recording.text
+
+
 async def test_the_demo_identifies_itself_as_a_script_and_names_the_settings() -> None:
     recording = await record_events(DemoModel(), ask("hello", tools=TOOLS))
     assert recording.text.startswith(SCRIPT)

@@ -1,6 +1,8 @@
 """Replies of ``scripted:demo``: a rule-based demonstration that identifies itself as a script."""
 
+import json
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +38,7 @@ def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
     asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
     text = "" if asked is None else text_of(asked.content)[:MAX_TEXT]
     tools = {tool.name: tool for tool in request.tools}
-    wanted = [(name, args) for name, args in _requested_calls(text) if name in tools]
+    wanted = _named_calls(text, tools) or [(name, args) for name, args in _requested_calls(text) if name in tools]
     if not wanted:
         return _introduction(tools), []
     turn = len(request.messages)
@@ -77,6 +79,33 @@ def _requested_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
     return calls
 
 
+def _named_calls(text: str, tools: dict[str, ToolSpec]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the calls that ``call NAME argument=value …`` asks for, of any offered tool."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = text.split()
+    calls: list[tuple[str, dict[str, Any]]] = []
+    before = ""
+    for word in words:
+        argument, equals, value = word.partition("=")
+        if before.lower() == "call" and word in tools:
+            calls.append((word, {}))
+        elif calls and equals:
+            calls[-1][1][argument] = _value(value, tools[calls[-1][0]].parameters.get("properties", {}).get(argument))
+        before = word
+    return calls
+
+
+def _value(text: str, schema: Any) -> Any:
+    if isinstance(schema, dict) and schema.get("type") == "string":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _results(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """Return (tool name, answer) for each tool message after the model's last message."""
     results: list[tuple[str, str]] = []
@@ -95,5 +124,9 @@ def _results(messages: Sequence[Message]) -> list[tuple[str, str]]:
 
 def _introduction(tools: dict[str, ToolSpec]) -> str:
     examples = [f"{example} calls {name}" for name, example in EXAMPLES.items() if name in tools]
+    for name, tool in tools.items():
+        if name not in EXAMPLES:
+            words = ["call", name, *(f"{argument}=…" for argument in tool.parameters.get("required", ()))]
+            examples.append(f"“{' '.join(words)}” calls {name}")
     shown = f"I can show streaming and tools: {'; '.join(examples)}." if examples else "I can show streaming."
     return f"{SCRIPT} {shown} {HINT}"
