@@ -14,6 +14,8 @@ PAGES = [
 RUN = ("python", "sh")
 FILES = ("python", "toml", "sql")
 OUTPUT = ("text", "json")
+FOREIGN = {"js": "needs a front end's build; tests/protocols/ speak the wire that it speaks"}
+"""Languages whose blocks are not run, and why."""
 
 NOT_RUN = {
     "make": "sets up or stops a whole environment; CI itself starts with `make check`",

@@ -19,6 +19,7 @@ from app.security.limits.prices import Prices
 from tests.database import clone, drop
 from tests.docs.blocks import (
     FILES,
+    FOREIGN,
     NOT_RUN,
     OUTPUT,
     PAGES,
@@ -188,7 +189,7 @@ def test_the_files_of_a_page_load(page: Path, tmp_path: Path, monkeypatch: pytes
 def test_every_block_is_a_file_or_runs_or_is_a_text(page: Path) -> None:
     fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)[::2]
     assert len(fences) == sum(1 + (block.output is not None) for block in WITH_BLOCKS[page])
-    assert {fence.partition(" ")[0] for fence in fences} <= {*RUN, *FILES, *OUTPUT}
+    assert {fence.partition(" ")[0] for fence in fences} <= {*RUN, *FILES, *OUTPUT, *FOREIGN}
     assert [block.where for block in WITH_BLOCKS[page] if block.output and len(block.output) < 5] == []
 
 
