@@ -101,7 +101,7 @@ _SAME = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", "TIME"),
     (r"\d{4}-\d\d-\d\d( \d\d:\d\d)?", "DATE"),
-    (r"\bas_\w+_[\w…]+", "KEY"),
+    (r"\bas_\w+_[\w…-]+", "KEY"),
     (r"\b[0-9a-f]{16}\b", "KEY_ID"),
     (r"\b\d+ (new|replaced|kept|items?|rows?)\b", r"N \1"),
     (r"\b\d+:\d\d\b", "MINUTES"),
