@@ -28,6 +28,8 @@ NOT_RUN = {
     "pg_dump": "tests/journeys/test_backup.py runs it, between two PostgreSQL servers",
     "pg_restore": "tests/journeys/test_backup.py runs it",
     "export": "names the reader's database and secrets",
+    "pip": "changes the environment of the tests",
+    "agent-service dev": "runs until it is stopped; tests/cli/test_dev.py",
     "agent-service serve": "runs until it is stopped; tests/serving/, and the server of this suite",
     "agent-service migrate": "tests/journeys/test_backup.py and tests/cli/ run it on empty databases",
     "agent-service doctor": "judges a deployment, not a test; tests/cli/test_doctor.py",
@@ -38,6 +40,9 @@ NOT_RUN = {
     "curl -s http://127.0.0.1:8000/api/v1/runs -H": "calls a webhook on another host; tests/webhooks/",
 }
 """What is not run here, by how a command begins, and why."""
+
+PROJECTS = {"langgraph.md": "names the graphs of a whole project: tests/graphs/"}
+"""Pages whose agents files are read, but whose agents are not loaded here, and why."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from app.agents.config.agents_file import read
 from app.cli.main import main
 from app.security.limits.prices import Prices
 from tests.database import clone, drop
@@ -23,6 +24,7 @@ from tests.docs.blocks import (
     NOT_RUN,
     OUTPUT,
     PAGES,
+    PROJECTS,
     ROOT,
     RUN,
     Block,
@@ -50,7 +52,7 @@ def write_files(page: Path, folder: Path) -> list[Block]:
     """Write the files of a page, and return its agents files, of which it may have several."""
     here = folder_of(page, folder)
     here.mkdir(exist_ok=True)
-    agents_files = [block for block in WITH_BLOCKS[page] if block.title == "agents.toml"]
+    agents_files = [block for block in WITH_BLOCKS[page] if block.title == "agents.toml" and page.name not in PROJECTS]
     for block in WITH_BLOCKS[page]:
         if block.title:
             (here / block.title).write_text(block.text)
@@ -174,6 +176,8 @@ def test_the_files_of_a_page_load(page: Path, tmp_path: Path, monkeypatch: pytes
             code = main(["agents", "check", "--agents", str(file)])
         assert code == 0, (block.where, printed.getvalue())
     for block in WITH_BLOCKS[page]:
+        if block.title == "agents.toml":
+            read(str(folder_of(page, tmp_path) / block.title))
         if block.language == "python":
             compile(block.text, block.where, "exec")
         elif block.language == "toml":
