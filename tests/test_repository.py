@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,12 @@ def test_every_dependency_is_imported() -> None:
     assert unused == set()
 
 
+LANGGRAPH_BRINGS = frozenset(
+    {"langchain_core", "langgraph", "langgraph_sdk", "orjson", "ormsgpack", "pydantic", "typing_extensions"}
+)
+"""LangGraph, and libraries that it requires itself."""
+
+
 def test_the_version_stands_in_one_place() -> None:
     version = PROJECT["project"]["version"]
     literal = re.compile(rf"""["'=]{re.escape(version)}["'\s]""")
@@ -132,6 +139,25 @@ def test_the_version_stands_in_one_place() -> None:
         name for name, text in texts() if name.endswith((".py", ".yaml", "Containerfile")) and literal.search(text)
     ]
     assert found == []
+
+
+def test_the_worker_of_graphs_needs_what_langgraph_brings_alone() -> None:
+    """It runs in a project's own Python environment, where nothing of ours is installed."""
+    allowed = {"__future__", "agent_service_graphs", *sys.stdlib_module_names, *LANGGRAPH_BRINGS}
+    statement = re.compile(r"^\s*(?:from|import) (\w+)", re.MULTILINE)
+    files = (ROOT / "agent_service_graphs").glob("*.py")
+    assert {name for path in files for name in statement.findall(path.read_text(encoding="utf-8"))} <= allowed
+
+
+def test_every_part_of_the_wheel_is_part_of_the_image() -> None:
+    parts = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    sent = {line.strip("!/") for line in (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()}
+    built = {
+        name.strip("/") for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE) for name in line.split()
+    }
+    kept = {name for line in re.findall(r"cp -r (.+) /own/", text) for name in line.split()}
+    assert set(parts) <= sent & built & kept
 
 
 def test_a_change_is_told_of_in_the_changelog() -> None:
