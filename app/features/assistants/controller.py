@@ -5,7 +5,7 @@ from uuid import UUID
 
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import WithSubgraphs
 from app.base.errors import Invalid
@@ -87,18 +87,20 @@ class AssistantsController(Controller):
         """Delete an assistant and its versions; system assistants cannot be deleted."""
         await assistants.delete(principal, assistant_id)
 
-    @get(
-        ["/{assistant_id:str}/subgraphs", "/{assistant_id:str}/subgraphs/{namespace:str}"],
-        opt=READS,
-        summary="An assistant's subgraphs",
-    )
-    async def subgraphs(
-        self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service, namespace: str = ""
+    @get("/{assistant_id:str}/subgraphs", opt=READS, summary="Subgraphs of an assistant")
+    async def subgraphs(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
+        """Return namespace → schemas of all subgraphs."""
+        agent, _ = await assistants.agent(principal, assistant_id)
+        return agent.subgraphs() if isinstance(agent, WithSubgraphs) else {}
+
+    @get("/{assistant_id:str}/subgraphs/{namespace:str}", opt=READS, summary="One subgraph of an assistant")
+    async def subgraph(
+        self, assistant_id: Named, namespace: FromPath[str], principal: CurrentPrincipal, assistants: Service
     ) -> dict[str, Any]:
-        """Return namespace → schemas: all subgraphs, or the one of ``namespace``."""
+        """Return namespace → schemas of the subgraph ``namespace``; nothing if there is none."""
         agent, _ = await assistants.agent(principal, assistant_id)
         found = agent.subgraphs() if isinstance(agent, WithSubgraphs) else {}
-        return {name: schemas for name, schemas in found.items() if namespace in {"", name}}
+        return {name: schemas for name, schemas in found.items() if name == namespace}
 
     @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
@@ -108,7 +110,7 @@ class AssistantsController(Controller):
 
     @get("/{assistant_id:str}/graph", opt=READS, summary="Graph of an assistant")
     async def graph(
-        self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service, xray: str = ""
+        self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service, xray: FromQuery[str] = ""
     ) -> dict[str, Any]:
         """Return the nodes and edges of an assistant's graph; ``xray``: true, or the levels of subgraphs to show."""
         agent, _ = await assistants.agent(principal, assistant_id)
