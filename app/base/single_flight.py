@@ -1,8 +1,8 @@
 """Single flight: callers that want the same value at the same time share the work for it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Any, Generic, TypeVar
 
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
@@ -44,7 +44,8 @@ class SingleFlight(Generic[Key, Value]):
         future = self.get(key)
         if future is None:
             future = self.begin(key)
-            tasks.start(_resolve(future, work), name="flight")
+            task = tasks.start(_resolve(future, work), name="flight")
+            resolve_after(task, [future], Unavailable("This process shuts down. Try again."))
         return await asyncio.shield(future)
 
     def _remove(self, key: Key, future: "asyncio.Future[Value]") -> None:
@@ -54,13 +55,23 @@ class SingleFlight(Generic[Key, Value]):
             future.exception()  # retrieved: asyncio would log it if all that waited have gone
 
 
+def resolve_after(task: asyncio.Task[Any], futures: Iterable["asyncio.Future[Any]"], error: Exception) -> None:
+    """Once ``task`` has ended, resolve with ``error`` what it has left of ``futures``.
+
+    Its own ``finally`` does not suffice: a task that is cancelled before it begins runs nothing.
+    """
+
+    def ended(_: asyncio.Task[Any]) -> None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+
+    task.add_done_callback(ended)
+
+
 async def _resolve(future: "asyncio.Future[Value]", work: Callable[[], Awaitable[Value]]) -> None:
-    try:
-        (result,) = await asyncio.gather(work(), return_exceptions=True)
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-    finally:
-        if not future.done():
-            future.set_exception(Unavailable("This process shuts down. Try again."))
+    (result,) = await asyncio.gather(work(), return_exceptions=True)
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

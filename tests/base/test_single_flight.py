@@ -70,6 +70,17 @@ async def test_callers_are_released_when_the_owner_closes() -> None:
         await caller
 
 
+async def test_callers_are_released_when_the_owner_closes_before_the_work_has_begun() -> None:
+    flights, work, tasks = SingleFlight[str, int](), Work(), Tasks("test")
+    caller = asyncio.ensure_future(flights.run("a", work, tasks))
+    await asyncio.sleep(0)
+    await tasks.aclose()
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(5):
+            await caller
+    assert (work.calls, flights.get("a")) == (0, None)
+
+
 async def test_a_wake_up_during_the_work_is_not_lost() -> None:
     wake = WakeUp()
     assert not await wake.wait(0.001)

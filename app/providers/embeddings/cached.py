@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from app.base.errors import ModelError, ModelUnavailable
-from app.base.single_flight import SingleFlight
+from app.base.single_flight import SingleFlight, resolve_after
 from app.infra.cache.namespaces import SHARED, CacheNamespace
 from app.providers.embeddings.port import Embedder, Vector
 
@@ -68,22 +68,20 @@ class CachedEmbedder:
     def _start(self, texts: Mapping[bytes, tuple[str, UUID]]) -> dict[bytes, "asyncio.Future[Vector]"]:
         """Embed ``texts`` in a task, which continues for other waiters if the caller is cancelled."""
         futures = {key: self._in_flight.begin(key) for key in texts}
-        self._cache.tasks.start(self._embed(dict(texts), futures), name="embed")
+        task = self._cache.tasks.start(self._embed(dict(texts), futures), name="embed")
+        stopping = ModelUnavailable("Embedding was cancelled: this process shuts down.")
+        resolve_after(task, list(futures.values()), stopping)
         return futures
 
     async def _embed(
         self, texts: Mapping[bytes, tuple[str, UUID]], futures: Mapping[bytes, "asyncio.Future[Vector]"]
     ) -> None:
-        error: ModelError = ModelUnavailable("Embedding was cancelled: this process shuts down.")
-        made: dict[bytes, Vector] = {}
         try:
             made = dict(zip(texts, await self._embedder.embed(*zip(*texts.values(), strict=True)), strict=True))
             for key, vector in made.items():
                 futures[key].set_result(vector)
             await self._cache.save({key: encode_vector(vector) for key, vector in made.items()})
-        except ModelError as failure:
-            error = failure
-        finally:
+        except ModelError as error:
             for future in futures.values():
                 if not future.done():
                     future.set_exception(error)
