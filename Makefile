@@ -7,7 +7,7 @@ UV   := $(PY) requirements/uv.py
 READY := $(VENV)/.ready
 
 # Compile $(2) into requirements/$(1).txt. uv writes the file in any case: one that is as before keeps its time, or the
-# next verb would install everything anew.
+# next verb would install everything again.
 define LOCK
 @cp -p requirements/$(1).txt $(VENV)/.before.txt 2>/dev/null || rm -f $(VENV)/.before.txt
 $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -1,4 +1,4 @@
-"""``make lock`` rewrites what has changed; what has not keeps its time, so that nothing is installed anew."""
+"""``make lock`` rewrites what has changed; what has not keeps its time, so that nothing is installed again."""
 
 import shutil
 import subprocess

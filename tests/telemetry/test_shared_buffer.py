@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 
 import pytest
@@ -15,7 +16,7 @@ from app.infra.telemetry import instruments
 from app.infra.telemetry import shared_buffer as boards_module
 from app.infra.telemetry.instruments import MAX_LABEL_LENGTH, OVERFLOW, Counter, Gauge, Histogram, TracedHistogram
 from app.infra.telemetry.meters import Meters
-from app.infra.telemetry.prometheus_page import MetricsPage, plain_name
+from app.infra.telemetry.prometheus_page import MetricsPage, Render, plain_name
 from app.infra.telemetry.prometheus_page import samples as names_of
 from app.infra.telemetry.shared_buffer import SCRATCH, MetricsBuffers, SharedMetricsBuffer
 from app.infra.telemetry.snapshot import MetricsSnapshots
@@ -101,6 +102,32 @@ async def test_a_successor_continues_counts_but_not_gauges() -> None:
     assert found["agent_runs_total", "success", "a"] == 4
     assert found["agent_run_duration_seconds_count", "success", "a"] == 1
     assert found["agent_streams_open",] == 0
+
+
+async def test_a_scrape_waits_for_the_thread_of_one_that_was_cancelled() -> None:
+    """Two threads that read the rows of other workers at once would mix them up."""
+    begun, go, loads = asyncio.Event(), threading.Event(), 0
+
+    class SlowPage(MetricsPage):
+        def _load(self) -> Render:
+            nonlocal loads
+            loads += 1
+            loop.call_soon_threadsafe(begun.set)
+            assert go.wait(10)
+            return super()._load()
+
+    loop = asyncio.get_running_loop()
+    buffers = MetricsBuffers(2)
+    Meters(buffers.of(2)).runs.add(1, "success", "a")
+    page = SlowPage(Meters(buffers.of(1)), buffers, "1")
+    first = asyncio.create_task(page.render())
+    await begun.wait()
+    first.cancel()
+    second = asyncio.create_task(samples(page))
+    await asyncio.sleep(0.05)
+    go.set()
+    assert (await second)["agent_runs_total", "success", "a"] == 1
+    assert loads == 1
 
 
 async def test_exemplars_are_pushed_once_and_not_on_the_page() -> None:

@@ -12,7 +12,6 @@ exporter 1.45, Prometheus exporter 0.66b2.
 Import this module only when something is exported: it loads the SDK.
 """
 
-import threading
 from collections.abc import Callable
 
 from opentelemetry import context
@@ -28,15 +27,16 @@ class PrometheusExporter:
 
     def __init__(self, read: Callable[[], MetricsData]) -> None:
         self._registry = CollectorRegistry()
-        self._lock = threading.Lock()
         reader = PrometheusMetricReader(registry=self._registry, scope_info_enabled=False)
         reader._set_collect_callback(lambda *_, **__: read())  # noqa: SLF001 - see above
 
     def render(self, as_openmetrics: bool) -> bytes:
-        """Return the page as Prometheus text or as OpenMetrics. Thread-safe; blocks."""
+        """Return the page as Prometheus text or as OpenMetrics. Blocks.
+
+        Call it in one thread at a time: the exporter queues what it collects, and two scrapes would share it.
+        """
         generate = openmetrics.generate_latest if as_openmetrics else generate_latest
-        with self._lock:  # the exporter queues what it collects: two scrapes at once would share it
-            return generate(self._registry, escaping=openmetrics.ALLOWUTF8)
+        return generate(self._registry, escaping=openmetrics.ALLOWUTF8)
 
 
 def suppress_instrumentation() -> None:

@@ -9,6 +9,7 @@ https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 
 from app.infra.telemetry.instruments import Counter, Gauge, Histogram
@@ -34,6 +35,7 @@ class MetricsPage:
         self._version = version
         self._loaded: Render | None = None
         self._turn = asyncio.Lock()
+        self._rendering = threading.Lock()
 
     async def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return body and content type in the format that the ``Accept`` header prefers.
@@ -46,9 +48,10 @@ class MetricsPage:
         return body, OPENMETRICS if openmetrics else PLAIN
 
     def _render(self, openmetrics: bool) -> bytes:
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded(openmetrics)
+        with self._rendering:  # the thread of a scrape that was cancelled may still be at it
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded(openmetrics)
 
     def _load(self) -> Render:
         from opentelemetry.sdk.resources import Resource

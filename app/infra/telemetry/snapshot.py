@@ -3,7 +3,6 @@
 Import it only when something is exported: it loads the SDK.
 """
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -66,17 +65,15 @@ class MetricsSnapshots:
         self._for_page = for_page
         self._since = self._taken = meters.buffer.created_at
         self._before: dict[tuple[str, Labels], list[float]] = {}
-        self._lock = threading.Lock()
 
     def take(self) -> MetricsData:
-        """Take a snapshot. Thread-safe: the event loop may keep counting."""
-        with self._lock:
-            self._find_new_series()
-            now = time.time_ns()
-            metrics = [self._metric(part, now) for part in self._instruments.values()]
-            self._taken = now
-            if self._delta:
-                self._since = now
+        """Take a snapshot, in one thread at a time; the event loop may keep counting."""
+        self._find_new_series()
+        now = time.time_ns()
+        metrics = [self._metric(part, now) for part in self._instruments.values()]
+        self._taken = now
+        if self._delta:
+            self._since = now
         if not self._for_page:
             metrics = [metric for metric in metrics if metric.data.data_points]
         scope = ScopeMetrics(self._scope, metrics, "")
