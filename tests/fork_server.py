@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 MAX_REQUEST = 1 << 17
 STATUS = 2
 """Bytes of an exit code."""
+PID = 4
+"""Bytes of a process id."""
 
 
 class ForkedProcess:
@@ -38,7 +40,7 @@ class ForkedProcess:
         self.args = [sys.executable, "-m", *arguments]
         self._report = report
         self._lock = threading.Lock()
-        self.pid = int.from_bytes(os.read(report, 4))
+        self.pid = int.from_bytes(_read(report, PID))
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -55,7 +57,7 @@ class ForkedProcess:
     def _wait(self, timeout: float | None) -> int | None:
         with self._lock:
             if self.returncode is None and select.select([self._report], [], [], timeout)[0]:
-                self.returncode = int.from_bytes(os.read(self._report, STATUS), signed=True)
+                self.returncode = int.from_bytes(_read(self._report, STATUS), signed=True)
                 os.close(self._report)
             return self.returncode
 
@@ -72,6 +74,14 @@ class ForkedProcess:
     def kill(self) -> None:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def _read(report: int, size: int) -> bytes:
+    """Read what the server reports: without it nothing is known of the process, neither its id nor how it ended."""
+    found = os.read(report, size)
+    if len(found) < size:
+        raise RuntimeError("the fork server has ended: look for its traceback, or for a lack of memory")
+    return found
 
 
 class ForkServer:
@@ -201,7 +211,7 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
                 request: dict[str, Any] = json.loads(text)
                 _become(request, list(descriptors[:3]))
                 return request
-            os.write(descriptors[3], pid.to_bytes(4))
+            os.write(descriptors[3], pid.to_bytes(PID))
             reports[pid] = descriptors[3]
             for descriptor in descriptors[:3]:
                 os.close(descriptor)

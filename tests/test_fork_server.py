@@ -70,3 +70,15 @@ def test_a_process_inherits_nothing_that_is_open(tmp_path: Path) -> None:
     (tmp_path / "sample.py").write_text("import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])")
     with (tmp_path / "other").open("w"):
         assert fork_server.run("sample", cwd=tmp_path).stdout == "[0, 1, 2]\n"
+
+
+def test_the_end_of_the_fork_server_is_neither_a_process_id_nor_a_success() -> None:
+    report, theirs = os.pipe()
+    os.write(theirs, os.getpid().to_bytes(fork_server.PID))
+    process = fork_server.ForkedProcess(["sample"], report)
+    os.close(theirs)
+    with pytest.raises(RuntimeError, match="the fork server has ended"):
+        process.wait(SECONDS)
+    with pytest.raises(RuntimeError, match="the fork server has ended"):  # else `killpg` would end the tests
+        fork_server.ForkedProcess(["sample"], report)
+    os.close(report)
