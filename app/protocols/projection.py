@@ -6,7 +6,8 @@ live or from the event log. A reader resumes by the number of the last frame tha
 
 import asyncio
 import bisect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -18,6 +19,9 @@ from app.security.access.structs import Principal
 
 MAX_BYTES = 4 * 1024 * 1024
 """Bytes of frames that are buffered for readers; one that falls behind them projects the run for itself."""
+
+CHUNK_BYTES = 64 * 1024
+"""Bytes at which a reader that projects for itself sends a chunk."""
 
 
 class ProjectedFrame(NamedTuple):
@@ -35,13 +39,17 @@ class Projection(Protocol):
         ...
 
 
+class FellBehind(Exception):
+    """Frames that the reader needs are no longer buffered."""
+
+
 class SharedProjection:
     """The frames of one run for the readers of one protocol. The first reader starts it, the last one ends it.
 
     ``ended``: no more frames follow; ``stopping``: because the server stops.
     """
 
-    def __init__(self, events: AsyncIterator[Sequence[Event]], projection: Projection, tasks: Tasks) -> None:
+    def __init__(self, events: AsyncGenerator[Sequence[Event], None], projection: Projection, tasks: Tasks) -> None:
         self.readers = 0
         self.ended = False
         self.stopping = False
@@ -57,11 +65,12 @@ class SharedProjection:
 
     async def _run(self) -> None:
         try:
-            async for events in self._events:
-                self.stopping = not events
-                for event in events:
-                    self._append(self._projection.project(event))
-                self._wake()
+            async with contextlib.aclosing(self._events) as batches:
+                async for events in batches:
+                    self.stopping = not events
+                    for event in events:
+                        self._append(self._projection.project(event))
+                    self._wake()
         except Exception as error:  # noqa: BLE001  raised again by every reader
             self._error = error
         finally:
@@ -81,23 +90,22 @@ class SharedProjection:
         while self._bytes > MAX_BYTES // 2 and drop < len(self._frames) - 1:
             self._bytes -= len(self._frames[drop])
             drop += 1
-        self._evicted = self._numbers[drop - 1]
-        del self._numbers[:drop], self._frames[:drop]
+        if drop:
+            self._evicted = self._numbers[drop - 1]
+            del self._numbers[:drop], self._frames[:drop]
 
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
-    def covers(self, after: int) -> bool:
-        """Whether it still has all frames after number ``after``."""
-        return after >= self._evicted
-
     async def next(self, after: int) -> tuple[int, bytes] | None:
         """Wait for frames after number ``after``: the number of the last, and all as one chunk; None after the end.
 
-        Raises what reading the run raised.
+        Raises ``FellBehind``, and what reading the run raised.
         """
         while True:
+            if after < self._evicted:
+                raise FellBehind
             first = bisect.bisect_right(self._numbers, after)
             if first < len(self._frames):
                 return self._numbers[-1], b"".join(self._frames[first:])
@@ -132,24 +140,47 @@ class ProjectedRuns:
         ``protocol`` names what ``make`` projects onto, with all its options: readers of the same share the frames.
         """
         key = (principal.tenant_id, run_id, protocol)
-        while True:
-            shared = self._shared.get(key)
-            if shared is None or shared.ended or not shared.covers(after):
-                shared = SharedProjection(self._runs.events(principal, run_id), make(), self._tasks)
-                self._shared[key] = shared
-            shared.readers += 1
-            try:
-                while shared.covers(after) and (found := await shared.next(after)) is not None:
-                    after, chunk = found
-                    yield chunk
-                    del found, chunk  # hold no frames while waiting
-                if shared.covers(after):
-                    if shared.stopping:
-                        yield RETRY
-                    return
-            finally:
-                shared.readers -= 1
-                if not shared.readers:
-                    shared.close()
-                    if self._shared.get(key) is shared:
-                        del self._shared[key]
+        shared = self._shared.get(key)
+        if shared is None or shared.ended:
+            shared = self._shared[key] = SharedProjection(self._runs.events(principal, run_id), make(), self._tasks)
+        shared.readers += 1
+        try:
+            while (found := await shared.next(after)) is not None:
+                after, chunk = found
+                yield chunk
+                del found, chunk  # hold no frames while waiting
+            if shared.stopping:
+                yield RETRY
+            return
+        except FellBehind:
+            pass
+        finally:
+            shared.readers -= 1
+            if not shared.readers:
+                shared.close()
+                if self._shared.get(key) is shared:
+                    del self._shared[key]
+        async with contextlib.aclosing(self._runs.events(principal, run_id)) as batches:
+            async for chunk in _chunks(batches, make(), after):
+                yield chunk
+
+
+async def _chunks(
+    batches: AsyncGenerator[Sequence[Event], None], projection: Projection, after: int
+) -> AsyncGenerator[bytes, None]:
+    """Yield chunks of the frames after number ``after``, no faster than the reader takes them."""
+    async for events in batches:
+        if not events:
+            yield RETRY
+        frames: list[bytes] = []
+        size = 0
+        for event in events:
+            for number, data in projection.project(event):
+                if number > after:
+                    frames.append(data)
+                    size += len(data)
+            if size > CHUNK_BYTES:
+                yield b"".join(frames)
+                frames, size = [], 0
+        if frames:
+            yield b"".join(frames)

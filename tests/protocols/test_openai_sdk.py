@@ -8,6 +8,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
+from app.domain.events import Ended, MessageDelta, Retracted, RunStarted
+from app.protocols.openai.chat import ChatCollector
 from tests.journeys.conftest import Served
 
 SUM: list[ChatCompletionMessageParam] = [{"role": "user", "content": "what is 12*(3+4)?"}]
@@ -66,3 +68,23 @@ def test_errors_have_openais_shape(openai_client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         openai_client.chat.completions.create(model="assistant", messages=[])
     assert bad.value.param == "messages"
+
+
+def test_a_completion_has_nothing_that_a_dead_owner_streamed_and_lost() -> None:
+    collector = ChatCollector("chatcmpl-1", "assistant", 0)
+    for event in (
+        RunStarted("r", 1),
+        MessageDelta(message_id="lost", node="agent", step=0, text="", reasoning="Hm"),
+        MessageDelta(message_id="lost", node="agent", step=0, text="Hel"),
+        RunStarted("r", 2),
+        Retracted(["lost"], 0),
+        MessageDelta(message_id="kept", node="agent", step=0, text="Hel"),
+        MessageDelta(message_id="other", node="agent", step=0, text="Good"),
+        MessageDelta(message_id="kept", node="agent", step=0, text="lo", last=True),
+        MessageDelta(message_id="other", node="agent", step=0, text="bye", last=True),
+        Ended("r", "success"),
+    ):
+        collector.add(event)
+    _, body = collector.completion()
+    message = body["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "Hello\n\nGoodbye", "refusal": None}

@@ -1,6 +1,6 @@
 """Use cases of runs: create, read, stream, cancel, delete."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -195,7 +195,7 @@ class RunService:
         """Yield chunks of a run's frames after ``after`` until it ends."""
         return self._streams.follow(principal.tenant_id, run_id, after=after, modes=modes, holder=principal.holder)
 
-    def events(self, principal: Principal, run_id: UUID) -> AsyncIterator[Sequence[Event]]:
+    def events(self, principal: Principal, run_id: UUID) -> AsyncGenerator[Sequence[Event], None]:
         """Yield a run's events from its start until it ends, in batches; an empty batch: the server is stopping."""
         return self._streams.follow_events(principal.tenant_id, run_id, holder=principal.holder)
 

@@ -85,6 +85,7 @@ class AISDKController(Controller):
         run = await _live_run(gateway, principal, thread_id)
         if run is None:
             return NoContent()
+        await gateway.runs.check_log(principal, thread_id, run.run_id)
         gateway.streams.admit(principal.holder)
         return _stream(gateway, principal, thread_id, run.run_id, _offset(request))
 

@@ -13,6 +13,7 @@ from app.domain.events import Event
 from app.domain.messages import Usage
 from app.protocols.openai.errors import error_body
 from app.protocols.parts import (
+    MessagesRetracted,
     Part,
     PartAssembler,
     ReasoningDelta,
@@ -113,8 +114,8 @@ class ChatCollector:
         self._model = model
         self._created = created
         self._assembler = PartAssembler()
-        self._texts: list[str] = []
-        self._reasoning: list[str] = []
+        self._texts: list[tuple[str, list[str]]] = []
+        self._reasoning: list[tuple[str, str]] = []
         self.failure: RunFailed | None = None
         self.ended: RunEnds | None = None
 
@@ -123,24 +124,32 @@ class ChatCollector:
         for part in self._assembler.parts(event):
             match part:
                 case TextStart():
-                    self._texts.append("")
+                    self._texts.append((part.message_id, []))
                 case TextDelta():
-                    self._texts[-1] += part.text
+                    self._text_of(part.message_id).append(part.text)
                 case ReasoningDelta():
-                    self._reasoning.append(part.text)
+                    self._reasoning.append((part.message_id, part.text))
+                case MessagesRetracted():
+                    self._texts = [one for one in self._texts if one[0] not in part.message_ids]
+                    self._reasoning = [one for one in self._reasoning if one[0] not in part.message_ids]
                 case RunFailed():
                     self.failure = part
                 case RunEnds():
                     self.ended = part
+
+    def _text_of(self, message_id: str) -> list[str]:
+        """Return the newest text of a message; nodes that run at the same time say theirs by turns."""
+        return next(pieces for said_by, pieces in reversed(self._texts) if said_by == message_id)
 
     def completion(self) -> tuple[int, dict[str, Any]]:
         """Return the status and the body of the response, once the run has ended."""
         assert self.ended is not None
         if self.failure is not None and self.ended.state is not RunState.TIMEOUT:
             return 500, error_body(500, self.failure.message, code=self.failure.error)
-        message: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(self._texts), "refusal": None}
+        content = "\n\n".join("".join(pieces) for _, pieces in self._texts)
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._reasoning:
-            message["reasoning_content"] = "".join(self._reasoning)
+            message["reasoning_content"] = "".join(text for _, text in self._reasoning)
         finish = FINISH_REASONS.get(self.ended.state, "stop")
         return 200, {
             "id": self._id,

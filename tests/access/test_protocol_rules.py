@@ -1,0 +1,35 @@
+"""Handlers of custom auth bound the routes of other protocols as they do the service's own."""
+
+import asyncio
+from pathlib import Path
+
+from tests.access.test_rules import ask
+from tests.access.test_tenants import INPUT
+from tests.system.services import serving
+
+NO_READING = """
+from langgraph_sdk import Auth
+
+auth = Auth()
+
+@auth.authenticate
+def authenticate(request):
+    return request.headers["x-api-key"]
+
+@auth.on.threads.read
+async def read(ctx, value):
+    return "run_id" not in value
+"""
+
+
+async def test_a_stream_is_resumed_only_by_who_may_read_its_run(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "auth.py").write_text(NO_READING)
+    (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\n')
+    async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
+        thread = (await ask(service, "ann", "POST", "/threads", {})).json()["thread_id"]
+        waiting = {"assistant_id": "echo", "input": INPUT, "after_seconds": 600}
+        run = (await ask(service, "ann", "POST", f"/threads/{thread}/runs", waiting)).json()["run_id"]
+        async with asyncio.timeout(30):
+            own = await ask(service, "ann", "GET", f"/threads/{thread}/runs/{run}/stream")
+            resumed = await service.client.get(f"/ai-sdk/echo/chat/{thread}/stream", headers={"x-api-key": "ann"})
+        assert (own.status_code, resumed.status_code) == (403, 403)
