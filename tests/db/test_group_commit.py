@@ -220,3 +220,13 @@ async def test_a_canary_is_sent_like_entries_and_writes_nothing(
     for slot in slot_tasks():
         slot.cancel()
     await numbers._groups._canary()
+
+
+async def test_an_entry_that_waits_apart_for_a_lock_is_resolved_if_the_server_stops_before(numbers: Numbers) -> None:
+    numbers.failure = asyncpg.LockNotAvailableError("held")
+    future = numbers.submit("7")
+    await numbers.begun.get()
+    await numbers.aclose()  # its task has not run yet
+    with pytest.raises(Unavailable, match="stopping"):
+        async with asyncio.timeout(5):
+            await future

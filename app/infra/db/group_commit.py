@@ -21,6 +21,7 @@ from uuid import UUID
 import asyncpg
 
 from app.base.errors import AgentServiceError, Unavailable
+from app.base.single_flight import resolve_after
 from app.base.tasks import Heartbeat, Tasks
 from app.infra.db import sql
 from app.infra.db.engine import Database, unavailable
@@ -254,7 +255,8 @@ class GroupCommitter(Generic[Entry, Result]):
     def _send_apart(self, item: QueuedItem) -> None:
         """Send an entry on a connection for its tenant; entries with its key wait for it."""
         self._apart.add(item.future)
-        self._tasks.start(self._wait_apart(item), name="apart")
+        task = self._tasks.start(self._wait_apart(item), name="apart")
+        resolve_after(task, [item.future], _stopping())
 
     async def _wait_apart(self, item: QueuedItem) -> None:
         try:
@@ -266,7 +268,6 @@ class GroupCommitter(Generic[Entry, Result]):
         except (asyncpg.PostgresError, AgentServiceError) as error:
             _fail(item.future, unavailable(error) or error)
         finally:
-            _fail(item.future, _stopping())
             self._busy.discard(item.key)
             self._call()
 
