@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
+from agent_service_graphs.projection import json_of, value_of
+
 Graph = Pregel[Any, Any, Any, Any]
 
 TASKS = "__pregel_tasks"
@@ -67,18 +69,25 @@ def serializer(graph: Graph) -> JsonPlusSerializer:
 def described(graph: Graph) -> dict[str, Any]:
     """Return the nodes, the schemas and the drawings of ``graph``."""
     drawing = graph.get_graph()
-    return {
+    about = {
         "nodes": [node for node, spec in graph.nodes.items() if HIDDEN_TAG not in (spec.tags or ())],
         "schemas": _schemas(graph),
         "graph": drawing.to_json(),
         "subgraphs": {key: _schemas(one) for key, one in graph.get_subgraphs(recurse=True) if isinstance(one, Pregel)},
         "description": (getattr(graph, "description", None) or ""),
     }
+    return _plain(about)
 
 
 def drawn(graph: Graph, xray: bool | int) -> dict[str, Any]:
     """Return the drawing of ``graph`` with its subgraphs, ``xray`` levels deep (True: all)."""
-    return graph.get_graph(xray=xray).to_json()
+    return _plain(graph.get_graph(xray=xray).to_json())
+
+
+def _plain(about: dict[str, Any]) -> dict[str, Any]:
+    """Return ``about`` as JSON holds it: metadata of nodes and defaults in schemas may be any objects."""
+    found: dict[str, Any] = value_of(json_of(about))
+    return found
 
 
 def _schemas(graph: Graph) -> dict[str, Any]:

@@ -46,16 +46,15 @@ class Worker:
         if op == "load":
             self._spawn(self._load(message["graphs"], Path(message["folder"])))
         elif op == "run":
-            run = GraphRun(self._connection, self._sources[message["graph_id"]], message)
-            task = self._spawn(run.run())
-            self._runs[message["run"]] = (run, task)
-            task.add_done_callback(lambda _: self._runs.pop(message["run"], None))
+            self._run(message)
+        elif op == "ping":
+            self._connection.send(op="answer", id=message["id"])
         elif op == "answer":
             self._connection.answered(message["id"], message["value"], message["error"])
         elif op == "draw":
             self._spawn(self._answer(message, self._draw(message)))
         elif op == "write":
-            self._spawn(self._answer(message, write_state(self._sources[message["graph_id"]], message)))
+            self._spawn(self._answer(message, self._write(message)))
         elif (found := self._runs.get(message["run"])) is not None:
             run, task = found
             if op == "ack":
@@ -64,6 +63,24 @@ class Worker:
                 run.control.request_drain()
             elif op == "cancel":
                 task.cancel()
+
+    def _run(self, message: dict[str, Any]) -> None:
+        number = message["run"]
+        try:
+            run = GraphRun(self._connection, self._source(message), message)
+        except BrokenGraph as error:
+            self._connection.send(op="end", run=number, **failure(error))
+            return
+        task = self._spawn(run.run())
+        self._runs[number] = (run, task)
+        task.add_done_callback(lambda _: self._runs.pop(number, None))
+
+    def _source(self, message: dict[str, Any]) -> GraphSource:
+        """Return the graph that ``message`` is about. Raises ``BrokenGraph`` for one that this process cannot load."""
+        name = message["graph_id"]
+        if name not in self._sources:
+            raise BrokenGraph(f"the graph {name!r} could not be loaded when its process was started again")
+        return self._sources[name]
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -97,8 +114,11 @@ class Worker:
             about = failure(error)
             self._connection.send(op="answer", id=message["id"], error=about["error"], message=about["message"])
 
+    async def _write(self, message: dict[str, Any]) -> dict[str, Any]:
+        return await write_state(self._source(message), message)
+
     async def _draw(self, message: dict[str, Any]) -> dict[str, Any]:
-        source = self._sources[message["graph_id"]]
+        source = self._source(message)
         async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
             return drawn(graph, message["xray"])
 

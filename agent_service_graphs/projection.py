@@ -55,11 +55,18 @@ def restored_message(fields: dict[str, Any]) -> BaseMessage:
 
 
 def json_of(value: Any) -> bytes:
-    """Return ``value`` as clients read it; what JSON has no form for becomes an object, a list or a text."""
+    """Return ``value`` as clients read it; what JSON has no form for becomes an object, a list, a text or null."""
     try:
         return orjson.dumps(value, default=_simpler, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS)
     except TypeError:  # lone surrogates, integers beyond 64 bits, deep nesting
-        return json.dumps(value, default=_simpler, skipkeys=True, separators=(",", ":")).encode()
+        text = json.dumps(value, default=_simpler, skipkeys=True)
+        finite = json.loads(text, parse_constant=lambda _: None)
+        return storable(json.dumps(finite, ensure_ascii=False, separators=(",", ":"))).encode()
+
+
+def storable(text: str) -> str:
+    """Return ``text`` with halves of characters (lone surrogates), which have no encoding, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def value_of(text: bytes) -> Any:

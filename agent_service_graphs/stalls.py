@@ -1,7 +1,8 @@
-"""Find the code that blocks the event loop of the worker, from a thread that watches it."""
+"""Find the code that blocks the event loop of the worker, from a thread that watches it and the parent process."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,10 @@ POLL_SECONDS = 0.25
 
 
 class StallWatch:
-    """Calls ``on_stall`` with the place, innermost last, once for each time that the loop is blocked."""
+    """Calls ``on_stall`` with the place, innermost last, once for each time that the loop is blocked.
+
+    Ends the process when its parent has ended, which a blocked loop does not notice.
+    """
 
     def __init__(self, on_stall: Callable[[float, list[str]], None], seconds: float = STALL_SECONDS) -> None:
         self._on_stall = on_stall
@@ -22,6 +26,7 @@ class StallWatch:
         self._turned_at = time.monotonic()
         self._loop_thread = threading.get_ident()
         self._reported = False
+        self._parent = os.getppid()
 
     def start(self) -> None:
         """Begin to watch, from the loop's thread."""
@@ -36,6 +41,8 @@ class StallWatch:
     def _watch(self) -> None:
         while True:
             time.sleep(POLL_SECONDS)
+            if os.getppid() != self._parent:
+                os._exit(1)
             blocked = time.monotonic() - self._turned_at
             if blocked < self._seconds + POLL_SECONDS or self._reported:
                 continue

@@ -10,6 +10,8 @@ from typing import Any
 
 import ormsgpack
 
+from agent_service_graphs.projection import storable
+
 LENGTH = struct.Struct("<I")
 
 
@@ -38,8 +40,26 @@ class Connection:
 
     def _flush(self) -> None:
         messages, self._messages = self._messages, []
-        body = ormsgpack.packb(messages)
+        try:
+            body = ormsgpack.packb(messages)
+        except TypeError:  # the other messages, of other runs, must not be lost with one
+            body = ormsgpack.packb([fit for one in messages if (fit := self._fitting(one)) is not None])
         self._writer.write(LENGTH.pack(len(body)) + body)
+
+    def _fitting(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Return ``message`` in a form that msgpack holds; else what ends its run or its request, or None."""
+        try:
+            ormsgpack.packb(message := _storable(message))
+        except TypeError as error:
+            reason = f"The {message['op']!r} of a graph cannot be sent: {error}. Use JSON values."
+            if message["op"] == "store":
+                self.answered(message["id"], None, reason)
+                return None
+            about = {"error": "CannotSend", "message": reason}
+            if "run" in message:
+                return {"op": "end", "run": message["run"], "status": "error", **about}
+            return {"op": "answer", "id": message["id"], **about}
+        return message
 
     async def receive(self) -> list[dict[str, Any]]:
         """Return the messages of the next frame. Raises ``asyncio.IncompleteReadError`` when the engine is gone."""
@@ -75,6 +95,15 @@ class Connection:
             answer.set_exception(EngineError(error))
         else:
             answer.set_result(value)
+
+
+def _storable(value: Any) -> Any:
+    """Return ``value`` with texts that have an encoding."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_storable(name): _storable(one) for name, one in value.items()}
+    return [_storable(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 class EngineError(Exception):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.base.errors import UsageError
-from app.infra.settings.environment import Settings, check_serving, is_loopback, load, variables
+from app.infra.settings.environment import Settings, check_serving, child_environment, is_loopback, load, variables
 from docs.configuration import PAGE, render
 
 NOWHERE = Path("no-such-file")
@@ -237,3 +237,14 @@ def test_guessable_secrets_are_refused(given: dict[str, str], words: str) -> Non
     with pytest.raises(UsageError) as caught:
         check_serving(settings)
     assert str(caught.value).startswith(words)
+
+
+def test_code_of_a_project_gets_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {variable.name for variable in variables() if variable.is_secret and variable.group != "llm"}
+    ours |= {f"{name}_FILE" for name in ours} | {"PGPASSWORD", "OTEL_EXPORTER_OTLP_HEADERS"}
+    ours |= {"OTEL_EXPORTER_OTLP_TRACES_HEADERS"}
+    for name in {*ours, "OPENAI_API_KEY", "OTEL_SERVICE_NAME"}:
+        monkeypatch.setenv(name, "canary")
+    found = child_environment({"MINE": "1"})
+    assert set(found).isdisjoint(ours)
+    assert set(found) >= {"OPENAI_API_KEY", "OTEL_SERVICE_NAME", "MINE"}

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from app.agents.langgraph.wire import (
+    EndReport,
     GraphDescription,
     GraphsLoaded,
     Report,
@@ -56,6 +57,8 @@ MAX_RESTART_SECONDS = 30.0
 REQUEST_SECONDS = 20.0
 """Time for a drawing, or for values written to a state."""
 STOP_SECONDS = 2.0
+UNREAD_SECONDS = 0.5
+"""Time to read what a process that has ended had sent."""
 MAX_STATUS_BYTES = 64 * 1024
 
 
@@ -82,6 +85,7 @@ class WorkerRun:
 
     def __init__(self, number: int, connection: WorkerConnection) -> None:
         self.number = number
+        self.ended = False
         self.reports: asyncio.Queue[RunReport | None] = asyncio.Queue()
         self._connection = connection
 
@@ -137,31 +141,43 @@ class GraphWorker:
 
     async def open(self, **message: Any) -> WorkerRun:
         """Start a run in the worker. Raises ``Unavailable`` while there is none."""
-        await self.wait()
-        if self._connection is None:
-            raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
-        run = WorkerRun(next(self._numbers), self._connection)
+        run = WorkerRun(next(self._numbers), await self._ready())
         self._runs[run.number] = run
         run.send("run", **message)
         return run
 
     def close(self, run: WorkerRun) -> None:
         """Take no more reports of ``run``, and stop it if it still runs."""
-        if self._runs.pop(run.number, None) is not None:
+        if self._runs.pop(run.number, None) is not None and not run.ended:
             run.send("cancel")
+            self._tasks.start(self._end_if_blocked(), name="cancelled")
+
+    async def _end_if_blocked(self) -> None:
+        """End the process if code blocks its event loop, so that it does not take the cancellation of a run."""
+        process = self._process
+        with contextlib.suppress(Unavailable):
+            await self.request("ping")
+            return
+        if process is not None and process is self._process and process.returncode is None:
+            log.error("graph_worker_blocked", pid=process.pid, seconds=REQUEST_SECONDS)
+            process.kill()
+
+    async def _ready(self) -> WorkerConnection:
+        await self.wait()
+        if self._connection is None or not self._loaded.is_set():
+            raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
+        return self._connection
 
     async def request(self, op: str, **message: Any) -> dict[str, Any]:
         """Return the worker's result for a request outside of runs.
 
         Raises ``Unavailable`` while there is no worker, and ``GraphRefused`` with what the graph's code raised.
         """
-        await self.wait()
-        if self._connection is None:
-            raise Unavailable("The process that runs the graphs is starting. Retry in a moment.", retry_after=1)
+        connection = await self._ready()
         number = next(self._numbers)
         waiting: asyncio.Future[WorkerAnswer] = asyncio.get_running_loop().create_future()
         self._requests[number] = waiting
-        self._connection.send(op=op, id=number, **message)
+        connection.send(op=op, id=number, **message)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 answer = await waiting
@@ -207,6 +223,7 @@ class GraphWorker:
         reader, writer = await asyncio.open_connection(sock=ours)
         self._connection = WorkerConnection(reader, writer)
         watching = self._tasks.start(self._watch_status(status_reader), name="status")
+        ending = self._tasks.start(_close_after(process, self._connection), name="exit")
         try:
             while True:
                 for report in await self._connection.receive():
@@ -217,6 +234,7 @@ class GraphWorker:
         finally:
             self._disconnected()
             watching.cancel()
+            ending.cancel()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             code = await process.wait()
@@ -262,6 +280,7 @@ class GraphWorker:
             case _:
                 run = self._runs.get(report.run)
                 if run is not None:
+                    run.ended = isinstance(report, EndReport)
                     run.reports.put_nowait(report)
 
     async def _watch_status(self, descriptor: int) -> None:
@@ -281,6 +300,13 @@ class GraphWorker:
                 self._on_stall(stalled["seconds"], place)
         finally:
             transport.close()
+
+
+async def _close_after(process: asyncio.subprocess.Process, connection: WorkerConnection) -> None:
+    """Close the socket once ``process`` has ended: processes that a graph forked may hold its other end open."""
+    await process.wait()
+    await asyncio.sleep(UNREAD_SECONDS)
+    connection.close()
 
 
 def _place(stack: list[str], folder: str) -> str:

@@ -8,6 +8,7 @@ empty value counts as unset. A secret may also come from the file that ``NAME_FI
 import difflib
 import ipaddress
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,10 @@ MIN_DISTINCT = 10
 MIN_WEBHOOK_SECRET = 24
 GENERATE = "set it to the output of: openssl rand -hex 32"
 _KUBERNETES_PREFIX = "AGENT_SERVICE_"  # Kubernetes injects these for a Service named agent-service
+
+
+_OTHERS_SECRET = re.compile(r"OTEL_EXPORTER_OTLP_(\w+_)?HEADERS|PGPASSWORD")
+"""Variables that libraries of ours read, which hold tokens and passwords."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,7 +199,11 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     Keys of model providers stay in it, as that code calls models.
     """
     withheld = {variable.name for variable in variables() if variable.is_secret and variable.group != "llm"}
-    ours = {n: text for n, text in os.environ.items() if n not in withheld and n.removesuffix("_FILE") not in withheld}
+    ours = {
+        name: text
+        for name, text in os.environ.items()
+        if name not in withheld and name.removesuffix("_FILE") not in withheld and not _OTHERS_SECRET.fullmatch(name)
+    }
     return {**ours, **extra}
 
 
