@@ -212,6 +212,10 @@ class PartAssembler:
         """Return the parts of ``event``."""
         match event:
             case MessageDelta():
+                message = self._open.get(event.message_id)
+                if message is not None and message.text is not None and _is_text_only(event):
+                    message.text.append(event.text)  # what most events are
+                    return (TextDelta(event.message_id, event.text),)
                 return self._chunk(event)
             case RunStarted():
                 return (RunBegins(event.run_id, event.attempt),)
@@ -323,6 +327,10 @@ class PartAssembler:
     def _close_all(self) -> Iterator[Part]:
         for message_id in list(self._open):
             yield from self._close(message_id)
+
+
+def _is_text_only(event: MessageDelta) -> bool:
+    return bool(event.text) and not event.reasoning and event.tool_call is None and not event.last
 
 
 def _end_reasoning(message_id: str, message: _OpenMessage) -> Iterator[Part]:

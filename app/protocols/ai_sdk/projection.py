@@ -41,13 +41,20 @@ class UIMessageProjection:
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the chunks of ``event``."""
         for part in self._assembler.parts(event):
+            if isinstance(part, parts.TextDelta) and self._in_step:  # what most parts are
+                yield self._frame(
+                    b'{"type":"text-delta","id":%b,"delta":%b}' % (_encode(part.message_id), _encode(part.text))
+                )
+                continue
             for chunk in self._chunks(part):
-                self._number += 1
-                data = b"id: %d\ndata: %b\n\n" % (self._number, _encode(chunk))
-                yield ProjectedFrame(self._number, data)
+                yield self._frame(_encode(chunk))
             if isinstance(part, parts.RunEnds):
                 self._number += 1
                 yield ProjectedFrame(self._number, DONE)
+
+    def _frame(self, chunk: bytes) -> ProjectedFrame:
+        self._number += 1
+        return ProjectedFrame(self._number, b"id: %d\ndata: %b\n\n" % (self._number, chunk))
 
     def _chunks(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
