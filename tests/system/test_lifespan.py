@@ -12,7 +12,7 @@ from app.server.composition.services import AppServices
 from app.server.lifespan import Lifespan
 from tests.system.services import built
 
-PARTS = 22
+PARTS = 23
 """Of a worker that executes runs and authenticates with API keys, pushes nothing, and has no Redis."""
 
 
