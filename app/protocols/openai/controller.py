@@ -68,6 +68,8 @@ class OpenAIController(Controller):
         chat_id = next((request.headers[name] for name in CHAT_HEADERS if request.headers.get(name)), None)
         thread_id = None if chat_id is None else thread_id_of(principal, chat_id)
         messages = data.messages if thread_id is None else news_in(data.messages)
+        if not messages:
+            raise Invalid("messages brings nothing new: end it with a user's message.", (("/messages", "no news"),))
         body = RunCreate(
             assistant_id=data.model,
             input={"messages": [message_of(message, at) for at, message in enumerate(messages)]},
