@@ -1,11 +1,19 @@
 """Work that one tenant has had accepted never takes the engine's connections from the others."""
 
 import asyncio
+import contextlib
 import time
 
 import asyncpg
 
+from app.infra.db.engine import Database
+from app.infra.settings import LimitSettings
+from app.infra.telemetry.meters import Meters
 from app.security.access.structs import tenant_id_of
+from app.security.limits.budgets import Budgets
+from app.security.limits.limiter import Limiter
+from app.security.limits.prices import Prices
+from app.security.limits.structs import TenantLimits
 from tests.db.test_fairness import SHORT_ENOUGH, locked, post_all, thread_of
 from tests.system.services import API, Service, serving
 
@@ -104,3 +112,19 @@ async def test_runs_that_wait_for_a_lock_of_their_thread_do_not_block_those_of_o
         await asyncio.gather(*attack)
         assert [status for status, _ in runs] == [200] * 3
         assert max(seconds for _, seconds in runs) < SHORT_ENOUGH
+
+
+async def test_an_admission_leaves_its_tenant_a_connection_while_others_hold_theirs(database_url: str) -> None:
+    """A run that is accepted within it may have to wait for a lock, on a connection of its own."""
+    database = Database(database_url)
+    budgets = Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: "", Meters())
+    tenant, *others = (tenant_id_of(name) for name in ("busy", "first", "second"))
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for other in others:
+                await stack.enter_async_context(database.tenant_connection(other))
+            await stack.enter_async_context(budgets.admission(tenant, TenantLimits(runs=5)))
+            async with asyncio.timeout(5):
+                await stack.enter_async_context(database.tenant_connection(tenant))
+    finally:
+        await database.aclose()

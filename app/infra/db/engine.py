@@ -313,13 +313,15 @@ class Database:
             yield connection
 
     @contextlib.asynccontextmanager
-    async def tenant_connection(self, tenant_id: UUID) -> AsyncIterator[asyncpg.Connection]:
+    async def tenant_connection(self, tenant_id: UUID, *, outer: bool = False) -> AsyncIterator[asyncpg.Connection]:
         """Get a driver connection of the engine's role for work that may wait for locks of ``tenant_id``.
 
         Tenants share these connections fairly, and the engine's own work (leases, claims, commits) needs none of them.
+        ``outer``: within the block the tenant may need another one, so this one does not count to its share.
         """
+        party = (tenant_id, "outer") if outer else tenant_id
         with reachable(self.disk):
-            async with self._tenants_gate.slot(tenant_id), self._on_driver("tenants") as connection:
+            async with self._tenants_gate.slot(party), self._on_driver("tenants") as connection:
                 yield connection
 
     @contextlib.asynccontextmanager

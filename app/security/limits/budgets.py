@@ -186,7 +186,8 @@ class Budgets:
             yield
             return
         lock = self._locks.setdefault(tenant_id, asyncio.Lock())  # one waiter per process holds a connection
-        async with lock, self._database.tenant_connection(tenant_id) as connection, connection.transaction():
+        tenant = self._database.tenant_connection(tenant_id, outer=True)
+        async with lock, tenant as connection, connection.transaction():
             await connection.execute(queries.LOCK_ADMISSION, tenant_id)
             row = await connection.fetchrow(queries.ACTIVE_RUNS, tenant_id)
             assert row is not None
