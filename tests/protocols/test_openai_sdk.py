@@ -68,6 +68,11 @@ def test_errors_have_openais_shape(openai_client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         openai_client.chat.completions.create(model="assistant", messages=[])
     assert bad.value.param == "messages"
+    known: list[ChatCompletionMessageParam] = [*SUM, {"role": "assistant", "content": "84"}]
+    with pytest.raises(openai.BadRequestError, match="nothing new"):
+        openai_client.chat.completions.create(
+            model="assistant", messages=known, extra_headers={"X-Chat-Id": f"chat-{uuid.uuid4()}"}
+        )
 
 
 def test_a_completion_has_nothing_that_a_dead_owner_streamed_and_lost() -> None:
