@@ -13,7 +13,6 @@ from uuid import UUID
 
 from app.base.tasks import Tasks
 from app.domain.events import Event
-from app.features.runs.run_views import RETRY
 from app.features.runs.service import RunService
 from app.security.access.structs import Principal
 
@@ -32,7 +31,12 @@ class ProjectedFrame(NamedTuple):
 
 
 class Projection(Protocol):
-    """Pure map from the events of one run, in order, to the frames of a protocol."""
+    """Pure map from the events of one run, in order, to the frames of a protocol.
+
+    ``stopping``: the last bytes to a reader of a server that stops, while the run goes on.
+    """
+
+    stopping: bytes
 
     def project(self, event: Event) -> Iterable[ProjectedFrame]:
         """Return the frames of ``event``."""
@@ -60,7 +64,7 @@ class SharedProjection:
         self._error: BaseException | None = None
         self._news = asyncio.Event()
         self._events = events
-        self._projection = projection
+        self.projection = projection
         self._task = tasks.start(self._run(), name="projection")
 
     async def _run(self) -> None:
@@ -69,7 +73,7 @@ class SharedProjection:
                 async for events in batches:
                     self.stopping = not events
                     for event in events:
-                        self._append(self._projection.project(event))
+                        self._append(self.projection.project(event))
                     self._wake()
         except Exception as error:  # noqa: BLE001  raised again by every reader
             self._error = error
@@ -135,7 +139,7 @@ class ProjectedRuns:
     async def follow(
         self, principal: Principal, run_id: UUID, protocol: Hashable, make: Callable[[], Projection], after: int = -1
     ) -> AsyncGenerator[bytes, None]:
-        """Yield chunks of a run's frames after number ``after`` until it ends, or ``RETRY`` when the server stops.
+        """Yield chunks of a run's frames after number ``after`` until it ends or the server stops.
 
         ``protocol`` names what ``make`` projects onto, with all its options: readers of the same share the frames.
         """
@@ -150,7 +154,7 @@ class ProjectedRuns:
                 yield chunk
                 del found, chunk  # hold no frames while waiting
             if shared.stopping:
-                yield RETRY
+                yield shared.projection.stopping
             return
         except FellBehind:
             pass
@@ -171,7 +175,7 @@ async def _chunks(
     """Yield chunks of the frames after number ``after``, no faster than the reader takes them."""
     async for events in batches:
         if not events:
-            yield RETRY
+            yield projection.stopping
         frames: list[bytes] = []
         size = 0
         for event in events:

@@ -21,6 +21,8 @@ LARGE = msgspec.Raw(b'"' + b"x" * (MAX_BYTES // 8) + b'"')
 class Numbers:
     """Each event is a frame: its number in six digits, and its data."""
 
+    stopping = b"stopping"
+
     def __init__(self) -> None:
         self._number = -1
 

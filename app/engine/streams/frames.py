@@ -55,11 +55,12 @@ class FrameRenderer:
         return self._updates or bool(self._views)
 
     def wants(self, event: Event) -> bool:
-        """Whether ``event`` is recorded: all but chunks of messages are, as other protocols show them.
+        """Whether ``event`` is recorded: all but messages are, as other protocols show them.
 
-        Chunks are recorded if a stream mode shows them; without, every protocol shows whole messages.
+        Messages and their chunks are recorded if a stream mode shows them; without, protocols take the messages from
+        the step that commits them, so that a large one is stored once.
         """
-        if not isinstance(event, MessageDelta) or self._messages:
+        if not isinstance(event, MessageDelta | MessageAdded) or self._messages:
             return True
         return any(view.wants(event) for view in self._views)
 

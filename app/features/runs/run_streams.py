@@ -108,7 +108,7 @@ class RunStreams:
                 failures = 0
                 if logged.ended:
                     return
-                if not feed.has_events:
+                if isinstance(view, EventView) and not feed.has_events:
                     await asyncio.sleep(RETRY_DELAY)
                 if owner_epoch > position.epoch:
                     position = EventId(owner_epoch, 0)

@@ -243,6 +243,10 @@ class RunService:
         """Cancel a run because its client disconnected (``on_disconnect``)."""
         await self._supervisor.cancel(principal.tenant_id, [run_id], "interrupt")
 
+    async def undo(self, principal: Principal, run_id: UUID) -> None:
+        """Roll a run back because its client is asked to repeat the request."""
+        await self._supervisor.cancel(principal.tenant_id, [run_id], "rollback")
+
     async def delete(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Delete an ended run. Raises ``Conflict`` if it has not ended, ``NotFound``."""
         owned = await principal.permit("threads", "delete", thread_id=thread_id, run_id=run_id)

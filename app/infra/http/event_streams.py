@@ -408,7 +408,7 @@ class JsonAnswer(OpenResponse):
     ``result`` is cancelled when the client disconnects: pass a coroutine, not a task that others await.
     """
 
-    __slots__ = ("_result",)
+    __slots__ = ("_on_drain", "_result")
     kind = b"application/json"
 
     def __init__(
@@ -418,10 +418,13 @@ class JsonAnswer(OpenResponse):
         *,
         headers: Mapping[str, str] | None = None,
         on_disconnect: OnDisconnect | None = None,
+        on_drain: OnDisconnect | None = None,
         holder: Hashable = None,
     ) -> None:
+        """``on_drain``: called before a draining process refuses the request, which its client then repeats."""
         super().__init__(streams, headers, on_disconnect, holder)
         self._result = result
+        self._on_drain = on_drain
 
     async def _serve(self) -> None:
         answer = await self._result
@@ -433,6 +436,8 @@ class JsonAnswer(OpenResponse):
 
     async def _drained(self) -> None:
         if not self._begun:
+            if self._on_drain is not None:
+                await self._on_drain()
             await self.refuse(Unavailable("The server is stopping; try again.", retry_after=1))
 
     async def _revoked(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from app.domain.events import Event
+from app.features.runs.run_views import RETRY
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
 from app.protocols.projection import ProjectedFrame
@@ -28,6 +29,8 @@ _encode = msgspec.json.Encoder().encode
 
 class UIMessageProjection:
     """Chunks of one UI message. Implements ``app.protocols.projection.Projection``."""
+
+    stopping = RETRY
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id

@@ -38,6 +38,9 @@ DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.Encoder().encode
 
+STOPPING = b"data: %b\n\n" % _encode(error_body(503, "The server is stopping; send the request again."))
+"""Ends a stream of a server that stops: without it, clients would take the answer for complete."""
+
 
 def usage_of(usage: Usage) -> dict[str, Any]:
     """Return token counts in OpenAI's names."""
@@ -50,6 +53,8 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 class ChatProjection:
     """Chunks of a streamed completion. Implements ``app.protocols.projection.Projection``."""
+
+    stopping = STOPPING
 
     def __init__(self, completion_id: str, model: str, created: int, *, include_usage: bool) -> None:
         self._head = b'{"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (

@@ -1,5 +1,6 @@
 """HTTP routes of OpenAI's API. ``base_url`` of a client is ``http://HOST:PORT/v1``; a model is an assistant."""
 
+import functools
 import time
 from typing import Any
 from uuid import UUID
@@ -22,18 +23,26 @@ from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, Op
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
-from app.protocols.openai.chat import ChatCollector, ChatProjection
+from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
 from app.protocols.openai.errors import error_shape
 from app.protocols.openai.inbound import message_of, news_in
 from app.protocols.openai.structs import ChatRequest
 from app.protocols.threads import thread_id_of
 from app.security.access.structs import Principal
+from app.security.idempotency.structs import IdempotencyKey
 
 CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
 """Headers that name a conversation, whose thread the completion continues."""
 
 Gateway = NamedDependency[ProtocolGateway]
 CurrentPrincipal = NamedDependency[Principal]
+
+
+class ChatStream(EventStream):
+    """A streamed completion."""
+
+    __slots__ = ()
+    come_back = STOPPING
 
 
 class OpenAIController(Controller):
@@ -77,8 +86,11 @@ class OpenAIController(Controller):
             if_not_exists="create",
             metadata={"protocol": "openai.chat"},
         )
+        key = await key_in(request)
+        if key is not None and chat_id is not None:  # the header is not in the body's fingerprint
+            key = IdempotencyKey(f"{key.route} {thread_id}", key.key, key.fingerprint)
         try:
-            accepted = await runs.create(principal, thread_id, body, await key_in(request))
+            accepted = await runs.create(principal, thread_id, body, key)
         except Invalid as error:
             raise _named_model(error, data.model, gateway.assistants) from error
         run_id = accepted.run_id
@@ -86,9 +98,9 @@ class OpenAIController(Controller):
         completion_id = f"chatcmpl-{run_id}"
         headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
 
-        async def stop() -> None:
-            await runs.stop(principal, run_id)
-
+        # with a key, the repeated request finds the run again: neither a disconnect nor a drain ends it
+        stop = None if key is not None else functools.partial(runs.stop, principal, run_id)
+        undo = None if key is not None else functools.partial(runs.undo, principal, run_id)
         if data.stream:
             include_usage = data.stream_options is not None and data.stream_options.include_usage
             chunks = gateway.projections.follow(
@@ -97,10 +109,10 @@ class OpenAIController(Controller):
                 ("openai.chat", include_usage),
                 lambda: ChatProjection(completion_id, data.model, created, include_usage=include_usage),
             )
-            return EventStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
+            return ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
         collector = ChatCollector(completion_id, data.model, created)
         result = _completion(runs, principal, run_id, collector)
-        return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, holder=principal.holder)
+        return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
 
 
 async def _completion(runs: RunService, principal: Principal, run_id: UUID, collector: ChatCollector) -> LateAnswer:
