@@ -121,20 +121,6 @@ def test_the_command_lists_and_checks_function_agents(tmp_path: Path) -> None:
     assert re.search(r"^failed +bad: .*'./greeter.py:sync' is not async", checked.stdout, re.MULTILINE)
 
 
-def test_the_documented_functions_are_valid_agents(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "function-agents.md").read_text()
-    (table,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "agents.toml").write_text(table)
-    file = read(str(tmp_path / "agents.toml"))
-    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(examples) == 4
-    for number, example in enumerate(examples):
-        (tmp_path / f"example{number}.py").write_text(example)
-        spec = msgspec.structs.replace(file.agents["greeter"], function=f"./example{number}.py:run")
-        found = build("greeter", spec, file, lambda *_: ScriptedModel([]), UNCOUNTED)
-        assert found.nodes == (("run", "book") if "@step" in example else ("run",))
-
-
 class Colour(Enum):
     RED = "red"
     BLUE = "blue"

@@ -1,15 +1,11 @@
 """Items: put, get, replace, delete, list namespaces, and search by fields."""
 
-import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.agents.config.agents_file import read
-from app.agents.config.store_index import indexes_of
 from app.features.store import queries
 from app.features.store.index import sql
 from app.features.store.search import hybrid_search
@@ -192,16 +188,6 @@ async def test_a_put_a_read_and_a_search_take_one_statement_each(store: Store, o
             await work()
             costs[name] = len([one for one in sent if "store_" in one and one not in BACKGROUND])
     assert costs == dict.fromkeys(works, 1)
-
-
-def test_the_example_of_the_docs_is_a_valid_agents_file(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "store.md").read_text()
-    configured, tools = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    file = tmp_path / "agents.toml"
-    file.write_text(f"{tools}\n{configured}")
-    read_file = read(str(file))
-    assert len(indexes_of(read_file.store)) == 3
-    assert read_file.agents["assistant"].tools == ["memory", "clock"]
 
 
 async def test_a_read_only_key_reads_and_changes_nothing(store: Store, ours: Tenant) -> None:
