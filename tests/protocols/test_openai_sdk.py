@@ -93,3 +93,15 @@ def test_a_completion_has_nothing_that_a_dead_owner_streamed_and_lost() -> None:
     _, body = collector.completion()
     message = body["choices"][0]["message"]
     assert message == {"role": "assistant", "content": "Hello\n\nGoodbye", "refusal": None}
+
+
+def test_an_idempotency_key_finds_the_run_of_its_chat_again(openai_client: openai.OpenAI) -> None:
+    def completed(chat: str, key: str) -> str:
+        headers = {"X-Chat-Id": chat, "Idempotency-Key": key}
+        create = openai_client.chat.completions.with_raw_response.create
+        return create(model="assistant", messages=SUM, extra_headers=headers).headers["x-run-id"]
+
+    key, chat = uuid.uuid4().hex, f"chat-{uuid.uuid4()}"
+    first = completed(chat, key)
+    assert completed(chat, key) == first
+    assert completed(f"chat-{uuid.uuid4()}", key) != first
