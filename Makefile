@@ -16,7 +16,8 @@ $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --
 endef
 
 ARGS ?=
-PYTEST_ARGS ?= -n auto --dist worksteal
+# half as many processes again as processors, because many tests wait for time to pass
+PYTEST_ARGS ?= -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + n / 2))) --dist worksteal
 IMAGE ?= localhost/agent-service:dev
 COMPOSE ?= podman compose
 
