@@ -16,8 +16,7 @@ $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --
 endef
 
 ARGS ?=
-# half as many processes again as processors, because many tests wait for time to pass
-PYTEST_ARGS ?= -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + n / 2))) --dist worksteal
+PYTEST_ARGS ?= -n auto --dist worksteal
 IMAGE ?= localhost/agent-service:dev
 COMPOSE ?= podman compose
 
