@@ -27,6 +27,9 @@ from app.server.worker_handle import DUMP_STACKS
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
+RELEASE_SECONDS = 2.0
+"""Seconds for which a released slot's server keeps its connections."""
+
 HEARTBEAT_SECONDS = 1.0
 """Interval of the heartbeat to the parent."""
 
@@ -228,13 +231,24 @@ class _Worker:
         if slot not in self._servers and not self._leaving.is_set():
             front = ConnectionClosingApp(self._application.asgi)
             front.closing = True
-            self._servers[slot] = GranianServer(front, self._context.listeners[slot - 1])
-            task = self.tasks.start(self._servers[slot].serve(), name="granian")
-            task.add_done_callback(lambda _: self._servers.pop(slot, None))
+            server = self._servers[slot] = GranianServer(front, self._context.listeners[slot - 1])
+            task = self.tasks.start(server.serve(), name="granian")
+            task.add_done_callback(lambda _: self._forget(slot, server))
 
     def _release(self, slot: int) -> None:
         if slot in self._servers and slot != self._context.slot:
-            self._servers.pop(slot).stop()  # type: ignore[no-untyped-call]
+            server = self._servers.pop(slot)
+            server.stop_accepting()
+            self.tasks.start(self._stop_soon(server), name="release")
+
+    async def _stop_soon(self, server: "GranianServer") -> None:
+        """Stop a released server once the requests on its newest connections have arrived: stopping cuts others."""
+        await wait_for(self.stopping, RELEASE_SECONDS)
+        server.stop()  # type: ignore[no-untyped-call]
+
+    def _forget(self, slot: int, server: "GranianServer") -> None:
+        if self._servers.get(slot) is server:
+            del self._servers[slot]
 
 
 class ConnectionClosingApp:
