@@ -71,7 +71,7 @@ def _request(op: Op) -> dict[str, Any]:
             "limit": op.limit,
             "offset": op.offset,
         }
-    raise NotImplementedError(f"{type(op).__name__} is no operation of a store")
+    raise TypeError(f"{type(op).__name__} is not an operation of a store")
 
 
 def _result(op: Op, answer: Any) -> Result:

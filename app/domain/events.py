@@ -42,7 +42,7 @@ class InputApplied(msgspec.Struct, frozen=True, tag="input", omit_defaults=True)
     read: bool = True
 
 
-class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
+class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True, gc=False):
     """A chunk of the message ``message_id`` streamed by the model: provisional until its step commits.
 
     ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a chunk of JSON text; ``last`` closes it.

@@ -1,6 +1,5 @@
 """One server with the project of ``tests/graphs/project`` for all tests of a worker."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from tests.database import clone, drop
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, serving
 
 PROJECT = Path(__file__).parent / "project"
 
@@ -17,15 +15,11 @@ PROJECT = Path(__file__).parent / "project"
 @pytest.fixture(scope="session")
 def hosted(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server of the project, started with its ``langgraph.json``."""
-    url = asyncio.run(clone(server_url))
     folder = tmp_path_factory.mktemp("hosted")
-    server = Served(url, folder, AGENT_CONFIG=str(PROJECT / "langgraph.json"), EFFECTS=str(folder / "effects"))
-    server.start_seconds = 100.0  # it imports langchain
-    try:
+    environment = {"AGENT_CONFIG": str(PROJECT / "langgraph.json"), "EFFECTS": str(folder / "effects")}
+    with serving(server_url, folder, **environment) as server:
+        server.start_seconds = 100.0  # it imports langchain
         yield server.wait_until_ready()
-    finally:
-        server.stop()
-        asyncio.run(drop(server_url, url))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ class NoStore:
     """A store without operations."""
 
     async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a graph of these tests has no store")
 
 
 class DyingContext(FakeRunContext):

@@ -1,6 +1,7 @@
 """Fixtures: servers in processes of their own, on databases of their own."""
 
 import asyncio
+import contextlib
 import http.client
 import os
 import subprocess
@@ -78,31 +79,33 @@ def contents(values: Any) -> list[str]:
     return [message["content"] for message in values["messages"]]
 
 
+@contextlib.contextmanager
+def serving(server_url: str, folder: Path, **environment: str) -> Iterator[Served]:
+    """Start a server on a migrated database of its own."""
+    url = asyncio.run(clone(server_url))
+    server = Served(url, folder, **environment)
+    try:
+        yield server
+    finally:
+        server.stop()
+        asyncio.run(drop(server_url, url))
+
+
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 
 
 @pytest.fixture(scope="session")
 def steered(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with the agents of ``tests/journeys/agents``."""
-    url = asyncio.run(clone(server_url))
-    server = Served(url, tmp_path_factory.mktemp("steered"), AGENT_CONFIG=str(AGENTS))
-    try:
+    with serving(server_url, tmp_path_factory.mktemp("steered"), AGENT_CONFIG=str(AGENTS)) as server:
         yield server.wait_until_ready()
-    finally:
-        server.stop()
-        asyncio.run(drop(server_url, url))
 
 
 @pytest.fixture(scope="session")
 def served(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all journeys of a worker."""
-    url = asyncio.run(clone(server_url))
-    server = Served(url, tmp_path_factory.mktemp("served"))
-    try:
+    with serving(server_url, tmp_path_factory.mktemp("served")) as server:
         yield server.wait_until_ready()
-    finally:
-        server.stop()
-        asyncio.run(drop(server_url, url))
 
 
 @pytest.fixture

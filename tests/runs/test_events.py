@@ -12,7 +12,7 @@ from app.engine.entries import ClaimedRun
 from app.engine.streams.feed import Feed, FeedTruncated
 from app.engine.streams.frames import MODES
 from app.infra.db.engine import Database
-from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, step
+from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, fetch, step
 from tests.runs.test_processes import two
 
 MODE_SETS = [["values"], ["custom"], ["tasks"], ["messages-tuple", "updates", "values", "custom"], list(MODES)]
@@ -28,8 +28,8 @@ async def chatty(context: RunContext) -> RunOutcome:
     return RunOutcome()
 
 
-async def events_of(engine: Engine, run: ClaimedRun) -> list[Event]:
-    found: list[Event] = []
+async def events_of(engine: Engine, run: ClaimedRun, found: list[Event] | None = None) -> list[Event]:
+    found = [] if found is None else found
     async with asyncio.timeout(40):
         async for batch in engine.streams.follow_events(TENANT, run.run_id):
             found += batch
@@ -86,3 +86,39 @@ def test_events_before_the_buffer_are_left_to_the_log() -> None:
     feed.open(9, 5)
     with pytest.raises(FeedTruncated):
         feed.take_events(EventId(9, 3))
+
+
+async def test_an_event_without_a_frame_is_not_lost_between_two_owners(database: Database) -> None:
+    """The last step of the first owner shows in no stream mode, so its frame would have been the next one."""
+    may = asyncio.Event()
+
+    async def first_owner(context: RunContext) -> RunOutcome:
+        context.emit(Custom(data=msgspec.Raw(b'"begun"')))
+        await context.commit(step("one"))
+        await may.wait()
+        return RunOutcome()
+
+    async def second_owner(context: RunContext) -> RunOutcome:
+        await may.wait()
+        context.emit(Custom(data=msgspec.Raw(b'"again"')))
+        return RunOutcome(step=step("two"))
+
+    async with engine_on(database, SteeredAgent("steered", second_owner), max_runs=0, sweeping=True) as api:
+        lost = Engine(database, SteeredAgent("steered", first_owner), max_runs=1)
+        await lost.start(sweeping=True)
+        run = await lost.begin("x", agent="steered", modes=["custom"])
+        seen: list[Event] = []
+        reader = asyncio.ensure_future(events_of(api, run, seen))
+        async with asyncio.timeout(20):
+            while not await fetch(database, "select 1 from steps where node = 'agent'"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await fetch(database, "update runs set lease_until = now() - interval '1 second'")
+        async with engine_on(database, SteeredAgent("steered", second_owner), sweeping=True) as other:
+            async with asyncio.timeout(20):
+                while RunStarted(str(run.run_id), 2) not in seen:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            may.set()
+            live = await reader
+            assert live == await events_of(other, run)
+        await lost.stop()
+    assert [type(event) for event in live].count(StepCommitted) == 2

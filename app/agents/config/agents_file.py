@@ -4,7 +4,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ DEFAULT_FILE = "agents.toml"
 MAX_CACHE_TTL = 30 * 86_400
 """Longest lifetime of a cached answer, in seconds."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+Spec = TypeVar("Spec", bound=msgspec.Struct)
 
 ASSISTANT = """\
 You are a helpful assistant. Use your tools when they help: look at the clock for dates and times, calculate with the \
@@ -157,30 +159,29 @@ def _parse(text: str, file: Path) -> AgentsFile:
 
 def _graphs(table: Any, text: str, file: Path) -> GraphsSpec:
     """Parse the table ``[graphs]``."""
-    where = f"{file}, line {_line_of(text, 'graphs')}: graphs"
-    if not isinstance(table, dict):
-        raise StartError(f'{where}: write a table [graphs] with python = "./.venv/bin/python"')
-    for key in table:
-        _check_key(key, GraphsSpec, where)
-    try:
-        return msgspec.convert(table, GraphsSpec)
-    except msgspec.ValidationError as error:
-        raise StartError(f"{where}: {_message(str(error), 'graphs')}") from error
+    return _table(
+        table, GraphsSpec, "graphs", 'python = "./.venv/bin/python"', f"{file}, line {_line_of(text, 'graphs')}"
+    )
 
 
 def _auth(table: Any, text: str, file: Path) -> AuthSpec | None:
     """Parse the table ``[auth]``."""
     if table is None:
         return None
-    where = f"{file}, line {_line_of(text, 'auth')}: auth"
+    return _table(table, AuthSpec, "auth", 'path = "./auth.py:auth"', f"{file}, line {_line_of(text, 'auth')}")
+
+
+def _table(table: Any, kind: type[Spec], name: str, example: str, line: str) -> Spec:
+    """Parse the table ``name``, which is at ``line``; an ``example`` of its content is part of the error."""
+    where = f"{line}: {name}"
     if not isinstance(table, dict):
-        raise StartError(f'{where}: write a table [auth] with path = "./auth.py:auth"')
+        raise StartError(f"{where}: write a table [{name}] with {example}")
     for key in table:
-        _check_key(key, AuthSpec, where)
+        _check_key(key, kind, where)
     try:
-        return msgspec.convert(table, AuthSpec)
+        return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise StartError(f"{where}: {_message(str(error), 'path')}") from error
+        raise StartError(f"{where}: {_message(str(error), example.partition(' ')[0])}") from error
 
 
 def _store(table: Any, text: str, file: Path) -> StoreSpec:

@@ -77,8 +77,13 @@ AnyFrame = Frame | DeferredFrame
 FrameEvents = Sequence[Event] | bytes
 """The events that lie with a frame; as JSON, if they came from another process and no subscriber has needed them."""
 
-encode_events = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 decode_events = msgspec.json.Decoder(list[Event]).decode
+
+
+def encode_events(found: Iterable[FrameEvents]) -> list[bytes]:
+    """Encode the events of frames as JSON, to send them to another process."""
+    return [events if isinstance(events, bytes) else _encode(events) if events else b"" for events in found]
 
 
 async def encode_large(frames: Iterable[AnyFrame]) -> None:
@@ -132,17 +137,22 @@ class Feed:
 
     def announce(self, event: Event, frames: Collection[AnyFrame]) -> None:
         """Append the ``frames`` of ``event`` and wake the subscribers; an event without frames waits for the next."""
-        if frames:
-            self.push(frames, [(*self._frameless, event) if self._frameless else (event,)])
+        if not frames:
+            self._frameless.append(event)
+            return
+        if self._frameless:
+            self._events.append((*self._frameless, event))
             self._frameless = []
         else:
-            self._frameless.append(event)
+            self._events.append((event,))
+        self.push(frames)
 
     def push(self, frames: Collection[AnyFrame], events: "Sequence[FrameEvents]" = ()) -> None:
         """Append ``frames`` and wake the subscribers; ``events`` are those of the first frames, frame by frame."""
         self._frames.extend(frames)
         self._events.extend(events)
-        self._events.extend([()] * (len(frames) - len(events)))
+        while len(self._events) < len(self._frames):
+            self._events.append(())
         for frame in frames:
             self._bytes += frame.size
             if frame.size >= BULK:
@@ -243,8 +253,6 @@ class Feed:
         newest = self.last
         return (newest, events) if newest.seq > position else None
 
-    def events_after(self, seq: int) -> list[bytes]:
-        """Return the events of the frames after number ``seq``, as JSON, to send to another process."""
-        first = max(seq, self._evicted)
-        found = self._events[first - self._evicted :]
-        return [events if isinstance(events, bytes) else encode_events(events) if events else b"" for events in found]
+    def events_after(self, seq: int) -> list[FrameEvents]:
+        """Return the events of the frames after number ``seq``."""
+        return self._events[max(seq, self._evicted) - self._evicted :]

@@ -15,9 +15,10 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import Unavailable
+from app.base.offload import offload
 from app.base.tasks import Tasks
 from app.base.wakeup import WakeUp
-from app.engine.streams.feed import Feed, Frame, encode_large
+from app.engine.streams.feed import Feed, Frame, encode_events, encode_large
 
 ASKED_SECONDS = 15.0
 """How long frames are sent after the last request for them."""
@@ -192,4 +193,5 @@ class PublishedFeed:
         state = feed.in_log, feed.closed, feed.finished
         await encode_large(frames)
         ready = [Frame(frame.mode, frame.data) for frame in frames]
-        return FrameBatch(self._tenant_id, self.run_id, feed.epoch, first + 1, ready, *state, events)
+        encoded = await offload(sum(frame.size for frame in frames), encode_events, events)
+        return FrameBatch(self._tenant_id, self.run_id, feed.epoch, first + 1, ready, *state, encoded)

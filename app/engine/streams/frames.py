@@ -60,7 +60,7 @@ class FrameRenderer:
         Messages and their chunks are recorded if a stream mode shows them; without, protocols take the messages from
         the step that commits them, so that a large one is stored once.
         """
-        if not isinstance(event, MessageDelta | MessageAdded) or self._messages:
+        if self._messages or not isinstance(event, MessageDelta | MessageAdded):
             return True
         return any(view.wants(event) for view in self._views)
 
@@ -68,7 +68,7 @@ class FrameRenderer:
         """Whether rendering ``event`` needs the thread's values at its checkpoint."""
         if self._values and isinstance(event, InputApplied | StepCommitted | Interrupted):
             return True
-        return any(view.needs_values(event) for view in self._views)
+        return bool(self._views) and any(view.needs_values(event) for view in self._views)
 
     def render(self, event: Event, values: Values = NO_VALUES) -> list[AnyFrame]:
         """Return the frames of ``event``; ``values`` are the thread's at its checkpoint, encoded on demand."""

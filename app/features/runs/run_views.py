@@ -45,36 +45,47 @@ class RunView(Protocol[Item]):
 
 
 class EventView:
-    """The events of a run. Implements ``RunView``."""
+    """The events of a run. Implements ``RunView``.
+
+    Events at the end of an owner's log that have no frame come with the first frame of the next owner.
+    """
 
     def __init__(self, send_budget: SendBudget, holder: Hashable) -> None:
         self._send_budget = send_budget
         self._holder = holder
         self.stopping: list[Event] = []
+        self._epoch = 0
+        self._frameless: list[Event] = []
 
     async def take(self, feed: Feed, position: EventId) -> tuple[EventId, list[Event]] | None:
         """Take events from the feed."""
         if not feed.has_events:
             raise FeedTruncated
-        return feed.take_events(position)
+        taken = feed.take_events(position)
+        if taken is None or not self._frameless:
+            return taken
+        logged, self._frameless = self._frameless, []
+        reached, events = taken
+        return (reached, [*logged, *events]) if feed.epoch > self._epoch else taken  # their own feed has them too
 
     async def replay(self, logged: LoggedRun, after: EventId) -> AsyncGenerator[tuple[EventId, list[Event]], None]:
         """Yield batches of events; those without a frame come with the next frame."""
         renderer = FrameRenderer(logged.modes, 0)
-        frameless: list[Event] = []
+        self._frameless = []
         async for batch in logged.events():
             renderer = _at(renderer, logged, batch)
+            self._epoch = renderer.epoch
             found: list[Event] = []
             async with self._send_budget.room(self._holder) as share:
                 if batch.size > SMALL and not share.fits(batch.size):
                     await share.wait()
                 for event in batch.events:
                     start = renderer.seq
-                    frameless.append(event)
+                    self._frameless.append(event)
                     if renderer.render(event, _values_of(event)):
                         if EventId(renderer.epoch, start + 1) > after:
-                            found += frameless
-                        frameless = []
+                            found += self._frameless
+                        self._frameless = []
                 share.made(batch.size if batch.size > SMALL else 0)
                 yield EventId(renderer.epoch, renderer.seq), found
             await asyncio.sleep(0)

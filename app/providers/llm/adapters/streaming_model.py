@@ -1,5 +1,6 @@
 """Base class of HTTP provider adapters: open a stream and feed its events to a parser."""
 
+import abc
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 _Answer = TypeVar("_Answer")
 
 
-class StreamParser:
+class StreamParser(abc.ABC):
     """Base class of parsers of one answer. Subclasses implement ``usage``, ``feed`` and ``close``.
 
     ``complete``: the finish reason has arrived. ``ended``: the stream has ended. ``usage_reported``: the usage is
@@ -50,17 +51,17 @@ class StreamParser:
         self._reason = ""
 
     @property
+    @abc.abstractmethod
     def usage(self) -> Usage | None:
         """The usage reported so far."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def feed(self, payload: bytes) -> Sequence[ModelEvent]:
         """Parse the data of one server-sent event. Raises ``ModelError``."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self) -> Sequence[ModelEvent]:
         """Return the closing events of a complete answer; the last one is ``Finished``."""
-        raise NotImplementedError
 
     def _finished(self, *, calls: bool) -> Finished:
         reason = self.reasons.get(self._reason, self._reason)
@@ -78,7 +79,7 @@ class StreamParser:
             raise self._violation(f"asked for more than {MAX_CALLS} tool calls at once")
 
 
-class HttpModel:
+class HttpModel(abc.ABC):
     """Base class of models behind HTTP. Subclasses implement ``_ask`` and ``list_models``."""
 
     def __init__(self, name: str, http: HttpClient, endpoint: Endpoint) -> None:
@@ -95,12 +96,12 @@ class HttpModel:
         """An opaque name of the key in use, which changes with the key and reveals nothing about it."""
         return f"{self._version}{'' if self._endpoint.key == self._first_key else ' spare'}"
 
-    async def _ask(self, request: ModelRequest) -> tuple[ProviderEventStream, StreamParser]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    async def _ask(self, request: ModelRequest) -> tuple[ProviderEventStream, StreamParser]: ...
 
+    @abc.abstractmethod
     async def list_models(self, seconds: float = 10.0) -> list[str]:
         """Return the names of available models, free of charge. Raises ``ModelError``."""
-        raise NotImplementedError
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """Send the request and yield the answer's events (``app.providers.llm.port.Model``)."""
