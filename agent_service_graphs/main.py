@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -148,5 +149,11 @@ def main(descriptor: int, status: int) -> None:
 
     A line of JSON on the pipe ``status`` names code that blocks the event loop, which cannot report it itself.
     """
-    asyncio.run(_serve(descriptor, status))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    serving = loop.create_task(_serve(descriptor, status))
+    while not serving.done():
+        # a node that raises one of these stops the loop; it ends its run, not the process of all
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_until_complete(serving)
     os._exit(0)  # threads of sync nodes may still run, and nothing of theirs is wanted any more

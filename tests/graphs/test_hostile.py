@@ -66,6 +66,8 @@ async def test_what_no_message_can_hold_ends_its_run_and_no_other(worker: GraphW
         await played(worker, "error")
     with pytest.raises(AgentError, match="cannot be sent"):
         await played(worker, "store")
+    with pytest.raises(AgentError, match="wants to end the process"):
+        await played(worker, "exit")
     numbers = await played(worker, "numbers")
     assert customs(numbers) == [b"[null,1180591620717411303424]"]
     assert [one.state.get("text") for one in await beside] == ["done"] * 4

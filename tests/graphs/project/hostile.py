@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,8 @@ async def act(state: State, runtime: Runtime) -> State:
             return {"text": interrupt({"text": "a\x00b"})}
         case "numbers":
             get_stream_writer()([float("nan"), 2**70])
+        case "exit":
+            sys.exit("the graph wants to end the process")
         case "block":
             block()
         case "fork":
