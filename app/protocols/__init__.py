@@ -4,7 +4,7 @@
 - ``projection``: project a run once for all readers of a protocol in this process
 - ``gateway``: what every controller works with
 - ``states``: states of a run
-- ``threads``: find a thread again by another protocol's id
+- ``threads``: find a thread again by another protocol's id, and what it does not know yet
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
 - ``openai``: OpenAI's Chat Completions
 """

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from litestar.di import NamedDependency
+
 from app.features.assistants.service import AssistantService
 from app.features.runs.service import RunService
 from app.features.threads.service import ThreadService
@@ -20,3 +22,7 @@ class ProtocolGateway(NamedTuple):
     runs: RunService
     projections: ProjectedRuns
     streams: OpenStreams
+
+
+Gateway = NamedDependency[ProtocolGateway]
+"""What a handler asks for by the name ``gateway``."""

@@ -1,5 +1,7 @@
-"""Find a thread again by the id that another protocol gives a conversation."""
+"""Continue a thread: find it by the id that another protocol gives a conversation, and what it does not know yet."""
 
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 from uuid import UUID, uuid5
 
 from app.security.access.structs import Principal
@@ -13,3 +15,23 @@ def thread_id_of(principal: Principal, conversation: str) -> UUID:
         return UUID(conversation)
     except ValueError:
         return uuid5(NAMESPACE, f"{principal.tenant_id} {principal.user_id} {conversation}")
+
+
+class WithRole(Protocol):
+    """A message of a request that brings the whole conversation."""
+
+    @property
+    def role(self) -> str:
+        """``assistant`` for an answer."""
+        ...
+
+
+M = TypeVar("M", bound=WithRole)
+
+
+def news_in(messages: Sequence[M]) -> list[M]:
+    """Return the messages after the last of an assistant: what a thread that has the others does not know yet."""
+    for at in range(len(messages) - 1, -1, -1):
+        if messages[at].role == "assistant":
+            return list(messages[at + 1 :])
+    return list(messages)

@@ -5,29 +5,26 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Controller, get, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from app.base.errors import Invalid, NotFound
 from app.domain.lifecycle import LIVE
 from app.engine.structs import CommandBody, Run, RunCreate
-from app.features.access.guard import READS, STARTS_RUNS, WRITES
+from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.event_streams import EventStream, NoContent, OpenResponse
 from app.infra.http.query_params import AnyRequest
-from app.protocols.ai_sdk.inbound import answers_in, message_of, news_in
+from app.protocols.ai_sdk.inbound import answers_in, message_of
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.ai_sdk.structs import ChatPost
-from app.protocols.gateway import OBSERVABLE, ProtocolGateway
-from app.protocols.threads import thread_id_of
+from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
+from app.protocols.threads import news_in, thread_id_of
 from app.security.access.structs import Principal
 
 HEADERS = {"X-Vercel-AI-UI-Message-Stream": "v1"}
 _RUN = re.compile(r"msg_([0-9a-f-]{36})")
 
-Gateway = NamedDependency[ProtocolGateway]
-CurrentPrincipal = NamedDependency[Principal]
 ChatId = FromPath[str]
 
 

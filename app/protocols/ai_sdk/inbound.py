@@ -9,14 +9,6 @@ from app.protocols.ai_sdk.structs import UIMessage
 TYPES = {"user": "human", "system": "system"}
 
 
-def news_in(messages: Sequence[UIMessage]) -> list[UIMessage]:
-    """Return the messages after the last of the assistant, which the thread does not know yet."""
-    for at in range(len(messages) - 1, -1, -1):
-        if messages[at].role == "assistant":
-            return list(messages[at + 1 :])
-    return list(messages)
-
-
 def message_of(message: UIMessage, at: int) -> dict[str, Any]:
     """Return ``message``, number ``at`` of its request, as a thread's message under the same id. Raises ``Invalid``."""
     blocks = list(_blocks(message, at))

@@ -7,14 +7,13 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, get, post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.base.errors import Invalid, NotFound, Unavailable
 from app.base.ids import agent_id
 from app.engine.entries import ClaimedRun
 from app.engine.structs import RunCreate
-from app.features.access.guard import READS, STARTS_RUNS, WRITES
+from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.assistants.service import AssistantService
 from app.features.assistants.structs import Assistant, AssistantSearch
@@ -22,20 +21,17 @@ from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
-from app.protocols.gateway import OBSERVABLE, ProtocolGateway
+from app.protocols.gateway import OBSERVABLE, Gateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
 from app.protocols.openai.errors import error_shape
-from app.protocols.openai.inbound import message_of, news_in
+from app.protocols.openai.inbound import message_of
 from app.protocols.openai.structs import ChatRequest
-from app.protocols.threads import thread_id_of
+from app.protocols.threads import news_in, thread_id_of
 from app.security.access.structs import Principal
 from app.security.idempotency.structs import IdempotencyKey
 
 CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
 """Headers that name a conversation, whose thread the completion continues."""
-
-Gateway = NamedDependency[ProtocolGateway]
-CurrentPrincipal = NamedDependency[Principal]
 
 
 class ChatStream(EventStream):

@@ -39,11 +39,3 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     except msgspec.DecodeError:
         args = {}
     return {"type": "tool_call", "id": call_id, "name": name, "args": args}
-
-
-def news_in(messages: list[ChatMessage]) -> list[ChatMessage]:
-    """Return the messages after the last of an assistant: what a thread that has the others does not know yet."""
-    for at in range(len(messages) - 1, -1, -1):
-        if messages[at].role == "assistant":
-            return messages[at + 1 :]
-    return messages
