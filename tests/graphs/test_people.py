@@ -14,7 +14,8 @@ def effects(hosted: Served) -> Any:
     """Return the nodes that ran on a thread, in order."""
 
     def of(thread: str) -> list[str]:
-        lines = Path(hosted.environment["EFFECTS"]).read_text().splitlines()
+        file = Path(hosted.environment["EFFECTS"])
+        lines = file.read_text().splitlines() if file.exists() else []
         return [line.split()[1] for line in lines if line.startswith(thread)]
 
     return of
