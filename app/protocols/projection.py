@@ -8,7 +8,7 @@ import asyncio
 import bisect
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from app.base.tasks import Tasks
@@ -24,10 +24,16 @@ CHUNK_BYTES = 64 * 1024
 
 
 class ProjectedFrame(NamedTuple):
-    """The bytes of one frame, and its number: larger than that of the frame before."""
+    """The bytes of one frame, and its number: larger than that of the frame before.
+
+    ``topic``: what it is about, for readers that want some frames only. ``late``: what is to be filled into ``data`` by
+    each reader, as it takes a query.
+    """
 
     number: int
     data: bytes
+    topic: Hashable = None
+    late: Any = None
 
 
 class Projection(Protocol):
@@ -58,7 +64,7 @@ class SharedProjection:
         self.ended = False
         self.stopping = False
         self._numbers: list[int] = []
-        self._frames: list[bytes] = []
+        self._frames: list[ProjectedFrame] = []
         self._bytes = 0
         self._evicted = -1
         self._error: BaseException | None = None
@@ -82,17 +88,17 @@ class SharedProjection:
             self._wake()
 
     def _append(self, frames: Iterable[ProjectedFrame]) -> None:
-        for number, data in frames:
-            self._numbers.append(number)
-            self._frames.append(data)
-            self._bytes += len(data)
+        for frame in frames:
+            self._numbers.append(frame.number)
+            self._frames.append(frame)
+            self._bytes += len(frame.data)
         if self._bytes > MAX_BYTES:
             self._evict()
 
     def _evict(self) -> None:
         drop = 0
         while self._bytes > MAX_BYTES // 2 and drop < len(self._frames) - 1:
-            self._bytes -= len(self._frames[drop])
+            self._bytes -= len(self._frames[drop].data)
             drop += 1
         if drop:
             self._evicted = self._numbers[drop - 1]
@@ -102,8 +108,8 @@ class SharedProjection:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def next(self, after: int) -> tuple[int, bytes] | None:
-        """Wait for frames after number ``after``: the number of the last, and all as one chunk; None after the end.
+    async def next(self, after: int) -> list[ProjectedFrame] | None:
+        """Wait for frames after number ``after``; None after the end.
 
         Raises ``FellBehind``, and what reading the run raised.
         """
@@ -112,7 +118,7 @@ class SharedProjection:
                 raise FellBehind
             first = bisect.bisect_right(self._numbers, after)
             if first < len(self._frames):
-                return self._numbers[-1], b"".join(self._frames[first:])
+                return self._frames[first:]
             if self._error is not None:
                 raise self._error
             if self.ended:
@@ -143,6 +149,17 @@ class ProjectedRuns:
 
         ``protocol`` names what ``make`` projects onto, with all its options: readers of the same share the frames.
         """
+        async with contextlib.aclosing(self.frames(principal, run_id, protocol, make, after)) as batches:
+            async for frames in batches:
+                chunk = b"".join([frame.data for frame in frames])
+                del frames
+                yield chunk
+                del chunk  # hold no frames while waiting
+
+    async def frames(
+        self, principal: Principal, run_id: UUID, protocol: Hashable, make: Callable[[], Projection], after: int = -1
+    ) -> AsyncGenerator[Sequence[ProjectedFrame], None]:
+        """Yield a run's frames as ``follow`` does, in batches; the last one of a server that stops is ``stopping``."""
         key = (principal.tenant_id, run_id, protocol)
         shared = self._shared.get(key)
         if shared is None or shared.ended:
@@ -150,11 +167,11 @@ class ProjectedRuns:
         shared.readers += 1
         try:
             while (found := await shared.next(after)) is not None:
-                after, chunk = found
-                yield chunk
-                del found, chunk  # hold no frames while waiting
+                after = found[-1].number
+                yield found
+                del found  # hold no frames while waiting
             if shared.stopping:
-                yield shared.projection.stopping
+                yield [ProjectedFrame(after, shared.projection.stopping)]
             return
         except FellBehind:
             pass
@@ -165,26 +182,26 @@ class ProjectedRuns:
                 if self._shared.get(key) is shared:
                     del self._shared[key]
         async with contextlib.aclosing(self._runs.events(principal, run_id)) as batches:
-            async for chunk in _chunks(batches, make(), after):
-                yield chunk
+            async for frames in _frames(batches, make(), after):
+                yield frames
 
 
-async def _chunks(
+async def _frames(
     batches: AsyncGenerator[Sequence[Event], None], projection: Projection, after: int
-) -> AsyncGenerator[bytes, None]:
-    """Yield chunks of the frames after number ``after``, no faster than the reader takes them."""
+) -> AsyncGenerator[Sequence[ProjectedFrame], None]:
+    """Yield batches of the frames after number ``after``, no faster than the reader takes them."""
     async for events in batches:
         if not events:
-            yield projection.stopping
-        frames: list[bytes] = []
+            yield [ProjectedFrame(after, projection.stopping)]
+        frames: list[ProjectedFrame] = []
         size = 0
         for event in events:
-            for number, data in projection.project(event):
-                if number > after:
-                    frames.append(data)
-                    size += len(data)
+            for frame in projection.project(event):
+                if frame.number > after:
+                    frames.append(frame)
+                    size += len(frame.data)
             if size > CHUNK_BYTES:
-                yield b"".join(frames)
+                yield frames
                 frames, size = [], 0
         if frames:
-            yield b"".join(frames)
+            yield frames
