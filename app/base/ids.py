@@ -3,17 +3,24 @@
 import hashlib
 import secrets
 import uuid
+from datetime import datetime
 
 from uuid_utils.compat import uuid7
 
 AGENT_NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
-__all__ = ["AGENT_NAMESPACE", "agent_id", "new_id", "origin_id", "owner_id", "task_id"]
+__all__ = ["AGENT_NAMESPACE", "agent_id", "first_id_at", "new_id", "origin_id", "owner_id", "task_id"]
 
 
 def new_id() -> uuid.UUID:
     """Return a new time-ordered id."""
     return uuid7()
+
+
+def first_id_at(moment: datetime) -> uuid.UUID:
+    """Return the smallest id that ``new_id`` can have made at or after ``moment`` by a clock up to a minute slow."""
+    milliseconds = max(int(moment.timestamp() * 1000) - 60_000, 0)
+    return uuid.UUID(int=min(milliseconds, 2**48 - 1) << 80)
 
 
 def owner_id(server: str) -> uuid.UUID:

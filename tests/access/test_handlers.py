@@ -203,7 +203,7 @@ async def test_without_handlers_clients_cannot_name_a_user_either(database_url: 
     assert json.loads(values["messages"][-1]["content"]) == {}
 
 
-async def test_the_handlers_user_data_is_shown_to_no_client(service: Service, ann: str) -> None:
+async def test_the_handlers_user_data_is_shown_to_no_client(service: Service, ann: str, bob: str) -> None:
     """Agents may need a token of the user; readers of the run do not."""
     thread = (await ask(service, ann, "POST", "/threads", {})).json()["thread_id"]
     asked = {"assistant_id": "echo", "input": INPUT}
@@ -212,6 +212,10 @@ async def test_the_handlers_user_data_is_shown_to_no_client(service: Service, an
     texts += [made.text, (await ask(service, ann, "GET", f"/threads/{thread}/runs")).text]
     run = f"/threads/{thread}/runs/{made.json()['run_id']}"
     texts += [(await ask(service, ann, "GET", run + part)).text for part in ("", "/join", "/stream")]
+    searched = await ask(service, ann, "POST", "/runs/search", {})
+    assert [one["run_id"] for one in searched.json()] == [made.json()["run_id"]]
+    assert (await ask(service, bob, "POST", "/runs/search", {})).json() == []
+    texts.append(searched.text)
     cron = await ask(service, ann, "POST", "/runs/crons", {**asked, "schedule": "0 0 1 1 *"})
     texts += [cron.text, (await ask(service, ann, "POST", "/runs/crons/search", {})).text]
     texts += [(await ask(service, ann, "GET", f"/threads/{thread}{part}")).text for part in ("", "/state", "/history")]

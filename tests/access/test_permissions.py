@@ -22,6 +22,7 @@ READS_BY_POST = {
     f"POST {API}/threads/{{thread_id}}/history",
     f"POST {API}/threads/{{thread_id}}/state/checkpoint",
     f"POST {API}/runs/crons/search",
+    f"POST {API}/runs/search",
     f"POST {API}/runs/crons/count",
     f"POST {API}/store/items/search",
     f"POST {API}/store/namespaces",

@@ -8,4 +8,5 @@
 - ``event_log``: logged events, in pages
 - ``thread_streams``: all runs of a thread as one stream
 - ``queries``: SQL
+- ``structs``: wire shapes of the search over all threads
 """

@@ -19,6 +19,7 @@ from app.features.access.guard import ADDS_NOTHING, READS, STARTS_RUNS, WRITES, 
 from app.features.access.idempotency import key_in
 from app.features.access.rate_limits import count_runs
 from app.features.runs.service import RunService
+from app.features.runs.structs import RunSearch
 from app.features.runs.thread_streams import THREAD_MODES, parse_cursor
 from app.infra.http.event_streams import EVENT_STREAM, EventStream, JsonWait, OnDisconnect
 from app.infra.http.litestar_internals import ReadyRequest
@@ -166,6 +167,14 @@ class RunsController(Controller):
     ) -> None:
         """Select runs by status, or by ids on one thread."""
         await runs.cancel_many(principal, data, action)
+
+    @post("/runs/search", status_code=200, opt=READS, summary="Search runs of all threads")
+    async def search(
+        self, data: JSONBody[RunSearch], principal: CurrentPrincipal, runs: Service
+    ) -> Response[list[Any]]:
+        """Newest first. If there may be more, ``X-Pagination-Next`` is the ``before`` of the next page."""
+        found, following = await runs.search(principal, data)
+        return Response(project(found, data.select), headers={} if following is None else {NEXT_PAGE: str(following)})
 
     @get("/threads/{thread_id:str}/runs", opt=READS, summary="List a thread's runs")
     async def list_runs(

@@ -72,7 +72,7 @@ class RunFactory:
         """``allowed``: addresses that webhooks may use in addition to public ones."""
         self._allowed = allowed
         self._database = database
-        self._assistants = assistants
+        self.assistants = assistants
         self._agents = agents
         self._owner = owner
 
@@ -98,7 +98,7 @@ class RunFactory:
             "kwargs": msgspec.to_builtins({name: getattr(body, name) for name in ("input", "config", "context")}),
         }
         owned, metadata = await principal.stamp("threads", "create_run", body.metadata, **about)
-        assistants = await self._assistants.reach(principal, body.assistant_id)
+        assistants = await self.assistants.reach(principal, body.assistant_id)
         return RunRequester(
             owned, principal.rules.user, assistants, actor=actor, approves=approves
         ), msgspec.structs.replace(body, metadata=metadata)
@@ -124,7 +124,7 @@ class RunFactory:
         if thread_id is None and body.command is not None:
             raise BadRequest("You must provide a thread_id when resuming.")
         fork = body.fork(thread_id)
-        assistant_id, agent_name = await self._assistants.resolve(
+        assistant_id, agent_name = await self.assistants.resolve(
             tenant_id, body.assistant_id, by.assistants, internal=by.internal
         )
         run_id = new_id()

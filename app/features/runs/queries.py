@@ -7,11 +7,14 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Row
 
+from app.base.ids import first_id_at
 from app.base.offload import MAX_ANSWER_BYTES
 from app.domain.event_id import EventId
 from app.engine.checkpoints.sql import COLUMNS, ITEMS
 from app.engine.structs import SHOWN
 from app.engine.tables import events, runs, steps, threads, tool_intents
+from app.features.runs.structs import RunSearch, RunSummary
+from app.infra.db.columns import stored_fields
 from app.infra.db.session import Reader, ScopedStatement, Writer
 
 _PUBLIC = (*(runs.c[name] for name in SHOWN), runs.c.request)
@@ -62,6 +65,36 @@ async def list_page(
     ).subquery()
     fits = sa.or_(sized.c.place == 1, sized.c.total <= MAX_ANSWER_BYTES)
     return await session.all(sa.select(sized).where(fits).order_by(sized.c.ordinal.desc()))
+
+
+_SUMMARY = tuple(runs.c[name] for name in stored_fields(RunSummary, runs))
+
+
+async def search(session: Reader, tenant_id: UUID, wanted: RunSearch, assistant_id: UUID | None) -> Sequence[Row[Any]]:
+    """Return a page of the runs of all threads, newest first.
+
+    Ids grow with time, so the primary key has the order. It lists the runs of all tenants: a tenant with few of many
+    reads long, within the statement's time limit.
+    """
+    conditions = [runs.c.tenant_id == tenant_id]
+    if wanted.status is not None:
+        statuses = wanted.status if isinstance(wanted.status, list) else [wanted.status]
+        conditions.append(runs.c.status.in_(statuses))
+    if assistant_id is not None:
+        conditions.append(runs.c.assistant_id == assistant_id)
+    if wanted.thread_id is not None:
+        conditions.append(runs.c.thread_id == wanted.thread_id)
+    if wanted.metadata:
+        conditions.append(runs.c.metadata.contains(wanted.metadata))
+    if wanted.created_after is not None:
+        conditions += [runs.c.run_id >= first_id_at(wanted.created_after), runs.c.created_at >= wanted.created_after]
+    if wanted.before is not None:
+        conditions.append(runs.c.run_id < wanted.before)
+    if scope := session.within(threads.c.metadata):
+        own = sa.exists().where(threads.c.tenant_id == tenant_id, threads.c.thread_id == runs.c.thread_id, *scope)
+        conditions.append(own)
+    page = sa.select(*_SUMMARY).where(*conditions).order_by(runs.c.run_id.desc()).limit(wanted.limit)
+    return await session.all(page)
 
 
 _LOG_EXPIRED = ScopedStatement(

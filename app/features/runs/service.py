@@ -9,6 +9,7 @@ from sqlalchemy import Row
 
 from app.base.crash_points import crash_point
 from app.base.errors import Conflict, Gone, Invalid, NotFound, Unavailable
+from app.base.page_bounds import check_page
 from app.domain.event_id import START, EventId
 from app.domain.events import Event
 from app.domain.lifecycle import LIVE
@@ -20,6 +21,7 @@ from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
 from app.features.runs.run_streams import RunStreams
+from app.features.runs.structs import RunSearch, RunSummary
 from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
 from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
@@ -166,6 +168,20 @@ class RunService:
                 raise NotFound(f"Thread with ID {thread_id} not found")
         cut = rows and len(rows) < rows[0].matched
         return [_shown(row) for row in rows], offset + len(rows) if cut else None
+
+    async def search(self, principal: Principal, wanted: RunSearch) -> tuple[Sequence[RunSummary], UUID | None]:
+        """Return a page of the runs of all threads, newest first, and ``before`` of the next page if there may be one.
+
+        Raises ``Invalid``.
+        """
+        check_page(wanted.limit)
+        owned = await principal.permit("threads", "search", thread_id=wanted.thread_id, limit=wanted.limit)
+        named = wanted.assistant_id
+        assistant_id = None if named is None else self._creation.assistants.id_of(named)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            rows = await queries.search(session, principal.tenant_id, wanted, assistant_id)
+        found = [from_row(RunSummary, row) for row in rows]
+        return found, found[-1].run_id if len(found) == wanted.limit else None
 
     async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> Result:
         """Wait for the end of a run; return its values or error as JSON."""

@@ -1,0 +1,61 @@
+"""Wire shapes of the search over all threads."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from app.domain.lifecycle import RunStatus
+
+Field = Literal[
+    "run_id",
+    "thread_id",
+    "assistant_id",
+    "status",
+    "reason",
+    "metadata",
+    "attempts",
+    "created_at",
+    "started_at",
+    "ended_at",
+    "error",
+    "usage",
+]
+
+
+class RunSearch(msgspec.Struct, kw_only=True):
+    """Filters of a search: statuses, assistant (UUID or agent's name), thread, contained ``metadata``, creation time.
+
+    ``before`` is the id of the last run of the page before.
+    """
+
+    status: RunStatus | list[RunStatus] | None = None
+    assistant_id: str | None = None
+    thread_id: UUID | None = None
+    metadata: dict[str, Any] | None = None
+    created_after: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    before: UUID | None = None
+    limit: int = 10
+    select: list[Field] | None = None
+
+
+class RunSummary(msgspec.Struct, kw_only=True):
+    """A run without what it was asked for. ``started_at`` less ``created_at`` is its time in the queue.
+
+    ``reason``: why it has its status. ``attempts``: how often a worker began it. ``error``: ``{"error", "message"}``.
+    ``usage``: ``{"input_tokens", "output_tokens", "total_tokens"}``; null until the run has ended, or without a model.
+    """
+
+    run_id: UUID
+    thread_id: UUID
+    assistant_id: UUID
+    status: str
+    reason: str
+    metadata: Any
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: Any
+    usage: Any
