@@ -28,6 +28,10 @@ RUNTIME = "__pregel_runtime"
 ROOT_MODES = {"messages", "custom"}
 """Stream modes reported as they come for the graph itself; the engine derives the others from committed steps."""
 MAX_ERROR = 2000
+MARK_BYTES = 256 * 1024
+"""After so many bytes of reports the engine acknowledges them."""
+WINDOW_BYTES = 4 * 1024 * 1024
+"""With so many bytes of reports that the engine has not dealt with, a run produces no more."""
 
 
 class User(dict[str, Any]):
@@ -80,6 +84,9 @@ class GraphRun:
         self.control = RunControl()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._reports = 0
+        self._unmarked = 0
+        self._marks: dict[int, int] = {}
+        self._room = asyncio.Event()
         self._updates: list[Any] = []
         self._interrupts: dict[str, Interrupt] = {}
         self._paused = False
@@ -183,6 +190,9 @@ class GraphRun:
         )
         async for namespace, mode, data in stream:
             self._on_output(namespace, mode, data)
+            while sum(self._marks.values()) > WINDOW_BYTES:
+                self._room.clear()
+                await self._room.wait()
 
     def _on_output(self, namespace: tuple[str, ...], mode: str, data: Any) -> None:
         if mode == "messages":
@@ -250,12 +260,19 @@ class GraphRun:
 
     def acknowledge(self, number: int) -> None:
         """Take the engine's acknowledgement of the report ``number``."""
+        if self._marks.pop(number, 0):
+            self._room.set()
         acknowledged = self._waiting.pop(number, None)
         if acknowledged is not None and not acknowledged.done():
             acknowledged.set_result(None)
 
     def _report(self, op: str, **what: Any) -> None:
-        self._connection.send(op=op, run=self._number, **what)
+        self._unmarked += self._connection.send(op=op, run=self._number, **what)
+        if self._unmarked >= MARK_BYTES:
+            self._reports += 1
+            self._marks[self._reports] = self._unmarked
+            self._unmarked = 0
+            self._connection.send(op="mark", run=self._number, wait=self._reports)
 
 
 def _asked(interrupt: Interrupt) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,9 @@ from langgraph.store.base import (
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.wire import Connection
 
+MAX_REQUESTS = 16
+"""Batches of one run that wait for the engine at once; further ones wait in the worker."""
+
 
 class EngineStore(BaseStore):
     """The store of the run ``run``."""
@@ -30,17 +34,18 @@ class EngineStore(BaseStore):
     def __init__(self, connection: Connection, run: int) -> None:
         self._connection = connection
         self._run = run
+        self._room = asyncio.Semaphore(MAX_REQUESTS)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Do ``ops`` in order, from a thread that runs a sync node."""
-        every = list(ops)
-        answers = self._connection.request_from_thread(op="store", run=self._run, ops=[_request(one) for one in every])
-        return [_result(one, answer) for one, answer in zip(every, answers, strict=True)]
+        results: list[Result] = self._connection.wait_for(self.abatch(ops))
+        return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Do ``ops`` in order."""
         every = list(ops)
-        answers = await self._connection.request(op="store", run=self._run, ops=[_request(one) for one in every])
+        async with self._room:
+            answers = await self._connection.request(op="store", run=self._run, ops=[_request(one) for one in every])
         return [_result(one, answer) for one, answer in zip(every, answers, strict=True)]
 
 
@@ -54,7 +59,7 @@ def _request(op: Op) -> dict[str, Any]:
     if isinstance(op, SearchOp):
         return {
             "do": "search",
-            "namespace": op.namespace_prefix,
+            "namespace_prefix": op.namespace_prefix,
             "filter": op.filter,
             "limit": op.limit,
             "offset": op.offset,

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import struct
 import threading
+from collections.abc import Coroutine
 from typing import Any
 
 import ormsgpack
@@ -13,6 +14,14 @@ import ormsgpack
 from agent_service_graphs.projection import storable
 
 LENGTH = struct.Struct("<I")
+COUNT = struct.Struct(">BI")
+ARRAY = 0xDD
+"""First byte of a msgpack array whose length has four bytes."""
+
+FRAME_BYTES = 1024 * 1024
+"""A frame that has grown to so many bytes is sent at once."""
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""A larger message ends its run or its request."""
 
 
 class Connection:
@@ -23,7 +32,8 @@ class Connection:
         self._thread = threading.get_ident()
         self._reader = reader
         self._writer = writer
-        self._messages: list[dict[str, Any]] = []
+        self._packed: list[bytes] = []
+        self._size = 0
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
@@ -32,34 +42,48 @@ class Connection:
         """Whether the calling thread runs the event loop."""
         return threading.get_ident() == self._thread
 
-    def send(self, **message: Any) -> None:
-        """Send ``message`` with the others of this turn of the loop."""
-        if not self._messages:
+    def send(self, **message: Any) -> int:
+        """Send ``message`` with the others of this turn of the loop; return its size in bytes."""
+        packed = self._pack(message)
+        if not packed:
+            return 0
+        if not self._packed:
             self.loop.call_soon(self._flush)
-        self._messages.append(message)
+        self._packed.append(packed)
+        self._size += len(packed)
+        if self._size > FRAME_BYTES:
+            self._flush()
+        return len(packed)
 
     def _flush(self) -> None:
-        messages, self._messages = self._messages, []
-        try:
-            body = ormsgpack.packb(messages)
-        except TypeError:  # the other messages, of other runs, must not be lost with one
-            body = ormsgpack.packb([fit for one in messages if (fit := self._fitting(one)) is not None])
-        self._writer.write(LENGTH.pack(len(body)) + body)
+        packed, self._packed, self._size = self._packed, [], 0
+        if packed:
+            body = COUNT.pack(ARRAY, len(packed)) + b"".join(packed)
+            self._writer.write(LENGTH.pack(len(body)) + body)
 
-    def _fitting(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        """Return ``message`` in a form that msgpack holds; else what ends its run or its request, or None."""
+    def _pack(self, message: dict[str, Any]) -> bytes:
+        """Return ``message`` as msgpack; instead of one that cannot be sent, what ends its run or its request."""
         try:
-            ormsgpack.packb(message := _storable(message))
-        except TypeError as error:
-            reason = f"The {message['op']!r} of a graph cannot be sent: {error}. Use JSON values."
-            if message["op"] == "store":
-                self.answered(message["id"], None, reason)
-                return None
-            about = {"error": "CannotSend", "message": reason}
-            if "run" in message:
-                return {"op": "end", "run": message["run"], "status": "error", **about}
-            return {"op": "answer", "id": message["id"], **about}
-        return message
+            packed = ormsgpack.packb(message)
+        except TypeError:
+            try:
+                packed = ormsgpack.packb(_storable(message))
+            except TypeError as error:
+                return self._refusal(message, f"{error}. Use JSON values.")
+        if len(packed) > MAX_MESSAGE_BYTES:
+            return self._refusal(message, f"it has {len(packed):,} bytes, and {MAX_MESSAGE_BYTES:,} are the maximum.")
+        return packed
+
+    def _refusal(self, message: dict[str, Any], reason: str) -> bytes:
+        """Return what ends the run or the request of ``message``; empty for a request of this process itself."""
+        reason = f"The {message['op']!r} of a graph cannot be sent: {reason}"
+        if message["op"] == "store":
+            self.answered(message["id"], None, reason)
+            return b""
+        about = {"error": "CannotSend", "message": reason}
+        if "run" in message:
+            return ormsgpack.packb({"op": "end", "run": message["run"], "status": "error", **about})
+        return ormsgpack.packb({"op": "answer", "id": message["id"], **about})
 
     async def receive(self) -> list[dict[str, Any]]:
         """Return the messages of the next frame. Raises ``asyncio.IncompleteReadError`` when the engine is gone."""
@@ -77,14 +101,15 @@ class Connection:
         finally:
             del self._answers[number]
 
-    def request_from_thread(self, **message: Any) -> Any:
-        """Like ``request``, for code outside the event loop, which waits. Raises ``RuntimeError`` inside of it."""
+    def wait_for(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Wait for ``work`` in a thread outside the event loop. Raises ``RuntimeError`` inside of it."""
         if self.in_loop:
+            work.close()
             raise RuntimeError(
                 "A synchronous call would block every run of this process: call the method that begins with 'a' "
                 "(aget, aput, asearch) in async nodes."
             )
-        return asyncio.run_coroutine_threadsafe(self.request(**message), self.loop).result()
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def answered(self, number: int, value: Any, error: str = "") -> None:
         """Take the engine's answer to the request ``number``."""

@@ -170,3 +170,25 @@ async def test_a_value_that_cannot_be_stored_fails_its_step_by_name(client: Lang
     with pytest.raises(Exception, match="channel 'held'"):
         await client.runs.wait(thread, "opaque", input={"text": "x"})
     assert (await client.threads.get_state(thread))["values"] == {"text": "x"}
+
+
+@pytest.mark.parametrize(
+    "does,words",
+    [
+        ("nul", r"^A question of this run has the escape \\u0000, which cannot be stored. Ask without it.$"),
+        (
+            "store_types",
+            r"^The store operation 'put' is not valid: Expected `float \| null`, got `str` - at `\$.ttl`.$",
+        ),
+        ("store_nul", r"^`value` has the escape \\u0000, which cannot be stored.$"),
+        ("store_filter", r"^The store operation 'search' has the escape \\u0000, which cannot be stored.$"),
+    ],
+)
+async def test_what_cannot_be_stored_fails_its_step_with_a_sentence(
+    client: LangGraphClient, does: str, words: str
+) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.wait(thread, "hostile", input={"do": does}, raise_error=False)
+    failed: Any = await client.threads.get(thread)
+    assert re.search(words, failed["error"]["message"])
+    assert (await client.threads.get_state(thread))["values"] == {"do": does}

@@ -1,12 +1,15 @@
 """What code of graphs does to the process that runs them costs its own run alone."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,7 +18,8 @@ import pytest_asyncio
 from app.agents.langgraph import worker as worker_module
 from app.agents.langgraph.agent import GraphAgent
 from app.agents.langgraph.store import GraphStore
-from app.agents.langgraph.worker import GraphProject, GraphWorker
+from app.agents.langgraph.wire import OutputReport
+from app.agents.langgraph.worker import GraphProject, GraphWorker, WorkerRun
 from app.agents.port import RunInstructions
 from app.agents.testing import FakeRunContext
 from app.base.errors import AgentError
@@ -95,6 +99,58 @@ async def test_a_process_that_a_graph_forked_does_not_hide_the_end_of_the_worker
         assert context.state.get("text") == "done"
     finally:
         os.kill(int(forked.read_text()), signal.SIGKILL)
+
+
+@WITH_ONE_WORKER
+async def test_a_run_that_ends_the_worker_costs_its_neighbours_no_attempt(
+    worker: GraphWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out alone; and a process that cannot be started (no descriptor is left) is tried again."""
+    socketpair, refusals = socket.socketpair, [OSError(errno.EMFILE, "Too many open files")]
+
+    def scarce(*given: Any) -> Any:
+        if refusals and not given:
+            raise refusals.pop()
+        return socketpair(*given)
+
+    monkeypatch.setattr(socket, "socketpair", scarce)
+    beside = asyncio.gather(*(played(worker, "nap") for _ in range(6)))
+    with pytest.raises(AgentError, match="ended 3 times during this run, which is to blame"):
+        await played(worker, "die")
+    assert [one.state.get("text") for one in await beside] == ["done"] * 6
+    assert refusals == []
+
+
+@WITH_ONE_WORKER
+async def test_output_waits_in_the_graph_until_the_engine_has_taken_what_came_before(worker: GraphWorker) -> None:
+    taken = asyncio.Event()
+    context = FakeRunContext()
+    context.instructions = RunInstructions(stream_modes=("custom",))
+    opened: list[WorkerRun] = []
+
+    open_ = worker.open
+
+    async def opening(*given: Any, **named: Any) -> WorkerRun:
+        opened.append(await open_(*given, **named))
+        await taken.wait()
+        return opened[0]
+
+    worker.open = opening  # type: ignore[method-assign]
+    try:
+        playing = asyncio.create_task(context.play(graph(worker), {"do": "flood"}))
+        before, held = -1, 0
+        while not held or held != before:
+            before = held
+            for _ in range(10):
+                await worker.request("ping")
+            queue: Any = opened[0].reports
+            held = sum(isinstance(one, OutputReport) for one in queue._queue)
+        assert held <= 6, "MiB"
+        taken.set()
+        await playing
+    finally:
+        del worker.open
+    assert len(customs(context)) == 24
 
 
 @WITH_ONE_WORKER

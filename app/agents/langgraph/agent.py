@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.langgraph.quarantine import RunAttempts
 from app.agents.langgraph.session import COMMAND, INPUT, GraphSession, update_of, values_of
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import GraphDescription
@@ -13,9 +14,6 @@ from app.agents.langgraph.worker import GraphRefused, GraphWorker, WorkerEnded
 from app.agents.port import START_NODE, RunContext, RunOutcome
 from app.base.errors import AgentError, BadRequest, Unavailable
 from app.domain.state import State
-
-MAX_ATTEMPTS = 3
-"""How often a run begins again from its last committed step when the worker process ends under it."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -68,15 +66,15 @@ class GraphAgent:
     async def run(self, context: RunContext) -> RunOutcome:
         """Run the graph to its end, its pause or its questions."""
         self._check()
-        session = GraphSession(self.name, context, self._store)
-        for _ in range(MAX_ATTEMPTS):
+        session, attempts = GraphSession(self.name, context, self._store), RunAttempts()
+        while not attempts.exhausted:
             try:
-                return await session.run(self._worker)
+                return await session.run(self._worker, attempts)
             except WorkerEnded:
                 session.retract()
         raise AgentError(
-            f"The process that runs the graph {self.name!r} ended {MAX_ATTEMPTS} times during this run; its exit codes "
-            "are in the server's log."
+            f"The process that runs the graph {self.name!r} ended {attempts.total} times during this run, which "
+            "is to blame; its exit codes are in the server's log."
         )
 
     def schemas(self) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """One run of a graph: commit its steps and publish its output, from the worker's reports in order."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from app.agents.langgraph.quarantine import RunAttempts
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import (
     ChangeReport,
     Changes,
     EndReport,
+    MarkReport,
     OutputReport,
     RunReport,
     StepReport,
@@ -65,10 +67,12 @@ class GraphSession:
         self._store = store
         self._held: StepReport | ChangeReport | None = None
         self._streamed: dict[str, int] = {}
+        self._on_commit: Callable[[], None] = lambda: None
 
-    async def run(self, worker: GraphWorker) -> RunOutcome:
+    async def run(self, worker: GraphWorker, attempts: RunAttempts) -> RunOutcome:
         """Run the graph to its end. Raises ``WorkerEnded``, the graph's own error, and what a commit raises."""
-        run = await worker.open(**self._request())
+        run = await worker.open(attempts, **self._request())
+        self._on_commit = lambda: worker.step_committed(run)
         self._context.on_drain(lambda: run.send("drain"))
         try:
             while (report := await self._next(run)) is not None:
@@ -128,6 +132,8 @@ class GraphSession:
             case OutputReport():
                 await self._commit_held()
                 self._publish(report)
+            case MarkReport(wait=number):
+                run.send("ack", number=number)
             case StoreRequest(id=number, ops=ops):
                 value, error = await self._store.answer(self._context, ops)
                 run.send("answer", id=number, value=value, error=error)
@@ -145,6 +151,7 @@ class GraphSession:
             await self._context.amend(update_of(held.changes))
         elif held is not None:
             await self._context.commit(self._step(held))
+            self._on_commit()
             self._streamed.clear()
 
     def _step(self, report: StepReport) -> Step:

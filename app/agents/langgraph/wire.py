@@ -4,13 +4,15 @@ The other end is ``agent_service_graphs.wire``, in the worker's own Python envir
 """
 
 import asyncio
+import contextlib
 import struct
 from typing import Any
 
 import msgspec
 
 LENGTH = struct.Struct("<I")
-MAX_FRAME_BYTES = 512 * 1024 * 1024
+MAX_FRAME_BYTES = 128 * 1024 * 1024
+"""The worker's frames hold messages of at most 64 MiB, and no further one from 1 MiB."""
 
 Changes = dict[str, list[Any] | None]
 """Changes of a thread's values, as ``agent_service_graphs.documents`` describes them."""
@@ -116,6 +118,13 @@ class EndReport(msgspec.Struct, tag_field="op", tag="end", kw_only=True):
     at: str = ""
 
 
+class MarkReport(msgspec.Struct, tag_field="op", tag="mark"):
+    """A place in the reports of ``run``: acknowledged under ``wait`` once the engine has dealt with those before it."""
+
+    run: int
+    wait: int
+
+
 class StoreRequest(msgspec.Struct, tag_field="op", tag="store"):
     """Operations on the store, to be answered under ``id``."""
 
@@ -124,7 +133,7 @@ class StoreRequest(msgspec.Struct, tag_field="op", tag="store"):
     ops: list[dict[str, Any]]
 
 
-RunReport = StepReport | ChangeReport | OutputReport | EndReport | StoreRequest
+RunReport = StepReport | ChangeReport | OutputReport | EndReport | MarkReport | StoreRequest
 Report = RunReport | WorkerReady | GraphsLoaded | WorkerAnswer
 
 _decode = msgspec.msgpack.Decoder(list[Report]).decode
@@ -149,6 +158,11 @@ class WorkerConnection:
         messages, self._messages = self._messages, []
         body = _encode(messages)
         self._writer.write(LENGTH.pack(len(body)) + body)
+
+    async def drain(self) -> None:
+        """Wait until the worker has taken most of what was sent; at once if it is gone."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
 
     async def receive(self) -> list[Report]:
         """Return the reports of the next frame. Raises ``asyncio.IncompleteReadError`` when the worker is gone."""

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from app.agents.langgraph.quarantine import AdmittedRun, RunAttempts, WorkerQuarantine
 from app.agents.langgraph.wire import (
     EndReport,
     GraphDescription,
@@ -26,7 +27,7 @@ from app.agents.langgraph.wire import (
     WorkerReady,
 )
 from app.base.errors import Unavailable
-from app.base.tasks import Tasks
+from app.base.tasks import Heartbeat, Tasks
 from app.infra.settings.environment import child_environment
 
 log = structlog.get_logger(__name__)
@@ -81,10 +82,14 @@ class GraphProject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerRun:
-    """The reports of one run, in order; None once the worker has ended."""
+    """The reports of one run, in order; None once the worker has ended.
 
-    def __init__(self, number: int, connection: WorkerConnection) -> None:
+    The worker stops the run's output where the engine has not acknowledged the last few MiB of it.
+    """
+
+    def __init__(self, number: int, connection: WorkerConnection, admitted: AdmittedRun) -> None:
         self.number = number
+        self.admitted = admitted
         self.ended = False
         self.reports: asyncio.Queue[RunReport | None] = asyncio.Queue()
         self._connection = connection
@@ -107,13 +112,14 @@ class GraphWorker:
         self._numbers = itertools.count(1)
         self._runs: dict[int, WorkerRun] = {}
         self._requests: dict[int, asyncio.Future[WorkerAnswer]] = {}
+        self._quarantine = WorkerQuarantine()
         self._connection: WorkerConnection | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._loaded = asyncio.Event()
 
     def start(self) -> None:
         """Start the process, and again whenever it ends."""
-        self._tasks.start(self._keep(), name="process")
+        self._tasks.supervise(self._run_processes, name="process", back_off=MAX_RESTART_SECONDS)
 
     async def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until the graphs are loaded or broken; at most ``seconds``."""
@@ -139,15 +145,30 @@ class GraphWorker:
         """Id of the process."""
         return None if self._process is None else self._process.pid
 
-    async def open(self, **message: Any) -> WorkerRun:
-        """Start a run in the worker. Raises ``Unavailable`` while there is none."""
-        run = WorkerRun(next(self._numbers), await self._ready())
-        self._runs[run.number] = run
-        run.send("run", **message)
+    async def open(self, attempts: RunAttempts, **message: Any) -> WorkerRun:
+        """Start a run in the worker once it has room for it. Raises ``Unavailable`` while there is no worker."""
+        await self._ready()
+        admitted = await self._quarantine.enter(attempts)
+        try:
+            connection = await self._ready()
+            run = WorkerRun(next(self._numbers), connection, admitted)
+            self._runs[run.number] = run
+            self._quarantine.begin(admitted)
+            run.send("run", **message)
+            await connection.drain()
+        except BaseException:
+            self._quarantine.leave(admitted)
+            raise
         return run
+
+    def step_committed(self, run: WorkerRun) -> None:
+        """Take note that ``run`` has committed a step."""
+        if run.admitted.suspect:
+            self._quarantine.step_committed(run.admitted)
 
     def close(self, run: WorkerRun) -> None:
         """Take no more reports of ``run``, and stop it if it still runs."""
+        self._quarantine.leave(run.admitted)
         if self._runs.pop(run.number, None) is not None and not run.ended:
             run.send("cancel")
             self._tasks.start(self._end_if_blocked(), name="cancelled")
@@ -180,6 +201,7 @@ class GraphWorker:
         connection.send(op=op, id=number, **message)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
+                await connection.drain()
                 answer = await waiting
         except TimeoutError as error:
             raise Unavailable(f"The graph's code did not answer within {REQUEST_SECONDS:g} s.") from error
@@ -189,37 +211,48 @@ class GraphWorker:
             raise GraphRefused(answer.error, answer.message)
         return answer.result
 
-    async def _keep(self) -> None:
+    async def _run_processes(self, beat: Heartbeat) -> None:
+        """Run one process after the other; an error in between (no descriptor is left, say) is retried."""
         pause = RESTART_SECONDS
         while True:
             started_at = time.monotonic()
-            await self._serve()
-            ran_long = time.monotonic() - started_at > START_SECONDS
-            pause = RESTART_SECONDS if ran_long else min(2 * pause, MAX_RESTART_SECONDS)
+            await self._run_process()
+            if time.monotonic() - started_at > START_SECONDS:
+                pause = RESTART_SECONDS
+                beat()
+            else:
+                pause = min(2 * pause, MAX_RESTART_SECONDS)
             await asyncio.sleep(pause)
 
-    async def _serve(self) -> None:
+    async def _run_process(self) -> None:
         """Run one process from its start to its end."""
         project = self.project
-        ours, theirs = socket.socketpair()
-        status_reader, status_writer = os.pipe()
-        descriptors = (theirs.fileno(), status_writer)
-        try:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(project.python, "-c", BOOT, str(PACKAGE), *map(str, descriptors), *project.paths),
-                cwd=project.folder,
-                env=child_environment({**STRICT, **project.environment}),
-                pass_fds=descriptors,
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-        except OSError as error:
-            ours.close()
-            os.close(status_reader)
-            self._broken(f"{project.python} cannot be started: {error.strerror}")
-            return
-        finally:
-            theirs.close()
-            os.close(status_writer)
+        with contextlib.ExitStack() as stack:
+            ours, theirs = socket.socketpair()
+            stack.callback(theirs.close)
+            unused = stack.enter_context(contextlib.ExitStack())  # what is ours, until it is in use
+            unused.callback(ours.close)
+            status_reader, status_writer = os.pipe()
+            stack.callback(os.close, status_writer)
+            unused.callback(os.close, status_reader)
+            descriptors = (theirs.fileno(), status_writer)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(project.python, "-c", BOOT, str(PACKAGE), *map(str, descriptors), *project.paths),
+                    cwd=project.folder,
+                    env=child_environment({**STRICT, **project.environment}),
+                    pass_fds=descriptors,
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+            except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                self._broken(f"{project.python} cannot be started: {error.strerror}")
+                return
+            unused.pop_all()
+        self._process = process
+        await self._serve(process, ours, status_reader)
+
+    async def _serve(self, process: asyncio.subprocess.Process, ours: socket.socket, status_reader: int) -> None:
+        """Route what ``process`` reports until it ends."""
         reader, writer = await asyncio.open_connection(sock=ours)
         self._connection = WorkerConnection(reader, writer)
         watching = self._tasks.start(self._watch_status(status_reader), name="status")
@@ -238,11 +271,11 @@ class GraphWorker:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             code = await process.wait()
-            log.warning("graph_worker_ended", code=code, folder=str(project.folder))
+            log.warning("graph_worker_ended", code=code, folder=str(self.project.folder))
             if not self.graphs:
                 self._broken(
-                    f"{project.python} ended with code {code} before the graphs were loaded. Its output says why; if "
-                    "langgraph is missing there, install it, or agent-service[langgraph]"
+                    f"{self.project.python} ended with code {code} before the graphs were loaded. Its output says why; "
+                    "if langgraph is missing there, install it, or agent-service[langgraph]"
                 )
 
     def _broken(self, reason: str) -> None:
@@ -255,6 +288,7 @@ class GraphWorker:
         self._connection = None
         if self.graphs:
             self._loaded.clear()  # what needs a worker waits for the next one
+        self._quarantine.worker_ended()
         runs, self._runs = self._runs, {}
         for run in runs.values():
             run.reports.put_nowait(None)

@@ -17,7 +17,7 @@ from app.engine.checkpoints.state_cache import CachedState
 from app.engine.entries import ClaimedRun, EndEntry
 from app.engine.execution import run_state
 from app.engine.execution.ending import OUT_OF_TIME, ROLLED_BACK, RunEnding, encode, failure
-from app.engine.execution.questions import named, recorded
+from app.engine.execution.questions import check_storable, named, recorded
 from app.engine.execution.run_state import LoadedThread, instructions_of, settings_of
 from app.engine.execution.run_trace import NullTrace
 from app.engine.execution.run_writer import RunWriter
@@ -154,8 +154,9 @@ class Execution:
         raise RunPaused
 
     async def end(self, outcome: RunOutcome) -> None:
-        """Commit the last step together with the end of the run."""
+        """Commit the last step together with the end of the run. Raises ``AgentError`` for unstorable questions."""
         if outcome.interrupts:
+            check_storable(outcome.interrupts)
             asks = RunEnding(None, named(outcome.interrupts, self._claimed.run_id, self._past))
             reviewed = any(one.kind == "review" for one in outcome.interrupts)
             reason = Reason.REVIEW if reviewed else Reason.INPUT_REQUIRED

@@ -13,7 +13,8 @@ import msgspec
 
 from app.agents.open_calls import OpenCalls
 from app.agents.port import Interrupt, QuestionKind, UnresolvedCall
-from app.base.errors import Forbidden, Invalid
+from app.base import json_scan
+from app.base.errors import AgentError, BadRequest, Forbidden, Invalid
 from app.engine.entries import ClaimedRun
 from app.engine.execution.sql import LOAD_RESUME_STATE
 from app.infra.db.engine import Database
@@ -91,6 +92,17 @@ def named(interrupts: Sequence[Interrupt], run_id: UUID, past: "ResumeState") ->
         return uuid5(run_id, key).hex if past.branches or key in past.closed else key
 
     return [msgspec.structs.replace(one, id=id_of(one.id)) for one in interrupts]
+
+
+def check_storable(interrupts: Sequence[Interrupt]) -> None:
+    """Check that the database holds ``interrupts``, whose values an agent's code makes. Raises ``AgentError``."""
+    try:
+        text = encode([(one.id, one.value, one.call_id, one.expects) for one in interrupts])
+        json_scan.check(text, "A question of this run")
+    except UnicodeEncodeError as error:
+        raise AgentError("A question of this run has half a character (a lone surrogate). Ask without it.") from error
+    except (BadRequest, Invalid) as error:
+        raise AgentError(f"{error} Ask without it.") from error
 
 
 def recorded(interrupts: Sequence[Interrupt], shown: Sequence[Interrupt], requested_by: str | None) -> str:

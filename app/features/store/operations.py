@@ -1,14 +1,27 @@
 """The store for hosted graphs: operations of LangGraph's ``BaseStore``, with the rights of each run's caller."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from app.base import json_scan
 from app.base.errors import Invalid
 from app.domain.caller import Caller
 from app.features.store.service import StoreService
 from app.features.store.structs import FoundItem, Item, ItemPut, ItemSearch, NamespaceSearch
 from app.security.access.structs import ActingUser, tenant_itself
+
+Value = TypeVar("Value")
+
+
+class _ItemOperation(msgspec.Struct, kw_only=True):
+    """A get, a put or a deletion without the value; ``ttl`` in minutes."""
+
+    namespace: list[str]
+    key: str
+    refresh_ttl: bool | None = None
+    index: bool | list[str] | None = None
+    ttl: float | None = None
 
 
 class StoreOperations:
@@ -20,28 +33,38 @@ class StoreOperations:
         self._acting_user = acting_user
 
     async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
-        """Do ``op`` and return its result. Raises ``Invalid``, and what the operator's auth handlers raise."""
-        principal, namespace = self._acting_user(caller), list(op.get("namespace") or ())
+        """Do ``op`` and return its result. Raises ``Invalid``, ``BadRequest``, and what auth handlers raise."""
+        principal = self._acting_user(caller)
         match op["do"]:
             case "get":
-                item = await self._store.get(principal, namespace, op["key"], op["refresh_ttl"])
+                got = _typed(op, _ItemOperation)
+                item = await self._store.get(principal, got.namespace, got.key, got.refresh_ttl)
                 return None if item is None else _shown(item)
-            case "put" if op["value"] is None:
-                return await self._store.delete(principal, namespace, op["key"])
             case "put":
+                put = _typed({name: given for name, given in op.items() if name != "value"}, _ItemOperation)
+                if op["value"] is None:
+                    return await self._store.delete(principal, put.namespace, put.key)
+                json_scan.check(op["value"], "`value`")
+                ttl = msgspec.UNSET if put.ttl is None else put.ttl
                 raw = msgspec.Raw(op["value"])
-                ttl = msgspec.UNSET if op["ttl"] is None else op["ttl"]
-                body = ItemPut(namespace=namespace, key=op["key"], value=raw, index=op["index"], ttl=ttl)
+                body = ItemPut(namespace=put.namespace, key=put.key, value=raw, index=put.index, ttl=ttl)
                 return await self._store.put(principal, body)
             case "search":
-                fields = {name: op[name] for name in ("filter", "limit", "offset", "query", "refresh_ttl")}
-                found, _ = await self._store.search(principal, ItemSearch(namespace_prefix=namespace, **fields))
+                found, _ = await self._store.search(principal, _typed(op, ItemSearch))
                 return [_shown(item) for item in found]
             case "namespaces":
-                fields = {name: op[name] for name in ("prefix", "suffix", "max_depth", "limit", "offset")}
-                return await self._store.namespaces(principal, NamespaceSearch(**fields))
+                return await self._store.namespaces(principal, _typed(op, NamespaceSearch))
             case other:
                 raise Invalid(f"{other!r} is no operation of the store.")
+
+
+def _typed(op: dict[str, Any], kind: type[Value]) -> Value:
+    """Return ``op`` as ``kind``. Raises ``Invalid`` or ``BadRequest``: it comes from a graph's code, unchecked."""
+    json_scan.check(msgspec.json.encode(op), f"The store operation {op['do']!r}")
+    try:
+        return msgspec.convert(op, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The store operation {op['do']!r} is not valid: {error}.") from error
 
 
 def _shown(item: Item) -> dict[str, Any]:

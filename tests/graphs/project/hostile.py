@@ -45,6 +45,21 @@ async def act(state: State, runtime: Runtime) -> State:
         case "store":
             assert runtime.store is not None
             await runtime.store.asearch(("facts",), filter={"tags": {1, 2}})
+        case "flood":
+            for number in range(24):
+                get_stream_writer()([number, "x" * 2**20])
+                await asyncio.sleep(0)
+        case "die":
+            os._exit(3)
+        case "store_types":
+            assert runtime.store is not None
+            await runtime.store.aput(("facts",), "name", {"a": 1}, index=["a"], ttl="soon")  # type: ignore[arg-type]
+        case "store_nul":
+            assert runtime.store is not None
+            await runtime.store.aput(("facts",), "name", {"a": "x\x00"})
+        case "store_filter":
+            assert runtime.store is not None
+            await runtime.store.asearch(("facts",), filter={"a": "x\x00"})
         case "nul":
             return {"text": interrupt({"text": "a\x00b"})}
         case "numbers":
