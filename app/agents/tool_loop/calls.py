@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 from uuid import UUID, uuid5
 
-import jsonschema_rs
 import msgspec
 import structlog
 
@@ -33,6 +32,7 @@ from app.base.containment import location_of
 from app.base.crash_points import crash_point
 from app.base.errors import ReviewAborted, StartError
 from app.base.ids import new_id
+from app.base.json_schema import validator_of
 from app.base.tasks import run_concurrently
 from app.domain.events import Custom
 from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
@@ -166,10 +166,9 @@ class CheckedTool:
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
         try:
-            self._validator = jsonschema_rs.validator_for(tool.spec.parameters)
+            self._validator = validator_of(tool.spec.parameters)
         except ValueError as error:
-            words = str(error).partition("\n")[0]
-            raise StartError(f"tool {tool.spec.name!r}: its parameters are not a valid JSON Schema: {words}") from error
+            raise StartError(f"tool {tool.spec.name!r}: its parameters are not a valid JSON Schema: {error}") from error
 
     def problems(self, args: dict[str, Any]) -> str:
         """Return the validation errors of ``args`` with JSON pointers, joined by semicolons; empty if valid."""
