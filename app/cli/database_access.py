@@ -1,10 +1,53 @@
-"""Access to keys and tenants in the configured database, for the verbs that change them."""
+"""The database of the server, for the verbs that read or change it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from app.base.errors import StartError, UsageError
+
+if TYPE_CHECKING:  # imported where it is used, so that --help is quick
+    from app.infra.settings.environment import Settings
+
+
+@contextlib.contextmanager
+def database_settings() -> Iterator["Settings"]:
+    """Return the settings with a database: ``DATABASE_URL``, else the embedded one of ``agent-service dev``.
+
+    The embedded one is started for the block unless ``dev`` runs. Raises ``UsageError`` if there is none.
+    """
+    from app.infra.settings.environment import load
+
+    settings = load()
+    if settings.database.url is not None:
+        yield settings
+        return
+    folder = settings.database.data_dir
+    with contextlib.ExitStack() as stack:
+        url = _embedded(Path(folder), stack)
+        if not url:
+            raise UsageError(
+                f"DATABASE_URL is not set, and there is no database of `agent-service dev` in {folder}: set it to the "
+                "database of the server, or AGENT_DATA_DIR"
+            )
+        yield load(overrides={"DATABASE_URL": url, "MIGRATE_DATABASE_URL": url})
+
+
+def _embedded(folder: Path, stack: contextlib.ExitStack) -> str:
+    from app.infra.db.embedded import EmbeddedDatabase
+
+    try:
+        database = EmbeddedDatabase(folder)
+    except StartError:  # the package is not installed, as in production
+        return ""
+    if not database.exists():
+        return ""
+    if url := database.running():
+        return url
+    stack.callback(database.stop)
+    return database.start()
 
 
 def with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -85,7 +85,12 @@ def _modification_times(folder: str) -> Iterator[tuple[str, int]]:
             continue
 
 
-DEFAULTS = {"AGENT_AUTH": "none", "AGENT_DRAIN_SECONDS": "5", "AGENT_EGRESS_ALLOW": "localhost,127.0.0.0/8,::1"}
+DEFAULTS = {
+    "AGENT_AUTH": "none",
+    "AGENT_DRAIN_SECONDS": "5",
+    "AGENT_EGRESS_ALLOW": "localhost,127.0.0.0/8,::1",
+    "AGENT_LOG_RUNS": "true",
+}
 """For one developer: no keys, a quick shutdown, and webhooks to the same machine."""
 
 

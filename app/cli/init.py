@@ -16,8 +16,8 @@ SOURCES = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2]
 
 EXAMPLE = "deploy/example/"
 """Files for the user to edit, never compared or overwritten; ``env`` becomes ``.env``."""
-SOURCES_ONLY = re.compile(r"deploy/example/|/tests/|\.pyc?$")
-"""Files that only a source tree needs: generators of files in ``deploy/``, and their tests."""
+SOURCES_ONLY = re.compile(r"deploy/example/|deploy/project/|/tests/|\.pyc?$")
+"""Files that only a source tree needs: generators of files in ``deploy/``, and their tests; and what ``new`` writes."""
 
 SUPERUSER = "postgres/superuser_password"
 OWNER = "postgres/owner_password"

@@ -10,6 +10,9 @@ from app.cli.terminal.parser import CommandParser, sub_command
 
 VERBS = {
     "dev": ("start a server on an embedded PostgreSQL, for this machine", "dev --port 8001 --reload"),
+    "chat": ("talk to an agent in the terminal", "chat assistant --thread ID"),
+    "runs": ("follow the runs of a server", "runs watch"),
+    "new": ("write a folder for agents: an agent, a typed tool, a test; overwrite nothing", "new my-agents"),
     "serve": ("start a production server on your PostgreSQL", "serve --host 0.0.0.0 --workers 2"),
     "init": ("write a deployment folder: compose.yaml, secrets, an example agent; overwrite nothing", "init my-agents"),
     "migrate": ("migrate the database to the newest schema", "migrate"),
@@ -42,7 +45,8 @@ def parser_for(arguments: Sequence[str]) -> CommandParser:
         description="A self-hosted production server for AI agents.",
         epilog="example: agent-service dev",
     )
-    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB")
     asked = next((word for word in arguments if not word.startswith("-")), "")
     for name, (does, example) in VERBS.items():
         added = sub_command(verbs, name, does, example)
@@ -55,7 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        given = parser_for(words).parse_args(words)
+        parser = parser_for(words)
+        given = parser.parse_args(words)
+        if given.version:
+            given.verb = "version"
+        if given.verb is None:
+            parser.print_help()
+            return 0
         return int(importlib.import_module(f"app.cli.{given.verb}").run(given))
     except UsageError as error:
         return _report(str(error), WRONG_USAGE)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from app.base.errors import AgentServiceError, StartError, UsageError
+from app.cli.database_access import database_settings
 from app.cli.terminal.data_files import compressed, new_file, source
 from app.cli.terminal.parser import sub_command
 from app.cli.terminal.progress import ProgressLine, clock_time
@@ -56,17 +57,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the action and print its result."""
     if arguments.action == "export":
-        return _export(arguments)
+        with database_settings() as settings:
+            return _export(arguments, settings)
     if arguments.report and not arguments.skip_bad:
         raise UsageError("--report needs --skip-bad: without it the import stops at the first bad line")
     if arguments.from_line < 1:
         raise UsageError("--from-line must be at least 1")
     if arguments.check and arguments.rebuild_index:
         raise UsageError("--check stores nothing: leave out --rebuild-index")
-    return _import(arguments)
+    with database_settings() as settings:
+        return _import(arguments, settings)
 
 
-def _import(arguments: argparse.Namespace) -> int:
+def _import(arguments: argparse.Namespace, settings: Any) -> int:
     from app.features.store.bulk.json_lines import MAX_LINE_BYTES
 
     progress = ProgressLine("items")
@@ -81,7 +84,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
         holder: list[Any] = []
         try:
-            asyncio.run(_load(arguments, given.lines(MAX_LINE_BYTES), holder, bad.report_line, on_progress))
+            importing = _load(arguments, settings, given.lines(MAX_LINE_BYTES), holder, bad.report_line, on_progress)
+            asyncio.run(importing)
         except AgentServiceError as error:
             progress.clear()
             kind = type(error) if isinstance(error, StartError) else StartError
@@ -97,14 +101,14 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], bad: Any, on_progress: Any) -> None:
+async def _load(
+    arguments: argparse.Namespace, settings: Any, lines: Any, holder: list[Any], bad: Any, on_progress: Any
+) -> None:
     from app.agents.config.agents_file import read
     from app.features.store.bulk.bulk_copy import BulkLoader, without_hnsw_indexes
     from app.features.store.bulk.importer import ImportOptions, ItemImporter
-    from app.infra.settings.environment import load
     from app.security.access.structs import tenant_id_of
 
-    settings = load()
     spec = read(settings.agents.config).store
     rules = ImportOptions(
         policy=arguments.on_conflict,
@@ -116,7 +120,7 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
         vectors=not arguments.without_vectors,
     )
     tenant_id = tenant_id_of(arguments.tenant)
-    async with _open_store(tenant_id, IMPORTED) as (database, versions):
+    async with _open_store(settings, tenant_id, IMPORTED) as (database, versions):
         await versions.attach()
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(database.engine_connection())
@@ -132,7 +136,7 @@ async def _load(arguments: argparse.Namespace, lines: Any, holder: list[Any], ba
 
 
 @contextlib.asynccontextmanager
-async def _open_store(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]:
+async def _open_store(settings: Any, tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]:
     """Open the database and its index versions; record ``action`` in the audit log at the end."""
     import structlog
 
@@ -141,13 +145,9 @@ async def _open_store(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, A
     from app.features.store.index.versions import IndexVersions
     from app.infra.db.engine import Database
     from app.infra.db.migrations import pending
-    from app.infra.settings.environment import load
     from app.security.access.structs import AuditEvent
     from app.security.audit.service import AuditService
 
-    settings = load()
-    if settings.database.url is None:
-        raise UsageError("DATABASE_URL is not set; set it to the database of the server")
     url = settings.database.url.reveal()
     # standard output may be the exported file, so logs go to standard error
     structlog.configure(
@@ -168,12 +168,14 @@ async def _open_store(tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, A
         await database.aclose()
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace, settings: Any) -> int:
     progress = ProgressLine("items")
     with new_file(arguments.file, "the file") as out, compressed(out, arguments.file) as packed:
         try:
             count = asyncio.run(
-                _save(arguments, packed.write, lambda done, of: progress.show(done, done / of if of else None))
+                _save(
+                    arguments, settings, packed.write, lambda done, of: progress.show(done, done / of if of else None)
+                )
             )
         finally:
             progress.clear()
@@ -181,12 +183,12 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _save(arguments: argparse.Namespace, write: Any, on_progress: Any) -> int:
+async def _save(arguments: argparse.Namespace, settings: Any, write: Any, on_progress: Any) -> int:
     from app.features.store.bulk.exporter import ItemExporter
     from app.security.access.structs import tenant_id_of
 
     tenant_id, path = tenant_id_of(arguments.tenant), _path(arguments.prefix)
-    async with _open_store(tenant_id, EXPORTED) as (database, versions):
+    async with _open_store(settings, tenant_id, EXPORTED) as (database, versions):
         await versions.attach()
         version = None if arguments.without_vectors else versions.serving
         return await ItemExporter(database, tenant_id, path, version).run(write, on_progress)

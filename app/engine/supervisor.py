@@ -92,9 +92,12 @@ class Supervisor:
         recorder: TraceRecorder,
         *,
         max_runs: int = 1000,
+        log_runs: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """``max_runs``: maximum of live runs here; 0 for a process that accepts runs for others.
+
+        ``log_runs``: log a line for each run that ends here.
 
         ``on_change`` is called when a run with a webhook has ended here.
         """
@@ -103,7 +106,7 @@ class Supervisor:
         self._claims, self._journal, self._budgets = parts.claims, parts.journal, parts.budgets
         self._signals, self._publisher, self.feeds = parts.signals, parts.publisher, parts.feeds
         self.cancels = RunCanceller(parts.database)
-        self._agents, self._max_runs = agents, max_runs
+        self._agents, self._max_runs, self._log_runs = agents, max_runs, log_runs
         self._meters, self._tracer = recorder
         self._cache = StateCache()
         self._large = LargeRuns()
@@ -343,7 +346,7 @@ class Supervisor:
         else:
             # the text of an error may repeat a prompt or a secret: only the client sees it, not the log
             run_id, agent, kind = str(live.claimed.run_id), live.claimed.agent, type(error).__name__
-            log.info("run_failed", run_id=run_id, agent=agent, error=kind, at=location_of(error))
+            log.info("run_failed", run_id=run_id, agent=agent, error=kind, at=location_of(error), raised=error)
             await execution.fail(error)
 
     def _overdue(self, live: OwnedRun) -> None:
@@ -441,7 +444,10 @@ class Supervisor:
             execution.account.close()
         self._meters.runs_active.add(-1)
         self._meters.runs.add(1, status, agent)
-        self._meters.run_duration.record(time.monotonic() - live.started, status, agent)
+        seconds = time.monotonic() - live.started
+        self._meters.run_duration.record(seconds, status, agent)
+        if self._log_runs:
+            _log_run(live, status, seconds)
         live.trace.end(status, None if execution is None else execution.usage)
 
     def _start_next(self, thread: tuple[UUID, UUID]) -> None:
@@ -450,3 +456,22 @@ class Supervisor:
             self._signals.queue()
         else:
             self._tasks.start(self._claimer.claim_next(thread), name="claim")
+
+
+def _log_run(live: OwnedRun, status: str, seconds: float) -> None:
+    """Log a run that has ended, or left this process."""
+    claimed, execution = live.claimed, live.execution
+    spent: dict[str, float] = {}
+    if execution is not None and execution.usage.total_tokens:
+        spent["tokens"] = execution.usage.total_tokens
+    if execution is not None and execution.account.cost:
+        spent["dollars"] = round(execution.account.cost, 6)
+    log.info(
+        "run_ended",
+        agent=claimed.agent,
+        status=status,
+        seconds=round(seconds, 3),
+        **spent,
+        run_id=str(claimed.run_id),
+        thread_id=str(claimed.thread_id),
+    )

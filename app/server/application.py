@@ -142,7 +142,8 @@ def work(
 
     def create() -> WorkerService:
         settings = load(overrides=overrides, defaults=defaults)
-        lines = set_up(settings.server.log_level, settings.server.log_format)
+        server = settings.server
+        lines = set_up(server.log_level, server.log_format, tracebacks=server.log_runs)
         flushes.append(lines.flush)
         if settings.server.crash_at:
             arm(settings.server.crash_at)

@@ -1,6 +1,7 @@
 """``dev``: one command from nothing to a streamed response, repeatedly on the same data."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +35,9 @@ def test_serves_until_ctrl_c_and_leaves_nothing_running(start: Start, port: int,
     check_local_origins_are_allowed_and_foreign_ones_refused(port)
     assert "https://evil.example" in server.printed(r"origin_refused.*\n").group()
 
+    assert run_command(tmp_path, "store", "export", "-").stderr.startswith("0 items of default written")
+    assert re.search(r"run_ended.*agent=assistant.*status=success.*tokens=", server.output())
+
     other = run_command(tmp_path, "dev", "--port", str(port))
     assert (other.returncode, only_line(other)) == (
         1,
@@ -43,6 +47,7 @@ def test_serves_until_ctrl_c_and_leaves_nothing_running(start: Start, port: int,
     os.killpg(server.process.pid, signal.SIGINT)  # what a terminal does
     assert server.process.wait(30) == 0
     assert not is_alive(postgres)
+    assert run_command(tmp_path, "store", "export", "-").stderr.startswith("0 items of default written")
 
 
 def check_local_origins_are_allowed_and_foreign_ones_refused(port: int) -> None:

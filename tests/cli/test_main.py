@@ -41,7 +41,6 @@ def test_help_imports_no_server_libraries() -> None:
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ("", "the following arguments are required: VERB"),
         ("fly", "invalid choice: 'fly'"),
         ("dev --fly", "unrecognized arguments: --fly"),
         ("keys", "the following arguments are required: ACTION"),

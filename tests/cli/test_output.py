@@ -108,7 +108,7 @@ def test_progress_shows_count_rate_and_share_and_leaves_no_line(
 def test_a_failed_export_gives_the_cursor_back(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    async def fail(_: argparse.Namespace, __: Any, on_progress: Callable[[int, int], None]) -> int:
+    async def fail(_: argparse.Namespace, __: Any, ___: Any, on_progress: Callable[[int, int], None]) -> int:
         on_progress(10, 100)
         raise StartError("the database lacks migrations")
 
@@ -116,7 +116,7 @@ def test_a_failed_export_gives_the_cursor_back(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(store, "_save", fail)
     with pytest.raises(StartError):
-        store._export(argparse.Namespace(file=str(tmp_path / "items.jsonl"), tenant="default"))
+        store._export(argparse.Namespace(file=str(tmp_path / "items.jsonl"), tenant="default"), None)
     assert terminal.getvalue().rfind(f"{ESCAPE}?25h") > terminal.getvalue().rfind(f"{ESCAPE}?25l") >= 0
 
 

@@ -119,6 +119,7 @@ def run_python(block: Block, base: str) -> str:
 
 def run_commands(written: list[str], base: str) -> str:
     """Run the commands of a block: those of ours in this process, if there are no others, else all in one shell."""
+    written = [re.sub("^agent-service (chat|runs watch)", rf"\g<0> --url http://{base}", one) for one in written]
     if all(one.startswith("agent-service ") and not re.search(r"[|<>$~\"']", one) for one in written):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

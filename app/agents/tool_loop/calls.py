@@ -426,7 +426,7 @@ def _failure_kind(result: ToolResult | AwaitingAnswers | None) -> str:
 def log_failure(tool: str, questions: CallQuestions, error: Exception) -> None:
     """Log the failure without the arguments and without the error's text, which may repeat them."""
     kind, at = type(error).__name__, location_of(error)
-    log.warning("tool_failed", tool=tool, run_id=str(questions.context.run_id), error=kind, at=at)
+    log.warning("tool_failed", tool=tool, run_id=str(questions.context.run_id), error=kind, at=at, raised=error)
 
 
 def _context(questions: CallQuestions, emitter: CustomEventEmitter, changes: Mapping[str, Any]) -> ToolContext:

@@ -3,7 +3,7 @@
 - ``alert_rules``: checks of Prometheus rules
 - ``checklist``: the checklist
 - ``dependencies``: checks of the server's dependencies
-- ``deployment``: HTTP client for the deployment under check
+- ``deployment``: the deployment under check
 - ``environment``: checks of the settings of a deployment, its agents and its disk
 - ``external_programs``: checks that run other programs
 - ``label_values``: find label values in rules and dashboards that are never counted

@@ -13,6 +13,7 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -148,7 +149,20 @@ class EmbeddedDatabase:
                     f"grant this user access, or pass another --data-dir"
                 ) from error
             undo.pop_all()
-        return f"postgresql://{SUPERUSER}@/postgres?host={self._sockets}&port={PORT}"
+        return _address(self._sockets)
+
+    def running(self) -> str:
+        """Return the address, as the superuser, of the server that another program runs on the folder; else empty."""
+        with contextlib.suppress(OSError, IndexError):
+            sockets = (self._data / "postmaster.pid").read_text().splitlines()[4]
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"{sockets}/{SOCKET}")
+            return _address(sockets)
+        return ""
+
+    def exists(self) -> bool:
+        """Return whether the folder holds a database."""
+        return (self._data / "PG_VERSION").exists()
 
     def stop(self) -> None:
         """Stop the server and release the folder. Does nothing when called again or in a forked child."""
@@ -172,7 +186,7 @@ class EmbeddedDatabase:
             self._account = _account(self._data)
             self._capability = self._needed_capability(self._account)
             self._make_executable()
-        if not (self._data / "PG_VERSION").exists():
+        if not self.exists():
             self._initialize()
         found = (self._data / "PG_VERSION").read_text().strip()
         if found != VERSION:
@@ -354,6 +368,10 @@ class EmbeddedDatabase:
 
     def _run(self, program: str, *arguments: str) -> int:
         return subprocess.run(self._command(program, *arguments), capture_output=True, check=False, **_QUIET).returncode
+
+
+def _address(sockets: object) -> str:
+    return f"postgresql://{SUPERUSER}@/postgres?host={sockets}&port={PORT}"
 
 
 _QUIET: dict[str, Any] = {

@@ -24,6 +24,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["console", "json"], is_("LOG_FORMAT", "Readable lines, or one JSON object per line.")
     ] = "console"
+    log_runs: Annotated[
+        bool,
+        is_(
+            "AGENT_LOG_RUNS",
+            "For development, and on in `agent-service dev`: log a line for each run that ends, and tracebacks of "
+            "errors in agents and tools, whose text may hold what users wrote.",
+        ),
+    ] = False
     host: Annotated[
         str, is_("HOST", "The address to listen on. Any but a loopback address requires authentication.")
     ] = "127.0.0.1"

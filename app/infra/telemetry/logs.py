@@ -42,12 +42,17 @@ class LogOutput(Protocol):
 
 
 def set_up(
-    level: str = "INFO", layout: Literal["console", "json"] = "console", stream: LogOutput | None = None
+    level: str = "INFO",
+    layout: Literal["console", "json"] = "console",
+    stream: LogOutput | None = None,
+    *,
+    tracebacks: bool = False,
 ) -> LineWriter:
     """Send structlog events and standard library records to ``stream``, or to standard output without blocking.
 
-    ``level`` is a standard level name. Call it once, before anything logs. Returns the writer of standard output: flush
-    it at the end.
+    ``level`` is a standard level name. ``tracebacks``: of errors that agents and tools raised, too, which are logged as
+    ``raised``; their text may hold a prompt or a secret. Call it once, before anything logs. Returns the writer of
+    standard output: flush it at the end.
     """
     min_level = logging.getLevelNamesMapping()[level.upper()]
     lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, _report)
@@ -58,6 +63,7 @@ def set_up(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _hide_secrets,
+            _show_raised if tracebacks else _hide_raised,
             *_rendering(layout),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min_level),
@@ -129,6 +135,18 @@ def _add_request(logger: LogSink, _method: str, fields: Fields) -> Fields:
 def _hide_secrets(_logger: LogSink, _method: str, fields: Fields) -> Fields:
     for name in fields.keys() & SECRET_FIELDS:
         fields[name] = HIDDEN
+    return fields
+
+
+def _hide_raised(_logger: LogSink, _method: str, fields: Fields) -> Fields:
+    fields.pop("raised", None)
+    return fields
+
+
+def _show_raised(_logger: LogSink, _method: str, fields: Fields) -> Fields:
+    if (error := fields.pop("raised", None)) is not None:
+        fields["exc_info"] = error
+        fields.pop("at", None)
     return fields
 
 

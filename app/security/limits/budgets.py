@@ -310,6 +310,8 @@ class RunAccount:
             reserved = BudgetReservation(budgets.today(), 0, 0.0)
         self._left = reserved
         self._owed = 0.0
+        self.cost = 0.0
+        """Dollars that the run has spent here."""
         self._charged_input = self._charged_output = 0
 
     def charge(self, model: str, usage: Usage, *, in_step: bool) -> None:
@@ -335,6 +337,7 @@ class RunAccount:
         cost = self._budgets.prices.cost(model, input_tokens, output_tokens)
         used = BudgetReservation(left.day, input_tokens + output_tokens, cost)
         covered = BudgetReservation(left.day, min(left.tokens, used.tokens), min(left.cost, cost))
+        self.cost += cost
         self._owed += cost - covered.cost
         self._budgets.spend(self._tenant_id, used, reserved=covered, model=model)
         self._left = BudgetReservation(left.day, left.tokens - covered.tokens, left.cost - covered.cost)

@@ -72,7 +72,14 @@ def build_engine(
         database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters
     )
     max_runs = 0 if settings.server.role == "api" else settings.runs.max_runs
-    supervisor = Supervisor(parts, agents.catalog, telemetry.recorder, max_runs=max_runs, on_change=dispatcher.wake)
+    supervisor = Supervisor(
+        parts,
+        agents.catalog,
+        telemetry.recorder,
+        max_runs=max_runs,
+        log_runs=settings.server.log_runs,
+        on_change=dispatcher.wake,
+    )
     return EngineStack(
         parts=parts,
         supervisor=supervisor,
