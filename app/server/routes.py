@@ -9,10 +9,10 @@ from app.features.runs.controller import RunsController
 from app.features.store.controller import StoreController
 from app.features.system.audit_controller import AuditController
 from app.features.system.controller import AccessController, MetricsController, SystemController
-from app.features.system.not_implemented import NotImplementedController
 from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
 from app.protocols.ai_sdk.controller import AISDKController
+from app.protocols.langgraph_v2.controller import ThreadProtocolController
 from app.protocols.openai.controller import OpenAIController
 
 BASE_PATH = "/api/v1"
@@ -21,6 +21,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     AssistantsController,
     ThreadsController,
     RunsController,
+    ThreadProtocolController,
     CronsController,
     StoreController,
     DocumentsController,
@@ -28,7 +29,6 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     AuditController,
     AccessController,
     SystemController,
-    NotImplementedController,
 )
 """Controllers below the base path."""
 

@@ -21,6 +21,8 @@ READS_BY_POST = {
     f"POST {API}/threads/count",
     f"POST {API}/threads/{{thread_id}}/history",
     f"POST {API}/threads/{{thread_id}}/state/checkpoint",
+    f"POST {API}/threads/{{thread_id}}/stream",
+    f"POST {API}/threads/{{thread_id}}/stream/events",
     f"POST {API}/runs/crons/search",
     f"POST {API}/runs/search",
     f"POST {API}/runs/crons/count",

@@ -1,5 +1,5 @@
 """Servers, as the journeys have them."""
 
-from tests.journeys.conftest import served
+from tests.journeys.conftest import served, steered
 
-__all__ = ["served"]
+__all__ = ["served", "steered"]

@@ -81,6 +81,10 @@ _encode = msgspec.json.Encoder().encode
 decode_events = msgspec.json.Decoder(list[Event]).decode
 
 
+def _decoded(events: FrameEvents) -> Sequence[Event]:
+    return events if not isinstance(events, bytes) else decode_events(events) if events else ()
+
+
 def encode_events(found: Iterable[FrameEvents]) -> list[bytes]:
     """Encode the events of frames as JSON, to send them to another process."""
     return [events if isinstance(events, bytes) else _encode(events) if events else b"" for events in found]
@@ -91,6 +95,12 @@ async def encode_large(frames: Iterable[AnyFrame]) -> None:
     for frame in frames:
         if isinstance(frame, DeferredFrame):
             await frame.encode()
+
+
+def values_in(frame: AnyFrame) -> bytes:
+    """Return the JSON of a frame with values."""
+    data = frame.data
+    return data[data.index(b"data: ") + 6 : data.rindex(b"\r\nid: ")]
 
 
 class FeedTruncated(Exception):
@@ -246,12 +256,19 @@ class Feed:
             raise FeedTruncated
         events: list[Event] = []
         for at in range(position - self._evicted, len(self._events)):
-            found = self._events[at]
-            if isinstance(found, bytes):
-                found = self._events[at] = decode_events(found) if found else ()
+            found = self._events[at] = _decoded(self._events[at])
             events += found
         newest = self.last
         return (newest, events) if newest.seq > position else None
+
+    def values_frame(self, checkpoint_id: str) -> AnyFrame | None:
+        """Return the buffered frame with the values at a checkpoint that an event tells of; None if there is none."""
+        for at in range(len(self._events) - 1, -1, -1):
+            if any(getattr(event, "checkpoint_id", "") == checkpoint_id for event in _decoded(self._events[at])):
+                for frame in self._frames[at:]:
+                    if frame.mode == "values":
+                        return frame
+        return None
 
     def events_after(self, seq: int) -> list[FrameEvents]:
         """Return the events of the frames after number ``seq``."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Collection, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +17,14 @@ from app.domain.events import Event
 from app.domain.lifecycle import TERMINAL, RunStatus
 from app.engine.checkpoints.snapshot import read, size_of
 from app.engine.execution.ending import interrupts_json
-from app.engine.streams.feed import Feed, FeedTruncated
+from app.engine.streams.feed import Feed, FeedTruncated, encode_large, values_in
 from app.engine.streams.feed_registry import TrackedRun
 from app.engine.streams.frames import with_last_member
 from app.engine.streams.send_budget import Result, SendBudget
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.event_log import EventLog
-from app.features.runs.run_views import EventView, FrameView, Item, RunView
+from app.features.runs.run_views import EventView, FrameView, Item, RunView, json_of
 from app.infra.db.engine import Database
 
 RETRY_DELAY = 0.5
@@ -121,6 +121,39 @@ class RunStreams:
             await self._supervisor.feeds.changed(followed, feed)
         while feed.epoch < position.epoch and not feed.closed:
             await self._supervisor.feeds.changed(followed, feed)
+
+    @contextlib.asynccontextmanager
+    async def values(
+        self, tenant_id: UUID, run: tuple[UUID, UUID], checkpoint_id: UUID, holder: Hashable = None
+    ) -> AsyncIterator[bytes | None]:
+        """Load the values at a checkpoint of ``run`` (thread, run) as JSON: from its live feed, or as stored.
+
+        None if they are neither; an input is stored with the first step. They count against the send budget of
+        ``holder`` until the context is left. Raises ``Unavailable``.
+        """
+        thread_id, run_id = run
+        async with self.send_budget.room(holder) as share:
+            with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
+                frame = followed.feed.values_frame(str(checkpoint_id))
+            row = await self._checkpoint(tenant_id, thread_id, checkpoint_id) if frame is None else None
+            size = frame.size if frame is not None else 0 if row is None else size_of(row)
+            if not share.fits(size):
+                had, row = row is not None, None
+                await share.wait()
+                row = await self._checkpoint(tenant_id, thread_id, checkpoint_id) if had else None
+            values: bytes | None = None
+            if frame is not None:
+                await encode_large([frame])
+                values = values_in(frame)
+            elif row is not None:
+                values = await offload(size, json_of, [row])
+            del frame, row
+            share.made(0 if values is None else len(values))
+            yield values
+
+    async def _checkpoint(self, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
+        async with self._log.reading(tenant_id) as session:
+            return await queries.checkpoint(session, tenant_id, thread_id, checkpoint_id)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
         """Return ``outcome`` as one JSON text."""

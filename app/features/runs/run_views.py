@@ -195,11 +195,11 @@ async def _read_values(logged: LoggedRun, frames: Sequence[AnyFrame]) -> list[St
             row = await queries.checkpoint(session, logged.tenant_id, logged.thread_id, values.checkpoint_id)
         size, holder = (0, []) if row is None else (size_of(row), [row])
         del row
-        values.put(await offload(size, _json_of, holder) if holder else b"{}")
+        values.put(await offload(size, json_of, holder) if holder else b"{}")
     return stored
 
 
-def _json_of(holder: list[Row[Any]]) -> bytes:
+def json_of(holder: list[Row[Any]]) -> bytes:
     """Return the values of the row that is popped from ``holder``, so that it is freed before they are encoded."""
     state = read(holder.pop(), 0).state
     return state.json()

@@ -1,5 +1,6 @@
 """Use cases of runs: create, read, stream, cancel, delete."""
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Any
 from uuid import UUID
@@ -229,6 +230,35 @@ class RunService:
                 if await queries.log_expired(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
                     raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
         return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes, holder=principal.holder)
+
+    async def newest_ordinal(self, principal: Principal, thread_id: UUID) -> int:
+        """Return the number of runs that the thread has had. Raises ``NotFound``."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.run_counts(session, principal.tenant_id, thread_id)
+        if row is None:
+            raise NotFound(f"Thread with ID {thread_id} not found")
+        newest: int = row.runs
+        return newest
+
+    def started_runs(
+        self, principal: Principal, thread_id: UUID, ordinal: int
+    ) -> AsyncGenerator[tuple[int, UUID], None]:
+        """Yield ordinal and id of each run of a thread from ``ordinal`` on (``ThreadStreams.started_runs``)."""
+        return self._thread_streams.started_runs(principal.tenant_id, thread_id, ordinal)
+
+    def values(
+        self, principal: Principal, run: tuple[UUID, UUID], checkpoint_id: UUID
+    ) -> contextlib.AbstractAsyncContextManager[bytes | None]:
+        """Load the values at a checkpoint of ``run`` (thread, run) as JSON (``RunStreams.values``)."""
+        return self._streams.values(principal.tenant_id, run, checkpoint_id, principal.holder)
+
+    async def questions(self, principal: Principal, thread_id: UUID) -> Collection[str]:
+        """Return the ids of a thread's open questions; none of a thread that does not exist."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.open_questions(session, principal.tenant_id, thread_id, None)
+        return [] if row is None else [question["id"] for question in row.questions or ()]
 
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
         """Cancel a run; with ``wait``, return once it has ended. Raises ``NotFound`` if unknown or already ended."""

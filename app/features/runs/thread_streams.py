@@ -6,7 +6,7 @@ becomes ``metadata`` with ``run_done``, because the stream continues.
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Collection, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -69,28 +69,39 @@ class ThreadStreams:
         ``run_modes`` selects every frame, ``state_update`` those of states, ``lifecycle`` only starts and ends.
         """
         run_modes = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
-        cursor = after
+        async with contextlib.aclosing(self.started_runs(tenant_id, thread_id, after.ordinal)) as runs:
+            async for ordinal, run_id in runs:
+                started = after.event if ordinal == after.ordinal else START
+                chunks = self._runs.follow(tenant_id, run_id, after=started, modes=run_modes, holder=holder)
+                async with contextlib.aclosing(chunks):
+                    async for chunk in chunks:
+                        if chunk == RETRY:
+                            break
+                        numbered = _renumbered(chunk, ordinal, run_id)
+                        del chunk  # hold no frames while waiting
+                        yield numbered
+                        del numbered
+        if self._supervisor.closing:
+            yield RETRY
+
+    async def started_runs(
+        self, tenant_id: UUID, thread_id: UUID, ordinal: int
+    ) -> AsyncGenerator[tuple[int, UUID], None]:
+        """Yield ordinal and id of each run from ``ordinal`` on, once it has started.
+
+        Ends when the thread is deleted or this process stops. Take the next one when the last one has ended.
+        """
         while not self._supervisor.closing:
-            with self._supervisor.feeds.watching((tenant_id, thread_id), cursor.ordinal) as changed:
-                following = await self._next_run(tenant_id, thread_id, cursor.ordinal)
+            with self._supervisor.feeds.watching((tenant_id, thread_id), ordinal) as changed:
+                following = await self._next_run(tenant_id, thread_id, ordinal)
                 if following is None:
                     return
-                ordinal, run_id = following
+                found, run_id = following
                 if run_id is None:
                     await changed
                     continue
-            started = cursor.event if ordinal == cursor.ordinal else START
-            chunks = self._runs.follow(tenant_id, run_id, after=started, modes=run_modes, holder=holder)
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    if chunk == RETRY:
-                        break
-                    numbered = _renumbered(chunk, ordinal, run_id)
-                    del chunk  # hold no frames while waiting
-                    yield numbered
-                    del numbered
-            cursor = ThreadCursor(ordinal + 1, START)
-        yield RETRY
+            yield found, run_id
+            ordinal = found + 1
 
     async def _next_run(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None] | None:
         """Return the first started run from ``ordinal`` on, or no run id if none has; None if the thread is deleted.

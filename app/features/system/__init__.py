@@ -2,7 +2,6 @@
 
 - ``controller``: HTTP routes of health, information, metrics and secrets
 - ``audit_controller``: HTTP routes of the audit log
-- ``not_implemented``: known routes that answer 501
 - ``service``: health of this process
 - ``readiness``: readiness state
 - ``database_probe``: background probe of the database

@@ -1,0 +1,78 @@
+"""HTTP routes of the protocol, below the path of a thread."""
+
+from typing import Any
+from uuid import UUID
+
+from litestar import Controller, Response, post
+from litestar.params import FromPath, JSONBody
+
+from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
+from app.features.access.idempotency import key_in
+from app.infra.http.event_streams import EVENT_STREAM, EventStream
+from app.infra.http.query_params import AnyRequest
+from app.protocols.gateway import Gateway, ProtocolGateway
+from app.protocols.langgraph_v2.channels import Subscription
+from app.protocols.langgraph_v2.commands import Caller, CommandHandler
+from app.protocols.langgraph_v2.structs import Command, StreamRequest
+from app.protocols.langgraph_v2.threads import ThreadEvents
+from app.security.access.structs import Principal
+
+Id = FromPath[UUID]
+
+
+class ThreadProtocolController(Controller):
+    """LangGraph's protocol v2: commands to a thread, and its events."""
+
+    path = "/threads/{thread_id:str}"
+    tags = ("threads, protocol v2",)
+    opt = WRITES
+
+    @post("/commands", status_code=200, opt=STARTS_RUNS, summary="Send a command to a thread")
+    async def command(
+        self,
+        thread_id: Id,
+        data: JSONBody[Command],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
+    ) -> Response[Any]:
+        """``run.start``, ``input.respond``, ``input.inject``, ``state.get``, ``state.listCheckpoints``, ``state.fork``
+        or ``agent.getTree``. A command that is refused is answered by ``{"type": "error", "error": CODE}``.
+        """
+        caller = Caller(principal, thread_id, await key_in(request))
+        return Response(await CommandHandler(gateway).execute(caller, data))
+
+    @post(
+        "/stream/events",
+        status_code=200,
+        responses=EVENT_STREAM,
+        opt=READS,
+        summary="Follow the events of a thread",
+    )
+    async def stream_events(
+        self, thread_id: Id, data: JSONBody[StreamRequest], principal: CurrentPrincipal, gateway: Gateway
+    ) -> EventStream:
+        """Server-sent events of all runs of the thread, after number ``since`` or from its latest runs on.
+
+        The stream stays open for later runs; it ends when the thread is deleted.
+        """
+        return await _stream(gateway, principal, thread_id, data)
+
+    @post(
+        "/stream", status_code=200, responses=EVENT_STREAM, opt=READS, summary="Follow the events of a thread (alias)"
+    )
+    async def stream(
+        self, thread_id: Id, data: JSONBody[StreamRequest], principal: CurrentPrincipal, gateway: Gateway
+    ) -> EventStream:
+        """The same as ``/stream/events``, under the path that the protocol's specification names."""
+        return await _stream(gateway, principal, thread_id, data)
+
+
+async def _stream(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, request: StreamRequest
+) -> EventStream:
+    subscription = Subscription.of(request)
+    gateway.streams.admit(principal.holder)
+    events = ThreadEvents(gateway, principal, thread_id)
+    start = await events.start(request.since)
+    return EventStream(gateway.streams, events.follow(subscription, start), holder=principal.holder)

@@ -1,0 +1,70 @@
+"""The events of all runs of a thread, one after the other, without gaps or duplicates."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from uuid import UUID
+
+from app.protocols.gateway import ProtocolGateway
+from app.protocols.langgraph_v2.channels import Subscription, Topic
+from app.protocols.langgraph_v2.projection import ThreadProjection, position_of
+from app.protocols.projection import ProjectedFrame
+from app.security.access.structs import Principal
+
+REPLAYED_RUNS = 20
+"""Runs, the newest one included, that a stream without a position begins with."""
+
+OPENED = b": open\r\n\r\n"
+"""Begins a stream at once: clients wait for its headers before they go on."""
+
+
+class ThreadEvents:
+    """The events of one thread, for one principal."""
+
+    def __init__(self, gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> None:
+        self._gateway = gateway
+        self._principal = principal
+        self._thread_id = thread_id
+
+    async def start(self, since: int | None) -> tuple[int, int]:
+        """Return the ordinal of the run to begin with, and the number after which. Raises ``NotFound``."""
+        newest = await self._gateway.runs.newest_ordinal(self._principal, self._thread_id)
+        return (max(1, newest - REPLAYED_RUNS + 1), 0) if since is None else position_of(since)
+
+    async def follow(self, subscription: Subscription, start: tuple[int, int]) -> AsyncGenerator[bytes, None]:
+        """Yield chunks of the events that ``subscription`` wants, until the thread is deleted or the server stops."""
+        first, after = start
+        yield OPENED
+        runs = self._gateway.runs.started_runs(self._principal, self._thread_id, first)
+        async with contextlib.aclosing(runs) as started:
+            async for ordinal, run_id in started:
+                batches = self._frames(ordinal, run_id, after if ordinal == first else 0)
+                async with contextlib.aclosing(batches):
+                    async for frames in batches:
+                        async for chunk in self._chunks(frames, run_id, subscription):
+                            yield chunk
+                            del chunk  # hold no frames while waiting
+                        del frames
+
+    def _frames(self, ordinal: int, run_id: UUID, after: int) -> AsyncGenerator[Sequence[ProjectedFrame], None]:
+        wire = ("langgraph-v2", ordinal)
+        return self._gateway.projections.frames(self._principal, run_id, wire, lambda: ThreadProjection(ordinal), after)
+
+    async def _chunks(
+        self, frames: Sequence[ProjectedFrame], run_id: UUID, subscription: Subscription
+    ) -> AsyncIterator[bytes]:
+        small: list[bytes] = []
+        for frame in frames:
+            if not isinstance(frame.topic, Topic) or not subscription.wants(frame.topic):
+                continue
+            if frame.late is None:
+                small.append(frame.data)
+                continue
+            if small:
+                yield b"".join(small)
+                small = []
+            at = (self._thread_id, run_id)
+            async with self._gateway.runs.values(self._principal, at, frame.late.checkpoint_id) as values:
+                if values is not None:
+                    yield frame.late.frame(frame.data, values)
+        if small:
+            yield b"".join(small)

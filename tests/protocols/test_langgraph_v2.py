@@ -1,0 +1,163 @@
+"""LangGraph's protocol v2 through ``langgraph_sdk``, against a real server."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.client import LangGraphClient
+
+from tests.journeys.conftest import Served, contents
+
+SUM: Any = {"messages": [{"role": "user", "content": "what is 12*(3+4)?"}]}
+ALL = ["values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom"]
+
+
+@pytest.fixture
+async def client(steered: Served) -> AsyncIterator[LangGraphClient]:
+    async with get_client(url=steered.base) as client:
+        yield client
+
+
+@pytest.fixture
+async def http(steered: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=steered.base, timeout=20) as http:
+        yield http
+
+
+async def events_of(client: LangGraphClient, thread_id: str, **body: Any) -> list[Any]:
+    """Return the events of a thread up to the end of its run."""
+    found: list[Any] = []
+    async with client.threads.stream(thread_id, assistant_id="careful") as thread:
+        assert thread._transport is not None
+        stream = thread._transport.open_event_stream({"channels": ALL, **body})
+        async with asyncio.timeout(20):
+            async for event in stream.events:
+                found.append(event)
+                data = event["params"]["data"]
+                if event["method"] == "lifecycle" and data["event"] != "running" and not event["params"]["namespace"]:
+                    break
+    return found
+
+
+async def test_a_question_is_answered_and_the_thread_goes_on(client: LangGraphClient) -> None:
+    async with asyncio.timeout(30), client.threads.stream(assistant_id="careful") as thread:
+        await thread.run.start(input=SUM, metadata={"a": 1})
+        snapshots = [snapshot async for snapshot in thread.values]
+        assert contents(snapshots[-1])[0] == "what is 12*(3+4)?"
+        assert thread.interrupted
+        (asked,) = thread.interrupts
+        assert asked["value"]["type"] == "tool_approval"
+        await thread.run.respond(True)
+        output = await thread.output
+        assert "84" in contents(output)
+        assert not thread.interrupted
+
+
+async def test_every_channel_is_filled_and_a_stream_resumes_at_any_event(client: LangGraphClient) -> None:
+    thread_id = (await client.threads.create())["thread_id"]
+    live = asyncio.create_task(events_of(client, thread_id))
+    started = await command(client, thread_id, "run.start", assistant_id="curious", input=SUM)
+    events = await live
+    assert await events_of(client, thread_id) == events  # the replay, which another process would give too
+    seqs = [event["seq"] for event in events]
+    assert seqs == sorted(set(seqs))
+    assert seqs[0] > started["meta"]["applied_through_seq"]
+    assert {event["method"] for event in events} == set(ALL) - {"input", "custom"}
+    for at in range(0, len(events) - 1, 7):
+        assert await events_of(client, thread_id, since=seqs[at]) == events[at + 1 :]
+
+    def data(method: str) -> list[Any]:
+        return [event["params"]["data"] for event in events if event["method"] == method]
+
+    assert [one["event"] for one in data("lifecycle")] == ["running", "completed"]
+    assert [one["event"] for one in data("tools")] == ["tool-started", "tool-finished"]
+    assert data("tools")[0]["input"] == {"expression": "12*(3+4)"}
+    assert data("tools")[1]["output"]["content"] == "84"
+    assert [one["node"] for one in data("updates")] == ["agent", "tools", "agent"]
+    assert contents(data("values")[-1])[2] == "84"
+    assert [one["step"] for one in data("checkpoints")] == [-1, 0, 1, 2]
+    assert [one["parent_id"] for one in data("checkpoints")[1:]] == [one["id"] for one in data("checkpoints")[:-1]]
+    assert [(one["name"], "result" in one) for one in data("tasks")] == [
+        ("agent", False), ("agent", True), ("tools", False), ("tools", True), ("agent", False), ("agent", True),
+    ]  # fmt: skip
+    said = data("messages")
+    assert [one["event"] for one in said if "delta" not in one][:5] == [
+        "message-start", "content-block-start", "content-block-finish", "content-block-start", "content-block-finish",
+    ]  # fmt: skip
+    calls = [one["content"] for one in said if one["event"] == "content-block-finish" and "args" in one["content"]]
+    assert calls == [
+        {"type": "tool_call", "id": calls[0]["id"], "name": "calculator", "args": {"expression": "12*(3+4)"}}
+    ]
+    assert [one["usage"]["total_tokens"] > 0 for one in said if one["event"] == "message-finish"] == [True, True]
+
+
+async def command(client: LangGraphClient, thread_id: str, method: str, **params: Any) -> Any:
+    return await client.http.post(f"/threads/{thread_id}/commands", json={"id": 7, "method": method, "params": params})
+
+
+@pytest.mark.parametrize(
+    "body, pointer",
+    [
+        ({"channels": []}, "/channels"),
+        ({"channels": ["values", "nothing"]}, "/channels/1"),
+        ({"channels": ["values"], "depth": 65}, "/depth"),
+        ({"channels": ["values"], "namespaces": [["a"] * 65]}, "/namespaces"),
+        ({"channels": ["values"], "since": -1}, "/since"),
+    ],
+)
+async def test_invalid_subscriptions_are_refused(http: httpx.AsyncClient, body: Any, pointer: str) -> None:
+    thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+    for path in ("stream/events", "stream"):
+        refused = await http.post(f"/threads/{thread_id}/{path}", json=body)
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert (await http.post(f"/threads/{uuid.uuid4()}/stream", json={"channels": ["values"]})).status_code == 404
+
+
+async def test_refused_commands_have_error_codes(client: LangGraphClient) -> None:
+    thread_id = (await client.threads.create())["thread_id"]
+
+    async def code(method: str, **params: Any) -> str:
+        answer = await command(client, thread_id, method, **params)
+        assert (answer["type"], answer["id"]) == ("error", 7)
+        return str(answer["error"])
+
+    assert await code("run.stop") == "unknown_command"
+    assert await code("subscription.subscribe", channels=["values"]) == "not_supported"
+    assert await code("run.start") == "invalid_argument"
+    assert await code("run.start", assistant_id="echo", config={"recursion_limit": "x"}) == "invalid_argument"
+    assert await code("agent.getTree") == "no_such_run"
+    assert await code("input.respond", interrupt_id="a" * 32, response=1, namespace=[]) == "no_such_interrupt"
+    assert await code("input.respond") == "invalid_argument"
+    assert await code("state.get", namespace=["child"]) == "no_such_namespace"
+    await command(client, thread_id, "run.start", assistant_id="echo", input=SUM)
+    assert await code("state.fork", checkpoint_id=str(uuid.uuid4())) == "no_such_checkpoint"
+
+
+async def test_states_are_read_forked_and_injected_into(client: LangGraphClient) -> None:
+    thread_id = (await client.threads.create())["thread_id"]
+
+    async def result(method: str, **params: Any) -> Any:
+        answer = await command(client, thread_id, method, **params)
+        assert answer["type"] == "success", answer
+        return answer["result"]
+
+    run_id = (await result("run.start", assistant_id="echo", input=SUM))["run_id"]
+    await client.runs.join(thread_id, run_id)
+    state = await result("state.get", namespace=[], keys=["messages"])
+    assert contents(state["values"]) == ["what is 12*(3+4)?", "echo: what is 12*(3+4)?"]
+    listed = (await result("state.listCheckpoints", limit=10))["checkpoints"]
+    assert [one["step"] for one in listed] == [0, -1, -2]
+    assert listed[0]["id"] == state["checkpoint"]["id"]
+    assert (await result("state.listCheckpoints", limit=1, before=listed[0]["id"]))["checkpoints"] == listed[1:2]
+    fork = await result("state.fork", checkpoint_id=listed[-1]["id"], input={"messages": ["other"]})
+    assert contents(await client.runs.join(thread_id, fork["run_id"])) == ["other", "echo: other"]
+    assert await result("input.inject", namespace=[], message={"role": "user", "content": "more"}) == {}
+    await client.runs.join(thread_id, (await client.runs.list(thread_id))[0]["run_id"])
+    state = await result("state.get", namespace=[])
+    assert contents(state["values"]) == ["other", "echo: other", "more", "echo: more"]
+    tree = (await result("agent.getTree"))["tree"]
+    assert (tree["status"], tree["graph_name"], tree["namespace"]) == ("completed", "echo", [])
