@@ -10,6 +10,8 @@ stores what it reports; the worker itself stores nothing.
 - ``runs``: one run of a graph
 - ``state``: values written to a thread's state from outside a run
 - ``saver``: the checkpointer of a run
+- ``checkpoints``: a thread's checkpoints in memory
+- ``threads``: older checkpoints, and other threads
 - ``documents``: a thread's checkpoint as values of the engine's state
 - ``projection``: values as JSON
 - ``stream``: stream output as reports

@@ -75,21 +75,27 @@ class Codec:
 class ChannelStore:
     """Turns channel values into changes. Remembers the lists it has stored, to send only what is new in them."""
 
-    def __init__(self, codec: Codec, public: Collection[str]) -> None:
+    def __init__(self, codec: Codec, public: Collection[str] | None) -> None:
+        """``public``: channels that clients see (None: as stored, and new ones unless their names are internal)."""
         self._codec = codec
-        self._public = set(public)
+        self._public = None if public is None else set(public)
+        self._keys: dict[str, str] = {}
         self.kinds: dict[str, str] = {}
         self._lists: dict[str, list[Any]] = {}
 
     def key(self, channel: str) -> str:
         """Return the name under which ``channel`` is stored."""
-        return channel if channel in self._public and not channel.startswith("__") else CHANNEL + channel
+        if self._public is None and channel in self._keys:
+            return self._keys[channel]
+        public = ":" not in channel if self._public is None else channel in self._public
+        return channel if public and not channel.startswith("__") else CHANNEL + channel
 
     def load(self, values: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
         """Return the channel values stored in ``values`` (JSON, or a list of JSON), each as ``kinds`` says."""
         found: dict[str, Any] = {}
         for channel, kind in kinds.items():
-            stored = values[EXACT + channel if kind == TYPED else self.key(channel)]
+            self._keys[channel] = key = channel if channel in values else CHANNEL + channel
+            stored = values[EXACT + channel if kind == TYPED else key]
             decode = {JSON: value_of, MESSAGES: _message, TYPED: self._exact}[kind]
             found[channel] = [decode(one) for one in stored] if isinstance(stored, list) else decode(stored)
             if isinstance(stored, list):
@@ -118,7 +124,7 @@ class ChannelStore:
     def _removed(self, channel: str) -> dict[str, Change]:
         kind = self.kinds.pop(channel)
         self._lists.pop(channel, None)
-        return {self.key(channel): None, **({EXACT + channel: None} if kind == TYPED else {})}
+        return {self._keys.pop(channel, self.key(channel)): None, **({EXACT + channel: None} if kind == TYPED else {})}
 
     def _stored(self, channel: str, value: Any, touched: Collection[int]) -> dict[str, Change]:
         before = self.kinds.get(channel)
@@ -133,6 +139,10 @@ class ChannelStore:
         self.kinds[channel] = kind
         if before == TYPED != kind:
             found[EXACT + channel] = None
+        key = self.key(channel)
+        if self._keys.get(channel, key) != key:  # the schema of the graph has changed
+            found[self._keys[channel]] = None
+        self._keys[channel] = key
         return found
 
     def _list(self, channel: str, value: list[Any], touched: Collection[int]) -> tuple[str, dict[str, Change]]:
@@ -175,9 +185,13 @@ def _message(stored: bytes) -> Any:
     return restored_message(value_of(stored))
 
 
-def head_of(checkpoint: Checkpoint, metadata: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
-    """Return the part of ``checkpoint`` that is not in its channels."""
-    own = {name: value for name, value in metadata.items() if name not in IDS}
+def head_of(checkpoint: Checkpoint, metadata: Mapping[str, Any], codec: Codec, run_id: str) -> dict[str, Any]:
+    """Return the part of ``checkpoint``, written by the run ``run_id``, that is not in its channels."""
+    own = {
+        name: value
+        for name, value in metadata.items()
+        if name not in IDS or (name == "run_id" and str(value) != run_id)
+    }
     plain = {name: value for name, value in own.items() if is_plain(value)}
     typed = {name: codec.dump(value, f"metadata.{name}") for name, value in own.items() if name not in plain}
     seen = {node: versions for node, versions in checkpoint["versions_seen"].items() if versions}

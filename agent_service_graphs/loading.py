@@ -13,6 +13,8 @@ from typing import Any
 
 from langgraph.pregel import Pregel
 
+from agent_service_graphs.describing import keep_whole_values
+
 Graph = Pregel[Any, Any, Any, Any]
 
 
@@ -131,4 +133,5 @@ class GraphSource:
             raise BrokenGraph(
                 f"{self.code!r} is a {type(found).__name__}: name a graph, a StateGraph, or a function that returns one"
             )
+        keep_whole_values(found)
         return found

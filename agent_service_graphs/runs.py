@@ -13,13 +13,15 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, Interrupt, Send
 
+from agent_service_graphs.checkpoints import Answers, Document, Record
 from agent_service_graphs.describing import next_nodes, public_channels, result_channel, serializer
 from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
-from agent_service_graphs.saver import Answers, Document, Record, RunSaver
+from agent_service_graphs.saver import RunSaver
 from agent_service_graphs.store import EngineStore
 from agent_service_graphs.stream import message_reports, usage_of
+from agent_service_graphs.threads import ThreadStore
 from agent_service_graphs.wire import Connection
 
 CHECKPOINTER = "__pregel_checkpointer"
@@ -81,6 +83,7 @@ class GraphRun:
         self._source = source
         self._asked = asked
         self._number = asked["run"]
+        self._waits = asked["durability"] == "sync"
         self.control = RunControl()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._reports = 0
@@ -127,12 +130,11 @@ class GraphRun:
         ) as graph:
             self._graph = graph
             public = public_channels(graph)
-            self._document = document = Document(
-                asked["values"], asked["run_id"], serializer(graph), public, result_channel(graph)
-            )
+            serde = serializer(graph)
+            self._document = document = Document(asked["values"], asked["run_id"], serde, public, result_channel(graph))
             answers = Answers(asked["answers"], document.used)
-            waits = asked["durability"] == "sync"
-            saver = RunSaver(document, answers, self._on_step, self._on_change, waits=waits)
+            threads = ThreadStore(self._connection, self._number, asked["thread_id"], serde)
+            saver = RunSaver(document, answers, self._on_step, self._on_change, threads=threads)
             given = self._input(document, answers)
             config["configurable"] |= {CHECKPOINTER: saver, RUNTIME: Runtime(store=graph.store or store)}
             if asked["fork"] and document.root is not None and not document.is_of_run:
@@ -214,13 +216,13 @@ class GraphRun:
         self._paused = self._paused or not interrupts
         self._interrupts.update({one.id: one for one in interrupts})
 
-    def _on_step(self, record: Record, waits: bool) -> asyncio.Future[None] | None:
+    def _on_step(self, record: Record) -> asyncio.Future[None] | None:
         """Report the end of a superstep."""
         assert self._graph is not None
         assert self._document is not None
         updates, self._updates = self._updates, []
         return self._numbered(
-            waits,
+            self._waits,
             op="step",
             changes=self._document.take_changes(),
             nodes=[name for update in updates for name in update],
@@ -232,7 +234,7 @@ class GraphRun:
     def _on_change(self, waits: bool) -> asyncio.Future[None] | None:
         """Report what changed inside of a superstep; a value that has no stored form ends the run."""
         try:
-            return self._report_changes(waits=waits)
+            return self._report_changes(waits=waits and self._waits)
         except CannotStore as error:
             self._unstored = error
             if self._task is not None:

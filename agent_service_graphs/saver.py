@@ -1,7 +1,8 @@
-"""The checkpointer of one run: reads what the engine sent with the run, reports every change to the engine.
+"""The checkpointer of a run: reads what the engine sent with the run, reports every change to the engine.
 
 The engine commits a superstep's checkpoint with its events in one transaction, if the run still has its lease
-(``app.agents.langgraph``). Writes of finished tasks are reported while others of their superstep still run.
+(``app.agents.langgraph``). Writes of finished tasks are reported while others of their superstep still run. What the
+run does not have in memory, older checkpoints and other threads, goes through ``ThreadStore``.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    WRITES_IDX_MAP,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
+    PendingWrite,
     get_checkpoint_metadata,
 )
-from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
+from langgraph.checkpoint.serde.types import RESUME
 
-from agent_service_graphs.documents import HEAD, NAMESPACE, WRITES, Change, ChannelStore, Codec, checkpoint_of, head_of
-from agent_service_graphs.projection import json_of, value_of
+from agent_service_graphs.checkpoints import Answers, Document, Record
+from agent_service_graphs.threads import ThreadStore
 
 WRITES_DELAY = 0.005
 """Seconds that the writes of a task wait for the end of its superstep, which makes them obsolete."""
@@ -33,242 +34,49 @@ SUPERSEDED = "ffffffff-ffff-6fff-bfff-ffffffffffff"
 """The id of the newest checkpoint as a run sees it that goes back to an earlier one."""
 
 
-class Record:
-    """A checkpoint in one namespace, with the writes of its tasks: (task, index) → (path, channel, value)."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, metadata: CheckpointMetadata, parent: str | None, namespace: str = ""
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.metadata = metadata
-        self.parent = parent
-        self.namespace = namespace
-        self.writes: dict[tuple[str, int], tuple[str, str, Any]] = {}
-
-    def tuple_for(self, thread_id: str) -> CheckpointTuple:
-        """Return the checkpoint as LangGraph reads it; its dictionaries are copies."""
-        at = {"thread_id": thread_id, "checkpoint_ns": self.namespace}
-        ordered = sorted(self.writes.items(), key=lambda item: (item[1][0], item[0]))
-        checkpoint = self.checkpoint
-        return CheckpointTuple(
-            config={"configurable": {**at, "checkpoint_id": checkpoint["id"]}},
-            checkpoint={
-                **checkpoint,
-                "channel_values": dict(checkpoint["channel_values"]),
-                "channel_versions": dict(checkpoint["channel_versions"]),
-                "versions_seen": {node: dict(seen) for node, seen in checkpoint["versions_seen"].items()},
-            },
-            metadata={**self.metadata},
-            parent_config={"configurable": {**at, "checkpoint_id": self.parent}} if self.parent else None,
-            pending_writes=[(task, channel, value) for (task, _), (_, channel, value) in ordered],
-        )
-
-    def put(self, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
-        """Add ``writes``; of ordinary ones the first with an index stays, of special ones the last."""
-        for position, (channel, value) in enumerate(writes):
-            index = WRITES_IDX_MAP.get(channel, position)
-            if index < 0 or (task, index) not in self.writes:
-                self.writes[task, index] = (path, channel, value)
-
-
-class Answers:
-    """People's answers that a run brings, by interrupt id, and those that it has used already."""
-
-    def __init__(self, given: Mapping[str, Any], used: Sequence[str] = ()) -> None:
-        self.used = list(used)
-        self.open = {id_: answer for id_, answer in given.items() if id_ not in self.used}
-
-    def record(self, record: Record, task: str) -> None:
-        """Note that ``task`` has received the answer to its interrupt."""
-        asked = next(
-            (value for (of, _), (_, name, value) in record.writes.items() if of == task and name == INTERRUPT), ()
-        )
-        for interrupt in asked if isinstance(asked, (list, tuple)) else (asked,):
-            if interrupt.id in self.open and interrupt.id not in self.used:
-                self.used.append(interrupt.id)
-
-
-class Document:
-    """The thread's graph as stored: its checkpoint, its subgraphs' checkpoints, and what changed since the last report.
-
-    Used from the event loop and from the threads of sync nodes.
-    """
-
-    def __init__(
-        self,
-        values: Mapping[str, Any],
-        run_id: str,
-        serde: SerializerProtocol,
-        public: Sequence[str],
-        result: str = "",
-    ) -> None:
-        self.lock = threading.RLock()
-        self.codec = Codec(serde)
-        self.channels = ChannelStore(self.codec, public)
-        self._result = result
-        self._shown: list[str] = []
-        self.run_id = run_id
-        self.root: Record | None = None
-        self.subgraphs: dict[str, Record] = {}
-        self.superseded = False
-        self.touched: set[int] = set()
-        self.is_of_run = False
-        self.dirty = False
-        self.used: list[str] = []
-        self._sent_writes: list[tuple[str, str, int, int]] = []
-        self._changes: dict[str, Change] = {}
-        self._stale: set[str] = set()
-        if HEAD in values:
-            self._load(values)
-
-    def _load(self, values: Mapping[str, Any]) -> None:
-        head = value_of(values[HEAD])
-        channels = self.channels.load(values, head["kinds"])
-        typed = {name: self.codec.load(one) for name, one in head.get("typed", {}).items()}
-        metadata = {**head["metadata"], **typed}
-        self.root = Record(checkpoint_of(head, channels), metadata, head["parent"])  # type: ignore[arg-type]
-        self.is_of_run = head["run"] == self.run_id
-        self._shown = head.get("shown", [])
-        self.used = head.get("used", []) if self.is_of_run else []
-        for name, stored in values.items():
-            if name.startswith(NAMESPACE):
-                one = value_of(stored)
-                record = Record(self.codec.load(one["c"]), self.codec.load(one["m"]), one["p"], name[len(NAMESPACE) :])
-                self.subgraphs[record.namespace] = record
-        for stored in values.get(WRITES, ()):
-            namespace, task, path, index, channel, value = value_of(stored)
-            found = self.find(namespace, None)
-            if found is not None:
-                found.writes[task, index] = (path, channel, self.codec.load(value))
-        self._sent_writes = self._write_keys()
-
-    def find(self, namespace: str, checkpoint_id: str | None) -> Record | None:
-        """Return the newest checkpoint in ``namespace``, if it has that id or none is given."""
-        record = self.root if namespace == "" else self.subgraphs.get(namespace)
-        if record is None or (checkpoint_id and record.checkpoint["id"] != checkpoint_id):
-            return None
-        return record
-
-    def put(self, record: Record, changed: Sequence[str]) -> None:
-        """Take ``record`` as its namespace's newest checkpoint, in which the channels ``changed`` are new.
-
-        Raises ``CannotStore``; then nothing is reported any more, and the thread stays at its last good checkpoint.
-        """
-        self.dirty = False
-        if record.namespace:
-            self.subgraphs[record.namespace] = record
-            self._stale.add(record.namespace)
-            self.dirty = True
-            return
-        values = record.checkpoint["channel_values"]
-        self._changes.update(self.channels.changes(values, changed, self.touched))
-        self.touched.clear()
-        if self._result in values:
-            shown = members_of(values[self._result])
-            self._changes.update({name: None for name in self._shown if name not in shown})
-            self._changes.update({name: ["v", json_of(value)] for name, value in shown.items()})
-            self._shown = list(shown)
-        for namespace in [one for one in self.subgraphs if ":" in one]:  # of tasks of the superstep that has ended
-            del self.subgraphs[namespace]
-            self._stale.discard(namespace)
-            self._changes[NAMESPACE + namespace] = None
-        self.root = record
-        self._stale.add("")
-        self.dirty = True
-
-    def put_writes(self, record: Record, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:
-        """Add the writes of a task."""
-        record.put(writes, task, path)
-        self.dirty = True
-        for _, value in writes:
-            self.touched.add(id(value))
-            if isinstance(value, list):
-                self.touched.update(map(id, value))
-
-    def take_changes(self) -> dict[str, Change]:
-        """Return all changes since the last call."""
-        changes, self._changes = self._changes, {}
-        self.dirty = False
-        for namespace in self._stale - {""}:
-            record = self.subgraphs[namespace]
-            checkpoint = self.codec.dump(record.checkpoint, f"subgraph {namespace}")
-            metadata = self.codec.dump(dict(record.metadata), f"subgraph {namespace}")
-            stored = {"c": checkpoint, "m": metadata, "p": record.parent}
-            changes[NAMESPACE + namespace] = ["v", json_of(stored)]
-        self._stale.clear()
-        if self.root is not None:
-            changes[HEAD] = ["v", json_of(self._head(self.root))]
-            self._write_changes(changes)
-        return changes
-
-    def _head(self, root: Record) -> dict[str, Any]:
-        about: dict[str, Any] = {"parent": root.parent, "kinds": self.channels.kinds, "run": self.run_id}
-        if self.used:
-            about["used"] = self.used
-        if self._shown:
-            about["shown"] = self._shown
-        return {**head_of(root.checkpoint, root.metadata, self.codec), **about}
-
-    def _records(self) -> list[Record]:
-        return [] if self.root is None else [self.root, *self.subgraphs.values()]
-
-    def _write_keys(self) -> list[tuple[str, str, int, int]]:
-        return [(r.namespace, *key, id(value)) for r in self._records() for key, (_, _, value) in r.writes.items()]
-
-    def _write_changes(self, changes: dict[str, Change]) -> None:
-        keys = self._write_keys()
-        keep = 0
-        for old, new in zip(self._sent_writes, keys, strict=False):
-            if old != new:
-                break
-            keep += 1
-        if keep == len(keys) == len(self._sent_writes):
-            return
-        every = [(r.namespace, *key, one) for r in self._records() for key, one in r.writes.items()]
-        fresh = [
-            json_of([namespace, task, path, index, channel, self.codec.dump(value, channel)])
-            for namespace, task, index, (path, channel, value) in every[keep:]
-        ]
-        self._sent_writes = keys
-        changes[WRITES] = ["s", keep, fresh] if keys else None
-
-
-def members_of(result: Any) -> dict[str, Any]:
-    """Return the result of an entry point as a thread's values: its members, or itself as ``output``."""
-    if isinstance(result, dict) and all(isinstance(name, str) and not name.startswith("__") for name in result):
-        return result
-    return {"output": result}
-
-
 class RunSaver(BaseCheckpointSaver[int]):
     """The checkpointer of one run.
 
     ``on_step`` reports a checkpoint of the graph and ``on_change`` what changed inside of a superstep; both return what
-    the engine's acknowledgement sets, and their second argument says whether it is wanted.
+    the engine's acknowledgement sets, None where the run's durability does not wait. The argument of ``on_change`` says
+    whether the caller would wait.
     """
 
     def __init__(
         self,
         document: Document,
         answers: Answers,
-        on_step: Callable[[Record, bool], asyncio.Future[None] | None],
+        on_step: Callable[[Record], asyncio.Future[None] | None],
         on_change: Callable[[bool], asyncio.Future[None] | None],
         *,
-        waits: bool,
+        threads: ThreadStore | None = None,
         unreported: Collection[str] = ("input", "fork"),
     ) -> None:
-        """``unreported``: sources of checkpoints that the engine has a checkpoint of already."""
+        """``threads``: None in a use without a run, which has its own thread alone.
+
+        ``unreported``: sources of checkpoints that the engine has a checkpoint of already.
+        """
         super().__init__(serde=None)
         self._unreported = unreported
         self.document = document
+        self._threads = threads
         self._answers = answers
-        self._on_step, self._on_change, self._waits = on_step, on_change, waits
+        self._on_step, self._on_change = on_step, on_change
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the newest checkpoint in the namespace of ``config``; None for another one."""
-        at = config["configurable"]
+    def _is_own(self, at: Mapping[str, Any]) -> bool:
+        return self._threads is None or str(at["thread_id"]) == self._threads.own
+
+    def _stored(self) -> ThreadStore:
+        if self._threads is None:
+            raise NotImplementedError("A graph has no other threads and no older checkpoints outside of a run.")
+        return self._threads
+
+    def _in_memory(self, at: Mapping[str, Any]) -> CheckpointTuple | None:
+        """Return the newest checkpoint in the namespace of ``at`` on the run's own thread, if ``at`` means that."""
+        if not self._is_own(at):
+            return None
         checkpoint_id = at.get("checkpoint_id")
         with self.document.lock:
             record = self.document.find(at.get("checkpoint_ns") or "", checkpoint_id)
@@ -276,6 +84,28 @@ class RunSaver(BaseCheckpointSaver[int]):
         if found is not None and self.document.superseded and not checkpoint_id and not at.get("checkpoint_ns"):
             found.checkpoint["id"] = SUPERSEDED
         return found
+
+    def _is_stored(self, at: Mapping[str, Any]) -> bool:
+        """Whether the engine may have the checkpoint ``at`` if it is not in memory."""
+        return self._threads is not None and (bool(at.get("checkpoint_id")) or not self._is_own(at))
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that ``config`` names, else the newest in its namespace."""
+        at = config["configurable"]
+        found = self._in_memory(at)
+        if found is not None or not self._is_stored(at):
+            return found
+        stored: CheckpointTuple | None = self._stored().wait_for(self.aget_tuple(config))
+        return stored
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that ``config`` names, else the newest in its namespace."""
+        at = config["configurable"]
+        found = self._in_memory(at)
+        if found is not None or not self._is_stored(at):
+            return found
+        place = (str(at["thread_id"]), at.get("checkpoint_ns") or "", at.get("checkpoint_id"))
+        return await self._stored().get(*place)
 
     def list(
         self,
@@ -285,37 +115,18 @@ class RunSaver(BaseCheckpointSaver[int]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Yield the newest checkpoint in the namespace of ``config``, if it matches: a run sees no older ones."""
-        found = None if config is None or before is not None or limit == 0 else self.get_tuple(config)
-        if found is not None and all(found.metadata.get(name) == value for name, value in (filter or {}).items()):
-            yield found
+        """Yield checkpoints as ``alist`` does, from a thread that runs a sync node."""
+        found: Sequence[CheckpointTuple] = self._stored().wait_for(self._all(config, filter, before, limit))
+        yield from found
 
-    def put(
+    async def _all(
         self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """Report ``checkpoint``, from a thread that runs a sync node; waits where the run's durability says so."""
-        if threading.get_ident() == self._thread:
-            self._put(config, checkpoint, metadata, new_versions)
-        else:
-            asyncio.run_coroutine_threadsafe(self.aput(config, checkpoint, metadata, new_versions), self._loop).result()
-        return self._config(config, checkpoint["id"])
-
-    def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        """Report the writes of a task, from a thread that runs a sync node."""
-        if threading.get_ident() == self._thread:
-            self._put_writes(config, writes, task_id, task_path)
-        else:
-            asyncio.run_coroutine_threadsafe(self.aput_writes(config, writes, task_id, task_path), self._loop).result()
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Return the newest checkpoint in the namespace of ``config``; None for another one."""
-        return self.get_tuple(config)
+        config: RunnableConfig | None,
+        filter_: dict[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> Sequence[CheckpointTuple]:
+        return [one async for one in self.alist(config, filter=filter_, before=before, limit=limit)]
 
     async def alist(
         self,
@@ -325,9 +136,49 @@ class RunSaver(BaseCheckpointSaver[int]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Yield the newest checkpoint in the namespace of ``config``, if it matches."""
-        for found in self.list(config, filter=filter, before=before, limit=limit):
-            yield found
+        """Yield the checkpoints in the namespace of ``config``, newest first; without one those of the run's thread.
+
+        ``filter``: metadata that they have. ``before``: they are older than this one.
+        """
+        at = (config or {}).get("configurable") or {"thread_id": self._stored().own}
+        wanted, last = at.get("checkpoint_id"), ((before or {}).get("configurable") or {}).get("checkpoint_id")
+        left = float("inf") if limit is None else limit
+        async for found in self._history(at):
+            if left <= 0:
+                return
+            id_ = found.checkpoint["id"]
+            if (wanted and id_ != wanted) or (last and id_ >= last):
+                continue
+            if all(found.metadata.get(name) == value for name, value in (filter or {}).items()):
+                left -= 1
+                yield found
+
+    async def _history(self, at: Mapping[str, Any]) -> AsyncIterator[CheckpointTuple]:
+        """Yield the checkpoints in the namespace of ``at``, newest first."""
+        thread_id, namespace = str(at["thread_id"]), at.get("checkpoint_ns") or ""
+        newest = self._in_memory({"thread_id": thread_id, "checkpoint_ns": namespace})
+        if newest is not None:
+            yield newest
+        async for found in self._stored().history(thread_id, namespace):
+            if newest is None or found.checkpoint["id"] != newest.checkpoint["id"]:
+                yield found
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Report ``checkpoint``, from a thread that runs a sync node; waits where the run's durability says so."""
+        if threading.get_ident() == self._thread and self._is_own(config["configurable"]):
+            self._put(self._record(config, checkpoint, metadata), new_versions)
+            return self._config(config, checkpoint["id"])
+        work = self.aput(config, checkpoint, metadata, new_versions)
+        if self._threads is not None:
+            stored: RunnableConfig = self._threads.wait_for(work)
+            return stored
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def aput(
         self,
@@ -337,36 +188,120 @@ class RunSaver(BaseCheckpointSaver[int]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Report ``checkpoint``; returns once the engine has committed it, where the run's durability says so."""
-        acknowledged = self._put(config, checkpoint, metadata, new_versions)
-        if acknowledged is not None:
+        at = config["configurable"]
+        record = self._record(config, checkpoint, metadata)
+        if not self._is_own(at):
+            await self._stored().put(str(at["thread_id"]), record)
+        elif (acknowledged := self._put(record, new_versions)) is not None:
             await acknowledged
         return self._config(config, checkpoint["id"])
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Report the writes of a task, from a thread that runs a sync node."""
+        if threading.get_ident() == self._thread and self._is_own(config["configurable"]):
+            self._put_writes(config, writes, task_id, task_path)
+            return
+        work = self.aput_writes(config, writes, task_id, task_path)
+        if self._threads is not None:
+            self._threads.wait_for(work)
+        else:
+            asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Report the writes of a task."""
-        self._put_writes(config, writes, task_id, task_path)
-
-    def _put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> asyncio.Future[None] | None:
         at = config["configurable"]
-        namespace = at.get("checkpoint_ns") or ""
+        if self._is_own(at):
+            self._put_writes(config, writes, task_id, task_path)
+        else:
+            await self._stored().put_writes(at, writes, task_id, task_path)
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete a thread, from a thread that runs a sync node."""
+        self._stored().wait_for(self.adelete_thread(thread_id))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete a thread; refused while it has a run, as the run's own thread has."""
+        await self._stored().delete(str(thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete what runs have stored, from a thread that runs a sync node."""
+        self._stored().wait_for(self.adelete_for_runs(run_ids))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of runs on threads without a live run."""
+        await self._stored().delete_runs(run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread, from a thread that runs a sync node."""
+        self._stored().wait_for(self.acopy_thread(source_thread_id, target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread with its history to a new one."""
+        await self._stored().copy(str(source_thread_id), str(target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Prune threads, from a thread that runs a sync node."""
+        self._stored().wait_for(self.aprune(thread_ids, strategy=strategy))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete threads, or all their checkpoints but the newest; those with a run are skipped."""
+        await self._stored().prune([str(one) for one in thread_ids], strategy)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return the history of channels, from a thread that runs a sync node."""
+        found: Mapping[str, DeltaChannelHistory] = self._stored().wait_for(
+            self.aget_delta_channel_history(config=config, channels=channels)
+        )
+        return found
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return for each channel its value at the nearest ancestor that has one, and the writes since, oldest first.
+
+        A parent is older than its child, so one pass over the history finds all ancestors.
+        """
+        at = config["configurable"]
+        writes: dict[str, list[PendingWrite]] = {name: [] for name in channels}
+        seeds: dict[str, Any] = {}
+        wanted, target = at.get("checkpoint_id"), True
+        async for found in self._history(at) if channels else _nothing():
+            if wanted and found.checkpoint["id"] != wanted:
+                continue
+            if not target:
+                for name in writes.keys() - seeds.keys():
+                    writes[name] += [one for one in reversed(found.pending_writes or ()) if one[1] == name]
+                    if name in found.checkpoint["channel_values"]:
+                        seeds[name] = found.checkpoint["channel_values"][name]
+            if found.parent_config is None or len(seeds) == len(writes):
+                break
+            wanted, target = found.parent_config["configurable"]["checkpoint_id"], False
+        history: dict[str, DeltaChannelHistory] = {name: {"writes": many[::-1]} for name, many in writes.items()}
+        for name, seed in seeds.items():
+            history[name]["seed"] = seed
+        return history
+
+    @staticmethod
+    def _record(config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> Record:
+        at = config["configurable"]
         about = get_checkpoint_metadata(config, metadata)
-        record = Record(checkpoint, about, at.get("checkpoint_id"), namespace)
+        return Record(checkpoint, about, at.get("checkpoint_id"), at.get("checkpoint_ns") or "")
+
+    def _put(self, record: Record, new_versions: ChannelVersions) -> asyncio.Future[None] | None:
         with self.document.lock:
             self.document.put(record, list(new_versions))
-            if namespace:
-                return self._on_change(self._waits)
-            if metadata["source"] in self._unreported:
+            if record.namespace:
+                return self._on_change(True)
+            if record.metadata["source"] in self._unreported:
                 self.document.superseded = False
                 return None
-            return self._on_step(record, self._waits)
+            return self._on_step(record)
 
     def _put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
@@ -387,3 +322,9 @@ class RunSaver(BaseCheckpointSaver[int]):
         at = config["configurable"]
         kept = {"thread_id": at["thread_id"], "checkpoint_ns": at.get("checkpoint_ns", "")}
         return {"configurable": {**kept, "checkpoint_id": checkpoint_id}}
+
+
+async def _nothing() -> AsyncIterator[CheckpointTuple]:
+    no_checkpoints: tuple[CheckpointTuple, ...] = ()
+    for found in no_checkpoints:
+        yield found

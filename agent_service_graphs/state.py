@@ -6,11 +6,12 @@ from typing import Any
 
 from langgraph.types import StateUpdate
 
+from agent_service_graphs.checkpoints import Answers, Document, Record
 from agent_service_graphs.describing import next_nodes, public_channels, result_channel, serializer
 from agent_service_graphs.loading import GraphSource
 from agent_service_graphs.projection import value_of
 from agent_service_graphs.runs import CHECKPOINTER, User, server_runtime
-from agent_service_graphs.saver import Answers, Document, Record, RunSaver
+from agent_service_graphs.saver import RunSaver
 
 
 async def write_state(source: GraphSource, asked: dict[str, Any]) -> dict[str, Any]:
@@ -27,10 +28,10 @@ async def write_state(source: GraphSource, asked: dict[str, Any]) -> dict[str, A
         public, result = public_channels(graph), result_channel(graph)
         document = Document(asked["values"], "", serializer(graph), public, result)
 
-        def on_step(record: Record, _waits: bool) -> None:
+        def on_step(record: Record) -> None:
             found.update(changes=document.take_changes(), next=next_nodes(graph, record.checkpoint))
 
-        saver = RunSaver(document, Answers({}), on_step, lambda _waits: None, waits=False, unreported=())
+        saver = RunSaver(document, Answers({}), on_step, lambda _waits: None, unreported=())
         config["configurable"][CHECKPOINTER] = saver
         updates = [StateUpdate(None if text is None else value_of(text), node) for node, text in asked["updates"]]
         write: Any = graph.abulk_update_state

@@ -42,7 +42,7 @@ async def worker() -> AsyncIterator[GraphWorker]:
 
 
 def graph(worker: GraphWorker) -> GraphAgent:
-    return GraphAgent("hostile", worker, GraphStore(NoStore()), seconds=60)
+    return GraphAgent("hostile", worker, GraphStore(NoStore(), NoStore()), seconds=60)
 
 
 async def played(worker: GraphWorker, do: str) -> FakeRunContext:
@@ -156,7 +156,7 @@ async def test_output_waits_in_the_graph_until_the_engine_has_taken_what_came_be
 @WITH_ONE_WORKER
 async def test_a_graph_that_fails_to_load_again_is_refused_by_the_worker(worker: GraphWorker) -> None:
     worker.graphs["lost"] = worker.graphs["hostile"]
-    lost = GraphAgent("lost", worker, GraphStore(NoStore()), seconds=60)
+    lost = GraphAgent("lost", worker, GraphStore(NoStore(), NoStore()), seconds=60)
     before = worker.pid
     with pytest.raises(AgentError, match="lost"):
         await asyncio.wait_for(FakeRunContext().play(lost, {"do": ""}), 30)

@@ -80,7 +80,7 @@ def effects(tmp_path: Path) -> Any:
 @pytest.mark.timeout(100)
 async def test_a_run_goes_on_behind_every_commit_without_repeating_a_node(worker: GraphWorker, effects: Any) -> None:
     most = 24
-    loop = GraphAgent("loop", worker, GraphStore(NoStore()), seconds=60)
+    loop = GraphAgent("loop", worker, GraphStore(NoStore(), NoStore()), seconds=60)
     for boundary in range(1, most + 1):
         dying = DyingContext(None, boundary)
         with pytest.raises(LeaseLost):
@@ -93,7 +93,7 @@ async def test_a_run_goes_on_behind_every_commit_without_repeating_a_node(worker
 
 @pytest.mark.timeout(100)
 async def test_finished_nodes_of_an_open_superstep_do_not_run_again(worker: GraphWorker, effects: Any) -> None:
-    parallel = GraphAgent("parallel", worker, GraphStore(NoStore()), seconds=60)
+    parallel = GraphAgent("parallel", worker, GraphStore(NoStore(), NoStore()), seconds=60)
     context = DyingContext(None, 0)
     outcome = await context.play(parallel, {"text": ""})
     context.state.apply(outcome.amendment)
@@ -112,7 +112,7 @@ async def test_finished_nodes_of_an_open_superstep_do_not_run_again(worker: Grap
 
 @pytest.mark.timeout(100)
 async def test_a_killed_worker_is_started_again_and_its_runs_go_on(worker: GraphWorker, effects: Any) -> None:
-    loop = GraphAgent("loop", worker, GraphStore(NoStore()), seconds=60)
+    loop = GraphAgent("loop", worker, GraphStore(NoStore(), NoStore()), seconds=60)
 
     class Killing(DyingContext):
         def count(self) -> None:
@@ -131,7 +131,7 @@ async def test_a_killed_worker_is_started_again_and_its_runs_go_on(worker: Graph
 
 @pytest.mark.timeout(100)
 async def test_a_conversation_stores_what_each_turn_adds(worker: GraphWorker) -> None:
-    chat = GraphAgent("chat", worker, GraphStore(NoStore()), seconds=60)
+    chat = GraphAgent("chat", worker, GraphStore(NoStore(), NoStore()), seconds=60)
     context = FakeRunContext()
     stored: list[int] = []
     for turn in range(1, 31):
@@ -145,7 +145,7 @@ async def test_a_conversation_stores_what_each_turn_adds(worker: GraphWorker) ->
 
 @pytest.mark.timeout(100)
 async def test_tokens_of_models_count_for_the_run(worker: GraphWorker) -> None:
-    metered = GraphAgent("metered", worker, GraphStore(NoStore()), seconds=60)
+    metered = GraphAgent("metered", worker, GraphStore(NoStore(), NoStore()), seconds=60)
     outcome = await FakeRunContext().play(metered, {"messages": [{"role": "user", "content": "go"}]})
     assert outcome.step is not None
     assert (outcome.step.usage, outcome.step.model) == (Usage(3, 4, 7), "small")

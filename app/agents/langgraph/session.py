@@ -17,6 +17,7 @@ from app.agents.langgraph.wire import (
     RunReport,
     StepReport,
     StoreRequest,
+    ThreadsRequest,
 )
 from app.agents.langgraph.worker import GraphWorker, WorkerEnded, WorkerRun
 from app.agents.port import START_NODE, UNLIMITED, Interrupt, QuestionKind, RunContext, RunOutcome, Step
@@ -136,6 +137,10 @@ class GraphSession:
                 run.send("ack", number=number)
             case StoreRequest(id=number, ops=ops):
                 value, error = await self._store.answer(self._context, ops)
+                run.send("answer", id=number, value=value, error=error)
+            case ThreadsRequest(id=number, what=op):
+                await self._commit_held()  # it may read what the run has written
+                value, error = await self._store.answer_threads(self._context, op)
                 run.send("answer", id=number, value=value, error=error)
             case StepReport() | ChangeReport():
                 await self._commit_held()

@@ -1,4 +1,4 @@
-"""The store for graphs: answers the operations that a run requests, within its tenant."""
+"""The store and the threads for graphs: answer the operations that a run requests, within its tenant."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,18 +9,31 @@ from app.domain.caller import Caller
 
 
 class Operations(Protocol):
-    """Does single operations on the store, for a caller."""
+    """Does single operations on the store, or on threads, for a caller."""
 
     async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
-        """Do ``op`` (``agent_service_graphs.store`` has the forms) and return its result. Raises ``Invalid``."""
+        """Do ``op`` and return its result. Raises ``Invalid``.
+
+        ``agent_service_graphs.store`` and ``agent_service_graphs.threads`` have the forms.
+        """
         ...
 
 
 class GraphStore:
-    """The store as runs of graphs use it."""
+    """The store and the threads as runs of graphs use them."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, threads: Operations) -> None:
         self._operations = operations
+        self._threads = threads
+
+    async def answer_threads(self, context: RunContext, op: dict[str, Any]) -> tuple[Any, str]:
+        """Do an operation on threads; return its result, or the sentence that says why it was refused."""
+        context.check_lease()
+        caller = Caller.of(context.tenant_id, context.config.configurable)
+        try:
+            return await self._threads.operate(caller, op), ""
+        except AgentServiceError as error:
+            return None, str(error)
 
     async def answer(self, context: RunContext, ops: Sequence[dict[str, Any]]) -> tuple[list[Any], str]:
         """Do ``ops`` in order; return their results, or the sentence that says why one was refused."""

@@ -133,7 +133,15 @@ class StoreRequest(msgspec.Struct, tag_field="op", tag="store"):
     ops: list[dict[str, Any]]
 
 
-RunReport = StepReport | ChangeReport | OutputReport | EndReport | MarkReport | StoreRequest
+class ThreadsRequest(msgspec.Struct, tag_field="op", tag="threads"):
+    """An operation on stored checkpoints (``app.features.threads.graph_threads``), to be answered under ``id``."""
+
+    run: int
+    id: int
+    what: dict[str, Any]
+
+
+RunReport = StepReport | ChangeReport | OutputReport | EndReport | MarkReport | StoreRequest | ThreadsRequest
 Report = RunReport | WorkerReady | GraphsLoaded | WorkerAnswer
 
 _decode = msgspec.msgpack.Decoder(list[Report]).decode

@@ -7,11 +7,11 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Row
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app.base.ids import new_id
 from app.base.offload import MAX_ANSWER_BYTES
-from app.engine.checkpoints.entry import CheckpointEntry
+from app.engine.checkpoints.entry import AmendedCheckpoint, CheckpointEntry
 from app.engine.checkpoints.sql import COLUMNS, ITEMS, STORED, TO_LATEST
 from app.engine.tables import checkpoint_items, checkpoints, threads
 from app.features.threads.structs import KEEP_LATEST, Thread, ThreadSearch, Ttl
@@ -257,12 +257,22 @@ class NewCheckpoint(NamedTuple):
     last_number: int
 
 
-async def add_checkpoints(session: Writer, thread: tuple[UUID, UUID], new: Sequence[NewCheckpoint]) -> None:
-    """Write checkpoints of a thread (tenant, thread) in three statements; the last one becomes its head."""
+async def _add_items(session: Writer, thread: tuple[UUID, UUID], items: Sequence[tuple[int, bytes]]) -> None:
     owner = {"tenant_id": thread[0], "thread_id": thread[1]}
-    rows = [{**owner, "number": number, "body": body} for one in new for number, body in one.items]
+    rows = [{**owner, "number": number, "body": body} for number, body in items]
     if rows:
         await session.execute(sa.insert(checkpoint_items), rows)
+
+
+async def add_checkpoints(
+    session: Writer, thread: tuple[UUID, UUID], new: Sequence[NewCheckpoint], run_id: UUID | None = None
+) -> None:
+    """Write checkpoints of a thread (tenant, thread) in three statements; the last one becomes its head.
+
+    ``run_id``: the run that made them, if one did.
+    """
+    owner = {"tenant_id": thread[0], "thread_id": thread[1], "run_id": run_id}
+    await _add_items(session, thread, [item for one in new for item in one.items])
     heads = [{**owner, **msgspec.structs.asdict(one.entry), "next": list(one.entry.next)} for one in new]
     await session.execute(sa.insert(checkpoints), heads)
     entry, last_number = new[-1].entry, new[-1].last_number
@@ -281,6 +291,65 @@ async def add_checkpoints(session: Writer, thread: tuple[UUID, UUID], new: Seque
             state_updated_at=sa.func.now(),
         )
     )
+
+
+async def create_thread(session: Writer, tenant_id: UUID, thread_id: UUID, metadata: dict[str, Any]) -> None:
+    """Create a thread if it does not exist."""
+    values = {"tenant_id": tenant_id, "thread_id": thread_id, "metadata": metadata}
+    await session.execute(insert(threads).values(values).on_conflict_do_nothing())
+
+
+async def amend(
+    session: Writer,
+    thread: tuple[UUID, UUID],
+    amended: AmendedCheckpoint,
+    items: Sequence[tuple[int, bytes]],
+    last_number: int,
+) -> None:
+    """Give a checkpoint of a thread (tenant, thread) other values; ``items`` are new in the thread's log."""
+    await _add_items(session, thread, items)
+    at = checkpoints.c
+    await session.execute(
+        sa.update(checkpoints)
+        .where(at.tenant_id == thread[0], at.thread_id == thread[1], at.checkpoint_id == amended.checkpoint_id)
+        .values(head=amended.head, first_items=amended.first_items, last_items=amended.last_items)
+    )
+    await session.execute(
+        sa.update(threads)
+        .where(threads.c.tenant_id == thread[0], threads.c.thread_id == thread[1])
+        .values(last_number=last_number)
+    )
+
+
+_IDLE_OF_RUNS = ScopedStatement(
+    "select thread_id from threads t where tenant_id = :tenant and live_run is null and queued = 0 and not temporary"
+    " and exists (select from checkpoints c where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
+    " and c.run_id = any(:runs))<owned> for update",
+    "metadata @> cast(:owned as jsonb)",
+)
+_DELETE_OF_RUNS = (
+    """with deleted as (
+         delete from checkpoints where tenant_id = :tenant and thread_id = any(:threads) and run_id = any(:runs)
+         returning checkpoint_id
+       )
+       update checkpoints c set parent_id = null from deleted d
+       where c.tenant_id = :tenant and c.thread_id = any(:threads) and c.parent_id = d.checkpoint_id""",
+    """update threads t set head = (
+         select c.checkpoint_id from checkpoints c where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id
+         order by c.checkpoint_id desc limit 1)
+       where t.tenant_id = :tenant and t.thread_id = any(:threads)""",
+    """delete from checkpoint_items i where i.tenant_id = :tenant and i.thread_id = any(:threads) and not exists (
+         select from checkpoints c, unnest(c.first_items, c.last_items) as r(first, last)
+         where c.tenant_id = i.tenant_id and c.thread_id = i.thread_id and i.number between r.first and r.last)""",
+)
+
+
+async def delete_checkpoints_of(session: Writer, tenant_id: UUID, runs: Sequence[UUID]) -> None:
+    """Delete the checkpoints that ``runs`` made on threads without a live or queued run, and items of them alone."""
+    given = {"tenant": tenant_id, "runs": list(runs)}
+    given["threads"] = [row.thread_id for row in await session.all(_IDLE_OF_RUNS, given)]
+    for statement in map(sa.text, _DELETE_OF_RUNS):
+        await session.execute(statement, {name: given[name] for name in statement.compile().params})
 
 
 encode = msgspec.json.Encoder().encode

@@ -14,6 +14,7 @@ from app.features.store.index.maintenance import StoreMaintenance, VectorBackfil
 from app.features.store.index.versions import build_versions
 from app.features.store.operations import StoreOperations
 from app.features.store.service import StoreService
+from app.features.threads.graph_threads import ThreadOperations
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.tool_calls import ToolCallRecorder
 from app.providers.embeddings.registry import build_embedder
@@ -65,7 +66,7 @@ def build_agents(
     memory = LongTermMemory(store, StoreMaintenance(database, VectorBackfill(database, versions)), documents)
     recorder = ToolCallRecorder(*telemetry.recorder)
     worker = graph_worker(agents)
-    store_of_graphs = GraphStore(StoreOperations(store, acting))
+    store_of_graphs = GraphStore(StoreOperations(store, acting), ThreadOperations(database, acting))
     graphs = {
         name: GraphAgent(name, worker, store_of_graphs, seconds=spec.limits.seconds, description=spec.description)
         for name, spec in agents.agents.items()

@@ -1,0 +1,198 @@
+"""Threads for hosted graphs: the operations of LangGraph's checkpointers, with the rights of each run's caller.
+
+A graph names threads by any text; one that is no UUID stands for an id derived from it within the tenant.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from app.agents.langgraph.session import update_of, values_of
+from app.agents.langgraph.wire import Changes
+from app.base.errors import Conflict, Invalid
+from app.base.offload import offload
+from app.domain.caller import Caller
+from app.domain.state import State
+from app.engine.checkpoints.codec import pack
+from app.engine.checkpoints.entry import FIRST_STEP, AmendedCheckpoint, CheckpointEntry
+from app.engine.checkpoints.snapshot import read, size_of
+from app.features.threads import queries
+from app.features.threads.queries import HistoryRange, NewCheckpoint
+from app.infra.db.engine import Database
+from app.infra.db.session import Writer
+from app.security.access.structs import ActingUser, Principal
+
+MAX_PAGE = 100
+MAX_THREADS = 1000
+
+Value = TypeVar("Value")
+
+
+class ReadCheckpoints(msgspec.Struct):
+    """Read a page of a thread's checkpoints, newest first."""
+
+    thread: str
+    before: UUID | None = None
+    limit: int = MAX_PAGE
+
+
+class WriteCheckpoint(msgspec.Struct):
+    """Apply ``changes`` to the checkpoint ``at``, as a new one (``added``) or in place.
+
+    A new one follows the thread's newest, which must be ``at``: None for a thread without any.
+    """
+
+    thread: str
+    changes: Changes
+    at: UUID | None = None
+    added: bool = False
+    run_id: str = ""
+    source: str = ""
+
+
+class CopyThread(msgspec.Struct):
+    """Copy ``thread`` to the new thread ``target``."""
+
+    thread: str
+    target: str
+
+
+class SomeThreads(msgspec.Struct):
+    """Prune or delete ``threads``."""
+
+    threads: list[str]
+
+
+class SomeRuns(msgspec.Struct):
+    """Delete what ``runs`` have stored."""
+
+    runs: list[str]
+
+
+class ThreadOperations:
+    """Does the operations on threads that a graph requests (``app.agents.langgraph.store.Operations``)."""
+
+    def __init__(self, database: Database, acting_user: ActingUser) -> None:
+        """``acting_user`` maps a run's caller to its principal."""
+        self._database = database
+        self._acting_user = acting_user
+
+    async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
+        """Do ``op`` and return its result. Raises ``Invalid``, ``Conflict``, and what auth handlers raise."""
+        principal = self._acting_user(caller)
+        match op.get("do"):
+            case "read":
+                return await self._read(principal, _typed(op, ReadCheckpoints))
+            case "write":
+                return await self._write(principal, _typed(op, WriteCheckpoint))
+            case "copy":
+                return await self._copy(principal, _typed(op, CopyThread))
+            case "prune" | "delete" as do:
+                return await self._remove(principal, _typed(op, SomeThreads), whole=do == "delete")
+            case "delete_runs":
+                return await self._delete_runs(principal, _typed(op, SomeRuns))
+            case other:
+                raise Invalid(f"{other!r} is no operation on threads.")
+
+    async def _read(self, principal: Principal, which: ReadCheckpoints) -> list[dict[str, Any]]:
+        thread_id = _thread_id(principal, which.thread)
+        owned = await principal.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            span = HistoryRange(limit=min(which.limit, MAX_PAGE), before=which.before)
+            rows = await queries.history(session, principal.tenant_id, thread_id, span)
+        return await offload(sum(map(size_of, rows)), _values, rows)
+
+    async def _write(self, principal: Principal, write: WriteCheckpoint) -> str:
+        tenant_id, thread_id = principal.tenant_id, _thread_id(principal, write.thread)
+        owned, metadata = await principal.stamp("threads", "update", None, thread_id=thread_id)
+        async with self._database.writing(tenant_id) as session:
+            if write.at is None:
+                await queries.create_thread(session, tenant_id, thread_id, metadata or {})
+            session.owned = owned
+            thread = await queries.lock(session, tenant_id, thread_id)
+            if thread is None or (write.added and thread.head != write.at):
+                raise Conflict(f"Thread {write.thread} has been changed meanwhile: read it again, then write.")
+            if thread.live_run is not None or thread.queued:
+                raise Conflict(f"Thread {write.thread} has a live or queued run, which alone writes its checkpoints.")
+            return str(await self._apply(session, (tenant_id, thread_id), thread.last_number, write))
+
+    async def _apply(
+        self, session: Writer, thread: tuple[UUID, UUID], last_number: int, write: WriteCheckpoint
+    ) -> UUID:
+        state, step = State(last_number), FIRST_STEP - 1
+        if write.at is not None:
+            row = await queries.base(session, *thread, write.at)
+            if row is None:
+                raise Conflict(f"Thread {write.thread} has been pruned meanwhile: read it again, then write.")
+            snapshot = await offload(size_of(row), read, row, last_number)
+            state, step = snapshot.state, snapshot.step
+        update = update_of(write.changes)
+        await offload(state.effort(update), state.apply, update)
+        items = [(number, pack(body)) for number, body in state.take_items()]
+        if not write.added:
+            assert write.at is not None
+            await queries.amend(session, thread, AmendedCheckpoint.of(write.at, state), items, state.last_number)
+            return write.at
+        entry = CheckpointEntry.of(
+            state, parent_id=write.at, source=write.source or "update", step=step + 1, following=()
+        )
+        run_id = _uuid(write.run_id)
+        await queries.add_checkpoints(session, thread, [NewCheckpoint(entry, items, state.last_number)], run_id)
+        return entry.checkpoint_id
+
+    async def _copy(self, principal: Principal, which: CopyThread) -> None:
+        source, target = _thread_id(principal, which.thread), _thread_id(principal, which.target)
+        owned = await principal.permit("threads", "read", thread_id=source)
+        _, metadata = await principal.stamp("threads", "create", None, thread_id=target)
+        async with self._database.writing(principal.tenant_id) as session:
+            if await queries.get(session, principal.tenant_id, target) is not None:
+                raise Conflict(f"Thread {which.target} exists already: copy to a new one.")
+            session.owned = owned
+            stamped = msgspec.json.encode(metadata or {}).decode()
+            await queries.copy(session, principal.tenant_id, source, target, stamped)
+
+    async def _remove(self, principal: Principal, which: SomeThreads, *, whole: bool) -> None:
+        """Delete threads, or all their checkpoints but the newest. Raises ``Conflict`` if one to delete has a run."""
+        if len(which.threads) > MAX_THREADS:
+            raise Invalid(f"At most {MAX_THREADS} threads at once.")
+        async with self._database.writing(principal.tenant_id) as session:
+            for name in which.threads:
+                thread_id = _thread_id(principal, name)
+                session.owned = await principal.permit("threads", "delete", thread_id=thread_id)
+                idle = await queries.lock_idle(session, principal.tenant_id, [thread_id])
+                if not whole:
+                    await queries.keep_latest(session, principal.tenant_id, idle)
+                elif idle:
+                    await queries.delete(session, principal.tenant_id, idle)
+                elif await queries.get(session, principal.tenant_id, thread_id) is not None:
+                    raise Conflict(f"Thread {name} has a live or queued run: cancel it first.")
+
+    async def _delete_runs(self, principal: Principal, which: SomeRuns) -> None:
+        runs = [run_id for run_id in map(_uuid, which.runs) if run_id is not None]
+        owned = await principal.permit("threads", "delete")
+        async with self._database.writing(principal.tenant_id, owned) as session:
+            await queries.delete_checkpoints_of(session, principal.tenant_id, runs)
+
+
+def _typed(op: dict[str, Any], kind: type[Value]) -> Value:
+    try:
+        return msgspec.convert(op, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The operation on threads {op['do']!r} is not valid: {error}.") from error
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _thread_id(principal: Principal, name: str) -> UUID:
+    return _uuid(name) or uuid5(principal.tenant_id, name)
+
+
+def _values(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"id": str(row.checkpoint_id), "values": values_of(read(row, 0).state)} for row in rows]
