@@ -15,6 +15,7 @@ from app.agents.tools.port import ToolClass
 from app.domain.events import Event
 from app.domain.messages import Usage
 from app.domain.state import State
+from app.providers.llm.port import ANY_TOOL, ToolChoice, ToolSpec
 
 UNLIMITED = 2**31
 
@@ -108,11 +109,25 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
 
+class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the caller asks of the model calls of one run, in addition to the agent's own settings.
+
+    ``tools`` are run by the caller: the model is offered them, and a call to one is a question that its result answers
+    (``app.agents.tool_loop.client_tools``). ``tool_choice`` covers them and the agent's own; ``required`` holds for the
+    first model call of the run. ``instructions`` follow the agent's.
+    """
+
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ANY_TOOL
+    parallel_tool_calls: bool = True
+    instructions: str = ""
+
+
 class RunInstructions(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller asked of the run, for agents that follow it themselves.
 
     ``goto``: targets of a command (names, or objects with ``node`` and ``input``). ``fork``: the run goes back to an
-    earlier checkpoint. ``durability``: ``sync``, ``async`` or ``exit``.
+    earlier checkpoint. ``durability``: ``sync``, ``async`` or ``exit``. ``model_options``: see ``AcceptsModelOptions``.
     """
 
     goto: Any = None
@@ -123,6 +138,7 @@ class RunInstructions(msgspec.Struct, frozen=True, kw_only=True):
     interrupt_before: str | list[str] | None = None
     interrupt_after: str | list[str] | None = None
     metadata: dict[str, Any] = {}
+    model_options: ModelOptions = ModelOptions()
 
 
 class UnresolvedCall(msgspec.Struct, frozen=True):
@@ -263,6 +279,15 @@ class StateWriting(Protocol):
 
         Raises ``BadRequest`` for updates that the agent does not accept.
         """
+        ...
+
+
+@runtime_checkable
+class AcceptsModelOptions(Protocol):
+    """An agent that follows ``RunInstructions.model_options``."""
+
+    def check_options(self, options: ModelOptions) -> None:
+        """Validate ``options`` before a run is accepted. Raises ``Invalid``."""
         ...
 
 

@@ -10,6 +10,9 @@ import msgspec
 
 Content = str | list[dict[str, Any]]
 
+WAITING_CALLS = "waiting_calls"
+"""Member of an AI message's ``response_metadata``: ids of calls that wait → ``client`` or ``approval``."""
+
 
 class ToolCall(msgspec.Struct, tag_field="type", tag="tool_call", frozen=True):
     """A tool call requested by the model: tool ``name``, decoded ``args`` (a JSON object) and the provider's ``id``."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import START_NODE
+from app.agents.port import START_NODE, ModelOptions
 from app.base.errors import BadRequest, Invalid
 from app.domain.caller import AUTH_USER, AUTH_USER_ID
 from app.engine.tables import runs
@@ -122,6 +122,7 @@ class RunCreate(RunParameters, frozen=True, kw_only=True):
     after_seconds: float | None = None
     checkpoint_during: bool | None = None
     strict_resume: bool | None = None
+    model_options: ModelOptions | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def strategy(self) -> str:
@@ -216,6 +217,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
     subgraphs: bool = False
     resumable: bool = False
     durability: str = "async"
+    model_options: ModelOptions | msgspec.UnsetType = msgspec.UNSET
     reserved: BudgetReservation | msgspec.UnsetType = msgspec.UNSET
     langgraph_auth_user: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     langgraph_auth_user_id: str | msgspec.UnsetType = msgspec.UNSET

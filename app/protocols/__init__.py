@@ -4,8 +4,8 @@
 - ``projection``: project a run once for all readers of a protocol in this process
 - ``gateway``: what every controller works with
 - ``states``: states of a run
-- ``threads``: find a thread again by another protocol's id, and what it does not know yet
 - ``langgraph_v2``: LangGraph's protocol v2, below ``/threads/{thread_id}``
+- ``threads``: find a thread again by another protocol's id, what it does not know yet, and answers to its questions
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
 - ``openai``: OpenAI's Chat Completions
 """

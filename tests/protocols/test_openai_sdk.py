@@ -2,11 +2,12 @@
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from app.domain.events import Ended, MessageDelta, Retracted, RunStarted
 from app.protocols.openai.chat import ChatCollector
@@ -105,3 +106,59 @@ def test_an_idempotency_key_finds_the_run_of_its_chat_again(openai_client: opena
     first = completed(chat, key)
     assert completed(chat, key) == first
     assert completed(f"chat-{uuid.uuid4()}", key) != first
+
+
+WEATHER: ChatCompletionToolParam = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.mark.parametrize("chat", [{}, {"X-Chat-Id": f"chat-{uuid.uuid4()}"}])
+def test_a_tool_of_the_client_is_called_by_the_model_and_its_result_continues(
+    openai_client: openai.OpenAI, served: Served, chat: dict[str, str]
+) -> None:
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": "call weather city=Rome"}]
+    create = openai_client.chat.completions.with_raw_response.create
+    first = create(model="assistant", messages=messages, tools=[WEATHER], seed=7, extra_headers=chat)
+    assert first.headers["x-ignored-parameters"] == "seed"
+    choice = first.parse().choices[0]
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, call.function.arguments) == ("weather", '{"city":"Rome"}')
+    if chat:
+        thread = httpx.get(f"{served.base}/threads/{first.headers['x-thread-id']}").json()
+        assert thread["status"] == "interrupted"
+    answer: ChatCompletionMessageParam = {"role": "tool", "tool_call_id": call.id, "content": "22 degrees"}
+    said: Any = choice.message.to_dict()
+    second = create(model="assistant", messages=[*messages, said, answer], tools=[WEATHER], extra_headers=chat)
+    assert "The tool weather answered: 22 degrees" in str(second.parse().choices[0].message.content)
+    if chat:
+        thread = httpx.get(f"{served.base}/threads/{first.headers['x-thread-id']}").json()
+        assert (thread["status"], thread["interrupts"]) == ("idle", {})
+        assert [m["type"] for m in thread["values"]["messages"]] == ["human", "ai", "tool", "ai"]
+
+
+def test_a_stream_has_the_calls_of_the_clients_tools_and_the_choice_is_enforced(openai_client: openai.OpenAI) -> None:
+    chunks = list(
+        openai_client.chat.completions.create(
+            model="assistant", messages=SUM, tools=[WEATHER], stream=True,
+            tool_choice={"type": "function", "function": {"name": "weather"}},
+        )
+    )  # fmt: skip
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert calls[0].function is not None
+    assert (calls[0].index, calls[0].function.name) == (0, "weather")
+    assert "".join(call.function.arguments or "" for call in calls if call.function) == '{"city":"text"}'
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    none = openai_client.chat.completions.create(model="assistant", messages=SUM, tools=[WEATHER], tool_choice="none")
+    assert none.choices[0].finish_reason == "stop"
+    own: Any = {"type": "function", "function": {"name": "calculator"}}
+    with pytest.raises(openai.BadRequestError, match="tool of agent") as clash:
+        openai_client.chat.completions.create(model="assistant", messages=SUM, tools=[own])
+    assert clash.value.param == "tools.0.name"

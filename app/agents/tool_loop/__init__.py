@@ -4,6 +4,7 @@
 - ``answer_stream``: assemble a streamed answer
 - ``approval``: human approval of tool calls before they run, and human review of calls that a crash left unresolved
 - ``calls``: validate and run tool calls concurrently
+- ``client_tools``: tools that the caller of a run offers and runs itself
 - ``conversation``: the messages of a thread, and their tool calls
 - ``conversation_window``: keep long conversations within a token budget
 - ``graph``: the JSON Schemas and the graph of the tool loop, for clients

@@ -7,16 +7,17 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import RESUME_NODE, START_NODE, RunContext, RunOutcome, Step, ToolIntent
+from app.agents.port import RESUME_NODE, START_NODE, ModelOptions, RunContext, RunOutcome, Step, ToolIntent
 from app.agents.tool_loop.answer_stream import AnswerAssembler, answered_by
 from app.agents.tool_loop.calls import Toolbox, idempotency_key
+from app.agents.tool_loop.client_tools import after_first_call, check_options, enforce_choice, offered_tools
 from app.agents.tool_loop.conversation import Conversation, PendingCalls, call_ids, calls_of, paired, unanswered
 from app.agents.tool_loop.conversation_window import ConversationWindow, SummaryMemory
 from app.agents.tool_loop.graph import MEMORY_NODE, MODEL_NODE, SCHEMAS, TOOLS_NODE, graph_of
 from app.agents.tool_loop.inputs import read_input
 from app.base.errors import StepLimit, TokenLimit
 from app.domain.events import MessageAdded
-from app.domain.messages import AIMessage, Message
+from app.domain.messages import WAITING_CALLS, AIMessage, Message
 from app.domain.state import MESSAGES, State
 from app.providers.llm.port import Model, ModelRequest
 
@@ -73,6 +74,10 @@ class ToolLoop:
         """Read messages and values, as ``read_input``."""
         return read_input(value, run_id)
 
+    def check_options(self, options: ModelOptions) -> None:
+        """Validate the tools and instructions that a caller adds."""
+        check_options(options, self.name, [spec.name for spec in self._toolbox.specs])
+
     def schemas(self) -> dict[str, Any]:
         """Return the JSON Schemas of a conversation."""
         return SCHEMAS
@@ -97,7 +102,8 @@ class ToolLoop:
             return RunOutcome()
         if pending is not None:
             await context.intend(self._intents(pending, context))
-        window = None if self._memory is None else ConversationWindow(self._memory, self._fixed_tokens)
+        options = context.instructions.model_options
+        window = self._window(options)
         steps = tokens = 0
         while True:
             self._check_steps(steps, context)
@@ -113,7 +119,9 @@ class ToolLoop:
                 await context.commit(summary)
                 tokens += summary.usage.total_tokens if summary.usage else 0
                 self._check_tokens(tokens)
-            message = await self._ask_model(messages, window.select(messages, context) if window else messages, context)
+            shown = window.select(messages, context) if window else messages
+            message = await self._ask_model(messages, shown, options, context)
+            options = after_first_call(options)
             tokens += message.usage_metadata.total_tokens if message.usage_metadata else 0
             step = self._model_step(message, context)
             if not step.next:
@@ -135,14 +143,28 @@ class ToolLoop:
                 "limits.tokens."
             )
 
+    def _window(self, options: ModelOptions) -> ConversationWindow | None:
+        if self._memory is None:
+            return None
+        fixed_tokens = self._fixed_tokens
+        if options.tools or options.instructions:
+            specs = offered_tools(self._toolbox.specs, options)
+            fixed_tokens = self._memory.fixed_tokens(self._instructions(options), specs)
+        return ConversationWindow(self._memory, fixed_tokens)
+
+    def _instructions(self, options: ModelOptions) -> str:
+        return "\n\n".join(text for text in (self._config.instructions, options.instructions) if text)
+
     async def _ask_model(
-        self, messages: Sequence[Message], window: Sequence[Message], context: RunContext
+        self, messages: Sequence[Message], window: Sequence[Message], options: ModelOptions, context: RunContext
     ) -> AIMessage:
-        """Call the model with the ``window`` of the conversation's ``messages``."""
+        """Call the model with the ``window`` of the conversation's ``messages``. Raises ``ModelError``."""
         request = ModelRequest(
             messages=paired(window),
-            instructions=self._config.instructions,
-            tools=self._toolbox.specs,
+            instructions=self._instructions(options),
+            tools=offered_tools(self._toolbox.specs, options),
+            tool_choice=options.tool_choice,
+            parallel_tool_calls=options.parallel_tool_calls,
             temperature=self._config.temperature,
             max_tokens=self._config.max_tokens,
             tenant=str(context.tenant_id),
@@ -153,7 +175,10 @@ class ToolLoop:
         async with contextlib.aclosing(stream) as events:  # type: ignore[type-var]
             async for event in events:
                 answer.add(event)
-        return answer.message()
+        message = enforce_choice(answer.message(), options)
+        if waiting := self._toolbox.waiting(message, options):
+            message.response_metadata = {**message.response_metadata, WAITING_CALLS: waiting}
+        return message
 
     def _model_step(self, message: AIMessage, context: RunContext) -> Step:
         pending = PendingCalls(message.id or "", calls_of(message))

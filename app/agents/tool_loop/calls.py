@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 import msgspec
 import structlog
 
-from app.agents.port import Interrupt, RunContext, UnresolvedCall, interrupt_id
+from app.agents.port import Interrupt, ModelOptions, RunContext, UnresolvedCall, interrupt_id
 from app.agents.tool_loop.approval import (
     SAFE_TO_REPEAT,
     ApprovalDecision,
@@ -26,7 +26,8 @@ from app.agents.tool_loop.approval import (
     review_id,
     review_request,
 )
-from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls
+from app.agents.tool_loop.client_tools import client_call_id, client_call_request, client_result, is_client_tool
+from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
 from app.agents.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
 from app.base.containment import location_of
 from app.base.crash_points import crash_point
@@ -35,7 +36,7 @@ from app.base.ids import new_id
 from app.base.json_schema import validator_of
 from app.base.tasks import run_concurrently
 from app.domain.events import Custom
-from app.domain.messages import InvalidToolCall, ToolCall, ToolMessage
+from app.domain.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from app.domain.state import HIDDEN, MESSAGES
 from app.infra.telemetry.tool_calls import OnToolStart, unrecorded
 
@@ -72,9 +73,10 @@ class CallQuestions:
     ``edited``: arguments that a person substituted for its own; ``aborted``: a person ends the run here.
     """
 
-    def __init__(self, call: AnyToolCall, message_id: str, context: RunContext, values: ReadableValues) -> None:
+    def __init__(self, call: AnyToolCall, pending: PendingCalls, context: RunContext, values: ReadableValues) -> None:
         self.call = call
-        self.message_id = message_id
+        self.message_id = pending.message_id
+        self.of_client = call.id in pending.client or is_client_tool(call.name, context.instructions.model_options)
         self.context = context
         self.values = values
         self.used: dict[str, Any] = {}
@@ -225,6 +227,19 @@ class Toolbox:
             return review_id(message_id, call, unresolved.attempt) in context.answers
         return not self._approve.covers(call.name, tool_class) or approval_id(message_id, call) in context.answers
 
+    def waiting(self, message: AIMessage, options: ModelOptions) -> dict[str, str]:
+        """Return what calls of ``message`` wait for before they run, by their ids: ``client`` or ``approval``."""
+        found: dict[str, str] = {}
+        for call in calls_of(message):
+            if is_client_tool(call.name, options):
+                found[call.id] = "client"
+            elif isinstance(call, ToolCall) and self._needs_approval(call.name):
+                found[call.id] = "approval"
+        return found
+
+    def _needs_approval(self, name: str) -> bool:
+        return name in self._tools and self._approve.covers(name, self.tool_class(name))
+
     async def run(
         self, pending: PendingCalls, context: RunContext, values: ReadableValues | None = None
     ) -> CallResults:
@@ -239,7 +254,7 @@ class Toolbox:
         results: dict[str, ToolResult | AwaitingAnswers] = {}
         transaction_values: dict[str, Any] = {}
         values = context.state if values is None else values
-        calls = [CallQuestions(call, pending.message_id, context, values) for call in pending.calls]
+        calls = [CallQuestions(call, pending, context, values) for call in pending.calls]
 
         async def answer(questions: CallQuestions, changes: Mapping[str, Any]) -> None:
             results[questions.call.id] = await self._answer(questions, changes)
@@ -270,6 +285,8 @@ class Toolbox:
 
     async def _answer(self, questions: CallQuestions, changes: Mapping[str, Any]) -> ToolResult | AwaitingAnswers:
         call = questions.call
+        if questions.of_client:
+            return self._from_client(questions)
         found = self._tools.get(call.name)
         if found is None:
             names = ", ".join(self._tools) or "none"
@@ -295,6 +312,16 @@ class Toolbox:
         if decision.action == "edit":
             questions.edited = decision.args
         return await self._call(found.tool, questions, call, changes)
+
+    def _from_client(self, questions: CallQuestions) -> ToolResult | AwaitingAnswers:
+        """Return the result that the run's caller gave, or the question for it."""
+        call, answers = questions.call, questions.context.answers
+        id_ = client_call_id(questions.message_id, call)
+        if id_ not in answers:
+            return AwaitingAnswers([Interrupt(id_, client_call_request(call), call_id=call.id)])
+        result = client_result(answers[id_])
+        self._count("client", result.status)
+        return result
 
     def _needs_review(self, tool: Tool, questions: CallQuestions, call: ToolCall) -> bool:
         """Whether a review replaces the approval: for an unsafe call that may have been made before."""

@@ -5,7 +5,7 @@ from typing import Any, overload
 
 import msgspec
 
-from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage
+from app.domain.messages import WAITING_CALLS, AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage
 from app.domain.state import MESSAGES, ListChannel, State
 
 AnyToolCall = ToolCall | InvalidToolCall
@@ -80,10 +80,11 @@ def _is_plain(message: Message) -> bool:
 
 
 class PendingCalls(msgspec.Struct, frozen=True):
-    """The unanswered calls of the model's message ``message_id``."""
+    """The unanswered calls of the model's message ``message_id``; ``client``: ids of calls that its caller runs."""
 
     message_id: str
     calls: list[AnyToolCall]
+    client: frozenset[str] = frozenset()
 
 
 def calls_of(message: AIMessage) -> list[AnyToolCall]:
@@ -99,10 +100,16 @@ def unanswered(newest_first: Iterable[Message]) -> PendingCalls | None:
             answered.add(message.tool_call_id)
         elif isinstance(message, AIMessage):
             calls = [call for call in calls_of(message) if call.id not in answered]
-            return PendingCalls(message.id or "", calls) if calls else None
+            return PendingCalls(message.id or "", calls, _client_calls(message)) if calls else None
         else:
             return None
     return None
+
+
+def _client_calls(message: AIMessage) -> frozenset[str]:
+    waiting = message.response_metadata.get(WAITING_CALLS)
+    kinds = waiting if isinstance(waiting, dict) else {}
+    return frozenset(call_id for call_id, kind in kinds.items() if kind == "client")
 
 
 def call_ids(messages: Iterable[Message]) -> set[str]:

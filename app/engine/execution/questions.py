@@ -28,13 +28,15 @@ encode = msgspec.json.Encoder().encode
 class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """An open question: clients answer it by ``id``, agents look up the answer by ``key``.
 
-    ``run_id``: the run that asked. ``requested_by``: the person who requested its work. Both None if an older version
-    recorded neither.
+    ``value`` is shown to the person, ``call_id`` is the tool call that waits for the answer. ``run_id``: the run that
+    asked. ``requested_by``: the person who requested its work. Both None if an older version recorded neither.
     """
 
     id: str
     key: str
     kind: QuestionKind
+    value: Any = None
+    call_id: str | None = None
     run_id: UUID | None = None
     expects: dict[str, Any] | None = None
     others_only: bool = False

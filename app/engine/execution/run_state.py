@@ -14,6 +14,7 @@ from app.agents.port import (
     START_NODE,
     UNLIMITED,
     Agent,
+    ModelOptions,
     RunConfig,
     RunInstructions,
     Step,
@@ -139,6 +140,7 @@ def instructions_of(request: RunRequest) -> RunInstructions:
         interrupt_before=request.interrupt_before,
         interrupt_after=request.interrupt_after,
         metadata=(config and config.metadata) or {},
+        model_options=ModelOptions() if request.model_options is UNSET else request.model_options,
     )
 
 

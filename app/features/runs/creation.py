@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import END_NODE, Agent, Agents, StateWriting
+from app.agents.port import END_NODE, AcceptsModelOptions, Agent, Agents, StateWriting
 from app.base.errors import BadRequest, Invalid, NotFound
 from app.base.ids import agent_id, new_id, origin_id
 from app.base.offload import body_bytes, offload
@@ -231,11 +231,19 @@ def _check_webhook(url: str, allowed: AddressAllowlist) -> None:
 
 
 def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
-    """Validate input, update and node names with the agent. Raises ``Invalid``."""
+    """Validate input, update, model options and node names with the agent. Raises ``Invalid``."""
     if body.command is None and body.input is not None:
         agent.read_input(body.input, run_id)
     if body.command is not None and body.command.update is not None:
         agent.read_update(body.command.update, run_id)
+    if body.model_options is not msgspec.UNSET:
+        if not isinstance(agent, AcceptsModelOptions):
+            raise Invalid(
+                f"Agent {agent.name!r} makes its model calls itself: tools, tool_choice and instructions of a request "
+                "are for agents with a model in the agents file.",
+                (("/model_options", "not accepted by this agent"),),
+            )
+        agent.check_options(body.model_options)
     _check_nodes("interrupt_before", body.interrupt_before, agent.nodes)
     _check_nodes("interrupt_after", body.interrupt_after, agent.nodes)
     if body.command is not None and body.command.goto is not None:

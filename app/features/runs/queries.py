@@ -129,7 +129,8 @@ _OPEN_QUESTIONS = ScopedStatement(
     """
     select t.head,
       (select jsonb_agg(jsonb_build_object('id', i->>'id', 'key', coalesce(q.key, i->>'id'), 'run_id', q.run_id,
-          'expects', q.expects, 'others_only', coalesce(q.others_only, false), 'requested_by', q.requested_by,
+          'call_id', q.call_id, 'value', i->'value', 'expects', q.expects,
+          'others_only', coalesce(q.others_only, false), 'requested_by', q.requested_by,
           'kind', coalesce(q.kind, case i->'value'->>'type'
             when 'tool_approval' then 'approval' when 'tool_review' then 'review' else 'question' end)))
        from jsonb_path_query(case when t.live_run is null then t.interrupts

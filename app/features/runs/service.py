@@ -15,6 +15,7 @@ from app.domain.event_id import START, EventId
 from app.domain.events import Event
 from app.domain.lifecycle import LIVE
 from app.engine.entries import AcceptEntry, ClaimedRun, created
+from app.engine.execution.questions import OpenQuestion
 from app.engine.queue.claims import TAKE_OVER, RunAdmission, RunQueue
 from app.engine.streams.send_budget import Result
 from app.engine.structs import BulkCancel, Run, RunCreate, kwargs_of
@@ -183,6 +184,13 @@ class RunService:
             rows = await queries.search(session, principal.tenant_id, wanted, assistant_id)
         found = [from_row(RunSummary, row) for row in rows]
         return found, found[-1].run_id if len(found) == wanted.limit else None
+
+    async def open_questions(self, principal: Principal, thread_id: UUID) -> Sequence[OpenQuestion]:
+        """Return the questions that a thread waits for; none of an unknown thread."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.open_questions(session, principal.tenant_id, thread_id, None)
+        return [] if row is None else msgspec.convert(row.questions or [], Sequence[OpenQuestion])
 
     async def result(self, principal: Principal, thread_id: UUID | None, run_id: UUID) -> Result:
         """Wait for the end of a run; return its values or error as JSON."""

@@ -1,10 +1,10 @@
 """Project a run onto a chat completion: https://platform.openai.com/docs/api-reference/chat/streaming
 
-Tools that the agent runs itself stay out of it, as a client would take their calls for requests to run them. Several
-messages of one run are one completion, with a blank line between them.
+Calls of the client's tools are in it. Tools that the agent runs itself stay out, as a client would take their calls for
+requests to run them. Several messages of one run are one completion, with a blank line between them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -22,6 +22,9 @@ from app.protocols.parts import (
     RunFailed,
     TextDelta,
     TextStart,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
 )
 from app.protocols.projection import ProjectedFrame
 from app.protocols.states import RunState
@@ -56,7 +59,15 @@ class ChatProjection:
 
     stopping = STOPPING
 
-    def __init__(self, completion_id: str, model: str, created: int, *, include_usage: bool) -> None:
+    def __init__(
+        self,
+        completion_id: str,
+        model: str,
+        created: int,
+        *,
+        include_usage: bool = False,
+        client_tools: Collection[str] = (),
+    ) -> None:
         self._head = b'{"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
             _encode(completion_id),
             created,
@@ -69,6 +80,8 @@ class ChatProjection:
         self._texts = 0
         self._begun = False
         self._failure: RunFailed | None = None
+        self._client_tools = client_tools
+        self._calls: dict[str, int] = {}
 
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the chunks of ``event``."""
@@ -87,6 +100,12 @@ class ChatProjection:
                 self._texts += 1
                 if self._texts > 1:
                     yield self._chunk(b'{"content":"\\n\\n"}')
+            case ToolCallStart() if part.name in self._client_tools:
+                at = self._calls[part.call_id] = len(self._calls)
+                yield self._chunk(_encode({"tool_calls": [{"index": at, **tool_call(part.call_id, part.name, "")}]}))
+            case ToolCallDelta() if part.call_id in self._calls:
+                piece = {"index": self._calls[part.call_id], "function": {"arguments": part.args}}
+                yield self._chunk(_encode({"tool_calls": [piece]}))
             case RunBegins() if not self._begun:
                 self._begun = True
                 yield self._chunk(b'{"role":"assistant","content":""}')
@@ -111,16 +130,23 @@ class ChatProjection:
         return b"data: " + self._head + choice + self._tail + b"\n\n"
 
 
+def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    """Return a call of a client's tool."""
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 class ChatCollector:
     """Collects a run's whole completion."""
 
-    def __init__(self, completion_id: str, model: str, created: int) -> None:
+    def __init__(self, completion_id: str, model: str, created: int, client_tools: Collection[str] = ()) -> None:
         self._id = completion_id
         self._model = model
         self._created = created
         self._assembler = PartAssembler()
         self._texts: list[tuple[str, list[str]]] = []
         self._reasoning: list[tuple[str, str]] = []
+        self._client_tools = client_tools
+        self._calls: dict[str, ToolCallEnd] = {}
         self.failure: RunFailed | None = None
         self.ended: RunEnds | None = None
 
@@ -134,7 +160,12 @@ class ChatCollector:
                     self._text_of(part.message_id).append(part.text)
                 case ReasoningDelta():
                     self._reasoning.append((part.message_id, part.text))
+                case ToolCallEnd() if part.name in self._client_tools:
+                    self._calls[part.call_id] = part
                 case MessagesRetracted():
+                    self._calls = {
+                        id_: call for id_, call in self._calls.items() if call.message_id not in part.message_ids
+                    }
                     self._texts = [one for one in self._texts if one[0] not in part.message_ids]
                     self._reasoning = [one for one in self._reasoning if one[0] not in part.message_ids]
                 case RunFailed():
@@ -155,6 +186,9 @@ class ChatCollector:
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._reasoning:
             message["reasoning_content"] = "".join(text for _, text in self._reasoning)
+        if self._calls:
+            message["content"] = content or None
+            message["tool_calls"] = [tool_call(one.call_id, one.name, one.args) for one in self._calls.values()]
         finish = FINISH_REASONS.get(self.ended.state, "stop")
         return 200, {
             "id": self._id,

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from litestar.params import JSONBody
 from app.base.errors import Invalid, NotFound, Unavailable
 from app.base.ids import agent_id
 from app.engine.entries import ClaimedRun
-from app.engine.structs import RunCreate
+from app.engine.structs import CommandBody, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.assistants.service import AssistantService
@@ -21,12 +22,13 @@ from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
-from app.protocols.gateway import OBSERVABLE, Gateway
+from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
 from app.protocols.openai.errors import error_shape
 from app.protocols.openai.inbound import message_of
-from app.protocols.openai.structs import ChatRequest
-from app.protocols.threads import news_in, thread_id_of
+from app.protocols.openai.structs import ChatMessage, ChatRequest
+from app.protocols.openai.tools import client_tool_names, options_of
+from app.protocols.threads import answers_by_question, news_in, thread_id_of
 from app.security.access.structs import Principal
 from app.security.idempotency.structs import IdempotencyKey
 
@@ -69,18 +71,18 @@ class OpenAIController(Controller):
         if not data.messages:
             raise Invalid("messages is empty: send at least one.", (("/messages", "is empty"),))
         runs, streams = gateway.runs, gateway.streams
+        options = options_of(data.tools, data.tool_choice, data.parallel_tool_calls)
         streams.admit(principal.holder)
         chat_id = next((request.headers[name] for name in CHAT_HEADERS if request.headers.get(name)), None)
         thread_id = None if chat_id is None else thread_id_of(principal, chat_id)
-        messages = data.messages if thread_id is None else news_in(data.messages)
-        if not messages:
-            raise Invalid("messages brings nothing new: end it with a user's message.", (("/messages", "no news"),))
+        work = await _work(gateway, principal, thread_id, data.messages)
         body = RunCreate(
             assistant_id=data.model,
-            input={"messages": [message_of(message, at) for at, message in enumerate(messages)]},
             stream_mode=OBSERVABLE,
             if_not_exists="create",
             metadata={"protocol": "openai.chat"},
+            model_options=options or msgspec.UNSET,
+            **work,
         )
         key = await key_in(request)
         if key is not None and chat_id is not None:  # the header is not in the body's fingerprint
@@ -93,6 +95,9 @@ class OpenAIController(Controller):
         created = int(accepted.created_at.timestamp()) if isinstance(accepted, ClaimedRun) else int(time.time())
         completion_id = f"chatcmpl-{run_id}"
         headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
+        if ignored := data.given():
+            headers["X-Ignored-Parameters"] = ", ".join(ignored)
+        client_tools = client_tool_names(options)
 
         # with a key, the repeated request finds the run again: neither a disconnect nor a drain ends it
         stop = None if key is not None else functools.partial(runs.stop, principal, run_id)
@@ -102,13 +107,32 @@ class OpenAIController(Controller):
             chunks = gateway.projections.follow(
                 principal,
                 run_id,
-                ("openai.chat", include_usage),
-                lambda: ChatProjection(completion_id, data.model, created, include_usage=include_usage),
+                ("openai.chat", include_usage, client_tools),
+                lambda: ChatProjection(
+                    completion_id, data.model, created, include_usage=include_usage, client_tools=client_tools
+                ),
             )
             return ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
-        collector = ChatCollector(completion_id, data.model, created)
+        collector = ChatCollector(completion_id, data.model, created, client_tools)
         result = _completion(runs, principal, run_id, collector)
         return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
+
+
+async def _work(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID | None, messages: Sequence[ChatMessage]
+) -> dict[str, Any]:
+    """Return what a run of the chat starts from: results of tools that it waits for, else the new messages."""
+    news = messages if thread_id is None else news_in(messages)
+    if not news:
+        raise Invalid("messages brings nothing new: end it with a user's message.", (("/messages", "no news"),))
+    first = len(messages) - len(news)
+    made = [message_of(message, first + at) for at, message in enumerate(news)]
+    if thread_id is not None and all(message["type"] == "tool" for message in made):
+        results = {message["tool_call_id"]: message["content"] for message in made}
+        answers = answers_by_question(await gateway.runs.open_questions(principal, thread_id), results)
+        if answers:
+            return {"command": CommandBody(resume=answers)}
+    return {"input": {"messages": made}}
 
 
 async def _completion(runs: RunService, principal: Principal, run_id: UUID, collector: ChatCollector) -> LateAnswer:

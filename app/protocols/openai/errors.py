@@ -23,6 +23,6 @@ def error_shape(status: int, detail: str, errors: Sequence[FieldError]) -> tuple
     first = errors[0] if errors else None
     param = None
     if first is not None and isinstance(first.pointer, str):
-        param = first.pointer.lstrip("/").replace("/", ".") or None
+        param = first.pointer.removeprefix("/model_options").lstrip("/").replace("/", ".") or None
     code = "model_not_found" if status == 404 else None
     return status, msgspec.json.encode(error_body(status, detail, param=param, code=code))

@@ -1,6 +1,7 @@
 """Wire shapes of OpenAI's Chat Completions API: https://platform.openai.com/docs/api-reference/chat
 
-Fields that a server of agents has no use for (``temperature``, ``seed``, …) are accepted and ignored.
+Settings that the agent's own take the place of (``temperature``, ``seed``, …) are accepted and ignored; the response
+names those that the request has.
 """
 
 from typing import Any
@@ -39,12 +40,38 @@ class StreamOptions(msgspec.Struct, kw_only=True):
     include_usage: bool = False
 
 
-class ChatRequest(msgspec.Struct, kw_only=True):
-    """A request for a completion. ``model`` is an assistant's id or an agent's name."""
+class IgnoredSettings(msgspec.Struct, kw_only=True):
+    """Settings of a request that have no effect."""
+
+    temperature: Any = None
+    top_p: Any = None
+    seed: Any = None
+    stop: Any = None
+    n: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    presence_penalty: Any = None
+    frequency_penalty: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    response_format: Any = None
+    reasoning_effort: Any = None
+
+    def given(self) -> list[str]:
+        """Return the names of those that the request has."""
+        return [name for name in IgnoredSettings.__struct_fields__ if getattr(self, name) is not None]
+
+
+class ChatRequest(IgnoredSettings, kw_only=True):
+    """A request for a completion. ``model`` is an assistant's id or an agent's name; the client runs its ``tools``."""
 
     model: str
     messages: list[ChatMessage]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     metadata: dict[str, Any] | None = None
     user: str | None = None

@@ -11,7 +11,15 @@ import msgspec
 
 from app.base.ids import new_id
 from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage, Usage
-from app.providers.llm.port import Finished, ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
+from app.providers.llm.port import (
+    ANY_TOOL,
+    Finished,
+    ModelEvent,
+    ModelRequest,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 
 CACHEABLE_REASONS = frozenset({"stop", "tool_calls"})
 """Finish reasons of cacheable answers: truncated and filtered ones are not cached."""
@@ -39,7 +47,7 @@ def cache_key_parts(request: ModelRequest) -> list[Any]:
     matters, so they are numbered.
     """
     call_numbers: dict[str, int] = {}
-    return [
+    parts: list[Any] = [
         request.instructions,
         [_message_of(message, call_numbers) for message in request.messages],
         [(tool.name, tool.description, tool.parameters) for tool in request.tools],
@@ -47,6 +55,9 @@ def cache_key_parts(request: ModelRequest) -> list[Any]:
         request.max_tokens,
         request.model_settings,
     ]
+    if request.tool_choice != ANY_TOOL or not request.parallel_tool_calls:
+        parts += [request.tool_choice, request.parallel_tool_calls]
+    return parts
 
 
 def _message_of(message: Message, call_numbers: dict[str, int]) -> list[Any]:

@@ -39,11 +39,37 @@ def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
     text = "" if asked is None else text_of(asked.content)[:MAX_TEXT]
     tools = {tool.name: tool for tool in request.tools}
     wanted = _named_calls(text, tools) or [(name, args) for name, args in _requested_calls(text) if name in tools]
+    if request.tool_choice.mode == "none":
+        wanted = []
+    elif request.tool_choice.mode == "required" and not wanted and tools:
+        tool = request.tools[0]
+        wanted = [(tool.name, sample(tool.parameters))]
     if not wanted:
         return _introduction(tools), []
     turn = len(request.messages)
     calls = [ToolCall(name, args, f"call_{turn}_{place}") for place, (name, args) in enumerate(wanted)]
     return f"{SCRIPT} I call {' and '.join(call.name for call in calls)}.", calls
+
+
+def sample(schema: Any) -> Any:
+    """Return a small value that fits ``schema``, as far as types, ``enum`` and ``required`` tell."""
+    schema = schema if isinstance(schema, dict) else {}
+    if schema.get("enum"):
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            properties = schema.get("properties") or {}
+            return {name: sample(properties.get(name)) for name in schema.get("required") or ()}
+        case "array":
+            return [sample(schema.get("items"))] * int(schema.get("minItems") or 0)
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return "text"
 
 
 def expression_in(text: str) -> str:

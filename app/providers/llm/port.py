@@ -1,7 +1,7 @@
 """The language model port: the interface of provider adapters, and the events of a streamed answer."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -16,15 +16,35 @@ class ToolSpec(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
 
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which tools the model calls: any it wants (``auto``), none, or at least one (``required``).
+
+    ``names``: only these tools may be called; empty for all.
+    """
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    names: tuple[str, ...] = ()
+
+    def allows(self, name: str) -> bool:
+        """Whether calls of the tool ``name`` are allowed."""
+        return self.mode != "none" and (not self.names or name in self.names)
+
+
+ANY_TOOL = ToolChoice()
+
+
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt.
 
+    ``tools`` are those that ``tool_choice`` allows; without ``parallel_tool_calls`` the model calls one at a time.
     ``tenant``: id of the calling tenant. Answers are cached per tenant, and not at all if it is empty.
     """
 
     messages: Sequence[Message]
     instructions: str = ""
     tools: list[ToolSpec] = []
+    tool_choice: ToolChoice = ANY_TOOL
+    parallel_tool_calls: bool = True
     temperature: float | None = None
     max_tokens: int | None = None
     model_settings: dict[str, Any] = {}

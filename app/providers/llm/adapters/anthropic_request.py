@@ -20,6 +20,8 @@ def body_of(model: str, request: ModelRequest, profile: AnthropicProfile) -> dic
         body["max_tokens"] = request.max_tokens
     if request.tools:
         body["tools"] = [tool_of(spec) for spec in request.tools]
+        if choice := choice_of(request):
+            body["tool_choice"] = choice
     if system := system_of(request):
         body["system"] = system
     body["model"] = model
@@ -31,6 +33,15 @@ def body_of(model: str, request: ModelRequest, profile: AnthropicProfile) -> dic
 def tool_of(spec: ToolSpec) -> dict[str, Any]:
     """Convert a tool to this API's format."""
     return {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
+
+
+def choice_of(request: ModelRequest) -> dict[str, Any]:
+    """Return the choice among the tools in this API's format; empty for its default."""
+    mode = request.tool_choice.mode
+    if mode == "none" or (mode == "auto" and request.parallel_tool_calls):
+        return {"type": "none"} if mode == "none" else {}
+    choice = {"type": "any" if mode == "required" else "auto"}
+    return choice if request.parallel_tool_calls else {**choice, "disable_parallel_tool_use": True}
 
 
 def system_of(request: ModelRequest) -> str:

@@ -22,6 +22,10 @@ def body_of(model: str, request: ModelRequest, profile: OpenAIProfile) -> dict[s
         body[profile.max_tokens] = request.max_tokens
     if request.tools:
         body["tools"] = [tool_of(spec) for spec in request.tools]
+        if request.tool_choice.mode != "auto":
+            body["tool_choice"] = request.tool_choice.mode
+        if not request.parallel_tool_calls:
+            body["parallel_tool_calls"] = False
     if profile.usage_option:
         body["stream_options"] = {"include_usage": True}
     body["model"] = model
